@@ -1,0 +1,20 @@
+"""WHAT FLOWS: message classes and their encoding. Imports NumPy and msgpack only."""
+
+from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.message import Measured, Message, MessageTypeError, Shape
+from flowrun.msgs.text import PromptResponseMsg
+
+__all__ = [
+    "BoolMsg",
+    "BytesMsg",
+    "FloatMsg",
+    "ImageRgb8Msg",
+    "IntMsg",
+    "Measured",
+    "Message",
+    "MessageTypeError",
+    "PromptResponseMsg",
+    "Shape",
+    "TextMsg",
+]

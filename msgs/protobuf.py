@@ -1,0 +1,151 @@
+"""The few lines of protobuf that Foxglove's schemas need: fields out, fields in, descriptors.
+
+Pictures and log records are stored as `foxglove.*` protobuf messages so that any MCAP viewer shows
+them. They are packed by hand because the pixels must be the last field, referenced and not copied;
+the protobuf package would copy them twice.
+
+Wire format: a field is a varint `number << 3 | wire type` and a value: 0 varint, 1 fixed 64 bits,
+2 length-delimited, 5 fixed 32 bits. A reader skips numbers that it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+__all__ = ["bytes_field", "descriptor_set", "fields", "fixed32_field", "tag_and_length",
+           "text_field", "varint_field"]
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+def varint(value: int) -> bytes:
+    """`value` (>= 0) in base 128, low groups first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def varint_field(number: int, value: int) -> bytes:
+    return varint(number << 3 | VARINT) + varint(value)
+
+
+def fixed32_field(number: int, value: int) -> bytes:
+    return varint(number << 3 | FIXED32) + value.to_bytes(4, "little")
+
+
+def tag_and_length(number: int, length: int) -> bytes:
+    """The head of a length-delimited field whose `length` bytes the caller writes next."""
+    return varint(number << 3 | BYTES) + varint(length)
+
+
+def bytes_field(number: int, value: bytes) -> bytes:
+    return tag_and_length(number, len(value)) + value
+
+
+def text_field(number: int, value: str) -> bytes:
+    return bytes_field(number, value.encode())
+
+
+def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Each field's number and value; length-delimited ones as views. `ValueError` on bad bytes."""
+    position = 0
+    while position < len(data):
+        key, position = _read_varint(data, position)
+        number, wire = key >> 3, key & 7
+        if wire == VARINT:
+            value, position = _read_varint(data, position)
+            yield number, value
+            continue
+        if wire == BYTES:
+            length, position = _read_varint(data, position)
+        elif wire in (FIXED64, FIXED32):
+            length = 8 if wire == FIXED64 else 4
+        else:
+            raise ValueError(f"protobuf: unknown wire type {wire} at byte {position}")
+        if position + length > len(data):
+            raise ValueError(f"protobuf: field {number} ends behind the data")
+        piece = data[position : position + length]
+        position += length
+        yield number, piece if wire == BYTES else int.from_bytes(piece, "little")
+
+
+def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(data) and shift < 70:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise ValueError(f"protobuf: bad varint at byte {position}")
+
+
+# Descriptors (google/protobuf/descriptor.proto), only as far as messages of singular fields need.
+_KINDS = {"int64": 3, "int32": 5, "fixed32": 7, "string": 9, "message": 11, "bytes": 12, "enum": 14}
+
+
+def descriptor_set(
+    package: str,
+    message: str,
+    members: list[tuple[int, str, str]],
+    *,
+    enum: tuple[str, list[str]] | None = None,
+) -> bytes:
+    """A serialized FileDescriptorSet of one message and `google.protobuf.Timestamp`.
+
+    members: (number, name, kind); kind is a scalar's name, "timestamp", or "enum" for the type
+    given by `enum` (its name and its values, counted from 0).
+    """
+    timestamp = _file(
+        "google/protobuf/timestamp.proto",
+        "google.protobuf",
+        _message("Timestamp", [_member(1, "seconds", "int64"), _member(2, "nanos", "int32")]),
+    )
+    described = []
+    for number, name, kind in members:
+        if kind == "timestamp":
+            described.append(_member(number, name, "message", ".google.protobuf.Timestamp"))
+        elif kind == "enum":
+            assert enum is not None
+            described.append(_member(number, name, "enum", f".{package}.{message}.{enum[0]}"))
+        else:
+            described.append(_member(number, name, kind))
+    nested = b""
+    if enum is not None:
+        values = b"".join(
+            bytes_field(2, text_field(1, name) + varint_field(2, i))
+            for i, name in enumerate(enum[1])
+        )
+        nested = bytes_field(4, text_field(1, enum[0]) + values)
+    main = _file(
+        f"{package}/{message}.proto",
+        package,
+        _message(message, described) + nested,
+        imports=["google/protobuf/timestamp.proto"],
+    )
+    return bytes_field(1, timestamp) + bytes_field(1, main)
+
+
+def _file(name: str, package: str, message: bytes, imports: list[str] | None = None) -> bytes:
+    depends = b"".join(text_field(3, item) for item in imports or [])
+    return (
+        text_field(1, name) + text_field(2, package) + depends
+        + bytes_field(4, message) + text_field(12, "proto3")
+    )
+
+
+def _message(name: str, members: list[bytes]) -> bytes:
+    return text_field(1, name) + b"".join(bytes_field(2, member) for member in members)
+
+
+def _member(number: int, name: str, kind: str, type_name: str = "") -> bytes:
+    optional_label = 1
+    described = (
+        text_field(1, name) + varint_field(3, number)
+        + varint_field(4, optional_label) + varint_field(5, _KINDS[kind])
+    )
+    return described + (text_field(6, type_name) if type_name else b"")

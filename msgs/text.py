@@ -1,0 +1,28 @@
+"""What a model was asked and what it answered."""
+
+from __future__ import annotations
+
+from flowrun.msgs.message import Measured, Message
+
+__all__ = ["PromptResponseMsg"]
+
+
+class PromptResponseMsg(Message):
+    """An answer of a vision-language model about one frame; `tov_ns` is the frame's time.
+
+    prompt: what was asked.
+    response: the whole answer, without special tokens.
+    frame_id: `ImageRgb8Msg.frame_id` of the frame that the answer is about.
+    frame_cycle: the cycle in which that frame was taken.
+    backend: which backend answered ("embedded", "transformers", ...).
+    tokens: how many tokens were generated.
+    latency_ms: wall time from the call of the model to its answer.
+    """
+
+    prompt: str
+    response: str
+    frame_id: int
+    frame_cycle: int
+    backend: str
+    tokens: int
+    latency_ms: Measured[float]

@@ -1,0 +1,104 @@
+"""What a sink shows to clients outside the run, without ever waiting for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Answer", "Broadcast", "Picture"]
+
+_WATCH_S = 3.0
+"""How long after a client's last question its sink still counts as watched."""
+
+
+@dataclass(slots=True)
+class Picture:
+    """One frame for clients, encoded when the first of them asks, and once.
+
+    tov_ns, cycle: when the frame was taken, and the cycle in which it passed.
+    encode: gives the JPEG; called at most once, on a client's thread.
+    """
+
+    tov_ns: int
+    cycle: int
+    encode: Callable[[], bytes]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _jpeg: bytes | None = None
+
+    def jpeg(self) -> bytes:
+        """The frame as a JPEG file."""
+        with self._lock:
+            if self._jpeg is None:
+                self._jpeg = self.encode()
+            return self._jpeg
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of a model for clients; `tov_ns` and `cycle` are those of its frame."""
+
+    tov_ns: int
+    cycle: int
+    prompt: str
+    response: str
+    backend: str
+    tokens: int
+    latency_ms: float
+
+
+class Broadcast:
+    """The newest item of one sink, numbered; any number of clients wait for the next.
+
+    The cycle only stores a reference: what a client does with it (encoding, sending) happens on the
+    client's thread. Items must not be changed after `offer`, nor refer to a slot of the ring.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._number = 0
+        self._item: Any = None
+        self._watched_until = 0.0
+        self._closed = False
+
+    @property
+    def watched(self) -> bool:
+        """Whether a client has asked lately: a sink whose items cost something skips them if not."""
+        return time.monotonic() < self._watched_until
+
+    @property
+    def number(self) -> int:
+        """How many items were offered so far."""
+        return self._number
+
+    @property
+    def newest(self) -> Any:
+        """The newest item, or None."""
+        return self._item
+
+    def offer(self, item: Any) -> None:
+        """Make `item` the newest. Never blocks for a client."""
+        with self._changed:
+            self._number += 1
+            self._item = item
+            self._changed.notify_all()
+
+    def watch(self) -> None:
+        """A client says that it is about to ask."""
+        self._watched_until = time.monotonic() + _WATCH_S
+
+    def next(self, after: int, *, timeout_s: float) -> tuple[int, Any] | None:
+        """The first item numbered above `after` (waits for it), or None after `timeout_s`."""
+        with self._changed:
+            self.watch()
+            self._changed.wait_for(lambda: self._number > after or self._closed, timeout_s)
+            self.watch()
+            return (self._number, self._item) if self._number > after else None
+
+    def close(self) -> None:
+        """No more items: whoever waits gets None at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

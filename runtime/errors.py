@@ -1,0 +1,84 @@
+"""Every error that a user can meet. Each text says what, where, and what to do instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "FlowrunError",
+    "GraphError",
+    "InternalError",
+    "Location",
+    "LogError",
+    "Problem",
+    "ReplayError",
+    "TaskDefinitionError",
+    "TaskError",
+    "UsageError",
+]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Location:
+    """A place in a graph file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake in a graph file."""
+
+    where: Location
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class FlowrunError(Exception):
+    """Base of all errors that flowrun raises for something a user can mend."""
+
+
+class UsageError(FlowrunError, ValueError):
+    """A command or an argument that cannot be."""
+
+
+class GraphError(FlowrunError):
+    """A graph file has mistakes: all of them, in the file's order, one line each."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class TaskDefinitionError(FlowrunError, TypeError):
+    """A task class whose declaration the runtime cannot use."""
+
+
+class TaskError(FlowrunError):
+    """A task raised: which one, in which cycle; the cause is chained."""
+
+    def __init__(self, task_id: str, *, cycle: int | None, phase: str, cause: BaseException) -> None:
+        self.task_id = task_id
+        self.cycle = cycle
+        self.phase = phase
+        where = phase if cycle is None else f"{phase}, cycle {cycle}"
+        super().__init__(f"task {task_id!r} failed in {where}: {type(cause).__name__}: {cause}")
+
+
+class LogError(FlowrunError):
+    """A log cannot be written or read: which file, at which byte."""
+
+
+class ReplayError(FlowrunError):
+    """A run cannot be replayed."""
+
+
+class InternalError(Exception):
+    """A defect of flowrun itself; please report it with the text."""

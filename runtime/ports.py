@@ -1,0 +1,85 @@
+"""A task class -> its ports, read from the signature of `process`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.errors import TaskDefinitionError
+from flowrun.runtime.task import Task, _InputMarker, _OutputMarker
+
+__all__ = ["Port", "is_source", "ports_of"]
+
+_EXAMPLE = "def process(self, ctx: Context, image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One parameter of `process`.
+
+    required: for an input, whether `process` is called only in cycles in which it is present.
+    """
+
+    name: str
+    direction: Literal["input", "output"]
+    message_type: type[Message]
+    required: bool
+
+
+def is_source(ports: tuple[Port, ...]) -> bool:
+    return not any(port.direction == "input" for port in ports)
+
+
+@functools.cache
+def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
+    """The ports of `task_class` in the order of its signature. `TaskDefinitionError` says what is
+    wrong with the signature and shows a right one."""
+    name = task_class.__name__
+    process = getattr(task_class, "process", None)
+    if not callable(process):
+        raise TaskDefinitionError(f"task class {name} has no `process` method; e.g. {_EXAMPLE}")
+    parameters = list(inspect.signature(process).parameters.values())
+    if len(parameters) < 2:
+        raise TaskDefinitionError(f"{name}.process must take (self, ctx, ...); e.g. {_EXAMPLE}")
+    try:
+        hints = typing.get_type_hints(process, include_extras=True)
+    except NameError as error:
+        raise TaskDefinitionError(
+            f"{name}.process: {error}; import the types of its ports at module level, not only "
+            "under TYPE_CHECKING"
+        ) from error
+    ports = []
+    for parameter in parameters[2:]:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise TaskDefinitionError(f"{name}.process: parameter {parameter} is not a plain port")
+        ports.append(_port(name, parameter.name, hints.get(parameter.name)))
+    return tuple(ports)
+
+
+def _port(task_name: str, name: str, declared: Any) -> Port:
+    required = True
+    if typing.get_origin(declared) in (typing.Union, types.UnionType):
+        options = [item for item in typing.get_args(declared) if item is not type(None)]
+        required = len(options) == len(typing.get_args(declared))
+        declared = options[0] if len(options) == 1 else None
+    if typing.get_origin(declared) is Annotated:
+        message_type, markers = declared.__origin__, declared.__metadata__
+        direction: Literal["input", "output"] | None = (
+            "input" if _InputMarker in markers else "output" if _OutputMarker in markers else None
+        )
+        if direction == "output" and not required:
+            raise TaskDefinitionError(
+                f"{task_name}.process: output {name!r} cannot be optional; "
+                "an output that is not published is absent"
+            )
+        if direction and isinstance(message_type, type) and issubclass(message_type, Message):
+            return Port(name, direction, message_type, required)
+    raise TaskDefinitionError(
+        f"{task_name}.process: parameter {name!r} must be Input[M], Input[M] | None or Output[M] "
+        f"of a Message class M; got {declared}; e.g. {_EXAMPLE}"
+    )

@@ -1,0 +1,215 @@
+"""All that the author of a task reads.
+
+A task is a class with a `process` method whose signature declares its ports::
+
+    class Blur(Task):
+        \"\"\"Blur each frame.\"\"\"
+
+        class Config(TaskConfig):
+            radius_px: PositiveFloat = 2.0
+
+        config: Config
+
+        def process(
+            self, ctx: Context, image: Input[ImageRgb8Msg], blurred: Output[ImageRgb8Msg]
+        ) -> None:
+            pixels = blurred.allocate_pixels(image.height, image.width)
+            cv2.GaussianBlur(image.pixels, (0, 0), self.config.radius_px, dst=pixels)
+            blurred.publish(tov_ns=image.tov_ns)
+
+`Input[M]` is a required input: `process` is called only in cycles in which it is present.
+`Input[M] | None` is an optional one: it is None where absent or unconnected. `Output[M]` is an
+output: absent in this cycle unless `publish()` is called. A task without inputs is a source, one
+without outputs a sink.
+
+Life: `__init__(config)`, then once `start(ctx)`, then `process(ctx, ...)` at most once a cycle, then
+once `stop(ctx)`, also after an error. All on one thread, except that `process` of a task with
+`background: true` runs on a worker, never twice at once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["Context", "CycleTime", "Input", "Live", "Message", "Output", "Task", "TaskConfig"]
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+class _InputMarker:
+    """Marks a parameter of `process` as an input port."""
+
+
+class _OutputMarker:
+    """Marks a parameter of `process` as an output port."""
+
+
+class LiveMarker:
+    """Marks a configuration value that may change while the graph runs."""
+
+
+Input = Annotated[M, _InputMarker]
+"""A port that reads: a read-only view of the message, valid until `process` returns."""
+
+Output = Annotated[M, _OutputMarker]
+"""A port that writes: set the message's fields, then `publish()` it."""
+
+Live = Annotated[T, LiveMarker]
+"""A configuration value that may change while the graph runs; see `Task.configure`."""
+
+
+class TaskConfig(BaseModel):
+    """Base of a task's `Config`: a frozen pydantic model that knows no other keys than its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class CycleTime:
+    """The number and the frozen time of the cycle that is running."""
+
+    __slots__ = ("cycle", "now_ns")
+
+    def __init__(self, cycle: int = 0, now_ns: int = 0) -> None:
+        self.cycle = cycle
+        self.now_ns = now_ns
+
+
+class Context:
+    """What a task may ask of the runtime. One per task, the same object in every call.
+
+    task_id: the task's id in the graph file.
+    graph_dir: the folder of the graph file; relative paths in a task's config start there.
+    log: a structlog logger; its records go to the console and into the run's log.
+    broadcast: what a sink hands to clients outside the run (HTTP); see `Broadcast`.
+    """
+
+    __slots__ = (
+        "_clock", "_finish", "_rng", "_seed", "_time", "_wake", "_wake_at",
+        "broadcast", "graph_dir", "log", "task_id",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        task_id: str,
+        *,
+        time: CycleTime,
+        log: FilteringBoundLogger,
+        graph_dir: Path,
+        seed: int,
+        broadcast: Broadcast,
+        clock: Callable[[], int] | None = None,
+        wake: Callable[[], None] | None = None,
+        wake_at: Callable[[int], None] | None = None,
+        finish: Callable[[], None] | None = None,
+    ) -> None:
+        self.task_id = task_id
+        self.graph_dir = graph_dir
+        self.log = log
+        self.broadcast = broadcast
+        self._time = time
+        self._seed = seed
+        self._rng: np.random.Generator | None = None
+        self._clock = clock
+        self._wake = wake
+        self._wake_at = wake_at
+        self._finish = finish
+
+    @property
+    def cycle(self) -> int:
+        """Number of the running cycle, from 0."""
+        return self._time.cycle
+
+    @property
+    def now_ns(self) -> int:
+        """The cycle's time, nanoseconds since 1970 UTC. It stands still within a cycle, and is the
+        same again in a replay: never read another clock to compute a message."""
+        return self._time.now_ns
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """Random numbers that replay: seeded by the graph's `runtime: {seed}` and the task's id."""
+        if self._rng is None:
+            import numpy as np
+
+            self._rng = np.random.default_rng([self._seed, zlib.crc32(self.task_id.encode())])
+        return self._rng
+
+    # -- for sources only ----------------------------------------------------------------------
+
+    def clock_ns(self) -> int:
+        """Sources only: the clock outside, nanoseconds since 1970 UTC."""
+        return self._source_only(self._clock)()
+
+    def wake(self) -> None:
+        """Sources only, from any thread: something has arrived, call `process` soon."""
+        self._source_only(self._wake)()
+
+    def wake_at(self, time_ns: int) -> None:
+        """Sources only: call `process` again no later than at `time_ns` of `clock_ns`.
+
+        A source whose `process` publishes nothing is called again when `wake` or `wake_at` say so,
+        and otherwise every 10 ms.
+        """
+        self._source_only(self._wake_at)(time_ns)
+
+    def finish(self) -> None:
+        """Sources only: nothing more will come; `process` is not called again. The run ends when
+        all its sources have finished and background work is done."""
+        self._source_only(self._finish)()
+
+    def _source_only(self, function: Callable[..., T] | None) -> Callable[..., T]:
+        if function is None:
+            raise UsageError(
+                f"task {self.task_id!r} has inputs: only sources may see the outside. "
+                "Use ctx.now_ns for the time; it is the same again in a replay"
+            )
+        return function
+
+
+class Task:
+    """Base class of tasks: define `process`, and the rest where needed."""
+
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+    config: TaskConfig
+    """The task's configuration. To have it typed, repeat `config: Config` in your class."""
+
+    process: ClassVar[Callable[..., None]]
+    """`process(self, ctx, <ports>) -> None`. What it raises stops the run, named by task and cycle."""
+
+    def __init__(self, config: TaskConfig) -> None:
+        """Cheap: opens nothing, loads nothing. Called also by `flowrun check`-like tools."""
+        self.config = config
+
+    def start(self, ctx: Context) -> None:
+        """Open devices, load models. Called once, before the first cycle; may block."""
+
+    def stop(self, ctx: Context) -> None:
+        """Release what `start` took. Called once for every task whose `start` was called."""
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        """`self.config` has new values for the `Live` keys in `changed`.
+
+        Called between two cycles (for a background task: between two calls of `process`).
+        The change itself is in the log and comes back at the same cycle in a replay.
+        """
+
+    def freeze(self) -> Any:
+        """The task's state, as values that msgpack can hold, or None for a task without state."""
+        return None
+
+    def thaw(self, state: Any) -> None:
+        """Take up a state that `freeze` gave."""
