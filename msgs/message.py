@@ -21,6 +21,7 @@ a message is encoded without building anything first; the envelope lives in slot
 
 from __future__ import annotations
 
+import copy
 import math
 import types
 import typing
@@ -116,14 +117,16 @@ class Message:
     """What each field holds before it is set, in order."""
     array_fields: ClassVar[dict[str, ArrayField]]
     measured_fields: ClassVar[frozenset[str]]
+    is_view: ClassVar[bool] = False
     is_plain: ClassVar[bool]
     """Whether `msgpack` of the fields is the whole encoding (no arrays, no own encoding)."""
-    _has_containers: ClassVar[bool]
+    has_containers: ClassVar[bool]
+    """Whether a default is a list or a dict, of which each message needs one of its own."""
     _reader: ClassVar[type[Message]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__dict__.get("_is_view", False):
+        if cls.__dict__.get("is_view", False):
             return
         if "schema_name" not in cls.__dict__:
             cls.schema_name = cls.__name__
@@ -131,7 +134,7 @@ class Message:
         # The class of the views that inputs are. A subclass, so that reading costs nothing and
         # isinstance holds; made here because a check in __setattr__ of the writer would cost every
         # field set 0.25 us.
-        namespace = {"__module__": cls.__module__, "_is_view": True}
+        namespace = {"__module__": cls.__module__, "is_view": True}
         cls._reader = type(cls.__name__, (_ReadOnly, cls), namespace)
 
     def __init__(self, **fields: Any) -> None:
@@ -155,7 +158,7 @@ class Message:
 
     @classmethod
     def _fresh(cls) -> dict[str, Any]:
-        if not cls._has_containers:
+        if not cls.has_containers:
             return cls.defaults
         return {
             name: value.copy() if isinstance(value, (list, dict)) else value
@@ -216,23 +219,31 @@ class Message:
         self.__dict__.update(self._fresh())
 
     def copy(self) -> Self:
-        """An independent copy of fields, arrays and envelope: what crosses a cycle's border."""
-        other = type(self).__new__(self._writer_class())
-        Message.__init__(other)
-        other.assign(self)
-        return other
+        """The message as it is now, for use beyond its cycle: what crosses a cycle's border.
 
-    def assign(self, other: Message) -> None:
-        """Take over a copy of all fields and the envelope of `other`, a message of the same type."""
-        for name, value in other.__dict__.items():
-            copied = value.copy() if isinstance(value, (np.ndarray, list, dict)) else value
-            self.__dict__[name] = copied
+        Arrays that live in the slot are copied. A read-only array that the task had set itself is
+        shared: the slot never writes to it.
+        """
+        writer = self._view if self.is_view else self
+        other = type(writer)()
+        owned = writer._buffers
+        for name, value in self.__dict__.items():
+            copied = value
+            if isinstance(value, (list, dict)):
+                copied = copy.deepcopy(value)
+            elif isinstance(value, np.ndarray) and (name in owned or value.flags.writeable):
+                copied = value.copy()
+                copied.setflags(write=False)
+            other.__dict__[name] = copied
+        other.tov_ns = self.tov_ns
+        other.present = self.present
+        return typing.cast("Self", other)
+
+    def adopt(self, other: Message) -> None:
+        """Become `other`, a published message that nobody uses any more: a move, without copying."""
+        self.__dict__.update(other.__dict__)
         self.tov_ns = other.tov_ns
         self.present = other.present
-
-    @classmethod
-    def _writer_class(cls) -> type[Self]:
-        return typing.cast("type[Self]", cls.__mro__[2]) if "_is_view" in cls.__dict__ else cls
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -301,7 +312,7 @@ class _ReadOnly(Message):
     """Mixed into the class of each message's view: reading as usual, setting is an error."""
 
     __slots__ = ()
-    _is_view = True
+    is_view = True
 
     # The envelope is read from the message, which alone holds it: publishing stays one store.
     tov_ns = property(lambda self: self._view.tov_ns)  # type: ignore[assignment]
@@ -371,7 +382,7 @@ def _declare_fields(cls: type[Message]) -> None:
         else:
             cls.defaults[name] = _default(cls, name, declared)
     cls.measured_fields = frozenset(measured)
-    cls._has_containers = any(isinstance(v, (list, dict)) for v in cls.defaults.values())
+    cls.has_containers = any(isinstance(v, (list, dict)) for v in cls.defaults.values())
     cls.is_plain = not cls.array_fields and cls.encode is Message.encode
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Answer", "Broadcast", "Picture"]
 
@@ -60,13 +63,16 @@ class Broadcast:
         self._changed = threading.Condition()
         self._number = 0
         self._item: Any = None
+        self._offered_at = 0.0
         self._watched_until = 0.0
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._closed = False
 
     @property
     def watched(self) -> bool:
-        """Whether a client has asked lately: a sink whose items cost something skips them if not."""
-        return time.monotonic() < self._watched_until
+        """Whether a client waits now or has asked lately: a sink whose items cost something skips
+        them if not."""
+        return bool(self._listeners) or time.monotonic() < self._watched_until
 
     @property
     def number(self) -> int:
@@ -78,12 +84,46 @@ class Broadcast:
         """The newest item, or None."""
         return self._item
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since the newest item was offered; infinite if there is none."""
+        return time.monotonic() - self._offered_at if self._number else math.inf
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: no more items will come."""
+        return self._closed
+
     def offer(self, item: Any) -> None:
         """Make `item` the newest. Never blocks for a client."""
         with self._changed:
             self._number += 1
             self._item = item
+            self._offered_at = time.monotonic()
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Have `listener()` called after each `offer` and after `close`; the result ends that.
+
+        It is called on the thread that offers, within its cycle: it only passes a word on, never
+        blocks, never raises. One last call may still be under way when the subscription has ended.
+        While there is a listener, the sink counts as watched.
+        """
+
+        # Wrapped, so that the same function may be subscribed twice and ended once.
+        def entry() -> None:
+            listener()
+
+        with self._changed:
+            self._listeners = (*self._listeners, entry)
+
+        def unsubscribe() -> None:
+            with self._changed:
+                self._listeners = tuple(kept for kept in self._listeners if kept is not entry)
+
+        return unsubscribe
 
     def watch(self) -> None:
         """A client says that it is about to ask."""
@@ -102,3 +142,5 @@ class Broadcast:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener()

@@ -1,0 +1,18 @@
+"""WHO DOES IT: the tasks that ship with flowrun, one file a family.
+
+This module imports none of them: `import flowrun.tasks` loads no torch, no transformers and no av.
+"""
+
+BUILT_IN = {
+    "BoolSink": "flowrun.tasks.basic.BoolSink",
+    "BoolSource": "flowrun.tasks.basic.BoolSource",
+    "BroadcastChat": "flowrun.tasks.broadcast.BroadcastChat",
+    "BroadcastImage": "flowrun.tasks.broadcast.BroadcastImage",
+    "Counter": "flowrun.tasks.basic.Counter",
+    "Inference": "flowrun.tasks.inference.Inference",
+    "PassBool": "flowrun.tasks.basic.PassBool",
+    "Print": "flowrun.tasks.basic.Print",
+    "Square": "flowrun.tasks.basic.Square",
+    "VideoCapture": "flowrun.tasks.video_capture.VideoCapture",
+}
+"""Short name in a graph file -> dotted path of the class."""

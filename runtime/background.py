@@ -1,0 +1,215 @@
+"""A task with `background: true`: its `process` runs on a worker, and the cycle never waits.
+
+In each cycle in which its inputs are present, a copy of them becomes the *waiting job*, in place of
+an older one that has not begun. The worker takes the waiting job when it is free. What a job has
+published appears in the first cycle after it is done, with the number of its input's cycle in a
+control record: a replay runs the same jobs on the same inputs and delivers in the same cycles.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.plan import Step
+from flowrun.runtime.ring import ALWAYS, Gate, StepCall, call_process
+from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
+
+__all__ = [
+    "BackgroundWorker",
+    "Job",
+    "bind_background",
+    "changed_keys",
+    "deliver",
+    "prepare_job",
+    "run_job",
+    "submits",
+]
+
+
+@dataclass(slots=True)
+class Job:
+    """One call of a background task's `process`.
+
+    cycle, now_ns, config: those of the cycle in which its inputs were present.
+    messages: by slot index, copies that the job alone uses; None for slots that it does not touch.
+    error: what `process` raised.
+    """
+
+    cycle: int
+    now_ns: int
+    config: TaskConfig
+    messages: dict[int, Message]
+    error: Exception | None = None
+
+
+def prepare_job(step: Step, messages: Sequence[Message], *, time: CycleTime, config: TaskConfig) -> Job:
+    """A job on copies of the inputs that `messages` hold now, with outputs of its own."""
+    own: dict[int, Message] = {}
+    for argument in step.arguments:
+        if argument.slot is None:
+            continue
+        message = messages[argument.slot]
+        is_input = argument.port.direction == "input"
+        own[argument.slot] = message.copy() if is_input else type(message)()
+    return Job(time.cycle, time.now_ns, config, own)
+
+
+def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> None:
+    """Call `process` for `job`, after telling the task about changed configuration."""
+    time.cycle, time.now_ns = job.cycle, job.now_ns
+    for message in job.messages.values():
+        message.bind_time(time)
+    if job.config is not task.config:
+        changed = changed_keys(task.config, job.config)
+        task.config = job.config
+        task.configure(ctx, changed)
+    try:
+        _gate, call = call_process(step, _BySlot(job.messages), task, ctx)
+        call()
+    except Exception as error:  # noqa: BLE001  # raised again by the cycle, named by task
+        job.error = error
+
+
+def changed_keys(old: TaskConfig, new: TaskConfig) -> frozenset[str]:
+    return frozenset(
+        key for key in type(new).model_fields if getattr(old, key) != getattr(new, key)
+    )
+
+
+class _BySlot(Sequence[Message]):
+    """Messages by slot index, as a step's call looks them up."""
+
+    def __init__(self, messages: dict[int, Message]) -> None:
+        self._messages = messages
+
+    def __getitem__(self, slot: Any) -> Any:
+        return self._messages[slot]
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+
+class BackgroundWorker:
+    """The worker thread of one background task.
+
+    wake: called on the worker's thread when a job is done.
+    """
+
+    def __init__(
+        self, step: Step, task: Task, ctx: Context, time: CycleTime, *, wake: Callable[[], None]
+    ) -> None:
+        self.step = step
+        self.task = task
+        self.config = task.config
+        self.replaced = 0
+        """How many waiting inputs were replaced by newer ones."""
+        self._ctx = ctx
+        self._time = time
+        self._wake = wake
+        self._changed = threading.Condition()
+        self._waiting: Job | None = None
+        self._running = False
+        self._stopping = False
+        self._done: list[Job] = []
+        self._thread = threading.Thread(
+            target=self._work, name=f"flowrun-{step.task.id}", daemon=True
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs, waits, or is done and not yet taken."""
+        with self._changed:
+            return self._running or self._waiting is not None or bool(self._done)
+
+    @property
+    def has_result(self) -> bool:
+        return bool(self._done)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Make `job` the waiting one."""
+        with self._changed:
+            if self._waiting is not None:
+                self.replaced += 1
+            self._waiting = job
+            self._changed.notify()
+
+    def take(self) -> Job | None:
+        """The oldest finished job, once."""
+        with self._changed:
+            return self._done.pop(0) if self._done else None
+
+    def stop(self, *, timeout_s: float) -> bool:
+        """End the worker after the running job; False if that takes longer than `timeout_s`."""
+        with self._changed:
+            self._stopping = True
+            self._waiting = None
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._stopping)
+                if self._stopping:
+                    return
+                job, self._waiting = self._waiting, None
+                self._running = True
+            assert job is not None
+            run_job(job, self.step, self.task, self._ctx, self._time)
+            with self._changed:
+                self._running = False
+                self._done.append(job)
+            self._wake()
+
+
+def bind_background(
+    worker: BackgroundWorker,
+    messages: Sequence[Message],
+    *,
+    time: CycleTime,
+    take: Callable[[], Job | None],
+) -> StepCall:
+    """The step in the cycle: publish what `take` gives, then submit this cycle's inputs."""
+    step = worker.step
+    inputs = [
+        (messages[argument.slot], argument.port.required)
+        for argument in step.arguments
+        if argument.slot is not None and argument.port.direction == "input"
+    ]
+
+    def call() -> None:
+        job = take()
+        if job is not None:
+            deliver(job, step, messages)
+        if submits(inputs):
+            worker.submit(prepare_job(step, messages, time=time, config=worker.config))
+
+    gate: Gate = ALWAYS
+    return gate, call
+
+
+def submits(inputs: Sequence[tuple[Message, bool]]) -> bool:
+    """Whether this cycle's inputs (each with whether it is required) make a job."""
+    return any(message.present for message, _ in inputs) and all(
+        message.present for message, required in inputs if required
+    )
+
+
+def deliver(job: Job, step: Step, messages: Sequence[Message]) -> None:
+    """Publish a finished job's outputs in this cycle; raise what it raised."""
+    if job.error is not None:
+        raise job.error
+    for argument in step.arguments:
+        if argument.port.direction == "output" and argument.slot is not None:
+            made = job.messages[argument.slot]
+            if made.present:
+                messages[argument.slot].adopt(made)

@@ -1,0 +1,48 @@
+"""The clocks a run may have. The only module of the runtime, beside the command line, that reads one."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+__all__ = ["Clock", "LiveClock", "ManualClock", "ticks_ns"]
+
+ticks_ns = time.perf_counter_ns
+"""Monotonic nanoseconds, for durations: the step table is made of them."""
+
+
+class Clock(Protocol):
+    """Nanoseconds since 1970 UTC; never goes back."""
+
+    def now_ns(self) -> int: ...
+
+
+class LiveClock:
+    """The time outside. It is read from the monotonic clock and an offset taken once, so that it
+    does not jump when the system's clock is set during a run."""
+
+    def __init__(self) -> None:
+        self.offset_ns = time.time_ns() - time.perf_counter_ns()
+
+    def now_ns(self) -> int:
+        return time.perf_counter_ns() + self.offset_ns
+
+
+class ManualClock:
+    """A clock that moves only when told to, for tests and for replay.
+
+    step_ns: how far each reading moves it; 0 to move it by hand.
+    """
+
+    def __init__(self, start_ns: int = 0, *, step_ns: int = 0) -> None:
+        self.time_ns = start_ns
+        self.step_ns = step_ns
+
+    def now_ns(self) -> int:
+        now = self.time_ns
+        self.time_ns += self.step_ns
+        return now
+
+    def advance_to(self, time_ns: int) -> None:
+        """Move forward to `time_ns`; never back."""
+        self.time_ns = max(self.time_ns, time_ns)

@@ -1,0 +1,188 @@
+"""A task's `config:` -> its validated `Config`, or what is wrong with it, in plain words.
+
+pydantic judges; its texts never reach a user. An error's path leads back to the line and column of
+the key in the graph file.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from flowrun.runtime.errors import Location, Problem
+from flowrun.runtime.wording import MASK, described, listed, mask_urls, nearest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from flowrun.runtime.graph import TaskSpec
+    from flowrun.runtime.task import Task, TaskConfig
+
+__all__ = ["check_config"]
+
+_Path = tuple[str | int, ...]
+
+_EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "int_type": lambda _: "a whole number",
+    "int_parsing": lambda _: "a whole number",
+    "int_from_float": lambda _: "a whole number",
+    "float_type": lambda _: "a number",
+    "float_parsing": lambda _: "a number",
+    "finite_number": lambda _: "a finite number",
+    "bool_type": lambda _: "true or false",
+    "bool_parsing": lambda _: "true or false",
+    "string_type": lambda _: "a text",
+    "bytes_type": lambda _: "a text",
+    "path_type": lambda _: "a path",
+    "none_required": lambda _: "null",
+    "list_type": lambda _: "a list",
+    "tuple_type": lambda _: "a list",
+    "set_type": lambda _: "a list",
+    "dict_type": lambda _: "a mapping",
+    "model_type": lambda _: "a mapping",
+    "model_attributes_type": lambda _: "a mapping",
+    "dataclass_type": lambda _: "a mapping",
+    "greater_than": lambda c: f"greater than {c['gt']:g}",
+    "greater_than_equal": lambda c: f"at least {c['ge']:g}",
+    "less_than": lambda c: f"less than {c['lt']:g}",
+    "less_than_equal": lambda c: f"at most {c['le']:g}",
+    "multiple_of": lambda c: f"a multiple of {c['multiple_of']:g}",
+    "literal_error": lambda c: c["expected"],
+    "enum": lambda c: c["expected"],
+    "string_too_short": lambda c: f"a text of at least {_count(c['min_length'], 'character')}",
+    "string_too_long": lambda c: f"a text of at most {_count(c['max_length'], 'character')}",
+    "string_pattern_mismatch": lambda c: f"a text that matches {c['pattern']}",
+    "too_short": lambda c: f"a list of at least {_count(c['min_length'], 'item')}",
+    "too_long": lambda c: f"a list of at most {_count(c['max_length'], 'item')}",
+}
+
+
+def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Problem]:
+    """The configuration of `spec` as `task_class` declares it, or every mistake in it."""
+    try:
+        return task_class.Config.model_validate(spec.config)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    except Exception as error:  # noqa: BLE001  # a validator of the task's author may raise anything
+        said = _masked(f"{type(error).__name__}: {error}", spec)
+        message = f"config of task {spec.id!r}: its check raised {said}"
+        return [Problem(_place(spec, ()), message)]
+    problems = []
+    wrong: dict[_Path, list[ErrorDetails]] = {}
+    for detail in details:
+        path = _known_path(spec, detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            problems.append(_unknown_key(spec, task_class, detail["loc"], path))
+        elif detail["type"] == "missing":
+            problems.append(_missing_key(spec, detail["loc"], path))
+        else:
+            wrong.setdefault(path, []).append(detail)
+    problems += [_wrong_value(spec, path, found) for path, found in wrong.items()]
+    return list(dict.fromkeys(problems))
+
+
+def _known_path(spec: TaskSpec, loc: _Path) -> _Path:
+    """The part of `loc` that the file holds; pydantic adds the names of a union's members."""
+    path: _Path = ()
+    for item in loc:
+        if (*path, item) in spec.config_where:
+            path = (*path, item)
+    return path
+
+
+def _place(spec: TaskSpec, path: _Path) -> Location:
+    return spec.config_where.get(path) or spec.config_where.get((), spec.where)
+
+
+def _unknown_key(spec: TaskSpec, task_class: type[Task], loc: _Path, path: _Path) -> Problem:
+    keys = _keys(task_class.Config, path[:-1])
+    name = str(loc[-1])
+    within = "".join(f"{key!r} of " for key in (_dotted(path[:-1]),) if key)
+    return Problem(
+        _place(spec, path),
+        f"unknown key {name!r} in {within}the config of task {spec.id!r}; "
+        f"valid keys: {listed(keys)}" + nearest(name, keys),
+    )
+
+
+def _missing_key(spec: TaskSpec, loc: _Path, path: _Path) -> Problem:
+    name = _dotted((*path, loc[-1]))
+    return Problem(_place(spec, path), f"the config of task {spec.id!r} lacks {name!r}")
+
+
+def _wrong_value(spec: TaskSpec, path: _Path, details: list[ErrorDetails]) -> Problem:
+    own = [d for d in details if d["type"] in ("value_error", "assertion_error")]
+    name = f"{_dotted(path)!r} of task {spec.id!r}" if path else f"the config of task {spec.id!r}"
+    if own:
+        said = listed(_masked(str(d["ctx"]["error"]), spec) for d in own)
+        return Problem(_place(spec, path), f"{name}: {said}")
+    expected = list(dict.fromkeys(_expected(detail) for detail in details))
+    value, masked = _shown(spec, path, details[0])
+    hint = ""
+    if isinstance(value, str) and masked == value:
+        options = [
+            option
+            for detail in details
+            if detail["type"] in ("literal_error", "enum")
+            for option in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        ]
+        hint = nearest(value, [option.strip("'") for option in options])
+    message = f"{name} must be {', or '.join(expected)}; got {described(masked)}{hint}"
+    return Problem(_place(spec, path), message)
+
+
+def _expected(detail: ErrorDetails) -> str:
+    words = _EXPECTED.get(detail["type"])
+    if words is not None:
+        return words(detail.get("ctx", {}))
+    text = detail["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
+    return text[:1].lower() + text[1:]
+
+
+def _shown(spec: TaskSpec, path: _Path, detail: ErrorDetails) -> tuple[Any, Any]:
+    """The value at `path`, and the same as it may be shown; a default where the file has none."""
+    if not path and detail["loc"]:
+        return detail["input"], detail["input"]
+    value: Any = spec.config
+    masked: Any = spec.masked_config
+    for item in path:
+        value, masked = value[item], masked[item]
+    return value, masked
+
+
+def _masked(text: str, spec: TaskSpec) -> str:
+    for secret in sorted(spec.secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return mask_urls(text)
+
+
+def _keys(model: type[BaseModel], path: _Path) -> list[str]:
+    """The keys of the model at `path` below `model`, looked for through unions and lists."""
+    models: list[Any] = [model]
+    for item in path:
+        below: list[Any] = []
+        for found in models:
+            if isinstance(item, str) and item in found.model_fields:
+                below += _models_in(found.model_fields[item].annotation)
+        models = below if isinstance(item, str) else models
+    return [name for found in models for name in found.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for item in typing.get_args(annotation) for model in _models_in(item)]
+
+
+def _dotted(path: _Path) -> str:
+    text = ""
+    for item in path:
+        text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
+    return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,364 @@
+"""Runs a plan live: one cycle after another, until its sources end or somebody stops it.
+
+A cycle happens when something came from outside: a source published, a control message arrived, or
+a background task is done. Otherwise nothing runs and no cycle number is used: the executor sleeps
+until a source wakes it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.runtime.background import BackgroundWorker, Job, bind_background, changed_keys
+from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.clock import Clock, ManualClock, ticks_ns
+from flowrun.runtime.errors import TaskError, UsageError
+from flowrun.runtime.instances import (
+    Instance,
+    SourceHooks,
+    changed_config,
+    make_instances,
+    start_all,
+    stop_all,
+)
+from flowrun.runtime.plan import Plan, Step
+from flowrun.runtime.ring import StepCall, call_process, make_record
+from flowrun.runtime.task import CycleTime
+
+__all__ = ["CycleLog", "Event", "Executor"]
+
+IDLE_POLL_NS = 10_000_000
+"""How often a source is asked that said neither `wake` nor `wake_at`."""
+
+WORKER_STOP_S = 10.0
+"""How long a run that is stopped waits for a background task's running call."""
+
+Event = dict[str, Any]
+"""A record of `/flowrun/control`: {kind, task, key, value, input_cycle}; see `event`."""
+
+
+def event(
+    kind: str, task: str = "", *, key: str = "", value: Any = None, input_cycle: int = -1
+) -> Event:
+    """What came from outside in a cycle, as the log holds it.
+
+    kind "set": `key` of the task's config became `value`.
+    kind "completion": background results of the cycle `input_cycle` appear in this one.
+    kind "end_of_source": the source said that nothing more will come.
+    kind "error": the task raised; `value` is the text.
+    """
+    return {"kind": kind, "task": task, "key": key, "value": value, "input_cycle": input_cycle}
+
+
+class CycleLog(Protocol):
+    """Where cycles are written; `LogWriter` is one."""
+
+    def bind(self, messages: Sequence[Message]) -> Any:
+        """Prepare to commit these messages, by slot index, again and again."""
+        ...
+
+    def commit(
+        self,
+        cycle: int,
+        now_ns: int,
+        bound: Any,
+        *,
+        start_ns: int,
+        ends_ns: list[int],
+        events: list[Event],
+    ) -> None:
+        """Write a cycle: what of `bound` is present, the step table and the events."""
+        ...
+
+
+@dataclass(slots=True)
+class _SourceGate:
+    present: bool = True
+
+
+class Executor:
+    """A live run of `plan`.
+
+    clock: the cycles' time; a `ManualClock` moves to the next wake-up instead of sleeping.
+    log: where cycles go; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        clock: Clock,
+        log: CycleLog | None = None,
+        broadcasts: Mapping[str, Broadcast] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.cycles = 0
+        """How many cycles have been completed."""
+        self.timings: deque[tuple[int, list[int]]] = deque(maxlen=1024)
+        """(start, end of each step) of the last cycles, in `ticks_ns`."""
+        self.stop_reason: str | None = None
+        self._clock = clock
+        self._log = log
+        self._time = CycleTime()
+        self._wake = threading.Event()
+        self._due: dict[str, int] = {}
+        self._ended_sources: deque[str] = deque()
+        self._gates = {step.task.id: _SourceGate() for step in plan.steps[: plan.source_count]}
+        self._controls: deque[tuple[str, dict[str, Any]]] = deque()
+        self._control_lock = threading.Lock()
+        self._delivering: dict[str, Job] = {}
+        hooks = SourceHooks(
+            clock=clock.now_ns, wake=self._wake.set, wake_at=self._wake_at, finish=self._finish
+        )
+        self.instances = make_instances(plan, self._time, broadcasts=broadcasts or {}, hooks=hooks)
+        self.workers: dict[str, BackgroundWorker] = {}
+        for step in plan.steps:
+            if step.task.spec.background:
+                made = self.instances[step.task.id]
+                self.workers[made.id] = BackgroundWorker(
+                    step, made.task, made.ctx, made.time, wake=self._wake.set
+                )
+        self._configs = {id_: made.task.config for id_, made in self.instances.items()}
+        ring_size = plan.graph.spec.runtime.ring_size
+        self._ring = [make_record(plan, self._time, self._bind_step) for _ in range(ring_size)]
+        self._bound = [log.bind(record.messages) if log else None for record in self._ring]
+
+    # -- from other threads --------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to end after the cycle that is running. From any thread or signal handler."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+        self._wake.set()
+
+    def set_live(self, task_id: str, values: Mapping[str, Any]) -> None:
+        """Change live configuration values at the next cycle boundary. From any thread.
+
+        Raises `UsageError` for an unknown task, a key that is not live, or a bad value.
+        """
+        made = self.instances.get(task_id)
+        if made is None:
+            raise UsageError(f"unknown task {task_id!r}; tasks: {', '.join(self.instances)}")
+        with self._control_lock:
+            changed_config(made.bound, self._configs[task_id], values)
+            self._controls.append((task_id, dict(values)))
+        self._wake.set()
+
+    # -- the run -------------------------------------------------------------------------------
+
+    def run(self, *, cycles: int | None = None) -> str:
+        """Start the tasks, run until the end, stop the tasks; the reason why it ended.
+
+        cycles: end after so many. Raises `TaskError` for what a task raised; all tasks are stopped
+        then too.
+        """
+        instances = list(self.instances.values())
+        start_all(instances)
+        try:
+            for worker in self.workers.values():
+                worker.start()
+            self._loop(cycles)
+        finally:
+            for id_, worker in self.workers.items():
+                if not worker.stop(timeout_s=WORKER_STOP_S):
+                    self.instances[id_].ctx.log.warning("still running; left behind")
+            stop_all(instances)
+        assert self.stop_reason is not None
+        return self.stop_reason
+
+    def _loop(self, max_cycles: int | None) -> None:
+        time, ring, bound, log = self._time, self._ring, self._bound, self._log
+        clock, timings, workers = self._clock.now_ns, self.timings, self.workers
+        source_slots = [
+            [m for m, slot in zip(record.messages, self.plan.slots, strict=True)
+             if slot.task_id in self._gates]
+            for record in ring
+        ]  # fmt: skip
+        size, polled = len(ring), False
+        last = max_cycles if max_cycles is not None else -1
+        while self.stop_reason is None:
+            cycle = self.cycles
+            if cycle == last:
+                self.stop_reason = f"reached --cycles {max_cycles}"
+                break
+            index = cycle % size
+            record = ring[index]
+            record.clear()
+            time.cycle = cycle
+            time.now_ns = now_ns = clock()
+            events: list[Event] = self._apply_controls() if self._controls else []
+            if workers:
+                self._take_results(events)
+            ends: list[int] = []
+            end = ends.append
+            start = ticks_ns()
+            try:
+                for gate, call in record.sources:
+                    if gate.present:
+                        call()
+                    end(ticks_ns())
+                if self._ended_sources:
+                    self._note_ended(events)
+                if not events and not any([m.present for m in source_slots[index]]):
+                    if self._is_over():
+                        self.stop_reason = "end of sources"
+                    elif polled:
+                        self._sleep(now_ns)
+                    else:
+                        self._wake.clear()
+                    polled = not polled
+                    continue
+                for gate, call in record.steps:
+                    if gate.present:
+                        call()
+                    end(ticks_ns())
+            except Exception as error:
+                self._fail(error, len(ends), index, events, start, ends)
+            polled = False
+            if log is not None:
+                try:
+                    log.commit(
+                        cycle, now_ns, bound[index], start_ns=start, ends_ns=ends, events=events
+                    )
+                except MessageTypeError as error:
+                    self._fail_publish(error, record.messages)
+            timings.append((start, ends))
+            self.cycles = cycle + 1
+
+    def _fail(
+        self,
+        error: Exception,
+        step: int,
+        index: int,
+        events: list[Event],
+        start: int,
+        ends: list[int],
+    ) -> None:
+        """Write the cycle as far as it came, so that its inputs can be looked at, and raise."""
+        task_id = self.plan.steps[step].task.id
+        cycle = self._time.cycle
+        failure = TaskError(task_id, cycle=cycle, phase="process", cause=error)
+        events.append(event("error", task_id, value=f"{type(error).__name__}: {error}"))
+        self.stop_reason = str(failure)
+        if self._log is not None:
+            ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
+            try:
+                self._log.commit(
+                    cycle, self._time.now_ns, self._bound[index],
+                    start_ns=start, ends_ns=ends, events=events,
+                )  # fmt: skip
+            except MessageTypeError as unwritable:
+                raise failure from unwritable
+            self.cycles = cycle + 1
+        raise failure from error
+
+    def _fail_publish(self, error: MessageTypeError, messages: Sequence[Message]) -> None:
+        for slot, message in zip(self.plan.slots, messages, strict=True):
+            try:
+                if message.present:
+                    message.encode()
+            except MessageTypeError as cause:
+                failure = TaskError(
+                    slot.task_id, cycle=self._time.cycle, phase=f"publishing {slot.port!r}",
+                    cause=cause,
+                )  # fmt: skip
+                self.stop_reason = str(failure)
+                raise failure from cause
+        raise error
+
+    # -- what comes from outside ---------------------------------------------------------------
+
+    def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:
+        made = self.instances[step.task.id]
+        worker = self.workers.get(made.id)
+        if worker is not None:
+            return bind_background(
+                worker,
+                messages,
+                time=self._time,
+                take=lambda: self._delivering.pop(worker.step.task.id, None),
+            )
+        gate, call = call_process(step, messages, made.task, made.ctx)
+        return (self._gates[made.id], call) if made.bound.is_source else (gate, call)
+
+    def _wake_at(self, task_id: str, time_ns: int) -> None:
+        self._due[task_id] = time_ns
+
+    def _finish(self, task_id: str) -> None:
+        if self._gates[task_id].present:
+            self._gates[task_id].present = False
+            self._due.pop(task_id, None)
+            self._ended_sources.append(task_id)
+            self._wake.set()
+
+    def _note_ended(self, events: list[Event]) -> None:
+        while self._ended_sources:
+            events.append(event("end_of_source", self._ended_sources.popleft()))
+
+    def _apply_controls(self) -> list[Event]:
+        events = []
+        while self._controls:
+            with self._control_lock:
+                task_id, values = self._controls.popleft()
+                made = self.instances[task_id]
+                new = changed_config(made.bound, self._configs[task_id], values)
+                self._configs[task_id] = new
+            self._configure(made, new)
+            events += [event("set", task_id, key=k, value=v) for k, v in values.items()]
+        return events
+
+    def _configure(self, made: Instance, new: Any) -> None:
+        worker = self.workers.get(made.id)
+        if worker is not None:
+            worker.config = new
+            return
+        changed = changed_keys(made.task.config, new)
+        made.task.config = new
+        if changed:
+            try:
+                made.task.configure(made.ctx, changed)
+            except Exception as error:
+                failure = TaskError(
+                    made.id, cycle=self._time.cycle, phase="configure", cause=error
+                )
+                self.stop_reason = str(failure)
+                raise failure from error
+
+    def _take_results(self, events: list[Event]) -> None:
+        for task_id, worker in self.workers.items():
+            if worker.has_result and task_id not in self._delivering:
+                job = worker.take()
+                if job is not None:
+                    self._delivering[task_id] = job
+                    events.append(event("completion", task_id, input_cycle=job.cycle))
+
+    def _is_over(self) -> bool:
+        return not any(gate.present for gate in self._gates.values()) and not any(
+            worker.busy for worker in self.workers.values()
+        )
+
+    def _sleep(self, now_ns: int) -> None:
+        """Until somebody wakes us, a source is due, or it is time to ask the sources again."""
+        due = min(self._due.values(), default=None)
+        if isinstance(self._clock, ManualClock):
+            if due is not None:
+                self._clock.advance_to(due)
+                self._forget_due(due)
+                return
+            self._wake.wait(IDLE_POLL_NS / 1e9)
+            return
+        until = now_ns + IDLE_POLL_NS if due is None else min(due, now_ns + IDLE_POLL_NS)
+        wait_ns = until - self._clock.now_ns()
+        if wait_ns > 0:
+            self._wake.wait(wait_ns / 1e9)
+        if due is not None:
+            self._forget_due(self._clock.now_ns())
+
+    def _forget_due(self, now_ns: int) -> None:
+        for task_id in [id_ for id_, due in self._due.items() if due <= now_ns]:
+            del self._due[task_id]

@@ -1,0 +1,133 @@
+"""A plan's tasks as objects: made, started, changed and stopped, in live runs and in replays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from flowrun.runtime.background import changed_keys
+from flowrun.runtime.bind import BoundTask, live_keys
+from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.errors import FlowrunError, TaskError, UsageError
+from flowrun.runtime.plan import Plan
+from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
+
+__all__ = ["Instance", "SourceHooks", "changed_config", "make_instances", "start_all", "stop_all"]
+
+
+@dataclass(slots=True)
+class Instance:
+    """One task of a run: its object, its context, and the time its context shows.
+
+    time: the cycle's, or of a background task the time of the job that its worker runs.
+    """
+
+    bound: BoundTask
+    task: Task
+    ctx: Context
+    time: CycleTime
+
+    @property
+    def id(self) -> str:
+        return self.bound.id
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHooks:
+    """What the context of a source task calls; a replay, which runs no sources, has none."""
+
+    clock: Callable[[], int]
+    wake: Callable[[], None]
+    wake_at: Callable[[str, int], None]
+    finish: Callable[[str], None]
+
+
+def make_instances(
+    plan: Plan,
+    time: CycleTime,
+    *,
+    broadcasts: Mapping[str, Broadcast],
+    hooks: SourceHooks | None,
+) -> dict[str, Instance]:
+    """An instance of every task, by id, in the plan's order. Nothing is started."""
+    graph = plan.graph.spec
+    log = structlog.get_logger()
+    instances = {}
+    for step in plan.steps:
+        bound = step.task
+        own = CycleTime() if bound.spec.background else time
+        ctx = Context(
+            bound.id,
+            time=own,
+            log=log.bind(task=bound.id),
+            graph_dir=graph.path.parent,
+            seed=graph.runtime.seed,
+            broadcast=broadcasts.get(bound.id) or Broadcast(),
+            **_source_hooks(bound, hooks),
+        )
+        try:
+            task = bound.task_class(bound.config)
+        except FlowrunError:
+            raise
+        except Exception as error:
+            raise TaskError(bound.id, cycle=None, phase="__init__", cause=error) from error
+        instances[bound.id] = Instance(bound, task, ctx, own)
+    return instances
+
+
+def _source_hooks(bound: BoundTask, hooks: SourceHooks | None) -> dict[str, Callable[..., Any]]:
+    if hooks is None or not bound.is_source:
+        return {}
+    return {
+        "clock": hooks.clock,
+        "wake": hooks.wake,
+        "wake_at": lambda time_ns: hooks.wake_at(bound.id, time_ns),
+        "finish": lambda: hooks.finish(bound.id),
+    }
+
+
+def start_all(instances: list[Instance]) -> None:
+    """Start every task in order. If one raises, those started are stopped again, the failed one
+    included; a `FlowrunError` passes as it is, anything else becomes a `TaskError`."""
+    for index, instance in enumerate(instances):
+        try:
+            instance.task.start(instance.ctx)
+        except BaseException as error:
+            stop_all(instances[: index + 1])
+            if isinstance(error, FlowrunError) or not isinstance(error, Exception):
+                raise
+            raise TaskError(instance.id, cycle=None, phase="start", cause=error) from error
+
+
+def stop_all(instances: list[Instance]) -> None:
+    """Stop every task, last first. An error in one is logged and does not keep others running."""
+    for instance in reversed(instances):
+        try:
+            instance.task.stop(instance.ctx)
+        except Exception as error:  # noqa: BLE001  # each task must get its turn
+            instance.ctx.log.error("stop failed", error=f"{type(error).__name__}: {error}")
+
+
+def changed_config(bound: BoundTask, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:
+    """`config` with `values` for its live keys; `UsageError` names the key and the valid ones."""
+    live = live_keys(bound.task_class)
+    for key in values:
+        if key not in live:
+            known = key in type(config).model_fields
+            what = "cannot change while the graph runs" if known else "unknown key"
+            raise UsageError(
+                f"{bound.id}.{key}: {what}; keys that can change: {', '.join(live) or 'none'}"
+            )
+    try:
+        new = type(config).model_validate({**dict(config), **values})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{bound.id}.{where}: {first['msg']}; got {first['input']!r:.80}"
+        ) from None
+    return new if changed_keys(config, new) else config

@@ -1,0 +1,281 @@
+"""One slab: an MCAP file that grows in place through a mapping; see `log_format` for its states.
+
+The slab knows where its open chunk ends and how to make room; what a cycle's bytes are is
+`log_writer`'s business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+import threading
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime import log_format as fmt
+
+__all__ = ["Slab"]
+
+_FALLOC_FL_KEEP_SIZE = 1
+_MADV_POPULATE_WRITE = 23
+_PAGE = mmap.PAGESIZE
+_POPULATE_STEP = 4 << 20
+_LOOK_AHEAD = 32 << 20
+"""How far in front of the writer pages are populated: first-touch page faults cost several times
+the copy of a picture, so a helper thread takes them."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class Slab:
+    """A slab that is being written.
+
+    path: must not exist. capacity: bytes preallocated and mapped. section: bytes by which the file
+    grows. head: MAGIC and all records up to the first chunk.
+
+    position: offset of the PAD that covers the room of the open chunk; what is written next
+        replaces it. records_at: offset of the open chunk's records. trailer_at: offset of the
+        trailer, where the room ends. mapping: the file, writable up to the trailer.
+    index: by channel id, (log_time, offset) of each message of the open chunk, one after the other;
+        the writer fills it, closing a chunk empties it.
+    """
+
+    def __init__(
+        self, path: Path, *, capacity: int, section: int, head: bytes, index: dict[int, array[int]]
+    ) -> None:
+        self.path = path
+        self.chunks: list[fmt.ChunkInfo] = []
+        self.index = index
+        smallest = len(head) + fmt.CHUNK_RECORDS_AT + 256
+        self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
+        self._capacity = max(_round_up(capacity, _PAGE), self._section)
+        self._chunk_at = 0
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            # A mapping may not be longer than its file when it is made; afterwards it may.
+            os.ftruncate(self._fd, self._capacity)
+            self.mapping = mmap.mmap(self._fd, self._capacity)
+            os.ftruncate(self._fd, self._section)
+            self._preallocate()
+        except BaseException:
+            os.close(self._fd)
+            path.unlink(missing_ok=True)
+            raise
+        self.trailer_at = self._section - len(fmt.TRAILER)
+        self.position = len(head)
+        os.pwrite(self._fd, fmt.TRAILER, self.trailer_at)
+        self._set_pad(self.position)
+        self.mapping[: len(head)] = head
+        self._populator = _Populator(self.mapping)
+        self._open_chunk()
+        self.look_ahead()
+
+    def _preallocate(self) -> None:
+        """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle."""
+        if _libc.fallocate(self._fd, _FALLOC_FL_KEEP_SIZE, 0, self._capacity) == 0:
+            return
+        code = ctypes.get_errno()
+        if code in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return  # a file system without preallocation: blocks are taken as they are written
+        raise OSError(code, os.strerror(code))
+
+    # -- room ----------------------------------------------------------------------------------
+
+    def reserve(self, end: int) -> bool:
+        """Make the room reach to `end` and a PAD's head behind it; False if the slab is too small."""
+        needed = end + fmt.HEAD_SIZE + len(fmt.TRAILER)
+        if needed > self._capacity:
+            return False
+        while self.trailer_at + len(fmt.TRAILER) < needed:
+            self._grow()
+        return True
+
+    def look_ahead(self) -> None:
+        """Have the pages in front of the writer populated. Cheap; to be called when `position` has
+        passed `look_ahead_at`."""
+        end = min(self.position + _LOOK_AHEAD, self._capacity)
+        while self.trailer_at + len(fmt.TRAILER) < end:
+            self._grow()
+        self._populator.populate(self.position, end)
+        self.look_ahead_at = self.position + _LOOK_AHEAD // 2
+
+    def _grow(self) -> None:
+        """Move the trailer a section further; the stores' order is `log_format`'s state "grow"."""
+        old = self.trailer_at
+        size = min(old + len(fmt.TRAILER) + self._section, self._capacity)
+        new = size - len(fmt.TRAILER)
+        os.pwrite(self._fd, fmt.TRAILER, new)
+        records_length = new - self.records_at
+        self._store(self._chunk_at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + records_length)
+        self.mapping[old : old + fmt.HEAD_SIZE] = fmt.RECORD_HEAD.pack(
+            fmt.PAD, new - old - fmt.HEAD_SIZE
+        )
+        self._store(self._chunk_at + fmt.CHUNK_SIZE_AT, records_length)
+        self._store(self._chunk_at + fmt.CHUNK_RECORDS_LENGTH_AT, records_length)
+        self.trailer_at = new
+        self._store(self.position + 1, new - self.position - fmt.HEAD_SIZE)
+
+    # -- chunks --------------------------------------------------------------------------------
+
+    def _open_chunk(self, front: bytes = b"") -> None:
+        """Write `front` and the head of a chunk over the top-level PAD at `position`."""
+        at = self.position + len(front)
+        gap = fmt.gap_before(at, alignment=8, remainder=fmt.CHUNK_START_REMAINDER)
+        self._chunk_at = at + gap
+        self.records_at = self._chunk_at + fmt.CHUNK_RECORDS_AT
+        room = self.trailer_at - self.records_at
+        pad = fmt.RECORD_HEAD.pack(fmt.PAD, room - fmt.HEAD_SIZE)
+        gap_pad = fmt.pack_pad(gap) if gap else b""
+        self.commit_records(b"".join((front, gap_pad, fmt.pack_chunk_head(room), pad)))
+        self.position = self.records_at
+
+    def next_chunk(self) -> None:
+        """Close the open chunk and begin another, if the slab has room for one."""
+        if self.reserve(self.position + self._index_size() + 3 * fmt.CHUNK_RECORDS_AT):
+            self._open_chunk(self._close_chunk())
+
+    def _index_size(self) -> int:
+        return sum(15 + 8 * len(entries) for entries in self.index.values() if entries)
+
+    def _close_chunk(self) -> bytes:
+        """Shorten the open chunk to its records; returns its MessageIndex records, unwritten."""
+        at, length = self._chunk_at, self.position - self.records_at
+        self._store(at + fmt.CHUNK_RECORDS_LENGTH_AT, length)
+        self._store(at + fmt.CHUNK_SIZE_AT, length)
+        self._store(at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + length)
+        info = fmt.ChunkInfo(at, fmt.CHUNK_RECORDS_AT + length, length)
+        packed, offset = [], self.position
+        for channel, entries in self.index.items():
+            if not entries:
+                continue
+            first, last = entries[0], entries[-2]
+            info.start_time_ns = min(info.start_time_ns or first, first)
+            info.end_time_ns = max(info.end_time_ns, last)
+            info.message_counts[channel] = len(entries) // 2
+            info.message_index_offsets[channel] = offset
+            content = struct.pack("<HI", channel, 8 * len(entries)) + entries.tobytes()
+            packed.append(fmt.pack_record(fmt.MESSAGE_INDEX, content))
+            offset += len(packed[-1])
+            del entries[:]
+        info.message_index_length = offset - self.position
+        with memoryview(self.mapping) as view, view[self.records_at : self.position] as records:
+            crc = fmt.crc32(records)
+        self._store(at + fmt.CHUNK_START_TIME_AT, info.start_time_ns)
+        self._store(at + fmt.CHUNK_END_TIME_AT, info.end_time_ns)
+        self.mapping[at + fmt.CHUNK_CRC_AT : at + fmt.CHUNK_CRC_AT + 4] = crc.to_bytes(4, "little")
+        self.chunks.append(info)
+        return b"".join(packed)
+
+    def commit_records(self, records: bytes) -> None:
+        """Replace the PAD at `position` by `records`, the last of them a PAD's head.
+
+        What stands behind the first record's head is written first, then its length, then its
+        opcode: whoever reads meanwhile sees the old state or the new one.
+        """
+        at, mapping = self.position, self.mapping
+        mapping[at + fmt.HEAD_SIZE : at + len(records)] = records[fmt.HEAD_SIZE :]
+        mapping[at + 1 : at + fmt.HEAD_SIZE] = records[1 : fmt.HEAD_SIZE]
+        mapping[at] = records[0]
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def finish(self, tail: Callable[[int, list[fmt.ChunkInfo]], bytes]) -> None:
+        """Close the chunk, write the last chunk's index and `tail`, cut the file, let it go.
+
+        tail: from the offset at which it will stand and the slab's chunks to the bytes that end
+            the file, the last MAGIC included.
+        """
+        try:
+            index, at = self._close_chunk(), self.position
+            end = index + tail(at + len(index), self.chunks)
+            needed = at + len(end) + fmt.HEAD_SIZE
+            if needed > self.trailer_at:
+                # Through the file, not the mapping: this may be more than was preallocated.
+                os.pwrite(self._fd, fmt.TRAILER, needed)
+                self.trailer_at = needed
+                self._set_pad(at)
+            _write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
+            self.mapping[at + 1 : at + fmt.HEAD_SIZE] = end[1 : fmt.HEAD_SIZE]
+            self.mapping[at] = end[0]
+            os.ftruncate(self._fd, at + len(end))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let the file go as it is: unfinished, but readable."""
+        self._populator.stop()
+        self.mapping.close()
+        os.close(self._fd)
+
+    def _set_pad(self, at: int) -> None:
+        self.mapping[at : at + fmt.HEAD_SIZE] = fmt.RECORD_HEAD.pack(
+            fmt.PAD, self.trailer_at - at - fmt.HEAD_SIZE
+        )
+
+    def _store(self, at: int, value: int) -> None:
+        self.mapping[at : at + 8] = fmt.U64.pack(value)
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _write_all(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written
+
+
+class _Populator:
+    """Populates pages of a mapping on a thread of its own; `madvise` is called without the GIL.
+
+    Where the kernel cannot (before 5.14), the writer takes the page faults itself.
+    """
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._export: Any = ctypes.c_char.from_buffer(mapping)  # keeps the mapping where it is
+        self._address = ctypes.addressof(self._export)
+        self._changed = threading.Condition()
+        self._done = self._wanted = 0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def populate(self, start: int, end: int) -> None:
+        """Populate from `start` (or as far as was asked before) to `end`; returns at once."""
+        with self._changed:
+            self._done = max(self._done, start & -_PAGE)
+            self._wanted = max(self._wanted, end & -_PAGE)
+            self._changed.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="flowrun-pages", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and let the mapping go. May be called again."""
+        if self._thread is not None:
+            with self._changed:
+                self._stopping = True
+                self._changed.notify()
+            self._thread.join()
+            self._thread = None
+        self._export = None
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._done < self._wanted or self._stopping)
+                if self._stopping:
+                    return
+                start = self._done
+                size = min(_POPULATE_STEP, self._wanted - start)
+                self._done = start + size
+            if _libc.madvise(self._address + start, size, _MADV_POPULATE_WRITE) != 0:
+                return

@@ -1,0 +1,419 @@
+"""Writes a run's log: what a cycle's bytes are, and when a new chunk or slab begins.
+
+The cycle calls `commit` with messages bound before; nothing is queued and nothing is held back: when
+`commit` returns, the cycle is in the page cache, whole and checked by its CRC, and survives the death
+of the process. It never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from flowrun.msgs.message import Message
+from flowrun.runtime import log_format as fmt
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_format import Attachment, Channel, ChunkInfo, Schema
+from flowrun.runtime.log_records import LOG_SCHEMA_NAME, log_schema, pack_log
+from flowrun.runtime.log_slab import Slab
+from flowrun.runtime.log_summary import build_end, build_preamble, build_summary
+
+__all__ = ["LogWriter", "Output"]
+
+CHUNK_SIZE = 8 << 20
+"""A chunk is closed when its records reach this: what a reader must scan to find one message."""
+_MIB = 1 << 20
+_LARGE = 64 << 10
+"""From this size on, payloads are copied straight into the mapping instead of being joined first."""
+
+STEPS_SCHEMA = b"""{"title":"flowrun.Steps","type":"object","description":"When each step of a cycle \
+ended, in the order of the plan, in nanoseconds of a monotonic clock","properties":{"cycle":\
+{"type":"integer"},"start_ns":{"type":"integer"},"ends_ns":{"type":"array","items":{"type":\
+"integer"}}}}"""
+CONTROL_SCHEMA = b"""{"title":"flowrun.Control","type":"object","description":"What came from outside \
+in a cycle beside the sources' messages","properties":{"kind":{"type":"string"},"task":{"type":\
+"string"},"key":{"type":"string"},"value":{},"input_cycle":{"type":"integer"}}}"""
+
+_CRC_AND_RESERVED = struct.Struct("<II")
+_CYCLE_LENGTH = fmt.U64.pack(fmt.CYCLE_CONTENT.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output port of the graph, as a channel of the log.
+
+    logged: False keeps the channel out of the log; its place in `bind` stays.
+    """
+
+    task: str
+    port: str
+    topic: str
+    message_type: type[Message]
+    logged: bool = True
+
+
+@dataclass(slots=True)
+class _Bound:
+    """The messages of one cycle record, ready to be committed again and again."""
+
+    outputs: list[tuple[Message, dict[str, Any], int, Callable[[Any], bytes] | None, array[int]]]
+
+
+class LogWriter:
+    """Writes the log of one run into `directory`, which it creates and locks.
+
+    outputs: in the order of `bind`'s messages. metadata: text about the run. attachments: files.
+    Raises `LogError` if the directory is in use, not writable, or the disk is full.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        outputs: Sequence[Output],
+        metadata: Mapping[str, str],
+        attachments: Sequence[Attachment] = (),
+        library: str = "flowrun",
+        slab_size_mib: int = 1024,
+        section_size_mib: int = 100,
+    ) -> None:
+        self.directory = directory
+        self.messages = 0
+        """Messages of outputs written so far."""
+        self.cycles = 0
+        self._metadata = dict(metadata)
+        self._library = library
+        self._attachments = list(attachments)
+        self._slab_size = slab_size_mib * _MIB
+        self._section_size = section_size_mib * _MIB
+        self._records: deque[tuple[int, str, str, str, dict[str, Any]]] = deque()
+        self._packed_records: list[tuple[int, int, bytes]] = []
+        self._schemas, self._channels, self._outputs = _channels_of(outputs)
+        self._index = {channel.id: array("Q") for channel in self._channels}
+        ids = {channel.topic: channel.id for channel in self._channels}
+        self._steps, self._control = ids[fmt.STEPS_TOPIC], ids[fmt.CONTROL_TOPIC]
+        self._log = ids[fmt.LOG_TOPIC]
+        self._pack = msgpack.Packer(use_bin_type=True).pack
+        self._last_cycle, self._last_ns = -1, 0
+        self._closed_bytes = 0
+        self._slab_number = 0
+        self._lock_fd = _lock(directory)
+        try:
+            self._slab = self._new_slab(self._slab_size)
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    # -- for the executor ----------------------------------------------------------------------
+
+    def bind(self, messages: Sequence[Message]) -> _Bound:
+        """Prepare to commit these messages, in the order of `outputs`, again and again."""
+        outputs = []
+        for message, (output, channel) in zip(messages, self._outputs, strict=True):
+            if output.logged:
+                pack = self._pack if output.message_type.is_plain else None
+                outputs.append((message, message.__dict__, channel, pack, self._index[channel]))
+        return _Bound(outputs)
+
+    def commit(
+        self,
+        cycle: int,
+        now_ns: int,
+        bound: _Bound,
+        *,
+        start_ns: int,
+        ends_ns: list[int],
+        events: list[dict[str, Any]],
+    ) -> None:
+        """Write a cycle: what of `bound` is present, `events`, waiting log records, the steps.
+
+        Raises `MessageTypeError` if a message cannot be encoded; nothing of the cycle is kept then.
+        Raises `LogError` if there is no room for a new slab.
+        """
+        slab = self._slab
+        head, sequence = fmt.MESSAGE_HEAD.pack, cycle & 0xFFFFFFFF
+        parts: list[bytes | memoryview] = []
+        base = slab.records_at
+        at = first = slab.position + fmt.CYCLE_SIZE
+        count, large = 0, False
+        for message, fields, channel, pack, index in bound.outputs:
+            if not message.present:
+                continue
+            if pack is not None:
+                try:
+                    data = pack(fields)
+                except (TypeError, ValueError, OverflowError):
+                    (data,) = message.encode()  # raises, and says which field
+                if len(fields) != len(message.defaults):
+                    message.check_fields()
+                size = len(data)
+                parts += (
+                    head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data
+                )  # fmt: skip
+            else:
+                pieces = message.encode()
+                size = sum(map(len, pieces))
+                gap = _gap(at + fmt.MESSAGE_HEAD.size, pieces)
+                if gap:
+                    parts.append(fmt.pack_pad(gap))
+                    at += gap
+                parts.append(head(5, size + 22, channel, sequence, now_ns, message.tov_ns))
+                parts += pieces
+                large = large or size > _LARGE
+            index.append(now_ns)
+            index.append(at - base)
+            at += size + 31
+            count += 1
+        extra = [(self._control, now_ns, self._pack(event)) for event in events]
+        if self._records:
+            self._packed_records += self._take_records()
+        extra += self._packed_records
+        steps = {"cycle": cycle, "start_ns": start_ns, "ends_ns": ends_ns}
+        extra.append((self._steps, now_ns, self._pack(steps)))
+        for channel, tov_ns, data in extra:
+            index = self._index[channel]
+            index.append(now_ns)
+            index.append(at - base)
+            parts += (head(5, len(data) + 22, channel, sequence, now_ns, tov_ns), data)
+            at += len(data) + 31
+        if not slab.reserve(at):
+            self._next_slab(at - first, now_ns)
+            self.commit(cycle, now_ns, bound, start_ns=start_ns, ends_ns=ends_ns, events=events)
+            return
+        checked = fmt.CYCLE_CHECKED.pack(cycle, now_ns, count + len(extra), at - first)
+        pad = fmt.RECORD_HEAD.pack(fmt.PAD, slab.trailer_at - at - fmt.HEAD_SIZE)
+        mapping, position = slab.mapping, slab.position
+        if large:
+            crc, to = fmt.crc32(checked), first
+            for part in parts:
+                end = to + len(part)
+                mapping[to:end] = part
+                crc = fmt.crc32(part, crc)
+                to = end
+            mapping[at : at + 9] = pad
+            mapping[position + 9 : first] = checked + _CRC_AND_RESERVED.pack(crc, 0)
+        else:
+            body = b"".join(parts)
+            crc = fmt.crc32(body, fmt.crc32(checked))
+            mapping[position + 9 : at + 9] = b"".join(
+                (checked, _CRC_AND_RESERVED.pack(crc, 0), body, pad)
+            )
+        # All is there; these two stores make the PAD in front of it a CYCLE.
+        mapping[position + 1 : position + 9] = _CYCLE_LENGTH
+        mapping[position] = fmt.CYCLE
+        slab.position = at
+        if self._packed_records:
+            self._packed_records = []
+        self.messages += count
+        self.cycles += 1
+        self._last_cycle, self._last_ns = cycle, now_ns
+        if at - base > CHUNK_SIZE:
+            slab.next_chunk()
+        if at > slab.look_ahead_at:
+            slab.look_ahead()
+
+    def log_record(
+        self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
+    ) -> None:
+        """Keep a log record for the next cycle's commit. From any thread; never blocks."""
+        self._records.append((time_ns, level, message, name, fields))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the log so far, without what is preallocated."""
+        return self._closed_bytes + self._slab.position
+
+    def finish(self, end: Mapping[str, str]) -> None:
+        """Write the waiting log records, the run's end and the summary; the log is then finished.
+
+        end: {reason, cycles, ended_ns, error?} as text. Raises `LogError` on a full disk; the log
+        is then unfinished but whole.
+        """
+        try:
+            if self._records:
+                # A cycle that never ran: it has no step table, and a replay passes over it.
+                self._commit_records()
+            self._finish_slab(end)
+        finally:
+            os.close(self._lock_fd)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _take_records(self) -> list[tuple[int, int, bytes]]:
+        packed = []
+        while self._records:
+            time_ns, level, message, name, fields = self._records.popleft()
+            packed.append((self._log, time_ns, pack_log(time_ns, level, message, name, fields)))
+        return packed
+
+    def _commit_records(self) -> None:
+        packed = self._take_records()
+        cycle, now_ns = self._last_cycle + 1, max([self._last_ns, packed[-1][1]])
+        size = sum(31 + len(data) for _, _, data in packed)
+        if not self._slab.reserve(self._slab.position + fmt.CYCLE_SIZE + size):
+            self._next_slab(size, now_ns)
+        slab = self._slab
+        at = slab.position + fmt.CYCLE_SIZE
+        body = []
+        for channel, tov_ns, data in packed:
+            self._index[channel].extend((now_ns, at - slab.records_at))
+            body += [fmt.MESSAGE_HEAD.pack(5, len(data) + 22, channel, cycle & 0xFFFFFFFF,
+                                           now_ns, tov_ns), data]  # fmt: skip
+            at += 31 + len(data)
+        records = b"".join(body)
+        pad = fmt.RECORD_HEAD.pack(fmt.PAD, slab.trailer_at - at - fmt.HEAD_SIZE)
+        slab.commit_records(
+            fmt.pack_cycle_head(cycle, now_ns, len(packed), records) + records + pad
+        )
+        slab.position = at
+
+    def _new_slab(self, capacity: int) -> Slab:
+        path = self.directory / f"log_{self._slab_number:04}.mcap"
+        preamble, self._metadata_at, self._attachments_at = build_preamble(
+            self._library,
+            {**self._metadata, "slab": str(self._slab_number)},
+            attachments=self._attachments,
+            schemas=self._schemas,
+            channels=self._channels,
+        )
+        try:
+            slab = Slab(
+                path, capacity=capacity, section=self._section_size, head=preamble,
+                index=self._index,
+            )  # fmt: skip
+        except OSError as error:
+            raise _slab_error(path, capacity, error) from error
+        self._slab_number += 1
+        return slab
+
+    def _next_slab(self, cycle_size: int, now_ns: int) -> None:  # noqa: ARG002
+        """Finish the slab and begin one with room for `cycle_size`; the index entries of the cycle
+        that did not fit are taken back."""
+        slab = self._slab
+        limit = slab.position - slab.records_at
+        for entries in self._index.values():
+            while entries and entries[-1] >= limit:
+                del entries[-2:]
+        capacity = max(self._slab_size, cycle_size + self._section_size)
+        position = slab.position
+        self._slab = self._new_slab(capacity)  # first: if the disk is full, the old slab stays
+        self._closed_bytes += position
+        self._finish(slab, None, self._slab_number - 2)
+
+    def _finish_slab(self, end: Mapping[str, str]) -> None:
+        self._finish(self._slab, end, self._slab_number - 1)
+
+    def _finish(self, slab: Slab, end: Mapping[str, str] | None, number: int) -> None:
+        preamble_places = self._metadata_at
+        if number != self._slab_number - 1:
+            _, preamble_places, self._attachments_at = build_preamble(
+                self._library,
+                {**self._metadata, "slab": str(number)},
+                attachments=self._attachments,
+                schemas=self._schemas,
+                channels=self._channels,
+            )
+
+        def tail(offset: int, chunks: list[ChunkInfo]) -> bytes:
+            ending = b""
+            metadata = [(fmt.METADATA_NAME, place) for place in preamble_places]
+            if end is not None:
+                ending, placed = build_end(end, offset=offset)
+                metadata.append((fmt.END_NAME, placed))
+            return ending + build_summary(
+                offset=offset + len(ending),
+                schemas=self._schemas,
+                channels=self._channels,
+                chunks=chunks,
+                attachments=list(zip(self._attachments, self._attachments_at, strict=True)),
+                metadata=metadata,
+            )
+
+        try:
+            slab.finish(tail)
+        except OSError as error:
+            raise LogError(f"{slab.path}: cannot finish the log: {error.strerror}") from error
+
+
+def _gap(payload_at: int, pieces: Sequence[bytes | memoryview]) -> int:
+    """The PAD in front of a message so that its first large piece is aligned in the file."""
+    for piece in pieces:
+        if len(piece) >= fmt.ALIGNED_PART_SIZE:
+            return fmt.gap_before(payload_at, alignment=fmt.PART_ALIGNMENT)
+        payload_at += len(piece)
+    return 0
+
+
+def _channels_of(
+    outputs: Sequence[Output],
+) -> tuple[list[Schema], list[Channel], list[tuple[Output, int]]]:
+    """Schemas, channels, and the channel id of each output; ids count from 1."""
+    schemas: list[Schema] = []
+    channels: list[Channel] = []
+    known: dict[tuple[str, str, bytes], int] = {}
+
+    def add(
+        topic: str, schema: tuple[str, str, bytes], encoding: str, metadata: dict[str, str]
+    ) -> int:
+        if schema not in known:
+            known[schema] = len(schemas) + 1
+            schemas.append(Schema(known[schema], *schema))
+        channels.append(Channel(len(channels) + 1, known[schema], topic, encoding, metadata))
+        return len(channels)
+
+    placed = []
+    for output in outputs:
+        kind = output.message_type
+        channel = 0
+        if output.logged:
+            channel = add(
+                output.topic,
+                (kind.schema_name, kind.schema_encoding, kind.schema()),
+                kind.message_encoding,
+                {"task": output.task, "port": output.port},
+            )
+        placed.append((output, channel))
+    add(fmt.STEPS_TOPIC, ("flowrun.Steps", "jsonschema", STEPS_SCHEMA), "msgpack", {})
+    add(fmt.CONTROL_TOPIC, ("flowrun.Control", "jsonschema", CONTROL_SCHEMA), "msgpack", {})
+    add(fmt.LOG_TOPIC, (LOG_SCHEMA_NAME, "protobuf", log_schema()), "protobuf", {})
+    return schemas, channels, placed
+
+
+def _lock(directory: Path) -> int:
+    """Create `directory`, and lock it for this process as long as the descriptor is open."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise LogError(
+            f"{directory}: cannot create the run's directory: {error.strerror}; "
+            "choose another with --log-dir, or run with --no-log"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise LogError(f"{directory}: another process is writing this run") from None
+    if any(directory.glob("log_*.mcap")):
+        os.close(fd)
+        raise LogError(f"{directory}: holds a run already; a log is never written over")
+    return fd
+
+
+def _slab_error(path: Path, capacity: int, error: OSError) -> LogError:
+    if error.errno == errno.ENOSPC:
+        return LogError(
+            f"{path}: cannot preallocate {capacity // _MIB} MiB: the disk is full; free some space, "
+            "set a smaller logging: {slab_size_mib}, or run with --no-log"
+        )
+    return LogError(f"{path}: cannot create the log: {error.strerror}")

@@ -1,0 +1,75 @@
+"""structlog for a run: lines for people on the console, the same records as messages in the log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TextIO
+
+import structlog
+
+__all__ = ["LogTarget", "configure_logs"]
+
+
+class LogTarget(Protocol):
+    """What takes the records of a run; `LogWriter` is one."""
+
+    def log_record(
+        self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
+    ) -> None: ...
+
+
+def configure_logs(
+    *,
+    now_ns: Callable[[], int],
+    target: LogTarget | None = None,
+    secrets: frozenset[str] = frozenset(),
+    stream: TextIO | None = None,
+) -> None:
+    """Send every structlog record to `stream` (stderr), and to `target` if there is one.
+
+    secrets: texts that are replaced by "***" wherever they stand in a record.
+    """
+    stream = sys.stderr if stream is None else stream
+    colors = stream.isatty()
+
+    def keep(_logger: Any, level: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        fields = {k: _plain(v) for k, v in record.items() if k not in ("event", "level", "task")}
+        if target is not None:
+            task = str(record.get("task", "flowrun"))
+            target.log_record(now_ns(), level, str(record.get("event", "")), task, fields)
+        return record
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            _masker(secrets),
+            keep,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _masker(secrets: frozenset[str]) -> Any:
+    def mask(_logger: Any, _method: str, record: dict[str, Any]) -> dict[str, Any]:
+        return {key: _masked(value, secrets) for key, value in record.items()}
+
+    return mask
+
+
+def _masked(value: Any, secrets: frozenset[str]) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            if secret:
+                value = value.replace(secret, "***")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value that msgpack can hold."""
+    return value if isinstance(value, (bool, int, float, str, bytes)) or value is None else str(value)

@@ -1,0 +1,237 @@
+"""One run of one graph: plan, executor, log and what watches it, put together."""
+
+from __future__ import annotations
+
+import json
+import platform
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowrun.runtime.bind import live_keys
+from flowrun.runtime.broadcast import Answer, Broadcast
+from flowrun.runtime.clock import Clock
+from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.executor import Executor
+from flowrun.runtime.log_format import Attachment
+from flowrun.runtime.log_writer import LogWriter, Output
+from flowrun.runtime.logs import configure_logs
+from flowrun.runtime.plan import Plan
+
+__all__ = ["Run", "RunResult", "outputs_of", "versions"]
+
+_PACKAGES = ("flowrun", "numpy", "msgpack", "av", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. error: None for a run that ended as it should."""
+
+    reason: str
+    error: FlowrunError | None
+    cycles: int
+    messages: int
+    log_bytes: int
+
+
+class Run:
+    """A graph that runs, and what others may see of it and ask of it, from any thread.
+
+    directory: where the log goes; None keeps none.
+    """
+
+    def __init__(self, plan: Plan, *, clock: Clock, directory: Path | None) -> None:
+        graph = plan.graph.spec
+        self.plan = plan
+        self.name = graph.name
+        self.directory = directory
+        self.task_types = {task.id: task.spec.type for task in plan.graph.tasks}
+        self.broadcasts: Mapping[str, Broadcast] = {
+            task.id: Broadcast()
+            for task in plan.graph.tasks
+            if not any(port.direction == "output" for port in task.ports)
+        }
+        self._clock = clock
+        self._started_ns = clock.now_ns()
+        self._state: str | dict[str, str] = "Running"
+        self._ended = threading.Event()
+        self.writer: LogWriter | None = None
+        if directory is not None:
+            self.writer = LogWriter(
+                directory,
+                outputs=outputs_of(plan),
+                metadata=_metadata(plan, directory, self._started_ns),
+                attachments=_attachments(plan, self._started_ns),
+                library=f"flowrun {versions()['flowrun']}",
+                slab_size_mib=graph.logging.slab_size_mib,
+                section_size_mib=graph.logging.section_size_mib,
+            )
+        secrets = frozenset().union(*(task.spec.secrets for task in plan.graph.tasks))
+        configure_logs(now_ns=clock.now_ns, target=self.writer, secrets=secrets)
+        self.executor = Executor(plan, clock=clock, log=self.writer, broadcasts=self.broadcasts)
+
+    def run(self, *, cycles: int | None = None) -> RunResult:
+        """Run to the end; the log is finished then, whatever happened."""
+        reason, error = "", None
+        try:
+            reason = self.executor.run(cycles=cycles)
+        except FlowrunError as failure:
+            reason, error = "error", failure
+        except BaseException as failure:
+            self._finish("internal error", f"{type(failure).__name__}: {failure}")
+            raise
+        finish_error = self._finish(reason, None if error is None else str(error))
+        error = error or finish_error
+        return RunResult(
+            reason, error, self.executor.cycles, self.messages, self.log_bytes
+        )
+
+    def _finish(self, reason: str, error: str | None) -> FlowrunError | None:
+        self._state = "Stopped" if error is None else {"Error": error}
+        for broadcast in self.broadcasts.values():
+            broadcast.close()
+        failed = None
+        if self.writer is not None:
+            end = {
+                "reason": reason,
+                "cycles": str(self.executor.cycles),
+                "ended_ns": str(self._clock.now_ns()),
+            }
+            try:
+                self.writer.finish(end if error is None else {**end, "error": error})
+            except FlowrunError as failure:
+                failed = failure
+        self._ended.set()
+        return failed
+
+    # -- for those who watch -------------------------------------------------------------------
+
+    @property
+    def messages(self) -> int:
+        return self.writer.messages if self.writer is not None else 0
+
+    @property
+    def log_bytes(self) -> int:
+        return self.writer.bytes if self.writer is not None else 0
+
+    def state(self) -> str | dict[str, str]:
+        """ "Running", "Stopped" or {"Error": text}."""
+        return self._state
+
+    def graph(self) -> dict[str, Any]:
+        """The resolved graph as plain data, secrets masked."""
+        return self.plan.graph.spec.masked()
+
+    def live_keys(self) -> Mapping[str, tuple[str, ...]]:
+        """Task id -> the config keys that may change while it runs."""
+        return {task.id: live_keys(task.task_class) for task in self.plan.graph.tasks}
+
+    def set_live(self, task_id: str, values: dict[str, Any]) -> None:
+        """Change live values at the next cycle; `UsageError` names a wrong key or value."""
+        self.executor.set_live(task_id, values)
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to end after the running cycle."""
+        self.executor.stop(reason)
+
+    def report(self) -> dict[str, Any]:
+        """What a status shows: counts, the cycle rate, per task p50 and p99 of the last cycles.
+
+        cycle_rate_hz is that of the last 1,024 cycles at most; latencies are in microseconds.
+        """
+        executor = self.executor
+        timings = list(executor.timings)
+        uptime_s = (self._clock.now_ns() - self._started_ns) / 1e9
+        tasks: dict[str, Any] = {}
+        for step in self.plan.steps:
+            made = executor.instances[step.task.id]
+            worker = executor.workers.get(made.id)
+            dropped = int(getattr(made.task, "dropped", 0)) + (worker.replaced if worker else 0)
+            tasks[made.id] = {
+                "type": step.task.spec.type,
+                "p50_us": None,
+                "p99_us": None,
+                "background": worker is not None,
+                "dropped": dropped,
+            }
+        rate = 0.0
+        if len(timings) > 1:
+            spans = np.array([[start, *ends] for start, ends in timings], np.int64)
+            durations = np.diff(spans, axis=1) / 1e3
+            p50, p99 = np.percentile(durations, [50, 99], axis=0)
+            for index, step in enumerate(self.plan.steps):
+                tasks[step.task.id]["p50_us"] = round(float(p50[index]), 1)
+                tasks[step.task.id]["p99_us"] = round(float(p99[index]), 1)
+            rate = (len(timings) - 1) * 1e9 / max(1, timings[-1][0] - timings[0][0])
+        return {
+            "cycles": executor.cycles,
+            "cycle_rate_hz": round(rate, 2),
+            "uptime_s": round(uptime_s, 3),
+            "log": None
+            if self.writer is None
+            else {"path": str(self.directory), "bytes": self.log_bytes, "messages": self.messages},
+            "tasks": tasks,
+            "last_answer": self.last_answer(),
+        }
+
+    def last_answer(self) -> dict[str, Any] | None:
+        """The newest answer that a chat sink has shown."""
+        answers = [b.newest for b in self.broadcasts.values() if isinstance(b.newest, Answer)]
+        if not answers:
+            return None
+        newest = max(answers, key=lambda answer: answer.tov_ns)
+        return {
+            "prompt": newest.prompt,
+            "response": newest.response,
+            "latency_ms": newest.latency_ms,
+            "backend": newest.backend,
+            "cycle": newest.cycle,
+            "timestamp_nanos": newest.tov_ns,
+        }
+
+
+def outputs_of(plan: Plan) -> list[Output]:
+    """The plan's slots as channels of a log."""
+    logged = plan.graph.spec.logging.enable_task_logging
+    return [
+        Output(slot.task_id, slot.port, slot.topic, slot.message_type, slot.logged and logged)
+        for slot in plan.slots
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what a message's bytes are."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _metadata(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
+    graph = plan.graph.spec
+    return {
+        "format": "1",
+        "run_id": directory.name,
+        "graph": graph.name,
+        "graph_path": str(graph.path),
+        "started_ns": str(started_ns),
+        "seed": str(graph.runtime.seed),
+        **{f"version_{name}": text for name, text in versions().items()},
+    }
+
+
+def _attachments(plan: Plan, now_ns: int) -> list[Attachment]:
+    graph = plan.graph.spec
+    resolved = json.dumps(graph.masked(), indent=1, default=str).encode()
+    return [
+        Attachment("graph.yaml", "application/yaml", graph.text.encode(), now_ns, now_ns),
+        Attachment("graph.json", "application/json", resolved, now_ns, now_ns),
+    ]

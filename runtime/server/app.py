@@ -1,0 +1,128 @@
+"""The HTTP API of one run, and its page."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
+
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.server.control import Control
+from flowrun.runtime.server.errors import ApiError
+from flowrun.runtime.server.guard import Guard, is_loopback
+from flowrun.runtime.server.status import Status
+from flowrun.runtime.server.streaming import Streaming
+from flowrun.runtime.server.watchable import Watchable
+
+__all__ = ["create_app"]
+
+_ASSETS = "/docs/assets"
+
+_CONTENT_POLICY = (
+    "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+"""The page is one file and loads nothing from elsewhere, whatever an answer might talk it into."""
+
+
+def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0.1") -> FastAPI:
+    """The app that watches `run`.
+
+    host: the address that it will be bound to; any but a loopback address needs a token.
+    token: what every request must carry, or None.
+
+    `app.state.close`, called on the loop's thread, ends its streams and answers what waits; without
+    it a server that shuts down would wait for its clients.
+    """
+    if token is None and not is_loopback(host):
+        raise UsageError(f"host {host!r} is not a loopback address: it needs a token")
+    status = Status(run)
+    streaming = Streaming(status)
+    page = files("flowrun.runtime.server").joinpath("page.html").read_text(encoding="utf-8")
+    app = FastAPIOffline(
+        docs_url=None,
+        redoc_url=None,
+        static_url=_ASSETS,
+        title=f"flowrun: {run.name}",
+        description="The HTTP API of one run. Times are nanoseconds since 1970 UTC.",
+    )
+    app.state.close = streaming.close
+    app.include_router(streaming.router(), tags=["what the sinks show"])
+    app.include_router(Control(status).router(), tags=["the run"])
+
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(page, headers={"Content-Security-Policy": _CONTENT_POLICY})
+        return PlainTextResponse(_index(app, status))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        # The browser asks for the parts of the page without a header: they carry the token too.
+        given = request.query_params.get("token")
+        query = "" if given is None else f"?token={quote(given, safe='')}"
+        return get_swagger_ui_html(
+            title=app.title,
+            openapi_url=f"{app.openapi_url}{query}",
+            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js{query}",
+            swagger_css_url=f"{_ASSETS}/swagger-ui.css{query}",
+            swagger_favicon_url=f"{_ASSETS}/favicon.png{query}",
+            swagger_ui_parameters={"requestSnippetsEnabled": True},
+        )
+
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(HTTPException, _not_found)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(Guard, token=token, host=host)
+    return app
+
+
+def _index(app: FastAPI, status: Status) -> str:
+    state = status.run.state()
+    told = state if isinstance(state, str) else f"Error: {state['Error']}"
+    lines = [f"flowrun: graph {status.run.name!r}: {told}", ""]
+    for path, methods in app.openapi()["paths"].items():
+        for method, operation in methods.items():
+            text = operation["description"].split("\n\n")[0].replace("\n", " ")
+            lines.append(f"{method.upper():<5}{path:<36}{text.split('. ')[0]}")
+    lines += [
+        f"{'GET':<5}{'/docs':<36}This list, to try out in a browser",
+        f"{'GET':<5}{'/':<36}The page of the run, in a browser",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.content, status_code=error.status)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = {
+        404: f"no such path {request.url.path!r}; GET / lists all",
+        405: f"{request.method} is not for {request.url.path!r}; GET / lists all",
+    }.get(error.status_code, error.detail)
+    return JSONResponse({"error": text}, status_code=error.status_code, headers=error.headers)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems: list[dict[str, Any]] = list(error.errors())
+    text = "; ".join(
+        f"{problem['loc'][-1]}: {problem['msg']}, got {problem['input']!r}" for problem in problems
+    )
+    return JSONResponse({"error": text}, status_code=422)
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    # Whoever serves the app logs the traceback; the client is told what, not where.
+    return JSONResponse({"error": f"{type(error).__name__}: {error}"}, status_code=500)

@@ -1,0 +1,86 @@
+"""A `Broadcast` as an event loop sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowrun.runtime.broadcast import Broadcast, Picture
+
+__all__ = ["Feed"]
+
+
+class Feed:
+    """Lets any number of coroutines wait for a sink's next item, with no thread for any of them.
+
+    All of them share one subscription, which stands only while somebody waits: the cycle pays for
+    one wake-up of the loop per item, however many clients there are, and nothing without clients.
+    All methods are for the loop's thread.
+    """
+
+    def __init__(self, broadcast: Broadcast) -> None:
+        self.broadcast = broadcast
+        self._changed = asyncio.Event()
+        self._waiting = 0
+        self._unsubscribe: Callable[[], None] | None = None
+        self._wake_is_due = False
+        self._closed = False
+        self._encoding = asyncio.Lock()
+        self._encoded: tuple[Picture, bytes] | None = None
+
+    async def next(self, after: int, *, timeout_s: float | None) -> tuple[int, Any] | None:
+        """As `Broadcast.next`: the first item above `after`, or None after `timeout_s` (None: no
+        limit) or when no more can come."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        self._waiting += 1
+        if self._unsubscribe is None:
+            self._unsubscribe = self.broadcast.subscribe(lambda: self._offered(loop))
+        try:
+            while True:
+                changed = self._changed  # taken before looking, so that no item is missed
+                found = self.broadcast.next(after, timeout_s=0)
+                if found is not None or self.ended:
+                    return found
+                async with asyncio.timeout_at(deadline):
+                    await changed.wait()
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._unsubscribe()
+                self._unsubscribe = None
+
+    async def jpeg(self, picture: Picture) -> bytes:
+        """The picture as a JPEG file, encoded on a worker thread, once for all clients."""
+        async with self._encoding:
+            if self._encoded is None or self._encoded[0] is not picture:
+                self._encoded = (picture, await asyncio.to_thread(picture.jpeg))
+            return self._encoded[1]
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more items will come."""
+        return self._closed or self.broadcast.closed
+
+    def close(self) -> None:
+        """The server ends: whoever waits gets None."""
+        self._closed = True
+        self._wake()
+
+    def _offered(self, loop: asyncio.AbstractEventLoop) -> None:
+        # On the cycle's thread. The flag may be read late, which costs a second wake-up, never one.
+        if not self._wake_is_due:
+            self._wake_is_due = True
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._wake_is_due = False
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -1,0 +1,156 @@
+"""The server: an app on a port, in a thread beside the run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import secrets
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.server.app import create_app
+from flowrun.runtime.server.guard import is_loopback
+
+if TYPE_CHECKING:
+    from flowrun.runtime.server.watchable import Watchable
+
+__all__ = ["Server"]
+
+_GRACE_S = 1
+"""How long clients that do not read have to take the end of their streams, before they are cut."""
+
+
+class Server:
+    """The HTTP API of a run, until `stop`. Signals stay with whoever handles them.
+
+    url: the page, for a browser on this machine, with the token if there is one.
+    token: what clients must send, or None.
+    """
+
+    def __init__(
+        self, run: Watchable, listener: socket.socket, host: str, token: str | None
+    ) -> None:
+        port = listener.getsockname()[1]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        shown = f"[{shown}]" if ":" in shown else shown
+        self.token = token
+        self.port: int = port
+        self.url = f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}")
+        self._app = create_app(run, token=token, host=host)
+        self._listener = listener
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready = threading.Event()
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                self._app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+        self._thread = threading.Thread(target=self._serve, name="flowrun-server", daemon=True)
+
+    @classmethod
+    def start(
+        cls, run: Watchable, host: str = "127.0.0.1", port: int = 3000, token: str | None = None
+    ) -> Server:
+        """A server that answers. Raises `UsageError` if the address cannot be had.
+
+        port: 0 picks a free one, see `url`.
+        token: generated if there is none and `host` is not a loopback address.
+        """
+        if token is None and not is_loopback(host):
+            token = secrets.token_urlsafe(24)
+        elif token is not None and not token:
+            raise UsageError("the token is empty: leave it out to have one made, or give one")
+        server = cls(run, _listen(host, port), host, token)
+        server._thread.start()
+        server._ready.wait()
+        return server
+
+    def stop(self) -> None:
+        """End all streams, answer what waits, and end the thread; within 2 s. May be repeated."""
+        if self._loop is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                self._loop.call_soon_threadsafe(self._end)
+        self._thread.join(2.0)
+
+    def _serve(self) -> None:
+        with _uvicorn_log():
+            try:
+                asyncio.run(self._run())
+            except Exception:  # noqa: BLE001  # the run goes on without its server
+                structlog.get_logger("flowrun.server").exception("the HTTP server has failed")
+            finally:
+                self._listener.close()
+                self._ready.set()
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Connections queue at the listening socket from here on: clients may come at once.
+        self._loop.call_soon(self._ready.set)
+        await self._uvicorn.serve(sockets=[self._listener])
+
+    def _end(self) -> None:
+        self._app.state.close()
+        self._uvicorn.should_exit = True
+
+
+class _uvicorn_log(logging.Handler):  # noqa: N801  # used as a context
+    """Passes uvicorn's errors to structlog, and drops the rest of its log, while it lasts."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self._logger = logging.getLogger("uvicorn")
+
+    def __enter__(self) -> None:
+        self._logger.addHandler(self)
+        self._logger.propagate = False
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+        if not self._logger.handlers:
+            self._logger.propagate = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger("flowrun.server").error(record.getMessage(), exc_info=record.exc_info)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Bound here, not by uvicorn, which ends the process if it cannot."""
+    if not 0 <= port <= 65535:
+        raise UsageError(f"port {port} is not a port: give 1 to 65535, or 0 for a free one")
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(512)
+        listener.setblocking(False)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        if error.errno == errno.EADDRINUSE:
+            text = f"port {port} of {host!r} is taken; --port 0 picks a free one"
+        elif error.errno == errno.EACCES:
+            text = f"port {port} of {host!r} is not allowed; give one above 1023, or --port 0"
+        else:
+            text = f"host {host!r} is no address of this machine: {error.strerror or error}"
+        raise UsageError(text) from None
+    return listener

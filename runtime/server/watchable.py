@@ -1,0 +1,49 @@
+"""What the server may ask of a run, and all that it may ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowrun.runtime.broadcast import Broadcast
+
+__all__ = ["Watchable"]
+
+
+class Watchable(Protocol):
+    """A run as seen from outside. The server calls it from its own thread, also after the run has
+    ended: every method returns promptly and never waits for a cycle."""
+
+    @property
+    def name(self) -> str:
+        """Name of the graph, which is the pipeline's id."""
+
+    @property
+    def broadcasts(self) -> Mapping[str, Broadcast]:
+        """Task id -> what it shows, of all sinks, in declaration order."""
+
+    @property
+    def task_types(self) -> Mapping[str, str]:
+        """Task id -> type name as in the graph file, of all tasks, in declaration order."""
+
+    def state(self) -> str | dict[str, str]:
+        """`"Running"`, `"Stopped"` or `{"Error": text}`."""
+
+    def graph(self) -> dict[str, Any]:
+        """The resolved graph as data that JSON can hold, secrets masked."""
+
+    def live_keys(self) -> Mapping[str, tuple[str, ...]]:
+        """Task id -> the keys of its config that may change while the graph runs."""
+
+    def set_live(self, task_id: str, values: dict[str, Any]) -> None:
+        """Check `values` and apply them at the next cycle's start. Raises `UsageError` naming the
+        key and the valid ones, and then changes nothing."""
+
+    def report(self) -> dict[str, Any]:
+        """`{cycles, cycle_rate_hz, uptime_s, log: {path, bytes}, tasks: {id: {type, p50_us, p99_us,
+        runs, dropped}}, last_answer}`; a value that is not known yet is None."""
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to end; does not wait until it has."""

@@ -1,0 +1,307 @@
+"""What authors of tasks test with: one task run alone, and ends for a graph made of lists.
+
+[first, second] = run_task(Blur, inputs=[{"image": sharp}, {"image": other}])
+assert first["blurred"].pixels.max() < 200
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import structlog
+from pydantic import ValidationError
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.ports import Port, is_source, ports_of
+from flowrun.runtime.task import Context, CycleTime, Input, Output, Task, TaskConfig
+
+__all__ = ["Collect", "collector_of", "run_task", "source_of"]
+
+_IDLE_S = 0.01
+"""How long an idle source waits for its `wake` before it is called again, as in a run."""
+
+
+def run_task(
+    task_class: type[Task],
+    *,
+    inputs: Sequence[Mapping[str, Message]] | None = None,
+    config: Mapping[str, Any] | None = None,
+    cycles: int | None = None,
+    graph_dir: Path | None = None,
+    period_ns: int = 10_000_000,
+    seed: int = 0,
+    broadcast: Broadcast | None = None,
+    timeout_s: float = 30.0,
+) -> list[dict[str, Message]]:
+    """Run one task alone, from `start` to `stop`, and return copies of what it published: one
+    dictionary a cycle, from output port to message; a port that was not published is not in it.
+
+    inputs: what each cycle brings, from input port to message. Lacks a cycle a required input, then
+        `process` is not called in it. A message without a `tov_ns` is valid at its cycle's time.
+    config: the task's config, as a graph file would give it.
+    cycles: the most cycles to run. A source runs until it calls `ctx.finish()` or this is reached;
+        one of the two must come.
+    graph_dir: where relative paths of the config start; the current folder if not given.
+    period_ns: cycle k takes place at `k * period_ns`. Time is made, never read: a source that asks
+        for `wake_at` moves it forward, so that nothing waits for it.
+    seed: the seed of `ctx.rng`.
+    broadcast: what `ctx.broadcast` is, for a sink whose offers are to be looked at.
+    timeout_s: how long a source may publish nothing before `UsageError` says so.
+
+    As in a run, a source's call that publishes nothing is no cycle: it is called again when its
+    thread calls `wake`. What is published is checked against the message's declared types. An
+    exception of the task comes out as it is, with a note that names the cycle.
+    """
+    name = task_class.__name__
+    ports = ports_of(task_class)
+    time = CycleTime()
+    ends = _SourceEnds()
+    context = Context(
+        name,
+        time=time,
+        log=structlog.get_logger(task=name),
+        graph_dir=graph_dir if graph_dir is not None else Path.cwd(),
+        seed=seed,
+        broadcast=broadcast if broadcast is not None else Broadcast(),
+        **(ends.functions(time) if is_source(ports) else {}),
+    )
+    arrivals = _arrivals(name, ports, inputs, cycles)
+    task = task_class(_config(task_class, config or {}))
+    bench = _Bench(task, context, ports, time)
+    try:
+        task.start(context)
+        if arrivals is None:
+            return _run_source(bench, ends, cycles, period_ns, timeout_s)
+        published = []
+        for cycle, arrived in enumerate(arrivals):
+            time.cycle, time.now_ns = cycle, cycle * period_ns
+            published.append(bench.call(arrived))
+        return published
+    finally:
+        task.stop(context)
+
+
+class _SourceEnds:
+    """The source-only functions of a context, for a clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.woken = threading.Event()
+        self.ever_woken = False
+        self.due_ns: int | None = None
+        self.finished = False
+
+    def functions(self, time: CycleTime) -> dict[str, Any]:
+        return {
+            "clock": lambda: time.now_ns,
+            "wake": self._wake,
+            "wake_at": self._wake_at,
+            "finish": self._finish,
+        }
+
+    def _wake(self) -> None:
+        self.ever_woken = True
+        self.woken.set()
+
+    def _wake_at(self, time_ns: int) -> None:
+        self.due_ns = time_ns
+
+    def _finish(self) -> None:
+        self.finished = True
+
+
+class _Bench:
+    """A task with its slots."""
+
+    def __init__(
+        self, task: Task, context: Context, ports: tuple[Port, ...], time: CycleTime
+    ) -> None:
+        self.task = task
+        self.time = time
+        self._context = context
+        self._ports = ports
+        self._slots = {port.name: port.message_type() for port in ports}
+        for slot in self._slots.values():
+            slot.bind_time(time)
+
+    def call(self, arrived: Mapping[str, Message]) -> dict[str, Message]:
+        """Call `process` once and return copies of what it published."""
+        arguments: list[Message | None] = []
+        for port in self._ports:
+            slot = self._slots[port.name]
+            slot.clear()
+            if port.direction == "output":
+                arguments.append(slot)
+                continue
+            message = arrived.get(port.name)
+            if message is None:
+                if port.required:
+                    return {}
+                arguments.append(None)
+                continue
+            slot.adopt(message.copy())
+            slot.publish(tov_ns=message.tov_ns or None)
+            arguments.append(slot.view())
+        published = {}
+        try:
+            self.task.process(self._context, *arguments)
+            for port in self._ports:
+                slot = self._slots[port.name]
+                if port.direction == "output" and slot.present:
+                    slot.check_fields()
+                    published[port.name] = slot.copy()
+        except Exception as error:
+            error.add_note(f"raised in cycle {self.time.cycle} of {type(self.task).__name__}")
+            raise
+        return published
+
+
+def _run_source(
+    bench: _Bench, ends: _SourceEnds, cycles: int | None, period_ns: int, timeout_s: float
+) -> list[dict[str, Message]]:
+    published: list[dict[str, Message]] = []
+    time = bench.time
+    idle_s = 0.0
+    while not ends.finished and (cycles is None or len(published) < cycles):
+        ends.woken.clear()
+        ends.due_ns = None
+        result = bench.call({})
+        if result:
+            published.append(result)
+            time.cycle = len(published)
+            time.now_ns = max(time.now_ns, time.cycle * period_ns)
+            idle_s = 0.0
+        elif ends.due_ns is not None:
+            time.now_ns = max(time.now_ns, ends.due_ns)
+        elif not ends.finished and not ends.woken.wait(_IDLE_S):
+            idle_s += _IDLE_S
+            if idle_s >= timeout_s:
+                raise UsageError(
+                    f"source {type(bench.task).__name__} has published nothing for {timeout_s:g} s"
+                    f" after {len(published)} cycles, nor called ctx.finish()"
+                )
+            if not ends.ever_woken:  # it looks at the time by itself
+                time.now_ns += period_ns
+    return published
+
+
+def _config(task_class: type[Task], given: Mapping[str, Any]) -> TaskConfig:
+    try:
+        return task_class.Config(**given)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}; got {item['input']!r}"
+            for item in error.errors()
+        ]
+        raise UsageError(f"config of {task_class.__name__}: " + "\n".join(lines)) from error
+
+
+def _arrivals(
+    name: str,
+    ports: tuple[Port, ...],
+    inputs: Sequence[Mapping[str, Message]] | None,
+    cycles: int | None,
+) -> Sequence[Mapping[str, Message]] | None:
+    """`inputs`, checked and cut to `cycles`; None for a source."""
+    declared = {port.name: port for port in ports if port.direction == "input"}
+    if not declared:
+        if inputs is not None:
+            raise UsageError(f"{name} is a source: it takes no inputs")
+        return None
+    if inputs is None:
+        raise UsageError(f"{name} needs inputs=[{{port: message}}, ...]; ports: {list(declared)}")
+    for cycle, arrived in enumerate(inputs):
+        for port_name, message in arrived.items():
+            port = declared.get(port_name)
+            if port is None:
+                close = difflib.get_close_matches(port_name, declared, n=1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                raise UsageError(
+                    f"inputs[{cycle}]: {name} has no input {port_name!r}; "
+                    f"inputs: {list(declared)}{hint}"
+                )
+            if not isinstance(message, port.message_type):
+                raise UsageError(
+                    f"inputs[{cycle}]: input {port_name!r} of {name} takes "
+                    f"{port.message_type.__name__}, got {type(message).__name__}"
+                )
+            message.check_fields()
+    return inputs if cycles is None else inputs[:cycles]
+
+
+def source_of(messages: Iterable[Message | None]) -> type[Task]:
+    """A source class whose output `out` publishes copies of `messages`, one a cycle, and ends.
+
+    None stands for a call that publishes nothing. All messages must be of one type; one without a
+    `tov_ns` is valid at its cycle's time. Bind the class to a name of a module that the graph can
+    import, and use that as a task's `type`::
+
+        Numbers = source_of([IntMsg(value=1), IntMsg(value=2)])
+    """
+    listed = [message if message is None else message.copy() for message in messages]
+    types = {type(message) for message in listed if message is not None}
+    if len(types) != 1:
+        names = sorted(message_type.__name__ for message_type in types)
+        raise UsageError(f"source_of needs messages of exactly one type; got {names}")
+    message_type = types.pop()
+
+    class ListSource(Task):
+        """Publishes the messages of a list."""
+
+        def start(self, ctx: Context) -> None:  # noqa: ARG002
+            self._next = 0
+
+        def process(self, ctx: Context, out: Output[Message]) -> None:
+            if self._next >= len(listed):
+                ctx.finish()
+                return
+            message = listed[self._next]
+            self._next += 1
+            if message is not None:
+                out.adopt(message.copy())
+                out.publish(tov_ns=message.tov_ns or None)
+            else:
+                ctx.wake()
+            if self._next == len(listed):
+                ctx.finish()
+
+        def freeze(self) -> int:
+            return self._next
+
+        def thaw(self, state: int) -> None:
+            self._next = state
+
+    # The port's type is known only now; the annotation of the signature cannot say it.
+    ListSource.process.__annotations__["out"] = Output[message_type]  # type: ignore[misc,valid-type]
+    return ListSource
+
+
+class Collect(Task):
+    """Base of the sinks that `collector_of` makes: `messages` holds copies of all that came."""
+
+    messages: ClassVar[list[Any]] = []
+
+    def start(self, ctx: Context) -> None:  # noqa: ARG002
+        self.messages.clear()
+
+
+def collector_of(message_type: type[Message]) -> type[Collect]:
+    """A sink class whose input `item` is a `message_type`, and whose class attribute `messages`
+    collects copies; each `start` empties it. Use it in a graph like `source_of`.
+    """
+
+    class ListSink(Collect):
+        """Collects what comes."""
+
+        messages: ClassVar[list[Any]] = []
+
+        def process(self, ctx: Context, item: Input[Message]) -> None:  # noqa: ARG002
+            self.messages.append(item.copy())
+
+    ListSink.process.__annotations__["item"] = Input[message_type]  # type: ignore[misc,valid-type]
+    return ListSink

@@ -1,0 +1,49 @@
+"""The parts that error texts share: the valid choices, the nearest of them, a value in short."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["MASK", "described", "listed", "mask_urls", "nearest"]
+
+MASK = "***"
+
+# A password may itself hold "@" (greedy up to the last one) or, unescaped, "/"; but
+# "host:8080/a@b" holds no password.
+_USER_INFO = re.compile(
+    r"(\b[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*|[^\s/?#@:]*:(?!\d+/)[^\s?#]*)@"
+)
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the option most like `word`, or nothing. Case does not count."""
+    by_lower = {option.lower(): option for option in reversed(list(options))}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
+
+
+def listed(options: Iterable[str]) -> str:
+    """The options, comma-separated, in the order given; "none" where there is none."""
+    return ", ".join(options) or "none"
+
+
+def described(value: Any) -> str:
+    """A value from a graph file as an error text shows it: YAML's words, at most 60 characters."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    text = repr(mask_urls(value) if isinstance(value, str) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def mask_urls(text: str) -> str:
+    """`text` with the `user:password` of every URL in it replaced by `***`."""
+    return _USER_INFO.sub(rf"\1{MASK}@", text)

@@ -1,0 +1,264 @@
+"""The shipped model: its scenes are fair, its code path works, it answers as its card says."""
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.embedded import scenes as sc
+from flowrun.tasks.embedded.demo_video import pick_scenes, truth
+from flowrun.tasks.embedded.prompts import KINDS, ask, loc_token, loc_tokens
+
+MEDIA = Path(__file__).parents[2] / "graphs" / "media"
+STATED_CAPTION_RATE = 0.90
+SCENES = [sc.make_scene(seed) for seed in range(400)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    from flowrun.tasks.embedded.evaluate import Model
+
+    return Model(MODEL_DIR)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    from flowrun.tasks.embedded.network import build_processor
+
+    return build_processor()
+
+
+class TestScenes:
+    def test_one_seed_gives_one_scene_and_the_same_pixels(self):
+        for seed in range(20):
+            assert sc.make_scene(seed) == sc.make_scene(seed)
+            first, again = sc.draw(sc.make_scene(seed)), sc.draw(sc.make_scene(seed))
+            assert first.tobytes() == again.tobytes()
+
+    def test_different_seeds_give_different_pictures(self):
+        canvas = (80, 60)
+        pictures = {sc.draw(sc.make_scene(seed, canvas=canvas)).tobytes() for seed in range(50)}
+        assert len(pictures) == 50
+
+    def test_held_out_seeds_are_disjoint_from_training_seeds(self):
+        assert sc.HELD_OUT_SEEDS.stop <= sc.TRAIN_SEEDS.start
+        assert set(sc.HELD_OUT_SEEDS) & {sc.TRAIN_SEEDS.start, sc.TRAIN_SEEDS.stop - 1} == set()
+
+    def test_training_batches_hold_no_held_out_scene(self, processor, monkeypatch):
+        from flowrun.tasks.embedded import batches
+
+        seeds = []
+
+        def spy(seed, *, canvas=None):
+            seeds.append(seed)
+            return sc.make_scene(seed, canvas=canvas)
+
+        monkeypatch.setattr(batches, "make_scene", spy)
+        encoder = batches.Encoder.of(processor)
+        for index in (0, 1):
+            batches.training_batch(encoder, seed=0, index=index, size=4)
+        assert len(set(seeds)) == 8
+        assert not set(seeds) & set(sc.HELD_OUT_SEEDS)
+        assert set(seeds) <= set(sc.TRAIN_SEEDS)
+
+    def test_objects_do_not_overlap(self):
+        for scene in SCENES:
+            boxes = [sc.box(scene, item) for item in scene.objects]
+            for index, a in enumerate(boxes):
+                for b in boxes[index + 1 :]:
+                    gap = max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
+                    assert gap > 0, scene.seed
+
+    def test_objects_lie_inside_the_frame(self):
+        for scene in SCENES:
+            for item in scene.objects:
+                top, left, bottom, right = sc.box(scene, item)
+                assert min(top, left, 1 - bottom, 1 - right) > 0.003, scene.seed
+
+    def test_objects_stand_off_their_background(self):
+        for scene in SCENES:
+            behind = scene.background
+            for item in scene.objects:
+                for color in (behind.first, behind.second):
+                    assert math.dist(item.rgb, color) > sc.MIN_CONTRAST, scene.seed
+
+    def test_places_are_far_from_any_boundary(self):
+        for scene in SCENES:
+            centres = [(item.cx, item.cy) for item in scene.objects]
+            if len(centres) == 1:
+                across, along = sorted(abs(c - 0.5) for c in centres[0])
+                assert along <= 0.06 or (along >= 0.2 and across <= 0.12), scene.seed
+            if len(centres) == 2:
+                near, far = sorted(abs(a - b) for a, b in zip(*centres, strict=True))
+                assert far >= 0.32, scene.seed
+                assert near <= 0.24, scene.seed
+            if len(centres) == 3:
+                xs = [x for x, _ in centres]
+                assert min(b - a for a, b in itertools.pairwise(xs)) >= 0.27, scene.seed
+
+    def test_every_shape_color_and_count_occurs(self):
+        items = [item for scene in SCENES for item in scene.objects]
+        assert {item.shape for item in items} == set(sc.SHAPES)
+        assert {item.color for item in items} == set(sc.COLORS)
+        assert set(Counter(len(scene.objects) for scene in SCENES)) == {0, 1, 2, 3}
+
+    def test_a_caption_names_all_objects_in_reading_order(self):
+        item = sc.SceneObject("circle", "orange", 0.2, 0.5, 0.2, 0.0, (0, 0, 0), "on the left")
+        other = sc.SceneObject("ring", "red", 0.8, 0.5, 0.2, 0.0, (0, 0, 0), "on the right")
+        scene = replace(SCENES[0], objects=(item, other))
+        assert sc.caption(scene) == "an orange circle on the left and a red ring on the right"
+
+    def test_the_empty_scene_has_its_own_caption(self):
+        assert sc.caption(replace(SCENES[0], objects=())) == "an empty scene"
+
+
+class TestPrompts:
+    def test_every_kind_has_a_question_for_every_scene(self):
+        rng = np.random.default_rng(0)
+        for scene in SCENES[:50]:
+            for kind in KINDS:
+                prompt, answer = ask(scene, kind, rng)
+                assert prompt
+                assert answer
+
+    def test_location_tokens_are_the_middles_of_64_bins(self):
+        assert loc_tokens()[:2] == ["<loc0008>", "<loc0024>"]
+        assert loc_tokens()[-1] == loc_token(1.0) == "<loc1016>"
+        assert len(set(loc_tokens())) == 64
+
+    def test_answers_survive_the_tokenizer(self, processor):
+        rng = np.random.default_rng(0)
+        for scene in SCENES[:50]:
+            for kind in KINDS:
+                answer = ask(scene, kind, rng)[1]
+                ids = processor.tokenizer(answer)["input_ids"]
+                assert processor.decode(ids, skip_special_tokens=True) == answer
+
+
+class TestTraining:
+    def test_pictures_are_resized_as_the_processor_does(self, processor):
+        from flowrun.tasks.embedded import network
+
+        import torch
+
+        for height, width in ((480, 640), (72, 128), (131, 97), (64, 64)):
+            pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+            seen = processor.image_processor(images=[pixels], return_tensors="pt")["pixel_values"]
+            ours = network.normalize(torch.from_numpy(network.resize(pixels))[None])
+            assert torch.equal(seen[0], ours)
+
+    def test_prompts_are_encoded_as_the_processor_does(self, processor):
+        from flowrun.tasks.embedded.batches import Encoder
+
+        content = [{"type": "image"}, {"type": "text", "text": "detect red circle"}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        inputs = processor(text=text, images=[np.zeros((48, 64, 3), np.uint8)])
+        encoder = Encoder.of(processor)
+        ours = [*encoder.prefix, *encoder.prompt("detect red circle")]
+        assert list(inputs["input_ids"][0]) == ours
+
+    def test_a_batch_is_a_function_of_its_index(self, processor):
+        from flowrun.tasks.embedded.batches import Encoder, training_batch
+
+        first, again, other = (
+            training_batch(Encoder.of(processor), seed=0, index=index, size=4)
+            for index in (3, 3, 4)
+        )
+        assert all(value.equal(again[name]) for name, value in first.items())
+        assert not first["pixels"].equal(other["pixels"])
+
+    def test_packed_questions_give_the_logits_of_single_ones(self, processor):
+        import torch
+        from flowrun.tasks.embedded import batches, network, train
+
+        network_ = network.build_model(processor, seed=0).eval()
+        encoder = batches.Encoder.of(processor)
+        batch = batches.held_out_batch(encoder, [7])
+        with torch.no_grad():
+            packed, _ = train.answer_logits(network_, train.see(network_, batch)[1], batch)
+            only_first = batch["segments"][0] <= 1
+            ids = batch["ids"][:, only_first]
+            pixels = network.normalize(batch["pixels"])[:, None]
+            alone = network_(input_ids=ids, pixel_values=pixels).logits[0]
+        asked = batch["labels"][0][only_first] != batches.IGNORED
+        assert torch.allclose(alone[asked], packed[: int(asked.sum())], atol=1e-4)
+
+    @pytest.mark.slow
+    def test_a_run_goes_on_from_its_checkpoint(self, tmp_path):
+        from flowrun.tasks.embedded import train
+
+        common = ["--batch-size", "2", "--workers", "0", "--every", "1", "--threads", "1"]
+        train.main(["--out", str(tmp_path), "--steps", "1", *common])
+        train.main(["--out", str(tmp_path), "--steps", "2", *common])
+        import torch
+
+        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+        assert (tmp_path / "model" / "model.safetensors").stat().st_size < 6e6
+
+
+class TestShippedModel:
+    def test_importing_the_package_loads_nothing_heavy(self):
+        heavy = {"torch", "transformers", "PIL", "av", "numpy"}
+        code = f"import sys, flowrun.tasks.embedded; print({heavy!r} & sys.modules.keys())"
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == "set()"
+
+    def test_the_checkpoint_is_small(self):
+        assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) < 6e6
+
+    def test_it_captions_held_out_scenes_at_the_stated_rate(self, model):
+        held_out = [sc.make_scene(seed) for seed in range(96)]
+        answers = model.answer([sc.draw(s) for s in held_out], ["cap en"] * len(held_out))
+        right = sum(a == sc.caption(s) for a, s in zip(answers, held_out, strict=True))
+        assert right / len(held_out) >= STATED_CAPTION_RATE
+
+    def test_location_tokens_survive_decoding(self, model):
+        scene = next(s for s in SCENES if len(s.objects) == 1)
+        answer = model.answer([sc.draw(scene)], [f"detect {scene.objects[0].shape}"])[0]
+        assert answer.startswith("<loc")
+        assert answer.endswith(f"> {scene.objects[0].shape}")
+
+    def test_a_newline_after_the_prompt_changes_nothing(self, model):
+        frame = sc.draw(SCENES[1])
+        assert model.answer([frame], ["cap en\n"]) == model.answer([frame], ["cap en"])
+
+    def test_a_batch_answers_as_single_frames_do(self, model):
+        frames = [sc.draw(scene) for scene in SCENES[:4]]
+        single = [model.answer([frame], ["cap en"])[0] for frame in frames]
+        assert model.answer(frames, ["cap en"] * 4) == single
+
+
+class TestDemoVideo:
+    def test_its_truth_is_that_of_its_scenes(self):
+        assert json.loads((MEDIA / "shapes.json").read_text()) == truth(pick_scenes())
+
+    def test_it_is_a_small_h264_file(self):
+        import av
+
+        path = MEDIA / "shapes.mp4"
+        assert path.stat().st_size < 400_000
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            assert stream.codec_context.name == "h264"
+            assert (stream.width, stream.height, stream.average_rate) == (640, 480, 10)
+            assert stream.frames == 220
+
+    def test_it_is_captioned_right_four_times_out_of_five(self, model):
+        import av
+
+        scenes = json.loads((MEDIA / "shapes.json").read_text())["scenes"]
+        with av.open(str(MEDIA / "shapes.mp4")) as container:
+            frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)][10::20]
+        answers = model.answer(frames, ["cap en"] * len(frames))
+        right = sum(a == s["caption"] for a, s in zip(answers, scenes, strict=True))
+        assert right / len(scenes) >= 0.8
