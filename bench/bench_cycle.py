@@ -77,7 +77,7 @@ def measure(plan: Plan, cycles: int, *, log: bool) -> tuple[float, list[int], li
     directory = Path(tempfile.mkdtemp(prefix="flowrun-bench-", dir=os.environ.get("BENCH_DIR")))
     writer = None
     if log:
-        writer = LogWriter(directory / "run", outputs=outputs_of(plan), metadata={})
+        writer = LogWriter(directory / "run", outputs=outputs_of(plan), steps=len(plan.steps), metadata={})
     executor = Executor(plan, clock=LiveClock(), log=writer)
     executor.timings = Everything(cycles)  # type: ignore[assignment]
     gc.collect()
@@ -152,7 +152,7 @@ def rss_mib() -> float:
 def report_rss(cycles: int) -> None:
     plan = chain()
     directory = Path(tempfile.mkdtemp(prefix="flowrun-bench-", dir=os.environ.get("BENCH_DIR")))
-    writer = LogWriter(directory / "run", outputs=outputs_of(plan), metadata={}, slab_size_mib=128)
+    writer = LogWriter(directory / "run", outputs=outputs_of(plan), steps=len(plan.steps), metadata={}, slab_size_mib=128)
     executor = Executor(plan, clock=LiveClock(), log=writer)
     marks: list[tuple[int, float]] = []
 

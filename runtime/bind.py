@@ -95,7 +95,7 @@ class _Binder:
     problems: dict[Problem, None] = field(default_factory=dict)
     fed: dict[tuple[str, str], ConnectionSpec] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
-    """Tasks with a connection whose input is not known: none of their inputs counts as forgotten."""
+    """Tasks with a connection to an unknown input: none of their inputs counts as forgotten."""
 
     def problem(self, where: Location, message: str) -> None:
         self.problems[Problem(where, message)] = None
@@ -260,7 +260,7 @@ def _outputs(
 
 def _ports(task_class: type[Task]) -> tuple[Port, ...]:
     try:
-        return ports_of(task_class)  # type: ignore[arg-type]  # mypy takes a class for unhashable
+        return ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
     except FlowrunError:
         raise
     except Exception as error:  # an annotation may be any expression, and raise anything

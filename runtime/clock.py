@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["Clock", "LiveClock", "ManualClock", "ticks_ns"]
@@ -14,7 +15,14 @@ ticks_ns = time.perf_counter_ns
 class Clock(Protocol):
     """Nanoseconds since 1970 UTC; never goes back."""
 
-    def now_ns(self) -> int: ...
+    def now_ns(self) -> int:
+        """The time now."""
+        ...
+
+    @property
+    def at(self) -> Callable[[int], int]:
+        """From a reading of `ticks_ns` made just now to the time: one reading serves as both."""
+        ...
 
 
 class LiveClock:
@@ -23,6 +31,7 @@ class LiveClock:
 
     def __init__(self) -> None:
         self.offset_ns = time.time_ns() - time.perf_counter_ns()
+        self.at: Callable[[int], int] = self.offset_ns.__add__
 
     def now_ns(self) -> int:
         return time.perf_counter_ns() + self.offset_ns
@@ -42,6 +51,9 @@ class ManualClock:
         now = self.time_ns
         self.time_ns += self.step_ns
         return now
+
+    def at(self, ticks: int) -> int:  # noqa: ARG002  # the time does not come from outside
+        return self.now_ns()
 
     def advance_to(self, time_ns: int) -> None:
         """Move forward to `time_ns`; never back."""

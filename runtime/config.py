@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from flowrun.runtime.errors import Location, Problem
-from flowrun.runtime.wording import MASK, described, listed, mask_urls, nearest
+from flowrun.runtime.wording import MASK, counted, described, listed, mask_urls, nearest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -52,11 +52,11 @@ _EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "multiple_of": lambda c: f"a multiple of {c['multiple_of']:g}",
     "literal_error": lambda c: c["expected"],
     "enum": lambda c: c["expected"],
-    "string_too_short": lambda c: f"a text of at least {_count(c['min_length'], 'character')}",
-    "string_too_long": lambda c: f"a text of at most {_count(c['max_length'], 'character')}",
+    "string_too_short": lambda c: f"a text of at least {counted(c['min_length'], 'character')}",
+    "string_too_long": lambda c: f"a text of at most {counted(c['max_length'], 'character')}",
     "string_pattern_mismatch": lambda c: f"a text that matches {c['pattern']}",
-    "too_short": lambda c: f"a list of at least {_count(c['min_length'], 'item')}",
-    "too_long": lambda c: f"a list of at most {_count(c['max_length'], 'item')}",
+    "too_short": lambda c: f"a list of at least {counted(c['min_length'], 'item')}",
+    "too_long": lambda c: f"a list of at most {counted(c['max_length'], 'item')}",
 }
 
 
@@ -182,7 +182,3 @@ def _dotted(path: _Path) -> str:
     for item in path:
         text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
     return text
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -173,7 +173,7 @@ class Executor:
 
     def _loop(self, max_cycles: int | None) -> None:
         time, ring, bound, log = self._time, self._ring, self._bound, self._log
-        clock, timings, workers = self._clock.now_ns, self.timings, self.workers
+        clock_at, timings, workers = self._clock.at, self.timings, self.workers
         source_slots = [
             [m for m, slot in zip(record.messages, self.plan.slots, strict=True)
              if slot.task_id in self._gates]
@@ -190,13 +190,13 @@ class Executor:
             record = ring[index]
             record.clear()
             time.cycle = cycle
-            time.now_ns = now_ns = clock()
+            start = ticks_ns()
+            time.now_ns = now_ns = clock_at(start)
             events: list[Event] = self._apply_controls() if self._controls else []
             if workers:
                 self._take_results(events)
             ends: list[int] = []
             end = ends.append
-            start = ticks_ns()
             try:
                 for gate, call in record.sources:
                     if gate.present:
@@ -204,12 +204,19 @@ class Executor:
                     end(ticks_ns())
                 if self._ended_sources:
                     self._note_ended(events)
-                if not events and not any([m.present for m in source_slots[index]]):
+                idle = not events
+                if idle:
+                    for message in source_slots[index]:
+                        if message.present:
+                            idle = False
+                            break
+                if idle:
                     if self._is_over():
                         self.stop_reason = "end of sources"
                     elif polled:
                         self._sleep(now_ns)
                     else:
+                        # Sources are asked once more, so that a wake-up since then is not lost.
                         self._wake.clear()
                     polled = not polled
                     continue

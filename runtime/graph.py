@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -233,12 +233,12 @@ class _Refused(Exception):  # noqa: N818  # never leaves this module
 class _Loader(yaml.SafeLoader):
     """Composes nodes with marks, and refuses what would grow without bound before it has grown."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # plain scalars are typed by _typed
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # plain scalars: see _typed
     count = 0
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         self.count += 1
         self.depth += 1
         if self.count > MAX_NODES:
@@ -377,7 +377,7 @@ class _Reader:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
             if name is None or not self._untagged(key, "str"):
                 self.problem(key, f"a key of {what} must be a text; got {self.shown(key)}")
-            elif name == "<<" and key.style is None:
+            elif name == "<<" and _is_plain(key):
                 sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
                 for source in sources:
                     merged = self.items(source, "what '<<' merges") | merged
@@ -409,15 +409,10 @@ class _Reader:
     def sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:
         if isinstance(node, yaml.SequenceNode) and self._untagged(node, "seq"):
             return list(node.value)
-        if self.scalar_is_null(node):
+        if _is_null(node):
             return []
         self.problem(node, f"{what} must be a list (- ...); got {self.shown(node)}")
         return []
-
-    def scalar_is_null(self, node: yaml.Node) -> bool:
-        return (
-            isinstance(node, yaml.ScalarNode) and node.style is None and _typed(node.value) is None
-        )
 
     def text(self, node: yaml.Node | None, what: str) -> str | None:
         """A text; None after a problem, which has been noted."""
@@ -493,7 +488,7 @@ class _Reader:
 
     def _resolve(self, node: yaml.Node) -> _Value | None:
         text: str = node.value
-        plain = node.style is None
+        plain = _is_plain(node)
         if "${" not in text:
             value = _typed(text) if plain else text
             return _Value(value, mask_urls(value) if isinstance(value, str) else value)
@@ -544,8 +539,17 @@ class _Reader:
     def shown(self, node: yaml.Node) -> str:
         """What stands at `node`, for an error text; `${NAME}` unresolved."""
         if isinstance(node, yaml.ScalarNode):
-            return described(_typed(node.value) if node.style is None else node.value)
+            return described(_typed(node.value) if _is_plain(node) else node.value)
         return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
+
+
+def _is_plain(node: yaml.Node) -> bool:
+    """Whether `node` is a scalar without quotes, whose text YAML gives a type."""
+    return isinstance(node, yaml.ScalarNode) and node.style is None
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return _is_plain(node) and _typed(node.value) is None
 
 
 def _path_in_words(path: tuple[str | int, ...]) -> str:
@@ -604,7 +608,7 @@ def _read_task(reader: _Reader, node: yaml.Node) -> TaskSpec | None:
     reader.secrets = set()
     where: dict[tuple[str | int, ...], Location] = {}
     config = _Value({}, {})
-    if "config" in items and not reader.scalar_is_null(items["config"]):
+    if "config" in items and not _is_null(items["config"]):
         where[()] = reader.at(items["config"])
         if isinstance(items["config"], yaml.MappingNode):
             config = reader.value(items["config"], (), where)
@@ -671,7 +675,7 @@ def _read_endpoint(reader: _Reader, node: yaml.Node | None, what: str) -> Endpoi
 
 def _read_logging(reader: _Reader, node: yaml.Node | None) -> LoggingSpec:
     default = LoggingSpec()
-    if node is None or reader.scalar_is_null(node):
+    if node is None or _is_null(node):
         return default
     items = reader.known_items(node, "'logging'", keys=LOGGING_KEYS)
     slab, section = (
@@ -693,7 +697,7 @@ def _read_logging(reader: _Reader, node: yaml.Node | None) -> LoggingSpec:
 
 def _read_runtime(reader: _Reader, node: yaml.Node | None) -> RuntimeSpec:
     default = RuntimeSpec()
-    if node is None or reader.scalar_is_null(node):
+    if node is None or _is_null(node):
         return default
     items = reader.known_items(node, "'runtime'", keys=RUNTIME_KEYS)
     return RuntimeSpec(

@@ -23,8 +23,9 @@ A slab
                             and a flipped byte in a Channel would rename every message
     { PAD? Chunk PAD? MessageIndex* }*
                             PAD makes the Chunk start at offset % 8 == 7, so that its three sizes
-                            are 8-aligned and each is one atomic store. MUST be <= 64 bytes in all
-                            between two chunks: a longer one is a chunk whose opcode was damaged
+                            are 8-aligned and each is one atomic store. All PADs behind a chunk MUST
+                            be <= 64 bytes together where a MessageIndex or Chunk follows them: a
+                            longer one is a chunk whose opcode was damaged
     PAD?                    behind the last chunk: room not in use yet
     Metadata CHECK          "flowrun.end" {reason, cycles, ended_ns, error?}, only at the end of a
                             run's last slab; CHECK covers exactly the Metadata record
@@ -80,8 +81,8 @@ Chunk, opcode 0x06: compression MUST be "", so that records lie in the file as t
     4      compression        str    empty: a u32 of 0
     8      records_length     u64    bytes of records
     n      records                   [ CYCLE (PAD* Message)* ]* PAD*
-    49 bytes of head. A PAD outside the cycles is the unused rest of the open chunk, which only the
-    last chunk MAY have. PADs, and the Messages of a cycle that is being committed, MAY follow it;
+    49 bytes of head. A PAD outside the cycles is the unused rest of the open chunk. Only the last
+    chunk MAY have it, and only where DataEnd follows the chunk. PADs, and the Messages of a cycle that is being committed, MAY follow it;
     a CYCLE MUST NOT. Why: a CYCLE whose opcode was damaged to PAD is found, not skipped in silence.
 
 The remaining records (Header 0x01, Footer 0x02, Schema 0x03, Channel 0x04, MessageIndex 0x07,

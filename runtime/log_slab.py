@@ -19,7 +19,10 @@ from typing import Any
 
 from flowrun.runtime import log_format as fmt
 
-__all__ = ["Slab"]
+__all__ = ["CHUNK_SIZE", "Slab"]
+
+CHUNK_SIZE = 8 << 20
+"""A chunk is closed when its records pass this: what a reader must scan to find one message."""
 
 _FALLOC_FL_KEEP_SIZE = 1
 _MADV_POPULATE_WRITE = 23
@@ -68,14 +71,16 @@ class Slab:
             os.close(self._fd)
             path.unlink(missing_ok=True)
             raise
-        self.trailer_at = self._section - len(fmt.TRAILER)
+        self._set_trailer_at(self._section - len(fmt.TRAILER))
         self.position = len(head)
         os.pwrite(self._fd, fmt.TRAILER, self.trailer_at)
         self._set_pad(self.position)
         self.mapping[: len(head)] = head
         self._populator = _Populator(self.mapping)
         self._open_chunk()
-        self.look_ahead()
+        self._populate()
+        self.attention_at = self.position
+        self.attend()
 
     def _preallocate(self) -> None:
         """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle."""
@@ -89,7 +94,8 @@ class Slab:
     # -- room ----------------------------------------------------------------------------------
 
     def reserve(self, end: int) -> bool:
-        """Make the room reach to `end` and a PAD's head behind it; False if the slab is too small."""
+        """Make the room reach to `end` and a PAD's head behind it; False if the slab is too small.
+        Need not be called for an `end` up to `room_ends_at`."""
         needed = end + fmt.HEAD_SIZE + len(fmt.TRAILER)
         if needed > self._capacity:
             return False
@@ -97,14 +103,23 @@ class Slab:
             self._grow()
         return True
 
-    def look_ahead(self) -> None:
-        """Have the pages in front of the writer populated. Cheap; to be called when `position` has
-        passed `look_ahead_at`."""
+    def attend(self) -> None:
+        """Close a chunk that is long enough, and have the pages in front of the writer populated.
+        To be called when `position` has passed `attention_at`."""
+        if self.position - self.records_at > CHUNK_SIZE:
+            self._next_chunk()
+        if self.position >= self._populated_to - _LOOK_AHEAD // 2:
+            self._populate()
+        self.attention_at = min(
+            self.records_at + CHUNK_SIZE, max(self._populated_to - _LOOK_AHEAD // 2, self.position)
+        )
+
+    def _populate(self) -> None:
         end = min(self.position + _LOOK_AHEAD, self._capacity)
         while self.trailer_at + len(fmt.TRAILER) < end:
             self._grow()
         self._populator.populate(self.position, end)
-        self.look_ahead_at = self.position + _LOOK_AHEAD // 2
+        self._populated_to = end if end < self._capacity else self._capacity + _LOOK_AHEAD
 
     def _grow(self) -> None:
         """Move the trailer a section further; the stores' order is `log_format`'s state "grow"."""
@@ -119,7 +134,7 @@ class Slab:
         )
         self._store(self._chunk_at + fmt.CHUNK_SIZE_AT, records_length)
         self._store(self._chunk_at + fmt.CHUNK_RECORDS_LENGTH_AT, records_length)
-        self.trailer_at = new
+        self._set_trailer_at(new)
         self._store(self.position + 1, new - self.position - fmt.HEAD_SIZE)
 
     # -- chunks --------------------------------------------------------------------------------
@@ -136,7 +151,7 @@ class Slab:
         self.commit_records(b"".join((front, gap_pad, fmt.pack_chunk_head(room), pad)))
         self.position = self.records_at
 
-    def next_chunk(self) -> None:
+    def _next_chunk(self) -> None:
         """Close the open chunk and begin another, if the slab has room for one."""
         if self.reserve(self.position + self._index_size() + 3 * fmt.CHUNK_RECORDS_AT):
             self._open_chunk(self._close_chunk())
@@ -199,7 +214,7 @@ class Slab:
             if needed > self.trailer_at:
                 # Through the file, not the mapping: this may be more than was preallocated.
                 os.pwrite(self._fd, fmt.TRAILER, needed)
-                self.trailer_at = needed
+                self._set_trailer_at(needed)
                 self._set_pad(at)
             _write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
             self.mapping[at + 1 : at + fmt.HEAD_SIZE] = end[1 : fmt.HEAD_SIZE]
@@ -213,6 +228,10 @@ class Slab:
         self._populator.stop()
         self.mapping.close()
         os.close(self._fd)
+
+    def _set_trailer_at(self, offset: int) -> None:
+        self.trailer_at = offset
+        self.room_ends_at = offset - fmt.HEAD_SIZE
 
     def _set_pad(self, at: int) -> None:
         self.mapping[at : at + fmt.HEAD_SIZE] = fmt.RECORD_HEAD.pack(

@@ -45,6 +45,7 @@ class ChunkSpan:
     records_end: int
     end: int
     crc: int = 0
+    closed: bool = False
 
     @property
     def records_start(self) -> int:
@@ -269,7 +270,7 @@ class SlabReader:
             lf.CHUNK_HEAD.size + chunk.records_size
         ):
             raise Damage(chunk.start, "a chunk whose place in the summary cannot be")
-        self.chunks.append(ChunkSpan(chunk.start, end, end))
+        self.chunks.append(ChunkSpan(chunk.start, end, end, closed=True))
 
     def _read_indexed_end(self, content: memoryview) -> None:
         placed, name = lf.unpack_metadata_index(content)
@@ -298,21 +299,32 @@ class SlabReader:
         """Find the chunks of a slab that has no summary, from the preamble to DataEnd."""
         try:
             offset = self.preamble_end
-            pads_from = offset
+            pads = 0
             while True:
                 opcode, length = self._head(offset)
                 after = offset + lf.HEAD_SIZE + length
                 if opcode == lf.DATA_END:
                     self._check_data_end(offset, length)
                     return
+                if self.chunks and not self.chunks[-1].closed:
+                    self._check_closed(self.chunks[-1])
+                if opcode in (lf.CHUNK, lf.MESSAGE_INDEX) and pads > lf.MAX_PAD_BETWEEN_CHUNKS:
+                    raise Damage(
+                        offset,
+                        f"{pads} bytes of PADs in front of a record of opcode {opcode:#04x}: "
+                        f"expected at most {lf.MAX_PAD_BETWEEN_CHUNKS}",
+                    )
                 if opcode == lf.CHUNK:
-                    self._add_chunk(offset, length, pads=offset - pads_from)
+                    self._add_chunk(offset, length)
+                    pads = 0
                 elif opcode == lf.METADATA:
                     after = self._read_end(offset, length)
                 elif opcode == lf.MESSAGE_INDEX:
                     if not self.chunks or length < 6 or (length - 6) % 16:
                         raise Damage(offset, f"unexpected MessageIndex of {length} bytes")
-                elif opcode != lf.PAD:
+                elif opcode == lf.PAD:
+                    pads += lf.HEAD_SIZE + length
+                else:
                     raise Damage(offset, f"unexpected record of opcode {opcode:#04x}")
                 if after > self.size:
                     raise Damage(
@@ -321,20 +333,10 @@ class SlabReader:
                         f"got {self.size - offset - lf.HEAD_SIZE}",
                     )
                 offset = after
-                if opcode != lf.PAD:
-                    pads_from = offset
         except Damage as damage:
             self.damage = damage
 
-    def _add_chunk(self, offset: int, length: int, *, pads: int) -> None:
-        if pads > lf.MAX_PAD_BETWEEN_CHUNKS:
-            raise Damage(
-                offset - pads,
-                f"PADs of {pads} bytes in front of a chunk: "
-                f"expected at most {lf.MAX_PAD_BETWEEN_CHUNKS}",
-            )
-        if self.chunks:
-            self._check_closed(self.chunks[-1])
+    def _add_chunk(self, offset: int, length: int) -> None:
         head = lf.CHUNK_HEAD.unpack(self._pread(offset, lf.CHUNK_HEAD.size))
         _, _, _, _, _, crc, compression, records_length = head
         if compression:
@@ -348,19 +350,22 @@ class SlabReader:
             )
 
     def _check_closed(self, chunk: ChunkSpan) -> None:
-        """A chunk that another one follows was closed: its three sizes agree."""
+        """A chunk that DataEnd does not follow was closed: its three sizes agree."""
         head = lf.CHUNK_HEAD.unpack(self._pread(chunk.start, lf.CHUNK_HEAD.size))
         _, length, _, _, size, _, _, records_length = head
         if not length - lf.CHUNK_FIXED_SIZE == size == records_length:
             raise Damage(
                 chunk.start, f"sizes of a closed chunk differ: {length}, {size}, {records_length}"
             )
+        chunk.closed = True
 
     def _check_data_end(self, offset: int, length: int) -> None:
         available = min(self.size - offset, len(lf.TRAILER))
         found = self._pread(offset, available)
         if found == lf.TRAILER:
             return
+        if self.chunks and not self.chunks[-1].closed:
+            self._check_closed(self.chunks[-1])
         behind = len(lf.pack_data_end())
         if length != 4 or len(found) <= behind or found[behind] not in _SUMMARY_OPCODES:
             raise Damage(offset, "the trailer is damaged or cut off")
@@ -378,7 +383,7 @@ class SlabReader:
         while offset < end:
             opcode = view[offset]
             if opcode != lf.CYCLE or end - offset < lf.CYCLE_SIZE:
-                if opcode != lf.PAD or index != len(self.chunks) - 1:
+                if opcode != lf.PAD or chunk.closed:
                     if self._was_closed(chunk, offset):
                         return
                     raise Damage(
@@ -493,6 +498,9 @@ class SlabReader:
 
     def chunk_of(self, *, cycle: int | None = None, time_ns: int | None = None) -> int:
         """The last chunk that may hold the first cycle that is not before both; O(log n)."""
+
+        if cycle is None and time_ns is None:
+            return 0
 
         def is_behind(index: int) -> bool:
             head = self.first(index)

@@ -19,33 +19,36 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+from isal.isal_zlib import crc32
 
 from flowrun.msgs.message import Message
 from flowrun.runtime import log_format as fmt
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_format import Attachment, Channel, ChunkInfo, Schema
-from flowrun.runtime.log_records import LOG_SCHEMA_NAME, log_schema, pack_log
+from flowrun.runtime.log_records import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
 from flowrun.runtime.log_slab import Slab
 from flowrun.runtime.log_summary import build_end, build_preamble, build_summary
 
 __all__ = ["LogWriter", "Output"]
 
-CHUNK_SIZE = 8 << 20
-"""A chunk is closed when its records reach this: what a reader must scan to find one message."""
 _MIB = 1 << 20
 _LARGE = 64 << 10
 """From this size on, payloads are copied straight into the mapping instead of being joined first."""
 
-STEPS_SCHEMA = b"""{"title":"flowrun.Steps","type":"object","description":"When each step of a cycle \
-ended, in the order of the plan, in nanoseconds of a monotonic clock","properties":{"cycle":\
-{"type":"integer"},"start_ns":{"type":"integer"},"ends_ns":{"type":"array","items":{"type":\
-"integer"}}}}"""
+STEPS_SCHEMA = b"""{"title":"flowrun.Steps","type":"object","properties":{"ticks_ns":{"type":"string",\
+"contentEncoding":"base64","description":"u64 little-endian, nanoseconds of a monotonic clock: when \
+the cycle began, then when each step of the plan ended, in its order"}}}"""
 CONTROL_SCHEMA = b"""{"title":"flowrun.Control","type":"object","description":"What came from outside \
 in a cycle beside the sources' messages","properties":{"kind":{"type":"string"},"task":{"type":\
 "string"},"key":{"type":"string"},"value":{},"input_cycle":{"type":"integer"}}}"""
 
-_CRC_AND_RESERVED = struct.Struct("<II")
-_CYCLE_LENGTH = fmt.U64.pack(fmt.CYCLE_CONTENT.size)
+# Bound once: these are called in every cycle.
+_MESSAGE_HEAD = fmt.MESSAGE_HEAD.pack
+_RECORD_HEAD = fmt.RECORD_HEAD.pack
+_CYCLE_CHECKED = fmt.CYCLE_CHECKED.pack
+_CRC_AND_RESERVED = struct.Struct("<II").pack
+_CYCLE_HEAD = fmt.RECORD_HEAD.pack(fmt.CYCLE, fmt.CYCLE_CONTENT.size)
+_CYCLE_SIZE = fmt.CYCLE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +65,23 @@ class Output:
     logged: bool = True
 
 
+_BoundOutput = tuple[
+    Message, dict[str, Any], int, int, Callable[[Any], bytes] | None, "array[int]"
+]
+"""Message, its fields, how many it must have, channel id, packer if msgpack is all, index."""
+
+
 @dataclass(slots=True)
 class _Bound:
     """The messages of one cycle record, ready to be committed again and again."""
 
-    outputs: list[tuple[Message, dict[str, Any], int, Callable[[Any], bytes] | None, array[int]]]
+    outputs: list[_BoundOutput]
 
 
 class LogWriter:
     """Writes the log of one run into `directory`, which it creates and locks.
 
-    outputs: in the order of `bind`'s messages. metadata: text about the run. attachments: files.
+    outputs: in the order of `bind`'s messages. steps: how many the plan has. metadata: text about the run. attachments: files.
     Raises `LogError` if the directory is in use, not writable, or the disk is full.
     """
 
@@ -81,6 +90,7 @@ class LogWriter:
         directory: Path,
         *,
         outputs: Sequence[Output],
+        steps: int,
         metadata: Mapping[str, str],
         attachments: Sequence[Attachment] = (),
         library: str = "flowrun",
@@ -103,6 +113,12 @@ class LogWriter:
         ids = {channel.topic: channel.id for channel in self._channels}
         self._steps, self._control = ids[fmt.STEPS_TOPIC], ids[fmt.CONTROL_TOPIC]
         self._log = ids[fmt.LOG_TOPIC]
+        self._steps_index = self._index[self._steps]
+        # One struct for the Message's head and its payload, a msgpack map of one binary.
+        self._steps_front = b"\x81\xa8ticks_ns\xc6" + (8 * (steps + 1)).to_bytes(4, "big")
+        packed_steps = struct.Struct(f"<BQHIQQ{len(self._steps_front)}s{steps + 1}Q")
+        self._pack_steps = packed_steps.pack
+        self._steps_length = packed_steps.size - fmt.HEAD_SIZE
         self._pack = msgpack.Packer(use_bin_type=True).pack
         self._last_cycle, self._last_ns = -1, 0
         self._closed_bytes = 0
@@ -121,8 +137,10 @@ class LogWriter:
         outputs = []
         for message, (output, channel) in zip(messages, self._outputs, strict=True):
             if output.logged:
-                pack = self._pack if output.message_type.is_plain else None
-                outputs.append((message, message.__dict__, channel, pack, self._index[channel]))
+                kind = output.message_type
+                pack = self._pack if kind.is_plain else None
+                fields, index = message.__dict__, self._index[channel]
+                outputs.append((message, fields, len(kind.defaults), channel, pack, index))
         return _Bound(outputs)
 
     def commit(
@@ -141,25 +159,21 @@ class LogWriter:
         Raises `LogError` if there is no room for a new slab.
         """
         slab = self._slab
-        head, sequence = fmt.MESSAGE_HEAD.pack, cycle & 0xFFFFFFFF
+        head, sequence = _MESSAGE_HEAD, cycle & 0xFFFFFFFF
         parts: list[bytes | memoryview] = []
         base = slab.records_at
-        at = first = slab.position + fmt.CYCLE_SIZE
+        at = first = slab.position + _CYCLE_SIZE
         count, large = 0, False
-        for message, fields, channel, pack, index in bound.outputs:
+        for message, fields, field_count, channel, pack, index in bound.outputs:
             if not message.present:
                 continue
-            if pack is not None:
+            if pack is not None and len(fields) == field_count:
                 try:
                     data = pack(fields)
                 except (TypeError, ValueError, OverflowError):
                     (data,) = message.encode()  # raises, and says which field
-                if len(fields) != len(message.defaults):
-                    message.check_fields()
                 size = len(data)
-                parts += (
-                    head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data
-                )  # fmt: skip
+                parts += (head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data)
             else:
                 pieces = message.encode()
                 size = sum(map(len, pieces))
@@ -174,53 +188,57 @@ class LogWriter:
             index.append(at - base)
             at += size + 31
             count += 1
-        extra = [(self._control, now_ns, self._pack(event)) for event in events]
-        if self._records:
-            self._packed_records += self._take_records()
-        extra += self._packed_records
-        steps = {"cycle": cycle, "start_ns": start_ns, "ends_ns": ends_ns}
-        extra.append((self._steps, now_ns, self._pack(steps)))
-        for channel, tov_ns, data in extra:
-            index = self._index[channel]
-            index.append(now_ns)
-            index.append(at - base)
-            parts += (head(5, len(data) + 22, channel, sequence, now_ns, tov_ns), data)
-            at += len(data) + 31
-        if not slab.reserve(at):
-            self._next_slab(at - first, now_ns)
+        total = count + 1
+        if events or self._records or self._packed_records:
+            for channel, tov_ns, data in self._extra(events, now_ns):
+                index = self._index[channel]
+                index.append(now_ns)
+                index.append(at - base)
+                parts += (head(5, len(data) + 22, channel, sequence, now_ns, tov_ns), data)
+                at += len(data) + 31
+                total += 1
+        steps = self._steps_index
+        steps.append(now_ns)
+        steps.append(at - base)
+        parts.append(self._pack_steps(
+            5, self._steps_length, self._steps, sequence, now_ns, now_ns, self._steps_front,
+            start_ns, *ends_ns,
+        ))  # fmt: skip
+        at += self._steps_length + 9
+        if at > slab.room_ends_at and not slab.reserve(at):
+            self._next_slab(at - first)
             self.commit(cycle, now_ns, bound, start_ns=start_ns, ends_ns=ends_ns, events=events)
             return
-        checked = fmt.CYCLE_CHECKED.pack(cycle, now_ns, count + len(extra), at - first)
-        pad = fmt.RECORD_HEAD.pack(fmt.PAD, slab.trailer_at - at - fmt.HEAD_SIZE)
+        checked = _CYCLE_CHECKED(cycle, now_ns, total, at - first)
+        pad = _RECORD_HEAD(fmt.PAD, slab.trailer_at - at - 9)
         mapping, position = slab.mapping, slab.position
         if large:
-            crc, to = fmt.crc32(checked), first
+            crc, to = crc32(checked), first
             for part in parts:
                 end = to + len(part)
                 mapping[to:end] = part
-                crc = fmt.crc32(part, crc)
+                crc = crc32(part, crc)
                 to = end
             mapping[at : at + 9] = pad
-            mapping[position + 9 : first] = checked + _CRC_AND_RESERVED.pack(crc, 0)
+            mapping[position + 9 : first] = checked + _CRC_AND_RESERVED(crc, 0)
         else:
             body = b"".join(parts)
-            crc = fmt.crc32(body, fmt.crc32(checked))
+            crc = crc32(body, crc32(checked))
             mapping[position + 9 : at + 9] = b"".join(
-                (checked, _CRC_AND_RESERVED.pack(crc, 0), body, pad)
+                (checked, _CRC_AND_RESERVED(crc, 0), body, pad)
             )
-        # All is there; these two stores make the PAD in front of it a CYCLE.
-        mapping[position + 1 : position + 9] = _CYCLE_LENGTH
-        mapping[position] = fmt.CYCLE
+        # All is there. This store makes a CYCLE of the PAD in front of it: in whichever order its
+        # bytes appear, a reader sees one of `log_format`'s states, since of the length only the
+        # low bytes change.
+        mapping[position : position + 9] = _CYCLE_HEAD
         slab.position = at
         if self._packed_records:
             self._packed_records = []
         self.messages += count
         self.cycles += 1
         self._last_cycle, self._last_ns = cycle, now_ns
-        if at - base > CHUNK_SIZE:
-            slab.next_chunk()
-        if at > slab.look_ahead_at:
-            slab.look_ahead()
+        if at > slab.attention_at:
+            slab.attend()
 
     def log_record(
         self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
@@ -240,7 +258,7 @@ class LogWriter:
         is then unfinished but whole.
         """
         try:
-            if self._records:
+            if self._records or self._packed_records:
                 # A cycle that never ran: it has no step table, and a replay passes over it.
                 self._commit_records()
             self._finish_slab(end)
@@ -248,6 +266,16 @@ class LogWriter:
             os.close(self._lock_fd)
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _extra(
+        self, events: list[dict[str, Any]], now_ns: int
+    ) -> list[tuple[int, int, bytes]]:
+        """(channel, tov_ns, data) of the events and of the log records that wait."""
+        if self._records:
+            # Kept until they are committed: a cycle that does not fit is packed again.
+            self._packed_records += self._take_records()
+        extra = [(self._control, now_ns, self._pack(event)) for event in events]
+        return extra + self._packed_records
 
     def _take_records(self) -> list[tuple[int, int, bytes]]:
         packed = []
@@ -257,11 +285,11 @@ class LogWriter:
         return packed
 
     def _commit_records(self) -> None:
-        packed = self._take_records()
+        packed = self._packed_records + self._take_records()
         cycle, now_ns = self._last_cycle + 1, max([self._last_ns, packed[-1][1]])
         size = sum(31 + len(data) for _, _, data in packed)
         if not self._slab.reserve(self._slab.position + fmt.CYCLE_SIZE + size):
-            self._next_slab(size, now_ns)
+            self._next_slab(size)
         slab = self._slab
         at = slab.position + fmt.CYCLE_SIZE
         body = []
@@ -296,7 +324,7 @@ class LogWriter:
         self._slab_number += 1
         return slab
 
-    def _next_slab(self, cycle_size: int, now_ns: int) -> None:  # noqa: ARG002
+    def _next_slab(self, cycle_size: int) -> None:
         """Finish the slab and begin one with room for `cycle_size`; the index entries of the cycle
         that did not fit are taken back."""
         slab = self._slab
@@ -385,7 +413,7 @@ def _channels_of(
         placed.append((output, channel))
     add(fmt.STEPS_TOPIC, ("flowrun.Steps", "jsonschema", STEPS_SCHEMA), "msgpack", {})
     add(fmt.CONTROL_TOPIC, ("flowrun.Control", "jsonschema", CONTROL_SCHEMA), "msgpack", {})
-    add(fmt.LOG_TOPIC, (LOG_SCHEMA_NAME, "protobuf", log_schema()), "protobuf", {})
+    add(fmt.LOG_TOPIC, (LOG_SCHEMA_NAME, "protobuf", LOG_SCHEMA), "protobuf", {})
     return schemas, channels, placed
 
 

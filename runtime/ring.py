@@ -56,7 +56,7 @@ class CycleRecord:
     sources, steps: the calls of the plan's sources and of its other steps, in order.
     """
 
-    __slots__ = ("_resets", "messages", "sources", "steps")
+    __slots__ = ("_others", "_plain", "messages", "sources", "steps")
 
     def __init__(
         self, messages: tuple[Message, ...], sources: list[StepCall], steps: list[StepCall]
@@ -64,21 +64,20 @@ class CycleRecord:
         self.messages = messages
         self.sources = sources
         self.steps = steps
-        # A message without list or dict fields goes back to its defaults in one dict update.
-        self._resets = [
-            (message, message.clear if message.has_containers else _updater(message))
+        self._plain = [
+            (message, message.__dict__.update, type(message).defaults)
             for message in messages
+            if not message.has_containers
         ]
+        self._others = [message for message in messages if message.has_containers]
 
     def clear(self) -> None:
         """All messages absent, with default fields: nothing of an older cycle is ever seen."""
-        for message, reset in self._resets:
+        for message, update, defaults in self._plain:
             message.present = False
-            reset()
-
-
-def _updater(message: Message) -> Callable[[], None]:
-    return partial(message.__dict__.update, type(message).defaults)
+            update(defaults)
+        for message in self._others:
+            message.clear()
 
 
 def make_record(

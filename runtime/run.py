@@ -65,6 +65,7 @@ class Run:
             self.writer = LogWriter(
                 directory,
                 outputs=outputs_of(plan),
+                steps=len(plan.steps),
                 metadata=_metadata(plan, directory, self._started_ns),
                 attachments=_attachments(plan, self._started_ns),
                 library=f"flowrun {versions()['flowrun']}",

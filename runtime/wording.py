@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["MASK", "described", "listed", "mask_urls", "nearest"]
+__all__ = ["MASK", "counted", "described", "listed", "mask_urls", "nearest"]
 
 MASK = "***"
 
@@ -47,3 +47,8 @@ def described(value: Any) -> str:
 def mask_urls(text: str) -> str:
     """`text` with the `user:password` of every URL in it replaced by `***`."""
     return _USER_INFO.sub(rf"\1{MASK}@", text)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,7 +1,6 @@
 """`VideoCapture`: frames of a file, an RTSP camera, a URL or a local device, by PyAV.
 
-A reader thread opens nothing and decides nothing: it decodes and converts a few frames ahead, so
-that this work overlaps with the cycle. Which frame a cycle gets is decided in `process`.
+A reader thread decodes and converts a few frames ahead, so that this work overlaps with the cycle.
 
 Pixels are converted by swscale with ACCURATE_RND | BITEXACT, one thread: its vectorised and its
 plain code then give the same bytes (without ACCURATE_RND up to 3 levels apart in 36 % of the
@@ -15,6 +14,7 @@ from __future__ import annotations
 import difflib
 import errno
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -162,7 +162,7 @@ class VideoCapture(Task):
         image.publish(tov_ns=frame.time_ns if reader.live else self._base_ns + frame.time_ns)
 
     def _end(self, ctx: Context, reader: _Reader) -> None:
-        if not reader.ended:
+        if not reader.drained:
             return
         self.dropped = reader.dropped
         if reader.error is not None and not reader.live:
@@ -196,7 +196,7 @@ class _Reader:
     """A thread that decodes `container` into a buffer, and closes it at its end.
 
     live: whether frames come at the source's own time.
-    ended: no more frames will come; `error` says why, if not because the source is at its end.
+    error: why it ended, if not because the source is at its end.
     dropped: how many frames it decoded that were not taken.
     """
 
@@ -228,7 +228,7 @@ class _Reader:
         self.fps = float(rate) if rate else 0.0
         automatic = "latest" if self.live else "every_frame"
         self.policy = automatic if config.policy == "auto" else config.policy
-        self.ended = False
+        self._ended = False
         self.error: VideoError | None = None
         self.dropped = 0
         self._errors = av.error.FFmpegError
@@ -258,19 +258,26 @@ class _Reader:
         """The next frame, or None if there is none within `wait_s`."""
         with self._changed:
             if wait_s:
-                self._changed.wait_for(lambda: self._buffer or self.ended, wait_s)
+                self._changed.wait_for(lambda: self._buffer or self._ended, wait_s)
             if not self._buffer:
                 return None
             self._changed.notify_all()
             return self._buffer.popleft()
+
+    @property
+    def drained(self) -> bool:
+        """Whether all frames were taken and no more will come."""
+        with self._changed:
+            return self._ended and not self._buffer
 
     def put_back(self, frame: _Frame) -> None:
         with self._changed:
             self._buffer.appendleft(frame)
 
     def skip_to(self, played_ns: int, frame: _Frame) -> _Frame:
-        """The newest decoded frame that is due at `played_ns`, at least `frame`. The reader leaves
-        out what would come too late."""
+        """The newest decoded frame that is due at `played_ns`, at least `frame`. From now on the
+        reader leaves out what would come too late.
+        """
         with self._changed:
             self._played_ns = played_ns
             while self._buffer and self._buffer[0].time_ns <= played_ns:
@@ -309,7 +316,7 @@ class _Reader:
         finally:
             with self._changed:
                 self.error = error
-                self.ended = True
+                self._ended = True
                 self._changed.notify_all()
             self._container.close()
         self._wake()
@@ -330,19 +337,19 @@ class _Reader:
         return True
 
     def _frames(self) -> Iterator[_Frame]:
-        frame_id, kept, time_ns = 0, -1, 0
-        for decoded, since_start_ns in self._decoded():
+        kept = -1
+        for frame_id, (decoded, since_start_ns) in enumerate(self._decoded()):
             if self._stopping:
                 return
             time_ns = self._clock() if self.live else since_start_ns
             slot = self._slot(frame_id, time_ns)
-            late = not self._newest_only and time_ns + self._period_ns <= self._played_ns
-            if slot != kept and not late:
-                kept = slot
-                yield _Frame(self._rgb(decoded), frame_id, decoded.pts, time_ns)
-            elif late:
+            if slot == kept:
+                continue
+            kept = slot
+            if time_ns + self._period_ns <= self._played_ns:
                 self.dropped += 1
-            frame_id += 1
+                continue
+            yield _Frame(self._rgb(decoded), frame_id, decoded.pts, time_ns)
 
     def _slot(self, frame_id: int, time_ns: int) -> int:
         """The frame's place at `max_fps`: of the frames with one place, the first is kept."""
@@ -351,7 +358,7 @@ class _Reader:
         wanted = Fraction(str(self._config.max_fps))
         if self._rate is None:
             return int(time_ns * wanted / 1_000_000_000)
-        return min(int(frame_id * wanted / self._rate), frame_id)
+        return int(frame_id * wanted / self._rate)
 
     def _decoded(self) -> Iterator[tuple[Any, int]]:
         """Decoded frames with their time since the first one, which goes on through a loop."""
@@ -359,36 +366,38 @@ class _Reader:
         period = 1 / self._rate if self._rate else Fraction(0)
         zero = (stream.start_time or 0) * (stream.time_base or Fraction(1))
         offset = Fraction(0)
+        again = False
         while True:
-            if start_s:
+            if start_s or again:
                 self._container.seek(int((float(zero) + start_s) * 1_000_000))
             first: Fraction | None = None
-            time = zero - period
+            at = zero - period
             for decoded in self._container.decode(stream):
                 known = decoded.pts is not None
-                time = decoded.pts * decoded.time_base if known else time + period
-                if not self.live and time - zero < start_s:
+                at = decoded.pts * decoded.time_base if known else at + period
+                if not self.live and at - zero < start_s:
                     continue
                 if first is None:
-                    first = time
-                yield decoded, int((offset + time - first) * 1_000_000_000)
+                    first = at
+                yield decoded, int((offset + at - first) * 1_000_000_000)
             if first is None and not self.live:
                 what = f"has no frame after start_s {start_s:g}" if start_s else "has no frames"
                 raise VideoError(f"{self.name!r} {what}")
             if not self._config.loop or first is None:
                 return
-            offset += time - first + period
-            if not start_s:
-                self._container.seek(0)
+            offset += at - first + period
+            again = True
 
     def _rgb(self, decoded: Any) -> NDArray[np.uint8]:
         """The frame's pixels: a view of the converted frame's own memory, which it keeps alive."""
         rgb = self._reformatter.reformat(
             decoded, format="rgb24", interpolation=self._flags, threads=1
         )
-        plane = rgb.planes[0]
+        plane: Any = rgb.planes[0]
         height, width, stride = rgb.height, rgb.width, plane.line_size
-        rows = np.frombuffer(plane, np.uint8, count=height * stride).reshape(height, stride)
+        rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8, count=height * stride).reshape(
+            height, stride
+        )
         return rows[:, : width * 3].reshape(height, width, 3)
 
 
@@ -473,17 +482,20 @@ def _open_url(config: VideoCapture.Config, _graph_dir: Path) -> tuple[Any, str]:
     name = _without_credentials(config.source_uri)
     # TCP: over UDP, lost packets show as smeared pictures.
     options = {"rtsp_transport": "tcp"} if config.kind == "rtsp" else {}
+    asked_s = time.monotonic()
     try:
         opened = av.open(
             config.source_uri, options=options, timeout=config.timeout_s, metadata_errors="replace"
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         # The text and the chain of FFmpeg's error hold the address with its password.
-        raise VideoError(_refused(error, name, config)) from None
+        # A camera that accepts the connection and stays silent ends as invalid data.
+        silent = time.monotonic() - asked_s >= config.timeout_s
+        raise VideoError(_refused(error, name, config, silent=silent)) from None
     return opened, name
 
 
-def _refused(error: Exception, name: str, config: VideoCapture.Config) -> str:
+def _refused(error: Exception, name: str, config: VideoCapture.Config, *, silent: bool) -> str:
     import av
 
     host = urlsplit(name).netloc
@@ -500,7 +512,7 @@ def _refused(error: Exception, name: str, config: VideoCapture.Config) -> str:
         return f"{host} answers, but has no stream {urlsplit(name).path!r} (404); check the path"
     if isinstance(error, ConnectionRefusedError):
         return f"nothing listens at {host} (connection refused); check address and port of {name}"
-    if isinstance(error, (TimeoutError, av.error.ExitError)):
+    if silent or isinstance(error, (TimeoutError, av.error.ExitError)):
         return f"{name} did not answer within timeout_s {config.timeout_s:g}"
     if isinstance(error, OSError) and error.errno in (
         errno.EIO,

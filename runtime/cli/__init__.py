@@ -1,0 +1,102 @@
+"""The command `flowrun`: one module a verb, imported only when that verb is used."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from flowrun.runtime.errors import FlowrunError, GraphError, UsageError
+
+__all__ = ["main"]
+
+_VERBS = {
+    "run": "run a graph (also: flowrun GRAPH.yaml)",
+    "check": "check graph files, and say all that is wrong with them",
+    "plan": "show in which order a graph runs, as text or as a picture",
+    "schema": "print the JSON Schema of graph files, for editors",
+    "new-task": "write a new task, its test and a graph that uses it",
+    "replay": "run a recorded log again, and compare every message",
+    "log": "look into a log: info, ls, cat, check, recover, export, diff",
+    "serve": "start and stop graphs over HTTP",
+}
+
+_BROKEN_PIPE = 128 + 13
+"""What a shell shows for a command that SIGPIPE ended, as `cat big.txt | head -1` does."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name) and return the exit status:
+    0, 1 if something failed, 2 for a wrong command line or graph file, 130 after Ctrl-C."""
+    try:
+        status = _dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
+    except FlowrunError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, (GraphError, UsageError)) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; what is left must go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+
+
+def _dispatch(argv: list[str]) -> int:
+    verb, rest = _verb(argv)
+    parser = argparse.ArgumentParser(
+        prog="flowrun",
+        description="A deterministic dataflow graph runtime for cameras and VLMs.",
+        epilog="flowrun GRAPH.yaml means flowrun run GRAPH.yaml; flowrun VERB --help says more.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb")
+    module = None
+    for name, help_text in _VERBS.items():
+        if name == verb:
+            module = importlib.import_module(f"flowrun.runtime.cli.{name.replace('-', '_')}")
+            module.add_parser(verbs)
+        elif verb is None:
+            verbs.add_parser(name, help=help_text, add_help=False)
+    try:
+        args = parser.parse_args(rest if verb is None else [verb, *rest])
+    except SystemExit as error:  # argparse has printed its help, or what is wrong
+        return error.code if isinstance(error.code, int) else 2
+    if args.version and module is None:
+        from importlib.metadata import version
+
+        print(f"flowrun {version('flowrun')}")
+        return 0
+    if module is None:
+        parser.print_help()
+        return 2
+    status: int = module.run(args)
+    return status
+
+
+def _verb(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The verb that `argv` means, and the other words; None where it holds only options."""
+    words = [word for word in argv if not word.startswith("-")]
+    if not words:
+        return None, argv
+    if argv[0] in _VERBS:
+        return argv[0], argv[1:]
+    # Options may stand before a graph; a word after one may be its value.
+    candidates = words if argv[0].startswith("-") else words[:1]
+    if any(map(_is_graph, candidates)):
+        return "run", argv
+    for word in candidates:
+        if word in _VERBS:
+            index = argv.index(word)
+            return word, argv[:index] + argv[index + 1 :]
+    close = difflib.get_close_matches(words[0], _VERBS, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise UsageError(f"unknown command {words[0]!r}{hint}; commands: {', '.join(_VERBS)}")
+
+
+def _is_graph(word: str) -> bool:
+    return word.endswith((".yaml", ".yml")) or "/" in word or Path(word).is_file()

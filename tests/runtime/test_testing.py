@@ -52,7 +52,10 @@ class Overwrites(Task):
 def test_each_cycle_gives_what_it_published() -> None:
     out = run_task(
         Add,
-        inputs=[{"number": IntMsg(value=1)}, {"number": IntMsg(value=2), "label": TextMsg(value="b")}],
+        inputs=[
+            {"number": IntMsg(value=1)},
+            {"number": IntMsg(value=2), "label": TextMsg(value="b")},
+        ],
         config={"amount": 10},
     )
     assert [{port: message.value for port, message in cycle.items()} for cycle in out] == [
@@ -98,8 +101,7 @@ def test_misspelt_port_names_the_inputs() -> None:
     with pytest.raises(UsageError) as caught:
         run_task(Add, inputs=[{"nunber": IntMsg(value=1)}])
     assert str(caught.value) == (
-        "inputs[0]: Add has no input 'nunber'; inputs: ['number', 'label'] "
-        "(did you mean 'number'?)"
+        "inputs[0]: Add has no input 'nunber'; inputs: ['number', 'label'] (did you mean 'number'?)"
     )
 
 
@@ -112,9 +114,7 @@ def test_wrong_message_type_is_an_error() -> None:
 def test_bad_config_is_an_error() -> None:
     with pytest.raises(UsageError) as caught:
         run_task(Add, inputs=[], config={"amount": 0})
-    assert str(caught.value) == (
-        "config of Add: amount: Input should be greater than 0; got 0"
-    )
+    assert str(caught.value) == ("config of Add: amount: Input should be greater than 0; got 0")
 
 
 def test_inputs_must_fit_the_kind_of_task() -> None:

@@ -1,0 +1,47 @@
+"""`flowrun check GRAPH...`: everything that is wrong with graph files, without running them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.bind import bind
+from flowrun.runtime.errors import GraphError, UsageError
+from flowrun.runtime.graph import load_graph
+from flowrun.runtime.plan import Plan, plan_graph
+from flowrun.runtime.wording import counted
+
+__all__ = ["add_parser", "run", "summary"]
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "check",
+        help="check graph files",
+        description="Check graph files: load, bind and plan them, start nothing. "
+        "Every mistake is reported as file:line:column; the exit status is 2 if there is one.",
+    )
+    parser.add_argument("graph", nargs="+", type=Path, metavar="GRAPH")
+
+
+def run(args: argparse.Namespace) -> int:
+    status = 0
+    for path in args.graph:
+        try:
+            plan = plan_graph(bind(load_graph(path, env=os.environ)))
+        except (GraphError, UsageError) as error:
+            print(error, file=sys.stderr)
+            status = 2
+        else:
+            print(f"{path}: ok: {summary(plan)}")
+    return status
+
+
+def summary(plan: Plan) -> str:
+    """The size of a graph: `4 tasks, 3 connections`."""
+    return (
+        f"{counted(len(plan.steps), 'task')}, {counted(len(plan.graph.connections), 'connection')}"
+    )

@@ -1,0 +1,92 @@
+"""`flowrun plan GRAPH`: the order in which a graph runs, as text, Mermaid or SVG."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.bind import bind
+from flowrun.runtime.cli.check import summary
+from flowrun.runtime.drawing import mermaid, svg
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.graph import load_graph
+from flowrun.runtime.plan import Plan, Step, plan_graph
+
+__all__ = ["add_parser", "run", "text"]
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "plan",
+        help="show in which order a graph runs",
+        description="Show the steps of a cycle in their order: sources first, then each task after "
+        "all that feed it, ties by the order in the file.",
+    )
+    parser.add_argument("graph", type=Path, metavar="GRAPH")
+    parser.add_argument("--format", choices=list(_FORMATS), default="text")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there")
+
+
+def run(args: argparse.Namespace) -> int:
+    plan = plan_graph(bind(load_graph(args.graph, env=os.environ)))
+    drawn = _FORMATS[args.format](plan)
+    if args.output is None:
+        print(drawn, end="")
+        return 0
+    try:
+        args.output.write_text(drawn, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {args.output}: {error.strerror}") from error
+    return 0
+
+
+def text(plan: Plan) -> str:
+    """A table: a row for each step, with a line for each of its ports."""
+    rows = [("step", "task", "type", "reads", "writes")]
+    for number, step in enumerate(plan.steps, 1):
+        reads = [
+            _read(plan, step, i)
+            for i, argument in enumerate(step.arguments)
+            if argument.port.direction == "input"
+        ]
+        writes = [
+            f"{argument.port.name}: {argument.port.message_type.__name__}"
+            for argument in step.arguments
+            if argument.port.direction == "output"
+        ]
+        first = (str(number), step.task.id, _described(step))
+        for line in range(max(len(reads), len(writes), 1)):
+            head = first if line == 0 else ("", "", "")
+            rows.append((*head, _at(reads, line), _at(writes, line)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([f"{plan.graph.spec.path}: {summary(plan)}", "", *lines]) + "\n"
+
+
+def _read(plan: Plan, step: Step, index: int) -> str:
+    argument = step.arguments[index]
+    if argument.slot is None:
+        return f"{argument.port.name} <- nothing (optional)"
+    slot = plan.slots[argument.slot]
+    return f"{argument.port.name} <- {slot.task_id}.{slot.port}"
+
+
+def _described(step: Step) -> str:
+    notes = [step.task.task_class.__name__]
+    if step.task.spec.background:
+        notes.append("background")
+    if not step.task.spec.logging.enabled:
+        notes.append("not logged")
+    return ", ".join(notes)
+
+
+def _at(lines: list[str], index: int) -> str:
+    return lines[index] if index < len(lines) else ""
+
+
+_FORMATS = {"text": text, "mermaid": mermaid, "svg": svg}

@@ -1,0 +1,192 @@
+"""`flowrun schema`: the JSON Schema of graph files, so that editors complete and check them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import flowrun.msgs
+from flowrun.msgs import Message
+from flowrun.runtime.bind import built_in_types, find_task_class, plug_in_types
+from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.graph import IDENTIFIER, LoggingSpec, RuntimeSpec
+
+__all__ = ["add_parser", "graph_schema", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    subparsers.add_parser(
+        "schema",
+        help="print the JSON Schema of graph files",
+        description="Print the JSON Schema of graph files. With the YAML language server, begin a "
+        "graph file with: # yaml-language-server: $schema=graph.schema.json",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    del args
+    print(json.dumps(graph_schema(), indent=2))
+    return 0
+
+
+def graph_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12), with the config of every task type that has a short name.
+
+    A type whose module cannot be imported here is listed without its config.
+    """
+    types = sorted(plug_in_types() | built_in_types())
+    definitions: dict[str, Any] = {}
+    configs = []
+    for name in types:
+        try:
+            config = find_task_class(name, folder=Path()).Config
+        except FlowrunError:
+            continue
+        described = config.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        for model, schema in described.pop("$defs", {}).items():
+            definitions[f"{name}.{model}"] = schema
+        definitions[name] = _with_environment(described)
+        configs.append(
+            {
+                "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
+                "then": {"properties": {"config": {"$ref": f"#/$defs/{name}"}}},
+            }
+        )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "flowrun graph",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["tasks"],
+        "properties": {
+            "tasks": {
+                "type": "array",
+                "minItems": 1,
+                "items": _task(types) | {"allOf": configs},
+            },
+            "cnx": {
+                "description": "Connections, each from one task's output to another's input.",
+                "type": ["array", "null"],
+                "items": _connection(),
+            },
+            "logging": _logging(),
+            "runtime": _runtime(),
+        },
+        "$defs": definitions,
+    }
+
+
+def _task(types: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["id", "type"],
+        "properties": {
+            "id": {"type": "string", "pattern": f"^{IDENTIFIER}$"},
+            "type": {
+                "description": "A short name, or a dotted path such as my_module.MyTask.",
+                "anyOf": [{"enum": types}, {"type": "string", "pattern": r"\."}],
+            },
+            "config": {"type": ["object", "null"]},
+            "background": {
+                "description": "Run on a worker; the cycle does not wait for it.",
+                "type": "boolean",
+                "default": False,
+            },
+            "logging": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {"enabled": {"type": "boolean", "default": True}},
+            },
+        },
+    }
+
+
+def _connection() -> dict[str, Any]:
+    endpoint = {
+        "description": "A task's id, or task.port where it has several that fit.",
+        "type": "string",
+        "pattern": rf"^{IDENTIFIER}(\.{IDENTIFIER})?$",
+    }
+    messages = sorted(
+        name
+        for name in flowrun.msgs.__all__
+        if isinstance(value := getattr(flowrun.msgs, name), type)
+        and issubclass(value, Message)
+        and value is not Message
+    )
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["src", "dst", "msg"],
+        "properties": {
+            "src": endpoint,
+            "dst": endpoint,
+            "msg": {
+                "description": "A message's short name, or a dotted path.",
+                "anyOf": [{"enum": messages}, {"type": "string", "pattern": r"\."}],
+            },
+        },
+    }
+
+
+def _logging() -> dict[str, Any]:
+    default = LoggingSpec()
+    return {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {
+            "slab_size_mib": {
+                "description": "The size of one file of the log.",
+                "type": "integer",
+                "minimum": 1,
+                "default": default.slab_size_mib,
+            },
+            "section_size_mib": {
+                "description": "The piece by which a file of the log grows.",
+                "type": "integer",
+                "minimum": 1,
+                "default": default.section_size_mib,
+            },
+            "enable_task_logging": {
+                "description": "Whether messages are logged at all.",
+                "type": "boolean",
+                "default": default.enable_task_logging,
+            },
+        },
+    }
+
+
+def _runtime() -> dict[str, Any]:
+    default = RuntimeSpec()
+    return {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {
+            "ring_size": {
+                "description": "Preallocated cycle records.",
+                "type": "integer",
+                "minimum": 1,
+                "default": default.ring_size,
+            },
+            "seed": {
+                "description": "The seed of every task's random numbers.",
+                "type": "integer",
+                "minimum": 0,
+                "default": default.seed,
+            },
+        },
+    }
+
+
+def _with_environment(config: dict[str, Any]) -> dict[str, Any]:
+    """The config's schema; each value may also be a text with `${NAME}`, and config may be null."""
+    variable = {"type": "string", "pattern": r"\$\{"}
+    properties = {
+        name: {"anyOf": [schema, variable], "description": schema.get("description", "")}
+        for name, schema in config.get("properties", {}).items()
+    }
+    kind = config["type"] if config.get("required") else [config["type"], "null"]
+    return config | {"type": kind, "properties": properties}

@@ -1,0 +1,243 @@
+"""A vision-language model of the transformers library: a checkpoint, and answers about pictures.
+
+One way for every checkpoint, the shipped one of 2 million parameters and the full-size ones alike.
+torchvision is not needed: pictures are prepared by the processors' Pillow variants.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.runtime.errors import FlowrunError
+
+__all__ = ["ModelError", "Sampling", "VisionLanguageModel", "find_checkpoint"]
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class ModelError(FlowrunError):
+    """A model cannot be loaded or run: which one, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw the tokens of one answer; the same seed draws the same."""
+
+    seed: int
+    temperature: float
+
+
+def find_checkpoint(model: str, folder: Path) -> Path | str:
+    """What `model` means: a checkpoint folder (relative ones start at `folder`), or a hub id."""
+    path = folder / Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model {model!r}: the folder {path} holds no config.json")
+        return path
+    if model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
+        raise ModelError(
+            f"model {model!r}: no such folder: {path}; give a checkpoint folder, or a hub id "
+            "such as 'google/paligemma-3b-mix-224'"
+        )
+    return model
+
+
+class VisionLanguageModel:
+    """A loaded checkpoint.
+
+    parameters: how many weights it has.
+    where: device and dtype, for people.
+    """
+
+    def __init__(self, processor: Any, model: Any, *, device: str, dtype: Any) -> None:
+        self._processor = processor
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._model = model
+        self._device, self._dtype = device, dtype
+        self.parameters = sum(weights.numel() for weights in model.parameters())
+        self.where = f"{device} {str(dtype).removeprefix('torch.')}"
+        has_template = getattr(processor, "chat_template", None)
+        self._has_template = bool(has_template or getattr(self._tokenizer, "chat_template", None))
+        self._image_token = _image_token(processor, self._tokenizer)
+        self._drop_greedy_settings()
+
+    def answer(
+        self,
+        pixels: NDArray[np.uint8],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> tuple[str, int]:
+        """The model's answer about an RGB picture of shape (H, W, 3), and how many tokens it took.
+
+        Without `sampling` each token is the likeliest one: the same picture and prompt give the
+        same answer. Text in the prompt that would stand for a picture is left out.
+        """
+        import torch
+        from PIL import Image
+
+        # A PIL image, because of an array 3 pixels high a processor takes the rows for channels.
+        picture = Image.fromarray(pixels)
+        inputs = self._processor(
+            text=[self._text(prompt)], images=[[picture]], return_tensors="pt"
+        ).to(self._device, dtype=self._dtype)
+        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False}
+        if sampling is not None:
+            settings |= {"do_sample": True, "temperature": sampling.temperature}
+        devices = [self._device] if self._device.startswith("cuda") else []
+        with torch.inference_mode(), torch.random.fork_rng(devices, enabled=sampling is not None):
+            if sampling is not None:
+                torch.manual_seed(sampling.seed)
+            tokens = self._model.generate(**inputs, **settings)
+        new = tokens[0, inputs["input_ids"].shape[1] :]
+        return self._tokenizer.decode(new, skip_special_tokens=True).strip(), len(new)
+
+    def _text(self, prompt: str) -> str:
+        while self._image_token and self._image_token in prompt:
+            prompt = prompt.replace(self._image_token, "")
+        if not self._has_template:
+            return f"{self._image_token}{prompt}"
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text: str = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def _drop_greedy_settings(self) -> None:
+        """Some checkpoints ask for sampling; only the task's config may."""
+        settings = self._model.generation_config
+        for name in ("temperature", "top_p", "top_k"):
+            setattr(settings, name, None)
+        settings.do_sample = False
+        if settings.pad_token_id is None:
+            settings.pad_token_id = self._tokenizer.pad_token_id
+
+    # -- loading -------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls, checkpoint: Path | str, *, device: str, dtype: str, local_files_only: bool
+    ) -> VisionLanguageModel:
+        """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
+
+        device: auto, cpu, cuda or cuda:N. dtype: auto or the name of a torch type.
+        """
+        import torch
+        import transformers
+
+        device = _device(device)
+        if dtype == "auto":
+            dtype = "bfloat16" if device.startswith("cuda") else "float32"
+        torch_dtype = getattr(torch, dtype)
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        local = local_files_only or isinstance(checkpoint, Path)
+        try:
+            processor = _load_processor(checkpoint, local_files_only=local)
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                checkpoint, local_files_only=local, dtype=torch_dtype
+            )
+        except ImportError as error:
+            raise ModelError(f"model {str(checkpoint)!r}: {_first_line(error)}") from error
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(_load_failure(checkpoint, error, local_files_only=local)) from error
+        return cls(processor, model.to(device).eval(), device=device, dtype=torch_dtype)
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return "cuda" if count else "cpu"
+    if wanted == "cpu":
+        return wanted
+    index = int(wanted.partition(":")[2] or 0)
+    if index >= count:
+        have = ", ".join(f"cuda:{i}" for i in range(count)) or "none"
+        raise ModelError(
+            f"device {wanted!r}: torch {torch.__version__} sees no such GPU; GPUs: {have}; "
+            "use device: cpu or auto, or a torch build with CUDA"
+        )
+    return wanted
+
+
+def _load_processor(checkpoint: Path | str, *, local_files_only: bool) -> Any:
+    from transformers import AutoProcessor
+    from transformers.utils import is_torchvision_available
+
+    try:
+        return AutoProcessor.from_pretrained(checkpoint, local_files_only=local_files_only)
+    except ImportError:
+        if is_torchvision_available():
+            raise
+        made = _pictures_only(checkpoint, local_files_only=local_files_only)
+        if made is None:
+            raise
+        return made
+
+
+def _pictures_only(checkpoint: Path | str, *, local_files_only: bool) -> Any:
+    """The processor of `checkpoint` without its video half, which needs torchvision (Qwen-VL);
+    None if it has none.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=local_files_only)
+    processor_class = PROCESSOR_MAPPING.get(type(config), None)
+    if processor_class is None or "video_processor" not in processor_class.get_attributes():
+        return None
+
+    class PicturesOnly(processor_class):  # type: ignore[misc]
+        video_processor = None
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+    return PicturesOnly.from_pretrained(checkpoint, local_files_only=local_files_only)
+
+
+def _image_token(processor: Any, tokenizer: Any) -> str:
+    """The text that stands for a picture in a prompt of this model."""
+    token = getattr(processor, "image_token", None) or getattr(tokenizer, "image_token", None)
+    return str(getattr(token, "content", token) or "")
+
+
+def _load_failure(checkpoint: Path | str, error: Exception, *, local_files_only: bool) -> str:
+    if isinstance(checkpoint, Path):
+        return (
+            f"cannot load the model in {checkpoint}: {_first_line(error)}; it must be a checkpoint "
+            "folder as `save_pretrained` writes it, with its processor and tokenizer"
+        )
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import GatedRepoError
+
+    causes = [error, error.__cause__, error.__context__]
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return (
+            f"model {checkpoint!r} is gated: accept its licence at "
+            f"https://huggingface.co/{checkpoint}, then run `hf auth login`"
+        )
+    if local_files_only:
+        return (
+            f"model {checkpoint!r} is not in the cache {HF_HUB_CACHE}, and local_files_only is "
+            f"true; run `hf download {checkpoint}` once where there is a network, or give a folder"
+        )
+    return (
+        f"cannot load model {checkpoint!r}: it is not in the cache {HF_HUB_CACHE}, and could not "
+        f"be downloaded ({_first_line(error)}); check the id and the network, or give a folder"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

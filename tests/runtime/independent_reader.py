@@ -1,0 +1,178 @@
+"""A reader written from the docstring of `log_format` alone, with the standard library.
+
+It shares no code with flowrun, so that what both say about a file is what the document says.
+"""
+
+import struct
+import zlib
+
+MAGIC = b"\x89MCAP0\r\n"
+
+
+def string(data, at):
+    (size,) = struct.unpack_from("<I", data, at)
+    return data[at + 4 : at + 4 + size].decode(), at + 4 + size
+
+
+def read(data):
+    """Cycles as (cycle, time_ns, [(topic, tov_ns, payload)]), and where damage ended the reading."""
+    cycles = []
+    try:
+        _read_slab(data, cycles)
+    except _Stop as stop:
+        return cycles, stop.args[0]
+    return cycles, None
+
+
+class _Stop(Exception):
+    """Damage, at an offset."""
+
+
+def _head(data, at):
+    if at + 9 > len(data):
+        raise _Stop(at)
+    opcode, length = struct.unpack_from("<BQ", data, at)
+    return opcode, length, at + 9 + length
+
+
+def _read_slab(data, cycles):
+    if data[:8] != MAGIC:
+        raise _Stop(0)
+    topics = {}
+    at = 8
+    while True:  # the preamble, up to its CHECK
+        opcode, length, after = _head(data, at)
+        if opcode not in (0x01, 0x03, 0x04, 0x09, 0x0C, 0x82) or after > len(data):
+            raise _Stop(at)
+        if opcode == 0x82:
+            _check(data, at, 0)
+            break
+        at = after
+    place = 8
+    while place < at:
+        opcode, length, behind = _head(data, place)
+        if opcode == 0x04:
+            (number,) = struct.unpack_from("<H", data, place + 9)
+            topics[number], _ = string(data, place + 13)
+        place = behind
+    chunks = []  # [offset, whether it is closed]
+    damage = None
+    try:
+        _structure(data, after, chunks)
+    except _Stop as stop:
+        damage = stop
+    for number, (chunk, closed) in enumerate(chunks):
+        last = number == len(chunks) - 1
+        _chunk(data, chunk, topics, cycles, closed=closed, last=last)
+    if damage:
+        raise damage
+
+
+def _structure(data, at, chunks):
+    pads = 0
+    while True:
+        opcode, length, after = _head(data, at)
+        if opcode != 0x0F and chunks and not chunks[-1][1]:
+            _close(data, chunks[-1])
+        if opcode == 0x80:
+            pads += 9 + length
+        elif opcode in (0x06, 0x07):
+            if pads > 64 or (opcode == 0x07 and (not chunks or length < 6 or (length - 6) % 16)):
+                raise _Stop(at)
+            if opcode == 0x06:
+                if at + 49 > len(data):
+                    raise _Stop(at)
+                chunks.append([at, False])
+                pads = 0
+                _, length, *_, compression, records = struct.unpack_from("<BQQQQIIQ", data, at)
+                if compression:
+                    chunks.pop()
+                if compression or records + 40 > length:
+                    raise _Stop(at)
+        elif opcode == 0x0C:
+            _, _, behind = _head(data, after)
+            _check(data, after, at)
+            after = behind
+        elif opcode == 0x0F:
+            _end(data, at, length, chunks)
+            return
+        else:
+            raise _Stop(at)
+        if after > len(data):
+            raise _Stop(at)
+        at = after
+
+
+def _close(data, chunk):
+    _, length, _, _, size, _, _, records = struct.unpack_from("<BQQQQIIQ", data, chunk[0])
+    if not length - 40 == size == records:
+        raise _Stop(chunk[0])
+    chunk[1] = True
+
+
+def _end(data, at, length, chunks):
+    trailer = b"\x0f" + struct.pack("<QI", 4, 0) + b"\x02" + struct.pack("<Q", 20) + bytes(20)
+    trailer += MAGIC
+    if data[at : at + 50] != trailer:
+        if chunks and not chunks[-1][1]:
+            _close(data, chunks[-1])
+        if length != 4 or data[at + 13 : at + 14] not in (b"\x03", b"\x04", b"\x0b"):
+            raise _Stop(at)
+
+
+def _check(data, at, start):
+    opcode, length, after = _head(data, at)
+    if opcode != 0x82 or length != 12 or after > len(data):
+        raise _Stop(at)
+    given, crc = struct.unpack_from("<QI", data, at + 9)
+    if given != start or zlib.crc32(data[start:at]) != crc:
+        raise _Stop(start)
+
+
+def _chunk(data, chunk, topics, cycles, *, closed, last):
+    *_, records = struct.unpack_from("<BQQQQIIQ", data, chunk)
+    at, end = chunk + 49, min(chunk + 49 + records, len(data))
+    while at < end:
+        if data[at] == 0x80 and last and not closed:
+            _unused(data, at, end)
+            return
+        if data[at] != 0x81 or at + 41 > end:
+            raise _Stop(at)
+        head = struct.unpack_from("<QQQIIII", data, at + 1)
+        length, cycle, time_ns, count, size, crc, reserved = head
+        stop = at + 41 + size
+        if length != 32 or reserved or stop > end:
+            raise _Stop(at)
+        if zlib.crc32(data[at + 41 : stop], zlib.crc32(data[at + 9 : at + 33])) != crc:
+            raise _Stop(at)
+        if cycles and cycle <= cycles[-1][0]:
+            raise _Stop(at)
+        cycles.append((cycle, time_ns, _messages(data, at + 41, stop, cycle, time_ns, topics)))
+        if len(cycles[-1][2]) != count:
+            cycles.pop()
+            raise _Stop(at)
+        at = stop
+
+
+def _unused(data, start, end):
+    at = start
+    while end - at >= 9:
+        opcode, _, after = _head(data, at)
+        if opcode not in (0x80, 0x05):
+            raise _Stop(start)
+        at = after
+
+
+def _messages(data, at, stop, cycle, time_ns, topics):
+    found = []
+    while at < stop:
+        opcode, length, after = _head(data, at)
+        if opcode == 0x05:
+            channel, sequence, log_time, tov_ns = struct.unpack_from("<HIQQ", data, at + 9)
+            if channel not in topics or sequence != cycle % 2**32 or log_time != time_ns:
+                raise _Stop(at)
+            found.append((topics[channel], tov_ns, bytes(data[at + 31 : after])))
+        elif opcode != 0x80 or after > stop:
+            raise _Stop(at)
+        at = after
+    return found
