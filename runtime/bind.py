@@ -340,7 +340,8 @@ def _find(path: str, *, folder: Path, base: type, what: str) -> type:
     if found is base:
         kind = "the base class itself"
     elif not isinstance(found, type):
-        kind = f"a {type(found).__name__}"
+        name = type(found).__name__
+        kind = f"an {name}" if name[0] in "aeiou" else f"a {name}"
     raise UsageError(f"{path!r} is not a {what} but {kind}; {known}")
 
 

@@ -678,11 +678,12 @@ def _read_logging(reader: _Reader, node: yaml.Node | None) -> LoggingSpec:
     if node is None or _is_null(node):
         return default
     items = reader.known_items(node, "'logging'", keys=LOGGING_KEYS)
+    known_problems = len(reader.problems)
     slab, section = (
         reader.integer(items.get(name), f"{name!r}", default=getattr(default, name), minimum=1)
         for name in LOGGING_KEYS[:2]
     )
-    if section > slab and "section_size_mib" in items:
+    if section > slab and "section_size_mib" in items and len(reader.problems) == known_problems:
         reader.problem(
             items["section_size_mib"],
             f"'section_size_mib' must not exceed 'slab_size_mib'; got {section} and {slab}",

@@ -23,9 +23,9 @@ A slab
                             and a flipped byte in a Channel would rename every message
     { PAD? Chunk PAD? MessageIndex* }*
                             PAD makes the Chunk start at offset % 8 == 7, so that its three sizes
-                            are 8-aligned and each is one atomic store. All PADs behind a chunk MUST
-                            be <= 64 bytes together where a MessageIndex or Chunk follows them: a
-                            longer one is a chunk whose opcode was damaged
+                            are 8-aligned and each is one atomic store. Once a Chunk holds a
+                            cycle, the PADs between it and the Chunk in front MUST be <= 64 bytes
+                            together: a longer one is a chunk whose opcode was damaged
     PAD?                    behind the last chunk: room not in use yet
     Metadata CHECK          "flowrun.end" {reason, cycles, ended_ns, error?}, only at the end of a
                             run's last slab; CHECK covers exactly the Metadata record
@@ -82,8 +82,9 @@ Chunk, opcode 0x06: compression MUST be "", so that records lie in the file as t
     8      records_length     u64    bytes of records
     n      records                   [ CYCLE (PAD* Message)* ]* PAD*
     49 bytes of head. A PAD outside the cycles is the unused rest of the open chunk. Only the last
-    chunk MAY have it, and only where DataEnd follows the chunk. PADs, and the Messages of a cycle that is being committed, MAY follow it;
-    a CYCLE MUST NOT. Why: a CYCLE whose opcode was damaged to PAD is found, not skipped in silence.
+    chunk MAY have it, and only where DataEnd follows the chunk. PADs, and the Messages of a cycle
+    that is being committed, MAY follow it; a CYCLE MUST NOT. Why: a CYCLE whose opcode was damaged
+    to PAD is found, not skipped in silence.
 
 The remaining records (Header 0x01, Footer 0x02, Schema 0x03, Channel 0x04, MessageIndex 0x07,
 ChunkIndex 0x08, Attachment 0x09, AttachmentIndex 0x0A, Statistics 0x0B, Metadata 0x0C,
@@ -103,8 +104,8 @@ reader MUST accept all of them. "T" is where the trailer stands.
                 length. Between these stores the Chunk's content is longer than 40 + records_length:
                 the bytes behind the records MUST be ignored. Then the PAD stands at top level
     next chunk  MessageIndex records, a gap PAD, and the head of the next Chunk with its own PAD to
-                T are written inside the top-level PAD and committed by that PAD's head: its length
-                shrinks to what is in front of them, or its opcode and length become theirs
+                T are written inside the top-level PAD and committed by that PAD's head: first its
+                length becomes that of the first of these records, then its opcode
     grow        1. one `pwrite` puts a new trailer at the new end, which moves the end of file with
                 it: two trailers, with zeros in between; a linear reader ends at the first. 2. the
                 Chunk's length grows to the new T: the old trailer is now behind the chunk's
@@ -112,8 +113,9 @@ reader MUST accept all of them. "T" is where the trailer stands.
                 new T. 4. uncompressed_size, 5. records_length grow. 6. the first PAD may swallow
                 the second. A PAD that reaches beyond records_length (6 done early) MUST be accepted
                 in the last chunk, as its end
-    finished    DataEnd, summary, Footer, MAGIC are written inside the last, top-level PAD, the PAD
-                shrinks, the file is truncated behind that MAGIC
+    finished    MessageIndex*, Metadata and CHECK if it is the last slab, DataEnd, summary, Footer,
+                MAGIC are written inside the last, top-level PAD and committed in the same way; the
+                file is truncated behind that MAGIC
 
 Summary of a finished slab: Schema*, Channel*, Statistics, ChunkIndex*, AttachmentIndex*,
 MetadataIndex*, one SummaryOffset for each of these groups that is not empty, Footer with

@@ -378,19 +378,25 @@ class Log:
 def slab_paths(path: Path) -> list[Path]:
     """The slabs at `path`, a run directory or one slab, in order. `LogError` if there are none.
 
-    An empty file is a slab that a writer made and had not begun: left out.
+    A file that is empty or begins with zeros is a slab that a writer made and has not begun: left
+    out.
     """
     try:
         if not path.is_dir():
             path.stat()
             return [path]
         found = [item for item in path.iterdir() if _SLAB_NAME.fullmatch(item.name)]
-        begun = [item for item in found if item.stat().st_size]
+        begun = [item for item in found if _is_begun(item)]
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     if not begun:
-        raise LogError(f"{path}: not a run: it holds no log_0000.mcap")
+        raise LogError(f"{path}: not a run: it holds no slab (log_0000.mcap)")
     return sorted(begun, key=_slab_number)
+
+
+def _is_begun(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(file.read(8))
 
 
 def _slab_number(path: Path) -> int:

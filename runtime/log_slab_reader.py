@@ -308,14 +308,10 @@ class SlabReader:
                     return
                 if self.chunks and not self.chunks[-1].closed:
                     self._check_closed(self.chunks[-1])
-                if opcode in (lf.CHUNK, lf.MESSAGE_INDEX) and pads > lf.MAX_PAD_BETWEEN_CHUNKS:
-                    raise Damage(
-                        offset,
-                        f"{pads} bytes of PADs in front of a record of opcode {opcode:#04x}: "
-                        f"expected at most {lf.MAX_PAD_BETWEEN_CHUNKS}",
-                    )
                 if opcode == lf.CHUNK:
                     self._add_chunk(offset, length)
+                    if pads > lf.MAX_PAD_BETWEEN_CHUNKS:
+                        self._check_just_begun(offset, pads)
                     pads = 0
                 elif opcode == lf.METADATA:
                     after = self._read_end(offset, length)
@@ -324,7 +320,9 @@ class SlabReader:
                         raise Damage(offset, f"unexpected MessageIndex of {length} bytes")
                 elif opcode == lf.PAD:
                     pads += lf.HEAD_SIZE + length
-                else:
+                elif opcode in _SUMMARY_OPCODES and pads == len(lf.pack_data_end()):
+                    return  # the DataEnd in front is about to be committed
+                elif opcode != lf.CHECK:
                     raise Damage(offset, f"unexpected record of opcode {opcode:#04x}")
                 if after > self.size:
                     raise Damage(
@@ -347,6 +345,19 @@ class SlabReader:
         if records_length + lf.CHUNK_FIXED_SIZE > length:
             raise Damage(
                 offset, f"chunk of {length} bytes: its {records_length} bytes of records do not fit"
+            )
+
+    def _check_just_begun(self, offset: int, pads: int) -> None:
+        """The first of the records between two chunks is a PAD until it is committed, just before
+        the first cycle of the second: behind long PADs there is no cycle.
+        """
+        first = offset + lf.CHUNK_RECORDS_AT
+        if self._pread(first, 1)[0] == lf.CYCLE:
+            self.chunks.pop()
+            raise Damage(
+                offset,
+                f"{pads} bytes of PADs in front of a Chunk: "
+                f"expected at most {lf.MAX_PAD_BETWEEN_CHUNKS}",
             )
 
     def _check_closed(self, chunk: ChunkSpan) -> None:
@@ -498,7 +509,6 @@ class SlabReader:
 
     def chunk_of(self, *, cycle: int | None = None, time_ns: int | None = None) -> int:
         """The last chunk that may hold the first cycle that is not before both; O(log n)."""
-
         if cycle is None and time_ns is None:
             return 0
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import structlog
 
 __all__ = ["LogTarget", "configure_logs"]
+
+
+class Stream(Protocol):
+    """Where console lines go."""
+
+    def write(self, text: str, /) -> Any: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
 
 
 class LogTarget(Protocol):
@@ -24,13 +32,13 @@ def configure_logs(
     now_ns: Callable[[], int],
     target: LogTarget | None = None,
     secrets: frozenset[str] = frozenset(),
-    stream: TextIO | None = None,
+    stream: Stream | None = None,
 ) -> None:
     """Send every structlog record to `stream` (stderr), and to `target` if there is one.
 
     secrets: texts that are replaced by "***" wherever they stand in a record.
     """
-    stream = sys.stderr if stream is None else stream
+    stream = _Stderr() if stream is None else stream
     colors = stream.isatty()
 
     def keep(_logger: Any, level: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -50,9 +58,22 @@ def configure_logs(
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28),
         ],
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+
+
+class _Stderr:
+    """Whatever `sys.stderr` is when something is written: a live display puts itself in between."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
 
 
 def _masker(secrets: frozenset[str]) -> Any:

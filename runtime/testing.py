@@ -59,7 +59,7 @@ def run_task(
     exception of the task comes out as it is, with a note that names the cycle.
     """
     name = task_class.__name__
-    ports = ports_of(task_class)
+    ports = ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
     time = CycleTime()
     ends = _SourceEnds()
     context = Context(

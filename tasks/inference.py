@@ -38,6 +38,10 @@ class Inference(Task):
         """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
         """auto: bfloat16 on a GPU, float32 on a CPU and for the embedded model."""
+        threads: PositiveInt | None = None
+        """CPU threads of torch, for the whole process. If not given: 1 for the embedded model,
+        whose steps are too short to share (2 threads on 2 busy cores took 5 times as long), and
+        torch's own number for others."""
         local_files_only: bool = False
         """Never look on the network for the model."""
         do_sample: bool = False
@@ -63,8 +67,11 @@ class Inference(Task):
     def start(self, ctx: Context) -> None:
         config = self.config
         started = time.perf_counter()
-        # No larger model would be slower for it, and its answers do not depend on the cores.
-        self._single_thread = config.backend == "embedded"
+        threads = config.threads or (1 if config.backend == "embedded" else None)
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
         if config.model is None:
             from flowrun.tasks.embedded import MODEL_DIR
 

@@ -64,7 +64,9 @@ class VisionLanguageModel:
         self.where = f"{device} {str(dtype).removeprefix('torch.')}"
         has_template = getattr(processor, "chat_template", None)
         self._has_template = bool(has_template or getattr(self._tokenizer, "chat_template", None))
-        self._image_token = _image_token(processor, self._tokenizer)
+        self._image_token = _token(processor, self._tokenizer, "image_token")
+        video_token = _token(processor, self._tokenizer, "video_token")
+        self._media_tokens = [token for token in (self._image_token, video_token) if token]
         self._drop_greedy_settings()
 
     def answer(
@@ -100,8 +102,9 @@ class VisionLanguageModel:
         return self._tokenizer.decode(new, skip_special_tokens=True).strip(), len(new)
 
     def _text(self, prompt: str) -> str:
-        while self._image_token and self._image_token in prompt:
-            prompt = prompt.replace(self._image_token, "")
+        while any(token in prompt for token in self._media_tokens):
+            for token in self._media_tokens:
+                prompt = prompt.replace(token, "")
         if not self._has_template:
             return f"{self._image_token}{prompt}"
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
@@ -144,11 +147,14 @@ class VisionLanguageModel:
             model = transformers.AutoModelForImageTextToText.from_pretrained(
                 checkpoint, local_files_only=local, dtype=torch_dtype
             )
+            model = model.to(device).eval()
+        except torch.OutOfMemoryError as error:
+            raise ModelError(f"model {str(checkpoint)!r} does not fit into {device}") from error
         except ImportError as error:
             raise ModelError(f"model {str(checkpoint)!r}: {_first_line(error)}") from error
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:
             raise ModelError(_load_failure(checkpoint, error, local_files_only=local)) from error
-        return cls(processor, model.to(device).eval(), device=device, dtype=torch_dtype)
+        return cls(processor, model, device=device, dtype=torch_dtype)
 
 
 def _device(wanted: str) -> str:
@@ -192,11 +198,11 @@ def _pictures_only(checkpoint: Path | str, *, local_files_only: bool) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=local_files_only)
-    processor_class = PROCESSOR_MAPPING.get(type(config), None)
+    processor_class: Any = PROCESSOR_MAPPING.get(type(config), None)
     if processor_class is None or "video_processor" not in processor_class.get_attributes():
         return None
 
-    class PicturesOnly(processor_class):  # type: ignore[misc]
+    class PicturesOnly(processor_class):  # type: ignore[misc,valid-type]
         video_processor = None
 
         @classmethod
@@ -206,9 +212,9 @@ def _pictures_only(checkpoint: Path | str, *, local_files_only: bool) -> Any:
     return PicturesOnly.from_pretrained(checkpoint, local_files_only=local_files_only)
 
 
-def _image_token(processor: Any, tokenizer: Any) -> str:
-    """The text that stands for a picture in a prompt of this model."""
-    token = getattr(processor, "image_token", None) or getattr(tokenizer, "image_token", None)
+def _token(processor: Any, tokenizer: Any, name: str) -> str:
+    """The text that stands for a picture (or a video) in a prompt of this model, "" if none."""
+    token = getattr(processor, name, None) or getattr(tokenizer, name, None)
     return str(getattr(token, "content", token) or "")
 
 

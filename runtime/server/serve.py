@@ -10,6 +10,7 @@ import secrets
 import socket
 import threading
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import structlog
 import uvicorn
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server"]
 
-_GRACE_S = 1
+_GRACE_S = 0.5
 """How long clients that do not read have to take the end of their streams, before they are cut."""
 
 
@@ -42,7 +43,9 @@ class Server:
         shown = f"[{shown}]" if ":" in shown else shown
         self.token = token
         self.port: int = port
-        self.url = f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}")
+        self.url = f"http://{shown}:{port}/" + (
+            "" if token is None else f"?token={quote(token, safe='')}"
+        )
         self._app = create_app(run, token=token, host=host)
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -58,7 +61,7 @@ class Server:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=_GRACE_S,
+                timeout_graceful_shutdown=1,  # for what `_cut` has not ended
             )
         )
         self._thread = threading.Thread(target=self._serve, name="flowrun-server", daemon=True)
@@ -107,6 +110,14 @@ class Server:
     def _end(self) -> None:
         self._app.state.close()
         self._uvicorn.should_exit = True
+        assert self._loop is not None
+        self._loop.call_later(_GRACE_S, self._cut)
+
+    def _cut(self) -> None:
+        # uvicorn would cancel the tasks of these connections, and log each as an error.
+        for connection in list(self._uvicorn.server_state.connections):
+            if (transport := connection.transport) is not None:
+                transport.abort()
 
 
 class _uvicorn_log(logging.Handler):  # noqa: N801  # used as a context

@@ -77,7 +77,9 @@ def _structure(data, at, chunks):
         if opcode == 0x80:
             pads += 9 + length
         elif opcode in (0x06, 0x07):
-            if pads > 64 or (opcode == 0x07 and (not chunks or length < 6 or (length - 6) % 16)):
+            if opcode == 0x07 and (not chunks or length < 6 or (length - 6) % 16):
+                raise _Stop(at)
+            if pads > 64 and opcode == 0x06 and data[at + 49 : at + 50] == b"\x81":
                 raise _Stop(at)
             if opcode == 0x06:
                 if at + 49 > len(data):
@@ -96,7 +98,9 @@ def _structure(data, at, chunks):
         elif opcode == 0x0F:
             _end(data, at, length, chunks)
             return
-        else:
+        elif opcode in (0x03, 0x04, 0x0B) and pads == 13:
+            return
+        elif opcode != 0x82:
             raise _Stop(at)
         if after > len(data):
             raise _Stop(at)

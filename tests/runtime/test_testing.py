@@ -86,7 +86,7 @@ def test_the_callers_messages_and_the_results_are_independent() -> None:
 
 
 def test_inputs_are_read_only() -> None:
-    with pytest.raises(AttributeError, match="inputs are read-only: cannot set IntMsg.value"):
+    with pytest.raises(AttributeError, match=r"inputs are read-only: cannot set IntMsg\.value"):
         run_task(Overwrites, inputs=[{"number": IntMsg(value=1)}])
 
 

@@ -1,10 +1,12 @@
 """A run to watch without a graph, and a browser to watch it with."""
 
+import base64
 import io
 import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -187,6 +189,26 @@ def new_server():
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def quiet():
+    """A run and its server that many tests share, as they change nothing."""
+    run = FakeRun()
+    server = Server.start(run, port=0)
+    yield run, server
+    server.stop()
+    run.join()
+
+
+# The browser expects its pipe at the descriptors 3 and 4.
+_AT_3_AND_4 = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 class Browser:
     """A headless chromium, driven over its own pipe (DevTools protocol), with one page."""
 
@@ -199,27 +221,22 @@ class Browser:
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
 
-        # The browser expects the pipe at 3 and 4.
-        def place():
-            high = [os.dup2(to_browser, 103), os.dup2(from_browser, 104)]
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
-
         self._process = subprocess.Popen(
             [
+                sys.executable, "-c", _AT_3_AND_4, str(to_browser), str(from_browser),
                 program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update",
                 "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
                 f"--user-data-dir={profile}", "about:blank",
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            close_fds=False, preexec_fn=place,
+            pass_fds=(to_browser, from_browser),
         )  # fmt: skip
         os.close(to_browser)
         os.close(from_browser)
         self._buffer = b""
         self._number = 0
-        self.events = deque(maxlen=500)
+        self.events = deque(maxlen=2000)
         targets = self._call("Target.getTargets", session=None)["targetInfos"]
         page = next(target for target in targets if target["type"] == "page")
         self._session = None
@@ -266,8 +283,6 @@ class Browser:
 
     def screenshot(self):
         """The window as a PNG file."""
-        import base64
-
         return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
 
     def of(self, method):

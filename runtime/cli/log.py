@@ -1,0 +1,231 @@
+"""`flowrun log`: look into a recorded run, check it, and finish one that was cut off."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from flowrun.runtime.errors import LogError, UsageError
+from flowrun.runtime.log_reader import Log, LogMessage
+
+__all__ = ["add_parser", "run"]
+
+_NS = 1_000_000_000
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `log` and its verbs to the command line."""
+    parser = subparsers.add_parser("log", help="look into a recorded run, check or recover it")
+    verbs = parser.add_subparsers(dest="log_verb", metavar="VERB", required=True)
+
+    info = verbs.add_parser("info", help="what ran, when, how it ended, and the files")
+    topics = verbs.add_parser("ls", help="the topics, with counts and rates")
+    cat = verbs.add_parser("cat", help="the messages, one a line")
+    check = verbs.add_parser("check", help="read every byte and say what is wrong")
+    recover = verbs.add_parser("recover", help="finish a run whose writer was cut off, in place")
+    for verb in (info, topics, cat, check, recover):
+        verb.add_argument("path", metavar="RUN", help="a run's directory, or one .mcap file of it")
+    for verb in (info, topics, cat):
+        verb.add_argument("--json", action="store_true", help="print JSON")
+    cat.add_argument(
+        "--topic", action="append", metavar="TOPIC", help="only this topic; may be given again"
+    )
+    where = "a cycle number (120), or seconds since the first cycle (4.5s)"
+    cat.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {where}")
+    cat.add_argument("--to", dest="last", metavar="WHERE", help="end here, this cycle included")
+
+
+def run(args: argparse.Namespace) -> int:
+    verb = {"info": _info, "ls": _ls, "cat": _cat, "check": _check, "recover": _recover}
+    return verb[args.log_verb](args)
+
+
+def _info(args: argparse.Namespace) -> int:
+    with Log(args.path) as log:
+        start_ns, end_ns = log.start_ns, log.end_ns
+        described: dict[str, Any] = {
+            "path": str(log.path),
+            **log.metadata,
+            "finished": log.finished,
+            "end": log.end,
+            "cycles": len(log),
+            "start": None if start_ns is None else _time(start_ns),
+            "duration_s": 0.0 if start_ns is None or end_ns is None else (end_ns - start_ns) / _NS,
+            "topics": len(log.topics),
+            "attachments": {name: len(data) for name, data in log.attachments.items()},
+            "files": {slab.path.name: slab.size for slab in log.slabs},
+            "loss": log.loss,
+        }
+    if args.json:
+        print(json.dumps(described, indent=2))
+        return 0
+    rows: list[tuple[str, ...]] = []
+    for name, value in described.items():
+        if isinstance(value, dict):
+            rows += [(f"{name} {key}", _text(item)) for key, item in value.items()]
+        elif value is not None:
+            rows.append((name, _text(value)))
+    _print_table(("", ""), rows)
+    return 0
+
+
+def _ls(args: argparse.Namespace) -> int:
+    with Log(args.path) as log:
+        counts = dict.fromkeys(log.topics, 0)
+        sizes = dict.fromkeys(log.topics, 0)
+        for record in log.cycles():
+            for topic, _, payload in record.entries:
+                counts[topic] += 1
+                sizes[topic] += len(payload)
+        start_ns, end_ns = log.start_ns, log.end_ns
+        seconds = 0 if start_ns is None or end_ns is None else (end_ns - start_ns) / _NS
+        rows = [
+            {
+                "topic": topic.name,
+                "messages": counts[topic.name],
+                "rate_hz": round((counts[topic.name] - 1) / seconds, 3)
+                if seconds > 0 and counts[topic.name] > 1
+                else None,
+                "bytes": sizes[topic.name],
+                "type": topic.schema_name,
+                "encoding": topic.message_encoding,
+            }
+            for topic in log.topics.values()
+        ]
+        loss = log.loss
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        names = ("topic", "messages", "rate_hz", "bytes", "type", "encoding")
+        _print_table(names, [tuple(_text(row[name]) for name in names) for row in rows])
+    return _say_loss(loss)
+
+
+def _cat(args: argparse.Namespace) -> int:
+    with Log(args.path) as log:
+        undecoded = False
+        for message in _range(log, args.topic, args.first, args.last):
+            try:
+                fields = message.fields
+            except LogError as error:
+                undecoded = True
+                fields = {"error": str(error)}
+            print(_json_line(message, fields) if args.json else _line(message, fields))
+        loss = log.loss
+    return _say_loss(loss) or int(undecoded)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from flowrun.runtime.log_check import check_log
+
+    with Log(args.path) as log:
+        cycles, messages, problems = check_log(log)
+        finished = log.finished
+    for problem in problems:
+        print(problem)
+    state = "" if finished else ", not finished: being written, or cut off (flowrun log recover)"
+    print(f"{args.path}: {cycles} cycles, {messages} messages, {len(problems)} problems{state}")
+    return 1 if problems else 0
+
+
+def _recover(args: argparse.Namespace) -> int:
+    from flowrun.runtime.log_recover import recover
+
+    print(recover(args.path))
+    return 0
+
+
+def _say_loss(loss: str | None) -> int:
+    if loss is None:
+        return 0
+    print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
+    return 1
+
+
+def _range(
+    log: Log, topics: list[str] | None, first: str | None, last: str | None
+) -> Iterator[LogMessage]:
+    start, start_ns = _bound(log, "--from", first)
+    end, end_ns = _bound(log, "--to", last)
+    return log.messages(
+        topics,
+        start,
+        None if end is None else end + 1,
+        start_ns=start_ns,
+        end_ns=None if end_ns is None else end_ns + 1,
+    )
+
+
+def _bound(log: Log, option: str, value: str | None) -> tuple[int | None, int | None]:
+    """A cycle number, or a time."""
+    if value is None:
+        return None, None
+    try:
+        if value.endswith("s"):
+            return None, (log.start_ns or 0) + round(float(value[:-1]) * _NS)
+        return int(value), None
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{option} {value!r}: expected a cycle number (120) or seconds (4.5s)"
+        ) from None
+
+
+def _line(message: LogMessage, fields: dict[str, Any]) -> str:
+    shown = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
+    return f"{_time(message.time_ns)} {message.cycle} {message.topic} {shown}"
+
+
+def _json_line(message: LogMessage, fields: dict[str, Any]) -> str:
+    return json.dumps(
+        {
+            "cycle": message.cycle,
+            "time_ns": message.time_ns,
+            "tov_ns": message.tov_ns,
+            "topic": message.topic,
+            "fields": fields,
+        },
+        default=_value,
+        ensure_ascii=False,
+    )
+
+
+def _value(value: Any) -> str:
+    """A field's value on a line: arrays and bytes by their size only."""
+    if hasattr(value, "dtype"):
+        return f"<{value.dtype} {'x'.join(map(str, value.shape))}>"
+    if isinstance(value, (bytes, memoryview)):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # quoted, on one line
+    return json.dumps(value, default=_value, ensure_ascii=False)
+
+
+def _time(time_ns: int) -> str:
+    seconds, nanos = divmod(time_ns, _NS)
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ns}ns"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+def _print_table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*names, box=None, show_header=any(names), pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    # Into a pipe nothing is folded: lines stay whole for grep.
+    Console(width=None if sys.stdout.isatty() else 4096).print(table, soft_wrap=False)

@@ -1,0 +1,56 @@
+"""`flowrun replay RUN`: run a recorded log again, and compare every message."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "replay",
+        help="run a recorded log again, and compare every message",
+        description="Run a recorded log again: sources, times, control messages and the moments of "
+        "background results come from the log, all else is computed anew and compared byte for "
+        "byte. Exit status 1 if a message differs.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's directory, or a slab of it")
+    parser.add_argument("--graph", type=Path, help="another graph file than the recorded one")
+    parser.add_argument(
+        "--feed", action="append", default=[], metavar="TASK",
+        help="do not run TASK; take its messages from the log (may be repeated)",
+    )  # fmt: skip
+    parser.add_argument("--verbose", action="store_true", help="show what the tasks log")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if all messages are identical, 1 if one differs."""
+    from flowrun.runtime.log_reader import Log
+    from flowrun.runtime.logs import configure_logs
+    from flowrun.runtime.replay import Replay
+
+    with Log(args.run) as log, open(os.devnull, "w", encoding="utf-8") as nowhere:
+        configure_logs(now_ns=time.time_ns, stream=None if args.verbose else nowhere)
+        if log.loss is not None:
+            print(f"note: {log.loss}")
+        replay = Replay(log, graph=args.graph, feed=args.feed, env=os.environ)
+        begin = time.perf_counter()
+        report = replay.run()
+        took = time.perf_counter() - begin
+    if report.recorded_error is not None:
+        print(f"the recorded error came again: {report.recorded_error}")
+    print(f"{report.cycles:,} cycles in {took:.1f} s, {report.fed:,} messages fed from the log")
+    if report.first is not None:
+        print(f"{report.differing:,} of {report.compared:,} messages differ; the first:")
+        print(report.first)
+        return 1
+    print(f"{report.compared:,} messages identical" + _by_task(report.per_task))
+    return 0
+
+
+def _by_task(counts: dict[str, int]) -> str:
+    return " (" + ", ".join(f"{task} {n:,}" for task, n in counts.items()) + ")" if counts else ""

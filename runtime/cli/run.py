@@ -1,0 +1,140 @@
+"""`flowrun GRAPH`: run a graph."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowrun.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from flowrun.runtime.run import Run, RunResult
+    from flowrun.runtime.server.serve import Server
+
+__all__ = ["add_parser", "run"]
+
+DEFAULT_PORT = 3000
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "run",
+        help="run a graph",
+        description="Run a graph until its sources end, Ctrl-C, or --cycles N. "
+        "Every message goes into a log under runs/, from which `flowrun replay` runs it again.",
+    )
+    parser.add_argument("graph", type=Path, help="the graph file")
+    parser.add_argument("--cycles", type=int, metavar="N", help="end after N cycles")
+    parser.add_argument(
+        "--log-dir", type=Path, default=Path("runs"), metavar="DIR",
+        help="where the run's own directory is made (runs)",
+    )  # fmt: skip
+    parser.add_argument("--no-log", action="store_true", help="keep no log")
+    parser.add_argument(
+        "--port", type=int, metavar="N",
+        help=f"serve the page and the HTTP API there; 0 picks a free port, -1 serves nothing "
+        f"({DEFAULT_PORT} where the graph has Broadcast tasks)",
+    )  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
+    parser.add_argument(
+        "--token", help="what clients must show; needed, and made if missing, beyond 127.0.0.1"
+    )
+    parser.add_argument("--plain", action="store_true", help="lines instead of a live status")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 for a run that ended as it should, 1 after an error, 2 for a mistake in graph or options."""
+    from flowrun.runtime.bind import bind
+    from flowrun.runtime.clock import LiveClock
+    from flowrun.runtime.graph import load_graph
+    from flowrun.runtime.plan import plan_graph
+    from flowrun.runtime.run import Run
+
+    if args.cycles is not None and args.cycles < 0:
+        raise UsageError(f"--cycles {args.cycles}: expected a number of cycles, 0 or more")
+    plan = plan_graph(bind(load_graph(args.graph, env=os.environ)))
+    directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
+    running = Run(plan, clock=LiveClock(), directory=directory)
+    with _stop_on_signals(running), _served(running, args) as server:
+        # What is loaded by now lives as long as the process: the collector need not look at it
+        # again and again, which with a model in memory costs a cycle 0.1 s.
+        gc.collect()
+        gc.freeze()
+        from flowrun.runtime.cli.status import Status
+
+        with Status(running, server.url if server else None, plain=args.plain):
+            result = running.run(cycles=args.cycles)
+    _print_summary(running, result)
+    return 0 if result.error is None else 1
+
+
+def _run_directory(parent: Path, name: str) -> Path:
+    """A directory for this run that does not exist yet."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    directory = parent / f"{name}-{stamp}"
+    number = 2
+    while directory.exists():
+        directory = parent / f"{name}-{stamp}-{number}"
+        number += 1
+    return directory
+
+
+@contextmanager
+def _stop_on_signals(running: Run) -> Iterator[None]:
+    """The first SIGINT or SIGTERM ends the run after the running cycle; the second ends the process."""
+
+    def stop(number: int, _frame: object) -> None:
+        name = signal.Signals(number).name
+        if running.executor.stop_reason is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        running.stop(name)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
+    port = args.port
+    if port is None:
+        has_sinks = any(name.startswith("Broadcast") for name in running.task_types.values())
+        port = DEFAULT_PORT if has_sinks else -1
+    if port < 0:
+        yield None
+        return
+    from flowrun.runtime.server.serve import Server
+
+    server = Server.start(running, host=args.host, port=port, token=args.token)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _print_summary(running: Run, result: RunResult) -> None:
+    report = running.report()
+    print()
+    if result.error is not None:
+        print(f"error: {result.error}", file=sys.stderr)
+        sys.stderr.flush()
+    why = "an error" if result.error is not None else result.reason
+    print(
+        f"{running.name}: {result.cycles:,} cycles in {report['uptime_s']:.1f} s, ended by {why}"
+    )
+    if running.directory is not None:
+        size = result.log_bytes / 2**20
+        print(f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)")
+        print(f"  replay: flowrun replay {running.directory}")

@@ -1,0 +1,149 @@
+"""What a person sees of a run on the terminal: a live table, or plain lines where there is no TTY."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from flowrun.runtime.run import Run
+
+__all__ = ["Status"]
+
+_REFRESH_HZ = 4
+_PLAIN_EVERY_S = 5.0
+_ANSWERS_SHOWN = 5
+
+
+class Status:
+    """Shows `running` from its own thread while the context is open; never in a cycle.
+
+    url: where the page is served, if it is. plain: lines also on a TTY.
+    """
+
+    def __init__(self, running: Run, url: str | None, *, plain: bool = False) -> None:
+        self._run = running
+        self._url = url
+        self._live: Live | None = None
+        self._is_plain = plain or not sys.stdout.isatty()
+        self._answers: list[dict[str, Any]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._print_lines, name="flowrun-status", daemon=True)
+
+    def __enter__(self) -> Self:
+        where = self._run.directory or "nothing (--no-log)"
+        print(f"{self._run.name}: {len(self._run.plan.steps)} tasks, logging to {where}")
+        if self._url is not None:
+            print(f"{self._run.name}: page and API at {self._url}")
+        sys.stdout.flush()
+        if self._is_plain:
+            self._thread.start()
+            return self
+        from rich.live import Live
+
+        self._live = Live(
+            get_renderable=self._table, refresh_per_second=_REFRESH_HZ, console=_console()
+        )
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._thread.join()
+
+    # -- lines ---------------------------------------------------------------------------------
+
+    def _print_lines(self) -> None:
+        waited = 0.0
+        while not self._ended.wait(1 / _REFRESH_HZ):
+            self._print_answer()
+            waited += 1 / _REFRESH_HZ
+            if waited >= _PLAIN_EVERY_S:
+                waited = 0.0
+                print(_line(self._run.report()), flush=True)
+        self._print_answer()
+
+    def _print_answer(self) -> None:
+        if self._note_answer():
+            print(f"  {_answer(self._answers[-1])}", flush=True)
+
+    def _note_answer(self) -> bool:
+        """Keep the newest answer; whether it is new."""
+        newest = self._run.last_answer()
+        if newest is None or (self._answers and self._answers[-1] == newest):
+            return False
+        self._answers = [*self._answers, newest][-_ANSWERS_SHOWN:]
+        return True
+
+    # -- the live table ------------------------------------------------------------------------
+
+    def _table(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        report = self._run.report()
+        self._note_answer()
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("task")
+        table.add_column("type", style="dim")
+        for name in ("p50", "p99", "dropped"):
+            table.add_column(name, justify="right")
+        for task_id, task in report["tasks"].items():
+            kind = task["type"] + (" (background)" if task["background"] else "")
+            table.add_row(
+                task_id, kind, _microseconds(task["p50_us"]), _microseconds(task["p99_us"]),
+                f"{task['dropped']:,}" if task["dropped"] else "-",
+            )  # fmt: skip
+        parts: list[RenderableType] = [Text(_line(report), style="bold"), table]
+        parts += [Text("  " + _answer(answer), overflow="ellipsis") for answer in self._answers]
+        if self._url is not None:
+            parts.append(Text(f"{self._url}   Ctrl-C ends the run", style="dim"))
+        return Group(*parts)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _line(report: dict[str, Any]) -> str:
+    line = (
+        f"{report['uptime_s']:6.1f} s  {report['cycles']:,} cycles  "
+        f"{report['cycle_rate_hz']:,.1f} cycles/s"
+    )
+    dropped = sum(task["dropped"] for task in report["tasks"].values())
+    if dropped:
+        line += f"  {dropped:,} dropped"
+    if report["log"] is not None:
+        line += f"  log {report['log']['bytes'] / 2**20:,.1f} MiB"
+    return line
+
+
+def _answer(answer: dict[str, Any]) -> str:
+    return (
+        f"cycle {answer['cycle']}: {answer['response']}"
+        f"  ({answer['prompt']}, {answer['latency_ms']:.0f} ms)"
+    )
+
+
+def _microseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value >= 1000:
+        return f"{value / 1000:,.1f} ms"
+    return f"{value:,.1f} µs"

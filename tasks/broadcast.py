@@ -1,0 +1,71 @@
+"""Sinks that show what passes to clients outside the run (the page, the HTTP API)."""
+
+from __future__ import annotations
+
+import io
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.text import PromptResponseMsg
+from flowrun.runtime.broadcast import Answer, Picture
+from flowrun.runtime.task import Context, Input, Task, TaskConfig
+
+__all__ = ["BroadcastChat", "BroadcastImage"]
+
+
+class BroadcastImage(Task):
+    """Offer frames to clients as JPEG.
+
+    Costs the cycle nothing while nobody watches, and at most a copy of the pixels while somebody
+    does: the JPEG is made on the client's thread, once for all clients.
+    """
+
+    class Config(TaskConfig):
+        quality: Annotated[int, Field(ge=1, le=100)] = 80
+        """Of the JPEG."""
+        channel_id: Annotated[int, Field(ge=0)] = 0
+        """Which number the HTTP API knows this sink by."""
+
+    config: Config
+
+    def process(self, ctx: Context, image: Input[ImageRgb8Msg]) -> None:
+        if not ctx.broadcast.watched:
+            return
+        # `copy` shares pixels that the slot does not own, such as those of VideoCapture.
+        pixels, quality = image.copy().pixels, self.config.quality
+        ctx.broadcast.offer(Picture(image.tov_ns, ctx.cycle, lambda: _jpeg(pixels, quality)))
+
+
+class BroadcastChat(Task):
+    """Offer answers to clients."""
+
+    class Config(TaskConfig):
+        channel_id: Annotated[int, Field(ge=0)] = 0
+        """Which number the HTTP API knows this sink by."""
+
+    config: Config
+
+    def process(self, ctx: Context, answer: Input[PromptResponseMsg]) -> None:
+        ctx.broadcast.offer(
+            Answer(
+                tov_ns=answer.tov_ns,
+                cycle=answer.frame_cycle,
+                prompt=answer.prompt,
+                response=answer.response,
+                backend=answer.backend,
+                tokens=answer.tokens,
+                latency_ms=answer.latency_ms,
+            )
+        )
+
+
+def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return file.getvalue()
