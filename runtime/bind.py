@@ -383,4 +383,6 @@ def _forget_namesake(top: str, folder: Path) -> None:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """The exception in one line; pydantic's go on with advice and links."""
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

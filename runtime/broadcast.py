@@ -71,7 +71,8 @@ class Broadcast:
     @property
     def watched(self) -> bool:
         """Whether a client waits now or has asked lately: a sink whose items cost something skips
-        them if not."""
+        them if not.
+        """
         return bool(self._listeners) or time.monotonic() < self._watched_until
 
     @property

@@ -67,7 +67,8 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
     except ValidationError as error:
         details = error.errors(include_url=False)
     except Exception as error:  # noqa: BLE001  # a validator of the task's author may raise anything
-        said = _masked(f"{type(error).__name__}: {error}", spec)
+        first_line = str(error).partition("\n")[0]
+        said = _masked(f"{type(error).__name__}: {first_line}", spec)
         message = f"config of task {spec.id!r}: its check raised {said}"
         return [Problem(_place(spec, ()), message)]
     problems = []

@@ -55,9 +55,9 @@ def svg(plan: Plan) -> str:
             box.y += _MARGIN - top
     width = max(box.x + box.width for box in boxes.values()) + _MARGIN
     height = max(box.y + box.height / 2 for layer in layers for box in layer) + _MARGIN
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
-        + f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>',
         f"<title>{escape(plan.graph.spec.name)}</title>",
         _STYLE,
         '<rect class="page" width="100%" height="100%"/>',
@@ -241,10 +241,8 @@ def _draw_box(box: _Box) -> str:
     assert step is not None
     left, top = box.x, box.y - box.height / 2
     kind = "box background" if step.task.spec.background else "box"
-    parts = [
-        f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" width="{box.width:.1f}" '
-        + f'height="{box.height:.1f}" rx="6"/>'
-    ]
+    size = f'width="{box.width:.1f}" height="{box.height:.1f}"'
+    parts = [f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" {size} rx="6"/>']
     if step.task.is_source:
         parts.append(
             f'<rect class="source" x="{left:.1f}" y="{top + 6:.1f}" width="4" '

@@ -617,7 +617,7 @@ def _read_task(reader: _Reader, node: yaml.Node) -> TaskSpec | None:
     secrets = frozenset(reader.secrets)
     background = reader.boolean(items.get("background"), "'background'", default=False)
     logging = TaskLogging()
-    if "logging" in items:
+    if "logging" in items and not _is_null(items["logging"]):
         switches = reader.known_items(items["logging"], "a task's 'logging'", keys=("enabled",))
         logging = TaskLogging(reader.boolean(switches.get("enabled"), "'enabled'", default=True))
     if task_id is None or type_name is None:

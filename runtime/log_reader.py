@@ -7,7 +7,6 @@ with Log("runs/inference-20260105T101500Z") as log:
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_records import LOG_SCHEMA_NAME, unpack_log
 from flowrun.runtime.log_slab_reader import Damage, Entry, SlabReader
+from flowrun.runtime.wording import listed, nearest
 
 __all__ = ["CycleRecord", "Log", "LogMessage", "Topic", "slab_paths"]
 
@@ -313,9 +313,9 @@ class Log:
         known = list(self.topics)
         for name in wanted:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
-                raise LogError(f"{self.path}: no topic {name!r}; topics: {known}{hint}")
+                raise LogError(
+                    f"{self.path}: no topic {name!r}; topics: {listed(known)}{nearest(name, known)}"
+                )
 
     def _read(
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None

@@ -39,6 +39,8 @@ _AHEAD = 4
 """How many frames a reader holds ready where every frame is wanted."""
 _WAIT_S = 1.0
 """The longest that a cycle waits for the next frame of a file, which is always under way."""
+_STOP_S = 3.0
+"""How long `stop` waits for a reader whose live source is silent; it then ends by `timeout_s`."""
 _LOG_DROPS_NS = 10_000_000_000
 _VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".mjpeg", ".gif"}
 
@@ -178,7 +180,7 @@ class VideoCapture(Task):
             self._logged = (self.dropped, ctx.now_ns)
 
     def stop(self, ctx: Context) -> None:
-        if self._reader is not None and not self._reader.stop(self.config.timeout_s + 1.0):
+        if self._reader is not None and not self._reader.stop(_STOP_S):
             ctx.log.warning("reader still waits for the source; left behind")
 
 
@@ -243,6 +245,7 @@ class _Reader:
         # is wanted: which one that is, the cycle's time says.
         self._newest_only = self.policy == "latest" and not (config.realtime and not self.live)
         self._played_ns = -1
+        self._decoded_s = 0.0
         self._period_ns = int(1_000_000_000 / self._rate) if self._rate else 0
         self._buffer: deque[_Frame] = deque()
         self._changed = threading.Condition()
@@ -307,8 +310,7 @@ class _Reader:
                 if not self._put(frame):
                     break
         except self._errors as failed:
-            what = "the connection was lost" if self.live else "cannot be decoded"
-            error = VideoError(f"{self.name!r}: {what}: {_reason(failed)}")
+            error = VideoError(f"{self.name!r} {self._loss(failed)}")
         except VideoError as failed:
             error = failed
         except Exception as failed:  # noqa: BLE001  # reaches the cycle through `error`
@@ -320,6 +322,14 @@ class _Reader:
                 self._changed.notify_all()
             self._container.close()
         self._wake()
+
+    def _loss(self, failed: Exception) -> str:
+        if not self.live:
+            return f"cannot be decoded: {_reason(failed)}"
+        # FFmpeg has no one error for it, and its own time starts a little before.
+        if time.monotonic() - self._decoded_s >= 0.9 * self._config.timeout_s:
+            return f"gave no frame for timeout_s {self._config.timeout_s:g}"
+        return f"was lost: {_reason(failed)}"
 
     def _put(self, frame: _Frame) -> bool:
         """Append `frame` to the buffer; False if the reader is to end."""
@@ -372,7 +382,9 @@ class _Reader:
                 self._container.seek(int((float(zero) + start_s) * 1_000_000))
             first: Fraction | None = None
             at = zero - period
+            self._decoded_s = time.monotonic()
             for decoded in self._container.decode(stream):
+                self._decoded_s = time.monotonic()
                 known = decoded.pts is not None
                 at = decoded.pts * decoded.time_base if known else at + period
                 if not self.live and at - zero < start_s:

@@ -202,14 +202,17 @@ def _pictures_only(checkpoint: Path | str, *, local_files_only: bool) -> Any:
     if processor_class is None or "video_processor" not in processor_class.get_attributes():
         return None
 
-    class PicturesOnly(processor_class):  # type: ignore[misc,valid-type]
+    class PicturesOnly(processor_class):  # type: ignore[misc]
         video_processor = None
 
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in super().get_attributes() if name != "video_processor"]
 
-    return PicturesOnly.from_pretrained(checkpoint, local_files_only=local_files_only)
+    # Some take the video half as an argument that must be given (SmolVLM2).
+    return PicturesOnly.from_pretrained(
+        checkpoint, local_files_only=local_files_only, video_processor=None
+    )
 
 
 def _token(processor: Any, tokenizer: Any, name: str) -> str:

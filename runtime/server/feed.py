@@ -34,7 +34,8 @@ class Feed:
 
     async def next(self, after: int, *, timeout_s: float | None) -> tuple[int, Any] | None:
         """As `Broadcast.next`: the first item above `after`, or None after `timeout_s` (None: no
-        limit) or when no more can come."""
+        limit) or when no more can come.
+        """
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         self._waiting += 1

@@ -210,7 +210,8 @@ class Streaming:
 
     async def events(self) -> StreamingResponse:
         """Server-sent events: `result`, each answer as it comes; `statistics`, the report, every
-        second; `ended`, the last report, when the run or the server ends."""
+        second; `ended`, the last report, when the run or the server ends.
+        """
         return StreamingResponse(self._events(), media_type="text/event-stream")
 
     async def _events(self) -> AsyncIterator[str]:

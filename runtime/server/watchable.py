@@ -14,7 +14,8 @@ __all__ = ["Watchable"]
 
 class Watchable(Protocol):
     """A run as seen from outside. The server calls it from its own thread, also after the run has
-    ended: every method returns promptly and never waits for a cycle."""
+    ended: every method returns promptly and never waits for a cycle.
+    """
 
     @property
     def name(self) -> str:
@@ -39,11 +40,13 @@ class Watchable(Protocol):
 
     def set_live(self, task_id: str, values: dict[str, Any]) -> None:
         """Check `values` and apply them at the next cycle's start. Raises `UsageError` naming the
-        key and the valid ones, and then changes nothing."""
+        key and the valid ones, and then changes nothing.
+        """
 
     def report(self) -> dict[str, Any]:
         """`{cycles, cycle_rate_hz, uptime_s, log: {path, bytes}, tasks: {id: {type, p50_us, p99_us,
-        runs, dropped}}, last_answer}`; a value that is not known yet is None."""
+        runs, dropped}}, last_answer}`; a value that is not known yet is None.
+        """
 
     def stop(self, reason: str) -> None:
         """Ask the run to end; does not wait until it has."""

@@ -12,7 +12,7 @@ from flowrun.runtime import cli
 from flowrun.runtime.cli import check, main
 from flowrun.runtime.errors import LogError
 
-VERBS = "run, check, plan, schema, new-task, replay, log, serve"
+VERBS = "run, check, plan, schema, new-task, replay, log"
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,7 @@ VERBS = "run, check, plan, schema, new-task, replay, log, serve"
         ([], None, []),
     ],
 )
-def test_the_first_word_says_the_verb(
-    words: list[str], verb: str | None, rest: list[str]
-) -> None:
+def test_the_first_word_says_the_verb(words: list[str], verb: str | None, rest: list[str]) -> None:
     assert cli._verb(words) == (verb, rest)
 
 
@@ -99,7 +97,9 @@ def test_checking_a_graph_loads_no_model_library() -> None:
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     graph = Path(__file__).parents[2] / "graphs" / "caterpillar.yaml"
-    command = f"{sys.executable} -c 'from flowrun.runtime.cli import main; raise SystemExit(main())'"
+    command = (
+        f"{sys.executable} -c 'from flowrun.runtime.cli import main; raise SystemExit(main())'"
+    )
     shown = subprocess.run(
         ["bash", "-c", f"{command} plan {graph} --format svg | true; echo ${{PIPESTATUS[0]}}"],
         capture_output=True,

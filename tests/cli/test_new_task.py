@@ -1,4 +1,4 @@
-"""`flowrun new-task`: what it writes is checked, typed and tested as a user's own files would be."""
+"""`flowrun new-task`: what it writes passes what a user's own files would have to pass."""
 
 from __future__ import annotations
 

@@ -218,7 +218,9 @@ def test_unknown_types_name_the_nearest() -> None:
 
 
 def test_what_is_not_a_task_is_refused() -> None:
-    Path("bind_few.py").write_text("from flowrun.runtime.task import Task\nfrom bind_parts import *\nx = 1")
+    Path("bind_few.py").write_text(
+        "from flowrun.runtime.task import Task\nfrom bind_parts import *\nx = 1"
+    )
     assert problems("""\
         tasks:
           - {id: a, type: bind_few.Plain}
@@ -367,8 +369,7 @@ def test_bad_config_values_are_said_in_plain_words_at_their_keys() -> None:
         "g.yaml:5:7: the config of task 'a' lacks 'radius_px'",
         "g.yaml:5:7: unknown key 'radus_px' in the config of task 'a'; valid keys: radius_px, "
         "mode, policy, tags, reconnect, prompt, uri (did you mean 'radius_px'?)",
-        "g.yaml:6:7: 'mode' of task 'a' must be 'fast' or 'good'; got 'god' "
-        "(did you mean 'good'?)",
+        "g.yaml:6:7: 'mode' of task 'a' must be 'fast' or 'good'; got 'god' (did you mean 'good'?)",
         "g.yaml:7:7: 'policy' of task 'a' must be 'latest', or at least 1; got 0",
         "g.yaml:8:17: 'tags[1]' of task 'a' must be a text; got 5",
         "g.yaml:10:9: unknown key 'delay' in 'reconnect' of the config of task 'a'; "
@@ -376,7 +377,7 @@ def test_bad_config_values_are_said_in_plain_words_at_their_keys() -> None:
         "g.yaml:11:9: 'reconnect.delay_s' of task 'a' must be a number; got 'soon'",
         "g.yaml:12:7: 'prompt' of task 'a' must be a text; got true",
         "g.yaml:13:51: 'radius_px' of task 'b' must be greater than 0; got -1",
-        "g.yaml:13:71: 'tags' of task 'b' must be a list; got 'x'",
+        "g.yaml:13:78: 'tags' of task 'b' must be a list; got 'x'",
         "g.yaml:14:5: the config of task 'c' lacks 'radius_px'",
     ]
 
@@ -394,4 +395,23 @@ def test_an_authors_own_checks_speak_for_themselves_without_secrets() -> None:
         "g.yaml:3:50: config of task 'b': its check raised KeyError: 'oops'",
         "g.yaml:4:50: the config of task 'c': tag x is only for mode fast",
         "g.yaml:5:51: 'radius_px' of task 'd' must be a number; got '***'",
+    ]
+
+
+def test_a_config_that_pydantic_cannot_use_is_said_without_its_links() -> None:
+    Path("bind_late.py").write_text(
+        "from __future__ import annotations\n"
+        "from typing import TYPE_CHECKING\n"
+        "from flowrun.msgs import IntMsg\n"
+        "from flowrun.runtime.task import Context, Output, Task, TaskConfig\n"
+        "if TYPE_CHECKING:\n"
+        "    from pathlib import Path\n"
+        "class Late(Task):\n"
+        "    class Config(TaskConfig):\n"
+        "        path: Path\n"
+        "    def process(self, ctx: Context, number: Output[IntMsg]) -> None: ...\n"
+    )
+    assert problems("tasks: [{id: a, type: bind_late.Late, config: {path: x}}]") == [
+        "g.yaml:1:47: config of task 'a': its check raised PydanticUserError: `Config` is not "
+        "fully defined; you should define `Path`, then call `Config.model_rebuild()`."
     ]

@@ -6,7 +6,7 @@ import re
 import textwrap
 from itertools import combinations
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -88,7 +88,7 @@ def test_mermaid_draws_tasks_and_connections(diamond: Plan) -> None:
         """)
 
 
-def rectangles(root: ElementTree.Element) -> list[tuple[float, float, float, float]]:
+def rectangles(root: ET.Element) -> list[tuple[float, float, float, float]]:
     return [
         (x, y, x + float(r.attrib["width"]), y + float(r.attrib["height"]))
         for r in root.iter(f"{SVG}rect")
@@ -113,16 +113,14 @@ def points_of(path: str) -> list[tuple[float, float]]:
         for i in range(1, 101):
             t = i / 100
             a, b, c, d = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3
-            points.append(
-                (a * x0 + b * x1 + c * x2 + d * x3, a * y0 + b * y1 + c * y2 + d * y3)
-            )
+            points.append((a * x0 + b * x1 + c * x2 + d * x3, a * y0 + b * y1 + c * y2 + d * y3))
     return points
 
 
 @pytest.mark.parametrize("name", ["diamond", "minimal", "caterpillar"])
 def test_nothing_in_the_svg_lies_on_anything_else(name: str, diamond: Plan) -> None:
     plan = diamond if name == "diamond" else shipped(name)
-    root = ElementTree.fromstring(svg(plan))
+    root = ET.fromstring(svg(plan))
     boxes = rectangles(root)
     assert len(boxes) == len(plan.steps)
     for a, b in combinations(boxes, 2):
@@ -146,7 +144,7 @@ def test_nothing_in_the_svg_lies_on_anything_else(name: str, diamond: Plan) -> N
 
 
 def test_the_svg_names_every_task_type_port_and_message(diamond: Plan) -> None:
-    texts = [t.text for t in ElementTree.fromstring(svg(diamond)).iter(f"{SVG}text")]
+    texts = [t.text for t in ET.fromstring(svg(diamond)).iter(f"{SVG}text")]
     assert {"cam", "Cam", "image", "audio", "join", "ImageRgb8Msg", "TextMsg", "BytesMsg"} <= {
         *texts
     }

@@ -42,9 +42,15 @@ def graph_of(
     bound = tuple(
         BoundTask(
             TaskSpec(
-                task_id, "T", {}, False, TaskLogging(task_id not in unlogged), where, {},
+                task_id,
+                "T",
+                {},
+                False,
+                TaskLogging(task_id not in unlogged),
+                where,
+                {},
                 frozenset(),
-            ),  # fmt: skip
+            ),
             Task,
             TaskConfig(),
             (
@@ -90,7 +96,9 @@ def test_sources_come_first_then_declaration_order_decides() -> None:
 
 def test_every_output_has_a_slot_in_the_order_of_the_steps() -> None:
     plan = plan_graph(graph_of([("b", "a")], "ab", unlogged="a"))
-    assert [(s.index, s.task_id, s.port, s.topic, s.message_type, s.logged) for s in plan.slots] == [
+    assert [
+        (s.index, s.task_id, s.port, s.topic, s.message_type, s.logged) for s in plan.slots
+    ] == [
         (0, "b", "out", "/b/out", IntMsg, True),
         (1, "b", "text", "/b/text", TextMsg, True),
         (2, "a", "out", "/a/out", IntMsg, False),
@@ -152,9 +160,11 @@ def test_an_illegal_order_is_a_defect_of_ours() -> None:
 @st.composite
 def acyclic(draw: st.DrawFn) -> BoundGraph:
     ids = "abcdefghij"[: draw(st.integers(1, 10))]
-    edges = draw(st.lists(st.sampled_from(list(itertools.combinations(ids, 2))), unique=True)) if (
-        len(ids) > 1
-    ) else []
+    edges = (
+        draw(st.lists(st.sampled_from(list(itertools.combinations(ids, 2))), unique=True))
+        if (len(ids) > 1)
+        else []
+    )
     return graph_of(edges, "".join(draw(st.permutations(ids))))
 
 

@@ -256,7 +256,7 @@ class Browser:
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
 
-    def wait_for(self, expression, timeout_s=10.0):
+    def wait_for(self, expression, timeout_s=30.0):
         """The value of the expression, as soon as it is true."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -324,8 +324,18 @@ class Browser:
                 self.events.append(reply)
 
 
-@pytest.fixture
-def browser(tmp_path):
-    browser = Browser(tmp_path / "profile")
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("chromium") / "profile")
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def browser(chromium):
+    """A browser with an empty page; one process serves all tests of a module."""
+    chromium.size(1360, 900)
+    yield chromium
+    chromium.open("about:blank")
+    chromium.wait_for("location.href == 'about:blank'")
+    chromium.events.clear()

@@ -213,8 +213,10 @@ def test_a_graph_without_such_a_sink_says_so(new_run, new_server):
         ("timeout_s=-1", "timeout_s: Input should be greater than or equal to 0, got '-1'"),
         (
             "timeout_s=soon",
-            "timeout_s: Input should be a valid number, unable to parse string as a number, "
-            "got 'soon'",
+            (
+                "timeout_s: Input should be a valid number, unable to parse string as a number, "
+                "got 'soon'"
+            ),
         ),
     ],
 )
@@ -344,8 +346,10 @@ def test_settings_go_to_every_task_with_the_key(run, http):
         (
             422,
             '{"prompt": 7}',
-            "task 'vlm': prompt: expected a text, got 7; "
-            "keys that may be set: prompt, max_new_tokens",
+            (
+                "task 'vlm': prompt: expected a text, got 7; "
+                "keys that may be set: prompt, max_new_tokens"
+            ),
         ),
         (422, "{}", "nothing to set; keys that may be set: prompt, max_new_tokens"),
         (422, "[1]", "the body must be a JSON object, got list"),
@@ -498,7 +502,7 @@ def test_a_page_of_another_site_may_not_change_the_run(quiet, quiet_http, origin
     )
     assert reply.status_code == 403
     assert reply.json() == {
-        "error": f"a page of {origin!r} may not change the run of {quiet_http.base_url.netloc.decode()!r}"
+        "error": f"a page of {origin!r} may not change the run of '127.0.0.1:{quiet[1].port}'"
     }
     assert quiet[0].set == []
 

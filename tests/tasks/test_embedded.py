@@ -196,7 +196,7 @@ class TestTraining:
     def test_a_run_goes_on_from_its_checkpoint(self, tmp_path):
         from flowrun.tasks.embedded import train
 
-        common = ["--batch-size", "2", "--workers", "0", "--every", "1", "--threads", "1"]
+        common = ["--batch-size", "2", "--every", "1", "--processes", "1"]
         train.main(["--out", str(tmp_path), "--steps", "1", *common])
         train.main(["--out", str(tmp_path), "--steps", "2", *common])
         import torch

@@ -120,7 +120,7 @@ def smolvlm(folder: Path) -> None:
         "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
         "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
         "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
-        "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+        "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
     )
     Idefics3Processor(images, made, image_seq_len=4, chat_template=template).save_pretrained(folder)
     config = Idefics3Config(
@@ -131,6 +131,26 @@ def smolvlm(folder: Path) -> None:
         pad_token_id=made.pad_token_id,
     )
     Idefics3ForConditionalGeneration(config).save_pretrained(folder)
+
+
+def smolvlm2(folder: Path) -> None:
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+
+    smolvlm(folder)  # the same tokenizer, template and pictures
+    made = json.loads((folder / "processor_config.json").read_text())
+    made["processor_class"] = "SmolVLMProcessor"
+    made["image_processor"]["image_processor_type"] = "SmolVLMImageProcessor"
+    (folder / "processor_config.json").write_text(json.dumps(made))
+    config = json.loads((folder / "config.json").read_text())
+    SmolVLMForConditionalGeneration(
+        SmolVLMConfig(
+            text_config=config["text_config"],
+            vision_config=VISION,
+            scale_factor=2,
+            image_token_id=config["image_token_id"],
+            pad_token_id=config["text_config"]["pad_token_id"],
+        )
+    ).save_pretrained(folder)
 
 
 def qwen2_vl(folder: Path) -> None:
@@ -169,6 +189,7 @@ def qwen2_vl(folder: Path) -> None:
 FAMILIES: dict[str, Callable[[Path], None]] = {
     "paligemma": paligemma,
     "smolvlm": smolvlm,
+    "smolvlm2": smolvlm2,
     "qwen2-vl": qwen2_vl,
 }
 
@@ -363,8 +384,10 @@ def test_a_missing_gpu_is_named(checkpoints: Path) -> None:
     [
         (
             {"backend": "transformers"},
-            "Value error, backend transformers needs a model: a checkpoint folder, or a hub id "
-            "such as 'google/paligemma-3b-mix-224'",
+            (
+                "Value error, backend transformers needs a model: a checkpoint folder, or a hub id "
+                "such as 'google/paligemma-3b-mix-224'"
+            ),
         ),
         (
             {"model": "mine"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import shutil
 import socket
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any, ClassVar
 import av
 import numpy as np
 import pytest
+import structlog
 from pydantic import ValidationError
 
 from flowrun.msgs import ImageRgb8Msg
@@ -283,7 +286,71 @@ def test_settings_of_another_kind_are_refused(config: dict[str, Any], message: s
     assert caught.value.errors()[0]["msg"] == f"Value error, {message}"
 
 
-# -- a real server -----------------------------------------------------------------------------
+# -- real HTTP servers -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(folder: Path) -> Iterator[str]:
+    """The address of an HTTP server: files of `folder`, and /live, which stalls after its start."""
+    over = threading.Event()
+    stream = draw(folder / "live.ts", frames=60).read_bytes()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/live":
+                super().do_GET()
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "video/mp2t")
+            self.end_headers()
+            self.wfile.write(stream)
+            self.wfile.flush()
+            over.wait()
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        over.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_on_a_web_server_is_a_file(web: str, folder: Path) -> None:
+    images = capture(folder, source_uri=f"{web}/grey.mp4?token=secret")
+    assert levels(images) == list(range(FRAMES))
+    assert {image.source for image in images} == {f"{web}/grey.mp4"}
+
+
+def test_a_missing_file_on_a_web_server_is_said(web: str, folder: Path) -> None:
+    with pytest.raises(VideoError) as caught:
+        capture(folder, source_uri=f"{web}/none.mp4")
+    host = web.removeprefix("http://")
+    assert str(caught.value) == (
+        f"{host} answers, but has no stream '/none.mp4' (404); check the path"
+    )
+
+
+@pytest.mark.slow
+def test_a_live_source_that_falls_silent_is_logged_and_ends(web: str, folder: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        images = capture(folder, source_uri=f"{web}/live", timeout_s=1)
+    assert images
+    assert {
+        "event": "source lost",
+        "log_level": "error",
+        "task": "VideoCapture",
+        "source": f"{web}/live",
+        "reason": f"'{web}/live' gave no frame for timeout_s 1",
+    } in logs
+
+
+# -- a real RTSP server ------------------------------------------------------------------------
 
 SERVER = """
 import sys, gi

@@ -1,0 +1,201 @@
+"""Task classes and graphs for the runtime's tests: every test builds a graph file of these."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.msgs import IntMsg, Message, Shape, TextMsg
+from flowrun.runtime.bind import bind
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.graph import parse_graph
+from flowrun.runtime.plan import Plan, plan_graph
+from flowrun.runtime.run import Run, RunResult
+from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+
+START_NS = 1_700_000_000_000_000_000
+
+
+class GridMsg(Message):
+    """A small array and a note."""
+
+    grid: Annotated[NDArray[np.float32], Shape("N 2")]
+    note: str
+
+
+class Numbers(Task):
+    """0, 1, 2, ... up to `limit`."""
+
+    class Config(TaskConfig):
+        limit: int = 5
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.next = 0
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        if self.next == self.config.limit:
+            ctx.finish()
+            return
+        number.value = self.next
+        number.publish(tov_ns=ctx.now_ns - 5)
+        self.next += 1
+
+
+class Hooked(Numbers):
+    """Numbers, with a call of the test's before each."""
+
+    hook: ClassVar[Callable[[int], None]]
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        type(self).hook(self.next)
+        super().process(ctx, number)
+
+
+class Idle(Task):
+    """A source that has nothing and does not end."""
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None: ...
+
+
+class Evens(Task):
+    """Publishes only even numbers."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], even: Output[IntMsg]) -> None:
+        if number.value % 2 == 0:
+            even.value = number.value
+            even.publish(tov_ns=number.tov_ns)
+
+
+class Scale(Task):
+    class Config(TaskConfig):
+        factor: Live[int] = 10
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.changes: list[frozenset[str]] = []
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        self.changes.append(changed)
+
+    def process(self, ctx: Context, number: Input[IntMsg], scaled: Output[IntMsg]) -> None:
+        scaled.value = number.value * self.config.factor
+        scaled.publish(tov_ns=number.tov_ns)
+
+
+class Sum(Task):
+    """State: the sum of all that came; two ports, one of them optional."""
+
+    def start(self, ctx: Context) -> None:
+        self.total = 0
+
+    def process(
+        self, ctx: Context, a: Input[IntMsg], b: Input[IntMsg] | None, total: Output[IntMsg]
+    ) -> None:
+        self.total += a.value + (b.value if b is not None else 0)
+        total.value = self.total
+        total.publish()
+
+
+class Noise(Task):
+    """Seeded noise into a slot-owned array."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], noise: Output[GridMsg]) -> None:
+        grid = noise.allocate("grid", (number.value % 3, 2))
+        grid[...] = ctx.rng.random(grid.shape)
+        noise.note = f"cycle {ctx.cycle}"
+        noise.publish()
+
+
+class Collect(Task):
+    """Keeps what came, as (cycle, value), for the test to look at."""
+
+    def start(self, ctx: Context) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def process(self, ctx: Context, number: Input[IntMsg]) -> None:
+        self.seen.append((ctx.cycle, number.value))
+
+
+class Slow(Task):
+    """For `background: true`: answers when the test opens the gate."""
+
+    gate = threading.Semaphore(0)
+    began = threading.Semaphore(0)
+
+    class Config(TaskConfig):
+        word: Live[str] = "seen"
+
+    config: Config
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        type(self).began.release()
+        assert type(self).gate.acquire(timeout=30)
+        text.value = f"{self.config.word} {number.value} of cycle {ctx.cycle}"
+        text.publish(tov_ns=number.tov_ns)
+
+
+class Free(Task):
+    """For `background: true`: answers at once."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        text.value = f"{number.value} of cycle {ctx.cycle} {ctx.rng.random()}"
+        text.publish(tov_ns=number.tov_ns)
+
+
+class Boom(Task):
+    class Config(TaskConfig):
+        at: int = 2
+
+    config: Config
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if number.value == self.config.at:
+            raise ValueError(f"cannot stand {number.value}")
+        out.value = number.value
+        out.publish()
+
+
+class Mistyped(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        text.valeu = "a field that is none"  # type: ignore[attr-defined]
+        text.publish()
+
+
+def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
+    """tasks: "a=Numbers(limit: 3) b=Scale": id=Class(config); a "!" behind marks background."""
+    lines = ["tasks:"]
+    for item in tasks.split("; "):
+        id_, _, kind = item.strip().partition("=")
+        kind, _, config = kind.partition("(")
+        background = kind.endswith("!") or config.endswith("!")
+        config = config.rstrip("!").removesuffix(")")
+        lines.append(f"  - id: {id_}\n    type: {__name__}.{kind.rstrip('!')}")
+        if config:
+            lines.append(f"    config: {{{config}}}")
+        if background:
+            lines.append("    background: true")
+    lines.append("cnx:" if cnx else "cnx: []")
+    for item in cnx.split("; ") if cnx else []:
+        ends, _, msg = item.partition(":")
+        src, dst = ends.split(">")
+        lines.append(f"  - {{src: {src.strip()}, dst: {dst.strip()}, msg: {_msg(msg.strip())}}}")
+    lines.append(more or "logging: {slab_size_mib: 4, section_size_mib: 1}")
+    return plan_graph(bind(parse_graph("\n".join(lines), path=tmp_path / "g.yaml", env={})))
+
+
+def _msg(name: str) -> str:
+    return f"{__name__}.GridMsg" if name == "GridMsg" else name or "IntMsg"
+
+
+def record(plan: Plan, directory: Path | None, **run_options: Any) -> tuple[Run, RunResult]:
+    clock = ManualClock(START_NS, step_ns=1000)
+    run = Run(plan, clock=clock, directory=directory)
+    return run, run.run(**run_options)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import helpers
+import pytest
+from helpers import Hooked, plan_of, record
+
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.errors import ReplayError, TaskError, UsageError
+from flowrun.runtime.log_reader import Log
+from flowrun.runtime.replay import Replay
+from flowrun.runtime.run import Run
+
+
+def replay(directory, **options):
+    with Log(directory) as log:
+        return Replay(log, env={}, **options).run()
+
+
+def test_a_run_replays_identical(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 20); e=Evens; x=Scale; s=Sum; z=Noise",
+        "n > e; e > x; n > s.a; x > s.b; n > z",
+    )  # fmt: skip
+    record(plan, tmp_path / "run")
+    report = replay(tmp_path / "run")
+    assert report.identical
+    assert report.first is None
+    assert (report.cycles, report.fed) == (21, 20)
+    assert report.per_task == {"e": 10, "x": 10, "s": 20, "z": 20}
+
+
+def test_a_changed_task_is_found_with_cycle_task_field_and_both_values(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 5); x=Scale; s=Sum", "n > x; x > s.a")
+    record(plan, tmp_path / "run")
+
+    def process(self, ctx, number, scaled):
+        scaled.value = number.value * self.config.factor + (number.value == 3)
+        scaled.publish(tov_ns=number.tov_ns)
+
+    process.__annotations__ = helpers.Scale.process.__annotations__
+    monkeypatch.setattr(helpers.Scale, "process", process)
+    report = replay(tmp_path / "run")
+    assert str(report.first) == (
+        "cycle 3, task 'x', port 'scaled', field 'value':\n  recorded: 30\n  replayed: 31"
+    )
+    assert report.differing == 3  # x in cycle 3, and the sum behind it in 3 and 4
+
+
+def test_a_differing_array_says_where_how_many_and_how_much(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 5); z=Noise", "n > z"), tmp_path / "run")
+    original = helpers.Noise.process
+
+    def process(self, ctx, number, noise):
+        original(self, ctx, number, noise)
+        if number.value == 2:
+            noise.grid.setflags(write=True)
+            noise.grid[1, 0] += 2
+
+    process.__annotations__ = original.__annotations__
+    monkeypatch.setattr(helpers.Noise, "process", process)
+    first = replay(tmp_path / "run").first
+    assert (first.cycle, first.task, first.port, first.field) == (2, "z", "noise", "grid")
+    assert first.recorded.endswith("at [1, 0]")
+    assert first.replayed.endswith("there; 1 of 4 elements differ, by 2 at most")
+
+
+def test_a_missing_and_an_additional_message_are_differences(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); e=Evens", "n > e"), tmp_path / "run")
+
+    def process(self, ctx, number, even):
+        if number.value == 1:
+            even.value = 1
+            even.publish()
+
+    process.__annotations__ = helpers.Evens.process.__annotations__
+    monkeypatch.setattr(helpers.Evens, "process", process)
+    report = replay(tmp_path / "run")
+    assert str(report.first) == (
+        "cycle 0, task 'e', port 'even':\n  recorded: a message of 8 bytes\n  replayed: no message"
+    )
+    assert report.differing == 3
+
+
+def test_control_messages_come_back_in_their_cycle(tmp_path):
+    plan = plan_of(tmp_path, "n=Hooked(limit: 6); x=Scale", "n > x")
+    live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
+    Hooked.hook = lambda number: live.set_live("x", {"factor": 3}) if number == 2 else None
+    live.run()
+    with Log(tmp_path / "run") as log:
+        assert [m.fields["value"] for m in log.messages("/x/scaled")] == [0, 10, 20, 9, 12, 15]
+    Hooked.hook = None  # a replay never calls a source
+    assert replay(tmp_path / "run").identical
+
+
+def test_background_results_come_back_in_their_cycles_made_anew(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 300); f=Free!; x=Scale", "n > f; n > x")
+    record(plan, tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        assert len(list(log.messages("/f/text"))) > 1
+    report = replay(tmp_path / "run")
+    assert report.identical
+    assert report.per_task["f"] > 1
+
+
+def test_a_background_task_takes_the_config_of_its_inputs_cycle(tmp_path):
+    for semaphore in (helpers.Slow.gate, helpers.Slow.began):
+        while semaphore.acquire(blocking=False):
+            pass
+    plan = plan_of(tmp_path, "n=Hooked(limit: 4); s=Slow!", "n > s")
+    live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
+
+    def hook(number):
+        if number == 1:
+            assert helpers.Slow.began.acquire(timeout=10)
+        if number == 2:
+            live.set_live("s", {"word": "heard"})
+        if number == 4:
+            helpers.Slow.gate.release(2)
+
+    Hooked.hook = hook
+    live.run()
+    with Log(tmp_path / "run") as log:
+        texts = [m.fields["value"] for m in log.messages("/s/text")]
+    assert texts == ["seen 0 of cycle 0", "heard 3 of cycle 3"]
+    helpers.Slow.gate.release(2)
+    assert replay(tmp_path / "run").identical
+
+
+def test_fed_tasks_do_not_run(tmp_path, monkeypatch):
+    record(
+        plan_of(tmp_path, "n=Numbers(limit: 5); x=Scale; s=Sum", "n > x; x > s.a"),
+        tmp_path / "run",
+    )
+    monkeypatch.setattr(helpers.Scale, "start", None)
+    report = replay(tmp_path / "run", feed=["x"])
+    assert report.identical
+    assert (report.fed, report.per_task) == (10, {"s": 5})
+
+
+def test_an_unknown_task_to_feed_is_named(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 1)"), tmp_path / "run")
+    with pytest.raises(UsageError, match="^unknown task 'x'; tasks: n$"):
+        replay(tmp_path / "run", feed=["x"])
+
+
+def test_a_recorded_error_comes_again(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers; b=Boom", "n > b"), tmp_path / "run")
+    report = replay(tmp_path / "run")
+    assert report.identical
+    assert report.recorded_error == "task 'b', cycle 2: ValueError: cannot stand 2"
+
+
+def test_an_error_that_no_longer_comes_is_said(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers; b=Boom", "n > b"), tmp_path / "run")
+
+    def process(self, ctx, number, out):
+        if number.value != 2:
+            out.value = number.value
+            out.publish()
+
+    process.__annotations__ = helpers.Boom.process.__annotations__
+    monkeypatch.setattr(helpers.Boom, "process", process)
+    with pytest.raises(ReplayError) as caught:
+        replay(tmp_path / "run")
+    assert str(caught.value) == (
+        "cycle 2: task 'b' raised ValueError: cannot stand 2 when it was recorded, and did not now"
+    )
+
+
+def test_a_new_error_is_named_with_task_and_cycle(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale", "n > x"), tmp_path / "run")
+
+    def process(self, ctx, number, scaled):
+        raise RuntimeError("new")
+
+    process.__annotations__ = helpers.Scale.process.__annotations__
+    monkeypatch.setattr(helpers.Scale, "process", process)
+    with pytest.raises(TaskError, match="^task 'x' failed in process, cycle 0: RuntimeError: new$"):
+        replay(tmp_path / "run")
+
+
+def test_another_graph_may_be_replayed_with_the_same_recording(tmp_path):
+    record(
+        plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale(factor: 2)", "n > x"), tmp_path / "run"
+    )
+    other = tmp_path / "other.yaml"
+    with Log(tmp_path / "run") as log:
+        other.write_text(log.attachments["graph.yaml"].decode().replace("factor: 2", "factor: 5"))
+    first = replay(tmp_path / "run", graph=other).first
+    assert (first.cycle, first.field, first.recorded, first.replayed) == (1, "value", "2", "5")
