@@ -1,6 +1,7 @@
 """A run to watch without a graph, and a browser to watch it with."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -209,6 +210,10 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
+class NavigatedError(Exception):
+    """The page went to another while it was asked."""
+
+
 class Browser:
     """A headless chromium, driven over its own pipe (DevTools protocol), with one page."""
 
@@ -261,13 +266,14 @@ class Browser:
         deadline = time.monotonic() + timeout_s
         while True:
             # Waits in the page, by its own frames, not here.
-            value = self.evaluate(
-                f"new Promise(done => {{ const end = Date.now() + 500; const look = () => {{"
-                f"let v; try {{ v = ({expression}) }} catch {{}};"
-                "v || Date.now() > end ? done(v) : setTimeout(look, 20) }; look() })"
-            )
-            if value:
-                return value
+            with contextlib.suppress(NavigatedError):
+                value = self.evaluate(
+                    f"new Promise(done => {{ const end = Date.now() + 500; const look = () => {{"
+                    f"let v; try {{ v = ({expression}) }} catch {{}};"
+                    "v || Date.now() > end ? done(v) : setTimeout(look, 20) }; look() })"
+                )
+                if value:
+                    return value
             assert time.monotonic() < deadline, (
                 f"not true in the page within {timeout_s} s: {expression}\n"
                 f"the page says:\n{self.evaluate('document.body.innerText')}"
@@ -318,7 +324,10 @@ class Browser:
             raw, _, self._buffer = self._buffer.partition(b"\0")
             reply = json.loads(raw)
             if reply.get("id") == self._number:
-                assert "error" not in reply, f"{method}: {reply['error']}"
+                error = reply.get("error", {}).get("message", "")
+                if "navigated" in error or "context" in error:
+                    raise NavigatedError(error)
+                assert not error, f"{method}: {error}"
                 return reply["result"]
             if "method" in reply:
                 self.events.append(reply)

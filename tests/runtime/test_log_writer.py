@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+
+from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg
+from flowrun.runtime import log_slab
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log_writer import LogWriter, Output
+
+T0 = 1_700_000_000_000_000_000
+
+
+def writer_of(directory, *types, **options):
+    outputs = [
+        Output(f"t{i}", "out", f"/t{i}/out", kind) for i, kind in enumerate(types)
+    ]
+    sizes = {"slab_size_mib": 2, "section_size_mib": 1, **options}
+    return LogWriter(directory, outputs=outputs, steps=1, metadata={"run_id": "x"}, **sizes)
+
+
+def commit(writer, bound, cycle, events=()):
+    writer.commit(
+        cycle, T0 + cycle, bound, start_ns=cycle, ends_ns=[cycle + 1], events=list(events)
+    )
+
+
+def write(directory, count, *, size=100, finish=True, **options):
+    """`count` cycles of one message of `size` bytes that tells its cycle."""
+    message = BytesMsg()
+    writer = writer_of(directory, BytesMsg, **options)
+    bound = writer.bind([message])
+    for cycle in range(count):
+        message.value = payload(cycle, size)
+        message.publish(tov_ns=cycle)
+        commit(writer, bound, cycle)
+    if finish:
+        writer.finish({"reason": "test"})
+    return writer
+
+
+def payload(cycle, size):
+    return (b"%d " % cycle * (size // 2 + 1))[:size]
+
+
+def check_all(directory, count, size):
+    """Our reader and the mcap package agree that all is there."""
+    with Log(directory) as log:
+        assert log.loss is None
+        ours = [(m.cycle, m.tov_ns, m.fields["value"]) for m in log.messages("/t0/out")]
+    assert ours == [(cycle, cycle, payload(cycle, size)) for cycle in range(count)]
+    theirs = []
+    for path in sorted(directory.glob("*.mcap")):
+        with path.open("rb") as file:
+            for _schema, channel, message in make_reader(file, validate_crcs=True).iter_messages():
+                if channel.topic == "/t0/out":
+                    theirs.append((message.sequence, message.publish_time, message.data))
+    assert [(a, b) for a, b, _ in theirs] == [(a, b) for a, b, _ in ours]
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(0, 10), (1, 10), (5000, 100), (60, 100_000), (9, 3_000_000)]
+)
+def test_what_is_written_is_read(tmp_path, count, size):
+    write(tmp_path / "run", count, size=size)
+    check_all(tmp_path / "run", count, size)
+
+
+def test_slabs_roll_and_each_can_be_read_alone(tmp_path):
+    write(tmp_path / "run", 300, size=30_000)
+    slabs = sorted((tmp_path / "run").glob("*.mcap"))
+    assert [path.name for path in slabs] == [f"log_{i:04}.mcap" for i in range(len(slabs))]
+    assert len(slabs) > 3
+    read = []
+    for path in slabs:
+        with path.open("rb") as file:
+            reader = make_reader(file, validate_crcs=True)
+            assert reader.get_summary().statistics.chunk_count >= 1
+            read += [m.sequence for _, c, m in reader.iter_messages() if c.topic == "/t0/out"]
+    assert read == list(range(300))
+
+
+def test_chunks_are_closed_and_indexed(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_slab, "CHUNK_SIZE", 10_000)
+    write(tmp_path / "run", 2000)
+    check_all(tmp_path / "run", 2000, 100)
+    with (tmp_path / "run" / "log_0000.mcap").open("rb") as file:
+        summary = make_reader(file, validate_crcs=True).get_summary()
+    assert len(summary.chunk_indexes) > 20
+    counts = summary.statistics.channel_message_counts
+    assert counts == {1: 2000, 2: 2000}
+    assert all(len(index.message_index_offsets) == 2 for index in summary.chunk_indexes)
+
+
+def test_a_finished_slab_keeps_nothing_preallocated(tmp_path):
+    writer = write(tmp_path / "run", 10, slab_size_mib=64)
+    path = tmp_path / "run" / "log_0000.mcap"
+    assert path.stat().st_size < 10_000
+    assert path.stat().st_blocks * 512 < 100_000
+    assert writer.cycles == 10
+
+
+def test_large_pictures_are_aligned_and_views_of_the_file(tmp_path):
+    image = ImageRgb8Msg()
+    writer = writer_of(tmp_path / "run", IntMsg, ImageRgb8Msg, slab_size_mib=16)
+    bound = writer.bind([IntMsg(), image])
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (121, 203, 3), np.uint8) for _ in range(20)]
+    for cycle, pixels in enumerate(pictures):
+        image.allocate_pixels(121, 203)[...] = pixels
+        image.source = "s" * cycle  # moves the pixels about
+        image.publish(tov_ns=1)
+        commit(writer, bound, cycle)
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        for pixels, message in zip(pictures, log.messages("/t1/out"), strict=True):
+            read = message.fields["pixels"]
+            np.testing.assert_array_equal(read, pixels)
+            assert read.ctypes.data % 64 == 0
+            assert not read.flags.writeable
+
+
+def test_log_records_and_events_are_messages_of_the_cycle(tmp_path):
+    message = IntMsg(value=1)
+    writer = writer_of(tmp_path / "run", IntMsg)
+    bound = writer.bind([message])
+    writer.log_record(T0, "info", "hello", "cam0", {"n": 3})
+    commit(writer, bound, 0, [{"kind": "set", "task": "a", "key": "k", "value": [1]}])
+    writer.log_record(T0 + 9, "error", "after", "flowrun", {})
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        records = [(m.cycle, m.fields) for m in log.messages("/flowrun/log")]
+        assert [m.fields["kind"] for m in log.messages("/flowrun/control")] == ["set"]
+        assert list(log.messages("/t0/out")) == []
+    assert [(cycle, r["level"], r["message"], r["name"], r["fields"]) for cycle, r in records] == [
+        (0, "INFO", "hello", "cam0", {"n": 3}),
+        (1, "ERROR", "after", "flowrun", {}),
+    ]
+
+
+def test_two_writers_on_one_directory_are_refused(tmp_path):
+    writer = writer_of(tmp_path / "run", IntMsg)
+    with pytest.raises(LogError) as caught:
+        writer_of(tmp_path / "run", IntMsg)
+    assert str(caught.value) == f"{tmp_path / 'run'}: another process is writing this run"
+    writer.finish({"reason": "test"})
+
+
+def test_a_log_is_never_written_over(tmp_path):
+    write(tmp_path / "run", 1)
+    with pytest.raises(LogError, match="holds a run already; a log is never written over$"):
+        writer_of(tmp_path / "run", IntMsg)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LogError) as caught:
+        writer_of(tmp_path / "file" / "run", IntMsg)
+    assert str(caught.value) == (
+        f"{tmp_path / 'file' / 'run'}: cannot create the run's directory: Not a directory; "
+        "choose another with --log-dir, or run with --no-log"
+    )
+
+
+def test_a_slab_that_cannot_be_preallocated_is_said_before_the_run(tmp_path):
+    with pytest.raises(LogError) as caught:
+        writer_of(tmp_path / "run", IntMsg, slab_size_mib=1 << 33)
+    assert re.fullmatch(
+        r".*log_0000\.mcap: (cannot preallocate \d+ MiB: the disk is full; .*|"
+        r"cannot create the log: .*)",
+        str(caught.value),
+    )
+    assert list((tmp_path / "run").glob("*.mcap")) == []
+
+
+def test_an_unfinished_log_is_read_by_us_and_by_the_mcap_package(tmp_path):
+    writer = write(tmp_path / "run", 500, finish=False)
+    with Log(tmp_path / "run") as log:
+        assert not log.finished
+    check_all(tmp_path / "run", 500, 100)
+    writer.finish({"reason": "test"})
+
+
+def test_a_copy_at_any_moment_of_writing_is_valid(tmp_path, monkeypatch):
+    """Between any two cycles, with chunks closing, sections growing and slabs rolling."""
+    monkeypatch.setattr(log_slab, "CHUNK_SIZE", 40_000)
+    monkeypatch.setattr(log_slab, "_LOOK_AHEAD", 100_000)
+    message = BytesMsg()
+    writer = writer_of(tmp_path / "run", BytesMsg, slab_size_mib=1)
+    bound = writer.bind([message])
+    rng = random.Random(1)
+    for cycle in range(600):
+        message.value = payload(cycle, rng.choice([1, 50, 3000, 9000]))
+        message.publish(tov_ns=cycle)
+        commit(writer, bound, cycle)
+        if cycle % 7 == 0:
+            path = max((tmp_path / "run").glob("*.mcap"))
+            copy = tmp_path / "copy.mcap"
+            copy.write_bytes(path.read_bytes())
+            with Log(copy) as log:
+                assert log.loss is None
+                cycles = [m.cycle for m in log.messages("/t0/out")]
+            with copy.open("rb") as file:
+                messages = make_reader(file).iter_messages(topics=["/t0/out"])
+                assert [m.sequence for _, _, m in messages] == cycles
+            assert not cycles or cycles[-1] == cycle
+    writer.finish({"reason": "test"})
+
+
+KILLED = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from test_log_writer import BytesMsg, commit, payload, writer_of
+
+    message = BytesMsg()
+    writer = writer_of(Path({run!r}), BytesMsg, slab_size_mib=1)
+    bound = writer.bind([message])
+    cycle = 0
+    while True:
+        message.value = payload(cycle, 100 + cycle * 37 % 5000)
+        message.publish(tov_ns=cycle)
+        commit(writer, bound, cycle)
+        sys.stdout.buffer.write(b"%d\\n" % cycle)
+        sys.stdout.buffer.flush()
+        cycle += 1
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path):
+    rng = random.Random(2)
+    for trial in range(3):
+        run = tmp_path / f"run{trial}"
+        code = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent), run=str(run))
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        until = rng.randrange(200, 4000)
+        said = -1
+        for line in writer.stdout:
+            said = int(line)
+            if said >= until:
+                break
+        os.kill(writer.pid, signal.SIGKILL)
+        rest = writer.stdout.read().split(b"\n")
+        said = max([said, *(int(line) for line in rest[:-1])])
+        writer.stdout.close()
+        writer.wait()
+        with Log(run) as log:
+            assert not log.finished
+            assert log.loss is None
+            read = [(m.cycle, m.fields["value"]) for m in log.messages("/t0/out")]
+        assert read == [(c, payload(c, 100 + c * 37 % 5000)) for c in range(len(read))]
+        assert len(read) in (said + 1, said + 2)  # it may have died before it said so
+        seen = 0
+        for path in sorted(run.glob("*.mcap")):
+            with path.open("rb") as file:
+                seen += len(list(make_reader(file).iter_messages(topics=["/t0/out"])))
+        assert seen == len(read)
