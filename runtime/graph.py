@@ -193,11 +193,12 @@ def _not_found(path: Path) -> str:
     names = sorted(
         p.name for pattern in ("*.yaml", "*.yml") for p in path.parent.glob(pattern) if p.is_file()
     )
+    folder = "the current folder" if path.parent == Path() else path.parent
     if not path.parent.is_dir():
-        return f"graph file not found: {path}; there is no folder {path.parent}"
+        return f"graph file not found: {path}; there is no folder {folder}"
     if not names:
-        return f"graph file not found: {path}; {path.parent} holds no .yaml file"
-    return f"graph file not found: {path}; {path.parent} holds {listed(names)}" + nearest(
+        return f"graph file not found: {path}; {folder} holds no .yaml file"
+    return f"graph file not found: {path}; {folder} holds {listed(names)}" + nearest(
         path.name, names
     )
 

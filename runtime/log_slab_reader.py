@@ -150,6 +150,11 @@ class SlabReader:
             opcode, length = self._head(offset)
             if opcode not in _PREAMBLE_OPCODES or (opcode == lf.HEADER) != (not places):
                 self._refuse_preamble(opcode, offset, places)
+            available = self.size - offset - lf.HEAD_SIZE
+            if length > available:
+                raise Damage(
+                    offset, f"truncated record: expected {length} bytes, got {available}"
+                )
             if not places:
                 self._check_profile(offset, length)
             places.append((opcode, offset, length))

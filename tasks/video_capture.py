@@ -326,8 +326,11 @@ class _Reader:
     def _loss(self, failed: Exception) -> str:
         if not self.live:
             return f"cannot be decoded: {_reason(failed)}"
+        import av
+
         # FFmpeg has no one error for it, and its own time starts a little before.
-        if time.monotonic() - self._decoded_s >= 0.9 * self._config.timeout_s:
+        silent_s = time.monotonic() - self._decoded_s
+        if isinstance(failed, av.error.ExitError) or silent_s >= 0.9 * self._config.timeout_s:
             return f"gave no frame for timeout_s {self._config.timeout_s:g}"
         return f"was lost: {_reason(failed)}"
 

@@ -176,31 +176,21 @@ def _device(wanted: str) -> str:
 
 
 def _load_processor(checkpoint: Path | str, *, local_files_only: bool) -> Any:
-    from transformers import AutoProcessor
-    from transformers.utils import is_torchvision_available
-
-    try:
-        return AutoProcessor.from_pretrained(checkpoint, local_files_only=local_files_only)
-    except ImportError:
-        if is_torchvision_available():
-            raise
-        made = _pictures_only(checkpoint, local_files_only=local_files_only)
-        if made is None:
-            raise
-        return made
-
-
-def _pictures_only(checkpoint: Path | str, *, local_files_only: bool) -> Any:
-    """The processor of `checkpoint` without its video half, which needs torchvision (Qwen-VL);
-    None if it has none.
+    """The processor of `checkpoint`; without torchvision, without its video half, which needs it
+    (Qwen-VL, SmolVLM2).
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.utils import is_torchvision_available
 
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=local_files_only)
     processor_class: Any = PROCESSOR_MAPPING.get(type(config), None)
-    if processor_class is None or "video_processor" not in processor_class.get_attributes():
-        return None
+    if (
+        is_torchvision_available()
+        or processor_class is None
+        or "video_processor" not in processor_class.get_attributes()
+    ):
+        return AutoProcessor.from_pretrained(checkpoint, local_files_only=local_files_only)
 
     class PicturesOnly(processor_class):  # type: ignore[misc]
         video_processor = None

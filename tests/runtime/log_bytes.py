@@ -75,6 +75,7 @@ class Builder:
         )  # fmt: skip
         d += self.schemas + self.channels
         self.add_check(0)
+        self.preamble_size = len(d)
 
     def add_metadata(self, name, values):
         at = len(self.data)

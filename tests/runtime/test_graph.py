@@ -379,6 +379,9 @@ def test_a_missing_file_lists_those_that_are_there(tmp_path: Path, monkeypatch) 
     assert load_error(Path("graph/x.yaml")) == (
         "graph file not found: graph/x.yaml; there is no folder graph"
     )
+    assert load_error(Path("x.yaml")) == (
+        "graph file not found: x.yaml; the current folder holds no .yaml file"
+    )
     assert load_error(Path("graphs")) == (
         "graphs is a folder; name one of its graph files: door.yml, minimal.yaml"
     )
