@@ -140,7 +140,9 @@ class _Kept:
         self.chunks: list[lf.ChunkInfo] = []
         self.crcs: list[int] = []
         self.index: dict[int, list[tuple[int, int]]] = {}
-        """MessageIndex entries of the last kept chunk."""
+        """Message index of the last kept chunk."""
+        self.patches: list[tuple[int, bytes]] = []
+        """Message indexes of chunks in front whose bytes are not as they should be."""
         self.cycles = 0
         self.last: CycleHead | None = None
         self.end = slab.preamble_end
@@ -164,7 +166,7 @@ class _Kept:
             if self.last is not None and head.cycle <= self.last.cycle:
                 raise Damage(head.offset, f"cycle {head.cycle} behind cycle {self.last.cycle}")
             if not info.records_size:
-                self._begin(info)
+                self._begin(info, slab.view)
             for channel, offset in entries:
                 self.index.setdefault(channel, []).append(
                     (head.time_ns, offset - span.records_start)
@@ -172,10 +174,36 @@ class _Kept:
             self._extend(info, span.records_start, head, slab.view)
             head = next(heads, None)
 
-    def _begin(self, info: lf.ChunkInfo) -> None:
+    def _begin(self, info: lf.ChunkInfo, view: memoryview) -> None:
+        if self.chunks:
+            self._take_index(self.chunks[-1], info.start, view)
         self.chunks.append(info)
         self.crcs.append(0)
         self.index = {}
+
+    def _take_index(self, info: lf.ChunkInfo, end: int, view: memoryview) -> None:
+        """The MessageIndex records that stand between a chunk and the next one, at `end`.
+
+        Where they have the right size they are kept, or put right; else the summary lists none.
+        """
+        start = offset = info.start + info.length
+        while offset < end and view[offset] == lf.MESSAGE_INDEX:
+            _, length = lf.RECORD_HEAD.unpack_from(view, offset)
+            offset += lf.HEAD_SIZE + length
+        packed = self.pack_index(info, start)
+        if offset - start != len(packed):
+            info.message_index_offsets, info.message_index_length = {}, 0
+        elif view[start:offset] != packed:
+            self.patches.append((start, packed))
+
+    def pack_index(self, info: lf.ChunkInfo, offset: int) -> bytes:
+        """The MessageIndex records of the last kept chunk, to stand at `offset`; noted in `info`."""
+        packed = b""
+        for channel, entries in sorted(self.index.items()):
+            info.message_index_offsets[channel] = offset + len(packed)
+            packed += lf.pack_message_index(channel, entries)
+        info.message_index_length = len(packed)
+        return packed
 
     def _extend(
         self, info: lf.ChunkInfo, records_start: int, head: CycleHead, view: memoryview
@@ -209,8 +237,6 @@ def _index_entries(slab: SlabReader, head: CycleHead) -> list[tuple[int, int]]:
 def _recover_slab(slab: SlabReader, cycles_before: int | None) -> SlabReport:
     """cycles_before: of the slabs in front if this one is the run's last."""
     kept = _Kept(slab)
-    for info in kept.chunks[:-1]:
-        _find_index(slab, info)
     # The tail goes inside the PAD that covers everything behind the last good cycle; the PAD's
     # head stays, because shortening it is the store that makes the tail valid.
     tail_at = kept.end + lf.HEAD_SIZE
@@ -244,6 +270,8 @@ def _recover_slab(slab: SlabReader, cycles_before: int | None) -> SlabReport:
             times = struct.pack("<QQ", info.start_time_ns, info.end_time_ns)
             _write(fd, info.start + lf.CHUNK_START_TIME_AT, times)
             _write(fd, info.start + lf.CHUNK_CRC_AT, struct.pack("<I", crc))
+        for at, index in kept.patches:
+            _write(fd, at, index)
         _write(fd, tail_at, tail)
         os.fsync(fd)
         _write(fd, kept.end, lf.RECORD_HEAD.pack(lf.PAD, 0))
@@ -264,11 +292,7 @@ def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None)
     """MessageIndex records of the last chunk, how the run ended, and the summary."""
     tail = bytearray()
     if kept.chunks:
-        last = kept.chunks[-1]
-        for channel, entries in kept.index.items():
-            last.message_index_offsets[channel] = offset + len(tail)
-            tail += lf.pack_message_index(channel, entries)
-        last.message_index_length = len(tail)
+        tail += kept.pack_index(kept.chunks[-1], offset)
     metadata = [(lf.METADATA_NAME, slab.places[lf.METADATA_NAME])]
     if cycles_before is not None:
         end = {
@@ -290,29 +314,6 @@ def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None)
         metadata=metadata,
     )
     return bytes(tail)
-
-
-def _find_index(slab: SlabReader, info: lf.ChunkInfo) -> None:
-    """Take over the MessageIndex records that stand behind a closed chunk, if they are whole."""
-    start = offset = info.start + info.length
-    offsets: dict[int, int] = {}
-    while True:
-        opcode, length = lf.RECORD_HEAD.unpack_from(slab.view, offset)
-        if opcode != lf.MESSAGE_INDEX:
-            break
-        try:
-            channel, entries = lf.unpack_message_index(
-                slab.view[offset + lf.HEAD_SIZE : offset + lf.HEAD_SIZE + length]
-            )
-        except ValueError:
-            return
-        if len(entries) != info.message_counts.get(channel):
-            return
-        offsets[channel] = offset
-        offset += lf.HEAD_SIZE + length
-    if offsets.keys() == info.message_counts.keys():
-        info.message_index_offsets = offsets
-        info.message_index_length = offset - start
 
 
 def _write(fd: int, offset: int, data: bytes) -> None:

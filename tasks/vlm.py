@@ -62,8 +62,9 @@ class VisionLanguageModel:
         self._device, self._dtype = device, dtype
         self.parameters = sum(weights.numel() for weights in model.parameters())
         self.where = f"{device} {str(dtype).removeprefix('torch.')}"
-        has_template = getattr(processor, "chat_template", None)
-        self._has_template = bool(has_template or getattr(self._tokenizer, "chat_template", None))
+        self._template = getattr(processor, "chat_template", None) or getattr(
+            self._tokenizer, "chat_template", None
+        )
         self._image_token = _token(processor, self._tokenizer, "image_token")
         video_token = _token(processor, self._tokenizer, "video_token")
         self._media_tokens = [token for token in (self._image_token, video_token) if token]
@@ -105,11 +106,15 @@ class VisionLanguageModel:
         while any(token in prompt for token in self._media_tokens):
             for token in self._media_tokens:
                 prompt = prompt.replace(token, "")
-        if not self._has_template:
+        if not self._template:
             return f"{self._image_token}{prompt}"
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        text: str = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        # The tokenizer renders any template as it stands; SmolVLM2's processor asks for videos.
+        text: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self._template,
+            add_generation_prompt=True,
+            tokenize=False,
         )
         return text
 

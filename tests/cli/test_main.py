@@ -85,6 +85,7 @@ def test_the_command_loads_nothing_heavy() -> None:
     assert shown.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_checking_a_graph_loads_no_model_library() -> None:
     graph = Path(__file__).parents[2] / "graphs" / "minimal.yaml"
     code = (
@@ -95,6 +96,7 @@ def test_checking_a_graph_loads_no_model_library() -> None:
     assert shown.stderr.strip() == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error() -> None:
     graph = Path(__file__).parents[2] / "graphs" / "caterpillar.yaml"
     command = (

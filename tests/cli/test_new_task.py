@@ -14,6 +14,7 @@ from flowrun.runtime.cli import main
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_files_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new-task", "FindFaces", "--dir", str(tmp_path)]) == 0
     task, test, graph = (

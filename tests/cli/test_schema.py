@@ -84,6 +84,7 @@ def test_it_describes_the_config_of_every_built_in() -> None:
     assert built_in_types().keys() <= graph_schema()["$defs"].keys()
 
 
+@pytest.mark.slow
 def test_it_loads_no_model_library() -> None:
     code = (
         "import sys; from flowrun.runtime.cli import main; main(['schema']); "

@@ -110,9 +110,7 @@ class Builder:
             self.index.setdefault(channel, []).append(
                 (time_ns, at + len(body) - self.records_start)
             )
-            body += record(
-                5, struct.pack("<HIQQ", channel, number % 2**32, time_ns, tov_ns) + data
-            )
+            body += record(5, struct.pack("<HIQQ", channel, number % 2**32, time_ns, tov_ns) + data)
             self.times.append(time_ns)
         head = struct.pack("<QQII", number, time_ns, len(messages), len(body))
         crc = zlib.crc32(body, zlib.crc32(head))
@@ -143,9 +141,7 @@ class Builder:
             for channel, entries in self.index.items():
                 places[channel] = len(self.data)
                 packed = b"".join(struct.pack("<QQ", *entry) for entry in entries)
-                self.data += record(
-                    7, struct.pack("<HI", channel, len(packed)) + packed
-                )
+                self.data += record(7, struct.pack("<HI", channel, len(packed)) + packed)
         counts = {channel: len(entries) for channel, entries in self.index.items()}
         self.chunks.append(
             (self.chunk_start, size, times, places, len(self.data) - index_start, counts)

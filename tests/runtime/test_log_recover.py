@@ -48,6 +48,12 @@ def assert_finished(path, written):
     assert found == [(time_ns, topic, d) for _, time_ns, m in written for topic, _, d in m]
 
 
+@pytest.fixture
+def no_fsync(monkeypatch):
+    """These recover hundreds of files; that fsync is called does not matter to what is tested."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
 def closed_then_empty():
     builder = small()
     builder.close_chunk()
@@ -110,7 +116,7 @@ def test_report_says_what_was_kept_and_lost(tmp_path):
     assert path.stat().st_size == size
 
 
-def test_every_truncation_is_recovered_or_refused(tmp_path):
+def test_every_truncation_is_recovered_or_refused(tmp_path, no_fsync):
     builder = small(chunk_cycles=2, cycles=3)
     data = bytes(builder.leave_open(20).data)
     path = tmp_path / "log_0000.mcap"
@@ -127,7 +133,7 @@ def test_every_truncation_is_recovered_or_refused(tmp_path):
         assert_finished(path, builder.written[:kept])
 
 
-def test_every_flipped_byte_is_recovered_to_a_prefix(tmp_path):
+def test_every_flipped_byte_is_recovered_to_a_prefix(tmp_path, no_fsync):
     builder = small(chunk_cycles=1, cycles=3)
     data = builder.leave_open(20).data
     path = tmp_path / "log_0000.mcap"
@@ -206,7 +212,9 @@ def test_slab_that_cannot_be_read_is_left_as_it_is(tmp_path):
     broken.write_bytes(b"\x89MCAP0\r\n" + bytes(300))
     report = recover(tmp_path)
     assert broken.stat().st_size == 308
-    assert str(report).splitlines()[0].startswith(f"{broken}: left as it is; lost: {broken}: byte 8")
+    assert (
+        str(report).splitlines()[0].startswith(f"{broken}: left as it is; lost: {broken}: byte 8")
+    )
     assert report.slabs[1].recovered
 
 

@@ -230,7 +230,15 @@ def comparable(answers: list[Any]) -> list[bytes]:
     return [b"".join(map(bytes, answer.encode())) for answer in answers]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.fixture
+def family(request: pytest.FixtureRequest) -> str:
+    """The name of a checkpoint; SmolVLM2's processor needs num2words, even for pictures."""
+    if request.param == "smolvlm2":
+        pytest.importorskip("num2words")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
 def test_a_checkpoint_answers_the_same_twice(checkpoints: Path, family: str) -> None:
     once, twice = (
         ask(checkpoints, backend="transformers", model=family, prompt="cap en") for _ in range(2)
@@ -244,13 +252,13 @@ def test_a_checkpoint_answers_the_same_twice(checkpoints: Path, family: str) -> 
     assert [second.frame_id, second.frame_cycle, second.tov_ns] == [2, 1, 1002]
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "embedded"])
+@pytest.mark.parametrize("family", [*FAMILIES, "embedded"], indirect=True)
 def test_no_prompt_and_no_size_of_picture_crashes(checkpoints: Path, family: str) -> None:
     prompts = [
         "", " ", "\n", "\0", "图片里有什么? 😀", "\ud800 half", "<image>", "<im<image>age> twice",
         "<|image_pad|><|video_pad|>", "<|im_end|><eos>", "{{ messages }} {% if %}", "x" * 300,
     ]  # fmt: skip
-    sizes = [(1, 1), (3, 640), (7, 5), (480, 3), (1080, 1920)]
+    sizes = [(1, 1), (3, 640), (7, 5), (480, 3), (270, 480)]
     config = {"backend": "embedded"} if family == "embedded" else {
         "backend": "transformers", "model": family,
     }  # fmt: skip
@@ -269,7 +277,7 @@ def test_no_prompt_and_no_size_of_picture_crashes(checkpoints: Path, family: str
     answers = run_task(
         Prompts,
         inputs=pictures,
-        config={"max_new_tokens": 2, "device": "cpu", **config},
+        config={"max_new_tokens": 1, "device": "cpu", **config},
         graph_dir=checkpoints,
     )
     for answer in answers:
@@ -318,6 +326,16 @@ def failure(folder: Path, **config: Any) -> str:
     with pytest.raises(ModelError) as caught:
         ask(folder, backend="transformers", **config)
     return str(caught.value)
+
+
+def test_a_missing_package_is_named(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.smolvlm import processing_smolvlm
+
+    monkeypatch.setattr(processing_smolvlm, "num2words", None)
+    assert failure(checkpoints, model="smolvlm2") == (
+        f"model '{checkpoints}/smolvlm2': Package `num2words` is required to run SmolVLM "
+        "processor. Install it with `pip install num2words`"
+    )
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
