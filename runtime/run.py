@@ -22,6 +22,7 @@ from flowrun.runtime.log_format import Attachment
 from flowrun.runtime.log_writer import LogWriter, Output
 from flowrun.runtime.logs import configure_logs
 from flowrun.runtime.plan import Plan
+from flowrun.runtime.wording import mask_urls
 
 __all__ = ["Run", "RunResult", "outputs_of", "versions"]
 
@@ -222,7 +223,7 @@ def _metadata(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
         "format": "1",
         "run_id": directory.name,
         "graph": graph.name,
-        "graph_path": str(graph.path),
+        "graph_path": str(graph.path.absolute()),
         "started_ns": str(started_ns),
         "seed": str(graph.runtime.seed),
         **{f"version_{name}": text for name, text in versions().items()},
@@ -233,6 +234,6 @@ def _attachments(plan: Plan, now_ns: int) -> list[Attachment]:
     graph = plan.graph.spec
     resolved = json.dumps(graph.masked(), indent=1, default=str).encode()
     return [
-        Attachment("graph.yaml", "application/yaml", graph.text.encode(), now_ns, now_ns),
+        Attachment("graph.yaml", "application/yaml", mask_urls(graph.text).encode(), now_ns, now_ns),
         Attachment("graph.json", "application/json", resolved, now_ns, now_ns),
     ]

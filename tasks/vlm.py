@@ -62,9 +62,9 @@ class VisionLanguageModel:
         self._device, self._dtype = device, dtype
         self.parameters = sum(weights.numel() for weights in model.parameters())
         self.where = f"{device} {str(dtype).removeprefix('torch.')}"
-        self._template = getattr(processor, "chat_template", None) or getattr(
-            self._tokenizer, "chat_template", None
-        )
+        template = getattr(processor, "chat_template", None)
+        template = template or getattr(self._tokenizer, "chat_template", None)
+        self._template = template.get("default") if isinstance(template, dict) else template
         self._image_token = _token(processor, self._tokenizer, "image_token")
         video_token = _token(processor, self._tokenizer, "video_token")
         self._media_tokens = [token for token in (self._image_token, video_token) if token]

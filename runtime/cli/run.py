@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.cycles is not None and args.cycles < 0:
         raise UsageError(f"--cycles {args.cycles}: expected a number of cycles, 0 or more")
+    # A task may import its neighbours in the graph's folder, also later, in `start`.
+    sys.path.insert(0, str(args.graph.absolute().parent))
     plan = plan_graph(bind(load_graph(args.graph, env=os.environ)))
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
     running = Run(plan, clock=LiveClock(), directory=directory)

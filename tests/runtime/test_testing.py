@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import PositiveInt
 
 from flowrun.msgs import ImageRgb8Msg, IntMsg, MessageTypeError, TextMsg
+from flowrun.runtime.bind import bind
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.executor import Executor
+from flowrun.runtime.graph import load_graph
+from flowrun.runtime.plan import plan_graph
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
-from flowrun.runtime.testing import collector_of, run_task, source_of
+from flowrun.runtime.testing import Collect, collector_of, run_task, source_of
 
 
 class Add(Task):
@@ -224,3 +230,25 @@ def test_collector_keeps_copies_and_starts_empty() -> None:
         assert run_task(sink, inputs=[{"item": IntMsg(value=n)} for n in (4, 5)]) == [{}, {}]
         assert [message.value for message in sink.messages] == [4, 5]
     assert collector_of(IntMsg).messages == []
+
+
+def test_both_ends_work_in_a_graph(tmp_path: Path) -> None:
+    (tmp_path / "list_ends.py").write_text(
+        "from flowrun.msgs import IntMsg\n"
+        "from flowrun.runtime.testing import collector_of, source_of\n"
+        "Numbers = source_of([IntMsg(value=n) for n in range(5)])\n"
+        "Seen = collector_of(IntMsg)\n"
+    )
+    (tmp_path / "ends.yaml").write_text(
+        "tasks:\n"
+        "  - {id: numbers, type: list_ends.Numbers}\n"
+        "  - {id: seen, type: list_ends.Seen}\n"
+        "cnx:\n"
+        "  - {src: numbers, dst: seen, msg: IntMsg}\n"
+    )
+    plan = plan_graph(bind(load_graph(tmp_path / "ends.yaml", env={})))
+    executor = Executor(plan, clock=ManualClock(step_ns=1000))
+    assert executor.run() == "end of sources"
+    sink = executor.instances["seen"].bound.task_class
+    assert issubclass(sink, Collect)
+    assert [message.value for message in sink.messages] == [0, 1, 2, 3, 4]
