@@ -224,8 +224,8 @@ class Executor:
                     if gate.present:
                         call()
                     end(ticks_ns())
-            except Exception as error:
-                self._fail(error, len(ends), index, events, start, ends)
+            except Exception as error:  # noqa: BLE001  # a user's task may raise anything
+                self._fail(error, bound[index], events, start_ns=start, ends_ns=ends)
             polled = False
             if log is not None:
                 try:
@@ -238,26 +238,20 @@ class Executor:
             self.cycles = cycle + 1
 
     def _fail(
-        self,
-        error: Exception,
-        step: int,
-        index: int,
-        events: list[Event],
-        start: int,
-        ends: list[int],
+        self, error: Exception, bound: Any, events: list[Event], *, start_ns: int, ends_ns: list[int]
     ) -> None:
         """Write the cycle as far as it came, so that its inputs can be looked at, and raise."""
-        task_id = self.plan.steps[step].task.id
+        task_id = self.plan.steps[len(ends_ns)].task.id
         cycle = self._time.cycle
         failure = TaskError(task_id, cycle=cycle, phase="process", cause=error)
         events.append(event("error", task_id, value=f"{type(error).__name__}: {error}"))
         self.stop_reason = str(failure)
         if self._log is not None:
-            ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
+            ends_ns += [ticks_ns()] * (len(self.plan.steps) - len(ends_ns))
             try:
                 self._log.commit(
-                    cycle, self._time.now_ns, self._bound[index],
-                    start_ns=start, ends_ns=ends, events=events,
+                    cycle, self._time.now_ns, bound,
+                    start_ns=start_ns, ends_ns=ends_ns, events=events,
                 )  # fmt: skip
             except MessageTypeError as unwritable:
                 raise failure from unwritable

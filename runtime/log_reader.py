@@ -324,24 +324,23 @@ class Log:
         previous = -1
         for position in range(self._first_slab(start, start_ns), len(self._slabs)):
             slab = self._slabs[position]
-            from_chunk = slab.chunk_of(cycle=start, time_ns=start_ns)
+            first_chunk = slab.chunk_of(cycle=start, time_ns=start_ns)
             count = 0
             try:
-                for index in range(from_chunk, len(slab.chunks)):
-                    # Kept heads make reading single cycles quick; a whole log is not kept.
-                    for head in slab.known_heads(index) if bounded else slab.heads(index):
-                        offset, _, cycle, time_ns, _, _ = head
+                for index in range(first_chunk, len(slab.chunks)):
+                    at = None
+                    if index == first_chunk and not (start is None and start_ns is None):
+                        at = slab.offset_of(index, cycle=start, time_ns=start_ns)
+                    for offset, cycle, time_ns, entries in slab.records(index, at):
                         if bounded:
+                            if (end is not None and cycle >= end) or (
+                                end_ns is not None and time_ns >= end_ns
+                            ):
+                                return
                             if (start is not None and cycle < start) or (
                                 start_ns is not None and time_ns < start_ns
                             ):
                                 continue
-                            if (end is not None and cycle >= end) or (
-                                end_ns is not None and time_ns >= end_ns
-                            ):
-                                slab.check(head)
-                                return
-                        entries = slab.entries(head)
                         if cycle <= previous:
                             raise Damage(offset, f"cycle {cycle} behind cycle {previous}")
                         previous = cycle

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,9 +153,7 @@ class SlabReader:
                 self._refuse_preamble(opcode, offset, places)
             available = self.size - offset - lf.HEAD_SIZE
             if length > available:
-                raise Damage(
-                    offset, f"truncated record: expected {length} bytes, got {available}"
-                )
+                raise Damage(offset, f"truncated record: expected {length} bytes, got {available}")
             if not places:
                 self._check_profile(offset, length)
             places.append((opcode, offset, length))
@@ -388,12 +387,67 @@ class SlabReader:
 
     # -- reading -------------------------------------------------------------------------------
 
-    def heads(self, index: int) -> Iterator[CycleHead]:
-        """The CYCLE records of chunk `index`, whose crc nobody has checked yet. Raises `Damage`."""
+    def records(
+        self, index: int, start: int | None = None
+    ) -> Iterator[tuple[int, int, int, list[Entry]]]:
+        """Offset, number, time and messages of each cycle of chunk `index`, from that at `start`.
+
+        Checked, if the slab is opened so. Raises `Damage`.
+        """
+        # What `heads`, `check` and `entries` do, written out for a cycle that is as it should be:
+        # calls and named tuples would take twice the time. Any other cycle is left to them.
+        chunk = self.chunks[index]
+        offset = chunk.records_start if start is None else start
+        view, topics, verify, crc32 = self.view, self.topics, self.verify, lf.crc32
+        unpack_cycle, unpack = lf.CYCLE_RECORD.unpack_from, lf.MESSAGE_HEAD.unpack_from
+        if self.finished:
+            self._check_indexed(chunk)
+        while True:
+            while chunk.records_end - offset >= lf.CYCLE_SIZE:
+                opcode, length, cycle, time_ns, count, size, crc, reserved = unpack_cycle(
+                    view, offset
+                )
+                at = offset + 41
+                end = at + size
+                if opcode != 0x81 or length != 32 or reserved or end > chunk.records_end:
+                    break
+                if verify and crc32(view[at:end], crc32(view[offset + 9 : offset + 33])) != crc:
+                    break
+                sequence = cycle & 0xFFFFFFFF
+                entries: list[Entry] = []
+                try:
+                    while at < end:
+                        opcode, length, channel, number, log_time, tov_ns = unpack(view, at)
+                        after = at + 9 + length
+                        if opcode == 0x05:
+                            if number != sequence or log_time != time_ns or length < 22:
+                                break
+                            entries.append((topics[channel], tov_ns, view[at + 31 : after]))
+                        elif opcode != 0x80:
+                            break
+                        at = after
+                except (struct.error, KeyError):
+                    break
+                if at != end or len(entries) != count:
+                    break
+                yield offset, cycle, time_ns, entries
+                offset = end
+            head = next(self.heads(index, offset), None)
+            if head is None:
+                return
+            yield head.offset, head.cycle, head.time_ns, self.entries(head)
+            offset = head.end
+
+    def heads(self, index: int, start: int | None = None) -> Iterator[CycleHead]:
+        """The CYCLE records of chunk `index`, from the one at `start`; raises `Damage`.
+
+        Nobody has checked their crc yet.
+        """
         chunk = self.chunks[index]
         view = self.view
         unpack = lf.CYCLE_RECORD.unpack_from
-        offset, end = chunk.records_start, chunk.records_end
+        offset = chunk.records_start if start is None else start
+        end = chunk.records_end
         if self.finished:
             self._check_indexed(chunk)
         while offset < end:
@@ -528,10 +582,28 @@ class SlabReader:
         found = bisect_right(range(len(self.chunks)), x=False, key=is_behind)
         return max(0, found - 1)
 
-    def known_heads(self, index: int) -> list[CycleHead]:
-        """All heads of chunk `index`; those of the chunk asked for last are kept."""
+    def offset_of(
+        self, index: int, *, cycle: int | None = None, time_ns: int | None = None
+    ) -> int | None:
+        """Offset of the first cycle of chunk `index` that is not before both.
+
+        Where there is none, the offset behind those that there are. The heads of the chunk asked
+        for last are kept.
+        """
         kept, heads = self._heads
-        if kept != index or not (self.finished or index != len(self.chunks) - 1):
-            heads = list(self.heads(index))
+        if kept != index:
+            heads = []
+        if kept != index or not self.chunks[index].closed:
+            with contextlib.suppress(Damage):  # found again when the cycles are read
+                heads.extend(self.heads(index, heads[-1].end if heads else None))
             self._heads = (index, heads)
-        return heads
+
+        def is_wanted(head: CycleHead) -> bool:
+            return (cycle is None or head.cycle >= cycle) and (
+                time_ns is None or head.time_ns >= time_ns
+            )
+
+        found = bisect_right(heads, x=False, key=is_wanted)
+        if found < len(heads):
+            return heads[found].offset
+        return heads[-1].end if heads else None

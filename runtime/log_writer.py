@@ -171,7 +171,8 @@ class LogWriter:
                 try:
                     data = pack(fields)
                 except (TypeError, ValueError, OverflowError):
-                    (data,) = message.encode()  # raises, and says which field
+                    message.encode()  # raises, and says which field
+                    raise
                 size = len(data)
                 parts += (head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data)
             else:
@@ -247,7 +248,7 @@ class LogWriter:
         self._records.append((time_ns, level, message, name, fields))
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of the log so far, without what is preallocated."""
         return self._closed_bytes + self._slab.position
 

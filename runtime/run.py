@@ -119,10 +119,10 @@ class Run:
 
     @property
     def log_bytes(self) -> int:
-        return self.writer.bytes if self.writer is not None else 0
+        return self.writer.size if self.writer is not None else 0
 
     def state(self) -> str | dict[str, str]:
-        """ "Running", "Stopped" or {"Error": text}."""
+        """One of "Running", "Stopped" and {"Error": text}."""
         return self._state
 
     def graph(self) -> dict[str, Any]:

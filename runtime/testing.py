@@ -195,7 +195,9 @@ def _config(task_class: type[Task], given: Mapping[str, Any]) -> TaskConfig:
         return task_class.Config(**given)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}; got {item['input']!r}"
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}; got {item['input']!r}"
+            if item["loc"]
+            else item["msg"]  # of the config as a whole, which may hold a password
             for item in error.errors()
         ]
         raise UsageError(f"config of {task_class.__name__}: " + "\n".join(lines)) from error

@@ -41,7 +41,7 @@ _WAIT_S = 1.0
 """The longest that a cycle waits for the next frame of a file, which is always under way."""
 _STOP_S = 3.0
 """How long `stop` waits for a reader whose live source is silent; it then ends by `timeout_s`."""
-_LOG_DROPS_NS = 10_000_000_000
+_LOG_EVERY_NS = 10_000_000_000
 _VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".mjpeg", ".gif"}
 
 
@@ -110,7 +110,7 @@ class VideoCapture(Task):
         """How many decoded frames no cycle took."""
         self._reader: _Reader | None = None
         self._base_ns: int | None = None
-        self._logged = (0, 0)
+        self._logged, self._logged_ns = (0, 0), 0
 
     def start(self, ctx: Context) -> None:
         config = self.config
@@ -147,7 +147,7 @@ class VideoCapture(Task):
             if reader.policy == "latest":
                 frame = reader.skip_to(played_ns, frame)
         self.dropped = reader.dropped
-        self._log_drops(ctx)
+        self._log_losses(ctx, reader)
         self._publish(image, frame, reader)
 
     def _publish(self, image: ImageRgb8Msg, frame: _Frame, reader: _Reader) -> None:
@@ -167,17 +167,18 @@ class VideoCapture(Task):
         if not reader.drained:
             return
         self.dropped = reader.dropped
+        self._log_losses(ctx, reader, now=True)
         if reader.error is not None and not reader.live:
             raise reader.error
         if reader.error is not None:
             ctx.log.error("source lost", source=reader.name, reason=str(reader.error))
         ctx.finish()
 
-    def _log_drops(self, ctx: Context) -> None:
-        logged, at_ns = self._logged
-        if self.dropped > logged and ctx.now_ns - at_ns >= _LOG_DROPS_NS:
-            ctx.log.info("frames dropped", new=self.dropped - logged, total=self.dropped)
-            self._logged = (self.dropped, ctx.now_ns)
+    def _log_losses(self, ctx: Context, reader: _Reader, *, now: bool = False) -> None:
+        losses = (reader.dropped, reader.damaged)
+        if losses != self._logged and (now or ctx.now_ns - self._logged_ns >= _LOG_EVERY_NS):
+            ctx.log.warning("frames lost", dropped=reader.dropped, damaged=reader.damaged)
+            self._logged, self._logged_ns = losses, ctx.now_ns
 
     def stop(self, ctx: Context) -> None:
         if self._reader is not None and not self._reader.stop(_STOP_S):
@@ -200,6 +201,7 @@ class _Reader:
     live: whether frames come at the source's own time.
     error: why it ended, if not because the source is at its end.
     dropped: how many frames it decoded that were not taken.
+    damaged: how many packets the decoder refused; the stream goes on behind them.
     """
 
     def __init__(
@@ -233,6 +235,8 @@ class _Reader:
         self._ended = False
         self.error: VideoError | None = None
         self.dropped = 0
+        self.damaged = 0
+        self._invalid = av.error.InvalidDataError
         self._errors = av.error.FFmpegError
         self._container, self._stream = container, stream
         self._config = config
@@ -386,7 +390,7 @@ class _Reader:
             first: Fraction | None = None
             at = zero - period
             self._decoded_s = time.monotonic()
-            for decoded in self._container.decode(stream):
+            for decoded in self._pictures():
                 self._decoded_s = time.monotonic()
                 known = decoded.pts is not None
                 at = decoded.pts * decoded.time_base if known else at + period
@@ -402,6 +406,15 @@ class _Reader:
                 return
             offset += at - first + period
             again = True
+
+    def _pictures(self) -> Iterator[Any]:
+        for packet in self._container.demux(self._stream):
+            try:
+                pictures = packet.decode()
+            except self._invalid:
+                self.damaged += 1
+                continue
+            yield from pictures
 
     def _rgb(self, decoded: Any) -> NDArray[np.uint8]:
         """The frame's pixels: a view of the converted frame's own memory, which it keeps alive."""

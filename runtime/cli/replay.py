@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.logs import configure_logs
     from flowrun.runtime.replay import Replay
 
-    with Log(args.run) as log, open(os.devnull, "w", encoding="utf-8") as nowhere:
-        configure_logs(now_ns=time.time_ns, stream=None if args.verbose else nowhere)
+    with Log(args.run) as log:
+        configure_logs(now_ns=time.time_ns, stream=None if args.verbose else _Nowhere())
         if log.loss is not None:
             print(f"note: {log.loss}")
         replay = Replay(log, graph=args.graph, feed=args.feed, env=os.environ)
@@ -50,6 +50,18 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print(f"{report.compared:,} messages identical" + _by_task(report.per_task))
     return 0
+
+
+class _Nowhere:
+    """Takes what the tasks log: it was shown, and recorded, when they ran first."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return False
 
 
 def _by_task(counts: dict[str, int]) -> str:

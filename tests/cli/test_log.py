@@ -10,7 +10,7 @@ import pytest
 from flowrun.runtime.cli import main
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
-from log_bytes import Builder, small  # noqa: E402
+from log_bytes import Builder, small
 
 
 def builder_of_four():
@@ -139,8 +139,10 @@ def test_check_recover_check(tmp_path, capsys):
     status, out, _ = flowrun(capsys, "check", path)
     assert (status, out) == (
         0,
-        f"{path}: 5 cycles, 6 messages, 0 problems, not finished: being written, or cut off "
-        "(flowrun log recover)\n",
+        (
+            f"{path}: 5 cycles, 6 messages, 0 problems, not finished: being written, or cut off "
+            "(flowrun log recover)\n"
+        ),
     )
     status, out, _ = flowrun(capsys, "recover", path)
     assert (status, out) == (

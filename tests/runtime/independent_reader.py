@@ -15,7 +15,7 @@ def string(data, at):
 
 
 def read(data):
-    """Cycles as (cycle, time_ns, [(topic, tov_ns, payload)]), and where damage ended the reading."""
+    """Cycles as (cycle, time_ns, [(topic, tov_ns, payload)]), and where damage ended it."""
     cycles = []
     try:
         _read_slab(data, cycles)
@@ -24,7 +24,7 @@ def read(data):
     return cycles, None
 
 
-class _Stop(Exception):
+class _Stop(Exception):  # noqa: N818
     """Damage, at an offset."""
 
 
@@ -50,7 +50,7 @@ def _read_slab(data, cycles):
         at = after
     place = 8
     while place < at:
-        opcode, length, behind = _head(data, place)
+        opcode, _, behind = _head(data, place)
         if opcode == 0x04:
             (number,) = struct.unpack_from("<H", data, place + 9)
             topics[number], _ = string(data, place + 13)
@@ -170,7 +170,7 @@ def _unused(data, start, end):
 def _messages(data, at, stop, cycle, time_ns, topics):
     found = []
     while at < stop:
-        opcode, length, after = _head(data, at)
+        opcode, _, after = _head(data, at)
         if opcode == 0x05:
             channel, sequence, log_time, tov_ns = struct.unpack_from("<HIQQ", data, at + 9)
             if channel not in topics or sequence != cycle % 2**32 or log_time != time_ns:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from mcap.reader import make_reader
 
 sys.path.append(str(Path(__file__).parent))
-import independent_reader  # noqa: E402
-import log_bytes  # noqa: E402
-from log_bytes import TRAILER, Builder, record, small  # noqa: E402
+import independent_reader
+import log_bytes
+from log_bytes import TRAILER, Builder, record, small
 
 END = {"reason": "done", "cycles": "5"}
 
@@ -137,6 +137,12 @@ def unpatched():
     return builder.leave_open()
 
 
+def finished_with_rest():
+    builder = small().finish(END, truncated=False)
+    builder.data += bytes(300) + TRAILER
+    return builder
+
+
 STATES = {
     "open": lambda: small().leave_open(),
     "no room left": lambda: small().leave_open(9),
@@ -156,15 +162,9 @@ STATES = {
     "aligned": lambda: small(big=5000).leave_open(),
     "finished": lambda: small(big=5000).finish(END),
     "finished, not cut": lambda: small().finish(END, truncated=False),
-    "finished, old trailer behind": lambda: finished_with_rest(),
+    "finished, old trailer behind": finished_with_rest,
     "finished without a cycle": lambda: Builder().finish(END),
 }
-
-
-def finished_with_rest():
-    builder = small().finish(END, truncated=False)
-    builder.data += bytes(300) + TRAILER
-    return builder
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -367,7 +367,8 @@ def assert_prefix(path, written, *, data):
     try:
         cycles, loss = read(path)
     except LogError as error:
-        assert str(path) in str(error)
+        if str(path) not in str(error):
+            raise
         return
     assert cycles == written[: len(cycles)]
     independent, stop = independent_reader.read(bytes(data))

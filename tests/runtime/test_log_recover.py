@@ -16,8 +16,8 @@ from flowrun.runtime.log_recover import recover
 from mcap.reader import make_reader
 
 sys.path.append(str(Path(__file__).parent))
-import independent_reader  # noqa: E402
-from log_bytes import Builder, small  # noqa: E402
+import independent_reader
+from log_bytes import Builder, small
 
 
 def read(path):

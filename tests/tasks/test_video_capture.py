@@ -37,7 +37,7 @@ def draw(
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FPS)
         stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for k in range(frames):
             pixels = np.full((height, width, 3), 20 * (k % FRAMES), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
@@ -227,6 +227,19 @@ def test_a_sound_file_has_no_video_stream(folder: Path) -> None:
     with pytest.raises(VideoError) as caught:
         capture(folder, source_uri="tone.wav")
     assert str(caught.value) == "'tone.wav' has no video stream; it has: audio"
+
+
+def test_damaged_packets_are_skipped_and_logged(folder: Path) -> None:
+    whole = draw(folder / "whole.avi", codec="mjpeg").read_bytes()
+    start = whole.index(b"\xff\xd8", len(whole) // 2)
+    end = whole.index(b"\xff\xd9", start)  # of one JPEG
+    (folder / "damaged.avi").write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+    with structlog.testing.capture_logs() as logs:
+        images = capture(folder, source_uri="damaged.avi")
+    assert len(images) == FRAMES - 1
+    assert [(log["dropped"], log["damaged"]) for log in logs if log["event"] == "frames lost"] == [
+        (0, 1)
+    ]
 
 
 def test_a_start_behind_the_end_is_an_error(folder: Path) -> None:

@@ -1,0 +1,67 @@
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# What the tests need beside Python. Each package brings a command of its own name, and is installed
+# only where that command is missing.
+APT_PACKAGES := chromium
+GRAPH ?= graphs/inference.yaml
+MODEL_OUT ?= runs/model
+
+.PHONY: help
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: demo
+demo: .venv/installed  ## install, then run graphs/inference.yaml: its page is at http://127.0.0.1:3000
+	$(BIN)/flowrun $(GRAPH)
+
+.PHONY: test
+test: .venv/installed-dev apt  ## install what the tests need, then run them all (PYTEST_ARGS=... for some)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: lint  ## what CI runs: lint, types, import contracts, all tests
+	@$(MAKE) --no-print-directory test
+
+.PHONY: lint
+lint: .venv/installed-dev  ## ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: .venv/installed-dev  ## run every script of bench/
+	set -e; for script in bench/bench_*.py; do $(BIN)/python $$script; done
+
+.PHONY: train-model
+train-model: .venv/installed  ## train the model that ships with flowrun anew, into MODEL_OUT (an hour)
+	$(BIN)/python -m flowrun.tasks.embedded.train --out $(MODEL_OUT)
+
+.PHONY: clean
+clean:  ## remove what was built and installed; recorded runs stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and alone: whatever depends on it then finds the pinned build already there.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --upgrade pip
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: apt
+apt:
+	@missing=; for name in $(APT_PACKAGES); do command -v $$name >/dev/null || missing="$$missing $$name"; done; \
+	test -n "$$missing" || exit 0; \
+	command -v apt-get >/dev/null || { echo "tests need:$$missing; please install" >&2; exit 1; }; \
+	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
