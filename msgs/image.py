@@ -54,11 +54,8 @@ class ImageRgb8Msg(Message):
         return self.allocate("pixels", (height, width, 3))
 
     def encode(self) -> tuple[Buffer, ...]:
+        self.check_fields()
         pixels = self.pixels
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            self.check_fields()
-        if len(self.__dict__) != len(self.defaults):
-            self.check_fields()
         if not pixels.flags.c_contiguous:
             pixels = np.ascontiguousarray(pixels)
         height, width = pixels.shape[:2]
@@ -66,19 +63,21 @@ class ImageRgb8Msg(Message):
         stamp = protobuf.varint_field(1, seconds % 2**64) + protobuf.varint_field(2, nanos)
         try:
             own = msgpack.packb([self.frame_id, self.pts, self.fps])
-        except (TypeError, OverflowError, ValueError) as error:
-            self.check_fields()
-            raise MessageTypeError(f"ImageRgb8Msg: {error}") from error
-        prefix = b"".join((
-            protobuf.bytes_field(_TIMESTAMP, stamp),
-            protobuf.text_field(_FRAME_ID, self.source),
-            protobuf.fixed32_field(_WIDTH, width),
-            protobuf.fixed32_field(_HEIGHT, height),
-            protobuf.text_field(_ENCODING, "rgb8"),
-            protobuf.fixed32_field(_STEP, width * 3),
-            protobuf.bytes_field(_FLOWRUN, own),
-            protobuf.tag_and_length(_DATA, pixels.size),
-        ))
+            source = protobuf.text_field(_FRAME_ID, self.source)
+        except (OverflowError, ValueError) as error:  # fps beyond 64 bits, source not UTF-8
+            raise MessageTypeError(f"{type(self).__name__}: {error}") from error
+        prefix = b"".join(
+            (
+                protobuf.bytes_field(_TIMESTAMP, stamp),
+                source,
+                protobuf.fixed32_field(_WIDTH, width),
+                protobuf.fixed32_field(_HEIGHT, height),
+                protobuf.text_field(_ENCODING, "rgb8"),
+                protobuf.fixed32_field(_STEP, width * 3),
+                protobuf.bytes_field(_FLOWRUN, own),
+                protobuf.tag_and_length(_DATA, pixels.size),
+            )
+        )
         return (prefix, pixels.data.cast("B") if pixels.size else b"")
 
     @classmethod

@@ -12,8 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["bytes_field", "descriptor_set", "fields", "fixed32_field", "tag_and_length",
-           "text_field", "varint_field"]
+__all__ = [
+    "bytes_field",
+    "descriptor_set",
+    "fields",
+    "fixed32_field",
+    "tag_and_length",
+    "text_field",
+    "varint_field",
+]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -133,8 +140,11 @@ def descriptor_set(
 def _file(name: str, package: str, message: bytes, imports: list[str] | None = None) -> bytes:
     depends = b"".join(text_field(3, item) for item in imports or [])
     return (
-        text_field(1, name) + text_field(2, package) + depends
-        + bytes_field(4, message) + text_field(12, "proto3")
+        text_field(1, name)
+        + text_field(2, package)
+        + depends
+        + bytes_field(4, message)
+        + text_field(12, "proto3")
     )
 
 
@@ -145,7 +155,9 @@ def _message(name: str, members: list[bytes]) -> bytes:
 def _member(number: int, name: str, kind: str, type_name: str = "") -> bytes:
     optional_label = 1
     described = (
-        text_field(1, name) + varint_field(3, number)
-        + varint_field(4, optional_label) + varint_field(5, _KINDS[kind])
+        text_field(1, name)
+        + varint_field(3, number)
+        + varint_field(4, optional_label)
+        + varint_field(5, _KINDS[kind])
     )
     return described + (text_field(6, type_name) if type_name else b"")

@@ -1,7 +1,7 @@
 """A task's `config:` -> its validated `Config`, or what is wrong with it, in plain words.
 
 pydantic judges; its texts never reach a user. An error's path leads back to the line and column of
-the key in the graph file.
+the key in the graph file. Values set while the graph runs are judged in the same words.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from flowrun.runtime.errors import Location, Problem
+from flowrun.runtime.errors import Location, Problem, UsageError
 from flowrun.runtime.wording import MASK, counted, described, listed, mask_urls, nearest
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.graph import TaskSpec
     from flowrun.runtime.task import Task, TaskConfig
 
-__all__ = ["check_config"]
+__all__ = ["check_config", "check_values"]
 
 _Path = tuple[str | int, ...]
 
@@ -67,14 +67,12 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
     except ValidationError as error:
         details = error.errors(include_url=False)
     except Exception as error:  # noqa: BLE001  # a validator of the task's author may raise anything
-        first_line = str(error).partition("\n")[0]
-        said = _masked(f"{type(error).__name__}: {first_line}", spec)
-        message = f"config of task {spec.id!r}: its check raised {said}"
+        message = f"config of task {spec.id!r}: its check raised {_raised(error, spec)}"
         return [Problem(_place(spec, ()), message)]
     problems = []
     wrong: dict[_Path, list[ErrorDetails]] = {}
     for detail in details:
-        path = _known_path(spec, detail["loc"])
+        path = _known_path(spec.config, detail["loc"])
         if detail["type"] == "extra_forbidden":
             problems.append(_unknown_key(spec, task_class, detail["loc"], path))
         elif detail["type"] == "missing":
@@ -85,13 +83,52 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
     return list(dict.fromkeys(problems))
 
 
-def _known_path(spec: TaskSpec, loc: _Path) -> _Path:
-    """The part of `loc` that the file holds; pydantic adds the names of a union's members."""
+def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:
+    """`config` with `values` for some of its keys.
+
+    `UsageError`: `task.key: ` and the first mistake. A secret of `spec` is not shown.
+    """
+    data = {**dict(config), **values}
+    try:
+        return type(config).model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    except Exception as error:  # noqa: BLE001  # see check_config
+        message = f"{spec.id}: the check of its config raised {_raised(error, spec)}"
+        raise UsageError(message) from None
+    first = details[0]
+    path = _known_path(data, first["loc"])
+    name = _dotted((spec.id, *path))
+    if first["type"] == "extra_forbidden":
+        keys = _keys(type(config), path[:-1])
+        raise UsageError(f"{name}: unknown key; valid keys: {listed(keys)}")
+    if first["type"] == "missing":
+        raise UsageError(f"{name}: lacks {first['loc'][-1]!r}")
+    found = [detail for detail in details if _known_path(data, detail["loc"]) == path]
+    value = first["input"] if len(first["loc"]) == len(path) else _at(data, path)
+    masked = _masked(value, spec) if isinstance(value, str) else value
+    said = _own_words(found, spec) or _must_be(found, value, masked)
+    raise UsageError(f"{name}: {said}")
+
+
+def _known_path(data: Any, loc: _Path) -> _Path:
+    """The part of `loc` that `data` holds; pydantic adds the names of a union's members."""
     path: _Path = ()
     for item in loc:
-        if (*path, item) in spec.config_where:
+        if isinstance(data, dict):
+            held = item in data
+        else:
+            held = isinstance(data, list) and isinstance(item, int) and item < len(data)
+        if held:
+            data = data[item]
             path = (*path, item)
     return path
+
+
+def _at(data: Any, path: _Path) -> Any:
+    for item in path:
+        data = data[item]
+    return data
 
 
 def _place(spec: TaskSpec, path: _Path) -> Location:
@@ -115,13 +152,26 @@ def _missing_key(spec: TaskSpec, loc: _Path, path: _Path) -> Problem:
 
 
 def _wrong_value(spec: TaskSpec, path: _Path, details: list[ErrorDetails]) -> Problem:
-    own = [d for d in details if d["type"] in ("value_error", "assertion_error")]
     name = f"{_dotted(path)!r} of task {spec.id!r}" if path else f"the config of task {spec.id!r}"
+    own = _own_words(details, spec)
     if own:
-        said = listed(_masked(str(d["ctx"]["error"]), spec) for d in own)
-        return Problem(_place(spec, path), f"{name}: {said}")
+        return Problem(_place(spec, path), f"{name}: {own}")
+    if not path and details[0]["loc"]:  # a default, which the file does not hold
+        value = masked = details[0]["input"]
+    else:
+        value, masked = _at(spec.config, path), _at(spec.masked_config, path)
+    return Problem(_place(spec, path), f"{name} {_must_be(details, value, masked)}")
+
+
+def _own_words(details: list[ErrorDetails], spec: TaskSpec) -> str:
+    """What a validator of the task's author said; nothing where none did."""
+    own = [d for d in details if d["type"] in ("value_error", "assertion_error")]
+    return ", ".join(_masked(str(d["ctx"]["error"]), spec) for d in own)
+
+
+def _must_be(details: list[ErrorDetails], value: Any, masked: Any) -> str:
+    """`must be ...; got ...` for all errors of one value: each member of a union has its own."""
     expected = list(dict.fromkeys(_expected(detail) for detail in details))
-    value, masked = _shown(spec, path, details[0])
     hint = ""
     if isinstance(value, str) and masked == value:
         options = [
@@ -131,8 +181,7 @@ def _wrong_value(spec: TaskSpec, path: _Path, details: list[ErrorDetails]) -> Pr
             for option in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
         ]
         hint = nearest(value, [option.strip("'") for option in options])
-    message = f"{name} must be {', or '.join(expected)}; got {described(masked)}{hint}"
-    return Problem(_place(spec, path), message)
+    return f"must be {', or '.join(expected)}; got {described(masked)}{hint}"
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -143,15 +192,9 @@ def _expected(detail: ErrorDetails) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _shown(spec: TaskSpec, path: _Path, detail: ErrorDetails) -> tuple[Any, Any]:
-    """The value at `path`, and the same as it may be shown; a default where the file has none."""
-    if not path and detail["loc"]:
-        return detail["input"], detail["input"]
-    value: Any = spec.config
-    masked: Any = spec.masked_config
-    for item in path:
-        value, masked = value[item], masked[item]
-    return value, masked
+def _raised(error: Exception, spec: TaskSpec) -> str:
+    first_line = str(error).partition("\n")[0]
+    return _masked(f"{type(error).__name__}: {first_line}", spec)
 
 
 def _masked(text: str, spec: TaskSpec) -> str:

@@ -102,6 +102,8 @@ class Executor:
         self.timings: deque[tuple[int, list[int]]] = deque(maxlen=1024)
         """(start, end of each step) of the last cycles, in `ticks_ns`."""
         self.stop_reason: str | None = None
+        self.starting: str | None = None
+        """The task whose `start` runs now."""
         self._clock = clock
         self._log = log
         self._time = CycleTime()
@@ -158,7 +160,8 @@ class Executor:
         then too.
         """
         instances = list(self.instances.values())
-        start_all(instances)
+        start_all(instances, on_start=self._note_start)
+        self.starting = None
         try:
             for worker in self.workers.values():
                 worker.start()
@@ -170,6 +173,9 @@ class Executor:
             stop_all(instances)
         assert self.stop_reason is not None
         return self.stop_reason
+
+    def _note_start(self, task_id: str) -> None:
+        self.starting = task_id
 
     def _loop(self, max_cycles: int | None) -> None:
         time, ring, bound, log = self._time, self._ring, self._bound, self._log

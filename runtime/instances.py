@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from flowrun.runtime.background import changed_keys
 from flowrun.runtime.bind import BoundTask, live_keys
 from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.config import check_values
 from flowrun.runtime.errors import FlowrunError, TaskError, UsageError
 from flowrun.runtime.plan import Plan
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
@@ -90,10 +90,14 @@ def _source_hooks(bound: BoundTask, hooks: SourceHooks | None) -> dict[str, Call
     }
 
 
-def start_all(instances: list[Instance]) -> None:
-    """Start every task in order. If one raises, those started are stopped again, the failed one
+def start_all(
+    instances: list[Instance], *, on_start: Callable[[str], None] | None = None
+) -> None:
+    """Start every task in order, each after a call of `on_start` with its id. If one raises, those started are stopped again, the failed one
     included; a `FlowrunError` passes as it is, anything else becomes a `TaskError`."""
     for index, instance in enumerate(instances):
+        if on_start is not None:
+            on_start(instance.id)
         try:
             instance.task.start(instance.ctx)
         except BaseException as error:
@@ -124,12 +128,5 @@ def changed_config(bound: BoundTask, config: TaskConfig, values: Mapping[str, An
             raise UsageError(
                 f"{bound.id}.{key}: {what}; keys that can change: {', '.join(live) or 'none'}"
             )
-    try:
-        new = type(config).model_validate({**dict(config), **values})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"{bound.id}.{where}: {first['msg']}; got {first['input']!r:.80}"
-        ) from None
+    new = check_values(bound.spec, config, values)
     return new if changed_keys(config, new) else config

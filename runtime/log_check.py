@@ -36,7 +36,7 @@ def _check_chunk(slab: SlabReader, span: ChunkSpan) -> list[str]:
     if crc not in (0, actual):
         return [f"chunk has CRC {actual:#010x}; expected {crc:#010x}"]
     offset = span.end
-    while view[offset] == lf.MESSAGE_INDEX:
+    while offset + lf.HEAD_SIZE < len(view) and view[offset] == lf.MESSAGE_INDEX:
         _, length = lf.RECORD_HEAD.unpack_from(view, offset)
         try:
             channel, entries = lf.unpack_message_index(

@@ -33,6 +33,9 @@ A slab
     summary                 only when the slab is finished, see below
     Footer MAGIC            Footer(0, 0, 0) while unfinished
 
+    What stands in front of the first chunk, and the summary, MUST be <= 256 MiB each. Why: a reader
+    holds them in memory, and a damaged length must not make it take all there is.
+
     TRAILER is DataEnd, Footer(0, 0, 0), MAGIC: 50 bytes that MUST end an unfinished slab.
 
 PAD, opcode 0x80
@@ -203,6 +206,8 @@ CHUNK_RECORDS_AT = CHUNK_HEAD.size
 ALIGNED_PART_SIZE = 4096
 """Payload parts of at least so many bytes are aligned to `PART_ALIGNMENT`."""
 PART_ALIGNMENT = 64
+MAX_HELD_SIZE = 256 << 20
+"""Of the preamble, and of the summary: what a reader holds in memory."""
 MAX_PAD_BETWEEN_CHUNKS = 64
 """Content and heads of all PADs between two chunks."""
 

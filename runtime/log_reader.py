@@ -61,7 +61,7 @@ class LogMessage:
 
     __slots__ = ("_slab", "cycle", "payload", "time_ns", "topic", "tov_ns")
 
-    def __init__(  # noqa: PLR0917 - made once a message: keywords would cost a third more
+    def __init__(
         self,
         slab: SlabReader,
         topic: str,

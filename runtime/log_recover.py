@@ -197,7 +197,7 @@ class _Kept:
             self.patches.append((start, packed))
 
     def pack_index(self, info: lf.ChunkInfo, offset: int) -> bytes:
-        """The last kept chunk's MessageIndex records, to stand at `offset`; notes them in `info`."""
+        """The last kept chunk's MessageIndex records, to stand at `offset`; noted in `info`."""
         packed = b""
         for channel, entries in sorted(self.index.items()):
             info.message_index_offsets[channel] = offset + len(packed)

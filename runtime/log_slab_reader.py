@@ -9,6 +9,7 @@ are never cut off.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -96,7 +97,7 @@ class SlabReader:
                 self._read_structure()
                 # A live writer may have grown or finished the file meanwhile.
                 size = os.fstat(self._fd).st_size
-                self._map = mmap.mmap(self._fd, size, access=mmap.ACCESS_READ)
+                self._map = _mapped(self._fd, size)
         except OSError as error:
             raise LogError(f"{path}: cannot be read: {error.strerror}") from error
         self.view = memoryview(self._map)
@@ -117,12 +118,11 @@ class SlabReader:
             raise Damage(
                 offset, f"truncated record: expected {size} bytes, got {max(0, self.size - offset)}"
             )
+        if size > lf.MAX_HELD_SIZE:
+            raise Damage(offset, f"{size} bytes; expected at most {lf.MAX_HELD_SIZE}")
         data = os.pread(self._fd, size, offset)
-        while len(data) < size:  # a read of more than 2 GiB comes in pieces
-            more = os.pread(self._fd, size - len(data), offset + len(data))
-            if not more:
-                raise Damage(offset, f"truncated record: expected {size} bytes, got {len(data)}")
-            data += more
+        if len(data) < size:  # cut by its writer since it was opened
+            raise Damage(offset, f"truncated record: expected {size} bytes, got {len(data)}")
         return data
 
     def _head(self, offset: int) -> tuple[int, int]:
@@ -607,3 +607,10 @@ class SlabReader:
         if found < len(heads):
             return heads[found].offset
         return heads[-1].end if heads else None
+
+
+def _mapped(fd: int, size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+    except ValueError as error:  # the file was cut in this moment
+        raise OSError(errno.EAGAIN, f"it changes while it is opened ({error})") from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import structlog
 
-__all__ = ["LogTarget", "configure_logs"]
+__all__ = ["LineQueue", "LogTarget", "Stream", "configure_logs"]
 
 
 class Stream(Protocol):
@@ -38,7 +39,7 @@ def configure_logs(
 
     secrets: texts that are replaced by "***" wherever they stand in a record.
     """
-    stream = _Stderr() if stream is None else stream
+    stream = sys.stderr if stream is None else stream
     colors = stream.isatty()
 
     def keep(_logger: Any, level: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -63,17 +64,31 @@ def configure_logs(
     )
 
 
-class _Stderr:
-    """Whatever `sys.stderr` is when something is written: a live display puts itself in between."""
+class LineQueue:
+    """Console lines that wait for the thread that owns the terminal: a cycle that logs a line does
+    not wait for the terminal to show it."""
 
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+    def __init__(self) -> None:
+        self._texts: deque[str] = deque()
+
+    def write(self, text: str, /) -> int:
+        self._texts.append(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        """Nothing: `drain` writes."""
 
     def isatty(self) -> bool:
         return sys.stderr.isatty()
+
+    def drain(self) -> None:
+        """Write what has come to stderr, whatever that is now: a live display may stand before it."""
+        texts = []
+        while self._texts:
+            texts.append(self._texts.popleft())
+        if texts:
+            sys.stderr.write("".join(texts))
+            sys.stderr.flush()
 
 
 def _masker(secrets: frozenset[str]) -> Any:

@@ -20,7 +20,7 @@ from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.executor import Executor
 from flowrun.runtime.log_format import Attachment
 from flowrun.runtime.log_writer import LogWriter, Output
-from flowrun.runtime.logs import configure_logs
+from flowrun.runtime.logs import Stream, configure_logs
 from flowrun.runtime.plan import Plan
 from flowrun.runtime.wording import mask_urls
 
@@ -43,10 +43,12 @@ class RunResult:
 class Run:
     """A graph that runs, and what others may see of it and ask of it, from any thread.
 
-    directory: where the log goes; None keeps none.
+    directory: where the log goes; None keeps none. console: where log lines go, stderr if None.
     """
 
-    def __init__(self, plan: Plan, *, clock: Clock, directory: Path | None) -> None:
+    def __init__(
+        self, plan: Plan, *, clock: Clock, directory: Path | None, console: Stream | None = None
+    ) -> None:
         graph = plan.graph.spec
         self.plan = plan
         self.name = graph.name
@@ -74,7 +76,9 @@ class Run:
                 section_size_mib=graph.logging.section_size_mib,
             )
         secrets = frozenset().union(*(task.spec.secrets for task in plan.graph.tasks))
-        configure_logs(now_ns=clock.now_ns, target=self.writer, secrets=secrets)
+        configure_logs(
+            now_ns=clock.now_ns, target=self.writer, secrets=secrets, stream=console
+        )
         self.executor = Executor(plan, clock=clock, log=self.writer, broadcasts=self.broadcasts)
 
     def run(self, *, cycles: int | None = None) -> RunResult:
@@ -144,7 +148,7 @@ class Run:
     def report(self) -> dict[str, Any]:
         """What a status shows: counts, the cycle rate, per task p50 and p99 of the last cycles.
 
-        cycle_rate_hz is that of the last 1,024 cycles at most; latencies are in microseconds.
+        starting: the task whose `start` runs, None afterwards. cycle_rate_hz is that of the last 1,024 cycles at most; latencies are in microseconds.
         """
         executor = self.executor
         timings = list(executor.timings)
@@ -174,6 +178,7 @@ class Run:
             "cycles": executor.cycles,
             "cycle_rate_hz": round(rate, 2),
             "uptime_s": round(uptime_s, 3),
+            "starting": executor.starting,
             "log": None
             if self.writer is None
             else {"path": str(self.directory), "bytes": self.log_bytes, "messages": self.messages},

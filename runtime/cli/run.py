@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.bind import bind
     from flowrun.runtime.clock import LiveClock
     from flowrun.runtime.graph import load_graph
+    from flowrun.runtime.logs import LineQueue
     from flowrun.runtime.plan import plan_graph
     from flowrun.runtime.run import Run
 
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     sys.path.insert(0, str(args.graph.absolute().parent))
     plan = plan_graph(bind(load_graph(args.graph, env=os.environ)))
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
-    running = Run(plan, clock=LiveClock(), directory=directory)
+    lines = LineQueue()
+    running = Run(plan, clock=LiveClock(), directory=directory, console=lines)
     with _stop_on_signals(running), _served(running, args) as server:
         # What is loaded by now lives as long as the process: the collector need not look at it
         # again and again, which with a model in memory costs a cycle 0.1 s.
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         gc.freeze()
         from flowrun.runtime.cli.status import Status
 
-        with Status(running, server.url if server else None, plain=args.plain):
+        with Status(running, server.url if server else None, lines, plain=args.plain):
             result = running.run(cycles=args.cycles)
     _print_summary(running, result)
     return 0 if result.error is None else 1

@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.live import Live
 
+    from flowrun.runtime.logs import LineQueue
     from flowrun.runtime.run import Run
 
 __all__ = ["Status"]
@@ -23,17 +24,22 @@ _ANSWERS_SHOWN = 5
 class Status:
     """Shows `running` from its own thread while the context is open; never in a cycle.
 
-    url: where the page is served, if it is. plain: lines also on a TTY.
+    url: where the page is served, if it is. lines: log lines, which are written in between.
+    plain: lines also on a TTY.
     """
 
-    def __init__(self, running: Run, url: str | None, *, plain: bool = False) -> None:
+    def __init__(
+        self, running: Run, url: str | None, lines: LineQueue, *, plain: bool = False
+    ) -> None:
         self._run = running
         self._url = url
+        self._lines = lines
         self._live: Live | None = None
         self._is_plain = plain or not sys.stdout.isatty()
         self._answers: list[dict[str, Any]] = []
+        self._printed_s = 0.0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._print_lines, name="flowrun-status", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="flowrun-status", daemon=True)
 
     def __enter__(self) -> Self:
         where = self._run.directory or "nothing (--no-log)"
@@ -41,15 +47,15 @@ class Status:
         if self._url is not None:
             print(f"{self._run.name}: page and API at {self._url}")
         sys.stdout.flush()
-        if self._is_plain:
-            self._thread.start()
-            return self
-        from rich.live import Live
+        if not self._is_plain:
+            from rich.console import Console
+            from rich.live import Live
 
-        self._live = Live(
-            get_renderable=self._table, refresh_per_second=_REFRESH_HZ, console=_console()
-        )
-        self._live.start()
+            self._live = Live(
+                get_renderable=self._table, auto_refresh=False, console=Console(highlight=False)
+            )
+            self._live.start()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -59,26 +65,28 @@ class Status:
         traceback: TracebackType | None,
     ) -> None:
         self._ended.set()
+        self._thread.join()
+        self._show(last=True)
         if self._live is not None:
             self._live.stop()
-        else:
-            self._thread.join()
 
-    # -- lines ---------------------------------------------------------------------------------
-
-    def _print_lines(self) -> None:
-        waited = 0.0
+    def _work(self) -> None:
+        """Write all that goes to the terminal, log lines too: two threads would cut each other's
+        lines and leave pieces of the table behind."""
         while not self._ended.wait(1 / _REFRESH_HZ):
-            self._print_answer()
-            waited += 1 / _REFRESH_HZ
-            if waited >= _PLAIN_EVERY_S:
-                waited = 0.0
-                print(_line(self._run.report()), flush=True)
-        self._print_answer()
+            self._show()
 
-    def _print_answer(self) -> None:
+    def _show(self, *, last: bool = False) -> None:
+        self._lines.drain()
+        if self._live is not None:
+            self._live.refresh()
+            return
         if self._note_answer():
             print(f"  {_answer(self._answers[-1])}", flush=True)
+        uptime_s = self._run.report()["uptime_s"]
+        if uptime_s - self._printed_s >= _PLAIN_EVERY_S and not last:
+            self._printed_s = uptime_s
+            print(_line(self._run.report()), flush=True)
 
     def _note_answer(self) -> bool:
         """Keep the newest answer; whether it is new."""
@@ -109,19 +117,15 @@ class Status:
                 f"{task['dropped']:,}" if task["dropped"] else "-",
             )  # fmt: skip
         parts: list[RenderableType] = [Text(_line(report), style="bold"), table]
-        parts += [Text("  " + _answer(answer), overflow="ellipsis") for answer in self._answers]
+        parts += [Text("  " + _answer(answer), no_wrap=True, overflow="ellipsis") for answer in self._answers]
         if self._url is not None:
             parts.append(Text(f"{self._url}   Ctrl-C ends the run", style="dim"))
         return Group(*parts)
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
 def _line(report: dict[str, Any]) -> str:
+    if report["starting"] is not None:
+        return f"{report['uptime_s']:6.1f} s  starting {report['starting']} ..."
     line = (
         f"{report['uptime_s']:6.1f} s  {report['cycles']:,} cycles  "
         f"{report['cycle_rate_hz']:,.1f} cycles/s"

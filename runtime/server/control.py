@@ -84,8 +84,10 @@ class Control:
     async def settings(self, request: Request) -> Response:
         """Change values while the graph runs, from the next cycle on.
 
-        Each key goes to all tasks that have it, or only to that of `"task"`, an id. All keys are
-        checked before any is set.
+        Each key goes to all tasks that have it, or only to that of `"task"`, an id. One unknown
+        key, and nothing is set. Values are checked task by task, in the order of the graph file: a
+        task that refuses one, which the error names, keeps all its values, and so do those after
+        it; those before it have changed.
         """
         values = await _body(request)
         if (ended := self._status.ended_text()) is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
+
 from flowrun.runtime.cli import main
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))

@@ -41,7 +41,7 @@ def _read_slab(data, cycles):
     topics = {}
     at = 8
     while True:  # the preamble, up to its CHECK
-        opcode, length, after = _head(data, at)
+        opcode, _, after = _head(data, at)
         if opcode not in (0x01, 0x03, 0x04, 0x09, 0x0C, 0x82) or after > len(data):
             raise _Stop(at)
         if opcode == 0x82:

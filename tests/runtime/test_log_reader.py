@@ -7,13 +7,14 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_records import pack_log
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mcap.reader import make_reader
 
 sys.path.append(str(Path(__file__).parent))
 import independent_reader
@@ -524,6 +525,21 @@ def test_truncated_preamble(write):
     assert error_of(path) == (
         f"{path}: byte 44: truncated record: expected 76 bytes, got 47; "
         "the preamble is needed to read a slab"
+    )
+
+
+def test_huge_preamble_is_refused_without_reading_it(tmp_path):
+    path = tmp_path / "huge.mcap"
+    builder = Builder()
+    with path.open("wb") as file:
+        file.write(builder.data[: builder.attachment_at])
+        file.write(struct.pack("<BQ", 9, 1 << 40))
+        file.truncate((1 << 40) + (1 << 20))
+        file.seek((1 << 40) + builder.attachment_at + 9)
+        file.write(record(0x82, bytes(12)))
+    assert error_of(path) == (
+        f"{path}: byte 0: {(1 << 40) + builder.attachment_at + 9} bytes; "
+        "expected at most 268435456; the preamble is needed to read a slab"
     )
 
 

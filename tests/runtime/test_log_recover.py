@@ -8,12 +8,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from mcap.reader import make_reader
+
 from flowrun.runtime import log_recover
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_check import check_log
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_recover import recover
-from mcap.reader import make_reader
 
 sys.path.append(str(Path(__file__).parent))
 import independent_reader

@@ -77,10 +77,7 @@ class FakeRun:
 
     def set_live(self, task_id, values):
         if not isinstance(values.get("prompt", ""), str):
-            raise UsageError(
-                f"task 'vlm': prompt: expected a text, got {values['prompt']!r}; "
-                "keys that may be set: prompt, max_new_tokens"
-            )
+            raise UsageError(f"{task_id}.prompt: must be a text; got {values['prompt']!r}")
         self.set.append((task_id, values))
         self.prompt = values.get("prompt", self.prompt)
 

@@ -346,10 +346,7 @@ def test_settings_go_to_every_task_with_the_key(run, http):
         (
             422,
             '{"prompt": 7}',
-            (
-                "task 'vlm': prompt: expected a text, got 7; "
-                "keys that may be set: prompt, max_new_tokens"
-            ),
+            "vlm.prompt: must be a text; got 7",
         ),
         (422, "{}", "nothing to set; keys that may be set: prompt, max_new_tokens"),
         (422, "[1]", "the body must be a JSON object, got list"),

@@ -1,0 +1,174 @@
+"""A graph file -> its text -> its YAML nodes, each with its line and column.
+
+What would grow without bound (long files, aliases of aliases) is refused before it has grown.
+Scalars stay texts here: `graph_values` says what they mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowrun.runtime.errors import GraphError, Location, Problem, UsageError
+from flowrun.runtime.wording import listed, nearest
+
+__all__ = ["compose", "read_text"]
+
+MAX_BYTES = 1 << 20
+MAX_NODES = 20_000
+"""Keys and values, with every alias counted as often as it is used."""
+MAX_DEPTH = 32
+
+
+def read_text(path: Path) -> str:
+    """The text of the graph file at `path`.
+
+    `UsageError` if it cannot be read; `GraphError` if it is too large or not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(_not_found(path)) from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder; {_graph_files(path)}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read graph file {path}: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        message = f"the file has {len(data)} bytes; a graph file has at most {MAX_BYTES}"
+        raise GraphError([Problem(Location(str(path), 1, 1), message)])
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode().split("\n")
+        where = Location(str(path), len(before), len(before[-1]) + 1)
+        message = f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+        raise GraphError([Problem(where, message)]) from None
+
+
+def _not_found(path: Path) -> str:
+    names = sorted(
+        p.name for pattern in ("*.yaml", "*.yml") for p in path.parent.glob(pattern) if p.is_file()
+    )
+    folder = "the current folder" if path.parent == Path() else path.parent
+    if not path.parent.is_dir():
+        return f"graph file not found: {path}; there is no folder {folder}"
+    if not names:
+        return f"graph file not found: {path}; {folder} holds no .yaml file"
+    return f"graph file not found: {path}; {folder} holds {listed(names)}" + nearest(
+        path.name, names
+    )
+
+
+def _graph_files(folder: Path) -> str:
+    names = sorted(p.name for pattern in ("*.yaml", "*.yml") for p in folder.glob(pattern))
+    return f"name one of its graph files: {listed(names)}"
+
+
+_YAML_WORDS = (
+    # What PyYAML says -> what to mend. The first that occurs in its text is taken.
+    ("mapping values are not allowed", "unexpected ':'; check the indentation, or quote the text"),
+    ("found character '\\t'", "a tab; indent with spaces"),
+    ("cannot start any token", "a text that begins with a special character; quote it"),
+    ("could not find expected ':'", "expected ':' after the key"),
+    ("expected <block end>", "unexpected here; check the indentation, or quote the text"),
+    ("expected the node content", "expected a value"),
+    ("expected ',' or ']'", "expected ',' or ']'; quote a text that holds { } [ ] or ,"),
+    ("expected ',' or '}'", "expected ',' or '}'; quote a text that holds { } [ ] or ,"),
+    ("while scanning a quoted scalar", "the quotes are not closed"),
+    ("expected a single document", "a second document ('---'); a graph file holds one"),
+)
+
+
+class _Refused(Exception):  # noqa: N818  # never leaves this module
+    def __init__(self, mark: yaml.Mark, message: str) -> None:
+        self.mark = mark
+        super().__init__(message)
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes with marks, and refuses what would grow without bound before it has grown."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # plain scalars stay texts
+    count = 0
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        self.count += 1
+        self.depth += 1
+        if self.count > MAX_NODES:
+            raise _Refused(mark, f"more than {MAX_NODES} keys and values")
+        if self.depth > MAX_DEPTH:
+            raise _Refused(mark, f"nested more than {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def compose(text: str, file: str) -> yaml.Node:
+    """The root node. `GraphError` for a text that is not one YAML document of a sane size."""
+    start = Location(file, 1, 1)
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is not None:
+            _measure(root, {}, ())
+    except _Refused as error:
+        where = Location(file, error.mark.line + 1, error.mark.column + 1)
+        raise GraphError([Problem(where, str(error))]) from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position].split("\n")
+        where = Location(file, len(before), len(before[-1]) + 1)
+        message = f"not valid YAML: unprintable character U+{int(error.character):04X}"
+        raise GraphError([Problem(where, message)]) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = Location(file, mark.line + 1, mark.column + 1) if mark else start
+        raise GraphError([Problem(where, f"not valid YAML: {_in_words(error)}")]) from None
+    if root is None:
+        raise GraphError([Problem(start, "the file is empty; a graph needs 'tasks'")])
+    return root
+
+
+def _in_words(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or ""
+    undefined = re.search(r"undefined alias '(.*)'", problem)
+    if undefined:
+        return f"alias '*{undefined[1]}' has no anchor '&{undefined[1]}' before it"
+    said = f"{error.context} {problem}"
+    return next((words for sign, words in _YAML_WORDS if sign in said), problem)
+
+
+def _measure(
+    node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, ...]
+) -> tuple[int, int]:
+    """How many nodes `node` is, and how deep, with aliases expanded; refuses too many."""
+    if id(node) in above:
+        raise _Refused(node.start_mark, "an alias inside its own anchor; it would have no end")
+    if id(node) not in known:
+        count, depth = 1, 1
+        for child in _children(node):
+            below = _measure(child, known, (*above, id(node)))
+            count += below[0]
+            depth = max(depth, below[1] + 1)
+        if count > MAX_NODES:
+            message = f"more than {MAX_NODES} keys and values when its aliases are expanded"
+            raise _Refused(node.start_mark, message)
+        if depth > MAX_DEPTH:
+            message = f"nested more than {MAX_DEPTH} deep when its aliases are expanded"
+            raise _Refused(node.start_mark, message)
+        known[id(node)] = count, depth
+    return known[id(node)]
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
