@@ -54,7 +54,7 @@ class ImageRgb8Msg(Message):
         return self.allocate("pixels", (height, width, 3))
 
     def encode(self) -> tuple[Buffer, ...]:
-        self.check_fields()
+        self._check_types()
         pixels = self.pixels
         if not pixels.flags.c_contiguous:
             pixels = np.ascontiguousarray(pixels)

@@ -145,7 +145,7 @@ class Message:
     _sure_types: ClassVar[dict[str, frozenset[type]]]
     """Of each field, the types of which every value is allowed."""
     _passed: ClassVar[set[tuple[type, ...]] | None]
-    """Types of the values that `check_fields` has accepted; None where types do not say it all."""
+    """Types of the values that `check_fields` has accepted; None where a field is a list or dict."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -205,8 +205,8 @@ class Message:
         size = math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < size:
-            memory = np.empty(size, declared.dtype).view(_SlotMemory)
-            buffer = self._buffers[name] = memory.view(np.ndarray)
+            buffer = _SlotMemory(size, declared.dtype).view(np.ndarray)
+            self._buffers[name] = buffer
         array = buffer[:size].reshape(shape)
         self.__dict__[name] = array
         return array
@@ -331,16 +331,17 @@ class Message:
                 )
 
     def _check_types(self) -> None:
-        """`check_fields`, but what passed once passes again by its types alone, where they decide.
-        An integer's range is left to the packer."""
-        passed = self._passed
-        if passed is None:
+        """`check_fields`, but scalars whose types passed once pass again by their types alone; an
+        integer's range is left to the packer."""
+        fields, passed = self.__dict__, self._passed
+        kinds = (*map(type, fields.values()),)
+        if passed is None or kinds not in passed:
             self.check_fields()
+            if passed is not None:
+                passed.add(kinds)
             return
-        kinds = (*map(type, self.__dict__.values()),)
-        if kinds not in passed:
-            self.check_fields()
-            passed.add(kinds)
+        for name, array in self.array_fields.items():
+            _check_array(type(self).__name__, name, fields[name], array)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={_short(v)}" for k, v in self.__dict__.items())
@@ -440,8 +441,8 @@ def _declare_fields(cls: type[Message]) -> None:
     cls.measured_fields = frozenset(measured)
     cls.has_containers = any(isinstance(v, (list, dict)) for v in cls.defaults.values())
     cls._sure_types = {name: _sure_types(declared) for name, declared in annotations.items()}
-    types_decide = not cls.array_fields and not any(map(_holds_container, annotations.values()))
-    cls._passed = set() if types_decide else None
+    scalars = [d for name, d in annotations.items() if name not in cls.array_fields]
+    cls._passed = None if any(map(_holds_container, scalars)) else set()
     cls.is_plain = not cls.array_fields and cls.encode is Message.encode
 
 

@@ -86,7 +86,7 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
 def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:
     """`config` with `values` for some of its keys.
 
-    `UsageError`: `task.key: ` and the first mistake. A secret of `spec` is not shown.
+    `UsageError` lists every mistake, `task.key: ...`, one a line. No secret of `spec` is shown.
     """
     data = {**dict(config), **values}
     try:
@@ -96,19 +96,25 @@ def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) 
     except Exception as error:  # noqa: BLE001  # see check_config
         message = f"{spec.id}: the check of its config raised {_raised(error, spec)}"
         raise UsageError(message) from None
-    first = details[0]
-    path = _known_path(data, first["loc"])
-    name = _dotted((spec.id, *path))
-    if first["type"] == "extra_forbidden":
-        keys = _keys(type(config), path[:-1])
-        raise UsageError(f"{name}: unknown key; valid keys: {listed(keys)}")
-    if first["type"] == "missing":
-        raise UsageError(f"{name}: lacks {first['loc'][-1]!r}")
-    found = [detail for detail in details if _known_path(data, detail["loc"]) == path]
-    value = first["input"] if len(first["loc"]) == len(path) else _at(data, path)
-    masked = _masked(value, spec) if isinstance(value, str) else value
-    said = _own_words(found, spec) or _must_be(found, value, masked)
-    raise UsageError(f"{name}: {said}")
+    mistakes = []
+    wrong: dict[_Path, list[ErrorDetails]] = {}
+    for detail in details:
+        path = _known_path(data, detail["loc"])
+        name = _dotted((spec.id, *path))
+        if detail["type"] == "extra_forbidden":
+            keys = _keys(type(config), path[:-1])
+            hint = nearest(str(path[-1]), keys)
+            mistakes.append(f"{name}: unknown key; valid keys: {listed(keys)}{hint}")
+        elif detail["type"] == "missing":
+            mistakes.append(f"{name}: lacks {_dotted(detail['loc'][-1:])!r}")
+        else:
+            wrong.setdefault(path, []).append(detail)
+    for path, found in wrong.items():
+        value = _at(data, path)
+        masked = _masked(value, spec) if isinstance(value, str) else value
+        said = _own_words(found, spec) or _must_be(found, value, masked)
+        mistakes.append(f"{_dotted((spec.id, *path))}: {said}")
+    raise UsageError("\n".join(dict.fromkeys(mistakes)))
 
 
 def _known_path(data: Any, loc: _Path) -> _Path:
