@@ -90,11 +90,12 @@ def _source_hooks(bound: BoundTask, hooks: SourceHooks | None) -> dict[str, Call
     }
 
 
-def start_all(
-    instances: list[Instance], *, on_start: Callable[[str], None] | None = None
-) -> None:
-    """Start every task in order, each after a call of `on_start` with its id. If one raises, those started are stopped again, the failed one
-    included; a `FlowrunError` passes as it is, anything else becomes a `TaskError`."""
+def start_all(instances: list[Instance], *, on_start: Callable[[str], None] | None = None) -> None:
+    """Start every task in order, each after a call of `on_start` with its id.
+
+    If one raises, those started are stopped again, the failed one included; a `FlowrunError`
+    passes as it is, anything else becomes a `TaskError`.
+    """
     for index, instance in enumerate(instances):
         if on_start is not None:
             on_start(instance.id)

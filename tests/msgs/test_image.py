@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flowrun.msgs import ImageRgb8Msg
-from flowrun.msgs import protobuf as ours
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flowrun.msgs import ImageRgb8Msg
+from flowrun.msgs import protobuf as ours
 
 
 def raw_image_class() -> Any:

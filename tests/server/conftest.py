@@ -14,10 +14,11 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
+
 from flowrun.runtime.broadcast import Answer, Broadcast, Picture
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.server.serve import Server
-from PIL import Image, ImageDraw
 
 START_NS = 1_700_000_000_000_000_000
 """The frame times of the fake run are far from the clock's: whoever mixes them is found out."""

@@ -11,12 +11,13 @@ import time
 import httpx
 import pytest
 import structlog
+from PIL import Image
+
 from flowrun.runtime.broadcast import Broadcast, Picture
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.server import control
 from flowrun.runtime.server.app import create_app
 from flowrun.runtime.server.serve import Server
-from PIL import Image
 
 START_NS = 1_700_000_000_000_000_000
 

@@ -97,7 +97,7 @@ class TestScenes:
                 assert along <= 0.06 or (along >= 0.2 and across <= 0.12), scene.seed
             if len(centres) == 2:
                 near, far = sorted(abs(a - b) for a, b in zip(*centres, strict=True))
-                assert far >= 0.32, scene.seed
+                assert far >= 0.43, scene.seed
                 assert near <= 0.24, scene.seed
             if len(centres) == 3:
                 xs = [x for x, _ in centres]

@@ -1,0 +1,59 @@
+"""Every graph that ships is right, and those without a model run and replay."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowrun.runtime.bind import bind
+from flowrun.runtime.graph import load_graph
+from flowrun.runtime.plan import plan_graph
+
+ROOT = Path(__file__).parent.parent
+GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
+FLOWRUN = Path(sys.executable).parent / "flowrun"
+
+
+def flowrun(*words: str | Path, cwd: Path) -> str:
+    """What the command prints; it must succeed."""
+    done = subprocess.run(
+        [FLOWRUN, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_there_are_graphs() -> None:
+    assert {"inference.yaml", "minimal.yaml", "caterpillar.yaml"} <= {p.name for p in GRAPHS}
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)
+def test_graph_loads_binds_and_plans(path: Path) -> None:
+    plan = plan_graph(bind(load_graph(path, env={})))
+    assert len(plan.steps) == len(plan.graph.spec.tasks)
+    assert plan.source_count >= 1
+
+
+def test_inference_graph_is_the_one_of_the_readme() -> None:
+    plan = plan_graph(bind(load_graph(ROOT / "graphs" / "inference.yaml", env={})))
+    assert {step.task.id: step.task.spec.type for step in plan.steps} == {
+        "cam0": "VideoCapture",
+        "inference": "Inference",
+        "bcast_text": "BroadcastChat",
+        "bcast_image": "BroadcastImage",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "cycles", "compared"),
+    [("minimal", 5, 5), ("caterpillar", 500, 4000)],
+)
+def test_run_replays_identical(name: str, cycles: int, compared: int, tmp_path: Path) -> None:
+    graph = ROOT / "graphs" / f"{name}.yaml"
+    out = flowrun(graph, "--plain", "--cycles", str(cycles), cwd=tmp_path)
+    assert f"{name}: {cycles:,} cycles in " in out
+    [run] = (tmp_path / "runs").iterdir()
+    out = flowrun("replay", run, cwd=tmp_path)
+    assert f"{compared:,} messages identical" in out
