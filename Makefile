@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the tests need beside Python. Each package brings a command of its own name, and is installed
 # only where that command is missing.
-APT_PACKAGES := chromium
+APT_PACKAGES := chromium curl
 GRAPH ?= graphs/inference.yaml
 MODEL_OUT ?= runs/model
 
@@ -39,6 +39,10 @@ bench: .venv/installed-dev  ## run every script of bench/
 .PHONY: train-model
 train-model: .venv/installed  ## train the model that ships with flowrun anew, into MODEL_OUT (an hour)
 	$(BIN)/python -m flowrun.tasks.embedded.train --out $(MODEL_OUT)
+
+.PHONY: screenshot
+screenshot: .venv/installed-dev apt  ## take the README's picture of the page anew
+	$(BIN)/python docs/screenshot.py
 
 .PHONY: clean
 clean:  ## remove what was built and installed; recorded runs stay

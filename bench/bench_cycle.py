@@ -45,7 +45,7 @@ class Pass64(Task):
 
 class Sink64(Task):
     def process(self, ctx: Context, given: Input[BytesMsg]) -> None:
-        given.value
+        self.last = given.value
 
 
 def caterpillar() -> Plan:
@@ -56,7 +56,9 @@ def caterpillar() -> Plan:
 def chain() -> Plan:
     tasks = [("src", "Source64"), ("map", "Pass64"), ("sink", "Sink64")]
     text = "tasks:\n" + "".join(f"  - {{id: {i}, type: bench_cycle.{t}}}\n" for i, t in tasks)
-    text += "cnx:\n  - {src: src, dst: map, msg: BytesMsg}\n  - {src: map, dst: sink, msg: BytesMsg}\n"
+    text += (
+        "cnx:\n  - {src: src, dst: map, msg: BytesMsg}\n  - {src: map, dst: sink, msg: BytesMsg}\n"
+    )
     return plan_graph(bind(parse_graph(text, path=Path(__file__).parent / "chain.yaml", env={})))
 
 
@@ -77,7 +79,9 @@ def measure(plan: Plan, cycles: int, *, log: bool) -> tuple[float, list[int], li
     directory = Path(tempfile.mkdtemp(prefix="flowrun-bench-", dir=os.environ.get("BENCH_DIR")))
     writer = None
     if log:
-        writer = LogWriter(directory / "run", outputs=outputs_of(plan), steps=len(plan.steps), metadata={})
+        writer = LogWriter(
+            directory / "run", outputs=outputs_of(plan), steps=len(plan.steps), metadata={}
+        )
     executor = Executor(plan, clock=LiveClock(), log=writer)
     executor.timings = Everything(cycles)  # type: ignore[assignment]
     gc.collect()
@@ -127,11 +131,13 @@ def report(name: str, plan: Plan, seconds: float) -> None:
         rows["log on"].append(measure(plan, cycles, log=True))
     print(f"\n{name}: {steps} tasks, {len(plan.slots)} outputs, {cycles} cycles, median of 3")
     base = statistics.median(took for took, _, _ in rows["floor"]) / cycles
-    print(f"  {'':10}{'cycles/s':>12}{'ns/cycle':>12}{'ns/step':>10}{'x floor':>9}  end-to-end mean, p50, p99 us")
+    head = f"  {'':10}{'cycles/s':>12}{'ns/cycle':>12}{'ns/step':>10}{'x floor':>9}"
+    print(head + "  end-to-end mean, p50, p99 us")
     for label, runs in rows.items():
         took, spans, _ = sorted(runs, key=lambda run: run[0])[1]
         each = took / cycles
-        line = f"  {label:10}{1 / each:12,.0f}{each * 1e9:12,.0f}{each * 1e9 / steps:10,.0f}{each / base:9.2f}"
+        line = f"  {label:10}{1 / each:12,.0f}{each * 1e9:12,.0f}"
+        line += f"{each * 1e9 / steps:10,.0f}{each / base:9.2f}"
         if spans:
             ordered = sorted(spans)
             line += (
@@ -152,7 +158,13 @@ def rss_mib() -> float:
 def report_rss(cycles: int) -> None:
     plan = chain()
     directory = Path(tempfile.mkdtemp(prefix="flowrun-bench-", dir=os.environ.get("BENCH_DIR")))
-    writer = LogWriter(directory / "run", outputs=outputs_of(plan), steps=len(plan.steps), metadata={}, slab_size_mib=128)
+    writer = LogWriter(
+        directory / "run",
+        outputs=outputs_of(plan),
+        steps=len(plan.steps),
+        metadata={},
+        slab_size_mib=128,
+    )
     executor = Executor(plan, clock=LiveClock(), log=writer)
     marks: list[tuple[int, float]] = []
 

@@ -143,8 +143,10 @@ def main() -> None:
               f"median of {ROUNDS}:")  # fmt: skip
         for name, label in [("copy", "NumPy copy, fresh mapping"), ("log", "log")]:
             every = [second for run in found[name] for second in run]
-            print(f"  {label:28}{rate[name]:6.2f} GB/s   a picture p50 "
-                  f"{percentile(every, 50) * 1e3:.2f} ms, p99 {percentile(every, 99) * 1e3:.2f} ms")
+            print(
+                f"  {label:28}{rate[name]:6.2f} GB/s   a picture p50 "
+                f"{percentile(every, 50) * 1e3:.2f} ms, p99 {percentile(every, 99) * 1e3:.2f} ms"
+            )
         print(f"  log / copy: {rate['log'] / rate['copy']:.2f}")
         payload = bytes(100)
         small = in_turns(folder, {

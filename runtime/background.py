@@ -46,7 +46,9 @@ class Job:
     error: Exception | None = None
 
 
-def prepare_job(step: Step, messages: Sequence[Message], *, time: CycleTime, config: TaskConfig) -> Job:
+def prepare_job(
+    step: Step, messages: Sequence[Message], *, time: CycleTime, config: TaskConfig
+) -> Job:
     """A job on copies of the inputs that `messages` hold now, with outputs of its own."""
     own: dict[int, Message] = {}
     for argument in step.arguments:

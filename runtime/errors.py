@@ -64,7 +64,9 @@ class TaskDefinitionError(FlowrunError, TypeError):
 class TaskError(FlowrunError):
     """A task raised: which one, in which cycle; the cause is chained."""
 
-    def __init__(self, task_id: str, *, cycle: int | None, phase: str, cause: BaseException) -> None:
+    def __init__(
+        self, task_id: str, *, cycle: int | None, phase: str, cause: BaseException
+    ) -> None:
         self.task_id = task_id
         self.cycle = cycle
         self.phase = phase

@@ -244,7 +244,13 @@ class Executor:
             self.cycles = cycle + 1
 
     def _fail(
-        self, error: Exception, bound: Any, events: list[Event], *, start_ns: int, ends_ns: list[int]
+        self,
+        error: Exception,
+        bound: Any,
+        events: list[Event],
+        *,
+        start_ns: int,
+        ends_ns: list[int],
     ) -> None:
         """Write the cycle as far as it came, so that its inputs can be looked at, and raise."""
         task_id = self.plan.steps[len(ends_ns)].task.id
@@ -330,9 +336,7 @@ class Executor:
             try:
                 made.task.configure(made.ctx, changed)
             except Exception as error:
-                failure = TaskError(
-                    made.id, cycle=self._time.cycle, phase="configure", cause=error
-                )
+                failure = TaskError(made.id, cycle=self._time.cycle, phase="configure", cause=error)
                 self.stop_reason = str(failure)
                 raise failure from error
 

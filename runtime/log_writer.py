@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import struct
 from array import array
@@ -35,12 +36,34 @@ _MIB = 1 << 20
 _LARGE = 64 << 10
 """From this size on, payloads are copied straight into the mapping instead of being joined first."""
 
-STEPS_SCHEMA = b"""{"title":"flowrun.Steps","type":"object","properties":{"ticks_ns":{"type":"string",\
-"contentEncoding":"base64","description":"u64 little-endian, nanoseconds of a monotonic clock: when \
-the cycle began, then when each step of the plan ended, in its order"}}}"""
-CONTROL_SCHEMA = b"""{"title":"flowrun.Control","type":"object","description":"What came from outside \
-in a cycle beside the sources' messages","properties":{"kind":{"type":"string"},"task":{"type":\
-"string"},"key":{"type":"string"},"value":{},"input_cycle":{"type":"integer"}}}"""
+STEPS_SCHEMA = json.dumps(
+    {
+        "title": "flowrun.Steps",
+        "type": "object",
+        "properties": {
+            "ticks_ns": {
+                "type": "string",
+                "contentEncoding": "base64",
+                "description": "u64 little-endian, nanoseconds of a monotonic clock: when the "
+                "cycle began, then when each step of the plan ended, in its order",
+            }
+        },
+    }
+).encode()
+CONTROL_SCHEMA = json.dumps(
+    {
+        "title": "flowrun.Control",
+        "type": "object",
+        "description": "What came from outside in a cycle beside the sources' messages",
+        "properties": {
+            "kind": {"type": "string"},
+            "task": {"type": "string"},
+            "key": {"type": "string"},
+            "value": {},
+            "input_cycle": {"type": "integer"},
+        },
+    }
+).encode()
 
 # Bound once: these are called in every cycle.
 _MESSAGE_HEAD = fmt.MESSAGE_HEAD.pack
@@ -65,9 +88,7 @@ class Output:
     logged: bool = True
 
 
-_BoundOutput = tuple[
-    Message, dict[str, Any], int, int, Callable[[Any], bytes] | None, "array[int]"
-]
+_BoundOutput = tuple[Message, dict[str, Any], int, int, Callable[[Any], bytes] | None, "array[int]"]
 """Message, its fields, how many it must have, channel id, packer if msgpack is all, index."""
 
 
@@ -81,7 +102,8 @@ class _Bound:
 class LogWriter:
     """Writes the log of one run into `directory`, which it creates and locks.
 
-    outputs: in the order of `bind`'s messages. steps: how many the plan has. metadata: text about the run. attachments: files.
+    outputs: in the order of `bind`'s messages. steps: how many the plan has. metadata: text about
+    the run. attachments: files.
     Raises `LogError` if the directory is in use, not writable, or the disk is full.
     """
 
@@ -268,9 +290,7 @@ class LogWriter:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _extra(
-        self, events: list[dict[str, Any]], now_ns: int
-    ) -> list[tuple[int, int, bytes]]:
+    def _extra(self, events: list[dict[str, Any]], now_ns: int) -> list[tuple[int, int, bytes]]:
         """(channel, tov_ns, data) of the events and of the log records that wait."""
         if self._records:
             # Kept until they are committed: a cycle that does not fit is packed again.

@@ -108,4 +108,6 @@ def _masked(value: Any, secrets: frozenset[str]) -> Any:
 
 def _plain(value: Any) -> Any:
     """A value that msgpack can hold."""
-    return value if isinstance(value, (bool, int, float, str, bytes)) or value is None else str(value)
+    return (
+        value if isinstance(value, (bool, int, float, str, bytes)) or value is None else str(value)
+    )

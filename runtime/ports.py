@@ -15,7 +15,9 @@ from flowrun.runtime.task import Task, _InputMarker, _OutputMarker
 
 __all__ = ["Port", "is_source", "ports_of"]
 
-_EXAMPLE = "def process(self, ctx: Context, image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None"
+_EXAMPLE = (
+    "def process(self, ctx: Context, image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,9 +221,7 @@ class Replay:
                 if expected_error == (task_id, text):
                     report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {text}"
                     return
-                raise TaskError(
-                    task_id, cycle=cycle.cycle, phase="process", cause=error
-                ) from error
+                raise TaskError(task_id, cycle=cycle.cycle, phase="process", cause=error) from error
             if expected_error is not None and expected_error[0] == task_id:
                 raise ReplayError(
                     f"cycle {cycle.cycle}: task {task_id!r} raised {expected_error[1]} when it was "
@@ -361,8 +359,10 @@ def _difference(recorded: Recorded | None, message: Message) -> tuple[str, str, 
     try:
         fields = message.decode_fields(payload)
     except ValueError as error:
-        return "", f"{len(payload)} bytes that are no {type(message).__name__} ({error})", repr(
-            message
+        return (
+            "",
+            f"{len(payload)} bytes that are no {type(message).__name__} ({error})",
+            repr(message),
         )
     for name in message.measured_fields & fields.keys():
         setattr(message, name, fields[name])
@@ -406,5 +406,3 @@ def _describe_arrays(before: np.ndarray[Any, Any], now: np.ndarray[Any, Any]) ->
 
 def _is_own(topic: str) -> bool:
     return topic.startswith("/flowrun/")
-
-

@@ -93,9 +93,7 @@ def make_record(
     return CycleRecord(messages, calls[: plan.source_count], calls[plan.source_count :])
 
 
-def call_process(
-    step: Step, messages: Sequence[Message], task: Task, ctx: Context
-) -> StepCall:
+def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Context) -> StepCall:
     """The plain way to call a step: `task.process(ctx, views of inputs, outputs)`."""
     required: list[Message] = []
     optional: list[tuple[int, Message]] = []

@@ -76,9 +76,7 @@ class Run:
                 section_size_mib=graph.logging.section_size_mib,
             )
         secrets = frozenset().union(*(task.spec.secrets for task in plan.graph.tasks))
-        configure_logs(
-            now_ns=clock.now_ns, target=self.writer, secrets=secrets, stream=console
-        )
+        configure_logs(now_ns=clock.now_ns, target=self.writer, secrets=secrets, stream=console)
         self.executor = Executor(plan, clock=clock, log=self.writer, broadcasts=self.broadcasts)
 
     def run(self, *, cycles: int | None = None) -> RunResult:
@@ -93,9 +91,7 @@ class Run:
             raise
         finish_error = self._finish(reason, None if error is None else str(error))
         error = error or finish_error
-        return RunResult(
-            reason, error, self.executor.cycles, self.messages, self.log_bytes
-        )
+        return RunResult(reason, error, self.executor.cycles, self.messages, self.log_bytes)
 
     def _finish(self, reason: str, error: str | None) -> FlowrunError | None:
         self._state = "Stopped" if error is None else {"Error": error}
@@ -148,7 +144,8 @@ class Run:
     def report(self) -> dict[str, Any]:
         """What a status shows: counts, the cycle rate, per task p50 and p99 of the last cycles.
 
-        starting: the task whose `start` runs, None afterwards. cycle_rate_hz is that of the last 1,024 cycles at most; latencies are in microseconds.
+        starting: the task whose `start` runs, None afterwards. cycle_rate_hz is that of the last
+        1,024 cycles at most; latencies are in microseconds.
         """
         executor = self.executor
         timings = list(executor.timings)
@@ -239,6 +236,8 @@ def _attachments(plan: Plan, now_ns: int) -> list[Attachment]:
     graph = plan.graph.spec
     resolved = json.dumps(graph.masked(), indent=1, default=str).encode()
     return [
-        Attachment("graph.yaml", "application/yaml", mask_urls(graph.text).encode(), now_ns, now_ns),
+        Attachment(
+            "graph.yaml", "application/yaml", mask_urls(graph.text).encode(), now_ns, now_ns
+        ),
         Attachment("graph.json", "application/json", resolved, now_ns, now_ns),
     ]

@@ -78,7 +78,7 @@ def test_recording_twice_and_replaying_gives_the_same_bytes(graph):
     assert report.first is None, str(report.first)
 
 
-PLANTED = '''
+PLANTED = """
 import time
 from flowrun.msgs import IntMsg, TextMsg
 from flowrun.runtime.task import Context, Input, Output, Task
@@ -92,7 +92,7 @@ class RemembersItsObjects(Task):
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[TextMsg]) -> None:
         out.value = f"{id(self)}"
         out.publish()
-'''
+"""
 
 
 @pytest.mark.parametrize(

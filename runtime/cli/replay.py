@@ -18,7 +18,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "background results come from the log, all else is computed anew and compared byte for "
         "byte. Exit status 1 if a message differs.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's directory, or a slab of it")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="the run's directory, or a slab of it"
+    )
     parser.add_argument("--graph", type=Path, help="another graph file than the recorded one")
     parser.add_argument(
         "--feed", action="append", default=[], metavar="TASK",

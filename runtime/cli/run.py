@@ -135,9 +135,7 @@ def _print_summary(running: Run, result: RunResult) -> None:
         print(f"error: {result.error}", file=sys.stderr)
         sys.stderr.flush()
     why = "an error" if result.error is not None else result.reason
-    print(
-        f"{running.name}: {result.cycles:,} cycles in {report['uptime_s']:.1f} s, ended by {why}"
-    )
+    print(f"{running.name}: {result.cycles:,} cycles in {report['uptime_s']:.1f} s, ended by {why}")
     if running.directory is not None:
         size = result.log_bytes / 2**20
         print(f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)")

@@ -117,7 +117,10 @@ class Status:
                 f"{task['dropped']:,}" if task["dropped"] else "-",
             )  # fmt: skip
         parts: list[RenderableType] = [Text(_line(report), style="bold"), table]
-        parts += [Text("  " + _answer(answer), no_wrap=True, overflow="ellipsis") for answer in self._answers]
+        parts += [
+            Text("  " + _answer(answer), no_wrap=True, overflow="ellipsis")
+            for answer in self._answers
+        ]
         if self._url is not None:
             parts.append(Text(f"{self._url}   Ctrl-C ends the run", style="dim"))
         return Group(*parts)

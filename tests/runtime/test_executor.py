@@ -34,7 +34,10 @@ def test_ends_after_the_cycles_asked_for(tmp_path):
 
 def test_an_absent_input_skips_the_step_and_shows_nothing_stale(tmp_path):
     plan = plan_of(
-        tmp_path, "n=Numbers(limit: 5); e=Evens; c=Collect", "n > e; e > c", "runtime: {ring_size: 2}"
+        tmp_path,
+        "n=Numbers(limit: 5); e=Evens; c=Collect",
+        "n > e; e > c",
+        "runtime: {ring_size: 2}",
     )
     executor, _ = run(plan)
     assert executor.instances["c"].task.seen == [(0, 0), (2, 2), (4, 4)]
@@ -61,9 +64,7 @@ def test_the_time_stands_still_within_a_cycle_and_never_goes_back(tmp_path):
 def test_a_task_error_names_task_and_cycle_and_leaves_a_finished_log(tmp_path):
     plan = plan_of(tmp_path, "n=Numbers; b=Boom; c=Collect", "n > b; b > c")
     _, result = record(plan, tmp_path / "run")
-    assert str(result.error) == (
-        "task 'b' failed in process, cycle 2: ValueError: cannot stand 2"
-    )
+    assert str(result.error) == ("task 'b' failed in process, cycle 2: ValueError: cannot stand 2")
     with Log(tmp_path / "run") as log:
         assert log.finished
         assert log.end["error"] == str(result.error)
@@ -127,9 +128,7 @@ def test_a_live_value_changes_at_a_cycle_boundary_and_is_logged(tmp_path):
 
 
 def test_a_bad_live_value_names_key_and_valid_ones(tmp_path):
-    executor = Executor(
-        plan_of(tmp_path, "n=Numbers; x=Scale", "n > x"), clock=ManualClock()
-    )
+    executor = Executor(plan_of(tmp_path, "n=Numbers; x=Scale", "n > x"), clock=ManualClock())
     for task, values, text in [
         ("y", {"factor": 1}, "unknown task 'y'; tasks: n, x"),
         ("x", {"fctor": 1}, "x.fctor: unknown key; keys that can change: factor"),

@@ -180,9 +180,7 @@ def test_a_new_error_is_named_with_task_and_cycle(tmp_path, monkeypatch):
 
 
 def test_another_graph_may_be_replayed_with_the_same_recording(tmp_path):
-    record(
-        plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale(factor: 2)", "n > x"), tmp_path / "run"
-    )
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale(factor: 2)", "n > x"), tmp_path / "run")
     other = tmp_path / "other.yaml"
     with Log(tmp_path / "run") as log:
         other.write_text(log.attachments["graph.yaml"].decode().replace("factor: 2", "factor: 5"))

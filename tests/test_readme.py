@@ -1,0 +1,153 @@
+"""What the README says is true: its commands run, its files work, its outputs are what comes."""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+ENV = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def steps(text: str) -> list[tuple[str, list[str]]]:
+    """Every command of the console blocks in `text`, with the lines shown below it."""
+    found: list[tuple[str, list[str]]] = []
+    for block in blocks("console", text):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+def shell(command: str, folder: Path, *, status: int = 0) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder, env=ENV, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == status, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def assert_shown(lines: list[str], output: str) -> None:
+    """Every line of the README stands in `output`; run names and times may differ, "…" is any text."""
+    for line in lines:
+        pattern = re.escape(line).replace("…", ".*")
+        pattern = re.sub(r"\d{8}T\d{6}Z", r"\\d{8}T\\d{6}Z", pattern)
+        pattern = re.sub(r"in\\ \d+\\\.\d\\ s", r"in\\ [\\d.]+\\ s", pattern)
+        assert re.search(f"^{pattern}$", output, re.MULTILINE), f"not printed: {line}\n{output}"
+
+
+@pytest.fixture(scope="module")
+def smooth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the README's task and graph, and the run that the README records."""
+    folder = tmp_path_factory.mktemp("readme")
+    text = section("A task")
+    (folder / "smooth.py").write_text(blocks("python", text)[0])
+    (folder / "smooth.yaml").write_text(blocks("yaml", text)[0])
+    for command, lines in steps(text):
+        assert_shown(lines, shell(command, folder))
+    return folder
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[str]:
+    """The address of a run of the demo's graph."""
+    command = [BIN / "flowrun", "graphs/inference.yaml", "--plain", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--log-dir", tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as run:
+        try:
+            assert run.stdout is not None
+            [url] = [
+                found[1]
+                for found in (
+                    re.search(r"page and API at (http://127\.0\.0\.1:\d+)/", run.stdout.readline())
+                    for _ in range(2)
+                )
+                if found
+            ]
+            while "(cap en," not in run.stdout.readline():  # the first answer
+                assert run.poll() is None
+            yield url
+        finally:
+            run.terminate()
+            run.communicate()
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    tested = ("Run it", "A task", "Replay", "HTTP")
+    assert steps(README) == [step for title in tested for step in steps(section(title))]
+    assert len(blocks("python")) == 1
+    assert len(blocks("yaml")) == 2
+
+
+def test_commands_to_install_are_targets_of_make() -> None:
+    assert [command for command, _ in steps(section("Run it"))] == ["make demo", "make test"]
+    demo = shell("make -n demo", ROOT).splitlines()
+    assert demo[-1] == ".venv/bin/flowrun graphs/inference.yaml"
+    assert ".venv/bin/python -m pytest " in shell("make -n test", ROOT).splitlines()
+
+
+@pytest.mark.slow
+def test_command_of_make_demo_runs(tmp_path: Path) -> None:
+    command = shell("make -n demo", ROOT).splitlines()[-1].removeprefix(".venv/bin/")
+    out = shell(f"{command} --cycles 5 --plain --port 0 --log-dir {tmp_path}", ROOT)
+    assert "page and API at http://127.0.0.1:" in out
+    assert "inference: 5 cycles in " in out
+
+
+def test_graph_is_the_one_that_ships() -> None:
+    shown = yaml.safe_load(blocks("yaml", section("A graph"))[0])
+    assert shown == yaml.safe_load((ROOT / "graphs" / "inference.yaml").read_text())
+
+
+@pytest.mark.slow
+def test_task_runs_and_replays_as_shown(smooth: Path) -> None:
+    done = []
+    for command, lines in steps(section("Replay")):
+        done.append(command)
+        differs = any("messages differ" in line for line in lines)
+        assert_shown(lines, shell(command, smooth, status=1 if differs else 0))
+    assert any(command.startswith("sed") for command in done)
+
+
+@pytest.mark.slow
+def test_written_task_passes_its_test(smooth: Path) -> None:
+    shell("python -m pytest -q test_find_faces.py -p no:cacheprovider", smooth)
+
+
+@pytest.mark.slow
+def test_http_commands_answer_as_shown(demo: str, tmp_path: Path) -> None:
+    with urllib.request.urlopen(f"{demo}/") as reply:
+        listed = reply.read().decode()
+    for command, lines in steps(section("HTTP")):
+        path = re.search(r"http://127\.0\.0\.1:3000(/\S*)", command)
+        assert path is not None
+        assert path[1] in listed
+        out = shell(f"{command.replace('http://127.0.0.1:3000', demo)} -sSf", tmp_path)
+        assert_shown(lines, out)
+    assert (tmp_path / "frame.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    assert (ROOT / "docs" / "page.png").stat().st_size < 300_000
