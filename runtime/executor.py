@@ -29,6 +29,7 @@ from flowrun.runtime.instances import (
 from flowrun.runtime.plan import Plan, Step
 from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime
+from flowrun.runtime.wording import mask_secrets
 
 __all__ = ["CycleLog", "Event", "Executor"]
 
@@ -256,7 +257,8 @@ class Executor:
         task_id = self.plan.steps[len(ends_ns)].task.id
         cycle = self._time.cycle
         failure = TaskError(task_id, cycle=cycle, phase="process", cause=error)
-        events.append(event("error", task_id, value=f"{type(error).__name__}: {error}"))
+        text = mask_secrets(f"{type(error).__name__}: {error}", self.plan.graph.spec.secrets)
+        events.append(event("error", task_id, value=text))
         self.stop_reason = str(failure)
         if self._log is not None:
             ends_ns += [ticks_ns()] * (len(self.plan.steps) - len(ends_ns))

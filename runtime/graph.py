@@ -127,6 +127,11 @@ class GraphSpec:
     logging: LoggingSpec
     runtime: RuntimeSpec
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Texts of all tasks that came from the environment; see `TaskSpec.secrets`."""
+        return frozenset().union(*(task.secrets for task in self.tasks))
+
     def masked(self) -> dict[str, Any]:
         """The graph as plain data with every default filled in, fit to be shown: values from the
         environment, and `user:password` in URLs, are `***`."""

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from flowrun.runtime.wording import mask_secrets
+
 __all__ = ["LineQueue", "LogTarget", "Stream", "configure_logs"]
 
 
@@ -93,17 +95,12 @@ class LineQueue:
 
 def _masker(secrets: frozenset[str]) -> Any:
     def mask(_logger: Any, _method: str, record: dict[str, Any]) -> dict[str, Any]:
-        return {key: _masked(value, secrets) for key, value in record.items()}
+        return {
+            key: mask_secrets(value, secrets) if isinstance(value, str) else value
+            for key, value in record.items()
+        }
 
     return mask
-
-
-def _masked(value: Any, secrets: frozenset[str]) -> Any:
-    if isinstance(value, str):
-        for secret in secrets:
-            if secret:
-                value = value.replace(secret, "***")
-    return value
 
 
 def _plain(value: Any) -> Any:

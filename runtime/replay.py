@@ -33,6 +33,7 @@ from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, Step, plan_graph
 from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime, TaskConfig
+from flowrun.runtime.wording import mask_secrets
 
 __all__ = ["Difference", "Replay", "ReplayReport", "recorded_graph"]
 
@@ -217,7 +218,9 @@ class Replay:
             except FlowrunError:
                 raise
             except Exception as error:
-                text = f"{type(error).__name__}: {error}"
+                text = mask_secrets(
+                    f"{type(error).__name__}: {error}", self.plan.graph.spec.secrets
+                )
                 if expected_error == (task_id, text):
                     report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {text}"
                     return

@@ -22,7 +22,7 @@ from flowrun.runtime.log_format import Attachment
 from flowrun.runtime.log_writer import LogWriter, Output
 from flowrun.runtime.logs import Stream, configure_logs
 from flowrun.runtime.plan import Plan
-from flowrun.runtime.wording import mask_urls
+from flowrun.runtime.wording import mask_secrets, mask_urls
 
 __all__ = ["Run", "RunResult", "outputs_of", "versions"]
 
@@ -75,8 +75,9 @@ class Run:
                 slab_size_mib=graph.logging.slab_size_mib,
                 section_size_mib=graph.logging.section_size_mib,
             )
-        secrets = frozenset().union(*(task.spec.secrets for task in plan.graph.tasks))
-        configure_logs(now_ns=clock.now_ns, target=self.writer, secrets=secrets, stream=console)
+        configure_logs(
+            now_ns=clock.now_ns, target=self.writer, secrets=graph.secrets, stream=console
+        )
         self.executor = Executor(plan, clock=clock, log=self.writer, broadcasts=self.broadcasts)
 
     def run(self, *, cycles: int | None = None) -> RunResult:
@@ -94,6 +95,8 @@ class Run:
         return RunResult(reason, error, self.executor.cycles, self.messages, self.log_bytes)
 
     def _finish(self, reason: str, error: str | None) -> FlowrunError | None:
+        if error is not None:
+            error = mask_secrets(error, self.plan.graph.spec.secrets)
         self._state = "Stopped" if error is None else {"Error": error}
         for broadcast in self.broadcasts.values():
             broadcast.close()

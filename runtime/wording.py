@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["MASK", "counted", "described", "listed", "mask_urls", "nearest"]
+__all__ = ["MASK", "counted", "described", "listed", "mask_secrets", "mask_urls", "nearest"]
 
 MASK = "***"
+_SHORTEST_SECRET = 4
 
 # A password may itself hold "@" (greedy up to the last one) or, unescaped, "/"; but
 # "host:8080/a@b" holds no password.
@@ -47,6 +48,17 @@ def described(value: Any) -> str:
 def mask_urls(text: str) -> str:
     """`text` with the `user:password` of every URL in it replaced by `***`."""
     return _USER_INFO.sub(rf"\1{MASK}@", text)
+
+
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """`text` without the user part of URLs and without `secrets`, as it may leave the process.
+
+    Secrets of fewer than 4 characters stay: `${CAMERA}` = "1" would make every 1 unreadable.
+    """
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, MASK)
+    return mask_urls(text)
 
 
 def counted(number: int, noun: str) -> str:

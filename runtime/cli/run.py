@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.wording import mask_secrets
 
 if TYPE_CHECKING:
     from flowrun.runtime.run import Run, RunResult
@@ -132,7 +133,8 @@ def _print_summary(running: Run, result: RunResult) -> None:
     report = running.report()
     print()
     if result.error is not None:
-        print(f"error: {result.error}", file=sys.stderr)
+        text = mask_secrets(str(result.error), running.plan.graph.spec.secrets)
+        print(f"error: {text}", file=sys.stderr)
         sys.stderr.flush()
     why = "an error" if result.error is not None else result.reason
     print(f"{running.name}: {result.cycles:,} cycles in {report['uptime_s']:.1f} s, ended by {why}")

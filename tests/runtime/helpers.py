@@ -163,6 +163,19 @@ class Boom(Task):
         out.publish()
 
 
+class Tells(Task):
+    """Cannot keep a secret."""
+
+    class Config(TaskConfig):
+        password: str
+
+    config: Config
+
+    def process(self, ctx: Context, number: Input[IntMsg]) -> None:
+        ctx.log.info(f"telling {self.config.password}")
+        raise OSError(f"cannot log in with {self.config.password}")
+
+
 class Mistyped(Task):
     def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
         text.valeu = "a field that is none"  # type: ignore[attr-defined]

@@ -6,10 +6,13 @@ import time
 import pytest
 from helpers import START_NS, Hooked, Slow, plan_of, record
 
+from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import LiveClock, ManualClock
 from flowrun.runtime.errors import TaskError, UsageError
 from flowrun.runtime.executor import Executor
+from flowrun.runtime.graph import parse_graph
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.plan import plan_graph
 from flowrun.runtime.run import Run
 
 
@@ -207,3 +210,23 @@ def test_sources_only_may_see_the_clock(tmp_path):
         "task 'x' has inputs: only sources may see the outside. "
         "Use ctx.now_ns for the time; it is the same again in a replay"
     )
+
+
+def test_secrets_of_the_environment_never_reach_the_log(tmp_path):
+    text = (
+        "tasks:\n"
+        "  - {id: n, type: helpers.Numbers}\n"
+        "  - {id: t, type: helpers.Tells, config: {password: '${PASSWORD}'}}\n"
+        "cnx: [{src: n, dst: t, msg: IntMsg}]\n"
+        "logging: {slab_size_mib: 1, section_size_mib: 1}\n"
+    )
+    spec = parse_graph(text, path=tmp_path / "g.yaml", env={"PASSWORD": "s3cret-word"})
+    run, result = record(plan_graph(bind(spec)), tmp_path / "run")
+    assert "cannot log in with" in str(result.error)
+    [slab] = (tmp_path / "run").glob("*.mcap")
+    assert b"cannot log in with ***" in slab.read_bytes()
+    assert b"telling ***" in slab.read_bytes()
+    assert b"s3cret" not in slab.read_bytes()
+    assert run.state() == {
+        "Error": "task 't' failed in process, cycle 0: OSError: cannot log in with ***"
+    }
