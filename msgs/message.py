@@ -22,7 +22,7 @@ When the type of a value is checked: always when a class is declared, by `flowru
 at each publish, by `encode`, and so for every message that a replay compares and for every picture
 and array on its way into the log. Not for each message without arrays that a live run logs: the
 packer alone refuses what msgpack cannot hold, so a text in a `float` field is logged as a text.
-Comparing the types of one to seven values took 75 to 190 ns, as long as packing them; a type
+Comparing the types of one to seven values took 0.26 to 0.38 us, packing them 0.11 to 0.39; a type
 checker finds the same mistake in the task's source, and the first replay finds it in the log.
 """
 

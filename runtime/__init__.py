@@ -1,0 +1,27 @@
+"""WHAT RUNS: a graph, its log and its replay.
+
+`Log` and `Replay` are loaded when they are first asked for: importing the package is free.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowrun.runtime.log_reader import Log
+    from flowrun.runtime.replay import Replay
+
+__all__ = ["Log", "Replay"]
+
+_MODULES = {"Log": "log_reader", "Replay": "replay"}
+
+if not TYPE_CHECKING:  # a type checker would take any name for one that exists
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

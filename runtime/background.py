@@ -15,6 +15,7 @@ from typing import Any
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.plan import Step
+from flowrun.runtime.rates import Rate
 from flowrun.runtime.ring import ALWAYS, Gate, StepCall, call_process
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 
@@ -179,8 +180,10 @@ def bind_background(
     *,
     time: CycleTime,
     take: Callable[[], Job | None],
+    rate: Rate,
 ) -> StepCall:
-    """The step in the cycle: publish what `take` gives, then submit this cycle's inputs."""
+    """The step in the cycle: publish what `take` gives, then submit this cycle's inputs, if `rate`
+    admits it."""
     step = worker.step
     inputs = [
         (messages[argument.slot], argument.port.required)
@@ -192,7 +195,7 @@ def bind_background(
         job = take()
         if job is not None:
             deliver(job, step, messages)
-        if submits(inputs):
+        if submits(inputs) and rate.admits(time):
             worker.submit(prepare_job(step, messages, time=time, config=worker.config))
 
     gate: Gate = ALWAYS

@@ -119,6 +119,12 @@ class _Binder:
                 f"task {spec.id!r} is a source, and a source cannot run in the background; "
                 "leave 'background' out",
             )
+        if spec.every > 1 and is_source(ports):
+            self.problem(
+                spec.key_where.get("every", spec.where),
+                f"task {spec.id!r} is a source: where nothing comes there is no cycle, so it would "
+                "wait for its own; use 'rate_hz'",
+            )
         found = check_config(spec, task_class)
         if isinstance(found, list):
             self.problems |= dict.fromkeys(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.background import BackgroundWorker, Job, bind_background, changed_keys
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock, ManualClock, ticks_ns
-from flowrun.runtime.errors import TaskError, UsageError
+from flowrun.runtime.errors import LogError, TaskError, UsageError
 from flowrun.runtime.instances import (
     Instance,
     SourceHooks,
@@ -27,6 +27,7 @@ from flowrun.runtime.instances import (
     stop_all,
 )
 from flowrun.runtime.plan import Plan, Step
+from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
 from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime
 from flowrun.runtime.wording import mask_secrets
@@ -73,7 +74,8 @@ class CycleLog(Protocol):
         ends_ns: list[int],
         events: list[Event],
     ) -> None:
-        """Write a cycle: what of `bound` is present, the step table and the events."""
+        """Write a cycle: what of `bound` is present, the step table and the events. Raises
+        `LogError` where the log ends before the run does."""
         ...
 
 
@@ -87,6 +89,7 @@ class Executor:
 
     clock: the cycles' time; a `ManualClock` moves to the next wake-up instead of sleeping.
     log: where cycles go; None keeps nothing.
+    on_log_error: called once with what ended the log, and the run goes on without; None ends it.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Executor:
         *,
         clock: Clock,
         log: CycleLog | None = None,
+        on_log_error: Callable[[LogError], None] | None = None,
         broadcasts: Mapping[str, Broadcast] | None = None,
     ) -> None:
         self.plan = plan
@@ -107,8 +111,10 @@ class Executor:
         """The task whose `start` runs now."""
         self._clock = clock
         self._log = log
+        self._on_log_error = on_log_error
         self._time = CycleTime()
         self._wake = threading.Event()
+        self._stopping = threading.Event()
         self._due: dict[str, int] = {}
         self._ended_sources: deque[str] = deque()
         self._gates = {step.task.id: _SourceGate() for step in plan.steps[: plan.source_count]}
@@ -126,6 +132,11 @@ class Executor:
                 self.workers[made.id] = BackgroundWorker(
                     step, made.task, made.ctx, made.time, wake=self._wake.set
                 )
+        self._rates = {step.task.id: rate_of(step) for step in plan.steps}
+        self._rated_sources = [
+            step.task.id for step in plan.steps[: plan.source_count] if is_rated(step)
+        ]
+        self._pace = Rate(every=1, rate_hz=plan.graph.spec.runtime.rate_hz)
         self._configs = {id_: made.task.config for id_, made in self.instances.items()}
         ring_size = plan.graph.spec.runtime.ring_size
         self._ring = [make_record(plan, self._time, self._bind_step) for _ in range(ring_size)]
@@ -137,6 +148,7 @@ class Executor:
         """Ask the run to end after the cycle that is running. From any thread or signal handler."""
         if self.stop_reason is None:
             self.stop_reason = reason
+        self._stopping.set()
         self._wake.set()
 
     def set_live(self, task_id: str, values: Mapping[str, Any]) -> None:
@@ -188,11 +200,14 @@ class Executor:
         ]  # fmt: skip
         size, polled = len(ring), False
         last = max_cycles if max_cycles is not None else -1
+        paced = self.plan.graph.spec.runtime.rate_hz is not None
         while self.stop_reason is None:
             cycle = self.cycles
             if cycle == last:
                 self.stop_reason = f"reached --cycles {max_cycles}"
                 break
+            if paced:
+                self._wait_for_pace()
             index = cycle % size
             record = ring[index]
             record.clear()
@@ -241,6 +256,9 @@ class Executor:
                     )
                 except MessageTypeError as error:
                     self._fail_publish(error, record.messages)
+                except LogError as error:
+                    self._lose_log(error)
+                    log = None
             timings.append((start, ends))
             self.cycles = cycle + 1
 
@@ -267,10 +285,17 @@ class Executor:
                     cycle, self._time.now_ns, bound,
                     start_ns=start_ns, ends_ns=ends_ns, events=events,
                 )  # fmt: skip
-            except MessageTypeError as unwritable:
+            except (MessageTypeError, LogError) as unwritable:
                 raise failure from unwritable
             self.cycles = cycle + 1
         raise failure from error
+
+    def _lose_log(self, error: LogError) -> None:
+        if self._on_log_error is None:
+            self.stop_reason = str(error)
+            raise error
+        self._log = None
+        self._on_log_error(error)
 
     def _fail_publish(self, error: MessageTypeError, messages: Sequence[Message]) -> None:
         for slot, message in zip(self.plan.slots, messages, strict=True):
@@ -297,9 +322,14 @@ class Executor:
                 messages,
                 time=self._time,
                 take=lambda: self._delivering.pop(worker.step.task.id, None),
+                rate=self._rates[made.id],
             )
         gate, call = call_process(step, messages, made.task, made.ctx)
-        return (self._gates[made.id], call) if made.bound.is_source else (gate, call)
+        if made.bound.is_source:
+            gate = self._gates[made.id]
+        if is_rated(step):
+            gate = RatedGate(gate, self._rates[made.id], self._time)
+        return gate, call
 
     def _wake_at(self, task_id: str, time_ns: int) -> None:
         self._due[task_id] = time_ns
@@ -357,6 +387,10 @@ class Executor:
 
     def _sleep(self, now_ns: int) -> None:
         """Until somebody wakes us, a source is due, or it is time to ask the sources again."""
+        for task_id in self._rated_sources:
+            due_ns = self._rates[task_id].due_ns
+            if due_ns is not None and self._gates[task_id].present:
+                self._due[task_id] = max(due_ns, self._due.get(task_id, 0))
         due = min(self._due.values(), default=None)
         if isinstance(self._clock, ManualClock):
             if due is not None:
@@ -371,6 +405,18 @@ class Executor:
             self._wake.wait(wait_ns / 1e9)
         if due is not None:
             self._forget_due(self._clock.now_ns())
+
+    def _wait_for_pace(self) -> None:
+        """Until the graph's own `rate_hz` admits a cycle; `stop` ends the wait."""
+        clock, time = self._clock, CycleTime(0, self._clock.now_ns())
+        while not self._pace.admits(time) and self.stop_reason is None:
+            due_ns = self._pace.due_ns
+            assert due_ns is not None
+            if isinstance(clock, ManualClock):
+                clock.advance_to(due_ns)
+            else:
+                self._stopping.wait((due_ns - time.now_ns) / 1e9)
+            time.now_ns = clock.now_ns()
 
     def _forget_due(self, now_ns: int) -> None:
         for task_id in [id_ for id_, due in self._due.items() if due <= now_ns]:

@@ -31,10 +31,11 @@ __all__ = [
 ]
 
 GRAPH_KEYS = ("tasks", "cnx", "logging", "runtime")
-TASK_KEYS = ("id", "type", "config", "background", "logging")
+TASK_KEYS = ("id", "type", "config", "background", "every", "rate_hz", "logging")
 CONNECTION_KEYS = ("src", "dst", "msg")
-LOGGING_KEYS = ("slab_size_mib", "section_size_mib", "enable_task_logging")
-RUNTIME_KEYS = ("ring_size", "seed")
+LOGGING_KEYS = ("slab_size_mib", "section_size_mib", "enable_task_logging", "on_error")
+TASK_LOGGING_KEYS = ("enabled", "payload")
+RUNTIME_KEYS = ("ring_size", "seed", "rate_hz")
 
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _ID = re.compile(IDENTIFIER)
@@ -55,9 +56,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class TaskLogging:
-    """What is kept of one task. enabled: whether its messages go into the log."""
+    """What is kept of one task.
+
+    enabled: whether its messages go into the log. payload: "all", or "none": the log then says that
+    and when there was a message, not what was in it.
+    """
 
     enabled: bool = True
+    payload: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class TaskSpec:
     config_where: the place of each key and list item within `config`, by its path.
     secrets: texts that came from the environment. They never reach a log, a reply or an error text.
     masked_config: `config` as it may be shown.
+    every: it runs only in cycles whose number is a multiple. rate_hz: and at most so often.
     """
 
     id: str
@@ -81,6 +88,8 @@ class TaskSpec:
     secrets: frozenset[str]
     key_where: Mapping[str, Location] = field(default_factory=dict)
     masked_config: dict[str, Any] = field(default_factory=dict)
+    every: int = 1
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +105,27 @@ class ConnectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSpec:
-    """`logging`: the size of the log's files, of the pieces they grow by; whether to log at all."""
+    """`logging`: the size of the log's files, of the pieces they grow by; whether to log at all.
+
+    on_error: whether a log that cannot be written any more lets the run "stop" or "continue".
+    """
 
     slab_size_mib: int = 1024
     section_size_mib: int = 100
     enable_task_logging: bool = True
+    on_error: str = "stop"
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSpec:
-    """`runtime`. ring_size: preallocated cycle records, at least 1. seed: that of `ctx.rng`."""
+    """`runtime`. ring_size: preallocated cycle records, at least 1. seed: that of `ctx.rng`.
+
+    rate_hz: at most so many cycles a second; None runs one whenever something comes.
+    """
 
     ring_size: int = 4
     seed: int = 0
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +159,12 @@ class GraphSpec:
                     "type": task.type,
                     "config": task.masked_config,
                     "background": task.background,
-                    "logging": {"enabled": task.logging.enabled},
+                    "every": task.every,
+                    "rate_hz": task.rate_hz,
+                    "logging": {
+                        "enabled": task.logging.enabled,
+                        "payload": task.logging.payload,
+                    },
                 }
                 for task in self.tasks
             ],
@@ -154,8 +176,13 @@ class GraphSpec:
                 "slab_size_mib": self.logging.slab_size_mib,
                 "section_size_mib": self.logging.section_size_mib,
                 "enable_task_logging": self.logging.enable_task_logging,
+                "on_error": self.logging.on_error,
             },
-            "runtime": {"ring_size": self.runtime.ring_size, "seed": self.runtime.seed},
+            "runtime": {
+                "ring_size": self.runtime.ring_size,
+                "seed": self.runtime.seed,
+                "rate_hz": self.runtime.rate_hz,
+            },
         }
 
 
@@ -226,10 +253,9 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
             reader.items(items["config"], "'config'")
     secrets = frozenset(reader.secrets)
     background = reader.boolean(items.get("background"), "'background'", default=False)
-    logging = TaskLogging()
-    if "logging" in items and not is_null(items["logging"]):
-        switches = reader.known_items(items["logging"], "a task's 'logging'", keys=("enabled",))
-        logging = TaskLogging(reader.boolean(switches.get("enabled"), "'enabled'", default=True))
+    every = reader.integer(items.get("every"), "'every'", default=1, minimum=1)
+    rate_hz = reader.rate(items.get("rate_hz"), "'rate_hz'")
+    logging = _read_task_logging(reader, items.get("logging"))
     if task_id is None or type_name is None:
         return None
     return TaskSpec(
@@ -243,6 +269,21 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
         secrets=secrets,
         key_where={name: reader.at(value) for name, value in items.items()},
         masked_config=config.masked,
+        every=every,
+        rate_hz=rate_hz,
+    )
+
+
+def _read_task_logging(reader: ValueReader, node: yaml.Node | None) -> TaskLogging:
+    default = TaskLogging()
+    if node is None or is_null(node):
+        return default
+    items = reader.known_items(node, "a task's 'logging'", keys=TASK_LOGGING_KEYS)
+    return TaskLogging(
+        reader.boolean(items.get("enabled"), "'enabled'", default=default.enabled),
+        reader.choice(
+            items.get("payload"), "'payload'", choices=("all", "none"), default=default.payload
+        ),
     )
 
 
@@ -303,7 +344,10 @@ def _read_logging(reader: ValueReader, node: yaml.Node | None) -> LoggingSpec:
         "'enable_task_logging'",
         default=default.enable_task_logging,
     )
-    return LoggingSpec(slab, min(section, slab), enabled)
+    on_error = reader.choice(
+        items.get("on_error"), "'on_error'", choices=("stop", "continue"), default=default.on_error
+    )
+    return LoggingSpec(slab, min(section, slab), enabled, on_error)
 
 
 def _read_runtime(reader: ValueReader, node: yaml.Node | None) -> RuntimeSpec:
@@ -314,4 +358,5 @@ def _read_runtime(reader: ValueReader, node: yaml.Node | None) -> RuntimeSpec:
     return RuntimeSpec(
         reader.integer(items.get("ring_size"), "'ring_size'", default=default.ring_size, minimum=1),
         reader.integer(items.get("seed"), "'seed'", default=default.seed, minimum=0),
+        reader.rate(items.get("rate_hz"), "'rate_hz'"),
     )

@@ -141,6 +141,29 @@ class ValueReader:
         self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
         return default
 
+    def rate(self, node: yaml.Node | None, what: str) -> float | None:
+        """A number above 0; None where there is none, and after a problem."""
+        expected = "a number above 0"
+        found = self._scalar_or_problem(node, what, expected)
+        if found is None or found.value is None:
+            return None
+        if type(found.value) in (int, float) and 0 < found.value < float("inf"):
+            return float(found.value)
+        assert node is not None
+        self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
+        return None
+
+    def choice(
+        self, node: yaml.Node | None, what: str, *, choices: tuple[str, ...], default: str
+    ) -> str:
+        expected = " or ".join(choices)
+        found = self._scalar_or_problem(node, what, expected)
+        if found is None or found.value in choices:
+            return default if found is None else str(found.value)
+        assert node is not None
+        self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
+        return default
+
     def _scalar_or_problem(self, node: yaml.Node | None, what: str, expected: str) -> Value | None:
         if node is None:
             return None

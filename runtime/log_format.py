@@ -75,6 +75,13 @@ Message, opcode 0x05
     A payload part of >= 4096 bytes (pixels) SHOULD start at a file offset % 64 == 0, by a PAD in
     front of the Message inside the cycle. Why: replay gets aligned views without a copy.
 
+Channel, opcode 0x04: as in MCAP
+    metadata "task" and "port" say which output the channel is; the runtime's own topics, /flowrun/*,
+    have neither.
+    metadata "payload" = "none": the log says that and when there were messages, not what was in
+    them. Every `data` MUST then be empty, schema_id be 0 and message_encoding "". A replay can
+    neither feed nor compare such a channel.
+
 Chunk, opcode 0x06: compression MUST be "", so that records lie in the file as they are
     bytes  name               type   meaning
     8      message_start_time u64    least log_time; 0 until the chunk is closed, then patched
@@ -93,6 +100,10 @@ The remaining records (Header 0x01, Footer 0x02, Schema 0x03, Channel 0x04, Mess
 ChunkIndex 0x08, Attachment 0x09, AttachmentIndex 0x0A, Statistics 0x0B, Metadata 0x0C,
 MetadataIndex 0x0D, SummaryOffset 0x0E, DataEnd 0x0F) are exactly MCAP's; MessageIndex offsets count
 from the first byte of the chunk's records. A reader MUST treat an opcode not named here as damage.
+
+A slab that is made ahead, before the one in front is full, has 8 zeros for its first MAGIC. Storing
+the MAGIC begins it; the slab in front MAY be finished later than that. Readers MUST pass over a file
+that begins with 8 zeros, or is empty.
 
 States of an unfinished slab. Each is one store after the one before; all are valid MCAP and a
 reader MUST accept all of them. "T" is where the trailer stands.
@@ -130,6 +141,7 @@ it read in front. It MUST NOT give out a message of a cycle whose crc does not m
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,7 +179,11 @@ GRAPH_RESOLVED = "graph.json"
 STEPS_TOPIC = "/flowrun/steps"
 CONTROL_TOPIC = "/flowrun/control"
 LOG_TOPIC = "/flowrun/log"
+PAYLOAD = "payload"
+"""Key of a Channel's metadata; `NO_PAYLOAD` is its only value."""
+NO_PAYLOAD = "none"
 LOCK_NAME = ".lock"
+SLAB_NAME = re.compile(r"log_(\d{4,})\.mcap")
 
 U64 = struct.Struct("<Q")
 RECORD_HEAD = struct.Struct("<BQ")

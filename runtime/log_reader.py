@@ -7,130 +7,54 @@ with Log("runs/inference-20260105T101500Z") as log:
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, Unpack
 
-import msgpack
-import numpy as np
-
-from flowrun.msgs import protobuf
-from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_records import LOG_SCHEMA_NAME, unpack_log
-from flowrun.runtime.log_slab_reader import Damage, Entry, SlabReader
+from flowrun.runtime.log_files import LogFiles, slab_paths
+from flowrun.runtime.log_message import Bounds, CycleRecord, Frame, LogMessage, Topic
+from flowrun.runtime.log_slab_reader import Damage, SlabReader
+from flowrun.runtime.log_table import Table, import_optional, make_table
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["CycleRecord", "Log", "LogMessage", "Topic", "slab_paths"]
+__all__ = ["Bounds", "CycleRecord", "Frame", "Log", "LogMessage", "Table", "Topic", "slab_paths"]
 
-_SLAB_NAME = re.compile(r"log_(\d{4,})\.mcap")
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """One stream of messages in the log: an output of a task, or one of the runtime's own."""
-
-    name: str
-    message_encoding: str
-    schema_name: str
-    schema_encoding: str
-    schema: bytes = field(repr=False)
-    metadata: Mapping[str, str]
-    """"task" and "port" of an output."""
-
-
-class CycleRecord(NamedTuple):
-    """One cycle; `entries` are (topic, tov_ns, payload) in the order in which they were published.
-
-    Payloads are read-only views of the mapped file: copy what shall outlive the log.
-    """
-
-    cycle: int
-    time_ns: int
-    entries: list[Entry]
-
-
-class LogMessage:
-    """One message of the log.
-
-    payload: its bytes, a read-only view of the mapped file.
-    """
-
-    __slots__ = ("_slab", "cycle", "payload", "time_ns", "topic", "tov_ns")
-
-    def __init__(
-        self,
-        slab: SlabReader,
-        topic: str,
-        cycle: int,
-        time_ns: int,
-        tov_ns: int,
-        payload: memoryview,
-    ) -> None:
-        self._slab = slab
-        self.topic = topic
-        self.cycle = cycle
-        self.time_ns = time_ns
-        self.tov_ns = tov_ns
-        self.payload = payload
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """The message's fields, decoded by what the log says of its encoding, at each call.
-
-        Arrays are views of the file. Protobuf messages other than pictures and log lines come as
-        field number -> value. Raises `LogError` for bytes that are not of that encoding.
-        """
-        slab = self._slab
-        channel = next(c for c in slab.channels.values() if c.topic == self.topic)
-        schema = slab.schemas.get(channel.schema_id)
-        try:
-            return _decode(self.payload, channel.message_encoding, schema.name if schema else "")
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise LogError(
-                f"{slab.path}: cycle {self.cycle}: {self.topic}: the payload of "
-                f"{len(self.payload)} bytes is not {channel.message_encoding}: {error}"
-            ) from error
-
-    def __repr__(self) -> str:
-        return (
-            f"LogMessage({self.topic!r}, cycle={self.cycle}, time_ns={self.time_ns}, "
-            f"tov_ns={self.tov_ns}, {len(self.payload)} bytes)"
-        )
+_POLL_S = 0.02
+"""How often a log that is followed is looked at while nothing comes; a look takes some 20 us."""
 
 
 class Log:
     """A run directory, or one .mcap file of it.
 
     verify: check the crc of each cycle as it is read.
+    follow: iterating (also `cycles`, `messages` and `frames`) waits for what a live run adds, until
+        it ends or its writer dies. All else sees what is there at the call, and waits for nothing.
+    timeout_s: end following when nothing has come for so long; None waits as long as it takes.
 
     Bytes that cannot be right never give a message: reading ends in front of them, goes on with the
     next slab, and `loss` says what is missing. `LogError` is raised where nothing can be read at
-    all. A log that is being written is read up to its last committed cycle; open it again to see
-    what has come in sections written since.
+    all. Without `follow`, a log that is being written is read up to its last committed cycle; open
+    it again to see what has come in sections written since.
     """
 
-    def __init__(self, path: str | Path, *, verify: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        verify: bool = True,
+        follow: bool = False,
+        timeout_s: float | None = None,
+    ) -> None:
         self.path = Path(path)
         self.verify = verify
-        self._losses: dict[Path, str] = {}
-        self._slabs: list[SlabReader] = []
-        errors = []
-        for slab_path in slab_paths(self.path):
-            try:
-                self._slabs.append(SlabReader(slab_path, verify=verify))
-            except LogError as error:
-                errors.append(error)
-                self._losses[slab_path] = str(error)
-        if not self._slabs:
-            raise errors[0] if errors else LogError(f"{self.path}: the log is empty")
-        for slab in self._slabs:
-            if slab.damage is not None:
-                self._lose(slab, slab.damage)
-        self._check_run()
+        self.follow = follow
+        self.timeout_s = timeout_s
+        self._files = LogFiles(self.path, verify=verify)
+        self._slabs = self._files.slabs
         self._cycle_count: int | None = None
 
     def __enter__(self) -> Self:
@@ -146,24 +70,7 @@ class Log:
 
     def close(self) -> None:
         """Give the files back. Payloads that are still held stay valid."""
-        for slab in self._slabs:
-            slab.close()
-
-    def _check_run(self) -> None:
-        first = self._slabs[0]
-        for number, slab in enumerate(self._slabs):
-            if slab.metadata.get("run_id") != first.metadata.get("run_id"):
-                raise LogError(
-                    f"{slab.path}: belongs to run {slab.metadata.get('run_id')!r}; "
-                    f"{first.path.name} to run {first.metadata.get('run_id')!r}"
-                )
-            before = self._slabs[number - 1] if number else None
-            if before is not None and not self._losses:
-                index, last = _slab_number(slab.path), _slab_number(before.path)
-                if index != last + 1:
-                    self._losses[slab.path] = (
-                        f"{slab.path}: follows {before.path.name}: the slabs between are missing"
-                    )
+        self._files.close()
 
     # -- what the log says of itself -----------------------------------------------------------
 
@@ -215,7 +122,7 @@ class Log:
 
         Damage inside a chunk is found when it is read; iterate over all cycles to find all.
         """
-        return "; ".join(self._losses.values()) or None
+        return "; ".join(self._files.losses.values()) or None
 
     @property
     def start_ns(self) -> int | None:
@@ -236,7 +143,7 @@ class Log:
                     for last in slab.heads(index):  # noqa: B007 - the last one is wanted
                         pass
                 except Damage as damage:
-                    self._lose(slab, damage)
+                    self._files.lose(slab, damage)
                 if last is not None:
                     return last.time_ns
         return None
@@ -251,7 +158,7 @@ class Log:
                         for _ in slab.heads(index):
                             count += 1
                 except Damage as damage:
-                    self._lose(slab, damage)
+                    self._files.lose(slab, damage)
             self._cycle_count = count
         return self._cycle_count
 
@@ -265,7 +172,7 @@ class Log:
 
     def __getitem__(self, cycle: int) -> CycleRecord:
         """The cycle of that number; `LogError` if the log does not hold it."""
-        for record in self.cycles(cycle, cycle + 1):
+        for _, record in self._present(cycle, cycle + 1, None, None):
             return record
         raise LogError(f"{self.path}: cycle {cycle} is not in the log")
 
@@ -278,7 +185,7 @@ class Log:
         end_ns: int | None = None,
     ) -> Iterator[CycleRecord]:
         """The cycles with start <= cycle < end and start_ns <= time < end_ns, in order."""
-        for _, record in self._read(start, end, start_ns, end_ns):
+        for _, record in self._records(start, end, start_ns, end_ns):
             yield record
 
     def messages(
@@ -298,7 +205,53 @@ class Log:
         if wanted is not None:
             self._check_topics(wanted)
             wanted = frozenset(wanted)
-        return self._messages(wanted, self._read(start, end, start_ns, end_ns))
+        return self._messages(wanted, self._records(start, end, start_ns, end_ns))
+
+    def frames(
+        self,
+        topic: str,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[Frame]:
+        """The pictures of `topic`; bounds as in `cycles`. `LogError` if it holds no pictures."""
+        messages = self.messages(topic, start, end, start_ns=start_ns, end_ns=end_ns)
+        found = self.topics[topic]
+        if not found.is_picture:
+            pictures = [name for name, item in self.topics.items() if item.is_picture]
+            raise LogError(
+                f"{self.path}: {topic}: holds {found.schema_name}, no pictures; "
+                f"topics with pictures: {listed(pictures)}"
+            )
+        return (Frame(it.cycle, it.tov_ns, it.fields["pixels"]) for it in messages)
+
+    def table(
+        self,
+        topic: str,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Table:
+        """The messages of `topic` as columns: cycle, time_ns, tov_ns and each scalar field.
+
+        Arrays, lists and maps are left out; `table.left_out` names them. Bounds as in `cycles`.
+        """
+        self._check_topics([topic])
+        return make_table(self._messages((topic,), self._present(start, end, start_ns, end_ns)))
+
+    def to_pandas(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
+        """`table` as a `pandas.DataFrame`; needs the package pandas."""
+        pandas = import_optional("pandas", "Log.to_pandas")
+        return pandas.DataFrame(self.table(topic, **bounds))
+
+    def to_arrow(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
+        """`table` as a `pyarrow.Table`; needs the package pyarrow."""
+        pyarrow = import_optional("pyarrow", "Log.to_arrow")
+        return pyarrow.table(dict(self.table(topic, **bounds)))
 
     @staticmethod
     def _messages(
@@ -316,6 +269,48 @@ class Log:
                 raise LogError(
                     f"{self.path}: no topic {name!r}; topics: {listed(known)}{nearest(name, known)}"
                 )
+
+    def _records(
+        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
+    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        read = self._followed if self.follow else self._read
+        return read(start, end, start_ns, end_ns)
+
+    def _present(
+        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
+    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        """What is there now, also of a log that is followed."""
+        if self.follow:
+            self._files.refresh()
+        return self._read(start, end, start_ns, end_ns)
+
+    def _followed(
+        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
+    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        idle_since, alive, waiting = ticks_ns(), True, threading.Event()
+        while True:
+            self._files.refresh()
+            over = self.end is not None or not alive
+            found = False
+            for slab, record in self._read(start, None, start_ns, None):
+                if (end is not None and record.cycle >= end) or (
+                    end_ns is not None and record.time_ns >= end_ns
+                ):
+                    return
+                found = True
+                start = record.cycle + 1
+                yield slab, record
+            if over or (end is not None and start is not None and start >= end):
+                return
+            if found:
+                idle_since = ticks_ns()
+                continue
+            if self.timeout_s is not None and ticks_ns() - idle_since >= self.timeout_s * 1e9:
+                return
+            # Asked before the next look: what a writer commits before it dies is then read.
+            alive = self._files.writer_lives()
+            if alive:
+                waiting.wait(_POLL_S)
 
     def _read(
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
@@ -349,7 +344,7 @@ class Log:
                 if not bounded:
                     self._check_count(slab, count)
             except Damage as damage:
-                self._lose(slab, damage)
+                self._files.lose(slab, damage)
 
     def _first_slab(self, start: int | None, start_ns: int | None) -> int:
         """The last slab that may hold the first cycle of the range."""
@@ -369,56 +364,3 @@ class Log:
                 slab.preamble_end,
                 f"{count} messages; the summary counts {slab.statistics.message_count}",
             )
-
-    def _lose(self, slab: SlabReader, damage: Damage) -> None:
-        self._losses.setdefault(slab.path, f"{slab.path}: {damage}")
-
-
-def slab_paths(path: Path) -> list[Path]:
-    """The slabs at `path`, a run directory or one slab, in order. `LogError` if there are none.
-
-    A file that is empty or begins with zeros is a slab that a writer made and has not begun: left
-    out.
-    """
-    try:
-        if not path.is_dir():
-            path.stat()
-            return [path]
-        found = [item for item in path.iterdir() if _SLAB_NAME.fullmatch(item.name)]
-        begun = [item for item in found if _is_begun(item)]
-    except OSError as error:
-        raise LogError(f"{path}: cannot be read: {error.strerror}") from error
-    if not begun:
-        raise LogError(f"{path}: not a run: it holds no slab (log_0000.mcap)")
-    return sorted(begun, key=_slab_number)
-
-
-def _is_begun(path: Path) -> bool:
-    with path.open("rb") as file:
-        return any(file.read(8))
-
-
-def _slab_number(path: Path) -> int:
-    match = _SLAB_NAME.fullmatch(path.name)
-    return int(match[1]) if match else 0
-
-
-def _decode(payload: memoryview, encoding: str, schema: str) -> dict[str, Any]:
-    if encoding == "protobuf":
-        if schema == ImageRgb8Msg.schema_name:
-            return ImageRgb8Msg.decode_fields(payload)
-        if schema == LOG_SCHEMA_NAME:
-            return unpack_log(payload)
-        return {str(number): value for number, value in protobuf.fields(payload)}
-    if encoding != "msgpack":
-        return {"data": payload}
-    fields = msgpack.unpackb(payload, strict_map_key=False)
-    if not isinstance(fields, dict):
-        raise ValueError(f"a {type(fields).__name__}, expected a map")  # noqa: TRY004
-    return {name: _array_or_value(value) for name, value in fields.items()}
-
-
-def _array_or_value(value: Any) -> Any:
-    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "data"}:
-        return np.frombuffer(value["data"], dtype=value["dtype"]).reshape(value["shape"])
-    return value

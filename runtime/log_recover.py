@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from flowrun.runtime import log_format as lf
 from flowrun.runtime.errors import LogError
@@ -77,13 +78,16 @@ def recover(path: str | Path) -> RecoveryReport:
     """Finish every unfinished slab of the run at `path`, a run directory or one slab.
 
     Each gets its index and summary, the last one also how the run ended: reason "recovered".
-    Finished slabs are not touched. Raises `LogError` while a writer holds the run, if nothing can
-    be read, or if the files cannot be changed.
+    Finished slabs are not touched; one that was made ahead and never begun is removed. Raises
+    `LogError` while a writer holds the run, if nothing can be read, or if the files cannot be
+    changed.
     """
     path = Path(path)
-    paths = slab_paths(path)
+    if not _made_ahead(path):
+        slab_paths(path)  # raises if there is nothing to recover
     with _locked(path if path.is_dir() else path.parent):
-        reports = []
+        reports = _mend_beginnings(path)
+        paths = slab_paths(path)
         cycles = 0
         for slab_path in paths:
             try:
@@ -112,6 +116,58 @@ def recover(path: str | Path) -> RecoveryReport:
         if not any(report.recovered or report.lost is None for report in reports):
             raise LogError(str(reports[0].lost))
         return RecoveryReport(tuple(reports))
+
+
+def _made_ahead(directory: Path) -> list[Path]:
+    """The slabs of a run without a MAGIC, in order."""
+    found = []
+    if directory.is_dir():
+        for path in sorted(directory.iterdir()):
+            if lf.SLAB_NAME.fullmatch(path.name):
+                with path.open("rb") as file:
+                    if not any(file.read(len(lf.MAGIC))):
+                        found.append(path)
+    return found
+
+
+def _mend_beginnings(directory: Path) -> list[SlabReport]:
+    """Remove slabs that were made ahead and never begun; begin those that hold something, whose
+    MAGIC did not reach the disk."""
+    reports = []
+    for path in _made_ahead(directory):
+        try:
+            with path.open("r+b") as file:
+                file.seek(len(lf.MAGIC))
+                if _holds_nothing(file):
+                    path.unlink()
+                elif file.read(1) == bytes([lf.HEADER]):
+                    _write(file.fileno(), 0, lf.MAGIC)
+                else:
+                    lost = "byte 0: its beginning was never written"
+                    reports.append(SlabReport(path, recovered=False, lost=lost))
+        except OSError as error:
+            raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
+    return reports
+
+
+def _holds_nothing(file: BinaryIO) -> bool:
+    """Whether nothing was written behind the head of the first chunk and its PAD."""
+    size = os.fstat(file.fileno()).st_size
+    offset = len(lf.MAGIC)
+    while offset + lf.HEAD_SIZE <= size:
+        opcode, length = lf.RECORD_HEAD.unpack(os.pread(file.fileno(), lf.HEAD_SIZE, offset))
+        if opcode == lf.CHUNK:
+            offset += lf.CHUNK_RECORDS_AT + lf.HEAD_SIZE
+        if opcode in (lf.CHUNK, 0):
+            break
+        offset += lf.HEAD_SIZE + length
+    end = size - len(lf.TRAILER)
+    while offset < end:
+        piece = os.pread(file.fileno(), min(1 << 20, end - offset), offset)
+        if piece.count(0) != len(piece):
+            return False
+        offset += len(piece)
+    return True
 
 
 @contextmanager

@@ -31,6 +31,9 @@ _POPULATE_STEP = 4 << 20
 _LOOK_AHEAD = 32 << 20
 """How far in front of the writer pages are populated: first-touch page faults cost several times
 the copy of a picture, so a helper thread takes them."""
+_PREPARE_AT = 0.75
+"""How full a slab is when the next one should be made."""
+_LARGEST_END = 8 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -40,64 +43,89 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 class Slab:
     """A slab that is being written.
 
-    path: must not exist. capacity: bytes preallocated and mapped. section: bytes by which the file
-    grows. head: MAGIC and all records up to the first chunk.
+    path: must not exist. capacity: bytes mapped for cycles; an eighth more, at most 8 MiB, is
+    preallocated for what ends a slab, so that it can be finished on a full disk. section: bytes by
+    which the file grows. head: MAGIC and all records up to the first chunk. begun: False leaves the
+    MAGIC out until `begin`; readers pass over the file as long.
 
     position: offset of the PAD that covers the room of the open chunk; what is written next
         replaces it. records_at: offset of the open chunk's records. trailer_at: offset of the
-        trailer, where the room ends. mapping: the file, writable up to the trailer.
+        trailer, where the room ends. mapping: the file, writable up to the trailer. prepare_at:
+        the position from which on the slab will be full soon.
     index: by channel id, (log_time, offset) of each message of the open chunk, one after the other;
         the writer fills it, closing a chunk empties it.
     """
 
     def __init__(
-        self, path: Path, *, capacity: int, section: int, head: bytes, index: dict[int, array[int]]
+        self,
+        path: Path,
+        *,
+        capacity: int,
+        section: int,
+        head: bytes,
+        index: dict[int, array[int]],
+        begun: bool = True,
     ) -> None:
         self.path = path
         self.chunks: list[fmt.ChunkInfo] = []
         self.index = index
         smallest = len(head) + fmt.CHUNK_RECORDS_AT + 256
         self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
-        self._capacity = max(_round_up(capacity, _PAGE), self._section)
+        self.capacity = max(_round_up(capacity, _PAGE), self._section)
+        self.prepare_at = int(self.capacity * _PREPARE_AT)
+        # The look-ahead needs no growing then: a slab made ahead is zeros behind its first PAD.
+        size = min(self.capacity, max(self._section, _round_up(len(head) + _LOOK_AHEAD, _PAGE)))
         self._chunk_at = 0
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             # A mapping may not be longer than its file when it is made; afterwards it may.
-            os.ftruncate(self._fd, self._capacity)
-            self.mapping = mmap.mmap(self._fd, self._capacity)
-            os.ftruncate(self._fd, self._section)
+            os.ftruncate(self._fd, self.capacity)
+            self.mapping = mmap.mmap(self._fd, self.capacity)
+            os.ftruncate(self._fd, size)
             self._preallocate()
+            self._set_trailer_at(size - len(fmt.TRAILER))
+            _write_all(self._fd, fmt.TRAILER, self.trailer_at)
         except BaseException:
             os.close(self._fd)
             path.unlink(missing_ok=True)
             raise
-        self._set_trailer_at(self._section - len(fmt.TRAILER))
         self.position = len(head)
-        os.pwrite(self._fd, fmt.TRAILER, self.trailer_at)
         self._set_pad(self.position)
-        self.mapping[: len(head)] = head
+        self.mapping[len(fmt.MAGIC) : len(head)] = head[len(fmt.MAGIC) :]
         self._populator = _Populator(self.mapping)
         self._open_chunk()
         self._populate()
         self.attention_at = self.position
         self.attend()
+        if begun:
+            self.begin()
 
     def _preallocate(self) -> None:
         """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle."""
-        if _libc.fallocate(self._fd, _FALLOC_FL_KEEP_SIZE, 0, self._capacity) == 0:
+        size = self.capacity + min(self.capacity // 8, _LARGEST_END)
+        if _libc.fallocate(self._fd, _FALLOC_FL_KEEP_SIZE, 0, size) == 0:
             return
         code = ctypes.get_errno()
         if code in (errno.EOPNOTSUPP, errno.ENOSYS):
             return  # a file system without preallocation: blocks are taken as they are written
         raise OSError(code, os.strerror(code))
 
+    def begin(self) -> None:
+        """Write the MAGIC: from now on this is a slab of the run."""
+        self.mapping[: len(fmt.MAGIC)] = fmt.MAGIC
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether somebody has taken the file away; what is written is then lost."""
+        return os.fstat(self._fd).st_nlink == 0
+
     # -- room ----------------------------------------------------------------------------------
 
     def reserve(self, end: int) -> bool:
         """Make the room reach to `end` and a PAD's head behind it; False if the slab is too small.
-        Need not be called for an `end` up to `room_ends_at`."""
+        Need not be called for an `end` up to `room_ends_at`. `OSError` if the file cannot grow."""
         needed = end + fmt.HEAD_SIZE + len(fmt.TRAILER)
-        if needed > self._capacity:
+        if needed > self.capacity:
             return False
         while self.trailer_at + len(fmt.TRAILER) < needed:
             self._grow()
@@ -106,27 +134,38 @@ class Slab:
     def attend(self) -> None:
         """Close a chunk that is long enough, and have the pages in front of the writer populated.
         To be called when `position` has passed `attention_at`."""
-        if self.position - self.records_at > CHUNK_SIZE:
-            self._next_chunk()
-        if self.position >= self._populated_to - _LOOK_AHEAD // 2:
-            self._populate()
+        try:
+            if self.position - self.records_at > CHUNK_SIZE:
+                self._next_chunk()
+            if self.position >= self._populated_to - _LOOK_AHEAD // 2:
+                self._populate()
+        except OSError:
+            # The file cannot grow. Nothing needs the room yet: who does is told by `reserve`.
+            self.attention_at = self.capacity
+            return
         self.attention_at = min(
             self.records_at + CHUNK_SIZE, max(self._populated_to - _LOOK_AHEAD // 2, self.position)
         )
+        if self.position < self.prepare_at:
+            self.attention_at = min(self.attention_at, self.prepare_at)
 
     def _populate(self) -> None:
-        end = min(self.position + _LOOK_AHEAD, self._capacity)
+        end = min(self.position + _LOOK_AHEAD, self.capacity)
         while self.trailer_at + len(fmt.TRAILER) < end:
             self._grow()
         self._populator.populate(self.position, end)
-        self._populated_to = end if end < self._capacity else self._capacity + _LOOK_AHEAD
+        self._populated_to = end if end < self.capacity else self.capacity + _LOOK_AHEAD
 
     def _grow(self) -> None:
         """Move the trailer a section further; the stores' order is `log_format`'s state "grow"."""
         old = self.trailer_at
-        size = min(old + len(fmt.TRAILER) + self._section, self._capacity)
+        size = min(old + len(fmt.TRAILER) + self._section, self.capacity)
         new = size - len(fmt.TRAILER)
-        os.pwrite(self._fd, fmt.TRAILER, new)
+        try:
+            _write_all(self._fd, fmt.TRAILER, new)
+        except OSError:
+            os.ftruncate(self._fd, old + len(fmt.TRAILER))  # a piece of it may have been written
+            raise
         records_length = new - self.records_at
         self._store(self._chunk_at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + records_length)
         self.mapping[old : old + fmt.HEAD_SIZE] = fmt.RECORD_HEAD.pack(
@@ -213,7 +252,7 @@ class Slab:
             needed = at + len(end) + fmt.HEAD_SIZE
             if needed > self.trailer_at:
                 # Through the file, not the mapping: this may be more than was preallocated.
-                os.pwrite(self._fd, fmt.TRAILER, needed)
+                _write_all(self._fd, fmt.TRAILER, needed)
                 self._set_trailer_at(needed)
                 self._set_pad(at)
             _write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
@@ -228,6 +267,11 @@ class Slab:
         self._populator.stop()
         self.mapping.close()
         os.close(self._fd)
+
+    def discard(self) -> None:
+        """Remove a slab that was never begun."""
+        self.path.unlink(missing_ok=True)
+        self.close()
 
     def _set_trailer_at(self, offset: int) -> None:
         self.trailer_at = offset

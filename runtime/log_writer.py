@@ -2,7 +2,8 @@
 
 The cycle calls `commit` with messages bound before; nothing is queued and nothing is held back: when
 `commit` returns, the cycle is in the page cache, whole and checked by its CRC, and survives the death
-of the process. It never waits for the disk.
+of the process. It never waits for the disk: a helper thread makes the next slab before this one is
+full, and finishes the one before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from isal.isal_zlib import crc32
 from flowrun.msgs.message import Message
 from flowrun.runtime import log_format as fmt
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_format import Attachment, Channel, ChunkInfo, Schema
+from flowrun.runtime.log_format import Attachment, Channel, ChunkInfo, Placed, Schema
 from flowrun.runtime.log_records import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
 from flowrun.runtime.log_slab import Slab
 from flowrun.runtime.log_summary import build_end, build_preamble, build_summary
@@ -78,7 +81,8 @@ _CYCLE_SIZE = fmt.CYCLE_SIZE
 class Output:
     """One output port of the graph, as a channel of the log.
 
-    logged: False keeps the channel out of the log; its place in `bind` stays.
+    logged: False keeps the channel out of the log; its place in `bind` stays. payload: False logs
+    each message without what is in it.
     """
 
     task: str
@@ -86,6 +90,7 @@ class Output:
     topic: str
     message_type: type[Message]
     logged: bool = True
+    payload: bool = True
 
 
 _BoundOutput = tuple[Message, dict[str, Any], int, int, Callable[[Any], bytes] | None, "array[int]"]
@@ -97,6 +102,16 @@ class _Bound:
     """The messages of one cycle record, ready to be committed again and again."""
 
     outputs: list[_BoundOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class _NumberedSlab:
+    """A slab, its number, and where its preamble's records stand."""
+
+    slab: Slab
+    number: int
+    metadata_at: list[Placed]
+    attachments_at: list[Placed]
 
 
 class LogWriter:
@@ -144,13 +159,17 @@ class LogWriter:
         self._pack = msgpack.Packer(use_bin_type=True).pack
         self._last_cycle, self._last_ns = -1, 0
         self._closed_bytes = 0
-        self._slab_number = 0
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
+        self._next: Future[_NumberedSlab] | None = None
+        """The slab behind the present one, being made by the helper."""
+        self._finishing: Future[None] | None = None
         self._lock_fd = _lock(directory)
         try:
-            self._slab = self._new_slab(self._slab_size)
+            self._present = self._new_slab(0, self._slab_size, begun=True)
         except BaseException:
             os.close(self._lock_fd)
             raise
+        self._slab = self._present.slab
 
     # -- for the executor ----------------------------------------------------------------------
 
@@ -158,11 +177,15 @@ class LogWriter:
         """Prepare to commit these messages, in the order of `outputs`, again and again."""
         outputs = []
         for message, (output, channel) in zip(messages, self._outputs, strict=True):
-            if output.logged:
-                kind = output.message_type
-                pack = self._pack if kind.is_plain else None
-                fields, index = message.__dict__, self._index[channel]
-                outputs.append((message, fields, len(kind.defaults), channel, pack, index))
+            if not output.logged:
+                continue
+            index = self._index[channel]
+            if not output.payload:
+                outputs.append((message, {}, 0, channel, _no_payload, index))
+                continue
+            kind = output.message_type
+            pack = self._pack if kind.is_plain else None
+            outputs.append((message, message.__dict__, len(kind.defaults), channel, pack, index))
         return _Bound(outputs)
 
     def commit(
@@ -178,7 +201,8 @@ class LogWriter:
         """Write a cycle: what of `bound` is present, `events`, waiting log records, the steps.
 
         Raises `MessageTypeError` if a message cannot be encoded; nothing of the cycle is kept then.
-        Raises `LogError` if there is no room for a new slab.
+        Raises `LogError` if the file cannot grow, or there is no room for a new one; nothing of the
+        cycle is kept then either, what was committed before is, and `finish` is the next to call.
         """
         slab = self._slab
         head, sequence = _MESSAGE_HEAD, cycle & 0xFFFFFFFF
@@ -228,7 +252,7 @@ class LogWriter:
             start_ns, *ends_ns,
         ))  # fmt: skip
         at += self._steps_length + 9
-        if at > slab.room_ends_at and not slab.reserve(at):
+        if at > slab.room_ends_at and not self._reserve(at):
             self._next_slab(at - first)
             self.commit(cycle, now_ns, bound, start_ns=start_ns, ends_ns=ends_ns, events=events)
             return
@@ -262,6 +286,9 @@ class LogWriter:
         self._last_cycle, self._last_ns = cycle, now_ns
         if at > slab.attention_at:
             slab.attend()
+            if at >= slab.prepare_at and self._next is None:
+                number, size = self._present.number + 1, self._slab_size
+                self._next = self._helper.submit(self._new_slab, number, size, begun=False)
 
     def log_record(
         self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
@@ -277,16 +304,21 @@ class LogWriter:
     def finish(self, end: Mapping[str, str]) -> None:
         """Write the waiting log records, the run's end and the summary; the log is then finished.
 
-        end: {reason, cycles, ended_ns, error?} as text. Raises `LogError` on a full disk; the log
-        is then unfinished but whole.
+        end: {reason, cycles, ended_ns, error?} as text. Raises `LogError` if the disk is full or
+        the log was removed; what was committed is then whole all the same. Log records that come
+        later are dropped.
         """
-        try:
+        self._forget_uncommitted()
+        with ExitStack() as steps:  # each is taken whatever became of those in front
+            steps.callback(os.close, self._lock_fd)
+            steps.callback(self._helper.shutdown)
+            steps.callback(self._finish_slab, self._present, end)
+            steps.callback(self._wait_for_finished)
+            steps.callback(self._discard_next)
             if self._records or self._packed_records:
                 # A cycle that never ran: it has no step table, and a replay passes over it.
                 self._commit_records()
-            self._finish_slab(end)
-        finally:
-            os.close(self._lock_fd)
+        self._records = deque(maxlen=0)
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -309,7 +341,7 @@ class LogWriter:
         packed = self._packed_records + self._take_records()
         cycle, now_ns = self._last_cycle + 1, max([self._last_ns, packed[-1][1]])
         size = sum(31 + len(data) for _, _, data in packed)
-        if not self._slab.reserve(self._slab.position + fmt.CYCLE_SIZE + size):
+        if not self._reserve(self._slab.position + fmt.CYCLE_SIZE + size):
             self._next_slab(size)
         slab = self._slab
         at = slab.position + fmt.CYCLE_SIZE
@@ -326,11 +358,27 @@ class LogWriter:
         )
         slab.position = at
 
-    def _new_slab(self, capacity: int) -> Slab:
-        path = self.directory / f"log_{self._slab_number:04}.mcap"
-        preamble, self._metadata_at, self._attachments_at = build_preamble(
+    # -- slabs ---------------------------------------------------------------------------------
+
+    def _reserve(self, end: int) -> bool:
+        try:
+            return self._slab.reserve(end)
+        except OSError as error:
+            self._forget_uncommitted()
+            raise LogError(f"{self._slab.path}: the log cannot grow: {error.strerror}") from error
+
+    def _forget_uncommitted(self) -> None:
+        """Take back the index entries of a cycle that was not committed."""
+        limit = self._slab.position - self._slab.records_at
+        for entries in self._index.values():
+            while entries and entries[-1] >= limit:
+                del entries[-2:]
+
+    def _new_slab(self, number: int, capacity: int, *, begun: bool) -> _NumberedSlab:
+        path = self.directory / f"log_{number:04}.mcap"
+        preamble, metadata_at, attachments_at = build_preamble(
             self._library,
-            {**self._metadata, "slab": str(self._slab_number)},
+            {**self._metadata, "slab": str(number)},
             attachments=self._attachments,
             schemas=self._schemas,
             channels=self._channels,
@@ -338,44 +386,59 @@ class LogWriter:
         try:
             slab = Slab(
                 path, capacity=capacity, section=self._section_size, head=preamble,
-                index=self._index,
+                index=self._index, begun=begun,
             )  # fmt: skip
         except OSError as error:
             raise _slab_error(path, capacity, error) from error
-        self._slab_number += 1
-        return slab
+        return _NumberedSlab(slab, number, metadata_at, attachments_at)
 
     def _next_slab(self, cycle_size: int) -> None:
-        """Finish the slab and begin one with room for `cycle_size`; the index entries of the cycle
-        that did not fit are taken back."""
-        slab = self._slab
-        limit = slab.position - slab.records_at
+        """Go on in the next slab, which has room for `cycle_size`; the helper finishes this one."""
+        self._forget_uncommitted()
+        self._wait_for_finished()
+        # First: without a next slab, this one stays and can be finished.
+        made = self._take_next(cycle_size)
+        full = self._present
+        # What `bind` gave out goes on with the new slab.
+        full.slab.index = {channel: array("Q", it) for channel, it in self._index.items()}
         for entries in self._index.values():
-            while entries and entries[-1] >= limit:
-                del entries[-2:]
+            del entries[:]
+        made.slab.begin()
+        self._present, self._slab = made, made.slab
+        self._closed_bytes += full.slab.position
+        self._finishing = self._helper.submit(self._finish_slab, full, None)
+
+    def _take_next(self, cycle_size: int) -> _NumberedSlab:
+        future, self._next = self._next, None
+        if future is not None:
+            try:
+                made = future.result()
+            except LogError:
+                pass  # there may be room by now
+            else:
+                if made.slab.reserve(made.slab.position + fmt.CYCLE_SIZE + cycle_size):
+                    return made
+                made.slab.discard()
         capacity = max(self._slab_size, cycle_size + self._section_size)
-        position = slab.position
-        self._slab = self._new_slab(capacity)  # first: if the disk is full, the old slab stays
-        self._closed_bytes += position
-        self._finish(slab, None, self._slab_number - 2)
+        return self._new_slab(self._present.number + 1, capacity, begun=False)
 
-    def _finish_slab(self, end: Mapping[str, str]) -> None:
-        self._finish(self._slab, end, self._slab_number - 1)
+    def _discard_next(self) -> None:
+        future, self._next = self._next, None
+        if future is not None and future.exception() is None:
+            future.result().slab.discard()
 
-    def _finish(self, slab: Slab, end: Mapping[str, str] | None, number: int) -> None:
-        preamble_places = self._metadata_at
-        if number != self._slab_number - 1:
-            _, preamble_places, self._attachments_at = build_preamble(
-                self._library,
-                {**self._metadata, "slab": str(number)},
-                attachments=self._attachments,
-                schemas=self._schemas,
-                channels=self._channels,
-            )
+    def _wait_for_finished(self) -> None:
+        """As a rule it is long done. A writer that fills slabs faster waits for the disk here."""
+        future, self._finishing = self._finishing, None
+        if future is not None:
+            future.result()
+
+    def _finish_slab(self, made: _NumberedSlab, end: Mapping[str, str] | None) -> None:
+        slab = made.slab
 
         def tail(offset: int, chunks: list[ChunkInfo]) -> bytes:
             ending = b""
-            metadata = [(fmt.METADATA_NAME, place) for place in preamble_places]
+            metadata = [(fmt.METADATA_NAME, place) for place in made.metadata_at]
             if end is not None:
                 ending, placed = build_end(end, offset=offset)
                 metadata.append((fmt.END_NAME, placed))
@@ -384,14 +447,21 @@ class LogWriter:
                 schemas=self._schemas,
                 channels=self._channels,
                 chunks=chunks,
-                attachments=list(zip(self._attachments, self._attachments_at, strict=True)),
+                attachments=list(zip(self._attachments, made.attachments_at, strict=True)),
                 metadata=metadata,
             )
 
+        removed = slab.is_removed
         try:
             slab.finish(tail)
         except OSError as error:
             raise LogError(f"{slab.path}: cannot finish the log: {error.strerror}") from error
+        if removed:
+            raise LogError(f"{slab.path}: the log was removed while it was written")
+
+
+def _no_payload(_fields: object) -> bytes:
+    return b""
 
 
 def _gap(payload_at: int, pieces: Sequence[bytes | memoryview]) -> int:
@@ -412,25 +482,26 @@ def _channels_of(
     known: dict[tuple[str, str, bytes], int] = {}
 
     def add(
-        topic: str, schema: tuple[str, str, bytes], encoding: str, metadata: dict[str, str]
+        topic: str, schema: tuple[str, str, bytes] | None, encoding: str, metadata: dict[str, str]
     ) -> int:
-        if schema not in known:
-            known[schema] = len(schemas) + 1
-            schemas.append(Schema(known[schema], *schema))
-        channels.append(Channel(len(channels) + 1, known[schema], topic, encoding, metadata))
+        number = 0
+        if schema is not None:
+            number = known.setdefault(schema, len(schemas) + 1)
+            if number > len(schemas):
+                schemas.append(Schema(number, *schema))
+        channels.append(Channel(len(channels) + 1, number, topic, encoding, metadata))
         return len(channels)
 
     placed = []
     for output in outputs:
         kind = output.message_type
         channel = 0
-        if output.logged:
-            channel = add(
-                output.topic,
-                (kind.schema_name, kind.schema_encoding, kind.schema()),
-                kind.message_encoding,
-                {"task": output.task, "port": output.port},
-            )
+        metadata = {"task": output.task, "port": output.port}
+        if output.logged and output.payload:
+            schema = (kind.schema_name, kind.schema_encoding, kind.schema())
+            channel = add(output.topic, schema, kind.message_encoding, metadata)
+        elif output.logged:
+            channel = add(output.topic, None, "", {**metadata, fmt.PAYLOAD: fmt.NO_PAYLOAD})
         placed.append((output, channel))
     add(fmt.STEPS_TOPIC, ("flowrun.Steps", "jsonschema", STEPS_SCHEMA), "msgpack", {})
     add(fmt.CONTROL_TOPIC, ("flowrun.Control", "jsonschema", CONTROL_SCHEMA), "msgpack", {})

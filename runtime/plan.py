@@ -22,7 +22,7 @@ class Slot:
     """One output port: the place of its message in every cycle record.
 
     topic: its name in the log, "/<task id>/<port>".
-    logged: whether its messages go into the log.
+    logged: whether its messages go into the log; payload: whether what is in them does, too.
     """
 
     index: int
@@ -31,6 +31,7 @@ class Slot:
     topic: str
     message_type: type[Message]
     logged: bool
+    payload: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ def _build(bound: BoundGraph, order: list[str]) -> Plan:
                         topic=f"/{task_id}/{port.name}",
                         message_type=port.message_type,
                         logged=logging and task.spec.logging.enabled,
+                        payload=task.spec.logging.payload == "all",
                     )
                 )
     fed = {

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-import numpy as np
 
 from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.background import Job, changed_keys, deliver, prepare_job, run_job, submits
 from flowrun.runtime.bind import bind
+from flowrun.runtime.difference import differing_field
 from flowrun.runtime.errors import FlowrunError, ReplayError, TaskError, UsageError
 from flowrun.runtime.graph import GraphSpec, load_graph, parse_graph
 from flowrun.runtime.instances import (
@@ -28,9 +28,10 @@ from flowrun.runtime.instances import (
     start_all,
     stop_all,
 )
-from flowrun.runtime.log_format import CONTROL_TOPIC, STEPS_TOPIC
+from flowrun.runtime.log_format import CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD, STEPS_TOPIC
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, Step, plan_graph
+from flowrun.runtime.rates import RatedGate, is_rated, rate_of
 from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime, TaskConfig
 from flowrun.runtime.wording import mask_secrets
@@ -132,6 +133,9 @@ class Replay:
         if unknown:
             raise UsageError(f"unknown task {unknown[0]!r}; tasks: {', '.join(ids)}")
         self._fed = {*feed, *ids[: self.plan.source_count]}
+        self._topics = {
+            name for name, topic in log.topics.items() if topic.metadata.get(PAYLOAD) != NO_PAYLOAD
+        }
         self._check_topics()
         self._time = CycleTime()
         self._instances = make_instances(self.plan, self._time, broadcasts={}, hooks=None)
@@ -141,6 +145,7 @@ class Replay:
             made = self._instances[step.task.id]
             if step.task.spec.background and made.id not in self._fed:
                 self._background[made.id] = _ReplayedBackground(step, made, inputs[made.id])
+        self._rates = {step.task.id: rate_of(step) for step in self.plan.steps}
         self._recorded: dict[str, Recorded] = {}
         self._record = make_record(self.plan, self._time, self._bind_step)
         self._outputs = [
@@ -150,7 +155,7 @@ class Replay:
         ]  # fmt: skip
 
     def _check_topics(self) -> None:
-        recorded = self.log.topics
+        recorded = [name for name in self.log.topics if name in self._topics]
         for slot in self.plan.slots:
             if slot.task_id in self._fed and slot.topic not in recorded:
                 raise ReplayError(
@@ -201,7 +206,7 @@ class Replay:
                 controls.append(msgpack.unpackb(payload))
             elif topic == STEPS_TOPIC:
                 has_steps = True
-            else:
+            elif topic in self._topics:
                 recorded[topic] = (tov_ns, payload)
         if not has_steps:
             return  # log lines behind the last cycle
@@ -274,7 +279,10 @@ class Replay:
         if background is not None:
             return ALWAYS, partial(background.call, messages, self._time)
         made = self._instances[task_id]
-        return call_process(step, messages, made.task, made.ctx)
+        gate, call = call_process(step, messages, made.task, made.ctx)
+        if is_rated(step):
+            gate = RatedGate(gate, self._rates[task_id], self._time)
+        return gate, call
 
     def _feed(self, outputs: Sequence[tuple[str, Message]]) -> None:
         for topic, message in outputs:
@@ -298,8 +306,8 @@ class Replay:
         recorded = self._recorded.get(topic)
         if recorded is None and not message.present:
             return
-        if recorded is None and topic not in self.log.topics:
-            return  # its logging was off
+        if recorded is None and topic not in self._topics:
+            return  # its logging was off, or without payloads
         report.compared += 1
         report.per_task[task] = report.per_task.get(task, 0) + 1
         found = _difference(recorded, message)
@@ -377,34 +385,8 @@ def _difference(recorded: Recorded | None, message: Message) -> tuple[str, str, 
         return "", repr(fields), str(error)
     if replayed == payload:
         return None
-    return _differing_field(fields, message)
-
-
-def _differing_field(recorded: dict[str, Any], message: Message) -> tuple[str, str, str]:
-    own = message.__dict__
-    for name in [*own, *(key for key in recorded if key not in own)]:
-        if name not in recorded or name not in own:
-            there = "(no such field)"
-            return name, repr(recorded.get(name, there)), repr(own.get(name, there))
-        before, now = recorded[name], own[name]
-        if isinstance(before, np.ndarray):
-            if before.shape != now.shape or not np.array_equal(before, now):
-                return name, *_describe_arrays(before, now)
-        elif before != now or type(before) is not type(now):
-            return name, repr(before), repr(now)
-    return "", "the same fields in other bytes", "(encoded differently)"
-
-
-def _describe_arrays(before: np.ndarray[Any, Any], now: np.ndarray[Any, Any]) -> tuple[str, str]:
-    if before.shape != now.shape or before.dtype != now.dtype:
-        return f"{before.dtype} {list(before.shape)}", f"{now.dtype} {list(now.shape)}"
-    where = np.argwhere(before != now)
-    first = tuple(int(i) for i in where[0])
-    largest = np.abs(before.astype(np.float64) - now.astype(np.float64)).max()
-    return (
-        f"{before[first]} at {list(first)}",
-        f"{now[first]} there; {len(where)} of {before.size} elements differ, by {largest:g} at most",
-    )
+    same = "", "the same fields in other bytes", "(encoded differently)"
+    return differing_field(fields, message.__dict__) or same
 
 
 def _is_own(topic: str) -> bool:

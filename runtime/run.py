@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import threading
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from flowrun.runtime.bind import live_keys
 from flowrun.runtime.broadcast import Answer, Broadcast
 from flowrun.runtime.clock import Clock
-from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.executor import Executor
 from flowrun.runtime.log_format import Attachment
 from flowrun.runtime.log_writer import LogWriter, Output
@@ -31,13 +33,18 @@ _PACKAGES = ("flowrun", "numpy", "msgpack", "av", "torch", "transformers")
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. error: None for a run that ended as it should."""
+    """How a run ended.
+
+    error: None for a run that ended as it should. log_error: why its log ends before it does, where
+    the graph says `logging: {on_error: continue}`.
+    """
 
     reason: str
     error: FlowrunError | None
     cycles: int
     messages: int
     log_bytes: int
+    log_error: LogError | None = None
 
 
 class Run:
@@ -63,22 +70,67 @@ class Run:
         self._started_ns = clock.now_ns()
         self._state: str | dict[str, str] = "Running"
         self._ended = threading.Event()
+        self.log_error: LogError | None = None
+        """Why the log ends before the run does."""
+        goes_on = graph.logging.on_error == "continue"
         self.writer: LogWriter | None = None
-        if directory is not None:
-            self.writer = LogWriter(
-                directory,
-                outputs=outputs_of(plan),
-                steps=len(plan.steps),
-                metadata=_metadata(plan, directory, self._started_ns),
-                attachments=_attachments(plan, self._started_ns),
-                library=f"flowrun {versions()['flowrun']}",
-                slab_size_mib=graph.logging.slab_size_mib,
-                section_size_mib=graph.logging.section_size_mib,
-            )
+        try:
+            if directory is not None:
+                self.writer = self._make_writer(directory)
+        except LogError as error:
+            if not goes_on:
+                raise
+            self.log_error = error
         configure_logs(
             now_ns=clock.now_ns, target=self.writer, secrets=graph.secrets, stream=console
         )
-        self.executor = Executor(plan, clock=clock, log=self.writer, broadcasts=self.broadcasts)
+        self._log_line = structlog.get_logger()
+        if self.log_error is not None:
+            self._log_line.error("the run is not logged", error=str(self.log_error))
+        elif self.writer is not None:
+            self._warn_of_unlogged_sources()
+        self.executor = Executor(
+            plan,
+            clock=clock,
+            log=self.writer,
+            on_log_error=self._go_on_without_log if goes_on else None,
+            broadcasts=self.broadcasts,
+        )
+
+    def _make_writer(self, directory: Path) -> LogWriter:
+        logging = self.plan.graph.spec.logging
+        return LogWriter(
+            directory,
+            outputs=outputs_of(self.plan),
+            steps=len(self.plan.steps),
+            metadata=_metadata(self.plan, directory, self._started_ns),
+            attachments=_attachments(self.plan, self._started_ns),
+            library=f"flowrun {versions()['flowrun']}",
+            slab_size_mib=logging.slab_size_mib,
+            section_size_mib=logging.section_size_mib,
+        )
+
+    def _warn_of_unlogged_sources(self) -> None:
+        sources = {step.task.id for step in self.plan.steps[: self.plan.source_count]}
+        topics = [
+            output.topic
+            for output in outputs_of(self.plan)
+            if output.task in sources and not (output.logged and output.payload)
+        ]
+        if topics:
+            self._log_line.warning(
+                "the run cannot be replayed: it logs no payload of a source",
+                topics=", ".join(topics),
+            )
+
+    def _go_on_without_log(self, error: LogError) -> None:
+        """Finish what there is of the log, and say once, on the console and in the result, that no
+        more comes."""
+        self.log_error = error
+        # The same error may come again from finishing; the log is readable all the same.
+        with contextlib.suppress(LogError):
+            self._finish_log("log error", mask_secrets(str(error), self.plan.graph.spec.secrets))
+        self._log_line.error("the log ends here; the run goes on", error=str(error))
 
     def run(self, *, cycles: int | None = None) -> RunResult:
         """Run to the end; the log is finished then, whatever happened."""
@@ -92,7 +144,9 @@ class Run:
             raise
         finish_error = self._finish(reason, None if error is None else str(error))
         error = error or finish_error
-        return RunResult(reason, error, self.executor.cycles, self.messages, self.log_bytes)
+        return RunResult(
+            reason, error, self.executor.cycles, self.messages, self.log_bytes, self.log_error
+        )
 
     def _finish(self, reason: str, error: str | None) -> FlowrunError | None:
         if error is not None:
@@ -101,18 +155,23 @@ class Run:
         for broadcast in self.broadcasts.values():
             broadcast.close()
         failed = None
-        if self.writer is not None:
-            end = {
-                "reason": reason,
-                "cycles": str(self.executor.cycles),
-                "ended_ns": str(self._clock.now_ns()),
-            }
+        if self.log_error is None:
             try:
-                self.writer.finish(end if error is None else {**end, "error": error})
-            except FlowrunError as failure:
+                self._finish_log(reason, error)
+            except LogError as failure:
                 failed = failure
         self._ended.set()
         return failed
+
+    def _finish_log(self, reason: str, error: str | None) -> None:
+        if self.writer is None:
+            return
+        end = {
+            "reason": reason,
+            "cycles": str(self.executor.cycles),
+            "ended_ns": str(self._clock.now_ns()),
+        }
+        self.writer.finish(end if error is None else {**end, "error": error})
 
     # -- for those who watch -------------------------------------------------------------------
 
@@ -204,9 +263,8 @@ class Run:
 
 def outputs_of(plan: Plan) -> list[Output]:
     """The plan's slots as channels of a log."""
-    logged = plan.graph.spec.logging.enable_task_logging
     return [
-        Output(slot.task_id, slot.port, slot.topic, slot.message_type, slot.logged and logged)
+        Output(slot.task_id, slot.port, slot.topic, slot.message_type, slot.logged, slot.payload)
         for slot in plan.slots
     ]
 

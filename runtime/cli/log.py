@@ -1,15 +1,15 @@
-"""`flowrun log`: look into a recorded run, check it, and finish one that was cut off."""
+"""`flowrun log`: look into a recorded run, check it, finish one that was cut off; see `log_export`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from flowrun.runtime.errors import LogError, UsageError
+from flowrun.runtime.cli.log_export import WHERE, add_diff, add_export, bounds, diff, export
+from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_reader import Log, LogMessage
 
 __all__ = ["add_parser", "run"]
@@ -27,20 +27,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     cat = verbs.add_parser("cat", help="the messages, one a line")
     check = verbs.add_parser("check", help="read every byte and say what is wrong")
     recover = verbs.add_parser("recover", help="finish a run whose writer was cut off, in place")
-    for verb in (info, topics, cat, check, recover):
+    export = verbs.add_parser("export", help="write jsonl, csv, mp4, a trace, one mcap, parquet")
+    diff = verbs.add_parser("diff", help="the first message in which two runs differ")
+    add_diff(diff)
+    for verb in (info, topics, cat, check, recover, export):
         verb.add_argument("path", metavar="RUN", help="a run's directory, or one .mcap file of it")
     for verb in (info, topics, cat):
         verb.add_argument("--json", action="store_true", help="print JSON")
     cat.add_argument(
         "--topic", action="append", metavar="TOPIC", help="only this topic; may be given again"
     )
-    where = "a cycle number (120), or seconds since the first cycle (4.5s)"
-    cat.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {where}")
+    cat.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {WHERE}")
     cat.add_argument("--to", dest="last", metavar="WHERE", help="end here, this cycle included")
+    add_export(export)
 
 
 def run(args: argparse.Namespace) -> int:
-    verb = {"info": _info, "ls": _ls, "cat": _cat, "check": _check, "recover": _recover}
+    verb = {
+        "info": _info, "ls": _ls, "cat": _cat, "check": _check, "recover": _recover,
+        "export": export, "diff": diff,
+    }  # fmt: skip
     return verb[args.log_verb](args)
 
 
@@ -108,7 +114,7 @@ def _ls(args: argparse.Namespace) -> int:
 def _cat(args: argparse.Namespace) -> int:
     with Log(args.path) as log:
         undecoded = False
-        for message in _range(log, args.topic, args.first, args.last):
+        for message in log.messages(args.topic, **bounds(log, args.first, args.last)):
             try:
                 fields = message.fields
             except LogError as error:
@@ -144,34 +150,6 @@ def _say_loss(loss: str | None) -> int:
         return 0
     print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
     return 1
-
-
-def _range(
-    log: Log, topics: list[str] | None, first: str | None, last: str | None
-) -> Iterator[LogMessage]:
-    start, start_ns = _bound(log, "--from", first)
-    end, end_ns = _bound(log, "--to", last)
-    return log.messages(
-        topics,
-        start,
-        None if end is None else end + 1,
-        start_ns=start_ns,
-        end_ns=None if end_ns is None else end_ns + 1,
-    )
-
-
-def _bound(log: Log, option: str, value: str | None) -> tuple[int | None, int | None]:
-    """A cycle number, or a time."""
-    if value is None:
-        return None, None
-    try:
-        if value.endswith("s"):
-            return None, (log.start_ns or 0) + round(float(value[:-1]) * _NS)
-        return int(value), None
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"{option} {value!r}: expected a cycle number (120) or seconds (4.5s)"
-        ) from None
 
 
 def _line(message: LogMessage, fields: dict[str, Any]) -> str:

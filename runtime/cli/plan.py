@@ -80,6 +80,10 @@ def _described(step: Step) -> str:
     notes = [step.task.task_class.__name__]
     if step.task.spec.background:
         notes.append("background")
+    if step.task.spec.every > 1:
+        notes.append(f"every {step.task.spec.every} cycles")
+    if step.task.spec.rate_hz is not None:
+        notes.append(f"at most {step.task.spec.rate_hz:g} Hz")
     if not step.task.spec.logging.enabled:
         notes.append("not logged")
     return ", ".join(notes)

@@ -138,7 +138,9 @@ def _print_summary(running: Run, result: RunResult) -> None:
         sys.stderr.flush()
     why = "an error" if result.error is not None else result.reason
     print(f"{running.name}: {result.cycles:,} cycles in {report['uptime_s']:.1f} s, ended by {why}")
-    if running.directory is not None:
+    if result.log_error is not None:
+        print(f"  log ended before the run did: {result.log_error}", file=sys.stderr)
+    if running.writer is not None:
         size = result.log_bytes / 2**20
         print(f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)")
         print(f"  replay: flowrun replay {running.directory}")

@@ -95,13 +95,35 @@ def _task(types: list[str]) -> dict[str, Any]:
                 "type": "boolean",
                 "default": False,
             },
+            "every": {
+                "description": "Run only in cycles whose number is a multiple of this.",
+                "type": "integer",
+                "minimum": 1,
+                "default": 1,
+            },
+            "rate_hz": _rate("Run at most so often; a source is asked at most so often."),
             "logging": {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": {"enabled": {"type": "boolean", "default": True}},
+                "properties": {
+                    "enabled": {
+                        "description": "Whether the task's messages go into the log.",
+                        "type": "boolean",
+                        "default": True,
+                    },
+                    "payload": {
+                        "description": "none: log when there were messages, not what was in them.",
+                        "enum": ["all", "none"],
+                        "default": "all",
+                    },
+                },
             },
         },
     }
+
+
+def _rate(description: str) -> dict[str, Any]:
+    return {"description": description, "type": ["number", "null"], "exclusiveMinimum": 0}
 
 
 def _connection() -> dict[str, Any]:
@@ -155,6 +177,11 @@ def _logging() -> dict[str, Any]:
                 "type": "boolean",
                 "default": default.enable_task_logging,
             },
+            "on_error": {
+                "description": "Whether a run stops when its log cannot be written any more.",
+                "enum": ["stop", "continue"],
+                "default": default.on_error,
+            },
         },
     }
 
@@ -177,6 +204,7 @@ def _runtime() -> dict[str, Any]:
                 "minimum": 0,
                 "default": default.seed,
             },
+            "rate_hz": _rate("Run at most so many cycles a second."),
         },
     }
 

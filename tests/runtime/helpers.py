@@ -172,7 +172,7 @@ class Tells(Task):
     config: Config
 
     def process(self, ctx: Context, number: Input[IntMsg]) -> None:
-        ctx.log.info(f"telling {self.config.password}")
+        ctx.log.info("tells", word=self.config.password)
         raise OSError(f"cannot log in with {self.config.password}")
 
 
@@ -183,10 +183,12 @@ class Mistyped(Task):
 
 
 def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
-    """tasks: "a=Numbers(limit: 3) b=Scale": id=Class(config); a "!" behind marks background."""
+    """tasks: "a=Numbers(limit: 3); b=Scale; c=Free!@every: 2": id=Class(config), a "!" behind for
+    background, "@" before other keys of the task."""
     lines = ["tasks:"]
     for item in tasks.split("; "):
-        id_, _, kind = item.strip().partition("=")
+        task, _, keys = item.strip().partition("@")
+        id_, _, kind = task.partition("=")
         kind, _, config = kind.partition("(")
         background = kind.endswith("!") or config.endswith("!")
         config = config.rstrip("!").removesuffix(")")
@@ -195,6 +197,7 @@ def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
             lines.append(f"    config: {{{config}}}")
         if background:
             lines.append("    background: true")
+        lines += [f"    {key}" for key in keys.split(", ") if keys]
     lines.append("cnx:" if cnx else "cnx: []")
     for item in cnx.split("; ") if cnx else []:
         ends, _, msg = item.partition(":")

@@ -91,12 +91,19 @@ def test_masked_is_the_graph_as_a_file_would_say_it() -> None:
                 "type": "A",
                 "config": {},
                 "background": False,
-                "logging": {"enabled": True},
+                "every": 1,
+                "rate_hz": None,
+                "logging": {"enabled": True, "payload": "all"},
             }
         ],
         "cnx": [{"src": "a.x", "dst": "a", "msg": "M"}],
-        "logging": {"slab_size_mib": 1024, "section_size_mib": 100, "enable_task_logging": True},
-        "runtime": {"ring_size": 4, "seed": 0},
+        "logging": {
+            "slab_size_mib": 1024,
+            "section_size_mib": 100,
+            "enable_task_logging": True,
+            "on_error": "stop",
+        },
+        "runtime": {"ring_size": 4, "seed": 0, "rate_hz": None},
     }
 
 
@@ -231,12 +238,13 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         "not beginning with a digit",
         "g.yaml:4:11: 'type' must be a text; got a list",
         "g.yaml:5:5: unknown key 'confg' in a task; "
-        "valid keys: id, type, config, background, logging (did you mean 'config'?)",
+        "valid keys: id, type, config, background, every, rate_hz, "
+        "logging (did you mean 'config'?)",
         "g.yaml:6:17: 'background' must be true or false; got 'maybe'",
         "g.yaml:7:5: a task lacks 'id'; it needs id, type",
         "g.yaml:10:13: 'config' must be a mapping (key: value); got a list",
         "g.yaml:11:15: unknown key 'enable' in a task's 'logging'; "
-        "valid keys: enabled (did you mean 'enabled'?)",
+        "valid keys: enabled, payload (did you mean 'enabled'?)",
         "g.yaml:12:10: duplicate task id 'ok'; first on line 8",
         "g.yaml:13:10: task id 'flowrun' is the runtime's own; choose another",
         "g.yaml:14:5: a task must be a mapping (key: value); got 'just text'",

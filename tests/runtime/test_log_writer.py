@@ -16,6 +16,7 @@ from mcap.reader import make_reader
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg
 from flowrun.runtime import log_slab
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_files import slab_paths
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_writer import LogWriter, Output
 
@@ -203,7 +204,7 @@ def test_a_copy_at_any_moment_of_writing_is_valid(tmp_path, monkeypatch):
         message.publish(tov_ns=cycle)
         commit(writer, bound, cycle)
         if cycle % 7 == 0:
-            path = max((tmp_path / "run").glob("*.mcap"))
+            path = slab_paths(tmp_path / "run")[-1]
             copy = tmp_path / "copy.mcap"
             copy.write_bytes(path.read_bytes())
             with Log(copy) as log:

@@ -65,8 +65,8 @@ class TestScenes:
         for index in (0, 1):
             batches.training_batch(encoder, seed=0, index=index, size=4)
         assert len(set(seeds)) == 8
-        assert not set(seeds) & set(sc.HELD_OUT_SEEDS)
-        assert set(seeds) <= set(sc.TRAIN_SEEDS)
+        assert all(seed in sc.TRAIN_SEEDS for seed in seeds)
+        assert not any(seed in sc.HELD_OUT_SEEDS for seed in seeds)
 
     def test_objects_do_not_overlap(self):
         for scene in SCENES:

@@ -1,0 +1,223 @@
+"""`flowrun log export` and `flowrun log diff`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.log_reader import Bounds, Log
+
+if TYPE_CHECKING:
+    from flowrun.runtime.log_export import ExportReport, Selection
+
+__all__ = ["WHERE", "add_diff", "add_export", "bounds", "diff", "export"]
+
+_NS = 1_000_000_000
+_TEXTS = ("jsonl", "csv")
+"""Formats that go to the standard output where no file is named."""
+_SUFFIXES = {
+    "jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "mp4": ".mp4",
+    "trace": ".trace.json", "mcap": ".mcap",
+}  # fmt: skip
+_COUNTED = {"mp4": "pictures", "trace": "cycles"}
+_PROGRESS_EVERY = 64
+WHERE = "a cycle number (120), or seconds since the first cycle (4.5s)"
+
+
+def add_export(verb: argparse.ArgumentParser) -> None:
+    """The options of `flowrun log export`."""
+    verb.description = (
+        "jsonl: a JSON object a message. csv, parquet: one topic, its scalar fields as columns. "
+        "mp4: the pictures of one topic as H.264, at their own times. trace: when each task ran, "
+        "for ui.perfetto.dev. mcap: all in one compressed MCAP file, for other tools. "
+        "Example: flowrun log export RUN --to mp4 --from 10s --to 20s"
+    )
+    verb.add_argument(
+        "--to", action="append", default=[], metavar="FORMAT",
+        help=f"{', '.join(_SUFFIXES)}; the ending of FILE says it too. Given again with a cycle or "
+        "seconds, as for --from: end there, this cycle included",
+    )  # fmt: skip
+    verb.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {WHERE}")
+    verb.add_argument(
+        "--topic", action="append", metavar="TOPIC", help="only this topic; may be given again"
+    )
+    verb.add_argument(
+        "-o", "--output", type=Path, metavar="FILE",
+        help="without it jsonl and csv are printed, others get the run's name, in this directory",
+    )  # fmt: skip
+    verb.add_argument("--pixels", action="store_true", help="jsonl: with the pictures' pixels")
+
+
+def add_diff(verb: argparse.ArgumentParser) -> None:
+    """The options of `flowrun log diff`."""
+    verb.description = (
+        "The first message in which two runs differ. Exit status 0 if there is none, 1 if there is "
+        "one. Measurements, such as a latency, log lines and step tables are not compared."
+    )
+    verb.add_argument("path", metavar="A", help="a run's directory, or one .mcap file of it")
+    verb.add_argument("other", metavar="B", help="the other one")
+    verb.add_argument(
+        "--times", action="store_true",
+        help="compare times too; those of two live runs always differ",
+    )  # fmt: skip
+
+
+def bounds(log: Log, first: str | None, last: str | None) -> Bounds:
+    """The keyword arguments of `Log.messages` that `--from` and `--to` mean."""
+    start, start_ns = _bound(log, "--from", first)
+    end, end_ns = _bound(log, "--to", last)
+    return {
+        "start": start,
+        "end": None if end is None else end + 1,
+        "start_ns": start_ns,
+        "end_ns": None if end_ns is None else end_ns + 1,
+    }
+
+
+def _bound(log: Log, option: str, value: str | None) -> tuple[int | None, int | None]:
+    """A cycle number, or a time."""
+    if value is None:
+        return None, None
+    try:
+        if value.endswith("s"):
+            return None, (log.start_ns or 0) + round(float(value[:-1]) * _NS)
+        return int(value), None
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{option} {value!r}: expected a cycle number (120) or seconds (4.5s)"
+        ) from None
+
+
+def export(args: argparse.Namespace) -> int:
+    """0 if all that was selected could be read and written, 1 if not."""
+    from flowrun.runtime.log_export import Selection, whole_file
+
+    kind, last = _format(args.to, args.output)
+    if args.pixels and kind != "jsonl":
+        raise UsageError("--pixels is for --to jsonl")
+    with Log(args.path) as log:
+        limits = bounds(log, args.first, last)
+        topics = None if args.topic is None else tuple(args.topic)
+        output = args.output
+        if output is None and kind not in _TEXTS:
+            name = log.path.absolute()
+            output = Path((name.stem if name.is_file() else name.name) + _SUFFIXES[kind])
+        if output is None:
+            selection = Selection(topics, limits)
+            report = _write_text(log, selection, sys.stdout, kind, args)
+        else:
+            if output.exists() and any(output.samefile(slab.path) for slab in log.slabs):
+                raise UsageError(f"-o {output}: is a file of this log; choose another name")
+            with whole_file(output) as part, _progress(log) as progress:
+                selection = Selection(topics, limits, progress)
+                report = _write(log, selection, part, kind, args)
+        loss = log.loss
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if report.unreadable:
+        print(f"flowrun log: {report.unreadable} messages cannot be decoded", file=sys.stderr)
+    if loss is not None:
+        print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
+    if output is not None:
+        size = output.stat().st_size
+        print(f"{output}: {report.count:,} {_COUNTED.get(kind, 'messages')}, {size:,} bytes")
+    return 1 if loss is not None or report.unreadable else 0
+
+
+def _format(values: list[str], output: Path | None) -> tuple[str, str | None]:
+    """The format, and where to end: `--to` says both, by the kind of its value."""
+    kinds = [value for value in values if value in _SUFFIXES]
+    ends = [value for value in values if value not in _SUFFIXES]
+    if len(kinds) > 1 or len(ends) > 1:
+        twice = kinds if len(kinds) > 1 else ends
+        raise UsageError(f"--to {twice[0]!r} and --to {twice[1]!r}: choose one")
+    if ends and not ends[0].rstrip("s").replace(".", "", 1).isdigit():
+        raise UsageError(
+            f"--to {ends[0]!r}: expected one of {', '.join(_SUFFIXES)}, or a cycle number (120) or "
+            "seconds (4.5s) at which to end"
+        )
+    if not kinds and output is not None:
+        named = output.name.endswith
+        kinds = [kind for kind, suffix in _SUFFIXES.items() if named(suffix)]
+    if not kinds:
+        raise UsageError(f"which format? choose one with --to: {', '.join(_SUFFIXES)}")
+    return kinds[0], ends[0] if ends else None
+
+
+def _write(
+    log: Log, selection: Selection, path: Path, kind: str, args: argparse.Namespace
+) -> ExportReport:
+    if kind == "mp4":
+        from flowrun.runtime.log_export_mp4 import export_mp4
+
+        return export_mp4(log, selection, path)
+    if kind == "mcap":
+        from flowrun.runtime.log_export_mcap import export_mcap
+
+        return export_mcap(log, selection, path)
+    if kind == "parquet":
+        from flowrun.runtime.log_export import export_parquet
+
+        return export_parquet(log, selection, path)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        return _write_text(log, selection, stream, kind, args)
+
+
+def _write_text(
+    log: Log, selection: Selection, stream: TextIO, kind: str, args: argparse.Namespace
+) -> ExportReport:
+    from flowrun.runtime.log_export import export_csv, export_jsonl
+
+    if kind == "trace":
+        from flowrun.runtime.log_export_trace import export_trace, step_names
+
+        return export_trace(log, selection, stream, steps=step_names(log))
+    if kind == "csv":
+        return export_csv(log, selection, stream)
+    return export_jsonl(log, selection, stream, pixels=args.pixels)
+
+
+@contextmanager
+def _progress(log: Log) -> Iterator[Callable[[int], None] | None]:
+    """What to call with the times of the messages; shows a bar where people watch."""
+    start_ns, end_ns = log.start_ns, log.end_ns
+    if not sys.stderr.isatty() or start_ns is None or end_ns is None:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("export", total=max(1, end_ns - start_ns))
+        calls = 0
+
+        def show(time_ns: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls % _PROGRESS_EVERY == 0:
+                bar.update(task, completed=time_ns - start_ns)
+
+        yield show
+
+
+def diff(args: argparse.Namespace) -> int:
+    """0 if no message differs, 1 if one does or not all could be read."""
+    from flowrun.runtime.log_diff import compare_logs
+
+    with Log(args.path) as first, Log(args.other) as second:
+        found = compare_logs(first, second, times=args.times)
+        losses = [log.loss for log in (first, second) if log.loss is not None]
+    for loss in losses:
+        print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
+    if found.difference is not None:
+        print(f"{found.identical:,} messages identical, then a difference:")
+        print(found.difference.text(first=args.path, second=args.other))
+        return 1
+    times = "times too" if args.times else "times not compared"
+    print(f"{found.identical:,} messages identical ({times})")
+    return 1 if losses else 0

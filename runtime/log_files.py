@@ -1,0 +1,150 @@
+"""The slabs of a run: found, opened, opened again as a writer goes on, and what is missing of them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_format import LOCK_NAME, SLAB_NAME
+from flowrun.runtime.log_slab_reader import Damage, SlabReader
+
+__all__ = ["LogFiles", "slab_paths"]
+
+
+class LogFiles:
+    """The slabs at `path`, a run directory or one slab, in order.
+
+    Raises `LogError` where none can be read; what is wrong with one of them is told by `losses`.
+    """
+
+    def __init__(self, path: Path, *, verify: bool) -> None:
+        self.path = path
+        self.verify = verify
+        self.slabs: list[SlabReader] = []
+        self.losses: dict[Path, str] = {}
+        """What could not be read of each slab, as far as was found until now."""
+        errors = []
+        for slab_path in slab_paths(path):
+            try:
+                self.slabs.append(SlabReader(slab_path, verify=verify))
+            except LogError as error:
+                errors.append(error)
+                self.losses[slab_path] = str(error)
+        if not self.slabs:
+            raise errors[0] if errors else LogError(f"{path}: the log is empty")
+        for slab in self.slabs:
+            if slab.damage is not None:
+                self.lose(slab, slab.damage)
+        self._check_run()
+
+    def close(self) -> None:
+        for slab in self.slabs:
+            slab.close()
+
+    def lose(self, slab: SlabReader, damage: Damage) -> None:
+        """Note what ends the reading of `slab`; the first cause stays."""
+        self.losses.setdefault(slab.path, f"{slab.path}: {damage}")
+
+    def _check_run(self) -> None:
+        first = self.slabs[0]
+        for number, slab in enumerate(self.slabs):
+            if slab.metadata.get("run_id") != first.metadata.get("run_id"):
+                raise LogError(
+                    f"{slab.path}: belongs to run {slab.metadata.get('run_id')!r}; "
+                    f"{first.path.name} to run {first.metadata.get('run_id')!r}"
+                )
+            before = self.slabs[number - 1] if number else None
+            if before is not None and not self.losses:
+                index, last = _slab_number(slab.path), _slab_number(before.path)
+                if index != last + 1:
+                    self.losses[slab.path] = (
+                        f"{slab.path}: follows {before.path.name}: the slabs between are missing"
+                    )
+
+    # -- while it is written -------------------------------------------------------------------
+
+    def writer_lives(self) -> bool:
+        """Whether a process holds the run's lock, as its writer does to its end."""
+        directory = self.path if self.path.is_dir() else self.path.parent
+        try:
+            descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False  # a copy, or a run that was moved
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def refresh(self) -> None:
+        """See what a writer has added: cycles, chunks, sections, slabs."""
+        # New slabs are looked for first: when one is there, all of the slab before it is written,
+        # and whoever opens that one afterwards misses nothing.
+        added = self._added_paths()
+        for place in range(max(0, len(self.slabs) - 2), len(self.slabs)):
+            slab = self.slabs[place]
+            if slab.is_outdated() or (slab.path in self.losses and not slab.finished):
+                # The old reader is dropped, not closed: payloads and other iterators may use it.
+                self._take(SlabReader(slab.path, verify=self.verify), place)
+        for path in added:
+            try:
+                slab = SlabReader(path, verify=self.verify)
+            except LogError:
+                return  # its beginning is being written
+            self._take(slab, len(self.slabs))
+
+    def _added_paths(self) -> list[Path]:
+        added: list[Path] = []
+        if self.path.is_dir():
+            number = _slab_number(self.slabs[-1].path) + 1
+            while _exists(path := self.path / f"log_{number:04}.mcap"):
+                added.append(path)
+                number += 1
+        return added
+
+    def _take(self, slab: SlabReader, place: int) -> None:
+        self.slabs[place : place + 1] = [slab]
+        self.losses.pop(slab.path, None)
+        if slab.damage is not None:
+            self.lose(slab, slab.damage)
+        self._check_run()
+
+
+def slab_paths(path: Path) -> list[Path]:
+    """The slabs at `path`, a run directory or one slab, in order. `LogError` if there are none.
+
+    A file that is empty or begins with zeros is a slab that a writer made and has not begun: left
+    out.
+    """
+    try:
+        if not path.is_dir():
+            path.stat()
+            return [path]
+        found = [item for item in path.iterdir() if SLAB_NAME.fullmatch(item.name)]
+        begun = [item for item in found if _is_begun(item)]
+    except OSError as error:
+        raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+    if not begun:
+        raise LogError(f"{path}: not a run: it holds no slab (log_0000.mcap)")
+    return sorted(begun, key=_slab_number)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return _is_begun(path)
+    except OSError:
+        return False
+
+
+def _is_begun(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(file.read(8))
+
+
+def _slab_number(path: Path) -> int:
+    match = SLAB_NAME.fullmatch(path.name)
+    return int(match[1]) if match else 0

@@ -1,0 +1,90 @@
+"""A camera for tests of what reads logs: small pictures with all kinds of fields beside them."""
+
+from __future__ import annotations
+
+import helpers
+import numpy as np
+
+from flowrun.msgs import ImageRgb8Msg, Measured, Message
+from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
+
+STEP_NS = 33_333_333
+
+
+class ReadingMsg(Message):
+    """One field of each kind that a table knows."""
+
+    count: int
+    level: float
+    ok: bool
+    name: str
+    raw: bytes
+    gap: float | None
+    words: list[str]
+    took_ms: Measured[float]
+
+
+class Camera(Task):
+    """A moving gradient, `limit` times; the last column shows the number of the frame."""
+
+    class Config(TaskConfig):
+        limit: int = 5
+        width: int = 64
+        height: int = 48
+        changes_at: int = -1
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.next = 0
+
+    def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:
+        config = self.config
+        if self.next == config.limit:
+            ctx.finish()
+            return
+        width = config.width // 2 if self.next == config.changes_at else config.width
+        pixels = image.allocate_pixels(config.height, width)
+        pixels[...] = np.linspace(40, 200, width, dtype=np.uint8)[None, :, None]
+        pixels[:, :, 2] = 20 * (self.next % 10)
+        image.frame_id = self.next
+        image.fps = 30.0
+        image.source = "test"
+        image.publish(tov_ns=helpers.START_NS + self.next * STEP_NS + 7 * (self.next % 3))
+        self.next += 1
+
+
+class Read(Task):
+    """A reading of each picture."""
+
+    class Config(TaskConfig):
+        wrong_at: int = -1
+        took_ms: float = 1.0
+
+    config: Config
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], reading: Output[ReadingMsg]
+    ) -> None:
+        number = image.frame_id
+        reading.count = number + (number == self.config.wrong_at)
+        reading.level = number / 2
+        reading.ok = number % 2 == 0
+        reading.name = f'no. "{number}",\n'
+        reading.raw = bytes([number])
+        reading.gap = None if number == 1 else float(number)
+        reading.words = ["a"] * number
+        reading.took_ms = self.config.took_ms
+        reading.publish(tov_ns=image.tov_ns)
+
+
+def record_pictures(tmp_path, monkeypatch, config="", reading="", run="run", more=""):
+    """A run of a camera and its readings; the run's directory."""
+    for kind in (Camera, Read):
+        monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
+    read = f"r=Read({reading})" if reading else "r=Read"
+    camera = f"c=Camera({config})" if config else "c=Camera"
+    plan = helpers.plan_of(tmp_path, f"{camera}; {read}{more}", "c > r: ImageRgb8Msg")
+    _, result = helpers.record(plan, tmp_path / run)
+    assert result.error is None
+    return tmp_path / run
