@@ -3,9 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# What the tests need beside Python. Each package brings a command of its own name, and is installed
-# only where that command is missing.
-APT_PACKAGES := chromium curl
+# What the tests need beside Python: a browser, and a real RTSP server.
+APT_PACKAGES := chromium curl gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base \
+	gstreamer1.0-plugins-good
 GRAPH ?= graphs/inference.yaml
 MODEL_OUT ?= runs/model
 
@@ -63,9 +63,10 @@ clean:  ## remove what was built and installed; recorded runs stay
 
 .PHONY: apt
 apt:
-	@missing=; for name in $(APT_PACKAGES); do command -v $$name >/dev/null || missing="$$missing $$name"; done; \
+	@command -v dpkg-query >/dev/null || { echo "not a Debian: tests need $(APT_PACKAGES)" >&2; exit 0; }; \
+	missing=; for name in $(APT_PACKAGES); do \
+	dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$name"; done; \
 	test -n "$$missing" || exit 0; \
-	command -v apt-get >/dev/null || { echo "tests need:$$missing; please install" >&2; exit 1; }; \
 	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
 	$$sudo apt-get update -qq && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
