@@ -36,6 +36,10 @@ lint: .venv/installed-dev  ## ruff, mypy and the import contracts
 bench: .venv/installed-dev  ## run every script of bench/
 	set -e; for script in bench/bench_*.py; do $(BIN)/python $$script; done
 
+.PHONY: torture
+torture: .venv/installed-dev  ## kill writers and take pages from logs, many times (TORTURE_ARGS=...)
+	$(BIN)/python tests/runtime/torture.py $(TORTURE_ARGS)
+
 .PHONY: train-model
 train-model: .venv/installed  ## train the model that ships with flowrun anew, into MODEL_OUT (an hour)
 	$(BIN)/python -m flowrun.tasks.embedded.train --out $(MODEL_OUT)

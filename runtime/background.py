@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowrun.msgs.message import Message
+from flowrun.runtime.config import changed_keys
 from flowrun.runtime.plan import Step
+from flowrun.runtime.policy import ErrorPolicy, restart_task
 from flowrun.runtime.rates import Rate
 from flowrun.runtime.ring import ALWAYS, Gate, StepCall, call_process
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
@@ -23,7 +25,6 @@ __all__ = [
     "BackgroundWorker",
     "Job",
     "bind_background",
-    "changed_keys",
     "deliver",
     "prepare_job",
     "run_job",
@@ -37,13 +38,14 @@ class Job:
 
     cycle, now_ns, config: those of the cycle in which its inputs were present.
     messages: by slot index, copies that the job alone uses; None for slots that it does not touch.
-    error: what `process` raised.
+    restarts: whether the task is restarted first. error: what it raised.
     """
 
     cycle: int
     now_ns: int
     config: TaskConfig
     messages: dict[int, Message]
+    restarts: bool = False
     error: Exception | None = None
 
 
@@ -71,16 +73,12 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
         task.config = job.config
         task.configure(ctx, changed)
     try:
+        if job.restarts:
+            restart_task(task, ctx)
         _gate, call = call_process(step, _BySlot(job.messages), task, ctx)
         call()
     except Exception as error:  # noqa: BLE001  # raised again by the cycle, named by task
         job.error = error
-
-
-def changed_keys(old: TaskConfig, new: TaskConfig) -> frozenset[str]:
-    return frozenset(
-        key for key in type(new).model_fields if getattr(old, key) != getattr(new, key)
-    )
 
 
 class _BySlot(Sequence[Message]):
@@ -140,6 +138,7 @@ class BackgroundWorker:
         with self._changed:
             if self._waiting is not None:
                 self.replaced += 1
+                job.restarts = job.restarts or self._waiting.restarts
             self._waiting = job
             self._changed.notify()
 
@@ -181,6 +180,7 @@ def bind_background(
     time: CycleTime,
     take: Callable[[], Job | None],
     rate: Rate,
+    policy: ErrorPolicy | None,
 ) -> StepCall:
     """The step in the cycle: publish what `take` gives, then submit this cycle's inputs, if `rate`
     admits it."""
@@ -193,10 +193,13 @@ def bind_background(
 
     def call() -> None:
         job = take()
+        may_submit = policy is None or policy.admits()
+        if may_submit and submits(inputs) and rate.admits(time):
+            new = prepare_job(step, messages, time=time, config=worker.config)
+            new.restarts = policy is not None and policy.take_restart()
+            worker.submit(new)
         if job is not None:
             deliver(job, step, messages)
-        if submits(inputs) and rate.admits(time):
-            worker.submit(prepare_job(step, messages, time=time, config=worker.config))
 
     gate: Gate = ALWAYS
     return gate, call

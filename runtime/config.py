@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.graph import TaskSpec
     from flowrun.runtime.task import Task, TaskConfig
 
-__all__ = ["check_config", "check_values"]
+__all__ = ["changed_keys", "check_config", "check_values"]
 
 _Path = tuple[str | int, ...]
 
@@ -232,3 +232,10 @@ def _dotted(path: _Path) -> str:
     for item in path:
         text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
     return text
+
+
+def changed_keys(old: TaskConfig, new: TaskConfig) -> frozenset[str]:
+    """The keys in which two configurations of one task differ."""
+    return frozenset(
+        key for key in type(new).model_fields if getattr(old, key) != getattr(new, key)
+    )

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowrun.msgs.message import Message, MessageTypeError
-from flowrun.runtime.background import BackgroundWorker, Job, bind_background, changed_keys
+from flowrun.runtime.background import BackgroundWorker, Job, bind_background
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock, ManualClock, ticks_ns
+from flowrun.runtime.config import changed_keys
 from flowrun.runtime.errors import LogError, TaskError, UsageError
+from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import (
     Instance,
     SourceHooks,
@@ -27,34 +29,18 @@ from flowrun.runtime.instances import (
     stop_all,
 )
 from flowrun.runtime.plan import Plan, Step
+from flowrun.runtime.policy import ErrorPolicy, SkipCycle, error_text
 from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
-from flowrun.runtime.ring import StepCall, call_process, make_record
+from flowrun.runtime.ring import StepCall, call_process, make_record, outputs_of_step
 from flowrun.runtime.task import CycleTime
-from flowrun.runtime.wording import mask_secrets
 
-__all__ = ["CycleLog", "Event", "Executor"]
+__all__ = ["CycleLog", "Executor"]
 
 IDLE_POLL_NS = 10_000_000
 """How often a source is asked that said neither `wake` nor `wake_at`."""
 
 WORKER_STOP_S = 10.0
 """How long a run that is stopped waits for a background task's running call."""
-
-Event = dict[str, Any]
-"""A record of `/flowrun/control`: {kind, task, key, value, input_cycle}; see `event`."""
-
-
-def event(
-    kind: str, task: str = "", *, key: str = "", value: Any = None, input_cycle: int = -1
-) -> Event:
-    """What came from outside in a cycle, as the log holds it.
-
-    kind "set": `key` of the task's config became `value`.
-    kind "completion": background results of the cycle `input_cycle` appear in this one.
-    kind "end_of_source": the source said that nothing more will come.
-    kind "error": the task raised; `value` is the text.
-    """
-    return {"kind": kind, "task": task, "key": key, "value": value, "input_cycle": input_cycle}
 
 
 class CycleLog(Protocol):
@@ -116,7 +102,7 @@ class Executor:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._due: dict[str, int] = {}
-        self._ended_sources: deque[str] = deque()
+        self._noted: list[Event] = []
         self._gates = {step.task.id: _SourceGate() for step in plan.steps[: plan.source_count]}
         self._controls: deque[tuple[str, dict[str, Any]]] = deque()
         self._control_lock = threading.Lock()
@@ -132,6 +118,11 @@ class Executor:
                 self.workers[made.id] = BackgroundWorker(
                     step, made.task, made.ctx, made.time, wake=self._wake.set
                 )
+        self._policies = {
+            id_: ErrorPolicy(made, self._time, self._noted.append)
+            for id_, made in self.instances.items()
+            if made.bound.spec.on_error != "stop"
+        }
         self._rates = {step.task.id: rate_of(step) for step in plan.steps}
         self._rated_sources = [
             step.task.id for step in plan.steps[: plan.source_count] if is_rated(step)
@@ -224,8 +215,8 @@ class Executor:
                     if gate.present:
                         call()
                     end(ticks_ns())
-                if self._ended_sources:
-                    self._note_ended(events)
+                if self._noted:
+                    self._take_noted(events)
                 idle = not events
                 if idle:
                     for message in source_slots[index]:
@@ -246,9 +237,13 @@ class Executor:
                     if gate.present:
                         call()
                     end(ticks_ns())
+            except SkipCycle:
+                ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
             except Exception as error:  # noqa: BLE001  # a user's task may raise anything
                 self._fail(error, bound[index], events, start_ns=start, ends_ns=ends)
             polled = False
+            if self._noted:
+                self._take_noted(events)
             if log is not None:
                 try:
                     log.commit(
@@ -275,8 +270,9 @@ class Executor:
         task_id = self.plan.steps[len(ends_ns)].task.id
         cycle = self._time.cycle
         failure = TaskError(task_id, cycle=cycle, phase="process", cause=error)
-        text = mask_secrets(f"{type(error).__name__}: {error}", self.plan.graph.spec.secrets)
-        events.append(event("error", task_id, value=text))
+        self._take_noted(events)
+        text = error_text(error, self.plan.graph.spec.secrets)
+        events.append(event("error", task_id, key="stop", value=text))
         self.stop_reason = str(failure)
         if self._log is not None:
             ends_ns += [ticks_ns()] * (len(self.plan.steps) - len(ends_ns))
@@ -317,19 +313,32 @@ class Executor:
         made = self.instances[step.task.id]
         worker = self.workers.get(made.id)
         if worker is not None:
-            return bind_background(
+            gate, call = bind_background(
                 worker,
                 messages,
                 time=self._time,
                 take=lambda: self._delivering.pop(worker.step.task.id, None),
                 rate=self._rates[made.id],
+                policy=self._policies.get(made.id),
             )
+            return gate, self._guarded(step, call, messages)
         gate, call = call_process(step, messages, made.task, made.ctx)
+        call = self._guarded(step, call, messages)
         if made.bound.is_source:
             gate = self._gates[made.id]
         if is_rated(step):
             gate = RatedGate(gate, self._rates[made.id], self._time)
         return gate, call
+
+    def _guarded(
+        self, step: Step, call: Callable[[], None], messages: Sequence[Message]
+    ) -> Callable[[], None]:
+        policy = self._policies.get(step.task.id)
+        if policy is None:
+            return call
+        return policy.guard(
+            call, outputs_of_step(step, messages), secrets=self.plan.graph.spec.secrets
+        )
 
     def _wake_at(self, task_id: str, time_ns: int) -> None:
         self._due[task_id] = time_ns
@@ -338,12 +347,12 @@ class Executor:
         if self._gates[task_id].present:
             self._gates[task_id].present = False
             self._due.pop(task_id, None)
-            self._ended_sources.append(task_id)
+            self._noted.append(event("end_of_source", task_id))
             self._wake.set()
 
-    def _note_ended(self, events: list[Event]) -> None:
-        while self._ended_sources:
-            events.append(event("end_of_source", self._ended_sources.popleft()))
+    def _take_noted(self, events: list[Event]) -> None:
+        while self._noted:
+            events.append(self._noted.pop(0))
 
     def _apply_controls(self) -> list[Event]:
         events = []
@@ -378,7 +387,9 @@ class Executor:
                 job = worker.take()
                 if job is not None:
                     self._delivering[task_id] = job
-                    events.append(event("completion", task_id, input_cycle=job.cycle))
+                    events.append(
+                        event("completion", task_id, value=job.restarts, input_cycle=job.cycle)
+                    )
 
     def _is_over(self) -> bool:
         return not any(gate.present for gate in self._gates.values()) and not any(

@@ -31,10 +31,11 @@ __all__ = [
 ]
 
 GRAPH_KEYS = ("tasks", "cnx", "logging", "runtime")
-TASK_KEYS = ("id", "type", "config", "background", "every", "rate_hz", "logging")
+TASK_KEYS = ("id", "type", "config", "background", "every", "rate_hz", "on_error", "logging")
 CONNECTION_KEYS = ("src", "dst", "msg")
 LOGGING_KEYS = ("slab_size_mib", "section_size_mib", "enable_task_logging", "on_error")
 TASK_LOGGING_KEYS = ("enabled", "payload")
+TASK_POLICIES = ("stop", "skip", "skip_cycle", "restart")
 RUNTIME_KEYS = ("ring_size", "seed", "rate_hz")
 
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -75,6 +76,7 @@ class TaskSpec:
     config_where: the place of each key and list item within `config`, by its path.
     secrets: texts that came from the environment. They never reach a log, a reply or an error text.
     masked_config: `config` as it may be shown.
+    on_error: what happens when it raises, one of `TASK_POLICIES`.
     every: it runs only in cycles whose number is a multiple. rate_hz: and at most so often.
     """
 
@@ -88,6 +90,7 @@ class TaskSpec:
     secrets: frozenset[str]
     key_where: Mapping[str, Location] = field(default_factory=dict)
     masked_config: dict[str, Any] = field(default_factory=dict)
+    on_error: str = "stop"
     every: int = 1
     rate_hz: float | None = None
 
@@ -159,6 +162,7 @@ class GraphSpec:
                     "type": task.type,
                     "config": task.masked_config,
                     "background": task.background,
+                    "on_error": task.on_error,
                     "every": task.every,
                     "rate_hz": task.rate_hz,
                     "logging": {
@@ -255,6 +259,9 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
     background = reader.boolean(items.get("background"), "'background'", default=False)
     every = reader.integer(items.get("every"), "'every'", default=1, minimum=1)
     rate_hz = reader.rate(items.get("rate_hz"), "'rate_hz'")
+    on_error = reader.choice(
+        items.get("on_error"), "'on_error'", choices=TASK_POLICIES, default="stop"
+    )
     logging = _read_task_logging(reader, items.get("logging"))
     if task_id is None or type_name is None:
         return None
@@ -269,6 +276,7 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
         secrets=secrets,
         key_where={name: reader.at(value) for name, value in items.items()},
         masked_config=config.masked,
+        on_error=on_error,
         every=every,
         rate_hz=rate_hz,
     )

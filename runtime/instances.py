@@ -8,10 +8,9 @@ from typing import Any
 
 import structlog
 
-from flowrun.runtime.background import changed_keys
 from flowrun.runtime.bind import BoundTask, live_keys
 from flowrun.runtime.broadcast import Broadcast
-from flowrun.runtime.config import check_values
+from flowrun.runtime.config import changed_keys, check_values
 from flowrun.runtime.errors import FlowrunError, TaskError, UsageError
 from flowrun.runtime.plan import Plan
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig

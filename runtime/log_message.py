@@ -94,8 +94,9 @@ class LogMessage:
     def fields(self) -> dict[str, Any]:
         """The message's fields, decoded by what the log says of its encoding, at each call.
 
-        None of a topic of which the log keeps no payloads. Arrays are views of the file. Protobuf messages other than pictures and log lines come as
-        field number -> value. Raises `LogError` for bytes that are not of that encoding.
+        None of a topic of which the log keeps no payloads. Arrays are views of the file. Protobuf
+        messages other than pictures and log lines come as field number -> value. Raises `LogError`
+        for bytes that are not of that encoding.
         """
         slab = self._slab
         channel = next(c for c in slab.channels.values() if c.topic == self.topic)

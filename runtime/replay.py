@@ -16,10 +16,12 @@ from typing import Any
 import msgpack
 
 from flowrun.msgs.message import Message, MessageTypeError
-from flowrun.runtime.background import Job, changed_keys, deliver, prepare_job, run_job, submits
+from flowrun.runtime.background import Job, deliver, prepare_job, run_job, submits
 from flowrun.runtime.bind import bind
+from flowrun.runtime.config import changed_keys
 from flowrun.runtime.difference import differing_field
-from flowrun.runtime.errors import FlowrunError, ReplayError, TaskError, UsageError
+from flowrun.runtime.errors import ReplayError, TaskError, UsageError
+from flowrun.runtime.events import Event
 from flowrun.runtime.graph import GraphSpec, load_graph, parse_graph
 from flowrun.runtime.instances import (
     Instance,
@@ -31,10 +33,10 @@ from flowrun.runtime.instances import (
 from flowrun.runtime.log_format import CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD, STEPS_TOPIC
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, Step, plan_graph
+from flowrun.runtime.policy import ErrorPolicy, SkipCycle, error_text
 from flowrun.runtime.rates import RatedGate, is_rated, rate_of
-from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record
+from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record, outputs_of_step
 from flowrun.runtime.task import CycleTime, TaskConfig
-from flowrun.runtime.wording import mask_secrets
 
 __all__ = ["Difference", "Replay", "ReplayReport", "recorded_graph"]
 
@@ -140,6 +142,12 @@ class Replay:
         self._time = CycleTime()
         self._instances = make_instances(self.plan, self._time, broadcasts={}, hooks=None)
         self._background: dict[str, _ReplayedBackground] = {}
+        self._noted: list[Event] = []
+        self._policies = {
+            id_: ErrorPolicy(made, self._time, self._noted.append)
+            for id_, made in self._instances.items()
+            if made.bound.spec.on_error != "stop" and id_ not in self._fed
+        }
         inputs = self._recorded_inputs()
         for step in self.plan.steps:
             made = self._instances[step.task.id]
@@ -163,16 +171,17 @@ class Replay:
                     f"feed; recorded: {', '.join(t for t in recorded if not _is_own(t)) or 'none'}"
                 )
 
-    def _recorded_inputs(self) -> dict[str, set[int]]:
-        """By background task, the cycles whose inputs gave a result that appeared later."""
-        inputs: dict[str, set[int]] = {
-            step.task.id: set() for step in self.plan.steps if step.task.spec.background
+    def _recorded_inputs(self) -> dict[str, dict[int, bool]]:
+        """By background task, the cycles whose inputs gave a result that appeared later, and
+        whether the task was restarted before it made it."""
+        inputs: dict[str, dict[int, bool]] = {
+            step.task.id: {} for step in self.plan.steps if step.task.spec.background
         }
         if inputs:
             for message in self.log.messages(CONTROL_TOPIC):
                 control = message.fields
                 if control["kind"] == "completion" and control["task"] in inputs:
-                    inputs[control["task"]].add(control["input_cycle"])
+                    inputs[control["task"]][control["input_cycle"]] = bool(control["value"])
         return inputs
 
     # -- running -------------------------------------------------------------------------------
@@ -220,12 +229,12 @@ class Replay:
             try:
                 if gate.present:
                     call()
-            except FlowrunError:
+            except SkipCycle:
+                break
+            except ReplayError:
                 raise
             except Exception as error:
-                text = mask_secrets(
-                    f"{type(error).__name__}: {error}", self.plan.graph.spec.secrets
-                )
+                text = error_text(error, self.plan.graph.spec.secrets)
                 if expected_error == (task_id, text):
                     report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {text}"
                     return
@@ -240,7 +249,24 @@ class Replay:
                 continue
             for slot, message in outputs:
                 self._compare(slot.topic, slot.task_id, slot.port, message, report)
+        self._compare_errors(controls, report)
         report.cycles += 1
+
+    def _compare_errors(self, controls: list[dict[str, Any]], report: ReplayReport) -> None:
+        """Errors after which the run went on must come again, with the same text."""
+        made = {item["task"]: item["value"] for item in self._noted if item["kind"] == "error"}
+        self._noted.clear()
+        recorded = {
+            item["task"]: item["value"]
+            for item in controls
+            if item["kind"] == "error" and item["task"] in self._policies
+        }
+        for task in sorted(made.keys() | recorded.keys()):
+            before, now = recorded.get(task, "no error"), made.get(task, "no error")
+            if before != now:
+                report.differing += 1
+                where = self._time.cycle
+                report.first = report.first or Difference(where, task, "", "error", before, now)
 
     def _apply(self, controls: list[dict[str, Any]]) -> tuple[str, str] | None:
         """Apply the cycle's control records; the error it ended with, if it did."""
@@ -251,7 +277,7 @@ class Replay:
                 self._background[task_id].take_from(control["input_cycle"])
             elif kind == "set" and task_id in self._instances:
                 self._set(self._instances[task_id], {control["key"]: control["value"]})
-            elif kind == "error":
+            elif kind == "error" and control["key"] in ("stop", ""):
                 error = (task_id, control["value"])
         return error
 
@@ -277,12 +303,23 @@ class Replay:
             )
         background = self._background.get(task_id)
         if background is not None:
-            return ALWAYS, partial(background.call, messages, self._time)
+            call = partial(background.call, messages, self._time)
+            return ALWAYS, self._guarded(step, call, messages)
         made = self._instances[task_id]
-        gate, call = call_process(step, messages, made.task, made.ctx)
+        gate, plain_call = call_process(step, messages, made.task, made.ctx)
         if is_rated(step):
             gate = RatedGate(gate, self._rates[task_id], self._time)
-        return gate, call
+        return gate, self._guarded(step, plain_call, messages)
+
+    def _guarded(
+        self, step: Step, call: Callable[[], None], messages: Sequence[Message]
+    ) -> Callable[[], None]:
+        policy = self._policies.get(step.task.id)
+        if policy is None:
+            return call
+        return policy.guard(
+            call, outputs_of_step(step, messages), secrets=self.plan.graph.spec.secrets
+        )
 
     def _feed(self, outputs: Sequence[tuple[str, Message]]) -> None:
         for topic, message in outputs:
@@ -325,7 +362,7 @@ class _ReplayedBackground:
 
     step: Step
     made: Instance
-    input_cycles: set[int]
+    input_cycles: dict[int, bool]
     config: TaskConfig = field(init=False)
     _done: dict[int, Job] = field(default_factory=dict)
     _delivering: Job | None = None
@@ -343,11 +380,13 @@ class _ReplayedBackground:
             )
 
     def call(self, messages: Sequence[Message], time: CycleTime) -> None:
+        if time.cycle in self.input_cycles:
+            self._run(messages, time)
         if self._delivering is not None:
             job, self._delivering = self._delivering, None
             deliver(job, self.step, messages)
-        if time.cycle not in self.input_cycles:
-            return
+
+    def _run(self, messages: Sequence[Message], time: CycleTime) -> None:
         inputs = [
             (messages[argument.slot], argument.port.required)
             for argument in self.step.arguments
@@ -355,6 +394,7 @@ class _ReplayedBackground:
         ]
         if submits(inputs):
             job = prepare_job(self.step, messages, time=time, config=self.config)
+            job.restarts = self.input_cycles[time.cycle]
             run_job(job, self.step, self.made.task, self.made.ctx, self.made.time)
             self._done[time.cycle] = job
 

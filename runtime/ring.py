@@ -15,7 +15,15 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.plan import Plan, Step
 from flowrun.runtime.task import Context, CycleTime, Task
 
-__all__ = ["ALWAYS", "CycleRecord", "Gate", "StepCall", "call_process", "make_record"]
+__all__ = [
+    "ALWAYS",
+    "CycleRecord",
+    "Gate",
+    "StepCall",
+    "call_process",
+    "make_record",
+    "outputs_of_step",
+]
 
 
 class Gate(Protocol):
@@ -114,6 +122,15 @@ def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Conte
     if not optional:
         return gate, partial(task.process, ctx, *arguments)
     return gate, partial(_call_with_optional, task, ctx, tuple(arguments), tuple(optional))
+
+
+def outputs_of_step(step: Step, messages: Sequence[Message]) -> list[Message]:
+    """The messages that the step publishes."""
+    return [
+        messages[argument.slot]
+        for argument in step.arguments
+        if argument.slot is not None and argument.port.direction == "output"
+    ]
 
 
 def _call_with_optional(

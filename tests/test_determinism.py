@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.replay import Replay
 
-TYPES = ["Evens", "Scale", "Sum", "Noise", "Collect"]
+TYPES = ["Evens", "Scale", "Sum", "Noise", "Collect", "Flaky"]
+RATES = ["", "@every: 2", "@every: 3", "@rate_hz: 100000"]
 INPUT = {"Sum": "a"}
 
 
@@ -31,11 +32,16 @@ def graphs(draw):
         kind = draw(st.sampled_from(TYPES))
         id_ = f"t{i}"
         background = kind == "Noise" and draw(st.booleans())
-        tasks.append(f"{id_}={kind}{'!' if background else ''}")
+        config, keys = "", draw(st.sampled_from(RATES))
+        if kind == "Flaky":
+            config = f"(at: {draw(st.lists(st.integers(0, 12), max_size=4))})"
+            policy = draw(st.sampled_from(["skip", "skip_cycle", "restart"]))
+            keys += f"{', ' if keys else '@'}on_error: {policy}"
+        tasks.append(f"{id_}={kind}{config}{'!' if background else ''}{keys}")
         connections.append(f"{draw(st.sampled_from(makers))} > {id_}.{INPUT.get(kind, 'number')}")
         if kind == "Sum" and draw(st.booleans()):
             connections.append(f"{draw(st.sampled_from(makers))} > {id_}.b")
-        if kind in ("Evens", "Scale", "Sum"):
+        if kind in ("Evens", "Scale", "Sum", "Flaky"):
             makers.append(id_)
     ring = draw(st.integers(1, 5))
     return "; ".join(tasks), "; ".join(connections), ring

@@ -80,6 +80,8 @@ def _described(step: Step) -> str:
     notes = [step.task.task_class.__name__]
     if step.task.spec.background:
         notes.append("background")
+    if step.task.spec.on_error != "stop":
+        notes.append(f"on error {step.task.spec.on_error}")
     if step.task.spec.every > 1:
         notes.append(f"every {step.task.spec.every} cycles")
     if step.task.spec.rate_hz is not None:

@@ -11,7 +11,7 @@ import flowrun.msgs
 from flowrun.msgs import Message
 from flowrun.runtime.bind import built_in_types, find_task_class, plug_in_types
 from flowrun.runtime.errors import FlowrunError
-from flowrun.runtime.graph import IDENTIFIER, LoggingSpec, RuntimeSpec
+from flowrun.runtime.graph import IDENTIFIER, TASK_POLICIES, LoggingSpec, RuntimeSpec
 
 __all__ = ["add_parser", "graph_schema", "run"]
 
@@ -94,6 +94,11 @@ def _task(types: list[str]) -> dict[str, Any]:
                 "description": "Run on a worker; the cycle does not wait for it.",
                 "type": "boolean",
                 "default": False,
+            },
+            "on_error": {
+                "description": "What happens when the task raises.",
+                "enum": list(TASK_POLICIES),
+                "default": "stop",
             },
             "every": {
                 "description": "Run only in cycles whose number is a multiple of this.",

@@ -163,6 +163,45 @@ class Boom(Task):
         out.publish()
 
 
+class Flaky(Task):
+    """State, and an error at certain numbers; counts its starts over all its lives."""
+
+    starts: ClassVar[int] = 0
+
+    class Config(TaskConfig):
+        at: list[int]
+        start_fails: int = 0
+        """How many restarts fail before one works."""
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        type(self).starts += 1
+        if 2 <= type(self).starts <= 1 + self.config.start_fails:
+            raise OSError("not yet")
+        self.total = 0
+
+    def process(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
+        self.total += number.value
+        total.value = self.total
+        total.publish()
+        if number.value in self.config.at:
+            raise ValueError(f"cannot stand {number.value}")
+
+
+class FlakySource(Numbers):
+    """Fails once, at 3."""
+
+    def start(self, ctx: Context) -> None:
+        self.next = getattr(type(self), "at", 0)
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        if self.next == 3 and not getattr(type(self), "failed", False):
+            type(self).failed, type(self).at = True, 4
+            raise OSError("the cable is out")
+        super().process(ctx, number)
+
+
 class Tells(Task):
     """Cannot keep a secret."""
 

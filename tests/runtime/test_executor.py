@@ -74,7 +74,7 @@ def test_a_task_error_names_task_and_cycle_and_leaves_a_finished_log(tmp_path):
         assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1, 2]
         controls = [m.fields for m in log.messages("/flowrun/control")]
     assert controls[-1] == {
-        "kind": "error", "task": "b", "key": "", "value": "ValueError: cannot stand 2",
+        "kind": "error", "task": "b", "key": "stop", "value": "ValueError: cannot stand 2",
         "input_cycle": -1,
     }  # fmt: skip
 

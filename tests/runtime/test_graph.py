@@ -91,6 +91,7 @@ def test_masked_is_the_graph_as_a_file_would_say_it() -> None:
                 "type": "A",
                 "config": {},
                 "background": False,
+                "on_error": "stop",
                 "every": 1,
                 "rate_hz": None,
                 "logging": {"enabled": True, "payload": "all"},
@@ -238,7 +239,7 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         "not beginning with a digit",
         "g.yaml:4:11: 'type' must be a text; got a list",
         "g.yaml:5:5: unknown key 'confg' in a task; "
-        "valid keys: id, type, config, background, every, rate_hz, "
+        "valid keys: id, type, config, background, every, rate_hz, on_error, "
         "logging (did you mean 'config'?)",
         "g.yaml:6:17: 'background' must be true or false; got 'maybe'",
         "g.yaml:7:5: a task lacks 'id'; it needs id, type",

@@ -44,7 +44,7 @@ def test_a_run_that_ends_earlier_lacks_a_message(tmp_path):
     )
     found = compare(shorter, tmp_path / "a")
     assert found.difference.text() == (
-        "cycle 4, topic /flowrun/control:\n  first: a message of 72 bytes\n  second: no message"
+        "cycle 4, topic /flowrun/control:\n  first: a message of 52 bytes\n  second: no message"
     )
 
 

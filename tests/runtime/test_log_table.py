@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
+import msgpack
 import numpy as np
 import pytest
 from helpers import START_NS, plan_of, record
 from log_bytes import Builder
 from pictures import STEP_NS, record_pictures
 
-import msgpack
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.log_reader import Log
 

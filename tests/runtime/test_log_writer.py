@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from mcap.reader import make_reader
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg
 from flowrun.runtime import log_slab
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_check import check_log
 from flowrun.runtime.log_files import slab_paths
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log_recover import recover
 from flowrun.runtime.log_writer import LogWriter, Output
 
 T0 = 1_700_000_000_000_000_000
@@ -53,12 +56,17 @@ def payload(cycle, size):
     return (b"%d " % cycle * (size // 2 + 1))[:size]
 
 
-def check_all(directory, count, size):
-    """Our reader and the mcap package agree that all is there."""
+def check_all_by_us(directory, count, size):
     with Log(directory) as log:
         assert log.loss is None
         ours = [(m.cycle, m.tov_ns, m.fields["value"]) for m in log.messages("/t0/out")]
     assert ours == [(cycle, cycle, payload(cycle, size)) for cycle in range(count)]
+    return ours
+
+
+def check_all(directory, count, size):
+    """Our reader and the mcap package agree that all is there."""
+    ours = check_all_by_us(directory, count, size)
     theirs = []
     for path in sorted(directory.glob("*.mcap")):
         with path.open("rb") as file:
@@ -146,6 +154,114 @@ def test_log_records_and_events_are_messages_of_the_cycle(tmp_path):
         (0, "INFO", "hello", "cam0", {"n": 3}),
         (1, "ERROR", "after", "flowrun", {}),
     ]
+
+
+def test_without_payload_a_message_keeps_its_time_and_cycle(tmp_path):
+    outputs = [
+        Output("a", "out", "/a/out", IntMsg, payload=False),
+        Output("b", "out", "/b/out", ImageRgb8Msg, payload=False),
+        Output("c", "out", "/c/out", IntMsg),
+    ]
+    writer = LogWriter(
+        tmp_path / "run", outputs=outputs, steps=1, metadata={"run_id": "x"},
+        slab_size_mib=1, section_size_mib=1,
+    )  # fmt: skip
+    number, image, other = IntMsg(value=7), ImageRgb8Msg(), IntMsg(value=8)
+    bound = writer.bind([number, image, other])
+    for cycle in range(3):
+        number.publish(tov_ns=cycle)
+        image.allocate_pixels(700, 900)
+        image.present = False
+        if cycle == 1:
+            image.publish(tov_ns=5)
+        other.publish(tov_ns=0)
+        commit(writer, bound, cycle)
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        read = [(m.topic, m.cycle, m.tov_ns, bytes(m.payload)) for m in log.messages(
+            ["/a/out", "/b/out"])]  # fmt: skip
+        assert read == [
+            ("/a/out", 0, 0, b""),
+            ("/a/out", 1, 1, b""),
+            ("/b/out", 1, 5, b""),
+            ("/a/out", 2, 2, b""),
+        ]
+        assert [m.fields["value"] for m in log.messages("/c/out")] == [8, 8, 8]
+        topic = log.topics["/a/out"]
+        assert topic.metadata == {"task": "a", "port": "out", "payload": "none"}
+        assert (topic.message_encoding, topic.schema_name) == ("", "")
+        assert check_log(log)[2] == []
+    [path] = (tmp_path / "run").glob("*.mcap")
+    with path.open("rb") as file:
+        theirs = list(make_reader(file, validate_crcs=True).iter_messages(topics=["/a/out"]))
+    assert [(m.log_time, m.data, schema) for schema, _, m in theirs] == [
+        (T0 + cycle, b"", None) for cycle in range(3)
+    ]
+
+
+def fill_until_next_is_made(directory, *, size=3000):
+    """A writer whose next slab is made already, its slab not yet full; the cycles committed."""
+    message = BytesMsg()
+    writer = writer_of(directory, BytesMsg, slab_size_mib=1)
+    bound = writer.bind([message])
+    cycle = 0
+    while writer._next is None:
+        message.value = payload(cycle, size)
+        message.publish(tov_ns=cycle)
+        commit(writer, bound, cycle)
+        cycle += 1
+    writer._next.result()
+    return writer, cycle
+
+
+def test_the_next_slab_is_made_ahead_and_passed_over_by_readers(tmp_path):
+    writer, count = fill_until_next_is_made(tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run").glob("*.mcap"))
+    assert names == ["log_0000.mcap", "log_0001.mcap"]
+    check_all_by_us(tmp_path / "run", count, 3000)
+    writer.finish({"reason": "test"})
+    assert [path.name for path in (tmp_path / "run").glob("*.mcap")] == ["log_0000.mcap"]
+    check_all(tmp_path / "run", count, 3000)
+
+
+def test_recovery_removes_a_slab_that_was_never_begun(tmp_path):
+    writer, count = fill_until_next_is_made(tmp_path / "run")
+    copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    writer.finish({"reason": "test"})
+    assert recover(copy).lost is None
+    assert [path.name for path in copy.glob("*.mcap")] == ["log_0000.mcap"]
+    check_all(copy, count, 3000)
+
+
+@pytest.mark.parametrize(("lost", "kept"), [(8, True), (4096, False)])
+def test_recovery_keeps_a_slab_whose_first_bytes_did_not_reach_the_disk(tmp_path, lost, kept):
+    write(tmp_path / "run", 400, finish=False).finish({"reason": "test"})
+    path = tmp_path / "run" / "log_0000.mcap"
+    data = bytearray(path.read_bytes())
+    data[:lost] = bytes(lost)
+    path.write_bytes(data)
+    if kept:
+        assert recover(tmp_path / "run").lost is None
+        check_all(tmp_path / "run", 400, 100)
+    else:
+        with pytest.raises(LogError) as caught:
+            recover(tmp_path / "run")
+        assert (
+            str(caught.value) == f"{tmp_path / 'run'}: not a run: it holds no slab (log_0000.mcap)"
+        )
+        assert path.read_bytes() == data
+
+
+def test_a_cycle_larger_than_a_slab_gets_one_of_its_own(tmp_path):
+    writer, count = fill_until_next_is_made(tmp_path / "run")
+    message = BytesMsg(value=payload(count, 3_000_000))
+    message.publish(tov_ns=count)
+    commit(writer, writer.bind([message]), count)
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        assert [m.cycle for m in log.messages("/t0/out")] == list(range(count + 1))
+        assert log.loss is None
+        assert len(log.slabs) == 2
 
 
 def test_two_writers_on_one_directory_are_refused(tmp_path):

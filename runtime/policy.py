@@ -1,0 +1,122 @@
+"""`on_error` of a task: what happens when it raises.
+
+| policy     | the failing cycle                      | the task afterwards                        |
+|------------|----------------------------------------|--------------------------------------------|
+| stop       | is logged as far as it came            | the run ends, with a finished log          |
+| skip       | goes on without the task's outputs     | runs again in the next cycle               |
+| skip_cycle | ends there; later tasks do not run     | runs again in the next cycle               |
+| restart    | goes on without the task's outputs     | is made and started anew, after a pause of |
+|            |                                        | 1 s, doubled with each failure up to 30 s  |
+
+Every error is a record of `/flowrun/control`. Pauses follow the cycles' time, so that a replay,
+in which the task fails again, restarts it in the same cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.events import Event, event
+from flowrun.runtime.instances import Instance
+from flowrun.runtime.task import Context, CycleTime, Task
+from flowrun.runtime.wording import mask_secrets
+
+__all__ = ["ErrorPolicy", "SkipCycle", "error_text", "restart_task"]
+
+_FIRST_PAUSE_NS = 1_000_000_000
+_LONGEST_PAUSE_NS = 30_000_000_000
+
+
+class SkipCycle(Exception):  # noqa: N818  # not an error: it was handled, by ending the cycle
+    """The rest of the cycle is not to run."""
+
+
+def error_text(error: BaseException, secrets: frozenset[str]) -> str:
+    """An error as the log holds it."""
+    return mask_secrets(f"{type(error).__name__}: {error}", secrets)
+
+
+def restart_task(task: Task, ctx: Context) -> None:
+    """Stop `task`, forget its state, and start it again with its present configuration.
+
+    The same object: every cycle record is bound to it.
+    """
+    config = task.config
+    try:
+        task.stop(ctx)
+    except Exception as error:  # noqa: BLE001  # it has failed already
+        ctx.log.warning("stop failed before a restart", error=f"{type(error).__name__}: {error}")
+    task.__dict__.clear()
+    type(task).__init__(task, config)
+    task.start(ctx)
+
+
+class ErrorPolicy:
+    """The policy of one task, other than `stop`, and how often it has failed in a row.
+
+    note: takes what is to be logged of the running cycle.
+    """
+
+    def __init__(self, made: Instance, time: CycleTime, note: Callable[[Event], None]) -> None:
+        self._made = made
+        self._time = time
+        self._note = note
+        self._kind = made.bound.spec.on_error
+        self._failures = 0
+        self._until_ns: int | None = None
+
+    def guard(
+        self, call: Callable[[], None], outputs: Sequence[Message], *, secrets: frozenset[str]
+    ) -> Callable[[], None]:
+        """`call`, which runs the task once and publishes on `outputs`, under the policy."""
+        restarts_here = self._kind == "restart" and not self._made.bound.spec.background
+
+        def guarded() -> None:
+            if restarts_here and self._until_ns is not None and not self._come_up(secrets):
+                return
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001  # a user's task may raise anything
+                for message in outputs:
+                    message.clear()
+                self._fail(error, secrets)
+            else:
+                if self._until_ns is None:
+                    self._failures = 0
+
+        return guarded
+
+    def admits(self) -> bool:
+        """For a background task: whether it may get a job in this cycle."""
+        return self._until_ns is None or self._time.now_ns >= self._until_ns
+
+    def take_restart(self) -> bool:
+        """For a background task: whether the job that is made now begins with a restart."""
+        due = self._until_ns is not None
+        self._until_ns = None
+        return due
+
+    def _come_up(self, secrets: frozenset[str]) -> bool:
+        assert self._until_ns is not None
+        if self._time.now_ns < self._until_ns:
+            return False
+        try:
+            restart_task(self._made.task, self._made.ctx)
+        except Exception as error:  # noqa: BLE001  # counted, and tried again
+            self._fail(error, secrets)
+            return False
+        self._until_ns = None
+        self._note(event("restart", self._made.id))
+        return True
+
+    def _fail(self, error: Exception, secrets: frozenset[str]) -> None:
+        text = error_text(error, secrets)
+        self._note(event("error", self._made.id, key=self._kind, value=text))
+        self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
+        if self._kind == "skip_cycle":
+            raise SkipCycle from error
+        if self._kind == "restart":
+            pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
+            self._failures += 1
+            self._until_ns = self._time.now_ns + pause_ns

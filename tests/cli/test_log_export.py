@@ -1,0 +1,124 @@
+"""`flowrun log export` and `flowrun log diff`, as they are called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowrun.runtime.cli import main
+
+sys.path.append(str(Path(__file__).parents[1] / "runtime"))
+from helpers import plan_of, record
+from log_bytes import small
+
+FORMATS = "jsonl, csv, parquet, mp4, trace, mcap"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 6); x=Scale", "n > x"), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    return Path("run")
+
+
+def flowrun(capsys, *words):
+    status = main(["log", *map(str, words)])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_jsonl_is_printed(run, capsys):
+    words = ("--to", "jsonl", "--topic", "/x/scaled", "--from", 2, "--to", 3)
+    status, out, err = flowrun(capsys, "export", run, *words)
+    assert (status, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [(line["cycle"], line["fields"]) for line in lines] == [
+        (2, {"value": 20}), (3, {"value": 30}),
+    ]  # fmt: skip
+
+
+def test_csv_goes_to_a_file_whose_name_says_the_format(run, capsys):
+    words = ("--topic", "/x/scaled", "-o", "out.csv")
+    status, out, err = flowrun(capsys, "export", run, *words)
+    size = Path("out.csv").stat().st_size
+    assert (status, out, err) == (0, f"out.csv: 6 messages, {size:,} bytes\n", "")
+    header, *rows = Path("out.csv").read_text().splitlines()
+    assert header == "cycle,time_ns,tov_ns,value"
+    assert [row.rsplit(",", 1)[1] for row in rows] == ["0", "10", "20", "30", "40", "50"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "count"),
+    [("trace", "run.trace.json", "7 cycles"), ("mcap", "run.mcap", "20 messages")],
+)
+def test_binary_formats_get_the_runs_name(run, capsys, kind, name, count):
+    status, out, _ = flowrun(capsys, "export", run, "--to", kind)
+    assert (status, out) == (0, f"{name}: {count}, {Path(name).stat().st_size:,} bytes\n")
+    assert sorted(item.name for item in Path().iterdir()) == sorted(["run", name])
+
+
+def test_the_trace_names_the_tasks(run, capsys):
+    flowrun(capsys, "export", run, "--to", "trace")
+    events = json.loads(Path("run.trace.json").read_text())["traceEvents"]
+    assert [event["name"] for event in events[2:5]] == ["cycle 0", "n", "x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ((), f"which format? choose one with --to: {FORMATS}"),
+        (
+            ("--to", "mp5"),
+            f"--to 'mp5': expected one of {FORMATS}, or a cycle number (120) or seconds (4.5s) at "
+            "which to end",
+        ),
+        (("--to", "csv", "--to", "mp4"), "--to 'csv' and --to 'mp4': choose one"),
+        (("--to", "csv", "--pixels"), "--pixels is for --to jsonl"),
+        (
+            ("--to", "mcap", "-o", "run/log_0000.mcap"),
+            "-o run/log_0000.mcap: is a file of this log; choose another name",
+        ),
+        (("--to", "mp4"), "run: the log has no topic that mp4 can hold"),
+        (
+            ("--to", "csv", "--topic", "/x/scaled", "--from", "x"),
+            "--from 'x': expected a cycle number (120) or seconds (4.5s)",
+        ),
+    ],
+)
+def test_what_cannot_be_exported(run, capsys, words, error):
+    assert flowrun(capsys, "export", run, *words) == (2, "", error + "\n")
+    assert [item.name for item in Path().iterdir()] == ["run"]
+
+
+def test_what_is_missing_of_the_log_is_said(tmp_path, capsys):
+    path = tmp_path / "log_0000.mcap"
+    builder = small().leave_open()
+    builder.data[builder.ends[2] + 20] ^= 1
+    path.write_bytes(builder.data)
+    status, out, err = flowrun(capsys, "export", path, "--to", "jsonl")
+    assert status == 1
+    assert len(out.splitlines()) == 3
+    assert err.startswith(f"flowrun log: not all could be read: {path}: byte {builder.ends[2]}: ")
+
+
+def test_diff_of_equal_runs(run, capsys, tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 6); x=Scale", "n > x"), tmp_path / "other")
+    assert flowrun(capsys, "diff", run, "other") == (
+        0, "13 messages identical (times not compared)\n", "",
+    )  # fmt: skip
+    assert flowrun(capsys, "diff", run, "other", "--times") == (
+        0, "13 messages identical (times too)\n", "",
+    )  # fmt: skip
+
+
+def test_diff_shows_the_first_difference(run, capsys, tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 6); x=Scale(factor: 3)", "n > x"), tmp_path / "b")
+    assert flowrun(capsys, "diff", run, "b") == (
+        1,
+        "3 messages identical, then a difference:\n"
+        "cycle 1, task 'x', port 'scaled', field 'value':\n  run: 10\n  b: 3\n",
+        "",
+    )
