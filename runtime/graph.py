@@ -22,6 +22,7 @@ __all__ = [
     "ConnectionSpec",
     "Endpoint",
     "GraphSpec",
+    "KeepSpec",
     "LoggingSpec",
     "RuntimeSpec",
     "TaskLogging",
@@ -33,7 +34,16 @@ __all__ = [
 GRAPH_KEYS = ("tasks", "cnx", "logging", "runtime")
 TASK_KEYS = ("id", "type", "config", "background", "every", "rate_hz", "on_error", "logging")
 CONNECTION_KEYS = ("src", "dst", "msg")
-LOGGING_KEYS = ("slab_size_mib", "section_size_mib", "enable_task_logging", "on_error")
+LOGGING_KEYS = (
+    "slab_size_mib",
+    "section_size_mib",
+    "enable_task_logging",
+    "on_error",
+    "keep",
+    "mode",
+    "keep_slabs",
+)
+KEEP_KEYS = ("gib", "runs")
 TASK_LOGGING_KEYS = ("enabled", "payload")
 TASK_POLICIES = ("stop", "skip", "skip_cycle", "restart")
 RUNTIME_KEYS = ("ring_size", "seed", "rate_hz")
@@ -107,16 +117,46 @@ class ConnectionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepSpec:
+    """What may stay of the graph's earlier runs in the same log directory when a run starts; None
+    sets no limit.
+
+    gib: the disk space that they take. runs: how many, the one that starts included.
+    """
+
+    gib: float | None = None
+    runs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LoggingSpec:
     """`logging`: the size of the log's files, of the pieces they grow by; whether to log at all.
 
     on_error: whether a log that cannot be written any more lets the run "stop" or "continue".
+    keep: which earlier runs stay. mode: "all" of the run is kept, or, as a flight recorder does
+    ("ring"), its last `keep_slabs` slabs, the one being written included.
     """
 
     slab_size_mib: int = 1024
     section_size_mib: int = 100
     enable_task_logging: bool = True
     on_error: str = "stop"
+    keep: KeepSpec = KeepSpec()
+    mode: str = "all"
+    keep_slabs: int = 4
+
+    def as_file(self) -> dict[str, Any]:
+        """As a graph file says it, defaults filled in."""
+        keep = {"gib": self.keep.gib, "runs": self.keep.runs}
+        said: dict[str, Any] = {
+            "slab_size_mib": self.slab_size_mib,
+            "section_size_mib": self.section_size_mib,
+            "enable_task_logging": self.enable_task_logging,
+            "on_error": self.on_error,
+            "keep": {name: value for name, value in keep.items() if value is not None},
+            "mode": self.mode,
+        }
+        return said | ({"keep_slabs": self.keep_slabs} if self.mode == "ring" else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +216,7 @@ class GraphSpec:
                 {"src": str(cnx.src), "dst": str(cnx.dst), "msg": cnx.msg}
                 for cnx in self.connections
             ],
-            "logging": {
-                "slab_size_mib": self.logging.slab_size_mib,
-                "section_size_mib": self.logging.section_size_mib,
-                "enable_task_logging": self.logging.enable_task_logging,
-                "on_error": self.logging.on_error,
-            },
+            "logging": self.logging.as_file(),
             "runtime": {
                 "ring_size": self.runtime.ring_size,
                 "seed": self.runtime.seed,
@@ -355,7 +390,22 @@ def _read_logging(reader: ValueReader, node: yaml.Node | None) -> LoggingSpec:
     on_error = reader.choice(
         items.get("on_error"), "'on_error'", choices=("stop", "continue"), default=default.on_error
     )
-    return LoggingSpec(slab, min(section, slab), enabled, on_error)
+    mode = reader.choice(items.get("mode"), "'mode'", choices=("all", "ring"), default=default.mode)
+    keep_slabs = reader.integer(
+        items.get("keep_slabs"), "'keep_slabs'", default=default.keep_slabs, minimum=2
+    )
+    if mode != "ring" and "keep_slabs" in items:
+        reader.problem(items["keep_slabs"], "'keep_slabs' needs 'mode: ring'")
+    keep = _read_keep(reader, items.get("keep"))
+    return LoggingSpec(slab, min(section, slab), enabled, on_error, keep, mode, keep_slabs)
+
+
+def _read_keep(reader: ValueReader, node: yaml.Node | None) -> KeepSpec:
+    if node is None or is_null(node):
+        return KeepSpec()
+    items = reader.known_items(node, "'keep'", keys=KEEP_KEYS)
+    runs = reader.integer(items.get("runs"), "'runs'", default=1, minimum=1)
+    return KeepSpec(reader.rate(items.get("gib"), "'gib'"), runs if "runs" in items else None)
 
 
 def _read_runtime(reader: ValueReader, node: yaml.Node | None) -> RuntimeSpec:

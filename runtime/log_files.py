@@ -25,13 +25,16 @@ class LogFiles:
         self.slabs: list[SlabReader] = []
         self.losses: dict[Path, str] = {}
         """What could not be read of each slab, as far as was found until now."""
+        self.vanished: Path | None = None
+        """A slab that a flight recorder removed while it was read: maybe not to its end."""
         errors = []
         for slab_path in slab_paths(path):
             try:
                 self.slabs.append(SlabReader(slab_path, verify=verify))
             except LogError as error:
                 errors.append(error)
-                self.losses[slab_path] = str(error)
+                if slab_path.exists():  # a flight recorder may have removed it meanwhile
+                    self.losses[slab_path] = str(error)
         if not self.slabs:
             raise errors[0] if errors else LogError(f"{path}: the log is empty")
         for slab in self.slabs:
@@ -85,30 +88,39 @@ class LogFiles:
         # New slabs are looked for first: when one is there, all of the slab before it is written,
         # and whoever opens that one afterwards misses nothing.
         added = self._added_paths()
+        if added:
+            # A flight recorder's removed slabs take room on the disk as long as they are mapped.
+            self.slabs[:-1] = [slab for slab in self.slabs[:-1] if slab.path.exists()]
         for place in range(max(0, len(self.slabs) - 2), len(self.slabs)):
             slab = self.slabs[place]
             if slab.is_outdated() or (slab.path in self.losses and not slab.finished):
                 # The old reader is dropped, not closed: payloads and other iterators may use it.
-                self._take(SlabReader(slab.path, verify=self.verify), place)
+                self._open_at(place, slab.path)
         for path in added:
-            try:
-                slab = SlabReader(path, verify=self.verify)
-            except LogError:
-                return  # its beginning is being written
-            self._take(slab, len(self.slabs))
+            self._open_at(len(self.slabs), path)
 
     def _added_paths(self) -> list[Path]:
-        added: list[Path] = []
-        if self.path.is_dir():
-            number = _slab_number(self.slabs[-1].path) + 1
-            while _exists(path := self.path / f"log_{number:04}.mcap"):
-                added.append(path)
-                number += 1
-        return added
+        if not self.path.is_dir():
+            return []
+        last = _slab_number(self.slabs[-1].path)
+        found = [
+            item
+            for item in self.path.iterdir()
+            if SLAB_NAME.fullmatch(item.name) and _slab_number(item) > last and _is_begun(item)
+        ]
+        return sorted(found, key=_slab_number)
 
-    def _take(self, slab: SlabReader, place: int) -> None:
+    def _open_at(self, place: int, path: Path) -> None:
+        try:
+            slab = SlabReader(path, verify=self.verify)
+        except LogError as error:
+            if path.exists():
+                self.losses[path] = str(error)
+            elif place < len(self.slabs):
+                self.vanished = path
+            return
         self.slabs[place : place + 1] = [slab]
-        self.losses.pop(slab.path, None)
+        self.losses.pop(path, None)
         if slab.damage is not None:
             self.lose(slab, slab.damage)
         self._check_run()
@@ -133,16 +145,12 @@ def slab_paths(path: Path) -> list[Path]:
     return sorted(begun, key=_slab_number)
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return _is_begun(path)
-    except OSError:
-        return False
-
-
 def _is_begun(path: Path) -> bool:
-    with path.open("rb") as file:
-        return any(file.read(8))
+    try:
+        with path.open("rb") as file:
+            return any(file.read(8))
+    except FileNotFoundError:
+        return False  # removed since it was listed
 
 
 def _slab_number(path: Path) -> int:

@@ -101,6 +101,9 @@ ChunkIndex 0x08, Attachment 0x09, AttachmentIndex 0x0A, Statistics 0x0B, Metadat
 MetadataIndex 0x0D, SummaryOffset 0x0E, DataEnd 0x0F) are exactly MCAP's; MessageIndex offsets count
 from the first byte of the chunk's records. A reader MUST treat an opcode not named here as damage.
 
+A run whose Metadata "flowrun" has "keep_slabs" = "<n>" is a flight recorder's: its writer removes all
+slabs but the last n, so the first that is there MAY have any number. That is no damage.
+
 A slab that is made ahead, before the one in front is full, has 8 zeros for its first MAGIC. Storing
 the MAGIC begins it; the slab in front MAY be finished later than that. Readers MUST pass over a file
 that begins with 8 zeros, or is empty.
@@ -182,6 +185,8 @@ LOG_TOPIC = "/flowrun/log"
 PAYLOAD = "payload"
 """Key of a Channel's metadata; `NO_PAYLOAD` is its only value."""
 NO_PAYLOAD = "none"
+KEEP_SLABS = "keep_slabs"
+"""Key of the Metadata "flowrun"."""
 LOCK_NAME = ".lock"
 SLAB_NAME = re.compile(r"log_(\d{4,})\.mcap")
 

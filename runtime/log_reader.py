@@ -297,6 +297,12 @@ class Log:
                     end_ns is not None and record.time_ns >= end_ns
                 ):
                     return
+                files = self._files
+                vanished = files.vanished
+                if vanished is not None and slab.path != vanished:
+                    if start is not None and record.cycle > start:
+                        files.losses[vanished] = f"{vanished}: was removed before it was read"
+                    files.vanished = None
                 found = True
                 start = record.cycle + 1
                 yield slab, record
@@ -317,8 +323,7 @@ class Log:
     ) -> Iterator[tuple[SlabReader, CycleRecord]]:
         bounded = not (start is None and end is None and start_ns is None and end_ns is None)
         previous = -1
-        for position in range(self._first_slab(start, start_ns), len(self._slabs)):
-            slab = self._slabs[position]
+        for slab in self._slabs[self._first_slab(start, start_ns) :]:
             first_chunk = slab.chunk_of(cycle=start, time_ns=start_ns)
             count = 0
             try:

@@ -87,7 +87,12 @@ def recover(path: str | Path) -> RecoveryReport:
         slab_paths(path)  # raises if there is nothing to recover
     with _locked(path if path.is_dir() else path.parent):
         reports = _mend_beginnings(path)
-        paths = slab_paths(path)
+        try:
+            paths = slab_paths(path)
+        except LogError:
+            if reports:
+                raise LogError(str(reports[0])) from None
+            raise
         cycles = 0
         for slab_path in paths:
             try:

@@ -51,7 +51,7 @@ class Slab:
     position: offset of the PAD that covers the room of the open chunk; what is written next
         replaces it. records_at: offset of the open chunk's records. trailer_at: offset of the
         trailer, where the room ends. mapping: the file, writable up to the trailer. prepare_at:
-        the position from which on the slab will be full soon.
+        the position from which on the slab will be full soon. head_size: bytes of `head`.
     index: by channel id, (log_time, offset) of each message of the open chunk, one after the other;
         the writer fills it, closing a chunk empties it.
     """
@@ -69,6 +69,7 @@ class Slab:
         self.path = path
         self.chunks: list[fmt.ChunkInfo] = []
         self.index = index
+        self.head_size = len(head)
         smallest = len(head) + fmt.CHUNK_RECORDS_AT + 256
         self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
         self.capacity = max(_round_up(capacity, _PAGE), self._section)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,9 @@ __all__ = ["ChunkSpan", "CycleHead", "Damage", "Entry", "SlabReader"]
 
 Entry = tuple[str, int, memoryview]
 """Topic, tov_ns, payload."""
+
+_INDEX_ENTRY = struct.Struct("<QQ")
+"""log_time, offset in the chunk's records."""
 
 
 class CycleHead(NamedTuple):
@@ -59,7 +62,7 @@ class SlabReader(SlabFile):
         try:
             size = self.path.stat().st_size
         except OSError:
-            return False
+            size = 0  # removed
         return last.records_start + int(length) != self._found_end or size != len(self.view)
 
     def records(
@@ -262,11 +265,14 @@ class SlabReader(SlabFile):
     ) -> int | None:
         """Offset of the first cycle of chunk `index` that is not before both.
 
-        Where there is none, the offset behind those that there are. The heads of the chunk asked
-        for last are kept.
+        Where there is none, the offset behind those that there are. Where the chunk's index does
+        not tell, all heads of the chunk are read, and kept for the next call.
         """
         kept, heads = self._heads
         if kept != index:
+            sought = self._seek(index, cycle=cycle, time_ns=time_ns)
+            if sought is not None:
+                return sought
             heads = []
         if kept != index or not self.chunks[index].closed:
             with contextlib.suppress(Damage):  # found again when the cycles are read
@@ -282,3 +288,65 @@ class SlabReader(SlabFile):
         if found < len(heads):
             return heads[found].offset
         return heads[-1].end if heads else None
+
+    def _seek(self, index: int, *, cycle: int | None, time_ns: int | None) -> int | None:
+        """`offset_of` in O(log n), by the chunk's longest MessageIndex; None where it cannot tell.
+
+        An index has no checksum, so it only proposes: each entry that is looked at must be that of
+        a message of its channel and time, and what is found a cycle that passes its check, with
+        the very number that is asked for.
+        """
+        chunk, view = self.chunks[index], self.view
+        first = self.first(index)
+        found = self._longest_index(chunk)
+        target = cycle if time_ns is None else time_ns
+        if first is None or found is None or target is None or None not in (cycle, time_ns):
+            return None
+        channel, base, count = found
+
+        def place_of(entry: int) -> int:
+            time, at = _INDEX_ENTRY.unpack_from(view, base + entry * _INDEX_ENTRY.size)
+            place = chunk.records_start + int(at)
+            if place + lf.MESSAGE_HEAD.size > chunk.records_end:
+                raise LookupError(entry)
+            opcode, _, owner, _, log_time, _ = lf.MESSAGE_HEAD.unpack_from(view, place)
+            if (opcode, owner, log_time) != (lf.MESSAGE, channel, time):
+                raise LookupError(entry)
+            return place
+
+        def value_of(entry: int) -> int:
+            _, _, _, sequence, log_time, _ = lf.MESSAGE_HEAD.unpack_from(view, place_of(entry))
+            if cycle is None:
+                return int(log_time)
+            return first.cycle + ((int(sequence) - first.cycle) & 0xFFFFFFFF)
+
+        try:
+            entry = bisect_left(range(count), target, key=value_of)
+            offset = chunk.records_start
+            if entry:
+                # Behind the message in front, the rest of its cycle is passed over.
+                offset = place_of(entry - 1)
+                while view[offset] in (lf.MESSAGE, lf.PAD):
+                    _, length = lf.RECORD_HEAD.unpack_from(view, offset)
+                    offset += lf.HEAD_SIZE + length
+            for head in self.heads(index, offset):
+                if (head.cycle if time_ns is None else head.time_ns) >= target:
+                    self.check(head)
+                    return head.offset if cycle in (None, head.cycle) else None
+        except (LookupError, Damage, struct.error):
+            pass
+        return None
+
+    def _longest_index(self, chunk: ChunkSpan) -> tuple[int, int, int] | None:
+        """Channel, offset of the first entry, and number of entries; None where there is no index."""
+        if not chunk.closed or chunk.end != chunk.records_end:
+            return None
+        best, offset, view = None, chunk.end, self.view
+        while len(view) - offset > lf.HEAD_SIZE and view[offset] == lf.MESSAGE_INDEX:
+            _, length = lf.RECORD_HEAD.unpack_from(view, offset)
+            content = offset + lf.HEAD_SIZE
+            offset = content + length
+            count = (length - 6) // _INDEX_ENTRY.size
+            if offset <= len(view) and count > (best[2] if best else 0):
+                best = (int.from_bytes(view[content : content + 2], "little"), content + 6, count)
+        return best

@@ -118,7 +118,8 @@ class LogWriter:
     """Writes the log of one run into `directory`, which it creates and locks.
 
     outputs: in the order of `bind`'s messages. steps: how many the plan has. metadata: text about
-    the run. attachments: files.
+    the run. attachments: files. keep_slabs: remove all slabs but the last so many, the one being
+    written included, as the log goes on; a slab made ahead comes on top. None keeps all.
     Raises `LogError` if the directory is in use, not writable, or the disk is full.
     """
 
@@ -133,12 +134,16 @@ class LogWriter:
         library: str = "flowrun",
         slab_size_mib: int = 1024,
         section_size_mib: int = 100,
+        keep_slabs: int | None = None,
     ) -> None:
         self.directory = directory
         self.messages = 0
         """Messages of outputs written so far."""
         self.cycles = 0
         self._metadata = dict(metadata)
+        if keep_slabs is not None:
+            self._metadata[fmt.KEEP_SLABS] = str(keep_slabs)
+        self._keep_slabs = keep_slabs
         self._library = library
         self._attachments = list(attachments)
         self._slab_size = slab_size_mib * _MIB
@@ -175,7 +180,7 @@ class LogWriter:
 
     def bind(self, messages: Sequence[Message]) -> _Bound:
         """Prepare to commit these messages, in the order of `outputs`, again and again."""
-        outputs = []
+        outputs: list[_BoundOutput] = []
         for message, (output, channel) in zip(messages, self._outputs, strict=True):
             if not output.logged:
                 continue
@@ -375,7 +380,7 @@ class LogWriter:
                 del entries[-2:]
 
     def _new_slab(self, number: int, capacity: int, *, begun: bool) -> _NumberedSlab:
-        path = self.directory / f"log_{number:04}.mcap"
+        path = self._path(number)
         preamble, metadata_at, attachments_at = build_preamble(
             self._library,
             {**self._metadata, "slab": str(number)},
@@ -406,7 +411,7 @@ class LogWriter:
         made.slab.begin()
         self._present, self._slab = made, made.slab
         self._closed_bytes += full.slab.position
-        self._finishing = self._helper.submit(self._finish_slab, full, None)
+        self._finishing = self._helper.submit(self._finish_full, full)
 
     def _take_next(self, cycle_size: int) -> _NumberedSlab:
         future, self._next = self._next, None
@@ -419,7 +424,8 @@ class LogWriter:
                 if made.slab.reserve(made.slab.position + fmt.CYCLE_SIZE + cycle_size):
                     return made
                 made.slab.discard()
-        capacity = max(self._slab_size, cycle_size + self._section_size)
+        needed = self._slab.head_size + cycle_size + self._section_size
+        capacity = max(self._slab_size, needed)
         return self._new_slab(self._present.number + 1, capacity, begun=False)
 
     def _discard_next(self) -> None:
@@ -432,6 +438,19 @@ class LogWriter:
         future, self._finishing = self._finishing, None
         if future is not None:
             future.result()
+
+    def _finish_full(self, full: _NumberedSlab) -> None:
+        """Finish a slab that another has followed; where only some are kept, remove the oldest."""
+        self._finish_slab(full, None)
+        if self._keep_slabs is not None and full.number + 1 >= self._keep_slabs:
+            oldest = self._path(full.number + 1 - self._keep_slabs)
+            try:
+                oldest.unlink(missing_ok=True)
+            except OSError as error:
+                raise LogError(f"{oldest}: cannot be removed: {error.strerror}") from error
+
+    def _path(self, number: int) -> Path:
+        return self.directory / f"log_{number:04}.mcap"
 
     def _finish_slab(self, made: _NumberedSlab, end: Mapping[str, str] | None) -> None:
         slab = made.slab

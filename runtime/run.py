@@ -21,6 +21,7 @@ from flowrun.runtime.clock import Clock
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.executor import Executor
 from flowrun.runtime.log_format import Attachment
+from flowrun.runtime.log_retention import OldRun, remove_old_runs
 from flowrun.runtime.log_writer import LogWriter, Output
 from flowrun.runtime.logs import Stream, configure_logs
 from flowrun.runtime.plan import Plan
@@ -74,8 +75,10 @@ class Run:
         """Why the log ends before the run does."""
         goes_on = graph.logging.on_error == "continue"
         self.writer: LogWriter | None = None
+        removed: list[OldRun] = []
         try:
             if directory is not None:
+                removed = self._remove_old_runs(directory.parent)
                 self.writer = self._make_writer(directory)
         except LogError as error:
             if not goes_on:
@@ -85,6 +88,12 @@ class Run:
             now_ns=clock.now_ns, target=self.writer, secrets=graph.secrets, stream=console
         )
         self._log_line = structlog.get_logger()
+        for old in removed:
+            said = {"path": str(old.path), "mib": round(old.size / 2**20, 1)}
+            if old.problem is None:
+                self._log_line.info("removed an old run", **said)
+            else:
+                self._log_line.warning("cannot remove an old run", **said, why=old.problem)
         if self.log_error is not None:
             self._log_line.error("the run is not logged", error=str(self.log_error))
         elif self.writer is not None:
@@ -95,6 +104,19 @@ class Run:
             log=self.writer,
             on_log_error=self._go_on_without_log if goes_on else None,
             broadcasts=self.broadcasts,
+        )
+
+    def _remove_old_runs(self, parent: Path) -> list[OldRun]:
+        graph = self.plan.graph.spec
+        keep = graph.logging.keep
+        if keep.gib is None and keep.runs is None:
+            return []
+        return remove_old_runs(
+            parent,
+            graph=graph.name,
+            graph_path=str(graph.path.absolute()),
+            runs=None if keep.runs is None else keep.runs - 1,
+            size=None if keep.gib is None else int(keep.gib * 2**30),
         )
 
     def _make_writer(self, directory: Path) -> LogWriter:
@@ -108,6 +130,7 @@ class Run:
             library=f"flowrun {versions()['flowrun']}",
             slab_size_mib=logging.slab_size_mib,
             section_size_mib=logging.section_size_mib,
+            keep_slabs=logging.keep_slabs if logging.mode == "ring" else None,
         )
 
     def _warn_of_unlogged_sources(self) -> None:

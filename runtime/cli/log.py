@@ -39,6 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     cat.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {WHERE}")
     cat.add_argument("--to", dest="last", metavar="WHERE", help="end here, this cycle included")
+    cat.add_argument(
+        "--follow", action="store_true", help="wait for what a live run adds, until it ends"
+    )
     add_export(export)
 
 
@@ -112,7 +115,7 @@ def _ls(args: argparse.Namespace) -> int:
 
 
 def _cat(args: argparse.Namespace) -> int:
-    with Log(args.path) as log:
+    with Log(args.path, follow=args.follow) as log:
         undecoded = False
         for message in log.messages(args.topic, **bounds(log, args.first, args.last)):
             try:
@@ -120,7 +123,8 @@ def _cat(args: argparse.Namespace) -> int:
             except LogError as error:
                 undecoded = True
                 fields = {"error": str(error)}
-            print(_json_line(message, fields) if args.json else _line(message, fields))
+            line = _json_line(message, fields) if args.json else _line(message, fields)
+            print(line, flush=args.follow)
         loss = log.loss
     return _say_loss(loss) or int(undecoded)
 

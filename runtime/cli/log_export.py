@@ -25,7 +25,7 @@ _SUFFIXES = {
     "trace": ".trace.json", "mcap": ".mcap",
 }  # fmt: skip
 _COUNTED = {"mp4": "pictures", "trace": "cycles"}
-_PROGRESS_EVERY = 64
+_PROGRESS_EVERY = 16
 WHERE = "a cycle number (120), or seconds since the first cycle (4.5s)"
 
 

@@ -187,6 +187,36 @@ def _logging() -> dict[str, Any]:
                 "enum": ["stop", "continue"],
                 "default": default.on_error,
             },
+            "keep": {
+                "description": "Which of the graph's earlier runs in the same log directory stay "
+                "when a run starts; the oldest go first.",
+                "type": ["object", "null"],
+                "additionalProperties": False,
+                "properties": {
+                    "gib": {
+                        "description": "The disk space that they may take.",
+                        "type": "number",
+                        "exclusiveMinimum": 0,
+                    },
+                    "runs": {
+                        "description": "How many, the one that starts included.",
+                        "type": "integer",
+                        "minimum": 1,
+                    },
+                },
+            },
+            "mode": {
+                "description": "ring: a flight recorder, which keeps the run's last keep_slabs "
+                "files.",
+                "enum": ["all", "ring"],
+                "default": default.mode,
+            },
+            "keep_slabs": {
+                "description": "In mode ring: how many files stay, the one being written included.",
+                "type": "integer",
+                "minimum": 2,
+                "default": default.keep_slabs,
+            },
         },
     }
 

@@ -84,6 +84,10 @@ def test_cat_of_a_payload_that_cannot_be_decoded_goes_on(tmp_path, capsys):
     assert second == "1970-01-01T00:00:00.000000011Z 1 /cam/image a=1"
 
 
+def test_cat_follow_of_a_run_that_has_ended_prints_it_and_ends(run, capsys):
+    assert flowrun(capsys, "cat", run, "--follow") == flowrun(capsys, "cat", run)
+
+
 def test_info_says_what_ran(run, capsys):
     status, out, _ = flowrun(capsys, "info", run)
     rows = dict(line.split(None, 1) for line in out.splitlines() if len(line.split(None, 1)) == 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import textwrap
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from flowrun.runtime.errors import GraphError, Location, UsageError
 from flowrun.runtime.graph import (
     Endpoint,
     GraphSpec,
+    KeepSpec,
     LoggingSpec,
     RuntimeSpec,
     TaskLogging,
@@ -81,6 +83,20 @@ def test_what_is_left_out_has_the_documented_defaults() -> None:
     assert graph.connections == ()
 
 
+def test_logging_says_what_stays_and_what_an_error_does() -> None:
+    graph = parse(
+        "tasks: [{id: a, type: A, logging: {payload: none}}]\n"
+        "logging: {on_error: continue, keep: {gib: 0.5, runs: 20}, mode: ring, keep_slabs: 3}\n"
+    )
+    assert graph.tasks[0].logging == TaskLogging(enabled=True, payload="none")
+    assert graph.logging == LoggingSpec(
+        on_error="continue", keep=KeepSpec(gib=0.5, runs=20), mode="ring", keep_slabs=3
+    )
+    said = graph.masked()["logging"]
+    again = parse(f"tasks: [{{id: a, type: A}}]\nlogging: {json.dumps(said)}\n")
+    assert again.logging == graph.logging
+
+
 def test_masked_is_the_graph_as_a_file_would_say_it() -> None:
     graph = parse("tasks: [{id: a, type: A}]\ncnx: [{src: a.x, dst: a, msg: M}]")
     masked = graph.masked()
@@ -103,6 +119,8 @@ def test_masked_is_the_graph_as_a_file_would_say_it() -> None:
             "section_size_mib": 100,
             "enable_task_logging": True,
             "on_error": "stop",
+            "keep": {},
+            "mode": "all",
         },
         "runtime": {"ring_size": 4, "seed": 0, "rate_hz": None},
     }
@@ -284,6 +302,38 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         (
             "tasks: [{id: a, type: A}]\nlogging: {slab_size_mib: 8, section_size_mib: 9}",
             "2:47: 'section_size_mib' must not exceed 'slab_size_mib'; got 9 and 8",
+        ),
+        (
+            "tasks: [{id: a, type: A, logging: {payload: some}}]",
+            "1:45: 'payload' must be all or none; got 'some'",
+        ),
+        (
+            "tasks: [{id: a, type: A}]\nlogging: {on_error: ignore}",
+            "2:21: 'on_error' must be stop or continue; got 'ignore'",
+        ),
+        (
+            "tasks: [{id: a, type: A}]\nlogging: {mode: rings}",
+            "2:17: 'mode' must be all or ring; got 'rings'",
+        ),
+        (
+            "tasks: [{id: a, type: A}]\nlogging: {keep_slabs: 3}",
+            "2:23: 'keep_slabs' needs 'mode: ring'",
+        ),
+        (
+            "tasks: [{id: a, type: A}]\nlogging: {mode: ring, keep_slabs: 1}",
+            "2:35: 'keep_slabs' must be a whole number of at least 2; got 1",
+        ),
+        (
+            "tasks: [{id: a, type: A}]\nlogging: {keep: {gib: 0}}",
+            "2:23: 'gib' must be a number above 0; got 0",
+        ),
+        (
+            "tasks: [{id: a, type: A}]\nlogging: {keep: {runs: 0}}",
+            "2:24: 'runs' must be a whole number of at least 1; got 0",
+        ),
+        (
+            "tasks: [{id: a, type: A}]\nlogging: {keep: {run: 2}}",
+            "2:18: unknown key 'run' in 'keep'; valid keys: gib, runs (did you mean 'runs'?)",
         ),
         (
             "tasks: [{id: a, type: A, config: {k: '${K}'}}]",

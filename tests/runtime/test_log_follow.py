@@ -72,6 +72,31 @@ def test_new_chunks_sections_and_slabs_are_seen(writer, tmp_path):
         assert log.loss is None
 
 
+def test_a_reader_keeps_up_with_a_flight_recorder(tmp_path):
+    writer = Writer(tmp_path / "run", slab_size_mib=2, section_size_mib=1, keep_slabs=2)
+    writer.commit()
+    with Log(tmp_path / "run", follow=True, timeout_s=30) as log:
+        cycles = iter(log)
+        assert next(cycles).cycle == 0
+        for number in range(1, 60):
+            writer.commit(size=1 << 18)
+            assert next(cycles).cycle == number
+        assert not (tmp_path / "run" / "log_0000.mcap").exists()
+        assert len(log.slabs) < 5
+        assert log.loss is None
+        last = len(log.slabs)
+        for _ in range(60):
+            writer.commit(size=1 << 18)
+        rest = [next(cycles).cycle]
+        while rest[-1] < 119:
+            rest.append(next(cycles).cycle)
+        assert len(rest) < 59
+        assert rest == sorted(set(rest))
+        assert "was removed before it was read" in log.loss
+        assert len(log.slabs) <= last + 3
+    writer.log.finish(END)
+
+
 def test_it_ends_with_the_run(tmp_path):
     writer = Writer(tmp_path / "run")
     for _ in range(3):

@@ -247,7 +247,8 @@ def test_recovery_keeps_a_slab_whose_first_bytes_did_not_reach_the_disk(tmp_path
         with pytest.raises(LogError) as caught:
             recover(tmp_path / "run")
         assert (
-            str(caught.value) == f"{tmp_path / 'run'}: not a run: it holds no slab (log_0000.mcap)"
+            str(caught.value)
+            == f"{path}: left as it is; lost: byte 0: its beginning was never written"
         )
         assert path.read_bytes() == data
 
@@ -262,6 +263,33 @@ def test_a_cycle_larger_than_a_slab_gets_one_of_its_own(tmp_path):
         assert [m.cycle for m in log.messages("/t0/out")] == list(range(count + 1))
         assert log.loss is None
         assert len(log.slabs) == 2
+
+
+def test_a_flight_recorder_keeps_the_last_slabs(tmp_path):
+    message = BytesMsg()
+    writer = writer_of(tmp_path / "run", BytesMsg, slab_size_mib=1, keep_slabs=3)
+    bound = writer.bind([message])
+    most = 0
+    for cycle in range(1000):
+        message.value = payload(cycle, 10_000)
+        message.publish(tov_ns=cycle)
+        commit(writer, bound, cycle)
+        most = max(most, len(list((tmp_path / "run").glob("*.mcap"))))
+    # The one made ahead, and the oldest while the one that was filled last is being finished.
+    assert most <= 3 + 2
+    writer.finish({"reason": "test"})
+    names = sorted(path.name for path in (tmp_path / "run").glob("*.mcap"))
+    last = int(names[-1][4:8])
+    assert names == [f"log_{number:04}.mcap" for number in range(last - 2, last + 1)]
+    assert last > 6
+    with Log(tmp_path / "run") as log:
+        read = [(m.cycle, m.fields["value"]) for m in log.messages("/t0/out")]
+        assert log.finished
+        assert log.loss is None
+        assert log.metadata["keep_slabs"] == "3"
+        assert check_log(log)[2] == []
+    assert read == [(c, payload(c, 10_000)) for c in range(read[0][0], 1000)]
+    assert 200 < len(read) < 320
 
 
 def test_two_writers_on_one_directory_are_refused(tmp_path):
@@ -378,7 +406,7 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path):
         assert read == [(c, payload(c, 100 + c * 37 % 5000)) for c in range(len(read))]
         assert len(read) in (said + 1, said + 2)  # it may have died before it said so
         seen = 0
-        for path in sorted(run.glob("*.mcap")):
+        for path in slab_paths(run):
             with path.open("rb") as file:
                 seen += len(list(make_reader(file).iter_messages(topics=["/t0/out"])))
         assert seen == len(read)

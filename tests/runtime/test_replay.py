@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import helpers
 import pytest
 from helpers import Hooked, plan_of, record
@@ -93,8 +95,16 @@ def test_control_messages_come_back_in_their_cycle(tmp_path):
 
 
 def test_background_results_come_back_in_their_cycles_made_anew(tmp_path):
-    plan = plan_of(tmp_path, "n=Numbers(limit: 300); f=Free!; x=Scale", "n > f; n > x")
-    record(plan, tmp_path / "run")
+    plan = plan_of(tmp_path, "n=Hooked(limit: 300); f=Free!; x=Scale", "n > f; n > x")
+    live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
+    worker = live.executor.workers["f"]
+
+    def hook(number):
+        while number == 1 and not worker.has_result:
+            time.sleep(0)  # lets the worker have the interpreter
+
+    Hooked.hook = hook
+    live.run()
     with Log(tmp_path / "run") as log:
         assert len(list(log.messages("/f/text"))) > 1
     report = replay(tmp_path / "run")

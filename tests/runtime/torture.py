@@ -278,7 +278,7 @@ def main() -> None:
             shutil.rmtree(folder)
         print(f"{count} {name}: {cycles} committed cycles, none lost, none wrong", flush=True)
 
-    trials("writers killed", args.kills, lambda at, n: kill_trial(at, rng, ring=False))
+    trials("writers killed", args.kills, lambda at, n: kill_trial(at, rng, ring=n % 2 == 1))
     trials("commands killed", args.commands, lambda at, _n: command_trial(at, rng))
     for finished in (True, False):
         path = small_log(root / f"cut-{finished}", finished=finished)
