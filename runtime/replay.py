@@ -8,7 +8,7 @@ as they did. Sources are neither started nor called.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,26 @@ def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
     return parse_graph(text.decode(), path=path, env=_RecordedEnvironment(env))
 
 
+def _with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
+    """`spec` with other config values, which are checked when it is bound."""
+    tasks = {task.id: task for task in spec.tasks}
+    for name, value in values.items():
+        task_id, dot, key = name.partition(".")
+        if not dot or not key:
+            raise UsageError(f"{name!r}: expected task.key=value")
+        task = tasks.get(task_id)
+        if task is None:
+            raise UsageError(f"unknown task {task_id!r}; tasks: {', '.join(tasks)}")
+        tasks[task_id] = replace(task, config={**task.config, key: value})
+    return replace(spec, tasks=tuple(tasks.values()))
+
+
 class Replay:
     """A recorded run, to be run again.
 
     graph: another graph file than the recorded one; its sources must have the recorded topics.
     feed: ids of tasks that are not run, their messages being taken from the log, beside sources.
+    config: "task.key" -> value in place of the recorded one: what if it had been so?
     env: environment variables for `${NAME}` in the graph.
     """
 
@@ -125,10 +140,12 @@ class Replay:
         *,
         graph: Path | None = None,
         feed: Collection[str] = (),
+        config: Mapping[str, Any] | None = None,
         env: Mapping[str, str],
     ) -> None:
         self.log = log
         spec = recorded_graph(log, env) if graph is None else load_graph(graph, env=env)
+        spec = _with_config(spec, config or {})
         self.plan: Plan = plan_graph(bind(spec))
         ids = [step.task.id for step in self.plan.steps]
         unknown = [task for task in feed if task not in ids]
@@ -186,10 +203,13 @@ class Replay:
 
     # -- running -------------------------------------------------------------------------------
 
-    def run(self, *, progress: Callable[[int], None] | None = None) -> ReplayReport:
-        """Run every recorded cycle; differences are counted, not raised.
+    def run(
+        self, *, to: int | None = None, progress: Callable[[int], None] | None = None
+    ) -> ReplayReport:
+        """Run the recorded cycles; differences are counted, not raised.
 
-        progress: called with the number of cycles done, once a cycle.
+        to: the last cycle to run; all if not given. progress: called with the number of cycles
+        done, once a cycle.
         Raises `TaskError` for an error that the recording does not have.
         """
         report = ReplayReport()
@@ -197,6 +217,8 @@ class Replay:
         start_all(active)
         try:
             for cycle in self.log.cycles():
+                if to is not None and cycle.cycle > to:
+                    break
                 self._run_cycle(cycle, report)
                 if progress is not None:
                     progress(report.cycles)

@@ -6,6 +6,9 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.errors import UsageError
 
 __all__ = ["add_parser", "run"]
 
@@ -26,6 +29,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--feed", action="append", default=[], metavar="TASK",
         help="do not run TASK; take its messages from the log (may be repeated)",
     )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="TASK.KEY=VALUE", dest="values",
+        help="what if: another config value than the recorded one (may be repeated)",
+    )  # fmt: skip
+    parser.add_argument("--to", type=int, metavar="CYCLE", help="the last cycle to run")
     parser.add_argument("--verbose", action="store_true", help="show what the tasks log")
 
 
@@ -39,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
         configure_logs(now_ns=time.time_ns, stream=None if args.verbose else _Nowhere())
         if log.loss is not None:
             print(f"note: {log.loss}")
-        replay = Replay(log, graph=args.graph, feed=args.feed, env=os.environ)
+        values = dict(map(_value, args.values))
+        replay = Replay(log, graph=args.graph, feed=args.feed, config=values, env=os.environ)
         begin = time.perf_counter()
-        report = replay.run()
+        report = replay.run(to=args.to)
         took = time.perf_counter() - begin
     if report.recorded_error is not None:
         print(f"the recorded error came again: {report.recorded_error}")
@@ -52,6 +61,19 @@ def run(args: argparse.Namespace) -> int:
         return 1
     print(f"{report.compared:,} messages identical" + _by_task(report.per_task))
     return 0
+
+
+def _value(text: str) -> tuple[str, Any]:
+    """`task.key=value`; the value is YAML, as it would stand in the graph file."""
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: expected TASK.KEY=VALUE")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name, value
 
 
 class _Nowhere:

@@ -196,3 +196,30 @@ def test_another_graph_may_be_replayed_with_the_same_recording(tmp_path):
         other.write_text(log.attachments["graph.yaml"].decode().replace("factor: 2", "factor: 5"))
     first = replay(tmp_path / "run", graph=other).first
     assert (first.cycle, first.field, first.recorded, first.replayed) == (1, "value", "2", "5")
+
+
+def test_another_config_value_may_be_tried(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale(factor: 2)", "n > x"), tmp_path / "run")
+    report = replay(tmp_path / "run", config={"x.factor": 5})
+    assert (report.first.recorded, report.first.replayed, report.differing) == ("2", "5", 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"y.factor": 5}, "unknown task 'y'; tasks: n, x"),
+        ({"factor": 5}, "'factor': expected task.key=value"),
+    ],
+)
+def test_a_config_value_that_cannot_be_is_named(tmp_path, config, text):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale(factor: 2)", "n > x"), tmp_path / "run")
+    with pytest.raises(UsageError) as caught:
+        replay(tmp_path / "run", config=config)
+    assert str(caught.value) == text
+
+
+def test_a_replay_may_end_early(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 9); x=Scale", "n > x"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        report = Replay(log, env={}).run(to=3)
+    assert (report.cycles, report.compared) == (4, 4)
