@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"note: {log.loss}")
         values = dict(map(_value, args.values))
         replay = Replay(log, graph=args.graph, feed=args.feed, config=values, env=os.environ)
+        # As in a run: a task may import its neighbours in the graph's folder also in `start`.
+        sys.path.insert(0, str(replay.plan.graph.spec.path.absolute().parent))
         begin = time.perf_counter()
         report = replay.run(to=args.to)
         took = time.perf_counter() - begin
