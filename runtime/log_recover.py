@@ -156,17 +156,23 @@ def _mend_beginnings(directory: Path) -> list[SlabReport]:
 
 
 def _holds_nothing(file: BinaryIO) -> bool:
-    """Whether nothing was written behind the head of the first chunk and its PAD."""
-    size = os.fstat(file.fileno()).st_size
+    """Whether a slab without MAGIC was never begun: zeros behind the beginning that its writer made,
+    or had made a part of when it was killed."""
+    end = os.fstat(file.fileno()).st_size - len(lf.TRAILER)
     offset = len(lf.MAGIC)
-    while offset + lf.HEAD_SIZE <= size:
+    while offset + lf.HEAD_SIZE <= end:
         opcode, length = lf.RECORD_HEAD.unpack(os.pread(file.fileno(), lf.HEAD_SIZE, offset))
         if opcode == lf.CHUNK:
             offset += lf.CHUNK_RECORDS_AT + lf.HEAD_SIZE
-        if opcode in (lf.CHUNK, 0):
+            break
+        if opcode == lf.PAD and length > lf.MAX_PAD_BETWEEN_CHUNKS:
+            # Not yet committed behind its head: a PAD, the head of a chunk, the head of its PAD.
+            offset += 2 * lf.MAX_PAD_BETWEEN_CHUNKS + lf.CHUNK_RECORDS_AT
+            break
+        if opcode == 0 or offset + lf.HEAD_SIZE + length > end:
+            offset += lf.HEAD_SIZE
             break
         offset += lf.HEAD_SIZE + length
-    end = size - len(lf.TRAILER)
     while offset < end:
         piece = os.pread(file.fileno(), min(1 << 20, end - offset), offset)
         if piece.count(0) != len(piece):

@@ -86,13 +86,14 @@ class Slab:
             self._preallocate()
             self._set_trailer_at(size - len(fmt.TRAILER))
             _write_all(self._fd, fmt.TRAILER, self.trailer_at)
+            # In one go, and from the front: what a kill leaves is known for a slab without cycles.
+            pad = fmt.RECORD_HEAD.pack(fmt.PAD, self.trailer_at - len(head) - fmt.HEAD_SIZE)
+            _write_all(self._fd, head[len(fmt.MAGIC) :] + pad, len(fmt.MAGIC))
         except BaseException:
             os.close(self._fd)
             path.unlink(missing_ok=True)
             raise
         self.position = len(head)
-        self._set_pad(self.position)
-        self.mapping[len(fmt.MAGIC) : len(head)] = head[len(fmt.MAGIC) :]
         self._populator = _Populator(self.mapping)
         self._open_chunk()
         self._populate()

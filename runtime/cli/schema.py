@@ -95,11 +95,6 @@ def _task(types: list[str]) -> dict[str, Any]:
                 "type": "boolean",
                 "default": False,
             },
-            "on_error": {
-                "description": "What happens when the task raises.",
-                "enum": list(TASK_POLICIES),
-                "default": "stop",
-            },
             "every": {
                 "description": "Run only in cycles whose number is a multiple of this.",
                 "type": "integer",
@@ -107,6 +102,11 @@ def _task(types: list[str]) -> dict[str, Any]:
                 "default": 1,
             },
             "rate_hz": _rate("Run at most so often; a source is asked at most so often."),
+            "on_error": {
+                "description": "What happens when the task raises.",
+                "enum": list(TASK_POLICIES),
+                "default": "stop",
+            },
             "logging": {
                 "type": "object",
                 "additionalProperties": False,

@@ -233,6 +233,52 @@ def test_recovery_removes_a_slab_that_was_never_begun(tmp_path):
     check_all(copy, count, 3000)
 
 
+def test_recovery_removes_a_slab_that_was_killed_while_it_was_made(tmp_path, monkeypatch):
+    """Whatever of its beginning was written when the process died."""
+    states = []
+    path = tmp_path / "run" / "log_0000.mcap"
+    write_all = log_slab._write_all
+
+    def write_and_copy(fd, data, at):
+        states.append(path.read_bytes())
+        for size in {1, 8, 9, len(data) // 2, len(data) - 1}:
+            write_all(fd, data[:size], at)
+            states.append(path.read_bytes())
+        write_all(fd, data, at)
+        states.append(path.read_bytes())
+
+    def commit_and_copy(slab, records):
+        at, mapping = slab.position, slab.mapping
+        states.append(path.read_bytes())
+        mapping[at + 9 : at + len(records)] = records[9:]
+        states.append(path.read_bytes())
+        mapping[at + 1 : at + 9] = records[1:9]
+        states.append(path.read_bytes())
+        mapping[at] = records[0]
+        states.append(path.read_bytes())
+
+    begin = log_slab.Slab.begin
+
+    def copy_and_begin(slab):
+        states.append(path.read_bytes())
+        begin(slab)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_slab, "_write_all", write_and_copy)
+        patch.setattr(log_slab.Slab, "commit_records", commit_and_copy)
+        patch.setattr(log_slab.Slab, "begin", copy_and_begin)
+        writer = writer_of(tmp_path / "run", IntMsg)
+    writer.finish({"reason": "test"})
+    assert len(states) > 15
+    copy = tmp_path / "copy"
+    write(copy, 3)
+    for state in states:
+        (copy / "log_0001.mcap").write_bytes(state)
+        assert recover(copy).lost is None
+        assert not (copy / "log_0001.mcap").exists()
+    check_all(copy, 3, 100)
+
+
 @pytest.mark.parametrize(("lost", "kept"), [(8, True), (4096, False)])
 def test_recovery_keeps_a_slab_whose_first_bytes_did_not_reach_the_disk(tmp_path, lost, kept):
     write(tmp_path / "run", 400, finish=False).finish({"reason": "test"})

@@ -97,14 +97,18 @@ def kill_trial(directory: Path, rng: random.Random, *, ring: bool = False) -> in
     with mmap.mmap(-1, PAGE) as shared:
         child = os.fork()
         if child == 0:
-            _write_until_killed(
-                run, shared, largest, chunk=rng.choice([20_000, 8 << 20]), **options
-            )
+            try:
+                _write_until_killed(
+                    run, shared, largest, chunk=rng.choice([20_000, 8 << 20]), **options
+                )
+            finally:
+                os._exit(1)
         while shared[0] == 0:
             time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.15))
+        time.sleep(rng.uniform(0, rng.choice([0.01, 0.15])))
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "the writer ended by itself"
         (committed,) = struct.unpack_from("<Q", shared, 8)
     slabs = list(run.glob("*.mcap"))
     if not slabs:
@@ -144,10 +148,11 @@ def _write_until_killed(
 ) -> None:
     log_slab.CHUNK_SIZE, log_slab._LOOK_AHEAD = chunk, 200_000
     shared[0] = 1
+    committed = memoryview(shared).cast("Q")  # a store of one number is atomic
     cycles = Cycles(run, largest=largest, **options)
     while True:
         cycles.commit()
-        struct.pack_into("<Q", shared, 8, cycles.next)
+        committed[1] = cycles.next
 
 
 def command_trial(directory: Path, rng: random.Random) -> int:
