@@ -62,10 +62,6 @@ _EPOCH = _Epoch()
 _NONE = type(None)
 
 
-class _SlotMemory(np.ndarray[Any, Any]):
-    """The owner of the memory behind a slot's arrays: what is a view of it lasts one cycle."""
-
-
 class MessageTypeError(TypeError):
     """A message class is declared wrongly, or a field holds what its declaration does not allow."""
 
@@ -205,7 +201,7 @@ class Message:
         size = math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < size:
-            buffer = _SlotMemory(size, declared.dtype).view(np.ndarray)
+            buffer = np.empty(size, declared.dtype)
             self._buffers[name] = buffer
         array = buffer[:size].reshape(shape)
         self.__dict__[name] = array
@@ -237,13 +233,15 @@ class Message:
     def clear(self) -> None:
         """Back to unpublished, with default fields. The runtime calls it before each cycle."""
         self.present = False
+        self.__dict__.clear()  # also of fields that are none
         self.__dict__.update(self._fresh())
 
     def copy(self) -> Self:
         """The message as it is now, for use beyond its cycle: what crosses a cycle's border.
 
-        Arrays that live in a slot, this one or another whose array was passed on, are copied. A
-        read-only array of the task's own is shared: nobody writes to it.
+        Arrays that live in a slot, this one or another whose array was passed on, are copied, and
+        so are those that are views of a writable array. An array of the task's own that is read-only
+        all the way down is shared: nobody writes to it.
         """
         writer = self._view if self.is_view else self
         other = type(writer)()
@@ -251,7 +249,7 @@ class Message:
             copied = value
             if isinstance(value, (list, dict)):
                 copied = copy.deepcopy(value)
-            elif isinstance(value, np.ndarray) and (value.flags.writeable or _in_slot(value)):
+            elif isinstance(value, np.ndarray) and not _is_frozen(value):
                 copied = value.copy()
                 copied.setflags(write=False)
             other.__dict__[name] = copied
@@ -329,6 +327,14 @@ class Message:
                     f"{type(self).__name__}.{name}: expected {_type_name(declared)}, "
                     f"got {type(value).__name__} {_short(value)}"
                 )
+
+    def check_envelope(self) -> None:
+        """Raise `MessageTypeError` unless `tov_ns` is a whole number from 0 to 2**63 - 1."""
+        if type(self.tov_ns) is not int or not 0 <= self.tov_ns < 2**63:
+            raise MessageTypeError(
+                f"{type(self).__name__}: tov_ns must be a whole number of nanoseconds, 0 or more; "
+                f"got {self.tov_ns!r}"
+            )
 
     def _check_types(self) -> None:
         """`check_fields`, but scalars whose types passed once pass again by their types alone; an
@@ -518,14 +524,14 @@ def _unknown_field(message: Message, name: str) -> MessageTypeError:
     )
 
 
-def _in_slot(array: NDArray[Any]) -> bool:
-    """Whether the memory of `array` is a slot's."""
+def _is_frozen(array: NDArray[Any]) -> bool:
+    """Whether nobody can write to the memory of `array`, by it or by an array that it is a view of."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
-        if type(owner) is _SlotMemory:
-            return True
+        if owner.flags.writeable:
+            return False
         owner = owner.base
-    return False
+    return True
 
 
 def _strip(declared: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -68,17 +68,19 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
     time.cycle, time.now_ns = job.cycle, job.now_ns
     for message in job.messages.values():
         message.bind_time(time)
-    if job.config is not task.config:
+    try:
         changed = changed_keys(task.config, job.config)
         task.config = job.config
-        task.configure(ctx, changed)
-    try:
+        if changed and not job.restarts:
+            task.configure(ctx, changed)
         if job.restarts:
             restart_task(task, ctx)
         _gate, call = call_process(step, _BySlot(job.messages), task, ctx)
         call()
     except Exception as error:  # noqa: BLE001  # raised again by the cycle, named by task
         job.error = error
+    except BaseException as error:  # noqa: BLE001  # SystemExit of a library must not end the worker
+        job.error = RuntimeError(f"{type(error).__name__}: {error}")
 
 
 class _BySlot(Sequence[Message]):
@@ -193,13 +195,17 @@ def bind_background(
 
     def call() -> None:
         job = take()
+        error = None if job is None else job.error
+        fails = error is not None and policy is not None and policy.restarts
         may_submit = policy is None or policy.admits()
-        if may_submit and submits(inputs) and rate.admits(time):
+        if may_submit and not fails and submits(inputs) and rate.admits(time):
             new = prepare_job(step, messages, time=time, config=worker.config)
             new.restarts = policy is not None and policy.take_restart()
             worker.submit(new)
         if job is not None:
             deliver(job, step, messages)
+            if policy is not None:
+                policy.note_success()
 
     gate: Gate = ALWAYS
     return gate, call

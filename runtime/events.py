@@ -15,7 +15,7 @@ def event(
 ) -> Event:
     """One record, as the log holds it.
 
-    kind "set": `key` of the task's config became `value`.
+    kind "set": of the task's config, the keys of `value` became its values.
     kind "completion": background results of the cycle `input_cycle` appear in this one; `value` is
         true if the task was restarted before it made them.
     kind "end_of_source": the source said that nothing more will come.

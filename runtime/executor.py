@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgpack
+
 from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.background import BackgroundWorker, Job, bind_background
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock, ManualClock, ticks_ns
-from flowrun.runtime.config import changed_keys
 from flowrun.runtime.errors import LogError, TaskError, UsageError
 from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import (
@@ -29,10 +30,10 @@ from flowrun.runtime.instances import (
     stop_all,
 )
 from flowrun.runtime.plan import Plan, Step
-from flowrun.runtime.policy import ErrorPolicy, SkipCycle, error_text
+from flowrun.runtime.policy import ErrorPolicy, SkipCycle, error_text, reconfigure
 from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
 from flowrun.runtime.ring import StepCall, call_process, make_record, outputs_of_step
-from flowrun.runtime.task import CycleTime
+from flowrun.runtime.task import CycleTime, TaskConfig
 
 __all__ = ["CycleLog", "Executor"]
 
@@ -70,6 +71,14 @@ class _SourceGate:
     present: bool = True
 
 
+class _ConfigureError(Exception):
+    """`configure` of a task raised the cause."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(task_id)
+        self.task_id = task_id
+
+
 class Executor:
     """A live run of `plan`.
 
@@ -104,7 +113,7 @@ class Executor:
         self._due: dict[str, int] = {}
         self._noted: list[Event] = []
         self._gates = {step.task.id: _SourceGate() for step in plan.steps[: plan.source_count]}
-        self._controls: deque[tuple[str, dict[str, Any]]] = deque()
+        self._controls: deque[tuple[str, dict[str, Any], TaskConfig]] = deque()
         self._control_lock = threading.Lock()
         self._delivering: dict[str, Job] = {}
         hooks = SourceHooks(
@@ -136,7 +145,8 @@ class Executor:
     # -- from other threads --------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """Ask the run to end after the cycle that is running. From any thread or signal handler."""
+        """Ask the run to end after the cycle that is running. From any thread; a signal handler
+        must leave it to one, since it may interrupt a holder of the locks that this takes."""
         if self.stop_reason is None:
             self.stop_reason = reason
         self._stopping.set()
@@ -151,8 +161,15 @@ class Executor:
         if made is None:
             raise UsageError(f"unknown task {task_id!r}; tasks: {', '.join(self.instances)}")
         with self._control_lock:
-            changed_config(made.bound, self._configs[task_id], values)
-            self._controls.append((task_id, dict(values)))
+            new = changed_config(made.bound, self._configs[task_id], values)
+            try:
+                msgpack.packb(dict(values))
+            except (TypeError, ValueError, OverflowError) as error:
+                raise UsageError(
+                    f"{task_id}: the log cannot hold {values!r:.80}: {error}"
+                ) from None
+            self._configs[task_id] = new
+            self._controls.append((task_id, dict(values), new))
         self._wake.set()
 
     # -- the run -------------------------------------------------------------------------------
@@ -205,18 +222,22 @@ class Executor:
             time.cycle = cycle
             start = ticks_ns()
             time.now_ns = now_ns = clock_at(start)
-            events: list[Event] = self._apply_controls() if self._controls else []
-            if workers:
-                self._take_results(events)
+            events: list[Event] = []
             ends: list[int] = []
             end = ends.append
             try:
+                if self._controls:
+                    self._apply_controls(events)
+                if workers:
+                    self._take_results(events)
                 for gate, call in record.sources:
                     if gate.present:
                         call()
                     end(ticks_ns())
+                source_failed = False
                 if self._noted:
                     self._take_noted(events)
+                    source_failed = any(item["kind"] == "error" for item in events)
                 idle = not events
                 if idle:
                     for message in source_slots[index]:
@@ -238,6 +259,7 @@ class Executor:
                         call()
                     end(ticks_ns())
             except SkipCycle:
+                source_failed = len(ends) < self.plan.source_count
                 ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
             except Exception as error:  # noqa: BLE001  # a user's task may raise anything
                 self._fail(error, bound[index], events, start_ns=start, ends_ns=ends)
@@ -256,6 +278,10 @@ class Executor:
                     log = None
             timings.append((start, ends))
             self.cycles = cycle + 1
+            if paced:
+                self._pace.admits(time)
+            if source_failed and not isinstance(self._clock, ManualClock):
+                self._stopping.wait(IDLE_POLL_NS / 1e9)  # it may fail for ever, and at once
 
     def _fail(
         self,
@@ -267,9 +293,14 @@ class Executor:
         ends_ns: list[int],
     ) -> None:
         """Write the cycle as far as it came, so that its inputs can be looked at, and raise."""
-        task_id = self.plan.steps[len(ends_ns)].task.id
+        task_id, phase = (
+            self.plan.steps[min(len(ends_ns), len(self.plan.steps) - 1)].task.id,
+            "process",
+        )
+        if isinstance(error, _ConfigureError) and isinstance(error.__cause__, Exception):
+            task_id, phase, error = error.task_id, "configure", error.__cause__
         cycle = self._time.cycle
-        failure = TaskError(task_id, cycle=cycle, phase="process", cause=error)
+        failure = TaskError(task_id, cycle=cycle, phase=phase, cause=error)
         self._take_noted(events)
         text = error_text(error, self.plan.graph.spec.secrets)
         events.append(event("error", task_id, key="stop", value=text))
@@ -297,6 +328,7 @@ class Executor:
         for slot, message in zip(self.plan.slots, messages, strict=True):
             try:
                 if message.present:
+                    message.check_envelope()
                     message.encode()
             except MessageTypeError as cause:
                 failure = TaskError(
@@ -354,32 +386,22 @@ class Executor:
         while self._noted:
             events.append(self._noted.pop(0))
 
-    def _apply_controls(self) -> list[Event]:
-        events = []
+    def _apply_controls(self, events: list[Event]) -> None:
         while self._controls:
-            with self._control_lock:
-                task_id, values = self._controls.popleft()
-                made = self.instances[task_id]
-                new = changed_config(made.bound, self._configs[task_id], values)
-                self._configs[task_id] = new
-            self._configure(made, new)
-            events += [event("set", task_id, key=k, value=v) for k, v in values.items()]
-        return events
+            task_id, values, new = self._controls.popleft()
+            events.append(event("set", task_id, value=values))
+            self._configure(self.instances[task_id], new)
 
-    def _configure(self, made: Instance, new: Any) -> None:
+    def _configure(self, made: Instance, new: TaskConfig) -> None:
         worker = self.workers.get(made.id)
         if worker is not None:
             worker.config = new
             return
-        changed = changed_keys(made.task.config, new)
-        made.task.config = new
-        if changed:
-            try:
-                made.task.configure(made.ctx, changed)
-            except Exception as error:
-                failure = TaskError(made.id, cycle=self._time.cycle, phase="configure", cause=error)
-                self.stop_reason = str(failure)
-                raise failure from error
+        policy = self._policies.get(made.id)
+        try:
+            reconfigure(made, new, policy, secrets=self.plan.graph.spec.secrets)
+        except Exception as error:
+            raise _ConfigureError(made.id) from error
 
     def _take_results(self, events: list[Event]) -> None:
         for task_id, worker in self.workers.items():
@@ -418,16 +440,14 @@ class Executor:
             self._forget_due(self._clock.now_ns())
 
     def _wait_for_pace(self) -> None:
-        """Until the graph's own `rate_hz` admits a cycle; `stop` ends the wait."""
-        clock, time = self._clock, CycleTime(0, self._clock.now_ns())
-        while not self._pace.admits(time) and self.stop_reason is None:
-            due_ns = self._pace.due_ns
-            assert due_ns is not None
-            if isinstance(clock, ManualClock):
-                clock.advance_to(due_ns)
-            else:
-                self._stopping.wait((due_ns - time.now_ns) / 1e9)
-            time.now_ns = clock.now_ns()
+        """Until the graph's own `rate_hz` admits another cycle; `stop` ends the wait."""
+        due_ns = self._pace.due_ns
+        if due_ns is None:
+            return
+        if isinstance(self._clock, ManualClock):
+            self._clock.advance_to(due_ns)
+        while (wait_ns := due_ns - self._clock.now_ns()) > 0 and self.stop_reason is None:
+            self._stopping.wait(wait_ns / 1e9)
 
     def _forget_due(self, now_ns: int) -> None:
         for task_id in [id_ for id_, due in self._due.items() if due <= now_ns]:

@@ -122,7 +122,7 @@ class _Trace:
             self._write({"ph": "b", "ts": self._us(begun), **event, "args": args})
             self._write({"ph": "e", "ts": self._us(start), **event})
             return
-        name = f"{task}.{control['key']}" if kind == "set" else task
+        name = f"{task}.{', '.join(control['value'])}" if kind == "set" else task
         args = {"cycle": cycle, "value": str(control.get("value"))}
         self._write(
             {"ph": "i", "s": "t", "name": f"{kind} {name}", "cat": "control",

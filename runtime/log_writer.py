@@ -8,6 +8,7 @@ full, and finishes the one before.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -218,6 +219,9 @@ class LogWriter:
         for message, fields, field_count, channel, pack, index in bound.outputs:
             if not message.present:
                 continue
+            tov_ns = message.tov_ns
+            if tov_ns.__class__ is not int or tov_ns < 0:
+                message.check_envelope()
             if pack is not None and len(fields) == field_count:
                 try:
                     data = pack(fields)
@@ -225,7 +229,7 @@ class LogWriter:
                     message.encode()  # raises, and says which field
                     raise
                 size = len(data)
-                parts += (head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data)
+                parts += (head(5, size + 22, channel, sequence, now_ns, tov_ns), data)
             else:
                 pieces = message.encode()
                 size = sum(map(len, pieces))
@@ -233,7 +237,7 @@ class LogWriter:
                 if gap:
                     parts.append(fmt.pack_pad(gap))
                     at += gap
-                parts.append(head(5, size + 22, channel, sequence, now_ns, message.tov_ns))
+                parts.append(head(5, size + 22, channel, sequence, now_ns, tov_ns))
                 parts += pieces
                 large = large or size > _LARGE
             index.append(now_ns)
@@ -305,6 +309,15 @@ class LogWriter:
     def size(self) -> int:
         """Bytes of the log so far, without what is preallocated."""
         return self._closed_bytes + self._slab.position
+
+    def discard(self) -> None:
+        """Remove the log of a run that never ran, and its directory if nothing else is in it."""
+        with contextlib.suppress(LogError):
+            self.finish({"reason": "discarded"})
+        for path in [*self.directory.glob("log_*.mcap"), self.directory / ".lock"]:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()
 
     def finish(self, end: Mapping[str, str]) -> None:
         """Write the waiting log records, the run's end and the summary; the log is then finished.

@@ -11,6 +11,8 @@ import structlog
 
 from flowrun.runtime.wording import mask_secrets
 
+_HARMLESS = (bool, int, float, type(None))
+
 __all__ = ["LineQueue", "LogTarget", "Stream", "configure_logs"]
 
 
@@ -96,7 +98,7 @@ class LineQueue:
 def _masker(secrets: frozenset[str]) -> Any:
     def mask(_logger: Any, _method: str, record: dict[str, Any]) -> dict[str, Any]:
         return {
-            key: mask_secrets(value, secrets) if isinstance(value, str) else value
+            key: value if isinstance(value, _HARMLESS) else mask_secrets(str(value), secrets)
             for key, value in record.items()
         }
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flowrun.msgs.message import Message
+from flowrun.runtime.config import changed_keys
 from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import Instance
-from flowrun.runtime.task import Context, CycleTime, Task
+from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 from flowrun.runtime.wording import mask_secrets
 
-__all__ = ["ErrorPolicy", "SkipCycle", "error_text", "restart_task"]
+__all__ = ["ErrorPolicy", "SkipCycle", "error_text", "reconfigure", "restart_task"]
 
 _FIRST_PAUSE_NS = 1_000_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000
@@ -34,7 +35,25 @@ class SkipCycle(Exception):  # noqa: N818  # not an error: it was handled, by en
 
 def error_text(error: BaseException, secrets: frozenset[str]) -> str:
     """An error as the log holds it."""
-    return mask_secrets(f"{type(error).__name__}: {error}", secrets)
+    text = mask_secrets(f"{type(error).__name__}: {error}", secrets)
+    # A lone surrogate (of a file name that is not UTF-8) has no bytes in the log.
+    return text.encode(errors="backslashreplace").decode()
+
+
+def reconfigure(
+    made: Instance, new: TaskConfig, policy: ErrorPolicy | None, *, secrets: frozenset[str]
+) -> None:
+    """Give a task on the cycle's thread a new configuration; `policy` handles what it raises."""
+    changed = changed_keys(made.task.config, new)
+    made.task.config = new
+    if not changed or (policy is not None and policy.is_down):
+        return  # a task that is down starts with the new configuration
+    try:
+        made.task.configure(made.ctx, changed)
+    except Exception as error:
+        if policy is None:
+            raise
+        policy.note_failure(error, secrets)
 
 
 def restart_task(task: Task, ctx: Context) -> None:
@@ -48,7 +67,10 @@ def restart_task(task: Task, ctx: Context) -> None:
     except Exception as error:  # noqa: BLE001  # it has failed already
         ctx.log.warning("stop failed before a restart", error=f"{type(error).__name__}: {error}")
     task.__dict__.clear()
-    type(task).__init__(task, config)
+    try:
+        type(task).__init__(task, config)
+    finally:
+        task.config = config  # also if it raised: the next attempt needs it
     task.start(ctx)
 
 
@@ -70,22 +92,38 @@ class ErrorPolicy:
         self, call: Callable[[], None], outputs: Sequence[Message], *, secrets: frozenset[str]
     ) -> Callable[[], None]:
         """`call`, which runs the task once and publishes on `outputs`, under the policy."""
-        restarts_here = self._kind == "restart" and not self._made.bound.spec.background
+        in_background = self._made.bound.spec.background
+        restarts_here = self._kind == "restart" and not in_background
 
         def guarded() -> None:
             if restarts_here and self._until_ns is not None and not self._come_up(secrets):
                 return
             try:
                 call()
-            except Exception as error:  # noqa: BLE001  # a user's task may raise anything
+            except Exception as error:  # a user's task may raise anything
                 for message in outputs:
                     message.clear()
-                self._fail(error, secrets)
+                self.note_failure(error, secrets)
+                if self._kind == "skip_cycle":
+                    raise SkipCycle from error
             else:
-                if self._until_ns is None:
-                    self._failures = 0
+                if not in_background:
+                    self.note_success()
 
         return guarded
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the task waits for its restart."""
+        return self._until_ns is not None
+
+    @property
+    def restarts(self) -> bool:
+        return self._kind == "restart"
+
+    def note_success(self) -> None:
+        """The task has worked: its next pause is the first one again."""
+        self._failures = 0
 
     def admits(self) -> bool:
         """For a background task: whether it may get a job in this cycle."""
@@ -104,18 +142,17 @@ class ErrorPolicy:
         try:
             restart_task(self._made.task, self._made.ctx)
         except Exception as error:  # noqa: BLE001  # counted, and tried again
-            self._fail(error, secrets)
+            self.note_failure(error, secrets)
             return False
         self._until_ns = None
         self._note(event("restart", self._made.id))
         return True
 
-    def _fail(self, error: Exception, secrets: frozenset[str]) -> None:
+    def note_failure(self, error: Exception, secrets: frozenset[str]) -> None:
+        """Log `error`, and begin the pause of a task that is to be restarted."""
         text = error_text(error, secrets)
         self._note(event("error", self._made.id, key=self._kind, value=text))
         self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
-        if self._kind == "skip_cycle":
-            raise SkipCycle from error
         if self._kind == "restart":
             pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
             self._failures += 1

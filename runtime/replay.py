@@ -18,7 +18,6 @@ import msgpack
 from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.background import Job, deliver, prepare_job, run_job, submits
 from flowrun.runtime.bind import bind
-from flowrun.runtime.config import changed_keys
 from flowrun.runtime.difference import differing_field
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
 from flowrun.runtime.events import Event
@@ -33,7 +32,7 @@ from flowrun.runtime.instances import (
 from flowrun.runtime.log_format import CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD, STEPS_TOPIC
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, Step, plan_graph
-from flowrun.runtime.policy import ErrorPolicy, SkipCycle, error_text
+from flowrun.runtime.policy import ErrorPolicy, SkipCycle, error_text, reconfigure
 from flowrun.runtime.rates import RatedGate, is_rated, rate_of
 from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record, outputs_of_step
 from flowrun.runtime.task import CycleTime, TaskConfig
@@ -89,17 +88,11 @@ class ReplayReport:
 
 
 class _RecordedEnvironment(dict[str, str]):
-    """The environment for a recorded graph: secrets that are no longer set are not needed by the
-    tasks that a replay runs, as a rule; a value that shows that it is missing stands for them."""
+    """The environment for a recorded graph: what is no longer set is empty. As a rule that is a
+    password of a source, which a replay does not open; `${NAME:-default}` gives its default."""
 
     def __contains__(self, name: object) -> bool:
         return True
-
-    def __missing__(self, name: str) -> str:
-        return "***"
-
-    def get(self, name: str, default: Any = None) -> Any:  # noqa: ARG002
-        return self[name]
 
 
 def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
@@ -244,7 +237,15 @@ class Replay:
         self._recorded = recorded
         self._record.clear()
         self._time.cycle, self._time.now_ns = cycle.cycle, cycle.time_ns
-        expected_error = self._apply(controls)
+        # A task that is fed does not raise again: what its error did to the cycle is done here.
+        ended_by = {
+            item["task"]: (item["key"], item["value"])
+            for item in controls
+            if item["kind"] == "error" and item["key"] in ("stop", "skip_cycle")
+        }
+        expected_error = self._apply(controls, report)
+        if report.recorded_error is not None:
+            return
         calls = self._record.sources + self._record.steps
         for step, (gate, call), outputs in zip(self.plan.steps, calls, self._outputs, strict=True):
             task_id = step.task.id
@@ -261,12 +262,24 @@ class Replay:
                     report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {text}"
                     return
                 raise TaskError(task_id, cycle=cycle.cycle, phase="process", cause=error) from error
-            if expected_error is not None and expected_error[0] == task_id:
+            is_expected = expected_error is not None and expected_error[0] == task_id
+            if expected_error is not None and is_expected and task_id not in self._fed:
                 raise ReplayError(
                     f"cycle {cycle.cycle}: task {task_id!r} raised {expected_error[1]} when it was "
                     "recorded, and did not now"
                 )
             if task_id in self._fed:
+                report.fed += sum(message.present for _, message in outputs)
+                ended = ended_by.get(task_id)
+                if ended is None:
+                    continue
+                if ended[0] == "skip_cycle":
+                    break
+                report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {ended[1]}"
+                return
+            background = self._background.get(task_id)
+            if background is not None and background.is_fed:
+                background.is_fed = False
                 report.fed += sum(message.present for _, message in outputs)
                 continue
             for slot, message in outputs:
@@ -290,42 +303,62 @@ class Replay:
                 where = self._time.cycle
                 report.first = report.first or Difference(where, task, "", "error", before, now)
 
-    def _apply(self, controls: list[dict[str, Any]]) -> tuple[str, str] | None:
+    def _apply(
+        self, controls: list[dict[str, Any]], report: ReplayReport
+    ) -> tuple[str, str] | None:
         """Apply the cycle's control records; the error it ended with, if it did."""
-        error = None
+        error = next(
+            (
+                (item["task"], item["value"])
+                for item in controls
+                if item["kind"] == "error" and item["key"] == "stop"
+            ),
+            None,
+        )
         for control in controls:
             kind, task_id = control["kind"], control["task"]
             if kind == "completion" and task_id in self._background:
                 self._background[task_id].take_from(control["input_cycle"])
             elif kind == "set" and task_id in self._instances:
-                self._set(self._instances[task_id], {control["key"]: control["value"]})
-            elif kind == "error" and control["key"] in ("stop", ""):
-                error = (task_id, control["value"])
+                text = self._set(self._instances[task_id], control["value"], error)
+                if text is not None:
+                    cycle = self._time.cycle
+                    report.recorded_error = f"task {task_id!r}, cycle {cycle}: {text}"
         return error
 
-    def _set(self, made: Instance, values: dict[str, Any]) -> None:
+    def _set(
+        self, made: Instance, values: dict[str, Any], expected: tuple[str, str] | None
+    ) -> str | None:
+        """Change live values; the text of the error that ended the run, if `configure` raised it."""
         if made.id in self._fed:
-            return
+            return None
         background = self._background.get(made.id)
         if background is not None:
             background.config = changed_config(made.bound, background.config, values)
-            return
+            return None
         new = changed_config(made.bound, made.task.config, values)
-        changed = changed_keys(made.task.config, new)
-        made.task.config = new
-        if changed:
-            made.task.configure(made.ctx, changed)
+        policy = self._policies.get(made.id)
+        secrets = self.plan.graph.spec.secrets
+        try:
+            reconfigure(made, new, policy, secrets=secrets)
+        except Exception as error:
+            text = error_text(error, secrets)
+            if expected == (made.id, text):
+                return text
+            raise TaskError(
+                made.id, cycle=self._time.cycle, phase="configure", cause=error
+            ) from error
+        return None
 
     def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:
         task_id = step.task.id
+        slots = [slot for slot in self.plan.slots if slot.task_id == task_id]
+        feed = partial(self._feed, [(slot.topic, messages[slot.index]) for slot in slots])
         if task_id in self._fed:
-            slots = [slot for slot in self.plan.slots if slot.task_id == task_id]
-            return ALWAYS, partial(
-                self._feed, [(slot.topic, messages[slot.index]) for slot in slots]
-            )
+            return ALWAYS, feed
         background = self._background.get(task_id)
         if background is not None:
-            call = partial(background.call, messages, self._time)
+            call = partial(background.call, messages, self._time, feed)
             return ALWAYS, self._guarded(step, call, messages)
         made = self._instances[task_id]
         gate, plain_call = call_process(step, messages, made.task, made.ctx)
@@ -388,6 +421,9 @@ class _ReplayedBackground:
     config: TaskConfig = field(init=False)
     _done: dict[int, Job] = field(default_factory=dict)
     _delivering: Job | None = None
+    is_fed: bool = False
+    """Whether the result of this cycle comes from the log: its inputs are not in it (a log of mode
+    `ring` begins in the middle)."""
 
     def __post_init__(self) -> None:
         self.config = self.made.task.config
@@ -395,18 +431,16 @@ class _ReplayedBackground:
     def take_from(self, input_cycle: int) -> None:
         """The result of `input_cycle` appears in the cycle that runs next."""
         self._delivering = self._done.pop(input_cycle, None)
-        if self._delivering is None:
-            raise ReplayError(
-                f"task {self.made.id!r}: a result of cycle {input_cycle} was recorded, "
-                "but its inputs are not in the log"
-            )
+        self.is_fed = self._delivering is None
 
-    def call(self, messages: Sequence[Message], time: CycleTime) -> None:
+    def call(self, messages: Sequence[Message], time: CycleTime, feed: Callable[[], None]) -> None:
         if time.cycle in self.input_cycles:
             self._run(messages, time)
         if self._delivering is not None:
             job, self._delivering = self._delivering, None
             deliver(job, self.step, messages)
+        elif self.is_fed:
+            feed()
 
     def _run(self, messages: Sequence[Message], time: CycleTime) -> None:
         inputs = [

@@ -6,7 +6,8 @@ import contextlib
 import json
 import platform
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -98,13 +99,18 @@ class Run:
             self._log_line.error("the run is not logged", error=str(self.log_error))
         elif self.writer is not None:
             self._warn_of_unlogged_sources()
-        self.executor = Executor(
-            plan,
-            clock=clock,
-            log=self.writer,
-            on_log_error=self._go_on_without_log if goes_on else None,
-            broadcasts=self.broadcasts,
-        )
+        self._has_run = False
+        try:
+            self.executor = Executor(
+                plan,
+                clock=clock,
+                log=self.writer,
+                on_log_error=self._go_on_without_log if goes_on else None,
+                broadcasts=self.broadcasts,
+            )
+        except BaseException:
+            self._discard()
+            raise
 
     def _remove_old_runs(self, parent: Path) -> list[OldRun]:
         graph = self.plan.graph.spec
@@ -155,8 +161,22 @@ class Run:
             self._finish_log("log error", mask_secrets(str(error), self.plan.graph.spec.secrets))
         self._log_line.error("the log ends here; the run goes on", error=str(error))
 
+    @contextmanager
+    def discarded_unless_run(self) -> Iterator[None]:
+        """If `run` is not called within, nothing is left of the run's directory."""
+        try:
+            yield
+        finally:
+            if not self._has_run:
+                self._discard()
+
+    def _discard(self) -> None:
+        if self.writer is not None:
+            self.writer.discard()
+
     def run(self, *, cycles: int | None = None) -> RunResult:
         """Run to the end; the log is finished then, whatever happened."""
+        self._has_run = True
         reason, error = "", None
         try:
             reason = self.executor.run(cycles=cycles)

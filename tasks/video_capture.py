@@ -415,6 +415,7 @@ class _Reader:
         rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8, count=height * stride).reshape(
             height, stride
         )
+        rows.setflags(write=False)  # nobody writes to it any more: it can be shared, not copied
         return rows[:, : width * 3].reshape(height, width, 3)
 
 

@@ -45,13 +45,17 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.replay import Replay
 
     with Log(args.run) as log:
-        configure_logs(now_ns=time.time_ns, stream=None if args.verbose else _Nowhere())
         if log.loss is not None:
             print(f"note: {log.loss}")
         values = dict(map(_value, args.values))
         replay = Replay(log, graph=args.graph, feed=args.feed, config=values, env=os.environ)
         # As in a run: a task may import its neighbours in the graph's folder also in `start`.
         sys.path.insert(0, str(replay.plan.graph.spec.path.absolute().parent))
+        configure_logs(
+            now_ns=time.time_ns,
+            stream=None if args.verbose else _Nowhere(),
+            secrets=replay.plan.graph.spec.secrets,
+        )
         begin = time.perf_counter()
         report = replay.run(to=args.to)
         took = time.perf_counter() - begin

@@ -7,13 +7,15 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from flowrun.runtime.errors import UsageError
+from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.wording import mask_secrets
 
 if TYPE_CHECKING:
@@ -67,8 +69,16 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_graph(bind(load_graph(args.graph, env=os.environ)))
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
     lines = LineQueue()
-    running = Run(plan, clock=LiveClock(), directory=directory, console=lines)
-    with _stop_on_signals(running), _served(running, args) as server:
+    try:
+        running = Run(plan, clock=LiveClock(), directory=directory, console=lines)
+    except FlowrunError as error:
+        _print_error(error, plan.graph.spec.secrets)
+        return 1
+    with (
+        running.discarded_unless_run(),
+        _stop_on_signals(running),
+        _served(running, args) as server,
+    ):
         # What is loaded by now lives as long as the process: the collector need not look at it
         # again and again, which with a model in memory costs a cycle 0.1 s.
         gc.collect()
@@ -94,21 +104,35 @@ def _run_directory(parent: Path, name: str) -> Path:
 
 @contextmanager
 def _stop_on_signals(running: Run) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the run after the running cycle; the second ends the process."""
+    """The first SIGINT or SIGTERM ends the run after the running cycle; the second ends the process.
+
+    A handler interrupts whatever the main thread does, perhaps while it holds a lock that `stop`
+    needs: it only leaves a note for a thread that is free to wait.
+    """
+    notes: SimpleQueue[str | None] = SimpleQueue()
+    seen: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
-        name = signal.Signals(number).name
-        if running.executor.stop_reason is not None:
+        seen.append(number)
+        if len(seen) > 1:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        running.stop(name)
+        notes.put(signal.Signals(number).name)
 
+    def listen() -> None:
+        while (name := notes.get()) is not None:
+            running.stop(name)
+
+    listener = threading.Thread(target=listen, name="flowrun-signals", daemon=True)
+    listener.start()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        notes.put(None)
+        listener.join()
 
 
 @contextmanager
@@ -129,13 +153,16 @@ def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
         server.stop()
 
 
+def _print_error(error: FlowrunError, secrets: frozenset[str]) -> None:
+    sys.stdout.flush()
+    print(f"error: {mask_secrets(str(error), secrets)}", file=sys.stderr, flush=True)
+
+
 def _print_summary(running: Run, result: RunResult) -> None:
     report = running.report()
     print()
     if result.error is not None:
-        text = mask_secrets(str(result.error), running.plan.graph.spec.secrets)
-        print(f"error: {text}", file=sys.stderr)
-        sys.stderr.flush()
+        _print_error(result.error, running.plan.graph.spec.secrets)
     why = "an error" if result.error is not None else result.reason
     print(f"{running.name}: {result.cycles:,} cycles in {report['uptime_s']:.1f} s, ended by {why}")
     if result.log_error is not None:

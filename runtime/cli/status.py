@@ -38,6 +38,7 @@ class Status:
         self._is_plain = plain or not sys.stdout.isatty()
         self._answers: list[dict[str, Any]] = []
         self._printed_s = 0.0
+        self._is_gone = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="flowrun-status", daemon=True)
 
@@ -74,10 +75,15 @@ class Status:
         """Write all that goes to the terminal, log lines too: two threads would cut each other's
         lines and leave pieces of the table behind."""
         while not self._ended.wait(1 / _REFRESH_HZ):
-            self._show()
+            try:
+                self._show()
+            except OSError:  # the terminal, or what reads our output, is gone; the run goes on
+                self._is_gone = True
 
     def _show(self, *, last: bool = False) -> None:
         self._lines.drain()
+        if self._is_gone:
+            return
         if self._live is not None:
             self._live.refresh()
             return

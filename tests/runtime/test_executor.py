@@ -126,7 +126,7 @@ def test_a_live_value_changes_at_a_cycle_boundary_and_is_logged(tmp_path):
     with Log(tmp_path / "run") as log:
         sets = [(m.cycle, m.fields) for m in log.messages("/flowrun/control")]
     assert sets[0] == (
-        3, {"kind": "set", "task": "x", "key": "factor", "value": 3, "input_cycle": -1},
+        3, {"kind": "set", "task": "x", "key": "", "value": {"factor": 3}, "input_cycle": -1},
     )  # fmt: skip
 
 
