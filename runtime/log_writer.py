@@ -69,6 +69,8 @@ CONTROL_SCHEMA = json.dumps(
     }
 ).encode()
 
+_LAST_NS = 2**63 - 1
+
 # Bound once: these are called in every cycle.
 _MESSAGE_HEAD = fmt.MESSAGE_HEAD.pack
 _RECORD_HEAD = fmt.RECORD_HEAD.pack
@@ -220,7 +222,7 @@ class LogWriter:
             if not message.present:
                 continue
             tov_ns = message.tov_ns
-            if tov_ns.__class__ is not int or tov_ns < 0:
+            if tov_ns.__class__ is not int or not 0 <= tov_ns <= _LAST_NS:
                 message.check_envelope()
             if pack is not None and len(fields) == field_count:
                 try:
