@@ -1,9 +1,10 @@
 """What a cycle costs: the caterpillar of 17 tasks and a chain of three, log on and off.
 
-    python bench/bench_cycle.py [--seconds 3] [--rss-cycles 200000]
+    python bench/bench_cycle.py [--rounds 60] [--rss-cycles 200000]
 
 The floor is a bare Python loop that calls the same `process` methods on the same messages, in the
-same order, taken in the same run: these machines are shared, so only ratios mean something.
+same order. Floor, log off and log on run in turns, a window of some 20 ms each: machines are shared, and
+what is measured a second apart cannot be compared.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from flowrun.msgs import BytesMsg
 from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import LiveClock, ticks_ns
 from flowrun.runtime.executor import Executor
 from flowrun.runtime.graph import parse_graph
+from flowrun.runtime.instances import start_all
 from flowrun.runtime.log_writer import LogWriter
 from flowrun.runtime.plan import Plan, plan_graph
 from flowrun.runtime.run import outputs_of
@@ -62,88 +65,94 @@ def chain() -> Plan:
     return plan_graph(bind(parse_graph(text, path=Path(__file__).parent / "chain.yaml", env={})))
 
 
-def floor(plan: Plan, cycles: int) -> float:
-    """Seconds for `cycles` of the same calls in a bare loop, without gates, clocks and records."""
-    executor = Executor(plan, clock=LiveClock())
-    record = executor._ring[0]
-    calls = [call for _gate, call in record.sources + record.steps]
-    begin = time.perf_counter()
-    for _ in range(cycles):
-        for call in calls:
-            call()
-    return time.perf_counter() - begin
+class Spans:
+    """Stands for the executor's `timings`: first start to last end of some of the cycles, in ns."""
 
-
-def measure(plan: Plan, cycles: int, *, log: bool) -> tuple[float, list[int], list[float]]:
-    """Seconds in all; end-to-end ns of sampled cycles; mean ns of each step."""
-    directory = Path(tempfile.mkdtemp(prefix="flowrun-bench-", dir=os.environ.get("BENCH_DIR")))
-    writer = None
-    if log:
-        writer = LogWriter(
-            directory / "run", outputs=outputs_of(plan), steps=len(plan.steps), metadata={}
-        )
-    executor = Executor(plan, clock=LiveClock(), log=writer)
-    executor.timings = Everything(cycles)  # type: ignore[assignment]
-    gc.collect()
-    gc.freeze()
-    begin = time.perf_counter()
-    executor.run(cycles=cycles)
-    took = time.perf_counter() - begin
-    gc.unfreeze()
-    if writer is not None:
-        writer.finish({"reason": "bench"})
-    shutil.rmtree(directory)
-    spans, steps = executor.timings.spans, executor.timings.steps  # type: ignore[attr-defined]
-    return took, spans, [total / len(spans) for total in steps]
-
-
-class Everything:
-    """Stands for the executor's `timings`: sums instead of the last 1024 cycles."""
-
-    def __init__(self, cycles: int) -> None:
+    def __init__(self) -> None:
         self.spans: list[int] = []
-        self.steps: list[float] = []
-        self.every = max(1, cycles // 20_000)
         self.seen = 0
 
     def append(self, timing: tuple[int, list[int]]) -> None:
         self.seen += 1
-        if self.seen % self.every:
-            return
-        start, ends = timing
-        self.spans.append(ends[-1] - start)
-        if not self.steps:
-            self.steps = [0.0] * len(ends)
-        previous = start
-        for i, end in enumerate(ends):
-            self.steps[i] += end - previous
-            previous = end
+        if self.seen % 16 == 0:
+            start, ends = timing
+            self.spans.append(ends[-1] - start)
 
 
-def report(name: str, plan: Plan, seconds: float) -> None:
+class Contender:
+    """One way to run the plan's cycles, a window at a time."""
+
+    def __init__(self, plan: Plan, directory: Path | None) -> None:
+        self.writer = None
+        if directory is not None:
+            outputs = outputs_of(plan)
+            self.writer = LogWriter(directory, outputs=outputs, steps=len(plan.steps), metadata={})
+        self.executor = Executor(plan, clock=LiveClock(), log=self.writer)
+        self.spans = Spans()
+        self.executor.timings = self.spans  # type: ignore[assignment]
+        start_all(list(self.executor.instances.values()))
+        self.seconds: list[float] = []
+
+    def run(self, cycles: int) -> None:
+        executor = self.executor
+        begin = time.perf_counter()
+        executor.stop_reason = None
+        executor._loop(executor.cycles + cycles)
+        self.seconds.append((time.perf_counter() - begin) / cycles)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.finish({"reason": "bench"})
+
+
+class Floor(Contender):
+    """The same calls in a bare loop, without gates, clocks, cycle records and log."""
+
+    def run(self, cycles: int) -> None:
+        record = self.executor._ring[0]
+        calls = [call for _gate, call in record.sources + record.steps]
+        begin = time.perf_counter()
+        for _ in range(cycles):
+            for call in calls:
+                call()
+        self.seconds.append((time.perf_counter() - begin) / cycles)
+
+
+def report(name: str, plan: Plan, rounds: int) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="flowrun-bench-", dir=os.environ.get("BENCH_DIR")))
+    contenders = {
+        "floor": Floor(plan, None),
+        "log off": Contender(plan, None),
+        "log on": Contender(plan, directory / "run"),
+    }
+    cycles = 60_000 // len(plan.steps)  # some 20 ms: shorter than the machine's moods
+    gc.collect()
+    gc.freeze()
+    for _ in range(rounds):
+        for contender in contenders.values():
+            contender.run(cycles)
+    gc.unfreeze()
+    for contender in contenders.values():
+        contender.close()
+    shutil.rmtree(directory)
     steps = len(plan.steps)
-    probe = floor(plan, 2000) / 2000
-    cycles = max(1000, int(seconds / (probe * 4)))
-    rows: dict[str, list[Any]] = {"floor": [], "log off": [], "log on": []}
-    for _ in range(3):
-        rows["floor"].append((floor(plan, cycles), [], []))
-        rows["log off"].append(measure(plan, cycles, log=False))
-        rows["log on"].append(measure(plan, cycles, log=True))
-    print(f"\n{name}: {steps} tasks, {len(plan.slots)} outputs, {cycles} cycles, median of 3")
-    base = statistics.median(took for took, _, _ in rows["floor"]) / cycles
-    head = f"  {'':10}{'cycles/s':>12}{'ns/cycle':>12}{'ns/step':>10}{'x floor':>9}"
-    print(head + "  end-to-end mean, p50, p99 us")
-    for label, runs in rows.items():
-        took, spans, _ = sorted(runs, key=lambda run: run[0])[1]
-        each = took / cycles
-        line = f"  {label:10}{1 / each:12,.0f}{each * 1e9:12,.0f}"
-        line += f"{each * 1e9 / steps:10,.0f}{each / base:9.2f}"
-        if spans:
-            ordered = sorted(spans)
-            line += (
-                f"  {statistics.mean(spans) / 1e3:.2f}, {ordered[len(ordered) // 2] / 1e3:.2f}, "
-                f"{ordered[int(len(ordered) * 0.99)] / 1e3:.2f}"
-            )
+    print(f"\n{name}: {steps} tasks, {len(plan.slots)} outputs; {rounds} windows of {cycles:,}")
+    print("cycles each, in turns; median window, and the quickest tenth's limit in brackets")
+    print(f"  {'':8}{'cycles/s':>21}{'ns/cycle':>16}{'ns/step':>9}{'x floor':>14}"
+          "   end-to-end mean, p50, p99 us")  # fmt: skip
+    base = contenders["floor"].seconds
+    for label, contender in contenders.items():
+        seconds = contender.seconds
+        median, quick = statistics.median(seconds), float(np.percentile(seconds, 10))
+        ratio = statistics.median(s / b for s, b in zip(seconds, base, strict=True))
+        quick_ratio = quick / float(np.percentile(base, 10))
+        line = f"  {label:8}{1 / median:11,.0f} [{1 / quick:7,.0f}]"
+        line += f"{median * 1e9:8,.0f} [{quick * 1e9:5,.0f}]{median * 1e9 / steps:9,.0f}"
+        line += f"{ratio:7.2f} [{quick_ratio:.2f}]"
+        if contender.spans.spans:
+            spans = np.array(contender.spans.spans) / 1e3
+            p50, p99 = np.percentile(spans, [50, 99])
+            line += f"   {spans.mean():.2f}, {p50:.2f}, {p99:.2f}"
         print(line)
 
 
@@ -168,13 +177,15 @@ def report_rss(cycles: int) -> None:
     executor = Executor(plan, clock=LiveClock(), log=writer)
     marks: list[tuple[int, float]] = []
 
-    class Marks(Everything):
+    class Marks:
+        seen = 0
+
         def append(self, timing: tuple[int, list[int]]) -> None:
             self.seen += 1
             if self.seen % (cycles // 10) == 0:
                 marks.append((self.seen, rss_mib()))
 
-    executor.timings = Marks(cycles)  # type: ignore[assignment]
+    executor.timings = Marks()  # type: ignore[assignment]
     executor.run(cycles=cycles)
     writer.finish({"reason": "bench"})
     shutil.rmtree(directory)
@@ -185,7 +196,7 @@ def report_rss(cycles: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3.0, help="per measurement, about")
+    parser.add_argument("--rounds", type=int, default=60, help="windows of each kind")
     parser.add_argument("--rss-cycles", type=int, default=200_000)
     args = parser.parse_args()
     readings = 200_000
@@ -193,8 +204,8 @@ def main() -> None:
     for _ in range(readings):
         ticks_ns()
     print(f"one clock reading: {(time.perf_counter() - begin) / readings * 1e9:.0f} ns")
-    report("caterpillar (copper-rs's benchmark)", caterpillar(), args.seconds)
-    report("chain of three, 64-byte payload", chain(), args.seconds)
+    report("caterpillar (copper-rs's benchmark)", caterpillar(), args.rounds)
+    report("chain of three, 64-byte payload", chain(), args.rounds)
     report_rss(args.rss_cycles)
 
 

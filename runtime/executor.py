@@ -206,6 +206,7 @@ class Executor:
              if slot.task_id in self._gates]
             for record in ring
         ]  # fmt: skip
+        noted, controls = self._noted, self._controls
         size, polled = len(ring), False
         last = max_cycles if max_cycles is not None else -1
         paced = self.plan.graph.spec.runtime.rate_hz is not None
@@ -226,7 +227,7 @@ class Executor:
             ends: list[int] = []
             end = ends.append
             try:
-                if self._controls:
+                if controls:
                     self._apply_controls(events)
                 if workers:
                     self._take_results(events)
@@ -235,7 +236,7 @@ class Executor:
                         call()
                     end(ticks_ns())
                 source_failed = False
-                if self._noted:
+                if noted:
                     self._take_noted(events)
                     source_failed = any(item["kind"] == "error" for item in events)
                 idle = not events
@@ -264,7 +265,7 @@ class Executor:
             except Exception as error:  # noqa: BLE001  # a user's task may raise anything
                 self._fail(error, bound[index], events, start_ns=start, ends_ns=ends)
             polled = False
-            if self._noted:
+            if noted:
                 self._take_noted(events)
             if log is not None:
                 try:

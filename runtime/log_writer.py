@@ -69,8 +69,6 @@ CONTROL_SCHEMA = json.dumps(
     }
 ).encode()
 
-_LAST_NS = 2**63 - 1
-
 # Bound once: these are called in every cycle.
 _MESSAGE_HEAD = fmt.MESSAGE_HEAD.pack
 _RECORD_HEAD = fmt.RECORD_HEAD.pack
@@ -142,7 +140,6 @@ class LogWriter:
         self.directory = directory
         self.messages = 0
         """Messages of outputs written so far."""
-        self.cycles = 0
         self._metadata = dict(metadata)
         if keep_slabs is not None:
             self._metadata[fmt.KEEP_SLABS] = str(keep_slabs)
@@ -165,7 +162,7 @@ class LogWriter:
         self._pack_steps = packed_steps.pack
         self._steps_length = packed_steps.size - fmt.HEAD_SIZE
         self._pack = msgpack.Packer(use_bin_type=True).pack
-        self._last_cycle, self._last_ns = -1, 0
+        self._last = -1, 0
         self._closed_bytes = 0
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
         self._next: Future[_NumberedSlab] | None = None
@@ -218,34 +215,37 @@ class LogWriter:
         base = slab.records_at
         at = first = slab.position + _CYCLE_SIZE
         count, large = 0, False
-        for message, fields, field_count, channel, pack, index in bound.outputs:
-            if not message.present:
-                continue
-            tov_ns = message.tov_ns
-            if tov_ns.__class__ is not int or not 0 <= tov_ns <= _LAST_NS:
-                message.check_envelope()
-            if pack is not None and len(fields) == field_count:
-                try:
-                    data = pack(fields)
-                except (TypeError, ValueError, OverflowError):
-                    message.encode()  # raises, and says which field
-                    raise
-                size = len(data)
-                parts += (head(5, size + 22, channel, sequence, now_ns, tov_ns), data)
-            else:
-                pieces = message.encode()
-                size = sum(map(len, pieces))
-                gap = _gap(at + fmt.MESSAGE_HEAD.size, pieces)
-                if gap:
-                    parts.append(fmt.pack_pad(gap))
-                    at += gap
-                parts.append(head(5, size + 22, channel, sequence, now_ns, tov_ns))
-                parts += pieces
-                large = large or size > _LARGE
-            index.append(now_ns)
-            index.append(at - base)
-            at += size + 31
-            count += 1
+        try:
+            for message, fields, field_count, channel, pack, index in bound.outputs:
+                if not message.present:
+                    continue
+                if pack is not None and len(fields) == field_count:
+                    try:
+                        data = pack(fields)
+                    except (TypeError, ValueError, OverflowError):
+                        message.encode()  # raises, and says which field
+                        raise
+                    size = len(data)
+                    parts += (head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data)
+                else:
+                    pieces = message.encode()
+                    size = sum(map(len, pieces))
+                    gap = _gap(at + fmt.MESSAGE_HEAD.size, pieces)
+                    if gap:
+                        parts.append(fmt.pack_pad(gap))
+                        at += gap
+                    parts.append(head(5, size + 22, channel, sequence, now_ns, message.tov_ns))
+                    parts += pieces
+                    large = large or size > _LARGE
+                index.append(now_ns)
+                index.append(at - base)
+                at += size + 31
+                count += 1
+        except struct.error:
+            for message, *_ in bound.outputs:
+                if message.present:
+                    message.check_envelope()
+            raise
         total = count + 1
         if events or self._records or self._packed_records:
             for channel, tov_ns, data in self._extra(events, now_ns):
@@ -293,8 +293,7 @@ class LogWriter:
         if self._packed_records:
             self._packed_records = []
         self.messages += count
-        self.cycles += 1
-        self._last_cycle, self._last_ns = cycle, now_ns
+        self._last = cycle, now_ns
         if at > slab.attention_at:
             slab.attend()
             if at >= slab.prepare_at and self._next is None:
@@ -359,7 +358,7 @@ class LogWriter:
 
     def _commit_records(self) -> None:
         packed = self._packed_records + self._take_records()
-        cycle, now_ns = self._last_cycle + 1, max([self._last_ns, packed[-1][1]])
+        cycle, now_ns = self._last[0] + 1, max(self._last[1], packed[-1][1])
         size = sum(31 + len(data) for _, _, data in packed)
         if not self._reserve(self._slab.position + fmt.CYCLE_SIZE + size):
             self._next_slab(size)

@@ -115,7 +115,7 @@ def test_a_finished_slab_keeps_nothing_preallocated(tmp_path):
     path = tmp_path / "run" / "log_0000.mcap"
     assert path.stat().st_size < 10_000
     assert path.stat().st_blocks * 512 < 100_000
-    assert writer.cycles == 10
+    assert writer.messages == 10
 
 
 def test_large_pictures_are_aligned_and_views_of_the_file(tmp_path):
