@@ -19,6 +19,8 @@ from flowrun.runtime.errors import LogError
 __all__ = ["ChunkSpan", "Damage", "SlabFile"]
 
 _SUMMARY_OPCODES = (lf.SCHEMA, lf.CHANNEL, lf.STATISTICS)
+_OPEN_TRIES = 5
+"""How often a slab is read again that its writer changes while it is opened."""
 _PREAMBLE_OPCODES = (lf.HEADER, lf.METADATA, lf.ATTACHMENT, lf.SCHEMA, lf.CHANNEL, lf.CHECK)
 
 
@@ -69,11 +71,13 @@ class SlabFile:
         try:
             with path.open("rb") as file:
                 self._fd = file.fileno()
-                self.size = os.fstat(self._fd).st_size
-                self._read_preamble()
-                self._read_structure()
-                # A live writer may have grown or finished the file meanwhile.
-                size = os.fstat(self._fd).st_size
+                size = self._read()
+                for _ in range(_OPEN_TRIES):
+                    if self.damage is None or size == self.size:
+                        break
+                    # Its writer grew or finished it while we read: what looks damaged is only torn.
+                    self._forget()
+                    size = self._read()
                 self._map = _mapped(self._fd, size)
         except OSError as error:
             raise LogError(f"{path}: cannot be read: {error.strerror}") from error
@@ -89,6 +93,20 @@ class SlabFile:
             self._map.close()
 
     # -- opening -------------------------------------------------------------------------------
+
+    def _read(self) -> int:
+        """Read all but the cycles; the size of the file afterwards."""
+        self.size = os.fstat(self._fd).st_size
+        self._read_preamble()
+        self._read_structure()
+        return os.fstat(self._fd).st_size
+
+    def _forget(self) -> None:
+        for found in (self.metadata, self.attachments, self.schemas, self.channels, self.places):
+            found.clear()
+        self.chunks.clear()
+        self.statistics = self.end = self.damage = None
+        self.finished = False
 
     def _pread(self, offset: int, size: int) -> bytes:
         if size < 0 or offset + size > self.size:
