@@ -74,13 +74,17 @@ def live_keys(task_class: type[Task]) -> tuple[str, ...]:
     return tuple(name for name, info in fields.items() if LiveMarker in info.metadata)
 
 
-def bind(graph: GraphSpec) -> BoundGraph:
+def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> BoundGraph:
     """Find and check everything that `graph` names.
 
     Imports the modules of the tasks; opens and starts nothing. `GraphError` lists every mistake,
     also where some tasks could not be bound: what hangs on those is left out.
+
+    complete: False if a part of the file could not be read, so that what is missing in `graph` may
+    stand there. ready: whether the graph is to run here and now, so that the files it needs must
+    exist (`Task.check`); a replay needs none.
     """
-    binder = _Binder(graph)
+    binder = _Binder(graph, complete, ready)
     tasks = {task.id: binder.task(task) for task in graph.tasks}
     connections = binder.connections(tasks)
     binder.unconnected_inputs(tasks)
@@ -92,6 +96,8 @@ def bind(graph: GraphSpec) -> BoundGraph:
 @dataclass(slots=True)
 class _Binder:
     graph: GraphSpec
+    complete: bool
+    ready: bool
     problems: dict[Problem, None] = field(default_factory=dict)
     fed: dict[tuple[str, str], ConnectionSpec] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
@@ -129,6 +135,10 @@ class _Binder:
         if isinstance(found, list):
             self.problems |= dict.fromkeys(found)
             found = task_class.Config.model_construct()
+        elif self.ready:
+            for key, text in task_class.check(found, self.graph.path.parent):
+                where = spec.config_where.get((key,), spec.key_where.get("config", spec.where))
+                self.problem(where, text)
         return BoundTask(spec, task_class, found, ports)
 
     def connections(self, tasks: Mapping[str, BoundTask | None]) -> list[BoundConnection | None]:
@@ -181,6 +191,8 @@ class _Binder:
         endpoint = cnx.src if end == "src" else cnx.dst
         where = cnx.key_where.get(end, cnx.where)
         direction = "output" if end == "src" else "input"
+        if endpoint.task not in tasks and not self.complete:
+            return None
         if endpoint.task not in tasks:
             self.problem(
                 where,
@@ -232,6 +244,8 @@ class _Binder:
         return None
 
     def unconnected_inputs(self, tasks: Mapping[str, BoundTask | None]) -> None:
+        if not self.complete:
+            return
         for task in filter(None, tasks.values()):
             for port in task.ports:
                 if (

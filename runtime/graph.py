@@ -29,6 +29,7 @@ __all__ = [
     "TaskSpec",
     "load_graph",
     "parse_graph",
+    "read_graph",
 ]
 
 GRAPH_KEYS = ("tasks", "cnx", "logging", "runtime")
@@ -238,28 +239,52 @@ def parse_graph(text: str, *, path: Path, env: Mapping[str, str]) -> GraphSpec:
 
     `GraphError` lists every mistake in its structure.
     """
+    read = read_graph(text, path=path, env=env)
+    if read.problems:
+        raise GraphError(read.problems)
+    return read.graph
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGraph:
+    """What could be read of a graph file, for checks that go on after the first mistakes.
+
+    complete: whether no task and no connection was left out of `graph`.
+    """
+
+    graph: GraphSpec
+    problems: list[Problem]
+    complete: bool
+
+
+def read_graph(text: str, *, path: Path, env: Mapping[str, str]) -> ReadGraph:
+    """As `parse_graph`, but what is wrong is returned. `GraphError` where it is not even YAML."""
     reader = ValueReader(file=str(path), env=env)
     root = compose(text, str(path))
-    graph = _read_graph(reader, root, text=text, path=path)
-    if reader.problems:
-        raise GraphError(list(reader.problems))
-    return graph
+    graph, complete = _read_graph(reader, root, text=text, path=path)
+    return ReadGraph(graph, list(reader.problems), complete)
 
 
-def _read_graph(reader: ValueReader, root: yaml.Node, *, text: str, path: Path) -> GraphSpec:
+def _read_graph(
+    reader: ValueReader, root: yaml.Node, *, text: str, path: Path
+) -> tuple[GraphSpec, bool]:
     items = reader.known_items(root, "the graph", keys=GRAPH_KEYS, required=("tasks",))
     tasks: list[TaskSpec] = []
+    complete = "tasks" in items
     if "tasks" in items:
         nodes = reader.sequence(items["tasks"], "'tasks'")
         if not nodes and not reader.problems:
             reader.problem(items["tasks"], "'tasks' is empty; a graph needs at least one task")
         tasks = [task for node in nodes if (task := _read_task(reader, node))]
+        complete = bool(nodes) and len(tasks) == len(nodes)
     _check_ids(reader, tasks)
     connections: list[ConnectionSpec] = []
     if "cnx" in items:
         nodes = reader.sequence(items["cnx"], "'cnx'")
         connections = [cnx for node in nodes if (cnx := _read_connection(reader, node))]
-    return GraphSpec(
+        complete = complete and len(connections) == len(nodes)
+    complete = complete and ("cnx" in items or not reader.problems)
+    graph = GraphSpec(
         name=path.stem,
         path=path,
         text=text,
@@ -268,6 +293,7 @@ def _read_graph(reader: ValueReader, root: yaml.Node, *, text: str, path: Path) 
         logging=_read_logging(reader, items.get("logging")),
         runtime=_read_runtime(reader, items.get("runtime")),
     )
+    return graph, complete
 
 
 def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:

@@ -33,7 +33,7 @@ def step_names(log: Log) -> list[str] | None:
     from flowrun.runtime.replay import recorded_graph
 
     try:
-        plan = plan_graph(bind(recorded_graph(log, {})))
+        plan = plan_graph(bind(recorded_graph(log, {}), ready=False))
     except FlowrunError:
         return None
     return [step.task.id for step in plan.steps]

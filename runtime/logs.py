@@ -43,7 +43,7 @@ def configure_logs(
 
     secrets: texts that are replaced by "***" wherever they stand in a record.
     """
-    stream = sys.stderr if stream is None else stream
+    stream = _Stderr() if stream is None else stream
     colors = stream.isatty()
 
     def keep(_logger: Any, level: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -66,6 +66,19 @@ def configure_logs(
         logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+
+
+class _Stderr:
+    """Whatever `sys.stderr` is when something is written."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
 
 
 class LineQueue:

@@ -5,16 +5,20 @@ Slots and steps are numbered in the order of execution. The only place that know
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import networkx as nx
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.bind import BoundGraph, BoundTask
+from flowrun.runtime.bind import BoundGraph, BoundTask, bind
 from flowrun.runtime.errors import GraphError, InternalError, Location, Problem
+from flowrun.runtime.graph import GraphSpec, read_graph
+from flowrun.runtime.graph_file import read_text
 from flowrun.runtime.ports import Port
 
-__all__ = ["Argument", "Plan", "Slot", "Step", "plan_graph"]
+__all__ = ["Argument", "Plan", "Slot", "Step", "load_plan", "plan_graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +64,49 @@ class Plan:
     source_count: int
 
 
+def load_plan(path: Path, *, env: Mapping[str, str]) -> Plan:
+    """The plan of the graph file at `path`, ready to run. `GraphError` lists every mistake of the
+    file at once, whether it is in its form, in what it names, or in how it is connected."""
+    read = read_graph(read_text(path), path=path, env=env)
+    problems = dict.fromkeys(read.problems)
+    bound = None
+    try:
+        bound = bind(read.graph, complete=read.complete)
+    except GraphError as error:
+        problems |= dict.fromkeys(error.problems)
+    problems |= dict.fromkeys(_loops(read.graph))
+    if bound is None or problems:
+        raise GraphError(list(problems))
+    return plan_graph(bound)
+
+
 def plan_graph(bound: BoundGraph) -> Plan:
     """The plan of `bound`: sources first, then topological order, ties by declaration order.
 
     `GraphError` names the cycles of a graph that has some, or that no task is a source.
     """
-    _refuse_cycles(bound)
+    problems = _loops(bound.spec)
+    if not problems and not any(task.is_source for task in bound.tasks):
+        where = Location(str(bound.spec.path), 1, 1)
+        problems.append(Problem(where, "no task is a source (without inputs): nothing would run"))
+    if problems:
+        raise GraphError(problems)
     order = _choose_order(bound)
     _check_order(bound, order)
     return _build(bound, order)
 
 
-def _refuse_cycles(bound: BoundGraph) -> None:
+def _loops(spec: GraphSpec) -> list[Problem]:
     """One problem for every knot of tasks that feed each other: its shortest loop through the
     first-declared of them."""
-    rank = {task.id: i for i, task in enumerate(bound.tasks)}
-    graph = _as_networkx(bound)
+    rank = {task.id: i for i, task in enumerate(spec.tasks)}
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(rank)
+    graph.add_edges_from(
+        (cnx.src.task, cnx.dst.task)
+        for cnx in spec.connections
+        if cnx.src.task in rank and cnx.dst.task in rank
+    )
     problems = []
     for knot in nx.strongly_connected_components(graph):
         first = min(knot, key=rank.__getitem__)
@@ -87,18 +118,12 @@ def _refuse_cycles(bound: BoundGraph) -> None:
         if loops:
             loop = min(loops, key=len)
             where = next(
-                spec.where
-                for spec, cnx in zip(bound.spec.connections, bound.connections, strict=True)
-                if [cnx.src_task, cnx.dst_task] == loop[:2]
+                cnx.where for cnx in spec.connections if [cnx.src.task, cnx.dst.task] == loop[:2]
             )
             problems.append(
                 Problem(where, f"cycle: {' -> '.join(loop)}; a task cannot feed itself in a cycle")
             )
-    if not problems and not any(task.is_source for task in bound.tasks):
-        where = Location(str(bound.spec.path), 1, 1)
-        problems.append(Problem(where, "no task is a source (without inputs): nothing would run"))
-    if problems:
-        raise GraphError(problems)
+    return problems
 
 
 def _choose_order(bound: BoundGraph) -> list[str]:

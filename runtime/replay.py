@@ -139,7 +139,7 @@ class Replay:
         self.log = log
         spec = recorded_graph(log, env) if graph is None else load_graph(graph, env=env)
         spec = _with_config(spec, config or {})
-        self.plan: Plan = plan_graph(bind(spec))
+        self.plan: Plan = plan_graph(bind(spec, ready=False))
         ids = [step.task.id for step in self.plan.steps]
         unknown = [task for task in feed if task not in ids]
         if unknown:

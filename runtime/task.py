@@ -30,7 +30,7 @@ once `stop(ctx)`, also after an error. All on one thread, except that `process` 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -193,6 +193,16 @@ class Task:
     def __init__(self, config: TaskConfig) -> None:
         """Cheap: opens nothing, loads nothing. Called also by `flowrun check`-like tools."""
         self.config = config
+
+    @classmethod
+    def check(cls, config: TaskConfig, graph_dir: Path) -> Iterable[tuple[str, str]]:  # noqa: ARG003
+        """What can be seen to be wrong before anything starts, such as a file that is missing:
+        (key of the config, text) of each. It is reported at the key's place in the graph file.
+
+        config: valid in itself. graph_dir: where relative paths start. Opens and loads nothing.
+        Not called for a replay.
+        """
+        return ()
 
     def start(self, ctx: Context) -> None:
         """Open devices, load models. Called once, before the first cycle; may block."""

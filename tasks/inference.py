@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,7 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
-from flowrun.tasks.vlm import Sampling, VisionLanguageModel, find_checkpoint
+from flowrun.tasks.vlm import ModelError, Sampling, VisionLanguageModel, find_checkpoint
 
 __all__ = ["Inference"]
 
@@ -63,6 +65,15 @@ class Inference(Task):
             return self
 
     config: Config
+
+    @classmethod
+    def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
+        assert isinstance(config, cls.Config)
+        if config.model is not None:
+            try:
+                find_checkpoint(config.model, graph_dir)
+            except ModelError as error:
+                yield "model", str(error)
 
     def start(self, ctx: Context) -> None:
         config = self.config

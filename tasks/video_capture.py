@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,14 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validat
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
-from flowrun.tasks.video_open import SourceType, VideoError, kind_of, open_video, reason_of
+from flowrun.tasks.video_open import (
+    SourceType,
+    VideoError,
+    kind_of,
+    missing_file,
+    open_video,
+    reason_of,
+)
 
 __all__ = ["VideoCapture", "VideoError"]
 
@@ -100,6 +108,13 @@ class VideoCapture(Task):
         self._reader: _Reader | None = None
         self._base_ns: int | None = None
         self._logged, self._logged_ns = (0, 0), 0
+
+    @classmethod
+    def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
+        assert isinstance(config, cls.Config)
+        text = missing_file(config, graph_dir)
+        if text is not None:
+            yield "source_uri", text
 
     def start(self, ctx: Context) -> None:
         config = self.config

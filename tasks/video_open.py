@@ -17,7 +17,7 @@ from flowrun.runtime.errors import FlowrunError
 if TYPE_CHECKING:
     from flowrun.tasks.video_capture import VideoCapture
 
-__all__ = ["SourceType", "VideoError", "kind_of", "open_video", "reason_of"]
+__all__ = ["SourceType", "VideoError", "kind_of", "missing_file", "open_video", "reason_of"]
 
 SourceType = Literal["file", "rtsp", "url", "v4l2"]
 
@@ -53,13 +53,25 @@ def open_video(config: VideoCapture.Config, graph_dir: Path) -> tuple[Any, str]:
 def _open_file(config: VideoCapture.Config, graph_dir: Path) -> tuple[Any, str]:
     import av
 
-    path = graph_dir / Path(config.source_uri.removeprefix("file://")).expanduser()
+    path = _path(config, graph_dir)
     if not path.is_file():
         raise VideoError(_missing_file(config.source_uri, path))
     try:
         return av.open(str(path), metadata_errors="replace"), config.source_uri
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"cannot read the video {str(path)!r}: {reason_of(error)}") from error
+
+
+def _path(config: VideoCapture.Config, graph_dir: Path) -> Path:
+    return graph_dir / Path(config.source_uri.removeprefix("file://")).expanduser()
+
+
+def missing_file(config: VideoCapture.Config, graph_dir: Path) -> str | None:
+    """What is wrong if the source is a file that is not there."""
+    path = _path(config, graph_dir)
+    if config.kind != "file" or path.is_file():
+        return None
+    return _missing_file(config.source_uri, path)
 
 
 def _missing_file(uri: str, path: Path) -> str:

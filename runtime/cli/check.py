@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.bind import bind
 from flowrun.runtime.errors import GraphError, UsageError
-from flowrun.runtime.graph import load_graph
-from flowrun.runtime.plan import Plan, plan_graph
+from flowrun.runtime.plan import Plan, load_plan
 from flowrun.runtime.wording import counted
 
 __all__ = ["add_parser", "run", "summary"]
@@ -31,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     status = 0
     for path in args.graph:
         try:
-            plan = plan_graph(bind(load_graph(path, env=os.environ)))
+            plan = load_plan(path, env=os.environ)
         except (GraphError, UsageError) as error:
             print(error, file=sys.stderr)
             status = 2

@@ -7,12 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.bind import bind
 from flowrun.runtime.cli.check import summary
 from flowrun.runtime.drawing import mermaid, svg
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.graph import load_graph
-from flowrun.runtime.plan import Plan, Step, plan_graph
+from flowrun.runtime.plan import Plan, Step, load_plan
 
 __all__ = ["add_parser", "run", "text"]
 
@@ -30,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    plan = plan_graph(bind(load_graph(args.graph, env=os.environ)))
+    plan = load_plan(args.graph, env=os.environ)
     drawn = _FORMATS[args.format](plan)
     if args.output is None:
         print(drawn, end="")

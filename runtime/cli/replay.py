@@ -40,22 +40,28 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """0 if all messages are identical, 1 if one differs."""
+    from flowrun.runtime.graph import load_graph
     from flowrun.runtime.log_reader import Log
     from flowrun.runtime.logs import configure_logs
-    from flowrun.runtime.replay import Replay
+    from flowrun.runtime.replay import Replay, recorded_graph
 
     with Log(args.run) as log:
         if log.loss is not None:
             print(f"note: {log.loss}")
+        graph = (
+            recorded_graph(log, os.environ)
+            if args.graph is None
+            else load_graph(args.graph, env=os.environ)
+        )
+        configure_logs(
+            now_ns=time.time_ns,
+            stream=None if args.verbose else _Nowhere(),
+            secrets=graph.secrets,
+        )
         values = dict(map(_value, args.values))
         replay = Replay(log, graph=args.graph, feed=args.feed, config=values, env=os.environ)
         # As in a run: a task may import its neighbours in the graph's folder also in `start`.
         sys.path.insert(0, str(replay.plan.graph.spec.path.absolute().parent))
-        configure_logs(
-            now_ns=time.time_ns,
-            stream=None if args.verbose else _Nowhere(),
-            secrets=replay.plan.graph.spec.secrets,
-        )
         begin = time.perf_counter()
         report = replay.run(to=args.to)
         took = time.perf_counter() - begin

@@ -55,18 +55,16 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """0 for a run that ended as it should, 1 after an error, 2 for a mistake in graph or options."""
-    from flowrun.runtime.bind import bind
     from flowrun.runtime.clock import LiveClock
-    from flowrun.runtime.graph import load_graph
     from flowrun.runtime.logs import LineQueue
-    from flowrun.runtime.plan import plan_graph
+    from flowrun.runtime.plan import load_plan
     from flowrun.runtime.run import Run
 
     if args.cycles is not None and args.cycles < 0:
         raise UsageError(f"--cycles {args.cycles}: expected a number of cycles, 0 or more")
     # A task may import its neighbours in the graph's folder, also later, in `start`.
     sys.path.insert(0, str(args.graph.absolute().parent))
-    plan = plan_graph(bind(load_graph(args.graph, env=os.environ)))
+    plan = load_plan(args.graph, env=os.environ)
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
     lines = LineQueue()
     try:

@@ -22,7 +22,7 @@ from flowrun.runtime.graph import (
     TaskSpec,
     load_graph,
 )
-from flowrun.runtime.plan import _check_order, plan_graph
+from flowrun.runtime.plan import _check_order, load_plan, plan_graph
 from flowrun.runtime.ports import Port
 from flowrun.runtime.task import Task, TaskConfig
 
@@ -202,3 +202,56 @@ def test_the_small_graphs_that_ship_plan(name: str) -> None:
     plan = plan_graph(bind(load_graph(GRAPHS / f"{name}.yaml", env={})))
     assert plan.source_count == 1
     assert len(plan.steps) == {"minimal": 3, "caterpillar": 17}[name]
+
+
+MISTAKES = """\
+tasks:
+  - {id: cam0, type: VideoCaptur, config: {source_uri: x.mp4}}
+  - {id: cam1, type: VideoCapture, config: {source_uri: shaps.mp4}}
+  - {id: a, type: Square, backgroud: true}
+  - {id: b, type: Square}
+  - {id: c, type: BroadcastImage}
+  - {id: n, type: Counter, config: {limitt: 3}}
+cnx:
+  - {src: a, dst: b, msg: IntMsg}
+  - {src: b, dst: a, msg: IntMsg}
+  - {src: n, dst: c, msg: ImageRgb8Msg}
+"""
+
+
+def test_mistakes_of_every_kind_are_reported_at_once(tmp_path):
+    (tmp_path / "shapes.mp4").touch()
+    path = tmp_path / "bad.yaml"
+    path.write_text(MISTAKES)
+    with pytest.raises(GraphError) as caught:
+        load_plan(path, env={})
+    assert [
+        (problem.where.line, problem.where.column, problem.message.partition(";")[0])
+        for problem in caught.value.problems
+    ] == [
+        (2, 22, "unknown task type 'VideoCaptur'"),
+        (3, 45, f"no such video file: 'shaps.mp4' (looked for {tmp_path / 'shaps.mp4'})"),
+        (4, 27, "unknown key 'backgroud' in a task"),
+        (7, 37, "unknown key 'limitt' in the config of task 'n'"),
+        (9, 5, "cycle: a -> b -> a"),
+        (
+            11,
+            27,
+            "message mismatch: 'msg' is ImageRgb8Msg, output 'n.count' publishes IntMsg, input "
+            "'c.image' takes ImageRgb8Msg",
+        ),
+    ]
+
+
+def test_a_part_that_cannot_be_read_is_not_missed_elsewhere(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        "tasks: [{id: n, typ: Counter}, {id: a, type: Square}]\n"
+        "cnx: [{src: n, dst: a, msg: IntMsg}]\n"
+    )
+    with pytest.raises(GraphError) as caught:
+        load_plan(path, env={})
+    assert [problem.message.partition(";")[0] for problem in caught.value.problems] == [
+        "a task lacks 'type'",
+        "unknown key 'typ' in a task",
+    ]
