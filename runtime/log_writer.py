@@ -189,9 +189,25 @@ class LogWriter:
                 outputs.append((message, {}, 0, channel, _no_payload, index))
                 continue
             kind = output.message_type
-            pack = self._pack if kind.is_plain else None
+            pack = self._checked_once(outputs, message) if kind.is_plain else None
             outputs.append((message, message.__dict__, len(kind.defaults), channel, pack, index))
         return _Bound(outputs)
+
+    def _checked_once(
+        self, outputs: list[_BoundOutput], message: Message
+    ) -> Callable[[Any], bytes]:
+        """A packer that checks the types of `message`'s fields, and leaves the next ones to
+        msgpack: a task that sets a wrong type does so in its first message, as a rule, and a check
+        of each would cost as much as the packing."""
+        place = len(outputs)
+
+        def pack(_fields: Any) -> bytes:
+            data = b"".join(message.encode())
+            *before, _, index = outputs[place]
+            outputs[place] = (*before, self._pack, index)
+            return data
+
+        return pack
 
     def commit(
         self,

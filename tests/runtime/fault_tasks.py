@@ -100,3 +100,9 @@ class Object(Task):
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
         ctx.log.warning("refused", error=OSError(f"bad login {self.config.password}"),
                         config={"password": self.config.password})  # fmt: skip
+
+
+class WrongType(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[TextMsg]) -> None:
+        out.value = number.value  # type: ignore[assignment]
+        out.publish()

@@ -226,3 +226,12 @@ def test_a_read_only_array_of_its_own_is_shared_not_copied():
     array.setflags(write=False)
     message = Picture(pixels=array[1:])
     assert np.shares_memory(message.copy().pixels, array)
+
+
+def test_a_field_of_a_wrong_type_is_named_with_its_task(tmp_path):
+    tasks = ["id: n, type: helpers.Numbers", "id: b, type: fault_tasks.WrongType"]
+    _, result = record(graph(tmp_path, tasks, N_TO_B), tmp_path / "run")
+    assert str(result.error) == (
+        "task 'b' failed in publishing 'out', cycle 0: MessageTypeError: TextMsg.value: expected "
+        "str, got int 0"
+    )
