@@ -30,9 +30,9 @@ from flowrun.runtime.instances import (
     stop_all,
 )
 from flowrun.runtime.plan import Plan, Step
-from flowrun.runtime.policy import ErrorPolicy, SkipCycle, error_text, reconfigure
+from flowrun.runtime.policy import SkipCycle, error_text, guarded, policies_of, reconfigure
 from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
-from flowrun.runtime.ring import StepCall, call_process, make_record, outputs_of_step
+from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime, TaskConfig
 
 __all__ = ["CycleLog", "Executor"]
@@ -127,11 +127,10 @@ class Executor:
                 self.workers[made.id] = BackgroundWorker(
                     step, made.task, made.ctx, made.time, wake=self._wake.set
                 )
-        self._policies = {
-            id_: ErrorPolicy(made, self._time, self._noted.append)
-            for id_, made in self.instances.items()
-            if made.bound.spec.on_error != "stop"
-        }
+        self._policies = policies_of(
+            self.instances.values(), self._time,
+            note=self._noted.append, secrets=plan.graph.spec.secrets,
+        )  # fmt: skip
         self._rates = {step.task.id: rate_of(step) for step in plan.steps}
         self._rated_sources = [
             step.task.id for step in plan.steps[: plan.source_count] if is_rated(step)
@@ -354,24 +353,14 @@ class Executor:
                 rate=self._rates[made.id],
                 policy=self._policies.get(made.id),
             )
-            return gate, self._guarded(step, call, messages)
+            return gate, guarded(self._policies, step, call, messages)
         gate, call = call_process(step, messages, made.task, made.ctx)
-        call = self._guarded(step, call, messages)
+        call = guarded(self._policies, step, call, messages)
         if made.bound.is_source:
             gate = self._gates[made.id]
         if is_rated(step):
             gate = RatedGate(gate, self._rates[made.id], self._time)
         return gate, call
-
-    def _guarded(
-        self, step: Step, call: Callable[[], None], messages: Sequence[Message]
-    ) -> Callable[[], None]:
-        policy = self._policies.get(step.task.id)
-        if policy is None:
-            return call
-        return policy.guard(
-            call, outputs_of_step(step, messages), secrets=self.plan.graph.spec.secrets
-        )
 
     def _wake_at(self, task_id: str, time_ns: int) -> None:
         self._due[task_id] = time_ns
@@ -400,7 +389,7 @@ class Executor:
             return
         policy = self._policies.get(made.id)
         try:
-            reconfigure(made, new, policy, secrets=self.plan.graph.spec.secrets)
+            reconfigure(made, new, policy)
         except Exception as error:
             raise _ConfigureError(made.id) from error
 

@@ -207,7 +207,6 @@ of the (empty) compression string, records_length; the records follow."""
 FOOTER_CONTENT = struct.Struct("<QQI")
 
 HEAD_SIZE = RECORD_HEAD.size
-MESSAGE_FIXED_SIZE = MESSAGE_HEAD.size - HEAD_SIZE
 CYCLE_SIZE = HEAD_SIZE + CYCLE_CONTENT.size
 CHUNK_FIXED_SIZE = CHUNK_HEAD.size - HEAD_SIZE
 """A closed chunk's `length` is this plus its `records_length`."""

@@ -14,16 +14,26 @@ in which the task fails again, restarts it in the same cycle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.config import changed_keys
 from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import Instance
+from flowrun.runtime.plan import Step
+from flowrun.runtime.ring import outputs_of_step
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 from flowrun.runtime.wording import mask_secrets
 
-__all__ = ["ErrorPolicy", "SkipCycle", "error_text", "reconfigure", "restart_task"]
+__all__ = [
+    "ErrorPolicy",
+    "SkipCycle",
+    "error_text",
+    "guarded",
+    "policies_of",
+    "reconfigure",
+    "restart_task",
+]
 
 _FIRST_PAUSE_NS = 1_000_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000
@@ -40,9 +50,7 @@ def error_text(error: BaseException, secrets: frozenset[str]) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def reconfigure(
-    made: Instance, new: TaskConfig, policy: ErrorPolicy | None, *, secrets: frozenset[str]
-) -> None:
+def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> None:
     """Give a task on the cycle's thread a new configuration; `policy` handles what it raises."""
     changed = changed_keys(made.task.config, new)
     made.task.config = new
@@ -53,7 +61,7 @@ def reconfigure(
     except Exception as error:
         if policy is None:
             raise
-        policy.note_failure(error, secrets)
+        policy.note_failure(error)
 
 
 def restart_task(task: Task, ctx: Context) -> None:
@@ -77,33 +85,39 @@ def restart_task(task: Task, ctx: Context) -> None:
 class ErrorPolicy:
     """The policy of one task, other than `stop`, and how often it has failed in a row.
 
-    note: takes what is to be logged of the running cycle.
+    note: takes what is to be logged of the running cycle. secrets: masked in what is logged.
     """
 
-    def __init__(self, made: Instance, time: CycleTime, note: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        made: Instance,
+        time: CycleTime,
+        *,
+        note: Callable[[Event], None],
+        secrets: frozenset[str],
+    ) -> None:
         self._made = made
         self._time = time
         self._note = note
+        self._secrets = secrets
         self._kind = made.bound.spec.on_error
         self._failures = 0
         self._until_ns: int | None = None
 
-    def guard(
-        self, call: Callable[[], None], outputs: Sequence[Message], *, secrets: frozenset[str]
-    ) -> Callable[[], None]:
+    def guard(self, call: Callable[[], None], outputs: Sequence[Message]) -> Callable[[], None]:
         """`call`, which runs the task once and publishes on `outputs`, under the policy."""
         in_background = self._made.bound.spec.background
         restarts_here = self._kind == "restart" and not in_background
 
         def guarded() -> None:
-            if restarts_here and self._until_ns is not None and not self._come_up(secrets):
+            if restarts_here and self._until_ns is not None and not self._come_up():
                 return
             try:
                 call()
             except Exception as error:  # a user's task may raise anything
                 for message in outputs:
                     message.clear()
-                self.note_failure(error, secrets)
+                self.note_failure(error)
                 if self._kind == "skip_cycle":
                     raise SkipCycle from error
             else:
@@ -135,25 +149,51 @@ class ErrorPolicy:
         self._until_ns = None
         return due
 
-    def _come_up(self, secrets: frozenset[str]) -> bool:
+    def _come_up(self) -> bool:
         assert self._until_ns is not None
         if self._time.now_ns < self._until_ns:
             return False
         try:
             restart_task(self._made.task, self._made.ctx)
         except Exception as error:  # noqa: BLE001  # counted, and tried again
-            self.note_failure(error, secrets)
+            self.note_failure(error)
             return False
         self._until_ns = None
         self._note(event("restart", self._made.id))
         return True
 
-    def note_failure(self, error: Exception, secrets: frozenset[str]) -> None:
+    def note_failure(self, error: Exception) -> None:
         """Log `error`, and begin the pause of a task that is to be restarted."""
-        text = error_text(error, secrets)
+        text = error_text(error, self._secrets)
         self._note(event("error", self._made.id, key=self._kind, value=text))
         self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
         if self._kind == "restart":
             pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
             self._failures += 1
             self._until_ns = self._time.now_ns + pause_ns
+
+
+def policies_of(
+    instances: Iterable[Instance],
+    time: CycleTime,
+    *,
+    note: Callable[[Event], None],
+    secrets: frozenset[str],
+) -> dict[str, ErrorPolicy]:
+    """The policy of each task that has another than `stop`, by id."""
+    return {
+        made.id: ErrorPolicy(made, time, note=note, secrets=secrets)
+        for made in instances
+        if made.bound.spec.on_error != "stop"
+    }
+
+
+def guarded(
+    policies: Mapping[str, ErrorPolicy],
+    step: Step,
+    call: Callable[[], None],
+    messages: Sequence[Message],
+) -> Callable[[], None]:
+    """`call` of `step` on these messages under its task's policy, if it has one."""
+    policy = policies.get(step.task.id)
+    return call if policy is None else policy.guard(call, outputs_of_step(step, messages))

@@ -29,12 +29,12 @@ from flowrun.runtime.instances import (
     start_all,
     stop_all,
 )
-from flowrun.runtime.log_format import CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD, STEPS_TOPIC
+from flowrun.runtime.log_format import CONTROL_TOPIC, GRAPH_SOURCE, NO_PAYLOAD, PAYLOAD, STEPS_TOPIC
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, Step, plan_graph
-from flowrun.runtime.policy import ErrorPolicy, SkipCycle, error_text, reconfigure
+from flowrun.runtime.policy import SkipCycle, error_text, guarded, policies_of, reconfigure
 from flowrun.runtime.rates import RatedGate, is_rated, rate_of
-from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record, outputs_of_step
+from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime, TaskConfig
 
 __all__ = ["Difference", "Replay", "ReplayReport", "recorded_graph"]
@@ -97,7 +97,7 @@ class _RecordedEnvironment(dict[str, str]):
 
 def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
     """The graph that made `log`, as it was then."""
-    text = log.attachments.get("graph.yaml")
+    text = log.attachments.get(GRAPH_SOURCE)
     if text is None:
         raise ReplayError(f"{log.path}: the log holds no graph; give one to replay it with")
     path = Path(log.metadata.get("graph_path", "graph.yaml"))
@@ -153,11 +153,10 @@ class Replay:
         self._instances = make_instances(self.plan, self._time, broadcasts={}, hooks=None)
         self._background: dict[str, _ReplayedBackground] = {}
         self._noted: list[Event] = []
-        self._policies = {
-            id_: ErrorPolicy(made, self._time, self._noted.append)
-            for id_, made in self._instances.items()
-            if made.bound.spec.on_error != "stop" and id_ not in self._fed
-        }
+        self._policies = policies_of(
+            [made for id_, made in self._instances.items() if id_ not in self._fed], self._time,
+            note=self._noted.append, secrets=spec.secrets,
+        )  # fmt: skip
         inputs = self._recorded_inputs()
         for step in self.plan.steps:
             made = self._instances[step.task.id]
@@ -340,7 +339,7 @@ class Replay:
         policy = self._policies.get(made.id)
         secrets = self.plan.graph.spec.secrets
         try:
-            reconfigure(made, new, policy, secrets=secrets)
+            reconfigure(made, new, policy)
         except Exception as error:
             text = error_text(error, secrets)
             if expected == (made.id, text):
@@ -359,22 +358,12 @@ class Replay:
         background = self._background.get(task_id)
         if background is not None:
             call = partial(background.call, messages, self._time, feed)
-            return ALWAYS, self._guarded(step, call, messages)
+            return ALWAYS, guarded(self._policies, step, call, messages)
         made = self._instances[task_id]
         gate, plain_call = call_process(step, messages, made.task, made.ctx)
         if is_rated(step):
             gate = RatedGate(gate, self._rates[task_id], self._time)
-        return gate, self._guarded(step, plain_call, messages)
-
-    def _guarded(
-        self, step: Step, call: Callable[[], None], messages: Sequence[Message]
-    ) -> Callable[[], None]:
-        policy = self._policies.get(step.task.id)
-        if policy is None:
-            return call
-        return policy.guard(
-            call, outputs_of_step(step, messages), secrets=self.plan.graph.spec.secrets
-        )
+        return gate, guarded(self._policies, step, plain_call, messages)
 
     def _feed(self, outputs: Sequence[tuple[str, Message]]) -> None:
         for topic, message in outputs:

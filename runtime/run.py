@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from flowrun.runtime.broadcast import Answer, Broadcast
 from flowrun.runtime.clock import Clock
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.executor import Executor
-from flowrun.runtime.log_format import Attachment
+from flowrun.runtime.log_format import GRAPH_RESOLVED, Attachment
 from flowrun.runtime.log_retention import OldRun, remove_old_runs
 from flowrun.runtime.log_writer import LogWriter, Output
 from flowrun.runtime.logs import Stream, configure_logs
@@ -71,7 +70,6 @@ class Run:
         self._clock = clock
         self._started_ns = clock.now_ns()
         self._state: str | dict[str, str] = "Running"
-        self._ended = threading.Event()
         self.log_error: LogError | None = None
         """Why the log ends before the run does."""
         goes_on = graph.logging.on_error == "continue"
@@ -203,7 +201,6 @@ class Run:
                 self._finish_log(reason, error)
             except LogError as failure:
                 failed = failure
-        self._ended.set()
         return failed
 
     def _finish_log(self, reason: str, error: str | None) -> None:
@@ -343,5 +340,5 @@ def _attachments(plan: Plan, now_ns: int) -> list[Attachment]:
         Attachment(
             "graph.yaml", "application/yaml", mask_urls(graph.text).encode(), now_ns, now_ns
         ),
-        Attachment("graph.json", "application/json", resolved, now_ns, now_ns),
+        Attachment(GRAPH_RESOLVED, "application/json", resolved, now_ns, now_ns),
     ]

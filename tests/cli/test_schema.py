@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -16,7 +17,6 @@ from flowrun.runtime.bind import built_in_types
 from flowrun.runtime.cli import main
 from flowrun.runtime.cli.schema import graph_schema
 
-jsonschema = pytest.importorskip("jsonschema")
 GRAPHS = Path(__file__).parents[2] / "graphs"
 
 

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 
+import av
 import helpers
 import msgpack
 import numpy as np
@@ -287,7 +288,6 @@ def test_steps_of_a_graph_whose_classes_are_gone_are_numbered(tmp_path, monkeypa
 
 
 def film(path):
-    av = pytest.importorskip("av")
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))

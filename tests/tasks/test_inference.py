@@ -232,9 +232,7 @@ def comparable(answers: list[Any]) -> list[bytes]:
 
 @pytest.fixture
 def family(request: pytest.FixtureRequest) -> str:
-    """The name of a checkpoint; SmolVLM2's processor needs num2words, even for pictures."""
-    if request.param == "smolvlm2":
-        pytest.importorskip("num2words")
+    """The name of a checkpoint."""
     return str(request.param)
 
 
