@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import msgpack
@@ -11,11 +12,46 @@ from numpy.typing import NDArray
 from flowrun.msgs import protobuf
 from flowrun.msgs.message import Buffer, Message, MessageTypeError, Shape
 
-__all__ = ["ImageRgb8Msg"]
+__all__ = ["ImageRgb8Msg", "VideoDecoder", "VideoPackets"]
 
 # foxglove.RawImage's field numbers, and ours behind them, which every protobuf reader skips.
 _TIMESTAMP, _WIDTH, _HEIGHT, _ENCODING, _STEP, _DATA, _FRAME_ID = 1, 2, 3, 4, 5, 6, 7
 _FLOWRUN = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDecoder:
+    """What a decoder of a source's packets must know before the first of them.
+
+    name: FFmpeg's name of the decoder. extradata: bytes out of band, b"" where the packets hold all.
+    """
+
+    name: str
+    extradata: bytes
+    width: int
+    height: int
+    pixel_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPackets:
+    """The compressed packets behind a picture, with which the log can do without its pixels.
+
+    packets: (bytes, is a key frame), in decoding order: all that came behind those of the picture
+        published before, up to the picture's own. Packets of pictures that were never published are
+        among them: later ones refer to them.
+    first: number of the first of them at the source; number: that of the picture's own packet,
+        which may lie before `first` (pictures do not come in decoding order).
+    section: counts the times that the decoder began anew, as at each round of a looped file.
+    color: FFmpeg's numbers of the decoded picture's colour space and range.
+    """
+
+    decoder: VideoDecoder
+    packets: tuple[tuple[bytes, bool], ...]
+    first: int
+    number: int
+    section: int
+    color: tuple[int, int]
 
 
 class ImageRgb8Msg(Message):
@@ -27,7 +63,12 @@ class ImageRgb8Msg(Message):
     pts: presentation time stamp in the container's own units, None where there is none.
     fps: nominal frames per second of the source, 0 where unknown.
     source: which camera, file or task made it; never holds credentials.
+
+    video: the source's own packets of this picture, None where there are none. For the log only: no
+        field, not seen by the tasks that take the picture.
     """
+
+    __slots__ = ("video",)
 
     pixels: Annotated[NDArray[np.uint8], Shape("H W 3")]
     frame_id: int
@@ -38,6 +79,14 @@ class ImageRgb8Msg(Message):
     schema_name: ClassVar[str] = "foxglove.RawImage"
     schema_encoding: ClassVar[str] = "protobuf"
     message_encoding: ClassVar[str] = "protobuf"
+
+    def __init__(self, **fields: Any) -> None:
+        self.video: VideoPackets | None = None
+        super().__init__(**fields)
+
+    def clear(self) -> None:
+        self.video = None
+        super().clear()
 
     @property
     def height(self) -> int:
@@ -53,11 +102,13 @@ class ImageRgb8Msg(Message):
         """The slot's own (height, width, 3) array for writing; its old contents are undefined."""
         return self.allocate("pixels", (height, width, 3))
 
-    def encode(self) -> tuple[Buffer, ...]:
+    def checked_pixels(self) -> NDArray[np.uint8]:
+        """`pixels`, C-contiguous; `MessageTypeError` names a field of the message that is wrong."""
         self._check_types()
-        pixels = self.pixels
-        if not pixels.flags.c_contiguous:
-            pixels = np.ascontiguousarray(pixels)
+        return np.ascontiguousarray(self.pixels)
+
+    def encode(self) -> tuple[Buffer, ...]:
+        pixels = self.checked_pixels()
         height, width = pixels.shape[:2]
         seconds, nanos = divmod(self.tov_ns, 1_000_000_000)
         stamp = protobuf.varint_field(1, seconds % 2**64) + protobuf.varint_field(2, nanos)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Literal
 
 import flowrun.msgs
+from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime.config import check_config
 from flowrun.runtime.errors import (
@@ -46,6 +47,12 @@ class BoundTask:
     @property
     def is_source(self) -> bool:
         return is_source(self.ports)
+
+    def codec_of(self, port: Port) -> str:
+        """How the log stores the messages of the output `port`."""
+        if not issubclass(port.message_type, ImageRgb8Msg):
+            return "raw"
+        return self.spec.logging.codec or self.task_class.picture_codecs[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,7 @@ class _Binder:
                 f"task {spec.id!r} is a source: where nothing comes there is no cycle, so it would "
                 "wait for its own; use 'rate_hz'",
             )
+        self._check_codec(spec, task_class, ports)
         found = check_config(spec, task_class)
         if isinstance(found, list):
             self.problems |= dict.fromkeys(found)
@@ -140,6 +148,21 @@ class _Binder:
                 where = spec.config_where.get((key,), spec.key_where.get("config", spec.where))
                 self.problem(where, text)
         return BoundTask(spec, task_class, found, ports)
+
+    def _check_codec(self, spec: TaskSpec, task_class: type[Task], ports: tuple[Port, ...]) -> None:
+        codec = spec.logging.codec
+        if codec is None:
+            return
+        where = spec.key_where.get("logging", spec.where)
+        outputs = [port for port in ports if port.direction == "output"]
+        if not any(issubclass(port.message_type, ImageRgb8Msg) for port in outputs):
+            self.problem(where, f"task {spec.id!r} makes no pictures; leave 'codec' out")
+        elif codec not in task_class.picture_codecs:
+            self.problem(
+                where,
+                f"codec {codec!r}: task {spec.id!r} makes its pictures itself and has no packets of "
+                f"a source; codecs: {listed(task_class.picture_codecs)}",
+            )
 
     def connections(self, tasks: Mapping[str, BoundTask | None]) -> list[BoundConnection | None]:
         return [self._connection(cnx, tasks) for cnx in self.graph.connections]

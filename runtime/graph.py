@@ -45,7 +45,8 @@ LOGGING_KEYS = (
     "keep_slabs",
 )
 KEEP_KEYS = ("gib", "runs")
-TASK_LOGGING_KEYS = ("enabled", "payload")
+TASK_LOGGING_KEYS = ("enabled", "payload", "codec")
+CODECS = ("raw", "packets", "zstd", "ffv1")
 TASK_POLICIES = ("stop", "skip", "skip_cycle", "restart")
 RUNTIME_KEYS = ("ring_size", "seed", "rate_hz")
 
@@ -71,11 +72,13 @@ class TaskLogging:
     """What is kept of one task.
 
     enabled: whether its messages go into the log. payload: "all", or "none": the log then says that
-    and when there was a message, not what was in it.
+    and when there was a message, not what was in it. codec: how pictures are stored, one of
+    `CODECS`; None: as the task's class says.
     """
 
     enabled: bool = True
     payload: str = "all"
+    codec: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,7 @@ class GraphSpec:
                     "logging": {
                         "enabled": task.logging.enabled,
                         "payload": task.logging.payload,
+                        "codec": task.logging.codec,
                     },
                 }
                 for task in self.tasks
@@ -353,7 +357,14 @@ def _read_task_logging(reader: ValueReader, node: yaml.Node | None) -> TaskLoggi
         reader.choice(
             items.get("payload"), "'payload'", choices=("all", "none"), default=default.payload
         ),
+        _read_codec(reader, items.get("codec")),
     )
+
+
+def _read_codec(reader: ValueReader, node: yaml.Node | None) -> str | None:
+    if node is None or is_null(node):
+        return None
+    return reader.choice(node, "'codec'", choices=CODECS, default=CODECS[0])
 
 
 def _check_ids(reader: ValueReader, tasks: list[TaskSpec]) -> None:

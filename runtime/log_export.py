@@ -109,7 +109,9 @@ def export_jsonl(
             "tov_ns": message.tov_ns,
         }
         try:
-            line["fields"] = _plain(message.fields, data=pixels or message.topic not in pictures)
+            with_data = pixels or message.topic not in pictures
+            fields = message.fields if with_data else message.outline
+            line["fields"] = _plain(fields, data=with_data)
         except LogError as error:
             line["error"] = str(error)
             report.unreadable += 1

@@ -81,6 +81,8 @@ Channel, opcode 0x04: as in MCAP
     metadata "payload" = "none": the log says that and when there were messages, not what was in
     them. Every `data` MUST then be empty, schema_id be 0 and message_encoding "". A replay can
     neither feed nor compare such a channel.
+    metadata "codec" = "packets", "zstd" or "ffv1": the messages are pictures that must be decoded,
+    as `log_picture` describes them. A channel of pictures without it holds foxglove.RawImage.
 
 Chunk, opcode 0x06: compression MUST be "", so that records lie in the file as they are
     bytes  name               type   meaning
@@ -182,6 +184,7 @@ GRAPH_RESOLVED = "graph.json"
 STEPS_TOPIC = "/flowrun/steps"
 CONTROL_TOPIC = "/flowrun/control"
 LOG_TOPIC = "/flowrun/log"
+CODEC = "codec"
 PAYLOAD = "payload"
 """Key of a Channel's metadata; `NO_PAYLOAD` is its only value."""
 NO_PAYLOAD = "none"

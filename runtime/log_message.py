@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_format import NO_PAYLOAD, PAYLOAD
+from flowrun.runtime.log_decode import PictureDecoder
+from flowrun.runtime.log_format import CODEC, NO_PAYLOAD, PAYLOAD
+from flowrun.runtime.log_picture import StoredPicture
 from flowrun.runtime.log_records import LOG_SCHEMA_NAME, unpack_log
 from flowrun.runtime.log_slab_reader import Entry, SlabReader
 
@@ -35,7 +37,10 @@ class Topic:
     @property
     def is_picture(self) -> bool:
         """Whether its messages are pictures, which `Log.frames` gives out."""
-        return (self.message_encoding, self.schema_name) == ("protobuf", ImageRgb8Msg.schema_name)
+        return (self.message_encoding, self.schema_name) == (
+            "protobuf",
+            ImageRgb8Msg.schema_name,
+        ) or CODEC in self.metadata
 
 
 class CycleRecord(NamedTuple):
@@ -59,7 +64,8 @@ class Bounds(TypedDict, total=False):
 
 
 class Frame(NamedTuple):
-    """One picture; `pixels` is a read-only uint8 view (height, width, 3) of the mapped file."""
+    """One picture; `pixels` is a read-only uint8 array (height, width, 3): of a topic without a codec
+    a view of the mapped file."""
 
     cycle: int
     tov_ns: int
@@ -72,7 +78,7 @@ class LogMessage:
     payload: its bytes, a read-only view of the mapped file.
     """
 
-    __slots__ = ("_slab", "cycle", "payload", "time_ns", "topic", "tov_ns")
+    __slots__ = ("_decoders", "_slab", "cycle", "payload", "time_ns", "topic", "tov_ns")
 
     def __init__(
         self,
@@ -82,8 +88,10 @@ class LogMessage:
         time_ns: int,
         tov_ns: int,
         payload: memoryview,
+        decoders: Callable[[str], PictureDecoder],
     ) -> None:
         self._slab = slab
+        self._decoders = decoders
         self.topic = topic
         self.cycle = cycle
         self.time_ns = time_ns
@@ -94,14 +102,17 @@ class LogMessage:
     def fields(self) -> dict[str, Any]:
         """The message's fields, decoded by what the log says of its encoding, at each call.
 
-        None of a topic of which the log keeps no payloads. Arrays are views of the file. Protobuf
-        messages other than pictures and log lines come as field number -> value. Raises `LogError`
-        for bytes that are not of that encoding.
+        None of a topic of which the log keeps no payloads. Arrays are views of the file, but of a
+        picture that a codec stored. Protobuf messages other than pictures and log lines come as
+        field number -> value. Raises `LogError` for bytes that are not of that encoding, and for a
+        picture that what is stored does not give back bit for bit.
         """
         slab = self._slab
         channel = next(c for c in slab.channels.values() if c.topic == self.topic)
         if channel.metadata.get(PAYLOAD) == NO_PAYLOAD:
             return {}
+        if CODEC in channel.metadata:
+            return self._picture(pixels=True)
         schema = slab.schemas.get(channel.schema_id)
         try:
             return decode(self.payload, channel.message_encoding, schema.name if schema else "")
@@ -109,6 +120,27 @@ class LogMessage:
             raise LogError(
                 f"{slab.path}: cycle {self.cycle}: {self.topic}: the payload of "
                 f"{len(self.payload)} bytes is not {channel.message_encoding}: {error}"
+            ) from error
+
+    @property
+    def outline(self) -> dict[str, Any]:
+        """`fields`, where a picture need not be decoded: its pixels are then zeros that take no
+        memory, of the right shape."""
+        slab = self._slab
+        channel = next(c for c in slab.channels.values() if c.topic == self.topic)
+        return self._picture(pixels=False) if CODEC in channel.metadata else self.fields
+
+    def _picture(self, *, pixels: bool) -> dict[str, Any]:
+        try:
+            picture = StoredPicture.parse(self.payload)
+            if not pixels:
+                height, width = picture.own["size"]
+                return picture.fields(np.broadcast_to(np.uint8(0), (height, width, 3)))
+            return picture.fields(self._decoders(self.topic).pixels(self.cycle, picture))
+        except ValueError as error:
+            raise LogError(
+                f"{self._slab.path}: cycle {self.cycle}: {self.topic}: the picture cannot be "
+                f"decoded: {error}"
             ) from error
 
     def __repr__(self) -> str:

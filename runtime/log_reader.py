@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_decode import PictureDecoder
 from flowrun.runtime.log_files import LogFiles, slab_paths
+from flowrun.runtime.log_format import CODEC
 from flowrun.runtime.log_message import Bounds, CycleRecord, Frame, LogMessage, Topic
-from flowrun.runtime.log_slab_reader import Damage, SlabReader
+from flowrun.runtime.log_slab_reader import Damage, Entry, SlabReader
 from flowrun.runtime.log_table import Table, import_optional, make_table
 from flowrun.runtime.wording import listed, nearest
 
@@ -56,6 +60,12 @@ class Log:
         self._files = LogFiles(self.path, verify=verify)
         self._slabs = self._files.slabs
         self._cycle_count: int | None = None
+        self._decoders: dict[str, PictureDecoder] = {}
+        self._codecs = {
+            channel.topic: channel.metadata[CODEC]
+            for channel in self._slabs[0].channels.values()
+            if CODEC in channel.metadata
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -253,14 +263,45 @@ class Log:
         pyarrow = import_optional("pyarrow", "Log.to_arrow")
         return pyarrow.table(dict(self.table(topic, **bounds)))
 
-    @staticmethod
+    def message(self, cycle: CycleRecord, entry: Entry) -> LogMessage:
+        """One of the `entries` of a cycle, as `messages` gives it."""
+        topic, tov_ns, payload = entry
+        slab = self._slabs[0]
+        return LogMessage(
+            slab, topic, cycle.cycle, cycle.time_ns, tov_ns, payload, self._decoder_of
+        )
+
+    def raw_payload(self, cycle: CycleRecord, entry: Entry) -> memoryview:
+        """The payload of one of the `entries` of a cycle as a message class decodes it: of a picture
+        that a codec stored, the bytes of its `ImageRgb8Msg`, decoded. `LogError` where they are not
+        those that were recorded."""
+        topic, tov_ns, payload = entry
+        if topic not in self._codecs:
+            return payload
+        picture = ImageRgb8Msg(**self.message(cycle, entry).fields)
+        picture.publish(tov_ns=tov_ns)
+        return memoryview(b"".join(picture.encode()))
+
+    def _decoder_of(self, topic: str) -> PictureDecoder:
+        """The decoder of a topic's pictures: it goes on from the one it was last asked for."""
+        if topic not in self._decoders:
+            self._decoders[topic] = PictureDecoder(
+                partial(self._stored, topic), ahead=not self.follow
+            )
+        return self._decoders[topic]
+
+    def _stored(self, topic: str, start: int) -> Iterator[tuple[int, memoryview]]:
+        for message in self._messages((topic,), self._present(start, None, None, None)):
+            yield message.cycle, message.payload
+
     def _messages(
-        wanted: Collection[str] | None, records: Iterator[tuple[SlabReader, CycleRecord]]
+        self, wanted: Collection[str] | None, records: Iterator[tuple[SlabReader, CycleRecord]]
     ) -> Iterator[LogMessage]:
+        decoders = self._decoder_of
         for slab, (cycle, time_ns, entries) in records:
             for topic, tov_ns, payload in entries:
                 if wanted is None or topic in wanted:
-                    yield LogMessage(slab, topic, cycle, time_ns, tov_ns, payload)
+                    yield LogMessage(slab, topic, cycle, time_ns, tov_ns, payload, decoders)
 
     def _check_topics(self, wanted: Collection[str]) -> None:
         known = list(self.topics)

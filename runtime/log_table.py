@@ -42,7 +42,7 @@ def make_table(messages: Iterable[LogMessage]) -> Table:
         cycles.append(message.cycle)
         times.append(message.time_ns)
         tovs.append(message.tov_ns)
-        for name, value in message.fields.items():
+        for name, value in message.outline.items():
             if isinstance(value, _LEFT_OUT):
                 left_out.setdefault(name, _described(value))
                 continue

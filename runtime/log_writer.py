@@ -26,10 +26,12 @@ from typing import Any
 import msgpack
 from isal.isal_zlib import crc32
 
+from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime import log_format as fmt
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_format import Attachment, Channel, ChunkInfo, Placed, Schema
+from flowrun.runtime.log_picture import PICTURE_SCHEMA_NAME, PictureEncoder, picture_schema
 from flowrun.runtime.log_records import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
 from flowrun.runtime.log_slab import Slab
 from flowrun.runtime.log_summary import build_end, build_preamble, build_summary
@@ -83,7 +85,7 @@ class Output:
     """One output port of the graph, as a channel of the log.
 
     logged: False keeps the channel out of the log; its place in `bind` stays. payload: False logs
-    each message without what is in it.
+    each message without what is in it. codec: how pictures are stored, one of `graph.CODECS`.
     """
 
     task: str
@@ -92,10 +94,15 @@ class Output:
     message_type: type[Message]
     logged: bool = True
     payload: bool = True
+    codec: str = "raw"
 
 
-_BoundOutput = tuple[Message, dict[str, Any], int, int, Callable[[Any], bytes] | None, "array[int]"]
-"""Message, its fields, how many it must have, channel id, packer if msgpack is all, index."""
+_Encode = Callable[[int], Sequence[bytes | memoryview]]
+_BoundOutput = tuple[
+    Message, dict[str, Any], int, int, Callable[[Any], bytes] | None, _Encode, "array[int]"
+]
+"""Message, its fields, how many it must have, channel id, packer if msgpack is all, what encodes it
+for a cycle if not, index."""
 
 
 @dataclass(slots=True)
@@ -151,6 +158,7 @@ class LogWriter:
         self._records: deque[tuple[int, str, str, str, dict[str, Any]]] = deque()
         self._packed_records: list[tuple[int, int, bytes]] = []
         self._schemas, self._channels, self._outputs = _channels_of(outputs)
+        self._pictures: dict[str, PictureEncoder] = {}
         self._index = {channel.id: array("Q") for channel in self._channels}
         ids = {channel.topic: channel.id for channel in self._channels}
         self._steps, self._control = ids[fmt.STEPS_TOPIC], ids[fmt.CONTROL_TOPIC]
@@ -186,12 +194,22 @@ class LogWriter:
                 continue
             index = self._index[channel]
             if not output.payload:
-                outputs.append((message, {}, 0, channel, _no_payload, index))
+                outputs.append((message, {}, 0, channel, _no_payload, _never, index))
                 continue
             kind = output.message_type
             pack = self._checked_once(outputs, message) if kind.is_plain else None
-            outputs.append((message, message.__dict__, len(kind.defaults), channel, pack, index))
+            encode = self._encode(output.topic, output.codec, message)
+            fields = message.__dict__
+            outputs.append((message, fields, len(kind.defaults), channel, pack, encode, index))
         return _Bound(outputs)
+
+    def _encode(self, topic: str, codec: str, message: Message) -> _Encode:
+        if codec == "raw":
+            return lambda _cycle: message.encode()
+        assert isinstance(message, ImageRgb8Msg)
+        picture = message
+        encoder = self._pictures.setdefault(topic, PictureEncoder(codec))
+        return lambda cycle: encoder.encode(picture, cycle)
 
     def _checked_once(
         self, outputs: list[_BoundOutput], message: Message
@@ -203,8 +221,8 @@ class LogWriter:
 
         def pack(_fields: Any) -> bytes:
             data = b"".join(message.encode())
-            *before, _, index = outputs[place]
-            outputs[place] = (*before, self._pack, index)
+            *before, _, encode, index = outputs[place]
+            outputs[place] = (*before, self._pack, encode, index)
             return data
 
         return pack
@@ -232,7 +250,7 @@ class LogWriter:
         at = first = slab.position + _CYCLE_SIZE
         count, large = 0, False
         try:
-            for message, fields, field_count, channel, pack, index in bound.outputs:
+            for message, fields, field_count, channel, pack, encode, index in bound.outputs:
                 if not message.present:
                     continue
                 if pack is not None and len(fields) == field_count:
@@ -244,7 +262,7 @@ class LogWriter:
                     size = len(data)
                     parts += (head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data)
                 else:
-                    pieces = message.encode()
+                    pieces = encode(cycle)
                     size = sum(map(len, pieces))
                     gap = _gap(at + fmt.MESSAGE_HEAD.size, pieces)
                     if gap:
@@ -509,6 +527,10 @@ class LogWriter:
             raise LogError(f"{slab.path}: the log was removed while it was written")
 
 
+def _never(_cycle: int) -> Sequence[bytes]:
+    raise AssertionError("what has no payload is not encoded")
+
+
 def _no_payload(_fields: object) -> bytes:
     return b""
 
@@ -546,7 +568,11 @@ def _channels_of(
         kind = output.message_type
         channel = 0
         metadata = {"task": output.task, "port": output.port}
-        if output.logged and output.payload:
+        if output.logged and output.payload and output.codec != "raw":
+            metadata[fmt.CODEC] = output.codec
+            schema = (PICTURE_SCHEMA_NAME, "protobuf", picture_schema())
+            channel = add(output.topic, schema, "protobuf", metadata)
+        elif output.logged and output.payload:
             schema = (kind.schema_name, kind.schema_encoding, kind.schema())
             channel = add(output.topic, schema, kind.message_encoding, metadata)
         elif output.logged:

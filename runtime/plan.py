@@ -27,6 +27,7 @@ class Slot:
 
     topic: its name in the log, "/<task id>/<port>".
     logged: whether its messages go into the log; payload: whether what is in them does, too.
+    codec: how the log stores them; other than "raw" for pictures only.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Slot:
     message_type: type[Message]
     logged: bool
     payload: bool = True
+    codec: str = "raw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ def _build(bound: BoundGraph, order: list[str]) -> Plan:
                         message_type=port.message_type,
                         logged=logging and task.spec.logging.enabled,
                         payload=task.spec.logging.payload == "all",
+                        codec=task.codec_of(port),
                     )
                 )
     fed = {

@@ -230,7 +230,7 @@ class Replay:
             elif topic == STEPS_TOPIC:
                 has_steps = True
             elif topic in self._topics:
-                recorded[topic] = (tov_ns, payload)
+                recorded[topic] = (tov_ns, self.log.raw_payload(cycle, (topic, tov_ns, payload)))
         if not has_steps:
             return  # log lines behind the last cycle
         self._recorded = recorded

@@ -304,7 +304,15 @@ class Run:
 def outputs_of(plan: Plan) -> list[Output]:
     """The plan's slots as channels of a log."""
     return [
-        Output(slot.task_id, slot.port, slot.topic, slot.message_type, slot.logged, slot.payload)
+        Output(
+            slot.task_id,
+            slot.port,
+            slot.topic,
+            slot.message_type,
+            slot.logged,
+            slot.payload,
+            slot.codec,
+        )
         for slot in plan.slots
     ]
 

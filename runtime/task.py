@@ -187,6 +187,10 @@ class Task:
     config: TaskConfig
     """The task's configuration. To have it typed, repeat `config: Config` in your class."""
 
+    picture_codecs: ClassVar[tuple[str, ...]] = ("raw", "zstd", "ffv1")
+    """How the log can store the task's pictures, the default first. "packets" is for sources that
+    set `ImageRgb8Msg.video`."""
+
     process: ClassVar[Callable[..., None]]
     """`process(self, ctx, <ports>) -> None`. What it raises stops the run, named by task and cycle."""
 

@@ -1,12 +1,7 @@
 """`VideoCapture`: frames of a file, an RTSP camera, a URL or a local device, by PyAV.
 
 A reader thread decodes and converts a few frames ahead, so that this work overlaps with the cycle.
-
-Pixels are converted by swscale with ACCURATE_RND | BITEXACT, one thread: its vectorised and its
-plain code then give the same bytes (without ACCURATE_RND up to 3 levels apart in 36 % of the
-values, measured by switching off the CPU's vector units), at 8 ms instead of 1.5 ms a 1080p frame.
-What stays with the FFmpeg version: the decoder, and swscale's rounding itself (white comes out as
-253). A recorded run does not depend on either: its log holds the pixels.
+It keeps the compressed packets too: with them the log can do without the pixels.
 """
 
 from __future__ import annotations
@@ -24,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.image import ImageRgb8Msg, VideoPackets
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
+from flowrun.runtime.video import RgbConverter
 from flowrun.tasks.video_open import (
     SourceType,
     VideoError,
@@ -34,6 +30,7 @@ from flowrun.tasks.video_open import (
     open_video,
     reason_of,
 )
+from flowrun.tasks.video_packets import PacketQueue
 
 __all__ = ["VideoCapture", "VideoError"]
 
@@ -100,6 +97,7 @@ class VideoCapture(Task):
             return kind_of(self.source_uri) if self.source_type == "auto" else self.source_type
 
     config: Config
+    picture_codecs = ("packets", "raw", "zstd", "ffv1")
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
@@ -152,9 +150,11 @@ class VideoCapture(Task):
                 frame = reader.skip_to(played_ns, frame)
         self.dropped = reader.dropped
         self._log_losses(ctx, reader)
-        self._publish(image, frame, reader)
+        self._publish(ctx, image, frame)
 
-    def _publish(self, image: ImageRgb8Msg, frame: _Frame, reader: _Reader) -> None:
+    def _publish(self, ctx: Context, image: ImageRgb8Msg, frame: _Frame) -> None:
+        reader = self._reader
+        assert reader is not None
         pixels = frame.pixels
         if pixels.flags.c_contiguous:
             image.pixels = pixels
@@ -164,6 +164,11 @@ class VideoCapture(Task):
         image.pts = frame.pts
         image.fps = reader.fps
         image.source = reader.name
+        image.video = reader.packets_of(frame)
+        if frame.frame_id == 0 and not reader.has_packets:
+            ctx.log.warning(
+                "the log keeps pixels: packets do not give them back", source=reader.name
+            )
         assert self._base_ns is not None
         image.publish(tov_ns=frame.time_ns if reader.live else self._base_ns + frame.time_ns)
 
@@ -191,12 +196,16 @@ class VideoCapture(Task):
 
 @dataclass(slots=True)
 class _Frame:
-    """time_ns: since the file's first frame; for a live source, nanoseconds since 1970."""
+    """time_ns: since the file's first frame; for a live source, nanoseconds since 1970. packet: the
+    number of its packet, None where the log cannot have packets for it."""
 
     pixels: NDArray[np.uint8]
     frame_id: int
     pts: int | None
     time_ns: int
+    packet: int | None
+    section: int
+    color: tuple[int, int]
 
 
 class _Reader:
@@ -218,7 +227,6 @@ class _Reader:
         wake: Callable[[], None],
     ) -> None:
         import av
-        from av.video.reformatter import Interpolation, VideoReformatter
 
         if not container.streams.video:
             raise VideoError(f"{name!r} has no video stream; it has: {_streams(container)}")
@@ -245,10 +253,8 @@ class _Reader:
         self._container, self._stream = container, stream
         self._config = config
         self._clock, self._wake = clock, wake
-        self._reformatter = VideoReformatter()
-        self._flags = int(
-            Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-        )
+        self._converter = RgbConverter()
+        self._packets = PacketQueue(stream)
         # A file that is played at its own speed is decoded ahead also where only the newest frame
         # is wanted: which one that is, the cycle's time says.
         self._newest_only = self.policy == "latest" and not (config.realtime and not self.live)
@@ -274,6 +280,17 @@ class _Reader:
                 return None
             self._changed.notify_all()
             return self._buffer.popleft()
+
+    def packets_of(self, frame: _Frame) -> VideoPackets | None:
+        """What the log needs instead of the frame's pixels; asked once of each frame published."""
+        if frame.packet is None:
+            return None
+        return self._packets.take(frame.packet, frame.section, frame.color)
+
+    @property
+    def has_packets(self) -> bool:
+        """Whether packets can stand for pixels in the log."""
+        return self._packets.usable
 
     @property
     def drained(self) -> bool:
@@ -370,7 +387,16 @@ class _Reader:
             if time_ns + self._period_ns <= self._played_ns:
                 self.dropped += 1
                 continue
-            yield _Frame(self._rgb(decoded), frame_id, decoded.pts, time_ns)
+            yield self._frame(decoded, frame_id, time_ns)
+
+    def _frame(self, decoded: Any, frame_id: int, time_ns: int) -> _Frame:
+        color = int(decoded.colorspace), int(decoded.color_range)
+        number = None if decoded.is_corrupt else self._packets.number_of(decoded.pts)
+        pixels = self._converter.rgb(decoded)
+        section = self._packets.section
+        if number is not None and not self._packets.proven:
+            self._packets.prove(number, color, pixels, self._converter)
+        return _Frame(pixels, frame_id, decoded.pts, time_ns, number, section, color)
 
     def _slot(self, frame_id: int, time_ns: int) -> int:
         """The frame's place at `max_fps`: of the frames with one place, the first is kept."""
@@ -391,6 +417,7 @@ class _Reader:
         while True:
             if start_s or again:
                 self._container.seek(int((float(zero) + start_s) * 1_000_000))
+                self._packets.begin_section()
             first: Fraction | None = None
             at = zero - period
             self._decoded_s = time.monotonic()
@@ -413,25 +440,15 @@ class _Reader:
 
     def _pictures(self) -> Iterator[Any]:
         for packet in self._container.demux(self._stream):
+            pts = packet.pts
             try:
                 pictures = packet.decode()
             except self._invalid:
                 self.damaged += 1
-                continue
+                pictures = []
+            if packet.size:
+                self._packets.append(packet, pts)
             yield from pictures
-
-    def _rgb(self, decoded: Any) -> NDArray[np.uint8]:
-        """The frame's pixels: a view of the converted frame's own memory, which it keeps alive."""
-        rgb = self._reformatter.reformat(
-            decoded, format="rgb24", interpolation=self._flags, threads=1
-        )
-        plane: Any = rgb.planes[0]
-        height, width, stride = rgb.height, rgb.width, plane.line_size
-        rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8, count=height * stride).reshape(
-            height, stride
-        )
-        rows.setflags(write=False)  # nobody writes to it any more: it can be shared, not copied
-        return rows[:, : width * 3].reshape(height, width, 3)
 
 
 def _streams(container: Any) -> str:

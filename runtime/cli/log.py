@@ -119,7 +119,7 @@ def _cat(args: argparse.Namespace) -> int:
         undecoded = False
         for message in log.messages(args.topic, **bounds(log, args.first, args.last)):
             try:
-                fields = message.fields
+                fields = message.outline
             except LogError as error:
                 undecoded = True
                 fields = {"error": str(error)}

@@ -11,7 +11,7 @@ import flowrun.msgs
 from flowrun.msgs import Message
 from flowrun.runtime.bind import built_in_types, find_task_class, plug_in_types
 from flowrun.runtime.errors import FlowrunError
-from flowrun.runtime.graph import IDENTIFIER, TASK_POLICIES, LoggingSpec, RuntimeSpec
+from flowrun.runtime.graph import CODECS, IDENTIFIER, TASK_POLICIES, LoggingSpec, RuntimeSpec
 
 __all__ = ["add_parser", "graph_schema", "run"]
 
@@ -120,6 +120,12 @@ def _task(types: list[str]) -> dict[str, Any]:
                         "description": "none: log when there were messages, not what was in them.",
                         "enum": ["all", "none"],
                         "default": "all",
+                    },
+                    "codec": {
+                        "description": "How pictures are stored, each bit for bit: raw pixels, the "
+                        "source's own compressed packets (the default of a VideoCapture), or "
+                        "compressed by zstd or ffv1.",
+                        "enum": list(CODECS),
                     },
                 },
             },

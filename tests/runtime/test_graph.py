@@ -110,7 +110,7 @@ def test_masked_is_the_graph_as_a_file_would_say_it() -> None:
                 "on_error": "stop",
                 "every": 1,
                 "rate_hz": None,
-                "logging": {"enabled": True, "payload": "all"},
+                "logging": {"enabled": True, "payload": "all", "codec": None},
             }
         ],
         "cnx": [{"src": "a.x", "dst": "a", "msg": "M"}],
@@ -263,7 +263,7 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         "g.yaml:7:5: a task lacks 'id'; it needs id, type",
         "g.yaml:10:13: 'config' must be a mapping (key: value); got a list",
         "g.yaml:11:15: unknown key 'enable' in a task's 'logging'; "
-        "valid keys: enabled, payload (did you mean 'enabled'?)",
+        "valid keys: enabled, payload, codec (did you mean 'enabled'?)",
         "g.yaml:12:10: duplicate task id 'ok'; first on line 8",
         "g.yaml:13:10: task id 'flowrun' is the runtime's own; choose another",
         "g.yaml:14:5: a task must be a mapping (key: value); got 'just text'",

@@ -103,8 +103,8 @@ def test_an_aligned_frame_is_not_copied(folder: Path) -> None:
     given = []
 
     class Spy(VideoCapture):
-        def _publish(self, image: ImageRgb8Msg, frame: Any, reader: Any) -> None:
-            super()._publish(image, frame, reader)
+        def _publish(self, ctx: Context, image: ImageRgb8Msg, frame: Any) -> None:
+            super()._publish(ctx, image, frame)
             given.append(image.pixels is frame.pixels)
 
     run_task(Spy, config={"source_uri": "grey.mp4"}, graph_dir=folder)

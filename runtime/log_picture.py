@@ -1,0 +1,297 @@
+"""One picture of a topic with a codec: its bytes in the log.
+
+The message is a `foxglove.CompressedVideo`, so that viewers show what they know (`format` h264,
+h265, vp9, av1). What that schema lacks is a msgpack map in field 1000, which protobuf readers skip:
+
+    key        of codec   meaning
+    frame_id   all        as `ImageRgb8Msg`
+    pts        all        as `ImageRgb8Msg`
+    fps        all        as `ImageRgb8Msg`
+    codec      all        how `data` gives the pixels: "raw", "zstd", "ffv1" or "packets"
+    size       all        [height, width]
+    crc        all        zlib CRC-32 of the pixels, row by row. A reader MUST compare it. Why: a
+                          decoder of another version may decode otherwise, and would not say so
+    section    packets    the decoder begins anew where it changes
+    number     packets    number of the picture's own packet at the source
+    first      packets    number of the first packet in `data`
+    sizes      packets    bytes of each packet in `data`, one behind the other, in decoding order
+    keys       packets    of each, whether it is a key frame
+    key        packets    number of the cycle whose message has the last key frame; decoding MAY begin
+                          there. -1: none was logged
+    key_before packets    the same of the key frame before it. Why: pictures that are shown before a
+                          key frame and decoded behind it need the one before
+    decoder    packets    [name, extradata, width, height, pixel format], only where there are keys
+    color      packets    FFmpeg's numbers of colour space and range
+
+data: of "raw" the pixels; of "zstd" a Zstandard frame of them; of "ffv1" one FFV1 packet in bgr0; of
+"packets" the source's packets, H.264 and H.265 with start codes (Annex B). To show picture `number`,
+all packets from a key frame on, up to this message's last, MUST be decoded; where pictures are not
+in decoding order it comes out of the decoder some packets later.
+A channel of codec "packets" MAY hold messages of codec "raw": what the packets could not give back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+from isal.isal_zlib import crc32
+from numpy.typing import NDArray
+
+from flowrun.msgs import protobuf
+from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
+from flowrun.msgs.message import MessageTypeError
+from flowrun.runtime.errors import UsageError
+
+__all__ = ["PICTURE_SCHEMA_NAME", "PictureEncoder", "StoredPicture", "picture_schema"]
+
+PICTURE_SCHEMA_NAME = "foxglove.CompressedVideo"
+
+_TIMESTAMP, _FRAME_ID, _DATA, _FORMAT, _FLOWRUN = 1, 2, 3, 4, 1000
+_FORMATS = {"hevc": "h265", "libdav1d": "av1", "libaom-av1": "av1"}
+"""foxglove's names where FFmpeg's decoders have others."""
+
+Piece = bytes | memoryview
+
+
+def picture_schema() -> bytes:
+    """The schema, as the log stores it."""
+    return protobuf.descriptor_set(
+        "foxglove",
+        "CompressedVideo",
+        [
+            (_TIMESTAMP, "timestamp", "timestamp"),
+            (_FRAME_ID, "frame_id", "string"),
+            (_DATA, "data", "bytes"),
+            (_FORMAT, "format", "string"),
+        ],
+    )
+
+
+class PictureEncoder:
+    """Encodes the pictures of one output. Twice the same cycle gives the same bytes."""
+
+    def __init__(self, codec: str) -> None:
+        self.codec = codec
+        self._keys = -1, -1, -1
+        """Cycles of the last three key frames, newest first."""
+        self._compress = _compressor(codec)
+
+    def encode(self, message: ImageRgb8Msg, cycle: int) -> tuple[Piece, ...]:
+        """The message's bytes, in parts. `MessageTypeError` as `Message.encode`."""
+        pixels = message.checked_pixels()
+        own: dict[str, Any] = {
+            "frame_id": message.frame_id,
+            "pts": message.pts,
+            "fps": message.fps,
+            "size": list(pixels.shape[:2]),
+            "crc": crc32(pixels.data.cast("B")) if pixels.size else 0,
+        }
+        video = message.video
+        shown = "rgb8"
+        if self.codec == "packets" and video is not None:
+            shown = _FORMATS.get(video.decoder.name, video.decoder.name)
+            data: Piece = b"".join(packet for packet, _ in video.packets)
+            own |= self._packets(video, cycle)
+        elif self.codec == "packets" or not pixels.size:
+            own["codec"], data = "raw", pixels.data.cast("B") if pixels.size else b""
+        else:
+            own["codec"], data = self.codec, self._compress(pixels)
+            shown = self.codec
+        seconds, nanos = divmod(message.tov_ns, 1_000_000_000)
+        stamp = protobuf.varint_field(1, seconds % 2**64) + protobuf.varint_field(2, nanos)
+        try:
+            prefix = b"".join(
+                (
+                    protobuf.bytes_field(_TIMESTAMP, stamp),
+                    protobuf.text_field(_FRAME_ID, message.source),
+                    protobuf.text_field(_FORMAT, shown),
+                    protobuf.bytes_field(_FLOWRUN, msgpack.packb(own)),
+                    protobuf.tag_and_length(_DATA, len(data)),
+                )
+            )
+        except (OverflowError, ValueError) as error:  # fps beyond 64 bits, source not UTF-8
+            raise MessageTypeError(f"{type(message).__name__}: {error}") from error
+        return prefix, data
+
+    def _packets(self, video: VideoPackets, cycle: int) -> dict[str, Any]:
+        keys = [is_key for _, is_key in video.packets]
+        if any(keys) and self._keys[0] != cycle:
+            self._keys = cycle, *self._keys[:2]
+        own: dict[str, Any] = {
+            "codec": "packets",
+            "section": video.section,
+            "number": video.number,
+            "first": video.first,
+            "sizes": [len(packet) for packet, _ in video.packets],
+            "keys": keys,
+            "key": self._keys[0],
+            "key_before": self._keys[1],
+            "color": list(video.color),
+        }
+        if any(keys):
+            made = video.decoder
+            own["decoder"] = [made.name, made.extradata, made.width, made.height, made.pixel_format]
+        return own
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
+    """A picture's message, taken apart, not decoded.
+
+    own: the map of field 1000. data: what gives the pixels, a view.
+    """
+
+    own: dict[str, Any]
+    source: str
+    data: memoryview
+
+    @classmethod
+    def parse(cls, payload: memoryview) -> StoredPicture:
+        """`ValueError` for bytes that are no such message."""
+        raw: dict[int, Any] = dict(protobuf.fields(payload))
+        try:
+            own = msgpack.unpackb(raw[_FLOWRUN])
+            for name in ("frame_id", "pts", "fps", "codec", "size", "crc"):
+                own[name]
+            if own["codec"] == "packets":
+                _check_packets(own, len(raw[_DATA]))
+            return cls(own, bytes(raw[_FRAME_ID]).decode(), raw[_DATA])
+        except (KeyError, ValueError, TypeError, msgpack.UnpackException) as error:
+            raise ValueError(f"not a stored picture: {error!r}") from error
+
+    @property
+    def packets(self) -> list[tuple[int, memoryview, bool]]:
+        """Number, bytes and whether it is a key frame, of each packet."""
+        found, at = [], 0
+        own = self.own
+        for number, (size, is_key) in enumerate(
+            zip(own["sizes"], own["keys"], strict=True), own["first"]
+        ):
+            found.append((number, self.data[at : at + size], is_key))
+            at += size
+        return found
+
+    @property
+    def decoder(self) -> VideoDecoder | None:
+        described = self.own.get("decoder")
+        return None if described is None else VideoDecoder(*described)
+
+    def unpacked(self) -> NDArray[np.uint8]:
+        """The pixels (H, W, 3) where the message alone gives them (not of "packets").
+
+        `ValueError` where it does not. Allocates what `size` says and no more.
+        """
+        height, width = self.own["size"]
+        codec, size = self.own["codec"], height * width * 3
+        if codec == "raw" or not size:
+            flat = np.frombuffer(self.data, np.uint8)
+        elif codec == "zstd":
+            flat = np.frombuffer(_unzstd(self.data, size), np.uint8)
+        elif codec == "ffv1":
+            flat = _unffv1(self.data, height, width)
+        else:
+            raise ValueError(f"unknown codec {codec!r}")
+        return self.checked(flat.reshape(height, width, 3))
+
+    def checked(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """`pixels`, contiguous, if they are the recorded ones; `ValueError` if not."""
+        pixels = np.ascontiguousarray(pixels)
+        if list(pixels.shape[:2]) != self.own["size"] or (
+            pixels.size and crc32(pixels.data.cast("B")) != self.own["crc"]
+        ):
+            raise ValueError("other pixels than were recorded")
+        pixels.setflags(write=False)
+        return pixels
+
+    def fields(self, pixels: NDArray[np.uint8]) -> dict[str, Any]:
+        """The fields of an `ImageRgb8Msg`."""
+        return {
+            "pixels": pixels,
+            "frame_id": self.own["frame_id"],
+            "pts": self.own["pts"],
+            "fps": self.own["fps"],
+            "source": self.source,
+        }
+
+
+def _check_packets(own: dict[str, Any], length: int) -> None:
+    numbers = [own[name] for name in ("section", "number", "first", "key", "key_before")]
+    sizes, keys, color = own["sizes"], own["keys"], own["color"]
+    if (
+        not all(type(number) is int for number in [*numbers, *sizes, *color])
+        or min(sizes, default=0) < 0
+        or sum(sizes) != length
+        or len(keys) != len(sizes)
+        or len(color) != 2
+    ):
+        raise ValueError("packets that do not fit the data")
+    if "decoder" in own:
+        name, extradata, width, height, pixel_format = own["decoder"]
+        if not (
+            isinstance(name, str)
+            and isinstance(extradata, bytes)
+            and type(width) is type(height) is int
+            and isinstance(pixel_format, str)
+        ):
+            raise ValueError("a decoder that cannot be")
+
+
+def _compressor(codec: str) -> Callable[[NDArray[np.uint8]], bytes]:
+    if codec == "zstd":
+        import zstandard
+
+        # Level 1 without long matches: a cycle waits for it.
+        compressor = zstandard.ZstdCompressor(level=1)
+        return lambda pixels: compressor.compress(pixels.data.cast("B"))
+    if codec == "ffv1":
+        return _ffv1
+    if codec == "packets":
+        return lambda _: b""
+    raise UsageError(f"unknown codec {codec!r}")
+
+
+def _unzstd(data: memoryview, size: int) -> bytes:
+    import zstandard
+
+    try:
+        content = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"zstd: {error}") from error
+    return content
+
+
+def _ffv1(pixels: NDArray[np.uint8]) -> bytes:
+    import av
+
+    height, width = pixels.shape[:2]
+    # A context a picture: each then begins with the state that its decoder begins with.
+    context: Any = av.CodecContext.create("ffv1", "w")
+    context.width, context.height, context.pix_fmt = width, height, "bgr0"
+    context.framerate, context.thread_count = 1, 1
+    context.options = {"level": "3", "slicecrc": "0", "coder": "range_def"}
+    picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
+    packets = [*context.encode(picture), *context.encode(None)]
+    extradata = context.extradata or b""
+    return len(extradata).to_bytes(4, "little") + extradata + b"".join(map(bytes, packets))
+
+
+def _unffv1(data: memoryview, height: int, width: int) -> NDArray[np.uint8]:
+    import av
+
+    length = int.from_bytes(data[:4], "little")
+    context: Any = av.CodecContext.create("ffv1", "r")
+    context.extradata = bytes(data[4 : 4 + length])
+    context.width, context.height, context.pix_fmt = width, height, "bgr0"
+    context.thread_count = 1
+    try:
+        decoded = [*context.decode(av.Packet(bytes(data[4 + length :]))), *context.decode(None)]
+    except av.error.FFmpegError as error:
+        raise ValueError(f"ffv1: {error}") from error
+    if len(decoded) != 1:
+        raise ValueError(f"ffv1: {len(decoded)} pictures")
+    rgb: NDArray[np.uint8] = decoded[0].reformat(format="rgb24").to_ndarray()
+    return rgb.reshape(-1)
