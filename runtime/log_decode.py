@@ -76,6 +76,8 @@ class PictureDecoder:
                 self._newest = cycle, found
                 return found
         self._next_cycle = 0  # begin at a key frame
+        if next(self._stored(0))[0] > own["key"]:  # a flight recorder's log begins behind it
+            raise ValueError("it stands before the first key frame in the log")
         raise ValueError(problem)
 
     def _key_frames(self, picture: StoredPicture) -> Iterator[int]:
