@@ -40,6 +40,10 @@ bench: .venv/installed-dev  ## run every script of bench/
 torture: .venv/installed-dev  ## kill writers and take pages from logs, many times (TORTURE_ARGS=...)
 	$(BIN)/python tests/runtime/torture.py $(TORTURE_ARGS)
 
+.PHONY: golden
+golden: .venv/installed-dev  ## record the golden run of the tests anew
+	$(BIN)/python tests/golden/record.py
+
 .PHONY: train-model
 train-model: .venv/installed  ## train the model that ships with flowrun anew, into MODEL_OUT (an hour)
 	$(BIN)/python -m flowrun.tasks.embedded.train --out $(MODEL_OUT)

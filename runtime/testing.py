@@ -1,27 +1,36 @@
-"""What authors of tasks test with: one task run alone, and ends for a graph made of lists.
+"""What authors of tasks test with: one task run alone, ends for a graph made of lists, and recorded
+runs that must replay as they were.
 
 [first, second] = run_task(Blur, inputs=[{"image": sharp}, {"image": other}])
 assert first["blurred"].pixels.max() < 200
+
+assert_replays("runs/porch-20260301T081502Z")
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import structlog
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast
-from flowrun.runtime.errors import UsageError
+from flowrun.runtime.errors import ReplayError, UsageError
+from flowrun.runtime.log_reader import Log
 from flowrun.runtime.ports import Port, is_source, ports_of
+from flowrun.runtime.replay import Replay
 from flowrun.runtime.task import Context, CycleTime, Input, Output, Task, TaskConfig
 
-__all__ = ["Collect", "collector_of", "run_task", "source_of"]
+__all__ = ["Collect", "assert_replays", "collector_of", "run_task", "source_of"]
 
 _IDLE_S = 0.01
 """How long an idle source waits for its `wake` before it is called again, as in a run."""
@@ -307,3 +316,59 @@ def collector_of(message_type: type[Message]) -> type[Collect]:
 
     ListSink.process.__annotations__["item"] = Input[message_type]  # type: ignore[misc,valid-type]
     return ListSink
+
+
+def assert_replays(
+    run: Path | str,
+    *,
+    graph: Path | str | None = None,
+    config: Mapping[str, Any] | None = None,
+    feed: Collection[str] = (),
+    to: int | None = None,
+) -> None:
+    """Replay a recorded run with the code of now; every message must come as it was recorded.
+
+    run: the run's directory, or a slab of it. graph: another graph file than the recorded one; a
+        run that is checked in needs it where the graph's tasks are files beside it, because the
+        recorded path is that of the machine that recorded. config: "task.key" -> value in place
+        of the recorded one. feed: tasks that are not run, their messages taken from the log: a
+        model that is not bit-exact. to: the last cycle to replay.
+
+    Raises `AssertionError` with the first difference; also for a log that is damaged, and where
+    nothing was compared, because such a test would hold nothing. A task's error that the recording
+    does not have comes out as `TaskError`. What tasks log is not shown: it was when they ran first.
+    """
+    __tracebackhide__ = True
+    try:
+        with Log(Path(run)) as log, capture_logs():
+            replay = Replay(
+                log, graph=None if graph is None else Path(graph), feed=feed, config=config,
+                env=os.environ,
+            )  # fmt: skip
+            with _importable(replay.plan.graph.spec.path.absolute().parent):
+                report = replay.run(to=to)
+            loss = log.loss
+    except ReplayError as error:
+        raise AssertionError(f"{run}: {error}") from None
+    if report.first is not None:
+        raise AssertionError(
+            f"{run}: {report.differing:,} of {report.compared:,} messages differ; the first:\n"
+            f"{report.first}"
+        )
+    if loss is not None:
+        raise AssertionError(f"{run}: not all could be read: {loss}")
+    if report.compared == 0:
+        raise AssertionError(
+            f"{run}: {report.cycles:,} cycles, and not a message of them was made again: all come "
+            "from sources or `feed`, or were not logged"
+        )
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """As in a run: a task may import its neighbours in the graph's folder also in `start`."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,162 @@
+"""`assert_replays`, as a function and as pytest's fixture: a recorded run as a regression test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import helpers
+import pytest
+from helpers import plan_of, record
+
+from flowrun.runtime.errors import LogError, TaskError
+from flowrun.runtime.testing import assert_replays
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def run(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 5); x=Scale; s=Sum", "n > x; x > s.a")
+    record(plan, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def swap(monkeypatch, task_class, process):
+    process.__annotations__ = task_class.process.__annotations__
+    monkeypatch.setattr(task_class, "process", process)
+
+
+def wrong_at_3(self, ctx, number, scaled):
+    ctx.log.warning("noise")
+    scaled.value = number.value * self.config.factor + (number.value == 3)
+    scaled.publish(tov_ns=number.tov_ns)
+
+
+def fails_at_3(self, ctx, number, scaled):
+    if number.value == 3:
+        raise RuntimeError("new")
+    scaled.value = number.value * self.config.factor
+    scaled.publish(tov_ns=number.tov_ns)
+
+
+def test_unchanged_code_passes_and_says_nothing(run, capfd):
+    assert_replays(run)
+    assert_replays(str(run), to=2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_difference_is_told_whole_and_nothing_else(run, monkeypatch, capfd):
+    swap(monkeypatch, helpers.Scale, wrong_at_3)
+    with pytest.raises(AssertionError) as caught:
+        assert_replays(run)
+    assert str(caught.value) == (
+        f"{run}: 3 of 10 messages differ; the first:\n"
+        "cycle 3, task 'x', port 'scaled', field 'value':\n  recorded: 30\n  replayed: 31"
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_lies_behind_to_and_what_is_fed_is_not_compared(run, monkeypatch):
+    swap(monkeypatch, helpers.Scale, wrong_at_3)
+    assert_replays(run, to=2)
+    assert_replays(run, feed=["x"])
+
+
+def test_another_config_and_another_graph_are_replayed(run, tmp_path):
+    with pytest.raises(AssertionError, match="field 'value'"):
+        assert_replays(run, config={"x.factor": 3})
+    graph = tmp_path / "other.yaml"
+    graph.write_text(
+        "tasks:\n  - {id: n, type: helpers.Numbers}\n"
+        "  - {id: x, type: helpers.Scale, config: {factor: 10}}\n"
+        "cnx: [{src: n, dst: x, msg: IntMsg}]\n"
+    )
+    assert_replays(run, graph=graph)
+
+
+def test_a_test_that_compares_nothing_fails(run):
+    with pytest.raises(AssertionError) as caught:
+        assert_replays(run, feed=["x", "s"])
+    assert str(caught.value) == (
+        f"{run}: 6 cycles, and not a message of them was made again: all come from sources or "
+        "`feed`, or were not logged"
+    )
+
+
+def test_an_error_that_is_new_comes_out_with_task_and_cycle(run, monkeypatch):
+    swap(monkeypatch, helpers.Scale, fails_at_3)
+    path = list(sys.path)
+    with pytest.raises(TaskError, match="^task 'x' failed in process, cycle 3: RuntimeError: new$"):
+        assert_replays(run)
+    assert sys.path == path
+
+
+def test_an_error_that_no_longer_comes_is_a_failure(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers; b=Boom", "n > b"), tmp_path / "run")
+
+    def process(self, ctx, number, out):
+        out.value = number.value
+        out.publish()
+
+    swap(monkeypatch, helpers.Boom, process)
+    with pytest.raises(AssertionError, match="cycle 2: task 'b' raised .* and did not now$"):
+        assert_replays(tmp_path / "run")
+
+
+def test_a_damaged_log_fails(run):
+    [slab] = run.glob("*.mcap")
+    data = bytearray(slab.read_bytes())
+    at = data.rindex(b"\x81\xa5value\x04")
+    data[at + 7] = 9
+    slab.write_bytes(data)
+    with pytest.raises(AssertionError, match="log_0000.mcap"):
+        assert_replays(run)
+
+
+def test_a_run_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(LogError, match="nowhere"):
+        assert_replays(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_the_fixture_takes_paths_from_the_test_files_folder(run, tmp_path):
+    (tmp_path / "test_recorded.py").write_text(
+        "def test_good(assert_replays):\n"
+        '    assert_replays("run")\n\n'
+        "def test_bad(assert_replays):\n"
+        '    assert_replays("run", config={"x.factor": 3})\n'
+    )
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:flowrun",
+            "-p", "flowrun.runtime.pytest_plugin", str(tmp_path / "test_recorded.py"),
+        ],
+        cwd="/", capture_output=True, text=True, check=False, timeout=60,
+        env=os.environ | {"PYTHONPATH": str(Path(helpers.__file__).parent)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "1 failed, 1 passed" in done.stdout
+    assert "cycle 1, task 'x', port 'scaled', field 'value':" in done.stdout
+    assert "testing.py" not in done.stdout  # its own lines are hidden
+    assert done.stdout.count("\n") < 30
+
+
+def test_pytest_finds_the_plugin_by_its_entry_point():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [module] = project["entry-points"]["pytest11"].values()
+    assert hasattr(import_module(module), "assert_replays")
+
+
+@pytest.mark.slow
+def test_loading_the_plugin_loads_no_library_of_flowruns():
+    code = (
+        "import pytest, sys; before = set(sys.modules); import flowrun.runtime.pytest_plugin;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["flowrun", "flowrun.runtime", "flowrun.runtime.pytest_plugin"]
