@@ -1,0 +1,179 @@
+"""How fast a run without a model replays, and what it costs to seek in a log.
+
+    python bench/bench_replay.py [--frames 90] [--cycles 1000 10000 100000 1000000] [--dir DIR]
+
+Replay: 1080p pictures from the log through a task that looks at them, against the 30 a second of the
+camera. Seeking: a cycle by its number and one by its time, at random places, in logs of more and more
+cycles; of a finished log and, "cut off", of one whose writer was killed. "open" is the first thing
+that every command pays. The files are in the page cache: the machine's disk is not what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from flowrun.msgs import FloatMsg, ImageRgb8Msg, IntMsg
+from flowrun.runtime.bind import bind
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.graph import parse_graph
+from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log_writer import LogWriter, Output
+from flowrun.runtime.plan import plan_graph
+from flowrun.runtime.replay import Replay
+from flowrun.runtime.run import Run
+from flowrun.runtime.task import Context, Input, Task, TaskConfig
+from flowrun.runtime.task import Output as TaskOutput
+
+HEIGHT, WIDTH, FPS = 1080, 1920, 30
+PERIOD_NS = 1_000_000_000 // FPS
+SEEKS = 200
+ROUNDS = 3
+TARGET_SPEED, TARGET_SEEK_MS = 5, 200
+
+GRAPH = """
+tasks:
+  - {{id: cam0, type: bench_replay.Frames, config: {{frames: {frames}}}}}
+  - {{id: light, type: bench_replay.Brightness}}
+cnx: [{{src: cam0, dst: light, msg: ImageRgb8Msg}}]
+logging: {{slab_size_mib: 1024, section_size_mib: 100}}
+"""
+
+
+class Frames(Task):
+    """1080p pictures, each of another brightness."""
+
+    class Config(TaskConfig):
+        frames: int
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.next = 0
+
+    def process(self, ctx: Context, image: TaskOutput[ImageRgb8Msg]) -> None:
+        image.allocate("pixels", (HEIGHT, WIDTH, 3))[:] = self.next % 256
+        image.publish()
+        self.next += 1
+        if self.next == self.config.frames:
+            ctx.finish()
+
+
+class Brightness(Task):
+    """The mean of every eighth pixel, followed slowly."""
+
+    def start(self, ctx: Context) -> None:
+        self.level = 0.0
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], level: TaskOutput[FloatMsg]
+    ) -> None:
+        self.level += 0.1 * (float(image.pixels[::8, ::8].mean()) - self.level)
+        level.value = self.level
+        level.publish(tov_ns=image.tov_ns)
+
+
+def replay_speed(folder: Path, frames: int) -> tuple[float, list[float]]:
+    """Seconds of the recording, and of each round's replay of it."""
+    graph = parse_graph(
+        GRAPH.format(frames=frames), path=Path(__file__).parent / "bench.yaml", env={}
+    )
+    run = Run(
+        plan_graph(bind(graph)), clock=ManualClock(0, step_ns=PERIOD_NS), directory=folder / "video"
+    )
+    result = run.run()
+    assert result.error is None, result.error
+    seconds = []
+    for _ in range(ROUNDS):
+        with Log(folder / "video") as log:
+            replay = Replay(log, env={})
+            begin = time.perf_counter()
+            report = replay.run()
+            seconds.append(time.perf_counter() - begin)
+        assert report.identical
+        assert report.per_task == {"light": frames}, report
+    shutil.rmtree(folder / "video")
+    return frames / FPS, seconds
+
+
+def write_log(folder: Path, cycles: int) -> tuple[Path, Path]:
+    """A log of `cycles` cycles, one whole and one as its writer's death would have left it."""
+    whole, cut_off = folder / "whole", folder / "cut_off"
+    outputs = [Output("n", "out", "/n/out", IntMsg), Output("m", "out", "/m/out", FloatMsg)]
+    writer = LogWriter(
+        whole, outputs=outputs, steps=2, metadata={}, slab_size_mib=16, section_size_mib=4
+    )
+    number, level = IntMsg(), FloatMsg()
+    bound = writer.bind([number, level])
+    for cycle in range(cycles):
+        number.value, level.value = cycle, cycle / 2
+        number.publish(tov_ns=cycle)
+        level.publish(tov_ns=cycle)
+        writer.commit(cycle, (cycle + 1) * PERIOD_NS, bound, start_ns=0, ends_ns=[0, 0], events=[])
+    shutil.copytree(whole, cut_off, ignore=shutil.ignore_patterns(".lock"))
+    writer.finish({"reason": "bench"})
+    return whole, cut_off
+
+
+def seek_ms(path: Path, cycles: int) -> tuple[float, np.ndarray, np.ndarray]:
+    """Milliseconds to open the log, to reach cycles by number and by time."""
+    places = random.Random(7)
+    wanted = [0, cycles - 1, *(places.randrange(cycles) for _ in range(SEEKS - 2))]
+    begin = time.perf_counter()
+    with Log(path) as log:
+        opened = (time.perf_counter() - begin) * 1e3
+        by_number, by_time = [], []
+        for cycle in wanted:
+            begin = time.perf_counter()
+            found = log[cycle]
+            by_number.append((time.perf_counter() - begin) * 1e3)
+            assert found.cycle == cycle
+            begin = time.perf_counter()
+            found = next(log.cycles(start_ns=(cycle + 1) * PERIOD_NS))
+            by_time.append((time.perf_counter() - begin) * 1e3)
+            assert found.cycle == cycle
+        assert log.loss is None
+    return opened, np.array(by_number), np.array(by_time)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=90)
+    parser.add_argument("--cycles", type=int, nargs="+", default=[10**n for n in range(3, 7)])
+    parser.add_argument("--dir", type=Path, help="where the logs go for a while")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.dir) as name:
+        folder = Path(name)
+        recorded, seconds = replay_speed(folder, args.frames)
+        print(f"replay of {args.frames} frames, 1080p at {FPS} a second, no model")
+        print(f"  recorded       {recorded:8.2f} s")
+        print(f"  replayed       {' '.join(f'{it:8.2f}' for it in seconds)} s")
+        print(
+            f"  x real time    {' '.join(f'{recorded / it:8.1f}' for it in seconds)}"
+            f"   target {TARGET_SPEED}"
+        )
+        print(f"\nseeking, ms; {SEEKS} places, target {TARGET_SEEK_MS} ms in 100,000 cycles")
+        print(f"{'':>29}{'by number':>24}{'by time':>24}")
+        heads = f"{'p50':>8}{'p99':>8}{'max':>8}"
+        print(f"{'cycles':>10}  {'log':<8}{'open':>9}{heads}{heads}")
+        for cycles in args.cycles:
+            paths = write_log(folder, cycles)
+            for path in paths:
+                opened, *columns = seek_ms(path, cycles)
+                cells = "".join(
+                    f"{np.median(it):8.2f}{np.percentile(it, 99):8.2f}{it.max():8.2f}"
+                    for it in columns
+                )
+                print(f"{cycles:>10,}  {path.name.replace('_', ' '):<8}{opened:>9.2f}{cells}")
+            for path in paths:
+                shutil.rmtree(path)
+
+
+if __name__ == "__main__":
+    main()
