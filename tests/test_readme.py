@@ -1,7 +1,9 @@
-"""What the README says is true: its commands run, its files work, its outputs are what comes."""
+"""What the README and the tutorial say is true: their commands run, their files work, their outputs are
+what comes."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TUTORIAL = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 ENV = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
@@ -145,6 +148,19 @@ def test_http_commands_answer_as_shown(demo: str, tmp_path: Path) -> None:
         out = shell(f"{command.replace('http://127.0.0.1:3000', demo)} -sSf", tmp_path)
         assert_shown(lines, out)
     assert (tmp_path / "frame.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+@pytest.mark.slow
+def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
+    motion, test = blocks("python", TUTORIAL)
+    (tmp_path / "motion.py").write_text(motion)
+    (tmp_path / "test_motion.py").write_text(test)
+    (tmp_path / "motion.yaml").write_text(blocks("yaml", TUTORIAL)[0])
+    shutil.copy(ROOT / "graphs" / "media" / "shapes.mp4", tmp_path)
+    for command, lines in steps(TUTORIAL):
+        compares = command.startswith(("flowrun replay", "python -m pytest"))
+        differs = compares and any("messages differ" in line for line in lines)
+        assert_shown(lines, shell(command, tmp_path, status=1 if differs else 0))
 
 
 def test_links_lead_somewhere() -> None:
