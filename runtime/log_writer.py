@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from isal.isal_zlib import crc32
+from isal.isal_zlib import crc32, crc32_combine
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
@@ -248,7 +248,7 @@ class LogWriter:
         parts: list[bytes | memoryview] = []
         base = slab.records_at
         at = first = slab.position + _CYCLE_SIZE
-        count, large = 0, False
+        count = 0
         try:
             for message, fields, field_count, channel, pack, encode, index in bound.outputs:
                 if not message.present:
@@ -270,7 +270,6 @@ class LogWriter:
                         at += gap
                     parts.append(head(5, size + 22, channel, sequence, now_ns, message.tov_ns))
                     parts += pieces
-                    large = large or size > _LARGE
                 index.append(now_ns)
                 index.append(at - base)
                 at += size + 31
@@ -304,13 +303,8 @@ class LogWriter:
         checked = _CYCLE_CHECKED(cycle, now_ns, total, at - first)
         pad = _RECORD_HEAD(fmt.PAD, slab.trailer_at - at - 9)
         mapping, position = slab.mapping, slab.position
-        if large:
-            crc, to = crc32(checked), first
-            for part in parts:
-                end = to + len(part)
-                mapping[to:end] = part
-                crc = crc32(part, crc)
-                to = end
+        if at - first > _LARGE and max(map(len, parts)) > _LARGE:
+            crc = self._write_parts(first, parts, crc32(checked))
             mapping[at : at + 9] = pad
             mapping[position + 9 : first] = checked + _CRC_AND_RESERVED(crc, 0)
         else:
@@ -333,6 +327,22 @@ class LogWriter:
             if at >= slab.prepare_at and self._next is None:
                 number, size = self._present.number + 1, self._slab_size
                 self._next = self._helper.submit(self._new_slab, number, size, begun=False)
+
+    def _write_parts(self, at: int, parts: Sequence[bytes | memoryview], crc: int) -> int:
+        """Write parts, some of them large, one by one; returns `crc`, continued over them."""
+        slab = self._slab
+        for part in parts:
+            size = len(part)
+            if size > _LARGE:
+                try:
+                    crc = crc32_combine(crc, slab.write_large(at, part), size)
+                except OSError as error:
+                    raise self._cannot_grow(error) from error
+            else:
+                slab.mapping[at : at + size] = part
+                crc = crc32(part, crc)
+            at += size
+        return crc
 
     def log_record(
         self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
@@ -417,11 +427,15 @@ class LogWriter:
         try:
             return self._slab.reserve(end)
         except OSError as error:
-            self._forget_uncommitted()
-            raise LogError(f"{self._slab.path}: the log cannot grow: {error.strerror}") from error
+            raise self._cannot_grow(error) from error
+
+    def _cannot_grow(self, error: OSError) -> LogError:
+        self._forget_uncommitted()
+        return LogError(f"{self._slab.path}: the log cannot grow: {error.strerror}")
 
     def _forget_uncommitted(self) -> None:
         """Take back the index entries of a cycle that was not committed."""
+        self._slab.forget_uncommitted()
         limit = self._slab.position - self._slab.records_at
         for entries in self._index.values():
             while entries and entries[-1] >= limit:

@@ -224,6 +224,55 @@ def test_the_next_slab_is_made_ahead_and_passed_over_by_readers(tmp_path):
     check_all(tmp_path / "run", count, 3000)
 
 
+@pytest.mark.parametrize("ready", [True, False])
+def test_large_payloads_are_the_same_whether_their_pages_are_ready_or_not(
+    tmp_path, monkeypatch, ready
+):
+    """Through the mapping or through the file; a chunk's CRC is put together from its payloads'."""
+    always = property(lambda _: ready << 40, lambda *_: None)
+    monkeypatch.setattr(log_slab._Populator, "ready_to", always, raising=False)
+    sizes = [200_000, 10, 3_000_001, 64 << 10, (64 << 10) + 1, 6_000_000, 5_000_000, 1]
+    message = BytesMsg()
+    writer = writer_of(tmp_path / "run", BytesMsg, slab_size_mib=32)
+    bound = writer.bind([message])
+    for cycle, size in enumerate(sizes):
+        message.value = payload(cycle, size)
+        message.publish(tov_ns=cycle)
+        commit(writer, bound, cycle)
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        assert check_log(log)[2] == []
+        read = [message.fields["value"] for message in log.messages("/t0/out")]
+        assert sum(len(slab.chunks) for slab in log.slabs) >= 2
+    assert read == [payload(cycle, size) for cycle, size in enumerate(sizes)]
+    with (tmp_path / "run" / "log_0000.mcap").open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        assert len(list(reader.iter_messages("/t0/out"))) == len(sizes)
+
+
+def test_a_payload_that_the_file_system_refuses_leaves_the_cycles_in_front(tmp_path, monkeypatch):
+    """As a file system without preallocation does when the disk is full."""
+    never = property(lambda _: 0, lambda *_: None)
+    monkeypatch.setattr(log_slab._Populator, "ready_to", never, raising=False)
+    message = BytesMsg(value=payload(0, 100_000))
+    writer = writer_of(tmp_path / "run", BytesMsg, slab_size_mib=32)
+    bound = writer.bind([message])
+    message.publish(tov_ns=0)
+    commit(writer, bound, 0)
+
+    def refuse(fd, data, at):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_slab, "_write_all", refuse)
+        with pytest.raises(LogError, match="the log cannot grow: No space left on device"):
+            commit(writer, bound, 1)
+    writer.finish({"reason": "full"})
+    with Log(tmp_path / "run") as log:
+        assert check_log(log)[2] == []
+        assert [message.cycle for message in log.messages("/t0/out")] == [0]
+
+
 def test_recovery_removes_a_slab_that_was_never_begun(tmp_path):
     writer, count = fill_until_next_is_made(tmp_path / "run")
     copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
