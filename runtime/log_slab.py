@@ -39,8 +39,8 @@ _BLOCK = 128 << 10
 a picture of 1080p, where copying all of it and then checking it took 1.55."""
 _TOO_FAST_NS_PER_BYTE = 1.5
 """A writer that takes less for a byte would be in the middle of pages before they are ready, and
-both would wait for each other: no pages are populated for it. Populating took 0.3 to 1.2 on an idle
-processor, more on a shared one; 1080p at 30 fps comes at 5.3, small messages at 6."""
+both would wait for each other: no pages are populated for it. Populating took 0.27 in a loop of its
+own, 6 to 12 where others wanted the processor; 1080p at 30 fps comes at 5.3."""
 _PREPARE_AT = 0.75
 """How full a slab is when the next one should be made."""
 _LARGEST_END = 8 << 20
