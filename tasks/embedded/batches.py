@@ -43,7 +43,10 @@ _CAPTION_WEIGHT = 3
 _OTHER_KINDS = tuple(kind for kind in KINDS if kind != "caption")
 # Finding an object by its shape takes longest to learn: those kinds are asked most.
 _OTHER_WEIGHTS = np.array(
-    [{"color": 7, "exists": 7, "detect": 6, "where": 1, "shape": 1}.get(kind, 2) for kind in _OTHER_KINDS]
+    [
+        {"color": 7, "exists": 7, "detect": 6, "where": 1, "shape": 1}.get(kind, 2)
+        for kind in _OTHER_KINDS
+    ]
 )
 
 

@@ -168,7 +168,9 @@ def test_a_log_cut_anywhere_gives_a_prefix_of_the_pictures(tmp_path: Path) -> No
 
 
 def test_pictures_before_the_first_key_frame_are_said_to_be_missing(tmp_path: Path) -> None:
-    film = draw(tmp_path / "plain.mp4", frames=8 * FRAMES, moves=False, bf="0", crf="1", sc_threshold="0")
+    film = draw(
+        tmp_path / "plain.mp4", frames=8 * FRAMES, moves=False, bf="0", crf="1", sc_threshold="0"
+    )
     plan = helpers.plan_of(
         tmp_path, f"a=VideoCapture(source_uri: {film})",
         more="logging: {slab_size_mib: 1, section_size_mib: 1, mode: ring, keep_slabs: 2}",
