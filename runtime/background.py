@@ -39,6 +39,7 @@ class Job:
     cycle, now_ns, config: those of the cycle in which its inputs were present.
     messages: by slot index, copies that the job alone uses; None for slots that it does not touch.
     restarts: whether the task is restarted first. error: what it raised.
+    frozen: what the task remembers behind the job, for keyframes; None where none are made.
     """
 
     cycle: int
@@ -47,6 +48,7 @@ class Job:
     messages: dict[int, Message]
     restarts: bool = False
     error: Exception | None = None
+    frozen: dict[str, Any] | None = None
 
 
 def prepare_job(
@@ -100,24 +102,36 @@ class BackgroundWorker:
     """The worker thread of one background task.
 
     wake: called on the worker's thread when a job is done.
+    freeze: called there behind each job, for `Job.frozen`; None where no keyframes are made.
     """
 
     def __init__(
-        self, step: Step, task: Task, ctx: Context, time: CycleTime, *, wake: Callable[[], None]
+        self,
+        step: Step,
+        task: Task,
+        ctx: Context,
+        time: CycleTime,
+        *,
+        wake: Callable[[], None],
+        freeze: Callable[[Job], dict[str, Any]] | None = None,
     ) -> None:
         self.step = step
         self.task = task
         self.config = task.config
         self.replaced = 0
         """How many waiting inputs were replaced by newer ones."""
+        self.frozen: dict[str, Any] | None = None
+        """What the task remembered behind the last job that `give` gave."""
         self._ctx = ctx
         self._time = time
         self._wake = wake
+        self._freeze = freeze
         self._changed = threading.Condition()
         self._waiting: Job | None = None
-        self._running = False
+        self._running: Job | None = None
         self._stopping = False
         self._done: list[Job] = []
+        self._taken: Job | None = None
         self._thread = threading.Thread(
             target=self._work, name=f"flowrun-{step.task.id}", daemon=True
         )
@@ -126,11 +140,19 @@ class BackgroundWorker:
     def busy(self) -> bool:
         """Whether a job runs, waits, or is done and not yet taken."""
         with self._changed:
-            return self._running or self._waiting is not None or bool(self._done)
+            return bool(self._running or self._waiting or self._done)
 
     @property
     def has_result(self) -> bool:
         return bool(self._done)
+
+    @property
+    def in_flight(self) -> list[tuple[Job, bool]]:
+        """The jobs whose results have not appeared, in order, each with whether it was taken."""
+        with self._changed:
+            jobs = [*self._done, self._running, self._waiting]
+        taken = [(self._taken, True)] if self._taken else []
+        return taken + [(job, False) for job in jobs if job]
 
     def start(self) -> None:
         self._thread.start()
@@ -145,9 +167,20 @@ class BackgroundWorker:
             self._changed.notify()
 
     def take(self) -> Job | None:
-        """The oldest finished job, once."""
+        """The oldest finished job, for the cycle that runs now; None while the one before waits
+        for its step."""
         with self._changed:
-            return self._done.pop(0) if self._done else None
+            if not self._done or self._taken is not None:
+                return None
+            self._taken = self._done.pop(0)
+            return self._taken
+
+    def give(self) -> Job | None:
+        """The job that was taken, once."""
+        job, self._taken = self._taken, None
+        if job is not None:
+            self.frozen = job.frozen
+        return job
 
     def stop(self, *, timeout_s: float) -> bool:
         """End the worker after the running job; False if that takes longer than `timeout_s`."""
@@ -166,11 +199,13 @@ class BackgroundWorker:
                 if self._stopping:
                     return
                 job, self._waiting = self._waiting, None
-                self._running = True
+                self._running = job
             assert job is not None
             run_job(job, self.step, self.task, self._ctx, self._time)
+            if self._freeze is not None:
+                job.frozen = self._freeze(job)
             with self._changed:
-                self._running = False
+                self._running = None
                 self._done.append(job)
             self._wake()
 
@@ -180,12 +215,11 @@ def bind_background(
     messages: Sequence[Message],
     *,
     time: CycleTime,
-    take: Callable[[], Job | None],
     rate: Rate,
     policy: ErrorPolicy | None,
 ) -> StepCall:
-    """The step in the cycle: publish what `take` gives, then submit this cycle's inputs, if `rate`
-    admits it."""
+    """The step in the cycle: publish the result that was taken, if one was, and submit this cycle's
+    inputs, if `rate` admits it."""
     step = worker.step
     inputs = [
         (messages[argument.slot], argument.port.required)
@@ -194,7 +228,7 @@ def bind_background(
     ]
 
     def call() -> None:
-        job = take()
+        job = worker.give()
         error = None if job is None else job.error
         fails = error is not None and policy is not None and policy.restarts
         may_submit = policy is None or policy.admits()

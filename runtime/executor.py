@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import msgpack
@@ -29,6 +30,7 @@ from flowrun.runtime.instances import (
     start_all,
     stop_all,
 )
+from flowrun.runtime.keyframe import Keyframes, freeze_background
 from flowrun.runtime.plan import Plan, Step
 from flowrun.runtime.policy import SkipCycle, error_text, guarded, policies_of, reconfigure
 from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
@@ -60,9 +62,11 @@ class CycleLog(Protocol):
         start_ns: int,
         ends_ns: list[int],
         events: list[Event],
+        keyframe: bytes | None = None,
     ) -> None:
-        """Write a cycle: what of `bound` is present, the step table and the events. Raises
-        `LogError` where the log ends before the run does."""
+        """Write a cycle: what of `bound` is present, the step table, the events, and what the tasks
+        remembered in front of it, if given. Raises `LogError` where the log ends before the run
+        does."""
         ...
 
 
@@ -115,23 +119,30 @@ class Executor:
         self._gates = {step.task.id: _SourceGate() for step in plan.steps[: plan.source_count]}
         self._controls: deque[tuple[str, dict[str, Any], TaskConfig]] = deque()
         self._control_lock = threading.Lock()
-        self._delivering: dict[str, Job] = {}
         hooks = SourceHooks(
             clock=clock.now_ns, wake=self._wake.set, wake_at=self._wake_at, finish=self._finish
         )
         self.instances = make_instances(plan, self._time, broadcasts=broadcasts or {}, hooks=hooks)
+        self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
         self.workers: dict[str, BackgroundWorker] = {}
         for step in plan.steps:
             if step.task.spec.background:
                 made = self.instances[step.task.id]
+                freeze = partial(_frozen_behind, made) if self._keyframe_interval else None
                 self.workers[made.id] = BackgroundWorker(
-                    step, made.task, made.ctx, made.time, wake=self._wake.set
+                    step, made.task, made.ctx, made.time, wake=self._wake.set, freeze=freeze
                 )
         self._policies = policies_of(
             self.instances.values(), self._time,
             note=self._noted.append, secrets=plan.graph.spec.secrets,
         )  # fmt: skip
         self._rates = {step.task.id: rate_of(step) for step in plan.steps}
+        self._keyframes = Keyframes(
+            [self.instances[step.task.id] for step in plan.steps[plan.source_count :]],
+            policies=self._policies, rates=self._rates, background=self.workers,
+        )  # fmt: skip
+        self._keyframe: bytes | None = None
+        """For the cycle that is committed next."""
         self._rated_sources = [
             step.task.id for step in plan.steps[: plan.source_count] if is_rated(step)
         ]
@@ -183,6 +194,8 @@ class Executor:
         start_all(instances, on_start=self._note_start)
         self.starting = None
         try:
+            if self._keyframe_interval:
+                self._keyframes.begin()
             for worker in self.workers.values():
                 worker.start()
             self._loop(cycles)
@@ -209,11 +222,16 @@ class Executor:
         size, polled = len(ring), False
         last = max_cycles if max_cycles is not None else -1
         paced = self.plan.graph.spec.runtime.rate_hz is not None
+        next_keyframe = 0 if self._keyframe_interval else -1
         while self.stop_reason is None:
             cycle = self.cycles
             if cycle == last:
                 self.stop_reason = f"reached --cycles {max_cycles}"
                 break
+            if cycle == next_keyframe:
+                # Once, though sources may have to be asked several times before the cycle is.
+                self._keyframe = self._keyframes.take()
+                next_keyframe = cycle + self._keyframe_interval
             if paced:
                 self._wait_for_pace()
             index = cycle % size
@@ -269,8 +287,10 @@ class Executor:
             if log is not None:
                 try:
                     log.commit(
-                        cycle, now_ns, bound[index], start_ns=start, ends_ns=ends, events=events
-                    )
+                        cycle, now_ns, bound[index], start_ns=start, ends_ns=ends, events=events,
+                        keyframe=self._keyframe,
+                    )  # fmt: skip
+                    self._keyframe = None
                 except MessageTypeError as error:
                     self._fail_publish(error, record.messages)
                 except LogError as error:
@@ -310,7 +330,7 @@ class Executor:
             try:
                 self._log.commit(
                     cycle, self._time.now_ns, bound,
-                    start_ns=start_ns, ends_ns=ends_ns, events=events,
+                    start_ns=start_ns, ends_ns=ends_ns, events=events, keyframe=self._keyframe,
                 )  # fmt: skip
             except (MessageTypeError, LogError) as unwritable:
                 raise failure from unwritable
@@ -349,7 +369,6 @@ class Executor:
                 worker,
                 messages,
                 time=self._time,
-                take=lambda: self._delivering.pop(worker.step.task.id, None),
                 rate=self._rates[made.id],
                 policy=self._policies.get(made.id),
             )
@@ -395,10 +414,9 @@ class Executor:
 
     def _take_results(self, events: list[Event]) -> None:
         for task_id, worker in self.workers.items():
-            if worker.has_result and task_id not in self._delivering:
+            if worker.has_result:
                 job = worker.take()
                 if job is not None:
-                    self._delivering[task_id] = job
                     events.append(
                         event("completion", task_id, value=job.restarts, input_cycle=job.cycle)
                     )
@@ -442,3 +460,7 @@ class Executor:
     def _forget_due(self, now_ns: int) -> None:
         for task_id in [id_ for id_, due in self._due.items() if due <= now_ns]:
             del self._due[task_id]
+
+
+def _frozen_behind(made: Instance, job: Job) -> dict[str, Any]:
+    return freeze_background(made, job.config)

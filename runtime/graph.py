@@ -43,6 +43,7 @@ LOGGING_KEYS = (
     "keep",
     "mode",
     "keep_slabs",
+    "keyframe_interval",
 )
 KEEP_KEYS = ("gib", "runs")
 TASK_LOGGING_KEYS = ("enabled", "payload", "codec")
@@ -138,7 +139,8 @@ class LoggingSpec:
 
     on_error: whether a log that cannot be written any more lets the run "stop" or "continue".
     keep: which earlier runs stay. mode: "all" of the run is kept, or, as a flight recorder does
-    ("ring"), its last `keep_slabs` slabs, the one being written included.
+    ("ring"), its last `keep_slabs` slabs, the one being written included. keyframe_interval: cycles
+    from one keyframe, where a replay can begin, to the next; 0 makes none.
     """
 
     slab_size_mib: int = 1024
@@ -148,6 +150,7 @@ class LoggingSpec:
     keep: KeepSpec = KeepSpec()
     mode: str = "all"
     keep_slabs: int = 4
+    keyframe_interval: int = 100
 
     def as_file(self) -> dict[str, Any]:
         """As a graph file says it, defaults filled in."""
@@ -159,6 +162,7 @@ class LoggingSpec:
             "on_error": self.on_error,
             "keep": {name: value for name, value in keep.items() if value is not None},
             "mode": self.mode,
+            "keyframe_interval": self.keyframe_interval,
         }
         return said | ({"keep_slabs": self.keep_slabs} if self.mode == "ring" else {})
 
@@ -434,7 +438,15 @@ def _read_logging(reader: ValueReader, node: yaml.Node | None) -> LoggingSpec:
     if mode != "ring" and "keep_slabs" in items:
         reader.problem(items["keep_slabs"], "'keep_slabs' needs 'mode: ring'")
     keep = _read_keep(reader, items.get("keep"))
-    return LoggingSpec(slab, min(section, slab), enabled, on_error, keep, mode, keep_slabs)
+    interval = reader.integer(
+        items.get("keyframe_interval"),
+        "'keyframe_interval'",
+        default=default.keyframe_interval,
+        minimum=0,
+    )
+    return LoggingSpec(
+        slab, min(section, slab), enabled, on_error, keep, mode, keep_slabs, interval
+    )
 
 
 def _read_keep(reader: ValueReader, node: yaml.Node | None) -> KeepSpec:

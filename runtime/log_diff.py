@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flowrun.runtime.difference import differing_field
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_format import LOG_TOPIC, STEPS_TOPIC
+from flowrun.runtime.log_format import KEYFRAME_TOPIC, LOG_TOPIC, STEPS_TOPIC
 from flowrun.runtime.log_message import LogMessage, Topic
 from flowrun.runtime.log_reader import Log
 
@@ -106,7 +106,7 @@ def _paired(first: Log, second: Log) -> Iterator[tuple[_Cycle, _Cycle]]:
 def _cycles(log: Log) -> Iterator[_Cycle]:
     current: _Cycle | None = None
     for message in log.messages(
-        [name for name in log.topics if name not in (STEPS_TOPIC, LOG_TOPIC)]
+        [name for name in log.topics if name not in (STEPS_TOPIC, KEYFRAME_TOPIC, LOG_TOPIC)]
     ):
         if current is None or current[0] != message.cycle:
             if current is not None:

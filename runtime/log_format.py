@@ -106,6 +106,9 @@ from the first byte of the chunk's records. A reader MUST treat an opcode not na
 A run whose Metadata "flowrun" has "keep_slabs" = "<n>" is a flight recorder's: its writer removes all
 slabs but the last n, so the first that is there MAY have any number. That is no damage.
 
+A run whose Metadata "flowrun" has "keyframe_interval" = "<n>", n > 0, holds a message of
+/flowrun/keyframe in cycle 0 and in every n-th, as `keyframe` describes it.
+
 A slab that is made ahead, before the one in front is full, has 8 zeros for its first MAGIC. Storing
 the MAGIC begins it; the slab in front MAY be finished later than that. Readers MUST pass over a file
 that begins with 8 zeros, or is empty.
@@ -184,12 +187,15 @@ GRAPH_RESOLVED = "graph.json"
 STEPS_TOPIC = "/flowrun/steps"
 CONTROL_TOPIC = "/flowrun/control"
 LOG_TOPIC = "/flowrun/log"
+KEYFRAME_TOPIC = "/flowrun/keyframe"
 CODEC = "codec"
 PAYLOAD = "payload"
 """Key of a Channel's metadata; `NO_PAYLOAD` is its only value."""
 NO_PAYLOAD = "none"
 KEEP_SLABS = "keep_slabs"
 """Key of the Metadata "flowrun"."""
+KEYFRAME_INTERVAL = "keyframe_interval"
+"""Key of the Metadata "flowrun": cycles from one keyframe to the next; "0" if there are none."""
 LOCK_NAME = ".lock"
 SLAB_NAME = re.compile(r"log_(\d{4,})\.mcap")
 

@@ -70,6 +70,14 @@ CONTROL_SCHEMA = json.dumps(
         },
     }
 ).encode()
+KEYFRAME_SCHEMA = json.dumps(
+    {
+        "title": "flowrun.Keyframe",
+        "type": "object",
+        "description": "What the tasks remember in front of the cycle: a replay can begin here",
+        "properties": {"tasks": {"type": "object", "additionalProperties": {"type": "object"}}},
+    }
+).encode()
 
 # Bound once: these are called in every cycle.
 _MESSAGE_HEAD = fmt.MESSAGE_HEAD.pack
@@ -162,7 +170,7 @@ class LogWriter:
         self._index = {channel.id: array("Q") for channel in self._channels}
         ids = {channel.topic: channel.id for channel in self._channels}
         self._steps, self._control = ids[fmt.STEPS_TOPIC], ids[fmt.CONTROL_TOPIC]
-        self._log = ids[fmt.LOG_TOPIC]
+        self._log, self._keyframe = ids[fmt.LOG_TOPIC], ids[fmt.KEYFRAME_TOPIC]
         self._steps_index = self._index[self._steps]
         # One struct for the Message's head and its payload, a msgpack map of one binary.
         self._steps_front = b"\x81\xa8ticks_ns\xc6" + (8 * (steps + 1)).to_bytes(4, "big")
@@ -236,8 +244,10 @@ class LogWriter:
         start_ns: int,
         ends_ns: list[int],
         events: list[dict[str, Any]],
+        keyframe: bytes | None = None,
     ) -> None:
-        """Write a cycle: what of `bound` is present, `events`, waiting log records, the steps.
+        """Write a cycle: what of `bound` is present, `events`, waiting log records, the steps, and
+        the tasks' states in front of the cycle, if given.
 
         Raises `MessageTypeError` if a message cannot be encoded; nothing of the cycle is kept then.
         Raises `LogError` if the file cannot grow, or there is no room for a new one; nothing of the
@@ -280,8 +290,8 @@ class LogWriter:
                     message.check_envelope()
             raise
         total = count + 1
-        if events or self._records or self._packed_records:
-            for channel, tov_ns, data in self._extra(events, now_ns):
+        if events or self._records or self._packed_records or keyframe:
+            for channel, tov_ns, data in self._extra(events, now_ns, keyframe):
                 index = self._index[channel]
                 index.append(now_ns)
                 index.append(at - base)
@@ -298,7 +308,10 @@ class LogWriter:
         at += self._steps_length + 9
         if at > slab.room_ends_at and not self._reserve(at):
             self._next_slab(at - first)
-            self.commit(cycle, now_ns, bound, start_ns=start_ns, ends_ns=ends_ns, events=events)
+            self.commit(
+                cycle, now_ns, bound, start_ns=start_ns, ends_ns=ends_ns, events=events,
+                keyframe=keyframe,
+            )  # fmt: skip
             return
         checked = _CYCLE_CHECKED(cycle, now_ns, total, at - first)
         pad = _RECORD_HEAD(fmt.PAD, slab.trailer_at - at - 9)
@@ -385,12 +398,16 @@ class LogWriter:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _extra(self, events: list[dict[str, Any]], now_ns: int) -> list[tuple[int, int, bytes]]:
-        """(channel, tov_ns, data) of the events and of the log records that wait."""
+    def _extra(
+        self, events: list[dict[str, Any]], now_ns: int, keyframe: bytes | None
+    ) -> list[tuple[int, int, bytes]]:
+        """(channel, tov_ns, data) of the keyframe, the events and the log records that wait."""
         if self._records:
             # Kept until they are committed: a cycle that does not fit is packed again.
             self._packed_records += self._take_records()
         extra = [(self._control, now_ns, self._pack(event)) for event in events]
+        if keyframe is not None:
+            extra.append((self._keyframe, now_ns, keyframe))
         return extra + self._packed_records
 
     def _take_records(self) -> list[tuple[int, int, bytes]]:
@@ -594,6 +611,7 @@ def _channels_of(
         placed.append((output, channel))
     add(fmt.STEPS_TOPIC, ("flowrun.Steps", "jsonschema", STEPS_SCHEMA), "msgpack", {})
     add(fmt.CONTROL_TOPIC, ("flowrun.Control", "jsonschema", CONTROL_SCHEMA), "msgpack", {})
+    add(fmt.KEYFRAME_TOPIC, ("flowrun.Keyframe", "jsonschema", KEYFRAME_SCHEMA), "msgpack", {})
     add(fmt.LOG_TOPIC, (LOG_SCHEMA_NAME, "protobuf", LOG_SCHEMA), "protobuf", {})
     return schemas, channels, placed
 

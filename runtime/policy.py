@@ -15,6 +15,7 @@ in which the task fails again, restarts it in the same cycle.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.config import changed_keys
@@ -134,6 +135,15 @@ class ErrorPolicy:
     @property
     def restarts(self) -> bool:
         return self._kind == "restart"
+
+    def freeze(self) -> dict[str, int | None]:
+        """Its part of a keyframe."""
+        return {"failures": self._failures, "until_ns": self._until_ns}
+
+    def thaw(self, frozen: Mapping[str, Any]) -> None:
+        """Take up what `freeze` gave."""
+        self._failures = frozen.get("failures", 0)
+        self._until_ns = frozen.get("until_ns")
 
     def note_success(self) -> None:
         """The task has worked: its next pause is the first one again."""

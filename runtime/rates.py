@@ -40,6 +40,10 @@ class Rate:
         """When it may run next by `rate_hz`; None before the first time and without one."""
         return self._due_ns
 
+    @due_ns.setter
+    def due_ns(self, value: int | None) -> None:
+        self._due_ns = value
+
     def admits(self, time: CycleTime) -> bool:
         """Whether the task runs in this cycle. To be asked once a cycle in which it could run."""
         if time.cycle % self._every:

@@ -20,7 +20,7 @@ from flowrun.runtime.broadcast import Answer, Broadcast
 from flowrun.runtime.clock import Clock
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.executor import Executor
-from flowrun.runtime.log_format import GRAPH_RESOLVED, Attachment
+from flowrun.runtime.log_format import GRAPH_RESOLVED, KEYFRAME_INTERVAL, Attachment
 from flowrun.runtime.log_retention import OldRun, remove_old_runs
 from flowrun.runtime.log_writer import LogWriter, Output
 from flowrun.runtime.logs import Stream, configure_logs
@@ -337,6 +337,7 @@ def _metadata(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
         "graph_path": str(graph.path.absolute()),
         "started_ns": str(started_ns),
         "seed": str(graph.runtime.seed),
+        KEYFRAME_INTERVAL: str(graph.logging.keyframe_interval),
         **{f"version_{name}": text for name, text in versions().items()},
     }
 

@@ -29,6 +29,7 @@ once `stop(ctx)`, also after an error. All on one thread, except that `process` 
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -148,6 +149,16 @@ class Context:
             self._rng = np.random.default_rng([self._seed, zlib.crc32(self.task_id.encode())])
         return self._rng
 
+    def freeze_rng(self) -> str | None:
+        """For the runtime: the state of `rng`, or None while nothing was drawn from it."""
+        return None if self._rng is None else json.dumps(self._rng.bit_generator.state)
+
+    def thaw_rng(self, state: str | None) -> None:
+        """For the runtime: take up a state that `freeze_rng` gave."""
+        self._rng = None
+        if state is not None:
+            self.rng.bit_generator.state = json.loads(state)
+
     # -- for sources only ----------------------------------------------------------------------
 
     def clock_ns(self) -> int:
@@ -222,8 +233,17 @@ class Task:
         """
 
     def freeze(self) -> Any:
-        """The task's state, as values that msgpack can hold, or None for a task without state."""
+        """What the task remembers from one call of `process` to the next, as values that msgpack can
+        hold, and NumPy arrays; tuples come back as lists.
+
+        Called every `logging: {keyframe_interval}` cycles, between two of them (for a background
+        task: after each of its calls, on its worker), so that a replay can begin there. Define it
+        with `thaw`, or neither: a class without them is taken to remember nothing, beside its
+        config and `ctx.rng`, which the runtime keeps. `flowrun replay --verify-keyframes` finds a
+        task that forgets something. What it raises is logged, and the run goes on.
+        """
         return None
 
     def thaw(self, state: Any) -> None:
-        """Take up a state that `freeze` gave."""
+        """Take up a state that `freeze` gave, in place of the present one. Called in a replay that
+        jumps to a keyframe: after `start`, and with the config of that moment."""

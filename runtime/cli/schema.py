@@ -223,6 +223,13 @@ def _logging() -> dict[str, Any]:
                 "minimum": 2,
                 "default": default.keep_slabs,
             },
+            "keyframe_interval": {
+                "description": "Cycles from one keyframe, where a replay can begin, to the next; "
+                "0 makes none.",
+                "type": "integer",
+                "minimum": 0,
+                "default": default.keyframe_interval,
+            },
         },
     }
 

@@ -52,7 +52,7 @@ def test_csv_goes_to_a_file_whose_name_says_the_format(run, capsys):
 
 @pytest.mark.parametrize(
     ("kind", "name", "count"),
-    [("trace", "run.trace.json", "7 cycles"), ("mcap", "run.mcap", "20 messages")],
+    [("trace", "run.trace.json", "7 cycles"), ("mcap", "run.mcap", "21 messages")],
 )
 def test_binary_formats_get_the_runs_name(run, capsys, kind, name, count):
     status, out, _ = flowrun(capsys, "export", run, "--to", kind)

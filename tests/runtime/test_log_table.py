@@ -97,7 +97,7 @@ def test_table_of_an_unknown_topic_lists_those_there_are(tmp_path):
         log.table("/n/nubmer")
     assert str(caught.value) == (
         f"{tmp_path / 'run'}: no topic '/n/nubmer'; topics: /n/number, /flowrun/steps, "
-        "/flowrun/control, /flowrun/log (did you mean '/n/number'?)"
+        "/flowrun/control, /flowrun/keyframe, /flowrun/log (did you mean '/n/number'?)"
     )
 
 
