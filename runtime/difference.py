@@ -3,47 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["differing_field"]
+__all__ = ["ArrayDifference", "FieldDifference", "differing_field"]
 
 
-def differing_field(
-    before: Mapping[str, Any], now: Mapping[str, Any]
-) -> tuple[str, str, str] | None:
-    """Name and both values, as text, of the first field of `now`, then of `before`, that differs.
+@dataclass(frozen=True, slots=True)
+class ArrayDifference:
+    """How two arrays of one shape and type differ.
 
-    None where all are the same, in type too.
+    index: of the first element that does. count: how many do, of size. largest: the greatest
+    distance of two elements; None where they are no numbers.
     """
+
+    index: tuple[int, ...]
+    count: int
+    size: int
+    largest: float | None
+
+
+class FieldDifference(NamedTuple):
+    """A field that differs: its name, both values in words, and of arrays how."""
+
+    name: str
+    before: str
+    now: str
+    array: ArrayDifference | None = None
+
+
+def differing_field(before: Mapping[str, Any], now: Mapping[str, Any]) -> FieldDifference | None:
+    """The first field of `now`, then of `before`, that differs; None where all are the same, in type
+    too."""
     for name in [*now, *(key for key in before if key not in now)]:
         if name not in before or name not in now:
             there = "(no such field)"
-            return name, repr(before.get(name, there)), repr(now.get(name, there))
+            return FieldDifference(name, repr(before.get(name, there)), repr(now.get(name, there)))
         old, new = before[name], now[name]
         if isinstance(old, np.ndarray) and isinstance(new, np.ndarray):
             if old.dtype != new.dtype or old.tobytes() != new.tobytes() or old.shape != new.shape:
-                return name, *_describe_arrays(old, new)
+                return _describe_arrays(name, old, new)
         elif type(old) is not type(new) or repr(old) != repr(new):
-            return name, repr(old), repr(new)
+            return FieldDifference(name, repr(old), repr(new))
     return None
 
 
-def _describe_arrays(before: NDArray[Any], now: NDArray[Any]) -> tuple[str, str]:
+def _describe_arrays(name: str, before: NDArray[Any], now: NDArray[Any]) -> FieldDifference:
     if before.shape != now.shape or before.dtype != now.dtype:
-        return f"{before.dtype} {list(before.shape)}", f"{now.dtype} {list(now.shape)}"
+        old, new = (f"{array.dtype} {list(array.shape)}" for array in (before, now))
+        return FieldDifference(name, old, new)
     # By their bytes: NaN is as good as the same NaN, and -0.0 is not 0.0.
     differs = (_as_bytes(before) != _as_bytes(now)).any(axis=-1).reshape(before.shape)
     where = np.argwhere(differs)
     first = tuple(int(i) for i in where[0])
-    what = f"{len(where)} of {before.size} elements differ"
+    what, largest = f"{len(where)} of {before.size} elements differ", None
     if before.dtype.kind in "biuf":
         with np.errstate(invalid="ignore"):  # of two infinities
             distance = np.abs(before.astype(np.float64) - now.astype(np.float64))
-        what += f", by {distance.max():g} at most"
-    return f"{before[first]} at {list(first)}", f"{now[first]} there; {what}"
+        largest = float(distance.max())
+        what += f", by {largest:g} at most"
+    return FieldDifference(
+        name, f"{before[first]} at {list(first)}", f"{now[first]} there; {what}",
+        ArrayDifference(first, len(where), before.size, largest),
+    )  # fmt: skip
 
 
 def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:

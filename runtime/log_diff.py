@@ -131,10 +131,11 @@ def _difference(
     except LogError:
         return "", f"{len(first.payload)} bytes", f"{len(second.payload)} other bytes"
     # Where only the bytes differ nothing does: a picture's hold its time, which is no field of it.
-    return differing_field(
+    found = differing_field(
         {name: value for name, value in before.items() if name not in measured},
         {name: value for name, value in now.items() if name not in measured},
     )
+    return None if found is None else (found.name, found.before, found.now)
 
 
 def _presence(message: LogMessage | None) -> str:

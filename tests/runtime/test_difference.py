@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowrun.runtime.difference import differing_field
+from flowrun.runtime.difference import ArrayDifference, differing_field
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,13 @@ from flowrun.runtime.difference import differing_field
     ],
 )  # fmt: skip
 def test_the_first_field_that_differs(before, now, found):
-    assert differing_field(before, now) == found
+    difference = differing_field(before, now)
+    assert (difference and difference[:3]) == found
+
+
+def test_how_arrays_differ_is_given_in_numbers():
+    difference = differing_field(
+        {"a": np.array([[1, 2], [3, 4]])}, {"a": np.array([[1, 2], [9, 3]])}
+    )
+    assert difference.array == ArrayDifference((1, 0), count=2, size=4, largest=6.0)
+    assert differing_field({"a": 1}, {"a": 2}).array is None

@@ -1,0 +1,164 @@
+"""A message that a replay made, against the one that was recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.runtime.difference import ArrayDifference, FieldDifference, differing_field
+from flowrun.runtime.errors import UsageError
+
+__all__ = ["Difference", "Recorded", "Tolerance", "compare"]
+
+Recorded = tuple[int, memoryview]
+"""tov_ns and bytes of a recorded message, as its class decodes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A message that replay did not make as it was recorded.
+
+    field: which field of it, "tov_ns", or "" for the message as a whole.
+    recorded, replayed: both values, as text. array: of two arrays, where and by how much.
+    """
+
+    cycle: int
+    task: str
+    port: str
+    field: str
+    recorded: str
+    replayed: str
+    array: ArrayDifference | None = None
+
+    def __str__(self) -> str:
+        where = f"cycle {self.cycle}, task {self.task!r}, port {self.port!r}"
+        what = f", field {self.field!r}" if self.field else ""
+        return f"{where}{what}:\n  recorded: {self.recorded}\n  replayed: {self.replayed}"
+
+
+class Tolerance:
+    """How far messages may be from the recorded ones, for models that are not bit-exact.
+
+    limits: message class, or "Class.field" -> the greatest distance of two numbers, also those in
+    arrays, lists and maps; None allows any value. A class's limit holds for all its fields that are
+    numbers, or hold some; a text is the same or, by "Class.field" and None, any.
+    """
+
+    def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
+        self._limits = dict(limits or {})
+
+    def __bool__(self) -> bool:
+        return bool(self._limits)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> Tolerance:
+        """Of `Class=1e-3`, `Class.field=2` and `Class.field=any`; `UsageError` on others."""
+        limits: dict[str, float | None] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            try:
+                limits[name] = None if value == "any" else float(value)
+            except ValueError:
+                equals = ""
+            if not equals or not name or (limits[name] or 0) < 0 or math.isnan(limits[name] or 0):
+                raise UsageError(
+                    f"--tolerance {text}: expected MSG=NUMBER, MSG.FIELD=NUMBER or MSG.FIELD=any, "
+                    "such as DetectionsMsg=0.001 or PromptResponseMsg.response=any"
+                )
+        return cls(limits)
+
+    def check(self, known: Sequence[type[Message]]) -> None:
+        """Raise `UsageError` for a name that is none of the `known` classes, or of their fields."""
+        fields = {f"{kind.__name__}.{name}" for kind in known for name in kind.defaults}
+        names = {kind.__name__ for kind in known}
+        for name, limit in self._limits.items():
+            if name not in names and name not in fields:
+                raise UsageError(
+                    f"--tolerance {name}: no such message or field in the graph; messages: "
+                    + ", ".join(sorted(names))
+                )
+            if name in names and limit is None:
+                raise UsageError(
+                    f"--tolerance {name}=any: name the field, {name}.FIELD=any; "
+                    "to leave a task out, feed it from the log"
+                )
+
+    def allows(
+        self, kind: type[Message], before: Mapping[str, Any], now: Mapping[str, Any]
+    ) -> bool:
+        """Whether all fields in which the two differ are within their limits."""
+        name = kind.__name__
+        if before.keys() != now.keys():
+            return False
+        for field, old in before.items():
+            own = f"{name}.{field}"
+            if own in self._limits and self._limits[own] is None:
+                continue
+            limit = self._limits.get(own, self._limits.get(name)) or 0.0
+            if not _is_near(old, now[field], limit):
+                return False
+        return True
+
+
+def _is_near(old: Any, new: Any, limit: float) -> bool:
+    if isinstance(old, np.ndarray) and isinstance(new, np.ndarray):
+        if old.dtype != new.dtype or old.shape != new.shape:
+            return False
+        if old.dtype.kind not in "biuf":
+            return old.tobytes() == new.tobytes()
+        return np.allclose(
+            old.astype(np.float64), new.astype(np.float64), rtol=0, atol=limit, equal_nan=True
+        )
+    if isinstance(old, (int, float)) and isinstance(new, (int, float)):
+        if isinstance(old, bool) or isinstance(new, bool):
+            return old is new
+        return old == new or abs(old - new) <= limit or (old != old and new != new)  # noqa: PLR0124
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(
+            _is_near(a, b, limit) for a, b in zip(old, new, strict=True)
+        )
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_is_near(old[k], new[k], limit) for k in old)
+    return type(old) is type(new) and bool(old == new)
+
+
+def compare(
+    recorded: Recorded | None, message: Message, tolerance: Tolerance
+) -> FieldDifference | bool:
+    """The first difference; or True for the recorded bytes, False for others within `tolerance`.
+
+    Measurements are not compared. They, and values within the tolerance, are set to the recorded
+    ones, so that the tasks behind see the same.
+    """
+    if recorded is None:
+        return FieldDifference("", "no message", repr(message))
+    tov_ns, payload = recorded
+    if not message.present:
+        return FieldDifference("", f"a message of {len(payload)} bytes", "no message")
+    kind = type(message)
+    try:
+        fields = message.decode_fields(payload)
+    except ValueError as error:
+        what = f"{len(payload)} bytes that are no {kind.__name__} ({error})"
+        return FieldDifference("", what, repr(message))
+    for name in message.measured_fields & fields.keys():
+        setattr(message, name, fields[name])
+    if tov_ns != message.tov_ns:
+        return FieldDifference("tov_ns", str(tov_ns), str(message.tov_ns))
+    try:
+        replayed = b"".join(message.encode())
+    except MessageTypeError as error:
+        return FieldDifference("", repr(fields), str(error))
+    if replayed == payload:
+        return True
+    if tolerance and tolerance.allows(kind, fields, message.__dict__):
+        message.load(payload)
+        message.publish(tov_ns=tov_ns)
+        return False
+    same = FieldDifference("", "the same fields in other bytes", "(encoded differently)")
+    return differing_field(fields, message.__dict__) or same

@@ -1,0 +1,240 @@
+"""A replay that is stepped through: seeking by keyframes, single tasks, what can be looked at."""
+
+from __future__ import annotations
+
+import helpers
+import numpy as np
+import pytest
+from helpers import plan_of, record
+
+from flowrun.msgs import IntMsg
+from flowrun.runtime.errors import ReplayError, TaskError, UsageError
+from flowrun.runtime.log_reader import Log
+from flowrun.runtime.replay import Replay
+from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+
+SMALL = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 3}"
+
+
+class Total(Task):
+    """Remembers a sum, a list of arrays, and says so."""
+
+    class Config(TaskConfig):
+        factor: Live[int] = 1
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.total, self.last = 0, np.zeros(2)
+
+    def process(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
+        self.total += number.value * self.config.factor + int(ctx.rng.integers(100))
+        self.last[:] = number.value, self.total
+        total.value = self.total
+        total.publish()
+
+    def freeze(self):
+        return {"total": self.total, "last": self.last}
+
+    def thaw(self, state) -> None:
+        self.total, self.last = state["total"], state["last"]
+
+
+class Forgetful(Total):
+    """Says that it remembers nothing."""
+
+    def freeze(self):
+        return {}
+
+    def thaw(self, state) -> None: ...
+
+
+def recorded(tmp_path, tasks, cnx, more=SMALL, **options):
+    record(plan_of(tmp_path, tasks, cnx, more), tmp_path / "run", **options)
+    return Log(tmp_path / "run")
+
+
+@pytest.fixture
+def total_run(tmp_path):
+    helpers.Total, helpers.Forgetful = Total, Forgetful
+    with recorded(tmp_path, "n=Numbers(limit: 20); t=Total; x=Scale", "n > t; t.total > x") as log:
+        yield log
+
+
+def test_seeking_gives_back_what_the_tasks_remembered(total_run):
+    totals = {m.cycle: m.fields["value"] for m in total_run.messages("/t/total")}
+    with Replay(total_run, env={}) as replay:
+        for cycle in (17, 4, 3, 19, 0, 11):
+            replay.seek(cycle)
+            assert replay.cycle == cycle
+            assert replay.task("t").total == totals.get(cycle - 1, 0)
+            assert replay.next_cycle()
+            assert replay.message("t.total").value == totals[cycle]
+            assert replay.differences == []
+        assert replay.task("t").last.tolist() == [11, totals[11]]
+
+
+def test_a_replay_from_every_cycle_is_that_from_the_start(total_run):
+    for start in range(20):
+        report = Replay(total_run, env={}).run(start=start)
+        assert (report.first, report.cycles, report.compared) == (None, 21 - start, 2 * (20 - start))
+
+
+def test_seeking_begins_at_the_nearest_keyframe(total_run):
+    with Replay(total_run, env={}) as replay:
+        ran = []
+        replay.around = lambda task_id, call: (ran.append(replay.cycle), call())
+        replay.seek(14)
+        assert ran == [12, 12, 13, 13]
+        ran.clear()
+        replay.seek(14)  # it is there
+        replay.seek(15)  # a keyframe
+        replay.seek(14)
+        assert ran == [12, 12, 13, 13]
+
+
+def test_tasks_run_one_by_one(total_run):
+    with Replay(total_run, env={}) as replay:
+        replay.seek(5)
+        assert (replay.cycle, replay.next_task, replay.message("n").value) == (5, None, 4)
+        assert [replay.step() for _ in range(4)] == ["n", "t", "x", "n"]
+        assert (replay.cycle, replay.next_task) == (6, "t")
+        assert replay.message("n").value == 6
+        assert replay.message("t") is None
+        replay.next_cycle()
+        assert (replay.cycle, replay.next_task) == (7, None)
+        replay.seek(20)  # in which the source says that it has ended
+        assert (replay.next_cycle(), replay.message("n")) == (True, None)
+        assert (replay.cycle, replay.time_ns, replay.step(), replay.next_cycle()) == (
+            None, None, None, False,
+        )  # fmt: skip
+
+
+def test_a_seek_begins_the_report_anew(total_run):
+    with Replay(total_run, config={"x.factor": 7}, env={}) as replay:
+        replay.seek(10)
+        assert (replay.report.cycles, replay.report.differing) == (0, 0)
+        replay.next_cycle()
+        assert (replay.report.cycles, replay.report.differing) == (1, 1)
+        [difference] = replay.differences
+        assert (difference.cycle, difference.task) == (10, "x")
+        assert replay.recorded("x").value * 7 == replay.message("x").value * 10
+
+
+def test_a_cycle_that_is_not_there_is_named(total_run):
+    with Replay(total_run, env={}) as replay:
+        with pytest.raises(UsageError) as caught:
+            replay.seek(21)
+        assert str(caught.value) == "cycle 21 is not in the log; there are: cycles 0 to 20"
+        with pytest.raises(UsageError, match=r"^unknown output 'y'; outputs: n.number, t.total, "):
+            replay.message("y")
+        with pytest.raises(UsageError, match="^unknown task 'y'; tasks: n, t, x"):
+            replay.task("y")
+
+
+def test_without_keyframes_seeking_runs_all_that_is_in_front(tmp_path):
+    helpers.Total = Total
+    more = SMALL.replace("keyframe_interval: 3", "keyframe_interval: 0")
+    with recorded(tmp_path, "n=Numbers(limit: 9); t=Total", "n > t", more) as log:
+        assert "/flowrun/keyframe" in log.topics
+        assert list(log.messages("/flowrun/keyframe")) == []
+        with Replay(log, env={}) as replay:
+            for cycle in (7, 2):
+                replay.seek(cycle)
+                replay.next_cycle()
+                assert replay.differences == []
+
+
+def test_only_the_tasks_that_are_named_run(total_run, monkeypatch):
+    monkeypatch.setattr(Total, "start", None)
+    report = Replay(total_run, only=["x"], env={}).run()
+    assert (report.first, report.per_task, report.fed) == (None, {"x": 20}, 40)
+    with pytest.raises(UsageError, match="^unknown task 'y'; tasks: n, t, x$"):
+        Replay(total_run, only=["y"], env={})
+
+
+def test_live_values_and_rates_come_back_at_a_keyframe(tmp_path):
+    helpers.Total = Total
+    plan = plan_of(
+        tmp_path, "n=Hooked(limit: 20); t=Total; r=Total@rate_hz: 200000; e=Total@every: 4",
+        "n > t; n > r; n > e", SMALL,
+    )  # fmt: skip
+    from flowrun.runtime.clock import ManualClock
+    from flowrun.runtime.run import Run
+
+    live = Run(plan, clock=ManualClock(helpers.START_NS, step_ns=1000), directory=tmp_path / "run")
+    helpers.Hooked.hook = lambda number: number == 7 and live.set_live("t", {"factor": 9})
+    live.run()
+    with Log(tmp_path / "run") as log:
+        assert len(list(log.messages("/r/total"))) < 15
+        for start in (16, 8, 7, 3, 0, 12):
+            report = Replay(log, env={}).run(start=start)
+            assert report.first is None, str(report.first)
+            with Replay(log, env={}) as replay:
+                replay.seek(16)
+                assert replay.task("t").config.factor == 9
+                replay.seek(2)
+                assert replay.task("t").config.factor == 1
+
+
+def test_a_task_that_was_down_is_down_at_the_keyframe(tmp_path):
+    helpers.Flaky.starts = 0
+    with recorded(
+        tmp_path, "n=Numbers(limit: 12); f=Flaky(at: [4])@on_error: restart", "n > f"
+    ) as log:
+        for start in range(12):
+            report = Replay(log, env={}).run(start=start)
+            # Flaky defines no freeze: what it summed up to the keyframe is not known.
+            assert report.cycles == 12 - start
+            if start > 4:
+                assert report.first is None, str(report.first)
+
+
+def test_results_that_were_being_made_at_a_keyframe_are_made_again(tmp_path):
+    from flowrun.runtime.clock import ManualClock
+    from flowrun.runtime.run import Run
+
+    helpers.Total = Total
+    plan = plan_of(tmp_path, "n=Hooked(limit: 200); t=Total!; x=Scale", "n > t; t.total > x", SMALL)
+    live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
+    helpers.Hooked.hook = lambda number: None
+    live.run()
+    with Log(tmp_path / "run") as log:
+        assert len(list(log.messages("/t/total"))) > 1
+        for start in range(0, 200, 7):
+            report = Replay(log, env={}).run(start=start)
+            assert report.first is None, f"from {start}: {report.first}"
+            assert report.cycles == len(log) - start
+
+
+def test_a_state_that_cannot_be_taken_up_is_a_tasks_error(total_run, monkeypatch):
+    def thaw(self, state):
+        raise KeyError("sum")
+
+    monkeypatch.setattr(Total, "thaw", thaw)
+    with Replay(total_run, env={}) as replay:
+        with pytest.raises(TaskError) as caught:
+            replay.seek(5)
+        assert str(caught.value) == (
+            "task 't' failed in taking up the keyframe of cycle 3: KeyError: 'sum'"
+        )
+        with pytest.raises(ReplayError, match="^the replay ended with an error; seek a cycle to go on$"):
+            replay.step()
+    assert Replay(total_run, keyframes=False, env={}).run(start=5).first is None
+
+
+def test_a_freeze_that_fails_is_logged_once_and_the_run_goes_on(tmp_path, monkeypatch):
+    helpers.Total = Total
+    monkeypatch.setattr(Total, "freeze", lambda self: {"lock": object()} if self.total else 0)
+    with recorded(tmp_path, "n=Numbers(limit: 9); t=Total", "n > t") as log:
+        lines = [m.fields for m in log.messages("/flowrun/log")]
+        assert [line["message"].partition(":")[0] for line in lines] == ["freeze failed"]
+        monkeypatch.setattr(Total, "thaw", lambda self, state: self.start(None))
+        replay = Replay(log, env={})
+        assert replay.run(start=8).first is None
+        assert replay.notes == [
+            "no replay can begin at the keyframe of cycle 6: freeze of task 't' failed: TypeError: "
+            "freeze gave a object, which msgpack cannot hold",
+            "no replay can begin at the keyframe of cycle 3: freeze of task 't' failed: TypeError: "
+            "freeze gave a object, which msgpack cannot hold",
+        ]
