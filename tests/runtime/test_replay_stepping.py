@@ -79,13 +79,17 @@ def test_seeking_gives_back_what_the_tasks_remembered(total_run):
 def test_a_replay_from_every_cycle_is_that_from_the_start(total_run):
     for start in range(20):
         report = Replay(total_run, env={}).run(start=start)
-        assert (report.first, report.cycles, report.compared) == (None, 21 - start, 2 * (20 - start))
+        assert (report.first, report.cycles, report.compared) == (
+            None,
+            21 - start,
+            2 * (20 - start),
+        )
 
 
 def test_seeking_begins_at_the_nearest_keyframe(total_run):
     with Replay(total_run, env={}) as replay:
         ran = []
-        replay.around = lambda task_id, call: (ran.append(replay.cycle), call())
+        replay.hook(around=lambda task_id, call: (ran.append(replay.cycle), call()))
         replay.seek(14)
         assert ran == [12, 12, 13, 13]
         ran.clear()
@@ -127,7 +131,7 @@ def test_a_cycle_that_is_not_there_is_named(total_run):
     with Replay(total_run, env={}) as replay:
         with pytest.raises(UsageError) as caught:
             replay.seek(21)
-        assert str(caught.value) == "cycle 21 is not in the log; there are: cycles 0 to 20"
+        assert str(caught.value) == "cycle 21 is not in the log, which holds cycles 0 to 20"
         with pytest.raises(UsageError, match=r"^unknown output 'y'; outputs: n.number, t.total, "):
             replay.message("y")
         with pytest.raises(UsageError, match="^unknown task 'y'; tasks: n, t, x"):
@@ -225,7 +229,9 @@ def test_a_state_that_cannot_be_taken_up_is_a_tasks_error(total_run, monkeypatch
         assert str(caught.value) == (
             "task 't' failed in taking up the keyframe of cycle 3: KeyError: 'sum'"
         )
-        with pytest.raises(ReplayError, match="^the replay ended with an error; seek a cycle to go on$"):
+        with pytest.raises(
+            ReplayError, match="^the replay ended with an error; seek a cycle to go on$"
+        ):
             replay.step()
     assert Replay(total_run, keyframes=False, env={}).run(start=5).first is None
 

@@ -1,0 +1,418 @@
+"""A graph whose sources are a log: it runs recorded cycles, and compares what its tasks make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import msgpack
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.errors import FlowrunError, LogError, ReplayError, TaskError
+from flowrun.runtime.events import Event
+from flowrun.runtime.instances import Instance, changed_config, make_instances
+from flowrun.runtime.keyframe import restored_config, thaw_task
+from flowrun.runtime.log_format import CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD
+from flowrun.runtime.log_reader import CycleRecord, Log
+from flowrun.runtime.plan import Plan, Step
+from flowrun.runtime.policy import (
+    SkipCycle,
+    error_text,
+    guarded,
+    policies_of,
+    reconfigure,
+    restart_task,
+)
+from flowrun.runtime.rates import RatedGate, is_rated, rate_of
+from flowrun.runtime.replay_background import ReplayedBackground
+from flowrun.runtime.replay_compare import Difference, Recorded, Tolerance, compare
+from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record
+from flowrun.runtime.task import CycleTime
+
+__all__ = ["CycleReplay", "ReplayReport"]
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """What a replay found.
+
+    compared: messages made again and compared. fed: messages taken from the log.
+    differing: how many of the compared ones were not identical; first: the first of them.
+    tolerated: how many more were within the tolerance.
+    recorded_error: the error that ended the recorded run, and that came again.
+    """
+
+    cycles: int = 0
+    compared: int = 0
+    fed: int = 0
+    differing: int = 0
+    tolerated: int = 0
+    first: Difference | None = None
+    recorded_error: str | None = None
+    per_task: dict[str, int] = field(default_factory=dict)
+    """Compared messages of each task."""
+
+    @property
+    def identical(self) -> bool:
+        return self.differing == 0
+
+
+class CycleReplay:
+    """The tasks of `plan`, run on what `log` holds.
+
+    fed: ids of the tasks that are not run, their messages being taken from the log; the sources
+    among them. note: told what of the log cannot be used as one would expect.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        plan: Plan,
+        *,
+        fed: Collection[str],
+        tolerance: Tolerance,
+        note: Callable[[str], None],
+    ) -> None:
+        self.log = log
+        self.plan = plan
+        self.fed = frozenset(fed)
+        self.report = ReplayReport()
+        self.differences: list[Difference] = []
+        """Those of the cycle that runs, or ran last."""
+        self.around: Callable[[str, Callable[[], None]], None] | None = None
+        self.on_difference: Callable[[Difference, Recorded | None, Message], None] | None = None
+        self.isolate = False
+        self.ran = False
+        """Whether the step that was passed last ran: its inputs were there."""
+        self.recorded: dict[str, Recorded] = {}
+        """What the log holds of the cycle, by topic."""
+        self._note = note
+        self._tolerance = tolerance
+        self._topics = {
+            name for name, topic in log.topics.items() if topic.metadata.get(PAYLOAD) != NO_PAYLOAD
+        }
+        self._check_topics()
+        self._time = CycleTime()
+        self.instances = make_instances(plan, self._time, broadcasts={}, hooks=None)
+        self.active = [made for id_, made in self.instances.items() if id_ not in self.fed]
+        """The tasks that run."""
+        self._background: dict[str, ReplayedBackground] = {}
+        self._noted: list[Event] = []
+        self._policies = policies_of(
+            self.active, self._time, note=self._noted.append, secrets=plan.graph.spec.secrets
+        )
+        inputs = self._recorded_inputs()
+        for step in plan.steps:
+            made = self.instances[step.task.id]
+            if step.task.spec.background and made.id not in self.fed:
+                self._background[made.id] = ReplayedBackground(step, made, inputs[made.id])
+        self._rates = {step.task.id: rate_of(step) for step in plan.steps}
+        self._record = make_record(plan, self._time, self._bind_step)
+        self.messages = self._record.messages
+        """By slot index, as the cycle that ran last left them."""
+        self._outputs = [
+            [(slot, self.messages[slot.index]) for slot in plan.slots
+             if slot.task_id == step.task.id]
+            for step in plan.steps
+        ]  # fmt: skip
+
+    def _check_topics(self) -> None:
+        recorded = [name for name in self.log.topics if name in self._topics]
+        for slot in self.plan.slots:
+            if slot.task_id in self.fed and slot.topic not in recorded:
+                raise ReplayError(
+                    f"{self.log.path}: nothing was recorded of {slot.topic}, which replay must "
+                    f"feed; recorded: {', '.join(t for t in recorded if not _is_own(t)) or 'none'}"
+                )
+
+    def _recorded_inputs(self) -> dict[str, dict[int, bool]]:
+        """By background task, the cycles whose inputs gave a result that appeared later, and
+        whether the task was restarted before it made it."""
+        inputs: dict[str, dict[int, bool]] = {
+            step.task.id: {} for step in self.plan.steps if step.task.spec.background
+        }
+        if inputs:
+            for message in self.log.messages(CONTROL_TOPIC):
+                control = message.fields
+                if control["kind"] == "completion" and control["task"] in inputs:
+                    inputs[control["task"]][control["input_cycle"]] = bool(control["value"])
+        return inputs
+
+    # -- what the tasks remember -------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """No messages: none of a cycle that ran before is seen."""
+        self._record.clear()
+        self.recorded = {}
+        self.differences = []
+
+    def remake(self) -> None:
+        """All tasks as they were before the first cycle."""
+        for made in self.active:
+            made.task.config = made.bound.config
+            made.ctx.thaw_rng(None)
+            self._guard(made, "start", partial(restart_task, made.task, made.ctx))
+            self._rates[made.id].due_ns = None
+            if made.id in self._policies:
+                self._policies[made.id].thaw({})
+            if made.id in self._background:
+                self._background[made.id].reset()
+
+    def thaw(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give the tasks back what they remembered in front of `cycle`: `tasks` is its keyframe."""
+        for made in self.active:
+            frozen = tasks.get(made.id)
+            if frozen is None:
+                self._note(f"task {made.id!r} is in no keyframe: what it remembers stays")
+                continue
+            policy = self._policies.get(made.id)
+            if policy is not None and policy.is_down:
+                made.task.config = made.bound.config
+                self._guard(made, "start", partial(restart_task, made.task, made.ctx))
+            background = self._background.get(made.id)
+            if background is not None:
+                thaw = partial(background.thaw, frozen, partial(self._inputs_at, made.id))
+            else:
+                config = restored_config(made.bound, frozen.get("live", {}))
+                thaw = partial(thaw_task, made, config, frozen)
+            self._guard(made, f"taking up the keyframe of cycle {cycle}", thaw)
+            if policy is not None:
+                policy.thaw(frozen)
+            self._rates[made.id].due_ns = frozen.get("due_ns")
+
+    @staticmethod
+    def _guard(made: Instance, phase: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except FlowrunError:
+            raise
+        except Exception as error:
+            raise TaskError(made.id, cycle=None, phase=phase, cause=error) from error
+
+    def _inputs_at(self, task_id: str, cycle: int) -> tuple[int, Sequence[Message]] | None:
+        """Time and messages of a cycle for a background task, its inputs taken from the log."""
+        try:
+            record = self.log[cycle]
+        except LogError:
+            return None
+        self._record.clear()
+        self._time.cycle, self._time.now_ns = record.cycle, record.time_ns
+        self.recorded = self._read(record)[0]
+        step = next(step for step in self.plan.steps if step.task.id == task_id)
+        for argument in step.arguments:
+            if argument.slot is not None and argument.port.direction == "input":
+                slot = self.plan.slots[argument.slot]
+                if slot.topic not in self._topics:
+                    self._note(
+                        f"task {task_id!r}: the log does not hold {slot.topic}: results that were "
+                        "being made at a keyframe are taken from the log"
+                    )
+                    return None
+                self._feed([(slot.topic, self._record.messages[slot.index])])
+        return record.time_ns, self._record.messages
+
+    # -- a cycle -----------------------------------------------------------------------------------
+
+    def _read(self, cycle: CycleRecord) -> tuple[dict[str, Recorded], list[dict[str, Any]]]:
+        """The recorded messages of a cycle by topic, and its control records."""
+        recorded: dict[str, Recorded] = {}
+        controls = []
+        for topic, tov_ns, payload in cycle.entries:
+            if topic == CONTROL_TOPIC:
+                controls.append(msgpack.unpackb(payload))
+            elif topic in self._topics and not _is_own(topic):
+                recorded[topic] = (tov_ns, self.log.raw_payload(cycle, (topic, tov_ns, payload)))
+        return recorded, controls
+
+    def run(self, cycle: CycleRecord) -> Iterator[int]:
+        """Run a cycle; gives the index of each step before it is run."""
+        report = self.report
+        self.recorded, controls = self._read(cycle)
+        self._record.clear()
+        self._time.cycle, self._time.now_ns = cycle.cycle, cycle.time_ns
+        self.differences = []
+        # A task that is fed does not raise again: what its error did to the cycle is done here.
+        ended_by = {
+            item["task"]: (item["key"], item["value"])
+            for item in controls
+            if item["kind"] == "error" and item["key"] in ("stop", "skip_cycle")
+        }
+        expected_error = self._apply(controls, report)
+        if report.recorded_error is not None:
+            return
+        calls = self._record.sources + self._record.steps
+        steps = zip(self.plan.steps, calls, self._outputs, strict=True)
+        for index, (step, (gate, call), outputs) in enumerate(steps):
+            yield index
+            task_id = step.task.id
+            try:
+                self.ran = gate.present
+                if self.ran:
+                    if self.around is None or task_id in self.fed:
+                        call()
+                    else:
+                        self.around(task_id, call)
+            except SkipCycle:
+                break
+            except ReplayError:
+                raise
+            except Exception as error:
+                text = error_text(error, self.plan.graph.spec.secrets)
+                if expected_error == (task_id, text):
+                    report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {text}"
+                    return
+                raise TaskError(task_id, cycle=cycle.cycle, phase="process", cause=error) from error
+            is_expected = expected_error is not None and expected_error[0] == task_id
+            if expected_error is not None and is_expected and task_id not in self.fed:
+                raise ReplayError(
+                    f"cycle {cycle.cycle}: task {task_id!r} raised {expected_error[1]} when it was "
+                    "recorded, and did not now"
+                )
+            if task_id in self.fed:
+                report.fed += sum(message.present for _, message in outputs)
+                ended = ended_by.get(task_id)
+                if ended is None:
+                    continue
+                if ended[0] == "skip_cycle":
+                    break
+                report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {ended[1]}"
+                return
+            background = self._background.get(task_id)
+            if background is not None and background.is_fed:
+                background.is_fed = False
+                report.fed += sum(message.present for _, message in outputs)
+                continue
+            for slot, message in outputs:
+                self._compare(slot.topic, slot.task_id, slot.port, message, report)
+        self._compare_errors(controls, report)
+        report.cycles += 1
+
+    def _compare_errors(self, controls: list[dict[str, Any]], report: ReplayReport) -> None:
+        """Errors after which the run went on must come again, with the same text."""
+        made = {item["task"]: item["value"] for item in self._noted if item["kind"] == "error"}
+        self._noted.clear()
+        recorded = {
+            item["task"]: item["value"]
+            for item in controls
+            if item["kind"] == "error" and item["task"] in self._policies
+        }
+        for task in sorted(made.keys() | recorded.keys()):
+            before, now = recorded.get(task, "no error"), made.get(task, "no error")
+            if before != now:
+                self._differs(Difference(self._time.cycle, task, "", "error", before, now), report)
+
+    def _differs(self, difference: Difference, report: ReplayReport) -> None:
+        report.differing += 1
+        report.first = report.first or difference
+        self.differences.append(difference)
+
+    def _apply(
+        self, controls: list[dict[str, Any]], report: ReplayReport
+    ) -> tuple[str, str] | None:
+        """Apply the cycle's control records; the error it ended with, if it did."""
+        error = next(
+            (
+                (item["task"], item["value"])
+                for item in controls
+                if item["kind"] == "error" and item["key"] == "stop"
+            ),
+            None,
+        )
+        for control in controls:
+            kind, task_id = control["kind"], control["task"]
+            if kind == "completion" and task_id in self._background:
+                self._background[task_id].take_from(control["input_cycle"])
+            elif kind == "set" and task_id in self.instances:
+                text = self._set(self.instances[task_id], control["value"], error)
+                if text is not None:
+                    cycle = self._time.cycle
+                    report.recorded_error = f"task {task_id!r}, cycle {cycle}: {text}"
+        return error
+
+    def _set(
+        self, made: Instance, values: dict[str, Any], expected: tuple[str, str] | None
+    ) -> str | None:
+        """Change live values; the text of the error that ended the run, if `configure` raised it."""
+        if made.id in self.fed:
+            return None
+        background = self._background.get(made.id)
+        if background is not None:
+            background.config = changed_config(made.bound, background.config, values)
+            return None
+        new = changed_config(made.bound, made.task.config, values)
+        policy = self._policies.get(made.id)
+        secrets = self.plan.graph.spec.secrets
+        try:
+            reconfigure(made, new, policy)
+        except Exception as error:
+            text = error_text(error, secrets)
+            if expected == (made.id, text):
+                return text
+            raise TaskError(
+                made.id, cycle=self._time.cycle, phase="configure", cause=error
+            ) from error
+        return None
+
+    def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:
+        task_id = step.task.id
+        slots = [slot for slot in self.plan.slots if slot.task_id == task_id]
+        feed = partial(self._feed, [(slot.topic, messages[slot.index]) for slot in slots])
+        if task_id in self.fed:
+            return ALWAYS, feed
+        background = self._background.get(task_id)
+        if background is not None:
+            call = partial(background.call, messages, self._time, feed)
+            return ALWAYS, guarded(self._policies, step, call, messages)
+        made = self.instances[task_id]
+        gate, plain_call = call_process(step, messages, made.task, made.ctx)
+        if is_rated(step):
+            gate = RatedGate(gate, self._rates[task_id], self._time)
+        return gate, guarded(self._policies, step, plain_call, messages)
+
+    def _feed(self, outputs: Sequence[tuple[str, Message]]) -> None:
+        for topic, message in outputs:
+            recorded = self.recorded.get(topic)
+            if recorded is not None:
+                tov_ns, payload = recorded
+                try:
+                    message.load(payload)
+                except ValueError as error:
+                    raise ReplayError(
+                        f"cycle {self._time.cycle}: {topic}: cannot be read as "
+                        f"{type(message).__name__}: {error}"
+                    ) from error
+                message.publish(tov_ns=tov_ns)
+
+    def _compare(
+        self, topic: str, task: str, port: str, message: Message, report: ReplayReport
+    ) -> None:
+        recorded = self.recorded.get(topic)
+        if recorded is None and not message.present:
+            return
+        if recorded is None and topic not in self._topics:
+            return  # its logging was off, or without payloads
+        report.compared += 1
+        report.per_task[task] = report.per_task.get(task, 0) + 1
+        found = compare(recorded, message, self._tolerance)
+        if found is True:
+            return
+        if found is False:
+            report.tolerated += 1
+            return
+        difference = Difference(
+            self._time.cycle, task, port, found.name, found.before, found.now, found.array
+        )
+        self._differs(difference, report)
+        if self.on_difference is not None:
+            self.on_difference(difference, recorded, message)
+        if self.isolate:
+            message.clear()
+            if recorded is not None:
+                message.load(recorded[1])
+                message.publish(tov_ns=recorded[0])
+
+
+def _is_own(topic: str) -> bool:
+    return topic.startswith("/flowrun/")

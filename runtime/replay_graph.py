@@ -1,0 +1,46 @@
+"""The graph that a recorded run ran, read again from its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.errors import ReplayError, UsageError
+from flowrun.runtime.graph import GraphSpec, parse_graph
+from flowrun.runtime.log_format import GRAPH_SOURCE
+from flowrun.runtime.log_reader import Log
+
+__all__ = ["recorded_graph", "with_config"]
+
+
+class _RecordedEnvironment(dict[str, str]):
+    """The environment for a recorded graph: what is no longer set is empty. As a rule that is a
+    password of a source, which a replay does not open; `${NAME:-default}` gives its default."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
+    """The graph that made `log`, as it was then."""
+    text = log.attachments.get(GRAPH_SOURCE)
+    if text is None:
+        raise ReplayError(f"{log.path}: the log holds no graph; give one to replay it with")
+    path = Path(log.metadata.get("graph_path", "graph.yaml"))
+    return parse_graph(text.decode(), path=path, env=_RecordedEnvironment(env))
+
+
+def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
+    """`spec` with other config values, which are checked when it is bound."""
+    tasks = {task.id: task for task in spec.tasks}
+    for name, value in values.items():
+        task_id, dot, key = name.partition(".")
+        if not dot or not key:
+            raise UsageError(f"{name!r}: expected task.key=value")
+        task = tasks.get(task_id)
+        if task is None:
+            raise UsageError(f"unknown task {task_id!r}; tasks: {', '.join(tasks)}")
+        tasks[task_id] = replace(task, config={**task.config, key: value})
+    return replace(spec, tasks=tuple(tasks.values()))
