@@ -15,26 +15,39 @@ from hypothesis import strategies as st
 
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.replay import Replay
+from flowrun.runtime.replay_keyframes import RecordedKeyframes
 
-TYPES = ["Evens", "Scale", "Sum", "Noise", "Collect", "Flaky"]
+TYPES = ["Evens", "Scale", "Sum", "Noise", "Collect", "Flaky", "Jobs"]
 RATES = ["", "@every: 2", "@every: 3", "@rate_hz: 100000"]
 INPUT = {"Sum": "a"}
+
+
+few = st.lists(st.integers(0, 12), max_size=3)
+
+
+@st.composite
+def source(draw, id_):
+    """Numbers that end, fail now and then, and have live values of others changed."""
+    config = f"limit: {draw(st.integers(0, 12))}, fails_at: {draw(few)}"
+    changes = {number: number + 2 for number in draw(few)}
+    policy = draw(st.sampled_from(["skip", "skip_cycle", "restart"]))
+    return f"{id_}=RoughNumbers({config}, set_at: {changes})@on_error: {policy}"
 
 
 @st.composite
 def graphs(draw):
     """A random DAG: each task reads from earlier ones that make numbers."""
     sources = draw(st.integers(1, 2))
-    tasks = [f"n{i}=Numbers(limit: {draw(st.integers(0, 12))})" for i in range(sources)]
+    tasks = [draw(source(f"n{i}")) for i in range(sources)]
     makers = [f"n{i}" for i in range(sources)]
     connections = []
     for i in range(draw(st.integers(0, 8))):
         kind = draw(st.sampled_from(TYPES))
         id_ = f"t{i}"
-        background = kind == "Noise" and draw(st.booleans())
+        background = kind == "Jobs" or (kind == "Noise" and draw(st.booleans()))
         config, keys = "", draw(st.sampled_from(RATES))
-        if kind == "Flaky":
-            config = f"(at: {draw(st.lists(st.integers(0, 12), max_size=4))})"
+        if kind in ("Flaky", "Jobs"):
+            config = f"(at: {draw(few)})" if kind == "Flaky" else ""
             policy = draw(st.sampled_from(["skip", "skip_cycle", "restart"]))
             keys += f"{', ' if keys else '@'}on_error: {policy}"
         tasks.append(f"{id_}={kind}{config}{'!' if background else ''}{keys}")
@@ -43,8 +56,11 @@ def graphs(draw):
             connections.append(f"{draw(st.sampled_from(makers))} > {id_}.b")
         if kind in ("Evens", "Scale", "Sum", "Flaky"):
             makers.append(id_)
-    ring = draw(st.integers(1, 5))
-    return "; ".join(tasks), "; ".join(connections), ring
+    more = (
+        f"logging: {{slab_size_mib: 1, section_size_mib: 1, keyframe_interval: "
+        f"{draw(st.integers(1, 7))}}}\nruntime: {{ring_size: {draw(st.integers(1, 5))}}}"
+    )
+    return "; ".join(tasks), "; ".join(connections), more
 
 
 def messages_of(directory, *, without=()):
@@ -65,11 +81,10 @@ def first_difference(a, b):
     return f"{len(a)} messages != {len(b)} messages"
 
 
-@given(graphs())
-@settings(max_examples=25, deadline=None)
-def test_recording_twice_and_replaying_gives_the_same_bytes(graph):
-    tasks, connections, ring = graph
-    more = f"logging: {{slab_size_mib: 1, section_size_mib: 1}}\nruntime: {{ring_size: {ring}}}"
+@given(graphs(), st.lists(st.integers(0, 30), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_recording_twice_and_replaying_from_anywhere_gives_the_same_bytes(graph, jumps):
+    tasks, connections, more = graph
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         for name in ("a", "b"):
@@ -81,7 +96,17 @@ def test_recording_twice_and_replaying_gives_the_same_bytes(graph):
         assert a == b, first_difference(a, b)
         with Log(path / "a") as log:
             report = Replay(log, env={}).run()
-    assert report.first is None, str(report.first)
+            assert report.first is None, str(report.first)
+            with Replay(log, env={}) as replay:
+                for cycle in [*RecordedKeyframes(log, fed=(), note=pytest.fail), *jumps]:
+                    if cycle >= len(log):
+                        continue
+                    replay.seek(cycle)
+                    for _ in range(9):
+                        while replay.step() is not None:
+                            assert replay.differences == []
+                        replay.next_cycle()
+                    assert replay.report.first is None, f"from {cycle}: {replay.report.first}"
 
 
 PLANTED = """

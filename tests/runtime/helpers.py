@@ -103,6 +103,12 @@ class Sum(Task):
         total.value = self.total
         total.publish()
 
+    def freeze(self) -> int:
+        return self.total
+
+    def thaw(self, state: int) -> None:
+        self.total = state
+
 
 class Noise(Task):
     """Seeded noise into a slot-owned array."""
@@ -188,6 +194,61 @@ class Flaky(Task):
         if number.value in self.config.at:
             raise ValueError(f"cannot stand {number.value}")
 
+    def freeze(self) -> int:
+        return self.total
+
+    def thaw(self, state: int) -> None:
+        self.total = state
+
+
+class RoughNumbers(Numbers):
+    """Numbers that changes live values of other tasks, and fails, where it is told to."""
+
+    class Config(TaskConfig):
+        limit: int = 5
+        fails_at: list[int] = []
+        set_at: dict[int, int] = {}
+        """Number -> factor that every Scale gets."""
+
+    config: Config
+    run: ClassVar[Any] = None
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        value = self.next
+        if value in self.config.set_at:
+            for id_, made in type(self).run.executor.instances.items():
+                if isinstance(made.task, Scale):
+                    type(self).run.set_live(id_, {"factor": self.config.set_at[value]})
+        if value in self.config.fails_at and getattr(self, "failed", None) != value:
+            self.failed = value
+            raise OSError("the cable is out")
+        super().process(ctx, number)
+
+
+class Jobs(Free):
+    """For `background: true`: remembers its calls, and fails at some."""
+
+    class Config(TaskConfig):
+        word: Live[str] = "seen"
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.calls: list[int] = []
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        self.calls.append(number.value)
+        if len(self.calls) % 7 == 5:
+            raise ValueError(f"cannot stand call {len(self.calls)}")
+        text.value = f"{self.config.word} {self.calls} {ctx.rng.random()} in {ctx.cycle}"
+        text.publish(tov_ns=number.tov_ns)
+
+    def freeze(self) -> list[int]:
+        return self.calls
+
+    def thaw(self, state: list[int]) -> None:
+        self.calls = state
+
 
 class FlakySource(Numbers):
     """Fails once, at 3."""
@@ -253,4 +314,5 @@ def _msg(name: str) -> str:
 def record(plan: Plan, directory: Path | None, **run_options: Any) -> tuple[Run, RunResult]:
     clock = ManualClock(START_NS, step_ns=1000)
     run = Run(plan, clock=clock, directory=directory)
+    RoughNumbers.run = run
     return run, run.run(**run_options)
