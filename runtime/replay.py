@@ -236,13 +236,22 @@ class Replay:
             pass
         return True
 
-    def seek(self, cycle: int) -> None:
+    @property
+    def keyframes(self) -> list[int]:
+        """The cycles of the keyframes that a replay can begin at."""
+        return list(self._keyframes)
+
+    def seek(self, cycle: int, *, anew: bool = False) -> None:
         """Go to `cycle`, forwards or back: what the tasks remember is then as in front of it.
 
-        Begins at the nearest keyframe and runs the cycles from there on, without comparing them;
-        `report` begins anew. `UsageError` for a cycle that the log does not have.
+        Begins at the nearest keyframe and runs the cycles from there on, without telling of
+        differences; `report` begins anew. `UsageError` for a cycle that the log does not have.
+        anew: make all tasks anew first, as another process would; else they go on, and what they
+        remember beside their `freeze` stays.
         """
         self._find(cycle)
+        if anew:
+            self._make_anew()
         here = None if self._must_seek or self._walk is not None else self.cycle
         found = self._keyframes.before(cycle) if self._uses_keyframes else None
         if here is None or here > cycle or (found is not None and found[0] > here):
@@ -323,11 +332,14 @@ class Replay:
                 f"the log begins at cycle {first}, and not with a keyframe: the tasks begin as if "
                 "nothing had been before"
             )
+        self._make_anew()
+        self._go_to(first)
+
+    def _make_anew(self) -> None:
         if self._has_begun:
             self._must_seek = True
             self._graph.remake()
             self._has_begun = False
-        self._go_to(first)
 
     def _thaw(self, keyframe: Keyframe) -> None:
         self._must_seek = self._has_begun = True  # should it fail

@@ -206,8 +206,8 @@ class RoughNumbers(Numbers):
 
     class Config(TaskConfig):
         limit: int = 5
-        fails_at: list[int] = []
-        set_at: dict[int, int] = {}
+        fails_at: list[int]
+        set_at: dict[int, int]
         """Number -> factor that every Scale gets."""
 
     config: Config
