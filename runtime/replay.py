@@ -13,25 +13,46 @@ with Log("runs/porch-20260301T081502Z") as log, Replay(log, env=os.environ) as r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.bind import bind
-from flowrun.runtime.errors import LogError, ReplayError, UsageError
+from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.errors import LogError, ReplayError, TaskError, UsageError
+from flowrun.runtime.events import Event, event
 from flowrun.runtime.graph import load_graph
 from flowrun.runtime.instances import start_all, stop_all
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, plan_graph
+from flowrun.runtime.policy import error_text
 from flowrun.runtime.replay_compare import Difference, Recorded, Tolerance
 from flowrun.runtime.replay_cycle import CycleReplay, ReplayReport
-from flowrun.runtime.replay_graph import recorded_graph, with_config
+from flowrun.runtime.replay_graph import recorded_feed, recorded_graph, with_config
 from flowrun.runtime.replay_keyframes import Keyframe, RecordedKeyframes, has_run
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = ["Difference", "Replay", "ReplayReport", "Tolerance", "recorded_graph"]
+
+
+class Recorder(Protocol):
+    """Takes the cycles of a replay; `ReplayLog` is one."""
+
+    def wants_keyframe(self, cycle: int) -> bool: ...
+
+    def commit(
+        self,
+        cycle: CycleRecord,
+        messages: Sequence[Message],
+        ticks: list[int],
+        events: list[Event],
+        keyframe: bytes | None,
+    ) -> None:
+        """The recorded cycle, what its tasks made in the replay, by slot index, when it began and
+        when each step ended, and what else happened in it."""
+        ...
 
 
 class Replay:
@@ -70,7 +91,7 @@ class Replay:
         for task in (*feed, *(only or ())):
             if task not in ids:
                 raise UsageError(f"unknown task {task!r}; tasks: {', '.join(ids)}")
-        fed = {*feed, *ids[: self.plan.source_count]}
+        fed = {*feed, *ids[: self.plan.source_count], *recorded_feed(log, ids)}
         if only is not None:
             fed |= set(ids) - set(only)
         tolerance = tolerance or Tolerance()
@@ -99,6 +120,7 @@ class Replay:
         """Start the tasks that run, and go to the first cycle that can be run. `TaskError` if one
         raises."""
         start_all(self._graph.active)
+        self._graph.keyframes.begin()
         try:
             self._rewind()
         except BaseException:
@@ -116,12 +138,14 @@ class Replay:
         to: int | None = None,
         progress: Callable[[int], None] | None = None,
         pace: Callable[[int], None] | None = None,
+        recorder: Recorder | None = None,
     ) -> ReplayReport:
         """Start the tasks, run the recorded cycles, stop the tasks; differences are counted, not
         raised.
 
         start, to: the first and the last cycle to compare; all if not given. progress: called with
         the number of cycles done, once a cycle. pace: called with each cycle's time before it runs.
+        recorder: is given each cycle that ran.
         Raises `TaskError` for an error that the recording does not have.
         """
         with self:
@@ -130,10 +154,34 @@ class Replay:
             while self._next is not None and (to is None or self._next.cycle <= to):
                 if pace is not None:
                     pace(self._next.time_ns)
-                self.next_cycle()
+                if recorder is None:
+                    self.next_cycle()
+                else:
+                    self._run_recorded(self._next, recorder)
                 if progress is not None:
                     progress(self.report.cycles)
         return self.report
+
+    def _run_recorded(self, cycle: CycleRecord, recorder: Recorder) -> None:
+        keyframe = self._graph.keyframes.take() if recorder.wants_keyframe(cycle.cycle) else None
+        start = ticks_ns()
+        ends: list[int] = []
+        failed: TaskError | None = None
+        try:
+            walk = self._begun()
+            while walk is not None and self._advance(walk):
+                ends.append(ticks_ns())
+        except TaskError as error:
+            failed = error
+        graph = self._graph
+        ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
+        events = list(graph.events)
+        if failed is not None:
+            text = error_text(failed.__cause__ or failed, self.plan.graph.spec.secrets)
+            events.append(event("error", failed.task_id, key="stop", value=text))
+        recorder.commit(cycle, graph.messages, [start, *ends], events, keyframe)
+        if failed is not None:
+            raise failed
 
     # -- stepping ------------------------------------------------------------------------------
 
@@ -339,6 +387,7 @@ class Replay:
         if self._has_begun:
             self._must_seek = True
             self._graph.remake()
+            self._graph.keyframes.begin()
             self._has_begun = False
 
     def _thaw(self, keyframe: Keyframe) -> None:

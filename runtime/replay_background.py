@@ -21,19 +21,15 @@ class ReplayedBackground:
 
     input_cycles: the cycles whose inputs gave a result that appeared later, each with whether the
         task was restarted before it made it.
-    freezes: whether keyframes are made of the replay.
     """
 
-    def __init__(
-        self, step: Step, made: Instance, input_cycles: Mapping[int, bool], *, freezes: bool = False
-    ) -> None:
+    def __init__(self, step: Step, made: Instance, input_cycles: Mapping[int, bool]) -> None:
         self.made = made
         self.config = made.task.config
         self.is_fed = False
         """Whether the result of this cycle comes from the log: its inputs are not in it (a log of
         mode `ring` begins in the middle)."""
         self.frozen: dict[str, Any] | None = None
-        self.freezes = freezes
         self._step = step
         self._input_cycles = input_cycles
         self._done: dict[int, Job] = {}
@@ -106,6 +102,5 @@ class ReplayedBackground:
             job = prepare_job(self._step, messages, time=time, config=self.config)
             job.restarts = self._input_cycles[time.cycle]
             run_job(job, self._step, made.task, made.ctx, made.time)
-            if self.freezes:
-                job.frozen = freeze_background(made, job.config)
+            job.frozen = freeze_background(made, job.config)
             self._done[time.cycle] = job

@@ -13,7 +13,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.errors import FlowrunError, LogError, ReplayError, TaskError
 from flowrun.runtime.events import Event
 from flowrun.runtime.instances import Instance, changed_config, make_instances
-from flowrun.runtime.keyframe import restored_config, thaw_task
+from flowrun.runtime.keyframe import Keyframes, restored_config, thaw_task
 from flowrun.runtime.log_format import CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, Step
@@ -88,6 +88,8 @@ class CycleReplay:
         """Whether the step that was passed last ran: its inputs were there."""
         self.recorded: dict[str, Recorded] = {}
         """What the log holds of the cycle, by topic."""
+        self.events: list[Event] = []
+        """What happens in the cycle beside its messages, as a log of the replay holds it."""
         self._note = note
         self._tolerance = tolerance
         self._topics = {
@@ -109,6 +111,9 @@ class CycleReplay:
             if step.task.spec.background and made.id not in self.fed:
                 self._background[made.id] = ReplayedBackground(step, made, inputs[made.id])
         self._rates = {step.task.id: rate_of(step) for step in plan.steps}
+        self.keyframes = Keyframes(
+            self.active, policies=self._policies, rates=self._rates, background=self._background
+        )
         self._record = make_record(plan, self._time, self._bind_step)
         self.messages = self._record.messages
         """By slot index, as the cycle that ran last left them."""
@@ -239,6 +244,7 @@ class CycleReplay:
             for item in controls
             if item["kind"] == "error" and item["key"] in ("stop", "skip_cycle")
         }
+        self.events = [item for item in controls if not self._comes_again(item)]
         expected_error = self._apply(controls, report)
         if report.recorded_error is not None:
             return
@@ -286,8 +292,16 @@ class CycleReplay:
                 continue
             for slot, message in outputs:
                 self._compare(slot.topic, slot.task_id, slot.port, message, report)
+        self.events += self._noted
         self._compare_errors(controls, report)
         report.cycles += 1
+
+    def _comes_again(self, control: dict[str, Any]) -> bool:
+        """Whether a task that runs notes it itself, if it happens."""
+        kind, task_id = control["kind"], control["task"]
+        return task_id not in self.fed and (
+            kind == "restart" or (kind == "error" and control["key"] != "stop")
+        )
 
     def _compare_errors(self, controls: list[dict[str, Any]], report: ReplayReport) -> None:
         """Errors after which the run went on must come again, with the same text."""

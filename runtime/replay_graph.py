@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from flowrun.runtime.graph import GraphSpec, parse_graph
 from flowrun.runtime.log_format import GRAPH_SOURCE
 from flowrun.runtime.log_reader import Log
 
-__all__ = ["recorded_graph", "with_config"]
+__all__ = ["REPLAY_FED", "REPLAY_SET", "recorded_feed", "recorded_graph", "with_config"]
+
+REPLAY_FED = "replay_fed"
+"""Key of the Metadata of a log that a replay wrote: the tasks that it did not run."""
+REPLAY_SET = "replay_set"
+"""The same of the config values that it changed, as JSON."""
 
 
 class _RecordedEnvironment(dict[str, str]):
@@ -29,7 +35,13 @@ def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
     if text is None:
         raise ReplayError(f"{log.path}: the log holds no graph; give one to replay it with")
     path = Path(log.metadata.get("graph_path", "graph.yaml"))
-    return parse_graph(text.decode(), path=path, env=_RecordedEnvironment(env))
+    spec = parse_graph(text.decode(), path=path, env=_RecordedEnvironment(env))
+    return with_config(spec, json.loads(log.metadata.get(REPLAY_SET, "{}")))
+
+
+def recorded_feed(log: Log, tasks: Collection[str]) -> list[str]:
+    """Where the log is that of a replay: which of the `tasks` it did not run either."""
+    return [task for task in log.metadata.get(REPLAY_FED, "").split() if task in tasks]
 
 
 def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:

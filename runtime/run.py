@@ -27,7 +27,7 @@ from flowrun.runtime.logs import Stream, configure_logs
 from flowrun.runtime.plan import Plan
 from flowrun.runtime.wording import mask_secrets, mask_urls
 
-__all__ = ["Run", "RunResult", "outputs_of", "versions"]
+__all__ = ["Run", "RunResult", "attachments_of", "metadata_of", "outputs_of", "versions"]
 
 _PACKAGES = ("flowrun", "numpy", "msgpack", "av", "torch", "transformers")
 
@@ -129,8 +129,8 @@ class Run:
             directory,
             outputs=outputs_of(self.plan),
             steps=len(self.plan.steps),
-            metadata=_metadata(self.plan, directory, self._started_ns),
-            attachments=_attachments(self.plan, self._started_ns),
+            metadata=metadata_of(self.plan, directory, self._started_ns),
+            attachments=attachments_of(self.plan, self._started_ns),
             library=f"flowrun {versions()['flowrun']}",
             slab_size_mib=logging.slab_size_mib,
             section_size_mib=logging.section_size_mib,
@@ -328,7 +328,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _metadata(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
+def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
+    """What the log of a run says of it."""
     graph = plan.graph.spec
     return {
         "format": "1",
@@ -342,7 +343,8 @@ def _metadata(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
     }
 
 
-def _attachments(plan: Plan, now_ns: int) -> list[Attachment]:
+def attachments_of(plan: Plan, now_ns: int) -> list[Attachment]:
+    """The graph file, and the resolved graph, secrets masked."""
     graph = plan.graph.spec
     resolved = json.dumps(graph.masked(), indent=1, default=str).encode()
     return [
