@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["add_parser", "run"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowrun.runtime.log_reader import Log
+    from flowrun.runtime.replay import Replay, ReplayReport
+
+__all__ = ["add_options", "add_parser", "prepare", "run"]
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,10 +30,49 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "background results come from the log, all else is computed anew and compared byte for "
         "byte. Exit status 1 if a message differs.",
     )
+    add_options(parser)
+    where = _where()
+    parser.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {where}")
+    parser.add_argument("--to", dest="last", metavar="WHERE", help="end here, this cycle included")
+    parser.add_argument(
+        "--speed", default="max", metavar="N",
+        help="max (as fast as it can), 1 (as it was recorded), or so many times as fast",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tolerance", action="append", default=[], metavar="MSG[.FIELD]=N",
+        help="how far numbers of such messages may be from the recorded ones, for models that are "
+        "not bit-exact; MSG.FIELD=any leaves a field out (may be repeated)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE",
+        help="write every message that differs, with its picture: a page (.html), or .json",
+    )  # fmt: skip
+    parser.add_argument(
+        "--log-dir", type=Path, metavar="DIR", help="write a run of its own into this new directory"
+    )
+    parser.add_argument(
+        "--no-keyframes", action="store_true",
+        help="for --from: run all that is in front instead of beginning at a keyframe",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verify-keyframes", nargs="?", type=int, const=10, metavar="N",
+        help="begin at N of the keyframes (10), and name tasks that forget something",
+    )  # fmt: skip
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is run again; `prepare` takes them."""
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="the run's directory, or a slab of it"
     )
-    parser.add_argument("--graph", type=Path, help="another graph file than the recorded one")
+    parser.add_argument(
+        "graph", type=Path, nargs="?", metavar="GRAPH", help="another graph file than the recorded"
+    )
+    parser.add_argument("--graph", type=Path, dest="graph_option", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--task", action="append", metavar="TASK", dest="only",
+        help="run only TASK, feed all others from the log (may be repeated)",
+    )  # fmt: skip
     parser.add_argument(
         "--feed", action="append", default=[], metavar="TASK",
         help="do not run TASK; take its messages from the log (may be repeated)",
@@ -34,46 +81,153 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--set", action="append", default=[], metavar="TASK.KEY=VALUE", dest="values",
         help="what if: another config value than the recorded one (may be repeated)",
     )  # fmt: skip
-    parser.add_argument("--to", type=int, metavar="CYCLE", help="the last cycle to run")
     parser.add_argument("--verbose", action="store_true", help="show what the tasks log")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 if all messages are identical, 1 if one differs."""
-    from flowrun.runtime.graph import load_graph
     from flowrun.runtime.log_reader import Log
-    from flowrun.runtime.logs import configure_logs
-    from flowrun.runtime.replay import Replay, recorded_graph
 
+    pace = _pace(args.speed)
     with Log(args.run) as log:
-        if log.loss is not None:
-            print(f"note: {log.loss}")
-        graph = (
-            recorded_graph(log, os.environ)
-            if args.graph is None
-            else load_graph(args.graph, env=os.environ)
-        )
-        configure_logs(
-            now_ns=time.time_ns,
-            stream=None if args.verbose else _Nowhere(),
-            secrets=graph.secrets,
-        )
-        values = dict(map(_value, args.values))
-        replay = Replay(log, graph=args.graph, feed=args.feed, config=values, env=os.environ)
-        # As in a run: a task may import its neighbours in the graph's folder also in `start`.
-        sys.path.insert(0, str(replay.plan.graph.spec.path.absolute().parent))
-        begin = time.perf_counter()
-        report = replay.run(to=args.to)
-        took = time.perf_counter() - begin
+        replay = prepare(args, log, tolerance=args.tolerance, keyframes=not args.no_keyframes)
+        if args.verify_keyframes is not None:
+            return _verify(replay, args.verify_keyframes)
+        report, took = _replay(args, log, replay, pace)
+        loss = log.loss
+    for note in ([loss] if loss else []) + replay.notes:
+        print(f"note: {note}")
     if report.recorded_error is not None:
         print(f"the recorded error came again: {report.recorded_error}")
     print(f"{report.cycles:,} cycles in {took:.1f} s, {report.fed:,} messages fed from the log")
+    if report.tolerated:
+        print(f"{report.tolerated:,} messages differ within the tolerance")
     if report.first is not None:
         print(f"{report.differing:,} of {report.compared:,} messages differ; the first:")
         print(report.first)
         return 1
-    print(f"{report.compared:,} messages identical" + _by_task(report.per_task))
+    same = report.compared - report.tolerated
+    print(f"{same:,} messages identical" + _by_task(report.per_task))
     return 0
+
+
+def prepare(
+    args: argparse.Namespace,
+    log: Log,
+    *,
+    tolerance: list[str] | None = None,
+    keyframes: bool = True,
+) -> Replay:
+    """The replay that the options of `add_options` ask for, with what tasks log turned off."""
+    from flowrun.runtime.graph import load_graph
+    from flowrun.runtime.logs import configure_logs
+    from flowrun.runtime.replay import Replay, Tolerance, recorded_graph
+
+    if args.graph and args.graph_option:
+        raise UsageError(f"two graphs: {args.graph} and --graph {args.graph_option}")
+    path = args.graph or args.graph_option
+    graph = recorded_graph(log, os.environ) if path is None else load_graph(path, env=os.environ)
+    configure_logs(
+        now_ns=time.time_ns, stream=None if args.verbose else _Nowhere(), secrets=graph.secrets
+    )
+    replay = Replay(
+        log,
+        graph=path,
+        feed=args.feed,
+        only=args.only,
+        config=dict(map(_value, args.values)),
+        tolerance=Tolerance.parse(tolerance or []),
+        keyframes=keyframes,
+        env=os.environ,
+    )
+    # As in a run: a task may import its neighbours in the graph's folder also in `start`.
+    sys.path.insert(0, str(replay.plan.graph.spec.path.absolute().parent))
+    return replay
+
+
+def _replay(
+    args: argparse.Namespace, log: Log, replay: Replay, pace: Callable[[int], None] | None
+) -> tuple[ReplayReport, float]:
+    from flowrun.runtime.cli.moments import first_cycle_at, last_cycle_at
+
+    start = None if args.first is None else first_cycle_at(log, "--from", args.first)
+    to = None if args.last is None else last_cycle_at(log, "--to", args.last)
+    if start is not None and to is not None and to < start:
+        raise UsageError(f"--to {args.last} is in front of --from {args.first}")
+    differences = None
+    if args.report is not None:
+        from flowrun.runtime.replay_report import DifferenceReport
+
+        if args.report.suffix not in (".html", ".json"):
+            raise UsageError(f"--report {args.report}: expected a name ending in .html or .json")
+        differences = DifferenceReport(replay)
+    with ExitStack() as stack:
+        recorder = None
+        if args.log_dir is not None:
+            from flowrun.runtime.replay_log import ReplayLog
+
+            values = dict(map(_value, args.values))
+            recorder = stack.enter_context(
+                ReplayLog(replay, args.log_dir, config=values, now_ns=time.time_ns())
+            )
+        begin = time.perf_counter()
+        report = replay.run(start=start, to=to, pace=pace, recorder=recorder)
+        took = time.perf_counter() - begin
+    if differences is not None:
+        command = shlex.join(["flowrun", *sys.argv[1:]])
+        differences.write(args.report, report, command=command)
+    return report, took
+
+
+def _verify(replay: Replay, count: int) -> int:
+    from flowrun.runtime.replay_verify import verify_keyframes
+
+    if count < 1:
+        raise UsageError(f"--verify-keyframes {count}: expected 1 or more")
+    found = verify_keyframes(replay, count=count)
+    for note in replay.notes:
+        print(f"note: {note}")
+    for task, difference in found.unsteady.items():
+        print(f"task {task!r} makes something else than was recorded even from the start:")
+        print(f"  {difference}".replace("\n", "\n  "))
+    for task, (cycle, difference) in found.forgetful.items():
+        print(f"task {task!r} forgets something: run from the keyframe of cycle {cycle}, first in")
+        print(f"  {difference}".replace("\n", "\n  "))
+    keyframes = ", ".join(map(str, found.verified))
+    print(
+        f"{found.cycles:,} cycles run from {len(found.verified)} keyframes (of cycles {keyframes})"
+    )
+    if found.forgetful or found.unsteady:
+        return 1
+    print("no task forgets anything that its outputs depend on")
+    return 0
+
+
+def _pace(speed: str) -> Callable[[int], None] | None:
+    """Waits until the time of a cycle has come."""
+    if speed == "max":
+        return None
+    try:
+        factor = float(speed.removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise UsageError(f"--speed {speed}: expected max, or a number above 0")
+    begin: list[float] = []
+
+    def wait(time_ns: int) -> None:
+        now = time.monotonic()
+        if not begin:
+            begin.extend((now, time_ns / 1e9))
+        time.sleep(max(0.0, begin[0] + (time_ns / 1e9 - begin[1]) / factor - now))
+
+    return wait
+
+
+def _where() -> str:
+    from flowrun.runtime.cli.moments import MOMENT
+
+    return MOMENT
 
 
 def _value(text: str) -> tuple[str, Any]:
