@@ -44,6 +44,13 @@ class Rate:
     def due_ns(self, value: int | None) -> None:
         self._due_ns = value
 
+    def would_admit(self, time: CycleTime) -> bool:
+        """`admits`, without counting as a run."""
+        due_ns = self._due_ns
+        would = self.admits(time)
+        self._due_ns = due_ns
+        return would
+
     def admits(self, time: CycleTime) -> bool:
         """Whether the task runs in this cycle. To be asked once a cycle in which it could run."""
         if time.cycle % self._every:
@@ -79,3 +86,7 @@ class RatedGate:
     @property
     def present(self) -> bool:
         return self._inner.present and self._rate.admits(self._time)
+
+    def would_open(self) -> bool:
+        """Whether it is open, without counting as a run."""
+        return self._inner.present and self._rate.would_admit(self._time)

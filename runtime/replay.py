@@ -96,7 +96,9 @@ class Replay:
             fed |= set(ids) - set(only)
         tolerance = tolerance or Tolerance()
         tolerance.check([slot.message_type for slot in self.plan.slots])
-        self._graph = CycleReplay(log, self.plan, fed=fed, tolerance=tolerance, note=self._note)
+        self._graph = CycleReplay(
+            log, self.plan, fed=fed, tolerance=tolerance, config=config or {}, note=self._note
+        )
         self._keyframes = RecordedKeyframes(log, fed=fed, note=self._note)
         self._uses_keyframes = keyframes
         self._cycles: Iterator[CycleRecord] = iter(())
@@ -197,8 +199,14 @@ class Replay:
 
     @property
     def next_task(self) -> str | None:
-        """The task whose turn is next in the cycle that runs; None between two cycles."""
-        return None if self._walk is None else self.plan.steps[self._step].task.id
+        """The task that runs next in the cycle; None between two cycles. Behind the last task that
+        has an input there may come none: `step` says so."""
+        if self._walk is None:
+            return None
+        for step in range(self._step, len(self.plan.steps)):
+            if self._graph.will_run(step):
+                return self.plan.steps[step].task.id
+        return None
 
     @property
     def report(self) -> ReplayReport:

@@ -19,11 +19,14 @@ __all__ = ["ReplayedBackground"]
 class ReplayedBackground:
     """One background task.
 
+    time: that of the cycle that runs.
     input_cycles: the cycles whose inputs gave a result that appeared later, each with whether the
         task was restarted before it made it.
     """
 
-    def __init__(self, step: Step, made: Instance, input_cycles: Mapping[int, bool]) -> None:
+    def __init__(
+        self, step: Step, made: Instance, time: CycleTime, input_cycles: Mapping[int, bool]
+    ) -> None:
         self.made = made
         self.config = made.task.config
         self.is_fed = False
@@ -31,9 +34,16 @@ class ReplayedBackground:
         mode `ring` begins in the middle)."""
         self.frozen: dict[str, Any] | None = None
         self._step = step
+        self._time = time
         self._input_cycles = input_cycles
         self._done: dict[int, Job] = {}
         self._taken: Job | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether there is something to do in the cycle: the gate of the task's step."""
+        begins = self._time.cycle in self._input_cycles
+        return begins or self.is_fed or self._taken is not None
 
     @property
     def in_flight(self) -> list[tuple[Job, bool]]:
@@ -51,10 +61,10 @@ class ReplayedBackground:
         self._taken = self._done.pop(input_cycle, None)
         self.is_fed = self._taken is None
 
-    def call(self, messages: Sequence[Message], time: CycleTime, feed: Callable[[], None]) -> None:
+    def call(self, messages: Sequence[Message], feed: Callable[[], None]) -> None:
         """The step in the cycle."""
-        if time.cycle in self._input_cycles:
-            self._run(messages, time)
+        if self._time.cycle in self._input_cycles:
+            self._run(messages, self._time)
         if self._taken is not None:
             job, self._taken = self._taken, None
             self.frozen = job.frozen

@@ -28,7 +28,7 @@ from flowrun.runtime.policy import (
 from flowrun.runtime.rates import RatedGate, is_rated, rate_of
 from flowrun.runtime.replay_background import ReplayedBackground
 from flowrun.runtime.replay_compare import Difference, Recorded, Tolerance, compare
-from flowrun.runtime.ring import ALWAYS, StepCall, call_process, make_record
+from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime
 
 __all__ = ["CycleReplay", "ReplayReport"]
@@ -63,7 +63,8 @@ class CycleReplay:
     """The tasks of `plan`, run on what `log` holds.
 
     fed: ids of the tasks that are not run, their messages being taken from the log; the sources
-    among them. note: told what of the log cannot be used as one would expect.
+    among them. config: "task.key" of values that are others than recorded. note: told what of the
+    log cannot be used as one would expect.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class CycleReplay:
         *,
         fed: Collection[str],
         tolerance: Tolerance,
+        config: Collection[str],
         note: Callable[[str], None],
     ) -> None:
         self.log = log
@@ -91,6 +93,7 @@ class CycleReplay:
         self.events: list[Event] = []
         """What happens in the cycle beside its messages, as a log of the replay holds it."""
         self._note = note
+        self._config = config
         self._tolerance = tolerance
         self._topics = {
             name for name, topic in log.topics.items() if topic.metadata.get(PAYLOAD) != NO_PAYLOAD
@@ -109,7 +112,9 @@ class CycleReplay:
         for step in plan.steps:
             made = self.instances[step.task.id]
             if step.task.spec.background and made.id not in self.fed:
-                self._background[made.id] = ReplayedBackground(step, made, inputs[made.id])
+                self._background[made.id] = ReplayedBackground(
+                    step, made, self._time, inputs[made.id]
+                )
         self._rates = {step.task.id: rate_of(step) for step in plan.steps}
         self.keyframes = Keyframes(
             self.active, policies=self._policies, rates=self._rates, background=self._background
@@ -296,6 +301,11 @@ class CycleReplay:
         self._compare_errors(controls, report)
         report.cycles += 1
 
+    def will_run(self, step: int) -> bool:
+        """Whether the step runs if its turn comes now: its inputs are there."""
+        gate = (self._record.sources + self._record.steps)[step][0]
+        return gate.would_open() if isinstance(gate, RatedGate) else gate.present
+
     def _comes_again(self, control: dict[str, Any]) -> bool:
         """Whether a task that runs notes it itself, if it happens."""
         kind, task_id = control["kind"], control["task"]
@@ -351,6 +361,12 @@ class CycleReplay:
         """Change live values; the text of the error that ended the run, if `configure` raised it."""
         if made.id in self.fed:
             return None
+        for key in values:
+            if f"{made.id}.{key}" in self._config:
+                self._note(
+                    f"cycle {self._time.cycle} sets {made.id}.{key}, as when it was recorded: the "
+                    "value that was asked for holds up to there"
+                )
         background = self._background.get(made.id)
         if background is not None:
             background.config = changed_config(made.bound, background.config, values)
@@ -374,11 +390,11 @@ class CycleReplay:
         slots = [slot for slot in self.plan.slots if slot.task_id == task_id]
         feed = partial(self._feed, [(slot.topic, messages[slot.index]) for slot in slots])
         if task_id in self.fed:
-            return ALWAYS, feed
+            return _Recorded(self, [slot.topic for slot in slots]), feed
         background = self._background.get(task_id)
         if background is not None:
-            call = partial(background.call, messages, self._time, feed)
-            return ALWAYS, guarded(self._policies, step, call, messages)
+            call = partial(background.call, messages, feed)
+            return background, guarded(self._policies, step, call, messages)
         made = self.instances[task_id]
         gate, plain_call = call_process(step, messages, made.task, made.ctx)
         if is_rated(step):
@@ -426,6 +442,18 @@ class CycleReplay:
             if recorded is not None:
                 message.load(recorded[1])
                 message.publish(tov_ns=recorded[0])
+
+
+class _Recorded:
+    """The gate of a task that is fed: open where the log has a message of it."""
+
+    def __init__(self, replay: CycleReplay, topics: Sequence[str]) -> None:
+        self._replay = replay
+        self._topics = topics
+
+    @property
+    def present(self) -> bool:
+        return any(topic in self._replay.recorded for topic in self._topics)
 
 
 def _is_own(topic: str) -> bool:

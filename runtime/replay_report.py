@@ -58,13 +58,17 @@ class DifferenceReport:
         replay.hook(on_difference=self._take)
 
     def _take(self, difference: Difference, recorded: Recorded | None, made: Message) -> None:
-        fields = None
+        fields: dict[str, Any] | None = None
         if recorded is not None:
             try:
                 fields = made.decode_fields(recorded[1])
             except ValueError:
                 fields = {"bytes": f"{len(recorded[1])} bytes that are no {type(made).__name__}"}
         replayed = dict(made.__dict__) if made.present else None
+        for found in (fields, replayed):
+            for name in made.measured_fields:
+                if found is not None:
+                    found.pop(name, None)
         tov_ns = made.tov_ns if made.present else recorded[0] if recorded is not None else 0
         entry = _Entry(
             difference, self._replay.time_ns or 0, tov_ns, _plain(fields), _plain(replayed)
