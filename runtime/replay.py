@@ -193,14 +193,20 @@ class Replay:
         return None if self._next is None else self._next.cycle
 
     @property
+    def last_cycle(self) -> int:
+        """The last cycle of the log. Walks over all of it."""
+        *_, last = (record.cycle for record in self.log.cycles() if has_run(record))
+        return last
+
+    @property
     def time_ns(self) -> int | None:
         """The time of `cycle`."""
         return None if self._next is None else self._next.time_ns
 
     @property
     def next_task(self) -> str | None:
-        """The task that runs next in the cycle; None between two cycles. Behind the last task that
-        has an input there may come none: `step` says so."""
+        """The task that runs next in the cycle; None between two cycles, and behind the last task of
+        one that has something to do."""
         if self._walk is None:
             return None
         for step in range(self._step, len(self.plan.steps)):
@@ -269,8 +275,8 @@ class Replay:
         return message
 
     def step(self) -> str | None:
-        """Run the next task of the cycle; its id, or None where the cycle has ended: behind its
-        last task, and where an error ended it. The first call in a cycle begins it.
+        """Run the next task of the cycle, which the first call begins; its id, or None where the
+        cycle has ended: behind its last task, or where an error ended it.
 
         A task of which the cycle has no input is passed over. Raises `TaskError` for an error that
         the recording does not have; go on with `seek` then.
@@ -278,10 +284,10 @@ class Replay:
         walk = self._begun()
         if walk is None:
             return None
-        while True:
-            step, goes_on = self._step, self._advance(walk)
-            if self._graph.ran or not goes_on:
-                return self.plan.steps[step].task.id if self._graph.ran else None
+        while self._advance(walk):
+            if self._graph.ran is not None:
+                return self._graph.ran
+        return None
 
     def next_cycle(self) -> bool:
         """Run the cycle to its end; False behind the last one. Raises as `step` does."""
@@ -364,10 +370,9 @@ class Replay:
         try:
             self.log[cycle]
         except LogError:
-            *_, last = (record.cycle for record in self.log.cycles() if has_run(record))
             raise UsageError(
                 f"cycle {cycle} is not in the log, which holds cycles "
-                f"{self._keyframes.first_cycle} to {last}"
+                f"{self._keyframes.first_cycle} to {self.last_cycle}"
             ) from None
 
     def _rewind(self) -> None:

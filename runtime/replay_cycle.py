@@ -86,8 +86,8 @@ class CycleReplay:
         self.around: Callable[[str, Callable[[], None]], None] | None = None
         self.on_difference: Callable[[Difference, Recorded | None, Message], None] | None = None
         self.isolate = False
-        self.ran = False
-        """Whether the step that was passed last ran: its inputs were there."""
+        self.ran: str | None = None
+        """The task of the step that was passed last; None if it had no input."""
         self.recorded: dict[str, Recorded] = {}
         """What the log holds of the cycle, by topic."""
         self.events: list[Event] = []
@@ -237,7 +237,7 @@ class CycleReplay:
         return recorded, controls
 
     def run(self, cycle: CycleRecord) -> Iterator[int]:
-        """Run a cycle; gives the index of each step before it is run."""
+        """Run a cycle; gives the index of each step before it is run, and once more their number."""
         report = self.report
         self.recorded, controls = self._read(cycle)
         self._record.clear()
@@ -259,7 +259,7 @@ class CycleReplay:
             yield index
             task_id = step.task.id
             try:
-                self.ran = gate.present
+                self.ran = task_id if gate.present else None
                 if self.ran:
                     if self.around is None or task_id in self.fed:
                         call()
@@ -297,6 +297,7 @@ class CycleReplay:
                 continue
             for slot, message in outputs:
                 self._compare(slot.topic, slot.task_id, slot.port, message, report)
+        yield len(self.plan.steps)
         self.events += self._noted
         self._compare_errors(controls, report)
         report.cycles += 1

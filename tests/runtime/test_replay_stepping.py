@@ -104,7 +104,9 @@ def test_tasks_run_one_by_one(total_run):
     with Replay(total_run, env={}) as replay:
         replay.seek(5)
         assert (replay.cycle, replay.next_task, replay.message("n").value) == (5, None, 4)
-        assert [replay.step() for _ in range(4)] == ["n", "t", "x", "n"]
+        assert [replay.step() for _ in range(3)] == ["n", "t", "x"]
+        assert (replay.cycle, replay.next_task, replay.message("t").value > 0) == (5, None, True)
+        assert [replay.step(), replay.cycle, replay.step()] == [None, 6, "n"]
         assert (replay.cycle, replay.next_task) == (6, "t")
         assert replay.message("n").value == 6
         assert replay.message("t") is None
