@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.vlm import ModelError
 
 __all__ = [
     "Checkpoint",
+    "architecture_of",
     "config_of",
+    "embedded",
     "first_line",
     "hub_cache_path",
     "hub_failure",
     "in_folder",
     "in_hub_cache",
-    "kind_of",
+    "task_of",
 ]
 
-Kind = Literal["vision-language", "detection", "other"]
+TaskName = Literal["Inference", "Detect"]
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _TEXT_OUT = ("ForConditionalGeneration", "ForCausalLM", "ForImageTextToText")
@@ -37,27 +40,38 @@ _NO_DETECTOR = ("GroundingDino", "OmDet", "Owl")
 class Checkpoint:
     """A checkpoint on this machine.
 
-    name: what a graph's `model:` and `flowrun ask` take. kind: which task it is for:
-    "vision-language" for Inference, "detection" for Detect, "other" for none. size_bytes: of its
-    files, those that links lead to included. complete: whether it has weights.
+    name: what a graph's `model:` and `flowrun ask` take. task: which task it is for, None for none
+    that is known. size_bytes: of its files, those that links lead to included. complete: whether it
+    has weights.
     """
 
     name: str
-    kind: Kind
+    task: TaskName | None
     architecture: str
     size_bytes: int
     complete: bool
     path: Path
 
 
-def kind_of(config: dict[str, Any]) -> Kind:
-    """Which task a checkpoint with this `config.json` is for."""
-    architecture = _architecture(config)
+def task_of(config: dict[str, Any]) -> TaskName | None:
+    """Which task a checkpoint with this `config.json` is for, None where that is not plain."""
+    architecture = architecture_of(config)
     if architecture.endswith("ForObjectDetection") and not architecture.startswith(_NO_DETECTOR):
-        return "detection"
+        return "Detect"
     if "vision_config" in config and architecture.endswith(_TEXT_OUT):
-        return "vision-language"
-    return "other"
+        return "Inference"
+    return None
+
+
+def architecture_of(config: dict[str, Any]) -> str:
+    """The model class that a `config.json` names, "" where it names none."""
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
+def embedded() -> Checkpoint:
+    """The checkpoint that ships with flowrun."""
+    return replace(in_folder(MODEL_DIR)[0], name="embedded")
 
 
 def in_folder(folder: Path) -> list[Checkpoint]:
@@ -154,17 +168,12 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
 
 
-def _architecture(config: dict[str, Any]) -> str:
-    names = config.get("architectures")
-    return str(names[0]) if isinstance(names, list) and names else ""
-
-
 def _checkpoint(name: str, folder: Path, config: dict[str, Any]) -> Checkpoint:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return Checkpoint(
         name=name,
-        kind=kind_of(config),
-        architecture=_architecture(config),
+        task=task_of(config),
+        architecture=architecture_of(config),
         size_bytes=sum(path.stat().st_size for path in files),
         complete=any(path.match(pattern) for path in files for pattern in _WEIGHTS),
         path=folder,

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime.wording import listed, nearest
-from flowrun.tasks.checkpoints import config_of, first_line, hub_failure, kind_of
+from flowrun.tasks.checkpoints import (
+    architecture_of,
+    config_of,
+    first_line,
+    hub_failure,
+    task_of,
+)
 from flowrun.tasks.vlm import ModelError
 
 __all__ = ["Found", "ObjectDetector"]
@@ -165,12 +171,13 @@ def pick_device(wanted: str) -> str:
 
 
 def _check_kind(checkpoint: Path | str, config: dict[str, Any]) -> None:
-    if kind_of(config) == "detection":
+    task = task_of(config)
+    if task == "Detect":
         return
-    [architecture] = (config.get("architectures") or ["unknown"])[:1]
     hint = ""
-    if kind_of(config) == "vision-language":
+    if task == "Inference":
         hint = "; it answers prompts: give it to Inference (and its boxes to ParseDetections)"
     raise ModelError(
-        f"model {str(checkpoint)!r} is no object detector: its architecture is {architecture}{hint}"
+        f"model {str(checkpoint)!r} is no object detector: its architecture is "
+        f"{architecture_of(config) or 'unknown'}{hint}"
     )

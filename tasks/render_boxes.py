@@ -160,5 +160,7 @@ def _label(text: str, color: tuple[int, int, int], size_px: int) -> NDArray[np.u
     patch = Image.new("RGB", (math.ceil(right - left) + 2 * margin, ascent + descent + 2), color)
     red, green, blue = color
     dark = 0.299 * red + 0.587 * green + 0.114 * blue > 140  # of the patch's luma (BT.601)
-    ImageDraw.Draw(patch).text((margin - left, 1), text, (0, 0, 0) if dark else (255, 255, 255), font)
+    ImageDraw.Draw(patch).text(
+        (margin - left, 1), text, (0, 0, 0) if dark else (255, 255, 255), font
+    )
     return np.asarray(patch)

@@ -20,6 +20,8 @@ _VERBS = {
     "schema": "print the JSON Schema of graph files, for editors",
     "new-task": "write a new task, its test and a graph that uses it",
     "replay": "run a recorded log again, and compare every message",
+    "models": "list the models on this machine",
+    "ask": "ask a model about a picture, or let it find objects there",
     "log": "look into a log: info, ls, cat, check, recover, export, diff",
 }
 
