@@ -184,11 +184,11 @@ def _run(
         task = task_class(task_class.Config(**config))
     except ValidationError as error:
         [first, *_] = error.errors()
-        raise UsageError(f"--{first['loc'][0]}: {first['msg']}; got {first['input']!r}") from None
-    time_0 = CycleTime()
+        key = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{key}: {first['msg']}; got {first['input']!r}") from None
     ctx = Context(
         task_class.__name__,
-        time=time_0,
+        time=CycleTime(),
         log=structlog.get_logger(task=task_class.__name__),
         graph_dir=Path.cwd(),
         seed=0,

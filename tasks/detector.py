@@ -47,11 +47,12 @@ class Found:
 class ObjectDetector:
     """A loaded checkpoint.
 
-    parameters: how many weights it has. where: device and dtype, for people.
+    name: the folder or hub id. parameters: how many weights it has. where: device and dtype, for people.
     names: class id -> name.
     """
 
-    def __init__(self, processor: Any, model: Any, *, device: str, dtype: Any) -> None:
+    def __init__(self, name: str, processor: Any, model: Any, *, device: str, dtype: Any) -> None:
+        self.name = name
         self._processor = processor
         self._model = model
         self._device, self._dtype = device, dtype
@@ -67,8 +68,8 @@ class ObjectDetector:
                 names = list(dict.fromkeys(self.names.values()))
                 more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
                 raise ModelError(
-                    f"the model knows no label {label!r}{nearest(label, names)}; its labels: "
-                    f"{listed(names[:_MOST_LISTED])}{more}"
+                    f"model {self.name!r} knows no label {label!r}; its labels: "
+                    f"{listed(names[:_MOST_LISTED])}{more}{nearest(label, names)}"
                 )
         return frozenset(number for number, name in self.names.items() if name in labels)
 
@@ -151,7 +152,7 @@ class ObjectDetector:
                     "checkpoint folder as `save_pretrained` writes it, with its image processor"
                 ) from error
             raise ModelError(hub_failure(checkpoint, error, local)) from error
-        return cls(processor, model, device=device, dtype=torch_dtype)
+        return cls(str(checkpoint), processor, model, device=device, dtype=torch_dtype)
 
 
 def pick_device(wanted: str) -> str:

@@ -133,7 +133,10 @@ def draw_boxes(
 
 def color_of(label: str, class_id: int) -> tuple[int, int, int]:
     """The colour (RGB) of a class: by its number, or by its name where it has none."""
-    return _PALETTE[(class_id if class_id >= 0 else zlib.crc32(label.encode())) % len(_PALETTE)]
+    return _PALETTE[
+        (class_id if class_id >= 0 else zlib.crc32(label.encode("utf-8", "replace")))
+        % len(_PALETTE)
+    ]
 
 
 def _has_area(edges: list[int]) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import math
+import re
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -34,14 +35,14 @@ def add_parser(verbs: Any) -> None:
         "--save", type=Path, metavar="FILE", help="write the picture there, boxes drawn on it"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of an answer (50)")
+    parser.add_argument("--max-new-tokens", type=_count, metavar="N", help="of an answer (50)")
     parser.add_argument(
-        "--threshold", type=float, metavar="SCORE", help="of a detector: the least score (0.5)"
+        "--threshold", type=_score, metavar="SCORE", help="of a detector: the least score (0.5)"
     )
     parser.add_argument(
         "--labels", type=_labels, metavar="A,B", help="of a detector: only these of its labels"
     )
-    parser.add_argument("--device", help="auto, cpu, cuda, cuda:N (auto)")
+    parser.add_argument("--device", type=_device, help="auto, cpu, cuda, cuda:N (auto)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument(
         "--offline", action="store_true", help="never look on the network for the model"
@@ -138,8 +139,36 @@ def _as_json(reply: Any, args: argparse.Namespace, width: int, height: int) -> d
     }
 
 
+# argparse says of a ValueError only that the value is wrong; ArgumentTypeError says what is right.
+
+
 def _labels(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, (label.strip() for label in text.split(","))))
+    labels = tuple(filter(None, (label.strip() for label in text.split(","))))
+    if not labels:
+        raise argparse.ArgumentTypeError("expected labels, such as cat,dog")
+    return labels
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more; got {text!r}")
+    return int(text)
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1; got {text!r}")
+    return score
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N; got {text!r}")
+    return text
 
 
 def _waiting(text: str) -> AbstractContextManager[Any]:
