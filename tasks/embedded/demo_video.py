@@ -71,12 +71,17 @@ def frames(scenes: list[Scene]) -> Iterator[Frame]:
     """Yield the video's frames: RGB, uint8, 480 x 640 x 3."""
     for scene in scenes:
         for index in range(SCENE_S * FPS):
-            phase = 2 * math.pi * index / (SCENE_S * FPS)
-            shifts = [
-                (MAX_MOTION * math.cos(phase + k), MAX_MOTION * math.sin(phase + k))
-                for k in range(len(scene.objects))
-            ]
-            yield draw(moved(scene, shifts), noise_seed=index)
+            yield draw(scene_at(scene, index), noise_seed=index)
+
+
+def scene_at(scene: Scene, index: int) -> Scene:
+    """Return `scene` as it stands in its frame `index`, its objects moved from where they rest."""
+    phase = 2 * math.pi * index / (SCENE_S * FPS)
+    shifts = [
+        (MAX_MOTION * math.cos(phase + k), MAX_MOTION * math.sin(phase + k))
+        for k in range(len(scene.objects))
+    ]
+    return moved(scene, shifts)
 
 
 def write_video(path: Path, scenes: list[Scene]) -> None:
