@@ -100,8 +100,12 @@ def in_hub_cache() -> Iterator[Checkpoint]:
 
     try:
         cache = scan_cache_dir()
-    except (CacheNotFound, OSError):
+    except CacheNotFound:
         return
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot read the cache {hub_cache_path()}: {first_line(error)}"
+        ) from error
     for repo in sorted(cache.repos, key=lambda repo: repo.repo_id.lower()):
         revisions = sorted(repo.revisions, key=lambda revision: revision.last_modified)
         if repo.repo_type == "model" and revisions:

@@ -1,4 +1,4 @@
-"""`Detect` on tiny checkpoints of three families: its boxes, its labels, its errors."""
+"""`Detect` on tiny checkpoints of five families: its boxes, its labels, its errors."""
 
 from __future__ import annotations
 
@@ -62,6 +62,42 @@ def rt_detr(folder: Path, *, version: int = 1) -> None:
     RTDetrImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
 
 
+def d_fine(folder: Path) -> None:
+    from transformers import DFineConfig, DFineForObjectDetection, HGNetV2Config
+    from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
+
+    backbone = HGNetV2Config(
+        stem_channels=[3, 8, 8], hidden_sizes=[16] * 4, stage_in_channels=[8, 16, 16, 16],
+        stage_mid_channels=[8] * 4, stage_out_channels=[16] * 4, stage_num_blocks=[1] * 4,
+        stage_numb_of_layers=[1] * 4, out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = DFineConfig(
+        backbone_config=backbone, encoder_in_channels=[16] * 3, decoder_in_channels=[16] * 3,
+        encoder_hidden_dim=16, d_model=16, encoder_ffn_dim=32, decoder_ffn_dim=32,
+        encoder_attention_heads=2, decoder_attention_heads=2, decoder_layers=2, num_queries=10,
+        num_denoising=0, **LABELS,
+    )  # fmt: skip
+    DFineForObjectDetection(config).save_pretrained(folder)
+    RTDetrImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
+
+
+def detr(folder: Path) -> None:
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+    from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
+
+    backbone = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage4"],
+    )  # fmt: skip
+    config = DetrConfig(
+        backbone_config=backbone, d_model=16, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, num_queries=5, **LABELS,
+    )  # fmt: skip
+    DetrForObjectDetection(config).save_pretrained(folder)
+    DetrImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64}).save_pretrained(folder)
+
+
 def yolos(folder: Path) -> Any:
     from transformers import YolosConfig, YolosForObjectDetection
     from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
@@ -96,6 +132,8 @@ def known(folder: Path) -> None:
 FAMILIES: dict[str, Callable[[Path], Any]] = {
     "rt-detr": rt_detr,
     "rt-detr-v2": lambda folder: rt_detr(folder, version=2),
+    "d-fine": d_fine,
+    "detr": detr,
     "yolos": yolos,
     "known": known,
 }
@@ -144,7 +182,7 @@ def test_a_checkpoint_detects_the_same_twice(checkpoints: Path, family: str) -> 
     assert [(f.width, f.height) for f in once] == [(120, 48), (31, 90)]
 
 
-@pytest.mark.parametrize("family", ["rt-detr", "rt-detr-v2", "yolos"])
+@pytest.mark.parametrize("family", ["rt-detr", "rt-detr-v2", "d-fine", "detr", "yolos"])
 def test_detections_are_what_transformers_makes_of_the_same_logits(
     checkpoints: Path, family: str
 ) -> None:
@@ -288,6 +326,29 @@ def test_a_checkpoint_without_its_processor_or_weights_is_named(
             "processor"
         )
         assert "\n" not in text
+
+
+def test_a_missing_package_is_named(tmp_path: Path, checkpoints: Path) -> None:
+    """Older DETR checkpoints name a backbone of the timm package, which flowrun does not bring."""
+    shutil.copytree(checkpoints / "detr", tmp_path / "mine")
+    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+    config["backbone_config"] = {"model_type": "timm_backbone", "backbone": "resnet50"}
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    text = failure(tmp_path, model="mine")
+    assert text.startswith(f"model '{tmp_path}/mine': ")
+    assert "timm" in text
+    assert "\n" not in text
+
+
+def test_a_graph_file_that_names_no_model_folder_is_told_the_place(tmp_path: Path) -> None:
+    assert list(Detect.check(Detect.Config(model="./mine"), tmp_path)) == [
+        (
+            "model",
+            f"model './mine': no such folder: {tmp_path}/mine; give a checkpoint folder, or a hub id "
+            "such as 'google/paligemma-3b-mix-224'",
+        )
+    ]
+    assert list(Detect.check(Detect.Config(model="PekingU/rtdetr_r18vd"), tmp_path)) == []
 
 
 def test_a_hub_id_that_is_not_in_the_cache_names_the_cache(
