@@ -82,8 +82,15 @@ def ask(
         _refuse(given, _PROMPT_OPTIONS, f"model {model!r} is a detector ({architecture})")
         found, load_s = _run(Detect, {"model": model, **given}, _picture(pixels), DetectionsMsg())
         return Reply(
-            model, architecture, None, None, None, found, found.latency_ms, load_s
-        )  # fmt: skip
+            model=model,
+            architecture=architecture,
+            prompt=None,
+            response=None,
+            tokens=None,
+            detections=found,
+            latency_ms=found.latency_ms,
+            load_s=load_s,
+        )
     _refuse(given, _DETECT_OPTIONS, f"model {model!r} is no detector ({architecture})")
     if model == _EMBEDDED:
         given |= {"backend": _EMBEDDED, "prompt": prompt or _EMBEDDED_PROMPT}

@@ -14,6 +14,8 @@ from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.graph import parse_graph
 from flowrun.runtime.plan import plan_graph
+from flowrun.runtime.replay import Replay
+from flowrun.runtime.replay_verify import verify_keyframes
 from flowrun.runtime.run import Run
 from flowrun.runtime.testing import assert_replays
 from flowrun.tasks.embedded import scenes as sc
@@ -28,13 +30,14 @@ Box = tuple[float, float, float, float]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log of the graph, with two frames of each scene, all of them answered, the pictures logged."""
+    """A log of the graph with four frames of each scene, every second one answered; the pictures are
+    logged."""
     graph = yaml.safe_load((GRAPHS / "detect.yaml").read_text())
     tasks = {task["id"]: task for task in graph["tasks"]}
-    tasks["cam0"]["config"] |= {"realtime": False, "max_fps": 1}
-    tasks["inference"]["background"] = False
+    tasks["cam0"]["config"] |= {"realtime": False, "max_fps": 2}
+    tasks["inference"] |= {"background": False, "every": 2}
     tasks["boxes"]["logging"] = {"codec": "zstd"}
-    graph["logging"] = {"slab_size_mib": 4, "section_size_mib": 1}
+    graph["logging"] = {"slab_size_mib": 4, "section_size_mib": 1, "keyframe_interval": 7}
     text = yaml.safe_dump(graph, sort_keys=False)
     plan = plan_graph(bind(parse_graph(text, path=GRAPHS / "detect.yaml", env={})))
     directory = tmp_path_factory.mktemp("runs") / "detect"
@@ -88,10 +91,10 @@ def test_every_object_of_every_scene_is_found_where_it_is(run: Path) -> None:
 def test_the_boxes_are_drawn_on_the_pictures(run: Path) -> None:
     pictures = messages(run, "/boxes/rendered")
     found = messages(run, "/parse/detections")
-    assert len(pictures) == len(found) == 22
-    for picture, fields in zip(pictures, found, strict=True):
+    assert [picture["frame_id"] for picture in pictures] == list(range(0, 220, 5))
+    for number, picture in enumerate(pictures):
         pixels = picture["pixels"]
-        assert picture["frame_id"] == fields["frame_id"]
+        fields = found[number // 2]  # the newest
         for label, box in zip(fields["labels"], np.rint(fields["boxes"]).astype(int), strict=True):
             left, top, right, bottom = box
             color = color_of(label, -1)
@@ -104,3 +107,11 @@ def test_the_boxes_are_drawn_on_the_pictures(run: Path) -> None:
 
 def test_the_run_replays(run: Path) -> None:
     assert_replays(run)
+
+
+def test_the_newest_boxes_are_part_of_the_keyframes(run: Path) -> None:
+    with Log(run) as log:
+        found = verify_keyframes(Replay(log, env={}, feed=["inference"]), count=100)
+    assert len(found.verified) == 7
+    assert any(cycle % 2 for cycle in found.verified)  # between two answers
+    assert (found.forgetful, found.unsteady) == ({}, {})
