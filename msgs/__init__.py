@@ -1,6 +1,7 @@
 """WHAT FLOWS: message classes and their encoding. Imports NumPy and msgpack only."""
 
 from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg
+from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Measured, Message, MessageTypeError, Shape
 from flowrun.msgs.text import PromptResponseMsg
@@ -8,6 +9,7 @@ from flowrun.msgs.text import PromptResponseMsg
 __all__ = [
     "BoolMsg",
     "BytesMsg",
+    "DetectionsMsg",
     "FloatMsg",
     "ImageRgb8Msg",
     "IntMsg",

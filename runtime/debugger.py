@@ -125,11 +125,15 @@ class Debugger:
     def back(self) -> bool:
         """To the end of the cycle before; False at the beginning."""
         before = self._before(self.replay.cycle)
-        if before is None:
-            return False
-        self.goto(before)
-        self.next_cycle()
-        return True
+        while before is not None:
+            self.goto(before)
+            if self.step() is not None and self.replay.cycle == before:
+                while self.replay.next_task is not None:
+                    self.step()
+                return True
+            before = self._before(before)  # no task had anything to do in it
+        self.goto(self._first)
+        return False
 
     def go_back(self) -> Breakpoint | None:
         """To the last breakpoint in front of this place; None, and at the beginning, without one."""

@@ -9,9 +9,12 @@ BUILT_IN = {
     "BroadcastChat": "flowrun.tasks.broadcast.BroadcastChat",
     "BroadcastImage": "flowrun.tasks.broadcast.BroadcastImage",
     "Counter": "flowrun.tasks.basic.Counter",
+    "Detect": "flowrun.tasks.detect.Detect",
     "Inference": "flowrun.tasks.inference.Inference",
+    "ParseDetections": "flowrun.tasks.parse_detections.ParseDetections",
     "PassBool": "flowrun.tasks.basic.PassBool",
     "Print": "flowrun.tasks.basic.Print",
+    "RenderBoxes": "flowrun.tasks.render_boxes.RenderBoxes",
     "Square": "flowrun.tasks.basic.Square",
     "VideoCapture": "flowrun.tasks.video_capture.VideoCapture",
 }

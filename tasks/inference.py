@@ -131,4 +131,5 @@ class Inference(Task):
         answer.backend = config.backend
         answer.frame_id = image.frame_id
         answer.frame_cycle = ctx.cycle
+        answer.frame_width, answer.frame_height = image.width, image.height
         answer.publish(tov_ns=image.tov_ns)

@@ -25,7 +25,9 @@ def flowrun(*words: str | Path, cwd: Path) -> str:
 
 
 def test_there_are_graphs() -> None:
-    assert {"inference.yaml", "minimal.yaml", "caterpillar.yaml"} <= {p.name for p in GRAPHS}
+    assert {"inference.yaml", "minimal.yaml", "caterpillar.yaml", "detect.yaml"} <= {
+        p.name for p in GRAPHS
+    }
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)

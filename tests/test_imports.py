@@ -44,6 +44,9 @@ def modules_after(code: str) -> set[str]:
         ("import flowrun.runtime.task", HEAVY | {"yaml"}),
         ("import flowrun.runtime.testing", HEAVY - {"rich"}),  # structlog's console brings it
         ("import flowrun.tasks.inference", {"torch", "transformers", "av", "fastapi"}),
+        ("import flowrun.tasks.detect", {"torch", "transformers", "huggingface_hub", "PIL"}),
+        ("import flowrun.tasks.ask", {"torch", "transformers", "huggingface_hub", "PIL"}),
+        ("import flowrun.tasks.checkpoints", {"torch", "transformers", "huggingface_hub", "PIL"}),
     ],
 )
 def test_import_brings_nothing_heavy(code: str, light: set[str]) -> None:
@@ -56,6 +59,11 @@ def test_check_of_the_main_graph_loads_no_model_library() -> None:
     )
     loaded = modules_after(code)
     assert loaded & {"torch", "transformers", "fastapi", "uvicorn"} == set()
+
+
+def test_listing_models_loads_no_model_library() -> None:
+    code = "from flowrun.runtime.cli import main\nassert main(['models', '--json']) == 0\nprint()"
+    assert modules_after(code) & {"torch", "transformers", "fastapi"} == set()
 
 
 def test_messages_import_numpy_and_msgpack_only() -> None:

@@ -96,7 +96,7 @@ def demo(tmp_path: Path) -> Iterator[str]:
 
 
 def test_every_command_is_run_by_a_test() -> None:
-    tested = ("Run it", "A task", "Replay", "HTTP")
+    tested = ("Run it", "A task", "Replay", "HTTP", "Models and boxes")
     assert steps(README) == [step for title in tested for step in steps(section(title))]
     assert len(blocks("python")) == 1
     assert len(blocks("yaml")) == 2
@@ -148,6 +148,17 @@ def test_http_commands_answer_as_shown(demo: str, tmp_path: Path) -> None:
         out = shell(f"{command.replace('http://127.0.0.1:3000', demo)} -sSf", tmp_path)
         assert_shown(lines, out)
     assert (tmp_path / "frame.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+@pytest.mark.slow
+def test_models_answer_and_find_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "graphs").symlink_to(ROOT / "graphs")
+    monkeypatch.setitem(ENV, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    *commands, (run, _) = steps(section("Models and boxes"))
+    for command, lines in commands:
+        assert_shown(lines, shell(command, tmp_path))
+    assert (tmp_path / "boxes.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert "detect: 5 cycles in " in shell(f"{run} --cycles 5 --plain --port 0", tmp_path)
 
 
 @pytest.mark.slow

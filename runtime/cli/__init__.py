@@ -21,6 +21,8 @@ _VERBS = {
     "new-task": "write a new task, its test and a graph that uses it",
     "replay": "run a recorded log again, and compare every message",
     "debug": "travel in time through a recorded run",
+    "models": "list the models on this machine",
+    "ask": "ask a model about a picture, or let it find objects there",
     "log": "look into a log: info, ls, cat, check, recover, export, diff",
 }
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowrun.runtime.cli.log_export import WHERE, add_diff, add_export, bounds, diff, export
+from flowrun.runtime.cli.table import print_table
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_reader import Log, LogMessage
 
@@ -78,7 +79,7 @@ def _info(args: argparse.Namespace) -> int:
             rows += [(f"{name} {key}", _text(item)) for key, item in value.items()]
         elif value is not None:
             rows.append((name, _text(value)))
-    _print_table(("", ""), rows)
+    print_table(("", ""), rows)
     return 0
 
 
@@ -110,7 +111,7 @@ def _ls(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
     else:
         names = ("topic", "messages", "rate_hz", "bytes", "type", "encoding")
-        _print_table(names, [tuple(_text(row[name]) for name in names) for row in rows])
+        print_table(names, [tuple(_text(row[name]) for name in names) for row in rows])
     return _say_loss(loss)
 
 
@@ -199,15 +200,3 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else str(value)
-
-
-def _print_table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*names, box=None, show_header=any(names), pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    # Into a pipe nothing is folded: lines stay whole for grep.
-    Console(width=None if sys.stdout.isatty() else 4096).print(table, soft_wrap=False)

@@ -4,6 +4,7 @@ The video shows held-out scenes for two seconds each, with a gentle motion that 
 640x480, 10 frames a second, H.264. Next to it goes `OUT.json`, the truth by time:
 `{"scenes": [{"start_s", "end_s", "caption", "objects": [{"color", "shape", "place", "box"}]}]}`
 with `box` as [top, left, bottom, right] in fractions of the frame, where the object rests.
+`OUT.jpg` is a still of the third scene, its objects at rest.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from PIL import Image
 
 from flowrun.tasks.embedded.scenes import (
     HELD_OUT_SEEDS,
@@ -30,6 +32,7 @@ from flowrun.tasks.embedded.scenes import (
 
 WIDTH, HEIGHT = 640, 480
 FPS = 10
+STILL = 2
 SCENE_S = 2
 FIRST_SEED = 917_000  # all shapes, colours and places occur from here
 # How many objects the scenes show, in turn.
@@ -42,11 +45,12 @@ _QUALITY = "27"
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m flowrun.tasks.embedded.demo_video")
-    parser.add_argument("out", type=Path, help="the .mp4 file; the truth goes to .json beside it")
+    parser.add_argument("out", type=Path, help="the .mp4 file; .json and .jpg go beside it")
     out = parser.parse_args(arguments).out
     scenes = pick_scenes()
     write_video(out, scenes)
     out.with_suffix(".json").write_text(json.dumps(truth(scenes), indent=1) + "\n")
+    write_still(out.with_suffix(".jpg"), scenes)
     print(f"{out}: {len(scenes)} scenes, {out.stat().st_size} bytes")
 
 
@@ -67,12 +71,17 @@ def frames(scenes: list[Scene]) -> Iterator[Frame]:
     """Yield the video's frames: RGB, uint8, 480 x 640 x 3."""
     for scene in scenes:
         for index in range(SCENE_S * FPS):
-            phase = 2 * math.pi * index / (SCENE_S * FPS)
-            shifts = [
-                (MAX_MOTION * math.cos(phase + k), MAX_MOTION * math.sin(phase + k))
-                for k in range(len(scene.objects))
-            ]
-            yield draw(moved(scene, shifts), noise_seed=index)
+            yield draw(scene_at(scene, index), noise_seed=index)
+
+
+def scene_at(scene: Scene, index: int) -> Scene:
+    """Return `scene` as it stands in its frame `index`, its objects moved from where they rest."""
+    phase = 2 * math.pi * index / (SCENE_S * FPS)
+    shifts = [
+        (MAX_MOTION * math.cos(phase + k), MAX_MOTION * math.sin(phase + k))
+        for k in range(len(scene.objects))
+    ]
+    return moved(scene, shifts)
 
 
 def write_video(path: Path, scenes: list[Scene]) -> None:
@@ -85,6 +94,11 @@ def write_video(path: Path, scenes: list[Scene]) -> None:
         for pixels in frames(scenes):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def write_still(path: Path, scenes: list[Scene]) -> None:
+    """Write a JPEG file of the scene `STILL` of the video, its objects at rest."""
+    Image.fromarray(draw(scenes[STILL])).save(path, quality=85)
 
 
 def truth(scenes: list[Scene]) -> dict[str, Any]:

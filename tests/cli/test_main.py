@@ -12,7 +12,7 @@ from flowrun.runtime import cli
 from flowrun.runtime.cli import check, main
 from flowrun.runtime.errors import LogError
 
-VERBS = "run, check, plan, schema, new-task, replay, log"
+VERBS = "run, check, plan, schema, new-task, replay, debug, models, ask, log"
 
 
 @pytest.mark.parametrize(

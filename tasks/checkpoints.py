@@ -1,0 +1,195 @@
+"""What a checkpoint is before it is loaded: its architecture, its size, where it lies.
+
+Only files of JSON are read and sizes are asked for: no torch, no transformers. The hub's own cache is
+looked at through `huggingface_hub`, which says where it is and what of it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.vlm import ModelError
+
+__all__ = [
+    "Checkpoint",
+    "architecture_of",
+    "config_of",
+    "embedded",
+    "first_line",
+    "hub_cache_path",
+    "hub_failure",
+    "in_folder",
+    "in_hub_cache",
+    "task_of",
+]
+
+TaskName = Literal["Inference", "Detect"]
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_TEXT_OUT = ("ForConditionalGeneration", "ForCausalLM", "ForImageTextToText")
+_NO_DETECTOR = ("GroundingDino", "OmDet", "Owl")
+"""Object detectors that must be told in words what to look for; `Detect` does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on this machine.
+
+    name: what a graph's `model:` and `flowrun ask` take. task: which task it is for, None for none
+    that is known. size_bytes: of its files, those that links lead to included. complete: whether it
+    has weights.
+    """
+
+    name: str
+    task: TaskName | None
+    architecture: str
+    size_bytes: int
+    complete: bool
+    path: Path
+
+
+def task_of(config: dict[str, Any]) -> TaskName | None:
+    """Which task a checkpoint with this `config.json` is for, None where that is not plain."""
+    architecture = architecture_of(config)
+    if architecture.endswith("ForObjectDetection") and not architecture.startswith(_NO_DETECTOR):
+        return "Detect"
+    if "vision_config" in config and architecture.endswith(_TEXT_OUT):
+        return "Inference"
+    return None
+
+
+def architecture_of(config: dict[str, Any]) -> str:
+    """The model class that a `config.json` names, "" where it names none."""
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
+def embedded() -> Checkpoint:
+    """The checkpoint that ships with flowrun."""
+    return replace(in_folder(MODEL_DIR)[0], name="embedded")
+
+
+def in_folder(folder: Path) -> list[Checkpoint]:
+    """The checkpoint that `folder` is, or those that are folders in it. `ModelError` for neither."""
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise ModelError(f"{folder}: {what}")
+    if (folder / "config.json").is_file():
+        return [_checkpoint(str(folder), folder, _read_config(folder))]
+    found = [
+        _checkpoint(str(inner), inner, _read_config(inner))
+        for inner in sorted(folder.iterdir())
+        if (inner / "config.json").is_file()
+    ]
+    if not found:
+        raise ModelError(
+            f"{folder}: no checkpoint: neither it nor a folder in it holds a config.json"
+        )
+    return found
+
+
+def in_hub_cache() -> Iterator[Checkpoint]:
+    """The checkpoints of the hub's cache, by id; each in the revision used last."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        cache = scan_cache_dir()
+    except CacheNotFound:
+        return
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot read the cache {hub_cache_path()}: {first_line(error)}"
+        ) from error
+    for repo in sorted(cache.repos, key=lambda repo: repo.repo_id.lower()):
+        revisions = sorted(repo.revisions, key=lambda revision: revision.last_modified)
+        if repo.repo_type == "model" and revisions:
+            newest = revisions[-1]
+            config = {}
+            if (newest.snapshot_path / "config.json").is_file():
+                config = _read_config(newest.snapshot_path)
+            yield _checkpoint(repo.repo_id, newest.snapshot_path, config)
+
+
+def hub_cache_path() -> str:
+    """The folder of the hub's cache, as `HF_HOME` and `HF_HUB_CACHE` set it."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return HF_HUB_CACHE
+
+
+def config_of(checkpoint: Path | str, *, local_files_only: bool) -> dict[str, Any]:
+    """The `config.json` of a checkpoint folder, or of a hub id, which may be downloaded.
+
+    `ModelError` says in plain words why there is none.
+    """
+    if isinstance(checkpoint, Path):
+        return _read_config(checkpoint)
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(checkpoint, "config.json")
+    if isinstance(cached, str):
+        return _read_config(Path(cached).parent)
+    try:
+        file = hf_hub_download(checkpoint, "config.json", local_files_only=local_files_only)
+    except Exception as error:
+        raise ModelError(hub_failure(checkpoint, error, local_files_only)) from error
+    return _read_config(Path(file).parent)
+
+
+def hub_failure(model: str, error: Exception, local_files_only: bool) -> str:  # noqa: FBT001
+    """Why the hub's `model` cannot be had, and what to do."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    cache = hub_cache_path()
+    causes = (error, error.__cause__, error.__context__)
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return (
+            f"model {model!r} is gated: accept its licence at https://huggingface.co/{model}, then "
+            "run `hf auth login`"
+        )
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return f"model {model!r}: the hub has no such model, or you must run `hf auth login`"
+    if local_files_only:
+        return (
+            f"model {model!r} is not in the cache {cache}, and the network is not to be used; run "
+            f"`hf download {model}` once where there is a network, or give a folder"
+        )
+    return (
+        f"cannot load model {model!r}: it is not in the cache {cache}, and could not be downloaded "
+        f"({first_line(error)}); check the id and the network, or give a folder"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, without its full stop."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+def _checkpoint(name: str, folder: Path, config: dict[str, Any]) -> Checkpoint:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return Checkpoint(
+        name=name,
+        task=task_of(config),
+        architecture=architecture_of(config),
+        size_bytes=sum(path.stat().st_size for path in files),
+        complete=any(path.match(pattern) for path in files for pattern in _WEIGHTS),
+        path=folder,
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {first_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"cannot read {path}: it holds no map")
+    return config

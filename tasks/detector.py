@@ -1,0 +1,184 @@
+"""An object-detection model of the transformers library: a checkpoint, and what it finds in pictures.
+
+One way for every family: RT-DETR, RT-DETRv2, D-FINE, DETR, YOLOS and whatever else
+`AutoModelForObjectDetection` loads. torchvision is not needed: pictures are prepared by the
+processors' Pillow variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.runtime.wording import listed, nearest
+from flowrun.tasks.checkpoints import (
+    architecture_of,
+    config_of,
+    first_line,
+    hub_failure,
+    task_of,
+)
+from flowrun.tasks.vlm import ModelError
+
+__all__ = ["Found", "ObjectDetector"]
+
+_MOST_LISTED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found in one picture, the surest first.
+
+    boxes: float32 (N, 4), left, top, right, bottom in pixels of the picture, within it. scores:
+    float32 (N,). class_ids: int32 (N,). labels: N names.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+    labels: list[str]
+
+
+class ObjectDetector:
+    """A loaded checkpoint.
+
+    name: the folder or hub id. parameters: how many weights it has. where: device and dtype, for people.
+    names: class id -> name.
+    """
+
+    def __init__(self, name: str, processor: Any, model: Any, *, device: str, dtype: Any) -> None:
+        self.name = name
+        self._processor = processor
+        self._model = model
+        self._device, self._dtype = device, dtype
+        self.parameters = sum(weights.numel() for weights in model.parameters())
+        self.where = f"{device} {str(dtype).removeprefix('torch.')}"
+        self.names: dict[int, str] = {int(k): str(v) for k, v in model.config.id2label.items()}
+
+    def class_ids(self, labels: Collection[str]) -> frozenset[int]:
+        """The ids of the classes named so. `ModelError` for a name that the model does not know."""
+        known = set(self.names.values())
+        for label in labels:
+            if label not in known:
+                names = list(dict.fromkeys(self.names.values()))
+                more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+                raise ModelError(
+                    f"model {self.name!r} knows no label {label!r}; its labels: "
+                    f"{listed(names[:_MOST_LISTED])}{more}{nearest(label, names)}"
+                )
+        return frozenset(number for number, name in self.names.items() if name in labels)
+
+    def detect(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        threshold: float,
+        only: frozenset[int] | None = None,
+    ) -> Found:
+        """What the model finds in an RGB picture of shape (H, W, 3) with scores above `threshold`.
+
+        only: the class ids that count; None for all.
+        """
+        import torch
+        from PIL import Image
+
+        height, width = pixels.shape[:2]
+        # A PIL image, because of an array 3 pixels high a processor takes the rows for channels.
+        inputs = self._processor(images=Image.fromarray(pixels), return_tensors="pt").to(
+            self._device, dtype=self._dtype
+        )
+        with torch.inference_mode():
+            outputs = self._model(**inputs)
+            [found] = self._processor.post_process_object_detection(
+                outputs, threshold=threshold, target_sizes=[(height, width)]
+            )
+        scores, ids, boxes = (
+            found[name].to("cpu", torch.float32).numpy() for name in ("scores", "labels", "boxes")
+        )
+        corners = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+        keep = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
+        if only is not None:
+            keep &= np.isin(ids, list(only))
+        order = np.flatnonzero(keep)
+        order = order[np.argsort(-scores[order], kind="stable")]
+        class_ids = ids[order].astype(np.int32)
+        return Found(
+            boxes=corners[order].astype(np.float32),
+            scores=scores[order].astype(np.float32),
+            class_ids=class_ids,
+            labels=[self.names.get(int(k), f"class {k}") for k in class_ids],
+        )
+
+    # -- loading -------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls, checkpoint: Path | str, *, device: str, dtype: str, local_files_only: bool
+    ) -> ObjectDetector:
+        """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
+
+        device: auto, cpu, cuda or cuda:N. dtype: auto (float32) or the name of a torch type.
+        """
+        local = local_files_only or isinstance(checkpoint, Path)
+        _check_kind(checkpoint, config_of(checkpoint, local_files_only=local))
+        import torch
+        import transformers
+
+        device = pick_device(device)
+        torch_dtype = getattr(torch, "float32" if dtype == "auto" else dtype)
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        try:
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                checkpoint, local_files_only=local
+            )
+            model = transformers.AutoModelForObjectDetection.from_pretrained(
+                checkpoint, local_files_only=local, dtype=torch_dtype
+            )
+            model = model.to(device).eval()
+        except torch.OutOfMemoryError as error:
+            raise ModelError(f"model {str(checkpoint)!r} does not fit into {device}") from error
+        except ImportError as error:
+            raise ModelError(f"model {str(checkpoint)!r}: {first_line(error)}") from error
+        except Exception as error:
+            if isinstance(checkpoint, Path):
+                raise ModelError(
+                    f"cannot load the model in {checkpoint}: {first_line(error)}; it must be a "
+                    "checkpoint folder as `save_pretrained` writes it, with its image processor"
+                ) from error
+            raise ModelError(hub_failure(checkpoint, error, local)) from error
+        return cls(str(checkpoint), processor, model, device=device, dtype=torch_dtype)
+
+
+def pick_device(wanted: str) -> str:
+    """The torch device that `wanted` (auto, cpu, cuda, cuda:N) means. `ModelError` lists the GPUs."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return "cuda" if count else "cpu"
+    if wanted == "cpu" or int(wanted.partition(":")[2] or 0) < count:
+        return wanted
+    have = ", ".join(f"cuda:{i}" for i in range(count)) or "none"
+    raise ModelError(
+        f"device {wanted!r}: torch {torch.__version__} sees no such GPU; GPUs: {have}; "
+        "use device: cpu or auto, or a torch build with CUDA"
+    )
+
+
+def _check_kind(checkpoint: Path | str, config: dict[str, Any]) -> None:
+    task = task_of(config)
+    if task == "Detect":
+        return
+    hint = ""
+    if task == "Inference":
+        hint = "; it answers prompts: give it to Inference (and its boxes to ParseDetections)"
+    raise ModelError(
+        f"model {str(checkpoint)!r} is no object detector: its architecture is "
+        f"{architecture_of(config) or 'unknown'}{hint}"
+    )
