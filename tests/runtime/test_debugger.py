@@ -95,7 +95,8 @@ def test_going_back_finds_the_same_places_in_reverse(debugger):
     ("condition", "cycle"),
     [
         ("n.number.value == 7", 7), ("n.value != 0", 1), ("n.value > 11", 12),
-        ("n.value ~ '1[5-9]'", 15), ("n.value !~ '^[0-8]$'", 9), ("e", 0), ("n.value <= 3", 0), ("n.value < 'a'", None),
+        ("n.value ~ '1[5-9]'", 15), ("n.value !~ '^[0-8]$'", 9), ("e", 0),
+        ("n.value <= 3", 0), ("n.value < 'a'", None),
     ],
 )  # fmt: skip
 def test_conditions_on_messages(debugger, condition, cycle):
