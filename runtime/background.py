@@ -15,6 +15,7 @@ from typing import Any
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.config import changed_keys
+from flowrun.runtime.events import Event, event
 from flowrun.runtime.plan import Step
 from flowrun.runtime.policy import ErrorPolicy, restart_task
 from flowrun.runtime.rates import Rate
@@ -157,14 +158,16 @@ class BackgroundWorker:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
-        """Make `job` the waiting one."""
+    def submit(self, job: Job) -> int | None:
+        """Make `job` the waiting one; the cycle of the one that waited, which is forgotten."""
         with self._changed:
-            if self._waiting is not None:
+            replaced = self._waiting
+            if replaced is not None:
                 self.replaced += 1
-                job.restarts = job.restarts or self._waiting.restarts
+                job.restarts = job.restarts or replaced.restarts
             self._waiting = job
             self._changed.notify()
+        return None if replaced is None else replaced.cycle
 
     def take(self) -> Job | None:
         """The oldest finished job, for the cycle that runs now; None while the one before waits
@@ -217,9 +220,10 @@ def bind_background(
     time: CycleTime,
     rate: Rate,
     policy: ErrorPolicy | None,
+    note: Callable[[Event], None],
 ) -> StepCall:
     """The step in the cycle: publish the result that was taken, if one was, and submit this cycle's
-    inputs, if `rate` admits it."""
+    inputs, if `rate` admits it. `note` is told of inputs that were replaced."""
     step = worker.step
     inputs = [
         (messages[argument.slot], argument.port.required)
@@ -235,7 +239,9 @@ def bind_background(
         if may_submit and not fails and submits(inputs) and rate.admits(time):
             new = prepare_job(step, messages, time=time, config=worker.config)
             new.restarts = policy is not None and policy.take_restart()
-            worker.submit(new)
+            replaced = worker.submit(new)
+            if replaced is not None:
+                note(event("replaced", step.task.id, input_cycle=replaced))
         if job is not None:
             deliver(job, step, messages)
             if policy is not None:

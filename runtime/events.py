@@ -21,5 +21,9 @@ def event(
     kind "end_of_source": the source said that nothing more will come.
     kind "error": the task raised; `value` is the text, `key` the policy that was applied.
     kind "restart": the task was made and started anew.
+    kind "dropped": the source left out `value` pictures, or whatever it makes.
+    kind "replaced": newer inputs of the background task took the place of those of `input_cycle`,
+        which it will not see.
+    A replay needs neither of the last two: they say what was not there to be fed.
     """
     return {"kind": kind, "task": task, "key": key, "value": value, "input_cycle": input_cycle}

@@ -120,8 +120,9 @@ class Executor:
         self._controls: deque[tuple[str, dict[str, Any], TaskConfig]] = deque()
         self._control_lock = threading.Lock()
         hooks = SourceHooks(
-            clock=clock.now_ns, wake=self._wake.set, wake_at=self._wake_at, finish=self._finish
-        )
+            clock=clock.now_ns, wake=self._wake.set, wake_at=self._wake_at, finish=self._finish,
+            dropped=self._note_dropped,
+        )  # fmt: skip
         self.instances = make_instances(plan, self._time, broadcasts=broadcasts or {}, hooks=hooks)
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
         self.workers: dict[str, BackgroundWorker] = {}
@@ -371,6 +372,7 @@ class Executor:
                 time=self._time,
                 rate=self._rates[made.id],
                 policy=self._policies.get(made.id),
+                note=self._noted.append,
             )
             return gate, guarded(self._policies, step, call, messages)
         gate, call = call_process(step, messages, made.task, made.ctx)
@@ -390,6 +392,9 @@ class Executor:
             self._due.pop(task_id, None)
             self._noted.append(event("end_of_source", task_id))
             self._wake.set()
+
+    def _note_dropped(self, task_id: str, count: int) -> None:
+        self._noted.append(event("dropped", task_id, value=count))
 
     def _take_noted(self, events: list[Event]) -> None:
         while self._noted:

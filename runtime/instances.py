@@ -43,6 +43,7 @@ class SourceHooks:
     wake: Callable[[], None]
     wake_at: Callable[[str, int], None]
     finish: Callable[[str], None]
+    dropped: Callable[[str, int], None]
 
 
 def make_instances(
@@ -86,6 +87,7 @@ def _source_hooks(bound: BoundTask, hooks: SourceHooks | None) -> dict[str, Call
         "wake": hooks.wake,
         "wake_at": lambda time_ns: hooks.wake_at(bound.id, time_ns),
         "finish": lambda: hooks.finish(bound.id),
+        "dropped": lambda count: hooks.dropped(bound.id, count),
     }
 
 

@@ -27,6 +27,7 @@ from flowrun.runtime.instances import start_all, stop_all
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, plan_graph
 from flowrun.runtime.policy import error_text
+from flowrun.runtime.provenance import changes
 from flowrun.runtime.replay_compare import Difference, Recorded, Tolerance
 from flowrun.runtime.replay_cycle import CycleReplay, ReplayReport
 from flowrun.runtime.replay_graph import recorded_feed, recorded_graph, with_config
@@ -87,6 +88,7 @@ class Replay:
         """What of the recording could not be used as one would expect, a sentence each."""
         spec = recorded_graph(log, env) if graph is None else load_graph(graph, env=env)
         self.plan: Plan = plan_graph(bind(with_config(spec, config or {}), ready=False))
+        self.notes += changes(log.metadata, self.plan)
         ids = [step.task.id for step in self.plan.steps]
         for task in (*feed, *(only or ())):
             if task not in ids:

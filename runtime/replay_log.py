@@ -17,9 +17,10 @@ from flowrun.runtime.log_picture import StoredPicture
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.log_writer import LogWriter
 from flowrun.runtime.plan import Slot
+from flowrun.runtime.provenance import versions
 from flowrun.runtime.replay import Replay
 from flowrun.runtime.replay_graph import REPLAY_FED, REPLAY_SET
-from flowrun.runtime.run import attachments_of, metadata_of, outputs_of, versions
+from flowrun.runtime.run import attachments_of, metadata_of, outputs_of
 
 __all__ = ["ReplayLog"]
 

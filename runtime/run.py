@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,10 @@ from flowrun.runtime.log_retention import OldRun, remove_old_runs
 from flowrun.runtime.log_writer import LogWriter, Output
 from flowrun.runtime.logs import Stream, configure_logs
 from flowrun.runtime.plan import Plan
+from flowrun.runtime.provenance import provenance, versions
 from flowrun.runtime.wording import mask_secrets, mask_urls
 
-__all__ = ["Run", "RunResult", "attachments_of", "metadata_of", "outputs_of", "versions"]
-
-_PACKAGES = ("flowrun", "numpy", "msgpack", "av", "torch", "transformers")
+__all__ = ["Run", "RunResult", "attachments_of", "metadata_of", "outputs_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,17 +314,6 @@ def outputs_of(plan: Plan) -> list[Output]:
     ]
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide what a message's bytes are."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
 def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
     """What the log of a run says of it."""
     graph = plan.graph.spec
@@ -339,7 +325,7 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
         "started_ns": str(started_ns),
         "seed": str(graph.runtime.seed),
         KEYFRAME_INTERVAL: str(graph.logging.keyframe_interval),
-        **{f"version_{name}": text for name, text in versions().items()},
+        **provenance(plan),
     }
 
 

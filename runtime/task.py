@@ -99,7 +99,7 @@ class Context:
     """
 
     __slots__ = (
-        "_clock", "_finish", "_rng", "_seed", "_time", "_wake", "_wake_at",
+        "_clock", "_dropped", "_finish", "_rng", "_seed", "_time", "_wake", "_wake_at",
         "broadcast", "graph_dir", "log", "task_id",
     )  # fmt: skip
 
@@ -116,6 +116,7 @@ class Context:
         wake: Callable[[], None] | None = None,
         wake_at: Callable[[int], None] | None = None,
         finish: Callable[[], None] | None = None,
+        dropped: Callable[[int], None] | None = None,
     ) -> None:
         self.task_id = task_id
         self.graph_dir = graph_dir
@@ -128,6 +129,7 @@ class Context:
         self._wake = wake
         self._wake_at = wake_at
         self._finish = finish
+        self._dropped = dropped
 
     @property
     def cycle(self) -> int:
@@ -181,6 +183,11 @@ class Context:
         """Sources only: nothing more will come; `process` is not called again. The run ends when
         all its sources have finished and background work is done."""
         self._source_only(self._finish)()
+
+    def dropped(self, count: int) -> None:
+        """Sources only: so many pictures, or whatever it makes, were left out in front of what it
+        publishes in this call. The log keeps it, with the cycle."""
+        self._source_only(self._dropped)(count)
 
     def _source_only(self, function: Callable[..., T] | None) -> Callable[..., T]:
         if function is None:

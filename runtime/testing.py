@@ -109,6 +109,7 @@ class _SourceEnds:
             "wake": self._wake,
             "wake_at": self._wake_at,
             "finish": self._finish,
+            "dropped": lambda _count: None,
         }
 
     def _wake(self) -> None:
@@ -322,7 +323,9 @@ def assert_replays(
     graph: Path | str | None = None,
     config: Mapping[str, Any] | None = None,
     feed: Collection[str] = (),
+    start: int | None = None,
     to: int | None = None,
+    tolerance: Mapping[str, float | None] | None = None,
 ) -> None:
     """Replay a recorded run with the code of now; every message must come as it was recorded.
 
@@ -330,7 +333,9 @@ def assert_replays(
         run that is checked in needs it where the graph's tasks are files beside it, because the
         recorded path is that of the machine that recorded. config: "task.key" -> value in place
         of the recorded one. feed: tasks that are not run, their messages taken from the log: a
-        model that is not bit-exact. to: the last cycle to replay.
+        model that is not bit-exact. start, to: the first and the last cycle to compare; what the
+        tasks remember comes from the keyframe in front of `start`. tolerance: message class, or
+        "Class.field" -> the greatest distance of two numbers; None allows any value of a field.
 
     Raises `AssertionError` with the first difference; also for a log that is damaged, and where
     nothing was compared, because such a test would hold nothing. A task's error that the recording
@@ -338,16 +343,16 @@ def assert_replays(
     """
     __tracebackhide__ = True
     from flowrun.runtime.log_reader import Log  # a test of one task needs neither
-    from flowrun.runtime.replay import Replay
+    from flowrun.runtime.replay import Replay, Tolerance
 
     try:
         with Log(Path(run)) as log, capture_logs():
             replay = Replay(
                 log, graph=None if graph is None else Path(graph), feed=feed, config=config,
-                env=os.environ,
+                tolerance=Tolerance(tolerance), env=os.environ,
             )  # fmt: skip
             with _importable(replay.plan.graph.spec.path.absolute().parent):
-                report = replay.run(to=to)
+                report = replay.run(start=start, to=to)
             loss = log.loss
     except ReplayError as error:
         raise AssertionError(f"{run}: {error}") from None

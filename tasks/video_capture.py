@@ -148,6 +148,8 @@ class VideoCapture(Task):
                 return
             if reader.policy == "latest":
                 frame = reader.skip_to(played_ns, frame)
+        if reader.dropped > self.dropped:
+            ctx.dropped(reader.dropped - self.dropped)
         self.dropped = reader.dropped
         self._log_losses(ctx, reader)
         self._publish(ctx, image, frame)
@@ -175,6 +177,8 @@ class VideoCapture(Task):
     def _end(self, ctx: Context, reader: _Reader) -> None:
         if not reader.drained:
             return
+        if reader.dropped > self.dropped:
+            ctx.dropped(reader.dropped - self.dropped)
         self.dropped = reader.dropped
         self._log_losses(ctx, reader, now=True)
         if reader.error is not None and not reader.live:

@@ -5,6 +5,9 @@ Messages are compared, byte for byte, with their cycle and time of validity; tim
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.plan import load_plan
 from flowrun.runtime.replay import Replay
 from flowrun.runtime.replay_keyframes import RecordedKeyframes
 
@@ -118,6 +122,17 @@ class ReadsTheClock(Task):
         out.value = time.time_ns()
         out.publish()
 
+class IteratesASet(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[TextMsg]) -> None:
+        out.value = " ".join({"left", "right", "above", "below", "near", "far"})
+        out.publish()
+
+class MutatesItsInput(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        number.__dict__["value"] += 1000
+        out.value = number.value
+        out.publish()
+
 class RemembersItsObjects(Task):
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[TextMsg]) -> None:
         out.value = f"{id(self)}"
@@ -125,24 +140,50 @@ class RemembersItsObjects(Task):
 """
 
 
-@pytest.mark.parametrize(
-    ("task", "msg"), [("ReadsTheClock", "IntMsg"), ("RemembersItsObjects", "TextMsg")]
-)
-def test_a_planted_nondeterminism_is_named(tmp_path, task, msg):
-    from flowrun.runtime.bind import bind
-    from flowrun.runtime.graph import parse_graph
-    from flowrun.runtime.plan import plan_graph
-
-    (tmp_path / f"planted_{msg.lower()}.py").write_text(PLANTED)
-    text = (
+def planted(tmp_path, task, msg):
+    """A graph of a counter and a task that is not deterministic."""
+    (tmp_path / f"planted_{task.lower()}.py").write_text(PLANTED)
+    path = tmp_path / "g.yaml"
+    path.write_text(
         "tasks: [{id: n, type: Counter, config: {limit: 3}}, "
-        f"{{id: bad, type: planted_{msg.lower()}.{task}}}]\n"
+        f"{{id: bad, type: planted_{task.lower()}.{task}}}]\n"
         "cnx: [{src: n, dst: bad, msg: IntMsg}]\n"
         "logging: {slab_size_mib: 1, section_size_mib: 1}\n"
     )
-    plan = plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={})))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("task", "msg"),
+    [
+        ("ReadsTheClock", "IntMsg"),
+        ("RemembersItsObjects", "TextMsg"),
+        ("MutatesItsInput", "IntMsg"),
+    ],
+)
+def test_a_planted_nondeterminism_is_named(tmp_path, task, msg):
+    plan = load_plan(planted(tmp_path, task, msg), env={})
     run, _ = record(plan, tmp_path / "run")  # `run` is kept: its objects keep their addresses
     with Log(tmp_path / "run") as log:
         first = Replay(log, env={}).run().first
     assert (first.cycle, first.task, first.port, first.field) == (0, "bad", "out", "value")
     del run
+
+
+def test_a_task_that_iterates_a_set_is_named(tmp_path):
+    """Within a process the order stays: it is another one in the next."""
+    graph = planted(tmp_path, "IteratesASet", "TextMsg")
+    flowrun = Path(sys.executable).with_name("flowrun")
+    for seed, words, status in (
+        ("1", [graph, "--log-dir", tmp_path / "runs", "--plain"], 0),
+        ("1", ["replay", tmp_path / "runs"], 0),
+        ("2", ["replay", tmp_path / "runs"], 1),
+    ):
+        if words[0] == "replay":
+            [words[1]] = words[1].iterdir()
+        done = subprocess.run(
+            [flowrun, *words], env={"PYTHONHASHSEED": seed, "PATH": os.environ["PATH"]},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+    assert "cycle 0, task 'bad', port 'out', field 'value':" in done.stdout

@@ -131,7 +131,9 @@ def test_a_background_task_takes_the_config_of_its_inputs_cycle(tmp_path):
     live.run()
     with Log(tmp_path / "run") as log:
         texts = [m.fields["value"] for m in log.messages("/s/text")]
+        controls = [m.fields for m in log.messages("/flowrun/control")]
     assert texts == ["seen 0 of cycle 0", "heard 3 of cycle 3"]
+    assert [it["input_cycle"] for it in controls if it["kind"] == "replaced"] == [1, 2]
     helpers.Slow.gate.release(2)
     assert replay(tmp_path / "run").identical
 
@@ -223,3 +225,60 @@ def test_a_replay_may_end_early(tmp_path):
     with Log(tmp_path / "run") as log:
         report = Replay(log, env={}).run(to=3)
     assert (report.cycles, report.compared) == (4, 4)
+
+
+def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
+    from flowrun.runtime import provenance
+
+    (tmp_path / "doubling.py").write_text(
+        "from flowrun.msgs import IntMsg\n"
+        "from flowrun.runtime.task import Context, Input, Output, Task\n"
+        "class Double(Task):\n"
+        "    def process(self, ctx: Context, a: Input[IntMsg], b: Output[IntMsg]) -> None:\n"
+        "        b.value = 2 * a.value\n"
+        "        b.publish()\n"
+    )
+    plan = plan_of(tmp_path, "n=Numbers(limit: 2)")
+    text = plan.graph.spec.text.replace("cnx: []", "cnx: [{src: n, dst: d, msg: IntMsg}]")
+    text = text.replace("cnx:", "  - {id: d, type: doubling.Double}\ncnx:")
+    monkeypatch.syspath_prepend(tmp_path)
+    from flowrun.runtime.bind import bind
+    from flowrun.runtime.graph import parse_graph
+    from flowrun.runtime.plan import plan_graph
+
+    plan = plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={})))
+    monkeypatch.setattr(provenance, "_version", lambda package: "1.0")
+    record(plan, tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        assert log.metadata["version_numpy"] == "1.0"
+        assert len(log.metadata["code_doubling"]) == 64
+        assert Replay(log, env={}).notes == []
+        (tmp_path / "doubling.py").write_text("# another file")
+        monkeypatch.setattr(
+            provenance, "_version", lambda package: "1.0" if package != "av" else "2"
+        )
+        assert Replay(log, env={}).notes == [
+            "recorded with av 1.0, replayed with av 2",
+            "the code of doubling has changed since it was recorded",
+        ]
+
+
+def test_the_commit_of_the_graphs_folder_is_recorded(tmp_path):
+    import subprocess
+
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+        command = ["git", "-C", str(tmp_path), *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "a.txt").write_text("a")
+    git("add", "a.txt")
+    git("commit", "-qm", "one")
+    record(plan_of(tmp_path, "n=Numbers(limit: 1)"), tmp_path / "one")
+    (tmp_path / "a.txt").write_text("b")
+    record(plan_of(tmp_path, "n=Numbers(limit: 1)"), tmp_path / "two")
+    commit = git("rev-parse", "HEAD")
+    for name, expected in (("one", commit), ("two", f"{commit}-dirty")):
+        with Log(tmp_path / name) as log:
+            assert log.metadata["git_commit"] == expected

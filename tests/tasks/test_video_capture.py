@@ -171,6 +171,26 @@ def test_latest_counts_what_no_cycle_took(folder: Path) -> None:
     assert len(out) + dropped[0] == FRAMES
 
 
+def test_the_log_says_in_which_cycles_pictures_were_left_out(folder: Path, tmp_path: Path) -> None:
+    import helpers
+
+    from flowrun.runtime.log_reader import Log
+
+    helpers.VideoCapture = VideoCapture  # type: ignore[attr-defined]
+    film = folder / "grey.mp4"
+    plan = helpers.plan_of(tmp_path, f"v=VideoCapture(source_uri: {film}, policy: latest)")
+    helpers.record(plan, tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        left_out, known = 0, {}
+        for message in log.messages("/flowrun/control"):
+            if message.fields["kind"] == "dropped":
+                known[message.cycle] = message.fields["value"]
+        for frame in log.messages("/v/image"):
+            left_out += known.get(frame.cycle, 0)
+            assert frame.fields["frame_id"] == frame.cycle + left_out
+    assert sum(known.values()) == left_out > 0
+
+
 def test_stop_in_the_middle_ends_the_thread_and_closes_the_file(folder: Path) -> None:
     before = set(threading.enumerate())
     assert len(capture(folder, source_uri="grey.mp4", cycles=2)) == 2
