@@ -46,7 +46,7 @@ from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.msgs.message import MessageTypeError
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["PICTURE_SCHEMA_NAME", "PictureEncoder", "StoredPicture", "picture_schema"]
+__all__ = ["PICTURE_SCHEMA_NAME", "PictureEncoder", "StoredPicture", "picture_schema", "shown_format"]
 
 PICTURE_SCHEMA_NAME = "foxglove.CompressedVideo"
 
@@ -71,6 +71,11 @@ def picture_schema() -> bytes:
     )
 
 
+def shown_format(decoder: str) -> str:
+    """foxglove's name of the format that FFmpeg's `decoder` decodes."""
+    return _FORMATS.get(decoder, decoder)
+
+
 class PictureEncoder:
     """Encodes the pictures of one output. Twice the same cycle gives the same bytes."""
 
@@ -93,7 +98,7 @@ class PictureEncoder:
         video = message.video
         shown = "rgb8"
         if self.codec == "packets" and video is not None:
-            shown = _FORMATS.get(video.decoder.name, video.decoder.name)
+            shown = shown_format(video.decoder.name)
             data: Piece = b"".join(packet for packet, _ in video.packets)
             own |= self._packets(video, cycle)
         elif self.codec == "packets" or not pixels.size:

@@ -1,0 +1,279 @@
+"""The pictures of one topic in a form that viewers show: a stream of packets, JPEGs, or pixels.
+
+A camera's packets go out as they are where a viewer can take one after the other: H.264, H.265, VP9
+or AV1 whose pictures come in the order of their packets. Foxglove and Rerun show no B-frames, whose
+order is another. Packets that are JPEGs are JPEGs. All else that was logged as packets is decoded and
+becomes JPEGs, and `PictureExport.note` says so; pictures made by a task stay as exact as they are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_export import Selection
+from flowrun.runtime.log_format import CODEC
+from flowrun.runtime.log_message import LogMessage
+from flowrun.runtime.log_picture import StoredPicture, shown_format
+from flowrun.runtime.log_reader import Log
+from flowrun.runtime.video import PacketDecoder
+
+__all__ = ["JPEG", "PIXELS", "STREAMS", "PictureExport", "Shown"]
+
+STREAMS = ("h264", "h265", "vp9", "av1")
+JPEG, PIXELS = "jpeg", "rgb8"
+_QUALITY = 90
+_LEAD_STEP_NS = 1000
+"""Between the packets in front of the first picture: their own times are not known."""
+_START_CODE = b"\x00\x00\x01"
+_PARAMETERS = {"h264": 7, "h265": 33}
+"""NAL unit type of the sequence parameter set."""
+_IDR = {"h264": range(5, 6), "h265": range(16, 22)}
+"""NAL unit types with which a decoder can begin."""
+_HUFFMAN_TABLES = b"\xff\xc4"
+
+
+class Shown(NamedTuple):
+    """A picture, or a packet of a stream, as it goes out; `data` is pixels where the form is `PIXELS`."""
+
+    time_ns: int
+    tov_ns: int
+    source: str
+    data: bytes | memoryview
+    pixels: NDArray[np.uint8] | None
+
+
+class _Packet(NamedTuple):
+    section: int
+    number: int
+    data: memoryview
+    is_key: bool
+
+
+@dataclass(slots=True)
+class _Begin:
+    """Where decoding begins: what the decoder must know, and the packets in front of the first
+    selected picture's message."""
+
+    decoder: VideoDecoder
+    packets: list[_Packet]
+
+
+class PictureExport:
+    """The selected pictures of `topic`.
+
+    form: one of `STREAMS`, `JPEG` or `PIXELS`, of all of them. note: why it is another than the
+    source's, "" where nothing was lost. Reads the topic's messages once to find out; where pictures
+    were dropped on the way to the log, it decodes them too.
+    """
+
+    def __init__(self, log: Log, topic: str, selection: Selection) -> None:
+        self._log, self._topic = log, topic
+        self._decoder: VideoDecoder | None = None
+        self._last: tuple[int, int] | None = None
+        self.form, why = self._form(selection)
+        self.note = f"{topic}: {why}: written as JPEGs (quality {_QUALITY})" if why else ""
+
+    def shown(self, message: LogMessage) -> Iterator[Shown]:
+        """What goes out for `message`; call it with the selected ones of the topic, in order.
+
+        Nothing for a picture of a stream that cannot be decoded as it stands before the first key
+        frame; `LogError` for another that cannot.
+        """
+        if self.form in STREAMS:
+            yield from self._stream(message)
+            return
+        source, data = "", memoryview(b"")
+        if self.form == JPEG:
+            picture = _parsed(message)
+            own = picture.own
+            if own["codec"] == "packets" and own["sizes"] and _is_jpeg(picture.packets[-1][1]):
+                data, source = picture.packets[-1][1], picture.source
+        if data:
+            yield Shown(message.time_ns, message.tov_ns, source, data, None)
+            return
+        fields = message.fields
+        pixels: NDArray[np.uint8] = fields["pixels"]
+        if self.form == JPEG:
+            data = memoryview(_jpeg(pixels))
+        yield Shown(message.time_ns, message.tov_ns, fields["source"], data, pixels)
+
+    # -- which form ----------------------------------------------------------------------------
+
+    def _form(self, selection: Selection) -> tuple[str, str]:
+        if self._log.topics[self._topic].metadata.get(CODEC) != "packets":
+            return PIXELS, ""
+        first: tuple[LogMessage, StoredPicture] | None = None
+        kinds, formats = set(), set()
+        reordered = several = jpegs = False
+        for message in self._log.messages(self._topic, **selection.bounds):
+            picture = _parsed(message)
+            own = picture.own
+            kinds.add(own["codec"])
+            if own["codec"] != "packets":
+                continue
+            first = first or (message, picture)
+            if picture.decoder is not None:
+                formats.add(shown_format(picture.decoder.name))
+            reordered |= own["number"] != own["first"] + len(own["sizes"]) - 1
+            several |= len(own["sizes"]) > 1
+            if first[0] is message:
+                jpegs = bool(own["sizes"]) and _is_jpeg(picture.packets[-1][1])
+        if first is None:
+            return PIXELS, ""
+        begin = self._begin(*first)
+        if begin is not None:
+            formats.add(shown_format(begin.decoder.name))
+        if len(formats) > 1:
+            return JPEG, f"its codec changes ({', '.join(sorted(formats))})"
+        name = next(iter(formats), "")
+        if name == "mjpeg" and jpegs:
+            return JPEG, ""
+        if name not in STREAMS:
+            return JPEG, f"viewers do not show {name or 'packets without a key frame'}"
+        if len(kinds) > 1:
+            return JPEG, "not all of its pictures are logged as packets"
+        if reordered or (several and not self._in_order(begin, first[0].cycle, selection)):
+            return JPEG, "its stream has B-frames, which Foxglove and Rerun do not show"
+        if begin is not None and not _begins(name, begin, first[1]):
+            return JPEG, "its stream has no key frame at which viewers could begin"
+        return name, ""
+
+    def _in_order(self, begin: _Begin | None, cycle: int, selection: Selection) -> bool:
+        """Whether the decoder gives the pictures in the order of their packets."""
+        if begin is None:
+            return True
+        messages = self._log.messages(self._topic, cycle, selection.bounds.get("end"),
+                                      end_ns=selection.bounds.get("end_ns"))  # fmt: skip
+        section, last = -1, -1
+        decoder: PacketDecoder | None = None
+        described = begin.decoder
+        rest = (packet for message in messages for packet in _packets(_parsed(message)))
+        for group in (begin.packets, rest):
+            for packet in group:
+                made = []
+                if packet.section != section:
+                    made = decoder.drain() if decoder else []
+                    decoder = PacketDecoder(described, ahead=True)
+                    section = packet.section
+                made += decoder.decode(packet.number, packet.data) if decoder else []
+                for number, _ in made:
+                    if number < last:
+                        return False
+                    last = number
+        return True
+
+    # -- a stream ------------------------------------------------------------------------------
+
+    def _begin(self, message: LogMessage, picture: StoredPicture) -> _Begin | None:
+        """None where the log does not hold the key frame."""
+        key = picture.own["key"]
+        if key < 0:
+            return None
+        packets: list[_Packet] = []
+        decoder: VideoDecoder | None = None
+        for earlier in self._log.messages(self._topic, key, message.cycle + 1):
+            stored = _parsed(earlier)
+            if earlier.cycle == key:
+                decoder = stored.decoder
+            if earlier.cycle < message.cycle and stored.own["codec"] == "packets":
+                packets += _packets(stored)
+        if decoder is None:
+            return None
+        return _Begin(decoder, _from_last_key(packets))
+
+    def _stream(self, message: LogMessage) -> Iterator[Shown]:
+        picture = _parsed(message)
+        if picture.decoder is not None:
+            self._decoder = picture.decoder
+        packets = _packets(picture)
+        if self._last is None:
+            begin = self._begin(message, picture)
+            if begin is None:
+                raise LogError(
+                    f"{self._log.path}: cycle {message.cycle}: {self._topic}: the picture cannot be "
+                    "decoded: it stands before the first key frame in the log"
+                )
+            self._decoder = begin.decoder
+            packets = _from_last_key([*begin.packets, *packets])
+        packets = [packet for packet in packets if packet.data]
+        for left, packet in enumerate(packets, 1 - len(packets)):
+            time_ns, tov_ns = self._times(message, -left, len(packets))
+            data: bytes | memoryview = packet.data
+            if packet.is_key and self._decoder is not None:
+                data = _with_parameters(self.form, data, self._decoder.extradata)
+            yield Shown(time_ns, tov_ns, picture.source, data, None)
+        self._last = message.time_ns, message.tov_ns
+
+    def _times(self, message: LogMessage, left: int, count: int) -> tuple[int, int]:
+        """Of a packet, `left` in front of the message's own: those between two pictures are spread
+        evenly, those in front of the first stand close in front of it."""
+        own = message.time_ns, message.tov_ns
+        if self._last is None:
+            return own[0] - left * _LEAD_STEP_NS, own[1] - left * _LEAD_STEP_NS
+        time_ns, tov_ns = (
+            now - (now - before) * left // count
+            for now, before in zip(own, self._last, strict=True)
+        )
+        return time_ns, tov_ns
+
+
+def _parsed(message: LogMessage) -> StoredPicture:
+    try:
+        return StoredPicture.parse(message.payload)
+    except ValueError as error:
+        raise LogError(f"cycle {message.cycle}: {message.topic}: {error}") from error
+
+
+def _packets(picture: StoredPicture) -> list[_Packet]:
+    return [_Packet(picture.own["section"], *packet) for packet in picture.packets]
+
+
+def _from_last_key(packets: list[_Packet]) -> list[_Packet]:
+    keys = [at for at, packet in enumerate(packets) if packet.is_key]
+    return packets[keys[-1] :] if keys else packets
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
+
+
+def _is_jpeg(data: memoryview) -> bool:
+    """Whether a packet of an MJPEG stream is a JPEG file: cameras may leave the tables out."""
+    content = bytes(data)
+    return content.startswith(b"\xff\xd8\xff") and _HUFFMAN_TABLES in content
+
+
+def _nal_types(form: str, data: bytes) -> Iterator[int]:
+    at = data.find(_START_CODE)
+    while 0 <= at < len(data) - 3:
+        head = data[at + 3]
+        yield head & 0x1F if form == "h264" else head >> 1 & 0x3F
+        at = data.find(_START_CODE, at + 3)
+
+
+def _with_parameters(form: str, data: memoryview, extradata: bytes) -> bytes | memoryview:
+    """A key frame with its parameter sets in front, which viewers want there."""
+    if form not in _PARAMETERS or not extradata.startswith((_START_CODE, b"\x00" + _START_CODE)):
+        return data
+    content = bytes(data)
+    return content if _PARAMETERS[form] in _nal_types(form, content) else extradata + content
+
+
+def _begins(form: str, begin: _Begin, picture: StoredPicture) -> bool:
+    """Whether a decoder that knows nothing yet can begin with the first packet."""
+    if form not in _IDR:
+        return True
+    packets: list[Any] = _from_last_key([*begin.packets, *_packets(picture)])
+    return any(kind in _IDR[form] for kind in _nal_types(form, bytes(packets[0].data)))
