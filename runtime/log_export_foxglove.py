@@ -23,8 +23,8 @@ from flowrun.runtime import log_foxglove as foxglove
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_export import ExportReport, Selection, plain_value
 from flowrun.runtime.log_export_mcap import open_writer, write_end, write_front
-from flowrun.runtime.log_export_pictures import JPEG, PIXELS, STREAMS, PictureExport, Shown
-from flowrun.runtime.log_format import CODEC, LOG_TOPIC
+from flowrun.runtime.log_export_pictures import PIXELS, STREAMS, PictureExport, Shown
+from flowrun.runtime.log_format import CODEC
 from flowrun.runtime.log_message import LogMessage, Topic
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_records import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
@@ -151,9 +151,7 @@ def _values(topic: Topic, channels: _Channels) -> Write:
     return add
 
 
-def _annotations(
-    topic: Topic, channels: _Channels
-) -> Callable[[LogMessage, dict[str, Any]], None]:
+def _annotations(topic: Topic, channels: _Channels) -> Callable[[LogMessage, dict[str, Any]], None]:
     name, described = foxglove.IMAGE_ANNOTATIONS
     write = channels.add(
         f"{topic.name}/annotations", "protobuf", (name, "protobuf", described()), topic

@@ -208,7 +208,7 @@ class PictureExport:
             time_ns, tov_ns = self._times(message, -left, len(packets))
             data: bytes | memoryview = packet.data
             if packet.is_key and self._decoder is not None:
-                data = _with_parameters(self.form, data, self._decoder.extradata)
+                data = _with_parameters(self.form, packet.data, self._decoder.extradata)
             yield Shown(time_ns, tov_ns, picture.source, data, None)
         self._last = message.time_ns, message.tov_ns
 

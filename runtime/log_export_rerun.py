@@ -45,13 +45,17 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
     report = ExportReport()
     metadata = log.metadata
     recording = rerun.RecordingStream(
-        f"flowrun_{metadata.get('graph', 'run')}", recording_id=metadata.get("run_id")
+        f"flowrun_{metadata.get('graph', 'run')}",
+        recording_id=metadata.get("run_id"),
+        send_properties=False,
     )
     # When the export ran is of no interest.
     recording.set_log_time_enabled(False)
     recording.set_log_tick_enabled(False)
     recording.save(str(path))
     try:
+        if log.start_ns is not None:
+            recording.send_recording_start_time_nanos(log.start_ns)
         entities = _Entities(rerun, recording)
         ways = {
             topic.name: _way(log, topic, selection, entities, report)

@@ -102,9 +102,7 @@ def pack_annotations(tov_ns: int, found: Boxes) -> bytes:
     )
 
 
-def pack_compressed(
-    tov_ns: int, source: str, form: str, data: Buffer, *, is_video: bool
-) -> bytes:
+def pack_compressed(tov_ns: int, source: str, form: str, data: Buffer, *, is_video: bool) -> bytes:
     """A `foxglove.CompressedVideo` (form "h264", "h265", "vp9" or "av1") or `CompressedImage`."""
     # The two number their members otherwise.
     frame_id, content, name = (2, 3, 4) if is_video else (4, 2, 3)

@@ -46,7 +46,13 @@ from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.msgs.message import MessageTypeError
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["PICTURE_SCHEMA_NAME", "PictureEncoder", "StoredPicture", "picture_schema", "shown_format"]
+__all__ = [
+    "PICTURE_SCHEMA_NAME",
+    "PictureEncoder",
+    "StoredPicture",
+    "picture_schema",
+    "shown_format",
+]
 
 PICTURE_SCHEMA_NAME = "foxglove.CompressedVideo"
 
@@ -72,7 +78,7 @@ def picture_schema() -> bytes:
 
 
 def shown_format(decoder: str) -> str:
-    """foxglove's name of the format that FFmpeg's `decoder` decodes."""
+    """Foxglove's name of the format that FFmpeg's `decoder` decodes."""
     return _FORMATS.get(decoder, decoder)
 
 
