@@ -41,7 +41,10 @@ _HUFFMAN_TABLES = b"\xff\xc4"
 
 
 class Shown(NamedTuple):
-    """A picture, or a packet of a stream, as it goes out; `data` is pixels where the form is `PIXELS`."""
+    """A picture, or a packet of a stream, as it goes out.
+
+    data: the packet or the JPEG. pixels: where the form is `PIXELS`.
+    """
 
     time_ns: int
     tov_ns: int

@@ -6,6 +6,7 @@ import io
 import statistics
 import struct
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,7 +112,7 @@ def last_duration_us(times: list[int], fps: float) -> int:
     times: of the pictures, ascending. fps: what the source says, asked where there is one only.
     """
     if len(times) > 1:
-        gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+        gaps = [later - sooner for sooner, later in pairwise(times)]
         return max(1, round(statistics.median(gaps)))
     return round(1e6 / fps) if fps > 0 else _DEFAULT_US
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime import Log
+from flowrun.runtime.video import RgbConverter, set_color
 
 FRAMES = 24
 KEY_EVERY = 8
@@ -66,3 +67,16 @@ def recorded(tmp_path: Path, film: Path, config: str = "", codec: str = "packets
 
 def pictures(log: Log, topic: str) -> list[NDArray[np.uint8]]:
     return [frame.pixels for frame in log.frames(topic)]
+
+
+def decoded(form: str, packets: list[bytes], color: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """The pictures of packets in order, as a viewer's decoder gives them that knows nothing before."""
+    decoder: Any = av.CodecContext.create({"h265": "hevc"}.get(form, form), "r")
+    decoder.thread_type = "SLICE"
+    converter = RgbConverter()
+    made = []
+    for packet in [*map(av.Packet, packets), None]:
+        for picture in decoder.decode(packet):
+            set_color(picture, color)
+            made.append(converter.rgb(picture))
+    return made

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Annotated
 
 import av
 import helpers
 import jsonschema
 import numpy as np
 import pytest
-from films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
+from films import FILMS, FRAMES, KEY_EVERY, decoded, draw, pictures, recorded
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from mcap.reader import make_reader
-from numpy.typing import NDArray
-from pictures import Camera, Read
+from pictures import Answer, Camera, Find, Read
 from PIL import Image
 
-from flowrun.msgs import ImageRgb8Msg, Message, PromptResponseMsg, Shape
 from flowrun.runtime import log_foxglove
 from flowrun.runtime.log_export import Selection
 from flowrun.runtime.log_export_foxglove import export_foxglove
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_records import LOG_SCHEMA
-from flowrun.runtime.task import Context, Input, Output, Task
-from flowrun.runtime.video import RgbConverter, set_color
 from flowrun.tasks.video_capture import VideoCapture
 
 NO_B_FRAMES = {
@@ -34,36 +29,6 @@ NO_B_FRAMES = {
     "h265.mp4": ("h265", {"codec": "libx265", "x265-params": "log-level=none:bframes=0"}),
     "vp9.webm": ("vp9", FILMS["vp9.webm"]),
 }
-
-
-class FoundMsg(Message):
-    """As a detector's."""
-
-    boxes: Annotated[NDArray[np.float32], Shape("N 4")]
-    scores: Annotated[NDArray[np.float32], Shape("N")]
-    labels: list[str]
-
-
-class Find(Task):
-    """As many boxes as the frame's number; the second without a score."""
-
-    def process(self, ctx: Context, image: Input[ImageRgb8Msg], found: Output[FoundMsg]) -> None:
-        count = image.frame_id
-        found.boxes = np.array([[k, 2, k + 10, 20] for k in range(count)], np.float32).reshape(
-            -1, 4
-        )
-        found.scores = np.array([0.5, np.nan, 0.25][:count], np.float32)
-        found.labels = ["cat", "dog", "cat"][:count]
-        found.publish(tov_ns=image.tov_ns)
-
-
-class Answer(Task):
-    def process(
-        self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
-    ) -> None:
-        answer.prompt, answer.response = "cap en", f"ünï {image.frame_id}"
-        answer.publish(tov_ns=image.tov_ns)
-        ctx.log.info("answered", number=image.frame_id)
 
 
 @pytest.fixture(autouse=True)
@@ -98,26 +63,6 @@ def parsed(schema, message):
 
 def time_of(message):
     return message.timestamp.seconds * 10**9 + message.timestamp.nanos
-
-
-def decoded(form, packets, color):
-    """The pictures that come out of a decoder that gets one message at a time, each at once: it
-    cannot know what comes later."""
-    decoder = av.CodecContext.create({"h265": "hevc"}.get(form, form), "r")
-    decoder.thread_type = "SLICE"
-    decoder.flags |= 0x80000  # LOW_DELAY
-    converter = RgbConverter()
-    made = []
-    for packet in packets:
-        out = decoder.decode(av.Packet(packet))
-        for picture in out:
-            set_color(picture, color)
-            made.append(converter.rgb(picture))
-    out = decoder.decode(None)
-    for picture in out:
-        set_color(picture, color)
-        made.append(converter.rgb(picture))
-    return made
 
 
 @pytest.mark.parametrize("name", NO_B_FRAMES)
