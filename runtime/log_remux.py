@@ -60,7 +60,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     decoder: VideoDecoder | None = None
     size: list[int] | None = None
     first_ns, last, moved, fps = 0, -1, 0, 0.0
-    for message in log.messages(topic, **selection.bounds):
+    for message in selection.messages(log, topic):
         try:
             picture = StoredPicture.parse(message.payload)
         except ValueError as error:
@@ -143,7 +143,8 @@ def write_film(film: Film, path: Path) -> None:
         stream: Any = container.add_stream_from_template(probed.streams.video[0])
         stream.time_base = TIME_BASE
         for it in film.packets:
-            packet = av.Packet(bytes(it.data))
+            packet = av.Packet(len(it.data))
+            packet.update(bytes(it.data))
             packet.stream, packet.time_base = stream, TIME_BASE
             packet.pts, packet.dts, packet.is_keyframe = it.pts, it.dts, it.is_key
             packet.duration = film.duration_us

@@ -75,7 +75,11 @@ def decoded(form: str, packets: list[bytes], color: tuple[int, int]) -> list[NDA
     decoder.thread_type = "SLICE"
     converter = RgbConverter()
     made = []
-    for packet in [*map(av.Packet, packets), None]:
+    for data in [*packets, None]:
+        packet = None
+        if data is not None:
+            packet = av.Packet(len(data))
+            packet.update(data)
         for picture in decoder.decode(packet):
             set_color(picture, color)
             made.append(converter.rgb(picture))
