@@ -39,7 +39,7 @@ def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
         film = film_of(log, selection, topic)
         if not isinstance(film, str):
             write_film(film, path)
-            report.count = len(film.packets)
+            report.count = film.pictures
             _note_moved(report, film.moved)
             return report
         report.notes.append(f"encoded again, as {film}")
