@@ -8,6 +8,7 @@ JSON Schema of their class; bytes are base64, an array is {dtype, shape, data}. 
                          that of the picture, by which Foxglove finds it
     <topic>/log          foxglove.Log, of messages with a prompt and a response
 
+What the tasks remembered (/flowrun/keyframe) is left out unless it is selected by name.
 log_time is the cycle's time, publish_time and the messages' `timestamp` their time of validity;
 sequence is the cycle's number, mod 2**32.
 """
@@ -23,7 +24,7 @@ from flowrun.runtime import log_foxglove as foxglove
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_export import ExportReport, Selection, plain_value
 from flowrun.runtime.log_export_mcap import open_writer, write_end, write_front
-from flowrun.runtime.log_export_pictures import PIXELS, STREAMS, PictureExport, Shown
+from flowrun.runtime.log_export_pictures import PIXELS, STREAMS, PictureExport, Shown, shown_topics
 from flowrun.runtime.log_format import CODEC
 from flowrun.runtime.log_message import LogMessage, Topic
 from flowrun.runtime.log_reader import Log
@@ -42,12 +43,13 @@ def export_foxglove(log: Log, selection: Selection, path: Path) -> ExportReport:
         writer = open_writer(file, "foxglove", report)
         write_front(writer, log)
         channels = _Channels(writer, report)
+        topics = shown_topics(log, selection)
         ways = {
             topic.name: _way(log, topic, selection, channels, report)
             for topic in log.topics.values()
-            if selection.topics is None or topic.name in selection.topics
+            if topic.name in topics
         }
-        for message in selection.messages(log):
+        for message in selection.messages(log, *topics):
             try:
                 ways[message.topic](message)
             except LogError:

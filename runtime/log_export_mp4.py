@@ -38,10 +38,14 @@ def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
     if log.topics[topic].metadata.get(CODEC) == "packets":
         film = film_of(log, selection, topic)
         if not isinstance(film, str):
-            write_film(film, path)
-            report.count = film.pictures
-            _note_moved(report, film.moved)
-            return report
+            try:
+                write_film(film, path)
+            except ValueError as error:
+                film = str(error)
+            else:
+                report.count = film.pictures
+                _note_moved(report, film.moved)
+                return report
         report.notes.append(f"encoded again, as {film}")
     _encode(log, selection, topic, path, report)
     return report

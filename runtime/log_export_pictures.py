@@ -11,33 +11,36 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_bitstream import begins, with_parameters
 from flowrun.runtime.log_export import Selection
-from flowrun.runtime.log_format import CODEC
+from flowrun.runtime.log_format import CODEC, KEYFRAME_TOPIC
 from flowrun.runtime.log_message import LogMessage
 from flowrun.runtime.log_picture import StoredPicture, shown_format
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.video import PacketDecoder
 
-__all__ = ["JPEG", "PIXELS", "STREAMS", "PictureExport", "Shown"]
+__all__ = ["JPEG", "PIXELS", "STREAMS", "PictureExport", "Shown", "shown_topics"]
 
 STREAMS = ("h264", "h265", "vp9", "av1")
 JPEG, PIXELS = "jpeg", "rgb8"
 _QUALITY = 90
 _LEAD_STEP_NS = 1000
 """Between the packets in front of the first picture: their own times are not known."""
-_START_CODE = b"\x00\x00\x01"
-_PARAMETERS = {"h264": 7, "h265": 33}
-"""NAL unit type of the sequence parameter set."""
-_IDR = {"h264": range(5, 6), "h265": range(16, 22)}
-"""NAL unit types with which a decoder can begin."""
 _HUFFMAN_TABLES = b"\xff\xc4"
+
+
+def shown_topics(log: Log, selection: Selection) -> list[str]:
+    """The topics that viewers get: without what the tasks remembered, unless it is asked for."""
+    if selection.topics is not None:
+        return list(selection.topics)
+    return [name for name in log.topics if name != KEYFRAME_TOPIC]
 
 
 class Shown(NamedTuple):
@@ -211,7 +214,7 @@ class PictureExport:
             time_ns, tov_ns = self._times(message, -left, len(packets))
             data: bytes | memoryview = packet.data
             if packet.is_key and self._decoder is not None:
-                data = _with_parameters(self.form, packet.data, self._decoder.extradata)
+                data = with_parameters(self.form, packet.data, self._decoder.extradata)
             yield Shown(time_ns, tov_ns, picture.source, data, None)
         self._last = message.time_ns, message.tov_ns
 
@@ -258,25 +261,7 @@ def _is_jpeg(data: memoryview) -> bool:
     return content.startswith(b"\xff\xd8\xff") and _HUFFMAN_TABLES in content
 
 
-def _nal_types(form: str, data: bytes) -> Iterator[int]:
-    at = data.find(_START_CODE)
-    while 0 <= at < len(data) - 3:
-        head = data[at + 3]
-        yield head & 0x1F if form == "h264" else head >> 1 & 0x3F
-        at = data.find(_START_CODE, at + 3)
-
-
-def _with_parameters(form: str, data: memoryview, extradata: bytes) -> bytes | memoryview:
-    """A key frame with its parameter sets in front, which viewers want there."""
-    if form not in _PARAMETERS or not extradata.startswith((_START_CODE, b"\x00" + _START_CODE)):
-        return data
-    content = bytes(data)
-    return content if _PARAMETERS[form] in _nal_types(form, content) else extradata + content
-
-
 def _begins(form: str, begin: _Begin, picture: StoredPicture) -> bool:
     """Whether a decoder that knows nothing yet can begin with the first packet."""
-    if form not in _IDR:
-        return True
-    packets: list[Any] = _from_last_key([*begin.packets, *_packets(picture)])
-    return any(kind in _IDR[form] for kind in _nal_types(form, bytes(packets[0].data)))
+    packets = _from_last_key([*begin.packets, *_packets(picture)])
+    return begins(form, packets[0].data)

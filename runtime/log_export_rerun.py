@@ -8,6 +8,7 @@ validity: an answer stands there beside the picture that it is about).
     boxes and labels    Boxes2D
     prompt, response    TextLog, beside the fields
     step table          Scalars <topic>/cycle_ms: how long the cycle took
+    keyframes           left out, unless selected by name
     fields of others    <topic>/<field>: Scalars of numbers and truth values, TextDocument of text,
                         Tensor of arrays of numbers; all else as JSON in a TextDocument
 """
@@ -23,7 +24,7 @@ import numpy as np
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_export import ExportReport, Selection, plain_value
-from flowrun.runtime.log_export_pictures import PIXELS, STREAMS, PictureExport
+from flowrun.runtime.log_export_pictures import PIXELS, STREAMS, PictureExport, shown_topics
 from flowrun.runtime.log_format import LOG_TOPIC, STEPS_TOPIC
 from flowrun.runtime.log_foxglove import Boxes, label_color
 from flowrun.runtime.log_message import LogMessage, Topic
@@ -57,12 +58,13 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
         if log.start_ns is not None:
             recording.send_recording_start_time_nanos(log.start_ns)
         entities = _Entities(rerun, recording)
+        topics = shown_topics(log, selection)
         ways = {
             topic.name: _way(log, topic, selection, entities, report)
             for topic in log.topics.values()
-            if selection.topics is None or topic.name in selection.topics
+            if topic.name in topics
         }
-        for message in selection.messages(log):
+        for message in selection.messages(log, *topics):
             try:
                 ways[message.topic](message)
                 report.count += 1

@@ -6,12 +6,14 @@ import io
 import statistics
 import struct
 from collections.abc import Collection
+from contextlib import ExitStack
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.log_bitstream import with_parameters
 from flowrun.runtime.log_export import Selection
 from flowrun.runtime.log_picture import StoredPicture, shown_format
 from flowrun.runtime.log_reader import Log
@@ -188,16 +190,20 @@ def _decode_times(times: list[int], duration: int) -> list[int]:
 
 
 def write_film(film: Film, path: Path) -> None:
-    """Write the MP4."""
+    """Write the MP4. `ValueError` where FFmpeg cannot read the packets."""
     import av
 
     bare = io.BytesIO(_bare(film))
     name = shown_format(film.decoder.name)
-    with (
-        av.open(bare, format=_RAW_FORMATS[name]) as probed,
-        av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container,
-    ):
-        stream: Any = container.add_stream_from_template(probed.streams.video[0])
+    with ExitStack() as opened:
+        try:
+            probed = opened.enter_context(av.open(bare, format=_RAW_FORMATS[name]))
+            template = probed.streams.video[0]
+        except (av.error.InvalidDataError, av.error.EOFError, IndexError) as error:
+            raise ValueError(f"FFmpeg finds no {name} in its packets") from error
+        options = {"movflags": "+faststart"}
+        container = opened.enter_context(av.open(str(path), "w", format="mp4", options=options))
+        stream: Any = container.add_stream_from_template(template, opaque=True)
         stream.time_base = TIME_BASE
         for it in film.packets:
             packet = av.Packet(len(it.data))
@@ -249,11 +255,13 @@ def _boxes(file: IO[bytes], start: int, end: int) -> dict[bytes, tuple[int, int]
 
 def _bare(film: Film) -> bytes:
     """The first packets as a file of FFmpeg's format for them."""
-    packets = [bytes(packet.data) for packet in film.packets[:_PROBED]]
     made = film.decoder
-    fourcc = _FOURCC.get(shown_format(made.name))
+    name = shown_format(made.name)
+    packets = [bytes(packet.data) for packet in film.packets[:_PROBED]]
+    packets[0] = bytes(with_parameters(name, packets[0], made.extradata))
+    fourcc = _FOURCC.get(name)
     if fourcc is None:
-        return b"".join([made.extradata, *packets])
+        return b"".join([made.extradata if name == "mpeg4" else b"", *packets])
     head = struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, made.width, made.height, 30, 1,
                        len(packets), 0)  # fmt: skip
     return head + b"".join(

@@ -58,7 +58,7 @@ def test_csv_goes_to_a_file_whose_name_says_the_format(run, capsys):
     [
         ("trace", "run.trace.json", "7 cycles"),
         ("mcap", "run.mcap", "21 messages"),
-        ("foxglove", "run.foxglove.mcap", "21 messages"),
+        ("foxglove", "run.foxglove.mcap", "20 messages"),
     ],
 )
 def test_binary_formats_get_the_runs_name(run, capsys, kind, name, count):

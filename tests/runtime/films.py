@@ -47,6 +47,7 @@ FILMS: dict[str, dict[str, Any]] = {
     "start_codes.ts": {"bf": "0"},
     "h265.mp4": {"codec": "libx265", "x265-params": "log-level=none:bframes=2"},
     "vp9.webm": {"codec": "libvpx-vp9", "deadline": "realtime", "auto-alt-ref": "1"},
+    "av1.mp4": {"codec": "libsvtav1", "preset": "12"},
     "jpegs.avi": {"codec": "mjpeg"},
     "yuyv.avi": {"codec": "rawvideo"},
     "mpeg4.avi": {"codec": "mpeg4"},
@@ -71,7 +72,7 @@ def pictures(log: Log, topic: str) -> list[NDArray[np.uint8]]:
 
 def decoded(form: str, packets: list[bytes], color: tuple[int, int]) -> list[NDArray[np.uint8]]:
     """The pictures of packets in order, as a viewer's decoder gives them that knows nothing before."""
-    decoder: Any = av.CodecContext.create({"h265": "hevc"}.get(form, form), "r")
+    decoder: Any = av.CodecContext.create({"h265": "hevc", "av1": "libdav1d"}.get(form, form), "r")
     decoder.thread_type = "SLICE"
     converter = RgbConverter()
     made = []

@@ -17,6 +17,7 @@ from pictures import Answer, Camera, Find, Read
 from PIL import Image
 
 from flowrun.runtime import log_foxglove
+from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_export import Selection
 from flowrun.runtime.log_export_foxglove import export_foxglove
 from flowrun.runtime.log_reader import Log
@@ -28,6 +29,7 @@ NO_B_FRAMES = {
     "start_codes.ts": ("h264", FILMS["start_codes.ts"]),
     "h265.mp4": ("h265", {"codec": "libx265", "x265-params": "log-level=none:bframes=0"}),
     "vp9.webm": ("vp9", FILMS["vp9.webm"]),
+    "av1.mp4": ("av1", FILMS["av1.mp4"]),
 }
 
 
@@ -258,6 +260,20 @@ def test_a_topic_without_payloads_has_empty_messages(tmp_path):
     helpers.record(plan, tmp_path / "run")
     _, found = exported(tmp_path / "run", tmp_path / "out.mcap")
     assert [message.data for message in found["/n/number"][1]] == [b"{}", b"{}"]
+
+
+def test_what_the_tasks_remembered_is_left_out_unless_asked_for(tmp_path):
+    helpers.record(helpers.plan_of(tmp_path, "n=Numbers(limit: 2)"), tmp_path / "run")
+    _, found = exported(tmp_path / "run", tmp_path / "out.mcap")
+    assert sorted(found) == ["/flowrun/control", "/flowrun/log", "/flowrun/steps", "/n/number"]
+    _, found = exported(tmp_path / "run", tmp_path / "x.mcap", Selection(("/flowrun/keyframe",)))
+    assert list(found) == ["/flowrun/keyframe"]
+
+
+def test_a_topic_that_is_not_there_is_named(tmp_path):
+    helpers.record(helpers.plan_of(tmp_path, "n=Numbers(limit: 2)"), tmp_path / "run")
+    with pytest.raises(LogError, match="no topic '/n/numbers'; .*did you mean"):
+        exported(tmp_path / "run", tmp_path / "out.mcap", Selection(("/n/numbers",)))
 
 
 @pytest.mark.parametrize(

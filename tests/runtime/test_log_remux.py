@@ -18,7 +18,7 @@ from flowrun.tasks.video_capture import VideoCapture
 
 COPIED = {
     "plain.mp4": "h264", "b_frames.mp4": "h264", "open_gop.mp4": "h264", "start_codes.ts": "h264",
-    "h265.mp4": "hevc", "vp9.webm": "vp9", "mpeg4.avi": "mpeg4",
+    "h265.mp4": "hevc", "vp9.webm": "vp9", "av1.mp4": "libdav1d", "mpeg4.avi": "mpeg4",
 }  # fmt: skip
 FRAME_US = 33_333
 
@@ -127,6 +127,14 @@ def test_what_is_no_film_by_itself_is_encoded_again(tmp_path, name, config, boun
     assert codec == "h264"
     assert [time for time, _ in shown] == times
     assert seconds == pytest.approx((times[-1] + last_duration_us(times, 30)) / 1e6, abs=5e-4)
+
+
+def test_packets_that_ffmpeg_cannot_read_are_encoded_again(tmp_path, monkeypatch):
+    run = recorded(tmp_path, draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"]))
+    monkeypatch.setattr("flowrun.runtime.log_remux._bare", lambda _film: b"\0" * 100)
+    report, times = export(run, tmp_path / "x.mp4")
+    assert report.notes == ["encoded again, as FFmpeg finds no h264 in its packets"]
+    assert [time for time, _ in film(tmp_path / "x.mp4")[2]] == times
 
 
 def test_a_looped_film_is_one_film(tmp_path):
