@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_encode import CRF, say_colors, yuv_frame
 from flowrun.runtime.log_export import ExportReport, Selection
 from flowrun.runtime.log_format import CODEC
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_remux import TIME_BASE, film_of, last_duration_us, write_film
 
 __all__ = ["export_mp4"]
-
-_BT709 = 1
-_MPEG_RANGE = 1
 
 
 def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
@@ -94,11 +92,7 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
             moved += pts <= last
             times.append(max(pts, last + 1))
             even = pixels[: stream.height, : stream.width]
-            frame = av.VideoFrame.from_ndarray(even, format="rgb24")
-            # Said to players too: without it each guesses the colours by the size.
-            frame = frame.reformat(
-                format="yuv420p", dst_colorspace=_BT709, dst_color_range=_MPEG_RANGE
-            )
+            frame = yuv_frame(even)
             frame.pts, frame.time_base = times[-1], TIME_BASE
             mux(stream.encode(frame))
             report.count += 1
@@ -123,10 +117,8 @@ def _add_stream(container: Any, shape: tuple[int, int], where: str) -> Any:
     height, width = (length - length % 2 for length in shape)
     if not height or not width:
         raise LogError(f"{where}: a picture of {shape[1]}x{shape[0]} is too small for H.264")
-    stream = container.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
+    stream = container.add_stream("libx264", options={"crf": str(CRF), "preset": "veryfast"})
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.time_base = stream.time_base = TIME_BASE
-    context = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.color_range = _MPEG_RANGE
+    say_colors(stream.codec_context)
     return stream

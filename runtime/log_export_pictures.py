@@ -3,12 +3,12 @@
 A camera's packets go out as they are where a viewer can take one after the other: H.264, H.265, VP9
 or AV1 whose pictures come in the order of their packets. Foxglove and Rerun show no B-frames, whose
 order is another. Packets that are JPEGs are JPEGs. All else that was logged as packets is decoded and
-becomes JPEGs, and `PictureExport.note` says so; pictures made by a task stay as exact as they are.
+encoded again, and `PictureExport.note` says so: as H.264 without B-frames, or as JPEGs where sizes are
+odd, which H.264 cannot have. Pictures made by a task stay as exact as they are.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_bitstream import begins, with_parameters
+from flowrun.runtime.log_encode import CRF, JPEG_QUALITY, StreamEncoder, jpeg
 from flowrun.runtime.log_export import Selection
 from flowrun.runtime.log_format import CODEC, KEYFRAME_TOPIC
 from flowrun.runtime.log_message import LogMessage
@@ -30,7 +31,8 @@ __all__ = ["JPEG", "PIXELS", "STREAMS", "PictureExport", "Shown", "shown_topics"
 
 STREAMS = ("h264", "h265", "vp9", "av1")
 JPEG, PIXELS = "jpeg", "rgb8"
-_QUALITY = 90
+_AGAIN = "h264"
+"""What is encoded again becomes this."""
 _LEAD_STEP_NS = 1000
 """Between the packets in front of the first picture: their own times are not known."""
 _HUFFMAN_TABLES = b"\xff\xc4"
@@ -84,8 +86,16 @@ class PictureExport:
         self._log, self._topic = log, topic
         self._decoder: VideoDecoder | None = None
         self._last: tuple[int, int] | None = None
+        self._encoder: StreamEncoder | None = None
+        self._odd = False
         self.form, why = self._form(selection)
-        self.note = f"{topic}: {why}: written as JPEGs (quality {_QUALITY})" if why else ""
+        self.note = ""
+        if why and self._odd:
+            self.form = JPEG
+            self.note = f"{topic}: {why}: written as JPEGs (quality {JPEG_QUALITY})"
+        elif why:
+            self._encoder = StreamEncoder()
+            self.note = f"{topic}: {why}: encoded again as H.264 (crf {CRF})"
 
     def shown(self, message: LogMessage) -> Iterator[Shown]:
         """What goes out for `message`; call it with the selected ones of the topic, in order.
@@ -93,7 +103,7 @@ class PictureExport:
         Nothing for a picture of a stream that cannot be decoded as it stands before the first key
         frame; `LogError` for another that cannot.
         """
-        if self.form in STREAMS:
+        if self.form in STREAMS and self._encoder is None:
             yield from self._stream(message)
             return
         source, data = "", memoryview(b"")
@@ -107,8 +117,10 @@ class PictureExport:
             return
         fields = message.fields
         pixels: NDArray[np.uint8] = fields["pixels"]
-        if self.form == JPEG:
-            data = memoryview(_jpeg(pixels))
+        if self._encoder is not None:
+            data = memoryview(self._encoder.encode(pixels))
+        elif self.form == JPEG:
+            data = memoryview(jpeg(pixels))
         yield Shown(message.time_ns, message.tov_ns, fields["source"], data, pixels)
 
     # -- which form ----------------------------------------------------------------------------
@@ -123,6 +135,7 @@ class PictureExport:
             picture = _parsed(message)
             own = picture.own
             kinds.add(own["codec"])
+            self._odd |= any(length % 2 or not length for length in own["size"])
             if own["codec"] != "packets":
                 continue
             first = first or (message, picture)
@@ -138,18 +151,18 @@ class PictureExport:
         if begin is not None:
             formats.add(shown_format(begin.decoder.name))
         if len(formats) > 1:
-            return JPEG, f"its codec changes ({', '.join(sorted(formats))})"
+            return _AGAIN, f"its codec changes ({', '.join(sorted(formats))})"
         name = next(iter(formats), "")
         if name == "mjpeg" and jpegs:
             return JPEG, ""
         if name not in STREAMS:
-            return JPEG, f"viewers do not show {name or 'packets without a key frame'}"
+            return _AGAIN, f"viewers do not show {name or 'packets without a key frame'}"
         if len(kinds) > 1:
-            return JPEG, "not all of its pictures are logged as packets"
+            return _AGAIN, "not all of its pictures are logged as packets"
         if reordered or (several and not self._in_order(begin, first[0].cycle, selection)):
-            return JPEG, "its stream has B-frames, which Foxglove and Rerun do not show"
+            return _AGAIN, "its stream has B-frames, which Foxglove and Rerun do not show"
         if begin is not None and not _begins(name, begin, first[1]):
-            return JPEG, "its stream has no key frame at which viewers could begin"
+            return _AGAIN, "its stream has no key frame at which viewers could begin"
         return name, ""
 
     def _in_order(self, begin: _Begin | None, cycle: int, selection: Selection) -> bool:
@@ -245,14 +258,6 @@ def _packets(picture: StoredPicture) -> list[_Packet]:
 def _from_last_key(packets: list[_Packet]) -> list[_Packet]:
     keys = [at for at, packet in enumerate(packets) if packet.is_key]
     return packets[keys[-1] :] if keys else packets
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=_QUALITY)
-    return file.getvalue()
 
 
 def _is_jpeg(data: memoryview) -> bool:

@@ -92,8 +92,8 @@ def test_what_a_viewer_does_not_show_is_said(tmp_path, capsys, monkeypatch):
     assert flowrun(capsys, "export", directory, *words) == (
         0,
         f"{output}: {FRAMES} messages, {output.stat().st_size:,} bytes\n",
-        "note: /a/image: its stream has B-frames, which Foxglove and Rerun do not show: written as "
-        "JPEGs (quality 90)\n",
+        "note: /a/image: its stream has B-frames, which Foxglove and Rerun do not show: encoded again "
+        "as H.264 (crf 18)\n",
     )
 
 

@@ -18,22 +18,29 @@ KEY_EVERY = 8
 
 
 def draw(
-    path: Path, *, codec: str = "libx264", frames: int = FRAMES, moves: bool = True, **options: str
+    path: Path,
+    *,
+    codec: str = "libx264",
+    frames: int = FRAMES,
+    moves: bool = True,
+    size: tuple[int, int] = (128, 96),
+    **options: str,
 ) -> Path:
     """A film of moving noise, which no codec here gives back as it was drawn.
 
     moves: False for other noise in each frame, which compresses badly.
     """
+    width, height = size
     rng = np.random.default_rng(0)
-    noise = rng.integers(0, 255, (96, 128, 3), np.uint8)
+    noise = rng.integers(0, 255, (height, width, 3), np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30, options=options)
-        stream.width, stream.height = 128, 96
+        stream.width, stream.height = width, height
         stream.pix_fmt = {"mjpeg": "yuvj420p", "rawvideo": "yuyv422"}.get(codec, "yuv420p")
         stream.gop_size = KEY_EVERY
         for k in range(frames):
             if not moves:
-                noise = rng.integers(0, 255, (96, 128, 3), np.uint8)
+                noise = rng.integers(0, 255, (height, width, 3), np.uint8)
             pixels = np.roll(noise, 5 * k, axis=1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))

@@ -126,14 +126,39 @@ def test_a_part_of_a_film_begins_with_its_key_frame(tmp_path):
 
 
 @pytest.mark.parametrize("config", ["", ", max_fps: 11"])
-def test_b_frames_become_jpegs_and_it_is_said(tmp_path, config):
+def test_b_frames_are_encoded_again_without_and_it_is_said(tmp_path, config):
     """Also where the pictures that come out of their packets' order were dropped."""
     run = recorded(tmp_path, draw(tmp_path / "b.mp4", **FILMS["b_frames.mp4"]), config)
     report, found = exported(run, tmp_path / "out.mcap", Selection(("/a/image",)))
     assert report.notes == [
-        "/a/image: its stream has B-frames, which Foxglove and Rerun do not show: written as JPEGs "
-        "(quality 90)"
+        "/a/image: its stream has B-frames, which Foxglove and Rerun do not show: encoded again as "
+        "H.264 (crf 18)"
     ]
+    schema, messages = found["/a/image"]
+    assert schema.name == "foxglove.CompressedVideo"
+    videos = [parsed(schema, message) for message in messages]
+    assert {video.format for video in videos} == {"h264"}
+    made = decoded("h264", [video.data for video in videos], (1, 1))
+    with Log(run) as log:
+        frames = list(log.frames("/a/image"))
+        assert [time_of(video) for video in videos] == [frame.tov_ns for frame in frames]
+        for shown, frame in zip(made, frames, strict=True):
+            # Noise of single pixels, whose colours yuv420p averages over four.
+            assert np.abs(means(shown) - means(frame.pixels)).mean() < 6
+
+
+def means(pixels):
+    """Of each 4x4 pixels."""
+    height, width, _ = pixels.shape
+    return pixels.reshape(height // 4, 4, width // 4, 4, 3).astype(float).mean((1, 3))
+
+
+def test_odd_sizes_become_jpegs(tmp_path):
+    """H.264 has none in the format that viewers decode."""
+    film = draw(tmp_path / "odd.avi", codec="mpeg4", size=(97, 65))
+    run = recorded(tmp_path, film)
+    report, found = exported(run, tmp_path / "out.mcap", Selection(("/a/image",)))
+    assert report.notes == ["/a/image: viewers do not show mpeg4: written as JPEGs (quality 90)"]
     schema, messages = found["/a/image"]
     assert schema.name == "foxglove.CompressedImage"
     with Log(run) as log:
@@ -141,7 +166,7 @@ def test_b_frames_become_jpegs_and_it_is_said(tmp_path, config):
             image = parsed(schema, message)
             assert (image.format, time_of(image)) == ("jpeg", frame.tov_ns)
             shown = np.asarray(Image.open(io.BytesIO(image.data))).astype(int)
-            assert shown.shape == frame.pixels.shape
+            assert shown.shape == frame.pixels.shape == (65, 97, 3)
             assert abs(shown.mean() - frame.pixels.mean()) < 2
 
 
@@ -158,11 +183,11 @@ def test_packets_that_are_jpegs_stay_as_they_are(tmp_path):
     assert {image.format for image in images} == {"jpeg"}
 
 
-def test_a_codec_that_no_viewer_knows_becomes_jpegs(tmp_path):
+def test_a_codec_that_no_viewer_knows_is_encoded_again(tmp_path):
     run = recorded(tmp_path, draw(tmp_path / "mpeg4.avi", **FILMS["mpeg4.avi"]))
     report, _ = exported(run, tmp_path / "out.mcap", Selection(("/a/image",)))
     assert report.notes == [
-        "/a/image: viewers do not show mpeg4: written as JPEGs (quality 90)"
+        "/a/image: viewers do not show mpeg4: encoded again as H.264 (crf 18)"
     ]  # fmt: skip
 
 

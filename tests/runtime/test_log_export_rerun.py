@@ -78,17 +78,37 @@ def test_packets_are_a_video_stream_on_three_timelines(tmp_path, chunk):
         assert (form["height"], form["width"]) == pixels.shape[:2]
 
 
-def test_b_frames_become_jpegs(tmp_path, chunk):
+def test_b_frames_are_encoded_again_without(tmp_path, chunk):
     run = recorded(tmp_path, draw(tmp_path / "b.mp4", **FILMS["b_frames.mp4"]))
     report, _, found, _ = exported(chunk, run, tmp_path / "x.rrd", Selection(("/a/image",)))
     assert report.notes == [
-        "/a/image: its stream has B-frames, which Foxglove and Rerun do not show: written as JPEGs "
-        "(quality 90)"
+        "/a/image: its stream has B-frames, which Foxglove and Rerun do not show: encoded again as "
+        "H.264 (crf 18)"
     ]
     assert list(found) == ["/a/image"]
+    packets = [bytes(one) for (one,) in found["/a/image"]["VideoStream:sample"]]
+    assert len(decoded("h264", packets, (1, 1))) == len(packets) == FRAMES
+
+
+def test_jpegs_stay_jpegs(tmp_path, chunk):
+    run = recorded(tmp_path, draw(tmp_path / "jpegs.avi", **FILMS["jpegs.avi"]))
+    _, _, found, _ = exported(chunk, run, tmp_path / "x.rrd", Selection(("/a/image",)))
     assert found["/a/image"]["EncodedImage:media_type"] == [["image/jpeg"]] * FRAMES
     (first,) = found["/a/image"]["EncodedImage:blob"][0]
     assert Image.open(io.BytesIO(bytes(first))).size == (128, 96)
+
+
+def test_rerun_shows_a_finished_run_as_it_is(tmp_path, chunk):
+    run = recorded(tmp_path, draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"]))
+    found, _ = columns(chunk.McapReader(run / "log_0000.mcap"))
+    with Log(run) as log:
+        assert found["/a/image"]["timestamp"] == [it.tov_ns for it in log.messages("/a/image")]
+        seen = pictures(log, "/b/image")
+    packets = [bytes(one) for (one,) in found["/a/image"]["VideoStream:sample"]]
+    assert all(map(np.array_equal, decoded("h264", packets, (2, 1)), seen))
+    assert [bytes(one) for (one,) in found["/b/image"]["Image:buffer"]] == [
+        pixels.tobytes() for pixels in seen
+    ]
 
 
 def test_values_text_boxes_and_log_lines(tmp_path, chunk):
