@@ -36,6 +36,9 @@ __all__ = ["export_rerun"]
 _LEVELS = {"WARNING": "WARN", "FATAL": "CRITICAL", "UNKNOWN": "INFO"}
 """Rerun's names where they are others."""
 
+_OF_BOXES = ("boxes", "labels", "scores", "class_ids")
+"""Fields that the boxes show."""
+
 Write = Callable[[LogMessage], None]
 
 
@@ -137,7 +140,8 @@ def _way(
         if {"prompt", "response"} <= fields.keys():
             entities.put(entity, rerun.TextLog(f"{fields['prompt']}: {fields['response']}"))
         for name, value in fields.items():
-            entities.value(f"{entity}/{name}", value)
+            if found is None or name not in _OF_BOXES:
+                entities.value(f"{entity}/{name}", value)
 
     return log_line if entity == LOG_TOPIC else steps if entity == STEPS_TOPIC else values
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import helpers
 import numpy as np
-from numpy.typing import NDArray
 
-from flowrun.msgs import ImageRgb8Msg, Measured, Message, PromptResponseMsg, Shape
+from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, Measured, Message, PromptResponseMsg
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 
 STEP_NS = 33_333_333
@@ -81,24 +78,19 @@ class Read(Task):
         reading.publish(tov_ns=image.tov_ns)
 
 
-class FoundMsg(Message):
-    """As a detector's."""
-
-    boxes: Annotated[NDArray[np.float32], Shape("N 4")]
-    scores: Annotated[NDArray[np.float32], Shape("N")]
-    labels: list[str]
-
-
 class Find(Task):
     """As many boxes as the frame's number; the second without a score."""
 
-    def process(self, ctx: Context, image: Input[ImageRgb8Msg], found: Output[FoundMsg]) -> None:
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], found: Output[DetectionsMsg]
+    ) -> None:
         count = image.frame_id
         found.boxes = np.array([[k, 2, k + 10, 20] for k in range(count)], np.float32).reshape(
             -1, 4
         )
         found.scores = np.array([0.5, np.nan, 0.25][:count], np.float32)
         found.labels = ["cat", "dog", "cat"][:count]
+        found.class_ids = np.array([7, -1, 7][:count], np.int32)
         found.publish(tov_ns=image.tov_ns)
 
 

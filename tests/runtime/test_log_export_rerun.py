@@ -35,8 +35,10 @@ def chunk():
 def columns(reader):
     """Entity -> column -> values, a value a row, of what changes; and what does not."""
     changing, static = {}, {}
-    for piece in reader.stream().to_chunks():
-        batch = piece.to_record_batch()
+    pieces = [(piece, piece.to_record_batch()) for piece in reader.stream().to_chunks()]
+    # Rerun cuts what is logged into chunks as time passes; rows carry their order.
+    pieces.sort(key=lambda it: it[1]["rerun.controls.RowId"][0].as_py())
+    for piece, batch in pieces:
         found = (static if piece.is_static else changing).setdefault(piece.entity_path, {})
         for name in batch.schema.names:
             column = batch[name]
@@ -133,6 +135,8 @@ def test_values_text_boxes_and_log_lines(tmp_path, chunk):
     assert boxes["Boxes2D:centers"][2] == [[5.0, 11.0], [6.0, 11.0]]
     assert boxes["Boxes2D:half_sizes"][2] == [[5.0, 9.0], [5.0, 9.0]]
     assert boxes["Boxes2D:labels"][0] == []
+    assert found["/f/found/frame_id"]["Scalars:scalars"] == [[0.0]] * 3
+    assert "/f/found/boxes" not in found
     with Log(tmp_path / "run") as log:
         assert boxes["tov"] == [frame.tov_ns for frame in log.frames("/c/image")]
 
