@@ -10,15 +10,19 @@ Wire format: a field is a varint `number << 3 | wire type` and a value: 0 varint
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "bytes_field",
     "descriptor_set",
+    "double_field",
     "fields",
     "fixed32_field",
+    "message_descriptor",
     "tag_and_length",
     "text_field",
+    "timestamp_field",
     "varint_field",
 ]
 
@@ -41,6 +45,16 @@ def varint_field(number: int, value: int) -> bytes:
 
 def fixed32_field(number: int, value: int) -> bytes:
     return varint(number << 3 | FIXED32) + value.to_bytes(4, "little")
+
+
+def double_field(number: int, value: float) -> bytes:
+    return varint(number << 3 | FIXED64) + struct.pack("<d", value)
+
+
+def timestamp_field(number: int, time_ns: int) -> bytes:
+    """A `google.protobuf.Timestamp`."""
+    seconds, nanos = divmod(time_ns, 1_000_000_000)
+    return bytes_field(number, varint_field(1, seconds % 2**64) + varint_field(2, nanos))
 
 
 def tag_and_length(number: int, length: int) -> bytes:
@@ -91,36 +105,66 @@ def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
     raise ValueError(f"protobuf: bad varint at byte {position}")
 
 
-# Descriptors (google/protobuf/descriptor.proto), only as far as messages of singular fields need.
-_KINDS = {"int64": 3, "int32": 5, "fixed32": 7, "string": 9, "message": 11, "bytes": 12, "enum": 14}
+# Descriptors (google/protobuf/descriptor.proto), only as far as Foxglove's schemas need.
+_KINDS = {
+    "double": 1, "int64": 3, "int32": 5, "fixed32": 7, "string": 9, "message": 11, "bytes": 12,
+    "enum": 14,
+}  # fmt: skip
+_OPTIONAL, _REPEATED = 1, 3
+_TIMESTAMP = ".google.protobuf.Timestamp"
+
+Member = tuple[int, str, str]
+"""Number, name, kind: a scalar's name; "timestamp"; "enum" for the message's own; the name of another
+message of the package. "repeated " may stand in front."""
+Enum = tuple[str, list[str]]
+"""Name, and the names of the values, counted from 0."""
 
 
 def descriptor_set(
     package: str,
     message: str,
-    members: list[tuple[int, str, str]],
+    members: list[Member],
     *,
-    enum: tuple[str, list[str]] | None = None,
+    enum: Enum | None = None,
+    others: Iterable[bytes] = (),
 ) -> bytes:
     """A serialized FileDescriptorSet of one message and `google.protobuf.Timestamp`.
 
-    members: (number, name, kind); kind is a scalar's name, "timestamp", or "enum" for the type
-    given by `enum` (its name and its values, counted from 0).
+    others: `message_descriptor`s of the package that members are made of.
     """
     timestamp = _file(
         "google/protobuf/timestamp.proto",
         "google.protobuf",
         _message("Timestamp", [_member(1, "seconds", "int64"), _member(2, "nanos", "int32")]),
     )
+    main = _file(
+        f"{package}/{message}.proto",
+        package,
+        *others,
+        message_descriptor(package, message, members, enum=enum),
+        imports=["google/protobuf/timestamp.proto"],
+    )
+    return bytes_field(1, timestamp) + bytes_field(1, main)
+
+
+def message_descriptor(
+    package: str, message: str, members: list[Member], *, enum: Enum | None = None
+) -> bytes:
+    """A serialized DescriptorProto."""
     described = []
-    for number, name, kind in members:
+    for number, name, declared in members:
+        kind = declared.removeprefix("repeated ")
+        label = _OPTIONAL if kind == declared else _REPEATED
         if kind == "timestamp":
-            described.append(_member(number, name, "message", ".google.protobuf.Timestamp"))
+            described.append(_member(number, name, "message", _TIMESTAMP, label))
         elif kind == "enum":
             assert enum is not None
-            described.append(_member(number, name, "enum", f".{package}.{message}.{enum[0]}"))
+            of = f".{package}.{message}.{enum[0]}"
+            described.append(_member(number, name, "enum", of, label))
+        elif kind in _KINDS:
+            described.append(_member(number, name, kind, "", label))
         else:
-            described.append(_member(number, name, kind))
+            described.append(_member(number, name, "message", f".{package}.{kind}", label))
     nested = b""
     if enum is not None:
         values = b"".join(
@@ -128,22 +172,15 @@ def descriptor_set(
             for i, name in enumerate(enum[1])
         )
         nested = bytes_field(4, text_field(1, enum[0]) + values)
-    main = _file(
-        f"{package}/{message}.proto",
-        package,
-        _message(message, described) + nested,
-        imports=["google/protobuf/timestamp.proto"],
-    )
-    return bytes_field(1, timestamp) + bytes_field(1, main)
+    return _message(message, described) + nested
 
 
-def _file(name: str, package: str, message: bytes, imports: list[str] | None = None) -> bytes:
-    depends = b"".join(text_field(3, item) for item in imports or [])
+def _file(name: str, package: str, *messages: bytes, imports: Iterable[str] = ()) -> bytes:
     return (
         text_field(1, name)
         + text_field(2, package)
-        + depends
-        + bytes_field(4, message)
+        + b"".join(text_field(3, item) for item in imports)
+        + b"".join(bytes_field(4, message) for message in messages)
         + text_field(12, "proto3")
     )
 
@@ -152,12 +189,13 @@ def _message(name: str, members: list[bytes]) -> bytes:
     return text_field(1, name) + b"".join(bytes_field(2, member) for member in members)
 
 
-def _member(number: int, name: str, kind: str, type_name: str = "") -> bytes:
-    optional_label = 1
+def _member(
+    number: int, name: str, kind: str, type_name: str = "", label: int = _OPTIONAL
+) -> bytes:
     described = (
         text_field(1, name)
         + varint_field(3, number)
-        + varint_field(4, optional_label)
+        + varint_field(4, label)
         + varint_field(5, _KINDS[kind])
     )
     return described + (text_field(6, type_name) if type_name else b"")

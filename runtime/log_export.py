@@ -27,6 +27,7 @@ __all__ = [
     "export_csv",
     "export_jsonl",
     "export_parquet",
+    "plain_value",
     "whole_file",
 ]
 
@@ -111,7 +112,7 @@ def export_jsonl(
         try:
             with_data = pixels or message.topic not in pictures
             fields = message.fields if with_data else message.outline
-            line["fields"] = _plain(fields, data=with_data)
+            line["fields"] = plain_value(fields, data=with_data)
         except LogError as error:
             line["error"] = str(error)
             report.unreadable += 1
@@ -120,7 +121,7 @@ def export_jsonl(
     return report
 
 
-def _plain(value: Any, *, data: bool) -> Any:
+def plain_value(value: Any, *, data: bool) -> Any:
     """`value` as JSON can hold it; `data`: arrays with their contents."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -137,11 +138,11 @@ def _plain(value: Any, *, data: bool) -> Any:
         return described
     if isinstance(value, dict):
         return {
-            key if isinstance(key, str) else str(key): _plain(item, data=data)
+            key if isinstance(key, str) else str(key): plain_value(item, data=data)
             for key, item in value.items()
         }
     if isinstance(value, list):
-        return [_plain(item, data=data) for item in value]
+        return [plain_value(item, data=data) for item in value]
     return str(value)  # what msgpack has and JSON lacks: a time stamp, an extension
 
 

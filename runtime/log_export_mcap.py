@@ -7,14 +7,14 @@ schemas, times, sequence (the cycle's number, mod 2**32), metadata and attachmen
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flowrun.runtime.log_export import ExportReport, Selection
 from flowrun.runtime.log_format import END_NAME, METADATA_NAME
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_table import import_optional
 
-__all__ = ["export_mcap"]
+__all__ = ["export_mcap", "open_writer", "write_end", "write_front"]
 
 _CHUNK_SIZE = 4 << 20
 
@@ -25,18 +25,10 @@ def export_mcap(log: Log, selection: Selection, path: Path) -> ExportReport:
     Chunks are compressed by zstd, and not at all (a note says so) where the package zstandard is
     missing.
     """
-    mcap = import_optional("mcap.writer", "mcap")
     report = ExportReport()
-    compression = mcap.CompressionType.ZSTD
-    try:
-        import_optional("zstandard", "compression")
-    except ValueError:
-        compression = mcap.CompressionType.NONE
-        report.notes.append("not compressed: the package 'zstandard' is not installed")
     with path.open("wb") as file:
-        writer = mcap.Writer(file, chunk_size=_CHUNK_SIZE, compression=compression)
-        writer.start(profile="", library="flowrun")
-        _write_front(writer, log)
+        writer = open_writer(file, "mcap", report)
+        write_front(writer, log)
         channels = _register(writer, log, selection.topics)
         for message in selection.messages(log):
             writer.add_message(
@@ -47,13 +39,33 @@ def export_mcap(log: Log, selection: Selection, path: Path) -> ExportReport:
                 data=bytes(message.payload),
             )
             report.count += 1
-        if log.end is not None:
-            writer.add_metadata(END_NAME, log.end)
-        writer.finish()
+        write_end(writer, log)
     return report
 
 
-def _write_front(writer: Any, log: Log) -> None:
+def open_writer(file: IO[bytes], what: str, report: ExportReport) -> Any:
+    """A writer of the package mcap, begun; `report` gets the notes, `what` names the export."""
+    mcap = import_optional("mcap.writer", what)
+    compression = mcap.CompressionType.ZSTD
+    try:
+        import_optional("zstandard", "compression")
+    except ValueError:
+        compression = mcap.CompressionType.NONE
+        report.notes.append("not compressed: the package 'zstandard' is not installed")
+    writer = mcap.Writer(file, chunk_size=_CHUNK_SIZE, compression=compression)
+    writer.start(profile="", library="flowrun")
+    return writer
+
+
+def write_end(writer: Any, log: Log) -> None:
+    """How the run ended, and the end of the file."""
+    if log.end is not None:
+        writer.add_metadata(END_NAME, log.end)
+    writer.finish()
+
+
+def write_front(writer: Any, log: Log) -> None:
+    """What the run says of itself."""
     writer.add_metadata(METADATA_NAME, log.metadata)
     for item in log.slabs[0].attachments.values():
         writer.add_attachment(

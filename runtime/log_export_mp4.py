@@ -1,45 +1,77 @@
-"""The pictures of one topic as an H.264 film that plays at the times at which they were taken."""
+"""The pictures of one topic as a film that plays at the times at which they were taken.
+
+The packets of a camera are copied where they make a film by themselves (`log_remux`); all else is
+encoded as H.264.
+"""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_encode import CRF, say_colors, yuv_frame
 from flowrun.runtime.log_export import ExportReport, Selection
+from flowrun.runtime.log_format import CODEC
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log_remux import TIME_BASE, film_of, last_duration_us, write_film
 
 __all__ = ["export_mp4"]
-
-_TIME_BASE = Fraction(1, 1_000_000)
-_BT709 = 1
-_MPEG_RANGE = 1
 
 
 def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
     """Write the film to `path`.
 
     A picture's time in the film is its `tov_ns` behind that of the first, in microseconds; one that
-    is not later than the picture in front comes 1 us behind that. Sizes must be even (H.264 in
-    yuv420p): an odd last column or row is cut off, and a note says so. `LogError` where a picture
-    has another size than the first.
+    is not later than the picture in front comes 1 us behind that. The last stands as long as most of
+    the others do. Packets are copied without decoding them, so without comparing their pictures with
+    the checksums of the log. What is encoded must have even sizes (H.264 in yuv420p): an odd last
+    column or row is cut off, and a note says so. `LogError` where a picture has another size than the
+    first.
     """
-    import av
-
     pictures = [name for name, topic in log.topics.items() if topic.is_picture]
     topic = selection.one_topic(log, "mp4", pictures)
     log.frames(topic)  # raises where it holds no pictures
     report = ExportReport()
+    if log.topics[topic].metadata.get(CODEC) == "packets":
+        film = film_of(log, selection, topic)
+        if not isinstance(film, str):
+            try:
+                write_film(film, path)
+            except ValueError as error:
+                film = str(error)
+            else:
+                report.count = film.pictures
+                _note_moved(report, film.moved)
+                return report
+        report.notes.append(f"encoded again, as {film}")
+    _encode(log, selection, topic, path, report)
+    return report
+
+
+def _encode(log: Log, selection: Selection, topic: str, path: Path, report: ExportReport) -> None:
+    import av
+
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = None
-        first_ns, last = 0, -1
+        first_ns, fps = 0, 0.0
+        times: list[int] = []
         shape: tuple[int, int] = (0, 0)
         moved = 0
+        held: list[Any] = []
+
+        def mux(packets: list[Any]) -> None:
+            """All but the newest, which may be the last: only then its duration is known."""
+            held.extend(packets)
+            container.mux(held[:-1])
+            del held[:-1]
+
         for message in selection.messages(log, topic):
-            pixels = message.fields["pixels"]
+            fields = message.fields
+            pixels = fields["pixels"]
             if stream is None:
                 shape, first_ns = pixels.shape[:2], message.tov_ns
+                fps = fields["fps"]
                 stream = _add_stream(
                     container, shape, f"{log.path}: cycle {message.cycle}: {topic}"
                 )
@@ -56,37 +88,37 @@ def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
                     f"or --to {message.cycle - 1}"
                 )
             pts = (message.tov_ns - first_ns) // 1000
-            if pts <= last:
-                moved += 1
-                pts = last + 1
-            last = pts
+            last = times[-1] if times else -1
+            moved += pts <= last
+            times.append(max(pts, last + 1))
             even = pixels[: stream.height, : stream.width]
-            frame = av.VideoFrame.from_ndarray(even, format="rgb24")
-            # Said to players too: without it each guesses the colours by the size.
-            frame = frame.reformat(
-                format="yuv420p", dst_colorspace=_BT709, dst_color_range=_MPEG_RANGE
-            )
-            frame.pts, frame.time_base = pts, _TIME_BASE
-            container.mux(stream.encode(frame))
+            frame = yuv_frame(even)
+            frame.pts, frame.time_base = times[-1], TIME_BASE
+            mux(stream.encode(frame))
             report.count += 1
         if stream is None:
             raise LogError(f"{log.path}: {topic}: no picture in the selected cycles")
-        container.mux(stream.encode())
+        mux(stream.encode())
+        duration = last_duration_us(times, fps)
+        for packet in held:
+            packet.duration = duration
+        container.mux(held)
+    _note_moved(report, moved)
+
+
+def _note_moved(report: ExportReport, moved: int) -> None:
     if moved:
         report.notes.append(
             f"{moved} pictures were not taken later than the one in front: 1 us behind it instead"
         )
-    return report
 
 
 def _add_stream(container: Any, shape: tuple[int, int], where: str) -> Any:
     height, width = (length - length % 2 for length in shape)
     if not height or not width:
         raise LogError(f"{where}: a picture of {shape[1]}x{shape[0]} is too small for H.264")
-    stream = container.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
+    stream = container.add_stream("libx264", options={"crf": str(CRF), "preset": "veryfast"})
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    stream.codec_context.time_base = stream.time_base = _TIME_BASE
-    context = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.color_range = _MPEG_RANGE
+    stream.codec_context.time_base = stream.time_base = TIME_BASE
+    say_colors(stream.codec_context)
     return stream

@@ -82,7 +82,7 @@ Channel, opcode 0x04: as in MCAP
     them. Every `data` MUST then be empty, schema_id be 0 and message_encoding "". A replay can
     neither feed nor compare such a channel.
     metadata "codec" = "packets", "zstd" or "ffv1": the messages are pictures that must be decoded,
-    as `log_picture` describes them. A channel of pictures without it holds foxglove.RawImage.
+    see Payloads below. Only channels of pictures have it.
 
 Chunk, opcode 0x06: compression MUST be "", so that records lie in the file as they are
     bytes  name               type   meaning
@@ -142,6 +142,24 @@ reader MUST accept all of them. "T" is where the trailer stands.
 Summary of a finished slab: Schema*, Channel*, Statistics, ChunkIndex*, AttachmentIndex*,
 MetadataIndex*, one SummaryOffset for each of these groups that is not empty, Footer with
 summary_crc. ChunkIndex stands in the order of the chunks.
+
+Payloads: what `data` of a Message is, by its Channel's message_encoding, schema name and metadata
+    msgpack   a map of the fields that the schema, a JSON Schema, names. An array is a map {dtype, shape,
+              data}: NumPy's name of the type ("<f4"), the lengths, the elements row by row
+    protobuf  of a schema of Foxglove's; the schema's data is its FileDescriptorSet. What the schema
+              lacks is in field 1000, length-delimited, msgpack; other readers skip it. `timestamp`
+              (field 1: seconds 1, nanos 2) is tov_ns, of a log line the time of logging
+      foxglove.RawImage, no "codec"
+              width 2, height 3 (both fixed32), encoding 4 ("rgb8"), step 5 (= 3 * width), data 6 (the
+              pixels, row by row, last in the message), frame_id 7 (`source`: which camera).
+              Field 1000: [number of the frame at its source, pts or nil, fps]
+      foxglove.CompressedVideo, with "codec"
+              frame_id 2 (`source`), data 3, format 4 (for viewers; a reader MUST go by field 1000).
+              Field 1000: a map, which says how `data` gives the pixels: `log_picture` lists it
+      foxglove.Log
+              level 2 (0-5: unknown, debug, info, warning, error, fatal), message 3, name 4 (the task).
+              Field 1000, optional: a map of what else was logged
+    Fields with the value 0 or "" MAY be left out, as in all protobuf.
 
 Damage: a reader MUST stop at the first byte of a slab that breaks a MUST, say where, and keep what
 it read in front. It MUST NOT give out a message of a cycle whose crc does not match.

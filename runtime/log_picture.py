@@ -1,12 +1,13 @@
 """One picture of a topic with a codec: its bytes in the log.
 
-The message is a `foxglove.CompressedVideo`, so that viewers show what they know (`format` h264,
-h265, vp9, av1). What that schema lacks is a msgpack map in field 1000, which protobuf readers skip:
+The message is a `foxglove.CompressedVideo` (protobuf: timestamp 1, frame_id 2, data 3, format 4), so
+that viewers show what they know (`format` h264, h265, vp9, av1). What that schema lacks is a msgpack
+map in field 1000, which protobuf readers skip:
 
     key        of codec   meaning
-    frame_id   all        as `ImageRgb8Msg`
-    pts        all        as `ImageRgb8Msg`
-    fps        all        as `ImageRgb8Msg`
+    frame_id   all        as `ImageRgb8Msg`: number of the frame at its source, from 0
+    pts        all        as `ImageRgb8Msg`: in the container's own units, or nil
+    fps        all        as `ImageRgb8Msg`: nominal, 0 where unknown
     codec      all        how `data` gives the pixels: "raw", "zstd", "ffv1" or "packets"
     size       all        [height, width]
     crc        all        zlib CRC-32 of the pixels, row by row. A reader MUST compare it. Why: a
@@ -21,13 +22,34 @@ h265, vp9, av1). What that schema lacks is a msgpack map in field 1000, which pr
     key_before packets    the same of the key frame before it. Why: pictures that are shown before a
                           key frame and decoded behind it need the one before
     decoder    packets    [name, extradata, width, height, pixel format], only where there are keys
-    color      packets    FFmpeg's numbers of colour space and range
+    color      packets    [colour space, range] of the decoded picture, in FFmpeg's numbers
 
-data: of "raw" the pixels; of "zstd" a Zstandard frame of them; of "ffv1" one FFV1 packet in bgr0; of
-"packets" the source's packets, H.264 and H.265 with start codes (Annex B). To show picture `number`,
-all packets from a key frame on, up to this message's last, MUST be decoded; where pictures are not
-in decoding order it comes out of the decoder some packets later.
+The pixels are RGB, 8 bits each, (height, width, 3), row by row; of a picture without any (height or
+width 0) `data` is empty, whatever the codec. data is
+
+    raw      the pixels
+    zstd     a Zstandard frame of the pixels
+    ffv1     u32 little-endian n, n bytes of extradata for the decoder, then one FFV1 packet, to be
+             decoded as bgr0 of `size`. Blue, green and red are in it without loss
+    packets  the source's packets, H.264 and H.265 with start codes (Annex B)
+
 A channel of codec "packets" MAY hold messages of codec "raw": what the packets could not give back.
+Those of "zstd" and "ffv1" hold "raw" for pictures without pixels.
+
+How packets become pixels. A reader gives the packets of all messages in a row, from a key frame on, to
+FFmpeg's decoder `name`, opened with the extradata, size and pixel format of the last `decoder` (each
+may be empty: b"", 0, ""). Packets in front of the first key frame are left out, and a packet that the
+decoder refuses is passed over. 64 zero bytes MUST follow a packet in memory. Why: decoders read beyond
+its end and make another picture of what else stands there (seen with MPEG-4; in PyAV, `Packet(data)`
+has none, `Packet(size)` does).
+The picture of a message is the one that its packet `number` gives: set each packet's pts to its number
+and look for it in what comes out. Where pictures are not in decoding order it comes out some packets,
+and messages, later; at the end of a section or the log the decoder MUST be drained. Numbers do not
+begin anew with a section. Decoders may need some pictures to settle: where beginning at `key` does not
+give the picture, or gives another crc, a reader SHOULD begin at `key_before`, and so on.
+The decoded picture, its colour space and range set to `color`, is converted to rgb24 by FFmpeg's swscale
+at the same size with the flags BILINEAR | ACCURATE_RND | BITEXACT (0x2 | 0x40000 | 0x80000), which give
+the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -46,7 +68,13 @@ from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.msgs.message import MessageTypeError
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["PICTURE_SCHEMA_NAME", "PictureEncoder", "StoredPicture", "picture_schema"]
+__all__ = [
+    "PICTURE_SCHEMA_NAME",
+    "PictureEncoder",
+    "StoredPicture",
+    "picture_schema",
+    "shown_format",
+]
 
 PICTURE_SCHEMA_NAME = "foxglove.CompressedVideo"
 
@@ -71,6 +99,11 @@ def picture_schema() -> bytes:
     )
 
 
+def shown_format(decoder: str) -> str:
+    """Foxglove's name of the format that FFmpeg's `decoder` decodes."""
+    return _FORMATS.get(decoder, decoder)
+
+
 class PictureEncoder:
     """Encodes the pictures of one output. Twice the same cycle gives the same bytes."""
 
@@ -93,7 +126,7 @@ class PictureEncoder:
         video = message.video
         shown = "rgb8"
         if self.codec == "packets" and video is not None:
-            shown = _FORMATS.get(video.decoder.name, video.decoder.name)
+            shown = shown_format(video.decoder.name)
             data: Piece = b"".join(packet for packet, _ in video.packets)
             own |= self._packets(video, cycle)
         elif self.codec == "packets" or not pixels.size:
@@ -287,8 +320,11 @@ def _unffv1(data: memoryview, height: int, width: int) -> NDArray[np.uint8]:
     context.extradata = bytes(data[4 : 4 + length])
     context.width, context.height, context.pix_fmt = width, height, "bgr0"
     context.thread_count = 1
+    content = data[4 + length :]
+    packet = av.Packet(len(content))  # not `Packet(content)`, which has no zeros behind it
+    packet.update(bytes(content))
     try:
-        decoded = [*context.decode(av.Packet(bytes(data[4 + length :]))), *context.decode(None)]
+        decoded = [*context.decode(packet), *context.decode(None)]
     except av.error.FFmpegError as error:
         raise ValueError(f"ffv1: {error}") from error
     if len(decoded) != 1:

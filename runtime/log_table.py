@@ -77,15 +77,16 @@ def _described(value: Any) -> str:
     return "list" if isinstance(value, list) else "map" if isinstance(value, dict) else "bytes"
 
 
-def import_optional(package: str, what: str) -> Any:
+def import_optional(package: str, what: str, *, install: str = "") -> Any:
     """The module `package`, which flowrun can do without; `UsageError` names it where it is missing.
 
-    what: what needs it, as the user called it.
+    what: what needs it, as the user called it. install: what pip calls it, where that is not the
+    module's name.
     """
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        name = package.partition(".")[0]
+        name = install or package.partition(".")[0]
         raise UsageError(
             f"{what} needs the package {name!r}, which is not installed: pip install {name}"
         ) from error

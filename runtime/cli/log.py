@@ -28,7 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     cat = verbs.add_parser("cat", help="the messages, one a line")
     check = verbs.add_parser("check", help="read every byte and say what is wrong")
     recover = verbs.add_parser("recover", help="finish a run whose writer was cut off, in place")
-    export = verbs.add_parser("export", help="write jsonl, csv, mp4, a trace, one mcap, parquet")
+    export = verbs.add_parser(
+        "export", help="write it for other programs: tables, films, Foxglove, Rerun, ..."
+    )
     diff = verbs.add_parser("diff", help="the first message in which two runs differ")
     add_diff(diff)
     for verb in (info, topics, cat, check, recover, export):

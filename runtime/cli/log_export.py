@@ -22,7 +22,7 @@ _TEXTS = ("jsonl", "csv")
 """Formats that go to the standard output where no file is named."""
 _SUFFIXES = {
     "jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "mp4": ".mp4",
-    "trace": ".trace.json", "mcap": ".mcap",
+    "trace": ".trace.json", "foxglove": ".foxglove.mcap", "mcap": ".mcap", "rerun": ".rrd",
 }  # fmt: skip
 _COUNTED = {"mp4": "pictures", "trace": "cycles"}
 _PROGRESS_EVERY = 16
@@ -34,7 +34,9 @@ def add_export(verb: argparse.ArgumentParser) -> None:
     verb.description = (
         "jsonl: a JSON object a message. csv, parquet: one topic, its scalar fields as columns. "
         "mp4: the pictures of one topic as H.264, at their own times. trace: when each task ran, "
-        "for ui.perfetto.dev. mcap: all in one compressed MCAP file, for other tools. "
+        "for ui.perfetto.dev. mcap: all in one compressed MCAP file, for other tools. foxglove: "
+        "such a file of Foxglove's own schemas, which Foxglove and Rerun show. rerun: a recording "
+        "of Rerun. "
         "Example: flowrun log export RUN --to mp4 --from 10s --to 20s"
     )
     verb.add_argument(
@@ -160,6 +162,14 @@ def _write(
         from flowrun.runtime.log_export_mcap import export_mcap
 
         return export_mcap(log, selection, path)
+    if kind == "foxglove":
+        from flowrun.runtime.log_export_foxglove import export_foxglove
+
+        return export_foxglove(log, selection, path)
+    if kind == "rerun":
+        from flowrun.runtime.log_export_rerun import export_rerun
+
+        return export_rerun(log, selection, path)
     if kind == "parquet":
         from flowrun.runtime.log_export import export_parquet
 

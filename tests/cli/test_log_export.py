@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from mcap.reader import make_reader
 
 from flowrun.runtime.cli import main
+from flowrun.tasks.video_capture import VideoCapture
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
+from films import FILMS, FRAMES, draw, recorded
 from helpers import plan_of, record
 from log_bytes import small
 
-FORMATS = "jsonl, csv, parquet, mp4, trace, mcap"
+FORMATS = "jsonl, csv, parquet, mp4, trace, foxglove, mcap, rerun"
 
 
 @pytest.fixture
@@ -52,12 +55,46 @@ def test_csv_goes_to_a_file_whose_name_says_the_format(run, capsys):
 
 @pytest.mark.parametrize(
     ("kind", "name", "count"),
-    [("trace", "run.trace.json", "7 cycles"), ("mcap", "run.mcap", "21 messages")],
+    [
+        ("trace", "run.trace.json", "7 cycles"),
+        ("mcap", "run.mcap", "21 messages"),
+        ("foxglove", "run.foxglove.mcap", "20 messages"),
+    ],
 )
 def test_binary_formats_get_the_runs_name(run, capsys, kind, name, count):
     status, out, _ = flowrun(capsys, "export", run, "--to", kind)
     assert (status, out) == (0, f"{name}: {count}, {Path(name).stat().st_size:,} bytes\n")
     assert sorted(item.name for item in Path().iterdir()) == sorted(["run", name])
+
+
+def test_the_name_of_the_file_says_foxglove_too(run, capsys):
+    assert flowrun(capsys, "export", run, "-o", "x.foxglove.mcap")[0] == 0
+    with Path("x.foxglove.mcap").open("rb") as file:
+        channels = make_reader(file).get_summary().channels.values()
+    assert {it.message_encoding for it in channels} == {"json", "protobuf"}
+
+
+def test_rerun_without_its_package(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert flowrun(capsys, "export", run, "-o", "x.rrd") == (
+        2, "",
+        "rerun needs the package 'rerun-sdk', which is not installed: pip install rerun-sdk\n",
+    )  # fmt: skip
+    assert [item.name for item in Path().iterdir()] == ["run"]
+
+
+def test_what_a_viewer_does_not_show_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("helpers.VideoCapture", VideoCapture, raising=False)
+    directory = recorded(tmp_path, draw(tmp_path / "b.mp4", **FILMS["b_frames.mp4"]))
+    output = tmp_path / "x.mcap"
+    words = ("--to", "foxglove", "--topic", "/a/image", "-o", output)
+    capsys.readouterr()
+    assert flowrun(capsys, "export", directory, *words) == (
+        0,
+        f"{output}: {FRAMES} messages, {output.stat().st_size:,} bytes\n",
+        "note: /a/image: its stream has B-frames, which Foxglove and Rerun do not show: encoded again "
+        "as H.264 (crf 18)\n",
+    )
 
 
 def test_the_trace_names_the_tasks(run, capsys):

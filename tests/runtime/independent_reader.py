@@ -24,6 +24,29 @@ def read(data):
     return cycles, None
 
 
+def channels(data):
+    """Topic -> (schema name, message encoding, metadata) of a file whose front is sound."""
+    schemas, found, at = {}, {}, 8
+    while data[at] != 0x82:
+        _, _, after = _head(data, at)
+        if data[at] == 0x03:
+            (number,) = struct.unpack_from("<H", data, at + 9)
+            schemas[number], _ = string(data, at + 11)
+        if data[at] == 0x04:
+            (schema,) = struct.unpack_from("<H", data, at + 11)
+            topic, place = string(data, at + 13)
+            encoding, place = string(data, place)
+            (size,) = struct.unpack_from("<I", data, place)
+            place += 4
+            end, metadata = place + size, {}
+            while place < end:
+                key, place = string(data, place)
+                metadata[key], place = string(data, place)
+            found[topic] = schemas.get(schema, ""), encoding, metadata
+        at = after
+    return found
+
+
 class _Stop(Exception):  # noqa: N818
     """Damage, at an offset."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import helpers
 import numpy as np
 
-from flowrun.msgs import ImageRgb8Msg, Measured, Message
+from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, Measured, Message, PromptResponseMsg
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 
 STEP_NS = 33_333_333
@@ -76,6 +76,31 @@ class Read(Task):
         reading.words = ["a"] * number
         reading.took_ms = self.config.took_ms
         reading.publish(tov_ns=image.tov_ns)
+
+
+class Find(Task):
+    """As many boxes as the frame's number; the second without a score."""
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], found: Output[DetectionsMsg]
+    ) -> None:
+        count = image.frame_id
+        found.boxes = np.array([[k, 2, k + 10, 20] for k in range(count)], np.float32).reshape(
+            -1, 4
+        )
+        found.scores = np.array([0.5, np.nan, 0.25][:count], np.float32)
+        found.labels = ["cat", "dog", "cat"][:count]
+        found.class_ids = np.array([7, -1, 7][:count], np.int32)
+        found.publish(tov_ns=image.tov_ns)
+
+
+class Answer(Task):
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
+    ) -> None:
+        answer.prompt, answer.response = "cap en", f"ünï {image.frame_id}"
+        answer.publish(tov_ns=image.tov_ns)
+        ctx.log.info("answered", number=image.frame_id)
 
 
 def record_pictures(tmp_path, monkeypatch, config="", reading="", run="run", more=""):

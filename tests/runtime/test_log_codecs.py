@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
-from typing import Any
 
 import av
 import helpers
 import numpy as np
 import pytest
+from films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
 from isal.isal_zlib import crc32
-from numpy.typing import NDArray
 from pictures import Camera, Read
 
 from flowrun.msgs import protobuf
@@ -23,66 +22,11 @@ from flowrun.runtime.replay import Replay
 from flowrun.tasks.video_capture import VideoCapture
 from flowrun.tasks.video_packets import PacketQueue
 
-FRAMES = 24
-KEY_EVERY = 8
-
 
 @pytest.fixture(autouse=True)
 def known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (VideoCapture, Camera, Read):
         monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
-
-
-def draw(
-    path: Path, *, codec: str = "libx264", frames: int = FRAMES, moves: bool = True, **options: str
-) -> Path:
-    """A film of moving noise, which no codec here gives back as it was drawn.
-
-    moves: False for other noise in each frame, which compresses badly.
-    """
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 255, (96, 128, 3), np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30, options=options)
-        stream.width, stream.height = 128, 96
-        stream.pix_fmt = {"mjpeg": "yuvj420p", "rawvideo": "yuyv422"}.get(codec, "yuv420p")
-        stream.gop_size = KEY_EVERY
-        for k in range(frames):
-            if not moves:
-                noise = rng.integers(0, 255, (96, 128, 3), np.uint8)
-            pixels = np.roll(noise, 5 * k, axis=1)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
-FILMS: dict[str, dict[str, Any]] = {
-    "plain.mp4": {"bf": "0"},
-    "b_frames.mp4": {"x264-params": "b-adapt=0:bframes=3:b-pyramid=none"},
-    "open_gop.mp4": {"x264-params": "b-adapt=0:bframes=2:open-gop=1"},
-    "start_codes.ts": {"bf": "0"},
-    "h265.mp4": {"codec": "libx265", "x265-params": "log-level=none:bframes=2"},
-    "vp9.webm": {"codec": "libvpx-vp9", "deadline": "realtime", "auto-alt-ref": "1"},
-    "jpegs.avi": {"codec": "mjpeg"},
-    "yuyv.avi": {"codec": "rawvideo"},
-    "mpeg4.avi": {"codec": "mpeg4"},
-}
-
-
-def recorded(tmp_path: Path, film: Path, config: str = "", codec: str = "packets") -> Path:
-    """A run of one film through two cameras; what `b` saw is in the log as raw pixels."""
-    shared = f"VideoCapture(source_uri: {film}{config})"
-    plan = helpers.plan_of(
-        tmp_path, f"a={shared}@logging: {{codec: {codec}}}; b={shared}@logging: {{codec: raw}}",
-        more="logging: {slab_size_mib: 8, section_size_mib: 1}",
-    )  # fmt: skip
-    _, result = helpers.record(plan, tmp_path / "run")
-    assert result.error is None, result.error
-    return tmp_path / "run"
-
-
-def pictures(log: Log, topic: str) -> list[NDArray[np.uint8]]:
-    return [frame.pixels for frame in log.frames(topic)]
 
 
 def codecs(log: Log, topic: str) -> list[str]:

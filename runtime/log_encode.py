@@ -1,0 +1,81 @@
+"""Pictures encoded for viewers: as a JPEG each, or as a stream of H.264.
+
+Colours of H.264 are BT.709 in the narrow range, and the stream says so: without it each player
+guesses them by the size.
+"""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CRF", "JPEG_QUALITY", "StreamEncoder", "jpeg", "say_colors", "yuv_frame"]
+
+JPEG_QUALITY = 90
+CRF = 18
+"""x264's measure of quality; hardly to be told from the original."""
+_KEY_EVERY = 30
+"""Pictures between key frames, at which a viewer can begin."""
+_BT709 = 1
+_MPEG_RANGE = 1
+
+
+def jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """A JPEG file of RGB pixels (height, width, 3)."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def say_colors(context: Any) -> None:
+    """Let the encoder `context` tell players how the colours of `yuv_frame` are meant."""
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _MPEG_RANGE
+
+
+def yuv_frame(pixels: NDArray[np.uint8]) -> Any:
+    """RGB pixels of even height and width as an `av.VideoFrame` in yuv420p."""
+    import av
+
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    return frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_MPEG_RANGE)
+
+
+class StreamEncoder:
+    """Pictures as H.264 packets with start codes, one a picture, in order: without B-frames, the
+    parameter sets in front of each key frame."""
+
+    def __init__(self) -> None:
+        self._context: Any = None
+        self._next = 0
+
+    def encode(self, pixels: NDArray[np.uint8]) -> bytes:
+        """The packet of the next picture, RGB pixels of even height and width. A picture of another
+        size begins a stream of its own."""
+        height, width = pixels.shape[:2]
+        context = self._context
+        if context is None or (context.height, context.width) != (height, width):
+            self._context = context = _context(height, width)
+        frame = yuv_frame(pixels)
+        frame.pts, frame.time_base = self._next, context.time_base
+        self._next += 1
+        return b"".join(map(bytes, context.encode(frame)))
+
+
+def _context(height: int, width: int) -> Any:
+    import av
+
+    context: Any = av.CodecContext.create("libx264", "w")
+    context.height, context.width, context.pix_fmt = height, width, "yuv420p"
+    # x264 spends its bits by the number of pictures, not by their times, with a constant rate factor.
+    context.framerate, context.time_base = Fraction(30), Fraction(1, 30)
+    context.gop_size = _KEY_EVERY
+    context.options = {"crf": str(CRF), "preset": "veryfast", "tune": "zerolatency"}
+    say_colors(context)
+    return context

@@ -1,0 +1,212 @@
+"""Messages of Foxglove's schemas that the log itself does not hold: what `--to foxglove` writes."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.msgs import protobuf
+from flowrun.msgs.message import Buffer
+
+__all__ = [
+    "COMPRESSED_IMAGE",
+    "COMPRESSED_VIDEO",
+    "IMAGE_ANNOTATIONS",
+    "RAW_IMAGE",
+    "Boxes",
+    "label_color",
+    "pack_annotations",
+    "pack_compressed",
+    "pack_raw_image",
+]
+
+_LINE_LOOP = 2
+_THICKNESS_PX = 2.0
+_FONT_SIZE_PX = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """What was found in a picture.
+
+    boxes: (N, 4): left, top, right, bottom in pixels. texts: of each, its label, and its score where
+    it has one. labels: the labels alone.
+    """
+
+    boxes: NDArray[Any]
+    texts: list[str]
+    labels: list[str]
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Self | None:
+        """From the fields of any message that has boxes (N, 4) and labels, such as
+        `DetectionsMsg`; scores are optional, and so is each (NaN). None of other messages."""
+        boxes, labels, scores = (fields.get(name) for name in ("boxes", "labels", "scores"))
+        if not isinstance(boxes, np.ndarray) or boxes.shape[1:] != (4,):
+            return None
+        if not isinstance(labels, list) or len(labels) != len(boxes):
+            return None
+        words = [str(label) for label in labels]
+        texts = words
+        if isinstance(scores, np.ndarray) and scores.shape == (len(boxes),):
+            texts = [
+                word if np.isnan(score) else f"{word} {score:.2f}"
+                for word, score in zip(words, scores, strict=True)
+            ]
+        return cls(boxes, texts, words)
+
+
+def label_color(label: str) -> tuple[float, float, float]:
+    """Red, green and blue from 0 to 1, the same for each thing of that name."""
+    return colorsys.hsv_to_rgb(crc32(label.encode()) % 360 / 360, 0.9, 1.0)
+
+
+def pack_annotations(tov_ns: int, found: Boxes) -> bytes:
+    """A `foxglove.ImageAnnotations`: an outline and a text of each box.
+
+    tov_ns: of the picture, by which viewers find the picture that it belongs to.
+    """
+    stamp = protobuf.timestamp_field(1, tov_ns)
+    outlines, texts = [], []
+    for box, label, text in zip(found.boxes, found.labels, found.texts, strict=True):
+        left, top, right, bottom = map(float, box)
+        color = _color(*label_color(label))
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        outlines.append(
+            stamp
+            + protobuf.varint_field(2, _LINE_LOOP)
+            + b"".join(protobuf.bytes_field(3, _point(*corner)) for corner in corners)
+            + protobuf.bytes_field(4, color)
+            + protobuf.double_field(7, _THICKNESS_PX)
+        )
+        texts.append(
+            stamp
+            + protobuf.bytes_field(2, _point(left, top))
+            + protobuf.text_field(3, text)
+            + protobuf.double_field(4, _FONT_SIZE_PX)
+            + protobuf.bytes_field(5, _color(0, 0, 0))
+            + protobuf.bytes_field(6, color)
+        )
+    return b"".join(
+        [
+            *(protobuf.bytes_field(2, outline) for outline in outlines),
+            *(protobuf.bytes_field(3, text) for text in texts),
+            protobuf.timestamp_field(5, tov_ns),
+        ]
+    )
+
+
+def pack_compressed(tov_ns: int, source: str, form: str, data: Buffer, *, is_video: bool) -> bytes:
+    """A `foxglove.CompressedVideo` (form "h264", "h265", "vp9" or "av1") or `CompressedImage`."""
+    # The two number their members otherwise.
+    frame_id, content, name = (2, 3, 4) if is_video else (4, 2, 3)
+    return b"".join(
+        (
+            protobuf.timestamp_field(1, tov_ns),
+            protobuf.text_field(frame_id, source),
+            protobuf.text_field(name, form),
+            protobuf.tag_and_length(content, len(data)),
+            data,
+        )
+    )
+
+
+def pack_raw_image(tov_ns: int, source: str, pixels: NDArray[np.uint8]) -> bytes:
+    """A `foxglove.RawImage` of RGB `pixels` (height, width, 3)."""
+    height, width = pixels.shape[:2]
+    return b"".join(
+        (
+            protobuf.timestamp_field(1, tov_ns),
+            protobuf.text_field(7, source),
+            protobuf.fixed32_field(2, width),
+            protobuf.fixed32_field(3, height),
+            protobuf.text_field(4, "rgb8"),
+            protobuf.fixed32_field(5, width * 3),
+            protobuf.tag_and_length(6, pixels.size),
+            pixels.tobytes(),
+        )
+    )
+
+
+def _point(x: float, y: float) -> bytes:
+    return protobuf.double_field(1, x) + protobuf.double_field(2, y)
+
+
+def _color(red: float, green: float, blue: float) -> bytes:
+    values = (red, green, blue, 1.0)
+    return b"".join(protobuf.double_field(k, value) for k, value in enumerate(values, 1))
+
+
+# -- schemas: name and descriptor, made when first asked for ---------------------------------------
+
+Schema = tuple[str, Callable[[], bytes]]
+
+
+def _compressed_image() -> bytes:
+    return _set("CompressedImage", [_STAMP, (4, "frame_id", "string"), (2, "data", "bytes"),
+                                    (3, "format", "string")])  # fmt: skip
+
+
+def _compressed_video() -> bytes:
+    return _set("CompressedVideo", [_STAMP, (2, "frame_id", "string"), (3, "data", "bytes"),
+                                    (4, "format", "string")])  # fmt: skip
+
+
+def _raw_image() -> bytes:
+    return _set("RawImage", [
+        _STAMP, (7, "frame_id", "string"), (2, "width", "fixed32"), (3, "height", "fixed32"),
+        (4, "encoding", "string"), (5, "step", "fixed32"), (6, "data", "bytes"),
+    ])  # fmt: skip
+
+
+def _image_annotations() -> bytes:
+    metadata = "repeated KeyValuePair"
+    types = ["UNKNOWN", "POINTS", "LINE_LOOP", "LINE_STRIP", "LINE_LIST"]
+    others = [
+        _described("Color", [(1, "r", "double"), (2, "g", "double"), (3, "b", "double"),
+                             (4, "a", "double")]),
+        _described("Point2", [(1, "x", "double"), (2, "y", "double")]),
+        _described("KeyValuePair", [(1, "key", "string"), (2, "value", "string")]),
+        _described("CircleAnnotation", [
+            _STAMP, (2, "position", "Point2"), (3, "diameter", "double"),
+            (4, "thickness", "double"), (5, "fill_color", "Color"), (6, "outline_color", "Color"),
+            (7, "metadata", metadata),
+        ]),
+        protobuf.message_descriptor("foxglove", "PointsAnnotation", [
+            _STAMP, (2, "type", "enum"), (3, "points", "repeated Point2"),
+            (4, "outline_color", "Color"), (5, "outline_colors", "repeated Color"),
+            (6, "fill_color", "Color"), (7, "thickness", "double"), (8, "metadata", metadata),
+        ], enum=("Type", types)),
+        _described("TextAnnotation", [
+            _STAMP, (2, "position", "Point2"), (3, "text", "string"), (4, "font_size", "double"),
+            (5, "text_color", "Color"), (6, "background_color", "Color"), (7, "metadata", metadata),
+        ]),
+    ]  # fmt: skip
+    return _set("ImageAnnotations", [
+        (1, "circles", "repeated CircleAnnotation"), (2, "points", "repeated PointsAnnotation"),
+        (3, "texts", "repeated TextAnnotation"), (4, "metadata", metadata),
+        (5, "timestamp", "timestamp"),
+    ], others)  # fmt: skip
+
+
+_STAMP: protobuf.Member = (1, "timestamp", "timestamp")
+
+
+def _described(name: str, members: list[protobuf.Member]) -> bytes:
+    return protobuf.message_descriptor("foxglove", name, members)
+
+
+def _set(name: str, members: list[protobuf.Member], others: Sequence[bytes] = ()) -> bytes:
+    return protobuf.descriptor_set("foxglove", name, members, others=others)
+
+
+COMPRESSED_IMAGE: Schema = ("foxglove.CompressedImage", _compressed_image)
+COMPRESSED_VIDEO: Schema = ("foxglove.CompressedVideo", _compressed_video)
+RAW_IMAGE: Schema = ("foxglove.RawImage", _raw_image)
+IMAGE_ANNOTATIONS: Schema = ("foxglove.ImageAnnotations", _image_annotations)
