@@ -124,7 +124,7 @@ class ReadsTheClock(Task):
 
 class IteratesASet(Task):
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[TextMsg]) -> None:
-        out.value = " ".join({"left", "right", "above", "below", "near", "far"})
+        out.value = " ".join(set("left right above below near far".split()))
         out.publish()
 
 class MutatesItsInput(Task):
