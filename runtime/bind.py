@@ -302,6 +302,10 @@ def _outputs(
 
 
 def _ports(task_class: type[Task]) -> tuple[Port, ...]:
+    if (task_class.freeze is Task.freeze) != (task_class.thaw is Task.thaw):
+        raise TaskDefinitionError(
+            f"{task_class.__name__}: freeze and thaw belong together; define both, or neither"
+        )
     try:
         return ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
     except FlowrunError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flowrun.runtime import log_format as lf
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_slab_reader import ChunkSpan, SlabReader
@@ -9,14 +11,18 @@ from flowrun.runtime.log_slab_reader import ChunkSpan, SlabReader
 __all__ = ["check_log"]
 
 
-def check_log(log: Log) -> tuple[int, int, list[str]]:
+def check_log(
+    log: Log, *, progress: Callable[[int], None] | None = None
+) -> tuple[int, int, list[str]]:
     """Cycles, messages, and what is wrong, in the order of the files; reads all of the log.
 
     Beside each cycle's crc: the chunks' CRCs and the MessageIndex records, which other MCAP tools
-    use.
+    use. progress: called with the time of each cycle that has been read.
     """
     cycles = messages = 0
     for record in log.cycles():
+        if progress is not None:
+            progress(record.time_ns)
         cycles += 1
         messages += len(record.entries)
     problems = [log.loss] if log.loss else []

@@ -7,7 +7,7 @@ cycle. Never compared: log lines, step tables, and fields that the schema calls 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flowrun.runtime.difference import differing_field
@@ -57,17 +57,26 @@ class LogComparison:
     difference: LogDifference | None
 
 
-def compare_logs(first: Log, second: Log, *, times: bool = False) -> LogComparison:
+def compare_logs(
+    first: Log,
+    second: Log,
+    *,
+    times: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> LogComparison:
     """Compare up to the first difference.
 
     times: compare the cycles' times and the messages' times of validity too. Two live runs never
         have the same; a run of recorded times, as tests have, does.
+    progress: called with the time of each cycle that has been compared.
     """
     measured = {**_measured_fields(second), **_measured_fields(first)}
     topics = {**second.topics, **first.topics}
     same = 0
     for one, other in _paired(first, second):
         cycle, time_ns, messages = one
+        if progress is not None:
+            progress(time_ns)
         _, other_time_ns, others = other
         for topic in [*messages, *(name for name in others if name not in messages)]:
             mine, theirs = messages.get(topic, []), others.get(topic, [])

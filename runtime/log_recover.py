@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +74,14 @@ class RecoveryReport:
         return "\n".join(map(str, self.slabs))
 
 
-def recover(path: str | Path) -> RecoveryReport:
+def recover(path: str | Path, *, progress: Callable[[float], None] | None = None) -> RecoveryReport:
     """Finish every unfinished slab of the run at `path`, a run directory or one slab.
 
     Each gets its index and summary, the last one also how the run ended: reason "recovered".
     Finished slabs are not touched; one that was made ahead and never begun is removed. Raises
     `LogError` while a writer holds the run, if nothing can be read, or if the files cannot be
-    changed.
+    changed. progress: called with the part of the slabs that is done, from 0 to 1. Interrupted, it
+    leaves each slab as it was or finished, and can be called again.
     """
     path = Path(path)
     if not _made_ahead(path):
@@ -94,7 +95,9 @@ def recover(path: str | Path) -> RecoveryReport:
                 raise LogError(str(reports[0])) from None
             raise
         cycles = 0
-        for slab_path in paths:
+        for number, slab_path in enumerate(paths):
+            if progress is not None:
+                progress(number / len(paths))
             try:
                 slab = SlabReader(slab_path)
             except LogError as error:

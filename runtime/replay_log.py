@@ -72,12 +72,14 @@ class ReplayLog:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        end = {
-            "reason": "end of the replay" if error is None else "error",
-            "cycles": str(self._cycles),
-            "ended_ns": str(self._now_ns),
-        }
-        self._writer.finish(end if error is None else {**end, "error": str(error)})
+        end = {"cycles": str(self._cycles), "ended_ns": str(self._now_ns)}
+        if error is None:
+            end["reason"] = "end of the replay"
+        elif isinstance(error, KeyboardInterrupt):
+            end["reason"] = "interrupted"
+        else:
+            end |= {"reason": "error", "error": str(error)}
+        self._writer.finish(end)
 
     def wants_keyframe(self, cycle: int) -> bool:
         """In its first cycle too, which may be in the middle of the run."""

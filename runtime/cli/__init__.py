@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, (GraphError, UsageError)) else 1
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Python flushes stdout once more at exit; what is left must go somewhere.

@@ -8,7 +8,16 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from flowrun.runtime.cli.log_export import WHERE, add_diff, add_export, bounds, diff, export
+from flowrun.runtime.cli.log_export import (
+    WHERE,
+    add_diff,
+    add_export,
+    bounds,
+    by_time,
+    diff,
+    export,
+)
+from flowrun.runtime.cli.progress import progress
 from flowrun.runtime.cli.table import print_table
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_reader import Log, LogMessage
@@ -136,7 +145,8 @@ def _check(args: argparse.Namespace) -> int:
     from flowrun.runtime.log_check import check_log
 
     with Log(args.path) as log:
-        cycles, messages, problems = check_log(log)
+        with by_time(log, "check") as read:
+            cycles, messages, problems = check_log(log, progress=read)
         finished = log.finished
     for problem in problems:
         print(problem)
@@ -148,7 +158,9 @@ def _check(args: argparse.Namespace) -> int:
 def _recover(args: argparse.Namespace) -> int:
     from flowrun.runtime.log_recover import recover
 
-    print(recover(args.path))
+    with progress("recover", 1) as show:
+        report = recover(args.path, progress=show)
+    print(report)
     return 0
 
 

@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from flowrun.runtime.cli.moments import MOMENT, moment
+from flowrun.runtime.cli.progress import progress
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.log_reader import Bounds, Log
 
 if TYPE_CHECKING:
     from flowrun.runtime.log_export import ExportReport, Selection
 
-__all__ = ["WHERE", "add_diff", "add_export", "bounds", "diff", "export"]
+__all__ = ["WHERE", "add_diff", "add_export", "bounds", "by_time", "diff", "export"]
 
-_NS = 1_000_000_000
 _TEXTS = ("jsonl", "csv")
 """Formats that go to the standard output where no file is named."""
 _SUFFIXES = {
@@ -25,8 +26,7 @@ _SUFFIXES = {
     "trace": ".trace.json", "foxglove": ".foxglove.mcap", "mcap": ".mcap", "rerun": ".rrd",
 }  # fmt: skip
 _COUNTED = {"mp4": "pictures", "trace": "cycles"}
-_PROGRESS_EVERY = 16
-WHERE = "a cycle number (120), or seconds since the first cycle (4.5s)"
+WHERE = MOMENT
 
 
 def add_export(verb: argparse.ArgumentParser) -> None:
@@ -82,17 +82,7 @@ def bounds(log: Log, first: str | None, last: str | None) -> Bounds:
 
 
 def _bound(log: Log, option: str, value: str | None) -> tuple[int | None, int | None]:
-    """A cycle number, or a time."""
-    if value is None:
-        return None, None
-    try:
-        if value.endswith("s"):
-            return None, (log.start_ns or 0) + round(float(value[:-1]) * _NS)
-        return int(value), None
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"{option} {value!r}: expected a cycle number (120) or seconds (4.5s)"
-        ) from None
+    return (None, None) if value is None else moment(log, option, value)
 
 
 def export(args: argparse.Namespace) -> int:
@@ -115,8 +105,8 @@ def export(args: argparse.Namespace) -> int:
         else:
             if output.exists() and any(output.samefile(slab.path) for slab in log.slabs):
                 raise UsageError(f"-o {output}: is a file of this log; choose another name")
-            with whole_file(output) as part, _progress(log) as progress:
-                selection = Selection(topics, limits, progress)
+            with whole_file(output) as part, by_time(log, "export") as read:
+                selection = Selection(topics, limits, read)
                 report = _write(log, selection, part, kind, args)
         loss = log.loss
     for note in report.notes:
@@ -193,26 +183,14 @@ def _write_text(
 
 
 @contextmanager
-def _progress(log: Log) -> Iterator[Callable[[int], None] | None]:
-    """What to call with the times of the messages; shows a bar where people watch."""
+def by_time(log: Log, what: str) -> Iterator[Callable[[int], None] | None]:
+    """What to call with the times of what has been read of `log`; see `progress`."""
     start_ns, end_ns = log.start_ns, log.end_ns
-    if not sys.stderr.isatty() or start_ns is None or end_ns is None:
+    if start_ns is None or end_ns is None:
         yield None
         return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("export", total=max(1, end_ns - start_ns))
-        calls = 0
-
-        def show(time_ns: int) -> None:
-            nonlocal calls
-            calls += 1
-            if calls % _PROGRESS_EVERY == 0:
-                bar.update(task, completed=time_ns - start_ns)
-
-        yield show
+    with progress(what, end_ns - start_ns) as show:
+        yield None if show is None else lambda time_ns: show(time_ns - start_ns)
 
 
 def diff(args: argparse.Namespace) -> int:
@@ -220,7 +198,8 @@ def diff(args: argparse.Namespace) -> int:
     from flowrun.runtime.log_diff import compare_logs
 
     with Log(args.path) as first, Log(args.other) as second:
-        found = compare_logs(first, second, times=args.times)
+        with by_time(first, "compare") as read:
+            found = compare_logs(first, second, times=args.times, progress=read)
         losses = [log.loss for log in (first, second) if log.loss is not None]
     for loss in losses:
         print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)

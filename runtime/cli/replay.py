@@ -170,8 +170,11 @@ def _replay(
             recorder = stack.enter_context(
                 ReplayLog(replay, args.log_dir, config=values, now_ns=time.time_ns())
             )
+        from flowrun.runtime.cli.progress import progress
+
+        show = stack.enter_context(progress("replay", _cycles(replay, start, to)))
         begin = time.perf_counter()
-        report = replay.run(start=start, to=to, pace=pace, recorder=recorder)
+        report = replay.run(start=start, to=to, progress=show, pace=pace, recorder=recorder)
         took = time.perf_counter() - begin
     if differences is not None:
         command = shlex.join(["flowrun", *sys.argv[1:]])
@@ -179,12 +182,22 @@ def _replay(
     return report, took
 
 
+def _cycles(replay: Replay, start: int | None, to: int | None) -> int:
+    """How many cycles there are to run, for a bar; 0 if nobody watches it."""
+    if not sys.stderr.isatty():
+        return 0
+    last = replay.last_cycle
+    return max(0, (last if to is None else min(to, last)) - (start or 0) + 1)
+
+
 def _verify(replay: Replay, count: int) -> int:
+    from flowrun.runtime.cli.progress import progress
     from flowrun.runtime.replay_verify import verify_keyframes
 
     if count < 1:
         raise UsageError(f"--verify-keyframes {count}: expected 1 or more")
-    found = verify_keyframes(replay, count=count)
+    with progress("verify", 2 * _cycles(replay, None, None)) as show:
+        found = verify_keyframes(replay, count=count, progress=show)
     for note in replay.notes:
         print(f"note: {note}")
     for task, difference in found.unsteady.items():

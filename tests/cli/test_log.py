@@ -180,7 +180,7 @@ def test_errors_are_text(verb, tmp_path, capsys):
 def test_bad_bound(run, capsys):
     status, _, err = flowrun(capsys, "cat", run, "--from", "soon")
     assert status == 2
-    assert err == "--from 'soon': expected a cycle number (120) or seconds (4.5s)\n"
+    assert err.startswith("--from 'soon': expected a cycle number (120), seconds since the first ")
 
 
 def test_reader_of_the_pipe_may_go(tmp_path):

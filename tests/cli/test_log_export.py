@@ -121,7 +121,8 @@ def test_the_trace_names_the_tasks(run, capsys):
         (("--to", "mp4"), "run: the log has no topic that mp4 can hold"),
         (
             ("--to", "csv", "--topic", "/x/scaled", "--from", "x"),
-            "--from 'x': expected a cycle number (120) or seconds (4.5s)",
+            "--from 'x': expected a cycle number (120), seconds since the first cycle (+12.5s), "
+            "or a time (2026-03-01T08:15:02.5, of UTC unless it says otherwise)",
         ),
     ],
 )

@@ -57,7 +57,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     ("raised", "status", "said"),
     [
         (LogError("log broke"), 1, "log broke\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_errors_become_an_exit_status_and_one_text(

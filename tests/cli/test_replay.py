@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
 import time
@@ -191,6 +195,33 @@ def test_a_replay_leaves_a_run_that_replays(run, capsys, tmp_path):
     assert (status, err) == (
         1, f"{tmp_path / 'new'}: holds a run already; a log is never written over\n",
     )  # fmt: skip
+
+
+def test_interrupted_it_says_so_and_what_it_wrote_can_be_read(run, tmp_path):
+    """With a bar on the terminal."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [FLOWRUN, "replay", run, "--speed", "1e-5", "--log-dir", tmp_path / "new"],
+        stdout=subprocess.PIPE, stderr=child,
+        env={"PYTHONPATH": str(Path(__file__).parents[1] / "runtime"), "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(child)
+    shown = b""
+    while b"replay" not in shown:
+        shown += os.read(parent, 1000)
+    while not (tmp_path / "new").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == b""
+    assert process.returncode == 130
+    with contextlib.suppress(OSError):  # what a terminal says when its last writer has gone
+        while chunk := os.read(parent, 1000):
+            shown += chunk
+    os.close(parent)
+    assert shown.endswith(b"interrupted\r\n")
+    with Log(tmp_path / "new") as log:
+        assert log.finished
+        assert log.end["reason"] == "interrupted"
 
 
 # -- debug -------------------------------------------------------------------------------------
