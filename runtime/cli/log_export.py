@@ -33,10 +33,10 @@ def add_export(verb: argparse.ArgumentParser) -> None:
     """The options of `flowrun log export`."""
     verb.description = (
         "jsonl: a JSON object a message. csv, parquet: one topic, its scalar fields as columns. "
-        "mp4: the pictures of one topic as H.264, at their own times. trace: when each task ran, "
-        "for ui.perfetto.dev. mcap: all in one compressed MCAP file, for other tools. foxglove: "
-        "such a file of Foxglove's own schemas, which Foxglove and Rerun show. rerun: a recording "
-        "of Rerun. "
+        "mp4: the pictures of one topic at their own times, a camera's packets as they came, or "
+        "H.264. trace: when each task ran, for ui.perfetto.dev. mcap: all in one compressed MCAP "
+        "file, for other tools. foxglove: such a file of Foxglove's own schemas, which Foxglove and "
+        "Rerun show. rerun: a recording of Rerun. "
         "Example: flowrun log export RUN --to mp4 --from 10s --to 20s"
     )
     verb.add_argument(
