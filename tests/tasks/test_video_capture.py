@@ -174,12 +174,14 @@ def test_latest_counts_what_no_cycle_took(folder: Path) -> None:
 def test_the_log_says_in_which_cycles_pictures_were_left_out(folder: Path, tmp_path: Path) -> None:
     import helpers
 
+    from flowrun.runtime.clock import ManualClock
     from flowrun.runtime.log_reader import Log
+    from flowrun.runtime.run import Run
 
     helpers.VideoCapture = VideoCapture  # type: ignore[attr-defined]
-    film = folder / "grey.mp4"
-    plan = helpers.plan_of(tmp_path, f"v=VideoCapture(source_uri: {film}, policy: latest)")
-    helpers.record(plan, tmp_path / "run")
+    config = f"source_uri: {folder / 'grey.mp4'}, policy: latest, realtime: true"
+    plan = helpers.plan_of(tmp_path, f"v=VideoCapture({config})")
+    Run(plan, clock=ManualClock(1, step_ns=150_000_000), directory=tmp_path / "run").run()
     with Log(tmp_path / "run") as log:
         left_out, known = 0, {}
         for message in log.messages("/flowrun/control"):
