@@ -185,8 +185,8 @@ class Context:
         self._source_only(self._finish)()
 
     def dropped(self, count: int) -> None:
-        """Sources only: so many pictures, or whatever it makes, were left out in front of what it
-        publishes in this call. The log keeps it, with the cycle."""
+        """Sources only: so many pictures, or whatever it makes, were left out since it last said so.
+        The log keeps it, with the cycle."""
         self._source_only(self._dropped)(count)
 
     def _source_only(self, function: Callable[..., T] | None) -> Callable[..., T]:

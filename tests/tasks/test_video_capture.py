@@ -171,7 +171,7 @@ def test_latest_counts_what_no_cycle_took(folder: Path) -> None:
     assert len(out) + dropped[0] == FRAMES
 
 
-def test_the_log_says_in_which_cycles_pictures_were_left_out(folder: Path, tmp_path: Path) -> None:
+def test_the_log_says_how_many_pictures_were_left_out(folder: Path, tmp_path: Path) -> None:
     import helpers
 
     from flowrun.runtime.clock import ManualClock
@@ -183,14 +183,11 @@ def test_the_log_says_in_which_cycles_pictures_were_left_out(folder: Path, tmp_p
     plan = helpers.plan_of(tmp_path, f"v=VideoCapture({config})")
     Run(plan, clock=ManualClock(1, step_ns=150_000_000), directory=tmp_path / "run").run()
     with Log(tmp_path / "run") as log:
-        left_out, known = 0, {}
-        for message in log.messages("/flowrun/control"):
-            if message.fields["kind"] == "dropped":
-                known[message.cycle] = message.fields["value"]
-        for frame in log.messages("/v/image"):
-            left_out += known.get(frame.cycle, 0)
-            assert frame.fields["frame_id"] == frame.cycle + left_out
-    assert sum(known.values()) == left_out > 0
+        controls = [m.fields for m in log.messages("/flowrun/control")]
+        dropped = [it["value"] for it in controls if it["kind"] == "dropped"]
+        ids = [m.fields["frame_id"] for m in log.messages("/v/image")]
+    assert sum(dropped) == FRAMES - len(ids) > 0
+    assert ids == sorted(ids)
 
 
 def test_stop_in_the_middle_ends_the_thread_and_closes_the_file(folder: Path) -> None:
