@@ -3,7 +3,9 @@
     python bench/bench_replay.py [--frames 90] [--cycles 1000 10000 100000 1000000] [--dir DIR]
 
 Replay: 1080p pictures from the log through a task that looks at them, against the 30 a second of the
-camera. Seeking: a cycle by its number and one by its time, at random places, in logs of more and more
+camera; logged as pixels, and as the H.264 packets of a film. Jumping: `Replay.seek` to random cycles
+of runs of more and more cycles with a keyframe every 100, and how much of it is running the cycles
+from the keyframe on again. Seeking: a cycle by its number and one by its time, at random places, in logs of more and more
 cycles; of a finished log and, "cut off", of one whose writer was killed. "open" is the first thing
 that every command pays. The files are in the page cache: the machine's disk is not what is measured.
 """
@@ -17,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 
 from flowrun.msgs import FloatMsg, ImageRgb8Msg, IntMsg
@@ -39,10 +42,20 @@ TARGET_SPEED, TARGET_SEEK_MS = 5, 200
 
 GRAPH = """
 tasks:
-  - {{id: cam0, type: bench_replay.Frames, config: {{frames: {frames}}}}}
+  - {{id: cam0, type: {camera}}}
   - {{id: light, type: bench_replay.Brightness}}
 cnx: [{{src: cam0, dst: light, msg: ImageRgb8Msg}}]
 logging: {{slab_size_mib: 1024, section_size_mib: 100}}
+"""
+
+
+JUMPS = """
+tasks:
+  - {{id: n, type: Counter, config: {{limit: {cycles}}}}}
+  - {{id: square, type: Square}}
+  - {{id: total, type: bench_replay.Total}}
+cnx: [{{src: n, dst: square, msg: IntMsg}}, {{src: square, dst: total, msg: IntMsg}}]
+logging: {{slab_size_mib: 256, section_size_mib: 64}}
 """
 
 
@@ -79,16 +92,51 @@ class Brightness(Task):
         level.publish(tov_ns=image.tov_ns)
 
 
-def replay_speed(folder: Path, frames: int) -> tuple[float, list[float]]:
-    """Seconds of the recording, and of each round's replay of it."""
-    graph = parse_graph(
-        GRAPH.format(frames=frames), path=Path(__file__).parent / "bench.yaml", env={}
-    )
-    run = Run(
-        plan_graph(bind(graph)), clock=ManualClock(0, step_ns=PERIOD_NS), directory=folder / "video"
-    )
+class Total(Task):
+    """The sum of all that came: a state."""
+
+    def start(self, ctx: Context) -> None:
+        self.total = 0
+
+    def process(self, ctx: Context, number: Input[IntMsg], total: TaskOutput[IntMsg]) -> None:
+        self.total += number.value
+        total.value = self.total
+        total.publish()
+
+    def freeze(self) -> int:
+        return self.total
+
+    def thaw(self, state: int) -> None:
+        self.total = state
+
+
+def draw_film(path: Path, frames: int) -> Path:
+    """Moving noise over gradients, some 8 Mbit/s: as hard to decode as a camera's street."""
+    noise = np.random.default_rng(0).integers(0, 24, (HEIGHT, WIDTH, 3), np.uint8)
+    ramp = np.linspace(20, 200, WIDTH, dtype=np.uint8)[None, :, None]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=FPS, options={"preset": "veryfast", "bf": "0"}
+        )
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.bit_rate, stream.gop_size = 8_000_000, FPS
+        for k in range(frames):
+            pixels = ramp + np.roll(noise, (3 * k, 7 * k), axis=(0, 1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def run_graph(text: str, directory: Path) -> None:
+    graph = parse_graph(text, path=Path(__file__).parent / "bench.yaml", env={})
+    run = Run(plan_graph(bind(graph)), clock=ManualClock(0, step_ns=PERIOD_NS), directory=directory)
     result = run.run()
     assert result.error is None, result.error
+
+
+def replay_speed(folder: Path, frames: int, camera: str) -> tuple[float, list[float]]:
+    """Seconds of the recording, and of each round's replay of it."""
+    run_graph(GRAPH.format(camera=camera), folder / "video")
     seconds = []
     for _ in range(ROUNDS):
         with Log(folder / "video") as log:
@@ -100,6 +148,28 @@ def replay_speed(folder: Path, frames: int) -> tuple[float, list[float]]:
         assert report.per_task == {"light": frames}, report
     shutil.rmtree(folder / "video")
     return frames / FPS, seconds
+
+
+def jump_ms(folder: Path, cycles: int) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds of `Replay.seek` to random cycles, and of the part that runs cycles again."""
+    run_graph(JUMPS.format(cycles=cycles), folder / "jumps")
+    places = random.Random(7)
+    in_all, running = [], []
+    with Log(folder / "jumps") as log, Replay(log, env={}) as replay:
+        for _ in range(SEEKS):
+            cycle = places.randrange(cycles)
+            begin = time.perf_counter()
+            replay.seek(cycle)
+            in_all.append((time.perf_counter() - begin) * 1e3)
+            assert replay.cycle == cycle
+            replay.seek(cycle - cycle % 100)
+            begin = time.perf_counter()
+            replay.seek(cycle)
+            running.append((time.perf_counter() - begin) * 1e3)
+            replay.next_cycle()
+            assert replay.differences == []
+    shutil.rmtree(folder / "jumps")
+    return np.array(in_all), np.array(running)
 
 
 def write_log(folder: Path, cycles: int) -> tuple[Path, Path]:
@@ -150,14 +220,27 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name)
-        recorded, seconds = replay_speed(folder, args.frames)
-        print(f"replay of {args.frames} frames, 1080p at {FPS} a second, no model")
-        print(f"  recorded       {recorded:8.2f} s")
-        print(f"  replayed       {' '.join(f'{it:8.2f}' for it in seconds)} s")
+        film = draw_film(folder / "film.mp4", args.frames)
         print(
-            f"  x real time    {' '.join(f'{recorded / it:8.1f}' for it in seconds)}"
-            f"   target {TARGET_SPEED}"
+            f"replay of {args.frames} frames, 1080p at {FPS} a second, no model; target {TARGET_SPEED}x"
         )
+        for kind, camera in (
+            ("pixels", f"bench_replay.Frames, config: {{frames: {args.frames}}}"),
+            ("packets", f"VideoCapture, config: {{source_uri: {film}}}"),
+        ):
+            recorded, seconds = replay_speed(folder, args.frames, camera)
+            print(f"  {kind:<8} recorded {recorded:6.2f} s, replayed in "
+                  f"{' '.join(f'{it:.2f}' for it in seconds)} s: "
+                  f"{' '.join(f'{recorded / it:.1f}x' for it in seconds)}")  # fmt: skip
+        print(f"\njumping, ms; {SEEKS} places, target {TARGET_SEEK_MS} ms without running again")
+        print(
+            f"{'cycles':>10}{'all p50':>10}{'p99':>8}{'max':>8}{'run p50':>10}{'p99':>8}{'rest p50':>10}"
+        )
+        for cycles in args.cycles:
+            whole, run = jump_ms(folder, cycles)
+            print(f"{cycles:>10,}{np.median(whole):>10.2f}{np.percentile(whole, 99):>8.2f}"
+                  f"{whole.max():>8.2f}{np.median(run):>10.2f}{np.percentile(run, 99):>8.2f}"
+                  f"{np.median(whole - run):>10.2f}")  # fmt: skip
         print(f"\nseeking, ms; {SEEKS} places, target {TARGET_SEEK_MS} ms in 100,000 cycles")
         print(f"{'':>29}{'by number':>24}{'by time':>24}")
         heads = f"{'p50':>8}{'p99':>8}{'max':>8}"

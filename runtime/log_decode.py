@@ -6,7 +6,11 @@ packet is decoded once; a jump costs what lies between its picture and the key f
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
@@ -18,10 +22,15 @@ from flowrun.runtime.video import PacketDecoder, RgbConverter, set_color
 
 __all__ = ["PictureDecoder"]
 
+_of_thread = threading.local()
 _MOST_KEY_FRAMES = 8
 _FARTHEST = 64
 """So many messages behind a picture's own its packet must have given it: decoders hold back 16 for
 their order and one for each of their threads."""
+
+_AHEAD = 4
+"""So many pictures are decoded and converted while one is looked at, where they are asked for one
+behind the other. Converting takes longest, 5 to 8 ms at 1080p: all cores share it."""
 
 Stored = Callable[[int], Iterator[tuple[int, memoryview]]]
 """The messages of the topic from a cycle on: cycle and payload."""
@@ -36,7 +45,6 @@ class PictureDecoder:
     def __init__(self, stored: Stored, *, ahead: bool) -> None:
         self._stored = stored
         self._ahead = ahead
-        self._converter: RgbConverter | None = None
         self._decoder: PacketDecoder | None = None
         self._section = -1
         self._source: Iterator[tuple[int, memoryview]] = iter(())
@@ -47,6 +55,8 @@ class PictureDecoder:
         """The last cycle asked for since decoding began at a key frame."""
         self._decoded: dict[tuple[int, int], Any] = {}
         """Pictures that came out and were not asked for yet, by section and number."""
+        self._stored_as: dict[tuple[int, int], StoredPicture] = {}
+        """The messages of pictures that were not asked for yet."""
         self._newest: tuple[int, NDArray[np.uint8]] | None = None
 
     def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8]:
@@ -76,7 +86,8 @@ class PictureDecoder:
                 self._newest = cycle, found
                 return found
         self._next_cycle = 0  # begin at a key frame
-        if next(self._stored(0))[0] > own["key"]:  # a flight recorder's log begins behind it
+        first, _ = next(self._stored(0), (cycle, b""))
+        if first > own["key"]:  # a flight recorder's log begins behind it
             raise ValueError("it stands before the first key frame in the log")
         raise ValueError(problem)
 
@@ -100,12 +111,14 @@ class PictureDecoder:
         self._section = -1
         self._begun = False
         self._decoded.clear()
+        self._stored_as.clear()
         self._asked = -1
         self._next_cycle = cycle
         self._source = self._stored(cycle)
 
     def _find(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8] | None:
         wanted = picture.own["section"], picture.own["number"]
+        goes_on = self._asked >= 0
         self._asked = cycle
         behind = 0
         while wanted not in self._decoded and behind < _FARTHEST:
@@ -117,12 +130,25 @@ class PictureDecoder:
             return None
         for made in list(self._decoded):  # those in front were never published, or not asked for
             decoded = self._decoded.pop(made)
+            self._stored_as.pop(made, None)
             if made == wanted:
                 break
-        set_color(decoded, picture.own["color"])
-        if self._converter is None:
-            self._converter = RgbConverter()
-        return picture.checked(self._converter.rgb(decoded))
+        if self._ahead and goes_on:
+            self._prepare()
+        if isinstance(decoded, Future):
+            pixels: NDArray[np.uint8] = decoded.result()
+            return pixels
+        return _convert(decoded, picture)
+
+    def _prepare(self) -> None:
+        """Decode the pictures that are asked for next, as a rule, and convert them meanwhile."""
+        for _ in range(_AHEAD):
+            if len(self._decoded) >= _AHEAD or not self._feed_next():
+                break
+        for made, decoded in self._decoded.items():
+            stored = self._stored_as.get(made)
+            if stored is not None and not isinstance(decoded, Future):
+                self._decoded[made] = _pool().submit(_convert, decoded, stored)
 
     def _feed_next(self) -> bool:
         """Decode the packets of the next message; False if there is none."""
@@ -138,6 +164,7 @@ class PictureDecoder:
         if picture.own["codec"] != "packets":
             return True
         section = picture.own["section"]
+        self._stored_as[section, picture.own["number"]] = picture
         if section != self._section:
             self._drain()
             self._section = section
@@ -164,3 +191,19 @@ class PictureDecoder:
             self._decoded[self._section, number] = made
         while len(self._decoded) > _FARTHEST:  # of pictures that were never published
             del self._decoded[next(iter(self._decoded))]
+        while len(self._stored_as) > 2 * _FARTHEST:
+            del self._stored_as[next(iter(self._stored_as))]
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1), thread_name_prefix="flowrun-rgb")
+
+
+def _convert(decoded: Any, picture: StoredPicture) -> NDArray[np.uint8]:
+    """The pixels of a decoded picture; `ValueError` if they are not the recorded ones."""
+    converter = getattr(_of_thread, "converter", None)
+    if converter is None:
+        converter = _of_thread.converter = RgbConverter()
+    set_color(decoded, picture.own["color"])
+    return picture.checked(converter.rgb(decoded))
