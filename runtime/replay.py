@@ -272,8 +272,7 @@ class Replay:
         if found is None:
             return None
         message = slot.message_type()
-        message.load(found[1])
-        message.publish(tov_ns=found[0])
+        found.load_into(message)
         return message
 
     def step(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,41 @@ from flowrun.runtime.errors import UsageError
 
 __all__ = ["Difference", "Recorded", "Tolerance", "compare"]
 
-Recorded = tuple[int, memoryview]
-"""tov_ns and bytes of a recorded message, as its class decodes them."""
+
+class Recorded:
+    """A recorded message.
+
+    tov_ns: its time of validity. read: gives its bytes, as its class decodes them; fields: gives its
+    fields where they are to be had without these bytes (of a picture that must be decoded anyway).
+    """
+
+    __slots__ = ("_fields", "_payload", "_read", "tov_ns")
+
+    def __init__(
+        self,
+        tov_ns: int,
+        read: Callable[[], memoryview],
+        fields: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        self.tov_ns = tov_ns
+        self._read = read
+        self._fields = fields
+        self._payload: memoryview | None = None
+
+    @property
+    def payload(self) -> memoryview:
+        """Its bytes."""
+        if self._payload is None:
+            self._payload = self._read()
+        return self._payload
+
+    def load_into(self, message: Message) -> None:
+        """Make `message` this one, and publish it. `ValueError` for bytes that are none of its kind."""
+        if self._fields is None:
+            message.load(self.payload)
+        else:
+            message.__dict__.update(self._fields())
+        message.publish(tov_ns=self.tov_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +170,7 @@ def compare(
     """
     if recorded is None:
         return FieldDifference("", "no message", repr(message))
-    tov_ns, payload = recorded
+    tov_ns, payload = recorded.tov_ns, recorded.payload
     if not message.present:
         return FieldDifference("", f"a message of {len(payload)} bytes", "no message")
     kind = type(message)
@@ -157,8 +190,7 @@ def compare(
     if replayed == payload:
         return True
     if tolerance and tolerance.allows(kind, fields, message.__dict__):
-        message.load(payload)
-        message.publish(tov_ns=tov_ns)
+        recorded.load_into(message)
         return False
     same = FieldDifference("", "the same fields in other bytes", "(encoded differently)")
     return differing_field(fields, message.__dict__) or same

@@ -14,8 +14,9 @@ from flowrun.runtime.errors import FlowrunError, LogError, ReplayError, TaskErro
 from flowrun.runtime.events import Event
 from flowrun.runtime.instances import Instance, changed_config, make_instances
 from flowrun.runtime.keyframe import Keyframes, restored_config, thaw_task
-from flowrun.runtime.log_format import CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD
+from flowrun.runtime.log_format import CODEC, CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log_reader import CycleRecord, Log
+from flowrun.runtime.log_slab_reader import Entry
 from flowrun.runtime.plan import Plan, Step
 from flowrun.runtime.policy import (
     SkipCycle,
@@ -98,6 +99,7 @@ class CycleReplay:
         self._topics = {
             name for name, topic in log.topics.items() if topic.metadata.get(PAYLOAD) != NO_PAYLOAD
         }
+        self._coded = {name for name, topic in log.topics.items() if CODEC in topic.metadata}
         self._check_topics()
         self._time = CycleTime()
         self.instances = make_instances(plan, self._time, broadcasts={}, hooks=None)
@@ -233,8 +235,16 @@ class CycleReplay:
             if topic == CONTROL_TOPIC:
                 controls.append(msgpack.unpackb(payload))
             elif topic in self._topics and not _is_own(topic):
-                recorded[topic] = (tov_ns, self.log.raw_payload(cycle, (topic, tov_ns, payload)))
+                entry = topic, tov_ns, payload
+                recorded[topic] = Recorded(
+                    tov_ns,
+                    partial(self.log.raw_payload, cycle, entry),
+                    partial(self._picture, cycle, entry) if topic in self._coded else None,
+                )
         return recorded, controls
+
+    def _picture(self, cycle: CycleRecord, entry: Entry) -> dict[str, Any]:
+        return self.log.message(cycle, entry).fields
 
     def run(self, cycle: CycleRecord) -> Iterator[int]:
         """Run a cycle; gives the index of each step before it is run, and once more their number."""
@@ -406,15 +416,13 @@ class CycleReplay:
         for topic, message in outputs:
             recorded = self.recorded.get(topic)
             if recorded is not None:
-                tov_ns, payload = recorded
                 try:
-                    message.load(payload)
+                    recorded.load_into(message)
                 except ValueError as error:
                     raise ReplayError(
                         f"cycle {self._time.cycle}: {topic}: cannot be read as "
                         f"{type(message).__name__}: {error}"
                     ) from error
-                message.publish(tov_ns=tov_ns)
 
     def _compare(
         self, topic: str, task: str, port: str, message: Message, report: ReplayReport
@@ -441,8 +449,7 @@ class CycleReplay:
         if self.isolate:
             message.clear()
             if recorded is not None:
-                message.load(recorded[1])
-                message.publish(tov_ns=recorded[0])
+                recorded.load_into(message)
 
 
 class _Recorded:

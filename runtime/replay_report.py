@@ -61,15 +61,17 @@ class DifferenceReport:
         fields: dict[str, Any] | None = None
         if recorded is not None:
             try:
-                fields = made.decode_fields(recorded[1])
+                fields = made.decode_fields(recorded.payload)
             except ValueError:
-                fields = {"bytes": f"{len(recorded[1])} bytes that are no {type(made).__name__}"}
+                fields = {
+                    "bytes": f"{len(recorded.payload)} bytes that are no {type(made).__name__}"
+                }
         replayed = dict(made.__dict__) if made.present else None
         for found in (fields, replayed):
             for name in made.measured_fields:
                 if found is not None:
                     found.pop(name, None)
-        tov_ns = made.tov_ns if made.present else recorded[0] if recorded is not None else 0
+        tov_ns = made.tov_ns if made.present else recorded.tov_ns if recorded is not None else 0
         entry = _Entry(
             difference, self._replay.time_ns or 0, tov_ns, _plain(fields), _plain(replayed)
         )
