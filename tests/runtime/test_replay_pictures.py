@@ -74,3 +74,34 @@ def test_the_first_difference_of_pictures_is_told_in_numbers(tmp_path):
         first = Replay(log, config={"d.by": 3}, env={}).run().first
     assert (first.cycle, first.task, first.field) == (0, "d", "pixels")
     assert (first.array.index, first.array.count, first.array.largest) == ((0, 0, 0), 576, 1.0)
+
+
+def test_a_flight_recorders_replay_begins_at_its_first_keyframe(tmp_path):
+    from test_replay_stepping import Total
+
+    helpers.Camera, helpers.Total, helpers.Mean = Camera, Total, Mean
+    plan = helpers.plan_of(
+        tmp_path, "c=Camera(limit: 500); m=Mean; n=Numbers(limit: 500); t=Total",
+        "c > m: ImageRgb8Msg; n > t",
+        "logging: {slab_size_mib: 1, section_size_mib: 1, mode: ring, keep_slabs: 2, "
+        "keyframe_interval: 10}",
+    )  # fmt: skip
+    helpers.record(plan, tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        begin = next(log.cycles()).cycle
+        assert begin > 100
+        first = -(-begin // 10) * 10
+        replay = Replay(log, env={})
+        report = replay.run()
+        assert (report.first, report.cycles) == (None, 501 - first)
+        left_out = (
+            f"the log begins in the middle of its run: cycles {begin} to {first - 1}, in front of "
+            "its first keyframe, are left out"
+        )
+        assert replay.notes == ([] if first == begin else [left_out])
+        assert Replay(log, env={}).run(start=first + 57).first is None
+        blind = Replay(log, keyframes=False, env={})
+        assert blind.run().first.task == "t"
+        assert blind.notes[0].startswith(
+            f"the log begins at cycle {begin}, and not with a keyframe: "
+        )
