@@ -5,9 +5,10 @@
 Replay: 1080p pictures from the log through a task that looks at them, against the 30 a second of the
 camera; logged as pixels, and as the H.264 packets of a film. Jumping: `Replay.seek` to random cycles
 of runs of more and more cycles with a keyframe every 100, and how much of it is running the cycles
-from the keyframe on again. Seeking: a cycle by its number and one by its time, at random places, in logs of more and more
-cycles; of a finished log and, "cut off", of one whose writer was killed. "open" is the first thing
-that every command pays. The files are in the page cache: the machine's disk is not what is measured.
+from the keyframe on again. Seeking: a cycle by its number and one by its time, at random places, in
+logs of more and more cycles; of a finished log and, "cut off", of one whose writer was killed. "open"
+is the first thing that every command pays. The files are in the page cache: the machine's disk is not
+what is measured.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,6 +102,7 @@ class CycleReplay:
         }
         self._coded = {name for name, topic in log.topics.items() if CODEC in topic.metadata}
         self._check_topics()
+        self._note_new_fields()
         self._time = CycleTime()
         self.instances = make_instances(plan, self._time, broadcasts={}, hooks=None)
         self.active = [made for id_, made in self.instances.items() if id_ not in self.fed]
@@ -129,6 +131,20 @@ class CycleReplay:
              if slot.task_id == step.task.id]
             for step in plan.steps
         ]  # fmt: skip
+
+    def _note_new_fields(self) -> None:
+        """Of message classes that have got fields since they were recorded."""
+        for slot in self.plan.slots:
+            topic = self.log.topics.get(slot.topic)
+            if topic is None or slot.task_id in self.fed or topic.schema_encoding != "jsonschema":
+                continue
+            try:
+                known = json.loads(topic.schema)["properties"].keys()
+            except (ValueError, KeyError, AttributeError, TypeError):
+                continue  # another writer's schema
+            new = [name for name in slot.message_type.defaults if name not in known]
+            if new:
+                self._note(f"{slot.topic} was recorded without {', '.join(new)}: not compared")
 
     def _check_topics(self) -> None:
         recorded = [name for name in self.log.topics if name in self._topics]

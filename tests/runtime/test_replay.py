@@ -263,6 +263,42 @@ def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
         ]
 
 
+def test_fields_that_a_message_has_got_since_are_not_compared(tmp_path, monkeypatch):
+    class OldMsg(helpers.Message):
+        schema_name = "ResultMsg"
+        value: int
+
+    class ResultMsg(helpers.Message):
+        value: int
+        unit: str = "m"
+
+    def task_of(kind):
+        def process(self, ctx, number, out):
+            out.value = number.value
+            out.publish()
+
+        process.__annotations__ = {
+            "ctx": helpers.Context,
+            "number": helpers.Input[helpers.IntMsg],
+            "out": helpers.Output[kind],
+        }
+        return type("Measure", (helpers.Task,), {"process": process})
+
+    monkeypatch.setattr(helpers, "Measure", task_of(OldMsg), raising=False)
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); m=Measure", "n > m"), tmp_path / "run")
+    monkeypatch.setattr(helpers, "Measure", task_of(ResultMsg))
+    with Log(tmp_path / "run") as log:
+        again = Replay(log, env={})
+        report = again.run()
+        assert (report.first, report.compared) == (None, 3)
+        assert again.notes == ["/m/out was recorded without unit: not compared"]
+        other = Replay(log, env={})
+        other.hook(
+            around=lambda task, call: (call(), setattr(other._graph.messages[1], "value", 7))
+        )
+        assert other.run().first.field == "value"
+
+
 def test_the_commit_of_the_graphs_folder_is_recorded(tmp_path):
     import subprocess
 
