@@ -89,6 +89,8 @@ def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> 
 
 def changed_values(bound: BoundTask, config: TaskConfig) -> dict[str, Any]:
     """The live values of `config` that differ from those of the graph file, as plain data."""
+    if config is bound.config:
+        return {}
     keys = set(changed_keys(bound.config, config))
     return config.model_dump(mode="json", include=keys) if keys else {}
 
