@@ -61,6 +61,7 @@ class Debugger:
         self.replay = replay
         self.breakpoints: dict[int, Breakpoint] = {}
         self._next_number = 1
+        self._keyframes: list[int] | None = None
         self._ran = 0
         self._first = replay.cycle or 0
         self._last = self._first
@@ -139,7 +140,9 @@ class Debugger:
         """To the last breakpoint in front of this place; None, and at the beginning, without one."""
         end, ran = self.place
         limit = (2**63 if end is None else end, ran)
-        begins = [cycle for cycle in self.replay.keyframes if cycle <= limit[0]]
+        if self._keyframes is None:
+            self._keyframes = self.replay.keyframes
+        begins = [cycle for cycle in self._keyframes if cycle <= limit[0]]
         for begin in reversed(begins or [self._first]):
             self.goto(begin)
             found: tuple[Breakpoint, int, int] | None = None

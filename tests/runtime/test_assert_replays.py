@@ -160,3 +160,12 @@ def test_loading_the_plugin_loads_no_library_of_flowruns():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["flowrun", "flowrun.runtime", "flowrun.runtime.pytest_plugin"]
+
+
+def test_a_part_may_be_held_and_numbers_may_be_a_little_off(run, monkeypatch):
+    swap(monkeypatch, helpers.Scale, wrong_at_3)
+    assert_replays(run, start=4, feed=["s"])
+    assert_replays(run, to=2)
+    assert_replays(run, tolerance={"IntMsg.value": 1})
+    with pytest.raises(AssertionError, match="cycle 3, task 'x', port 'scaled', field 'value'"):
+        assert_replays(run, start=2, tolerance={"IntMsg.value": 0.5})

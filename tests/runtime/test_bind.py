@@ -107,6 +107,13 @@ class OddConfig(Task):
     def process(self, ctx: Context, number: Output[IntMsg]) -> None: ...
 
 
+class Freezes(Task):
+    def freeze(self) -> int:
+        return 0
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None: ...
+
+
 class Plain: ...
 
 
@@ -262,6 +269,7 @@ def test_bad_task_classes_say_what_is_wrong() -> None:
           - {id: b, type: parts.OddAnnotation}
           - {id: c, type: parts.OddConfig}
           - {id: d, type: parts.Source, background: true}
+          - {id: e, type: parts.Freezes}
         """) == [
         "g.yaml:2:19: NoPort.process: parameter 'number' must be Input[M], Input[M] | None or "
         "Output[M] of a Message class M; got <class 'int'>; e.g. def process(self, ctx: Context, "
@@ -271,6 +279,7 @@ def test_bad_task_classes_say_what_is_wrong() -> None:
         "g.yaml:4:19: OddConfig.Config must be a subclass of TaskConfig",
         "g.yaml:5:50: task 'd' is a source, and a source cannot run in the background; "
         "leave 'background' out",
+        "g.yaml:6:19: Freezes: freeze and thaw belong together; define both, or neither",
     ]
 
 
