@@ -215,7 +215,7 @@ def test_unknown_types_name_the_nearest() -> None:
         f"g.yaml:2:19: unknown task type 'VideoCaptur'; types: {types}, "
         "or a dotted path such as my_module.MyTask (did you mean 'VideoCapture'?)",
         "g.yaml:3:19: module 'bind_parts' has no 'Sorce'; its task classes: Add, BigSource, "
-        "Configured, NoPort, OddAnnotation, OddConfig, Pass, Sink, Source, TextSink "
+        "Configured, Freezes, NoPort, OddAnnotation, OddConfig, Pass, Sink, Source, TextSink "
         "(did you mean 'Source'?)",
         "g.yaml:4:19: no module named 'nowhere'; looked in the graph's folder . and on Python's "
         "module path",
