@@ -34,6 +34,7 @@ from flowrun.runtime.replay import Replay
 from flowrun.runtime.run import Run
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.runtime.task import Output as TaskOutput
+from flowrun.runtime.video import RgbConverter
 
 HEIGHT, WIDTH, FPS = 1080, 1920, 30
 PERIOD_NS = 1_000_000_000 // FPS
@@ -173,6 +174,17 @@ def jump_ms(folder: Path, cycles: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(in_all), np.array(running)
 
 
+def bare_seconds(film: Path) -> float:
+    """Decoding the film and converting its pictures, as a replay must, and nothing else."""
+    converter = RgbConverter()
+    begin = time.perf_counter()
+    with av.open(str(film)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for picture in container.decode(video=0):
+            converter.rgb(picture)
+    return time.perf_counter() - begin
+
+
 def write_log(folder: Path, cycles: int) -> tuple[Path, Path]:
     """A log of `cycles` cycles, one whole and one as its writer's death would have left it."""
     whole, cut_off = folder / "whole", folder / "cut_off"
@@ -233,6 +245,10 @@ def main() -> None:
             print(f"  {kind:<8} recorded {recorded:6.2f} s, replayed in "
                   f"{' '.join(f'{it:.2f}' for it in seconds)} s: "
                   f"{' '.join(f'{recorded / it:.1f}x' for it in seconds)}")  # fmt: skip
+        bare = [bare_seconds(film) for _ in range(ROUNDS)]
+        print(
+            f"  a loop of PyAV alone, decoding and converting: {' '.join(f'{it:.2f}' for it in bare)} s"
+        )
         print(f"\njumping, ms; {SEEKS} places, target {TARGET_SEEK_MS} ms without running again")
         print(
             f"{'cycles':>10}{'all p50':>10}{'p99':>8}{'max':>8}{'run p50':>10}{'p99':>8}{'rest p50':>10}"
