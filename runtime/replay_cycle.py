@@ -293,7 +293,7 @@ class CycleReplay:
                         self.around(task_id, call)
             except SkipCycle:
                 break
-            except ReplayError:
+            except (ReplayError, LogError):
                 raise
             except Exception as error:
                 text = error_text(error, self.plan.graph.spec.secrets)

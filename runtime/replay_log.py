@@ -21,6 +21,7 @@ from flowrun.runtime.provenance import versions
 from flowrun.runtime.replay import Replay
 from flowrun.runtime.replay_graph import REPLAY_FED, REPLAY_SET
 from flowrun.runtime.run import attachments_of, metadata_of, outputs_of
+from flowrun.runtime.wording import mask_urls
 
 __all__ = ["ReplayLog"]
 
@@ -49,7 +50,7 @@ class ReplayLog:
         metadata |= {
             "replay_of": replay.log.metadata.get("run_id", replay.log.path.name),
             REPLAY_FED: " ".join(fed),
-            REPLAY_SET: json.dumps(dict(config)),
+            REPLAY_SET: mask_urls(json.dumps(dict(config))),
             KEYFRAME_INTERVAL: str(self._interval),
         }
         self._writer = LogWriter(

@@ -177,7 +177,9 @@ def _replay(
         report = replay.run(start=start, to=to, progress=show, pace=pace, recorder=recorder)
         took = time.perf_counter() - begin
     if differences is not None:
-        command = shlex.join(["flowrun", *sys.argv[1:]])
+        from flowrun.runtime.wording import mask_urls
+
+        command = mask_urls(shlex.join(["flowrun", *sys.argv[1:]]))
         differences.write(args.report, report, command=command)
     return report, took
 
