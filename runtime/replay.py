@@ -144,7 +144,7 @@ class Replay:
         unknown = [task for task in feed if task not in ids]
         if unknown:
             raise UsageError(f"unknown task {unknown[0]!r}; tasks: {', '.join(ids)}")
-        self._fed = {*feed, *ids[: self.plan.source_count]}
+        self._fed = {*feed, *ids[: self.plan.source_count], *_external(self.plan)}
         self._topics = {
             name for name, topic in log.topics.items() if topic.metadata.get(PAYLOAD) != NO_PAYLOAD
         }
@@ -397,6 +397,12 @@ class Replay:
         report.differing += 1
         if report.first is None:
             report.first = Difference(self._time.cycle, task, port, *found)
+
+
+def _external(plan: Plan) -> set[str]:
+    """The tasks whose outputs come from outside, as their configuration says."""
+    tasks = [step.task for step in plan.steps]
+    return {task.id for task in tasks if task.task_class.is_external(task.config)}
 
 
 @dataclass(slots=True)
