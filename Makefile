@@ -50,7 +50,7 @@ train-model: .venv/installed  ## train the model that ships with flowrun anew, i
 
 .PHONY: llama-server
 llama-server: .venv/installed-dev  ## build the llama-server of the tests, once, into the user's cache (10 minutes)
-	$(BIN)/python tests/llama/build.py
+	$(BIN)/python tests/model_servers/build_llama.py
 
 .PHONY: screenshot
 screenshot: .venv/installed-dev apt  ## take the README's picture of the page anew
