@@ -18,7 +18,7 @@ demo: .venv/installed  ## install, then run graphs/inference.yaml: its page is a
 	$(BIN)/flowrun $(GRAPH)
 
 .PHONY: test
-test: .venv/installed-dev apt  ## install what the tests need, then run them all (PYTEST_ARGS=... for some)
+test: .venv/installed-dev apt llama-server  ## install what the tests need, then run them all (PYTEST_ARGS=... for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: check
@@ -47,6 +47,10 @@ golden: .venv/installed-dev  ## record the golden run of the tests anew
 .PHONY: train-model
 train-model: .venv/installed  ## train the model that ships with flowrun anew, into MODEL_OUT (an hour)
 	$(BIN)/python -m flowrun.tasks.embedded.train --out $(MODEL_OUT)
+
+.PHONY: llama-server
+llama-server: .venv/installed-dev  ## build the llama-server of the tests, once, into the user's cache (10 minutes)
+	$(BIN)/python tests/model_servers/build_llama.py
 
 .PHONY: screenshot
 screenshot: .venv/installed-dev apt  ## take the README's picture of the page anew

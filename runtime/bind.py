@@ -145,7 +145,8 @@ class _Binder:
             found = task_class.Config.model_construct()
         elif self.ready:
             for key, text in task_class.check(found, self.graph.path.parent):
-                where = spec.config_where.get((key,), spec.key_where.get("config", spec.where))
+                path = tuple(key.split("."))
+                where = spec.config_where.get(path, spec.key_where.get("config", spec.where))
                 self.problem(where, text)
         return BoundTask(spec, task_class, found, ports)
 

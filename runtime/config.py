@@ -52,6 +52,10 @@ _EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "multiple_of": lambda c: f"a multiple of {c['multiple_of']:g}",
     "literal_error": lambda c: c["expected"],
     "enum": lambda c: c["expected"],
+    "union_tag_invalid": lambda c: (
+        f"a mapping whose {c['discriminator'][1:-1]!r} is one of {c['expected_tags']}"
+    ),
+    "union_tag_not_found": lambda c: f"a mapping with {c['discriminator'][1:-1]!r}",
     "string_too_short": lambda c: f"a text of at least {counted(c['min_length'], 'character')}",
     "string_too_long": lambda c: f"a text of at most {counted(c['max_length'], 'character')}",
     "string_pattern_mismatch": lambda c: f"a text that matches {c['pattern']}",
@@ -210,15 +214,25 @@ def _masked(text: str, spec: TaskSpec) -> str:
 
 
 def _keys(model: type[BaseModel], path: _Path) -> list[str]:
-    """The keys of the model at `path` below `model`, looked for through unions and lists."""
+    """The keys of the model at `path` below `model`, looked for through unions, lists and mappings.
+
+    Of a union's members, those whose names for themselves are in `path` count, if there are any.
+    """
     models: list[Any] = [model]
     for item in path:
         below: list[Any] = []
         for found in models:
             if isinstance(item, str) and item in found.model_fields:
                 below += _models_in(found.model_fields[item].annotation)
-        models = below if isinstance(item, str) else models
-    return [name for found in models for name in found.model_fields]
+        tagged = [found for found in models if _tag(found) == item]
+        models = below or tagged or models
+    return list(dict.fromkeys(name for found in models for name in found.model_fields))
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    """By what value of its `type` a union knows this member."""
+    field = model.model_fields.get("type")
+    return None if field is None else field.default
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

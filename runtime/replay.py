@@ -30,7 +30,7 @@ from flowrun.runtime.policy import error_text
 from flowrun.runtime.provenance import changes
 from flowrun.runtime.replay_compare import Difference, Recorded, Tolerance
 from flowrun.runtime.replay_cycle import CycleReplay, ReplayReport
-from flowrun.runtime.replay_graph import recorded_feed, recorded_graph, with_config
+from flowrun.runtime.replay_graph import external_tasks, recorded_feed, recorded_graph, with_config
 from flowrun.runtime.replay_keyframes import Keyframe, RecordedKeyframes, has_run
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
@@ -93,9 +93,10 @@ class Replay:
         for task in (*feed, *(only or ())):
             if task not in ids:
                 raise UsageError(f"unknown task {task!r}; tasks: {', '.join(ids)}")
-        fed = {*feed, *ids[: self.plan.source_count], *recorded_feed(log, ids)}
+        fed = {*feed, *external_tasks(self.plan), *recorded_feed(log, ids)}
         if only is not None:
-            fed |= set(ids) - set(only)
+            fed = {*feed, *(id_ for id_ in ids if id_ not in only)}
+        fed |= set(ids[: self.plan.source_count])
         tolerance = tolerance or Tolerance()
         tolerance.check([slot.message_type for slot in self.plan.slots])
         self._graph = CycleReplay(

@@ -12,8 +12,16 @@ from flowrun.runtime.errors import ReplayError, UsageError
 from flowrun.runtime.graph import GraphSpec, parse_graph
 from flowrun.runtime.log_format import GRAPH_SOURCE
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.plan import Plan
 
-__all__ = ["REPLAY_FED", "REPLAY_SET", "recorded_feed", "recorded_graph", "with_config"]
+__all__ = [
+    "REPLAY_FED",
+    "REPLAY_SET",
+    "external_tasks",
+    "recorded_feed",
+    "recorded_graph",
+    "with_config",
+]
 
 REPLAY_FED = "replay_fed"
 """Key of the Metadata of a log that a replay wrote: the tasks that it did not run."""
@@ -56,3 +64,9 @@ def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
             raise UsageError(f"unknown task {task_id!r}; tasks: {', '.join(tasks)}")
         tasks[task_id] = replace(task, config={**task.config, key: value})
     return replace(spec, tasks=tuple(tasks.values()))
+
+
+def external_tasks(plan: Plan) -> set[str]:
+    """The tasks whose outputs come from outside, as their configuration says."""
+    tasks = [step.task for step in plan.steps]
+    return {task.id for task in tasks if task.task_class.is_external(task.config)}

@@ -219,12 +219,20 @@ class Task:
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterable[tuple[str, str]]:  # noqa: ARG003
         """What can be seen to be wrong before anything starts, such as a file that is missing:
-        (key of the config, text) of each. It is reported at the key's place in the graph file.
+        (key of the config, as "key.inner" below another one, text) of each. It is reported at the
+        key's place in the graph file.
 
         config: valid in itself. graph_dir: where relative paths start. Opens and loads nothing.
         Not called for a replay.
         """
         return ()
+
+    @classmethod
+    def is_external(cls, config: TaskConfig) -> bool:  # noqa: ARG003
+        """Whether what the task publishes comes from outside the run, such as a server's answers:
+        it then need not come again, and a replay takes it from the log without starting the task.
+        Sources always do; they are not asked."""
+        return False
 
     def start(self, ctx: Context) -> None:
         """Open devices, load models. Called once, before the first cycle; may block."""

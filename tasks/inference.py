@@ -5,40 +5,64 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
-from flowrun.tasks.vlm import ModelError, Sampling, VisionLanguageModel, find_checkpoint
+from flowrun.runtime.wording import listed, nearest
+from flowrun.tasks.backends.backend import Backend, ModelError, Question, Sampling
+from flowrun.tasks.backends.chain import Chain
+from flowrun.tasks.backends.make import make_backend, make_embedded
+from flowrun.tasks.backends.settings import (
+    KINDS,
+    BackendSettings,
+    Device,
+    Dtype,
+    OpenAISettings,
+    TransformersSettings,
+)
+from flowrun.tasks.vlm import find_checkpoint
 
 __all__ = ["Inference"]
+
+EMBEDDED = "embedded"
 
 
 class Inference(Task):
     """Answer `prompt` about each frame that comes.
 
     `backend: embedded` is the model that ships with flowrun; `backend: transformers` loads `model`,
-    a checkpoint folder or a hub id. Both run the same code. With `background: true` the graph's
-    cycles go on meanwhile and the model always gets the newest frame.
+    a checkpoint folder or a hub id; further ones, such as servers with OpenAI's HTTP API, stand
+    under `backends`. Where one fails, those of `fallback` answer in its place until it works again.
+    With `background: true` the graph's cycles go on meanwhile and the model always gets the newest
+    frame.
 
-    The same frames and prompts give the same answers, also with `do_sample`: what is drawn depends
-    on `seed` and the frame's cycle alone. An answer is a frame's: `tov_ns`, `frame_id` and
-    `frame_cycle` say which.
+    Models in this process give the same answers for the same frames and prompts, also with
+    `do_sample`: what is drawn depends on `seed` and the frame's cycle alone. A server need not, so
+    a replay takes the answers from the log if `backends` has one. An answer is a frame's: `tov_ns`,
+    `frame_id` and `frame_cycle` say which.
     """
 
     class Config(TaskConfig):
-        backend: Literal["embedded", "transformers"] = "embedded"
-        model: str | None = None
-        """For `transformers`: a folder (relative ones start at the graph file) or a hub id."""
         prompt: Live[str] = "cap en"
         max_new_tokens: Live[PositiveInt] = 50
-        device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+        model: str | None = None
+        """For `backend: transformers`: a folder (relative ones start at the graph file) or a hub
+        id."""
+        device: Device = "auto"
         """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+        dtype: Dtype = "auto"
         """auto: bfloat16 on a GPU, float32 on a CPU and for the embedded model."""
         threads: PositiveInt | None = None
         """CPU threads of torch, for the whole process. If not given: 1 for the embedded model,
@@ -52,63 +76,104 @@ class Inference(Task):
         """For `do_sample`."""
         seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
         """For `do_sample`."""
+        backends: dict[str, BackendSettings] = Field(default_factory=dict)
+        """Further backends by name. An entry says its `type`, transformers or openai, unless its
+        name is that."""
+        backend: Live[str] = EMBEDDED
+        """embedded, transformers (with `model`), or a name of `backends`."""
+        fallback: list[str] = Field(default_factory=list)
+        """Backends that answer, in this order, while `backend` fails or takes too long."""
 
-        @model_validator(mode="after")
-        def _check(self) -> Inference.Config:
-            if self.backend == "transformers" and self.model is None:
-                raise ValueError(
-                    "backend transformers needs a model: a checkpoint folder, or a hub id such as "
-                    "'google/paligemma-3b-mix-224'"
-                )
-            if self.backend == "embedded" and self.model is not None:
-                raise ValueError("model is for backend: transformers; embedded brings its own")
-            return self
+        @model_validator(mode="before")
+        @classmethod
+        def _type_by_name(cls, data: Any) -> Any:
+            backends = data.get("backends") if isinstance(data, dict) else None
+            if not isinstance(backends, dict):
+                return data
+            typed = {
+                name: {"type": name, **entry}
+                if name in KINDS and isinstance(entry, dict)
+                else entry
+                for name, entry in backends.items()
+            }
+            return {**data, "backends": typed}
+
+        @field_validator("backends")
+        @classmethod
+        def _names_are_free(cls, backends: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+            if EMBEDDED in backends:
+                raise ValueError(f"{EMBEDDED!r} is the model that ships with flowrun; use another")
+            if "transformers" in backends and info.data.get("model") is not None:
+                raise ValueError("'transformers' stands here and as 'model'; leave one out")
+            return backends
+
+        @field_validator("backend")
+        @classmethod
+        def _is_known(cls, backend: str, info: ValidationInfo) -> str:
+            if "backends" in info.data:  # else there is a mistake in it, which is reported
+                _must_be_known(backend, info.data)
+            return backend
+
+        @field_validator("fallback")
+        @classmethod
+        def _are_known(cls, fallback: list[str], info: ValidationInfo) -> list[str]:
+            for name in fallback if "backends" in info.data else ():
+                _must_be_known(name, info.data)
+            return fallback
+
+        @property
+        def order(self) -> list[str]:
+            """The backends to ask, one after another; each once."""
+            return list(dict.fromkeys([self.backend, *self.fallback]))
 
     config: Config
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
         assert isinstance(config, cls.Config)
-        if config.model is not None:
+        if config.model is not None and "transformers" not in config.order:
+            yield (
+                "model",
+                (
+                    f"model is for backend: transformers, and backend is {config.backend!r}; to be "
+                    "able to switch to it, name it under 'backends'"
+                ),
+            )
+        models = {"model": config.model} if config.model is not None else {}
+        for name, settings in config.backends.items():
+            if isinstance(settings, TransformersSettings):
+                models[f"backends.{name}.model"] = settings.model
+            elif not settings.base_url:
+                yield f"backends.{name}.base_url", "base_url is empty"
+        for key, model in models.items():
             try:
-                find_checkpoint(config.model, graph_dir)
+                find_checkpoint(model, graph_dir)
             except ModelError as error:
-                yield "model", str(error)
+                yield key, str(error)
+
+    @classmethod
+    def is_external(cls, config: TaskConfig) -> bool:
+        assert isinstance(config, cls.Config)
+        return any(isinstance(settings, OpenAISettings) for settings in config.backends.values())
 
     def start(self, ctx: Context) -> None:
         config = self.config
-        started = time.perf_counter()
-        threads = config.threads or (1 if config.backend == "embedded" else None)
+        self._chain = Chain(lambda name: self._make(name, ctx), ctx.log)
+        threads = config.threads or (1 if config.order == [EMBEDDED] else None)
         if threads is not None:
             import torch
 
             torch.set_num_threads(threads)
-        if config.model is None:
-            from flowrun.tasks.embedded import MODEL_DIR
+        self._chain.load(config.order, now_ns=ctx.now_ns)
 
-            self._model = VisionLanguageModel.load(
-                MODEL_DIR,
-                device=config.device,
-                dtype="float32" if config.dtype == "auto" else config.dtype,
-                local_files_only=True,
-            )
-        else:
-            self._model = VisionLanguageModel.load(
-                find_checkpoint(config.model, ctx.graph_dir),
-                device=config.device,
-                dtype=config.dtype,
-                local_files_only=config.local_files_only,
-            )
-        loaded = time.perf_counter()
-        self._model.answer(np.zeros((240, 320, 3), np.uint8), "cap en", max_new_tokens=2)
-        ctx.log.info(
-            "model loaded",
-            model=config.model or "embedded",
-            parameters=self._model.parameters,
-            where=self._model.where,
-            load_s=round(loaded - started, 2),
-            warm_up_s=round(time.perf_counter() - loaded, 2),
-        )
+    def stop(self, ctx: Context) -> None:  # noqa: ARG002
+        self._chain.close()
+
+    def freeze(self) -> Any:
+        return self._chain.freeze()
+
+    def thaw(self, state: Any) -> None:
+        self._chain.thaw(state)
 
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
@@ -120,16 +185,49 @@ class Inference(Task):
         if config.do_sample:
             seed = int(np.random.SeedSequence([config.seed, ctx.cycle]).generate_state(1)[0])
             sampling = Sampling(seed, config.temperature)
+        question = Question(image.pixels, prompt, config.max_new_tokens, sampling)
         called = time.perf_counter()
-        response, tokens = self._model.answer(
-            image.pixels, prompt, max_new_tokens=config.max_new_tokens, sampling=sampling
-        )
+        backend, made = self._chain.answer(question, config.order, now_ns=ctx.now_ns)
         answer.latency_ms = (time.perf_counter() - called) * 1000
         answer.prompt = prompt
-        answer.response = response
-        answer.tokens = tokens
-        answer.backend = config.backend
+        answer.response = made.text
+        answer.tokens = made.tokens
+        answer.backend = backend
         answer.frame_id = image.frame_id
         answer.frame_cycle = ctx.cycle
         answer.frame_width, answer.frame_height = image.width, image.height
         answer.publish(tov_ns=image.tov_ns)
+
+    def _make(self, name: str, ctx: Context) -> Backend:
+        config = self.config
+        if name == EMBEDDED:
+            return make_embedded(device=config.device, dtype=config.dtype, log=ctx.log)
+        settings = config.backends.get(name)
+        if settings is None:
+            assert config.model is not None
+            settings = TransformersSettings(
+                model=config.model,
+                device=config.device,
+                dtype=config.dtype,
+                local_files_only=config.local_files_only,
+            )
+        return make_backend(settings, graph_dir=ctx.graph_dir, log=ctx.log)
+
+
+def _must_be_known(name: str, config: dict[str, Any]) -> None:
+    names = [EMBEDDED, *config["backends"]]
+    if config.get("model") is not None:
+        names.append("transformers")
+    if name in names:
+        return
+    if name == "transformers":
+        raise ValueError(
+            "backend transformers needs a model: a checkpoint folder, or a hub id such as "
+            "'google/paligemma-3b-mix-224'"
+        )
+    if name == "openai":
+        raise ValueError(
+            "backend openai needs the server's URL: "
+            "backends: {openai: {base_url: http://127.0.0.1:8080/v1}}"
+        )
+    raise ValueError(f"unknown backend {name!r}; backends: {listed(names)}{nearest(name, names)}")

@@ -7,30 +7,17 @@ torchvision is not needed: pictures are prepared by the processors' Pillow varia
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.runtime.errors import FlowrunError
+from flowrun.tasks.backends.backend import ModelError, Sampling
 
 __all__ = ["ModelError", "Sampling", "VisionLanguageModel", "find_checkpoint"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-class ModelError(FlowrunError):
-    """A model cannot be loaded or run: which one, and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to draw the tokens of one answer; the same seed draws the same."""
-
-    seed: int
-    temperature: float
 
 
 def find_checkpoint(model: str, folder: Path) -> Path | str:

@@ -405,10 +405,6 @@ def test_a_missing_gpu_is_named(checkpoints: Path) -> None:
                 "such as 'google/paligemma-3b-mix-224'"
             ),
         ),
-        (
-            {"model": "mine"},
-            "Value error, model is for backend: transformers; embedded brings its own",
-        ),
         ({"device": "tpu"}, "String should match pattern '^(auto|cpu|cuda(:\\d+)?)$'"),
         ({"max_new_tokens": 0}, "Input should be greater than 0"),
     ],

@@ -1,0 +1,14 @@
+"""What answers for `Inference`: models in this process, and servers that speak OpenAI's HTTP API.
+
+| file          | what it is                                                                |
+|---------------|---------------------------------------------------------------------------|
+| `backend.py`  | the protocol: load, answer a question about a picture, close              |
+| `settings.py` | what a graph file may say of each kind                                    |
+| `local.py`    | `embedded` and `transformers`: a checkpoint in this process               |
+| `openai.py`   | `openai`: llama-server, vLLM, Ollama, ... over HTTP                       |
+| `server.py`   | such a server as a child process: started, watched, ended with the run    |
+| `chain.py`    | a backend and its fallbacks: who answers now                              |
+| `shared.py`   | one instance per model and process, whichever tasks ask for it            |
+
+A new kind is a class with the protocol's methods, its settings, and a line in `make.py`.
+"""

@@ -1,0 +1,69 @@
+"""The protocol of a backend: what `Inference` asks of whatever answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.runtime.errors import FlowrunError
+
+__all__ = ["Answer", "Backend", "ModelError", "Question", "Sampling"]
+
+
+class ModelError(FlowrunError):
+    """A model cannot be loaded or run: which one, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw the tokens of one answer; the same seed draws the same."""
+
+    seed: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question about one picture.
+
+    pixels: RGB, of shape (H, W, 3); read only, and only until the answer is there.
+    sampling: None takes the likeliest token each time.
+    stop: the answer ends before the first of these texts.
+    on_text: called with the answer so far, as it grows, on any thread.
+    """
+
+    pixels: NDArray[np.uint8]
+    prompt: str
+    max_new_tokens: int
+    sampling: Sampling | None = None
+    stop: tuple[str, ...] = ()
+    on_text: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """text: without special tokens. tokens: how many were generated; 0 if that is not known."""
+
+    text: str
+    tokens: int
+
+
+class Backend(Protocol):
+    """Answers questions. Used by one thread at a time."""
+
+    def load(self) -> None:
+        """Get ready: load the weights, reach the server. May block for minutes. Called once before
+        the first question, and again after it raised. Raises `ModelError`."""
+
+    def answer(self, question: Question) -> Answer:
+        """The answer. Raises `ModelError`, or what the library raised."""
+
+    def healthy(self) -> bool:
+        """Whether a question is worth a try, after one has failed. Takes a second at most."""
+
+    def close(self) -> None:
+        """Give back what `load` took. Called once, also if `load` raised or was never called."""

@@ -1,0 +1,170 @@
+"""A backend and its fallbacks: the first healthy one answers.
+
+One that fails is left alone for 1 s, doubled with each failure in a row up to 30 s, then asked
+whether it is healthy, and tried again. Pauses follow the cycles' time, as all that decides about a
+message must: a replay then goes the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowrun.runtime.wording import mask_urls
+from flowrun.tasks.backends.backend import Answer, Backend, ModelError, Question
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["Chain"]
+
+_FIRST_PAUSE_NS = 1_000_000_000
+_LONGEST_PAUSE_NS = 30_000_000_000
+
+
+@dataclass(slots=True)
+class _Member:
+    name: str
+    backend: Backend
+    is_loaded: bool = False
+    failures: int = 0
+    retry_ns: int = 0
+
+    def note_failure(self, now_ns: int) -> None:
+        pause_ns = min(_FIRST_PAUSE_NS << min(self.failures, 10), _LONGEST_PAUSE_NS)
+        self.failures += 1
+        self.retry_ns = now_ns + pause_ns
+
+    def may_answer(self, now_ns: int) -> bool:
+        if not self.failures:
+            return True
+        if now_ns < self.retry_ns:
+            return False
+        if self.is_loaded and not self.backend.healthy():
+            self.note_failure(now_ns)
+            return False
+        return True
+
+
+class Chain:
+    """Asks backends by name, in an order that each call gives.
+
+    make: the backend of a name, not yet loaded; called once a name, when it is first needed.
+    log: hears of each failure and each recovery.
+    """
+
+    def __init__(self, make: Callable[[str], Backend], log: FilteringBoundLogger) -> None:
+        self._make = make
+        self._log = log
+        self._members: dict[str, _Member] = {}
+
+    def load(self, names: Sequence[str], *, now_ns: int) -> None:
+        """Load the backends of `names`. Raises only if none of them can be loaded."""
+        failed: dict[str, Exception] = {}
+        for name in names:
+            member = self._member(name)
+            try:
+                self._load(member)
+            except Exception as error:  # noqa: BLE001  # a library may raise anything
+                failed[name] = error
+                self._note_failure(member, error, now_ns, next_=_after(name, names))
+        if len(failed) == len(names):
+            raise _all_failed(failed)
+
+    def answer(
+        self, question: Question, names: Sequence[str], *, now_ns: int
+    ) -> tuple[str, Answer]:
+        """The answer of the first of `names` that gives one, and its name. Raises when all failed:
+        what the backend raised, if there is one only."""
+        failed: dict[str, Exception] = {}
+        members = [self._member(name) for name in names]
+        resting = []
+        for member in members:
+            if len(members) > 1 and not member.may_answer(now_ns):
+                resting.append(member)
+                continue
+            answer = self._try(member, question, now_ns, failed, names)
+            if answer is not None:
+                return member.name, answer
+        for member in resting:  # nobody else is left
+            answer = self._try(member, question, now_ns, failed, names)
+            if answer is not None:
+                return member.name, answer
+        raise _all_failed(failed)
+
+    def close(self) -> None:
+        """Close every backend that was made."""
+        while self._members:
+            _, member = self._members.popitem()
+            try:
+                member.backend.close()
+            except Exception as error:  # noqa: BLE001  # the others must get their turn
+                self._log.warning("backend not closed", backend=member.name, error=_text(error))
+
+    def freeze(self) -> dict[str, list[int]]:
+        """Who has failed, and until when it rests."""
+        return {name: [member.failures, member.retry_ns] for name, member in self._members.items()}
+
+    def thaw(self, state: dict[str, Any]) -> None:
+        """Take up what `freeze` gave."""
+        for name, (failures, retry_ns) in state.items():
+            member = self._member(name)
+            member.failures, member.retry_ns = failures, retry_ns
+
+    def _member(self, name: str) -> _Member:
+        if name not in self._members:
+            self._members[name] = _Member(name, self._make(name))
+        return self._members[name]
+
+    def _load(self, member: _Member) -> None:
+        if not member.is_loaded:
+            member.backend.load()
+            member.is_loaded = True
+
+    def _try(
+        self,
+        member: _Member,
+        question: Question,
+        now_ns: int,
+        failed: dict[str, Exception],
+        names: Sequence[str],
+    ) -> Answer | None:
+        try:
+            self._load(member)
+            answer = member.backend.answer(question)
+        except Exception as error:  # noqa: BLE001  # a library may raise anything
+            failed[member.name] = error
+            left = [name for name in _after(member.name, names) if name not in failed]
+            self._note_failure(member, error, now_ns, next_=left)
+            return None
+        if member.failures:
+            self._log.info("backend answers again", backend=member.name)
+            member.failures = 0
+        return answer
+
+    def _note_failure(
+        self, member: _Member, error: Exception, now_ns: int, *, next_: Sequence[str]
+    ) -> None:
+        member.note_failure(now_ns)
+        if next_:
+            self._log.warning(
+                "backend failed", backend=member.name, error=_text(error), next=next_[0]
+            )
+
+
+def _after(name: str, names: Sequence[str]) -> Sequence[str]:
+    return names[list(names).index(name) + 1 :]
+
+
+def _all_failed(failed: dict[str, Exception]) -> Exception:
+    """What to raise: the only failure as it is, or one text of all."""
+    if len(failed) == 1:
+        return next(iter(failed.values()))
+    texts = [f"{name}: {_text(error)}" for name, error in failed.items()]
+    return ModelError("no backend answers; " + "; ".join(texts))
+
+
+def _text(error: Exception) -> str:
+    text = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+    return mask_urls(text)

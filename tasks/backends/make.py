@@ -1,0 +1,48 @@
+"""Settings -> the backend that they describe. Nothing is loaded here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowrun.tasks.backends.backend import Backend
+from flowrun.tasks.backends.local import LocalBackend
+from flowrun.tasks.backends.openai import OpenAIBackend
+from flowrun.tasks.backends.settings import Device, Dtype, OpenAISettings, TransformersSettings
+from flowrun.tasks.vlm import find_checkpoint
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["make_backend", "make_embedded"]
+
+
+def make_backend(
+    settings: TransformersSettings | OpenAISettings,
+    *,
+    graph_dir: Path,
+    log: FilteringBoundLogger,
+) -> Backend:
+    """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing."""
+    if isinstance(settings, OpenAISettings):
+        return OpenAIBackend(settings, graph_dir=graph_dir, log=log)
+    return LocalBackend(
+        find_checkpoint(settings.model, graph_dir),
+        device=settings.device,
+        dtype=settings.dtype,
+        local_files_only=settings.local_files_only,
+        log=log,
+    )
+
+
+def make_embedded(*, device: Device, dtype: Dtype, log: FilteringBoundLogger) -> Backend:
+    """The model that ships with flowrun; `auto` is float32, on any device."""
+    from flowrun.tasks.embedded import MODEL_DIR
+
+    return LocalBackend(
+        MODEL_DIR,
+        device=device,
+        dtype="float32" if dtype == "auto" else dtype,
+        local_files_only=True,
+        log=log,
+    )

@@ -1,0 +1,333 @@
+"""`openai`: a server with OpenAI's HTTP API answers, about a JPEG of the frame.
+
+The part of the API that llama-server, vLLM, Ollama and others share: `POST chat/completions` with
+one user message of an `image_url` (a data URL) and a text, streamed or not, and `GET models`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import ipaddress
+import json
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.runtime.wording import mask_urls
+from flowrun.tasks.backends.backend import Answer, ModelError, Question
+from flowrun.tasks.backends.server import ServerProcess
+from flowrun.tasks.backends.settings import OpenAISettings
+from flowrun.tasks.backends.shared import Shared
+
+if TYPE_CHECKING:
+    import httpx
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["OpenAIBackend", "chat_request"]
+
+T = TypeVar("T")
+
+_SERVERS: Shared[ServerProcess] = Shared(ServerProcess.stop)
+
+_HEALTH_S = 0.5
+_LOAD_S = 10.0
+"""How long a server may take to list its models."""
+_RETRIED = {408, 429, 500, 502, 503, 504}
+_FIRST_RETRY_S = 0.1
+
+
+class _TryAgainError(ModelError):
+    """A failure after which the same request may well succeed."""
+
+
+class OpenAIBackend:
+    """A client of one server, which it starts if the settings say so."""
+
+    def __init__(
+        self, settings: OpenAISettings, *, graph_dir: Path, log: FilteringBoundLogger
+    ) -> None:
+        self._settings = settings
+        self._graph_dir = graph_dir
+        self._log = log
+        self._url = settings.base_url.rstrip("/")
+        self._where = mask_urls(self._url)
+        self._model = settings.model
+        self._server_key: Hashable | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: httpx.AsyncClient | None = None
+
+    def load(self) -> None:
+        """Start the server if it is ours, and see that one answers."""
+        if not self._url:
+            raise ModelError("base_url is empty; give the URL at which the server's API begins")
+        self._start_server()
+        if self._client is None:
+            self._open()
+        try:
+            found = self._do(self._models(), timeout_s=_LOAD_S)
+        except TimeoutError:
+            raise ModelError(f"{self._where}: no list of models within {_LOAD_S:g} s") from None
+        if self._settings.model is None:
+            if len(found) != 1:
+                raise ModelError(
+                    f"{self._where} has {len(found)} models ({', '.join(found) or 'none'}); "
+                    "give one as 'model'"
+                )
+            [self._model] = found
+        self._log.info("model server found", url=self._where, model=self._model)
+
+    def answer(self, question: Question) -> Answer:
+        body = chat_request(
+            question,
+            model=self._model,
+            stream=self._settings.stream,
+            jpeg_quality=self._settings.jpeg_quality,
+        )
+        limit_s = self._settings.timeout_s
+        try:
+            return self._do(self._answer(body, question.on_text), timeout_s=limit_s)
+        except TimeoutError:
+            raise ModelError(f"{self._where}: no answer within {limit_s:g} s (timeout_s)") from None
+
+    def healthy(self) -> bool:
+        try:
+            self._do(self._models(), timeout_s=_HEALTH_S)
+        except (ModelError, TimeoutError):
+            return False
+        return True
+
+    def close(self) -> None:
+        if self._loop is not None:
+            if self._client is not None:
+                self._loop.run_until_complete(self._client.aclose())
+            self._loop.close()
+            self._loop = self._client = None
+        if self._server_key is not None:
+            _SERVERS.release(self._server_key)
+            self._server_key = None
+
+    # -- the server ----------------------------------------------------------------------------
+
+    def _start_server(self) -> None:
+        server = self._settings.server
+        if server is None or self._server_key is not None:
+            return
+        command = [str(word) for word in server.command]
+        url = server.ready_url or f"{self._url}/models"
+        key = (tuple(command), url, self._graph_dir)
+
+        def start() -> ServerProcess:
+            process = ServerProcess(
+                command,
+                folder=self._graph_dir,
+                ready_url=url,
+                start_timeout_s=server.start_timeout_s,
+                log=self._log,
+            )
+            process.start()
+            return process
+
+        _SERVERS.acquire(key, start)
+        self._server_key = key
+
+    # -- HTTP ----------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        import httpx
+
+        # A loop of this object's own, run only within a call: the one way to bound a whole answer,
+        # however slowly it drips in.
+        self._loop = asyncio.new_event_loop()
+        key = self._settings.api_key
+        headers = {"Content-Type": "application/json"}
+        if key is not None and key.get_secret_value():
+            headers["Authorization"] = f"Bearer {key.get_secret_value()}"
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=None,  # noqa: S113  # see `_do`
+            trust_env=not _is_this_machine(self._url),
+        )
+
+    def _do(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
+        assert self._loop is not None
+
+        async def bounded() -> T:
+            async with asyncio.timeout(timeout_s):
+                return await work
+
+        return self._loop.run_until_complete(bounded())
+
+    async def _models(self) -> list[str]:
+        reply = await self._reply("GET", "models", None)
+        try:
+            data = json.loads(reply)["data"]
+            return [str(model["id"]) for model in data]
+        except (ValueError, KeyError, TypeError):
+            raise ModelError(
+                f"{self._where}/models gives no list of models but {_shown(reply)}; base_url must "
+                "be where the API begins, as a rule with /v1"
+            ) from None
+
+    async def _reply(self, method: str, path: str, body: bytes | None) -> bytes:
+        async with self._sent(method, path, body) as response:
+            return await response.aread()
+
+    @contextlib.asynccontextmanager
+    async def _sent(
+        self, method: str, path: str, body: bytes | None
+    ) -> AsyncIterator[httpx.Response]:
+        """The response to a request, if its status is 200; `ModelError` says what else came."""
+        import httpx
+
+        assert self._client is not None
+        url = f"{self._url}/{path}"
+        try:
+            async with self._client.stream(method, url, content=body) as response:
+                if response.status_code != 200:
+                    raise self._refusal(response.status_code, await response.aread())
+                yield response
+        except httpx.ConnectError as error:
+            raise _TryAgainError(
+                f"{self._where}: nobody answers ({_first_line(error)}); is the server running?"
+            ) from error
+        except httpx.HTTPError as error:
+            raise _TryAgainError(f"{self._where}: {_first_line(error)}") from error
+        except httpx.InvalidURL as error:
+            raise ModelError(f"{self._where}: {_first_line(error)}") from error
+
+    def _refusal(self, status: int, reply: bytes) -> ModelError:
+        kind = _TryAgainError if status in _RETRIED else ModelError
+        return kind(f"{self._where}: status {status}: {_error_message(reply)}")
+
+    async def _answer(self, body: bytes, on_text: Callable[[str], None] | None) -> Answer:
+        pause_s = _FIRST_RETRY_S
+        for left in range(self._settings.retries, -1, -1):
+            try:
+                async with self._sent("POST", "chat/completions", body) as response:
+                    kind = response.headers.get("content-type", "").partition(";")[0].strip()
+                    if kind == "text/event-stream":
+                        return await self._read_stream(response, on_text)
+                    return self._read_whole(await response.aread(), kind)
+            except _TryAgainError:
+                if not left:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+        raise AssertionError
+
+    def _read_whole(self, reply: bytes, kind: str) -> Answer:
+        try:
+            data = json.loads(reply)
+            text = data["choices"][0]["message"]["content"]
+            tokens = (data.get("usage") or {}).get("completion_tokens") or 0
+            return Answer(_text(text), int(tokens))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise _TryAgainError(
+                f"{self._where}: no answer in JSON but {kind or 'no content type'}: {_shown(reply)}"
+            ) from None
+
+    async def _read_stream(
+        self, response: httpx.Response, on_text: Callable[[str], None] | None
+    ) -> Answer:
+        text, tokens, ended = "", 0, False
+        async for line in response.aiter_lines():
+            if not line.startswith("data:"):
+                continue
+            piece = line[5:].strip()
+            if piece == "[DONE]":
+                ended = True  # read on to the end: only then can the connection be used again
+                continue
+            try:
+                data = json.loads(piece)
+                if data.get("error"):
+                    raise _TryAgainError(f"{self._where}: {_error_message(piece.encode())}")
+                tokens = int((data.get("usage") or {}).get("completion_tokens") or tokens)
+                for choice in data.get("choices") or []:
+                    text += (choice.get("delta") or {}).get("content") or ""
+                    ended = ended or bool(choice.get("finish_reason"))
+            except (ValueError, LookupError, TypeError, AttributeError):
+                raise _TryAgainError(
+                    f"{self._where}: broken JSON in the stream: {_shown(piece.encode())}"
+                ) from None
+            if on_text is not None and text:
+                on_text(text)
+        if not ended:
+            raise _TryAgainError(
+                f"{self._where}: the answer broke off after {len(text)} characters"
+            )
+        return Answer(_text(text), tokens)
+
+
+def chat_request(
+    question: Question, *, model: str | None, stream: bool, jpeg_quality: int
+) -> bytes:
+    """The body of `POST chat/completions` for `question`."""
+    picture = base64.b64encode(_jpeg(question.pixels, jpeg_quality)).decode()
+    content = [
+        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{picture}"}},
+        {"type": "text", "text": question.prompt},
+    ]
+    body: dict[str, Any] = {
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": question.max_new_tokens,
+        "temperature": 0.0,
+        "stream": stream,
+    }
+    if model is not None:
+        body["model"] = model
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+    if question.sampling is not None:
+        body |= {"temperature": question.sampling.temperature, "seed": question.sampling.seed}
+    if question.stop:
+        body["stop"] = list(question.stop)
+    return json.dumps(body).encode()
+
+
+def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _is_this_machine(url: str) -> bool:
+    """Whether `url` leads to this machine, which no proxy is asked for."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _text(content: Any) -> str:
+    if not isinstance(content, str):
+        raise TypeError
+    # Half a surrogate pair can come from JSON; the log cannot hold one.
+    return content.encode("utf-8", "replace").decode().strip()
+
+
+def _error_message(reply: bytes) -> str:
+    """What the server said: `{"error": {"message": ...}}` or `{"error": ...}`, or as it came."""
+    try:
+        error = json.loads(reply)["error"]
+        return str(error["message"]) if isinstance(error, dict) else str(error)
+    except (ValueError, LookupError, TypeError):
+        return _shown(reply)
+
+
+def _shown(reply: bytes) -> str:
+    text = reply[:200].decode(errors="replace").strip()
+    return f"{text!r}{'...' if len(reply) > 200 else ''}" if text else "nothing"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,97 @@
+"""What a graph file may say of each kind of backend."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, SecretStr, field_validator
+
+from flowrun.runtime.task import TaskConfig
+
+__all__ = [
+    "KINDS",
+    "BackendSettings",
+    "Device",
+    "Dtype",
+    "OpenAISettings",
+    "ServerSettings",
+    "TransformersSettings",
+]
+
+KINDS = ("transformers", "openai")
+"""The kinds that `backends:` may hold; `embedded` needs no settings."""
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def _http_url(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^\s/]\S*", url):
+        raise ValueError("must begin with http:// or https:// and hold no spaces")
+    return url
+
+
+# An environment variable that is not set is empty in a replay, which reaches no server.
+_Url = Annotated[str, AfterValidator(_http_url)]
+
+
+class TransformersSettings(TaskConfig):
+    """A checkpoint that the transformers library loads into this process."""
+
+    type: Literal["transformers"] = "transformers"
+    model: str
+    """A folder (relative ones start at the graph file) or a hub id."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
+    dtype: Dtype = "auto"
+    """auto: bfloat16 on a GPU, float32 on a CPU."""
+    local_files_only: bool = False
+    """Never look on the network for the model."""
+
+
+class ServerSettings(TaskConfig):
+    """A server that runs as long as the graph does."""
+
+    command: list[str] | str
+    """The program and its arguments, as a list or as one text; run in the graph file's folder, not
+    by a shell."""
+    ready_url: _Url | None = None
+    """Answers 200 when the server is ready; if not given, `models` below `base_url`."""
+    start_timeout_s: PositiveFloat = 120.0
+    """Loading a large model takes a while."""
+
+    @field_validator("command")
+    @classmethod
+    def _has_a_program(cls, command: list[str] | str) -> list[str]:
+        words = shlex.split(command) if isinstance(command, str) else command
+        if not words or not words[0]:
+            raise ValueError("names no program; give it and its arguments: [llama-server, -m, ...]")
+        return words
+
+
+class OpenAISettings(TaskConfig):
+    """A server with OpenAI's HTTP API: llama-server, vLLM, Ollama, SGLang and others."""
+
+    type: Literal["openai"] = "openai"
+    base_url: _Url
+    """Where the API begins, as a rule with /v1: http://127.0.0.1:8080/v1"""
+    model: str | None = None
+    """The server's name for the model. If not given, the only one that it has."""
+    api_key: SecretStr | None = None
+    """Write `${NAME}`, an environment variable: such a value is masked wherever it would show."""
+    timeout_s: PositiveFloat = 30.0
+    """From the question to the end of the answer, retries included."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 1
+    """After a refused connection, a broken one, and the states 408, 429 and 5xx."""
+    stream: bool = True
+    """Have the answer sent as it grows: its text shows earlier, and a server stops where nobody
+    listens any more."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """Of the picture that is sent."""
+    server: ServerSettings | None = None
+    """Have flowrun start the server, and end it with the run."""
+
+
+BackendSettings = Annotated[TransformersSettings | OpenAISettings, Field(discriminator="type")]

@@ -1,0 +1,80 @@
+"""Runs a command and ends it, with all that it started, when the parent of this process is gone.
+
+    python -I -S warden.py FD COMMAND...
+
+FD is the reading end of a pipe whose other end only the parent holds: the system closes that one
+when the parent ends, even by SIGKILL, or it closes it itself. What PR_SET_PDEATHSIG alone would
+miss: the thread that started a command may end before its process does, and a command may be a
+script that starts the real server.
+
+A program of its own, which imports only what starts quickly.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PATIENCE_S = 5.0
+"""How long the command may take to end after SIGTERM."""
+
+
+def main() -> int:
+    pipe, command = int(sys.argv[1]), sys.argv[2:]
+    libc = ctypes.CDLL(None)
+    # Orphans of the command become children of this process, so that none is lost sight of.
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        child = subprocess.Popen(  # noqa: S603  # the user's own command
+            command,
+            start_new_session=True,
+            # Should this process itself be killed. It has one thread, which lasts as long.
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509
+        )
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 127
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN | select.POLLHUP)
+    ended = os.pidfd_open(child.pid)
+    poll.register(ended, select.POLLIN)
+    poll.poll()
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_PATIENCE_S)
+    kill_descendants()
+    code = child.poll()
+    if code is None:
+        code = -signal.SIGKILL
+    return code if code >= 0 else 128 - code
+
+
+def kill_descendants() -> None:
+    """SIGKILL to every child, and to what becomes one when its own parent dies."""
+    children = f"/proc/self/task/{os.getpid()}/children"
+    while True:
+        with open(children) as file:  # noqa: PTH123  # pathlib takes longer to import
+            pids = [int(pid) for pid in file.read().split()]
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        time.sleep(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""A server with OpenAI's HTTP API that misbehaves as told, on a free port of 127.0.0.1."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+WORDS = ["a", " red", " circle"]
+"""What it answers, piece by piece, when it is not told otherwise."""
+
+
+class FaultServer:
+    """`faults`: what the next requests for an answer get, first one first; after that, answers.
+
+    "500" (a status), "400", "hang", "drip" (a stream that never ends), "cut" (ends in the middle),
+    "html", "broken" (JSON), "empty", "stream error", "no content", "no usage", "silent" (answers,
+    without a stream). `bodies`, `headers`: of the requests that came.
+    """
+
+    def __init__(self) -> None:
+        self.faults: deque[str] = deque()
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.models = ["tiny"]
+        self.models_status = 200
+        self.ending = threading.Event()
+        server = self
+
+        class Handler(_Handler):
+            fault_server = server
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.port = self._http.server_address[1]
+        self.base_url = f"http://127.0.0.1:{self.port}/v1"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=[0.01], daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.ending.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    fault_server: FaultServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        mine = self.fault_server
+        models = {"data": [{"id": name} for name in mine.models]}
+        self._send(mine.models_status, "application/json", json.dumps(models))
+
+    def do_POST(self) -> None:
+        mine = self.fault_server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        mine.bodies.append(body)
+        mine.headers.append(dict(self.headers))
+        fault = mine.faults.popleft() if mine.faults else ""
+        if fault.isdigit():
+            key = self.headers.get("Authorization", "")
+            error = {"error": {"message": f"told to give {fault} to {key}", "code": int(fault)}}
+            self._send(int(fault), "application/json", json.dumps(error))
+        elif fault == "hang":
+            mine.ending.wait(30)
+            self.close_connection = True
+        elif fault == "html":
+            self._send(200, "text/html", "<html>This is no model</html>")
+        elif fault == "broken":
+            self._send(200, "application/json", '{"choices": [{"mess')
+        elif fault == "empty":
+            self._send(200, "application/json", "")
+        elif fault == "no content":
+            self._send(200, "application/json", '{"choices": [{"message": {"content": null}}]}')
+        elif body["stream"] and fault != "silent":
+            self._stream(fault)
+        else:
+            answer = {
+                "choices": [{"message": {"content": "".join(WORDS)}}],
+                "usage": {"completion_tokens": len(WORDS)},
+            }
+            if fault == "no usage":
+                del answer["usage"]
+            self._send(200, "application/json; charset=utf-8", json.dumps(answer))
+
+    def _stream(self, fault: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        if fault == "stream error":
+            self._event({"error": {"message": "out of memory"}})
+            return
+        for word in WORDS:
+            self._event({"choices": [{"delta": {"content": word}, "finish_reason": None}]})
+            if fault == "cut":
+                return
+        if fault == "broken stream":
+            self.wfile.write(b'data: {"choices": [\n\n')
+            return
+        while fault == "drip" and not self.fault_server.ending.is_set():
+            try:
+                self._event({"choices": [{"delta": {"content": "."}, "finish_reason": None}]})
+            except OSError:
+                return
+            time.sleep(0.02)
+        self._event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        if fault != "no usage":
+            self._event({"choices": [], "usage": {"completion_tokens": len(WORDS)}})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _event(self, data: Any) -> None:
+        self.wfile.write(f"data: {json.dumps(data)}\n\n".encode())
+        self.wfile.flush()
+
+    def _send(self, status: int, kind: str, text: str) -> None:
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
