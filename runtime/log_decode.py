@@ -76,8 +76,8 @@ class PictureDecoder:
                 self._newest = cycle, found
                 return found
         self._next_cycle = 0  # begin at a key frame
-        # A flight recorder's log begins behind it, and may hold none of the topic by now.
-        if next(self._stored(0), (cycle, b""))[0] > own["key"]:
+        first, _ = next(self._stored(0), (-1, b""))
+        if first > own["key"]:  # a flight recorder's log begins behind it
             raise ValueError("it stands before the first key frame in the log")
         raise ValueError(problem)
 

@@ -370,10 +370,7 @@ def test_recovery_keeps_a_slab_whose_first_bytes_did_not_reach_the_disk(tmp_path
     else:
         with pytest.raises(LogError) as caught:
             recover(tmp_path / "run")
-        assert (
-            str(caught.value)
-            == f"{path}: byte 0: its beginning was never written"
-        )
+        assert str(caught.value) == f"{path}: byte 0: its beginning was never written"
         assert path.read_bytes() == data
 
 
