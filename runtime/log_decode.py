@@ -86,7 +86,7 @@ class PictureDecoder:
                 self._newest = cycle, found
                 return found
         self._next_cycle = 0  # begin at a key frame
-        first, _ = next(self._stored(0), (cycle, b""))
+        first, _ = next(self._stored(0), (-1, b""))
         if first > own["key"]:  # a flight recorder's log begins behind it
             raise ValueError("it stands before the first key frame in the log")
         raise ValueError(problem)
@@ -148,7 +148,7 @@ class PictureDecoder:
         for made, decoded in self._decoded.items():
             stored = self._stored_as.get(made)
             if stored is not None and not isinstance(decoded, Future):
-                self._decoded[made] = _pool().submit(_convert, decoded, stored)
+                self._decoded[made] = _pool(os.getpid()).submit(_convert, decoded, stored)
 
     def _feed_next(self) -> bool:
         """Decode the packets of the next message; False if there is none."""
@@ -196,7 +196,8 @@ class PictureDecoder:
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(_process: int) -> ThreadPoolExecutor:
+    """One a process: a fork has none of its parent's threads."""
     return ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1), thread_name_prefix="flowrun-rgb")
 
 

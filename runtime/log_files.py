@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_format import LOCK_NAME, SLAB_NAME
+from flowrun.runtime.log_format import AHEAD_NAME, LOCK_NAME, SLAB_NAME
 from flowrun.runtime.log_slab_reader import Damage, SlabReader
 
 __all__ = ["LogFiles", "slab_paths"]
@@ -58,6 +58,8 @@ class LogFiles:
                     f"{slab.path}: belongs to run {slab.metadata.get('run_id')!r}; "
                     f"{first.path.name} to run {first.metadata.get('run_id')!r}"
                 )
+            if (slab.channels, slab.schemas) != (first.channels, first.schemas):
+                raise LogError(f"{slab.path}: has other topics than {first.path.name}")
             before = self.slabs[number - 1] if number else None
             if before is not None and not self.losses:
                 index, last = _slab_number(slab.path), _slab_number(before.path)
@@ -106,7 +108,7 @@ class LogFiles:
         found = [
             item
             for item in self.path.iterdir()
-            if SLAB_NAME.fullmatch(item.name) and _slab_number(item) > last and _is_begun(item)
+            if SLAB_NAME.fullmatch(item.name) and _slab_number(item) > last
         ]
         return sorted(found, key=_slab_number)
 
@@ -129,15 +131,15 @@ class LogFiles:
 def slab_paths(path: Path) -> list[Path]:
     """The slabs at `path`, a run directory or one slab, in order. `LogError` if there are none.
 
-    A file that is empty or begins with zeros is a slab that a writer made and has not begun: left
-    out.
+    A slab that a writer made and has not begun is left out.
     """
     try:
         if not path.is_dir():
             path.stat()
             return [path]
-        found = [item for item in path.iterdir() if SLAB_NAME.fullmatch(item.name)]
-        begun = [item for item in found if _is_begun(item)]
+        items = list(path.iterdir())
+        begun = [item for item in items if SLAB_NAME.fullmatch(item.name)]
+        begun += [it for it in items if AHEAD_NAME.fullmatch(it.name) and _holds_cycles(it)]
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     if not begun:
@@ -145,14 +147,18 @@ def slab_paths(path: Path) -> list[Path]:
     return sorted(begun, key=_slab_number)
 
 
-def _is_begun(path: Path) -> bool:
+def _holds_cycles(path: Path) -> bool:
+    """Whether a slab was begun, though its name says that it was not."""
     try:
-        with path.open("rb") as file:
-            return any(file.read(8))
-    except FileNotFoundError:
-        return False  # removed since it was listed
+        slab = SlabReader(path, verify=False)
+    except LogError:
+        return False  # not yet made, or begun since it was listed
+    try:
+        return bool(slab.chunks) and slab.first(0) is not None
+    finally:
+        slab.close()
 
 
 def _slab_number(path: Path) -> int:
-    match = SLAB_NAME.fullmatch(path.name)
+    match = SLAB_NAME.fullmatch(path.name) or AHEAD_NAME.fullmatch(path.name)
     return int(match[1]) if match else 0

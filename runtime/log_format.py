@@ -18,7 +18,7 @@ A slab
     Metadata*               "flowrun": format = "1", run_id, slab (its index), graph, versions, ...
     Attachment*             "graph.yaml" (source text), "graph.json" (resolved, secrets masked)
     Schema* Channel*        all of the run. MUST be the same in every slab of a run, so that each
-                            can be read alone. Ids count from 1.
+                            can be read alone. Ids count from 1; no two have one id or topic
     CHECK                   of all bytes in front of it. MUST be there: MCAP protects none of them,
                             and a flipped byte in a Channel would rename every message
     { PAD? Chunk PAD? MessageIndex* }*
@@ -109,9 +109,10 @@ slabs but the last n, so the first that is there MAY have any number. That is no
 A run whose Metadata "flowrun" has "keyframe_interval" = "<n>", n > 0, holds a message of
 /flowrun/keyframe in cycle 0 and in every n-th, as `keyframe` describes it.
 
-A slab that is made ahead, before the one in front is full, has 8 zeros for its first MAGIC. Storing
-the MAGIC begins it; the slab in front MAY be finished later than that. Readers MUST pass over a file
-that begins with 8 zeros, or is empty.
+A slab is made whole, but without a cycle, under the name `log_0001.next`, and ahead: before the one in
+front is full. Renaming it to `log_0001.mcap` begins it; the slab in front MAY be finished later than
+that. Readers MUST pass over a `.next` without a CYCLE. One that has a CYCLE was begun, and a power cut
+took the renaming: readers SHOULD read it.
 
 States of an unfinished slab. Each is one store after the one before; all are valid MCAP and a
 reader MUST accept all of them. "T" is where the trailer stands.
@@ -216,6 +217,9 @@ KEYFRAME_INTERVAL = "keyframe_interval"
 """Key of the Metadata "flowrun": cycles from one keyframe to the next; "0" if there are none."""
 LOCK_NAME = ".lock"
 SLAB_NAME = re.compile(r"log_(\d{4,})\.mcap")
+AHEAD_SUFFIX = ".next"
+"""In place of ".mcap" in the name of a slab that is not begun."""
+AHEAD_NAME = re.compile(r"log_(\d{4,})\.next")
 
 U64 = struct.Struct("<Q")
 RECORD_HEAD = struct.Struct("<BQ")

@@ -30,8 +30,9 @@ __all__ = ["RecoveryReport", "SlabReport", "recover"]
 class SlabReport:
     """What became of one slab.
 
-    recovered: False where it was finished before, or cannot be read at all. lost: why there may
-    have been more, and where; None where the slab ended in order behind its last cycle.
+    recovered: False where it was finished before, or cannot be read at all. cycles: that it holds,
+    as far as it can be read. lost: why there may have been more, and where; None where the slab
+    ended in order behind its last cycle.
     """
 
     path: Path
@@ -63,7 +64,7 @@ class RecoveryReport:
     @property
     def cycles(self) -> int:
         """Cycles in the recovered slabs."""
-        return sum(slab.cycles for slab in self.slabs)
+        return sum(slab.cycles for slab in self.slabs if slab.recovered)
 
     @property
     def lost(self) -> str | None:
@@ -87,18 +88,15 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
     if not _made_ahead(path):
         slab_paths(path)  # raises if there is nothing to recover
     with _locked(path if path.is_dir() else path.parent):
-        reports = _mend_beginnings(path)
-        try:
-            paths = slab_paths(path)
-        except LogError:
-            if reports:
-                raise LogError(str(reports[0])) from None
-            raise
+        _mend_names(path)
+        paths = slab_paths(path)
+        reports = []
         cycles = 0
         for number, slab_path in enumerate(paths):
             if progress is not None:
                 progress(number / len(paths))
             try:
+                _mend_magic(slab_path)
                 slab = SlabReader(slab_path)
             except LogError as error:
                 reports.append(SlabReport(slab_path, recovered=False, lost=str(error)))
@@ -106,12 +104,9 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
             try:
                 last = slab_path == paths[-1]
                 if slab.finished and (slab.end is not None or not last):
-                    cycles += sum(1 for i in range(len(slab.chunks)) for _ in slab.heads(i))
-                    reports.append(SlabReport(slab_path, recovered=False))
-                    continue
-                report = _recover_slab(slab, cycles if last else None)
-            except Damage as damage:
-                report = SlabReport(slab_path, recovered=False, lost=str(damage))
+                    report = _finished(slab)
+                else:
+                    report = _recover_slab(slab, cycles if last else None)
             except OSError as error:
                 raise LogError(
                     f"{slab_path}: cannot be recovered: {error.strerror}; free some space or make "
@@ -121,46 +116,63 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
                 slab.close()
             cycles += report.cycles
             reports.append(report)
-        if not any(report.recovered or report.lost is None for report in reports):
+        if not any(report.recovered or report.cycles or not report.lost for report in reports):
             raise LogError(str(reports[0].lost))
         return RecoveryReport(tuple(reports))
 
 
+def _finished(slab: SlabReader) -> SlabReport:
+    """Of a slab that stays as it is; its cycles count."""
+    cycles, lost = 0, slab.damage
+    try:
+        for index in range(len(slab.chunks)):
+            for _ in slab.heads(index):
+                cycles += 1
+    except Damage as damage:
+        lost = damage
+    return SlabReport(
+        slab.path, recovered=False, cycles=cycles,
+        lost=None if lost is None else f"what stood behind {lost}",
+    )  # fmt: skip
+
+
 def _made_ahead(directory: Path) -> list[Path]:
-    """The slabs of a run without a MAGIC, in order."""
-    found = []
-    if directory.is_dir():
-        for path in sorted(directory.iterdir()):
-            if lf.SLAB_NAME.fullmatch(path.name):
-                with path.open("rb") as file:
-                    if not any(file.read(len(lf.MAGIC))):
-                        found.append(path)
-    return found
+    """The slabs of a run that have not got their names, in order."""
+    if not directory.is_dir():
+        return []
+    return sorted(it for it in directory.iterdir() if lf.AHEAD_NAME.fullmatch(it.name))
 
 
-def _mend_beginnings(directory: Path) -> list[SlabReport]:
-    """Remove slabs that were made ahead and never begun; begin those that hold something, whose
-    MAGIC did not reach the disk."""
-    reports = []
+def _mend_names(directory: Path) -> None:
+    """Remove slabs that were made ahead and never begun; name those that hold something, whose
+    renaming did not reach the disk."""
     for path in _made_ahead(directory):
         try:
-            with path.open("r+b") as file:
-                file.seek(len(lf.MAGIC))
-                if _holds_nothing(file):
-                    path.unlink()
-                elif file.read(1) == bytes([lf.HEADER]):
-                    _write(file.fileno(), 0, lf.MAGIC)
-                else:
-                    lost = "byte 0: its beginning was never written"
-                    reports.append(SlabReport(path, recovered=False, lost=lost))
+            with path.open("rb") as file:
+                holds_nothing = _holds_nothing(file)
+            if holds_nothing:
+                path.unlink()
+            else:
+                path.rename(path.with_suffix(".mcap"))
         except OSError as error:
             raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
-    return reports
+
+
+def _mend_magic(path: Path) -> None:
+    """Write the MAGIC of a slab that has zeros there and its Header behind: what of the file's first
+    sector did not reach the disk may be just that."""
+    try:
+        with path.open("r+b") as file:
+            beginning = file.read(len(lf.MAGIC) + 1)
+            if beginning == bytes(len(lf.MAGIC)) + bytes([lf.HEADER]):
+                _write(file.fileno(), 0, lf.MAGIC)
+    except OSError as error:
+        raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
 
 
 def _holds_nothing(file: BinaryIO) -> bool:
-    """Whether a slab without MAGIC was never begun: zeros behind the beginning that its writer made,
-    or had made a part of when it was killed."""
+    """Whether a slab was never begun: zeros behind the beginning that its writer made, or had made a
+    part of when it was killed."""
     end = os.fstat(file.fileno()).st_size - len(lf.TRAILER)
     offset = len(lf.MAGIC)
     while offset + lf.HEAD_SIZE <= end:

@@ -81,7 +81,8 @@ def _runs_of(parent: Path, graph: str, graph_path: str) -> Iterator[OldRun]:
 
 def _slabs(directory: Path) -> list[Path]:
     """In order; a longer name is a higher number."""
-    found = [path for path in directory.iterdir() if fmt.SLAB_NAME.fullmatch(path.name)]
+    names = fmt.SLAB_NAME.fullmatch, fmt.AHEAD_NAME.fullmatch
+    found = [path for path in directory.iterdir() if any(is_one(path.name) for is_one in names)]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 

@@ -55,8 +55,8 @@ class Slab:
 
     path: must not exist. capacity: bytes mapped for cycles; an eighth more, at most 8 MiB, is
     preallocated for what ends a slab, so that it can be finished on a full disk. section: bytes by
-    which the file grows. head: MAGIC and all records up to the first chunk. begun: False leaves the
-    MAGIC out until `begin`; readers pass over the file as long.
+    which the file grows. head: MAGIC and all records up to the first chunk. The file has another
+    name until `begin`; readers pass over it as long.
 
     position: offset of the PAD that covers the room of the open chunk; what is written next
         replaces it. records_at: offset of the open chunk's records. trailer_at: offset of the
@@ -74,9 +74,9 @@ class Slab:
         section: int,
         head: bytes,
         index: dict[int, array[int]],
-        begun: bool = True,
     ) -> None:
         self.path = path
+        self._ahead = path.with_suffix(fmt.AHEAD_SUFFIX)
         self.chunks: list[fmt.ChunkInfo] = []
         self.index = index
         self.head_size = len(head)
@@ -91,7 +91,7 @@ class Slab:
         """Start, end and CRC of the large payloads of the open chunk, in order."""
         self._populated_to = 0
         self._asked_at = self._asked_ns = 0  # where the writer was, and when, at the last request
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(self._ahead, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             # A mapping may not be longer than its file when it is made; afterwards it may.
             os.ftruncate(self._fd, self.capacity)
@@ -102,10 +102,10 @@ class Slab:
             _write_all(self._fd, fmt.TRAILER, self.trailer_at)
             # In one go, and from the front: what a kill leaves is known for a slab without cycles.
             pad = fmt.RECORD_HEAD.pack(fmt.PAD, self.trailer_at - len(head) - fmt.HEAD_SIZE)
-            _write_all(self._fd, head[len(fmt.MAGIC) :] + pad, len(fmt.MAGIC))
+            _write_all(self._fd, head + pad, 0)
         except BaseException:
             os.close(self._fd)
-            path.unlink(missing_ok=True)
+            self._ahead.unlink(missing_ok=True)
             raise
         self.position = len(head)
         self._populator = _Populator(self.mapping)
@@ -113,8 +113,6 @@ class Slab:
         self._populate()
         self.attention_at = self.position
         self.attend()
-        if begun:
-            self.begin()
 
     def _preallocate(self) -> None:
         """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle."""
@@ -127,8 +125,8 @@ class Slab:
         raise OSError(code, os.strerror(code))
 
     def begin(self) -> None:
-        """Write the MAGIC: from now on this is a slab of the run."""
-        self.mapping[: len(fmt.MAGIC)] = fmt.MAGIC
+        """Give the file its name: from now on this is a slab of the run. `OSError` if it is gone."""
+        self._ahead.rename(self.path)
 
     @property
     def is_removed(self) -> bool:
@@ -327,7 +325,7 @@ class Slab:
 
     def discard(self) -> None:
         """Remove a slab that was never begun."""
-        self.path.unlink(missing_ok=True)
+        self._ahead.unlink(missing_ok=True)
         self.close()
 
     def _set_trailer_at(self, offset: int) -> None:

@@ -137,6 +137,8 @@ class SlabFile:
 
     def _read_checked_preamble(self) -> None:
         magic = os.pread(self._fd, len(lf.MAGIC), 0)
+        if magic == bytes(len(lf.MAGIC)):
+            raise LogError(f"{self.path}: byte 0: its beginning was never written")
         if magic != lf.MAGIC:
             raise LogError(f"{self.path}: byte 0: not an MCAP file: it begins with {magic!r}")
         places: list[tuple[int, int, int]] = []
@@ -197,9 +199,15 @@ class SlabFile:
             self.places[attachment.name] = placed
         elif opcode == lf.SCHEMA:
             schema = lf.unpack_schema(content)
+            if schema.id in self.schemas:
+                raise ValueError(f"a second Schema of id {schema.id}")
             self.schemas[schema.id] = schema
         elif opcode == lf.CHANNEL:
             channel = lf.unpack_channel(content)
+            if channel.id in self.channels:
+                raise ValueError(f"a second Channel of id {channel.id}")
+            if any(channel.topic == other.topic for other in self.channels.values()):
+                raise ValueError(f"a second Channel of topic {channel.topic!r}")
             self.channels[channel.id] = channel
 
     def _check(self, offset: int, length: int, *, start: int) -> None:

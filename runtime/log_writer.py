@@ -186,7 +186,7 @@ class LogWriter:
         self._finishing: Future[None] | None = None
         self._lock_fd = _lock(directory)
         try:
-            self._present = self._new_slab(0, self._slab_size, begun=True)
+            self._present = self._begun(self._new_slab(0, self._slab_size))
         except BaseException:
             os.close(self._lock_fd)
             raise
@@ -339,7 +339,7 @@ class LogWriter:
             slab.attend()
             if at >= slab.prepare_at and self._next is None:
                 number, size = self._present.number + 1, self._slab_size
-                self._next = self._helper.submit(self._new_slab, number, size, begun=False)
+                self._next = self._helper.submit(self._new_slab, number, size)
 
     def _write_parts(self, at: int, parts: Sequence[bytes | memoryview], crc: int) -> int:
         """Write parts, some of them large, one by one; returns `crc`, continued over them."""
@@ -372,7 +372,7 @@ class LogWriter:
         """Remove the log of a run that never ran, and its directory if nothing else is in it."""
         with contextlib.suppress(LogError):
             self.finish({"reason": "discarded"})
-        for path in [*self.directory.glob("log_*.mcap"), self.directory / ".lock"]:
+        for path in [*self.directory.glob("log_*.mcap"), self.directory / fmt.LOCK_NAME]:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()
@@ -458,7 +458,7 @@ class LogWriter:
             while entries and entries[-1] >= limit:
                 del entries[-2:]
 
-    def _new_slab(self, number: int, capacity: int, *, begun: bool) -> _NumberedSlab:
+    def _new_slab(self, number: int, capacity: int) -> _NumberedSlab:
         path = self._path(number)
         preamble, metadata_at, attachments_at = build_preamble(
             self._library,
@@ -470,24 +470,32 @@ class LogWriter:
         try:
             slab = Slab(
                 path, capacity=capacity, section=self._section_size, head=preamble,
-                index=self._index, begun=begun,
+                index=self._index,
             )  # fmt: skip
         except OSError as error:
             raise _slab_error(path, capacity, error) from error
         return _NumberedSlab(slab, number, metadata_at, attachments_at)
+
+    def _begun(self, made: _NumberedSlab) -> _NumberedSlab:
+        slab = made.slab
+        try:
+            slab.begin()
+        except OSError as error:
+            slab.discard()
+            raise _slab_error(slab.path, slab.capacity, error) from error
+        return made
 
     def _next_slab(self, cycle_size: int) -> None:
         """Go on in the next slab, which has room for `cycle_size`; the helper finishes this one."""
         self._forget_uncommitted()
         self._wait_for_finished()
         # First: without a next slab, this one stays and can be finished.
-        made = self._take_next(cycle_size)
+        made = self._begun(self._take_next(cycle_size))
         full = self._present
         # What `bind` gave out goes on with the new slab.
         full.slab.index = {channel: array("Q", it) for channel, it in self._index.items()}
         for entries in self._index.values():
             del entries[:]
-        made.slab.begin()
         self._present, self._slab = made, made.slab
         self._closed_bytes += full.slab.position
         self._finishing = self._helper.submit(self._finish_full, full)
@@ -505,7 +513,7 @@ class LogWriter:
                 made.slab.discard()
         needed = self._slab.head_size + cycle_size + self._section_size
         capacity = max(self._slab_size, needed)
-        return self._new_slab(self._present.number + 1, capacity, begun=False)
+        return self._new_slab(self._present.number + 1, capacity)
 
     def _discard_next(self) -> None:
         future, self._next = self._next, None

@@ -252,8 +252,8 @@ def run_of_three_slabs(tmp_path):
 
 def test_run_directory_is_read_in_order(tmp_path):
     written = run_of_three_slabs(tmp_path)
-    (tmp_path / "log_0003.mcap").touch()  # made ahead, not begun
-    (tmp_path / "log_0004.mcap").write_bytes(bytes(5000))
+    (tmp_path / "log_0003.next").touch()  # made ahead, not begun
+    (tmp_path / "log_0004.next").write_bytes(bytes(5000))
     assert read(tmp_path) == (written, None)
     with Log(tmp_path) as log:
         assert log.finished

@@ -194,7 +194,7 @@ def test_run_of_several_slabs(tmp_path):
         data = builder.finish().data if slab == 0 else builder.leave_open().data
         (tmp_path / f"log_{slab:04}.mcap").write_bytes(data)
         written += builder.written
-    (tmp_path / "log_0003.mcap").write_bytes(bytes(4096))  # made ahead, not begun
+    (tmp_path / "log_0003.next").write_bytes(bytes(4096))  # made ahead, not begun
     report = recover(tmp_path)
     assert [slab.recovered for slab in report.slabs] == [False, True, True]
     with Log(tmp_path) as log:

@@ -216,11 +216,11 @@ def fill_until_next_is_made(directory, *, size=3000):
 
 def test_the_next_slab_is_made_ahead_and_passed_over_by_readers(tmp_path):
     writer, count = fill_until_next_is_made(tmp_path / "run")
-    names = sorted(path.name for path in (tmp_path / "run").glob("*.mcap"))
-    assert names == ["log_0000.mcap", "log_0001.mcap"]
+    names = sorted(path.name for path in (tmp_path / "run").glob("log_*"))
+    assert names == ["log_0000.mcap", "log_0001.next"]
     check_all_by_us(tmp_path / "run", count, 3000)
     writer.finish({"reason": "test"})
-    assert [path.name for path in (tmp_path / "run").glob("*.mcap")] == ["log_0000.mcap"]
+    assert [path.name for path in (tmp_path / "run").glob("log_*")] == ["log_0000.mcap"]
     check_all(tmp_path / "run", count, 3000)
 
 
@@ -278,14 +278,14 @@ def test_recovery_removes_a_slab_that_was_never_begun(tmp_path):
     copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
     writer.finish({"reason": "test"})
     assert recover(copy).lost is None
-    assert [path.name for path in copy.glob("*.mcap")] == ["log_0000.mcap"]
+    assert [path.name for path in copy.glob("log_*")] == ["log_0000.mcap"]
     check_all(copy, count, 3000)
 
 
 def test_recovery_removes_a_slab_that_was_killed_while_it_was_made(tmp_path, monkeypatch):
     """Whatever of its beginning was written when the process died."""
     states = []
-    path = tmp_path / "run" / "log_0000.mcap"
+    path = tmp_path / "run" / "log_0000.next"
     write_all = log_slab._write_all
 
     def write_and_copy(fd, data, at):
@@ -322,10 +322,39 @@ def test_recovery_removes_a_slab_that_was_killed_while_it_was_made(tmp_path, mon
     copy = tmp_path / "copy"
     write(copy, 3)
     for state in states:
-        (copy / "log_0001.mcap").write_bytes(state)
+        (copy / "log_0001.next").write_bytes(state)
         assert recover(copy).lost is None
-        assert not (copy / "log_0001.mcap").exists()
+        assert [path.name for path in copy.glob("log_*")] == ["log_0000.mcap"]
     check_all(copy, 3, 100)
+
+
+def test_a_slab_whose_name_did_not_reach_the_disk_is_read_and_gets_it(tmp_path):
+    """What a power cut leaves of the renaming that begins a slab, after cycles in it were flushed."""
+    run = tmp_path / "run"
+    writer, count = fill_until_next_is_made(run)
+    message = BytesMsg()
+    bound = writer.bind([message])
+    while len(list(run.glob("*.mcap"))) < 2:
+        message.value = payload(count, 3000)
+        message.publish(tov_ns=count)
+        commit(writer, bound, count)
+        count += 1
+    copy = shutil.copytree(run, tmp_path / "copy")
+    writer.finish({"reason": "test"})
+    (copy / "log_0001.mcap").rename(copy / "log_0001.next")
+    check_all_by_us(copy, count, 3000)
+    assert recover(copy).lost is None
+    assert sorted(path.name for path in copy.glob("log_*")) == ["log_0000.mcap", "log_0001.mcap"]
+    check_all(copy, count, 3000)
+
+
+def test_a_slab_that_begins_with_zeros_is_a_stated_loss(tmp_path):
+    run = tmp_path / "run"
+    writer, _ = fill_until_next_is_made(run)
+    writer.finish({"reason": "test"})
+    (run / "log_0001.mcap").write_bytes(bytes(8) + (run / "log_0000.mcap").read_bytes()[8:])
+    with Log(run) as log:
+        assert log.loss == f"{run}/log_0001.mcap: byte 0: its beginning was never written"
 
 
 @pytest.mark.parametrize(("lost", "kept"), [(8, True), (4096, False)])
@@ -341,10 +370,7 @@ def test_recovery_keeps_a_slab_whose_first_bytes_did_not_reach_the_disk(tmp_path
     else:
         with pytest.raises(LogError) as caught:
             recover(tmp_path / "run")
-        assert (
-            str(caught.value)
-            == f"{path}: left as it is; lost: byte 0: its beginning was never written"
-        )
+        assert str(caught.value) == f"{path}: byte 0: its beginning was never written"
         assert path.read_bytes() == data
 
 
