@@ -129,8 +129,13 @@ class Debugger:
         while before is not None:
             self.goto(before)
             if self.step() is not None and self.replay.cycle == before:
+                ran = self._ran
                 while self.replay.next_task is not None:
                     self.step()
+                    if self.replay.cycle != before:  # an error ended it
+                        self.goto(before, ran)
+                        break
+                    ran = self._ran
                 return True
             before = self._before(before)  # no task had anything to do in it
         self.goto(self._first)
@@ -142,8 +147,8 @@ class Debugger:
         limit = (2**63 if end is None else end, ran)
         if self._keyframes is None:
             self._keyframes = self.replay.keyframes
-        begins = [cycle for cycle in self._keyframes if cycle <= limit[0]]
-        for begin in reversed(begins or [self._first]):
+        begins = {self._first, *(cycle for cycle in self._keyframes if cycle <= limit[0])}
+        for begin in sorted(begins, reverse=True):
             self.goto(begin)
             found: tuple[Breakpoint, int, int] | None = None
             for hit in self._hits():
@@ -216,9 +221,10 @@ class Debugger:
             if self.replay.message(output) is None:
                 return False
             try:
-                return bool(np.all(_COMPARE[compare](self.value(place), wanted)))
-            except TypeError:
+                holds = _COMPARE[compare](self.value(place), wanted)
+            except (TypeError, ValueError):
                 return False  # a text is not less than a number
+            return np.size(holds) > 0 and bool(np.all(holds))
 
         return holds, task
 
@@ -250,7 +256,8 @@ class Debugger:
         while replay.cycle is not None:
             begun = replay.cycle, self._ran
             ran = self.step()
-            differs = len(replay.differences) > (known if begun[1] else 0)
+            goes_on = replay.cycle == begun[0] and begun[1]
+            differs = len(replay.differences) > (known if goes_on else 0)
             known = len(replay.differences)
             following = replay.next_task
             for it in list(self.breakpoints.values()):

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgpack
 
 from flowrun.msgs.message import Message, MessageTypeError
-from flowrun.runtime.background import BackgroundWorker, Job, bind_background
+from flowrun.runtime.background import BackgroundWorker, bind_background
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock, ManualClock, ticks_ns
 from flowrun.runtime.errors import LogError, TaskError, UsageError
@@ -30,14 +30,14 @@ from flowrun.runtime.instances import (
     start_all,
     stop_all,
 )
-from flowrun.runtime.keyframe import Keyframes, freeze_background
+from flowrun.runtime.keyframe import Keyframes, freeze_behind
 from flowrun.runtime.plan import Plan, Step
 from flowrun.runtime.policy import SkipCycle, error_text, guarded, policies_of, reconfigure
 from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
 from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime, TaskConfig
 
-__all__ = ["CycleLog", "Executor"]
+__all__ = ["CycleLog", "Executor", "publishing_error"]
 
 IDLE_POLL_NS = 10_000_000
 """How often a source is asked that said neither `wake` nor `wake_at`."""
@@ -129,7 +129,12 @@ class Executor:
         for step in plan.steps:
             if step.task.spec.background:
                 made = self.instances[step.task.id]
-                freeze = partial(_frozen_behind, made) if self._keyframe_interval else None
+                freeze = None
+                if self._keyframe_interval:
+                    freeze = partial(
+                        freeze_behind, made, restarts=step.task.spec.on_error == "restart",
+                        secrets=plan.graph.spec.secrets,
+                    )  # fmt: skip
                 self.workers[made.id] = BackgroundWorker(
                     step, made.task, made.ctx, made.time, wake=self._wake.set, freeze=freeze
                 )
@@ -141,6 +146,7 @@ class Executor:
         self._keyframes = Keyframes(
             [self.instances[step.task.id] for step in plan.steps[plan.source_count :]],
             policies=self._policies, rates=self._rates, background=self.workers,
+            secrets=plan.graph.spec.secrets,
         )  # fmt: skip
         self._keyframe: bytes | None = None
         """For the cycle that is committed next."""
@@ -346,19 +352,11 @@ class Executor:
         self._on_log_error(error)
 
     def _fail_publish(self, error: MessageTypeError, messages: Sequence[Message]) -> None:
-        for slot, message in zip(self.plan.slots, messages, strict=True):
-            try:
-                if message.present:
-                    message.check_envelope()
-                    message.encode()
-            except MessageTypeError as cause:
-                failure = TaskError(
-                    slot.task_id, cycle=self._time.cycle, phase=f"publishing {slot.port!r}",
-                    cause=cause,
-                )  # fmt: skip
-                self.stop_reason = str(failure)
-                raise failure from cause
-        raise error
+        failure = publishing_error(self.plan, messages, self._time.cycle)
+        if failure is None:
+            raise error
+        self.stop_reason = str(failure)
+        raise failure from failure.__cause__
 
     # -- what comes from outside ---------------------------------------------------------------
 
@@ -467,5 +465,16 @@ class Executor:
             del self._due[task_id]
 
 
-def _frozen_behind(made: Instance, job: Job) -> dict[str, Any]:
-    return freeze_background(made, job.config)
+def publishing_error(plan: Plan, messages: Sequence[Message], cycle: int) -> TaskError | None:
+    """Of a cycle that cannot be logged: the task that published what it may not."""
+    for slot, message in zip(plan.slots, messages, strict=True):
+        try:
+            if message.present:
+                message.check_envelope()
+                message.encode()
+        except MessageTypeError as cause:
+            phase = f"publishing {slot.port!r}"
+            failure = TaskError(slot.task_id, cycle=cycle, phase=phase, cause=cause)
+            failure.__cause__ = cause
+            return failure
+    return None

@@ -4,7 +4,8 @@ The record of `/flowrun/keyframe` in cycle k, a msgpack map, is taken before any
 runs::
 
     {"tasks": {id: {
-        "state": what `freeze` gave; missing where the class does not define it
+        "state": what `freeze` gave, arrays as {"__ndarray__": their .npy file}; missing where the
+            class does not define it
         "rng": the state of `ctx.rng`, as JSON; missing while nothing was drawn
         "live": {key: value}: live config values that differ from the graph file's
         "due_ns": when `rate_hz` admits the task next, or nil
@@ -21,6 +22,7 @@ Sources have no place in it: a replay takes their messages from the log.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
@@ -31,7 +33,7 @@ from flowrun.runtime.background import Job
 from flowrun.runtime.bind import BoundTask
 from flowrun.runtime.config import changed_keys
 from flowrun.runtime.instances import Instance, changed_config
-from flowrun.runtime.policy import ErrorPolicy
+from flowrun.runtime.policy import ErrorPolicy, error_text
 from flowrun.runtime.rates import Rate
 from flowrun.runtime.task import Task, TaskConfig
 
@@ -40,7 +42,7 @@ __all__ = [
     "Keyframes",
     "changed_values",
     "first_error",
-    "freeze_background",
+    "freeze_behind",
     "freeze_task",
     "is_frozen",
     "restored_config",
@@ -56,21 +58,25 @@ def is_frozen(task_class: type[Task]) -> bool:
     return task_class.freeze is not Task.freeze
 
 
-def freeze_task(made: Instance, *, with_state: bool = True) -> dict[str, Any]:
-    """What the task remembers now, as its part of a keyframe; "error" says why there is none.
+def freeze_task(
+    made: Instance, config: TaskConfig, *, secrets: frozenset[str], with_state: bool = True
+) -> dict[str, Any]:
+    """What the task, which has `config`, remembers now, as its part of a keyframe; "error" says why no
+    replay can begin there.
 
-    with_state: False for a task that is down: it begins anew.
+    secrets: masked in the error. with_state: False for a task that is down: it begins anew.
     """
     task, frozen = made.task, dict[str, Any]()
     rng = made.ctx.freeze_rng()
     if rng is not None:
         frozen["rng"] = rng
-    if with_state and is_frozen(type(task)):
-        try:
+    try:
+        frozen["live"] = changed_values(made.bound, config)
+        if with_state and is_frozen(type(task)):
             # Packed and unpacked at once: what the task changes later does not reach it.
-            frozen["state"] = msgpack.unpackb(_pack(task.freeze()), strict_map_key=False)
-        except Exception as error:  # noqa: BLE001  # a user's `freeze` may raise anything
-            frozen["error"] = f"{type(error).__name__}: {error}"
+            frozen["state"] = _unpack(_pack(task.freeze()))
+    except Exception as error:  # noqa: BLE001  # a user's `freeze` may raise anything
+        frozen["error"] = error_text(error, secrets)
     return frozen
 
 
@@ -88,11 +94,17 @@ def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> 
 
 
 def changed_values(bound: BoundTask, config: TaskConfig) -> dict[str, Any]:
-    """The live values of `config` that differ from those of the graph file, as plain data."""
+    """The live values of `config` that differ from those of the graph file, as plain data.
+    `ValueError` for those that plain data does not give back."""
     if config is bound.config:
         return {}
     keys = set(changed_keys(bound.config, config))
-    return config.model_dump(mode="json", include=keys) if keys else {}
+    if not keys:
+        return {}
+    values: dict[str, Any] = config.model_dump(mode="json", include=keys)
+    if restored_config(bound, values) != config:
+        raise ValueError(f"live values that JSON does not give back: {', '.join(sorted(keys))}")
+    return values
 
 
 def restored_config(bound: BoundTask, values: Mapping[str, Any]) -> TaskConfig:
@@ -114,6 +126,7 @@ class Keyframes:
     """Takes the keyframes of a run.
 
     instances: of all tasks but the sources. background: of those among them that have a worker.
+    secrets: masked in what is said of a `freeze` that fails.
     """
 
     def __init__(
@@ -123,7 +136,9 @@ class Keyframes:
         policies: Mapping[str, ErrorPolicy],
         rates: Mapping[str, Rate],
         background: Mapping[str, BackgroundState],
+        secrets: frozenset[str],
     ) -> None:
+        self._secrets = secrets
         self._instances = list(instances)
         self._policies = policies
         self._rates = rates
@@ -135,7 +150,7 @@ class Keyframes:
         for made in self._instances:
             state = self._background.get(made.id)
             if state is not None:
-                state.frozen = freeze_background(made, made.task.config)
+                state.frozen = freeze_task(made, made.task.config, secrets=self._secrets)
 
     def take(self) -> bytes:
         """What all tasks remember now, between two cycles. A `freeze` that fails is logged, once
@@ -145,15 +160,19 @@ class Keyframes:
             policy = self._policies.get(made.id)
             state = self._background.get(made.id)
             if state is None:
-                frozen = freeze_task(made, with_state=policy is None or not policy.is_down)
-                frozen["live"] = changed_values(made.bound, made.task.config)
+                is_up = policy is None or not policy.is_down
+                config = made.task.config
+                frozen = freeze_task(made, config, secrets=self._secrets, with_state=is_up)
             else:
                 frozen = dict(state.frozen or {})
-                frozen["config"] = changed_values(made.bound, state.config)
-                frozen["jobs"] = [
-                    [job.cycle, changed_values(made.bound, job.config), taken]
-                    for job, taken in state.in_flight
-                ]
+                try:
+                    frozen["config"] = changed_values(made.bound, state.config)
+                    frozen["jobs"] = [
+                        [job.cycle, changed_values(made.bound, job.config), taken]
+                        for job, taken in state.in_flight
+                    ]
+                except Exception as error:  # noqa: BLE001  # of a user's config
+                    frozen["error"] = error_text(error, self._secrets)
             if self._rates[made.id].due_ns is not None:
                 frozen["due_ns"] = self._rates[made.id].due_ns
             if policy is not None:
@@ -170,9 +189,13 @@ class Keyframes:
             made.ctx.log.error("freeze failed: no replay can begin at this keyframe", error=error)
 
 
-def freeze_background(made: Instance, config: TaskConfig) -> dict[str, Any]:
-    """What a background task remembers behind a job that ran with `config`."""
-    return {**freeze_task(made), "live": changed_values(made.bound, config)}
+def freeze_behind(
+    made: Instance, job: Job, *, restarts: bool, secrets: frozenset[str]
+) -> dict[str, Any]:
+    """What a background task remembers behind `job`; nothing of one that failed and is restarted
+    (`restarts`) before its next."""
+    is_up = job.error is None or not restarts
+    return freeze_task(made, job.config, secrets=secrets, with_state=is_up)
 
 
 def unpack_keyframe(data: bytes | memoryview) -> dict[str, dict[str, Any]]:
@@ -195,17 +218,24 @@ def _pack(value: Any) -> bytes:
     return cast("bytes", msgpack.packb(value, default=_default))
 
 
+def _unpack(data: bytes) -> Any:
+    try:
+        return msgpack.unpackb(data, strict_map_key=False)
+    except TypeError:
+        raise TypeError("freeze gave a dict whose keys are not texts or numbers") from None
+
+
 def _default(value: Any) -> Any:
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        data = np.ascontiguousarray(value)
-        return {_ARRAY: data.dtype.str, "shape": list(value.shape), "data": data.tobytes()}
+    if type(value) is np.ndarray and not value.dtype.hasobject:  # a subclass knows more
+        file = io.BytesIO()
+        np.lib.format.write_array(file, value, allow_pickle=False)
+        return {_ARRAY: file.getvalue()}
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"freeze gave a {type(value).__name__}, which msgpack cannot hold")
 
 
 def _hook(value: dict[Any, Any]) -> Any:
-    if _ARRAY not in value:
+    if value.keys() != {_ARRAY}:
         return value
-    # Writable, as the array was.
-    return np.frombuffer(bytearray(value["data"]), value[_ARRAY]).reshape(value["shape"])
+    return np.lib.format.read_array(io.BytesIO(value[_ARRAY]), allow_pickle=False)

@@ -28,7 +28,7 @@ from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.plan import Plan, plan_graph
 from flowrun.runtime.policy import error_text
 from flowrun.runtime.provenance import changes
-from flowrun.runtime.replay_compare import Difference, Recorded, Tolerance
+from flowrun.runtime.replay_compare import Difference, OnDifference, Tolerance
 from flowrun.runtime.replay_cycle import CycleReplay, ReplayReport
 from flowrun.runtime.replay_graph import external_tasks, recorded_feed, recorded_graph, with_config
 from flowrun.runtime.replay_keyframes import Keyframe, RecordedKeyframes, has_run
@@ -104,6 +104,7 @@ class Replay:
         )
         self._keyframes = RecordedKeyframes(log, fed=fed, note=self._note)
         self._uses_keyframes = keyframes
+        self._differs_from_recorded = bool(config) or graph is not None
         self._cycles: Iterator[CycleRecord] = iter(())
         self._next: CycleRecord | None = None
         self._walk: Iterator[int] | None = None
@@ -236,7 +237,7 @@ class Replay:
         self,
         *,
         around: Callable[[str, Callable[[], None]], None] | None = None,
-        on_difference: Callable[[Difference, Recorded | None, Message], None] | None = None,
+        on_difference: OnDifference | None = None,
         isolate: bool = False,
     ) -> None:
         """What is called during the cycles; each call of `hook` replaces all of it.
@@ -323,6 +324,7 @@ class Replay:
                 self._thaw(found)
             else:
                 self._rewind()
+        self._graph.report = ReplayReport()
         told, self._graph.on_difference = self._graph.on_difference, None
         try:
             while self._next is not None and self._next.cycle < cycle:
@@ -407,6 +409,11 @@ class Replay:
 
     def _thaw(self, keyframe: Keyframe) -> None:
         self._must_seek = self._has_begun = True  # should it fail
+        if self._differs_from_recorded and keyframe[0] > 0:
+            self._note(
+                f"begun at the keyframe of cycle {keyframe[0]}: what the tasks remember there was made "
+                "with the recorded graph and config; without keyframes all in front is run as well"
+            )
         self._graph.thaw(*keyframe)
         self._go_to(keyframe[0])
 

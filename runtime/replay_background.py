@@ -9,7 +9,7 @@ from typing import Any
 from flowrun.msgs.message import Message
 from flowrun.runtime.background import Job, deliver, prepare_job, run_job, submits
 from flowrun.runtime.instances import Instance
-from flowrun.runtime.keyframe import freeze_background, restored_config, thaw_task
+from flowrun.runtime.keyframe import freeze_behind, restored_config, thaw_task
 from flowrun.runtime.plan import Step
 from flowrun.runtime.task import CycleTime
 
@@ -19,13 +19,19 @@ __all__ = ["ReplayedBackground"]
 class ReplayedBackground:
     """One background task.
 
-    time: that of the cycle that runs.
+    time: that of the cycle that runs. secrets: masked in what is said of a `freeze` that fails.
     input_cycles: the cycles whose inputs gave a result that appeared later, each with whether the
         task was restarted before it made it.
     """
 
     def __init__(
-        self, step: Step, made: Instance, time: CycleTime, input_cycles: Mapping[int, bool]
+        self,
+        step: Step,
+        made: Instance,
+        time: CycleTime,
+        input_cycles: Mapping[int, bool],
+        *,
+        secrets: frozenset[str],
     ) -> None:
         self.made = made
         self.config = made.task.config
@@ -35,6 +41,7 @@ class ReplayedBackground:
         self.frozen: dict[str, Any] | None = None
         self._step = step
         self._time = time
+        self._secrets = secrets
         self._input_cycles = input_cycles
         self._done: dict[int, Job] = {}
         self._taken: Job | None = None
@@ -112,5 +119,6 @@ class ReplayedBackground:
             job = prepare_job(self._step, messages, time=time, config=self.config)
             job.restarts = self._input_cycles[time.cycle]
             run_job(job, self._step, made.task, made.ctx, made.time)
-            job.frozen = freeze_background(made, job.config)
+            restarts = made.bound.spec.on_error == "restart"
+            job.frozen = freeze_behind(made, job, restarts=restarts, secrets=self._secrets)
             self._done[time.cycle] = job

@@ -13,7 +13,7 @@ from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.difference import ArrayDifference, FieldDifference, differing_field
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["Difference", "Recorded", "Tolerance", "compare"]
+__all__ = ["Difference", "OnDifference", "Recorded", "Tolerance", "compare"]
 
 
 class Recorded:
@@ -72,6 +72,11 @@ class Difference:
         where = f"cycle {self.cycle}, task {self.task!r}, port {self.port!r}"
         what = f", field {self.field!r}" if self.field else ""
         return f"{where}{what}:\n  recorded: {self.recorded}\n  replayed: {self.replayed}"
+
+
+OnDifference = Callable[[Difference, Recorded | None, Message | None], None]
+"""Told a difference, with the recorded message and the one that was made instead; None where there is
+none, as of an error."""
 
 
 class Tolerance:

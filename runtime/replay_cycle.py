@@ -29,7 +29,13 @@ from flowrun.runtime.policy import (
 )
 from flowrun.runtime.rates import RatedGate, is_rated, rate_of
 from flowrun.runtime.replay_background import ReplayedBackground
-from flowrun.runtime.replay_compare import Difference, Recorded, Tolerance, compare
+from flowrun.runtime.replay_compare import (
+    Difference,
+    OnDifference,
+    Recorded,
+    Tolerance,
+    compare,
+)
 from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime
 
@@ -86,7 +92,7 @@ class CycleReplay:
         self.differences: list[Difference] = []
         """Those of the cycle that runs, or ran last."""
         self.around: Callable[[str, Callable[[], None]], None] | None = None
-        self.on_difference: Callable[[Difference, Recorded | None, Message], None] | None = None
+        self.on_difference: OnDifference | None = None
         self.isolate = False
         self.ran: str | None = None
         """The task of the step that was passed last; None if it had no input."""
@@ -117,12 +123,13 @@ class CycleReplay:
             made = self.instances[step.task.id]
             if step.task.spec.background and made.id not in self.fed:
                 self._background[made.id] = ReplayedBackground(
-                    step, made, self._time, inputs[made.id]
+                    step, made, self._time, inputs[made.id], secrets=plan.graph.spec.secrets
                 )
         self._rates = {step.task.id: rate_of(step) for step in plan.steps}
         self.keyframes = Keyframes(
-            self.active, policies=self._policies, rates=self._rates, background=self._background
-        )
+            self.active, policies=self._policies, rates=self._rates, background=self._background,
+            secrets=plan.graph.spec.secrets,
+        )  # fmt: skip
         self._record = make_record(plan, self._time, self._bind_step)
         self.messages = self._record.messages
         """By slot index, as the cycle that ran last left them."""
@@ -175,6 +182,7 @@ class CycleReplay:
         self._record.clear()
         self.recorded = {}
         self.differences = []
+        self._noted.clear()
 
     def remake(self) -> None:
         """All tasks as they were before the first cycle."""
@@ -195,6 +203,12 @@ class CycleReplay:
             if frozen is None:
                 self._note(f"task {made.id!r} is in no keyframe: what it remembers stays")
                 continue
+            for key in frozen.get("config", frozen.get("live", {})):
+                if f"{made.id}.{key}" in self._config:
+                    self._note(
+                        f"{made.id}.{key} had been set while the run went on: from the keyframe of "
+                        f"cycle {cycle} on that value holds, not the one that was asked for"
+                    )
             policy = self._policies.get(made.id)
             if policy is not None and policy.is_down:
                 made.task.config = made.bound.config
@@ -354,10 +368,18 @@ class CycleReplay:
             if before != now:
                 self._differs(Difference(self._time.cycle, task, "", "error", before, now), report)
 
-    def _differs(self, difference: Difference, report: ReplayReport) -> None:
+    def _differs(
+        self,
+        difference: Difference,
+        report: ReplayReport,
+        recorded: Recorded | None = None,
+        made: Message | None = None,
+    ) -> None:
         report.differing += 1
         report.first = report.first or difference
         self.differences.append(difference)
+        if self.on_difference is not None:
+            self.on_difference(difference, recorded, made)
 
     def _apply(
         self, controls: list[dict[str, Any]], report: ReplayReport
@@ -459,9 +481,7 @@ class CycleReplay:
         difference = Difference(
             self._time.cycle, task, port, found.name, found.before, found.now, found.array
         )
-        self._differs(difference, report)
-        if self.on_difference is not None:
-            self.on_difference(difference, recorded, message)
+        self._differs(difference, report, recorded, message)
         if self.isolate:
             message.clear()
             if recorded is not None:

@@ -62,7 +62,8 @@ def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
         task = tasks.get(task_id)
         if task is None:
             raise UsageError(f"unknown task {task_id!r}; tasks: {', '.join(tasks)}")
-        tasks[task_id] = replace(task, config={**task.config, key: value})
+        shown = {**task.masked_config, key: value}
+        tasks[task_id] = replace(task, config={**task.config, key: value}, masked_config=shown)
     return replace(spec, tasks=tuple(tasks.values()))
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
-from flowrun.msgs.message import Message
+from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.errors import LogError, ReplayError
 from flowrun.runtime.events import Event
+from flowrun.runtime.executor import publishing_error
 from flowrun.runtime.log_format import KEYFRAME_INTERVAL
 from flowrun.runtime.log_picture import StoredPicture
 from flowrun.runtime.log_reader import CycleRecord, Log
@@ -21,7 +22,7 @@ from flowrun.runtime.provenance import versions
 from flowrun.runtime.replay import Replay
 from flowrun.runtime.replay_graph import REPLAY_FED, REPLAY_SET
 from flowrun.runtime.run import attachments_of, metadata_of, outputs_of
-from flowrun.runtime.wording import mask_urls
+from flowrun.runtime.wording import mask_secrets
 
 __all__ = ["ReplayLog"]
 
@@ -40,6 +41,8 @@ class ReplayLog:
         if any(directory.absolute() == slab.path.parent.absolute() for slab in replay.log.slabs):
             raise ReplayError(f"{directory}: is the run that is replayed; choose another directory")
         self._interval = logging.keyframe_interval
+        self._secrets = plan.graph.spec.secrets
+        self._plan = plan
         self._cycles = 0
         self._now_ns = now_ns
         self._bound: Any = None
@@ -50,7 +53,7 @@ class ReplayLog:
         metadata |= {
             "replay_of": replay.log.metadata.get("run_id", replay.log.path.name),
             REPLAY_FED: " ".join(fed),
-            REPLAY_SET: mask_urls(json.dumps(dict(config))),
+            REPLAY_SET: mask_secrets(json.dumps(dict(config), default=str), self._secrets),
             KEYFRAME_INTERVAL: str(self._interval),
         }
         self._writer = LogWriter(
@@ -79,7 +82,10 @@ class ReplayLog:
         elif isinstance(error, KeyboardInterrupt):
             end["reason"] = "interrupted"
         else:
-            end |= {"reason": "error", "error": str(error)}
+            if not self._cycles:
+                self._writer.discard()
+                return
+            end |= {"reason": "error", "error": mask_secrets(str(error), self._secrets)}
         self._writer.finish(end)
 
     def wants_keyframe(self, cycle: int) -> bool:
@@ -101,10 +107,14 @@ class ReplayLog:
             message = messages[index]
             if message.present and isinstance(message, ImageRgb8Msg):
                 message.video = video.packets(cycle, is_first=self._cycles == 0)
-        self._writer.commit(
-            cycle.cycle, cycle.time_ns, self._bound,
-            start_ns=ticks[0], ends_ns=ticks[1:], events=events, keyframe=keyframe,
-        )  # fmt: skip
+        try:
+            self._writer.commit(
+                cycle.cycle, cycle.time_ns, self._bound,
+                start_ns=ticks[0], ends_ns=ticks[1:], events=events, keyframe=keyframe,
+            )  # fmt: skip
+        except MessageTypeError as error:
+            wrong = publishing_error(self._plan, messages, cycle.cycle)
+            raise wrong or error from error
         self._cycles += 1
 
 

@@ -57,29 +57,22 @@ class DifferenceReport:
         self._images = _images_of(replay.plan)
         replay.hook(on_difference=self._take)
 
-    def _take(self, difference: Difference, recorded: Recorded | None, made: Message) -> None:
-        fields: dict[str, Any] | None = None
-        if recorded is not None:
-            try:
-                fields = made.decode_fields(recorded.payload)
-            except ValueError:
-                fields = {
-                    "bytes": f"{len(recorded.payload)} bytes that are no {type(made).__name__}"
-                }
-        replayed = dict(made.__dict__) if made.present else None
-        for found in (fields, replayed):
-            for name in made.measured_fields:
-                if found is not None:
-                    found.pop(name, None)
-        tov_ns = made.tov_ns if made.present else recorded.tov_ns if recorded is not None else 0
-        entry = _Entry(
-            difference, self._replay.time_ns or 0, tov_ns, _plain(fields), _plain(replayed)
-        )
+    def _take(
+        self, difference: Difference, recorded: Recorded | None, made: Message | None
+    ) -> None:
+        before = None if recorded is None or made is None else _fields_of(recorded, made)
+        now = None if made is None or not made.present else dict(made.__dict__)
+        measured: frozenset[str] = frozenset() if made is None else made.measured_fields
+        was, is_now = (_plain(fields, but=measured) for fields in (before, now))
+        tov_ns = 0 if recorded is None else recorded.tov_ns
+        if made is not None and made.present:
+            tov_ns = made.tov_ns
+        entry = _Entry(difference, self._replay.time_ns or 0, tov_ns, was, is_now)
         if isinstance(made, ImageRgb8Msg) and self._shown < self._most_pictures:
             self._shown += 1
-            for caption, found in (("recorded", fields), ("replayed", replayed)):
-                if found is not None and "pixels" in found:
-                    entry.pictures[caption] = _jpeg(found["pixels"])
+            for caption, fields in (("recorded", before), ("replayed", now)):
+                if fields is not None and "pixels" in fields:
+                    entry.pictures[caption] = _jpeg(fields["pixels"])
         self._entries.append(entry)
 
     def write(self, path: Path, report: ReplayReport, *, command: str) -> None:
@@ -197,11 +190,18 @@ def _text(value: Any) -> str:
     return text if len(text) <= _TEXT else f"{text[:_TEXT]}…"
 
 
-def _plain(fields: dict[str, Any] | None) -> dict[str, Any] | None:
+def _fields_of(recorded: Recorded, made: Message) -> dict[str, Any]:
+    try:
+        return made.decode_fields(recorded.payload)
+    except ValueError:
+        return {"bytes": f"{len(recorded.payload)} bytes that are no {type(made).__name__}"}
+
+
+def _plain(fields: dict[str, Any] | None, *, but: frozenset[str]) -> dict[str, Any] | None:
     """Fields as JSON holds them; of arrays their kind."""
     if fields is None:
         return None
-    return {name: _plain_value(value) for name, value in fields.items()}
+    return {name: _plain_value(value) for name, value in fields.items() if name not in but}
 
 
 def _plain_value(value: Any) -> Any:

@@ -43,7 +43,7 @@ def verify_keyframes(
     report = KeyframeReport()
     begun_at: list[int] = []
 
-    def note(difference: Difference, _recorded: Recorded | None, _made: Message) -> None:
+    def note(difference: Difference, _recorded: Recorded | None, _made: Message | None) -> None:
         task = difference.task
         if not begun_at:
             report.unsteady.setdefault(task, difference)

@@ -156,10 +156,13 @@ class Context:
         return None if self._rng is None else json.dumps(self._rng.bit_generator.state)
 
     def thaw_rng(self, state: str | None) -> None:
-        """For the runtime: take up a state that `freeze_rng` gave."""
-        self._rng = None
-        if state is not None:
-            self.rng.bit_generator.state = json.loads(state)
+        """For the runtime: take up a state that `freeze_rng` gave; None is that of the beginning. The
+        generator stays the same object: a task may have kept it."""
+        kept, self._rng = self._rng, None
+        if kept is not None or state is not None:
+            fresh = self.rng.bit_generator.state
+            self._rng = kept or self._rng
+            self.rng.bit_generator.state = fresh if state is None else json.loads(state)
 
     # -- for sources only ----------------------------------------------------------------------
 

@@ -258,6 +258,8 @@ class _Shell(cmd.Cmd):
         replay, task = self._replay, argument.strip()
         if task:
             replay.task(task)  # says if there is none
+            if task in replay.fed:
+                raise UsageError(f"{task} is not run: its messages come from the log")
             while replay.next_task != task:
                 if self._debugger.step() is None:
                     self._fail(f"{task} does not run any more")
@@ -291,7 +293,10 @@ class _Shell(cmd.Cmd):
     def _show_place(self) -> None:
         replay = self._replay
         if replay.cycle is None:
-            self._say("the end of the run")
+            ended_by = replay.report.recorded_error
+            self._say(
+                "the end of the run" + (f", by the recorded error: {ended_by}" if ended_by else "")
+            )
         else:
             offset_s = ((replay.time_ns or 0) - (replay.log.start_ns or 0)) / 1e9
             _, ran = self._debugger.place
@@ -317,9 +322,11 @@ class _Shell(cmd.Cmd):
             self._say(f"  {text} = {_shown(value)}")
 
     def _show_hit(self, hit: Breakpoint | None, end: str) -> None:
-        self._say(end if hit is None else f"breakpoint {hit.number}: {hit.text}")
-        if self._replay.cycle is not None:
-            self._show_place()
+        if hit is not None:
+            self._say(f"breakpoint {hit.number}: {hit.text}")
+        elif self._replay.cycle is not None:
+            self._say(end)
+        self._show_place()
 
     def _evaluate(self, text: str, not_a_message: UsageError) -> Any:
         ids = [step.task.id for step in self._replay.plan.steps]

@@ -55,9 +55,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="for --from: run all that is in front instead of beginning at a keyframe",
     )  # fmt: skip
     parser.add_argument(
-        "--verify-keyframes", nargs="?", type=int, const=10, metavar="N",
-        help="begin at N of the keyframes (10), and name tasks that forget something",
-    )  # fmt: skip
+        "--verify-keyframes",
+        action="store_true",
+        help="begin at some of the keyframes, and name tasks that forget something",
+    )
+    parser.add_argument(
+        "--verify-count", type=int, default=10, metavar="N", help="at how many of them (10)"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +83,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="TASK.KEY=VALUE", dest="values",
-        help="what if: another config value than the recorded one (may be repeated)",
+        help="what if: another config value than the recorded one (may be repeated); what is typed "
+        "here stands in the logs and reports of the replay",
     )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="show what the tasks log")
 
@@ -91,8 +96,9 @@ def run(args: argparse.Namespace) -> int:
     pace = _pace(args.speed)
     with Log(args.run) as log:
         replay = prepare(args, log, tolerance=args.tolerance, keyframes=not args.no_keyframes)
-        if args.verify_keyframes is not None:
-            return _verify(replay, args.verify_keyframes)
+        if args.verify_keyframes:
+            _refuse_beside_verify(args)
+            return _verify(replay, args.verify_count)
         report, took = _replay(args, log, replay, pace)
         loss = log.loss
     for note in ([loss] if loss else []) + replay.notes:
@@ -177,9 +183,10 @@ def _replay(
         report = replay.run(start=start, to=to, progress=show, pace=pace, recorder=recorder)
         took = time.perf_counter() - begin
     if differences is not None:
-        from flowrun.runtime.wording import mask_urls
+        from flowrun.runtime.wording import mask_secrets
 
-        command = mask_urls(shlex.join(["flowrun", *sys.argv[1:]]))
+        secrets = replay.plan.graph.spec.secrets
+        command = mask_secrets(shlex.join(["flowrun", *sys.argv[1:]]), secrets)
         differences.write(args.report, report, command=command)
     return report, took
 
@@ -192,12 +199,22 @@ def _cycles(replay: Replay, start: int | None, to: int | None) -> int:
     return max(0, (last if to is None else min(to, last)) - (start or 0) + 1)
 
 
+def _refuse_beside_verify(args: argparse.Namespace) -> None:
+    others = {
+        "--from": args.first, "--to": args.last, "--report": args.report,
+        "--log-dir": args.log_dir, "--no-keyframes": args.no_keyframes or None,
+    }  # fmt: skip
+    given = [option for option, value in others.items() if value is not None]
+    if given:
+        raise UsageError(f"--verify-keyframes: {given[0]} has no meaning beside it")
+
+
 def _verify(replay: Replay, count: int) -> int:
     from flowrun.runtime.cli.progress import progress
     from flowrun.runtime.replay_verify import verify_keyframes
 
     if count < 1:
-        raise UsageError(f"--verify-keyframes {count}: expected 1 or more")
+        raise UsageError(f"--verify-count {count}: expected 1 or more")
     with progress("verify", 2 * _cycles(replay, None, None)) as show:
         found = verify_keyframes(replay, count=count, progress=show)
     for note in replay.notes:

@@ -78,7 +78,7 @@ def test_a_part_of_a_run_is_replayed(run, capsys, options, cycles):
          "messages: GridMsg, IntMsg"),
         (["--tolerance", "IntMsg=any"], "--tolerance IntMsg=any: name the field, IntMsg.FIELD=any; "
          "to leave a task out, feed it from the log"),
-        (["--verify-keyframes", "0"], "--verify-keyframes 0: expected 1 or more"),
+        (["--verify-keyframes", "--verify-count", "0"], "--verify-count 0: expected 1 or more"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_in_one_line(run, capsys, options, said):
@@ -140,7 +140,7 @@ def test_a_forgetful_task_is_named(run, capsys, monkeypatch):
     import helpers
 
     monkeypatch.setattr(helpers.Sum, "thaw", lambda self, state: None)
-    status, out, _ = flowrun(capsys, "replay", run, "--verify-keyframes", "2")
+    status, out, _ = flowrun(capsys, "replay", run, "--verify-keyframes", "--verify-count", "2")
     assert (status, out.splitlines()) == (
         1, ["task 's' forgets something: run from the keyframe of cycle 4, first in",
             "  cycle 4, task 's', port 'total', field 'value':", "    recorded: 20", "    replayed: 8",
@@ -163,6 +163,31 @@ def test_every_difference_is_in_the_report(run, capsys, tmp_path):
     page = (tmp_path / "r.html").read_text()
     assert page.count("<article") == 18
     assert "18 of 30 messages differ" in page
+
+
+def test_an_error_that_differs_is_in_the_report(tmp_path, capsys):
+    import helpers
+
+    helpers.Flaky.starts = 0
+    tasks = "n=Numbers(limit: 6); f=Flaky(at: [3])@on_error: skip"
+    record(plan_of(tmp_path, tasks, "n > f", SMALL), tmp_path / "run")
+    status, _, _ = flowrun(
+        capsys, "replay", tmp_path / "run", "--set", "f.at=[]", "--report", tmp_path / "r.html"
+    )
+    assert status == 1
+    page = (tmp_path / "r.html").read_text()
+    assert "ValueError: cannot stand 3" in page
+    assert "All messages are identical" not in page
+
+
+def test_a_replay_that_never_ran_leaves_no_run(run, capsys, tmp_path):
+    status, _, _ = flowrun(capsys, "replay", run, "--from", "99", "--log-dir", tmp_path / "new")
+    assert (status, (tmp_path / "new").exists()) == (2, False)
+    status, _, err = flowrun(capsys, "replay", run, "--set", "n.limit=abc")
+    assert status == 2
+    assert "limit" in err
+    status, _, err = flowrun(capsys, "replay", run, "--verify-keyframes", "--from", "3")
+    assert (status, err) == (2, "--verify-keyframes: --from has no meaning beside it\n")
 
 
 def test_pictures_are_in_the_report_beside_what_is_said_of_them(tmp_path, capsys):

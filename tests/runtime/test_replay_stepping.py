@@ -296,3 +296,66 @@ def test_a_log_without_keyframes_cannot_be_verified(tmp_path):
         pytest.raises(ReplayError, match="the log has no keyframe to verify$"),
     ):
         verify_keyframes(Replay(log, env={}), count=3)
+
+
+def test_a_generator_that_a_task_keeps_goes_on_as_recorded(tmp_path):
+    class Keeps(helpers.Noise):
+        def start(self, ctx):
+            self.rng = ctx.rng
+
+        def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+            out.value = int(self.rng.integers(1_000_000))
+            out.publish()
+
+    helpers.Keeps = Keeps
+    with recorded(tmp_path, "n=Numbers(limit: 9); k=Keeps", "n > k") as log:
+        assert Replay(log, env={}).run(start=5).first is None
+        assert verify_keyframes(Replay(log, env={}), count=9).forgetful == {}
+
+
+def test_one_can_go_back_from_the_recorded_error(tmp_path):
+    from flowrun.runtime.debugger import Debugger
+
+    with (
+        recorded(tmp_path, "n=Numbers(limit: 20); b=Boom(at: 8)", "n > b") as log,
+        Replay(log, env={}) as replay,
+    ):
+        debugger = Debugger(replay)
+        while debugger.next_cycle():
+            pass
+        assert replay.report.recorded_error == "task 'b', cycle 8: ValueError: cannot stand 8"
+        debugger.back()
+        assert (debugger.place, replay.next_task) == ((8, 1), "b")
+        replay.seek(7)
+        assert (replay.next_cycle(), replay.cycle, replay.report.recorded_error) == (True, 8, None)
+
+
+def test_what_if_from_a_keyframe_says_what_it_begins_with(total_run):
+    replay = Replay(total_run, config={"x.factor": 7}, env={})
+    replay.run(start=10)
+    assert replay.notes == [
+        "begun at the keyframe of cycle 9: what the tasks remember there was made with the recorded "
+        "graph and config; without keyframes all in front is run as well"
+    ]
+
+
+def test_arrays_of_all_kinds_come_back(total_run, monkeypatch):
+    from flowrun.runtime import keyframe
+
+    kinds = [
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array([(1, 2.5)], dtype=[("id", "u2"), ("level", "f8")]),
+        np.array(7, ">i4"), np.empty((0, 3), bool),
+    ]  # fmt: skip
+    for array in kinds:
+        data = keyframe._pack({"a": array})
+        import msgpack
+
+        back = msgpack.unpackb(data, object_hook=keyframe._hook)["a"]
+        assert (back.dtype, back.flags.f_contiguous) == (array.dtype, array.flags.f_contiguous)
+        assert np.array_equal(back, array)
+        assert back.flags.writeable
+    with pytest.raises(TypeError, match="^freeze gave a MaskedArray, which msgpack cannot hold$"):
+        keyframe._pack(np.ma.masked_array([1, 2], [True, False]))
+    with pytest.raises(TypeError, match="^freeze gave a dict whose keys are not texts or numbers$"):
+        keyframe._unpack(keyframe._pack({(1, 2): 3}))
