@@ -209,6 +209,10 @@ class Task:
     """How the log can store the task's pictures, the default first. "packets" is for sources that
     set `ImageRgb8Msg.video`."""
 
+    shows: ClassVar[bool] = False
+    """Whether a task with outputs has something for clients too, in `ctx.broadcast`; a sink always
+    may have."""
+
     process: ClassVar[Callable[..., None]]
     """`process(self, ctx, <ports>) -> None`. What it raises stops the run, named by task and cycle."""
 

@@ -104,7 +104,11 @@ class Chain:
 
     def freeze(self) -> dict[str, list[int]]:
         """Who has failed, and until when it rests."""
-        return {name: [member.failures, member.retry_ns] for name, member in self._members.items()}
+        return {
+            name: [member.failures, member.retry_ns]
+            for name, member in sorted(self._members.items())
+            if member.failures
+        }
 
     def thaw(self, state: dict[str, Any]) -> None:
         """Take up what `freeze` gave."""

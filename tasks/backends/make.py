@@ -21,6 +21,7 @@ def make_backend(
     settings: TransformersSettings | OpenAISettings,
     *,
     graph_dir: Path,
+    max_batch: int,
     log: FilteringBoundLogger,
 ) -> Backend:
     """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing."""
@@ -31,11 +32,14 @@ def make_backend(
         device=settings.device,
         dtype=settings.dtype,
         local_files_only=settings.local_files_only,
+        max_batch=max_batch,
         log=log,
     )
 
 
-def make_embedded(*, device: Device, dtype: Dtype, log: FilteringBoundLogger) -> Backend:
+def make_embedded(
+    *, device: Device, dtype: Dtype, max_batch: int, log: FilteringBoundLogger
+) -> Backend:
     """The model that ships with flowrun; `auto` is float32, on any device."""
     from flowrun.tasks.embedded import MODEL_DIR
 
@@ -44,5 +48,6 @@ def make_embedded(*, device: Device, dtype: Dtype, log: FilteringBoundLogger) ->
         device=device,
         dtype="float32" if dtype == "auto" else dtype,
         local_files_only=True,
+        max_batch=max_batch,
         log=log,
     )
