@@ -251,9 +251,17 @@ class Inference(Task):
 
     def _make(self, name: str, ctx: Context) -> Backend:
         config = self.config
+
+        def tell(what: str, fraction: float | None) -> None:
+            ctx.progress = what, fraction
+
         if name == EMBEDDED:
             return make_embedded(
-                device=config.device, dtype=config.dtype, max_batch=config.max_batch, log=ctx.log
+                device=config.device,
+                dtype=config.dtype,
+                max_batch=config.max_batch,
+                log=ctx.log,
+                tell=tell,
             )
         settings = config.backends.get(name)
         if settings is None:
@@ -265,7 +273,7 @@ class Inference(Task):
                 local_files_only=config.local_files_only,
             )
         return make_backend(
-            settings, graph_dir=ctx.graph_dir, max_batch=config.max_batch, log=ctx.log
+            settings, graph_dir=ctx.graph_dir, max_batch=config.max_batch, log=ctx.log, tell=tell
         )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from flowrun.tasks.backends.backend import Answer, ModelError, Question, Sampling
 from flowrun.tasks.backends.growing import GrowingAnswers, cut_at_stop
+from flowrun.tasks.backends.progress import Tell, progress_told
 
 __all__ = ["ModelError", "Sampling", "VisionLanguageModel", "find_checkpoint"]
 
@@ -154,12 +155,20 @@ class VisionLanguageModel:
 
     @classmethod
     def load(
-        cls, checkpoint: Path | str, *, device: str, dtype: str, local_files_only: bool
+        cls,
+        checkpoint: Path | str,
+        *,
+        device: str,
+        dtype: str,
+        local_files_only: bool,
+        tell: Tell = lambda _what, _fraction: None,
     ) -> VisionLanguageModel:
         """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
 
         device: auto, cpu, cuda or cuda:N. dtype: auto or the name of a torch type.
+        tell: hears how far loading is.
         """
+        tell("loading the libraries", None)
         import torch
         import transformers
 
@@ -172,9 +181,10 @@ class VisionLanguageModel:
         local = local_files_only or isinstance(checkpoint, Path)
         try:
             processor = _load_processor(checkpoint, local_files_only=local)
-            model = transformers.AutoModelForImageTextToText.from_pretrained(
-                checkpoint, local_files_only=local, dtype=torch_dtype
-            )
+            with progress_told(tell) as told:
+                model = transformers.AutoModelForImageTextToText.from_pretrained(
+                    checkpoint, local_files_only=local, dtype=torch_dtype, **told
+                )
             model = model.to(device).eval()
         except torch.OutOfMemoryError as error:
             raise ModelError(f"model {str(checkpoint)!r} does not fit into {device}") from error

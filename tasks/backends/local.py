@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowrun.tasks.backends.backend import Answer, Question
+from flowrun.tasks.backends.progress import Tell
 from flowrun.tasks.backends.shared import Shared
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class LocalBackend:
 
     checkpoint: as `find_checkpoint` gives it. device, dtype: see `VisionLanguageModel.load`.
     max_batch: how many questions of different tasks may be answered together.
+    tell: hears how far loading is.
     """
 
     def __init__(
@@ -86,12 +88,14 @@ class LocalBackend:
         local_files_only: bool,
         max_batch: int,
         log: FilteringBoundLogger,
+        tell: Tell = lambda _what, _fraction: None,
     ) -> None:
         self._checkpoint = checkpoint
         self._device, self._dtype = device, dtype
         self._local_files_only = local_files_only
         self._max_batch = max_batch
         self._log = log
+        self._tell = tell
         self._key: Hashable = (str(checkpoint), device, dtype)
         self._model: SharedModel | None = None
 
@@ -119,8 +123,10 @@ class LocalBackend:
             device=self._device,
             dtype=self._dtype,
             local_files_only=self._local_files_only,
+            tell=self._tell,
         )
         loaded = time.perf_counter()
+        self._tell("warming up", None)
         model.answer(np.zeros((240, 320, 3), np.uint8), "cap en", max_new_tokens=2)
         self._log.info(
             "model loaded",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flowrun.tasks.backends.backend import Backend
 from flowrun.tasks.backends.local import LocalBackend
 from flowrun.tasks.backends.openai import OpenAIBackend
+from flowrun.tasks.backends.progress import Tell
 from flowrun.tasks.backends.settings import Device, Dtype, OpenAISettings, TransformersSettings
 from flowrun.tasks.vlm import find_checkpoint
 
@@ -23,6 +24,7 @@ def make_backend(
     graph_dir: Path,
     max_batch: int,
     log: FilteringBoundLogger,
+    tell: Tell,
 ) -> Backend:
     """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing."""
     if isinstance(settings, OpenAISettings):
@@ -34,11 +36,12 @@ def make_backend(
         local_files_only=settings.local_files_only,
         max_batch=max_batch,
         log=log,
+        tell=tell,
     )
 
 
 def make_embedded(
-    *, device: Device, dtype: Dtype, max_batch: int, log: FilteringBoundLogger
+    *, device: Device, dtype: Dtype, max_batch: int, log: FilteringBoundLogger, tell: Tell
 ) -> Backend:
     """The model that ships with flowrun; `auto` is float32, on any device."""
     from flowrun.tasks.embedded import MODEL_DIR
@@ -50,4 +53,5 @@ def make_embedded(
         local_files_only=True,
         max_batch=max_batch,
         log=log,
+        tell=tell,
     )
