@@ -23,7 +23,7 @@ def progress_told(tell: Tell) -> Iterator[dict[str, Any]]:
     import transformers
     from tqdm import tqdm
 
-    class Told(tqdm):  # type: ignore[misc,type-arg]
+    class Told(tqdm):  # type: ignore[misc]
         """A bar that draws nothing."""
 
         def __init__(self, *args: Any, **options: Any) -> None:

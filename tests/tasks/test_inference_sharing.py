@@ -104,6 +104,17 @@ def test_answers_of_a_batch_are_those_of_each_alone(model: VisionLanguageModel) 
     assert alone[0].text == caption(SCENES[0])
 
 
+def test_loading_tells_how_far_it_is() -> None:
+    told: list[tuple[str, float | None]] = []
+    VisionLanguageModel.load(
+        MODEL_DIR, device="cpu", dtype="float32", local_files_only=True,
+        tell=lambda what, fraction: told.append((what, fraction)),
+    )  # fmt: skip
+    assert told[0] == ("loading the libraries", None)
+    assert ("loading weights", 0.0) in told
+    assert told[-1] == ("loading weights", 1.0)
+
+
 def test_stop_texts_in_a_batch_end_their_own_answer_only(model: VisionLanguageModel) -> None:
     pixels = draw(SCENES[0])
     short, whole = model.answers(
