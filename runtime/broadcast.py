@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Answer", "Broadcast", "Picture"]
+__all__ = ["Answer", "Broadcast", "PartialAnswer", "Picture"]
 
 _WATCH_S = 3.0
 """How long after a client's last question its sink still counts as watched."""
@@ -50,6 +50,16 @@ class Answer:
     backend: str
     tokens: int
     latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartialAnswer:
+    """An answer as far as it is, while the model goes on; `tov_ns` and `cycle` are its frame's."""
+
+    tov_ns: int
+    cycle: int
+    prompt: str
+    text: str
 
 
 class Broadcast:

@@ -62,7 +62,7 @@ class Run:
         self.broadcasts: Mapping[str, Broadcast] = {
             task.id: Broadcast()
             for task in plan.graph.tasks
-            if not any(port.direction == "output" for port in task.ports)
+            if task.task_class.shows or not any(port.direction == "output" for port in task.ports)
         }
         self._clock = clock
         self._started_ns = clock.now_ns()
@@ -243,8 +243,8 @@ class Run:
     def report(self) -> dict[str, Any]:
         """What a status shows: counts, the cycle rate, per task p50 and p99 of the last cycles.
 
-        starting: the task whose `start` runs, None afterwards. cycle_rate_hz is that of the last
-        1,024 cycles at most; latencies are in microseconds.
+        starting: the task whose `start` runs, and progress what it says of itself; None afterwards.
+        cycle_rate_hz is that of the last 1,024 cycles at most; latencies are in microseconds.
         """
         executor = self.executor
         timings = list(executor.timings)
@@ -275,12 +275,20 @@ class Run:
             "cycle_rate_hz": round(rate, 2),
             "uptime_s": round(uptime_s, 3),
             "starting": executor.starting,
+            "progress": self._progress(),
             "log": None
             if self.writer is None
             else {"path": str(self.directory), "bytes": self.log_bytes, "messages": self.messages},
             "tasks": tasks,
             "last_answer": self.last_answer(),
         }
+
+    def _progress(self) -> dict[str, Any] | None:
+        made = self.executor.instances.get(self.executor.starting or "")
+        if made is None or made.ctx.progress is None:
+            return None
+        what, fraction = made.ctx.progress
+        return {"what": what, "fraction": fraction}
 
     def last_answer(self) -> dict[str, Any] | None:
         """The newest answer that a chat sink has shown."""

@@ -96,11 +96,13 @@ class Context:
     graph_dir: the folder of the graph file; relative paths in a task's config start there.
     log: a structlog logger; its records go to the console and into the run's log.
     broadcast: what a sink hands to clients outside the run (HTTP); see `Broadcast`.
+    progress: for `start` to set where it takes long: what it does, and how much of that is done,
+        from 0 to 1, or None where that is not known. Shown to people, never logged.
     """
 
     __slots__ = (
         "_clock", "_dropped", "_finish", "_rng", "_seed", "_time", "_wake", "_wake_at",
-        "broadcast", "graph_dir", "log", "task_id",
+        "broadcast", "graph_dir", "log", "progress", "task_id",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +124,7 @@ class Context:
         self.graph_dir = graph_dir
         self.log = log
         self.broadcast = broadcast
+        self.progress: tuple[str, float | None] | None = None
         self._time = time
         self._seed = seed
         self._rng: np.random.Generator | None = None
@@ -211,6 +214,10 @@ class Task:
     picture_codecs: ClassVar[tuple[str, ...]] = ("raw", "zstd", "ffv1")
     """How the log can store the task's pictures, the default first. "packets" is for sources that
     set `ImageRgb8Msg.video`."""
+
+    shows: ClassVar[bool] = False
+    """Whether a task with outputs has something for clients too, in `ctx.broadcast`; a sink always
+    may have."""
 
     process: ClassVar[Callable[..., None]]
     """`process(self, ctx, <ports>) -> None`. What it raises stops the run, named by task and cycle."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from pydantic import (
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
+from flowrun.runtime.broadcast import PartialAnswer
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.backends.backend import Backend, ModelError, Question, Sampling
@@ -32,6 +33,7 @@ from flowrun.tasks.backends.settings import (
     OpenAISettings,
     TransformersSettings,
 )
+from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.vlm import find_checkpoint
 
 __all__ = ["Inference"]
@@ -57,6 +59,16 @@ class Inference(Task):
     class Config(TaskConfig):
         prompt: Live[str] = "cap en"
         max_new_tokens: Live[PositiveInt] = 50
+        stop: Live[list[str]] = Field(default_factory=list)
+        """The answer ends before the first of these texts."""
+        skip_similar: Live[Annotated[float, Field(ge=0, lt=256)]] = 0.0
+        """Leave out a frame if, on a grid of 32 x 32 cells, no cell's mean colour differs by so
+        much (of 255) from that in the last frame that was answered; 0 leaves none out. How many
+        were left out stands in the run's log."""
+        max_batch: PositiveInt = 1
+        """How many frames a model in this process may answer together, where several tasks share
+        it and wait for it. The last digits then depend on who waits, and with them, rarely, a
+        token: with more than 1, a replay takes the answers from the log."""
         model: str | None = None
         """For `backend: transformers`: a folder (relative ones start at the graph file) or a hub
         id."""
@@ -114,6 +126,13 @@ class Inference(Task):
                 _must_be_known(backend, info.data)
             return backend
 
+        @field_validator("stop")
+        @classmethod
+        def _says_something(cls, stop: list[str]) -> list[str]:
+            if "" in stop:
+                raise ValueError("an empty text would end every answer before it begins")
+            return stop
+
         @field_validator("fallback")
         @classmethod
         def _are_known(cls, fallback: list[str], info: ValidationInfo) -> list[str]:
@@ -127,6 +146,7 @@ class Inference(Task):
             return list(dict.fromkeys([self.backend, *self.fallback]))
 
     config: Config
+    shows = True
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -154,26 +174,32 @@ class Inference(Task):
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:
         assert isinstance(config, cls.Config)
-        return any(isinstance(settings, OpenAISettings) for settings in config.backends.values())
+        servers = [s for s in config.backends.values() if isinstance(s, OpenAISettings)]
+        return bool(servers) or config.max_batch > 1
 
     def start(self, ctx: Context) -> None:
         config = self.config
         self._chain = Chain(lambda name: self._make(name, ctx), ctx.log)
-        threads = config.threads or (1 if config.order == [EMBEDDED] else None)
+        self._similar = SimilarFrames()
+        others = [s for s in config.backends.values() if isinstance(s, TransformersSettings)]
+        is_small = config.model is None and not others
+        threads = config.threads or (1 if is_small else None)
         if threads is not None:
             import torch
 
             torch.set_num_threads(threads)
         self._chain.load(config.order, now_ns=ctx.now_ns)
 
-    def stop(self, ctx: Context) -> None:  # noqa: ARG002
+    def stop(self, ctx: Context) -> None:
+        self._similar.tell(ctx.log)
         self._chain.close()
 
     def freeze(self) -> Any:
-        return self._chain.freeze()
+        return {"chain": self._chain.freeze(), "similar": self._similar.freeze()}
 
     def thaw(self, state: Any) -> None:
-        self._chain.thaw(state)
+        self._chain.thaw(state["chain"])
+        self._similar.thaw(state["similar"])
 
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
@@ -185,7 +211,20 @@ class Inference(Task):
         if config.do_sample:
             seed = int(np.random.SeedSequence([config.seed, ctx.cycle]).generate_state(1)[0])
             sampling = Sampling(seed, config.temperature)
-        question = Question(image.pixels, prompt, config.max_new_tokens, sampling)
+        if config.skip_similar:
+            # Another prompt or backend is another question, whatever the frame.
+            asked = [prompt, config.backend, config.max_new_tokens, *config.stop]
+            if self._similar.skips(image.pixels, asked, ctx.cycle, limit=config.skip_similar):
+                return
+            self._similar.tell(ctx.log)
+        question = Question(
+            image.pixels,
+            prompt,
+            config.max_new_tokens,
+            sampling,
+            stop=tuple(config.stop),
+            on_text=self._show(ctx, image.tov_ns, prompt) if ctx.broadcast.watched else None,
+        )
         called = time.perf_counter()
         backend, made = self._chain.answer(question, config.order, now_ns=ctx.now_ns)
         answer.latency_ms = (time.perf_counter() - called) * 1000
@@ -197,11 +236,33 @@ class Inference(Task):
         answer.frame_cycle = ctx.cycle
         answer.frame_width, answer.frame_height = image.width, image.height
         answer.publish(tov_ns=image.tov_ns)
+        if config.skip_similar:
+            self._similar.answered()
+
+    @staticmethod
+    def _show(ctx: Context, tov_ns: int, prompt: str) -> Callable[[str], None]:
+        """What shows clients the answer as far as it is."""
+        cycle = ctx.cycle
+
+        def show(text: str) -> None:
+            ctx.broadcast.offer(PartialAnswer(tov_ns, cycle, prompt, text))
+
+        return show
 
     def _make(self, name: str, ctx: Context) -> Backend:
         config = self.config
+
+        def tell(what: str, fraction: float | None) -> None:
+            ctx.progress = what, fraction
+
         if name == EMBEDDED:
-            return make_embedded(device=config.device, dtype=config.dtype, log=ctx.log)
+            return make_embedded(
+                device=config.device,
+                dtype=config.dtype,
+                max_batch=config.max_batch,
+                log=ctx.log,
+                tell=tell,
+            )
         settings = config.backends.get(name)
         if settings is None:
             assert config.model is not None
@@ -211,7 +272,9 @@ class Inference(Task):
                 dtype=config.dtype,
                 local_files_only=config.local_files_only,
             )
-        return make_backend(settings, graph_dir=ctx.graph_dir, log=ctx.log)
+        return make_backend(
+            settings, graph_dir=ctx.graph_dir, max_batch=config.max_batch, log=ctx.log, tell=tell
+        )
 
 
 def _must_be_known(name: str, config: dict[str, Any]) -> None:

@@ -7,16 +7,21 @@ torchvision is not needed: pictures are prepared by the processors' Pillow varia
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.tasks.backends.backend import ModelError, Sampling
+from flowrun.tasks.backends.backend import Answer, ModelError, Question, Sampling
+from flowrun.tasks.backends.growing import GrowingAnswers, cut_at_stop
+from flowrun.tasks.backends.progress import Tell, progress_told
 
 __all__ = ["ModelError", "Sampling", "VisionLanguageModel", "find_checkpoint"]
 
+_DRAWING = threading.Lock()
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -56,6 +61,9 @@ class VisionLanguageModel:
         video_token = _token(processor, self._tokenizer, "video_token")
         self._media_tokens = [token for token in (self._image_token, video_token) if token]
         self._drop_greedy_settings()
+        ends = model.generation_config.eos_token_id
+        self._end_tokens = set(ends if isinstance(ends, list) else [ends])
+        self._tokenizer.padding_side = "left"  # of prompts: answers begin together
 
     def answer(
         self,
@@ -70,24 +78,53 @@ class VisionLanguageModel:
         Without `sampling` each token is the likeliest one: the same picture and prompt give the
         same answer. Text in the prompt that would stand for a picture is left out.
         """
+        [answer] = self.answers([Question(pixels, prompt, max_new_tokens, sampling)])
+        return answer.text, answer.tokens
+
+    def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        """The answers to several questions, computed together; each as long as it asks for.
+
+        The last digits of what is computed depend on how many are asked together, and with them,
+        rarely, a token. More than one: only without `sampling`.
+        """
         import torch
         from PIL import Image
 
-        # A PIL image, because of an array 3 pixels high a processor takes the rows for channels.
-        picture = Image.fromarray(pixels)
+        [sampling] = {question.sampling for question in questions}
+        # PIL images, because of an array 3 pixels high a processor takes the rows for channels.
         inputs = self._processor(
-            text=[self._text(prompt)], images=[[picture]], return_tensors="pt"
+            text=[self._text(question.prompt) for question in questions],
+            images=[[Image.fromarray(question.pixels)] for question in questions],
+            return_tensors="pt",
+            **({"padding": True} if len(questions) > 1 else {}),
         ).to(self._device, dtype=self._dtype)
-        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False}
-        if sampling is not None:
+        begin = inputs["input_ids"].shape[1]
+        limit = max(question.max_new_tokens for question in questions)
+        settings: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False}
+        if GrowingAnswers.needed(questions):
+            watch = GrowingAnswers(questions, begin=begin, decode=self._decode)
+            settings["stopping_criteria"] = [watch]
+        if sampling is None:
+            with torch.inference_mode():
+                tokens = self._model.generate(**inputs, **settings)
+        else:
             settings |= {"do_sample": True, "temperature": sampling.temperature}
-        devices = [self._device] if self._device.startswith("cuda") else []
-        with torch.inference_mode(), torch.random.fork_rng(devices, enabled=sampling is not None):
-            if sampling is not None:
+            devices = [self._device] if self._device.startswith("cuda") else []
+            # torch's random numbers are the whole process's.
+            with _DRAWING, torch.inference_mode(), torch.random.fork_rng(devices):
                 torch.manual_seed(sampling.seed)
-            tokens = self._model.generate(**inputs, **settings)
-        new = tokens[0, inputs["input_ids"].shape[1] :]
-        return self._tokenizer.decode(new, skip_special_tokens=True).strip(), len(new)
+                tokens = self._model.generate(**inputs, **settings)
+        rows = tokens[:, begin:]
+        return [self._cut(question, row) for question, row in zip(questions, rows, strict=True)]
+
+    def _cut(self, question: Question, row: Any) -> Answer:
+        """Of a row of new tokens what belongs to its answer: others in the batch may be longer."""
+        ends = [i for i, token in enumerate(row.tolist()) if token in self._end_tokens]
+        row = row[: min(question.max_new_tokens, ends[0] + 1 if ends else len(row))]
+        return Answer(cut_at_stop(self._decode(row), question.stop).strip(), len(row))
+
+    def _decode(self, tokens: Any) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _text(self, prompt: str) -> str:
         while any(token in prompt for token in self._media_tokens):
@@ -118,12 +155,20 @@ class VisionLanguageModel:
 
     @classmethod
     def load(
-        cls, checkpoint: Path | str, *, device: str, dtype: str, local_files_only: bool
+        cls,
+        checkpoint: Path | str,
+        *,
+        device: str,
+        dtype: str,
+        local_files_only: bool,
+        tell: Tell = lambda _what, _fraction: None,
     ) -> VisionLanguageModel:
         """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
 
         device: auto, cpu, cuda or cuda:N. dtype: auto or the name of a torch type.
+        tell: hears how far loading is.
         """
+        tell("loading the libraries", None)
         import torch
         import transformers
 
@@ -136,9 +181,10 @@ class VisionLanguageModel:
         local = local_files_only or isinstance(checkpoint, Path)
         try:
             processor = _load_processor(checkpoint, local_files_only=local)
-            model = transformers.AutoModelForImageTextToText.from_pretrained(
-                checkpoint, local_files_only=local, dtype=torch_dtype
-            )
+            with progress_told(tell) as told:
+                model = transformers.AutoModelForImageTextToText.from_pretrained(
+                    checkpoint, local_files_only=local, dtype=torch_dtype, **told
+                )
             model = model.to(device).eval()
         except torch.OutOfMemoryError as error:
             raise ModelError(f"model {str(checkpoint)!r} does not fit into {device}") from error

@@ -122,7 +122,12 @@ class Status:
                 task_id, kind, _microseconds(task["p50_us"]), _microseconds(task["p99_us"]),
                 f"{task['dropped']:,}" if task["dropped"] else "-",
             )  # fmt: skip
-        parts: list[RenderableType] = [Text(_line(report), style="bold"), table]
+        parts: list[RenderableType] = [Text(_line(report), style="bold")]
+        if report["progress"] is not None and report["progress"]["fraction"] is not None:
+            from rich.progress_bar import ProgressBar
+
+            parts.append(ProgressBar(total=1.0, completed=report["progress"]["fraction"], width=60))
+        parts.append(table)
         parts += [
             Text("  " + _answer(answer), no_wrap=True, overflow="ellipsis")
             for answer in self._answers
@@ -134,7 +139,13 @@ class Status:
 
 def _line(report: dict[str, Any]) -> str:
     if report["starting"] is not None:
-        return f"{report['uptime_s']:6.1f} s  starting {report['starting']} ..."
+        line = f"{report['uptime_s']:6.1f} s  starting {report['starting']}"
+        progress = report["progress"]
+        if progress is None:
+            return f"{line} ..."
+        if progress["fraction"] is None:
+            return f"{line}: {progress['what']} ..."
+        return f"{line}: {progress['what']} {progress['fraction']:.0%}"
     line = (
         f"{report['uptime_s']:6.1f} s  {report['cycles']:,} cycles  "
         f"{report['cycle_rate_hz']:,.1f} cycles/s"

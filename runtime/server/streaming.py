@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from flowrun.runtime.broadcast import Answer, Picture
+from flowrun.runtime.broadcast import Answer, PartialAnswer, Picture
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.feed import Feed
 from flowrun.runtime.server.status import Status
@@ -54,6 +54,8 @@ class _Kind:
 _PICTURES = _Kind(Picture, "BroadcastImage", "picture", _FRESH_S)
 _ANSWERS = _Kind(Answer, "BroadcastChat", "answer", None)
 _KINDS = (_PICTURES, _ANSWERS)
+_PARTS = _Kind(PartialAnswer, "Inference", "answer in part", None)
+"""No channel: only the events tell of them."""
 
 
 class Streaming:
@@ -209,7 +211,8 @@ class Streaming:
     # -- events ---------------------------------------------------------------------------------
 
     async def events(self) -> StreamingResponse:
-        """Server-sent events: `result`, each answer as it comes; `statistics`, the report, every
+        """Server-sent events: `result`, each answer as it comes; `partial`, an answer as far as
+        it is (of those that come while a client is busy, the newest); `statistics`, the report, every
         second; `ended`, the last report, when the run or the server ends.
         """
         return StreamingResponse(self._events(), media_type="text/event-stream")
@@ -227,6 +230,13 @@ class Streaming:
                     told = {"task": task, "timestamp_nanos": answer.tov_ns, **_told(answer)}
                     await queue.put(_event("result", {**told, "tokens": answer.tokens}))
 
+        async def tell_parts(task: str, feed: Feed) -> None:
+            number = feed.broadcast.number
+            while found := await feed.next(number, timeout_s=None):
+                number, part = found
+                if isinstance(part, PartialAnswer):
+                    await queue.put(_event("partial", {"task": task, **_told_part(part)}))
+
         async def count() -> None:
             while self._status.running and not self._closing.is_set():
                 await queue.put(_event("statistics", self._status.report()))
@@ -240,6 +250,9 @@ class Streaming:
         helpers = [asyncio.create_task(count())]
         helpers += [
             asyncio.create_task(tell(task, self._feeds[task])) for task in self._tasks(_ANSWERS)
+        ]
+        helpers += [
+            asyncio.create_task(tell_parts(task, self._feeds[task])) for task in self._tasks(_PARTS)
         ]
         try:
             while (event := await queue.get()) is not None:
@@ -337,6 +350,15 @@ def _told(answer: Answer) -> dict[str, Any]:
         "latency_ms": answer.latency_ms,
         "backend": answer.backend,
         "cycle": answer.cycle,
+    }
+
+
+def _told_part(part: PartialAnswer) -> dict[str, Any]:
+    return {
+        "timestamp_nanos": part.tov_ns,
+        "cycle": part.cycle,
+        "prompt": part.prompt,
+        "text": part.text,
     }
 
 

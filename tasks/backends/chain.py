@@ -78,10 +78,10 @@ class Chain:
         """The answer of the first of `names` that gives one, and its name. Raises when all failed:
         what the backend raised, if there is one only."""
         failed: dict[str, Exception] = {}
-        members = [self._member(name) for name in names]
         resting = []
-        for member in members:
-            if len(members) > 1 and not member.may_answer(now_ns):
+        for name in names:
+            member = self._member(name)
+            if len(names) > 1 and not member.may_answer(now_ns):
                 resting.append(member)
                 continue
             answer = self._try(member, question, now_ns, failed, names)
@@ -104,7 +104,11 @@ class Chain:
 
     def freeze(self) -> dict[str, list[int]]:
         """Who has failed, and until when it rests."""
-        return {name: [member.failures, member.retry_ns] for name, member in self._members.items()}
+        return {
+            name: [member.failures, member.retry_ns]
+            for name, member in sorted(self._members.items())
+            if member.failures
+        }
 
     def thaw(self, state: dict[str, Any]) -> None:
         """Take up what `freeze` gave."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowrun.tasks.backends.backend import Answer, Question
+from flowrun.tasks.backends.progress import Tell
 from flowrun.tasks.backends.shared import Shared
 
 if TYPE_CHECKING:
@@ -19,13 +22,61 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalBackend"]
 
-_MODELS: Shared[VisionLanguageModel] = Shared()
+_MODELS: Shared[SharedModel] = Shared()
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    question: Question
+    answer: Answer | None = None
+    error: Exception | None = None
+
+
+class SharedModel:
+    """A loaded model that several threads ask. Those who wait while it answers are answered
+    together, as many as `max_batch`."""
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        self.model = model
+        self._busy = threading.Lock()
+        self._waiting: list[_Waiting] = []
+
+    def answer(self, question: Question, *, max_batch: int) -> Answer:
+        """The answer to `question`; at most `max_batch` questions are computed at once."""
+        mine = _Waiting(question)
+        self._waiting.append(mine)  # atomic, as is taking away
+        while True:
+            with self._busy:  # whoever has it answers for those who wait
+                if mine.error is not None:
+                    raise mine.error
+                if mine.answer is not None:
+                    return mine.answer
+                self._answer_some(mine, max_batch)
+
+    def _answer_some(self, first: _Waiting, max_batch: int) -> None:
+        """The answer to `first`, and to others who have waited as long and may be joined."""
+        some = [first]
+        if first.question.sampling is None:
+            others = [item for item in list(self._waiting) if item is not first]
+            some += [item for item in others if item.question.sampling is None][: max_batch - 1]
+        for item in some:
+            self._waiting.remove(item)
+        try:
+            answers = self.model.answers([item.question for item in some])
+        except Exception as error:  # noqa: BLE001  # raised by each who asked
+            for item in some:
+                item.error = error
+            return
+        for item, answer in zip(some, answers, strict=True):
+            item.answer = answer
 
 
 class LocalBackend:
     """A checkpoint of the transformers library.
 
     checkpoint: as `find_checkpoint` gives it. device, dtype: see `VisionLanguageModel.load`.
+    max_batch: how many questions of different tasks may be answered together.
+    tell: hears how far loading is.
     """
 
     def __init__(
@@ -35,27 +86,25 @@ class LocalBackend:
         device: str,
         dtype: str,
         local_files_only: bool,
+        max_batch: int,
         log: FilteringBoundLogger,
+        tell: Tell = lambda _what, _fraction: None,
     ) -> None:
         self._checkpoint = checkpoint
         self._device, self._dtype = device, dtype
         self._local_files_only = local_files_only
+        self._max_batch = max_batch
         self._log = log
+        self._tell = tell
         self._key: Hashable = (str(checkpoint), device, dtype)
-        self._model: VisionLanguageModel | None = None
+        self._model: SharedModel | None = None
 
     def load(self) -> None:
         self._model = _MODELS.acquire(self._key, self._load)
 
     def answer(self, question: Question) -> Answer:
         assert self._model is not None
-        text, tokens = self._model.answer(
-            question.pixels,
-            question.prompt,
-            max_new_tokens=question.max_new_tokens,
-            sampling=question.sampling,
-        )
-        return Answer(text, tokens)
+        return self._model.answer(question, max_batch=self._max_batch)
 
     def healthy(self) -> bool:
         return True
@@ -65,7 +114,7 @@ class LocalBackend:
             self._model = None
             _MODELS.release(self._key)
 
-    def _load(self) -> VisionLanguageModel:
+    def _load(self) -> SharedModel:
         from flowrun.tasks.vlm import VisionLanguageModel
 
         started = time.perf_counter()
@@ -74,8 +123,10 @@ class LocalBackend:
             device=self._device,
             dtype=self._dtype,
             local_files_only=self._local_files_only,
+            tell=self._tell,
         )
         loaded = time.perf_counter()
+        self._tell("warming up", None)
         model.answer(np.zeros((240, 320, 3), np.uint8), "cap en", max_new_tokens=2)
         self._log.info(
             "model loaded",
@@ -85,4 +136,4 @@ class LocalBackend:
             load_s=round(loaded - started, 2),
             warm_up_s=round(time.perf_counter() - loaded, 2),
         )
-        return model
+        return SharedModel(model)

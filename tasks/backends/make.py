@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flowrun.tasks.backends.backend import Backend
 from flowrun.tasks.backends.local import LocalBackend
 from flowrun.tasks.backends.openai import OpenAIBackend
+from flowrun.tasks.backends.progress import Tell
 from flowrun.tasks.backends.settings import Device, Dtype, OpenAISettings, TransformersSettings
 from flowrun.tasks.vlm import find_checkpoint
 
@@ -21,7 +22,9 @@ def make_backend(
     settings: TransformersSettings | OpenAISettings,
     *,
     graph_dir: Path,
+    max_batch: int,
     log: FilteringBoundLogger,
+    tell: Tell,
 ) -> Backend:
     """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing."""
     if isinstance(settings, OpenAISettings):
@@ -31,11 +34,15 @@ def make_backend(
         device=settings.device,
         dtype=settings.dtype,
         local_files_only=settings.local_files_only,
+        max_batch=max_batch,
         log=log,
+        tell=tell,
     )
 
 
-def make_embedded(*, device: Device, dtype: Dtype, log: FilteringBoundLogger) -> Backend:
+def make_embedded(
+    *, device: Device, dtype: Dtype, max_batch: int, log: FilteringBoundLogger, tell: Tell
+) -> Backend:
     """The model that ships with flowrun; `auto` is float32, on any device."""
     from flowrun.tasks.embedded import MODEL_DIR
 
@@ -44,5 +51,7 @@ def make_embedded(*, device: Device, dtype: Dtype, log: FilteringBoundLogger) ->
         device=device,
         dtype="float32" if dtype == "auto" else dtype,
         local_files_only=True,
+        max_batch=max_batch,
         log=log,
+        tell=tell,
     )

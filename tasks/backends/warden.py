@@ -36,8 +36,7 @@ def main() -> int:
         child = subprocess.Popen(  # noqa: S603  # the user's own command
             command,
             start_new_session=True,
-            # Should this process itself be killed. It has one thread, which lasts as long.
-            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509
+            preexec_fn=lambda: prepare_child(libc),  # noqa: PLW1509  # there is one thread
         )
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
@@ -57,6 +56,14 @@ def main() -> int:
     if code is None:
         code = -signal.SIGKILL
     return code if code >= 0 else 128 - code
+
+
+def prepare_child(libc: ctypes.CDLL) -> None:
+    """In the child, before the command runs: what is ignored here would stay so there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Should the warden itself be killed. Its one thread lasts as long as it does.
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def kill_descendants() -> None:

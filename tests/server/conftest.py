@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from flowrun.runtime.broadcast import Answer, Broadcast, Picture
+from flowrun.runtime.broadcast import Answer, Broadcast, PartialAnswer, Picture
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.server.serve import Server
 
@@ -43,7 +43,7 @@ class FakeRun:
     def __init__(self, *, name="inference", types=None, answer="A red ball rolls.", rate_hz=25.0):
         self.name = name
         self.task_types = dict(types or _TYPES)
-        sinks = [task for task in self.task_types if task not in {"cam0", "vlm"}]
+        sinks = [task for task in self.task_types if task != "cam0"]
         self.broadcasts = {task: Broadcast() for task in sinks}
         self.answer = answer
         self.prompt = "What do you see?"
@@ -129,6 +129,11 @@ class FakeRun:
             return file.getvalue()
 
         return Picture(tov_ns, cycle, encode)
+
+    def part(self, text):
+        """The model has got so far with the next answer."""
+        tov_ns = self.picture().tov_ns
+        self.broadcasts["vlm"].offer(PartialAnswer(tov_ns, self.cycles + 1, self.prompt, text))
 
     def cycle(self, *, answers=True):
         self.cycles += 1

@@ -277,6 +277,23 @@ def test_events_tell_answers_statistics_and_the_end(run, http):
         assert (name, last["status"]) == ("ended", {"Error": "full disk"})
 
 
+def test_events_tell_an_answer_as_far_as_it_is(run, http):
+    run.cycle()
+    with http.stream("GET", "/api/v0/events") as reply:
+        told = events(reply.iter_lines())
+        next(told)
+        until(lambda: run.broadcasts["vlm"].watched)
+        run.part("A red")
+        assert next(part for name, part in told if name == "partial") == {
+            "task": "vlm",
+            "timestamp_nanos": START_NS + 40_000_000,
+            "cycle": 2,
+            "prompt": "What do you see?",
+            "text": "A red",
+        }
+        run.end()
+
+
 def test_three_hundred_waiting_clients_get_one_encoding(run, new_server):
     server = new_server(run)
     request = (

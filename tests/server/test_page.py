@@ -1,6 +1,7 @@
 """The page, in a real browser."""
 
 import io
+import time
 
 import pytest
 from PIL import Image
@@ -147,4 +148,24 @@ def test_page_and_docs_work_with_a_token_and_without_a_network(browser, new_run,
     asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
     own = server.url.partition("?")[0]
     assert all(url.startswith((own, "data:")) for url in asked), asked
+    nothing_went_wrong(browser)
+
+
+def test_an_answer_that_takes_long_is_shown_as_it_grows(browser, new_run, new_server):
+    run = new_run()
+    browser.open(new_server(run).url)
+    browser.wait_for(f"{text('state')} == 'Running'")
+    growing = "document.getElementById('growing')"
+    parts = iter(range(1, 1000))
+
+    def shown():
+        run.part("word " * next(parts))
+        return browser.evaluate(f"!{growing}.hidden && {growing}.textContent.startsWith('word')")
+
+    deadline = time.monotonic() + 10
+    while not shown():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run.cycle()
+    browser.wait_for(f"{growing}.hidden && !!document.querySelector('#answers .response')")
     nothing_went_wrong(browser)

@@ -1,0 +1,76 @@
+"""Frames that look like the last one that was answered, and so need no answer of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["SimilarFrames"]
+
+_CELLS = 32
+
+
+class SimilarFrames:
+    """Compares frames on a grid of cells, so that noise evens out and a small object that moves
+    does not: the cell that differs most decides."""
+
+    def __init__(self) -> None:
+        self._answered: tuple[list[Any], NDArray[np.int16]] | None = None
+        self._looked_at: tuple[list[Any], NDArray[np.int16]] | None = None
+        self._skipped: list[int] = []
+
+    def skips(
+        self, pixels: NDArray[np.uint8], asked: list[Any], cycle: int, *, limit: float
+    ) -> bool:
+        """Whether the frame of `cycle` is to be left out. asked: what else makes the answer; if
+        it differs from what was asked last, the frame is not left out."""
+        cells = _cells(pixels)
+        self._looked_at = asked, cells
+        if self._answered is None or self._answered[0] != asked:
+            return False
+        if np.abs(cells - self._answered[1]).max() >= limit:
+            return False
+        self._skipped.append(cycle)
+        return True
+
+    def answered(self) -> None:
+        """The frame that `skips` looked at last has been answered."""
+        self._answered = self._looked_at
+
+    def tell(self, log: FilteringBoundLogger) -> None:
+        """Log which frames have been left out since the last call, if any, in one line."""
+        if self._skipped:
+            log.info(
+                "similar frames skipped",
+                frames=len(self._skipped),
+                first_cycle=self._skipped[0],
+                last_cycle=self._skipped[-1],
+            )
+            self._skipped.clear()
+
+    def freeze(self) -> dict[str, Any] | None:
+        """The frame that others are compared with."""
+        if self._answered is None:
+            return None
+        asked, cells = self._answered
+        return {"asked": asked, "cells": cells.astype("<i2").tobytes()}
+
+    def thaw(self, state: dict[str, Any] | None) -> None:
+        """Take up what `freeze` gave."""
+        self._answered = None
+        if state is not None:
+            cells = np.frombuffer(state["cells"], "<i2").reshape(_CELLS, _CELLS, 3)
+            self._answered = list(state["asked"]), cells.astype(np.int16)
+
+
+def _cells(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """The mean colour of each cell, of shape (32, 32, 3)."""
+    from PIL import Image
+
+    small = Image.fromarray(pixels).resize((_CELLS, _CELLS), Image.Resampling.BOX)
+    return np.asarray(small).astype(np.int16)

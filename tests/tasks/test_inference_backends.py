@@ -1,0 +1,404 @@
+"""Several backends in a run: switched, failing and back again, in the log and in the replay."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from fault_server import FaultServer
+from llama import LlamaServer, free_port, llama_command
+from scene_tasks import Scenes
+
+from flowrun.runtime.bind import bind
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.errors import GraphError, TaskError
+from flowrun.runtime.graph import parse_graph
+from flowrun.runtime.log_reader import Log
+from flowrun.runtime.logs import configure_logs
+from flowrun.runtime.plan import Plan, plan_graph
+from flowrun.runtime.replay import Replay
+from flowrun.runtime.run import Run, RunResult
+from flowrun.runtime.server.serve import Server
+from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, make_scene
+
+S = 1_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def no_hook() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    Scenes.hook = staticmethod(lambda number: None)
+
+
+def graph(config: str, *, more: str = "", limit: int = 4, env: dict[str, str] | None = None) -> Any:
+    text = f"""
+tasks:
+  - {{id: cam0, type: scene_tasks.Scenes, config: {{limit: {limit}}}}}
+  - id: vlm
+    type: Inference
+    config: {{{config}}}
+    {more}
+cnx: [{{src: cam0, dst: vlm, msg: ImageRgb8Msg}}]
+logging: {{slab_size_mib: 4, section_size_mib: 1}}
+"""
+    return parse_graph(text, path=Path.cwd() / "g.yaml", env=env or {})
+
+
+def plan(config: str, **more: Any) -> Plan:
+    return plan_graph(bind(graph(config, **more)))
+
+
+def run(
+    made: Plan, directory: Path, hook: Callable[[Run, int], None] = lambda run, number: None
+) -> RunResult:
+    """A run whose clock moves 5 s a cycle, so that whoever rests has rested."""
+    live = Run(made, clock=ManualClock(step_ns=5 * S), directory=directory)
+    Scenes.hook = staticmethod(lambda number: hook(live, number))
+    configure_logs(
+        now_ns=lambda: 0, target=live.writer, secrets=made.graph.spec.secrets,
+        stream=io.StringIO(),
+    )  # fmt: skip
+    return live.run()
+
+
+def answers(directory: Path) -> list[dict[str, Any]]:
+    with Log(directory) as log:
+        return [message.fields for message in log.messages("/vlm/answer")]
+
+
+def controls(directory: Path, kind: str) -> list[dict[str, Any]]:
+    with Log(directory) as log:
+        found = [message.fields for message in log.messages("/flowrun/control")]
+    return [item for item in found if item["kind"] == kind]
+
+
+def log_lines(directory: Path) -> list[str]:
+    with Log(directory) as log:
+        return [str(message.fields) for message in log.messages("/flowrun/log")]
+
+
+def replays(directory: Path, **options: Any) -> Any:
+    with Log(directory) as log:
+        return Replay(log, env={}, **options).run()
+
+
+# -- a run on a server -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_on_llama_server_replays_without_it(gguf: Path, tmp_path: Path) -> None:
+    server = LlamaServer(gguf)
+    server.start()
+    try:
+        made = plan(f"backend: openai, backends: {{openai: {{base_url: '{server.base_url}'}}}}")
+        assert run(made, tmp_path / "run").error is None
+    finally:
+        server.stop()
+    found = answers(tmp_path / "run")
+    assert [a["backend"] for a in found] == ["openai"] * 4
+    assert [a["frame_id"] for a in found] == [0, 1, 2, 3]
+    assert [a["frame_cycle"] for a in found] == [0, 1, 2, 3]
+    assert all(a["tokens"] > 0 and a["latency_ms"] > 0 for a in found)
+    right = [caption(make_scene(seed)) for seed in HELD_OUT_SEEDS[:4]]
+    assert sum(a["response"] == text for a, text in zip(found, right, strict=True)) >= 2
+    report = replays(tmp_path / "run")
+    assert report.first is None
+    assert report.fed == 8  # pictures and answers: nobody was asked again
+
+
+@pytest.mark.slow
+def test_stopping_llama_server_falls_back_and_starting_it_recovers(
+    gguf: Path, tmp_path: Path
+) -> None:
+    server = LlamaServer(gguf)
+    server.start()
+
+    def hook(live: Run, number: int) -> None:
+        if number == 2:
+            server.stop()
+        elif number == 4:
+            server.start()
+
+    made = plan(
+        "backend: llama, fallback: [embedded], "
+        f"backends: {{llama: {{type: openai, base_url: '{server.base_url}', retries: 0}}}}",
+        limit=6,
+    )
+    try:
+        assert run(made, tmp_path / "run", hook).error is None
+    finally:
+        server.stop()
+    found = answers(tmp_path / "run")
+    assert [a["backend"] for a in found] == [
+        "llama", "llama", "embedded", "embedded", "llama", "llama",
+    ]  # fmt: skip
+    assert [a["frame_id"] for a in found] == [0, 1, 2, 3, 4, 5]
+    right = [caption(make_scene(seed)) for seed in HELD_OUT_SEEDS[:6]]
+    assert [found[i]["response"] for i in (2, 3)] == right[2:4]
+    lines = log_lines(tmp_path / "run")
+    assert sum("backend failed" in line and server.base_url in line for line in lines) == 1
+    assert sum("backend answers again" in line for line in lines) == 1
+    report = replays(tmp_path / "run")
+    assert (report.first, report.fed) == (None, 12)
+
+
+@pytest.mark.slow
+def test_a_server_of_the_graphs_own_lasts_as_long_as_the_run(gguf: Path, tmp_path: Path) -> None:
+    port = free_port()
+    command = json.dumps(llama_command(gguf, port))
+    made = plan(
+        f"backend: openai, backends: {{openai: {{base_url: 'http://127.0.0.1:{port}/v1', "
+        f"server: {{command: {command}, ready_url: 'http://127.0.0.1:{port}/health'}}}}}}"
+    )
+    assert run(made, tmp_path / "run").error is None
+    assert [a["backend"] for a in answers(tmp_path / "run")] == ["openai"] * 4
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/health")
+
+
+# -- switching ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_switch_of_prompt_backend_and_length_shows_in_answers_log_and_replay(
+    llama: LlamaServer, tmp_path: Path
+) -> None:
+    def hook(live: Run, number: int) -> None:
+        if number == 1:
+            live.set_live("vlm", {"prompt": "answer en how many shapes are there?"})
+        elif number == 2:
+            live.set_live("vlm", {"backend": "openai"})
+        elif number == 3:
+            live.set_live("vlm", {"backend": "embedded", "prompt": "cap en", "max_new_tokens": 2})
+
+    made = plan(f"backends: {{openai: {{base_url: '{llama.base_url}'}}}}", limit=5)
+    assert run(made, tmp_path / "run", hook).error is None
+    found = answers(tmp_path / "run")
+    # What is set while a cycle runs holds from the next cycle on.
+    assert [(a["backend"], a["prompt"]) for a in found] == [
+        ("embedded", "cap en"),
+        ("embedded", "cap en"),
+        ("embedded", "answer en how many shapes are there?"),
+        ("openai", "answer en how many shapes are there?"),
+        ("embedded", "cap en"),
+    ]
+    assert found[2]["response"] == str(len(make_scene(HELD_OUT_SEEDS[2]).objects))
+    assert found[4]["tokens"] == 2
+    assert [item["value"] for item in controls(tmp_path / "run", "set")] == [
+        {"prompt": "answer en how many shapes are there?"},
+        {"backend": "openai"},
+        {"backend": "embedded", "prompt": "cap en", "max_new_tokens": 2},
+    ]
+    assert replays(tmp_path / "run").first is None
+
+
+@pytest.mark.slow
+def test_a_switch_between_models_in_the_process_is_computed_again(tmp_path: Path) -> None:
+    from flowrun.tasks.embedded import MODEL_DIR
+
+    def hook(live: Run, number: int) -> None:
+        if number == 1:
+            live.set_live("vlm", {"backend": "copy"})
+
+    made = plan(f"backends: {{copy: {{type: transformers, model: '{MODEL_DIR}', device: cpu}}}}")
+    assert run(made, tmp_path / "run", hook).error is None
+    assert [a["backend"] for a in answers(tmp_path / "run")] == ["embedded"] * 2 + ["copy"] * 2
+    report = replays(tmp_path / "run")
+    assert (report.first, report.fed, report.compared) == (None, 4, 4)
+
+
+@pytest.mark.slow
+def test_settings_over_http_switch_the_backend(fault_server: FaultServer, tmp_path: Path) -> None:
+    replies: list[tuple[int, Any]] = []
+
+    def post(live: Run, settings: dict[str, Any]) -> None:
+        url = f"http://127.0.0.1:{server.port}/api/v0/inference/settings"
+        reply = httpx.post(url, json=settings)
+        replies.append((reply.status_code, reply.json()))
+
+    def hook(live: Run, number: int) -> None:
+        if number == 1:
+            post(live, {"backend": "embeded"})
+            post(live, {"backend": "openai", "prompt": "what?", "max_new_tokens": 9})
+
+    made = plan(f"backends: {{openai: {{base_url: '{fault_server.base_url}'}}}}", limit=3)
+    live = Run(made, clock=ManualClock(step_ns=5 * S), directory=tmp_path / "run")
+    Scenes.hook = staticmethod(lambda number: hook(live, number))
+    server = Server.start(live, port=0)
+    try:
+        assert live.run().error is None
+    finally:
+        server.stop()
+    assert replies == [
+        (
+            422,
+            {
+                "error": "vlm.backend: unknown backend 'embeded'; backends: embedded, openai "
+                "(did you mean 'embedded'?)"
+            },
+        ),
+        (200, {"success": True}),
+    ]
+    assert [a["response"] for a in answers(tmp_path / "run")][2] == "a red circle"
+    assert fault_server.bodies[0]["max_tokens"] == 9
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_server_is_logged_and_the_policy_applied(
+    fault_server: FaultServer, tmp_path: Path
+) -> None:
+    openai = f"{{base_url: '{fault_server.base_url}', retries: 0}}"
+    made = plan(f"backend: openai, backends: {{openai: {openai}}}", more="on_error: skip", limit=5)
+    fault_server.faults += ["", "500", "html"]
+    assert run(made, tmp_path / "run").error is None
+    assert [a["frame_id"] for a in answers(tmp_path / "run")] == [0, 3, 4]
+    errors = controls(tmp_path / "run", "error")
+    assert [(e["task"], e["key"]) for e in errors] == [("vlm", "skip")] * 2
+    assert "status 500" in errors[0]["value"]
+    assert "text/html" in errors[1]["value"]
+    assert replays(tmp_path / "run").first is None
+
+
+def test_an_error_without_a_policy_ends_the_run_and_is_told_by_the_replay(
+    fault_server: FaultServer, tmp_path: Path
+) -> None:
+    openai = f"{{base_url: '{fault_server.base_url}', timeout_s: 0.2}}"
+    made = plan(f"backend: openai, backends: {{openai: {openai}}}")
+    fault_server.faults += ["", "hang"]
+    error = run(made, tmp_path / "run").error
+    assert isinstance(error, TaskError)
+    assert "no answer within 0.2 s (timeout_s)" in str(error)
+    assert len(answers(tmp_path / "run")) == 1
+    report = replays(tmp_path / "run")
+    assert report.first is None
+    assert "no answer within 0.2 s" in str(report.recorded_error)
+
+
+@pytest.mark.slow
+def test_a_timeout_falls_back(fault_server: FaultServer, tmp_path: Path) -> None:
+    openai = f"{{base_url: '{fault_server.base_url}', timeout_s: 0.2}}"
+    made = plan(f"backend: openai, fallback: [embedded], backends: {{openai: {openai}}}")
+    fault_server.faults += ["", "drip"]
+    assert run(made, tmp_path / "run").error is None
+    backends = [a["backend"] for a in answers(tmp_path / "run")]
+    assert backends == ["openai", "embedded", "openai", "openai"]
+
+
+@pytest.mark.slow
+def test_a_run_may_begin_before_its_server(fault_server: FaultServer, tmp_path: Path) -> None:
+    fault_server.models_status = 503
+
+    def hook(live: Run, number: int) -> None:
+        if number == 1:
+            fault_server.models_status = 200
+
+    made = plan(
+        "backend: openai, fallback: [embedded], "
+        f"backends: {{openai: {{base_url: '{fault_server.base_url}', retries: 0}}}}"
+    )
+    assert run(made, tmp_path / "run", hook).error is None
+    assert [a["backend"] for a in answers(tmp_path / "run")] == [
+        "embedded", "openai", "openai", "openai",
+    ]  # fmt: skip
+
+
+def test_a_key_from_the_environment_shows_nowhere(
+    fault_server: FaultServer, tmp_path: Path
+) -> None:
+    key = "sesame-0123456789"
+    openai = f"{{base_url: '{fault_server.base_url}', api_key: '${{KEY}}', retries: 0}}"
+    made = plan(
+        f"backend: openai, backends: {{openai: {openai}}}", more="on_error: skip", env={"KEY": key}
+    )
+    fault_server.faults += ["500", "400"]  # whose texts hold the key
+    assert run(made, tmp_path / "run").error is None
+    assert {headers["Authorization"] for headers in fault_server.headers} == {f"Bearer {key}"}
+    for path in (tmp_path / "run").iterdir():
+        assert key.encode() not in path.read_bytes()
+    assert "***" in controls(tmp_path / "run", "error")[0]["value"]
+    assert replays(tmp_path / "run").first is None  # where KEY is not set
+
+
+def test_a_recorded_run_may_be_asked_what_another_backend_would_say(
+    fault_server: FaultServer, tmp_path: Path
+) -> None:
+    made = plan(
+        f"backend: openai, backends: {{openai: {{base_url: '{fault_server.base_url}'}}}}", limit=2
+    )
+    assert run(made, tmp_path / "run").error is None
+    report = replays(tmp_path / "run", config={"vlm.backend": "embedded", "vlm.backends": {}})
+    assert (report.compared, report.differing) == (2, 2)
+    assert "a red circle" in report.first.recorded
+
+
+# -- mistakes in the graph ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (
+            "backend: openai",
+            "6:14: 'backend' of task 'vlm': backend openai needs the server's URL: "
+            "backends: {openai: {base_url: http://127.0.0.1:8080/v1}}",
+        ),
+        (
+            "fallback: [embeded]",
+            "6:14: 'fallback' of task 'vlm': unknown backend 'embeded'; backends: embedded "
+            "(did you mean 'embedded'?)",
+        ),
+        (
+            "backends: {box: {base_url: 'http://x'}}",
+            "6:25: 'backends.box' of task 'vlm' must be a mapping with 'type'; got a mapping",
+        ),
+        (
+            "backends: {box: {type: opnai}}",
+            "6:25: 'backends.box' of task 'vlm' must be a mapping whose 'type' is one of "
+            "'transformers', 'openai'; got a mapping",
+        ),
+        (
+            "backends: {openai: {base_url: 'http://x', modle: y}}",
+            "6:56: unknown key 'modle' in 'backends.openai' of the config of task 'vlm'; valid "
+            "keys: type, base_url, model, api_key, timeout_s, retries, stream, jpeg_quality, "
+            "server (did you mean 'model'?)",
+        ),
+        (
+            "backends: {openai: {base_url: 'ftp://x'}}",
+            "6:34: 'backends.openai.base_url' of task 'vlm': must begin with http:// or https:// "
+            "and hold no spaces",
+        ),
+        (
+            "backends: {openai: {base_url: 'http://x', server: {command: ''}}}",
+            "6:65: 'backends.openai.server.command' of task 'vlm': names no program; give it and "
+            "its arguments: [llama-server, -m, ...]",
+        ),
+        (
+            "backends: {box: {type: transformers, model: ./nowhere}}",
+            f"6:51: model './nowhere': no such folder: {Path.cwd()}/nowhere; give a checkpoint "
+            "folder, or a hub id such as 'google/paligemma-3b-mix-224'",
+        ),
+        (
+            "backends: {embedded: {type: transformers, model: x/y}}",
+            "6:14: 'backends' of task 'vlm': 'embedded' is the model that ships with flowrun; "
+            "use another",
+        ),
+        (
+            "model: x/y",
+            "6:14: model is for backend: transformers, and backend is 'embedded'; to be able to "
+            "switch to it, name it under 'backends'",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_their_place(config: str, text: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        bind(graph(config))
+    assert str(caught.value) == f"{Path.cwd()}/g.yaml:{text}"

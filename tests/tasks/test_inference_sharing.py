@@ -1,0 +1,244 @@
+"""`Inference` where a model is shared, and where answers are cut short, shown early or left out."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from flowrun.msgs import ImageRgb8Msg
+from flowrun.runtime.broadcast import Broadcast, PartialAnswer
+from flowrun.runtime.testing import run_task
+from flowrun.tasks.backends.backend import Answer, Question, Sampling
+from flowrun.tasks.backends.local import _MODELS, LocalBackend, SharedModel
+from flowrun.tasks.backends.similar import SimilarFrames
+from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
+from flowrun.tasks.inference import Inference
+from flowrun.tasks.vlm import VisionLanguageModel
+
+pytestmark = pytest.mark.slow
+
+STOP = " in the "
+SCENES = [make_scene(seed) for seed in HELD_OUT_SEEDS[:8]]
+
+
+@pytest.fixture(scope="module")
+def model() -> VisionLanguageModel:
+    import torch
+
+    torch.set_num_threads(1)
+    return VisionLanguageModel.load(MODEL_DIR, device="cpu", dtype="float32", local_files_only=True)
+
+
+def embedded() -> LocalBackend:
+    return LocalBackend(
+        MODEL_DIR, device="cpu", dtype="float32", local_files_only=True, max_batch=8,
+        log=structlog.get_logger(),
+    )  # fmt: skip
+
+
+def picture(number: int, *, noise: int = 0) -> dict[str, Any]:
+    pixels = draw(SCENES[number]).astype(int)
+    pixels += np.random.default_rng(noise).integers(-noise, noise + 1, pixels.shape)
+    image = ImageRgb8Msg(pixels=pixels.clip(0, 255).astype(np.uint8), frame_id=number)
+    image.publish(tov_ns=1000 + number)
+    return {"image": image}
+
+
+# -- one answer --------------------------------------------------------------------------------
+
+
+def test_an_answer_ends_before_a_stop_text(model: VisionLanguageModel) -> None:
+    whole = caption(SCENES[0])
+    assert STOP in whole
+    [answer] = model.answers([Question(draw(SCENES[0]), "cap en", 50, stop=("xyz", STOP))])
+    assert answer.text == whole.partition(STOP)[0]
+    [all_of_it] = model.answers([Question(draw(SCENES[0]), "cap en", 50)])
+    assert answer.tokens < all_of_it.tokens
+
+
+def test_an_answer_shows_as_it_grows(model: VisionLanguageModel) -> None:
+    shown: list[str] = []
+    question = Question(draw(SCENES[0]), "cap en", 50, on_text=shown.append)
+    [answer] = model.answers([question])
+    assert len(shown) == answer.tokens
+    assert shown[-1].strip() == answer.text == caption(SCENES[0])
+    assert all(answer.text.startswith(part.strip()) for part in shown)
+
+
+def test_the_task_shows_clients_that_watch_the_answer_in_part() -> None:
+    broadcast = Broadcast()
+    run_task(Inference, inputs=[picture(0)], broadcast=broadcast)
+    assert broadcast.number == 0  # nobody watches
+    items: list[PartialAnswer] = []
+    broadcast.subscribe(lambda: items.append(broadcast.newest))
+    [out] = run_task(Inference, inputs=[picture(0)], broadcast=broadcast)
+    assert len(items) == out["answer"].tokens
+    last = items[-1]
+    assert (last.tov_ns, last.cycle, last.prompt) == (1000, 0, "cap en")
+    assert last.text.strip() == out["answer"].response
+
+
+def test_the_task_takes_stop_texts() -> None:
+    [out] = run_task(Inference, inputs=[picture(0)], config={"stop": [STOP]})
+    assert out["answer"].response == caption(SCENES[0]).partition(STOP)[0]
+
+
+# -- several at once ---------------------------------------------------------------------------
+
+
+def test_answers_of_a_batch_are_those_of_each_alone(model: VisionLanguageModel) -> None:
+    prompts = ["cap en", "answer en how many shapes are there?", "cap en", "detect circle"]
+    questions = [
+        Question(draw(scene), prompts[i % 4], 3 if i % 4 == 2 else 50)
+        for i, scene in enumerate(SCENES)
+    ]
+    alone = [model.answers([question])[0] for question in questions]
+    assert model.answers(questions) == alone
+    assert alone[2].tokens == 3
+    assert alone[0].text == caption(SCENES[0])
+
+
+def test_loading_tells_how_far_it_is() -> None:
+    told: list[tuple[str, float | None]] = []
+    VisionLanguageModel.load(
+        MODEL_DIR, device="cpu", dtype="float32", local_files_only=True,
+        tell=lambda what, fraction: told.append((what, fraction)),
+    )  # fmt: skip
+    assert told[0] == ("loading the libraries", None)
+    assert ("loading weights", 0.0) in told
+    assert told[-1] == ("loading weights", 1.0)
+
+
+def test_stop_texts_in_a_batch_end_their_own_answer_only(model: VisionLanguageModel) -> None:
+    pixels = draw(SCENES[0])
+    short, whole = model.answers(
+        [Question(pixels, "cap en", 50, stop=(STOP,)), Question(pixels, "cap en", 50)]
+    )
+    assert whole.text == caption(SCENES[0])
+    assert short.text == whole.text.partition(STOP)[0]
+
+
+def test_tasks_with_the_same_checkpoint_share_one_model() -> None:
+    first, second = embedded(), embedded()
+    first.load()
+    second.load()
+    assert first._model is second._model
+    first.close()
+    assert second.answer(Question(draw(SCENES[1]), "cap en", 50)).text == caption(SCENES[1])
+    second.close()
+    assert not _MODELS._entries
+
+
+class Recorder:
+    """In a model's place: the first batch waits until the test has let others queue up."""
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        self._model = model
+        self.batches: list[int] = []
+        self.began, self.gate = threading.Event(), threading.Event()
+
+    def answers(self, questions: list[Question]) -> list[Answer]:
+        self.batches.append(len(questions))
+        if len(self.batches) == 1:
+            self.began.set()
+            assert self.gate.wait(20)
+        return self._model.answers(questions)
+
+
+def test_those_who_wait_together_are_answered_together(model: VisionLanguageModel) -> None:
+    recorder = Recorder(model)
+    shared = SharedModel(recorder)  # type: ignore[arg-type]
+    answers: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        sampling = Sampling(1, 1.0) if number == 7 else None  # is drawn, so goes alone
+        question = Question(draw(SCENES[number]), "cap en", 50, sampling)
+        answers[number] = shared.answer(question, max_batch=4).text
+
+    threads = [threading.Thread(target=ask, args=[number]) for number in range(8)]
+    threads[0].start()
+    assert recorder.began.wait(20)
+    for thread in threads[1:]:
+        thread.start()
+    while len(shared._waiting) < 7:
+        threading.Event().wait(0.005)
+    recorder.gate.set()
+    for thread in threads:
+        thread.join()
+    assert sum(recorder.batches) == 8
+    assert sorted(recorder.batches) in ([1, 1, 2, 4], [1, 1, 3, 3])
+    assert [answers[n] for n in range(7)] == [caption(SCENES[n]) for n in range(7)]
+
+
+def test_an_error_in_a_batch_reaches_each_who_asked() -> None:
+    class Fails:
+        def answers(self, questions: list[Question]) -> list[Answer]:
+            raise MemoryError("out of it")
+
+    shared = SharedModel(Fails())  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="out of it"):
+            shared.answer(Question(draw(SCENES[0]), "cap en", 50), max_batch=4)
+    assert not shared._waiting
+
+
+# -- similar frames ----------------------------------------------------------------------------
+
+
+def test_similar_frames_are_left_out_and_counted_in_the_log() -> None:
+    inputs = [
+        picture(0), picture(0, noise=4), picture(0, noise=5), picture(1), picture(1),
+        picture(0),
+    ]  # fmt: skip
+    with capture_logs() as records:
+        out = run_task(Inference, inputs=inputs, config={"skip_similar": 12})
+    assert ["answer" in made for made in out] == [True, False, False, True, False, True]
+    told = [r for r in records if r["event"] == "similar frames skipped"]
+    assert [(r["frames"], r["first_cycle"], r["last_cycle"]) for r in told] == [
+        (2, 1, 2),
+        (1, 4, 4),
+    ]
+
+
+def test_no_frame_is_left_out_by_default() -> None:
+    assert all("answer" in made for made in run_task(Inference, inputs=[picture(0)] * 3))
+
+
+def test_another_prompt_is_another_question() -> None:
+    frames, pixels = SimilarFrames(), draw(SCENES[0])
+    assert not frames.skips(pixels, ["cap en"], 0, limit=5)
+    frames.answered()
+    assert frames.skips(pixels, ["cap en"], 1, limit=5)
+    assert not frames.skips(pixels, ["detect circle"], 2, limit=5)
+
+
+def test_a_small_thing_that_moves_makes_another_frame() -> None:
+    before = np.full((480, 640, 3), 90, np.uint8)
+    after = before.copy()
+    after[100:115, 200:220] = 250  # one cell of 1,024
+    frames = SimilarFrames()
+    frames.skips(before, [], 0, limit=12)
+    frames.answered()
+    assert not frames.skips(after, [], 1, limit=12)
+
+
+def test_a_frame_that_was_not_answered_is_not_compared_with() -> None:
+    frames = SimilarFrames()
+    assert not frames.skips(draw(SCENES[0]), [], 0, limit=12)
+    assert not frames.skips(draw(SCENES[0]), [], 1, limit=12)  # the model failed meanwhile
+
+
+def test_a_thawed_one_compares_with_the_same_frame() -> None:
+    frames, thawed = SimilarFrames(), SimilarFrames()
+    thawed.thaw(frames.freeze())
+    frames.skips(draw(SCENES[0]), ["cap en", 5], 0, limit=12)
+    frames.answered()
+    thawed.thaw(frames.freeze())
+    assert thawed.skips(draw(SCENES[0]), ["cap en", 5], 1, limit=1)
+    assert not thawed.skips(draw(SCENES[1]), ["cap en", 5], 2, limit=12)
