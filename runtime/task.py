@@ -96,11 +96,13 @@ class Context:
     graph_dir: the folder of the graph file; relative paths in a task's config start there.
     log: a structlog logger; its records go to the console and into the run's log.
     broadcast: what a sink hands to clients outside the run (HTTP); see `Broadcast`.
+    logs_packets: whether the log wants `ImageRgb8Msg.video` of this task; where it does not, keeping
+        compressed packets is for nothing.
     """
 
     __slots__ = (
         "_clock", "_dropped", "_finish", "_rng", "_seed", "_time", "_wake", "_wake_at",
-        "broadcast", "graph_dir", "log", "task_id",
+        "broadcast", "graph_dir", "log", "logs_packets", "task_id",
     )  # fmt: skip
 
     def __init__(
@@ -117,8 +119,10 @@ class Context:
         wake_at: Callable[[int], None] | None = None,
         finish: Callable[[], None] | None = None,
         dropped: Callable[[int], None] | None = None,
+        logs_packets: bool = False,
     ) -> None:
         self.task_id = task_id
+        self.logs_packets = logs_packets
         self.graph_dir = graph_dir
         self.log = log
         self.broadcast = broadcast
@@ -207,7 +211,7 @@ class Task:
 
     picture_codecs: ClassVar[tuple[str, ...]] = ("raw", "zstd", "ffv1")
     """How the log can store the task's pictures, the default first. "packets" is for sources that
-    set `ImageRgb8Msg.video`."""
+    set `ImageRgb8Msg.video` where `Context.logs_packets`."""
 
     process: ClassVar[Callable[..., None]]
     """`process(self, ctx, <ports>) -> None`. What it raises stops the run, named by task and cycle."""
