@@ -46,7 +46,7 @@ from isal.isal_zlib import crc32
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, TextMsg
 from flowrun.msgs.image import VideoDecoder, VideoPackets
-from flowrun.runtime import log_slab, log_writer
+from flowrun.runtime import log_decode, log_slab, log_writer
 from flowrun.runtime.cli import main as flowrun
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.log_check import check_log
@@ -311,7 +311,7 @@ def _zeros(data: bytearray, rng: random.Random, _: Original) -> None:
 def _span(data: bytearray, rng: random.Random) -> tuple[int, int]:
     """One record, or several in a row."""
     starts = [at for at, _, _ in records(data)] + [len(data)]
-    first = rng.randrange(len(starts) - 1)
+    first = rng.randrange(max(1, len(starts) - 1))
     return starts[first], starts[min(first + rng.choice([1, 1, 2, 5]), len(starts) - 1)]
 
 
@@ -553,6 +553,7 @@ def _limit_memory() -> None:
 def _child(fuzzer: Fuzzer, shared: memoryview, *, first: int, last: int, until: float) -> None:
     """Run cases until one is wrong; `shared` says which one runs, and since when."""
     _limit_memory()
+    log_decode._pool.cache_clear()  # its threads stay with the parent
     signal.signal(signal.SIGALRM, _too_long)
     number = first
     while number < last and time.monotonic() < until:
