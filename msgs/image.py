@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -107,29 +108,39 @@ class ImageRgb8Msg(Message):
         self._check_types()
         return np.ascontiguousarray(self.pixels)
 
+    def pack_front(
+        self, own: Any, fields: Sequence[bytes], *, source: int, data: int, size: int
+    ) -> bytes:
+        """A protobuf message of Foxglove's up to the `size` bytes of its last field, `data`.
+
+        fields: what the schema has beside the time stamp, the field `source` and `data`. own: what it
+        lacks, for msgpack. `MessageTypeError` if one of the message's fields cannot be packed.
+        """
+        try:
+            return b"".join(
+                (
+                    protobuf.timestamp_field(_TIMESTAMP, self.tov_ns),
+                    protobuf.text_field(source, self.source),
+                    *fields,
+                    protobuf.bytes_field(_FLOWRUN, msgpack.packb(own)),
+                    protobuf.tag_and_length(data, size),
+                )
+            )
+        except (OverflowError, ValueError) as error:  # fps beyond 64 bits, source not UTF-8
+            raise MessageTypeError(f"{type(self).__name__}: {error}") from error
+
     def encode(self) -> tuple[Buffer, ...]:
         pixels = self.checked_pixels()
         height, width = pixels.shape[:2]
-        seconds, nanos = divmod(self.tov_ns, 1_000_000_000)
-        stamp = protobuf.varint_field(1, seconds % 2**64) + protobuf.varint_field(2, nanos)
-        try:
-            own = msgpack.packb([self.frame_id, self.pts, self.fps])
-            source = protobuf.text_field(_FRAME_ID, self.source)
-        except (OverflowError, ValueError) as error:  # fps beyond 64 bits, source not UTF-8
-            raise MessageTypeError(f"{type(self).__name__}: {error}") from error
-        prefix = b"".join(
-            (
-                protobuf.bytes_field(_TIMESTAMP, stamp),
-                source,
-                protobuf.fixed32_field(_WIDTH, width),
-                protobuf.fixed32_field(_HEIGHT, height),
-                protobuf.text_field(_ENCODING, "rgb8"),
-                protobuf.fixed32_field(_STEP, width * 3),
-                protobuf.bytes_field(_FLOWRUN, own),
-                protobuf.tag_and_length(_DATA, pixels.size),
-            )
+        fields = (
+            protobuf.fixed32_field(_WIDTH, width),
+            protobuf.fixed32_field(_HEIGHT, height),
+            protobuf.text_field(_ENCODING, "rgb8"),
+            protobuf.fixed32_field(_STEP, width * 3),
         )
-        return (prefix, pixels.data.cast("B") if pixels.size else b"")
+        own = [self.frame_id, self.pts, self.fps]
+        front = self.pack_front(own, fields, source=_FRAME_ID, data=_DATA, size=pixels.size)
+        return (front, pixels.data.cast("B") if pixels.size else b"")
 
     @classmethod
     def decode_fields(cls, data: Buffer) -> dict[str, Any]:

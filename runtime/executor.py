@@ -121,7 +121,7 @@ class Executor:
         self._control_lock = threading.Lock()
         hooks = SourceHooks(
             clock=clock.now_ns, wake=self._wake.set, wake_at=self._wake_at, finish=self._finish,
-            dropped=self._note_dropped,
+            dropped=self._note_dropped, logged=log is not None,
         )  # fmt: skip
         self.instances = make_instances(plan, self._time, broadcasts=broadcasts or {}, hooks=hooks)
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0

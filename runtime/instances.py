@@ -37,13 +37,17 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class SourceHooks:
-    """What the context of a source task calls; a replay, which runs no sources, has none."""
+    """What the context of a source task calls; a replay, which runs no sources, has none.
+
+    logged: whether the run has a log.
+    """
 
     clock: Callable[[], int]
     wake: Callable[[], None]
     wake_at: Callable[[str, int], None]
     finish: Callable[[str], None]
     dropped: Callable[[str, int], None]
+    logged: bool
 
 
 def make_instances(
@@ -57,6 +61,11 @@ def make_instances(
     graph = plan.graph.spec
     log = structlog.get_logger()
     instances = {}
+    packets = {
+        slot.task_id
+        for slot in plan.slots
+        if slot.logged and slot.payload and slot.codec == "packets"
+    }
     for step in plan.steps:
         bound = step.task
         own = CycleTime() if bound.spec.background else time
@@ -67,6 +76,7 @@ def make_instances(
             graph_dir=graph.path.parent,
             seed=graph.runtime.seed,
             broadcast=broadcasts.get(bound.id) or Broadcast(),
+            logs_packets=hooks is not None and hooks.logged and bound.id in packets,
             **_source_hooks(bound, hooks),
         )
         try:

@@ -17,15 +17,32 @@ def check_log(
     """Cycles, messages, and what is wrong, in the order of the files; reads all of the log.
 
     Beside each cycle's crc: the chunks' CRCs and the MessageIndex records, which other MCAP tools
-    use. progress: called with the time of each cycle that has been read.
+    use, and that a channel without payloads has none. progress: called with the time of each cycle
+    that has been read.
     """
     cycles = messages = 0
+    silent = {
+        name for name, it in log.topics.items() if it.metadata.get(lf.PAYLOAD) == lf.NO_PAYLOAD
+    }
+    talking: dict[str, str] = {}
     for record in log.cycles():
         if progress is not None:
             progress(record.time_ns)
         cycles += 1
         messages += len(record.entries)
+        for topic, _, payload in record.entries:
+            if topic in silent and payload:
+                talking.setdefault(
+                    topic,
+                    f"cycle {record.cycle}: {topic}: a payload of {len(payload)} bytes; expected none, "
+                    "as its channel says",
+                )
     problems = [log.loss] if log.loss else []
+    problems += [f"{log.path}: {it}" for it in talking.values()]
+    for name in sorted(silent):
+        said = log.topics[name]
+        if said.message_encoding or said.schema_name:
+            problems.append(f"{log.path}: {name}: has an encoding or a schema, and no payloads")
     for slab in log.slabs:
         if not slab.finished or slab.damage is not None:
             continue

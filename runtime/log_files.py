@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_format import AHEAD_NAME, LOCK_NAME, SLAB_NAME
+from flowrun.runtime.log_format import AHEAD_NAME, KEEP_SLABS, LOCK_NAME, SLAB_NAME
 from flowrun.runtime.log_slab_reader import Damage, SlabReader
 
 __all__ = ["LogFiles", "slab_paths"]
@@ -52,6 +52,9 @@ class LogFiles:
 
     def _check_run(self) -> None:
         first = self.slabs[0]
+        begins_late = self.path.is_dir() and _slab_number(first.path) > 0
+        if begins_late and not self.losses and not self._keeps_the_last():
+            self.losses[first.path] = f"{first.path}: the slabs in front of it are missing"
         for number, slab in enumerate(self.slabs):
             if slab.metadata.get("run_id") != first.metadata.get("run_id"):
                 raise LogError(
@@ -67,6 +70,13 @@ class LogFiles:
                     self.losses[slab.path] = (
                         f"{slab.path}: follows {before.path.name}: the slabs between are missing"
                     )
+
+    def _keeps_the_last(self) -> bool:
+        """Whether the run's own writer removes slabs: a flight recorder's, unless it has ended and
+        there are fewer than it leaves."""
+        keep = self.slabs[0].metadata.get(KEEP_SLABS, "")
+        ended = self.slabs[-1].end is not None
+        return keep.isdecimal() and not (ended and len(self.slabs) < int(keep))
 
     # -- while it is written -------------------------------------------------------------------
 

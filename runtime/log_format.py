@@ -26,7 +26,8 @@ A slab
                             are 8-aligned and each is one atomic store. Once a Chunk holds a
                             cycle, the PADs between it and the Chunk in front MUST be <= 64 bytes
                             together: a longer one is a chunk whose opcode was damaged
-    PAD?                    behind the last chunk: room not in use yet
+    PAD?                    behind the last chunk: room not in use yet. Where a CYCLE with the right
+                            crc stands 49 bytes behind its opcode, it is a damaged chunk, too
     Metadata CHECK          "flowrun.end" {reason, cycles, ended_ns, error?}, only at the end of a
                             run's last slab; CHECK covers exactly the Metadata record
     DataEnd                 crc 0 (not computed)

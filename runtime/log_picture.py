@@ -65,7 +65,6 @@ from numpy.typing import NDArray
 
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
-from flowrun.msgs.message import MessageTypeError
 from flowrun.runtime.errors import UsageError
 
 __all__ = [
@@ -134,21 +133,9 @@ class PictureEncoder:
         else:
             own["codec"], data = self.codec, self._compress(pixels)
             shown = self.codec
-        seconds, nanos = divmod(message.tov_ns, 1_000_000_000)
-        stamp = protobuf.varint_field(1, seconds % 2**64) + protobuf.varint_field(2, nanos)
-        try:
-            prefix = b"".join(
-                (
-                    protobuf.bytes_field(_TIMESTAMP, stamp),
-                    protobuf.text_field(_FRAME_ID, message.source),
-                    protobuf.text_field(_FORMAT, shown),
-                    protobuf.bytes_field(_FLOWRUN, msgpack.packb(own)),
-                    protobuf.tag_and_length(_DATA, len(data)),
-                )
-            )
-        except (OverflowError, ValueError) as error:  # fps beyond 64 bits, source not UTF-8
-            raise MessageTypeError(f"{type(message).__name__}: {error}") from error
-        return prefix, data
+        fields = [protobuf.text_field(_FORMAT, shown)]
+        front = message.pack_front(own, fields, source=_FRAME_ID, data=_DATA, size=len(data))
+        return front, data
 
     def _packets(self, video: VideoPackets, cycle: int) -> dict[str, Any]:
         keys = [is_key for _, is_key in video.packets]

@@ -31,9 +31,7 @@ def pack_log(time_ns: int, level: str, message: str, name: str, fields: Mapping[
     upper = level.upper()
     upper = _BY_METHOD.get(upper, upper)
     number = LEVELS.index(upper) if upper in LEVELS else 0
-    seconds, nanos = divmod(time_ns, 1_000_000_000)
-    stamp = protobuf.varint_field(1, seconds) + protobuf.varint_field(2, nanos)
-    packed = protobuf.bytes_field(_TIMESTAMP, stamp) + protobuf.varint_field(_LEVEL, number)
+    packed = protobuf.timestamp_field(_TIMESTAMP, time_ns) + protobuf.varint_field(_LEVEL, number)
     packed += _text(_MESSAGE, message) + _text(_NAME, name)
     if fields:
         packed += protobuf.bytes_field(_FIELDS, _pack_fields(fields))

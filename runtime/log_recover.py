@@ -81,8 +81,8 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
     Each gets its index and summary, the last one also how the run ended: reason "recovered".
     Finished slabs are not touched; one that was made ahead and never begun is removed. Raises
     `LogError` while a writer holds the run, if nothing can be read, or if the files cannot be
-    changed. progress: called with the part of the slabs that is done, from 0 to 1. Interrupted, it
-    leaves each slab as it was or finished, and can be called again.
+    changed. progress: called with the part that is done, from 0 to 1. Interrupted at any moment it
+    leaves a log that can be read, and recovered again.
     """
     path = Path(path)
     if not _made_ahead(path):
@@ -93,8 +93,8 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
         reports = []
         cycles = 0
         for number, slab_path in enumerate(paths):
-            if progress is not None:
-                progress(number / len(paths))
+            show = _shown(progress, number / len(paths), (number + 1) / len(paths))
+            show(0)
             try:
                 _mend_magic(slab_path)
                 slab = SlabReader(slab_path)
@@ -106,7 +106,7 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
                 if slab.finished and (slab.end is not None or not last):
                     report = _finished(slab)
                 else:
-                    report = _recover_slab(slab, cycles if last else None)
+                    report = _recover_slab(slab, cycles if last else None, show)
             except OSError as error:
                 raise LogError(
                     f"{slab_path}: cannot be recovered: {error.strerror}; free some space or make "
@@ -119,6 +119,15 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
         if not any(report.recovered or report.cycles or not report.lost for report in reports):
             raise LogError(str(reports[0].lost))
         return RecoveryReport(tuple(reports))
+
+
+def _shown(
+    progress: Callable[[float], None] | None, start: float, end: float
+) -> Callable[[float], None]:
+    """`progress` for the part of the whole from `start` to `end`."""
+    if progress is None:
+        return lambda _: None
+    return lambda part: progress(start + part * (end - start))
 
 
 def _finished(slab: SlabReader) -> SlabReport:
@@ -218,7 +227,7 @@ def _locked(directory: Path) -> Iterator[None]:
 class _Kept:
     """What a walk over a slab found good."""
 
-    def __init__(self, slab: SlabReader) -> None:
+    def __init__(self, slab: SlabReader, show: Callable[[float], None]) -> None:
         self.chunks: list[lf.ChunkInfo] = []
         self.crcs: list[int] = []
         self.index: dict[int, list[tuple[int, int]]] = {}
@@ -232,6 +241,7 @@ class _Kept:
         self.lost = slab.damage
         try:
             for number in range(len(slab.chunks)):
+                show(number / len(slab.chunks))
                 self._take_chunk(slab, number)
         except Damage as damage:
             self.lost = damage
@@ -316,9 +326,11 @@ def _index_entries(slab: SlabReader, head: CycleHead) -> list[tuple[int, int]]:
     return found
 
 
-def _recover_slab(slab: SlabReader, cycles_before: int | None) -> SlabReport:
+def _recover_slab(
+    slab: SlabReader, cycles_before: int | None, show: Callable[[float], None]
+) -> SlabReport:
     """cycles_before: of the slabs in front if this one is the run's last."""
-    kept = _Kept(slab)
+    kept = _Kept(slab, show)
     # The tail goes inside the PAD that covers everything behind the last good cycle; the PAD's
     # head stays, because shortening it is the store that makes the tail valid.
     tail_at = kept.end + lf.HEAD_SIZE

@@ -326,6 +326,7 @@ class SlabFile:
                     if not self.chunks or length < 6 or (length - 6) % 16:
                         raise Damage(offset, f"unexpected MessageIndex of {length} bytes")
                 elif opcode == lf.PAD:
+                    self._check_hides_nothing(offset, after)
                     pads += lf.HEAD_SIZE + length
                 elif opcode in _SUMMARY_OPCODES and pads == len(lf.pack_data_end()):
                     return  # the DataEnd in front is about to be committed
@@ -366,6 +367,22 @@ class SlabFile:
                 f"{pads} bytes of PADs in front of a Chunk: "
                 f"expected at most {lf.MAX_PAD_BETWEEN_CHUNKS}",
             )
+
+    def _check_hides_nothing(self, offset: int, end: int) -> None:
+        """A PAD that has a whole cycle where a chunk has its first one is a chunk's damaged opcode."""
+        first = offset + lf.CHUNK_RECORDS_AT
+        if first + lf.CYCLE_SIZE > min(end, self.size):
+            return
+        head = self._pread(first, lf.CYCLE_SIZE)
+        opcode, length, _, _, _, size, crc, reserved = lf.CYCLE_RECORD.unpack(head)
+        if (opcode, length, reserved) != (lf.CYCLE, lf.CYCLE_CONTENT.size, 0):
+            return
+        if first + lf.CYCLE_SIZE + size <= min(end, self.size) and size <= lf.MAX_HELD_SIZE:
+            records = self._pread(first + lf.CYCLE_SIZE, size)
+            # Looked at again: a live writer may have begun the chunk since.
+            is_pad = self._pread(offset, 1)[0] == lf.PAD
+            if is_pad and lf.cycle_crc(head[lf.HEAD_SIZE :], records) == crc:
+                raise Damage(offset, f"a PAD over a cycle, at {first}: expected a Chunk")
 
     def _check_closed(self, chunk: ChunkSpan) -> None:
         """A chunk that DataEnd does not follow was closed: its three sizes agree."""

@@ -98,11 +98,13 @@ class Context:
     broadcast: what a sink hands to clients outside the run (HTTP); see `Broadcast`.
     progress: for `start` to set where it takes long: what it does, and how much of that is done,
         from 0 to 1, or None where that is not known. Shown to people, never logged.
+    logs_packets: whether the log wants `ImageRgb8Msg.video` of this task; where it does not, keeping
+        compressed packets is for nothing.
     """
 
     __slots__ = (
         "_clock", "_dropped", "_finish", "_rng", "_seed", "_time", "_wake", "_wake_at",
-        "broadcast", "graph_dir", "log", "progress", "task_id",
+        "broadcast", "graph_dir", "log", "logs_packets", "progress", "task_id",
     )  # fmt: skip
 
     def __init__(
@@ -119,8 +121,10 @@ class Context:
         wake_at: Callable[[int], None] | None = None,
         finish: Callable[[], None] | None = None,
         dropped: Callable[[int], None] | None = None,
+        logs_packets: bool = False,
     ) -> None:
         self.task_id = task_id
+        self.logs_packets = logs_packets
         self.graph_dir = graph_dir
         self.log = log
         self.broadcast = broadcast
@@ -213,7 +217,7 @@ class Task:
 
     picture_codecs: ClassVar[tuple[str, ...]] = ("raw", "zstd", "ffv1")
     """How the log can store the task's pictures, the default first. "packets" is for sources that
-    set `ImageRgb8Msg.video`."""
+    set `ImageRgb8Msg.video` where `Context.logs_packets`."""
 
     shows: ClassVar[bool] = False
     """Whether a task with outputs has something for clients too, in `ctx.broadcast`; a sink always

@@ -106,6 +106,7 @@ class VideoCapture(Task):
         self._reader: _Reader | None = None
         self._base_ns: int | None = None
         self._logged, self._logged_ns = (0, 0), 0
+        self._told = False
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -118,7 +119,10 @@ class VideoCapture(Task):
         config = self.config
         container, name = open_video(config, ctx.graph_dir)
         try:
-            self._reader = _Reader(container, name, config, clock=ctx.clock_ns, wake=ctx.wake)
+            self._reader = _Reader(
+                container, name, config,
+                clock=ctx.clock_ns, wake=ctx.wake, keeps_packets=ctx.logs_packets,
+            )  # fmt: skip
         except BaseException:
             container.close()
             raise
@@ -167,7 +171,8 @@ class VideoCapture(Task):
         image.fps = reader.fps
         image.source = reader.name
         image.video = reader.packets_of(frame)
-        if frame.frame_id == 0 and not reader.has_packets:
+        if ctx.logs_packets and not self._told and not reader.has_packets:
+            self._told = True
             ctx.log.warning(
                 "the log keeps pixels: packets do not give them back", source=reader.name
             )
@@ -207,14 +212,15 @@ class _Frame:
     frame_id: int
     pts: int | None
     time_ns: int
-    packet: int | None
-    section: int
-    color: tuple[int, int]
+    packet: int | None = None
+    section: int = 0
+    color: tuple[int, int] = (0, 0)
 
 
 class _Reader:
     """A thread that decodes `container` into a buffer, and closes it at its end.
 
+    keeps_packets: for the log, with the pictures that they give.
     live: whether frames come at the source's own time.
     error: why it ended, if not because the source is at its end.
     dropped: how many frames it decoded that were not taken.
@@ -229,6 +235,7 @@ class _Reader:
         *,
         clock: Callable[[], int],
         wake: Callable[[], None],
+        keeps_packets: bool,
     ) -> None:
         import av
 
@@ -258,7 +265,7 @@ class _Reader:
         self._config = config
         self._clock, self._wake = clock, wake
         self._converter = RgbConverter()
-        self._packets = PacketQueue(stream)
+        self._packets = PacketQueue(stream) if keeps_packets else None
         # A file that is played at its own speed is decoded ahead also where only the newest frame
         # is wanted: which one that is, the cycle's time says.
         self._newest_only = self.policy == "latest" and not (config.realtime and not self.live)
@@ -287,14 +294,14 @@ class _Reader:
 
     def packets_of(self, frame: _Frame) -> VideoPackets | None:
         """What the log needs instead of the frame's pixels; asked once of each frame published."""
-        if frame.packet is None:
+        if self._packets is None or frame.packet is None:
             return None
         return self._packets.take(frame.packet, frame.section, frame.color)
 
     @property
     def has_packets(self) -> bool:
         """Whether packets can stand for pixels in the log."""
-        return self._packets.usable
+        return self._packets is not None and self._packets.usable
 
     @property
     def drained(self) -> bool:
@@ -394,12 +401,14 @@ class _Reader:
             yield self._frame(decoded, frame_id, time_ns)
 
     def _frame(self, decoded: Any, frame_id: int, time_ns: int) -> _Frame:
+        pixels, packets = self._converter.rgb(decoded), self._packets
+        if packets is None:
+            return _Frame(pixels, frame_id, decoded.pts, time_ns)
         color = int(decoded.colorspace), int(decoded.color_range)
-        number = None if decoded.is_corrupt else self._packets.number_of(decoded.pts)
-        pixels = self._converter.rgb(decoded)
-        section = self._packets.section
-        if number is not None and not self._packets.proven:
-            self._packets.prove(number, color, pixels, self._converter)
+        number = None if decoded.is_corrupt else packets.number_of(decoded.pts)
+        section = packets.section
+        if number is not None and not packets.proven:
+            packets.prove(number, color, pixels, self._converter)
         return _Frame(pixels, frame_id, decoded.pts, time_ns, number, section, color)
 
     def _slot(self, frame_id: int, time_ns: int) -> int:
@@ -421,7 +430,8 @@ class _Reader:
         while True:
             if start_s or again:
                 self._container.seek(int((float(zero) + start_s) * 1_000_000))
-                self._packets.begin_section()
+                if self._packets is not None:
+                    self._packets.begin_section()
             first: Fraction | None = None
             at = zero - period
             self._decoded_s = time.monotonic()
@@ -450,7 +460,7 @@ class _Reader:
             except self._invalid:
                 self.damaged += 1
                 pictures = []
-            if packet.size:
+            if packet.size and self._packets is not None:
                 self._packets.append(packet, pts)
             yield from pictures
 

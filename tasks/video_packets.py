@@ -18,6 +18,8 @@ __all__ = ["PacketQueue"]
 _MOST_BYTES = 64 << 20
 """Of packets that no picture took, such as those of a live source while no cycle runs."""
 _MOST_STAMPS = 256
+_MOST_UNSTAMPED = 8
+"""Pictures of a source, the first ones, after which none is expected to have a stamp."""
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _LENGTHS_IN_FRONT = b"\x01"
 """How the extradata of a stream begin whose packets have lengths in place of start codes."""
@@ -59,6 +61,7 @@ class PacketQueue:
         self._size = 0
         self._numbers: dict[int, int] = {}
         """Of packets whose pictures have not come out yet, by time stamp."""
+        self._unstamped = 0
         self._gap = 0, 0
         """Pictures of packets from the first number up to, not with, the second cannot be decoded."""
         self.usable = True
@@ -74,8 +77,16 @@ class PacketQueue:
             self._filter.flush()
 
     def number_of(self, pts: int | None) -> int | None:
-        """The number of the packet with this time stamp; None without one, or without a stamp."""
-        return None if pts is None else self._numbers.pop(pts, None)
+        """The number of the packet with this time stamp; None without one, or without a stamp.
+
+        An RTSP camera stamps all packets but the first; where none has a stamp, none ever has.
+        """
+        if pts is not None:
+            return self._numbers.pop(pts, None)
+        self._unstamped += 1
+        if not self.proven and self._unstamped > _MOST_UNSTAMPED:
+            self.give_up()
+        return None
 
     def append(self, packet: Any, pts: int | None) -> None:
         """Keep the packet `next_number`, which has been given to the decoder."""
@@ -129,8 +140,16 @@ class PacketQueue:
             made = decode_one(video, converter)
         except ValueError:
             made = None
-        self.usable = made is not None and np.array_equal(made, pixels)
         self.proven = True
+        if made is None or not np.array_equal(made, pixels):
+            self.give_up()
+
+    def give_up(self) -> None:
+        """The log gets pixels from now on: what the source gives cannot be told apart."""
+        with self._lock:
+            self.usable = False
+            self._kept.clear()
+            self._size = 0
 
     def take(self, number: int, section: int, color: tuple[int, int]) -> VideoPackets | None:
         """The packets up to `number` that were not taken yet, and what decodes them.

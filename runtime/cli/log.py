@@ -158,8 +158,12 @@ def _check(args: argparse.Namespace) -> int:
 def _recover(args: argparse.Namespace) -> int:
     from flowrun.runtime.log_recover import recover
 
-    with progress("recover", 1) as show:
-        report = recover(args.path, progress=show)
+    try:
+        with progress("recover", 1) as show:
+            report = recover(args.path, progress=show)
+    except KeyboardInterrupt:
+        print(f"interrupted: {args.path} can be recovered again", file=sys.stderr)
+        return 130
     print(report)
     return 0
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
-import shutil
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +15,7 @@ import numpy as np
 import pytest
 import structlog
 from pydantic import ValidationError
+from rtsp import serving
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.errors import UsageError
@@ -384,51 +382,12 @@ def test_a_live_source_that_falls_silent_is_logged_and_ends(web: str, folder: Pa
 
 # -- a real RTSP server ------------------------------------------------------------------------
 
-SERVER = """
-import sys, gi
-gi.require_version("Gst", "1.0")
-gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer
-Gst.init(None)
-server = GstRtspServer.RTSPServer(address="127.0.0.1", service="0")
-factory = GstRtspServer.RTSPMediaFactory()
-factory.set_launch(f'( filesrc location="{sys.argv[1]}" ! qtdemux ! rtph264pay name=pay0 )')
-permissions = GstRtspServer.RTSPPermissions()
-permissions.add_permission_for_role("user", "media.factory.access", True)
-permissions.add_permission_for_role("user", "media.factory.construct", True)
-factory.set_permissions(permissions)
-token = GstRtspServer.RTSPToken()
-token.set_string("media.factory.role", "user")
-auth = GstRtspServer.RTSPAuth()
-auth.add_basic(GstRtspServer.RTSPAuth.make_basic("me", "secret"), token)
-server.set_auth(auth)
-server.get_mount_points().add_factory("/cam", factory)
-server.attach(None)
-print(server.get_bound_port(), flush=True)
-GLib.MainLoop().run()
-"""
-
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of GStreamer's RTSP server, which plays a video and asks for me:secret."""
-    python = shutil.which("python3", path="/usr/bin")
-    has_server = python and not subprocess.run(
-        [python, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
-        check=False, stderr=subprocess.DEVNULL,
-    ).returncode  # fmt: skip
-    if not has_server or sys.platform != "linux":
-        pytest.skip("needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good")
-    video = draw(tmp_path_factory.mktemp("camera") / "camera.mp4", frames=30)
-    server = subprocess.Popen(
-        [str(python), "-c", SERVER, str(video)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout is not None
-        yield f"127.0.0.1:{int(server.stdout.readline())}"
-    finally:
-        server.kill()
-        server.communicate()
+    with serving(draw(tmp_path_factory.mktemp("camera") / "camera.mp4", frames=30)) as address:
+        yield address
 
 
 @pytest.mark.slow
