@@ -40,6 +40,10 @@ bench: .venv/installed-dev  ## run every script of bench/
 torture: .venv/installed-dev  ## kill writers and take pages from logs, many times (TORTURE_ARGS=...)
 	$(BIN)/python tests/runtime/torture.py $(TORTURE_ARGS)
 
+.PHONY: fuzz
+fuzz: .venv/installed-dev  ## feed the reader of logs with damaged ones (FUZZ_ARGS="--seconds 600 ...")
+	$(BIN)/python tests/runtime/fuzz_log.py $(FUZZ_ARGS)
+
 .PHONY: fuzz-runs
 fuzz-runs: .venv/installed-dev  ## feed the reader with runs of which something was changed (FUZZ_ARGS=...)
 	$(BIN)/python tests/runtime/fuzz_runs.py $(FUZZ_ARGS)

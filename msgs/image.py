@@ -147,15 +147,16 @@ class ImageRgb8Msg(Message):
         raw: dict[int, Any] = dict(protobuf.fields(memoryview(data)))
         try:
             frame_id, pts, fps = msgpack.unpackb(raw[_FLOWRUN])
-            pixels = np.frombuffer(raw[_DATA], np.uint8)
+            pixels = np.frombuffer(protobuf.contents(raw[_DATA]), np.uint8)
+            size = protobuf.number(raw[_HEIGHT]), protobuf.number(raw[_WIDTH])
             return {
-                "pixels": pixels.reshape(raw[_HEIGHT], raw[_WIDTH], 3),
+                "pixels": pixels.reshape(*size, 3),
                 "frame_id": frame_id,
                 "pts": pts,
                 "fps": fps,
-                "source": bytes(raw[_FRAME_ID]).decode(),
+                "source": bytes(protobuf.contents(raw[_FRAME_ID])).decode(),
             }
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, msgpack.UnpackException) as error:
             raise ValueError(f"not an ImageRgb8Msg: {error!r}") from error
 
     @classmethod

@@ -293,7 +293,7 @@ class Message:
             )
         for name in cls.array_fields:
             if name in fields:
-                fields[name] = _array_from_map(fields[name])
+                fields[name] = array_from_map(fields[name])
         return fields
 
     def load(self, data: Buffer) -> None:
@@ -598,8 +598,12 @@ def _array_to_map(array: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": little.dtype.str, "shape": list(array.shape), "data": little.tobytes()}
 
 
-def _array_from_map(packed: Any) -> NDArray[Any]:
+def array_from_map(packed: Any) -> NDArray[Any]:
+    """The array of a map {dtype, shape, data}, a view of `data`. `ValueError` for any other map."""
     try:
-        return np.frombuffer(packed["data"], dtype=packed["dtype"]).reshape(packed["shape"])
-    except (KeyError, TypeError, ValueError) as error:
+        dtype = packed["dtype"]
+        if not isinstance(dtype, str):  # NumPy makes types of maps and lists too
+            raise TypeError(f"dtype {dtype!r}")
+        return np.frombuffer(packed["data"], dtype=dtype).reshape(packed["shape"])
+    except (KeyError, TypeError, ValueError, OverflowError, SyntaxError) as error:
         raise ValueError(f"not an array: {error}") from error

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator
 
 __all__ = [
     "bytes_field",
+    "contents",
     "descriptor_set",
     "double_field",
     "fields",
     "fixed32_field",
     "message_descriptor",
+    "number",
     "tag_and_length",
     "text_field",
     "timestamp_field",
@@ -91,6 +93,21 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         piece = data[position : position + length]
         position += length
         yield number, piece if wire == BYTES else int.from_bytes(piece, "little")
+
+
+def contents(value: int | memoryview) -> memoryview:
+    """`value` of a field that must be length-delimited; `ValueError` for a number. Why: `bytes` of a
+    number is that many zeros."""
+    if isinstance(value, int):
+        raise ValueError(f"protobuf: {value}; expected a length-delimited field")  # noqa: TRY004
+    return value
+
+
+def number(value: int | memoryview) -> int:
+    """`value` of a field that must be a number; `ValueError` for another."""
+    if not isinstance(value, int):
+        raise ValueError("protobuf: a length-delimited field; expected a number")  # noqa: TRY004
+    return value
 
 
 def _read_varint(data: memoryview, position: int) -> tuple[int, int]:

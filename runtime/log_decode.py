@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime.log_picture import StoredPicture
-from flowrun.runtime.video import PacketDecoder, RgbConverter, set_color
+from flowrun.runtime.video import PacketDecoder, RgbConverter, picture_rgb
 
 __all__ = ["PictureDecoder"]
 
@@ -206,5 +206,4 @@ def _convert(decoded: Any, picture: StoredPicture) -> NDArray[np.uint8]:
     converter = getattr(_of_thread, "converter", None)
     if converter is None:
         converter = _of_thread.converter = RgbConverter()
-    set_color(decoded, picture.own["color"])
-    return picture.checked(converter.rgb(decoded))
+    return picture.checked(picture_rgb(decoded, picture.own["color"], converter))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.message import array_from_map
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_decode import PictureDecoder
 from flowrun.runtime.log_format import CODEC, NO_PAYLOAD, PAYLOAD
@@ -169,5 +170,5 @@ def decode(payload: memoryview, encoding: str, schema: str) -> dict[str, Any]:
 
 def _array_or_value(value: Any) -> Any:
     if isinstance(value, dict) and value.keys() == {"dtype", "shape", "data"}:
-        return np.frombuffer(value["data"], dtype=value["dtype"]).reshape(value["shape"])
+        return array_from_map(value)
     return value

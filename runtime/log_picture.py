@@ -25,16 +25,18 @@ map in field 1000, which protobuf readers skip:
     color      packets    [colour space, range] of the decoded picture, in FFmpeg's numbers
 
 The pixels are RGB, 8 bits each, (height, width, 3), row by row; of a picture without any (height or
-width 0) `data` is empty, whatever the codec. data is
+width 0) `data` is empty, whatever the codec. Pictures of codec "zstd" and "ffv1" MUST have at most 2**28
+pixels. Why: little data may stand for many pixels there, and a damaged size must not take all memory.
+data is
 
     raw      the pixels
-    zstd     a Zstandard frame of the pixels
+    zstd     a Zstandard frame of the pixels, whose head says their size
     ffv1     u32 little-endian n, n bytes of extradata for the decoder, then one FFV1 packet, to be
              decoded as bgr0 of `size`. Blue, green and red are in it without loss
     packets  the source's packets, H.264 and H.265 with start codes (Annex B)
 
 A channel of codec "packets" MAY hold messages of codec "raw": what the packets could not give back.
-Those of "zstd" and "ffv1" hold "raw" for pictures without pixels.
+Those of "zstd" and "ffv1" hold "raw" for pictures without pixels, or with too many.
 
 How packets become pixels. A reader gives the packets of all messages in a row, from a key frame on, to
 FFmpeg's decoder `name`, opened with the extradata, size and pixel format of the last `decoder` (each
@@ -80,6 +82,11 @@ PICTURE_SCHEMA_NAME = "foxglove.CompressedVideo"
 _TIMESTAMP, _FRAME_ID, _DATA, _FORMAT, _FLOWRUN = 1, 2, 3, 4, 1000
 _FORMATS = {"hevc": "h265", "libdav1d": "av1", "libaom-av1": "av1"}
 """foxglove's names where FFmpeg's decoders have others."""
+
+_MOST_ROWS = 1 << 31
+_MOST_PACKETS = 1 << 62  # they are time stamps to FFmpeg
+_MOST_PACKED = 1 << 28
+"""The format's limit of zstd and ffv1, in pixels."""
 
 Piece = bytes | memoryview
 
@@ -128,7 +135,7 @@ class PictureEncoder:
             shown = shown_format(video.decoder.name)
             data: Piece = b"".join(packet for packet, _ in video.packets)
             own |= self._packets(video, cycle)
-        elif self.codec == "packets" or not pixels.size:
+        elif self.codec == "packets" or not 0 < pixels.size <= 3 * _MOST_PACKED:
             own["codec"], data = "raw", pixels.data.cast("B") if pixels.size else b""
         else:
             own["codec"], data = self.codec, self._compress(pixels)
@@ -175,11 +182,11 @@ class StoredPicture:
         raw: dict[int, Any] = dict(protobuf.fields(payload))
         try:
             own = msgpack.unpackb(raw[_FLOWRUN])
-            for name in ("frame_id", "pts", "fps", "codec", "size", "crc"):
-                own[name]
+            data = protobuf.contents(raw[_DATA])
+            _check_own(own)
             if own["codec"] == "packets":
-                _check_packets(own, len(raw[_DATA]))
-            return cls(own, bytes(raw[_FRAME_ID]).decode(), raw[_DATA])
+                _check_packets(own, len(data))
+            return cls(own, bytes(protobuf.contents(raw[_FRAME_ID])).decode(), data)
         except (KeyError, ValueError, TypeError, msgpack.UnpackException) as error:
             raise ValueError(f"not a stored picture: {error!r}") from error
 
@@ -207,6 +214,8 @@ class StoredPicture:
         """
         height, width = self.own["size"]
         codec, size = self.own["codec"], height * width * 3
+        if codec in ("zstd", "ffv1") and size > 3 * _MOST_PACKED:
+            raise ValueError(f"{height} x {width} pixels; expected at most {_MOST_PACKED}")
         if codec == "raw" or not size:
             flat = np.frombuffer(self.data, np.uint8)
         elif codec == "zstd":
@@ -238,26 +247,45 @@ class StoredPicture:
         }
 
 
-def _check_packets(own: dict[str, Any], length: int) -> None:
-    numbers = [own[name] for name in ("section", "number", "first", "key", "key_before")]
-    sizes, keys, color = own["sizes"], own["keys"], own["color"]
-    if (
-        not all(type(number) is int for number in [*numbers, *sizes, *color])
-        or min(sizes, default=0) < 0
-        or sum(sizes) != length
-        or len(keys) != len(sizes)
-        or len(color) != 2
+def _check_own(own: dict[str, Any]) -> None:
+    height, width = own["size"]
+    if not (
+        type(own["frame_id"]) is type(own["crc"]) is int
+        and (own["pts"] is None or type(own["pts"]) is int)
+        and type(own["fps"]) in (int, float)
+        and isinstance(own["codec"], str)
+        and isinstance(own["size"], list)
+        and _all_within([height, width], 0, _MOST_ROWS)
     ):
+        raise ValueError("fields that cannot be")
+
+
+def _check_packets(own: dict[str, Any], length: int) -> None:
+    numbers = [own[name] for name in ("section", "number", "first")]
+    sizes, keys, color = own["sizes"], own["keys"], own["color"]
+    if not (
+        isinstance(sizes, list) and isinstance(keys, list) and isinstance(color, list)
+        and _all_within([*numbers, *sizes], 0, _MOST_PACKETS)
+        and _all_within([own["key"], own["key_before"]], -1, 1 << 64)
+        and _all_within(color, 0, 1 << 31)
+        and sum(sizes) == length
+        and len(keys) == len(sizes)
+        and len(color) == 2
+    ):  # fmt: skip
         raise ValueError("packets that do not fit the data")
     if "decoder" in own:
         name, extradata, width, height, pixel_format = own["decoder"]
         if not (
             isinstance(name, str)
             and isinstance(extradata, bytes)
-            and type(width) is type(height) is int
+            and _all_within([width, height], 0, _MOST_ROWS)
             and isinstance(pixel_format, str)
         ):
             raise ValueError("a decoder that cannot be")
+
+
+def _all_within(values: list[Any], least: int, end: int) -> bool:
+    return all(type(value) is int and least <= value < end for value in values)
 
 
 def _compressor(codec: str) -> Callable[[NDArray[np.uint8]], bytes]:
@@ -278,7 +306,10 @@ def _unzstd(data: memoryview, size: int) -> bytes:
     import zstandard
 
     try:
-        content = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+        # It allocates what the frame says, whatever else it is told.
+        if zstandard.frame_content_size(data) != size:
+            raise ValueError(f"zstd: expected {size} bytes")
+        content = zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError as error:
         raise ValueError(f"zstd: {error}") from error
     return content

@@ -43,17 +43,22 @@ def unpack_log(data: Buffer) -> dict[str, Any]:
     raw: dict[int, Any] = dict(protobuf.fields(memoryview(data)))
     try:
         stamp: dict[int, Any] = dict(protobuf.fields(raw.get(_TIMESTAMP, memoryview(b""))))
-        level = raw.get(_LEVEL, 0)
+        level = protobuf.number(raw.get(_LEVEL, 0))
         fields = msgpack.unpackb(raw[_FIELDS], strict_map_key=False) if _FIELDS in raw else {}
         return {
-            "time_ns": stamp.get(1, 0) * 1_000_000_000 + stamp.get(2, 0),
+            "time_ns": protobuf.number(stamp.get(1, 0)) * 1_000_000_000
+            + protobuf.number(stamp.get(2, 0)),
             "level": LEVELS[level] if level < len(LEVELS) else LEVELS[0],
-            "message": bytes(raw.get(_MESSAGE, b"")).decode(),
-            "name": bytes(raw.get(_NAME, b"")).decode(),
+            "message": _text_of(raw, _MESSAGE),
+            "name": _text_of(raw, _NAME),
             "fields": fields,
         }
     except (TypeError, ValueError, msgpack.UnpackException) as error:
         raise ValueError(f"not a foxglove.Log: {error!r}") from error
+
+
+def _text_of(raw: dict[int, Any], number: int) -> str:
+    return bytes(protobuf.contents(raw.get(number, memoryview(b"")))).decode()
 
 
 def _text(number: int, text: str) -> bytes:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder, VideoPackets
 
-__all__ = ["PacketDecoder", "RgbConverter", "decode_one", "set_color"]
+__all__ = ["PacketDecoder", "RgbConverter", "decode_one", "picture_rgb", "set_color"]
 
 
 class RgbConverter:
@@ -59,15 +59,18 @@ class PacketDecoder:
         import av
 
         self._invalid = av.error.InvalidDataError
+        self._failed = av.error.FFmpegError
         self._packet = av.Packet
         try:
             context: Any = av.CodecContext.create(decoder.name, "r")
             if decoder.extradata:
                 context.extradata = decoder.extradata
+            if context.type != "video":
+                raise ValueError(f"it decodes {context.type}")
             context.width, context.height = decoder.width, decoder.height
             if decoder.pixel_format:
                 context.pix_fmt = decoder.pixel_format
-        except (av.error.FFmpegError, ValueError, LookupError) as error:
+        except (av.error.FFmpegError, ValueError, OverflowError, LookupError) as error:
             raise ValueError(f"no decoder {decoder.name!r} in this FFmpeg: {error}") from error
         context.thread_type = "AUTO" if ahead else "SLICE"
         self._context = context
@@ -76,6 +79,7 @@ class PacketDecoder:
         """The pictures that come out when packet `number` went in, each with its packet's number.
 
         A packet that the decoder refuses gives none: a live source's decoder passed over it too.
+        `ValueError` where it does not work at all.
         """
         # Nothing of Python's may be inside: freeing a decoder with frame threads would wait for ever
         # for them, and they for the GIL. So a copy, not `Packet(data)`; and the number as the time
@@ -83,22 +87,35 @@ class PacketDecoder:
         packet = self._packet(len(data))
         packet.update(data)
         packet.pts = packet.dts = number
+        return self._pictures(packet)
+
+    def drain(self) -> list[tuple[int, Any]]:
+        """The pictures that are still inside. The decoder takes no packets any more."""
+        return self._pictures(None)
+
+    def _pictures(self, packet: Any) -> list[tuple[int, Any]]:
         try:
             return [(picture.pts, picture) for picture in self._context.decode(packet)]
         except self._invalid:
             return []
-
-    def drain(self) -> list[tuple[int, Any]]:
-        """The pictures that are still inside. The decoder takes no packets any more."""
-        try:
-            return [(picture.pts, picture) for picture in self._context.decode(None)]
-        except self._invalid:
-            return []
+        except self._failed as error:
+            raise ValueError(f"decoder {self._context.name!r}: {error}") from error
 
 
 def set_color(decoded: Any, color: Sequence[int]) -> None:
     """Say how the picture's colours are meant: a container may say it, which packets do not."""
     decoded.colorspace, decoded.color_range = color
+
+
+def picture_rgb(decoded: Any, color: Sequence[int], converter: RgbConverter) -> NDArray[np.uint8]:
+    """The pixels of a decoded picture whose colours are meant so; `ValueError` where they cannot be."""
+    import av
+
+    try:
+        set_color(decoded, color)
+        return converter.rgb(decoded)
+    except (av.error.FFmpegError, OverflowError) as error:
+        raise ValueError(f"colours {list(color)}: {error}") from error
 
 
 def decode_one(video: VideoPackets, converter: RgbConverter) -> NDArray[np.uint8] | None:
@@ -110,10 +127,8 @@ def decode_one(video: VideoPackets, converter: RgbConverter) -> NDArray[np.uint8
         if begun:
             for made, picture in decoder.decode(number, data):
                 if made == video.number:
-                    set_color(picture, video.color)
-                    return converter.rgb(picture)
+                    return picture_rgb(picture, video.color, converter)
     for made, picture in decoder.drain():
         if made == video.number:
-            set_color(picture, video.color)
-            return converter.rgb(picture)
+            return picture_rgb(picture, video.color, converter)
     return None
