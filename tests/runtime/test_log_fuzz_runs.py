@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import fuzz_runs
@@ -51,18 +53,34 @@ def test_the_laws_notice_cycles_of_which_nobody_says_that_they_are_missing(
         fuzzer.hold(case, fuzzer.case(0)[1])
 
 
-def test_the_fuzzer_goes_on_behind_a_case_that_ends_its_process(
-    fuzzer: fuzz_runs.Fuzzer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hold = fuzz_runs.Fuzzer.hold
+FAILS = """
+import sys
+from pathlib import Path
 
-    def fails(self: fuzz_runs.Fuzzer, case: fuzz_runs.Case, rng: object) -> None:
-        hold(self, case, rng)
-        if case.changes == fuzzer.case(1)[0].changes:
-            raise MemoryError
+import fuzz_runs
 
-    monkeypatch.setattr(fuzz_runs.Fuzzer, "hold", fails)
-    [found] = fuzz_runs.fuzz(fuzzer, cases=3, minutes=0, keep=tmp_path)
-    assert found.startswith("case 1 (")
-    assert "MemoryError" in found
+fuzzer = fuzz_runs.Fuzzer(Path(sys.argv[1]) / "run", seed=0)
+bad = fuzzer.case(1)[0].changes
+hold = fuzz_runs.Fuzzer.hold
+
+def fails(self, case, rng):
+    hold(self, case, rng)
+    if case.changes == bad:
+        raise MemoryError
+
+fuzz_runs.Fuzzer.hold = fails
+print(*fuzz_runs.fuzz(fuzzer, cases=3, minutes=0, keep=Path(sys.argv[1])))
+"""
+
+
+def test_the_fuzzer_goes_on_behind_a_case_that_ends_its_process(tmp_path: Path) -> None:
+    """In a process of its own: it forks, which one with the threads of other tests must not."""
+    (tmp_path / "run").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", FAILS, tmp_path], capture_output=True, text=True, timeout=100,
+        check=True, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    found = done.stdout.splitlines()[-1]
+    assert "case 1 (" in done.stdout
+    assert "MemoryError" in done.stdout, found
     assert (tmp_path / "case-0-1" / "traceback.txt").exists()
