@@ -82,6 +82,9 @@ class Inference(Task):
         torch's own number for others."""
         local_files_only: bool = False
         """Never look on the network for the model."""
+        static_cache: bool = False
+        """Give the model a cache of a fixed size: on a GPU transformers then compiles the decoding,
+        which takes a minute at the first answer and makes all others faster."""
         do_sample: bool = False
         """Draw tokens instead of taking the likeliest."""
         temperature: PositiveFloat = 1.0
@@ -271,6 +274,7 @@ class Inference(Task):
                 device=config.device,
                 dtype=config.dtype,
                 local_files_only=config.local_files_only,
+                static_cache=config.static_cache,
             )
         return make_backend(
             settings, graph_dir=ctx.graph_dir, max_batch=config.max_batch, log=ctx.log, tell=tell

@@ -161,11 +161,13 @@ class VisionLanguageModel:
         device: str,
         dtype: str,
         local_files_only: bool,
+        static_cache: bool = False,
         tell: Tell = lambda _what, _fraction: None,
     ) -> VisionLanguageModel:
         """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
 
         device: auto, cpu, cuda or cuda:N. dtype: auto or the name of a torch type.
+        static_cache: generate with a cache of a fixed size, compiled on a GPU.
         tell: hears how far loading is.
         """
         tell("loading the libraries", None)
@@ -192,6 +194,8 @@ class VisionLanguageModel:
             raise ModelError(f"model {str(checkpoint)!r}: {_first_line(error)}") from error
         except Exception as error:
             raise ModelError(_load_failure(checkpoint, error, local_files_only=local)) from error
+        if static_cache:
+            model.generation_config.cache_implementation = "static"
         return cls(processor, model, device=device, dtype=torch_dtype)
 
 

@@ -88,6 +88,7 @@ class LocalBackend:
         local_files_only: bool,
         max_batch: int,
         log: FilteringBoundLogger,
+        static_cache: bool = False,
         tell: Tell = lambda _what, _fraction: None,
     ) -> None:
         self._checkpoint = checkpoint
@@ -95,8 +96,9 @@ class LocalBackend:
         self._local_files_only = local_files_only
         self._max_batch = max_batch
         self._log = log
+        self._static_cache = static_cache
         self._tell = tell
-        self._key: Hashable = (str(checkpoint), device, dtype)
+        self._key: Hashable = (str(checkpoint), device, dtype, static_cache)
         self._model: SharedModel | None = None
 
     def load(self) -> None:
@@ -123,6 +125,7 @@ class LocalBackend:
             device=self._device,
             dtype=self._dtype,
             local_files_only=self._local_files_only,
+            static_cache=self._static_cache,
             tell=self._tell,
         )
         loaded = time.perf_counter()

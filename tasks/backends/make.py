@@ -34,6 +34,7 @@ def make_backend(
         device=settings.device,
         dtype=settings.dtype,
         local_files_only=settings.local_files_only,
+        static_cache=settings.static_cache,
         max_batch=max_batch,
         log=log,
         tell=tell,

@@ -87,7 +87,7 @@ class OpenAIBackend:
         body = chat_request(
             question,
             model=self._model,
-            stream=self._settings.stream,
+            stream=self._settings.stream and question.on_text is not None,
             jpeg_quality=self._settings.jpeg_quality,
         )
         limit_s = self._settings.timeout_s
@@ -186,10 +186,8 @@ class OpenAIBackend:
         """The response to a request, if its status is 200; `ModelError` says what else came."""
         import httpx
 
-        assert self._client is not None
-        url = f"{self._url}/{path}"
         try:
-            async with self._client.stream(method, url, content=body) as response:
+            async with contextlib.aclosing(await self._send(method, path, body)) as response:
                 if response.status_code != 200:
                     raise self._refusal(response.status_code, await response.aread())
                 yield response
@@ -201,6 +199,18 @@ class OpenAIBackend:
             raise _TryAgainError(f"{self._where}: {_first_line(error)}") from error
         except httpx.InvalidURL as error:
             raise ModelError(f"{self._where}: {_first_line(error)}") from error
+
+    async def _send(self, method: str, path: str, body: bytes | None) -> httpx.Response:
+        import httpx
+
+        assert self._client is not None
+        request = self._client.build_request(method, f"{self._url}/{path}", content=body)
+        try:
+            return await self._client.send(request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            # A server may close a connection that it has kept just when it is used again, as
+            # llama-server does after 100 requests. A new one is no second try.
+            return await self._client.send(request, stream=True)
 
     def _refusal(self, status: int, reply: bytes) -> ModelError:
         kind = _TryAgainError if status in _RETRIED else ModelError

@@ -49,6 +49,9 @@ class TransformersSettings(TaskConfig):
     """auto: bfloat16 on a GPU, float32 on a CPU."""
     local_files_only: bool = False
     """Never look on the network for the model."""
+    static_cache: bool = False
+    """Give the model a cache of a fixed size: on a GPU transformers then compiles the decoding, which
+    takes a minute at the first answer and makes all others faster."""
 
 
 class ServerSettings(TaskConfig):
@@ -86,8 +89,7 @@ class OpenAISettings(TaskConfig):
     retries: Annotated[int, Field(ge=0, le=10)] = 1
     """After a refused connection, a broken one, and the states 408, 429 and 5xx."""
     stream: bool = True
-    """Have the answer sent as it grows: its text shows earlier, and a server stops where nobody
-    listens any more."""
+    """While somebody watches the page, have the answer sent as it grows."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
     """Of the picture that is sent."""
     server: ServerSettings | None = None

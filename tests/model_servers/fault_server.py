@@ -18,7 +18,8 @@ class FaultServer:
 
     "500" (a status), "400", "hang", "drip" (a stream that never ends), "cut" (ends in the middle),
     "html", "broken" (JSON), "empty", "stream error", "no content", "no usage", "silent" (answers,
-    without a stream). `bodies`, `headers`: of the requests that came.
+    without a stream), "close" (the connection, without a word). `bodies`, `headers`: of the
+    requests that came.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(int(fault), "application/json", json.dumps(error))
         elif fault == "hang":
             mine.ending.wait(30)
+            self.close_connection = True
+        elif fault == "close":
             self.close_connection = True
         elif fault == "html":
             self._send(200, "text/html", "<html>This is no model</html>")

@@ -48,8 +48,14 @@ def connect(opened: list[OpenAIBackend]) -> Any:
     return connect
 
 
+def watch(_text: str) -> None:
+    """With somebody to show it to, an answer is streamed."""
+
+
 def ask(backend: OpenAIBackend, prompt: str = "cap en", **more: Any) -> Answer:
-    return backend.answer(Question(BLACK, prompt, **{"max_new_tokens": 50, **more}))
+    return backend.answer(
+        Question(BLACK, prompt, **{"max_new_tokens": 50, "on_text": watch, **more})
+    )
 
 
 def failure(backend: OpenAIBackend) -> str:
@@ -66,7 +72,8 @@ def failure(backend: OpenAIBackend) -> str:
 def test_llama_server_captions_scenes(llama: LlamaServer, connect: Any, stream: bool) -> None:
     backend = connect(llama.base_url, stream=stream)
     scenes = [make_scene(seed) for seed in HELD_OUT_SEEDS[:20]]
-    answers = [backend.answer(Question(draw(scene), "cap en", 50)) for scene in scenes]
+    questions = [Question(draw(scene), "cap en", 50, on_text=watch) for scene in scenes]
+    answers = [backend.answer(question) for question in questions]
     right = sum(a.text == caption(s) for a, s in zip(answers, scenes, strict=True))
     # Not all: llama.cpp shows the model each picture twice.
     assert right >= 12
@@ -111,7 +118,7 @@ def test_the_request_holds_the_picture_and_the_prompt(
 ) -> None:
     backend = connect(fault_server.base_url, api_key="sesame", jpeg_quality=95)
     pixels = draw(make_scene(3))
-    answer = backend.answer(Question(pixels, "what is it?", 7))
+    answer = backend.answer(Question(pixels, "what is it?", 7, on_text=watch))
     assert answer == Answer("a red circle", 3)
     [body], [headers] = fault_server.bodies, fault_server.headers
     assert headers["Authorization"] == "Bearer sesame"
@@ -129,6 +136,13 @@ def test_the_request_holds_the_picture_and_the_prompt(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+def test_an_answer_that_nobody_watches_is_not_streamed(
+    fault_server: FaultServer, connect: Any
+) -> None:
+    ask(connect(fault_server.base_url), on_text=None)
+    assert fault_server.bodies[0]["stream"] is False
 
 
 def test_sampling_and_stop_are_sent(fault_server: FaultServer, connect: Any) -> None:
@@ -183,6 +197,19 @@ def test_what_may_pass_is_tried_again(fault_server: FaultServer, connect: Any, f
     fault_server.faults += [fault, fault]
     assert ask(backend) == Answer("a red circle", 3)
     assert len(fault_server.bodies) == 3
+
+
+def test_a_kept_connection_that_the_server_has_closed_is_no_failure(
+    fault_server: FaultServer, connect: Any
+) -> None:
+    backend = connect(fault_server.base_url, retries=0)
+    ask(backend)
+    fault_server.faults.append("close")
+    assert ask(backend).text == "a red circle"
+    fault_server.faults += ["close", "close"]
+    assert failure(backend) == (
+        f"{fault_server.base_url}: Server disconnected without sending a response."
+    )
 
 
 def test_a_refused_request_is_not_tried_again(fault_server: FaultServer, connect: Any) -> None:

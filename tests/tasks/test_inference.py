@@ -250,6 +250,13 @@ def test_a_checkpoint_answers_the_same_twice(checkpoints: Path, family: str) -> 
     assert [second.frame_id, second.frame_cycle, second.tov_ns] == [2, 1, 1002]
 
 
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+def test_a_static_cache_gives_the_same_answers(checkpoints: Path, family: str) -> None:
+    config = {"backend": "transformers", "model": family}
+    plain, static = (ask(checkpoints, **config, static_cache=given) for given in (False, True))
+    assert comparable(static) == comparable(plain)
+
+
 @pytest.mark.parametrize("family", [*FAMILIES, "embedded"], indirect=True)
 def test_no_prompt_and_no_size_of_picture_crashes(checkpoints: Path, family: str) -> None:
     prompts = [
