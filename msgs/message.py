@@ -602,7 +602,8 @@ def array_from_map(packed: Any) -> NDArray[Any]:
     """The array of a map {dtype, shape, data}, a view of `data`. `ValueError` for any other map."""
     try:
         dtype = packed["dtype"]
-        if not isinstance(dtype, str):  # NumPy makes types of maps and lists too
+        # NumPy makes types of maps and lists too, and records of names with commas.
+        if not isinstance(dtype, str) or "," in dtype:
             raise TypeError(f"dtype {dtype!r}")
         return np.frombuffer(packed["data"], dtype=dtype).reshape(packed["shape"])
     except (KeyError, TypeError, ValueError, OverflowError, SyntaxError) as error:

@@ -639,7 +639,7 @@ def _lock(directory: Path) -> int:
     except OSError:
         os.close(fd)
         raise LogError(f"{directory}: another process is writing this run") from None
-    if any(directory.glob("log_*.mcap")):
+    if any(directory.glob("log_*")):
         os.close(fd)
         raise LogError(f"{directory}: holds a run already; a log is never written over")
     return fd

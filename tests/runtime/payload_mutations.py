@@ -16,8 +16,8 @@ from flowrun.msgs import protobuf
 WRONG: tuple[Any, ...] = (
     None, True, 0, -1, 1, 3, 64, 255, 2**16, 2**31 - 1, 2**31, 2**40, 2**63, 2**64 - 1, -(2**63), 0.5,
     float("nan"), float("inf"), "", "packets", "raw", "zstd", "ffv1", "O", "V99999999", "(2,3)f8", "<f8",
-    "M8[", ",,", "{'names':['a'],'formats':['O']}", "h264", "hevc", "rawvideo", "ass", "aac", "nonsense",
-    b"", b"\x00" * 40, b"\x01\x64", [], [1], [8, 16], [65535, 65535], [2**31, 2**31], [-1, -1], [0, 5],
+    "M8[", ",,", "<f4,(2)i4", "{'names':['a'],'formats':['O']}", "h264", "hevc", "rawvideo", "ass",
+    "aac", "nonsense", b"", b"\x00" * 40, b"\x01\x64", [], [1], [8, 16], [65535, 65535], [2**31, 2**31], [-1, -1], [0, 5],
     [[[]]], {}, {"dtype": "<f4", "shape": [2**40], "data": b""},
     {"dtype": "O", "shape": [1], "data": b"12345678"}, {"dtype": "<f4", "shape": [0, -1], "data": b""},
     ["rawvideo", b"", 60000, 60000, "rgb24"], ["h264", b"\x01", 2**33, -1, "nope"],

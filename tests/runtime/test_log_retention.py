@@ -106,6 +106,13 @@ def test_a_run_whose_process_was_killed_counts(tmp_path):
     assert remove(tmp_path, runs=1) == ["g-0"]
 
 
+def test_a_slab_made_ahead_by_a_run_that_was_killed_goes_with_it(tmp_path):
+    paths = make_runs(tmp_path, 2)
+    (paths[0] / "log_0001.next").write_bytes(bytes(5000))
+    assert remove(tmp_path, runs=1) == ["g-0"]
+    assert left(tmp_path) == ["g-1"]
+
+
 def test_no_log_directory_yet(tmp_path):
     assert remove(tmp_path, runs=1) == []
 
