@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flowrun.runtime.bind import bind
+from flowrun.runtime.graph import parse_graph
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
@@ -177,6 +180,18 @@ def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
             "messages differ" in line or "forgets something" in line for line in lines
         )
         assert_shown(lines, shell(command, tmp_path, status=1 if differs else 0))
+
+
+def test_backends_are_configured_as_shown() -> None:
+    shown = blocks("yaml", (ROOT / "docs" / "backends.md").read_text(encoding="utf-8"))
+    assert len(shown) == 5
+    for config in shown:
+        graph = yaml.safe_load((ROOT / "graphs" / "inference.yaml").read_text())
+        [task] = [task for task in graph["tasks"] if task["id"] == "inference"]
+        task["config"] = yaml.safe_load(config)
+        path = ROOT / "graphs" / "inference.yaml"
+        bound = bind(parse_graph(yaml.safe_dump(graph), path=path, env={}))
+        assert bound.tasks[1].config.model_dump(exclude_unset=True, by_alias=True)
 
 
 def test_links_lead_somewhere() -> None:

@@ -75,8 +75,7 @@ def test_llama_server_captions_scenes(llama: LlamaServer, connect: Any, stream: 
     questions = [Question(draw(scene), "cap en", 50, on_text=watch) for scene in scenes]
     answers = [backend.answer(question) for question in questions]
     right = sum(a.text == caption(s) for a, s in zip(answers, scenes, strict=True))
-    # Not all: llama.cpp shows the model each picture twice.
-    assert right >= 12
+    assert right >= 19  # llama.cpp prepares pictures a little differently
     assert all(0 < answer.tokens <= 50 for answer in answers)
 
 

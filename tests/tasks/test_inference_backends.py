@@ -107,7 +107,7 @@ def test_a_run_on_llama_server_replays_without_it(gguf: Path, tmp_path: Path) ->
     assert [a["frame_cycle"] for a in found] == [0, 1, 2, 3]
     assert all(a["tokens"] > 0 and a["latency_ms"] > 0 for a in found)
     right = [caption(make_scene(seed)) for seed in HELD_OUT_SEEDS[:4]]
-    assert sum(a["response"] == text for a, text in zip(found, right, strict=True)) >= 2
+    assert sum(a["response"] == text for a, text in zip(found, right, strict=True)) >= 3
     report = replays(tmp_path / "run")
     assert report.first is None
     assert report.fed == 8  # pictures and answers: nobody was asked again
