@@ -387,7 +387,7 @@ class _Reader:
 
     def _frames(self) -> Iterator[_Frame]:
         kept = -1
-        for frame_id, (decoded, since_start_ns) in enumerate(self._decoded()):
+        for frame_id, (decoded, number, since_start_ns) in enumerate(self._decoded()):
             if self._stopping:
                 return
             time_ns = self._clock() if self.live else since_start_ns
@@ -398,14 +398,15 @@ class _Reader:
             if time_ns + self._period_ns <= self._played_ns:
                 self.dropped += 1
                 continue
-            yield self._frame(decoded, frame_id, time_ns)
+            yield self._frame(decoded, number, frame_id, time_ns)
 
-    def _frame(self, decoded: Any, frame_id: int, time_ns: int) -> _Frame:
+    def _frame(self, decoded: Any, number: int | None, frame_id: int, time_ns: int) -> _Frame:
         pixels, packets = self._converter.rgb(decoded), self._packets
         if packets is None:
             return _Frame(pixels, frame_id, decoded.pts, time_ns)
         color = int(decoded.colorspace), int(decoded.color_range)
-        number = None if decoded.is_corrupt else packets.number_of(decoded.pts)
+        if decoded.is_corrupt:
+            number = None
         section = packets.section
         if number is not None and not packets.proven:
             packets.prove(number, color, pixels, self._converter)
@@ -420,8 +421,9 @@ class _Reader:
             return int(time_ns * wanted / 1_000_000_000)
         return int(frame_id * wanted / self._rate)
 
-    def _decoded(self) -> Iterator[tuple[Any, int]]:
-        """Decoded frames with their time since the first one, which goes on through a loop."""
+    def _decoded(self) -> Iterator[tuple[Any, int | None, int]]:
+        """Decoded frames, the number of the packet of each where it is known, and their time since
+        the first one, which goes on through a loop."""
         stream, start_s = self._stream, self._config.start_s
         period = 1 / self._rate if self._rate else Fraction(0)
         zero = (stream.start_time or 0) * (stream.time_base or Fraction(1))
@@ -435,7 +437,7 @@ class _Reader:
             first: Fraction | None = None
             at = zero - period
             self._decoded_s = time.monotonic()
-            for decoded in self._pictures():
+            for decoded, number in self._pictures():
                 self._decoded_s = time.monotonic()
                 known = decoded.pts is not None
                 at = decoded.pts * decoded.time_base if known else at + period
@@ -443,7 +445,7 @@ class _Reader:
                     continue
                 if first is None:
                     first = at
-                yield decoded, int((offset + at - first) * 1_000_000_000)
+                yield decoded, number, int((offset + at - first) * 1_000_000_000)
             if first is None and not self.live:
                 what = f"has no frame after start_s {start_s:g}" if start_s else "has no frames"
                 raise VideoError(f"{self.name!r} {what}")
@@ -452,17 +454,19 @@ class _Reader:
             offset += at - first + period
             again = True
 
-    def _pictures(self) -> Iterator[Any]:
+    def _pictures(self) -> Iterator[tuple[Any, int | None]]:
+        packets = self._packets
         for packet in self._container.demux(self._stream):
-            pts = packet.pts
+            pts = packets.stamp(packet) if packets is not None and packet.size else 0
             try:
                 pictures = packet.decode()
             except self._invalid:
                 self.damaged += 1
                 pictures = []
-            if packet.size and self._packets is not None:
-                self._packets.append(packet, pts)
-            yield from pictures
+            if packets is not None and packet.size:
+                packets.append(packet, pts)
+            for decoded in pictures:
+                yield decoded, packets.number_of(decoded) if packets is not None else None
 
 
 def _streams(container: Any) -> str:

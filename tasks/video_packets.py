@@ -18,12 +18,13 @@ __all__ = ["PacketQueue"]
 _MOST_BYTES = 64 << 20
 """Of packets that no picture took, such as those of a live source while no cycle runs."""
 _MOST_STAMPS = 256
-_MOST_UNSTAMPED = 8
-"""Pictures of a source, the first ones, after which none is expected to have a stamp."""
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _LENGTHS_IN_FRONT = b"\x01"
 """How the extradata of a stream begin whose packets have lengths in place of start codes."""
 _NEVER = 1 << 62
+_UNSTAMPED = -(1 << 62)
+"""Packets without a time stamp get this plus their number, while they are in the decoder: those of a
+bare H.264 stream have none, nor has the first of an RTSP camera."""
 
 
 class _Kept(NamedTuple):
@@ -61,7 +62,6 @@ class PacketQueue:
         self._size = 0
         self._numbers: dict[int, int] = {}
         """Of packets whose pictures have not come out yet, by time stamp."""
-        self._unstamped = 0
         self._gap = 0, 0
         """Pictures of packets from the first number up to, not with, the second cannot be decoded."""
         self.usable = True
@@ -76,30 +76,34 @@ class PacketQueue:
         if self._filter is not None:
             self._filter.flush()
 
-    def number_of(self, pts: int | None) -> int | None:
-        """The number of the packet with this time stamp; None without one, or without a stamp.
+    def stamp(self, packet: Any) -> int:
+        """The time stamp of the packet `next_number`, which is to be decoded; it gets one if it has
+        none, by which its picture is known again."""
+        if packet.pts is None:
+            packet.pts = _UNSTAMPED + self.next_number
+        return int(packet.pts)
 
-        An RTSP camera stamps all packets but the first; where none has a stamp, none ever has.
-        """
-        if pts is not None:
-            return self._numbers.pop(pts, None)
-        self._unstamped += 1
-        if not self.proven and self._unstamped > _MOST_UNSTAMPED:
-            self.give_up()
-        return None
+    def number_of(self, decoded: Any) -> int | None:
+        """The number of the packet that gave this picture; None where it is not known. A time stamp
+        that `stamp` made is taken away."""
+        pts = decoded.pts
+        if pts is None:
+            return None
+        if pts < _UNSTAMPED // 2:
+            decoded.pts = None
+        return self._numbers.pop(pts, None)
 
-    def append(self, packet: Any, pts: int | None) -> None:
-        """Keep the packet `next_number`, which has been given to the decoder."""
+    def append(self, packet: Any, pts: int) -> None:
+        """Keep the packet `next_number`, which has been given to the decoder with time stamp `pts`."""
         import av
 
         number, is_key = self.next_number, bool(packet.is_keyframe)  # the filter empties it
         self.next_number += 1
         if not self.usable:
             return
-        if pts is not None:
-            self._numbers[pts] = number
-            if len(self._numbers) > _MOST_STAMPS:  # of packets that gave no picture
-                del self._numbers[next(iter(self._numbers))]
+        self._numbers[pts] = number
+        if len(self._numbers) > _MOST_STAMPS:  # of packets that gave no picture
+            del self._numbers[next(iter(self._numbers))]
         pieces: list[bytes] = []
         # What the filter cannot read is a gap.
         with contextlib.suppress(av.error.FFmpegError):

@@ -212,7 +212,7 @@ def test_packets_that_nobody_takes_are_forgotten_up_to_a_key_frame(
         queue = PacketQueue(stream)
         for packet in container.demux(stream):
             if packet.size:
-                queue.append(packet, packet.pts)
+                queue.append(packet, queue.stamp(packet))
     assert queue.take(3, 0, (2, 1)) is None
     video = queue.take(FRAMES - 1, 0, (2, 1))
     assert video is not None
