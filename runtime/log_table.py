@@ -61,9 +61,10 @@ def make_table(messages: Iterable[LogMessage]) -> Table:
 def _column(values: list[Any]) -> Column:
     kinds = {type(value) for value in values}
     if not kinds or kinds == {int}:
-        if max(values, default=0) < 2**63:
+        least, most = min(values, default=0), max(values, default=0)
+        if least >= -(2**63) and most < 2**63:
             return np.array(values, np.int64)
-        return np.array(values, np.uint64) if min(values) >= 0 else values
+        return np.array(values, np.uint64) if least >= 0 and most < 2**64 else values
     if kinds == {bool}:
         return np.array(values, np.bool_)
     if float in kinds and kinds <= {int, float, type(None)}:

@@ -157,3 +157,11 @@ def test_frames_of_a_topic_without_pictures(tmp_path, monkeypatch):
         f"{tmp_path / 'run'}: /r/reading: holds ReadingMsg, no pictures; "
         "topics with pictures: /c/image"
     )
+
+
+def test_numbers_that_no_machine_word_holds_stay_as_they_are():
+    from flowrun.runtime.log_table import _column
+
+    assert _column([1, 2**63]).dtype == np.uint64
+    assert _column([1, 2**64]) == [1, 2**64]  # as a damaged log may say
+    assert _column([0, -(2**64)]) == [0, -(2**64)]
