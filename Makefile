@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What the tests need beside Python: a browser, and a real RTSP server.
-APT_PACKAGES := chromium curl gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base \
+APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good
 GRAPH ?= graphs/inference.yaml
 MODEL_OUT ?= runs/model

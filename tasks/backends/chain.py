@@ -58,6 +58,8 @@ class Chain:
         self._make = make
         self._log = log
         self._members: dict[str, _Member] = {}
+        self._thawed: dict[str, list[int]] = {}
+        """Of backends that have not been needed since: a replay may lack some of them."""
 
     def load(self, names: Sequence[str], *, now_ns: int) -> None:
         """Load the backends of `names`. Raises only if none of them can be loaded."""
@@ -108,17 +110,19 @@ class Chain:
             name: [member.failures, member.retry_ns]
             for name, member in sorted(self._members.items())
             if member.failures
-        }
+        } | self._thawed
 
     def thaw(self, state: dict[str, Any]) -> None:
         """Take up what `freeze` gave."""
-        for name, (failures, retry_ns) in state.items():
-            member = self._member(name)
-            member.failures, member.retry_ns = failures, retry_ns
+        for member in self._members.values():
+            member.failures, member.retry_ns = state.get(member.name, (0, 0))
+        self._thawed = {name: rest for name, rest in state.items() if name not in self._members}
 
     def _member(self, name: str) -> _Member:
         if name not in self._members:
-            self._members[name] = _Member(name, self._make(name))
+            member = _Member(name, self._make(name))
+            member.failures, member.retry_ns = self._thawed.pop(name, (0, 0))
+            self._members[name] = member
         return self._members[name]
 
     def _load(self, member: _Member) -> None:

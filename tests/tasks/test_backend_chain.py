@@ -155,5 +155,7 @@ def test_a_thawed_chain_rests_as_the_frozen_one_did(bench: Bench) -> None:
     bench.who("a", "b", at_s=0)
     other = Bench()
     other.chain.thaw(bench.chain.freeze())
+    assert not other.backends  # nothing is made for it
+    assert other.chain.freeze() == bench.chain.freeze() == {"a": [1, S]}
     assert other.who("a", "b", at_s=0.9) == "b"
     assert other.who("a", "b", at_s=1) == "a"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -248,6 +249,54 @@ def test_settings_over_http_switch_the_backend(fault_server: FaultServer, tmp_pa
     ]
     assert [a["response"] for a in answers(tmp_path / "run")][2] == "a red circle"
     assert fault_server.bodies[0]["max_tokens"] == 9
+
+
+@pytest.mark.slow
+def test_a_replay_from_the_middle_leaves_out_the_same_frames(tmp_path: Path) -> None:
+    made = plan("skip_similar: 255", limit=6)  # every frame looks like the first
+    spec = dataclasses.replace(
+        made.graph.spec,
+        logging=dataclasses.replace(made.graph.spec.logging, keyframe_interval=2),
+    )
+    made = plan_graph(bind(spec))
+    assert run(made, tmp_path / "run").error is None
+    assert [a["frame_id"] for a in answers(tmp_path / "run")] == [0]
+    assert any("similar frames skipped" in line for line in log_lines(tmp_path / "run"))
+    with Log(tmp_path / "run") as log:
+        assert Replay(log, env={}).run(start=3).first is None
+    with Log(tmp_path / "run") as log:
+        assert Replay(log, env={}).run().first is None
+
+
+@pytest.mark.slow
+def test_two_cameras_share_one_model(tmp_path: Path) -> None:
+    text = """
+tasks:
+  - {id: a, type: scene_tasks.Scenes}
+  - {id: b, type: scene_tasks.Scenes}
+  - {id: vlm_a, type: Inference, background: true}
+  - {id: vlm_b, type: Inference, background: true, config: {prompt: "answer en how many shapes are there?"}}
+cnx:
+  - {src: a, dst: vlm_a, msg: ImageRgb8Msg}
+  - {src: b, dst: vlm_b, msg: ImageRgb8Msg}
+logging: {slab_size_mib: 4, section_size_mib: 1}
+"""
+    made = plan_graph(bind(parse_graph(text, path=Path.cwd() / "g.yaml", env={})))
+    assert run(made, tmp_path / "run").error is None
+    lines = log_lines(tmp_path / "run")
+    assert sum("model loaded" in line for line in lines) == 1
+    with Log(tmp_path / "run") as log:
+        captions = [m.fields for m in log.messages("/vlm_a/answer")]
+        counts = [m.fields for m in log.messages("/vlm_b/answer")]
+    assert captions
+    assert counts
+    for found in captions:
+        scene = make_scene(HELD_OUT_SEEDS[found["frame_id"]])
+        assert found["response"] == caption(scene)
+    for found in counts:
+        scene = make_scene(HELD_OUT_SEEDS[found["frame_id"]])
+        assert found["response"] == str(len(scene.objects))
+    assert replays(tmp_path / "run").first is None
 
 
 # -- errors ------------------------------------------------------------------------------------
