@@ -336,7 +336,7 @@ def test_an_error_without_a_policy_ends_the_run_and_is_told_by_the_replay(
 def test_a_timeout_falls_back(fault_server: FaultServer, tmp_path: Path) -> None:
     openai = f"{{base_url: '{fault_server.base_url}', timeout_s: 0.2}}"
     made = plan(f"backend: openai, fallback: [embedded], backends: {{openai: {openai}}}")
-    fault_server.faults += ["", "drip"]
+    fault_server.faults += ["", "hang"]
     assert run(made, tmp_path / "run").error is None
     backends = [a["backend"] for a in answers(tmp_path / "run")]
     assert backends == ["openai", "embedded", "openai", "openai"]
