@@ -275,7 +275,10 @@ tasks:
   - {id: a, type: scene_tasks.Scenes}
   - {id: b, type: scene_tasks.Scenes}
   - {id: vlm_a, type: Inference, background: true}
-  - {id: vlm_b, type: Inference, background: true, config: {prompt: "answer en how many shapes are there?"}}
+  - id: vlm_b
+    type: Inference
+    background: true
+    config: {prompt: "answer en how many shapes are there?"}
 cnx:
   - {src: a, dst: vlm_a, msg: ImageRgb8Msg}
   - {src: b, dst: vlm_b, msg: ImageRgb8Msg}
