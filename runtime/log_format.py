@@ -174,7 +174,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from isal import isal_zlib
+from zlib_ng import zlib_ng
 
 from flowrun.msgs.message import Buffer
 
@@ -340,7 +340,7 @@ class Statistics:
     channel_message_counts: Mapping[int, int]
 
 
-crc32: Callable[..., int] = isal_zlib.crc32
+crc32: Callable[..., int] = zlib_ng.crc32
 """`crc32(data, start=0)`: zlib's CRC-32 of `data`, continued from `start`, at memory speed."""
 
 

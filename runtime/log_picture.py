@@ -62,8 +62,8 @@ from typing import Any
 
 import msgpack
 import numpy as np
-from isal.isal_zlib import crc32
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets

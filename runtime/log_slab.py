@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from isal.isal_zlib import crc32_combine
+from zlib_ng.zlib_ng import crc32_combine
 
 from flowrun.runtime import log_format as fmt
 from flowrun.runtime.clock import ticks_ns

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from isal.isal_zlib import crc32, crc32_combine
+from zlib_ng.zlib_ng import crc32, crc32_combine
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message

@@ -14,7 +14,7 @@ HEAVY = {
     "av",
     "fastapi",
     "foxglove",
-    "isal",
+    "zlib_ng",
     "networkx",
     "PIL",
     "psutil",

@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 from helpers import GridMsg
-from isal.isal_zlib import crc32
+from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, TextMsg
 from flowrun.msgs.image import VideoDecoder, VideoPackets

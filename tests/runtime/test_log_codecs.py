@@ -11,8 +11,8 @@ import helpers
 import numpy as np
 import pytest
 from films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
-from isal.isal_zlib import crc32
 from pictures import Camera, Read
+from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import protobuf
 from flowrun.runtime import Log

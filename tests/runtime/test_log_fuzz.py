@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import zstandard
 from hypothesis import given, settings
-from isal.isal_zlib import crc32
 from log_mutations import MUTATIONS, records, reseal
 from payload_mutations import WRONG, wrong_payload
+from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import ImageRgb8Msg, protobuf
 from flowrun.msgs.message import array_from_map

@@ -19,8 +19,8 @@ import films
 import helpers
 import numpy as np
 import pytest
-from isal.isal_zlib import crc32
 from rtsp import serving
+from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.msgs.image import VideoDecoder, VideoPackets

@@ -27,7 +27,7 @@ def test_another_name_is_an_attribute_error():
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import flowrun.runtime", {"numpy", "msgpack", "isal", "networkx", "pydantic"}),
+        ("import flowrun.runtime", {"numpy", "msgpack", "zlib_ng", "networkx", "pydantic"}),
         ("from flowrun.runtime import Log", {"networkx", "pydantic", "av", "rich", "yaml"}),
     ],
 )
