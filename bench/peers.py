@@ -2,7 +2,8 @@
 
 Each writes the same messages: a writer is made for a new folder and the sizes at hand, `write` takes
 what one cycle brings, `close` ends the file. Each message is encoded inside `write`, by msgpack where
-it is small; pictures are handed over as they are. None compresses: a raw picture would not shrink.
+it is small; pictures are handed over as they are. None compresses, as a raw picture would not shrink,
+but those labelled as defaults, which do what they do unless they are told otherwise: zstd.
 What is not installed is left out, with the name of its package: `pip install -e .[bench]`.
 """
 
@@ -63,17 +64,20 @@ class PlainFile:
 
 
 class McapWriter:
-    """The `mcap` package."""
+    """The `mcap` package; chunked: None for its defaults."""
 
     def __init__(
-        self, folder: Path, topics: Sequence[str], encode: Encode, *, chunked: bool
+        self, folder: Path, topics: Sequence[str], encode: Encode, *, chunked: bool | None
     ) -> None:
         from mcap.writer import CompressionType, Writer
 
         self._encode = encode
-        self._writer = Writer(
-            str(folder / "peer.mcap"), compression=CompressionType.NONE, use_chunking=chunked
+        options = (
+            {}
+            if chunked is None
+            else {"compression": CompressionType.NONE, "use_chunking": chunked}
         )
+        self._writer = Writer(str(folder / "peer.mcap"), **options)
         self._writer.start()
         self._channels = [self._writer.register_channel(name, _ENCODING, 0) for name in topics]
 
@@ -114,9 +118,9 @@ class RosbagsWriter:
 
 
 class FoxgloveWriter:
-    """foxglove-sdk, whose writer is Rust."""
+    """foxglove-sdk, whose writer is Rust; plain: without compression."""
 
-    def __init__(self, folder: Path, topics: Sequence[str], encode: Encode) -> None:
+    def __init__(self, folder: Path, topics: Sequence[str], encode: Encode, *, plain: bool) -> None:
         import foxglove
         from foxglove.mcap import MCAPWriteOptions
 
@@ -125,7 +129,7 @@ class FoxgloveWriter:
         self._encode = encode if encode is pack_fields else lambda message: bytes(encode(message))
         self._writer = foxglove.open_mcap(
             folder / "peer.mcap", context=self._context,
-            writer_options=MCAPWriteOptions(compression=None),
+            writer_options=MCAPWriteOptions(compression=None) if plain else None,
         )  # fmt: skip
         schema = foxglove.Schema(name="Peer", encoding="jsonschema", data=b'{"type":"object"}')
         self._log = [
@@ -144,8 +148,12 @@ class FoxgloveWriter:
         self._writer.close()
 
 
-def _mcap(*, chunked: bool) -> MakeWriter:
+def _mcap(*, chunked: bool | None) -> MakeWriter:
     return lambda folder, topics, encode: McapWriter(folder, topics, encode, chunked=chunked)
+
+
+def _foxglove(*, plain: bool) -> MakeWriter:
+    return lambda folder, topics, encode: FoxgloveWriter(folder, topics, encode, plain=plain)
 
 
 def _rosbags(storage: str) -> MakeWriter:
@@ -154,9 +162,11 @@ def _rosbags(storage: str) -> MakeWriter:
 
 WRITERS: dict[str, tuple[str, MakeWriter]] = {
     "file.write": ("", PlainFile),
-    "foxglove-sdk": ("foxglove", FoxgloveWriter),
+    "foxglove-sdk": ("foxglove", _foxglove(plain=True)),
+    "foxglove-sdk, defaults": ("foxglove", _foxglove(plain=False)),
     "mcap, unchunked": ("mcap", _mcap(chunked=False)),
     "mcap, chunked": ("mcap", _mcap(chunked=True)),
+    "mcap, defaults": ("mcap", _mcap(chunked=None)),
     "rosbags, mcap": ("rosbags", _rosbags("MCAP")),
     "rosbags, sqlite": ("rosbags", _rosbags("SQLITE3")),
 }
