@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError
@@ -153,8 +155,19 @@ def slab_paths(path: Path) -> list[Path]:
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     if not begun:
-        raise LogError(f"{path}: not a run: it holds no slab (log_0000.mcap)")
+        inside = f"; it holds runs, the newest: {newest}" if (newest := _newest_run(items)) else ""
+        raise LogError(f"{path}: not a run: it holds no slab (log_0000.mcap){inside}")
     return sorted(begun, key=_slab_number)
+
+
+def _newest_run(paths: Sequence[Path]) -> Path | None:
+    """Of the directories among `paths` that hold a slab the one that was made last."""
+    made: dict[Path, int] = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            for slab in path.glob("log_*.mcap"):
+                made[path] = slab.stat().st_mtime_ns
+    return max(made, key=lambda path: made[path], default=None)
 
 
 def _holds_cycles(path: Path) -> bool:

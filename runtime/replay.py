@@ -62,7 +62,8 @@ class Replay:
     graph: another graph file than the recorded one; its sources must have the recorded topics.
     feed: ids of tasks that are not run, their messages being taken from the log, beside sources.
     only: ids of the tasks that are run; all others are fed. None runs all but `feed`.
-    config: "task.key" -> value in place of the recorded one: what if it had been so?
+    config: "task.key" -> value in place of the recorded one: what if it had been so? It holds all
+        along, also where the run set the key anew.
     tolerance: how far messages may be from the recorded ones.
     keyframes: whether `seek` may begin at a keyframe; False runs all cycles in front instead.
     env: environment variables for `${NAME}` in the graph.

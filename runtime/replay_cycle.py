@@ -203,12 +203,7 @@ class CycleReplay:
             if frozen is None:
                 self._note(f"task {made.id!r} is in no keyframe: what it remembers stays")
                 continue
-            for key in frozen.get("config", frozen.get("live", {})):
-                if f"{made.id}.{key}" in self._config:
-                    self._note(
-                        f"{made.id}.{key} had been set while the run went on: from the keyframe of "
-                        f"cycle {cycle} on that value holds, not the one that was asked for"
-                    )
+            frozen = self._frozen_as_asked(made.id, frozen)
             policy = self._policies.get(made.id)
             if policy is not None and policy.is_down:
                 made.task.config = made.bound.config
@@ -223,6 +218,29 @@ class CycleReplay:
             if policy is not None:
                 policy.thaw(frozen)
             self._rates[made.id].due_ns = frozen.get("due_ns")
+
+    def _as_asked(self, task_id: str, values: Mapping[str, Any], recorded: str) -> dict[str, Any]:
+        """`values` that were set while the run went on, without those in whose place the replay was
+        asked for others: these hold all along. recorded: says when they were set."""
+        kept = {}
+        for key, value in values.items():
+            if f"{task_id}.{key}" in self._config:
+                self._note(f"{recorded} {task_id}.{key}: left out, as another value was asked for")
+            else:
+                kept[key] = value
+        return kept
+
+    def _frozen_as_asked(self, task_id: str, frozen: Mapping[str, Any]) -> dict[str, Any]:
+        recorded = "the run had set"
+        asked: dict[str, Any] = dict(frozen)
+        for name in {"live", "config"} & frozen.keys():
+            asked[name] = self._as_asked(task_id, frozen[name], recorded)
+        if "jobs" in frozen:
+            asked["jobs"] = [
+                [cycle, self._as_asked(task_id, live, recorded), taken]
+                for cycle, live, taken in frozen["jobs"]
+            ]
+        return asked
 
     @staticmethod
     def _guard(made: Instance, phase: str, call: Callable[[], None]) -> None:
@@ -289,7 +307,14 @@ class CycleReplay:
             for item in controls
             if item["kind"] == "error" and item["key"] in ("stop", "skip_cycle")
         }
-        self.events = [item for item in controls if not self._comes_again(item)]
+        for item in controls:
+            if item["kind"] == "set" and item["task"] not in self.fed:
+                recorded = f"cycle {cycle.cycle} had set"
+                item["value"] = self._as_asked(item["task"], item["value"], recorded)
+        self.events = [
+            item for item in controls
+            if not self._comes_again(item) and (item["kind"] != "set" or item["value"])
+        ]  # fmt: skip
         expected_error = self._apply(controls, report)
         if report.recorded_error is not None:
             return
@@ -410,12 +435,6 @@ class CycleReplay:
         """Change live values; the text of the error that ended the run, if `configure` raised it."""
         if made.id in self.fed:
             return None
-        for key in values:
-            if f"{made.id}.{key}" in self._config:
-                self._note(
-                    f"cycle {self._time.cycle} sets {made.id}.{key}, as when it was recorded: the "
-                    "value that was asked for holds up to there"
-                )
         background = self._background.get(made.id)
         if background is not None:
             background.config = changed_config(made.bound, background.config, values)

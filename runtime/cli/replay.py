@@ -83,8 +83,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="TASK.KEY=VALUE", dest="values",
-        help="what if: another config value than the recorded one (may be repeated); what is typed "
-        "here stands in the logs and reports of the replay",
+        help="what if: another config value than the recorded one, also where the run set it anew "
+        "(may be repeated); what is typed here stands in the logs and reports of the replay",
     )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="show what the tasks log")
 

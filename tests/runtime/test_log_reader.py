@@ -1,4 +1,5 @@
 import io
+import os
 import shutil
 import struct
 import sys
@@ -498,6 +499,19 @@ def test_no_such_path(tmp_path):
 
 def test_directory_without_slabs(tmp_path):
     assert error_of(tmp_path) == f"{tmp_path}: not a run: it holds no slab (log_0000.mcap)"
+
+
+def test_directory_of_runs(tmp_path):
+    for number, name in enumerate(["old", "new", "older"]):
+        (tmp_path / name).mkdir()
+        slab = tmp_path / name / "log_0000.mcap"
+        slab.write_bytes(b"")
+        os.utime(slab, (100 - (number - 1) ** 2,) * 2)
+    (tmp_path / "other").mkdir()
+    assert error_of(tmp_path) == (
+        f"{tmp_path}: not a run: it holds no slab (log_0000.mcap); "
+        f"it holds runs, the newest: {tmp_path / 'new'}"
+    )
 
 
 def test_not_mcap(write):

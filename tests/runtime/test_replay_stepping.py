@@ -10,10 +10,13 @@ import pytest
 from helpers import plan_of, record
 
 from flowrun.msgs import IntMsg
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.replay import Replay
+from flowrun.runtime.replay_log import ReplayLog
 from flowrun.runtime.replay_verify import verify_keyframes
+from flowrun.runtime.run import Run
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 
 SMALL = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 3}"
@@ -168,9 +171,6 @@ def test_live_values_and_rates_come_back_at_a_keyframe(tmp_path):
         tmp_path, "n=Hooked(limit: 20); t=Total; r=Total@rate_hz: 200000; e=Total@every: 4",
         "n > t; n > r; n > e", SMALL,
     )  # fmt: skip
-    from flowrun.runtime.clock import ManualClock
-    from flowrun.runtime.run import Run
-
     live = Run(plan, clock=ManualClock(helpers.START_NS, step_ns=1000), directory=tmp_path / "run")
     helpers.Hooked.hook = lambda number: number == 7 and live.set_live("t", {"factor": 9})
     live.run()
@@ -186,6 +186,46 @@ def test_live_values_and_rates_come_back_at_a_keyframe(tmp_path):
                 assert replay.task("t").config.factor == 1
 
 
+def test_a_value_that_was_asked_for_holds_where_the_run_set_another(tmp_path):
+    helpers.Total = Total
+    tasks = "n=Hooked(limit: 20); t=Total; b=Total!"
+    plan = plan_of(tmp_path, tasks, "n > t; n > b", SMALL)
+    live = Run(plan, clock=ManualClock(helpers.START_NS, step_ns=1000), directory=tmp_path / "run")
+
+    worker = live.executor.workers["b"]
+
+    def change(number):
+        while worker.busy and not worker.has_result:
+            time.sleep(0)  # lets the worker have the interpreter
+        if number == 7:
+            live.set_live("t", {"factor": 9})
+            live.set_live("b", {"factor": 9})
+
+    helpers.Hooked.hook = change
+    live.run()
+    asked = {"t.factor": 5, "b.factor": 5}
+    noted = "cycle 8 had set {}.factor: left out, as another value was asked for"
+    with Log(tmp_path / "run") as log:
+        with Replay(log, env={}, config=asked) as replay:
+            for cycle in (3, 16, 8):  # 16 and 8 from keyframes behind the change
+                replay.seek(cycle)
+                assert replay.task("t").config.factor == 5
+                replay.next_cycle()
+            replay.seek(18)
+            assert replay.task("b").config.factor == 5
+        replay = Replay(log, env={}, config=asked)
+        with ReplayLog(replay, tmp_path / "new", config=asked, now_ns=1) as written:
+            report = replay.run(recorder=written)
+        assert {noted.format("t"), noted.format("b")} <= set(replay.notes)
+        assert report.differing > 30
+        first_run = [message.fields["value"] for message in log.messages("/t/total")]
+    with Log(tmp_path / "new") as log:
+        again = [message.fields["value"] for message in log.messages("/t/total")]
+        before = sum(range(8)) + 9 * sum(range(8, 20))
+        assert again[-1] - first_run[-1] == 5 * sum(range(20)) - before
+        assert Replay(log, env={}).run().identical
+
+
 def test_a_task_that_was_down_is_down_at_the_keyframe(tmp_path):
     helpers.Flaky.starts = 0
     with recorded(
@@ -198,9 +238,6 @@ def test_a_task_that_was_down_is_down_at_the_keyframe(tmp_path):
 
 
 def test_results_that_were_being_made_at_a_keyframe_are_made_again(tmp_path):
-    from flowrun.runtime.clock import ManualClock
-    from flowrun.runtime.run import Run
-
     helpers.Total = Total
     plan = plan_of(tmp_path, "n=Hooked(limit: 200); t=Total!; x=Scale", "n > t; t.total > x", SMALL)
     live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
