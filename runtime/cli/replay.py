@@ -112,6 +112,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{report.differing:,} of {report.compared:,} messages differ; the first:")
         print(report.first)
         return 1
+    if not report.compared:
+        print("no messages to compare: those of the tasks that ran come from the log, or are none")
+        return 0
     same = report.compared - report.tolerated
     print(f"{same:,} messages identical" + _by_task(report.per_task))
     return 0

@@ -205,6 +205,13 @@ def test_pictures_are_in_the_report_beside_what_is_said_of_them(tmp_path, capsys
     assert (found[0]["array"]["largest"], found[0]["array"]["count"]) == (2.0, 16 * 12 * 3)
 
 
+def test_nothing_to_compare_is_said(run, capsys):
+    status, out, _ = flowrun(capsys, "replay", run, "--feed", "x", "--feed", "s", "--feed", "g")
+    assert (status, out.splitlines()[-1]) == (
+        0, "no messages to compare: those of the tasks that ran come from the log, or are none",
+    )  # fmt: skip
+
+
 def test_a_replay_leaves_a_run_that_replays(run, capsys, tmp_path):
     status, _, _ = flowrun(
         capsys, "replay", run, "--from", "5", "--set", "x.factor=5", "--log-dir", tmp_path / "new"
