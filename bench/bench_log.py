@@ -28,7 +28,7 @@ from peers import READERS, WRITERS, PeerWriter, missing, pack_fields, pack_pixel
 from rounds import Samples, in_turns, ratio
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg
-from flowrun.runtime import log_slab
+from flowrun.runtime import log_pages
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_writer import LogWriter, Output
 
@@ -183,13 +183,13 @@ class Bench:
     @staticmethod
     @contextlib.contextmanager
     def _populating(*, enabled: bool) -> Iterator[None]:
-        kept = log_slab._Populator.populate
+        kept = log_pages.PagePopulator.populate
         if not enabled:
-            log_slab._Populator.populate = lambda *_: None  # type: ignore[method-assign]
+            log_pages.PagePopulator.populate = lambda *_: None  # type: ignore[method-assign]
         try:
             yield
         finally:
-            log_slab._Populator.populate = kept  # type: ignore[method-assign]
+            log_pages.PagePopulator.populate = kept  # type: ignore[method-assign]
 
     def _pace(self, count: int, number: int) -> tuple[list[float], list[float]]:
         message, copied, appended = ImageRgb8Msg(), [], []

@@ -10,18 +10,16 @@ import ctypes
 import errno
 import mmap
 import os
-import resource
 import struct
-import threading
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from zlib_ng.zlib_ng import crc32_combine
 
 from flowrun.runtime import log_format as fmt
 from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.log_pages import PagePopulator, page_faults
 
 __all__ = ["CHUNK_SIZE", "Slab"]
 
@@ -29,9 +27,7 @@ CHUNK_SIZE = 8 << 20
 """A chunk is closed when its records pass this: what a reader must scan to find one message."""
 
 _FALLOC_FL_KEEP_SIZE = 1
-_MADV_POPULATE_WRITE = 23
 _PAGE = mmap.PAGESIZE
-_POPULATE_STEP = 4 << 20
 _LOOK_AHEAD = 32 << 20
 """How far in front of the writer pages are populated: first-touch page faults cost several times
 the copy of a picture, so a helper thread takes them."""
@@ -47,7 +43,6 @@ _PREPARE_AT = 0.75
 _LARGEST_END = 8 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
@@ -109,7 +104,7 @@ class Slab:
             self._ahead.unlink(missing_ok=True)
             raise
         self.position = len(head)
-        self._populator = _Populator(self.mapping)
+        self._populator = PagePopulator(self.mapping)
         self._open_chunk()
         self._populate()
         self.attention_at = self.position
@@ -176,13 +171,13 @@ class Slab:
         end, crc = at + len(part), 0
         view, mapping = memoryview(part).cast("B"), self.mapping
         ready = end <= self._populator.ready_to
-        faults = _page_faults() if ready else 0
+        faults = page_faults() if ready else 0
         start, size = 0, _BLOCK if ready else 8 * _BLOCK
         while start < len(view):
             block = view[start : start + size]
             if ready:
                 mapping[at + start : at + start + len(block)] = block
-                if start == 0 and _page_faults() - faults > _BLOCK // _PAGE // 2:
+                if start == 0 and page_faults() - faults > _BLOCK // _PAGE // 2:
                     ready, size = False, 8 * _BLOCK
                     self._populator.populate_again(end)
             else:
@@ -349,11 +344,6 @@ class Slab:
         self.mapping[at : at + 8] = fmt.U64.pack(value)
 
 
-def _page_faults() -> int:
-    """Of this thread so far, without those that wait for a disk."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-
-
 def _round_up(size: int, unit: int) -> int:
     return -(-size // unit) * unit
 
@@ -363,66 +353,3 @@ def _write_all(fd: int, data: bytes | memoryview, at: int) -> None:
     while view:
         written = os.pwrite(fd, view, at)
         view, at = view[written:], at + written
-
-
-class _Populator:
-    """Populates pages of a mapping on a thread of its own; `madvise` is called without the GIL.
-
-    Where the kernel cannot (before 5.14), no page is ever ready.
-
-    ready_to: the pages between the first start that was asked for, or what was skipped since, and
-        here are there; what lies behind may not be.
-    """
-
-    def __init__(self, mapping: mmap.mmap) -> None:
-        self._export: Any = ctypes.c_char.from_buffer(mapping)  # keeps the mapping where it is
-        self._address = ctypes.addressof(self._export)
-        self._changed = threading.Condition()
-        self._done = self._wanted = 0
-        self.ready_to = 0
-        self._stopping = False
-        self._thread: threading.Thread | None = None
-
-    def populate(self, start: int, end: int) -> None:
-        """Populate from `start` (or as far as was asked before) to `end`; returns at once."""
-        with self._changed:
-            self._done = max(self._done, start & -_PAGE)
-            self._wanted = max(self._wanted, end & -_PAGE)
-            self._changed.notify()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="flowrun-pages", daemon=True)
-            self._thread.start()
-
-    def populate_again(self, start: int) -> None:
-        """Populate what was asked for behind `start` once more."""
-        with self._changed:
-            self._done = min(self._done, -(-start // _PAGE) * _PAGE)
-            self._changed.notify()
-
-    def drop(self) -> None:
-        """Leave out what was asked for and is not begun."""
-        with self._changed:
-            self._wanted = self._done
-
-    def stop(self) -> None:
-        """End the thread and let the mapping go. May be called again."""
-        if self._thread is not None:
-            with self._changed:
-                self._stopping = True
-                self._changed.notify()
-            self._thread.join()
-            self._thread = None
-        self._export = None
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._done < self._wanted or self._stopping)
-                if self._stopping:
-                    return
-                start = self._done
-                size = min(_POPULATE_STEP, self._wanted - start)
-                self._done = start + size
-            if _libc.madvise(self._address + start, size, _MADV_POPULATE_WRITE) != 0:
-                return
-            self.ready_to = start + size

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -224,13 +225,18 @@ def test_the_next_slab_is_made_ahead_and_passed_over_by_readers(tmp_path):
     check_all(tmp_path / "run", count, 3000)
 
 
-@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize(("ready", "faults"), [(True, 0), (False, 0), (True, 1000)])
 def test_large_payloads_are_the_same_whether_their_pages_are_ready_or_not(
-    tmp_path, monkeypatch, ready
+    tmp_path, monkeypatch, ready, faults
 ):
-    """Through the mapping or through the file; a chunk's CRC is put together from its payloads'."""
+    """Through the mapping or through the file; a chunk's CRC is put together from its payloads'.
+    Pages that were ready and fault nevertheless are populated anew."""
     always = property(lambda _: ready << 40, lambda *_: None)
-    monkeypatch.setattr(log_slab._Populator, "ready_to", always, raising=False)
+    monkeypatch.setattr(log_slab.PagePopulator, "ready_to", always, raising=False)
+    again = []
+    monkeypatch.setattr(log_slab.PagePopulator, "populate_again", lambda _, at: again.append(at))
+    seen = itertools.count(0, faults) if faults else itertools.repeat(0)
+    monkeypatch.setattr(log_slab, "page_faults", lambda: next(seen))
     sizes = [200_000, 10, 3_000_001, 64 << 10, (64 << 10) + 1, 6_000_000, 5_000_000, 1]
     message = BytesMsg()
     writer = writer_of(tmp_path / "run", BytesMsg, slab_size_mib=32)
@@ -240,6 +246,7 @@ def test_large_payloads_are_the_same_whether_their_pages_are_ready_or_not(
         message.publish(tov_ns=cycle)
         commit(writer, bound, cycle)
     writer.finish({"reason": "test"})
+    assert len(again) == (6 if faults else 0)
     with Log(tmp_path / "run") as log:
         assert check_log(log)[2] == []
         read = [message.fields["value"] for message in log.messages("/t0/out")]
@@ -253,7 +260,7 @@ def test_large_payloads_are_the_same_whether_their_pages_are_ready_or_not(
 def test_a_payload_that_the_file_system_refuses_leaves_the_cycles_in_front(tmp_path, monkeypatch):
     """As a file system without preallocation does when the disk is full."""
     never = property(lambda _: 0, lambda *_: None)
-    monkeypatch.setattr(log_slab._Populator, "ready_to", never, raising=False)
+    monkeypatch.setattr(log_slab.PagePopulator, "ready_to", never, raising=False)
     message = BytesMsg(value=payload(0, 100_000))
     writer = writer_of(tmp_path / "run", BytesMsg, slab_size_mib=32)
     bound = writer.bind([message])
