@@ -50,7 +50,8 @@ def add_export(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "-o", "--output", type=Path, metavar="FILE",
-        help="without it jsonl and csv are printed, others get the run's name, in this directory",
+        help="without it, or with -, jsonl and csv are printed; others get the run's name, in this "
+        "directory",
     )  # fmt: skip
     verb.add_argument("--pixels", action="store_true", help="jsonl: with the pictures' pixels")
 
@@ -96,7 +97,11 @@ def export(args: argparse.Namespace) -> int:
         limits = bounds(log, args.first, last)
         topics = None if args.topic is None else tuple(args.topic)
         output = args.output
-        if output is None and kind not in _TEXTS:
+        if output == Path("-"):
+            if kind not in _TEXTS:
+                raise UsageError(f"-o -: {kind} is not printed; give a file")
+            output = None
+        elif output is None and kind not in _TEXTS:
             name = log.path.absolute()
             output = Path((name.stem if name.is_file() else name.name) + _SUFFIXES[kind])
         if output is None:
@@ -115,7 +120,7 @@ def export(args: argparse.Namespace) -> int:
         print(f"flowrun log: {report.unreadable} messages cannot be decoded", file=sys.stderr)
     if loss is not None:
         print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
-    if output is not None:
+    if output is not None and output.is_file():
         size = output.stat().st_size
         print(f"{output}: {report.count:,} {_COUNTED.get(kind, 'messages')}, {size:,} bytes")
     return 1 if loss is not None or report.unreadable else 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,27 @@ def test_csv_goes_to_a_file_whose_name_says_the_format(run, capsys):
     header, *rows = Path("out.csv").read_text().splitlines()
     assert header == "cycle,time_ns,tov_ns,value"
     assert [row.rsplit(",", 1)[1] for row in rows] == ["0", "10", "20", "30", "40", "50"]
+
+
+def test_what_is_no_file_stays_what_it_is(run, capsys):
+    """A pipe is written into, a link followed; a directory is refused before anything is read."""
+    words = ("export", run, "--to", "csv", "--topic", "/x/scaled", "-o")
+    _, printed, _ = flowrun(capsys, *words, "-")
+    assert len(printed.splitlines()) == 7
+    os.mkfifo("pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(Path("pipe").read_text)
+        assert flowrun(capsys, *words, "pipe") == (0, "", "")
+        assert read.result(timeout=10) == printed
+    assert Path("pipe").is_fifo()
+    Path("behind.csv").write_text("old")
+    Path("link.csv").symlink_to("behind.csv")
+    assert flowrun(capsys, *words, "link.csv")[0] == 0
+    assert (Path("link.csv").is_symlink(), Path("behind.csv").read_text()) == (True, printed)
+    status, out, err = flowrun(capsys, *words, "run")
+    assert (status, out, err) == (1, "", "run: cannot be written: it is a directory\n")
+    status, _, err = flowrun(capsys, "export", run, "--to", "mcap", "-o", "-")
+    assert (status, err) == (2, "-o -: mcap is not printed; give a file\n")
 
 
 @pytest.mark.parametrize(
