@@ -24,12 +24,19 @@ from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.task import Context, CycleTime, Task
 from flowrun.runtime.wording import nearest
-from flowrun.tasks.checkpoints import architecture_of, config_of, embedded, first_line, task_of
+from flowrun.tasks.backends.backend import ModelError
+from flowrun.tasks.checkpoints import (
+    architecture_of,
+    config_of,
+    embedded,
+    find_checkpoint,
+    first_line,
+    task_of,
+)
 from flowrun.tasks.detect import Detect
 from flowrun.tasks.inference import Inference
 from flowrun.tasks.parse_detections import ParseDetections
 from flowrun.tasks.render_boxes import draw_boxes
-from flowrun.tasks.vlm import ModelError, find_checkpoint
 
 __all__ = ["Reply", "ask", "check_save", "read_picture", "save_picture"]
 

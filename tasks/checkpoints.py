@@ -7,19 +7,21 @@ looked at through `huggingface_hub`, which says where it is and what of it is wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.embedded import MODEL_DIR
-from flowrun.tasks.vlm import ModelError
 
 __all__ = [
     "Checkpoint",
     "architecture_of",
     "config_of",
     "embedded",
+    "find_checkpoint",
     "first_line",
     "hub_cache_path",
     "hub_failure",
@@ -32,6 +34,7 @@ TaskName = Literal["Inference", "Detect"]
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _TEXT_OUT = ("ForConditionalGeneration", "ForCausalLM", "ForImageTextToText")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _NO_DETECTOR = ("GroundingDino", "OmDet", "Owl")
 """Object detectors that must be told in words what to look for; `Detect` does not."""
 
@@ -72,6 +75,21 @@ def architecture_of(config: dict[str, Any]) -> str:
 def embedded() -> Checkpoint:
     """The checkpoint that ships with flowrun."""
     return replace(in_folder(MODEL_DIR)[0], name="embedded")
+
+
+def find_checkpoint(model: str, folder: Path) -> Path | str:
+    """What `model` means: a checkpoint folder (relative ones start at `folder`), or a hub id."""
+    path = folder / Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model {model!r}: the folder {path} holds no config.json")
+        return path
+    if model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
+        raise ModelError(
+            f"model {model!r}: no such folder: {path}; give a checkpoint folder, or a hub id "
+            "such as 'google/paligemma-3b-mix-224'"
+        )
+    return model
 
 
 def in_folder(folder: Path) -> list[Checkpoint]:
@@ -138,12 +156,13 @@ def config_of(checkpoint: Path | str, *, local_files_only: bool) -> dict[str, An
     try:
         file = hf_hub_download(checkpoint, "config.json", local_files_only=local_files_only)
     except Exception as error:
-        raise ModelError(hub_failure(checkpoint, error, local_files_only)) from error
+        offline = "the network is not to be used" if local_files_only else None
+        raise ModelError(hub_failure(checkpoint, error, offline=offline)) from error
     return _read_config(Path(file).parent)
 
 
-def hub_failure(model: str, error: Exception, local_files_only: bool) -> str:  # noqa: FBT001
-    """Why the hub's `model` cannot be had, and what to do."""
+def hub_failure(model: str, error: Exception, *, offline: str | None) -> str:
+    """Why the hub's `model` cannot be had, and what to do. offline: why it was not asked, if so."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     cache = hub_cache_path()
@@ -155,9 +174,9 @@ def hub_failure(model: str, error: Exception, local_files_only: bool) -> str:  #
         )
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return f"model {model!r}: the hub has no such model, or you must run `hf auth login`"
-    if local_files_only:
+    if offline is not None:
         return (
-            f"model {model!r} is not in the cache {cache}, and the network is not to be used; run "
+            f"model {model!r} is not in the cache {cache}, and {offline}; run "
             f"`hf download {model}` once where there is a network, or give a folder"
         )
     return (

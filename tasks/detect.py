@@ -13,8 +13,9 @@ from pydantic import Field, PositiveInt
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+from flowrun.tasks.backends.backend import ModelError
+from flowrun.tasks.checkpoints import find_checkpoint
 from flowrun.tasks.detector import ObjectDetector
-from flowrun.tasks.vlm import ModelError, find_checkpoint
 
 __all__ = ["Detect"]
 

@@ -16,14 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime.wording import listed, nearest
-from flowrun.tasks.checkpoints import (
-    architecture_of,
-    config_of,
-    first_line,
-    hub_failure,
-    task_of,
-)
-from flowrun.tasks.vlm import ModelError
+from flowrun.tasks.backends.backend import ModelError
+from flowrun.tasks.checkpoints import architecture_of, config_of, task_of
+from flowrun.tasks.loading import loading, pick_device
 
 __all__ = ["Found", "ObjectDetector"]
 
@@ -127,13 +122,11 @@ class ObjectDetector:
         local = local_files_only or isinstance(checkpoint, Path)
         _check_kind(checkpoint, config_of(checkpoint, local_files_only=local))
         import torch
-        import transformers
 
         device = pick_device(device)
         torch_dtype = getattr(torch, "float32" if dtype == "auto" else dtype)
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
-        try:
+        parts = "image processor"
+        with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
             processor = transformers.AutoImageProcessor.from_pretrained(
                 checkpoint, local_files_only=local
             )
@@ -141,34 +134,7 @@ class ObjectDetector:
                 checkpoint, local_files_only=local, dtype=torch_dtype
             )
             model = model.to(device).eval()
-        except torch.OutOfMemoryError as error:
-            raise ModelError(f"model {str(checkpoint)!r} does not fit into {device}") from error
-        except ImportError as error:
-            raise ModelError(f"model {str(checkpoint)!r}: {first_line(error)}") from error
-        except Exception as error:
-            if isinstance(checkpoint, Path):
-                raise ModelError(
-                    f"cannot load the model in {checkpoint}: {first_line(error)}; it must be a "
-                    "checkpoint folder as `save_pretrained` writes it, with its image processor"
-                ) from error
-            raise ModelError(hub_failure(checkpoint, error, local)) from error
         return cls(str(checkpoint), processor, model, device=device, dtype=torch_dtype)
-
-
-def pick_device(wanted: str) -> str:
-    """The torch device that `wanted` (auto, cpu, cuda, cuda:N) means. `ModelError` lists the GPUs."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        return "cuda" if count else "cpu"
-    if wanted == "cpu" or int(wanted.partition(":")[2] or 0) < count:
-        return wanted
-    have = ", ".join(f"cuda:{i}" for i in range(count)) or "none"
-    raise ModelError(
-        f"device {wanted!r}: torch {torch.__version__} sees no such GPU; GPUs: {have}; "
-        "use device: cpu or auto, or a torch build with CUDA"
-    )
 
 
 def _check_kind(checkpoint: Path | str, config: dict[str, Any]) -> None:

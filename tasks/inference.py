@@ -34,7 +34,7 @@ from flowrun.tasks.backends.settings import (
     TransformersSettings,
 )
 from flowrun.tasks.backends.similar import SimilarFrames
-from flowrun.tasks.vlm import find_checkpoint
+from flowrun.tasks.checkpoints import find_checkpoint
 
 __all__ = ["Inference"]
 

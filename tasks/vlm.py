@@ -6,7 +6,6 @@ torchvision is not needed: pictures are prepared by the processors' Pillow varia
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,29 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.tasks.backends.backend import Answer, ModelError, Question, Sampling
+from flowrun.tasks.backends.backend import Answer, Question, Sampling
 from flowrun.tasks.backends.growing import GrowingAnswers, cut_at_stop
 from flowrun.tasks.backends.progress import Tell, progress_told
+from flowrun.tasks.loading import loading, pick_device
 
-__all__ = ["ModelError", "Sampling", "VisionLanguageModel", "find_checkpoint"]
+__all__ = ["VisionLanguageModel"]
 
 _DRAWING = threading.Lock()
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def find_checkpoint(model: str, folder: Path) -> Path | str:
-    """What `model` means: a checkpoint folder (relative ones start at `folder`), or a hub id."""
-    path = folder / Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"model {model!r}: the folder {path} holds no config.json")
-        return path
-    if model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
-        raise ModelError(
-            f"model {model!r}: no such folder: {path}; give a checkpoint folder, or a hub id "
-            "such as 'google/paligemma-3b-mix-224'"
-        )
-    return model
 
 
 class VisionLanguageModel:
@@ -172,49 +156,23 @@ class VisionLanguageModel:
         """
         tell("loading the libraries", None)
         import torch
-        import transformers
 
-        device = _device(device)
+        device = pick_device(device)
         if dtype == "auto":
             dtype = "bfloat16" if device.startswith("cuda") else "float32"
         torch_dtype = getattr(torch, dtype)
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
         local = local_files_only or isinstance(checkpoint, Path)
-        try:
+        parts = "processor and tokenizer"
+        with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
             processor = _load_processor(checkpoint, local_files_only=local)
             with progress_told(tell) as told:
                 model = transformers.AutoModelForImageTextToText.from_pretrained(
                     checkpoint, local_files_only=local, dtype=torch_dtype, **told
                 )
             model = model.to(device).eval()
-        except torch.OutOfMemoryError as error:
-            raise ModelError(f"model {str(checkpoint)!r} does not fit into {device}") from error
-        except ImportError as error:
-            raise ModelError(f"model {str(checkpoint)!r}: {_first_line(error)}") from error
-        except Exception as error:
-            raise ModelError(_load_failure(checkpoint, error, local_files_only=local)) from error
         if static_cache:
             model.generation_config.cache_implementation = "static"
         return cls(processor, model, device=device, dtype=torch_dtype)
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        return "cuda" if count else "cpu"
-    if wanted == "cpu":
-        return wanted
-    index = int(wanted.partition(":")[2] or 0)
-    if index >= count:
-        have = ", ".join(f"cuda:{i}" for i in range(count)) or "none"
-        raise ModelError(
-            f"device {wanted!r}: torch {torch.__version__} sees no such GPU; GPUs: {have}; "
-            "use device: cpu or auto, or a torch build with CUDA"
-        )
-    return wanted
 
 
 def _load_processor(checkpoint: Path | str, *, local_files_only: bool) -> Any:
@@ -251,34 +209,3 @@ def _token(processor: Any, tokenizer: Any, name: str) -> str:
     """The text that stands for a picture (or a video) in a prompt of this model, "" if none."""
     token = getattr(processor, name, None) or getattr(tokenizer, name, None)
     return str(getattr(token, "content", token) or "")
-
-
-def _load_failure(checkpoint: Path | str, error: Exception, *, local_files_only: bool) -> str:
-    if isinstance(checkpoint, Path):
-        return (
-            f"cannot load the model in {checkpoint}: {_first_line(error)}; it must be a checkpoint "
-            "folder as `save_pretrained` writes it, with its processor and tokenizer"
-        )
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import GatedRepoError
-
-    causes = [error, error.__cause__, error.__context__]
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return (
-            f"model {checkpoint!r} is gated: accept its licence at "
-            f"https://huggingface.co/{checkpoint}, then run `hf auth login`"
-        )
-    if local_files_only:
-        return (
-            f"model {checkpoint!r} is not in the cache {HF_HUB_CACHE}, and local_files_only is "
-            f"true; run `hf download {checkpoint}` once where there is a network, or give a folder"
-        )
-    return (
-        f"cannot load model {checkpoint!r}: it is not in the cache {HF_HUB_CACHE}, and could not "
-        f"be downloaded ({_first_line(error)}); check the id and the network, or give a folder"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -10,7 +10,7 @@ from flowrun.tasks.backends.local import LocalBackend
 from flowrun.tasks.backends.openai import OpenAIBackend
 from flowrun.tasks.backends.progress import Tell
 from flowrun.tasks.backends.settings import Device, Dtype, OpenAISettings, TransformersSettings
-from flowrun.tasks.vlm import find_checkpoint
+from flowrun.tasks.checkpoints import find_checkpoint
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

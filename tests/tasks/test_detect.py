@@ -14,10 +14,10 @@ import pytest
 from flowrun.msgs import DetectionsMsg, ImageRgb8Msg
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.testing import run_task
+from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.detect import Detect
 from flowrun.tasks.detector import ObjectDetector
 from flowrun.tasks.embedded import MODEL_DIR
-from flowrun.tasks.vlm import ModelError
 
 pytestmark = pytest.mark.slow  # importing torch and transformers alone takes seconds
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Output
 from flowrun.runtime.testing import run_task
+from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.inference import Inference, PromptResponseMsg
-from flowrun.tasks.vlm import ModelError
 
 pytestmark = [
     pytest.mark.slow,  # importing torch and transformers alone takes seconds
