@@ -15,7 +15,18 @@ from flowrun.runtime.errors import FlowrunError, TaskError, UsageError
 from flowrun.runtime.plan import Plan
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 
-__all__ = ["Instance", "SourceHooks", "changed_config", "make_instances", "start_all", "stop_all"]
+__all__ = [
+    "COMPUTES_ON",
+    "Instance",
+    "SourceHooks",
+    "changed_config",
+    "make_instances",
+    "start_all",
+    "stop_all",
+]
+
+COMPUTES_ON = "computes on"
+"""The log record of a task that has started: its `Context.computes_on`, as "where"."""
 
 
 @dataclass(slots=True)
@@ -117,6 +128,8 @@ def start_all(instances: list[Instance], *, on_start: Callable[[str], None] | No
             if isinstance(error, FlowrunError) or not isinstance(error, Exception):
                 raise
             raise TaskError(instance.id, cycle=None, phase="start", cause=error) from error
+        if instance.ctx.computes_on:
+            instance.ctx.log.info(COMPUTES_ON, where=instance.ctx.computes_on)
 
 
 def stop_all(instances: list[Instance]) -> None:

@@ -30,7 +30,13 @@ from flowrun.runtime.policy import error_text
 from flowrun.runtime.provenance import changes
 from flowrun.runtime.replay_compare import Difference, OnDifference, Tolerance
 from flowrun.runtime.replay_cycle import CycleReplay, ReplayReport
-from flowrun.runtime.replay_graph import external_tasks, recorded_feed, recorded_graph, with_config
+from flowrun.runtime.replay_graph import (
+    computed_elsewhere,
+    external_tasks,
+    recorded_feed,
+    recorded_graph,
+    with_config,
+)
 from flowrun.runtime.replay_keyframes import Keyframe, RecordedKeyframes, has_run
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
@@ -126,7 +132,10 @@ class Replay:
     def start(self) -> None:
         """Start the tasks that run, and go to the first cycle that can be run. `TaskError` if one
         raises."""
-        start_all(self._graph.active)
+        active = self._graph.active
+        start_all(active)
+        for note in computed_elsewhere(self.log, active):
+            self._note(note)
         self._graph.keyframes.begin()
         try:
             self._rewind()

@@ -10,13 +10,15 @@ from typing import Any
 
 from flowrun.runtime.errors import ReplayError, UsageError
 from flowrun.runtime.graph import GraphSpec, parse_graph
-from flowrun.runtime.log_format import GRAPH_SOURCE
+from flowrun.runtime.instances import COMPUTES_ON, Instance
+from flowrun.runtime.log_format import GRAPH_SOURCE, LOG_TOPIC
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.plan import Plan
 
 __all__ = [
     "REPLAY_FED",
     "REPLAY_SET",
+    "computed_elsewhere",
     "external_tasks",
     "recorded_feed",
     "recorded_graph",
@@ -71,3 +73,22 @@ def external_tasks(plan: Plan) -> set[str]:
     """The tasks whose outputs come from outside, as their configuration says."""
     tasks = [step.task for step in plan.steps]
     return {task.id for task in tasks if task.task_class.is_external(task.config)}
+
+
+def computed_elsewhere(log: Log, running: Collection[Instance]) -> list[str]:
+    """Which of the tasks that run, and have been started, computed on another device or in another
+    type when `log` was recorded, a sentence each."""
+    now = {made.id: made.ctx.computes_on for made in running if made.ctx.computes_on}
+    if not now or LOG_TOPIC not in log.topics:
+        return []
+    lines = [line.fields for line in log.messages(LOG_TOPIC, end=1)]
+    before = {
+        line["name"]: line["fields"].get("where")
+        for line in lines
+        if line["message"] == COMPUTES_ON
+    }
+    return [
+        f"task {task!r} was recorded on {before[task]}, and is replayed on {where}"
+        for task, where in now.items()
+        if before.get(task, where) != where
+    ]

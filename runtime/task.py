@@ -98,13 +98,15 @@ class Context:
     broadcast: what a sink hands to clients outside the run (HTTP); see `Broadcast`.
     progress: for `start` to set where it takes long: what it does, and how much of that is done,
         from 0 to 1, or None where that is not known. Shown to people, never logged.
+    computes_on: for `start` to set where the bytes of the task's messages hang on it: the device and
+        type that its model computes in. The log keeps it, and a replay notes where it has another.
     logs_packets: whether the log wants `ImageRgb8Msg.video` of this task; where it does not, keeping
         compressed packets is for nothing.
     """
 
     __slots__ = (
         "_clock", "_dropped", "_finish", "_rng", "_seed", "_time", "_wake", "_wake_at",
-        "broadcast", "graph_dir", "log", "logs_packets", "progress", "task_id",
+        "broadcast", "computes_on", "graph_dir", "log", "logs_packets", "progress", "task_id",
     )  # fmt: skip
 
     def __init__(
@@ -129,6 +131,7 @@ class Context:
         self.log = log
         self.broadcast = broadcast
         self.progress: tuple[str, float | None] | None = None
+        self.computes_on = ""
         self._time = time
         self._seed = seed
         self._rng: np.random.Generator | None = None

@@ -69,6 +69,7 @@ class Detect(Task):
             dtype=config.dtype,
             local_files_only=config.local_files_only,
         )
+        ctx.computes_on = self._detector.where
         self._only = None if config.labels is None else self._detector.class_ids(config.labels)
         loaded = time.perf_counter()
         self._detector.detect(np.zeros((240, 320, 3), np.uint8), threshold=1.0)

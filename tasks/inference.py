@@ -75,7 +75,8 @@ class Inference(Task):
         device: Device = "auto"
         """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
         dtype: Dtype = "auto"
-        """auto: bfloat16 on a GPU, float32 on a CPU and for the embedded model."""
+        """auto: bfloat16 on a GPU and on a CPU that computes in it, float32 on others; for the
+        embedded model always float32."""
         threads: PositiveInt | None = None
         """CPU threads of torch, for the whole process. If not given: 1 for the embedded model,
         whose steps are too short to share (2 threads on 2 busy cores took 5 times as long), and
@@ -192,6 +193,7 @@ class Inference(Task):
 
             torch.set_num_threads(threads)
         self._chain.load(config.order, now_ns=ctx.now_ns)
+        ctx.computes_on = self._chain.where
 
     def stop(self, ctx: Context) -> None:
         self._similar.tell(ctx.log)

@@ -12,7 +12,7 @@ from typing import Any
 from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.checkpoints import first_line, hub_failure
 
-__all__ = ["loading", "pick_device"]
+__all__ = ["loading", "pick_device", "pick_dtype"]
 
 
 def pick_device(wanted: str) -> str:
@@ -29,6 +29,21 @@ def pick_device(wanted: str) -> str:
         f"device {wanted!r}: torch {torch.__version__} sees no such GPU; GPUs: {have}; "
         "use device: cpu or auto, or a torch build with CUDA"
     )
+
+
+def pick_dtype(wanted: str, device: str) -> str:
+    """The torch type that `wanted` means for an image-text model on `device`; auto: bfloat16 on a GPU
+    and on a CPU that computes in it, else float32.
+    """
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    # A CPU without these instructions takes several times as long for bfloat16. Before torch 2.11
+    # nothing public tells.
+    capable = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+    has_it = any(capable.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))  # bf16: of Arm
+    return "bfloat16" if device.startswith("cuda") or has_it else "float32"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flowrun.tasks.backends.backend import Answer, Question, Sampling
 from flowrun.tasks.backends.growing import GrowingAnswers, cut_at_stop
 from flowrun.tasks.backends.progress import Tell, progress_told
-from flowrun.tasks.loading import loading, pick_device
+from flowrun.tasks.loading import loading, pick_device, pick_dtype
 
 __all__ = ["VisionLanguageModel"]
 
@@ -150,7 +150,8 @@ class VisionLanguageModel:
     ) -> VisionLanguageModel:
         """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
 
-        device: auto, cpu, cuda or cuda:N. dtype: auto or the name of a torch type.
+        device: auto, cpu, cuda or cuda:N. dtype: auto (`pick_dtype`) or the name of a torch
+        type.
         static_cache: generate with a cache of a fixed size, compiled on a GPU.
         tell: hears how far loading is.
         """
@@ -158,9 +159,7 @@ class VisionLanguageModel:
         import torch
 
         device = pick_device(device)
-        if dtype == "auto":
-            dtype = "bfloat16" if device.startswith("cuda") else "float32"
-        torch_dtype = getattr(torch, dtype)
+        torch_dtype = getattr(torch, pick_dtype(dtype, device))
         local = local_files_only or isinstance(checkpoint, Path)
         parts = "processor and tokenizer"
         with loading(checkpoint, device=device, parts=parts, local=local) as transformers:

@@ -55,6 +55,9 @@ class Answer:
 class Backend(Protocol):
     """Answers questions. Used by one thread at a time."""
 
+    where: str
+    """Once loaded: the device and type that a model of this process computes in; "" of servers."""
+
     def load(self) -> None:
         """Get ready: load the weights, reach the server. May block for minutes. Called once before
         the first question, and again after it raised. Raises `ModelError`."""

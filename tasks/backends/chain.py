@@ -95,6 +95,12 @@ class Chain:
                 return member.name, answer
         raise _all_failed(failed)
 
+    @property
+    def where(self) -> str:
+        """What the models of this process that are loaded compute on, for people."""
+        loaded = [member for member in self._members.values() if member.is_loaded]
+        return ", ".join(f"{it.backend.where} ({it.name})" for it in loaded if it.backend.where)
+
     def close(self) -> None:
         """Close every backend that was made."""
         while self._members:

@@ -100,9 +100,11 @@ class LocalBackend:
         self._tell = tell
         self._key: Hashable = (str(checkpoint), device, dtype, static_cache)
         self._model: SharedModel | None = None
+        self.where = ""
 
     def load(self) -> None:
         self._model = _MODELS.acquire(self._key, self._load)
+        self.where = self._model.model.where
 
     def answer(self, question: Question) -> Answer:
         assert self._model is not None

@@ -50,6 +50,8 @@ class _TryAgainError(ModelError):
 class OpenAIBackend:
     """A client of one server, which it starts if the settings say so."""
 
+    where = ""
+
     def __init__(
         self, settings: OpenAISettings, *, graph_dir: Path, log: FilteringBoundLogger
     ) -> None:

@@ -46,7 +46,7 @@ class TransformersSettings(TaskConfig):
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
     dtype: Dtype = "auto"
-    """auto: bfloat16 on a GPU, float32 on a CPU."""
+    """auto: bfloat16 on a GPU and on a CPU that computes in it, float32 on others."""
     local_files_only: bool = False
     """Never look on the network for the model."""
     static_cache: bool = False

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Output
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.inference import Inference, PromptResponseMsg
+from flowrun.tasks.loading import pick_dtype
 
 pytestmark = [
     pytest.mark.slow,  # importing torch and transformers alone takes seconds
@@ -295,6 +297,49 @@ def test_the_shipped_model_is_the_default(tmp_path: Path) -> None:
     assert comparable(once) == comparable(twice)
     assert [answer.backend for answer in once] == ["embedded", "embedded"]
     assert [answer.prompt for answer in once] == ["cap en", "cap en"]
+
+
+@pytest.mark.parametrize(
+    ("capable", "expected"),
+    [
+        ({"architecture": "x86_64", "amx_bf16": True}, "bfloat16"),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"architecture": "aarch64", "bf16": True}, "bfloat16"),
+        ({"architecture": "x86_64", "avx512_f": True, "avx512_bf16": False}, "float32"),
+        (None, "float32"),  # a torch that does not tell
+    ],
+)
+def test_auto_is_bfloat16_on_a_cpu_that_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, capable: dict[str, Any] | None, expected: str
+) -> None:
+    import torch
+
+    if capable is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable, raising=False)
+    assert pick_dtype("auto", "cpu") == expected
+    assert pick_dtype("auto", "cuda:1") == "bfloat16"
+    assert pick_dtype("float16", "cpu") == "float16"
+
+
+def test_a_model_runs_in_the_type_that_the_cpu_has_and_the_shipped_one_in_float32(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def where(**config: Any) -> Any:
+        with capture_logs() as records:
+            answers = ask(checkpoints, **config)
+        assert min(answer.tokens for answer in answers) >= 1
+        return next(it["where"] for it in records if it["event"] == "model loaded")
+
+    config = {"backend": "transformers", "model": "paligemma"}
+    assert where(**config, dtype="bfloat16") == "cpu bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert where(**config) == "cpu bfloat16"
+    assert where(**config, dtype="float32") == "cpu float32"
+    assert where() == "cpu float32"
 
 
 def test_max_new_tokens_bounds_the_answer(checkpoints: Path) -> None:

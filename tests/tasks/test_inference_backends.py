@@ -216,6 +216,31 @@ def test_a_switch_between_models_in_the_process_is_computed_again(tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_replay_in_another_type_than_the_recorded_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from flowrun.tasks.embedded import MODEL_DIR
+
+    settings = f"backend: transformers, model: '{MODEL_DIR}', device: cpu, max_new_tokens: 1"
+    said = (
+        "task 'vlm' was recorded on cpu bfloat16 (transformers), and is replayed on cpu float32 "
+        "(transformers)"
+    )
+    for able in (True, False):  # the machine that records computes in bfloat16, the other does not
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda able=able: {"amx_bf16": able}, raising=False
+        )
+        if able:
+            assert run(plan(settings, limit=1), tmp_path / "run").error is None
+        with Log(tmp_path / "run") as log:
+            replay = Replay(log, env={})
+            assert replay.run().compared == 1
+        assert replay.notes == ([] if able else [said])
+
+
+@pytest.mark.slow
 def test_settings_over_http_switch_the_backend(fault_server: FaultServer, tmp_path: Path) -> None:
     replies: list[tuple[int, Any]] = []
 
