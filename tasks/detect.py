@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -14,10 +14,14 @@ from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.tasks.backends.backend import ModelError
+from flowrun.tasks.backends.shared import Shared, SharedModel
 from flowrun.tasks.checkpoints import find_checkpoint
-from flowrun.tasks.detector import ObjectDetector
+from flowrun.tasks.detector import Found, ObjectDetector, Search
 
 __all__ = ["Detect"]
+
+_SharedDetector: TypeAlias = SharedModel[ObjectDetector, Search, Found]
+_MODELS: Shared[_SharedDetector] = Shared()
 
 
 class Detect(Task):
@@ -27,7 +31,7 @@ class Detect(Task):
     RT-DETR, RT-DETRv2, D-FINE, DETR and YOLOS families. With `background: true` the graph's cycles
     go on meanwhile and the model always gets the newest frame. Each frame gives a message, also one
     without objects; `tov_ns`, `frame_id` and `frame_cycle` say which frame. The surest object comes
-    first.
+    first. Tasks with the same `model`, `device` and `dtype` share one copy of it.
     """
 
     class Config(TaskConfig):
@@ -37,6 +41,10 @@ class Detect(Task):
         """Objects with a score of at most this are left out."""
         labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
         """Only objects with these of the model's labels; null for all."""
+        max_batch: PositiveInt = 1
+        """How many frames of one size the model may look at together, where several tasks share it
+        and wait for it. The last digits then depend on who waits: with more than 1, a replay takes
+        the detections from the log."""
         device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
         """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -47,6 +55,7 @@ class Detect(Task):
         """Never look on the network for the model."""
 
     config: Config
+    _shared: _SharedDetector | None = None
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -56,40 +65,57 @@ class Detect(Task):
         except ModelError as error:
             yield "model", str(error)
 
+    @classmethod
+    def is_external(cls, config: TaskConfig) -> bool:
+        assert isinstance(config, cls.Config)
+        return config.max_batch > 1
+
     def start(self, ctx: Context) -> None:
         config = self.config
-        started = time.perf_counter()
         if config.threads is not None:
             import torch
 
             torch.set_num_threads(config.threads)
-        self._detector = ObjectDetector.load(
-            find_checkpoint(config.model, ctx.graph_dir),
-            device=config.device,
-            dtype=config.dtype,
-            local_files_only=config.local_files_only,
+        checkpoint = find_checkpoint(config.model, ctx.graph_dir)
+        self._key = str(checkpoint), config.device, config.dtype
+        self._shared = _MODELS.acquire(self._key, lambda: self._load(checkpoint, ctx))
+        detector = self._shared.model
+        self._only = None if config.labels is None else detector.class_ids(config.labels)
+        ctx.computes_on = detector.where
+
+    def stop(self, _ctx: Context) -> None:
+        if self._shared is not None:
+            self._shared = None
+            _MODELS.release(self._key)
+
+    def _load(self, checkpoint: Path | str, ctx: Context) -> _SharedDetector:
+        started = time.perf_counter()
+        detector = ObjectDetector.load(
+            checkpoint,
+            device=self.config.device,
+            dtype=self.config.dtype,
+            local_files_only=self.config.local_files_only,
         )
-        ctx.computes_on = self._detector.where
-        self._only = None if config.labels is None else self._detector.class_ids(config.labels)
         loaded = time.perf_counter()
-        self._detector.detect(np.zeros((240, 320, 3), np.uint8), threshold=1.0)
+        detector.answers([Search(np.zeros((240, 320, 3), np.uint8), threshold=1.0)])
         ctx.log.info(
             "model loaded",
-            model=config.model,
-            parameters=self._detector.parameters,
-            where=self._detector.where,
-            labels=len(self._detector.names),
+            model=self.config.model,
+            parameters=detector.parameters,
+            where=detector.where,
+            labels=len(detector.names),
             load_s=round(loaded - started, 2),
             warm_up_s=round(time.perf_counter() - loaded, 2),
         )
+        return SharedModel(detector, detector.answers)
 
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], detections: Output[DetectionsMsg]
     ) -> None:
         called = time.perf_counter()
-        found = self._detector.detect(
-            image.pixels, threshold=self.config.threshold, only=self._only
-        )
+        assert self._shared is not None
+        search = Search(image.pixels, self.config.threshold, self._only)
+        found = self._shared.answer(search, max_batch=self.config.max_batch)
         detections.latency_ms = (time.perf_counter() - called) * 1000
         detections.boxes, detections.scores = found.boxes, found.scores
         detections.labels, detections.class_ids = found.labels, found.class_ids

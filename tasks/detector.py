@@ -7,7 +7,7 @@ processors' Pillow variants.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,27 @@ from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.checkpoints import architecture_of, config_of, task_of
 from flowrun.tasks.loading import loading, pick_device
 
-__all__ = ["Found", "ObjectDetector"]
+__all__ = ["Found", "ObjectDetector", "Search"]
 
 _MOST_LISTED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What to find in one picture.
+
+    pixels: RGB, of shape (H, W, 3). threshold: objects with scores above it. only: the class ids that
+    count; None for all.
+    """
+
+    pixels: NDArray[np.uint8]
+    threshold: float
+    only: frozenset[int] | None = None
+
+    @property
+    def joins(self) -> Hashable:
+        """See `Asked`: pictures of other sizes would be padded, which not every family leaves out."""
+        return self.pixels.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,37 +86,42 @@ class ObjectDetector:
                 )
         return frozenset(number for number, name in self.names.items() if name in labels)
 
-    def detect(
-        self,
-        pixels: NDArray[np.uint8],
-        *,
-        threshold: float,
-        only: frozenset[int] | None = None,
-    ) -> Found:
-        """What the model finds in an RGB picture of shape (H, W, 3) with scores above `threshold`.
+    def answers(self, questions: Sequence[Search]) -> list[Found]:
+        """What the model finds in several pictures, computed together.
 
-        only: the class ids that count; None for all.
+        The last digits of what is computed depend on how many are asked together.
         """
         import torch
         from PIL import Image
 
-        height, width = pixels.shape[:2]
-        # A PIL image, because of an array 3 pixels high a processor takes the rows for channels.
-        inputs = self._processor(images=Image.fromarray(pixels), return_tensors="pt").to(
+        # PIL images, because of an array 3 pixels high a processor takes the rows for channels.
+        images = [Image.fromarray(question.pixels) for question in questions]
+        inputs = self._processor(images=images, return_tensors="pt").to(
             self._device, dtype=self._dtype
         )
+        sizes = [question.pixels.shape[:2] for question in questions]
+        thresholds = {question.threshold for question in questions}
         with torch.inference_mode():
             outputs = self._model(**inputs)
-            [found] = self._processor.post_process_object_detection(
-                outputs, threshold=threshold, target_sizes=[(height, width)]
-            )
+            found = {
+                threshold: self._processor.post_process_object_detection(
+                    outputs, threshold=threshold, target_sizes=sizes
+                )
+                for threshold in thresholds
+            }
+        return [self._found(it, found[it.threshold][i]) for i, it in enumerate(questions)]
+
+    def _found(self, question: Search, found: dict[str, Any]) -> Found:
+        import torch
+
+        height, width = question.pixels.shape[:2]
         scores, ids, boxes = (
             found[name].to("cpu", torch.float32).numpy() for name in ("scores", "labels", "boxes")
         )
         corners = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
         keep = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
-        if only is not None:
-            keep &= np.isin(ids, list(only))
+        if question.only is not None:
+            keep &= np.isin(ids, list(question.only))
         order = np.flatnonzero(keep)
         order = order[np.argsort(-scores[order], kind="stable")]
         class_ids = ids[order].astype(np.int32)

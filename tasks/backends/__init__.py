@@ -10,7 +10,7 @@
 | `chain.py`    | a backend and its fallbacks: who answers now                              |
 | `growing.py`  | answers while they grow: shown in part, ended at a stop text              |
 | `similar.py`  | frames that look like the last one that was answered                      |
-| `shared.py`   | one instance per model and process, whichever tasks ask for it            |
+| `shared.py`   | one instance per model and process, asked by many tasks (also `Detect`)   |
 
 A new kind is a class with the protocol's methods, its settings, and a line in `make.py`.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,11 @@ class Question:
     sampling: Sampling | None = None
     stop: tuple[str, ...] = ()
     on_text: Callable[[str], None] | None = None
+
+    @property
+    def joins(self) -> Hashable:
+        """See `Asked`: what is drawn depends on who else is in the batch."""
+        return "likeliest" if self.sampling is None else None
 
 
 @dataclass(frozen=True, slots=True)

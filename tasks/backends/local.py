@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from flowrun.tasks.backends.backend import Answer, Question
 from flowrun.tasks.backends.progress import Tell
-from flowrun.tasks.backends.shared import Shared
+from flowrun.tasks.backends.shared import Shared, SharedModel
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -22,53 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalBackend"]
 
-_MODELS: Shared[SharedModel] = Shared()
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    question: Question
-    answer: Answer | None = None
-    error: Exception | None = None
-
-
-class SharedModel:
-    """A loaded model that several threads ask. Those who wait while it answers are answered
-    together, as many as `max_batch`."""
-
-    def __init__(self, model: VisionLanguageModel) -> None:
-        self.model = model
-        self._busy = threading.Lock()
-        self._waiting: list[_Waiting] = []
-
-    def answer(self, question: Question, *, max_batch: int) -> Answer:
-        """The answer to `question`; at most `max_batch` questions are computed at once."""
-        mine = _Waiting(question)
-        self._waiting.append(mine)  # atomic, as is taking away
-        while True:
-            with self._busy:  # whoever has it answers for those who wait
-                if mine.error is not None:
-                    raise mine.error
-                if mine.answer is not None:
-                    return mine.answer
-                self._answer_some(mine, max_batch)
-
-    def _answer_some(self, first: _Waiting, max_batch: int) -> None:
-        """The answer to `first`, and to others who have waited as long and may be joined."""
-        some = [first]
-        if first.question.sampling is None:
-            others = [item for item in list(self._waiting) if item is not first]
-            some += [item for item in others if item.question.sampling is None][: max_batch - 1]
-        for item in some:
-            self._waiting.remove(item)
-        try:
-            answers = self.model.answers([item.question for item in some])
-        except Exception as error:  # noqa: BLE001  # raised by each who asked
-            for item in some:
-                item.error = error
-            return
-        for item, answer in zip(some, answers, strict=True):
-            item.answer = answer
+_SharedModel: TypeAlias = "SharedModel[VisionLanguageModel, Question, Answer]"
+_MODELS: Shared[_SharedModel] = Shared()
 
 
 class LocalBackend:
@@ -99,7 +52,7 @@ class LocalBackend:
         self._static_cache = static_cache
         self._tell = tell
         self._key: Hashable = (str(checkpoint), device, dtype, static_cache)
-        self._model: SharedModel | None = None
+        self._model: _SharedModel | None = None
         self.where = ""
 
     def load(self) -> None:
@@ -118,7 +71,7 @@ class LocalBackend:
             self._model = None
             _MODELS.release(self._key)
 
-    def _load(self) -> SharedModel:
+    def _load(self) -> _SharedModel:
         from flowrun.tasks.vlm import VisionLanguageModel
 
         started = time.perf_counter()
@@ -141,4 +94,4 @@ class LocalBackend:
             load_s=round(loaded - started, 2),
             warm_up_s=round(time.perf_counter() - loaded, 2),
         )
-        return SharedModel(model)
+        return SharedModel(model, model.answers)

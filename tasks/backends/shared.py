@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Shared"]
+__all__ = ["Asked", "Shared", "SharedModel"]
 
 T = TypeVar("T")
 
@@ -52,3 +52,67 @@ class Shared(Generic[T]):
             del self._entries[key]
         if entry.value is not None:
             self._end(entry.value)
+
+
+class Asked(Protocol):
+    """A question to a model."""
+
+    @property
+    def joins(self) -> Hashable:
+        """Questions with the same may be answered together; one with None is answered alone."""
+
+
+M = TypeVar("M")
+Q = TypeVar("Q", bound=Asked)
+A = TypeVar("A")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting(Generic[Q, A]):
+    question: Q
+    answers: Sequence[A] = ()
+    """The one answer, once it is there."""
+    error: Exception | None = None
+
+
+class SharedModel(Generic[M, Q, A]):
+    """A loaded model that several threads ask. Those who wait while it answers are answered
+    together, as many as `max_batch`.
+
+    answers: the model's answers to several questions, in their order.
+    """
+
+    def __init__(self, model: M, answers: Callable[[Sequence[Q]], Sequence[A]]) -> None:
+        self.model = model
+        self._answers = answers
+        self._busy = threading.Lock()
+        self._waiting: list[_Waiting[Q, A]] = []
+
+    def answer(self, question: Q, *, max_batch: int) -> A:
+        """The answer to `question`; at most `max_batch` questions are computed at once."""
+        mine = _Waiting[Q, A](question)
+        self._waiting.append(mine)  # atomic, as is taking away
+        while True:
+            with self._busy:  # whoever has it answers for those who wait
+                if mine.error is not None:
+                    raise mine.error
+                if mine.answers:
+                    return mine.answers[0]
+                self._answer_some(mine, max_batch)
+
+    def _answer_some(self, first: _Waiting[Q, A], max_batch: int) -> None:
+        """The answer to `first`, and to others who have waited as long and may be joined."""
+        some = [first]
+        if (joins := first.question.joins) is not None:
+            others = [item for item in list(self._waiting) if item is not first]
+            some += [item for item in others if item.question.joins == joins][: max_batch - 1]
+        for item in some:
+            self._waiting.remove(item)
+        try:
+            answers = self._answers([item.question for item in some])
+        except Exception as error:  # noqa: BLE001  # raised by each who asked
+            for item in some:
+                item.error = error
+            return
+        for item, answer in zip(some, answers, strict=True):
+            item.answers = (answer,)

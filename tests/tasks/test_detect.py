@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from flowrun.msgs import DetectionsMsg, ImageRgb8Msg
+from flowrun.runtime.bind import bind
+from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.graph import parse_graph
+from flowrun.runtime.log_reader import Log
+from flowrun.runtime.logs import LineQueue
+from flowrun.runtime.plan import plan_graph
+from flowrun.runtime.replay import Replay
+from flowrun.runtime.run import Run
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.backends.backend import ModelError
-from flowrun.tasks.detect import Detect
-from flowrun.tasks.detector import ObjectDetector
+from flowrun.tasks.backends.shared import SharedModel
+from flowrun.tasks.detect import _MODELS, Detect
+from flowrun.tasks.detector import Found, ObjectDetector, Search
 from flowrun.tasks.embedded import MODEL_DIR
 
 pytestmark = pytest.mark.slow  # importing torch and transformers alone takes seconds
@@ -273,6 +284,112 @@ def test_half_precision_runs(checkpoints: Path) -> None:
     x, y, w, h = KNOWN_BOX
     box = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * (640, 480, 640, 480)
     np.testing.assert_allclose(found.boxes[0], box, atol=4)
+
+
+# -- several tasks -----------------------------------------------------------------------------
+
+
+def detector_of(checkpoints: Path, family: str) -> ObjectDetector:
+    return ObjectDetector.load(
+        checkpoints / family, device="cpu", dtype="float32", local_files_only=True
+    )
+
+
+@pytest.mark.parametrize("family", ["rt-detr", "rt-detr-v2", "d-fine", "detr", "yolos"])
+def test_detections_of_a_batch_are_those_of_each_picture_alone(
+    checkpoints: Path, family: str
+) -> None:
+    detector = detector_of(checkpoints, family)
+    searches = [
+        Search(frame(1).pixels, 0.0),
+        Search(frame(2).pixels, 1.0),
+        Search(frame(3).pixels, 0.0, frozenset([2])),
+    ]
+    alone = [detector.answers([search])[0] for search in searches]
+    together = detector.answers(searches)
+    assert together[0].labels
+    assert not together[1].labels
+    assert set(together[2].labels) <= {"person"}
+    for one, found in zip(alone, together, strict=True):
+        np.testing.assert_allclose(found.scores, one.scores, rtol=1e-4)
+        assert sorted(found.labels) == sorted(one.labels)
+        for box, label in zip(one.boxes, one.labels, strict=True):  # equally sure ones may swap
+            near = np.abs(found.boxes - box).max(axis=1) < 1e-2
+            assert label in [found.labels[i] for i in np.flatnonzero(near)]
+
+
+def test_pictures_of_one_size_that_wait_are_looked_at_together(checkpoints: Path) -> None:
+    detector = detector_of(checkpoints, "known")
+    batches: list[list[tuple[int, ...]]] = []
+    began, gate = threading.Event(), threading.Event()
+
+    def answers(searches: Sequence[Search]) -> list[Found]:
+        batches.append([search.pixels.shape for search in searches])
+        if len(batches) == 1:
+            began.set()
+            assert gate.wait(20)
+        return detector.answers(searches)
+
+    shared = SharedModel(detector, answers)
+    found: list[Found] = []
+    wide, tall = (48, 120), (120, 48)
+
+    def ask(size: tuple[int, int]) -> None:
+        found.append(shared.answer(Search(frame(1, size).pixels, 0.5), max_batch=8))
+
+    threads = [threading.Thread(target=ask, args=[size]) for size in (wide, wide, tall, wide)]
+    threads[0].start()
+    assert began.wait(20)
+    for thread in threads[1:]:
+        thread.start()
+    while len(shared._waiting) < 3:
+        threading.Event().wait(0.005)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert [it.labels for it in found] == [["dog", "dog"]] * 4
+    assert sorted(batches) == [[(48, 120, 3)], [(48, 120, 3)] * 2, [(120, 48, 3)]]
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+def test_two_detectors_of_a_graph_share_one_model(
+    checkpoints: Path, tmp_path: Path, max_batch: int
+) -> None:
+    config = f"{{model: {checkpoints}/known, device: cpu, max_batch: {max_batch}}}"
+    text = f"""
+tasks:
+  - {{id: a, type: scene_tasks.Scenes}}
+  - {{id: b, type: scene_tasks.Scenes}}
+  - {{id: find_a, type: Detect, background: true, config: {config}}}
+  - {{id: find_b, type: Detect, background: true, config: {config}}}
+cnx:
+  - {{src: a, dst: find_a, msg: ImageRgb8Msg}}
+  - {{src: b, dst: find_b, msg: ImageRgb8Msg}}
+logging: {{slab_size_mib: 4, section_size_mib: 1}}
+"""
+    plan = plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={})))
+    run = Run(plan, clock=LiveClock(), directory=tmp_path / "run", console=LineQueue())
+    try:
+        assert run.run().error is None
+    finally:
+        structlog.reset_defaults()
+    assert not _MODELS._entries
+    with Log(tmp_path / "run") as log:
+        lines = [line.fields for line in log.messages("/flowrun/log")]
+        found = [it.fields for name in "ab" for it in log.messages(f"/find_{name}/detections")]
+        report = Replay(log, env={}).run()
+    assert [line["message"] for line in lines].count("model loaded") == 1
+    places = [line["fields"] for line in lines if line["message"] == "computes on"]
+    assert places == [{"where": "cpu float32"}] * 2
+    assert len(found) >= 2
+    assert all(it["labels"] == ["dog", "dog"] for it in found)
+    pictures = 8
+    assert report.first is None
+    if max_batch == 1:
+        assert (report.fed, report.compared) == (pictures, len(found))
+    else:  # nobody knows any more who waited with whom
+        assert (report.fed, report.compared) == (pictures + len(found), 0)
+    assert not _MODELS._entries
 
 
 # -- errors ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.broadcast import Broadcast, PartialAnswer
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.backends.backend import Answer, Question, Sampling
-from flowrun.tasks.backends.local import _MODELS, LocalBackend, SharedModel
+from flowrun.tasks.backends.local import _MODELS, LocalBackend
+from flowrun.tasks.backends.shared import SharedModel
 from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
@@ -143,7 +145,7 @@ class Recorder:
         self.batches: list[int] = []
         self.began, self.gate = threading.Event(), threading.Event()
 
-    def answers(self, questions: list[Question]) -> list[Answer]:
+    def answers(self, questions: Sequence[Question]) -> list[Answer]:
         self.batches.append(len(questions))
         if len(self.batches) == 1:
             self.began.set()
@@ -153,7 +155,7 @@ class Recorder:
 
 def test_those_who_wait_together_are_answered_together(model: VisionLanguageModel) -> None:
     recorder = Recorder(model)
-    shared = SharedModel(recorder)  # type: ignore[arg-type]
+    shared = SharedModel(recorder, recorder.answers)
     answers: dict[int, str] = {}
 
     def ask(number: int) -> None:
@@ -178,10 +180,10 @@ def test_those_who_wait_together_are_answered_together(model: VisionLanguageMode
 
 def test_an_error_in_a_batch_reaches_each_who_asked() -> None:
     class Fails:
-        def answers(self, questions: list[Question]) -> list[Answer]:
+        def answers(self, questions: Sequence[Question]) -> list[Answer]:
             raise MemoryError("out of it")
 
-    shared = SharedModel(Fails())  # type: ignore[arg-type]
+    shared = SharedModel(Fails(), Fails().answers)
     for _ in range(2):
         with pytest.raises(MemoryError, match="out of it"):
             shared.answer(Question(draw(SCENES[0]), "cap en", 50), max_batch=4)
