@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ __all__ = [
     "in_hub_cache",
     "task_of",
 ]
+
+_PAUSES_S = (1.0, 2.0)
+"""Between tries to reach the hub."""
 
 TaskName = Literal["Inference", "Detect"]
 
@@ -154,11 +158,32 @@ def config_of(checkpoint: Path | str, *, local_files_only: bool) -> dict[str, An
     if isinstance(cached, str):
         return _read_config(Path(cached).parent)
     try:
+        if not local_files_only:
+            _connect(checkpoint)
         file = hf_hub_download(checkpoint, "config.json", local_files_only=local_files_only)
     except Exception as error:
         offline = "the network is not to be used" if local_files_only else None
         raise ModelError(hub_failure(checkpoint, error, offline=offline)) from error
     return _read_config(Path(file).parent)
+
+
+def _connect(model: str) -> None:
+    """Raise where no connection to the hub can be made. Its own client tries seven times, which takes
+    24 s without a network. A slow answer is left to that client."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            get_hf_file_metadata(hf_hub_url(model, "config.json"))
+        except Exception as error:
+            # Of httpx or httpx2, as the client's version has it.
+            if type(error).__name__ not in ("ConnectError", "ConnectTimeout"):
+                return
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+        else:
+            return
 
 
 def hub_failure(model: str, error: Exception, *, offline: str | None) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from flowrun.tasks.backends.backend import Answer, Question, Sampling
 from flowrun.tasks.backends.growing import GrowingAnswers, cut_at_stop
 from flowrun.tasks.backends.progress import Tell, progress_told
+from flowrun.tasks.checkpoints import config_of
 from flowrun.tasks.loading import loading, pick_device, pick_dtype
 
 __all__ = ["VisionLanguageModel"]
@@ -161,6 +162,8 @@ class VisionLanguageModel:
         device = pick_device(device)
         torch_dtype = getattr(torch, pick_dtype(dtype, device))
         local = local_files_only or isinstance(checkpoint, Path)
+        if not local:
+            config_of(checkpoint, local_files_only=False)  # says quickly where there is no network
         parts = "processor and tokenizer"
         with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
             processor = _load_processor(checkpoint, local_files_only=local)
