@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -24,6 +24,7 @@ from flowrun.runtime.errors import (
     UsageError,
 )
 from flowrun.runtime.graph import ConnectionSpec, GraphSpec, TaskSpec
+from flowrun.runtime.masking import with_secrets_masked
 from flowrun.runtime.ports import Port, is_source, ports_of
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
@@ -97,7 +98,11 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
     binder.unconnected_inputs(tasks)
     if binder.problems:
         raise GraphError(list(binder.problems))
-    return BoundGraph(graph, tuple(filter(None, tasks.values())), tuple(filter(None, connections)))
+    bound = list(filter(None, tasks.values()))
+    graph = with_secrets_masked(graph, {task.id: task.config for task in bound})
+    specs = {spec.id: spec for spec in graph.tasks}
+    made = tuple(replace(task, spec=specs[task.id]) for task in bound)
+    return BoundGraph(graph, made, tuple(filter(None, connections)))
 
 
 @dataclass(slots=True)

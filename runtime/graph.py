@@ -89,7 +89,9 @@ class TaskSpec:
     config: as in the file, with `${ENV}` resolved; not yet validated.
     where: the entry's own place; key_where: the places of the values of its keys.
     config_where: the place of each key and list item within `config`, by its path.
-    secrets: texts that came from the environment. They never reach a log, a reply or an error text.
+    secrets: texts that came from the environment, and, once bound, what the config declares as
+    secret. They never reach a log, a reply or an error text.
+    scalars: from where to where in the file's text each value of `config` stands, by its path.
     masked_config: `config` as it may be shown.
     on_error: what happens when it raises, one of `TASK_POLICIES`.
     every: it runs only in cycles whose number is a multiple. rate_hz: and at most so often.
@@ -103,6 +105,7 @@ class TaskSpec:
     where: Location
     config_where: Mapping[tuple[str | int, ...], Location]
     secrets: frozenset[str]
+    scalars: Mapping[tuple[str | int, ...], tuple[int, int]] = field(default_factory=dict)
     key_where: Mapping[str, Location] = field(default_factory=dict)
     masked_config: dict[str, Any] = field(default_factory=dict)
     on_error: str = "stop"
@@ -184,7 +187,8 @@ class GraphSpec:
     """What a graph file says.
 
     name: the file's name without its suffix.
-    path: as the user gave it. text: the file as it is, `${ENV}` unresolved.
+    path: as the user gave it. text: the file as it is, `${ENV}` unresolved. stored_text: the same
+    without the secrets that are written in it; None until the graph is bound, which tells them.
     """
 
     name: str
@@ -194,15 +198,16 @@ class GraphSpec:
     connections: tuple[ConnectionSpec, ...]
     logging: LoggingSpec
     runtime: RuntimeSpec
+    stored_text: str | None = None
 
     @property
     def secrets(self) -> frozenset[str]:
-        """Texts of all tasks that came from the environment; see `TaskSpec.secrets`."""
+        """Those of all tasks; see `TaskSpec.secrets`."""
         return frozenset().union(*(task.secrets for task in self.tasks))
 
     def masked(self) -> dict[str, Any]:
         """The graph as plain data with every default filled in, fit to be shown: values from the
-        environment, and `user:password` in URLs, are `***`."""
+        environment, secrets, and `user:password` in URLs, are `***`."""
         return {
             "tasks": [
                 {
@@ -315,7 +320,7 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
         )
         task_id = None
     type_name = reader.text(items.get("type"), "'type'")
-    reader.secrets = set()
+    reader.secrets, reader.scalars = set(), {}
     where: dict[tuple[str | int, ...], Location] = {}
     config = Value({}, {})
     if "config" in items and not is_null(items["config"]):
@@ -343,6 +348,7 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
         where=reader.at(node),
         config_where=where,
         secrets=secrets,
+        scalars=reader.scalars,
         key_where={name: reader.at(value) for name, value in items.items()},
         masked_config=config.masked,
         on_error=on_error,

@@ -59,6 +59,8 @@ class ValueReader:
     env: Mapping[str, str]
     problems: dict[Problem, None] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
+    scalars: dict[tuple[str | int, ...], tuple[int, int]] = field(default_factory=dict)
+    """Where in the text the scalars stand that `value` has read, by their paths: from, to."""
     _scalars: dict[int, tuple[Value | None, frozenset[str]]] = field(default_factory=dict)
 
     def at(self, node: yaml.Node) -> Location:
@@ -193,6 +195,7 @@ class ValueReader:
                 plain.append(found.value)
                 masked.append(found.masked)
         else:
+            self.scalars[path] = node.start_mark.index, node.end_mark.index
             return self.scalar(node) or Value(None, None)
         return Value(plain, masked)
 

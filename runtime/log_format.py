@@ -16,7 +16,7 @@ A slab
     MAGIC                   89 "MCAP0" 0D 0A
     Header                  profile "flowrun", library "flowrun <version>"
     Metadata*               "flowrun": format = "1", run_id, slab (its index), graph, versions, ...
-    Attachment*             "graph.yaml" (source text), "graph.json" (resolved, secrets masked)
+    Attachment*             "graph.yaml" (source text), "graph.json" (resolved); secrets masked
     Schema* Channel*        all of the run. MUST be the same in every slab of a run, so that each
                             can be read alone. Ids count from 1; no two have one id or topic
     CHECK                   of all bytes in front of it. MUST be there: MCAP protects none of them,

@@ -340,10 +340,9 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
 def attachments_of(plan: Plan, now_ns: int) -> list[Attachment]:
     """The graph file, and the resolved graph, secrets masked."""
     graph = plan.graph.spec
+    text = mask_urls(graph.text if graph.stored_text is None else graph.stored_text)
     resolved = json.dumps(graph.masked(), indent=1, default=str).encode()
     return [
-        Attachment(
-            "graph.yaml", "application/yaml", mask_urls(graph.text).encode(), now_ns, now_ns
-        ),
+        Attachment("graph.yaml", "application/yaml", text.encode(), now_ns, now_ns),
         Attachment(GRAPH_RESOLVED, "application/json", resolved, now_ns, now_ns),
     ]

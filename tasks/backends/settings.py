@@ -83,7 +83,8 @@ class OpenAISettings(TaskConfig):
     model: str | None = None
     """The server's name for the model. If not given, the only one that it has."""
     api_key: SecretStr | None = None
-    """Write `${NAME}`, an environment variable: such a value is masked wherever it would show."""
+    """`${NAME}`, an environment variable, keeps it out of the graph file. It is masked wherever it
+    would show."""
     timeout_s: PositiveFloat = 30.0
     """From the question to the end of the answer, retries included."""
     retries: Annotated[int, Field(ge=0, le=10)] = 1

@@ -24,6 +24,7 @@ from flowrun.runtime.log_reader import Log
 from flowrun.runtime.logs import configure_logs
 from flowrun.runtime.plan import Plan, plan_graph
 from flowrun.runtime.replay import Replay
+from flowrun.runtime.replay_log import ReplayLog
 from flowrun.runtime.run import Run, RunResult
 from flowrun.runtime.server.serve import Server
 from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, make_scene
@@ -403,6 +404,29 @@ def test_a_key_from_the_environment_shows_nowhere(
         assert key.encode() not in path.read_bytes()
     assert "***" in controls(tmp_path / "run", "error")[0]["value"]
     assert replays(tmp_path / "run").first is None  # where KEY is not set
+
+
+def test_a_key_written_in_the_graph_shows_nowhere(
+    fault_server: FaultServer, tmp_path: Path
+) -> None:
+    key = "sesame-0123456789"
+    openai = f"{{base_url: '{fault_server.base_url}', api_key: {key}, retries: 0}}"
+    made = plan(f"backend: openai, backends: {{openai: {openai}}}", more="on_error: skip")
+    shown = made.graph.spec.masked()["tasks"][1]["config"]
+    assert shown["backends"]["openai"]["api_key"] == "***"
+    fault_server.faults += ["500", "400"]  # whose texts hold the key
+    assert run(made, tmp_path / "run").error is None
+    assert {headers["Authorization"] for headers in fault_server.headers} == {f"Bearer {key}"}
+    assert "***" in controls(tmp_path / "run", "error")[0]["value"]
+    with Log(tmp_path / "run") as log:
+        assert b"api_key: '***', retries: 0" in log.attachments["graph.yaml"]
+        replay = Replay(log, env={})
+        with ReplayLog(replay, tmp_path / "again", config={}, now_ns=0) as recorder:
+            assert replay.run(recorder=recorder).first is None
+    for name in ("run", "again"):
+        for path in (tmp_path / name).iterdir():
+            assert key.encode() not in path.read_bytes()
+    assert replays(tmp_path / "again").first is None
 
 
 def test_a_recorded_run_may_be_asked_what_another_backend_would_say(
