@@ -156,14 +156,14 @@ class VisionLanguageModel:
         static_cache: generate with a cache of a fixed size, compiled on a GPU.
         tell: hears how far loading is.
         """
+        local = local_files_only or isinstance(checkpoint, Path)
+        if not local:
+            config_of(checkpoint, local_files_only=False)  # says quickly where there is no network
         tell("loading the libraries", None)
         import torch
 
         device = pick_device(device)
         torch_dtype = getattr(torch, pick_dtype(dtype, device))
-        local = local_files_only or isinstance(checkpoint, Path)
-        if not local:
-            config_of(checkpoint, local_files_only=False)  # says quickly where there is no network
         parts = "processor and tokenizer"
         with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
             processor = _load_processor(checkpoint, local_files_only=local)
