@@ -9,7 +9,7 @@ viewers show no more than it. All other messages: JSON, with the JSON Schema of 
 bytes are base64, an array is {dtype, shape, data}. Beside them:
 
     <topic>/annotations  foxglove.ImageAnnotations, of messages with boxes and labels; their time is
-                         that of the picture, by which Foxglove finds it
+                         that of the picture, by which Foxglove finds it; Rerun shows none
     <topic>/log          foxglove.Log, of messages with a prompt and a response
 
 What the tasks remembered (/flowrun/keyframe) is left out unless it is selected by name.
@@ -111,8 +111,7 @@ def _way(
 
 
 def _log_line(line: dict[str, Any]) -> bytes:
-    text = line_text(line)
-    return pack_log(line["time_ns"], line["level"], text, line["name"], line["fields"])
+    return pack_log(line["time_ns"], line["level"], line_text(line), line["name"], {})
 
 
 def _pictures(

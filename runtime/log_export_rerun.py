@@ -34,7 +34,7 @@ from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_rerun_view import View, blueprint
 from flowrun.runtime.log_table import import_optional
 
-__all__ = ["export_rerun"]
+__all__ = ["export_rerun", "told"]
 
 _LEVELS = {"WARNING": "WARN", "FATAL": "CRITICAL", "UNKNOWN": "INFO"}
 """Rerun's names where they are others."""
@@ -141,7 +141,7 @@ def _way(
 
     def control(message: LogMessage) -> None:
         entities.at(message)
-        entities.line(entity, *_told(message.fields))
+        entities.line(entity, *told(message.fields))
 
     def steps(message: LogMessage) -> None:
         ticks = np.frombuffer(message.fields["ticks_ns"], "<u8")
@@ -167,7 +167,7 @@ def _way(
     return own.get(entity, values)
 
 
-def _told(control: dict[str, Any]) -> tuple[str, str]:
+def told(control: dict[str, Any]) -> tuple[str, str]:
     """A control message as a line of the log: its text and its level."""
     kind, task, value = control["kind"], control["task"], control["value"]
     if kind == "set" and isinstance(value, dict):
