@@ -149,7 +149,8 @@ def plain_value(value: Any, *, data: bool) -> Any:
 
 def line_text(line: dict[str, Any]) -> str:
     """A log line's message and what else was logged with it, as viewers show no more than a text."""
-    return line["message"] + "".join(f" {name}={it!r}" for name, it in line["fields"].items())
+    more = "".join(f" {name}={it!r}" for name, it in line["fields"].items())
+    return f"{line['message']}{more}"
 
 
 def export_csv(log: Log, selection: Selection, stream: TextIO) -> ExportReport:

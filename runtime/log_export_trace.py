@@ -123,14 +123,14 @@ class _Trace:
             self._write({"ph": "e", "ts": self._us(start), **event})
             return
         name = f"{task}.{', '.join(control['value'])}" if kind == "set" else task
-        args: dict[str, Any] = {"cycle": cycle}
+        told: dict[str, Any] = {"cycle": cycle}
         if control.get("value") is not None:
-            args["value"] = str(control["value"])
+            told["value"] = str(control["value"])
         if control.get("input_cycle", -1) >= 0:
-            args["input_cycle"] = control["input_cycle"]
+            told["input_cycle"] = control["input_cycle"]
         self._write(
             {"ph": "i", "s": "t", "name": f"{kind} {name}", "cat": "control",
-             "ts": self._us(start), **_IDS, "args": args}
+             "ts": self._us(start), **_IDS, "args": told}
         )  # fmt: skip
 
     def _us(self, ticks: int) -> float:
