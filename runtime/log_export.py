@@ -27,6 +27,7 @@ __all__ = [
     "export_csv",
     "export_jsonl",
     "export_parquet",
+    "line_text",
     "plain_value",
     "whole_file",
 ]
@@ -153,6 +154,12 @@ def plain_value(value: Any, *, data: bool) -> Any:
     if isinstance(value, list):
         return [plain_value(item, data=data) for item in value]
     return str(value)  # what msgpack has and JSON lacks: a time stamp, an extension
+
+
+def line_text(line: dict[str, Any]) -> str:
+    """A log line's message and what else was logged with it, as viewers show no more than a text."""
+    more = "".join(f" {name}={it!r}" for name, it in line["fields"].items())
+    return f"{line['message']}{more}"
 
 
 def export_csv(log: Log, selection: Selection, stream: TextIO) -> ExportReport:

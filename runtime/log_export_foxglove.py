@@ -4,11 +4,12 @@ Pictures: `foxglove.CompressedVideo`, one message a packet, `CompressedImage` or
 `log_export_pictures`. Packets of pictures that were dropped on the way to the log are messages too, as
 others are decoded from them, at times between those of the pictures around them; what stands in front
 of the first picture comes 1 us apart right before it.
-Log lines: `foxglove.Log`, as in the run. All other messages: JSON, with the JSON Schema of their class;
+Log lines: `foxglove.Log`, as in the run, but for the message's text, which has the other fields too:
+viewers show no more than it. All other messages: JSON, with the JSON Schema of their class;
 bytes are base64, an array is {dtype, shape, data}. Beside them:
 
     <topic>/annotations  foxglove.ImageAnnotations, of messages with boxes and labels; their time is
-                         that of the picture, by which Foxglove finds it
+                         that of the picture, by which Foxglove finds it; Rerun shows none
     <topic>/log          foxglove.Log, of messages with a prompt and a response
 
 What the tasks remembered (/flowrun/keyframe) is left out unless it is selected by name.
@@ -25,10 +26,10 @@ from typing import Any
 
 from flowrun.runtime import log_foxglove as foxglove
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_export import ExportReport, Selection, plain_value
+from flowrun.runtime.log_export import ExportReport, Selection, line_text, plain_value
 from flowrun.runtime.log_export_mcap import open_writer, write_end, write_front
 from flowrun.runtime.log_export_pictures import PIXELS, STREAMS, PictureExport, Shown, shown_topics
-from flowrun.runtime.log_format import CODEC
+from flowrun.runtime.log_format import CODEC, LOG_TOPIC
 from flowrun.runtime.log_message import LogMessage, Topic
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.log_records import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
@@ -104,7 +105,13 @@ def _way(
         return lambda message: write(message, b"{}")
     schema = (topic.schema_name, topic.schema_encoding, topic.schema)
     write = channels.add(topic.name, topic.message_encoding, schema, topic)
+    if topic.name == LOG_TOPIC:
+        return lambda message: write(message, _log_line(message.fields))
     return lambda message: write(message, bytes(message.payload))
+
+
+def _log_line(line: dict[str, Any]) -> bytes:
+    return pack_log(line["time_ns"], line["level"], line_text(line), line["name"], {})
 
 
 def _pictures(

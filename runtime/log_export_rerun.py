@@ -1,10 +1,12 @@
 """A log as a recording of Rerun (.rrd).
 
 An entity a topic, on three timelines: `cycle`, `time` (of the cycle) and `tov` (the message's time of
-validity: an answer stands there beside the picture that it is about).
+validity: an answer stands there beside the picture that it is about). What the viewer shows at first:
+`log_rerun_view`. The run's metadata are properties of the recording.
 
     pictures            VideoStream, EncodedImage or Image; see `log_export_pictures`
-    log lines           TextLog
+    log lines           TextLog; `tov` is when they were written, at least the first cycle's time
+    control messages    TextLog, in words; background results and what was left out at level TRACE
     boxes and labels    Boxes2D
     prompt, response    TextLog, beside the fields
     step table          Scalars <topic>/cycle_ms: how long the cycle took
@@ -23,15 +25,16 @@ from typing import Any
 import numpy as np
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_export import ExportReport, Selection, plain_value
+from flowrun.runtime.log_export import ExportReport, Selection, line_text, plain_value
 from flowrun.runtime.log_export_pictures import PIXELS, STREAMS, PictureExport, shown_topics
-from flowrun.runtime.log_format import LOG_TOPIC, STEPS_TOPIC
+from flowrun.runtime.log_format import CONTROL_TOPIC, LOG_TOPIC, STEPS_TOPIC
 from flowrun.runtime.log_foxglove import Boxes, label_color
 from flowrun.runtime.log_message import LogMessage, Topic
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log_rerun_view import View, blueprint
 from flowrun.runtime.log_table import import_optional
 
-__all__ = ["export_rerun"]
+__all__ = ["export_rerun", "told"]
 
 _LEVELS = {"WARNING": "WARN", "FATAL": "CRITICAL", "UNKNOWN": "INFO"}
 """Rerun's names where they are others."""
@@ -60,6 +63,7 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
     try:
         if log.start_ns is not None:
             recording.send_recording_start_time_nanos(log.start_ns)
+        recording.send_property("flowrun", rerun.AnyValues(**metadata))
         entities = _Entities(rerun, recording)
         topics = shown_topics(log, selection)
         ways = {
@@ -73,6 +77,9 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
                 report.count += 1
             except LogError:
                 report.unreadable += 1
+        shown = blueprint(rerun, entities.view, log.attachments.get("graph.json", b""))
+        if shown is not None:
+            recording.send_blueprint(shown)
     finally:
         recording.flush()
         recording.disconnect()
@@ -80,10 +87,11 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
 
 
 class _Entities:
-    """Logs what an entity shows at a message's times."""
+    """Logs what an entity shows at a message's times, and keeps account of it."""
 
     def __init__(self, rerun: Any, recording: Any) -> None:
         self.rerun, self._recording = rerun, recording
+        self.view = View()
 
     def at(self, message: LogMessage, times: tuple[int, int] | None = None) -> None:
         """The times of what is put from now on."""
@@ -95,12 +103,17 @@ class _Entities:
     def put(self, entity: str, shown: Any, *, static: bool = False) -> None:
         self._recording.log(entity, shown, static=static, strict=True)
 
-    def value(self, entity: str, value: Any) -> None:
+    def line(self, entity: str, text: str, level: str) -> None:
+        self.view.saw_line(entity)
+        self.put(entity, self.rerun.TextLog(text, level=level))
+
+    def value(self, topic: str, name: str, value: Any) -> None:
         """A field by its kind."""
-        rerun = self.rerun
+        rerun, entity = self.rerun, f"{topic}/{name}"
         if value is None:
             return
         if isinstance(value, (bool, int, float)):
+            self.view.saw_number(topic, name)
             self.put(entity, rerun.Scalars(float(value)))
         elif isinstance(value, str):
             self.put(entity, rerun.TextDocument(value))
@@ -121,29 +134,56 @@ def _way(
 
     def log_line(message: LogMessage) -> None:
         line = message.fields
-        entities.at(message, (message.time_ns, line["time_ns"]))
+        # What was said before the first cycle would make `tov` begin with seconds of nothing.
+        entities.at(message, (message.time_ns, max(line["time_ns"], log.start_ns or 0)))
         level = _LEVELS.get(line["level"], line["level"])
-        more = "".join(f" {name}={value!r}" for name, value in line["fields"].items())
-        entities.put(entity, rerun.TextLog(f"{line['name']}: {line['message']}{more}", level=level))
+        entities.line(entity, f"{line['name']}: {line_text(line)}", level)
+
+    def control(message: LogMessage) -> None:
+        entities.at(message)
+        entities.line(entity, *told(message.fields))
 
     def steps(message: LogMessage) -> None:
         ticks = np.frombuffer(message.fields["ticks_ns"], "<u8")
         entities.at(message)
-        entities.put(f"{entity}/cycle_ms", rerun.Scalars(float(ticks[-1] - ticks[0]) / 1e6))
+        entities.value(entity, "cycle_ms", float(ticks[-1] - ticks[0]) / 1e6)
 
     def values(message: LogMessage) -> None:
         fields = message.fields
         entities.at(message)
         found = Boxes.of(fields)
         if found is not None:
+            entities.view.saw_boxes(entity)
             entities.put(entity, _boxes(rerun, found))
         if {"prompt", "response"} <= fields.keys():
-            entities.put(entity, rerun.TextLog(f"{fields['prompt']}: {fields['response']}"))
+            entities.view.saw_answer(entity)
+            text = f"{fields['prompt']}: {fields['response']}"
+            entities.put(entity, rerun.TextLog(text, level="INFO"))
         for name, value in fields.items():
             if found is None or name not in _OF_BOXES:
-                entities.value(f"{entity}/{name}", value)
+                entities.value(entity, name, value)
 
-    return log_line if entity == LOG_TOPIC else steps if entity == STEPS_TOPIC else values
+    own: dict[str, Write] = {LOG_TOPIC: log_line, CONTROL_TOPIC: control, STEPS_TOPIC: steps}
+    return own.get(entity, values)
+
+
+def told(control: dict[str, Any]) -> tuple[str, str]:
+    """A control message as a line of the log: its text and its level."""
+    kind, task, value = control["kind"], control["task"], control["value"]
+    if kind == "set" and isinstance(value, dict):
+        return f"{task}: set" + "".join(f" {key}={it!r}" for key, it in value.items()), "INFO"
+    if kind == "error":
+        return f"{task}: error (on_error: {control['key']}): {value}", "ERROR"
+    if kind == "restart":
+        return f"{task}: restarted", "WARN"
+    if kind == "end_of_source":
+        return f"{task}: end of source", "INFO"
+    if kind == "completion":
+        return f"{task}: result of cycle {control['input_cycle']}", "TRACE"
+    if kind == "replaced":
+        return f"{task}: cycle {control['input_cycle']} gave way to a newer one", "TRACE"
+    more = "" if value is None else f" {value!r}"
+    return f"{task}: {kind}{more}", "TRACE" if kind == "dropped" else "INFO"
 
 
 def _boxes(rerun: Any, found: Boxes) -> Any:
@@ -170,6 +210,7 @@ def _pictures(
     def add(message: LogMessage) -> None:
         for shown in pictures.shown(message):
             entities.at(message, (shown.time_ns, shown.tov_ns))
+            entities.view.saw_picture(entity)
             if form == PIXELS:
                 entities.put(entity, rerun.Image(shown.pixels, color_model="RGB"))
             elif form in STREAMS:

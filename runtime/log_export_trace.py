@@ -123,10 +123,14 @@ class _Trace:
             self._write({"ph": "e", "ts": self._us(start), **event})
             return
         name = f"{task}.{', '.join(control['value'])}" if kind == "set" else task
-        args = {"cycle": cycle, "value": str(control.get("value"))}
+        told: dict[str, Any] = {"cycle": cycle}
+        if control.get("value") is not None:
+            told["value"] = str(control["value"])
+        if control.get("input_cycle", -1) >= 0:
+            told["input_cycle"] = control["input_cycle"]
         self._write(
             {"ph": "i", "s": "t", "name": f"{kind} {name}", "cat": "control",
-             "ts": self._us(start), **_IDS, "args": args}
+             "ts": self._us(start), **_IDS, "args": told}
         )  # fmt: skip
 
     def _us(self, ticks: int) -> float:

@@ -29,6 +29,9 @@ __all__ = [
 _LINE_LOOP = 2
 _THICKNESS_PX = 2.0
 _FONT_SIZE_PX = 16.0
+_LUMINANCE = (0.2126, 0.7152, 0.0722)
+_DARKEST = 0.45
+"""Foxglove writes black on the colour, Rerun the colour on black: both are read from here on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,13 @@ class Boxes:
 
 
 def label_color(label: str) -> tuple[float, float, float]:
-    """Red, green and blue from 0 to 1, the same for each thing of that name."""
-    return colorsys.hsv_to_rgb(crc32(label.encode()) % 360 / 360, 0.9, 1.0)
+    """Red, green and blue from 0 to 1, the same for each thing of that name, and bright enough for
+    black text on it."""
+    color = colorsys.hsv_to_rgb(crc32(label.encode()) % 360 / 360, 0.9, 1.0)
+    luminance = sum(weight * part for weight, part in zip(_LUMINANCE, color, strict=True))
+    white = max(0.0, (_DARKEST - luminance) / (1 - luminance))
+    red, green, blue = (part + (1 - part) * white for part in color)
+    return red, green, blue
 
 
 def pack_annotations(tov_ns: int, found: Boxes) -> bytes:

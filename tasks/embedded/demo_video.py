@@ -1,7 +1,8 @@
 """Draw the demo video: `python -m flowrun.tasks.embedded.demo_video OUT.mp4`.
 
 The video shows held-out scenes for two seconds each, with a gentle motion that changes no truth:
-640x480, 10 frames a second, H.264. Next to it goes `OUT.json`, the truth by time:
+640x480, 10 frames a second, H.264 without B-frames, as cameras send it: Foxglove and Rerun show a log
+of such packets as it is. Next to it goes `OUT.json`, the truth by time:
 `{"scenes": [{"start_s", "end_s", "caption", "objects": [{"color", "shape", "place", "box"}]}]}`
 with `box` as [top, left, bottom, right] in fractions of the frame, where the object rests.
 `OUT.jpg` is a still of the third scene, its objects at rest.
@@ -86,7 +87,7 @@ def scene_at(scene: Scene, index: int) -> Scene:
 
 def write_video(path: Path, scenes: list[Scene]) -> None:
     """Write `scenes` to `path` as an MP4 file; one thread, so that it is the same on every run."""
-    options = {"crf": _QUALITY, "preset": "slow", "threads": "1"}
+    options = {"crf": _QUALITY, "preset": "slow", "threads": "1", "bf": "0"}
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         stream: Any = container.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -242,6 +242,7 @@ def test_trace_has_a_slice_for_each_cycle_and_the_tasks_in_it(tmp_path):
         assert {event["tid"] for event in (whole, *steps)} == {1}
     last = events[-1]
     assert (last["ph"], last["name"]) == ("i", "end_of_source n")
+    assert last["args"] == {"cycle": 3}
 
 
 def test_trace_of_a_background_task_runs_from_its_input_to_its_result(tmp_path):

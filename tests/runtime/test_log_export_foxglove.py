@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from films import FILMS, FRAMES, KEY_EVERY, decoded, draw, pictures, recorded
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.unknown_fields import UnknownFieldSet
+from hypothesis import given
+from hypothesis import strategies as st
 from mcap.reader import make_reader
 from pictures import Answer, Camera, Find, Read
 from PIL import Image
@@ -228,7 +231,7 @@ def test_made_pictures_are_raw_images(tmp_path, codec):
             assert image.data == frame.pixels.tobytes()
 
 
-def test_values_are_json_of_their_schema_and_log_lines_are_as_they_were(tmp_path):
+def test_values_are_json_of_their_schema_and_log_lines_say_all_fields(tmp_path):
     plan = helpers.plan_of(
         tmp_path, "c=Camera(limit: 3); r=Read; w=Answer",
         "c > r: ImageRgb8Msg; c > w: ImageRgb8Msg",
@@ -250,11 +253,16 @@ def test_values_are_json_of_their_schema_and_log_lines_are_as_they_were(tmp_path
         (f"cap en: ünï {k}", "w", 2) for k in range(3)
     ]
     with Log(tmp_path / "run") as log:
-        recorded_lines = [bytes(it.payload) for it in log.messages("/flowrun/log")]
+        recorded_lines = [it.fields for it in log.messages("/flowrun/log")]
         tovs = [it.tov_ns for it in log.messages("/w/answer")]
     assert [time_of(it) for it in lines] == tovs
-    assert [it.data for it in found["/flowrun/log"][1]] == recorded_lines
-    assert recorded_lines
+    schema, messages = found["/flowrun/log"]
+    lines = [parsed(schema, message) for message in messages]
+    assert [(it.name, it.level, it.message) for it in lines] == [
+        ("w", 2, f"answered number={k}") for k in range(3)
+    ]  # the text has the fields too, as viewers show nothing else
+    assert [time_of(it) for it in lines] == [it["time_ns"] for it in recorded_lines]
+    assert not any(UnknownFieldSet(it) for it in lines)
 
 
 def test_boxes_are_annotations_of_their_picture(tmp_path):
@@ -278,6 +286,14 @@ def test_boxes_are_annotations_of_their_picture(tmp_path):
     assert colors[0] == log_foxglove.label_color("cat")
     assert colors[0] != colors[1]
     assert time_of(outline) == time_of(shown[2].texts[0]) == tovs[2]
+
+
+@given(st.text(max_size=20))
+def test_each_labels_colour_is_read_under_black_text_and_on_black(label):
+    red, green, blue = log_foxglove.label_color(label)
+    assert max(red, green, blue) <= 1
+    assert 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.449
+    assert (red, green, blue) == log_foxglove.label_color(label)
 
 
 def test_a_topic_without_payloads_has_empty_messages(tmp_path):

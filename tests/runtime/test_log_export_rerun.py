@@ -11,19 +11,30 @@ from films import FILMS, FRAMES, decoded, draw, pictures, recorded
 from pictures import Answer, Camera, Find, Read
 from PIL import Image
 
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.events import event
 from flowrun.runtime.log_export import Selection
 from flowrun.runtime.log_export_foxglove import export_foxglove
-from flowrun.runtime.log_export_rerun import export_rerun
+from flowrun.runtime.log_export_rerun import export_rerun, told
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.run import Run
 from flowrun.tasks.video_capture import VideoCapture
 
 WHY = "rerun-sdk is 170 MB, not in the dev extra: pip install -e '.[rerun]'"
 
 
+class Early(helpers.Numbers):
+    """Speaks before the first cycle."""
+
+    def start(self, ctx):
+        super().start(ctx)
+        ctx.log.info("opened")
+
+
 @pytest.fixture(autouse=True)
 def known_tasks(monkeypatch):
-    for kind in (VideoCapture, Camera, Read, Find, Answer):
+    for kind in (VideoCapture, Camera, Read, Find, Answer, Early):
         monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
 
 
@@ -139,6 +150,98 @@ def test_values_text_boxes_and_log_lines(tmp_path, chunk):
     assert "/f/found/boxes" not in found
     with Log(tmp_path / "run") as log:
         assert boxes["tov"] == [frame.tov_ns for frame in log.frames("/c/image")]
+
+
+def shown_views(reader):
+    """Kind, name -> what it shows: of the views that the file brings; and its timeline."""
+    (blueprint,) = reader.blueprints()
+    found, timeline = {}, None
+    for piece in reader.stream(store=blueprint).to_chunks():
+        batch, (kind, *rest) = piece.to_record_batch(), piece.entity_path.split("/")[1:]
+        named = [name for name in batch.schema.names if ":" in name]
+        values = {name.split(":")[1]: batch[name].to_pylist()[0] for name in named}
+        if kind == "view" and (len(rest) == 1 or rest[1:] == ["ViewContents"]):
+            found.setdefault(rest[0], {}).update(values)
+        timeline = values["timeline"] if kind == "time_panel" else timeline
+    views = {
+        (*it["class_identifier"], *it["display_name"]): [
+            query.replace("$origin", it["space_origin"][0]) for query in it["query"]
+        ]
+        for it in found.values()
+    }
+    return views, timeline
+
+
+def test_it_opens_with_pictures_boxes_answers_plots_and_the_log(tmp_path, chunk):
+    plan = helpers.plan_of(
+        tmp_path, "c=Camera(limit: 3); d=Camera(limit: 3); r=Read; f=Find; w=Answer; v=Answer",
+        "c > r: ImageRgb8Msg; d > f: ImageRgb8Msg; c > w: ImageRgb8Msg; d > v: ImageRgb8Msg",
+    )  # fmt: skip
+    helpers.record(plan, tmp_path / "run")
+    _, reader, *_ = exported(chunk, tmp_path / "run", tmp_path / "x.rrd")
+    assert shown_views(reader) == (
+        {
+            ("2D", "/c/image"): ["/c/image"],
+            ("2D", "/d/image"): ["/d/image", "/f/found"],
+            ("TextDocument", "/w/answer"): ["/w/answer/response/**"],
+            ("TextDocument", "/v/answer"): ["/v/answer/response/**"],
+            ("TextLog", "answers"): ["/w/answer", "/v/answer"],
+            ("TimeSeries", "ms"): [
+                "/r/reading/took_ms", "/f/found/latency_ms", "/w/answer/latency_ms",
+                "/v/answer/latency_ms", "/flowrun/steps/cycle_ms",
+            ],
+            ("TimeSeries", "/r/reading"): [f"/r/reading/{it}" for it in ("count", "level", "ok", "gap")],
+            ("TimeSeries", "/w/answer"): ["/w/answer/tokens"],
+            ("TimeSeries", "/v/answer"): ["/v/answer/tokens"],
+            ("TextLog", "log"): ["/flowrun/log", "/flowrun/control"],
+        },
+        ["tov"],
+    )  # fmt: skip
+
+
+def test_numbers_alone_open_as_a_plot(tmp_path, chunk):
+    helpers.record(helpers.plan_of(tmp_path, "n=Numbers(limit: 2)"), tmp_path / "run")
+    selection = Selection(("/n/number",))
+    _, reader, *_ = exported(chunk, tmp_path / "run", tmp_path / "x.rrd", selection)
+    assert shown_views(reader)[0] == {("TimeSeries", "/n/number"): ["/n/number/value"]}
+
+
+def test_control_messages_are_lines_and_metadata_properties(tmp_path, chunk):
+    plan = helpers.plan_of(tmp_path, "n=Numbers(limit: 2); x=Scale", "n > x")
+    run = Run(plan, clock=ManualClock(10**18, step_ns=1), directory=tmp_path / "run")
+    run.set_live("x", {"factor": 3})
+    assert run.run().error is None
+    _, _, found, static = exported(chunk, tmp_path / "run", tmp_path / "x.rrd")
+    lines = found["/flowrun/control"]
+    assert lines["TextLog:text"] == [["x: set factor=3"], ["n: end of source"]]
+    assert lines["TextLog:level"] == [["INFO"], ["INFO"]]
+    assert static["/__properties/flowrun"]["graph"] == [["g"]]
+
+
+@pytest.mark.parametrize(
+    ("control", "line", "level"),
+    [
+        (event("completion", "a", value=False, input_cycle=4), "a: result of cycle 4", "TRACE"),
+        (event("replaced", "a", input_cycle=4), "a: cycle 4 gave way to a newer one", "TRACE"),
+        (event("dropped", "a", value=2), "a: dropped 2", "TRACE"),
+        (event("error", "a", key="skip", value="E: x"), "a: error (on_error: skip): E: x", "ERROR"),
+        (event("restart", "a"), "a: restarted", "WARN"),
+        (event("of the future", "a"), "a: of the future", "INFO"),
+    ],
+)
+def test_control_messages_are_told_in_words(control, line, level):
+    assert told(control) == (line, level)
+
+
+def test_time_begins_with_the_first_cycle(tmp_path, chunk):
+    """Not with the log lines of opening the source, seconds before its first picture."""
+    plan = helpers.plan_of(tmp_path, "e=Early")
+    helpers.record(plan, tmp_path / "run")
+    _, _, found, _ = exported(chunk, tmp_path / "run", tmp_path / "x.rrd")
+    with Log(tmp_path / "run") as log:
+        (line,) = log.messages("/flowrun/log")
+        assert line.fields["time_ns"] < log.start_ns
+        assert found["/flowrun/log"]["tov"] == found["/flowrun/log"]["time"] == [log.start_ns]
 
 
 def test_rerun_shows_the_foxglove_export_too(tmp_path, chunk):
