@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import cmd
+import inspect
 import json
 import pdb  # noqa: T100  # it is what the command is for
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +17,13 @@ from flowrun.runtime.cli import replay as replay_verb
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from flowrun.msgs.message import Message
     from flowrun.runtime.debugger import Breakpoint, Debugger
+    from flowrun.runtime.task import Task
 
 __all__ = ["add_parser", "run"]
 
@@ -60,6 +65,25 @@ def run(args: argparse.Namespace) -> int:
         )
         shell.run_interactively()
     return 0
+
+
+class _TaskPdb(pdb.Pdb):
+    """pdb that passes over what calls the task, and stops in its `process` first."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(skip=["flowrun.runtime.*"], nosigint=True)
+        self._code = getattr(inspect.unwrap(type(task).process), "__code__", None)
+        self.is_inside = False
+
+    def stop_here(self, frame: FrameType) -> bool:
+        self.is_inside = self.is_inside or frame.f_code is self._code
+        return self.is_inside and super().stop_here(frame)
+
+    def user_call(self, frame: FrameType, argument_list: None) -> None:
+        """Stop at the first line instead."""
+
+    def set_quit(self) -> None:
+        self.set_continue()
 
 
 class _Shell(cmd.Cmd):
@@ -254,21 +278,30 @@ class _Shell(cmd.Cmd):
         self._say(f"{path}: {path.stat().st_size:,} bytes")
 
     def do_pdb(self, argument: str) -> None:
-        """pdb [TASK]: run on to the task, if one is named, and step into its `process` with pdb."""
+        """pdb [TASK]: run on to where TASK, or the next one, does something, and step into its
+        `process` with pdb; pdb's own `quit` lets it go on."""
         replay, task = self._replay, argument.strip()
         if task:
             replay.task(task)  # says if there is none
             if task in replay.fed:
                 raise UsageError(f"{task} is not run: its messages come from the log")
-            while replay.next_task != task:
-                if self._debugger.step() is None:
-                    self._fail(f"{task} does not run any more")
-                    return
-        # Frames of the runtime are passed over: pdb stops in the task's own code.
-        debugger = pdb.Pdb(skip=["flowrun.runtime.*"], nosigint=True)
-        replay.hook(around=lambda _task, call: debugger.runcall(call))
+        debugger: _TaskPdb | None = None
+
+        def around(task_id: str, call: Callable[[], None]) -> None:
+            nonlocal debugger
+            if task in ("", task_id):
+                debugger = _TaskPdb(replay.task(task_id))
+                debugger.runcall(call)
+            else:
+                call()
+
+        replay.hook(around=around)
         try:
-            self._debugger.step()
+            # A background task is called in the cycle of its input, and has a result in another.
+            while debugger is None or not debugger.is_inside:
+                if self._debugger.step() is None:
+                    self._fail(f"{task or 'no task'} does not run any more")
+                    return
         finally:
             replay.hook()
         self._show_place()

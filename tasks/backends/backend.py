@@ -15,7 +15,14 @@ __all__ = ["Answer", "Backend", "ModelError", "Question", "Sampling"]
 
 
 class ModelError(FlowrunError):
-    """A model cannot be loaded or run: which one, and what to do."""
+    """A model cannot be loaded or run: which one, and what to do.
+
+    may_pass: whether the same question may well be answered if it is asked again.
+    """
+
+    def __init__(self, text: str, *, may_pass: bool = False) -> None:
+        super().__init__(text)
+        self.may_pass = may_pass
 
 
 @dataclass(frozen=True, slots=True)

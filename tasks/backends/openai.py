@@ -43,10 +43,6 @@ _RETRIED = {408, 429, 500, 502, 503, 504}
 _FIRST_RETRY_S = 0.1
 
 
-class _TryAgainError(ModelError):
-    """A failure after which the same request may well succeed."""
-
-
 class OpenAIBackend:
     """A client of one server, which it starts if the settings say so."""
 
@@ -194,11 +190,12 @@ class OpenAIBackend:
                     raise self._refusal(response.status_code, await response.aread())
                 yield response
         except httpx.ConnectError as error:
-            raise _TryAgainError(
-                f"{self._where}: nobody answers ({_first_line(error)}); is the server running?"
+            raise ModelError(
+                f"{self._where}: nobody answers ({_first_line(error)}); is the server running?",
+                may_pass=True,
             ) from error
         except httpx.HTTPError as error:
-            raise _TryAgainError(f"{self._where}: {_first_line(error)}") from error
+            raise ModelError(f"{self._where}: {_first_line(error)}", may_pass=True) from error
         except httpx.InvalidURL as error:
             raise ModelError(f"{self._where}: {_first_line(error)}") from error
 
@@ -215,8 +212,8 @@ class OpenAIBackend:
             return await self._client.send(request, stream=True)
 
     def _refusal(self, status: int, reply: bytes) -> ModelError:
-        kind = _TryAgainError if status in _RETRIED else ModelError
-        return kind(f"{self._where}: status {status}: {_error_message(reply)}")
+        text = f"{self._where}: status {status}: {_error_message(reply)}"
+        return ModelError(text, may_pass=status in _RETRIED)
 
     async def _answer(self, body: bytes, on_text: Callable[[str], None] | None) -> Answer:
         pause_s = _FIRST_RETRY_S
@@ -227,8 +224,8 @@ class OpenAIBackend:
                     if kind == "text/event-stream":
                         return await self._read_stream(response, on_text)
                     return self._read_whole(await response.aread(), kind)
-            except _TryAgainError:
-                if not left:
+            except ModelError as error:
+                if not left or not error.may_pass:
                     raise
             await asyncio.sleep(pause_s)
             pause_s *= 2
@@ -241,8 +238,9 @@ class OpenAIBackend:
             tokens = (data.get("usage") or {}).get("completion_tokens") or 0
             return Answer(_text(text), int(tokens))
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise _TryAgainError(
-                f"{self._where}: no answer in JSON but {kind or 'no content type'}: {_shown(reply)}"
+            raise ModelError(
+                f"{self._where}: no answer in JSON but {kind or 'no content type'}: {_shown(reply)}",
+                may_pass=True,
             ) from None
 
     async def _read_stream(
@@ -259,20 +257,23 @@ class OpenAIBackend:
             try:
                 data = json.loads(piece)
                 if data.get("error"):
-                    raise _TryAgainError(f"{self._where}: {_error_message(piece.encode())}")
+                    raise ModelError(
+                        f"{self._where}: {_error_message(piece.encode())}", may_pass=True
+                    )
                 tokens = int((data.get("usage") or {}).get("completion_tokens") or tokens)
                 for choice in data.get("choices") or []:
                     text += (choice.get("delta") or {}).get("content") or ""
                     ended = ended or bool(choice.get("finish_reason"))
             except (ValueError, LookupError, TypeError, AttributeError):
-                raise _TryAgainError(
-                    f"{self._where}: broken JSON in the stream: {_shown(piece.encode())}"
+                raise ModelError(
+                    f"{self._where}: broken JSON in the stream: {_shown(piece.encode())}",
+                    may_pass=True,
                 ) from None
             if on_text is not None and text:
                 on_text(text)
         if not ended:
-            raise _TryAgainError(
-                f"{self._where}: the answer broke off after {len(text)} characters"
+            raise ModelError(
+                f"{self._where}: the answer broke off after {len(text)} characters", may_pass=True
             )
         return Answer(_text(text), tokens)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 import structlog
@@ -19,7 +20,9 @@ from helpers import START_NS, plan_of, record
 from PIL import Image
 
 from flowrun.runtime.cli import main
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.run import Run
 
 SMALL = "logging: {slab_size_mib: 4, section_size_mib: 1, keyframe_interval: 4}"
 FLOWRUN = Path(sys.executable).with_name("flowrun")
@@ -334,6 +337,29 @@ def test_pdb_stops_in_the_tasks_own_code(run):
     assert "self.total += a.value" in done.stdout
     assert "not as it was recorded: s" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_pdb_stops_in_a_background_tasks_own_code(tmp_path):
+    plan = plan_of(tmp_path, "n=Hooked(limit: 4); f=Free!", "n > f", SMALL)
+    live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
+
+    def hook(number):
+        while number == 1 and not live.executor.workers["f"].has_result:
+            time.sleep(0.001)
+
+    helpers.Hooked.hook = hook
+    live.run()
+    done = subprocess.run(
+        [FLOWRUN, "debug", tmp_path / "run", "-c", "goto 0; pdb f; where; pdb n"],
+        input="where\nquit\n", capture_output=True, text=True, timeout=60, check=False,
+        env={"PYTHONPATH": str(Path(__file__).parents[1] / "runtime"), "PATH": "/usr/bin"},
+    )  # fmt: skip
+    stopped, _, behind = done.stdout.partition("(Pdb) ")
+    assert "process()" in stopped
+    assert "--Call--" not in done.stdout
+    assert "cycle 0, +0.000 s: all tasks have run" in behind
+    assert "n is not run: its messages come from the log" in behind
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_terminal_session_ends_with_its_input(run):
