@@ -107,10 +107,16 @@ class Output:
 
 _Encode = Callable[[int], Sequence[bytes | memoryview]]
 _BoundOutput = tuple[
-    Message, dict[str, Any], int, int, Callable[[Any], bytes] | None, _Encode, "array[int]"
+    Message,
+    dict[str, Any],
+    Callable[[dict[str, Any]], bool],
+    int,
+    Callable[[Any], bytes],
+    _Encode,
+    "array[int]",
 ]
-"""Message, its fields, how many it must have, channel id, packer if msgpack is all, what encodes it
-for a cycle if not, index."""
+"""Message, its fields, whether the packer does for them, channel id, packer, what encodes it for a
+cycle if not, index."""
 
 
 @dataclass(slots=True)
@@ -202,13 +208,13 @@ class LogWriter:
                 continue
             index = self._index[channel]
             if not output.payload:
-                outputs.append((message, {}, 0, channel, _no_payload, _never, index))
+                outputs.append((message, {}, _always, channel, _no_payload, _never, index))
                 continue
             kind = output.message_type
-            pack = self._checked_once(outputs, message) if kind.is_plain else None
+            is_sure = kind.has_sure_types if kind.is_plain else _not_plain
             encode = self._encode(output.topic, output.codec, message)
             fields = message.__dict__
-            outputs.append((message, fields, len(kind.defaults), channel, pack, encode, index))
+            outputs.append((message, fields, is_sure, channel, self._pack, encode, index))
         return _Bound(outputs)
 
     def _encode(self, topic: str, codec: str, message: Message) -> _Encode:
@@ -218,22 +224,6 @@ class LogWriter:
         picture = message
         encoder = self._pictures.setdefault(topic, PictureEncoder(codec))
         return lambda cycle: encoder.encode(picture, cycle)
-
-    def _checked_once(
-        self, outputs: list[_BoundOutput], message: Message
-    ) -> Callable[[Any], bytes]:
-        """A packer that checks the types of `message`'s fields, and leaves the next ones to
-        msgpack: a task that sets a wrong type does so in its first message, as a rule, and a check
-        of each would cost as much as the packing."""
-        place = len(outputs)
-
-        def pack(_fields: Any) -> bytes:
-            data = b"".join(message.encode())
-            *before, _, encode, index = outputs[place]
-            outputs[place] = (*before, self._pack, encode, index)
-            return data
-
-        return pack
 
     def commit(
         self,
@@ -260,15 +250,15 @@ class LogWriter:
         at = first = slab.position + _CYCLE_SIZE
         count = 0
         try:
-            for message, fields, field_count, channel, pack, encode, index in bound.outputs:
+            for message, fields, is_sure, channel, pack, encode, index in bound.outputs:
                 if not message.present:
                     continue
-                if pack is not None and len(fields) == field_count:
-                    try:
-                        data = pack(fields)
-                    except (TypeError, ValueError, OverflowError):
-                        message.encode()  # raises, and says which field
-                        raise
+                try:
+                    data = pack(fields) if is_sure(fields) else None
+                except (KeyError, TypeError, ValueError, OverflowError):
+                    message.encode()  # raises, and says which field
+                    raise
+                if data is not None:
                     size = len(data)
                     parts += (head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data)
                 else:
@@ -568,6 +558,14 @@ class LogWriter:
 
 def _never(_cycle: int) -> Sequence[bytes]:
     raise AssertionError("what has no payload is not encoded")
+
+
+def _always(_fields: object) -> bool:
+    return True
+
+
+def _not_plain(_fields: object) -> bool:
+    return False
 
 
 def _no_payload(_fields: object) -> bytes:
