@@ -80,6 +80,8 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
             restart_task(task, ctx)
         _gate, call = call_process(step, _BySlot(job.messages), task, ctx)
         call()
+    except KeyboardInterrupt:  # in a replay, where the user's thread does it
+        raise
     except Exception as error:  # noqa: BLE001  # raised again by the cycle, named by task
         job.error = error
     except BaseException as error:  # noqa: BLE001  # SystemExit of a library must not end the worker

@@ -24,7 +24,7 @@ from flowrun.runtime.instances import Instance
 from flowrun.runtime.plan import Step
 from flowrun.runtime.ring import outputs_of_step
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
-from flowrun.runtime.wording import mask_secrets
+from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = [
     "ErrorPolicy",
@@ -46,9 +46,7 @@ class SkipCycle(Exception):  # noqa: N818  # not an error: it was handled, by en
 
 def error_text(error: BaseException, secrets: frozenset[str]) -> str:
     """An error as the log holds it."""
-    text = mask_secrets(f"{type(error).__name__}: {error}", secrets)
-    # A lone surrogate (of a file name that is not UTF-8) has no bytes in the log.
-    return text.encode(errors="backslashreplace").decode()
+    return storable(mask_secrets(f"{type(error).__name__}: {error}", secrets))
 
 
 def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> None:

@@ -62,6 +62,12 @@ class Recorder(Protocol):
         ...
 
 
+_EXTERNAL = (
+    "as it is configured, what it makes comes from outside (a server, a batch whose company is "
+    "chance), and is taken from the log; name it as a task to run, and it is asked anew"
+)
+
+
 class Replay:
     """A recorded run, to be run again.
 
@@ -100,10 +106,18 @@ class Replay:
         for task in (*feed, *(only or ())):
             if task not in ids:
                 raise UsageError(f"unknown task {task!r}; tasks: {', '.join(ids)}")
-        fed = {*feed, *external_tasks(self.plan), *recorded_feed(log, ids)}
+        sources, external = ids[: self.plan.source_count], external_tasks(self.plan)
+        fed = {*feed, *external, *recorded_feed(log, ids)}
         if only is not None:
             fed = {*feed, *(id_ for id_ in ids if id_ not in only)}
-        fed |= set(ids[: self.plan.source_count])
+        fed |= set(sources)
+        for task in ids:
+            if task in fed & external and task not in (*feed, *sources) and only is None:
+                self.notes.append(f"task {task!r} is not run: {_EXTERNAL}")
+        for name in config or {}:
+            if (task := name.partition(".")[0]) in fed:
+                why = _EXTERNAL if task in external and only is None else "it is fed from the log"
+                raise UsageError(f"{name} would change nothing: task {task!r} is not run: {why}")
         tolerance = tolerance or Tolerance()
         tolerance.check([slot.message_type for slot in self.plan.slots])
         self._graph = CycleReplay(

@@ -24,7 +24,7 @@ from flowrun.runtime.log_writer import LogWriter, Output
 from flowrun.runtime.logs import Stream, configure_logs
 from flowrun.runtime.plan import Plan
 from flowrun.runtime.provenance import provenance, versions
-from flowrun.runtime.wording import mask_secrets, mask_urls
+from flowrun.runtime.wording import mask_secrets, mask_urls, storable
 
 __all__ = ["Run", "RunResult", "attachments_of", "metadata_of", "outputs_of"]
 
@@ -188,7 +188,7 @@ class Run:
 
     def _finish(self, reason: str, error: str | None) -> FlowrunError | None:
         if error is not None:
-            error = mask_secrets(error, self.plan.graph.spec.secrets)
+            error = storable(mask_secrets(error, self.plan.graph.spec.secrets))
         self._state = "Stopped" if error is None else {"Error": error}
         for broadcast in self.broadcasts.values():
             broadcast.close()

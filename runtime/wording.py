@@ -7,7 +7,16 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["MASK", "counted", "described", "listed", "mask_secrets", "mask_urls", "nearest"]
+__all__ = [
+    "MASK",
+    "counted",
+    "described",
+    "listed",
+    "mask_secrets",
+    "mask_urls",
+    "nearest",
+    "storable",
+]
 
 MASK = "***"
 _SHORTEST_SECRET = 4
@@ -59,6 +68,11 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, MASK)
     return mask_urls(text)
+
+
+def storable(text: str) -> str:
+    """`text` with lone surrogates (of a file name that is not UTF-8) escaped: they have no bytes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def counted(number: int, noun: str) -> str:

@@ -22,6 +22,7 @@ from PIL import Image
 from flowrun.runtime.cli import main
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.replay import Replay
 from flowrun.runtime.run import Run
 
 SMALL = "logging: {slab_size_mib: 4, section_size_mib: 1, keyframe_interval: 4}"
@@ -89,8 +90,29 @@ def test_what_cannot_be_is_said_in_one_line(run, capsys, options, said):
 
 
 def test_only_one_task_runs(run, capsys):
-    status, out, _ = flowrun(capsys, "replay", run, "--task", "s", "--set", "x.factor=9")
+    status, out, _ = flowrun(capsys, "replay", run, "--task", "s")
     assert (status, out.splitlines()[-1]) == (0, "10 messages identical (s 10)")
+
+
+@pytest.mark.parametrize("key", ["x.factor", "n.limit"])
+def test_a_value_that_would_change_nothing_is_refused(run, capsys, key):
+    words = ("replay", run, "--task", "s", "--set", f"{key}=9")
+    assert flowrun(capsys, *words) == (
+        2, "",
+        f"{key} would change nothing: task {key[0]!r} is not run: it is fed from the log\n",
+    )  # fmt: skip
+
+
+def test_ctrl_c_in_a_background_tasks_process_is_no_error_of_the_task(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 4); f=Free!@on_error: skip", "n > f", SMALL)
+    record(plan, tmp_path / "run")
+
+    def process(self, ctx, number, text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(helpers.Free, "process", process)
+    with Log(tmp_path / "run") as log, pytest.raises(KeyboardInterrupt):
+        Replay(log, env={}).run()
 
 
 def test_another_graph_may_stand_behind_the_run(run, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Annotated
 
+import helpers
 import numpy as np
 import pytest
 from fault_tasks import Holds
@@ -226,6 +227,23 @@ def test_a_read_only_array_of_its_own_is_shared_not_copied():
     array.setflags(write=False)
     message = Picture(pixels=array[1:])
     assert np.shares_memory(message.copy().pixels, array)
+
+
+def test_an_error_text_without_bytes_leaves_a_finished_log(tmp_path, monkeypatch):
+    """As that of a file whose name is not UTF-8."""
+
+    def process(self, ctx, number, out):
+        raise OSError("cannot open 'caf\udce9.jpg'")
+
+    tasks = ["id: n, type: helpers.Numbers", "id: b, type: helpers.Boom"]
+    plan = graph(tmp_path, tasks, N_TO_B)
+    monkeypatch.setattr(helpers.Boom, "process", process)
+    _, result = record(plan, tmp_path / "run")
+    assert isinstance(result.error, TaskError)
+    with Log(tmp_path / "run") as log:
+        assert log.loss is None
+        assert log.end is not None
+        assert log.end["error"].endswith(r"OSError: cannot open 'caf\udce9.jpg'")
 
 
 def test_a_field_of_a_wrong_type_is_named_with_its_task(tmp_path):

@@ -18,7 +18,7 @@ from scene_tasks import Scenes
 
 from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.errors import GraphError, TaskError
+from flowrun.runtime.errors import GraphError, TaskError, UsageError
 from flowrun.runtime.graph import parse_graph
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.logs import configure_logs
@@ -214,6 +214,24 @@ def test_a_switch_between_models_in_the_process_is_computed_again(tmp_path: Path
     assert [a["backend"] for a in answers(tmp_path / "run")] == ["embedded"] * 2 + ["copy"] * 2
     report = replays(tmp_path / "run")
     assert (report.first, report.fed, report.compared) == (None, 4, 4)
+
+
+def test_a_replay_says_that_a_server_is_not_asked_and_what_that_means(
+    fault_server: FaultServer, tmp_path: Path
+) -> None:
+    made = plan(f"backends: {{openai: {{base_url: '{fault_server.base_url}'}}}}")
+    assert run(made, tmp_path / "run").error is None
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, env={})
+        [note] = replay.notes
+        assert note.startswith(
+            "task 'vlm' is not run: as it is configured, what it makes comes from "
+        )
+        with pytest.raises(UsageError, match=r"^vlm\.prompt would change nothing: task 'vlm'"):
+            Replay(log, env={}, config={"vlm.prompt": "answer how many shapes are there?"})
+        local = {"vlm.prompt": "answer how many shapes are there?", "vlm.backends": {}}
+        changed = Replay(log, env={}, config=local)
+        assert (changed.notes, changed.run().differing) == ([], 4)
 
 
 @pytest.mark.slow
