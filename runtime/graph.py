@@ -126,10 +126,11 @@ class ConnectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class KeepSpec:
-    """What may stay of the graph's earlier runs in the same log directory when a run starts; None
-    sets no limit.
+    """What may stay of the graph's earlier runs in the same log directory, seen to when a run starts
+    and whenever it begins a slab; None sets no limit.
 
-    gib: the disk space that they take. runs: how many, the one that starts included.
+    gib: the disk space that they take, the present run and its next slab included; of the present
+    run nothing is removed (`mode: ring` does that). runs: how many, the present one included.
     """
 
     gib: float | None = None

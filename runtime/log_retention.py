@@ -7,6 +7,7 @@ would otherwise never have its disk tidied.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from flowrun.runtime import log_format as fmt
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_slab_reader import SlabReader
 
-__all__ = ["OldRun", "remove_old_runs"]
+__all__ = ["OldRun", "free_preallocated", "remove_old_runs"]
+
+_WORTH_FREEING = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +39,25 @@ class OldRun:
 
 
 def remove_old_runs(
-    parent: Path, *, graph: str, graph_path: str, runs: int | None, size: int | None
+    parent: Path,
+    *,
+    graph: str,
+    graph_path: str,
+    runs: int | None,
+    size: int | None,
+    present: Path | None = None,
 ) -> list[OldRun]:
     """Remove the oldest runs of a graph from `parent`; those that were chosen, oldest first.
 
     graph, graph_path: its name and its file's absolute path, as its runs' metadata have them; both
         must match. runs: how many may stay. size: how many bytes of disk those that stay may take.
+        present: a run that is passed over.
     Runs that are being written count, and stay. One that cannot be removed is returned with its
     `problem`, and the next is taken instead.
     """
     left = sorted(
-        _runs_of(parent, graph, graph_path), key=lambda run: (run.started_ns, run.path.name)
+        _runs_of(parent, graph, graph_path, present),
+        key=lambda run: (run.started_ns, run.path.name),
     )
     chosen: list[OldRun] = []
     count, total = len(left), sum(run.size for run in left)
@@ -64,19 +75,44 @@ def remove_old_runs(
     return chosen
 
 
-def _runs_of(parent: Path, graph: str, graph_path: str) -> Iterator[OldRun]:
-    if not parent.is_dir():
-        return
-    for path in parent.iterdir():
-        # The name first: not every directory there need be opened.
-        if not path.name.startswith(f"{graph}-") or path.is_symlink() or not path.is_dir():
+def free_preallocated(parent: Path, *, graph: str) -> None:
+    """Give back what killed runs of `graph` had preallocated behind their ends, of which a slab has
+    up to its size: a device that is switched off again and again would fill its disk with it. What
+    is in the files stays as it is."""
+    for path in _named(parent, graph):
+        with contextlib.suppress(OSError):
+            held = [slab for slab in _slabs(path) if _behind_end(slab) > _WORTH_FREEING]
+            if not held:
+                continue
+            with _locked(path) as is_ours:
+                for slab in held if is_ours else []:
+                    os.truncate(slab, slab.stat().st_size)
+
+
+def _behind_end(slab: Path) -> int:
+    found = slab.stat()
+    return 512 * found.st_blocks - found.st_size
+
+
+def _runs_of(parent: Path, graph: str, graph_path: str, present: Path | None) -> Iterator[OldRun]:
+    for path in _named(parent, graph):
+        if path == present:
             continue
-        slabs = _slabs(path)
-        metadata = _metadata(slabs)
-        if metadata.get("graph") == graph and metadata.get("graph_path") == graph_path:
-            started = metadata.get("started_ns", "")
-            size = sum(512 * slab.stat().st_blocks for slab in slabs)
-            yield OldRun(path, int(started) if started.isdecimal() else 0, size)
+        with contextlib.suppress(OSError):  # removed meanwhile, or no directory
+            slabs = _slabs(path)
+            metadata = _metadata(slabs)
+            if metadata.get("graph") == graph and metadata.get("graph_path") == graph_path:
+                started = metadata.get("started_ns", "")
+                size = sum(512 * slab.stat().st_blocks for slab in slabs)
+                yield OldRun(path, int(started) if started.isdecimal() else 0, size)
+
+
+def _named(parent: Path, graph: str) -> list[Path]:
+    """What is named like a run of `graph`: not every directory there need be opened."""
+    with contextlib.suppress(OSError):  # what it means for the run, its own directory will tell
+        items = [path for path in parent.iterdir() if path.name.startswith(f"{graph}-")]
+        return [path for path in items if not path.is_symlink()]
+    return []
 
 
 def _slabs(directory: Path) -> list[Path]:

@@ -141,7 +141,9 @@ class LogWriter:
 
     outputs: in the order of `bind`'s messages. steps: how many the plan has. metadata: text about
     the run. attachments: files. keep_slabs: remove all slabs but the last so many, the one being
-    written included, as the log goes on; a slab made ahead comes on top. None keeps all.
+    written included, as the log goes on; a slab made ahead comes on top. None keeps all. make_room:
+    called in front of each slab with the bytes that the run takes with it, on another thread but for
+    the first.
     Raises `LogError` if the directory is in use, not writable, or the disk is full.
     """
 
@@ -157,8 +159,10 @@ class LogWriter:
         slab_size_mib: int = 1024,
         section_size_mib: int = 100,
         keep_slabs: int | None = None,
+        make_room: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.directory = directory
+        self._make_room = make_room
         self.messages = 0
         """Messages of outputs written so far."""
         self._metadata = dict(metadata)
@@ -195,6 +199,9 @@ class LogWriter:
             self._present = self._begun(self._new_slab(0, self._slab_size))
         except BaseException:
             os.close(self._lock_fd)
+            with contextlib.suppress(OSError):  # what else is in there stays
+                (directory / fmt.LOCK_NAME).unlink()
+                directory.rmdir()
             raise
         self._slab = self._present.slab
 
@@ -449,6 +456,10 @@ class LogWriter:
                 del entries[-2:]
 
     def _new_slab(self, number: int, capacity: int) -> _NumberedSlab:
+        taken = self.size if number else 0
+        if self._keep_slabs is not None:
+            taken = min(taken, self._keep_slabs * self._slab_size)
+        self._make_room(taken + capacity)
         path = self._path(number)
         preamble, metadata_at, attachments_at = build_preamble(
             self._library,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from flowrun.runtime.clock import Clock
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.executor import Executor
 from flowrun.runtime.log_format import GRAPH_RESOLVED, KEYFRAME_INTERVAL, Attachment
-from flowrun.runtime.log_retention import OldRun, remove_old_runs
+from flowrun.runtime.log_retention import OldRun, free_preallocated, remove_old_runs
 from flowrun.runtime.log_writer import LogWriter, Output
 from flowrun.runtime.logs import Stream, configure_logs
 from flowrun.runtime.plan import Plan
@@ -71,10 +72,11 @@ class Run:
         """Why the log ends before the run does."""
         goes_on = graph.logging.on_error == "continue"
         self.writer: LogWriter | None = None
-        removed: list[OldRun] = []
+        self._removed: list[OldRun] = []
+        self._log_line: Any = None
         try:
             if directory is not None:
-                removed = self._remove_old_runs(directory.parent)
+                free_preallocated(directory.parent, graph=graph.name)
                 self.writer = self._make_writer(directory)
         except LogError as error:
             if not goes_on:
@@ -84,12 +86,7 @@ class Run:
             now_ns=clock.now_ns, target=self.writer, secrets=graph.secrets, stream=console
         )
         self._log_line = structlog.get_logger()
-        for old in removed:
-            said = {"path": str(old.path), "mib": round(old.size / 2**20, 1)}
-            if old.problem is None:
-                self._log_line.info("removed an old run", **said)
-            else:
-                self._log_line.warning("cannot remove an old run", **said, why=old.problem)
+        self._tell_removed()
         if self.log_error is not None:
             self._log_line.error("the run is not logged", error=str(self.log_error))
         elif self.writer is not None:
@@ -107,18 +104,31 @@ class Run:
             self._discard()
             raise
 
-    def _remove_old_runs(self, parent: Path) -> list[OldRun]:
+    def _make_room(self, directory: Path, taken: int) -> None:
+        """Keep the graph's runs within what `keep` allows. taken: bytes of the present one."""
         graph = self.plan.graph.spec
         keep = graph.logging.keep
         if keep.gib is None and keep.runs is None:
-            return []
-        return remove_old_runs(
-            parent,
+            return
+        self._removed += remove_old_runs(
+            directory.parent,
             graph=graph.name,
             graph_path=str(graph.path.absolute()),
             runs=None if keep.runs is None else keep.runs - 1,
-            size=None if keep.gib is None else int(keep.gib * 2**30),
+            size=None if keep.gib is None else max(0, int(keep.gib * 2**30) - taken),
+            present=directory,
         )
+        if self._log_line is not None:  # before, nobody could be told
+            self._tell_removed()
+
+    def _tell_removed(self) -> None:
+        while self._removed:
+            old = self._removed.pop(0)
+            said = {"path": str(old.path), "mib": round(old.size / 2**20, 1)}
+            if old.problem is None:
+                self._log_line.info("removed an old run", **said)
+            else:
+                self._log_line.warning("cannot remove an old run", **said, why=old.problem)
 
     def _make_writer(self, directory: Path) -> LogWriter:
         logging = self.plan.graph.spec.logging
@@ -132,6 +142,7 @@ class Run:
             slab_size_mib=logging.slab_size_mib,
             section_size_mib=logging.section_size_mib,
             keep_slabs=logging.keep_slabs if logging.mode == "ring" else None,
+            make_room=partial(self._make_room, directory),
         )
 
     def _warn_of_unlogged_sources(self) -> None:

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import re
 import shutil
 import time
 
+import pytest
 from helpers import START_NS
 from test_run_logging import plan_with, run
 
+from flowrun.runtime import log_slab
+from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.graph import parse_graph
+from flowrun.runtime.log_format import LOCK_NAME
 from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_retention import remove_old_runs
+from flowrun.runtime.log_retention import free_preallocated, remove_old_runs
+from flowrun.runtime.plan import plan_graph
 from flowrun.runtime.run import Run
 
 
@@ -141,3 +151,51 @@ def test_a_run_removes_old_ones_and_logs_it(tmp_path):
     with Log(tmp_path / "runs" / "g-new") as log:
         lines = [m.fields["message"] for m in log.messages("/flowrun/log")]
     assert lines == ["removed an old run", "removed an old run"]
+
+
+def test_old_runs_make_room_while_a_run_grows(tmp_path):
+    for path in make_runs(tmp_path, 3):
+        (path / "log_0001.mcap").write_bytes(bytes(1 << 20))
+    text = (
+        "tasks: [{id: n, type: helpers.Numbers, config: {limit: 30000}}]\n"
+        "logging: {slab_size_mib: 1, section_size_mib: 1, keep: {gib: 0.005}}\n"
+    )
+    long = parse_graph(text, path=tmp_path / "g.yaml", env={})
+    directory = tmp_path / "runs" / "g-new"
+    said = run(plan_graph(bind(long)), directory, start_ns=START_NS + 9)
+    assert [line.rpartition("/")[2] for line in said] == ["g-0", "g-1", "g-2"]
+    assert left(tmp_path) == ["g-new"]
+    with Log(directory) as log:
+        removed = [message.cycle for message in log.messages("/flowrun/log")]
+        assert len(log.slabs) >= 4
+    assert 0 < removed[0] < removed[1] < removed[2]
+
+
+def test_what_a_killed_run_had_preallocated_is_given_back(tmp_path):
+    [path] = make_runs(tmp_path, 1)
+    slab = path / "log_0000.mcap"
+    before, content = slab.stat(), slab.read_bytes()
+    with slab.open("r+b") as file:
+        assert log_slab._libc.fallocate(file.fileno(), 1, 0, 8 << 20) == 0
+    (tmp_path / "runs" / "g-notes").write_text("")
+
+    def held():
+        return 512 * slab.stat().st_blocks
+
+    with (path / LOCK_NAME).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as its writer does
+        free_preallocated(tmp_path / "runs", graph="g")
+        assert held() >= 8 << 20
+    run(plan_with(tmp_path), tmp_path / "runs" / "g-new")
+    assert held() < before.st_size + 8192
+    assert slab.read_bytes() == content
+
+
+def test_a_log_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(log_slab.Slab, "_preallocate", refuse)
+    with pytest.raises(LogError, match="the disk is full"):
+        Run(plan_with(tmp_path), clock=ManualClock(1), directory=tmp_path / "runs" / "g-0")
+    assert left(tmp_path) == []
