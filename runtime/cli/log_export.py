@@ -74,6 +74,9 @@ def bounds(log: Log, first: str | None, last: str | None) -> Bounds:
     """The keyword arguments of `Log.messages` that `--from` and `--to` mean."""
     start, start_ns = _bound(log, "--from", first)
     end, end_ns = _bound(log, "--to", last)
+    for begin, finish in ((start, end), (start_ns, end_ns)):
+        if begin is not None and finish is not None and finish < begin:
+            raise UsageError(f"--to {last} is in front of --from {first}")
     return {
         "start": start,
         "end": None if end is None else end + 1,
@@ -95,6 +98,9 @@ def export(args: argparse.Namespace) -> int:
         raise UsageError("--pixels is for --to jsonl")
     with Log(args.path) as log:
         limits = bounds(log, args.first, last)
+        first = log.cycles(start=limits["start"], start_ns=limits["start_ns"])
+        if args.first is not None and next(first, None) is None:
+            raise UsageError(f"--from {args.first}: is behind the last cycle of the log")
         topics = None if args.topic is None else tuple(args.topic)
         output = args.output
         if output == Path("-"):
@@ -133,10 +139,9 @@ def _format(values: list[str], output: Path | None) -> tuple[str, str | None]:
     if len(kinds) > 1 or len(ends) > 1:
         twice = kinds if len(kinds) > 1 else ends
         raise UsageError(f"--to {twice[0]!r} and --to {twice[1]!r}: choose one")
-    if ends and not ends[0].rstrip("s").replace(".", "", 1).isdigit():
+    if ends and not ends[0].startswith(("+", *"0123456789")):
         raise UsageError(
-            f"--to {ends[0]!r}: expected one of {', '.join(_SUFFIXES)}, or a cycle number (120) or "
-            "seconds (4.5s) at which to end"
+            f"--to {ends[0]!r}: expected one of {', '.join(_SUFFIXES)}, or where to end: {MOMENT}"
         )
     if not kinds and output is not None:
         named = output.name.endswith

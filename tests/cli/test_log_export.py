@@ -45,6 +45,13 @@ def test_jsonl_is_printed(run, capsys):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("end", "count"), [("+0.000002s", 3), ("2023-11-14T22:13:20.000002", 2)])
+def test_an_export_ends_at_a_time_too(run, capsys, end, count):
+    words = ("export", run, "--to", "jsonl", "--topic", "/n/number", "--to", end)
+    status, out, _ = flowrun(capsys, *words)
+    assert (status, len(out.splitlines())) == (0, count)
+
+
 def test_csv_goes_to_a_file_whose_name_says_the_format(run, capsys):
     words = ("--topic", "/x/scaled", "-o", "out.csv")
     status, out, err = flowrun(capsys, "export", run, *words)
@@ -132,9 +139,13 @@ def test_the_trace_names_the_tasks(run, capsys):
         ((), f"which format? choose one with --to: {FORMATS}"),
         (
             ("--to", "mp5"),
-            f"--to 'mp5': expected one of {FORMATS}, or a cycle number (120) or seconds (4.5s) at "
-            "which to end",
+            f"--to 'mp5': expected one of {FORMATS}, or where to end: a cycle number (120), seconds "
+            "since the first cycle (+12.5s), or a time (2026-03-01T08:15:02.5, of UTC unless it says "
+            "otherwise)",
         ),
+        (("--to", "csv", "--from", "3", "--to", "2"), "--to 2 is in front of --from 3"),
+        (("--to", "csv", "--from", "+3s", "--to", "+2s"), "--to +2s is in front of --from +3s"),
+        (("--to", "csv", "--from", "99"), "--from 99: is behind the last cycle of the log"),
         (("--to", "csv", "--to", "mp4"), "--to 'csv' and --to 'mp4': choose one"),
         (("--to", "csv", "--pixels"), "--pixels is for --to jsonl"),
         (
