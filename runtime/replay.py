@@ -4,7 +4,7 @@ What came from outside is fed back from the log: the sources' messages, the cycl
 messages, and in which cycle a background task's result of which cycle appeared. All other tasks run
 as they did. Sources are neither started nor called.
 
-with Log("runs/porch-20260301T081502Z") as log, Replay(log, env=os.environ) as replay:
+with Log("runs/porch-20260301T081502Z") as log, Replay(log) as replay:
     replay.seek(1200)                 # the tasks remember what they did in front of cycle 1200
     replay.step()                     # run the next task of the cycle
     replay.next_cycle()               # run the rest of it
@@ -13,6 +13,7 @@ with Log("runs/porch-20260301T081502Z") as log, Replay(log, env=os.environ) as r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -78,10 +79,15 @@ class Replay:
         along, also where the run set the key anew.
     tolerance: how far messages may be from the recorded ones.
     keyframes: whether `seek` may begin at a keyframe; False runs all cycles in front instead.
-    env: environment variables for `${NAME}` in the graph.
+    env: environment variables for `${NAME}` in the graph; None for the process's own.
 
-    `run` does all at once. To step through it, use it as a context manager: it starts the tasks,
-    and stops them at the end.
+    `run` does all at once. To step through it, use it as a context manager, which starts the tasks
+    and stops them at the end::
+
+        with Log("runs/inference-20260301T081502Z") as log, Replay(log) as replay:
+            replay.seek(120)
+            while replay.next_cycle() and not replay.differences:
+                ...
     """
 
     def __init__(
@@ -94,9 +100,10 @@ class Replay:
         config: Mapping[str, Any] | None = None,
         tolerance: Tolerance | None = None,
         keyframes: bool = True,
-        env: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.log = log
+        env = os.environ if env is None else env
         self.notes: list[str] = []
         """What of the recording could not be used as one would expect, a sentence each."""
         spec = recorded_graph(log, env) if graph is None else load_graph(graph, env=env)
@@ -131,6 +138,7 @@ class Replay:
         self._walk: Iterator[int] | None = None
         self._step = 0
         self._must_seek = False
+        self._is_started = False
         self._has_begun = False
         """Whether a cycle has run, or a keyframe was taken up, since the tasks were made."""
 
@@ -151,14 +159,16 @@ class Replay:
         for note in computed_elsewhere(self.log, active):
             self._note(note)
         self._graph.keyframes.begin()
+        self._is_started = True
         try:
             self._rewind()
         except BaseException:
-            stop_all(self._graph.active)
+            self.stop()
             raise
 
     def stop(self) -> None:
         """Stop the tasks."""
+        self._is_started = False
         stop_all(self._graph.active)
 
     def run(
@@ -338,6 +348,7 @@ class Replay:
         anew: make all tasks anew first, as another process would; else they go on, and what they
         remember beside their `freeze` stays.
         """
+        self._check_started()
         self._find(cycle)
         if anew:
             self._make_anew()
@@ -360,7 +371,14 @@ class Replay:
 
     # -- inside: where the replay is ---------------------------------------------------------------
 
+    def _check_started(self) -> None:
+        if not self._is_started:
+            raise ReplayError(
+                "the tasks are not started: step within `with Replay(...) as replay:`"
+            )
+
     def _begun(self) -> Iterator[int] | None:
+        self._check_started()
         if self._must_seek:
             raise ReplayError("the replay ended with an error; seek a cycle to go on")
         if self._walk is None and self._next is not None:

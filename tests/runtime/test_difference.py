@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from flowrun.runtime.difference import ArrayDifference, differing_field
+from flowrun.msgs import Message, Shape
+from flowrun.runtime.difference import ArrayDifference, FieldDifference, differing_field
+from flowrun.runtime.replay_compare import Recorded, Tolerance, compare
 
 
 @pytest.mark.parametrize(
@@ -55,3 +60,45 @@ def test_how_arrays_differ_is_given_in_numbers():
     )
     assert difference.array == ArrayDifference((1, 0), count=2, size=4, largest=6.0)
     assert differing_field({"a": 1}, {"a": 2}).array is None
+
+
+class Reading(Message):
+    stamp_ns: int
+    stamps_ns: Annotated[NDArray[np.int64], Shape("N")]
+    ids: Annotated[NDArray[np.uint8], Shape("N")]
+    depth_m: Annotated[NDArray[np.float32], Shape("N")]
+
+
+def beyond(tolerance, **changed):
+    before = {
+        "stamp_ns": 1795256184954953645,
+        "stamps_ns": np.array([1795256184954953645, -(2**63)]),
+        "ids": np.array([0, 255], np.uint8),
+        "depth_m": np.array([1.0, np.nan], np.float32),
+    }
+    return Tolerance(tolerance).beyond(Reading, before, before | changed)
+
+
+def test_whole_numbers_in_arrays_are_compared_as_such():
+    """Not as floats, for which times 100 ns apart are the same."""
+    later = np.array([1795256184954953745, -(2**63)])
+    assert beyond({"Reading.depth_m": 0.5}) is None
+    assert beyond({"Reading.depth_m": 0.5}, stamps_ns=later) == "stamps_ns"
+    assert beyond({"Reading.stamps_ns": 99}, stamps_ns=later) == "stamps_ns"
+    assert beyond({"Reading.stamps_ns": 100.5}, stamps_ns=later) is None
+    far = np.array([1795256184954953645, 2**63 - 1])
+    assert beyond({"Reading.stamps_ns": 1e18}, stamps_ns=far) == "stamps_ns"
+    assert beyond({"Reading": 3}, ids=np.array([2, 253], np.uint8)) is None
+    assert beyond({"Reading": 1}, ids=np.array([2, 253], np.uint8)) == "ids"
+    assert beyond({"Reading": 0}, depth_m=np.array([1.0, 1.0], np.float32)) == "depth_m"
+
+
+def test_the_field_that_is_named_is_one_beyond_the_tolerance():
+    message = Reading(stamp_ns=1, ids=np.array([1], np.uint8))
+    message.publish(tov_ns=0)
+    payload = memoryview(b"".join(message.encode()))
+    now = Reading(stamp_ns=9, ids=np.array([4], np.uint8))
+    now.publish(tov_ns=0)
+    found = compare(Recorded(0, lambda: payload), now, Tolerance({"Reading.stamp_ns": None}))
+    assert isinstance(found, FieldDifference)
+    assert (found.name, found.array.largest) == ("ids", 3.0)

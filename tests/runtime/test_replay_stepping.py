@@ -396,3 +396,15 @@ def test_arrays_of_all_kinds_come_back(total_run, monkeypatch):
         keyframe._pack(np.ma.masked_array([1, 2], [True, False]))
     with pytest.raises(TypeError, match="^freeze gave a dict whose keys are not texts or numbers$"):
         keyframe._unpack(keyframe._pack({(1, 2): 3}))
+
+
+def test_steps_want_started_tasks(total_run):
+    replay = Replay(total_run)
+    for step in (replay.step, replay.next_cycle, lambda: replay.seek(4)):
+        with pytest.raises(ReplayError, match="^the tasks are not started: step within `with "):
+            step()
+    with replay:
+        replay.seek(4)
+        assert replay.next_cycle()
+    with pytest.raises(ReplayError):
+        replay.step()
