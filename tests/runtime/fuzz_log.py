@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import faulthandler
 import json
 import os
@@ -80,6 +79,10 @@ def limit_memory() -> None:
 def child(args: argparse.Namespace, folder: Path) -> int:
     """Run cases until the time is over; one that ends the process is left to the parent."""
     fuzzer = Fuzzer(pickle.loads((folder / "originals").read_bytes()), folder, seed=args.seed)
+    if args.coverage:
+        from fuzz_coverage import choose_by_coverage  # needs atheris
+
+        choose_by_coverage(args, fuzzer)
     until = time.monotonic() + args.seconds
     known: set[tuple[str, str]] = set()
     outcomes: collections.Counter[str] = collections.Counter()
@@ -120,9 +123,12 @@ def watch(args: argparse.Namespace, folder: Path, script: str = __file__) -> int
         (folder / "state").unlink(missing_ok=True)
         code = subprocess.run(
             [sys.executable, script, "--child", folder, "--seconds", str(left), "--first",
-             str(first), "--seed", str(args.seed), "--cases", str(args.cases), "--kept", args.kept],
+             str(first), "--seed", str(args.seed), "--cases", str(args.cases), "--kept", args.kept,
+             *["--coverage"] * args.coverage],
             check=False, env={**os.environ, "MALLOC_ARENA_MAX": "1"},  # an arena a thread is 64 MiB
         ).returncode  # fmt: skip
+        if args.coverage:
+            return code
         number, found = json.loads((folder / "state").read_text())
         outcomes.update(found)
         if code:
@@ -146,7 +152,9 @@ def main(script: str = __file__) -> int:
     parser.add_argument("--first", type=int, default=0, help="begin with this case")
     parser.add_argument("--case", type=int, help="only this one, here, with its traceback")
     parser.add_argument("--kept", type=Path, default=Path("runs/fuzz"), help="where logs are kept")
-    parser.add_argument("--coverage", action="store_true", help="let atheris choose")
+    parser.add_argument(
+        "--coverage", action="store_true", help="let atheris choose; pip install -e .[fuzz]"
+    )
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -155,14 +163,9 @@ def main(script: str = __file__) -> int:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="flowrun-fuzz-", dir=memory) as root:
         folder = Path(root)
-        if args.case is None and not args.coverage:
+        if args.case is None:
             return int(watch(args, folder, script) > 0)
         fuzzer = Fuzzer(originals(folder / "originals.d"), folder, seed=args.seed)
-        if args.coverage:
-            with contextlib.suppress(KeyboardInterrupt):
-                from fuzz_coverage import choose_by_coverage
-
-                choose_by_coverage(args, fuzzer)
         case = fuzzer.case(args.case)
         print(case)
         print(fuzzer.hold(case))
