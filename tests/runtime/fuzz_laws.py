@@ -6,8 +6,9 @@
 2. Where checksums were left alone, every cycle and picture that is given out, in whatever way, is one
    that was written so, before and after `recover`.
 3. Then, too, what is missing is said by `Log.loss`; and what was read can be recovered.
-4. A cycle asked for by number has that number; those asked for by time are of that time.
-5. A recovered log is finished, if its last file can be read at all.
+4. Cycles come in order. One asked for by number has that number; those asked for by time are of it.
+5. A picture that is given out has the CRC that is stored with it.
+6. A recovered log is finished, if its last file can be read at all.
 
 That it ends soon, with little memory and without a warning, is for `fuzz_log` to see.
 """
@@ -32,6 +33,8 @@ from flowrun.runtime.cli import main as flowrun
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.log_check import check_log
 from flowrun.runtime.log_diff import compare_logs
+from flowrun.runtime.log_format import CODEC
+from flowrun.runtime.log_picture import StoredPicture
 from flowrun.runtime.log_reader import CycleRecord, Log, LogMessage
 from flowrun.runtime.log_recover import recover
 
@@ -85,15 +88,25 @@ def _read(path: Path, case: Case, rng: random.Random) -> tuple[set[int], str | N
         ):  # fmt: skip
             repr(told)
         found = {}
+        previous = -1
         for record in log:
             _check_cycle(case, record)
+            if record.cycle <= previous:
+                raise BrokenLawError(f"cycle {record.cycle} behind cycle {previous}")
+            previous = record.cycle
             found[record.cycle] = record.time_ns
         loss = log.loss
         for cycle in [*rng.sample(sorted(found), min(3, len(found))), rng.randrange(40)]:
             _find(log, case, cycle, found.get(cycle, rng.randrange(2**63)))
+        stored = [name for name, topic in log.topics.items() if CODEC in topic.metadata]
         for message, fields in _messages(log):
             _check_entry(case, message.cycle, message.topic, message.tov_ns, message.payload)
-            _check_pixels(case, message.cycle, message.topic, fields.get("pixels"))
+            pixels = fields.get("pixels")
+            _check_pixels(case, message.cycle, message.topic, pixels)
+            if pixels is not None and pixels.size and message.topic in stored:
+                crc = StoredPicture.parse(message.payload).own["crc"]
+                if crc32(np.ascontiguousarray(pixels)) != crc:
+                    raise BrokenLawError(f"{message.topic}: other pixels than CRC {crc:#x} says")
         for topic in list(log.topics):
             with contextlib.suppress(FlowrunError):
                 for frame in log.frames(topic):
@@ -155,7 +168,7 @@ def _check_entry(case: Case, cycle: int, topic: str, tov_ns: int, payload: memor
 
 def _check_pixels(case: Case, cycle: int, topic: str, pixels: Any) -> None:
     if case.exact and pixels is not None:
-        crc = crc32(np.ascontiguousarray(pixels).tobytes())
+        crc = crc32(np.ascontiguousarray(pixels))
         if not any(it.pixels.get((cycle, topic)) == crc for it in case.sources):
             raise BrokenLawError(f"cycle {cycle}: {topic}: not the picture that was written")
 

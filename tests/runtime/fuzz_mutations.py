@@ -251,7 +251,7 @@ def make_case(originals: Sequence[Original], choices: Sequence[int]) -> Case:
         rng = random.Random(choice)
         name = rng.choice([*files])
         data = bytearray(files[name])
-        if not case.exact and rng.random() < 0.3:
+        if not case.exact and rng.random() < 0.45:
             change = "wrong payloads"
             data = _with_wrong_payloads(original, name, rng)
         elif len(data) <= 64 or not records(data):
