@@ -67,7 +67,8 @@ class Fuzzer:
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(self.run, kept)
         (kept / "why.txt").write_text(f"{case}\n\n{why}")
-        print(f"{kept} breaks a law ({case}): {why.strip().splitlines()[-1:]}", flush=True)
+        last = why.strip().rpartition("\n")[2]
+        print(f"{kept} breaks a law ({case}): {last}", flush=True)
 
 
 def limit_memory() -> None:
