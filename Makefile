@@ -44,10 +44,6 @@ torture: .venv/installed-dev  ## kill writers and take pages from logs, many tim
 fuzz: .venv/installed-dev  ## feed the reader of logs with damaged ones (FUZZ_ARGS="--seconds 600 ...")
 	$(BIN)/python tests/runtime/fuzz_log.py $(FUZZ_ARGS)
 
-.PHONY: fuzz-runs
-fuzz-runs: .venv/installed-dev  ## feed the reader with runs of which something was changed (FUZZ_ARGS=...)
-	$(BIN)/python tests/runtime/fuzz_runs.py $(FUZZ_ARGS)
-
 .PHONY: golden
 golden: .venv/installed-dev  ## record the golden run of the tests anew
 	$(BIN)/python tests/golden/record.py

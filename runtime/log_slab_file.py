@@ -18,7 +18,10 @@ from flowrun.runtime.errors import LogError
 
 __all__ = ["ChunkSpan", "Damage", "SlabFile"]
 
-_SUMMARY_OPCODES = (lf.SCHEMA, lf.CHANNEL, lf.STATISTICS)
+_SUMMARY_BEGINS = (lf.SCHEMA, lf.CHANNEL, lf.STATISTICS)
+_SUMMARY_OPCODES = (
+    *_SUMMARY_BEGINS, lf.CHUNK_INDEX, lf.ATTACHMENT_INDEX, lf.METADATA_INDEX, lf.SUMMARY_OFFSET,
+)  # fmt: skip
 _OPEN_TRIES = 5
 """How often a slab is read again that its writer changes while it is opened."""
 _PREAMBLE_OPCODES = (lf.HEADER, lf.METADATA, lf.ATTACHMENT, lf.SCHEMA, lf.CHANNEL, lf.CHECK)
@@ -68,6 +71,8 @@ class SlabFile:
         self.finished = False
         self.end: dict[str, str] | None = None
         self.damage: Damage | None = None
+        self._summary_at: int | None = None
+        """Where the walk over the file came to a summary."""
         try:
             with path.open("rb") as file:
                 self._fd = file.fileno()
@@ -105,7 +110,7 @@ class SlabFile:
         for found in (self.metadata, self.attachments, self.schemas, self.channels, self.places):
             found.clear()
         self.chunks.clear()
-        self.statistics = self.end = self.damage = None
+        self.statistics = self.end = self.damage = self._summary_at = None
         self.finished = False
 
     def _pread(self, offset: int, size: int) -> bytes:
@@ -236,6 +241,8 @@ class SlabFile:
             return
         if not self.finished:
             self._walk_file()
+            if self.damage is None and self._summary_at is not None:
+                self._check_uncut(self._summary_at)
 
     def _read_summary(self) -> bool:
         """Take chunks and counts from the summary; False where the slab has none."""
@@ -246,15 +253,12 @@ class SlabFile:
         opcode, length = lf.RECORD_HEAD.unpack_from(tail)
         if (opcode, length) != (lf.FOOTER, lf.FOOTER_CONTENT.size) or not tail.endswith(lf.MAGIC):
             return False
-        start, _, crc = lf.FOOTER_CONTENT.unpack_from(tail, lf.HEAD_SIZE)
+        start, _, _ = lf.FOOTER_CONTENT.unpack_from(tail, lf.HEAD_SIZE)
         if start == 0:
             return False
         if not self.preamble_end < start <= footer_at:
             raise Damage(footer_at, f"summary at byte {start}")
-        summary = self._pread(start, footer_at - start)
-        actual = lf.crc32(tail[: lf.FOOTER_SIZE - 4], lf.crc32(summary))
-        if actual != crc:
-            raise Damage(start, f"its CRC is {actual:#010x}; expected {crc:#010x}")
+        summary = self._checked_summary(start, footer_at)
         position = 0
         while position + lf.HEAD_SIZE <= len(summary):
             opcode, length = lf.RECORD_HEAD.unpack_from(summary, position)
@@ -269,6 +273,16 @@ class SlabFile:
                 self._read_indexed_end(content)
             position += lf.HEAD_SIZE + length
         return True
+
+    def _checked_summary(self, start: int, footer_at: int) -> bytes:
+        """The records of the summary between `start` and the Footer, which has their CRC."""
+        summary = self._pread(start, footer_at - start)
+        footer = self._pread(footer_at, lf.FOOTER_SIZE)
+        _, _, crc = lf.FOOTER_CONTENT.unpack_from(footer, lf.HEAD_SIZE)
+        actual = lf.crc32(footer[:-4], lf.crc32(summary))
+        if actual != crc:
+            raise Damage(start, f"its CRC is {actual:#010x}; expected {crc:#010x}")
+        return summary
 
     def _add_indexed(self, chunk: lf.ChunkInfo, data_end: int) -> None:
         least = self.chunks[-1].end if self.chunks else self.preamble_end
@@ -328,7 +342,8 @@ class SlabFile:
                 elif opcode == lf.PAD:
                     self._check_hides_nothing(offset, after)
                     pads += lf.HEAD_SIZE + length
-                elif opcode in _SUMMARY_OPCODES and pads == len(lf.pack_data_end()):
+                elif opcode in _SUMMARY_BEGINS and pads == len(lf.pack_data_end()):
+                    self._summary_at = offset
                     return  # the DataEnd in front is about to be committed
                 elif opcode != lf.CHECK:
                     raise Damage(offset, f"unexpected record of opcode {opcode:#04x}")
@@ -402,8 +417,25 @@ class SlabFile:
         if self.chunks and not self.chunks[-1].closed:
             self._check_closed(self.chunks[-1])
         behind = len(lf.pack_data_end())
-        if length != 4 or len(found) <= behind or found[behind] not in _SUMMARY_OPCODES:
+        if length != 4 or len(found) <= behind or found[behind] not in _SUMMARY_BEGINS:
             raise Damage(offset, "the trailer is damaged or cut off")
+        self._summary_at = offset + behind
+
+    def _check_uncut(self, start: int) -> None:
+        """A summary that the file's end does not show is whole, and stands where its Footer says:
+        its writer was about to cut off what is behind it. Else that may well be cycles."""
+        try:
+            at = start
+            while (head := self._head(at))[0] in _SUMMARY_OPCODES:
+                at += lf.HEAD_SIZE + head[1]
+            if head[0] != lf.FOOTER:
+                raise Damage(at, f"opcode {head[0]:#04x}: expected Footer")
+            self._checked_summary(start, at)
+            (given,) = lf.U64.unpack(self._pread(at + lf.HEAD_SIZE, lf.U64.size))
+            if given != start:
+                raise Damage(at, f"Footer of a summary at byte {given}")
+        except Damage as damage:
+            self.damage = Damage(start, f"a summary that is damaged or in a wrong place ({damage})")
 
 
 def _mapped(fd: int, size: int) -> mmap.mmap:

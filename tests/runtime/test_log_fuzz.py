@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import fuzz_log
@@ -18,9 +19,12 @@ import msgpack
 import numpy as np
 import pytest
 import zstandard
+from fuzz_laws import BrokenLawError
+from fuzz_log import Fuzzer
+from fuzz_mutations import MUTATIONS, Case, make_case, records, reseal
+from fuzz_originals import Original, originals
+from fuzz_payloads import WRONG, wrong_payload
 from hypothesis import given, settings
-from log_mutations import MUTATIONS, records, reseal
-from payload_mutations import WRONG, wrong_payload
 from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import ImageRgb8Msg, protobuf
@@ -31,6 +35,7 @@ from flowrun.runtime.log_records import pack_log, unpack_log
 
 quick = settings(max_examples=100, deadline=None)
 seeds = st.integers(0, 2**32)
+SLAB = "log_0000.mcap"
 
 
 def picture(codec: str, *, height: int = 6, width: int = 4) -> bytes:
@@ -49,31 +54,95 @@ def with_own(payload: bytes, **changed: object) -> memoryview:
     )
 
 
-def test_damaged_logs_keep_the_laws(tmp_path: Path) -> None:
-    corpus = fuzz_log.Corpus(fuzz_log.built(), tmp_path / "whole")
-    for number in range(60):
-        fuzz_log.run_case(corpus, tmp_path, 3, number)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Original]:
+    return originals(tmp_path_factory.mktemp("fuzz") / "originals")
+
+
+@pytest.fixture
+def fuzzer(whole: list[Original], tmp_path: Path) -> Fuzzer:
+    return Fuzzer(whole, tmp_path, seed=3)
+
+
+def hold(fuzzer: Fuzzer, number: int) -> None:
+    case = fuzzer.case(number)
+    try:
+        fuzzer.hold(case)
+    except Exception as error:
+        error.add_note(f"case {number}: {case}")
+        raise
+
+
+def named(whole: list[Original], name: str) -> Original:
+    return next(it for it in whole if it.name == name)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_damaged_logs_keep_the_laws(fuzzer: Fuzzer, part: int) -> None:
+    for number in range(15 * part, 15 * part + 15):
+        hold(fuzzer, number)
 
 
 @pytest.mark.slow
-def test_damaged_logs_of_real_runs_keep_the_laws_with_little_memory(tmp_path: Path) -> None:
+def test_damaged_logs_keep_the_laws_with_little_memory(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, fuzz_log.__file__, "--cases", "200", "--seed", "2", "--kept", tmp_path],
+        [sys.executable, fuzz_log.__file__, "--cases", "150", "--seed", "2", "--kept", tmp_path],
         capture_output=True, text=True, check=False, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "200 damaged logs in" in done.stdout
-    assert ": 0 broke a law" in done.stdout
+    assert "150 cases of seed 2 in" in done.stdout
+    assert "refused, 0 wrong" in done.stdout
 
 
-def test_the_fuzzer_notices_a_reader_that_gives_out_damaged_cycles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+ENDS = """
+import os, sys, time
+sys.path.insert(0, {tests!r})
+import fuzz_log, fuzz_originals
+
+fuzz_log.originals, fuzz_log.MOST_S = fuzz_originals.built, 1
+ENDS = [str, lambda: time.sleep(30), os.abort, lambda: bytes(1 << 30), str]
+make, hold = fuzz_log.Fuzzer.case, fuzz_log.Fuzzer.hold
+
+def numbered(self, number):
+    self.number = number
+    return make(self, number)
+
+def ends(self, case):
+    outcome = hold(self, case)
+    ENDS[self.number]()
+    return outcome
+
+fuzz_log.Fuzzer.case, fuzz_log.Fuzzer.hold = numbered, ends
+sys.exit(fuzz_log.main(__file__))
+"""
+
+
+@pytest.mark.slow
+def test_the_fuzzer_goes_on_behind_cases_that_end_its_process(tmp_path: Path) -> None:
+    script = tmp_path / "ends.py"
+    script.write_text(ENDS.format(tests=str(Path(__file__).parent)))
+    done = subprocess.run(
+        [sys.executable, script, "--cases", "5", "--kept", tmp_path / "kept"],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "5 cases of seed 1 in" in done.stdout
+    assert "3 wrong" in done.stdout
+    why = {path.parent.name: path.read_text() for path in tmp_path.glob("kept/*/why.txt")}
+    assert sorted(why) == ["1-1", "1-2", "1-3"]
+    for kept, text in ("1-1", "Timeout"), ("1-2", "Aborted"), ("1-3", "MemoryError"):
+        assert text in why[kept]
+        assert len([*(tmp_path / "kept" / kept).glob("*.mcap")]) == 1
+
+
+def test_the_laws_notice_a_reader_that_gives_out_damaged_cycles(
+    whole: list[Original], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    corpus = fuzz_log.Corpus(fuzz_log.built(), tmp_path / "whole")
+    fuzzer = Fuzzer([it for it in whole if it.run == "built"], tmp_path, seed=3)
     monkeypatch.setattr("flowrun.runtime.log_slab_reader.SlabReader.check", lambda *_: None)
     monkeypatch.setattr("flowrun.runtime.log_slab_reader.SlabReader.records", _unchecked)
-    with pytest.raises(fuzz_log.BrokenLawError, match="was never written so"):
-        deque(fuzz_log.run_case(corpus, tmp_path, 3, number) for number in range(200))
+    with pytest.raises(BrokenLawError, match="was never written so"):
+        deque(fuzzer.hold(fuzzer.case(number)) for number in range(200))
 
 
 def _unchecked(slab, index, start=None):
@@ -81,19 +150,85 @@ def _unchecked(slab, index, start=None):
         yield head.offset, head.cycle, head.time_ns, slab.entries(head)
 
 
-def test_a_resealed_log_is_whole_again() -> None:
-    for sample in fuzz_log.built():
-        sealed = reseal(sample)
-        assert sealed != sample
-        assert len(records(sealed)) == len(records(sample)) > 10
-        assert reseal(sealed) == sealed
+def changed(whole: list[Original], files: dict[str, bytes]) -> Case:
+    return Case(named(whole, "small, finished"), files, exact=True, changes=[], donors=[])
+
+
+def test_the_laws_notice_a_message_that_was_not_written(
+    whole: list[Original], fuzzer: Fuzzer
+) -> None:
+    data = bytearray(named(whole, "small, finished").slabs[SLAB].data)
+    at = data.index(msgpack.packb({"value": 16}))
+    data[at : at + 8] = msgpack.packb({"value": 17})
+    reseal(data)
+    with pytest.raises(BrokenLawError, match="cycle 4 was never written so: .*x11"):
+        fuzzer.hold(changed(whole, {SLAB: bytes(data)}))
+
+
+def test_the_laws_notice_a_picture_that_was_not_written(
+    whole: list[Original], fuzzer: Fuzzer
+) -> None:
+    original = named(whole, "pictures, finished")
+    other = replace(original, pixels=original.pixels | {(3, "/zstd/image"): 1})
+    case = Case(other, {SLAB: original.slabs[SLAB].data}, exact=True, changes=[], donors=[])
+    with pytest.raises(BrokenLawError, match="cycle 3: /zstd/image: not the picture that was"):
+        fuzzer.hold(case)
+
+
+def test_the_laws_notice_cycles_of_which_nobody_says_that_they_are_missing(
+    whole: list[Original], fuzzer: Fuzzer
+) -> None:
+    shorter = named(whole, "small, unfinished").slabs[SLAB].data
+    with pytest.raises(BrokenLawError, match="cycles are missing, unsaid: .20, 21, 22, 23"):
+        fuzzer.hold(changed(whole, {SLAB: shorter}))
+
+
+def test_whole_logs_are_read_whole_and_sealed_as_they_should_be(
+    whole: list[Original], fuzzer: Fuzzer
+) -> None:
+    for original in whole:
+        files = {name: slab.data for name, slab in original.slabs.items()}
+        case = Case(original, files, exact=True, changes=[], donors=[])
+        assert fuzzer.hold(case) == "read whole"
+        for data in files.values():
+            assert len(records(data)) > 10
+            sealed = bytearray(data)
+            reseal(sealed)
+            assert sealed == data, original.name
+
+
+def test_a_resealed_log_gives_out_what_was_changed(whole: list[Original], fuzzer: Fuzzer) -> None:
+    """Each checksum of a log is computed as its writer does."""
+    original = named(whole, "made")
+    data = bytearray(original.slabs[SLAB].data)
+    for offset, opcode, length in records(data):
+        if opcode == 0x09:  # an attachment's last byte in front of its CRC
+            data[offset + 9 + length - 5] ^= 1
+    damaged = Case(original, {SLAB: bytes(data)}, exact=False, changes=[], donors=[])
+    assert fuzzer.hold(damaged) == "refused"
+    reseal(data)
+    damaged.files = {SLAB: bytes(data)}
+    assert fuzzer.hold(damaged) == "read whole"
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda it: it.__name__)
-def test_each_mutation_changes_logs(mutation) -> None:
-    sample = fuzz_log.built()[2]
-    made = {bytes(mutation(bytearray(sample), random.Random(seed))) for seed in range(20)}
+def test_each_mutation_changes_logs(whole: list[Original], mutation) -> None:
+    sample = named(whole, "built, 4 cycles, big 0, finished").slabs[SLAB].data
+    made = set()
+    for seed in range(20):
+        data = bytearray(sample)
+        mutation(data, random.Random(seed))
+        made.add(bytes(data))
     assert len(made - {sample}) > 5
+
+
+def test_cases_are_of_all_logs_and_changes_and_come_again(whole: list[Original]) -> None:
+    cases = [make_case(whole, [number, number + 1]) for number in range(600)]
+    assert {case.original.name for case in cases} == {it.name for it in whole}
+    made = {change.partition(" (")[0].partition(" in ")[0] for it in cases for change in it.changes}
+    assert made == {it.__name__ for it in MUTATIONS} | {"wrong payloads", "splice"}
+    assert 0.4 < sum(case.exact for case in cases) / len(cases) < 0.6
+    assert make_case(whole, [7, 8]) == cases[7]
 
 
 # -- parsers -------------------------------------------------------------------------------------

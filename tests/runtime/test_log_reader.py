@@ -452,6 +452,23 @@ def test_damaged_summary_loses_nothing_but_is_told(write):
     assert ": the summary is damaged (byte " in loss
 
 
+def test_summary_in_front_of_cycles_is_damage(write):
+    data = small().finish(END).data
+    preamble = Builder().preamble_size
+    end = data.rindex(record(0x0F, bytes(4)))
+    begun, start = data[end : end + 13 + 51], preamble + 13
+    why = {
+        bytes(begun): f"byte {start + 51}: opcode 0x80: expected Footer",
+        bytes(data[end:]): f"byte {preamble + len(data) - end - 37}: "
+        f"Footer of a summary at byte {end + 13}",
+    }
+    for moved, reason in why.items():
+        path = write(data[:preamble] + moved + data[preamble:end])
+        assert read(path) == ([], (
+            f"{path}: byte {start}: a summary that is damaged or in a wrong place ({reason})"
+        ))  # fmt: skip
+
+
 def test_cycle_with_a_good_crc_but_a_wrong_message_is_damage(write):
     builder = Builder()
     builder.cycle(0, 10, [(1, 1, b"\x80")])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
 import zstandard
-from log_bytes import Builder
-from log_mutations import reseal
 
 from flowrun.msgs import protobuf
 
@@ -113,19 +111,14 @@ def _wrong_protobuf(payload: bytes, rng: random.Random) -> bytes:
 
 
 def with_wrong_payloads(
-    preamble: bytes,
-    cycles: Sequence[tuple[int, int, Sequence[tuple[int, str, int, bytes]]]],
+    messages: Iterable[tuple[str, int, bytes]],
+    channels: Mapping[str, tuple[int, str]],
     rng: random.Random,
-) -> bytes:
-    """An unfinished log that begins with `preamble`: its checksums are right, some payloads are not.
-
-    cycles: number, time, and of each message channel, encoding, tov_ns and payload.
-    """
-    log = Builder(data=bytearray(), topics=("/t/p",) * 100)
-    log.data[:] = preamble
-    for number, time_ns, messages in cycles:
-        log.cycle(number, time_ns, [
-            (channel, tov_ns, payload if rng.random() < 0.6 else wrong_payload(payload, encoding, rng))
-            for channel, encoding, tov_ns, payload in messages
-        ])  # fmt: skip
-    return reseal(log.leave_open().data)
+) -> list[tuple[int, int, bytes]]:
+    """Channel, tov_ns and payload of topic, tov_ns and payload; channels: topic -> id, encoding."""
+    changed = []
+    for topic, tov_ns, payload in messages:
+        channel, encoding = channels[topic]
+        wrong = payload if rng.random() < 0.6 else wrong_payload(payload, encoding, rng)
+        changed.append((channel, tov_ns, wrong))
+    return changed
