@@ -73,8 +73,8 @@ class ServerProcess:
                 f"{self._command[0]!r} was started; end it, or leave 'server' out to use it"
             )
         self._command[0] = program
-        self._spawn()
         try:
+            self._spawn()
             self._wait_until_ready(started + self._start_timeout_s)
         except BaseException:
             self.stop()
