@@ -44,6 +44,8 @@ IDLE_POLL_NS = 10_000_000
 
 WORKER_STOP_S = 10.0
 """How long a run that is stopped waits for a background task's running call."""
+_SILENT_STOP_S = 0.5
+"""How long it does so without saying it."""
 
 
 class CycleLog(Protocol):
@@ -226,12 +228,21 @@ class Executor:
                 worker.start()
             self._loop(cycles)
         finally:
-            for id_, worker in self.workers.items():
-                if not worker.stop(timeout_s=WORKER_STOP_S):
-                    self.instances[id_].ctx.log.warning("still running; left behind")
+            self._stop_workers()
             stop_all(instances)
         assert self.stop_reason is not None
         return self.stop_reason
+
+    def _stop_workers(self) -> None:
+        for worker in self.workers.values():
+            worker.interrupt()
+        for id_, worker in self.workers.items():
+            if worker.stop(timeout_s=min(_SILENT_STOP_S, WORKER_STOP_S)):
+                continue
+            log = self.instances[id_].ctx.log
+            log.info("waiting for its running call", up_to_s=WORKER_STOP_S)
+            if not worker.stop(timeout_s=WORKER_STOP_S):
+                log.warning("still running; left behind")
 
     def _note_start(self, task_id: str | None) -> None:
         if task_id is not None and self.stop_reason is not None:

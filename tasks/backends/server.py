@@ -87,6 +87,10 @@ class ServerProcess:
             start_s=round(time.perf_counter() - started, 2),
         )
 
+    def cancel(self) -> None:
+        """Let a `start` that waits raise soon; from any thread."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """End the server and all that it has started."""
         self._stopping.set()
@@ -159,8 +163,10 @@ class ServerProcess:
             return False
 
     def _wait_until_ready(self, deadline: float) -> None:
-        assert self._process is not None
         while True:
+            if self._stopping.is_set():
+                raise ModelError(f"server: {self._name} is not needed any more")
+            assert self._process is not None
             code = self._process.poll()
             if code is not None:
                 raise ModelError(f"server: {self._name} ended with status {code}{self._said()}")
