@@ -187,12 +187,26 @@ class BackgroundWorker:
             self.frozen = job.frozen
         return job
 
-    def stop(self, *, timeout_s: float) -> bool:
-        """End the worker after the running job; False if that takes longer than `timeout_s`."""
+    def interrupt(self) -> None:
+        """Take no further job, and tell the task that nobody waits for the running one."""
         with self._changed:
             self._stopping = True
             self._waiting = None
             self._changed.notify()
+            running = self._running
+        if running is None:
+            return
+        try:
+            self.task.interrupt(self._ctx)
+        except Exception as error:  # noqa: BLE001  # the other tasks must get their turn
+            self._ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
+                "interrupt failed", error=f"{type(error).__name__}: {error}"
+            )
+
+    def stop(self, *, timeout_s: float) -> bool:
+        """End the worker after the running job, which is interrupted; False if that takes longer
+        than `timeout_s`."""
+        self.interrupt()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()

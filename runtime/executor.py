@@ -37,13 +37,15 @@ from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
 from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime, TaskConfig
 
-__all__ = ["CycleLog", "Executor", "publishing_error"]
+__all__ = ["CycleLog", "Executor", "StartInterrupted", "publishing_error"]
 
 IDLE_POLL_NS = 10_000_000
 """How often a source is asked that said neither `wake` nor `wake_at`."""
 
 WORKER_STOP_S = 10.0
 """How long a run that is stopped waits for a background task's running call."""
+_SILENT_STOP_S = 0.5
+"""How long it does so without saying it."""
 
 
 class CycleLog(Protocol):
@@ -68,6 +70,11 @@ class CycleLog(Protocol):
         remembered in front of it, if given. Raises `LogError` where the log ends before the run
         does."""
         ...
+
+
+class StartInterrupted(KeyboardInterrupt):
+    """Whoever runs the graph wants it to end while its tasks start. No `Exception`: what a task
+    calls in its `start` lets it pass, as it does Ctrl-C."""
 
 
 @dataclass(slots=True)
@@ -108,6 +115,8 @@ class Executor:
         self.stop_reason: str | None = None
         self.starting: str | None = None
         """The task whose `start` runs now."""
+        self.has_started = False
+        """Whether the `start` of every task has returned."""
         self._clock = clock
         self._log = log
         self._on_log_error = on_log_error
@@ -169,6 +178,13 @@ class Executor:
         self._stopping.set()
         self._wake.set()
 
+    def interrupt_start(self, reason: str) -> None:
+        """While tasks start, raise `StartInterrupted`; otherwise nothing. For a signal handler of
+        the thread that called `run`: a `start` may block for minutes, and nobody else can end it."""
+        if self.starting is not None:
+            self.stop_reason = reason
+            raise StartInterrupted
+
     def set_live(self, task_id: str, values: Mapping[str, Any]) -> None:
         """Change live configuration values at the next cycle boundary. From any thread.
 
@@ -195,11 +211,16 @@ class Executor:
         """Start the tasks, run until the end, stop the tasks; the reason why it ended.
 
         cycles: end after so many. Raises `TaskError` for what a task raised; all tasks are stopped
-        then too.
+        then too. A run that is stopped before all tasks have started has no cycle.
         """
         instances = list(self.instances.values())
-        start_all(instances, on_start=self._note_start)
-        self.starting = None
+        try:
+            start_all(instances, on_start=self._note_start)
+        except (StartInterrupted, Exception):
+            if self.stop_reason is None:
+                raise
+            return self.stop_reason  # an error may be what a library made of the interrupt
+        self.has_started = True
         try:
             if self._keyframe_interval:
                 self._keyframes.begin()
@@ -207,14 +228,25 @@ class Executor:
                 worker.start()
             self._loop(cycles)
         finally:
-            for id_, worker in self.workers.items():
-                if not worker.stop(timeout_s=WORKER_STOP_S):
-                    self.instances[id_].ctx.log.warning("still running; left behind")
+            self._stop_workers()
             stop_all(instances)
         assert self.stop_reason is not None
         return self.stop_reason
 
-    def _note_start(self, task_id: str) -> None:
+    def _stop_workers(self) -> None:
+        for worker in self.workers.values():
+            worker.interrupt()
+        for id_, worker in self.workers.items():
+            if worker.stop(timeout_s=min(_SILENT_STOP_S, WORKER_STOP_S)):
+                continue
+            log = self.instances[id_].ctx.log
+            log.info("waiting for its running call", up_to_s=WORKER_STOP_S)
+            if not worker.stop(timeout_s=WORKER_STOP_S):
+                log.warning("still running; left behind")
+
+    def _note_start(self, task_id: str | None) -> None:
+        if task_id is not None and self.stop_reason is not None:
+            raise StartInterrupted
         self.starting = task_id
 
     def _loop(self, max_cycles: int | None) -> None:

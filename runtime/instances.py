@@ -112,24 +112,30 @@ def _source_hooks(bound: BoundTask, hooks: SourceHooks | None) -> dict[str, Call
     }
 
 
-def start_all(instances: list[Instance], *, on_start: Callable[[str], None] | None = None) -> None:
-    """Start every task in order, each after a call of `on_start` with its id.
+def start_all(
+    instances: list[Instance], *, on_start: Callable[[str | None], None] = lambda _: None
+) -> None:
+    """Start every task in order, each after a call of `on_start` with its id; at the end, also
+    before tasks are stopped again, `on_start` is called with None.
 
-    If one raises, those started are stopped again, the failed one included; a `FlowrunError`
-    passes as it is, anything else becomes a `TaskError`.
+    If one raises, or `on_start` does, those started are stopped again, the failed one included; a
+    `FlowrunError` passes as it is, any other `Exception` of a task becomes a `TaskError`.
     """
-    for index, instance in enumerate(instances):
-        if on_start is not None:
+    begun: list[Instance] = []
+    try:
+        for instance in instances:
             on_start(instance.id)
-        try:
+            begun.append(instance)
             instance.task.start(instance.ctx)
-        except BaseException as error:
-            stop_all(instances[: index + 1])
-            if isinstance(error, FlowrunError) or not isinstance(error, Exception):
-                raise
-            raise TaskError(instance.id, cycle=None, phase="start", cause=error) from error
-        if instance.ctx.computes_on:
-            instance.ctx.log.info(COMPUTES_ON, where=instance.ctx.computes_on)
+            if instance.ctx.computes_on:
+                instance.ctx.log.info(COMPUTES_ON, where=instance.ctx.computes_on)
+        on_start(None)
+    except BaseException as error:
+        on_start(None)
+        stop_all(begun)
+        if isinstance(error, FlowrunError) or not isinstance(error, Exception):
+            raise
+        raise TaskError(begun[-1].id, cycle=None, phase="start", cause=error) from error
 
 
 def stop_all(instances: list[Instance]) -> None:

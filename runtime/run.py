@@ -181,7 +181,8 @@ class Run:
             self.writer.discard()
 
     def run(self, *, cycles: int | None = None) -> RunResult:
-        """Run to the end; the log is finished then, whatever happened."""
+        """Run to the end; the log is finished then, whatever happened. Of a run that is stopped
+        while its tasks start, no log is left."""
         self._has_run = True
         reason, error = "", None
         try:
@@ -191,6 +192,9 @@ class Run:
         except BaseException as failure:
             self._finish("internal error", f"{type(failure).__name__}: {failure}")
             raise
+        if error is None and not self.executor.has_started:
+            self._discard()
+            self.writer = None
         finish_error = self._finish(reason, None if error is None else str(error))
         error = error or finish_error
         return RunResult(
@@ -250,6 +254,10 @@ class Run:
     def stop(self, reason: str) -> None:
         """Ask the run to end after the running cycle."""
         self.executor.stop(reason)
+
+    def interrupt_start(self, reason: str) -> None:
+        """See `Executor.interrupt_start`."""
+        self.executor.interrupt_start(reason)
 
     def report(self) -> dict[str, Any]:
         """What a status shows: counts, the cycle rate, per task p50 and p99 of the last cycles.

@@ -257,6 +257,14 @@ class Task:
     def stop(self, ctx: Context) -> None:
         """Release what `start` took. Called once for every task whose `start` was called."""
 
+    def interrupt(self, ctx: Context) -> None:
+        """The run ends while `process` of this background task still works: make it return soon,
+        with an error if need be, for what it publishes is not taken any more.
+
+        Called before `stop`, on another thread than `process`, perhaps more than once. A run waits
+        10 s at most for a call that goes on all the same.
+        """
+
     def configure(self, ctx: Context, changed: frozenset[str]) -> None:
         """`self.config` has new values for the `Live` keys in `changed`.
 

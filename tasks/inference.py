@@ -199,6 +199,9 @@ class Inference(Task):
         self._similar.tell(ctx.log)
         self._chain.close()
 
+    def interrupt(self, ctx: Context) -> None:  # noqa: ARG002  # as `Task` has it
+        self._chain.cancel()
+
     def freeze(self) -> Any:
         return {"chain": self._chain.freeze(), "similar": self._similar.freeze()}
 

@@ -102,7 +102,8 @@ def _run_directory(parent: Path, name: str) -> Path:
 
 @contextmanager
 def _stop_on_signals(running: Run) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the run after the running cycle; the second ends the process.
+    """The first SIGINT or SIGTERM ends the run after the running cycle, or at once while its tasks
+    start; the second ends the process.
 
     A handler interrupts whatever the main thread does, perhaps while it holds a lock that `stop`
     needs: it only leaves a note for a thread that is free to wait.
@@ -115,7 +116,9 @@ def _stop_on_signals(running: Run) -> Iterator[None]:
         if len(seen) > 1:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        notes.put(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        notes.put(name)
+        running.interrupt_start(name)
 
     def listen() -> None:
         while (name := notes.get()) is not None:
@@ -169,3 +172,5 @@ def _print_summary(running: Run, result: RunResult) -> None:
         size = result.log_bytes / 2**20
         print(f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)")
         print(f"  replay: flowrun replay {running.directory}")
+    elif not running.executor.has_started and result.error is None:
+        print("  no log is kept: it ended before its tasks had started")

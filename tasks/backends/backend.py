@@ -80,5 +80,9 @@ class Backend(Protocol):
     def healthy(self) -> bool:
         """Whether a question is worth a try, after one has failed. Takes a second at most."""
 
+    def cancel(self) -> None:
+        """Nobody wants an answer any more: let `load` and `answer`, which may be running on another
+        thread, raise soon, now and from now on, where that can be done. From any thread."""
+
     def close(self) -> None:
         """Give back what `load` took. Called once, also if `load` raised or was never called."""

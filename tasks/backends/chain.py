@@ -58,6 +58,7 @@ class Chain:
         self._make = make
         self._log = log
         self._members: dict[str, _Member] = {}
+        self._cancelled = False
         self._thawed: dict[str, list[int]] = {}
         """Of backends that have not been needed since: a replay may lack some of them."""
 
@@ -100,6 +101,12 @@ class Chain:
         """What the models of this process that are loaded compute on, for people."""
         loaded = [member for member in self._members.values() if member.is_loaded]
         return ", ".join(f"{it.backend.where} ({it.name})" for it in loaded if it.backend.where)
+
+    def cancel(self) -> None:
+        """Let a question that is being answered fail soon, as any later one does; from any thread."""
+        self._cancelled = True
+        for member in list(self._members.values()):
+            member.backend.cancel()
 
     def close(self) -> None:
         """Close every backend that was made."""
@@ -145,9 +152,13 @@ class Chain:
         names: Sequence[str],
     ) -> Answer | None:
         try:
+            if self._cancelled:
+                raise ModelError("the question was withdrawn")
             self._load(member)
             answer = member.backend.answer(question)
-        except Exception as error:  # noqa: BLE001  # a library may raise anything
+        except Exception as error:
+            if self._cancelled:
+                raise
             failed[member.name] = error
             left = [name for name in _after(member.name, names) if name not in failed]
             self._note_failure(member, error, now_ns, next_=left)

@@ -66,6 +66,9 @@ class LocalBackend:
     def healthy(self) -> bool:
         return True
 
+    def cancel(self) -> None:
+        """Nothing: other tasks may wait for the same batch."""
+
     def close(self) -> None:
         if self._model is not None:
             self._model = None

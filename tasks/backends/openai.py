@@ -12,6 +12,7 @@ import contextlib
 import io
 import ipaddress
 import json
+import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from pathlib import Path
@@ -41,6 +42,8 @@ _LOAD_S = 10.0
 """How long a server may take to list its models."""
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _FIRST_RETRY_S = 0.1
+_CANCEL_S = 1.0
+"""How long `close` waits for a request that it has cancelled."""
 
 
 class OpenAIBackend:
@@ -60,6 +63,11 @@ class OpenAIBackend:
         self._server_key: Hashable | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: httpx.AsyncClient | None = None
+        self._in_use = threading.Lock()
+        """Held by the thread that runs the loop."""
+        self._cancelled = False
+        self._starting: ServerProcess | None = None
+        self._task: asyncio.Task[Any] | None = None
 
     def load(self) -> None:
         """Start the server if it is ours, and see that one answers."""
@@ -101,15 +109,36 @@ class OpenAIBackend:
             return False
         return True
 
+    def cancel(self) -> None:
+        self._cancelled = True
+        loop, task, starting = self._loop, self._task, self._starting
+        if starting is not None:
+            starting.cancel()
+        if loop is not None and task is not None:
+            with contextlib.suppress(RuntimeError):  # of a loop that was closed just now
+                loop.call_soon_threadsafe(task.cancel)
+
     def close(self) -> None:
-        if self._loop is not None:
-            if self._client is not None:
-                self._loop.run_until_complete(self._client.aclose())
-            self._loop.close()
+        self.cancel()
+        try:
+            self._close_client()
+        finally:
+            key, self._server_key = self._server_key, None
+            if key is not None:
+                _SERVERS.release(key)
+
+    def _close_client(self) -> None:
+        if not self._in_use.acquire(timeout=_CANCEL_S):
+            self._log.warning("a request does not end; left behind", url=self._where)
+            return
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._in_use.release)
+            loop, client = self._loop, self._client
             self._loop = self._client = None
-        if self._server_key is not None:
-            _SERVERS.release(self._server_key)
-            self._server_key = None
+            if loop is not None:
+                steps.callback(loop.close)
+                if client is not None:
+                    loop.run_until_complete(client.aclose())
 
     # -- the server ----------------------------------------------------------------------------
 
@@ -129,10 +158,19 @@ class OpenAIBackend:
                 start_timeout_s=server.start_timeout_s,
                 log=self._log,
             )
-            process.start()
+            self._starting = process
+            try:
+                if self._cancelled:
+                    process.cancel()
+                process.start()
+            finally:
+                self._starting = None
             return process
 
         _SERVERS.acquire(key, start)
+        if self._cancelled:  # and perhaps closed
+            _SERVERS.release(key)
+            raise self._withdrawn()
         self._server_key = key
 
     # -- HTTP ----------------------------------------------------------------------------------
@@ -154,13 +192,29 @@ class OpenAIBackend:
         )
 
     def _do(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
-        assert self._loop is not None
-
         async def bounded() -> T:
             async with asyncio.timeout(timeout_s):
                 return await work
 
-        return self._loop.run_until_complete(bounded())
+        with self._in_use:
+            loop = self._loop
+            if loop is None or self._cancelled:
+                work.close()
+                raise self._withdrawn()
+            self._task = task = loop.create_task(bounded())
+            if self._cancelled:  # while the task was made
+                task.cancel()
+            try:
+                return loop.run_until_complete(task)
+            except asyncio.CancelledError:
+                raise self._withdrawn() from None
+            finally:
+                self._task = None
+                _end(task, loop)
+                work.close()  # which never began, if the task was cancelled before it did
+
+    def _withdrawn(self) -> ModelError:
+        return ModelError(f"{self._where}: the request was withdrawn")
 
     async def _models(self) -> list[str]:
         reply = await self._reply("GET", "models", None)
@@ -302,6 +356,15 @@ def chat_request(
     if question.stop:
         body["stop"] = list(question.stop)
     return json.dumps(body).encode()
+
+
+def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+    """Let a task end that Ctrl-C has left in its middle; nobody asks for its result."""
+    if not task.done():
+        task.cancel()
+        loop.run_until_complete(asyncio.wait([task]))
+    if not task.cancelled():
+        task.exception()
 
 
 def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:

@@ -73,8 +73,8 @@ class ServerProcess:
                 f"{self._command[0]!r} was started; end it, or leave 'server' out to use it"
             )
         self._command[0] = program
-        self._spawn()
         try:
+            self._spawn()
             self._wait_until_ready(started + self._start_timeout_s)
         except BaseException:
             self.stop()
@@ -86,6 +86,10 @@ class ServerProcess:
             url=self._shown_url,
             start_s=round(time.perf_counter() - started, 2),
         )
+
+    def cancel(self) -> None:
+        """Let a `start` that waits raise soon; from any thread."""
+        self._stopping.set()
 
     def stop(self) -> None:
         """End the server and all that it has started."""
@@ -159,8 +163,10 @@ class ServerProcess:
             return False
 
     def _wait_until_ready(self, deadline: float) -> None:
-        assert self._process is not None
         while True:
+            if self._stopping.is_set():
+                raise ModelError(f"server: {self._name} is not needed any more")
+            assert self._process is not None
             code = self._process.poll()
             if code is not None:
                 raise ModelError(f"server: {self._name} ended with status {code}{self._said()}")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from llama import free_port
 
 from flowrun.runtime.log_reader import Log
 
@@ -79,6 +80,56 @@ def test_a_signal_ends_the_run_with_a_finished_log(tmp_path, number):
     with Log(run) as log:
         assert log.finished
         assert log.end["reason"] == number.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_tasks_start_ends_the_run_at_once_and_keeps_no_log(tmp_path, number):
+    server = tmp_path / "server.sh"
+    server.write_text("echo $$ > pid\nexec sleep 1000\n")
+    (tmp_path / "noted.py").write_text(
+        "from pathlib import Path\n"
+        "from flowrun.msgs import ImageRgb8Msg\n"
+        "from flowrun.runtime.task import Context, Output, Task\n"
+        "class Noted(Task):\n"
+        "    def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None: ...\n"
+        "    def stop(self, ctx: Context) -> None:\n"
+        "        Path('stopped').touch()\n"
+    )
+    (tmp_path / "g.yaml").write_text(
+        "tasks:\n"
+        "  - {id: cam0, type: noted.Noted}\n"
+        "  - id: vlm\n"
+        "    type: Inference\n"
+        "    background: true\n"
+        "    config:\n"
+        "      backend: mine\n"
+        "      backends:\n"
+        f"        mine: {{type: openai, base_url: 'http://127.0.0.1:{free_port()}/v1',\n"
+        "               server: {command: [sh, server.sh]}}\n"
+        "cnx: [{src: cam0, dst: vlm, msg: ImageRgb8Msg}]\n"
+    )
+    process = start("g.yaml", "--port", "-1", cwd=tmp_path)
+    try:
+        pid = ""
+        while not pid:
+            assert process.poll() is None, process.stdout.read()
+            pid = (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=20)  # start_timeout_s is 120
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert process.returncode == 0
+    assert "g: 0 cycles in" in output
+    assert output.endswith(
+        f"ended by {number.name}\n  no log is kept: it ended before its tasks had started\n"
+    )
+    assert "Traceback" not in output
+    assert "error" not in output.lower()
+    assert not Path(f"/proc/{pid.strip()}").exists()
+    assert (tmp_path / "stopped").exists()
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def _has_cycles(run):

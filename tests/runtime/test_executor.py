@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from typing import ClassVar
 
 import pytest
 from helpers import START_NS, Hooked, Slow, plan_of, record
+from structlog.testing import capture_logs
 
 from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import LiveClock, ManualClock
@@ -230,3 +233,65 @@ def test_secrets_of_the_environment_never_reach_the_log(tmp_path):
     assert run.state() == {
         "Error": "task 't' failed in process, cycle 0: OSError: cannot log in with ***"
     }
+
+
+class Patient(Slow):
+    """Waits until it is interrupted, or, if it is `deaf`, until the gate opens."""
+
+    deaf = False
+    threads: ClassVar[list[str]] = []
+
+    def interrupt(self, ctx):
+        self.threads.append(threading.current_thread().name)
+        if self.deaf:
+            raise ValueError("not now")
+        self.gate.release()
+
+
+def run_stopped_in_background(tmp_path, monkeypatch):
+    drain(Slow.gate)
+    drain(Slow.began)
+    monkeypatch.setattr(Patient, "threads", [])
+    graph = parse_graph(
+        "tasks:\n"
+        "  - {id: n, type: helpers.Hooked, config: {limit: 50}}\n"
+        "  - {id: s, type: test_executor.Patient, background: true}\n"
+        "cnx: [{src: n, dst: s, msg: IntMsg}]\n"
+        "logging: {slab_size_mib: 4, section_size_mib: 1}\n",
+        path=tmp_path / "g.yaml", env={},
+    )  # fmt: skip
+    live = Run(plan_graph(bind(graph)), clock=ManualClock(START_NS), directory=tmp_path / "run")
+
+    def hook(number):
+        if number == 1:
+            assert Slow.began.acquire(timeout=10)
+            live.stop("enough")
+
+    Hooked.hook = hook
+    with capture_logs() as records:
+        result = live.run()
+    assert (result.reason, result.error) == ("enough", None)
+    return live, [(r["event"], r.get("task")) for r in records]
+
+
+def test_a_background_call_is_interrupted_when_the_run_ends(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "test_executor", sys.modules[__name__])
+    live, said = run_stopped_in_background(tmp_path, monkeypatch)
+    assert not live.executor.workers["s"]._thread.is_alive()
+    assert Patient.threads == [threading.current_thread().name] * len(Patient.threads)
+    assert Patient.threads
+    assert said == []
+
+
+def test_a_background_call_that_goes_on_is_waited_for_and_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "test_executor", sys.modules[__name__])
+    monkeypatch.setattr(Patient, "deaf", True)
+    monkeypatch.setattr("flowrun.runtime.executor.WORKER_STOP_S", 0.05)
+    live, said = run_stopped_in_background(tmp_path, monkeypatch)
+    failed = ("interrupt failed", "s")
+    assert said == [
+        failed, failed, ("waiting for its running call", "s"), failed,
+        ("still running; left behind", "s"),
+    ]  # fmt: skip
+    Slow.gate.release()
+    live.executor.workers["s"]._thread.join(10)

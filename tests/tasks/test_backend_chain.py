@@ -42,6 +42,9 @@ class Scripted:
         self.calls.append("healthy")
         return self.is_healthy
 
+    def cancel(self) -> None:
+        self.calls.append("cancel")
+
     def close(self) -> None:
         self.calls.append("close")
 
@@ -159,3 +162,21 @@ def test_a_thawed_chain_rests_as_the_frozen_one_did(bench: Bench) -> None:
     assert other.chain.freeze() == bench.chain.freeze() == {"a": [1, S]}
     assert other.who("a", "b", at_s=0.9) == "b"
     assert other.who("a", "b", at_s=1) == "a"
+
+
+def test_a_question_that_is_withdrawn_asks_no_fallback() -> None:
+    bench = Bench()
+    bench.chain.load(["a"], now_ns=0)
+
+    def withdraw(question: Question) -> Answer:
+        bench.chain.cancel()
+        raise ModelError("withdrawn")
+
+    bench["a"].answer = withdraw  # type: ignore[method-assign]
+    with capture_logs() as records, pytest.raises(ModelError, match="^withdrawn$"):
+        bench.who("a", "b")
+    assert bench["a"].calls == ["load", "cancel"]
+    assert bench["b"].calls == []
+    assert records == []
+    with pytest.raises(ModelError, match="^the question was withdrawn$"):
+        bench.who("b")

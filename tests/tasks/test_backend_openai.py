@@ -7,6 +7,7 @@ import io
 import itertools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import structlog
 from fault_server import FaultServer
 from llama import LlamaServer, free_port
 from PIL import Image
+from structlog.testing import capture_logs
 
 from flowrun.tasks.backends.backend import Answer, ModelError, Question, Sampling
 from flowrun.tasks.backends.openai import OpenAIBackend
@@ -269,3 +271,36 @@ def test_a_password_in_the_url_is_not_shown(connect: Any) -> None:
     with pytest.raises(ModelError) as caught:
         connect(f"http://me:sesame@127.0.0.1:{free_port()}/v1")
     assert "sesame" not in str(caught.value)
+
+
+# -- withdrawn ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_request_that_is_cancelled_fails_at_once(
+    fault_server: FaultServer, connect: Any, fault: str
+) -> None:
+    backend = connect(fault_server.base_url, retries=5)
+    fault_server.faults.append(fault)
+    with ThreadPoolExecutor(1) as worker:
+        asked = worker.submit(failure, backend)
+        while not fault_server.bodies:
+            time.sleep(0.001)
+        backend.cancel()
+        text = asked.result(timeout=5)  # timeout_s is 30
+    assert text == f"{fault_server.base_url}: the request was withdrawn"
+    assert failure(backend) == text
+    assert len(fault_server.bodies) == 1
+
+
+def test_close_ends_a_request_of_another_thread(fault_server: FaultServer, connect: Any) -> None:
+    backend = connect(fault_server.base_url)
+    fault_server.faults.append("hang")
+    with ThreadPoolExecutor(1) as worker, capture_logs() as records:
+        asked = worker.submit(failure, backend)
+        while not fault_server.bodies:
+            time.sleep(0.001)
+        backend.close()
+        assert asked.result(timeout=0.5).endswith(": the request was withdrawn")
+    assert backend._client is None
+    assert records == []

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import json
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from flowrun.runtime.replay import Replay
 from flowrun.runtime.replay_log import ReplayLog
 from flowrun.runtime.run import Run, RunResult
 from flowrun.runtime.server.serve import Server
+from flowrun.tasks.backends import openai
 from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, make_scene
 
 S = 1_000_000_000
@@ -521,3 +526,56 @@ def test_mistakes_are_named_with_their_place(config: str, text: str) -> None:
     with pytest.raises(GraphError) as caught:
         bind(graph(config))
     assert str(caught.value) == f"{Path.cwd()}/g.yaml:{text}"
+
+
+HANGING = """
+import http.server, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args): ...
+    def do_GET(self):
+        data = b'{"data": [{"id": "tiny"}]}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def do_POST(self):
+        open("asked", "w").close()
+        time.sleep(1000)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_leaves_no_request_and_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("server.py").write_text(HANGING)
+    port = free_port()
+    made = plan(
+        f"backend: mine, fallback: [embedded], backends: {{mine: {{type: openai, "
+        f"base_url: 'http://127.0.0.1:{port}/v1', retries: 5, "
+        f"server: {{command: [{sys.executable}, server.py, '{port}']}}}}}}",
+        more="background: true",
+    )
+    stopped: list[float] = []
+
+    def hook(live: Run, number: int) -> None:
+        if number == 1:
+            while not Path("asked").exists():
+                time.sleep(0.001)
+            live.stop("SIGINT")
+            stopped.append(time.monotonic())
+
+    result = run(made, tmp_path / "run", hook)
+    assert time.monotonic() - stopped[0] < 5  # timeout_s is 30
+    assert (result.reason, result.error) == ("SIGINT", None)
+    with Log(tmp_path / "run") as log:
+        levels = [message.fields["level"] for message in log.messages("/flowrun/log")]
+    assert set(levels) == {"INFO"}
+    assert not openai._SERVERS._entries
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/v1/models")
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("flowrun")]
+    gc.collect()  # a coroutine that was never awaited is a warning, and warnings are errors
