@@ -32,12 +32,19 @@ from flowrun.runtime.instances import (
 )
 from flowrun.runtime.keyframe import Keyframes, freeze_behind
 from flowrun.runtime.plan import Plan, Step
-from flowrun.runtime.policy import SkipCycle, error_text, guarded, policies_of, reconfigure
+from flowrun.runtime.policy import (
+    SkipCycle,
+    error_text,
+    guarded,
+    policies_of,
+    reconfigure,
+    refusal,
+)
 from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
 from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime, TaskConfig
 
-__all__ = ["CycleLog", "Executor", "publishing_error"]
+__all__ = ["CycleLog", "Executor", "publishing_errors"]
 
 IDLE_POLL_NS = 10_000_000
 """How often a source is asked that said neither `wake` nor `wake_at`."""
@@ -287,7 +294,7 @@ class Executor:
                 source_failed = len(ends) < self.plan.source_count
                 ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
             except Exception as error:  # noqa: BLE001  # a user's task may raise anything
-                self._fail(error, bound[index], events, start_ns=start, ends_ns=ends)
+                self._fail(error, index, events, start_ns=start, ends_ns=ends)
             polled = False
             if noted:
                 self._take_noted(events)
@@ -299,7 +306,7 @@ class Executor:
                     )  # fmt: skip
                     self._keyframe = None
                 except MessageTypeError as error:
-                    self._fail_publish(error, record.messages)
+                    self._fail_publish(error, index, events, start_ns=start, ends_ns=ends)
                 except LogError as error:
                     self._lose_log(error)
                     log = None
@@ -313,7 +320,7 @@ class Executor:
     def _fail(
         self,
         error: Exception,
-        bound: Any,
+        index: int,
         events: list[Event],
         *,
         start_ns: int,
@@ -334,15 +341,59 @@ class Executor:
         self.stop_reason = str(failure)
         if self._log is not None:
             ends_ns += [ticks_ns()] * (len(self.plan.steps) - len(ends_ns))
+            # A task in front may have published what cannot be written.
+            self._leave_out_refused(self._ring[index].messages, events)
             try:
-                self._log.commit(
-                    cycle, self._time.now_ns, bound,
-                    start_ns=start_ns, ends_ns=ends_ns, events=events, keyframe=self._keyframe,
-                )  # fmt: skip
+                self._commit_last(index, events, start_ns=start_ns, ends_ns=ends_ns)
             except (MessageTypeError, LogError) as unwritable:
                 raise failure from unwritable
-            self.cycles = cycle + 1
         raise failure from error
+
+    def _fail_publish(
+        self,
+        error: MessageTypeError,
+        index: int,
+        events: list[Event],
+        *,
+        start_ns: int,
+        ends_ns: list[int],
+    ) -> None:
+        """Write the cycle without what the task published whose message cannot be written; raise."""
+        failures = self._leave_out_refused(self._ring[index].messages, events)
+        if not failures:
+            raise error
+        failure = failures[0]
+        self.stop_reason = str(failure)
+        try:
+            self._commit_last(index, events, start_ns=start_ns, ends_ns=ends_ns)
+        except (MessageTypeError, LogError) as unwritable:
+            raise failure from unwritable
+        raise failure from failure.__cause__
+
+    def _leave_out_refused(
+        self, messages: Sequence[Message], events: list[Event]
+    ) -> list[TaskError]:
+        """Clear all outputs of the tasks of which the log refuses one, and note their errors."""
+        failures = publishing_errors(self.plan, messages, self._time.cycle)
+        for failure in failures:
+            assert failure.__cause__ is not None
+            text = error_text(failure.__cause__, self.plan.graph.spec.secrets)
+            events.append(event("error", failure.task_id, key="stop", value=text))
+        failed = {failure.task_id for failure in failures}
+        for slot, message in zip(self.plan.slots, messages, strict=True):
+            if slot.task_id in failed:
+                message.clear()
+        return failures
+
+    def _commit_last(
+        self, index: int, events: list[Event], *, start_ns: int, ends_ns: list[int]
+    ) -> None:
+        assert self._log is not None
+        self._log.commit(
+            self._time.cycle, self._time.now_ns, self._bound[index],
+            start_ns=start_ns, ends_ns=ends_ns, events=events, keyframe=self._keyframe,
+        )  # fmt: skip
+        self.cycles = self._time.cycle + 1
 
     def _lose_log(self, error: LogError) -> None:
         if self._on_log_error is None:
@@ -350,13 +401,6 @@ class Executor:
             raise error
         self._log = None
         self._on_log_error(error)
-
-    def _fail_publish(self, error: MessageTypeError, messages: Sequence[Message]) -> None:
-        failure = publishing_error(self.plan, messages, self._time.cycle)
-        if failure is None:
-            raise error
-        self.stop_reason = str(failure)
-        raise failure from failure.__cause__
 
     # -- what comes from outside ---------------------------------------------------------------
 
@@ -465,16 +509,14 @@ class Executor:
             del self._due[task_id]
 
 
-def publishing_error(plan: Plan, messages: Sequence[Message], cycle: int) -> TaskError | None:
-    """Of a cycle that cannot be logged: the task that published what it may not."""
+def publishing_errors(plan: Plan, messages: Sequence[Message], cycle: int) -> list[TaskError]:
+    """Of a cycle that cannot be logged: an error for each task that published what it may not."""
+    failures: dict[str, TaskError] = {}
     for slot, message in zip(plan.slots, messages, strict=True):
-        try:
-            if message.present:
-                message.check_envelope()
-                message.encode()
-        except MessageTypeError as cause:
+        cause = refusal(slot, message)
+        if cause is not None and slot.task_id not in failures:
             phase = f"publishing {slot.port!r}"
             failure = TaskError(slot.task_id, cycle=cycle, phase=phase, cause=cause)
             failure.__cause__ = cause
-            return failure
-    return None
+            failures[slot.task_id] = failure
+    return list(failures.values())

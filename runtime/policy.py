@@ -8,6 +8,14 @@
 | restart    | goes on without the task's outputs     | is made and started anew, after a pause of |
 |            |                                        | 1 s, doubled with each failure up to 30 s  |
 
+A message that the log would refuse (a field of another type than declared, a `tov_ns` that is none)
+is an error of the task that publishes it, as if `publish` had raised. With a policy other than `stop`
+each output is checked behind `process`, before any task sees it; so a replay, too, meets the error in
+the same place. With `stop` nothing is checked twice: the writing of the cycle finds the message, when
+the tasks behind have run on it. The cycle is then logged without all that the task published in it,
+and the run ends. It ends so too where a message went wrong behind that check, as when another thread
+of the task goes on writing to it.
+
 Every error is a record of `/flowrun/control`. Pauses follow the cycles' time, so that a replay,
 in which the task fails again, restarts it in the same cycle.
 """
@@ -17,11 +25,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flowrun.msgs.message import Message
+from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.config import changed_keys
 from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import Instance
-from flowrun.runtime.plan import Step
+from flowrun.runtime.plan import Slot, Step
 from flowrun.runtime.ring import outputs_of_step
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 from flowrun.runtime.wording import mask_secrets
@@ -33,6 +41,7 @@ __all__ = [
     "guarded",
     "policies_of",
     "reconfigure",
+    "refusal",
     "restart_task",
 ]
 
@@ -49,6 +58,20 @@ def error_text(error: BaseException, secrets: frozenset[str]) -> str:
     text = mask_secrets(f"{type(error).__name__}: {error}", secrets)
     # A lone surrogate (of a file name that is not UTF-8) has no bytes in the log.
     return text.encode(errors="backslashreplace").decode()
+
+
+def refusal(slot: Slot, message: Message) -> MessageTypeError | None:
+    """Why the log cannot take what `message` holds; None if it can, or does not have to."""
+    if not message.present or not slot.logged:
+        return None
+    try:
+        if slot.payload:
+            message.check_published()
+        else:
+            message.check_envelope()
+    except MessageTypeError as error:
+        return error
+    return None
 
 
 def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> None:
@@ -109,12 +132,17 @@ class ErrorPolicy:
         """`call`, which runs the task once and publishes on `outputs`, under the policy."""
         in_background = self._made.bound.spec.background
         restarts_here = self._kind == "restart" and not in_background
+        # Those of a background task have been checked on its worker.
+        checked = () if in_background else tuple(outputs)
 
         def guarded() -> None:
             if restarts_here and self._until_ns is not None and not self._come_up():
                 return
             try:
                 call()
+                for message in checked:
+                    if message.present:
+                        message.check_published()
             except Exception as error:  # a user's task may raise anything
                 for message in outputs:
                     message.clear()

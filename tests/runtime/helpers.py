@@ -201,6 +201,51 @@ class Flaky(Task):
         self.total = state
 
 
+class Wrong(Task):
+    """State, and a message at certain numbers that the log refuses: `value` in place of the sum."""
+
+    class Config(TaskConfig):
+        at: list[int]
+        value: Any = "a text"
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.total = 0
+
+    def process(
+        self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg], text: Output[TextMsg]
+    ) -> None:
+        self.total += number.value
+        total.value = self.config.value if number.value in self.config.at else self.total
+        total.publish()
+        text.value = f"a good message of cycle {ctx.cycle}"
+        text.publish()
+
+    def freeze(self) -> int:
+        return self.total
+
+    def thaw(self, state: int) -> None:
+        self.total = state
+
+
+class WrongSource(Numbers):
+    """A source that publishes what the log refuses at 2."""
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        super().process(ctx, number)
+        if number.value == 2:
+            number.value = 2**70
+
+
+class Sees(Task):
+    """Tells what came, of whatever type."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        text.value = repr(number.value)
+        text.publish()
+
+
 class RoughNumbers(Numbers):
     """Numbers that changes live values of other tasks, and fails, where it is told to."""
 
