@@ -20,7 +20,7 @@ from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.background import BackgroundWorker, bind_background
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock, ManualClock, ticks_ns
-from flowrun.runtime.errors import LogError, TaskError, UsageError
+from flowrun.runtime.errors import RAISED_BY_TASKS, LogError, TaskError, UsageError
 from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import (
     Instance,
@@ -257,6 +257,7 @@ class Executor:
             events: list[Event] = []
             ends: list[int] = []
             end = ends.append
+            idle = False
             try:
                 if controls:
                     self._apply_controls(events)
@@ -293,7 +294,9 @@ class Executor:
             except SkipCycle:
                 source_failed = len(ends) < self.plan.source_count
                 ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
-            except Exception as error:  # noqa: BLE001  # a user's task may raise anything
+            except RAISED_BY_TASKS as error:
+                if idle and isinstance(error, SystemExit):
+                    raise  # of a signal's handler, while nothing ran
                 self._fail(error, index, events, start_ns=start, ends_ns=ends)
             polled = False
             if noted:
@@ -319,7 +322,7 @@ class Executor:
 
     def _fail(
         self,
-        error: Exception,
+        error: BaseException,
         index: int,
         events: list[Event],
         *,
@@ -331,7 +334,7 @@ class Executor:
             self.plan.steps[min(len(ends_ns), len(self.plan.steps) - 1)].task.id,
             "process",
         )
-        if isinstance(error, _ConfigureError) and isinstance(error.__cause__, Exception):
+        if isinstance(error, _ConfigureError) and error.__cause__ is not None:
             task_id, phase, error = error.task_id, "configure", error.__cause__
         cycle = self._time.cycle
         failure = TaskError(task_id, cycle=cycle, phase=phase, cause=error)
@@ -456,7 +459,7 @@ class Executor:
         policy = self._policies.get(made.id)
         try:
             reconfigure(made, new, policy)
-        except Exception as error:
+        except RAISED_BY_TASKS as error:
             raise _ConfigureError(made.id) from error
 
     def _take_results(self, events: list[Event]) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.config import changed_keys
+from flowrun.runtime.errors import RAISED_BY_TASKS
 from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import Instance
 from flowrun.runtime.plan import Slot, Step
@@ -82,7 +83,7 @@ def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> 
         return  # a task that is down starts with the new configuration
     try:
         made.task.configure(made.ctx, changed)
-    except Exception as error:
+    except RAISED_BY_TASKS as error:
         if policy is None:
             raise
         policy.note_failure(error)
@@ -96,7 +97,7 @@ def restart_task(task: Task, ctx: Context) -> None:
     config = task.config
     try:
         task.stop(ctx)
-    except Exception as error:  # noqa: BLE001  # it has failed already
+    except RAISED_BY_TASKS as error:  # it has failed already
         ctx.log.warning("stop failed before a restart", error=f"{type(error).__name__}: {error}")
     task.__dict__.clear()
     try:
@@ -143,7 +144,7 @@ class ErrorPolicy:
                 for message in checked:
                     if message.present:
                         message.check_published()
-            except Exception as error:  # a user's task may raise anything
+            except RAISED_BY_TASKS as error:
                 for message in outputs:
                     message.clear()
                 self.note_failure(error)
@@ -193,14 +194,14 @@ class ErrorPolicy:
             return False
         try:
             restart_task(self._made.task, self._made.ctx)
-        except Exception as error:  # noqa: BLE001  # counted, and tried again
+        except RAISED_BY_TASKS as error:  # counted, and tried again
             self.note_failure(error)
             return False
         self._until_ns = None
         self._note(event("restart", self._made.id))
         return True
 
-    def note_failure(self, error: Exception) -> None:
+    def note_failure(self, error: BaseException) -> None:
         """Log `error`, and begin the pause of a task that is to be restarted."""
         text = error_text(error, self._secrets)
         self._note(event("error", self._made.id, key=self._kind, value=text))

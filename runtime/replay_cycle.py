@@ -11,7 +11,13 @@ from typing import Any
 import msgpack
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.errors import FlowrunError, LogError, ReplayError, TaskError
+from flowrun.runtime.errors import (
+    RAISED_BY_TASKS,
+    FlowrunError,
+    LogError,
+    ReplayError,
+    TaskError,
+)
 from flowrun.runtime.events import Event
 from flowrun.runtime.instances import Instance, changed_config, make_instances
 from flowrun.runtime.keyframe import Keyframes, restored_config, thaw_task
@@ -249,7 +255,7 @@ class CycleReplay:
             call()
         except FlowrunError:
             raise
-        except Exception as error:
+        except RAISED_BY_TASKS as error:
             raise TaskError(made.id, cycle=None, phase=phase, cause=error) from error
 
     def _inputs_at(self, task_id: str, cycle: int) -> tuple[int, Sequence[Message]] | None:
@@ -336,7 +342,7 @@ class CycleReplay:
                 break
             except (ReplayError, LogError):
                 raise
-            except Exception as error:
+            except RAISED_BY_TASKS as error:
                 text = error_text(error, self.plan.graph.spec.secrets)
                 if expected_error == (task_id, text):
                     report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {text}"
@@ -467,7 +473,7 @@ class CycleReplay:
         secrets = self.plan.graph.spec.secrets
         try:
             reconfigure(made, new, policy)
-        except Exception as error:
+        except RAISED_BY_TASKS as error:
             text = error_text(error, secrets)
             if expected == (made.id, text):
                 return text

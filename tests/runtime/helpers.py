@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,40 @@ class Boom(Task):
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
         if number.value == self.config.at:
             raise ValueError(f"cannot stand {number.value}")
+        out.value = number.value
+        out.publish()
+
+
+class Exits(Task):
+    """Calls `sys.exit` at a number, or elsewhere, as some libraries do."""
+
+    class Config(TaskConfig):
+        at: int = -1
+        where: str = "process"
+        interrupted: bool = False
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self._exit_in("start")
+
+    def stop(self, ctx: Context) -> None:
+        self._exit_in("stop")
+
+    def freeze(self) -> None:
+        self._exit_in("freeze")
+
+    def thaw(self, state: None) -> None: ...
+
+    def _exit_in(self, where: str) -> None:
+        if self.config.where == where:
+            sys.exit(3)
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if number.value == self.config.at:
+            if self.config.interrupted:
+                raise KeyboardInterrupt
+            sys.exit(3)
         out.value = number.value
         out.publish()
 

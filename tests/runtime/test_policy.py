@@ -294,3 +294,46 @@ def test_an_error_in_a_cycle_with_a_message_that_the_log_refuses_leaves_its_inpu
         assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1, 2]
     report = replays_whole(tmp_path)
     assert report.recorded_error == "task 'b', cycle 2: ValueError: cannot stand 2"
+
+
+def test_a_foreground_task_that_exits_is_skipped(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 4); e=Exits(at: 1)@on_error: skip", "n > e")
+    messages, events = record(plan, tmp_path / "run")
+    assert messages["/e/out"] == [(0, 0), (2, 2), (3, 3)]
+    assert events == [(1, "error", "e", "skip", "SystemExit: 3")]
+    replays_whole(tmp_path)
+
+
+def test_a_foreground_task_that_exits_stops_the_run_with_its_reason(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 4); e=Exits(at: 1)", "n > e")
+    result = Run(
+        plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
+    ).run()  # fmt: skip
+    assert str(result.error) == "task 'e' failed in process, cycle 1: SystemExit: 3"
+    with Log(tmp_path / "run") as log:
+        assert log.end["error"] == str(result.error)
+        assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1]
+    assert replays_whole(tmp_path).recorded_error == "task 'e', cycle 1: SystemExit: 3"
+
+
+@pytest.mark.parametrize("where", ["start", "stop", "freeze"])
+def test_a_task_that_exits_elsewhere_is_named_and_the_others_are_stopped(tmp_path, where):
+    plan = plan_of(
+        tmp_path, f"n=Numbers(limit: 4); e=Exits(where: {where}); b=Boom", "n > e; n > b"
+    )
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    stopped = []
+    live.executor.instances["n"].task.stop = lambda _ctx: stopped.append("n")
+    error = str(live.run().error)
+    assert stopped == ["n"]
+    if where == "start":
+        assert error == "task 'e' failed in start: SystemExit: 3"
+    else:
+        assert error.startswith("task 'b' failed in process, cycle 2")
+
+
+def test_an_interrupt_in_a_task_is_an_interrupt(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers; e=Exits(at: 1, interrupted: true)@on_error: skip", "n > e")
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        live.run()
