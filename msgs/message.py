@@ -30,6 +30,7 @@ import functools
 import inspect
 import itertools
 import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -333,11 +334,25 @@ class Message:
 
     def check_envelope(self) -> None:
         """Raise `MessageTypeError` unless `tov_ns` is a whole number from 0 to 2**63 - 1."""
-        if type(self.tov_ns) is not int or not 0 <= self.tov_ns < 2**63:
+        try:
+            tov_ns = operator.index(self.tov_ns)  # NumPy's integers are written as well
+        except TypeError:
+            tov_ns = -1
+        if not 0 <= tov_ns < 2**63:
             raise MessageTypeError(
                 f"{type(self).__name__}: tov_ns must be a whole number of nanoseconds, 0 or more; "
                 f"got {self.tov_ns!r}"
             )
+
+    def check_published(self) -> None:
+        """Raise `MessageTypeError` if the log would refuse the message; copies no array to find out."""
+        self.check_envelope()
+        if not self.array_fields or type(self).encode is not Message.encode:
+            self.encode()
+            return
+        self._check_types()
+        arrays = self.array_fields
+        _pack(self, {k: None if k in arrays else v for k, v in self.__dict__.items()})
 
     def _check_types(self) -> None:
         """`check_fields`, the quick way where it can be."""

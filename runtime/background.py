@@ -19,7 +19,7 @@ from flowrun.runtime.events import Event, event
 from flowrun.runtime.plan import Step
 from flowrun.runtime.policy import ErrorPolicy, restart_task
 from flowrun.runtime.rates import Rate
-from flowrun.runtime.ring import ALWAYS, Gate, StepCall, call_process
+from flowrun.runtime.ring import ALWAYS, Gate, StepCall, call_process, outputs_of_step
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 
 __all__ = [
@@ -80,6 +80,10 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
             restart_task(task, ctx)
         _gate, call = call_process(step, _BySlot(job.messages), task, ctx)
         call()
+        if step.task.spec.on_error != "stop":
+            for message in outputs_of_step(step, _BySlot(job.messages)):
+                if message.present:
+                    message.check_published()
     except KeyboardInterrupt:  # in a replay, where the user's thread does it
         raise
     except Exception as error:  # noqa: BLE001  # raised again by the cycle, named by task

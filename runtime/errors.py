@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "RAISED_BY_TASKS",
     "FlowrunError",
     "GraphError",
     "InternalError",
@@ -16,6 +17,11 @@ __all__ = [
     "TaskError",
     "UsageError",
 ]
+
+
+RAISED_BY_TASKS = (Exception, SystemExit, GeneratorExit)
+"""What is an error of the task whose code raises it. A library that calls `sys.exit` does not end the
+run; a KeyboardInterrupt is the user's, wherever it arrives."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -20,7 +20,7 @@ from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.background import BackgroundWorker, bind_background
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock, ManualClock, ticks_ns
-from flowrun.runtime.errors import LogError, TaskError, UsageError
+from flowrun.runtime.errors import RAISED_BY_TASKS, LogError, TaskError, UsageError
 from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import (
     Instance,
@@ -32,12 +32,19 @@ from flowrun.runtime.instances import (
 )
 from flowrun.runtime.keyframe import Keyframes, freeze_behind
 from flowrun.runtime.plan import Plan, Step
-from flowrun.runtime.policy import SkipCycle, error_text, guarded, policies_of, reconfigure
+from flowrun.runtime.policy import (
+    SkipCycle,
+    error_text,
+    guarded,
+    policies_of,
+    reconfigure,
+    refusal,
+)
 from flowrun.runtime.rates import Rate, RatedGate, is_rated, rate_of
 from flowrun.runtime.ring import StepCall, call_process, make_record
 from flowrun.runtime.task import CycleTime, TaskConfig
 
-__all__ = ["CycleLog", "Executor", "StartInterrupted", "publishing_error"]
+__all__ = ["CycleLog", "Executor", "StartInterrupted", "publishing_errors"]
 
 IDLE_POLL_NS = 10_000_000
 """How often a source is asked that said neither `wake` nor `wake_at`."""
@@ -282,6 +289,7 @@ class Executor:
             events: list[Event] = []
             ends: list[int] = []
             end = ends.append
+            idle = False
             try:
                 if controls:
                     self._apply_controls(events)
@@ -318,8 +326,10 @@ class Executor:
             except SkipCycle:
                 source_failed = len(ends) < self.plan.source_count
                 ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
-            except Exception as error:  # noqa: BLE001  # a user's task may raise anything
-                self._fail(error, bound[index], events, start_ns=start, ends_ns=ends)
+            except RAISED_BY_TASKS as error:
+                if idle and isinstance(error, SystemExit):
+                    raise  # of a signal's handler, while nothing ran
+                self._fail(error, index, events, start_ns=start, ends_ns=ends)
             polled = False
             if noted:
                 self._take_noted(events)
@@ -331,7 +341,7 @@ class Executor:
                     )  # fmt: skip
                     self._keyframe = None
                 except MessageTypeError as error:
-                    self._fail_publish(error, record.messages)
+                    self._fail_publish(error, index, events, start_ns=start, ends_ns=ends)
                 except LogError as error:
                     self._lose_log(error)
                     log = None
@@ -344,8 +354,8 @@ class Executor:
 
     def _fail(
         self,
-        error: Exception,
-        bound: Any,
+        error: BaseException,
+        index: int,
         events: list[Event],
         *,
         start_ns: int,
@@ -356,7 +366,7 @@ class Executor:
             self.plan.steps[min(len(ends_ns), len(self.plan.steps) - 1)].task.id,
             "process",
         )
-        if isinstance(error, _ConfigureError) and isinstance(error.__cause__, Exception):
+        if isinstance(error, _ConfigureError) and error.__cause__ is not None:
             task_id, phase, error = error.task_id, "configure", error.__cause__
         cycle = self._time.cycle
         failure = TaskError(task_id, cycle=cycle, phase=phase, cause=error)
@@ -366,15 +376,59 @@ class Executor:
         self.stop_reason = str(failure)
         if self._log is not None:
             ends_ns += [ticks_ns()] * (len(self.plan.steps) - len(ends_ns))
+            # A task in front may have published what cannot be written.
+            self._leave_out_refused(self._ring[index].messages, events)
             try:
-                self._log.commit(
-                    cycle, self._time.now_ns, bound,
-                    start_ns=start_ns, ends_ns=ends_ns, events=events, keyframe=self._keyframe,
-                )  # fmt: skip
+                self._commit_last(index, events, start_ns=start_ns, ends_ns=ends_ns)
             except (MessageTypeError, LogError) as unwritable:
                 raise failure from unwritable
-            self.cycles = cycle + 1
         raise failure from error
+
+    def _fail_publish(
+        self,
+        error: MessageTypeError,
+        index: int,
+        events: list[Event],
+        *,
+        start_ns: int,
+        ends_ns: list[int],
+    ) -> None:
+        """Write the cycle without what the task published whose message cannot be written; raise."""
+        failures = self._leave_out_refused(self._ring[index].messages, events)
+        if not failures:
+            raise error
+        failure = failures[0]
+        self.stop_reason = str(failure)
+        try:
+            self._commit_last(index, events, start_ns=start_ns, ends_ns=ends_ns)
+        except (MessageTypeError, LogError) as unwritable:
+            raise failure from unwritable
+        raise failure from failure.__cause__
+
+    def _leave_out_refused(
+        self, messages: Sequence[Message], events: list[Event]
+    ) -> list[TaskError]:
+        """Clear all outputs of the tasks of which the log refuses one, and note their errors."""
+        failures = publishing_errors(self.plan, messages, self._time.cycle)
+        for failure in failures:
+            assert failure.__cause__ is not None
+            text = error_text(failure.__cause__, self.plan.graph.spec.secrets)
+            events.append(event("error", failure.task_id, key="stop", value=text))
+        failed = {failure.task_id for failure in failures}
+        for slot, message in zip(self.plan.slots, messages, strict=True):
+            if slot.task_id in failed:
+                message.clear()
+        return failures
+
+    def _commit_last(
+        self, index: int, events: list[Event], *, start_ns: int, ends_ns: list[int]
+    ) -> None:
+        assert self._log is not None
+        self._log.commit(
+            self._time.cycle, self._time.now_ns, self._bound[index],
+            start_ns=start_ns, ends_ns=ends_ns, events=events, keyframe=self._keyframe,
+        )  # fmt: skip
+        self.cycles = self._time.cycle + 1
 
     def _lose_log(self, error: LogError) -> None:
         if self._on_log_error is None:
@@ -382,13 +436,6 @@ class Executor:
             raise error
         self._log = None
         self._on_log_error(error)
-
-    def _fail_publish(self, error: MessageTypeError, messages: Sequence[Message]) -> None:
-        failure = publishing_error(self.plan, messages, self._time.cycle)
-        if failure is None:
-            raise error
-        self.stop_reason = str(failure)
-        raise failure from failure.__cause__
 
     # -- what comes from outside ---------------------------------------------------------------
 
@@ -444,7 +491,7 @@ class Executor:
         policy = self._policies.get(made.id)
         try:
             reconfigure(made, new, policy)
-        except Exception as error:
+        except RAISED_BY_TASKS as error:
             raise _ConfigureError(made.id) from error
 
     def _take_results(self, events: list[Event]) -> None:
@@ -497,16 +544,14 @@ class Executor:
             del self._due[task_id]
 
 
-def publishing_error(plan: Plan, messages: Sequence[Message], cycle: int) -> TaskError | None:
-    """Of a cycle that cannot be logged: the task that published what it may not."""
+def publishing_errors(plan: Plan, messages: Sequence[Message], cycle: int) -> list[TaskError]:
+    """Of a cycle that cannot be logged: an error for each task that published what it may not."""
+    failures: dict[str, TaskError] = {}
     for slot, message in zip(plan.slots, messages, strict=True):
-        try:
-            if message.present:
-                message.check_envelope()
-                message.encode()
-        except MessageTypeError as cause:
+        cause = refusal(slot, message)
+        if cause is not None and slot.task_id not in failures:
             phase = f"publishing {slot.port!r}"
             failure = TaskError(slot.task_id, cycle=cycle, phase=phase, cause=cause)
             failure.__cause__ = cause
-            return failure
-    return None
+            failures[slot.task_id] = failure
+    return list(failures.values())

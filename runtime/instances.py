@@ -11,7 +11,7 @@ import structlog
 from flowrun.runtime.bind import BoundTask, live_keys
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.config import changed_keys, check_values
-from flowrun.runtime.errors import FlowrunError, TaskError, UsageError
+from flowrun.runtime.errors import RAISED_BY_TASKS, FlowrunError, TaskError, UsageError
 from flowrun.runtime.plan import Plan
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 
@@ -94,7 +94,7 @@ def make_instances(
             task = bound.task_class(bound.config)
         except FlowrunError:
             raise
-        except Exception as error:
+        except RAISED_BY_TASKS as error:
             raise TaskError(bound.id, cycle=None, phase="__init__", cause=error) from error
         instances[bound.id] = Instance(bound, task, ctx, own)
     return instances
@@ -133,7 +133,7 @@ def start_all(
     except BaseException as error:
         on_start(None)
         stop_all(begun)
-        if isinstance(error, FlowrunError) or not isinstance(error, Exception):
+        if isinstance(error, FlowrunError) or not isinstance(error, RAISED_BY_TASKS):
             raise
         raise TaskError(begun[-1].id, cycle=None, phase="start", cause=error) from error
 
@@ -143,7 +143,7 @@ def stop_all(instances: list[Instance]) -> None:
     for instance in reversed(instances):
         try:
             instance.task.stop(instance.ctx)
-        except Exception as error:  # noqa: BLE001  # each task must get its turn
+        except RAISED_BY_TASKS as error:  # each task must get its turn
             instance.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
                 "stop failed", error=f"{type(error).__name__}: {error}"
             )

@@ -32,6 +32,7 @@ import numpy as np
 from flowrun.runtime.background import Job
 from flowrun.runtime.bind import BoundTask
 from flowrun.runtime.config import changed_keys
+from flowrun.runtime.errors import RAISED_BY_TASKS
 from flowrun.runtime.instances import Instance, changed_config
 from flowrun.runtime.policy import ErrorPolicy, error_text
 from flowrun.runtime.rates import Rate
@@ -75,7 +76,7 @@ def freeze_task(
         if with_state and is_frozen(type(task)):
             # Packed and unpacked at once: what the task changes later does not reach it.
             frozen["state"] = _unpack(_pack(task.freeze()))
-    except Exception as error:  # noqa: BLE001  # a user's `freeze` may raise anything
+    except RAISED_BY_TASKS as error:
         frozen["error"] = error_text(error, secrets)
     return frozen
 

@@ -27,7 +27,7 @@ import msgpack
 from zlib_ng.zlib_ng import crc32, crc32_combine
 
 from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.msgs.message import Message
+from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime import log_format as fmt
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log_format import Attachment, Channel, ChunkInfo, Placed, Schema
@@ -246,7 +246,8 @@ class LogWriter:
         """Write a cycle: what of `bound` is present, `events`, waiting log records, the steps, and
         the tasks' states in front of the cycle, if given.
 
-        Raises `MessageTypeError` if a message cannot be encoded; nothing of the cycle is kept then.
+        Raises `MessageTypeError` if a message cannot be encoded; nothing of the cycle is kept then,
+        and it can be committed without that message.
         Raises `LogError` if the file cannot grow, or there is no room for a new one; nothing of the
         cycle is kept then either, what was committed before is, and `finish` is the next to call.
         """
@@ -281,7 +282,11 @@ class LogWriter:
                 index.append(at - base)
                 at += size + 31
                 count += 1
+        except MessageTypeError:
+            self._forget_uncommitted()
+            raise
         except struct.error:
+            self._forget_uncommitted()
             for message, *_ in bound.outputs:
                 if message.present:
                     message.check_envelope()

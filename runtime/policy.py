@@ -8,6 +8,14 @@
 | restart    | goes on without the task's outputs     | is made and started anew, after a pause of |
 |            |                                        | 1 s, doubled with each failure up to 30 s  |
 
+A message that the log would refuse (a field of another type than declared, a `tov_ns` that is none)
+is an error of the task that publishes it, as if `publish` had raised. With a policy other than `stop`
+each output is checked behind `process`, before any task sees it; so a replay, too, meets the error in
+the same place. With `stop` nothing is checked twice: the writing of the cycle finds the message, when
+the tasks behind have run on it. The cycle is then logged without all that the task published in it,
+and the run ends. It ends so too where a message went wrong behind that check, as when another thread
+of the task goes on writing to it.
+
 Every error is a record of `/flowrun/control`. Pauses follow the cycles' time, so that a replay,
 in which the task fails again, restarts it in the same cycle.
 """
@@ -17,11 +25,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flowrun.msgs.message import Message
+from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.config import changed_keys
+from flowrun.runtime.errors import RAISED_BY_TASKS
 from flowrun.runtime.events import Event, event
 from flowrun.runtime.instances import Instance
-from flowrun.runtime.plan import Step
+from flowrun.runtime.plan import Slot, Step
 from flowrun.runtime.ring import outputs_of_step
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 from flowrun.runtime.wording import mask_secrets, storable
@@ -33,6 +42,7 @@ __all__ = [
     "guarded",
     "policies_of",
     "reconfigure",
+    "refusal",
     "restart_task",
 ]
 
@@ -49,6 +59,20 @@ def error_text(error: BaseException, secrets: frozenset[str]) -> str:
     return storable(mask_secrets(f"{type(error).__name__}: {error}", secrets))
 
 
+def refusal(slot: Slot, message: Message) -> MessageTypeError | None:
+    """Why the log cannot take what `message` holds; None if it can, or does not have to."""
+    if not message.present or not slot.logged:
+        return None
+    try:
+        if slot.payload:
+            message.check_published()
+        else:
+            message.check_envelope()
+    except MessageTypeError as error:
+        return error
+    return None
+
+
 def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> None:
     """Give a task on the cycle's thread a new configuration; `policy` handles what it raises."""
     changed = changed_keys(made.task.config, new)
@@ -57,7 +81,7 @@ def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> 
         return  # a task that is down starts with the new configuration
     try:
         made.task.configure(made.ctx, changed)
-    except Exception as error:
+    except RAISED_BY_TASKS as error:
         if policy is None:
             raise
         policy.note_failure(error)
@@ -71,7 +95,7 @@ def restart_task(task: Task, ctx: Context) -> None:
     config = task.config
     try:
         task.stop(ctx)
-    except Exception as error:  # noqa: BLE001  # it has failed already
+    except RAISED_BY_TASKS as error:  # it has failed already
         ctx.log.warning("stop failed before a restart", error=f"{type(error).__name__}: {error}")
     task.__dict__.clear()
     try:
@@ -107,13 +131,18 @@ class ErrorPolicy:
         """`call`, which runs the task once and publishes on `outputs`, under the policy."""
         in_background = self._made.bound.spec.background
         restarts_here = self._kind == "restart" and not in_background
+        # Those of a background task have been checked on its worker.
+        checked = () if in_background else tuple(outputs)
 
         def guarded() -> None:
             if restarts_here and self._until_ns is not None and not self._come_up():
                 return
             try:
                 call()
-            except Exception as error:  # a user's task may raise anything
+                for message in checked:
+                    if message.present:
+                        message.check_published()
+            except RAISED_BY_TASKS as error:
                 for message in outputs:
                     message.clear()
                 self.note_failure(error)
@@ -163,14 +192,14 @@ class ErrorPolicy:
             return False
         try:
             restart_task(self._made.task, self._made.ctx)
-        except Exception as error:  # noqa: BLE001  # counted, and tried again
+        except RAISED_BY_TASKS as error:  # counted, and tried again
             self.note_failure(error)
             return False
         self._until_ns = None
         self._note(event("restart", self._made.id))
         return True
 
-    def note_failure(self, error: Exception) -> None:
+    def note_failure(self, error: BaseException) -> None:
         """Log `error`, and begin the pause of a task that is to be restarted."""
         text = error_text(error, self._secrets)
         self._note(event("error", self._made.id, key=self._kind, value=text))

@@ -11,20 +11,27 @@ from typing import Any
 import msgpack
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.errors import FlowrunError, LogError, ReplayError, TaskError
+from flowrun.runtime.errors import (
+    RAISED_BY_TASKS,
+    FlowrunError,
+    LogError,
+    ReplayError,
+    TaskError,
+)
 from flowrun.runtime.events import Event
 from flowrun.runtime.instances import Instance, changed_config, make_instances
 from flowrun.runtime.keyframe import Keyframes, restored_config, thaw_task
 from flowrun.runtime.log_format import CODEC, CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log_reader import CycleRecord, Log
 from flowrun.runtime.log_slab_reader import Entry
-from flowrun.runtime.plan import Plan, Step
+from flowrun.runtime.plan import Plan, Slot, Step
 from flowrun.runtime.policy import (
     SkipCycle,
     error_text,
     guarded,
     policies_of,
     reconfigure,
+    refusal,
     restart_task,
 )
 from flowrun.runtime.rates import RatedGate, is_rated, rate_of
@@ -248,7 +255,7 @@ class CycleReplay:
             call()
         except FlowrunError:
             raise
-        except Exception as error:
+        except RAISED_BY_TASKS as error:
             raise TaskError(made.id, cycle=None, phase=phase, cause=error) from error
 
     def _inputs_at(self, task_id: str, cycle: int) -> tuple[int, Sequence[Message]] | None:
@@ -318,6 +325,7 @@ class CycleReplay:
         expected_error = self._apply(controls, report)
         if report.recorded_error is not None:
             return
+        refused: list[Message] = []
         calls = self._record.sources + self._record.steps
         steps = zip(self.plan.steps, calls, self._outputs, strict=True)
         for index, (step, (gate, call), outputs) in enumerate(steps):
@@ -334,12 +342,17 @@ class CycleReplay:
                 break
             except (ReplayError, LogError):
                 raise
-            except Exception as error:
+            except RAISED_BY_TASKS as error:
                 text = error_text(error, self.plan.graph.spec.secrets)
                 if expected_error == (task_id, text):
                     report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {text}"
+                    _clear(refused)
                     return
                 raise TaskError(task_id, cycle=cycle.cycle, phase="process", cause=error) from error
+            if task_id not in self.fed and self._refuses_again(ended_by.get(task_id), outputs):
+                # As recorded: the tasks behind see it, and the cycle ends without it.
+                refused += [message for _, message in outputs]
+                continue
             is_expected = expected_error is not None and expected_error[0] == task_id
             if expected_error is not None and is_expected and task_id not in self.fed:
                 raise ReplayError(
@@ -354,6 +367,7 @@ class CycleReplay:
                 if ended[0] == "skip_cycle":
                     break
                 report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {ended[1]}"
+                _clear(refused)
                 return
             background = self._background.get(task_id)
             if background is not None and background.is_fed:
@@ -365,12 +379,27 @@ class CycleReplay:
         yield len(self.plan.steps)
         self.events += self._noted
         self._compare_errors(controls, report)
+        if refused and expected_error is not None:
+            _clear(refused)
+            task_id, text = expected_error
+            report.recorded_error = f"task {task_id!r}, cycle {cycle.cycle}: {text}"
+            return
         report.cycles += 1
 
     def will_run(self, step: int) -> bool:
         """Whether the step runs if its turn comes now: its inputs are there."""
         gate = (self._record.sources + self._record.steps)[step][0]
         return gate.would_open() if isinstance(gate, RatedGate) else gate.present
+
+    def _refuses_again(
+        self, ended: tuple[str, str] | None, outputs: Sequence[tuple[Slot, Message]]
+    ) -> bool:
+        """Whether the run ended with a message that the log refused, and this is such a one."""
+        if ended is None or ended[0] != "stop":
+            return False
+        errors = (refusal(slot, message) for slot, message in outputs)
+        secrets = self.plan.graph.spec.secrets
+        return any(e is not None and error_text(e, secrets) == ended[1] for e in errors)
 
     def _comes_again(self, control: dict[str, Any]) -> bool:
         """Whether a task that runs notes it itself, if it happens."""
@@ -444,7 +473,7 @@ class CycleReplay:
         secrets = self.plan.graph.spec.secrets
         try:
             reconfigure(made, new, policy)
-        except Exception as error:
+        except RAISED_BY_TASKS as error:
             text = error_text(error, secrets)
             if expected == (made.id, text):
                 return text
@@ -517,6 +546,11 @@ class _Recorded:
     @property
     def present(self) -> bool:
         return any(topic in self._replay.recorded for topic in self._topics)
+
+
+def _clear(messages: Sequence[Message]) -> None:
+    for message in messages:
+        message.clear()
 
 
 def _is_own(topic: str) -> bool:

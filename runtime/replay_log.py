@@ -12,7 +12,7 @@ from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.errors import LogError, ReplayError
 from flowrun.runtime.events import Event
-from flowrun.runtime.executor import publishing_error
+from flowrun.runtime.executor import publishing_errors
 from flowrun.runtime.log_format import KEYFRAME_INTERVAL
 from flowrun.runtime.log_picture import StoredPicture
 from flowrun.runtime.log_reader import CycleRecord, Log
@@ -113,8 +113,8 @@ class ReplayLog:
                 start_ns=ticks[0], ends_ns=ticks[1:], events=events, keyframe=keyframe,
             )  # fmt: skip
         except MessageTypeError as error:
-            wrong = publishing_error(self._plan, messages, cycle.cycle)
-            raise wrong or error from error
+            wrong = publishing_errors(self._plan, messages, cycle.cycle)
+            raise wrong[0] if wrong else error from error
         self._cycles += 1
 
 

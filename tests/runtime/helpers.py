@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,40 @@ class Boom(Task):
         out.publish()
 
 
+class Exits(Task):
+    """Calls `sys.exit` at a number, or elsewhere, as some libraries do."""
+
+    class Config(TaskConfig):
+        at: int = -1
+        where: str = "process"
+        interrupted: bool = False
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self._exit_in("start")
+
+    def stop(self, ctx: Context) -> None:
+        self._exit_in("stop")
+
+    def freeze(self) -> None:
+        self._exit_in("freeze")
+
+    def thaw(self, state: None) -> None: ...
+
+    def _exit_in(self, where: str) -> None:
+        if self.config.where == where:
+            sys.exit(3)
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if number.value == self.config.at:
+            if self.config.interrupted:
+                raise KeyboardInterrupt
+            sys.exit(3)
+        out.value = number.value
+        out.publish()
+
+
 class Flaky(Task):
     """State, and an error at certain numbers; counts its starts over all its lives."""
 
@@ -199,6 +234,51 @@ class Flaky(Task):
 
     def thaw(self, state: int) -> None:
         self.total = state
+
+
+class Wrong(Task):
+    """State, and a message at certain numbers that the log refuses: `value` in place of the sum."""
+
+    class Config(TaskConfig):
+        at: list[int]
+        value: Any = "a text"
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.total = 0
+
+    def process(
+        self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg], text: Output[TextMsg]
+    ) -> None:
+        self.total += number.value
+        total.value = self.config.value if number.value in self.config.at else self.total
+        total.publish()
+        text.value = f"a good message of cycle {ctx.cycle}"
+        text.publish()
+
+    def freeze(self) -> int:
+        return self.total
+
+    def thaw(self, state: int) -> None:
+        self.total = state
+
+
+class WrongSource(Numbers):
+    """A source that publishes what the log refuses at 2."""
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        super().process(ctx, number)
+        if number.value == 2:
+            number.value = 2**70
+
+
+class Sees(Task):
+    """Tells what came, of whatever type."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        text.value = repr(number.value)
+        text.publish()
 
 
 class RoughNumbers(Numbers):

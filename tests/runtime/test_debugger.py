@@ -18,7 +18,7 @@ def debugger(tmp_path):
     helpers.Total = Total
     tasks = "n=Numbers(limit: 20); t=Total; e=Evens; s=Sum"
     record(plan_of(tmp_path, tasks, "n > t; n > e; e > s.a", SMALL), tmp_path / "run")
-    with Log(tmp_path / "run") as log, Replay(log, config={"n.limit": 3}, env={}) as replay:
+    with Log(tmp_path / "run") as log, Replay(log, env={}) as replay:
         yield Debugger(replay)
 
 

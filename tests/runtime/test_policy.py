@@ -6,8 +6,10 @@ from helpers import START_NS, Flaky, FlakySource, plan_of
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError
+from flowrun.runtime.log_check import check_log
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.replay import Replay
+from flowrun.runtime.replay_log import ReplayLog
 from flowrun.runtime.run import Run
 
 S = 1_000_000_000
@@ -176,3 +178,162 @@ def test_an_unknown_policy_is_named(tmp_path):
     assert problem.message == (
         "'on_error' must be stop or skip or skip_cycle or restart; got 'ignore'"
     )
+
+
+WRONG = "MessageTypeError: IntMsg.value: expected int, got str 'a text'"
+SEEN = "n > w; w.total > s; n > x"
+
+
+def wrong_plan(tmp_path, policy, *, limit=4, background=""):
+    wrong = f"w=Wrong(at: [1]){background}@on_error: {policy}"
+    return plan_of(tmp_path, f"n=Numbers(limit: {limit}); {wrong}; s=Sees; x=Scale", SEEN)
+
+
+def replays_whole(tmp_path):
+    """Whether the run replays as it was, and so does what the replay writes."""
+    with Log(tmp_path / "run") as log:
+        again = Replay(log, env={})
+        with ReplayLog(again, tmp_path / "again", config={}, now_ns=START_NS) as recorder:
+            report = again.run(recorder=recorder)
+    assert report.first is None
+    assert replay(tmp_path / "again").first is None
+    assert report.recorded_error == replay(tmp_path / "again").recorded_error
+    return report
+
+
+def test_a_message_that_the_log_refuses_is_skipped_before_any_task_sees_it(tmp_path):
+    messages, events = record(wrong_plan(tmp_path, "skip"), tmp_path / "run")
+    assert messages["/n/number"] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert messages["/w/total"] == [(0, 0), (2, 3), (3, 6)]
+    assert [cycle for cycle, _ in messages["/w/text"]] == [0, 2, 3]  # nothing of that call
+    assert messages["/s/text"] == [(0, "0"), (2, "3"), (3, "6")]
+    assert messages["/x/scaled"] == [(0, 0), (1, 10), (2, 20), (3, 30)]
+    assert events == [(1, "error", "w", "skip", WRONG)]
+    assert replays_whole(tmp_path).cycles > 3
+
+
+def test_a_message_that_the_log_refuses_ends_the_cycle(tmp_path):
+    messages, events = record(wrong_plan(tmp_path, "skip_cycle"), tmp_path / "run")
+    assert messages["/n/number"] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert messages["/x/scaled"] == [(0, 0), (2, 20), (3, 30)]
+    assert events == [(1, "error", "w", "skip_cycle", WRONG)]
+    replays_whole(tmp_path)
+
+
+def test_a_task_whose_message_the_log_refuses_is_restarted(tmp_path):
+    plan = wrong_plan(tmp_path, "restart", limit=20)
+    messages, events = record(plan, tmp_path / "run", step_ns=S // 4)
+    [(failed, *error), (again, *restart)] = events
+    assert (failed, error) == (1, ["error", "w", "restart", WRONG])
+    assert restart == ["restart", "w", "", None]
+    assert messages["/w/total"][:2] == [(0, 0), (again, again)]
+    replays_whole(tmp_path)
+
+
+@pytest.mark.parametrize("policy", ["skip", "skip_cycle", "restart"])
+def test_a_background_message_that_the_log_refuses_follows_the_policy(tmp_path, policy):
+    plan = wrong_plan(tmp_path, policy, limit=2, background="!")
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=S), directory=tmp_path / "run")
+    assert live.run().error is None
+    with Log(tmp_path / "run") as log:
+        errors = [
+            (m.fields["task"], m.fields["key"], m.fields["value"])
+            for m in log.messages("/flowrun/control")
+            if m.fields["kind"] == "error"
+        ]
+    assert errors == [("w", policy, WRONG)]
+    replays_whole(tmp_path)
+
+
+def test_a_sources_message_that_the_log_refuses_is_seen_by_no_task(tmp_path):
+    plan = plan_of(tmp_path, "n=WrongSource(limit: 4)@on_error: skip; s=Sum", "n > s.a")
+    messages, events = record(plan, tmp_path / "run")
+    assert [value for _, value in messages["/s/total"]] == [0, 1, 4]
+    assert [kind for _, kind, *_ in events] == ["error"]
+    replays_whole(tmp_path)
+
+
+@pytest.mark.parametrize("value", ['"half \\ud83d"', "2.5", "18446744073709551616"])
+def test_what_a_policy_lets_pass_can_be_written(tmp_path, value):
+    tasks = f"n=Numbers(limit: 3); w=Wrong(at: [1], value: {value})@on_error: skip"
+    messages, events = record(plan_of(tmp_path, tasks, "n > w"), tmp_path / "run")
+    assert [value for _, value in messages["/w/total"]] == [0, 3]
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize("background", ["", "!"])
+def test_a_message_that_the_log_refuses_stops_the_run_and_leaves_its_inputs(tmp_path, background):
+    plan = wrong_plan(tmp_path, "stop", limit=2, background=background)
+    result = Run(
+        plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
+    ).run()  # fmt: skip
+    assert str(result.error).startswith("task 'w' failed in publishing 'total', cycle ")
+    assert str(result.error).endswith(f": {WRONG}")
+    with Log(tmp_path / "run") as log:
+        assert log.finished
+        assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1]
+        [error] = [m for m in log.messages("/flowrun/control") if m.fields["kind"] == "error"]
+        assert (error.fields["task"], error.fields["key"]) == ("w", "stop")
+        assert not [m for m in log.messages(["/w/total", "/w/text"]) if m.cycle == error.cycle]
+        # The tasks behind had run: what they made of it is there.
+        assert [m.fields["value"] for m in log.messages("/s/text")][-1] == "'a text'"
+        assert check_log(log)[2] == []  # the second try left nothing of the first in the index
+    assert replays_whole(tmp_path).recorded_error == f"task 'w', cycle {error.cycle}: {WRONG}"
+
+
+def test_an_error_in_a_cycle_with_a_message_that_the_log_refuses_leaves_its_inputs(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 4); w=Wrong(at: [2])@on_error: stop; b=Boom",
+        "n > w; n > b",
+    )  # fmt: skip
+    result = Run(
+        plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
+    ).run()  # fmt: skip
+    assert str(result.error) == "task 'b' failed in process, cycle 2: ValueError: cannot stand 2"
+    with Log(tmp_path / "run") as log:
+        assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1, 2]
+    report = replays_whole(tmp_path)
+    assert report.recorded_error == "task 'b', cycle 2: ValueError: cannot stand 2"
+
+
+def test_a_foreground_task_that_exits_is_skipped(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 4); e=Exits(at: 1)@on_error: skip", "n > e")
+    messages, events = record(plan, tmp_path / "run")
+    assert messages["/e/out"] == [(0, 0), (2, 2), (3, 3)]
+    assert events == [(1, "error", "e", "skip", "SystemExit: 3")]
+    replays_whole(tmp_path)
+
+
+def test_a_foreground_task_that_exits_stops_the_run_with_its_reason(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 4); e=Exits(at: 1)", "n > e")
+    result = Run(
+        plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
+    ).run()  # fmt: skip
+    assert str(result.error) == "task 'e' failed in process, cycle 1: SystemExit: 3"
+    with Log(tmp_path / "run") as log:
+        assert log.end["error"] == str(result.error)
+        assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1]
+    assert replays_whole(tmp_path).recorded_error == "task 'e', cycle 1: SystemExit: 3"
+
+
+@pytest.mark.parametrize("where", ["start", "stop", "freeze"])
+def test_a_task_that_exits_elsewhere_is_named_and_the_others_are_stopped(tmp_path, where):
+    plan = plan_of(
+        tmp_path, f"n=Numbers(limit: 4); e=Exits(where: {where}); b=Boom", "n > e; n > b"
+    )
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    stopped = []
+    live.executor.instances["n"].task.stop = lambda _ctx: stopped.append("n")
+    error = str(live.run().error)
+    assert stopped == ["n"]
+    if where == "start":
+        assert error == "task 'e' failed in start: SystemExit: 3"
+    else:
+        assert error.startswith("task 'b' failed in process, cycle 2")
+
+
+def test_an_interrupt_in_a_task_is_an_interrupt(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers; e=Exits(at: 1, interrupted: true)@on_error: skip", "n > e")
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        live.run()
