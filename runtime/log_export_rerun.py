@@ -81,8 +81,12 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
         if shown is not None:
             recording.send_blueprint(shown)
     finally:
-        recording.flush()
-        recording.disconnect()
+        try:
+            recording.flush()
+        except Exception as error:  # the SDK's own, of several kinds
+            raise LogError(f"{path}: cannot be written: {error}") from error
+        finally:
+            recording.disconnect()
     return report
 
 

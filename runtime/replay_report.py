@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log_export import whole_file
 from flowrun.runtime.log_reader import Log
 from flowrun.runtime.plan import Plan
 from flowrun.runtime.replay import Replay, ReplayReport
@@ -81,13 +82,12 @@ class DifferenceReport:
         command: how the replay was called. `LogError` if the file cannot be written.
         """
         self._find_pictures()
-        try:
-            if path.suffix == ".json":
-                path.write_text(json.dumps(self._as_json(report, command), indent=1) + "\n")
-            else:
-                path.write_text(self._as_page(report, command))
-        except OSError as error:
-            raise LogError(f"{path}: cannot be written: {error.strerror}") from error
+        if path.suffix == ".json":
+            text = json.dumps(self._as_json(report, command), indent=1) + "\n"
+        else:
+            text = self._as_page(report, command)
+        with whole_file(path) as part:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     # -- pictures ------------------------------------------------------------------------------
 
