@@ -250,20 +250,22 @@ class OpenAIBackend:
             ) from error
         except httpx.HTTPError as error:
             raise ModelError(f"{self._where}: {_first_line(error)}", may_pass=True) from error
-        except httpx.InvalidURL as error:
-            raise ModelError(f"{self._where}: {_first_line(error)}") from error
 
     async def _send(self, method: str, path: str, body: bytes | None) -> httpx.Response:
         import httpx
 
         assert self._client is not None
-        request = self._client.build_request(method, f"{self._url}/{path}", content=body)
         try:
-            return await self._client.send(request, stream=True)
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            # A server may close a connection that it has kept just when it is used again, as
-            # llama-server does after 100 requests. A new one is no second try.
-            return await self._client.send(request, stream=True)
+            request = self._client.build_request(method, f"{self._url}/{path}", content=body)
+            try:
+                return await self._client.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # A server may close a connection that it has kept just when it is used again, as
+                # llama-server does after 100 requests. A new one is no second try.
+                return await self._client.send(request, stream=True)
+        except (httpx.InvalidURL, ValueError, OverflowError, ExceptionGroup) as error:
+            # What of a URL the settings let pass, and sockets do not.
+            raise ModelError(f"{self._where}: cannot be asked: {_first_line(error)}") from error
 
     def _refusal(self, status: int, reply: bytes) -> ModelError:
         text = f"{self._where}: status {status}: {_error_message(reply)}"
@@ -377,8 +379,9 @@ def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 def _is_this_machine(url: str) -> bool:
     """Whether `url` leads to this machine, which no proxy is asked for."""
-    host = urllib.parse.urlsplit(url).hostname or ""
+    host = ""
     try:
+        host = urllib.parse.urlsplit(url).hostname or ""
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
@@ -406,4 +409,6 @@ def _shown(reply: bytes) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -250,6 +250,24 @@ def test_a_server_that_is_not_there_is_named(connect: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("http://127.0.0.1:99999/v1", "connect(): port must be 0-65535."),
+        ("http://[::1/v1", "Invalid port: ':1'"),
+    ],
+)
+def test_a_url_that_the_settings_let_pass_is_an_error_of_the_model(
+    opened: list[OpenAIBackend], url: str, text: str
+) -> None:
+    settings = OpenAISettings.model_construct(base_url=url, model="tiny", timeout_s=5.0)
+    backend = OpenAIBackend(settings, graph_dir=Path(), log=structlog.get_logger())
+    opened.append(backend)
+    with pytest.raises(ModelError) as caught:
+        backend.load()
+    assert str(caught.value) == f"{url}: cannot be asked: {text}"
+
+
 def test_several_models_must_be_chosen_from(fault_server: FaultServer, connect: Any) -> None:
     fault_server.models = ["tiny", "huge"]
     with pytest.raises(ModelError) as caught:
