@@ -192,6 +192,26 @@ def test_each_fault_is_named(
     assert ask(backend).text == "a red circle"
 
 
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("long text", "the answer is longer than 1 MiB of text"),
+        ("long stream", "the answer is longer than 1 MiB of text"),
+        ("long body", "the reply is longer than 8 MiB"),
+        ("long line", "a line of the reply is longer than 8 MiB"),
+        ("long refusal", f"status 400: {'x' * 2000}..."),
+    ],
+)
+def test_an_answer_without_end_is_given_up_and_not_asked_for_again(
+    fault_server: FaultServer, connect: Any, fault: str, text: str
+) -> None:
+    backend = connect(fault_server.base_url, retries=5)
+    fault_server.faults.append(fault)
+    assert failure(backend) == f"{fault_server.base_url}: {text}"
+    assert len(fault_server.bodies) == 1
+    assert ask(backend).text == "a red circle"
+
+
 @pytest.mark.parametrize("fault", ["500", "503", "429", "html", "broken", "cut", "stream error"])
 def test_what_may_pass_is_tried_again(fault_server: FaultServer, connect: Any, fault: str) -> None:
     backend = connect(fault_server.base_url, retries=2)
