@@ -25,6 +25,7 @@ from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.backends.backend import Backend, ModelError, Question, Sampling
 from flowrun.tasks.backends.chain import Chain
 from flowrun.tasks.backends.make import make_backend, make_embedded
+from flowrun.tasks.backends.server import unusable_program
 from flowrun.tasks.backends.settings import (
     KINDS,
     BackendSettings,
@@ -167,8 +168,13 @@ class Inference(Task):
         for name, settings in config.backends.items():
             if isinstance(settings, TransformersSettings):
                 models[f"backends.{name}.model"] = settings.model
-            elif not settings.base_url:
+                continue
+            if not settings.base_url:
                 yield f"backends.{name}.base_url", "base_url is empty"
+            if settings.server is not None:
+                problem = unusable_program(list(settings.server.command), graph_dir)
+                if problem is not None:
+                    yield f"backends.{name}.server.command", problem
         for key, model in models.items():
             try:
                 find_checkpoint(model, graph_dir)

@@ -42,6 +42,11 @@ _LOAD_S = 10.0
 """How long a server may take to list its models."""
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _FIRST_RETRY_S = 0.1
+_LONGEST_ANSWER = 2**20
+"""Bytes of an answer's text in UTF-8: far more than a model writes about a picture. A server that
+sends without end must not fill the memory and the log."""
+_LONGEST_REPLY = 8 * 2**20
+"""Bytes of JSON: JSON may write a character of the text in six."""
 _CANCEL_S = 1.0
 """How long `close` waits for a request that it has cancelled."""
 
@@ -229,7 +234,39 @@ class OpenAIBackend:
 
     async def _reply(self, method: str, path: str, body: bytes | None) -> bytes:
         async with self._sent(method, path, body) as response:
-            return await response.aread()
+            return await self._body(response)
+
+    async def _body(self, response: httpx.Response, *, cut: bool = False) -> bytes:
+        """cut: whether the beginning is enough of one that is too long."""
+        body = bytearray()
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > _LONGEST_REPLY:
+                if cut:
+                    break
+                raise ModelError(
+                    f"{self._where}: the reply is longer than {_LONGEST_REPLY >> 20} MiB"
+                )
+        return bytes(body)
+
+    async def _lines(self, response: httpx.Response) -> AsyncIterator[str]:
+        """As `httpx.Response.aiter_lines`, but of a line that never ends not all is kept."""
+        rest = b""
+        async for piece in response.aiter_bytes():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace")
+            if len(rest) > _LONGEST_REPLY:
+                raise ModelError(
+                    f"{self._where}: a line of the reply is longer than {_LONGEST_REPLY >> 20} MiB"
+                )
+        yield rest.decode(errors="replace")
+
+    def _check_size(self, size: int) -> None:
+        if size > _LONGEST_ANSWER:
+            raise ModelError(
+                f"{self._where}: the answer is longer than {_LONGEST_ANSWER >> 20} MiB of text"
+            )
 
     @contextlib.asynccontextmanager
     async def _sent(
@@ -241,7 +278,7 @@ class OpenAIBackend:
         try:
             async with contextlib.aclosing(await self._send(method, path, body)) as response:
                 if response.status_code != 200:
-                    raise self._refusal(response.status_code, await response.aread())
+                    raise self._refusal(response.status_code, await self._body(response, cut=True))
                 yield response
         except httpx.ConnectError as error:
             raise ModelError(
@@ -250,20 +287,22 @@ class OpenAIBackend:
             ) from error
         except httpx.HTTPError as error:
             raise ModelError(f"{self._where}: {_first_line(error)}", may_pass=True) from error
-        except httpx.InvalidURL as error:
-            raise ModelError(f"{self._where}: {_first_line(error)}") from error
 
     async def _send(self, method: str, path: str, body: bytes | None) -> httpx.Response:
         import httpx
 
         assert self._client is not None
-        request = self._client.build_request(method, f"{self._url}/{path}", content=body)
         try:
-            return await self._client.send(request, stream=True)
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            # A server may close a connection that it has kept just when it is used again, as
-            # llama-server does after 100 requests. A new one is no second try.
-            return await self._client.send(request, stream=True)
+            request = self._client.build_request(method, f"{self._url}/{path}", content=body)
+            try:
+                return await self._client.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # A server may close a connection that it has kept just when it is used again, as
+                # llama-server does after 100 requests. A new one is no second try.
+                return await self._client.send(request, stream=True)
+        except (httpx.InvalidURL, ValueError, OverflowError, ExceptionGroup) as error:
+            # What of a URL the settings let pass, and sockets do not.
+            raise ModelError(f"{self._where}: cannot be asked: {_first_line(error)}") from error
 
     def _refusal(self, status: int, reply: bytes) -> ModelError:
         text = f"{self._where}: status {status}: {_error_message(reply)}"
@@ -277,7 +316,7 @@ class OpenAIBackend:
                     kind = response.headers.get("content-type", "").partition(";")[0].strip()
                     if kind == "text/event-stream":
                         return await self._read_stream(response, on_text)
-                    return self._read_whole(await response.aread(), kind)
+                    return self._read_whole(await self._body(response), kind)
             except ModelError as error:
                 if not left or not error.may_pass:
                     raise
@@ -288,20 +327,22 @@ class OpenAIBackend:
     def _read_whole(self, reply: bytes, kind: str) -> Answer:
         try:
             data = json.loads(reply)
-            text = data["choices"][0]["message"]["content"]
+            text = _text(data["choices"][0]["message"]["content"])
             tokens = (data.get("usage") or {}).get("completion_tokens") or 0
-            return Answer(_text(text), int(tokens))
+            tokens = int(tokens)
         except (ValueError, LookupError, TypeError, AttributeError):
             raise ModelError(
                 f"{self._where}: no answer in JSON but {kind or 'no content type'}: {_shown(reply)}",
                 may_pass=True,
             ) from None
+        self._check_size(_size(text))
+        return Answer(text, tokens)
 
     async def _read_stream(
         self, response: httpx.Response, on_text: Callable[[str], None] | None
     ) -> Answer:
-        text, tokens, ended = "", 0, False
-        async for line in response.aiter_lines():
+        text, size, tokens, ended = "", 0, 0, False
+        async for line in self._lines(response):
             if not line.startswith("data:"):
                 continue
             piece = line[5:].strip()
@@ -316,13 +357,16 @@ class OpenAIBackend:
                     )
                 tokens = int((data.get("usage") or {}).get("completion_tokens") or tokens)
                 for choice in data.get("choices") or []:
-                    text += (choice.get("delta") or {}).get("content") or ""
+                    added = (choice.get("delta") or {}).get("content") or ""
+                    text += added
+                    size += _size(added)
                     ended = ended or bool(choice.get("finish_reason"))
             except (ValueError, LookupError, TypeError, AttributeError):
                 raise ModelError(
                     f"{self._where}: broken JSON in the stream: {_shown(piece.encode())}",
                     may_pass=True,
                 ) from None
+            self._check_size(size)
             if on_text is not None and text:
                 on_text(text)
         if not ended:
@@ -377,8 +421,9 @@ def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 def _is_this_machine(url: str) -> bool:
     """Whether `url` leads to this machine, which no proxy is asked for."""
-    host = urllib.parse.urlsplit(url).hostname or ""
+    host = ""
     try:
+        host = urllib.parse.urlsplit(url).hostname or ""
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
@@ -395,9 +440,14 @@ def _error_message(reply: bytes) -> str:
     """What the server said: `{"error": {"message": ...}}` or `{"error": ...}`, or as it came."""
     try:
         error = json.loads(reply)["error"]
-        return str(error["message"]) if isinstance(error, dict) else str(error)
+        text = str(error["message"]) if isinstance(error, dict) else str(error)
     except (ValueError, LookupError, TypeError):
         return _shown(reply)
+    return text if len(text) <= 2000 else f"{text[:2000]}..."
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _shown(reply: bytes) -> str:
@@ -406,4 +456,6 @@ def _shown(reply: bytes) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -20,7 +20,7 @@ from flowrun.tasks.backends.backend import ModelError
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["ServerProcess"]
+__all__ = ["ServerProcess", "unusable_program"]
 
 _WARDEN = Path(__file__).with_name("warden.py")
 _LONGEST_PAUSE_S = 30.0
@@ -30,6 +30,19 @@ _KEPT_LINES = 20
 _STOP_S = 8.0
 """The warden itself takes 5 s at most to end a server."""
 _LOOK_S = 0.05
+
+
+def unusable_program(command: list[str], folder: Path) -> str | None:
+    """Why the program of `command` cannot be run though its file is there; None if it can be, or if
+    there is no such file yet.
+    """
+    name = command[0]
+    place = folder / Path(name).expanduser()
+    if "/" not in name or not place.exists() or shutil.which(str(place)) is not None:
+        return None
+    if place.is_dir():
+        return f"server: cannot start {name!r}: {place} is a folder"
+    return f"server: cannot start {name!r}: {place} is not executable; chmod +x makes it so"
 
 
 class ServerProcess:
@@ -116,7 +129,8 @@ class ServerProcess:
         found = shutil.which(place)
         if found is None:
             where = f"no such program: {place}" if "/" in name else "it is not on the PATH"
-            raise ModelError(f"server: cannot start {name!r}: {where}")
+            problem = unusable_program(self._command, self._folder)
+            raise ModelError(problem or f"server: cannot start {name!r}: {where}")
         return found
 
     def _spawn(self) -> None:
@@ -161,6 +175,8 @@ class ServerProcess:
             return httpx.get(self._ready_url, timeout=1.0, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
+        except (httpx.InvalidURL, ValueError, OverflowError, ExceptionGroup) as error:
+            raise ModelError(f"server: cannot ask {self._shown_url}: {error}") from error
 
     def _wait_until_ready(self, deadline: float) -> None:
         while True:

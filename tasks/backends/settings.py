@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
+import urllib.parse
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, SecretStr, field_validator
@@ -28,9 +30,44 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def _http_url(url: str) -> str:
-    if url and not re.fullmatch(r"https?://[^\s/]\S*", url):
+    if not url:
+        return url
+    if not re.fullmatch(r"https?://[^\s/]\S*", url):
         raise ValueError("must begin with http:// or https:// and hold no spaces")
+    # No part of the URL is shown: what looks like a port may be a piece of a password.
+    if not url.isprintable():
+        raise ValueError("holds characters that no URL has")
+    try:
+        host = urllib.parse.urlsplit(url).hostname
+    except ValueError:
+        raise ValueError("an IPv6 address stands whole in [...]: http://[::1]:8080/v1") from None
+    if not host or not _is_host(host):
+        raise ValueError("names no host that can be; expected such as http://127.0.0.1:8080/v1")
+    try:
+        port = urllib.parse.urlsplit(url).port
+    except ValueError:
+        port = 0
+    if port is not None and not port:
+        raise ValueError(
+            "the port must be a number from 1 to 65535; a '/', '?' or '#' in a "
+            "password is written %2F, %3F, %23"
+        )
     return url
+
+
+def _is_host(host: str) -> bool:
+    """Whether `host` is written as an address or a name is; nobody is asked for it."""
+    if ":" in host or re.fullmatch(r"[0-9.]+", host):
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return True
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 # An environment variable that is not set is empty in a replay, which reaches no server.
@@ -95,6 +132,16 @@ class OpenAISettings(TaskConfig):
     """Of the picture that is sent."""
     server: ServerSettings | None = None
     """Have flowrun start the server, and end it with the run."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_into_a_header(cls, api_key: SecretStr | None) -> SecretStr | None:
+        key = api_key.get_secret_value() if api_key is not None else ""
+        if not (key.isascii() and key.isprintable() and key == key.strip()):
+            raise ValueError(
+                "a key holds only printable ASCII characters, and no space or line end around them"
+            )
+        return api_key
 
 
 BackendSettings = Annotated[TransformersSettings | OpenAISettings, Field(discriminator="type")]

@@ -18,7 +18,8 @@ class FaultServer:
 
     "500" (a status), "400", "hang", "drip" (a stream that never ends), "cut" (ends in the middle),
     "html", "broken" (JSON), "empty", "stream error", "no content", "no usage", "silent" (answers,
-    without a stream), "close" (the connection, without a word). `bodies`, `headers`: of the
+    without a stream), "close" (the connection, without a word), "long text", "long stream",
+    "long body", "long line", "long refusal" (30 MB, or 1.1 MB of text). `bodies`, `headers`: of the
     requests that came.
     """
 
@@ -82,6 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, "application/json", "")
         elif fault == "no content":
             self._send(200, "application/json", '{"choices": [{"message": {"content": null}}]}')
+        elif fault.startswith("long "):
+            self._long(fault)
         elif body["stream"] and fault != "silent":
             self._stream(fault)
         else:
@@ -92,6 +95,31 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == "no usage":
                 del answer["usage"]
             self._send(200, "application/json; charset=utf-8", json.dumps(answer))
+
+    def _long(self, fault: str) -> None:
+        """An answer of far more text than any model gives, until nobody reads it any more."""
+        kind = "text/event-stream" if "stream" in fault or "line" in fault else "application/json"
+        self.send_response(400 if fault == "long refusal" else 200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        text = "x" * 100_000
+        try:
+            if fault == "long text":
+                answer = {"choices": [{"message": {"content": text * 11}}]}
+                self.wfile.write(json.dumps(answer).encode())
+            elif fault == "long stream":
+                for _ in range(300):
+                    self._event({"choices": [{"delta": {"content": text}}]})
+            elif fault == "long refusal":
+                self.wfile.write(json.dumps({"error": text}).encode())
+            else:  # "long body", "long line"
+                self.wfile.write(b"data: ")
+                for _ in range(300):
+                    self.wfile.write(text.encode())
+        except OSError:
+            return
 
     def _stream(self, fault: str) -> None:
         self.send_response(200)

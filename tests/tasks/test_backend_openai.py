@@ -192,6 +192,26 @@ def test_each_fault_is_named(
     assert ask(backend).text == "a red circle"
 
 
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("long text", "the answer is longer than 1 MiB of text"),
+        ("long stream", "the answer is longer than 1 MiB of text"),
+        ("long body", "the reply is longer than 8 MiB"),
+        ("long line", "a line of the reply is longer than 8 MiB"),
+        ("long refusal", f"status 400: {'x' * 2000}..."),
+    ],
+)
+def test_an_answer_without_end_is_given_up_and_not_asked_for_again(
+    fault_server: FaultServer, connect: Any, fault: str, text: str
+) -> None:
+    backend = connect(fault_server.base_url, retries=5)
+    fault_server.faults.append(fault)
+    assert failure(backend) == f"{fault_server.base_url}: {text}"
+    assert len(fault_server.bodies) == 1
+    assert ask(backend).text == "a red circle"
+
+
 @pytest.mark.parametrize("fault", ["500", "503", "429", "html", "broken", "cut", "stream error"])
 def test_what_may_pass_is_tried_again(fault_server: FaultServer, connect: Any, fault: str) -> None:
     backend = connect(fault_server.base_url, retries=2)
@@ -248,6 +268,24 @@ def test_a_server_that_is_not_there_is_named(connect: Any) -> None:
     assert str(caught.value) == (
         f"{url}: nobody answers (All connection attempts failed); is the server running?"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("http://127.0.0.1:99999/v1", "connect(): port must be 0-65535."),
+        ("http://[::1/v1", "Invalid port: ':1'"),
+    ],
+)
+def test_a_url_that_the_settings_let_pass_is_an_error_of_the_model(
+    opened: list[OpenAIBackend], url: str, text: str
+) -> None:
+    settings = OpenAISettings.model_construct(base_url=url, model="tiny", timeout_s=5.0)
+    backend = OpenAIBackend(settings, graph_dir=Path(), log=structlog.get_logger())
+    opened.append(backend)
+    with pytest.raises(ModelError) as caught:
+        backend.load()
+    assert str(caught.value) == f"{url}: cannot be asked: {text}"
 
 
 def test_several_models_must_be_chosen_from(fault_server: FaultServer, connect: Any) -> None:

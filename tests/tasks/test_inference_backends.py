@@ -32,6 +32,7 @@ from flowrun.runtime.replay_log import ReplayLog
 from flowrun.runtime.run import Run, RunResult
 from flowrun.runtime.server.serve import Server
 from flowrun.tasks.backends import openai
+from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, make_scene
 
 S = 1_000_000_000
@@ -501,6 +502,44 @@ def test_a_recorded_run_may_be_asked_what_another_backend_would_say(
             "and hold no spaces",
         ),
         (
+            "backends: {openai: {base_url: 'http://127.0.0.1:99999/v1'}}",
+            "6:34: 'backends.openai.base_url' of task 'vlm': the port must be a number from 1 to "
+            "65535; a '/', '?' or '#' in a password is written %2F, %3F, %23",
+        ),
+        (
+            "backends: {openai: {base_url: 'http://me:ses#ame@x/v1'}}",
+            "6:34: 'backends.openai.base_url' of task 'vlm': the port must be a number from 1 to "
+            "65535; a '/', '?' or '#' in a password is written %2F, %3F, %23",
+        ),
+        (
+            "backends: {openai: {base_url: 'http://[::1/v1'}}",
+            "6:34: 'backends.openai.base_url' of task 'vlm': an IPv6 address stands whole in "
+            "[...]: http://[::1]:8080/v1",
+        ),
+        (
+            "backends: {openai: {base_url: 'http://999.1.1.1/v1'}}",
+            "6:34: 'backends.openai.base_url' of task 'vlm': names no host that can be; expected "
+            "such as http://127.0.0.1:8080/v1",
+        ),
+        (
+            'backends: {openai: {base_url: "http://x/\\x01"}}',
+            "6:34: 'backends.openai.base_url' of task 'vlm': holds characters that no URL has",
+        ),
+        (
+            "backends: {openai: {base_url: 'http://x', "
+            "server: {command: s, ready_url: 'http://a..b/'}}}",
+            "6:77: 'backends.openai.server.ready_url' of task 'vlm': names no host that can be; "
+            "expected such as http://127.0.0.1:8080/v1",
+        ),
+        *(
+            (
+                f'backends: {{openai: {{base_url: "http://x", api_key: "{key}"}}}}',
+                "6:56: 'backends.openai.api_key' of task 'vlm': a key holds only printable ASCII "
+                "characters, and no space or line end around them",
+            )
+            for key in ("käse", "sesame\\n", " sesame")
+        ),
+        (
             "backends: {openai: {base_url: 'http://x', server: {command: ''}}}",
             "6:65: 'backends.openai.server.command' of task 'vlm': names no program; give it and "
             "its arguments: [llama-server, -m, ...]",
@@ -526,6 +565,33 @@ def test_mistakes_are_named_with_their_place(config: str, text: str) -> None:
     with pytest.raises(GraphError) as caught:
         bind(graph(config))
     assert str(caught.value) == f"{Path.cwd()}/g.yaml:{text}"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_server_command_that_cannot_be_run_is_named_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "serve"
+    program.mkdir() if kind == "folder" else program.write_text("#!/bin/sh\n")
+    why = "is a folder" if kind == "folder" else "is not executable; chmod +x makes it so"
+    with pytest.raises(GraphError) as caught:
+        bind(graph("backends: {openai: {base_url: 'http://x', server: {command: ./serve -m x}}}"))
+    assert str(caught.value) == (
+        f"{tmp_path}/g.yaml:6:65: server: cannot start './serve': {program} {why}"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "http://x", "https://me:p%23w@x.example:8443/v1", "http://[::1]:8080/v1", "http://x:/v1",
+        "http://käse.example/v1", "http://a_b:65535", "http://[fe80::1%eth0]:80/v1", "http://1.2.3.4",
+        "http://***@x/v1",
+    ],
+)  # fmt: skip
+def test_urls_that_can_be_are_taken(url: str) -> None:
+    assert OpenAISettings(base_url=url).base_url == url
 
 
 HANGING = """

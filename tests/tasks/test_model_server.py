@@ -202,6 +202,20 @@ def test_a_missing_program_is_named(tmp_path: Path, make: Any) -> None:
     )
 
 
+def test_a_program_that_is_not_executable_is_named(tmp_path: Path, make: Any) -> None:
+    (tmp_path / "server").touch()
+    assert failure(make(["./server"], 1)) == (
+        f"server: cannot start './server': {tmp_path}/server is not executable; "
+        "chmod +x makes it so"
+    )
+
+
+def test_a_ready_url_that_cannot_be_asked_is_named(tmp_path: Path, make: Any) -> None:
+    assert failure(make(["sh"], "8x")) == (
+        "server: cannot ask http://127.0.0.1:8x/: Invalid port: '8x'"
+    )
+
+
 def test_a_server_that_ends_at_once_shows_its_last_words(make: Any) -> None:
     words = "echo loading; echo 'no such model: x.gguf' >&2; exit 7"
     assert failure(make(["sh", "-c", words], free_port())) == (
