@@ -18,7 +18,7 @@ import numpy as np
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.log_message import Bounds, LogMessage
 from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_table import Table, import_optional
+from flowrun.runtime.log_table import Table, arrow_table, import_optional
 from flowrun.runtime.wording import listed
 
 __all__ = [
@@ -179,7 +179,7 @@ def export_parquet(log: Log, selection: Selection, path: Path) -> ExportReport:
     pyarrow = import_optional("pyarrow", "parquet")
     parquet = import_optional("pyarrow.parquet", "parquet")
     table, report = _table(log, selection, "parquet")
-    parquet.write_table(pyarrow.table(dict(table)), path)
+    parquet.write_table(arrow_table(table, pyarrow), path)
     return report
 
 

@@ -7,6 +7,7 @@ with Log("runs/inference-20260105T101500Z") as log:
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -22,7 +23,7 @@ from flowrun.runtime.log_files import LogFiles, slab_paths
 from flowrun.runtime.log_format import CODEC
 from flowrun.runtime.log_message import Bounds, CycleRecord, Frame, LogMessage, Topic
 from flowrun.runtime.log_slab_reader import Damage, Entry, SlabReader
-from flowrun.runtime.log_table import Table, import_optional, make_table
+from flowrun.runtime.log_table import Table, arrow_table, import_optional, make_table
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = ["Bounds", "CycleRecord", "Frame", "Log", "LogMessage", "Table", "Topic", "slab_paths"]
@@ -59,6 +60,7 @@ class Log:
         self.timeout_s = timeout_s
         self._files = LogFiles(self.path, verify=verify)
         self._slabs = self._files.slabs
+        self._closed = False
         self._cycle_count: int | None = None
         self._decoders: dict[str, PictureDecoder] = {}
         self._codecs = {
@@ -79,8 +81,14 @@ class Log:
         self.close()
 
     def close(self) -> None:
-        """Give the files back. Payloads that are still held stay valid."""
+        """Give the files back. Payloads that are still held stay valid; what is known without
+        reading, as topics and metadata, is still told, and reading raises `LogError`."""
+        self._closed = True
         self._files.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogError(f"{self.path}: the log is closed")
 
     # -- what the log says of itself -----------------------------------------------------------
 
@@ -137,6 +145,7 @@ class Log:
     @property
     def start_ns(self) -> int | None:
         """Time of the first cycle; None without one."""
+        self._check_open()
         for slab in self._slabs:
             head = slab.first(0) if slab.chunks else None
             if head is not None:
@@ -146,6 +155,7 @@ class Log:
     @property
     def end_ns(self) -> int | None:
         """Time of the last cycle; None without one."""
+        self._check_open()
         for slab in reversed(self._slabs):
             for index in reversed(range(len(slab.chunks))):
                 last = None
@@ -161,6 +171,7 @@ class Log:
     def __len__(self) -> int:
         """Number of cycles. Walks over them, without checking them, and remembers the answer."""
         if self._cycle_count is None or not self.finished:
+            self._check_open()
             count = 0
             for slab in self._slabs:
                 try:
@@ -181,8 +192,15 @@ class Log:
         return self.cycles()
 
     def __getitem__(self, cycle: int) -> CycleRecord:
-        """The cycle of that number; `LogError` if the log does not hold it."""
-        for _, record in self._present(cycle, cycle + 1, None, None):
+        """The cycle of that number; `LogError` if the log does not hold it, `TypeError` if it is no
+        whole number."""
+        try:
+            number = operator.index(cycle)
+        except TypeError:
+            raise TypeError(
+                f"log[{cycle!r}]: a cycle is found by its number; for a range: log.cycles(start, end)"
+            ) from None
+        for _, record in self._present(number, number + 1, None, None):
             return record
         raise LogError(f"{self.path}: cycle {cycle} is not in the log")
 
@@ -251,7 +269,8 @@ class Log:
         Arrays, lists and maps are left out; `table.left_out` names them. Bounds as in `cycles`.
         """
         self._check_topics([topic])
-        return make_table(self._messages((topic,), self._present(start, end, start_ns, end_ns)))
+        found = self._messages((topic,), self._present(start, end, start_ns, end_ns))
+        return make_table(found, self.topics[topic])
 
     def to_pandas(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
         """`table` as a `pandas.DataFrame`; needs the package pandas."""
@@ -261,7 +280,7 @@ class Log:
     def to_arrow(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
         """`table` as a `pyarrow.Table`; needs the package pyarrow."""
         pyarrow = import_optional("pyarrow", "Log.to_arrow")
-        return pyarrow.table(dict(self.table(topic, **bounds)))
+        return arrow_table(self.table(topic, **bounds), pyarrow)
 
     def message(self, cycle: CycleRecord, entry: Entry) -> LogMessage:
         """One of the `entries` of a cycle, as `messages` gives it."""
@@ -314,6 +333,7 @@ class Log:
     def _records(
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
     ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        self._check_open()
         read = self._followed if self.follow else self._read
         return read(start, end, start_ns, end_ns)
 
@@ -321,6 +341,7 @@ class Log:
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
     ) -> Iterator[tuple[SlabReader, CycleRecord]]:
         """What is there now, also of a log that is followed."""
+        self._check_open()
         if self.follow:
             self._files.refresh()
         return self._read(start, end, start_ns, end_ns)
@@ -330,6 +351,7 @@ class Log:
     ) -> Iterator[tuple[SlabReader, CycleRecord]]:
         idle_since, alive, waiting = ticks_ns(), True, threading.Event()
         while True:
+            self._check_open()
             self._files.refresh()
             over = self.end is not None or not alive
             found = False
@@ -362,6 +384,7 @@ class Log:
     def _read(
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
     ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        self._check_open()
         bounded = not (start is None and end is None and start_ns is None and end_ns is None)
         previous = -1
         for slab in self._slabs[self._first_slab(start, start_ns) :]:
@@ -387,6 +410,8 @@ class Log:
                         previous = cycle
                         count += len(entries)
                         yield slab, CycleRecord(cycle, time_ns, entries)
+                        if self._closed:
+                            self._check_open()
                 if not bounded:
                     self._check_count(slab, count)
             except Damage as damage:

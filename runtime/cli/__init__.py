@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import difflib
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -33,6 +35,7 @@ _BROKEN_PIPE = 128 + 13
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit status:
     0, 1 if something failed, 2 for a wrong command line or graph file, 130 after Ctrl-C."""
+    _print_anything()
     try:
         status = _dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -47,6 +50,23 @@ def main(argv: list[str] | None = None) -> int:
         # Python flushes stdout once more at exit; what is left must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+
+
+def _print_anything() -> None:
+    r"""Let stdout and stderr write what their encoding lacks as JSON escapes: not "backslashreplace",
+    whose `\xfc` would be no JSON where JSON is printed."""
+    codecs.register_error("flowrun.escape", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="flowrun.escape")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    pairs = (units[i : i + 2].hex() for i in range(0, len(units), 2))
+    return "".join(f"\\u{unit}" for unit in pairs), error.end
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -171,6 +172,6 @@ def _print_summary(running: Run, result: RunResult) -> None:
     if running.writer is not None:
         size = result.log_bytes / 2**20
         print(f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)")
-        print(f"  replay: flowrun replay {running.directory}")
+        print(f"  replay: flowrun replay {shlex.quote(str(running.directory))}")
     elif not running.executor.has_started and result.error is None:
         print("  no log is kept: it ended before its tasks had started")

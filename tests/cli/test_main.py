@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import plan_of, record
 
 from flowrun.runtime import cli
 from flowrun.runtime.cli import check, main
@@ -110,3 +114,28 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     )
     assert shown.stdout in {"141\n", "0\n"}  # 0: it was written before the reader went
     assert shown.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_stdout_cannot_encode_is_escaped(tmp_path: Path, encoding: str) -> None:
+    directory = tmp_path / "ünï\udcff … 😀"
+    record(plan_of(tmp_path, "n=Numbers(limit: 2)"), tmp_path / "run")
+    (tmp_path / "run").rename(directory)
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "flowrun.runtime.cli", "log", "info", str(directory)]
+    shown = subprocess.run(command, capture_output=True, check=True, env=env)
+    assert shown.stderr == b""
+    assert "\\udcff" in shown.stdout.decode(encoding)
+
+
+def test_json_on_a_stdout_that_is_not_utf_8_is_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "ü … 😀"
+    plan = plan_of(tmp_path, f"n=Says(text: '{text}')")
+    record(plan, tmp_path / "run")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["log", "cat", str(tmp_path / "run"), "--json", "--topic", "/n/text"]) == 0
+    stream.seek(0)
+    assert json.loads(stream.read())["fields"] == {"value": text}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -51,6 +52,15 @@ def test_a_run_leaves_a_log_and_says_how_to_replay_it(tmp_path):
     again = flowrun("replay", f"runs/{run.name}", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "400 messages identical" in again.stdout  # 8 tasks behind the source
+
+
+def test_the_hint_can_be_pasted_whatever_the_path(tmp_path):
+    graph = GRAPHS / "caterpillar.yaml"
+    done = flowrun(graph, "--cycles", 2, "--log-dir", "my 'ünï' dir", cwd=tmp_path)
+    [hint] = [line for line in done.stdout.splitlines() if "replay:" in line]
+    [run] = (tmp_path / "my 'ünï' dir").iterdir()
+    words = shlex.split(hint.partition("replay: ")[2])
+    assert words == ["flowrun", "replay", f"my 'ünï' dir/{run.name}"]
 
 
 def test_log_dir_and_no_log(tmp_path):

@@ -264,6 +264,20 @@ class Wrong(Task):
         self.total = state
 
 
+class Says(Task):
+    """A source that publishes one text."""
+
+    class Config(TaskConfig):
+        text: str
+
+    config: Config
+
+    def process(self, ctx: Context, text: Output[TextMsg]) -> None:
+        text.value = self.config.text
+        text.publish()
+        ctx.finish()
+
+
 class WrongSource(Numbers):
     """A source that publishes what the log refuses at 2."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from log_bytes import Builder, small
 
@@ -99,3 +100,35 @@ def test_no_flipped_byte_gives_another_cycle(tmp_path):
                 first = next(log.cycles(start_ns=time_ns), None)
                 if first is None or first.cycle != number:
                     assert log.loss is not None, (offset, number)
+
+
+@pytest.mark.parametrize("wrong", [1.5, "a", slice(1, 3), None])
+def test_a_cycle_is_found_by_a_whole_number_only(tmp_path, wrong):
+    with Log(slab(tmp_path, long_log().leave_open())) as log:
+        with pytest.raises(TypeError) as caught:
+            log[wrong]
+        assert log[np.int64(7)].cycle == 7
+    assert str(caught.value) == (
+        f"log[{wrong!r}]: a cycle is found by its number; for a range: log.cycles(start, end)"
+    )
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_closed_log_says_so(tmp_path, follow):
+    log = Log(slab(tmp_path, long_log().leave_open()), follow=follow)
+    topic = next(iter(log.topics))
+    cycles, messages = log.cycles(), log.messages()
+    next(cycles)
+    payload = next(messages).payload
+    log.close()
+    assert bytes(payload) == b"\x80"  # what is held stays
+    assert topic in log.topics
+    reads = [
+        lambda: log[0], lambda: len(log), lambda: log.start_ns, lambda: log.end_ns,
+        lambda: log.messages(topic), lambda: log.table(topic), lambda: list(log.cycles()),
+        lambda: next(cycles), lambda: next(messages),
+    ]  # fmt: skip
+    for read in reads:
+        with pytest.raises(LogError) as caught:
+            read()
+        assert str(caught.value) == f"{log.path}: the log is closed"

@@ -12,7 +12,9 @@ from log_bytes import Builder
 from pictures import STEP_NS, record_pictures
 
 from flowrun.runtime.errors import LogError, UsageError
+from flowrun.runtime.log_message import Topic
 from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log_table import make_table
 
 
 def test_columns_have_the_types_of_the_fields(tmp_path, monkeypatch):
@@ -55,7 +57,43 @@ def test_a_table_within_bounds(tmp_path):
         found = log.table("/n/number", start_ns=int(times[2]), end_ns=int(times[4]))
         assert found["value"].tolist() == [2, 3]
         assert log.table("/n/number", 50)["cycle"].dtype == np.int64
-        assert list(log.table("/n/number", 50)) == ["cycle", "time_ns", "tov_ns"]
+
+
+def types_of(table):
+    return {name: getattr(column, "dtype", list) for name, column in table.items()}
+
+
+def test_a_table_without_messages_has_the_columns_of_the_schema(tmp_path, monkeypatch):
+    with Log(record_pictures(tmp_path, monkeypatch, "limit: 1")) as log:
+        for topic in ("/r/reading", "/c/image", "/flowrun/steps", "/flowrun/log"):
+            whole, empty = log.table(topic), log.table(topic, 50)
+            assert [len(column) for column in empty.values()] == [0] * len(empty)
+            if len(whole["cycle"]):
+                assert list(empty) == list(whole)
+                assert empty.left_out == whole.left_out
+        assert types_of(log.table("/r/reading", 50)) == types_of(log.table("/r/reading"))
+        assert log.table("/c/image", 50)["pts"].dtype == np.int64
+        assert list(log.table("/flowrun/log", 50)) == [
+            "cycle", "time_ns", "tov_ns", "field.time_ns", "level", "message", "name",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [b"{", b"[]", b'{"properties": 3}', b'{"properties": {"a": {"type": ["integer", "null"]}}}',
+     b'{"properties": {"a": true}}', b'{"properties": {"a": {"anyOf": [true, 3]}}}'],
+)  # fmt: skip
+def test_a_strange_schema_gives_an_empty_table_all_the_same(schema):
+    topic = Topic("/a/b", "msgpack", "Strange", "jsonschema", schema, {})
+    assert list(make_table([], topic))[:3] == ["cycle", "time_ns", "tov_ns"]
+
+
+def test_an_empty_table_is_typed_in_arrow(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    with Log(record_pictures(tmp_path, monkeypatch, "limit: 2")) as log:
+        empty, whole = log.to_arrow("/r/reading", start=50), log.to_arrow("/r/reading")
+    assert empty.schema == whole.schema
+    assert empty.schema.field("raw").type == pyarrow.binary()
 
 
 def table_of(tmp_path, *messages):
