@@ -28,6 +28,7 @@ __all__ = [
     "hub_failure",
     "in_folder",
     "in_hub_cache",
+    "is_cached",
     "task_of",
 ]
 
@@ -165,6 +166,18 @@ def config_of(checkpoint: Path | str, *, local_files_only: bool) -> dict[str, An
         offline = "the network is not to be used" if local_files_only else None
         raise ModelError(hub_failure(checkpoint, error, offline=offline)) from error
     return _read_config(Path(file).parent)
+
+
+def is_cached(checkpoint: Path | str) -> bool:
+    """Whether a hub id's configuration and weights, some of them at least, are in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(checkpoint, Path):
+        return False
+    cached = try_to_load_from_cache(checkpoint, "config.json")
+    if not isinstance(cached, str):
+        return False
+    return any(any(Path(cached).parent.glob(pattern)) for pattern in _WEIGHTS)
 
 
 def _connect(model: str) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.checkpoints import architecture_of, config_of, task_of
-from flowrun.tasks.loading import loading, pick_device
+from flowrun.tasks.loading import cache_first, loading, pick_device
 
 __all__ = ["Found", "ObjectDetector", "Search"]
 
@@ -149,14 +149,18 @@ class ObjectDetector:
         device = pick_device(device)
         torch_dtype = getattr(torch, "float32" if dtype == "auto" else dtype)
         parts = "image processor"
-        with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
-            processor = transformers.AutoImageProcessor.from_pretrained(
-                checkpoint, local_files_only=local
-            )
-            model = transformers.AutoModelForObjectDetection.from_pretrained(
-                checkpoint, local_files_only=local, dtype=torch_dtype
-            )
-            model = model.to(device).eval()
+
+        def load(*, local: bool) -> tuple[Any, Any]:
+            with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
+                processor = transformers.AutoImageProcessor.from_pretrained(
+                    checkpoint, local_files_only=local
+                )
+                model = transformers.AutoModelForObjectDetection.from_pretrained(
+                    checkpoint, local_files_only=local, dtype=torch_dtype
+                )
+                return processor, model.to(device).eval()
+
+        processor, model = cache_first(checkpoint, local=local, load=load)
         return cls(str(checkpoint), processor, model, device=device, dtype=torch_dtype)
 
 

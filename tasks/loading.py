@@ -4,15 +4,31 @@ numbers, and why it cannot be loaded, in plain words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowrun.tasks.backends.backend import ModelError
-from flowrun.tasks.checkpoints import first_line, hub_failure
+from flowrun.tasks.checkpoints import first_line, hub_failure, is_cached
 
-__all__ = ["loading", "pick_device", "pick_dtype"]
+__all__ = ["cache_first", "loading", "pick_device", "pick_dtype"]
+
+T = TypeVar("T")
+
+
+def cache_first(checkpoint: Path | str, *, local: bool, load: Callable[..., T]) -> T:
+    """`load(local=True)`, which must not use the network, where `local` says so or the model is in the
+    hub's cache; else, or if that does not do, `load(local=False)`.
+
+    The hub is not asked whether it has a newer revision of what is in the cache: that took 5 minutes
+    without a network, and a run would not know which weights it gets.
+    """
+    if not local and is_cached(checkpoint):
+        with contextlib.suppress(ModelError):
+            return load(local=True)
+    return load(local=local)
 
 
 def pick_device(wanted: str) -> str:

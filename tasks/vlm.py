@@ -18,7 +18,7 @@ from flowrun.tasks.backends.backend import Answer, Question, Sampling
 from flowrun.tasks.backends.growing import GrowingAnswers, cut_at_stop
 from flowrun.tasks.backends.progress import Tell, progress_told
 from flowrun.tasks.checkpoints import config_of
-from flowrun.tasks.loading import loading, pick_device, pick_dtype
+from flowrun.tasks.loading import cache_first, loading, pick_device, pick_dtype
 
 __all__ = ["VisionLanguageModel"]
 
@@ -165,13 +165,17 @@ class VisionLanguageModel:
         device = pick_device(device)
         torch_dtype = getattr(torch, pick_dtype(dtype, device))
         parts = "processor and tokenizer"
-        with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
-            processor = _load_processor(checkpoint, local_files_only=local)
-            with progress_told(tell) as told:
-                model = transformers.AutoModelForImageTextToText.from_pretrained(
-                    checkpoint, local_files_only=local, dtype=torch_dtype, **told
-                )
-            model = model.to(device).eval()
+
+        def load(*, local: bool) -> tuple[Any, Any]:
+            with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
+                processor = _load_processor(checkpoint, local_files_only=local)
+                with progress_told(tell) as told:
+                    model = transformers.AutoModelForImageTextToText.from_pretrained(
+                        checkpoint, local_files_only=local, dtype=torch_dtype, **told
+                    )
+                return processor, model.to(device).eval()
+
+        processor, model = cache_first(checkpoint, local=local, load=load)
         if static_cache:
             model.generation_config.cache_implementation = "static"
         return cls(processor, model, device=device, dtype=torch_dtype)

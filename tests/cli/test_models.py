@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,21 @@ def test_the_config_says_which_task_a_model_is_for(
     config: dict[str, Any], task: str | None
 ) -> None:
     assert task_of(config) == task
+
+
+def test_a_model_in_the_cache_is_loaded_without_asking_the_hub(tmp_path: Path) -> None:
+    """Asking took 5 minutes where there was no network: a retry with pauses for each file."""
+    from flowrun.tasks.embedded import MODEL_DIR
+
+    home = tmp_path / "models--some--shapes"
+    shutil.copytree(MODEL_DIR, home / "snapshots" / "0123")
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("0123")
+    picture = Path(__file__).parents[2] / "graphs" / "media" / "shapes.jpg"
+    done = subprocess.run(
+        [FLOWRUN, "ask", "some/shapes", picture, "cap en"],
+        env=os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:1"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a yellow star in the middle" in done.stdout
