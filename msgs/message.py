@@ -330,6 +330,7 @@ class Message:
                 raise MessageTypeError(
                     f"{type(self).__name__}.{name}: expected {_type_name(declared)}, "
                     f"got {type(value).__name__} {_short(value)}"
+                    + (" (an int has 64 bits)" if type(value) is int and declared is int else "")
                 )
 
     def check_envelope(self) -> None:

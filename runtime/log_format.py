@@ -612,7 +612,7 @@ TRAILER = pack_data_end() + pack_footer(0, 0, 0) + MAGIC
 
 
 def _string(text: str) -> bytes:
-    data = text.encode()
+    data = text.encode(errors="backslashreplace")  # a file name that is not UTF-8 has no bytes
     return struct.pack("<I", len(data)) + data
 
 

@@ -372,7 +372,10 @@ def test_adopt_moves_without_copying() -> None:
         (FloatMsg(value=None), "FloatMsg.value: expected float, got NoneType None"),
         (IntMsg(value=True), "IntMsg.value: expected int, got bool True"),
         (IntMsg(value=1.0), "IntMsg.value: expected int, got float 1.0"),
-        (IntMsg(value=2**64), "IntMsg.value: expected int, got int 18446744073709551616"),
+        (
+            IntMsg(value=2**64),
+            "IntMsg.value: expected int, got int 18446744073709551616 (an int has 64 bits)",
+        ),
         (IntMsg(value=np.int64(5)), "IntMsg.value: expected int, got int64 np.int64(5)"),
         (BoolMsg(value=1), "BoolMsg.value: expected bool, got int 1"),
         (TextMsg(value=b"x"), "TextMsg.value: expected str, got bytes b'x'"),

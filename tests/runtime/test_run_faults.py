@@ -229,6 +229,17 @@ def test_a_read_only_array_of_its_own_is_shared_not_copied():
     assert np.shares_memory(message.copy().pixels, array)
 
 
+def test_a_directory_whose_name_is_not_utf8_holds_runs(tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    tasks = ["id: n, type: helpers.Numbers", "id: b, type: helpers.Scale"]
+    _, result = record(graph(folder, tasks, N_TO_B), folder / "run")
+    assert result.error is None
+    with Log(folder / "run") as log:
+        assert log.metadata["graph_path"].endswith(r"caf\udce9/g.yaml")
+        assert Replay(log).run().identical
+
+
 def test_an_error_text_without_bytes_leaves_a_finished_log(tmp_path, monkeypatch):
     """As that of a file whose name is not UTF-8."""
 
