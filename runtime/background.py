@@ -84,11 +84,12 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
             for message in outputs_of_step(step, _BySlot(job.messages)):
                 if message.present:
                     message.check_published()
-    except KeyboardInterrupt:  # in a replay, where the user's thread does it
-        raise
     except Exception as error:  # noqa: BLE001  # raised again by the cycle, named by task
         job.error = error
-    except BaseException as error:  # noqa: BLE001  # SystemExit of a library must not end the worker
+    except BaseException as error:  # SystemExit of a library must not end the worker
+        in_replay = threading.current_thread() is threading.main_thread()
+        if in_replay and isinstance(error, KeyboardInterrupt):
+            raise  # the user's
         job.error = RuntimeError(f"{type(error).__name__}: {error}")
 
 

@@ -116,13 +116,19 @@ def test_a_background_task_whose_configure_raises_ends_the_run(tmp_path):
     assert str(result.error).endswith("OSError: cannot configure")
 
 
-def test_a_background_task_that_exits_ends_the_run_not_the_worker(tmp_path):
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(3)])
+def test_a_background_task_that_exits_ends_the_run_not_the_worker(tmp_path, monkeypatch, raised):
+    def process(self, ctx, number, out):
+        raise raised
+
     tasks = [
         "id: n, type: helpers.Numbers",
         "id: b, type: fault_tasks.Leaver, background: true",
     ]
-    _, result = record(graph(tmp_path, tasks, N_TO_B), tmp_path / "run")
-    assert str(result.error).endswith("RuntimeError: SystemExit: 3")
+    plan = graph(tmp_path, tasks, N_TO_B)
+    monkeypatch.setattr("fault_tasks.Leaver.process", process)
+    _, result = record(plan, tmp_path / "run")
+    assert str(result.error).endswith(f"RuntimeError: {type(raised).__name__}: 3")
 
 
 def test_a_run_that_a_sources_error_ended_replays(tmp_path):
