@@ -596,14 +596,6 @@ def pack_footer(summary_start: int, summary_offset_start: int, summary_crc: int)
     )
 
 
-def unpack_footer(content: Buffer) -> tuple[int, int, int]:
-    """summary_start, summary_offset_start, summary_crc."""
-    cursor = _Cursor(content)
-    start, offset_start, crc = cursor.numbers("<QQI")
-    cursor.end()
-    return start, offset_start, crc
-
-
 TRAILER = pack_data_end() + pack_footer(0, 0, 0) + MAGIC
 """What ends an unfinished slab; a constant 50 bytes."""
 

@@ -161,7 +161,7 @@ def test_chunk_index_and_statistics_round_trip(numbers, by_channel):
 UNPACKERS = [
     lf.unpack_header, lf.unpack_metadata, lf.unpack_check, lf.unpack_attachment, lf.unpack_schema,
     lf.unpack_channel, lf.unpack_message_index, lf.unpack_statistics, lf.unpack_chunk_index,
-    lf.unpack_metadata_index, lf.unpack_footer, unpack_log,
+    lf.unpack_metadata_index, unpack_log,
 ]  # fmt: skip
 
 
