@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# What the tests need beside Python: a browser, and a real RTSP server.
+# What `make test-all` needs besides Python: a browser, and a real RTSP server.
 APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good
 GRAPH ?= graphs/inference.yaml
@@ -18,12 +18,12 @@ demo: .venv/installed  ## install, then run graphs/inference.yaml: its page is a
 	$(BIN)/flowrun $(GRAPH)
 
 .PHONY: test
-test: .venv/installed-dev apt llama-server  ## install what the tests need, then run them all (PYTEST_ARGS=... for some)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: .venv/installed-dev  ## install what the tests need, then run those that need no more than pip (PYTEST_ARGS=... for some)
+	$(BIN)/python -m pytest -m "not real" $(PYTEST_ARGS)
 
-.PHONY: check
-check: lint  ## what CI runs: lint, types, import contracts, all tests
-	@$(MAKE) --no-print-directory test
+.PHONY: test-all
+test-all: .venv/installed-dev apt llama-server  ## run all tests, with a real browser, RTSP server and llama-server (built once, 10 minutes)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: .venv/installed-dev  ## ruff, mypy and the import contracts
@@ -31,6 +31,11 @@ lint: .venv/installed-dev  ## ruff, mypy and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: format
+format: .venv/installed-dev  ## let ruff write the code as `make lint` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 .PHONY: bench
 bench: .venv/installed-dev  ## run every script of bench/

@@ -45,7 +45,11 @@ def serving(video: Path) -> Iterator[str]:
         check=False, stderr=subprocess.DEVNULL,
     ).returncode  # fmt: skip
     if not has_server or sys.platform != "linux":
-        pytest.skip("needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good")
+        pytest.fail(
+            "needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good: "
+            "`make test-all` installs them",
+            pytrace=False,
+        )
     server = subprocess.Popen(
         [str(python), "-c", SERVER, str(video)], stdout=subprocess.PIPE, text=True
     )

@@ -172,6 +172,7 @@ cnx: [{{src: a, dst: d, msg: ImageRgb8Msg}}]
     return plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={"CAM": uri})))
 
 
+@pytest.mark.real
 @pytest.mark.slow
 def test_an_rtsp_camera_is_logged_as_its_packets_and_read_bit_for_bit(tmp_path: Path) -> None:
     film = films.draw(tmp_path / "camera.mp4", frames=90, **films.FILMS["plain.mp4"])
