@@ -1,4 +1,4 @@
-"""What all tests share: which of them need more than `pip` installs, and how a terminal would start them."""
+"""What all tests share: which need more than `pip` installs, and how a terminal would start them."""
 
 from __future__ import annotations
 
