@@ -55,7 +55,7 @@ golden: .venv/installed-dev  ## record the golden run of the tests anew
 
 .PHONY: train-model
 train-model: .venv/installed  ## train the model that ships with flowrun anew, into MODEL_OUT (an hour)
-	$(BIN)/python -m flowrun.tasks.embedded.train --out $(MODEL_OUT)
+	$(BIN)/python -m flowrun.tasks.embedded.training.train --out $(MODEL_OUT)
 
 .PHONY: llama-server
 llama-server: .venv/installed-dev  ## build the llama-server of the tests, once, into the user's cache (10 minutes)

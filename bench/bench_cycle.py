@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from flowrun.msgs import BytesMsg
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import LiveClock, ticks_ns
-from flowrun.runtime.executor import Executor
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.instances import start_all
-from flowrun.runtime.log_writer import LogWriter
-from flowrun.runtime.plan import Plan, plan_graph
-from flowrun.runtime.run import outputs_of
+from flowrun.runtime.engine.executor import Executor
+from flowrun.runtime.engine.instances import start_all
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import Plan, plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.writer import LogWriter
+from flowrun.runtime.run.live import outputs_of
 from flowrun.runtime.task import Context, Input, Output, Task
 
 

@@ -24,16 +24,16 @@ from bench_replay import FPS, PERIOD_NS, draw_film
 from rounds import in_turns, ratio
 
 from flowrun.msgs import ImageRgb8Msg
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_picture import StoredPicture
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.pictures.video import RgbConverter
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Task
-from flowrun.runtime.video import RgbConverter
 
 GRAPH = """
 tasks:

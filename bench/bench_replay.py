@@ -24,17 +24,17 @@ import av
 import numpy as np
 
 from flowrun.msgs import FloatMsg, ImageRgb8Msg, IntMsg
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_writer import LogWriter, Output
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.pictures.video import RgbConverter
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.runtime.task import Output as TaskOutput
-from flowrun.runtime.video import RgbConverter
 
 HEIGHT, WIDTH, FPS = 1080, 1920, 30
 PERIOD_NS = 1_000_000_000 // FPS

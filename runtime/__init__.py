@@ -6,12 +6,12 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flowrun.runtime.log_reader import Log
-    from flowrun.runtime.replay import Replay
+    from flowrun.runtime.log.reader import Log
+    from flowrun.runtime.replay.replay import Replay
 
 __all__ = ["Log", "Replay"]
 
-_MODULES = {"Log": "log_reader", "Replay": "replay"}
+_MODULES = {"Log": "log.reader", "Replay": "replay.replay"}
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that exists
 

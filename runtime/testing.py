@@ -25,7 +25,7 @@ from structlog.testing import capture_logs
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.errors import ReplayError, UsageError
-from flowrun.runtime.ports import Port, is_source, ports_of
+from flowrun.runtime.graph.ports import Port, is_source, ports_of
 from flowrun.runtime.task import Context, CycleTime, Input, Output, Task, TaskConfig
 
 __all__ = ["Collect", "assert_replays", "collector_of", "run_task", "source_of"]
@@ -342,8 +342,8 @@ def assert_replays(
     does not have comes out as `TaskError`. What tasks log is not shown: it was when they ran first.
     """
     __tracebackhide__ = True
-    from flowrun.runtime.log_reader import Log  # a test of one task needs neither
-    from flowrun.runtime.replay import Replay, Tolerance
+    from flowrun.runtime.log.reader import Log  # a test of one task needs neither
+    from flowrun.runtime.replay.replay import Replay, Tolerance
 
     try:
         with Log(Path(run)) as log, capture_logs():

@@ -16,6 +16,6 @@ BUILT_IN = {
     "Print": "flowrun.tasks.basic.Print",
     "RenderBoxes": "flowrun.tasks.render_boxes.RenderBoxes",
     "Square": "flowrun.tasks.basic.Square",
-    "VideoCapture": "flowrun.tasks.video_capture.VideoCapture",
+    "VideoCapture": "flowrun.tasks.video.capture.VideoCapture",
 }
 """Short name in a graph file -> dotted path of the class."""

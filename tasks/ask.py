@@ -25,7 +25,9 @@ from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.task import Context, CycleTime, Task
 from flowrun.runtime.wording import nearest
 from flowrun.tasks.backends.backend import ModelError
-from flowrun.tasks.checkpoints import (
+from flowrun.tasks.detect import Detect
+from flowrun.tasks.inference import Inference
+from flowrun.tasks.models.checkpoints import (
     architecture_of,
     config_of,
     embedded,
@@ -33,8 +35,6 @@ from flowrun.tasks.checkpoints import (
     first_line,
     task_of,
 )
-from flowrun.tasks.detect import Detect
-from flowrun.tasks.inference import Inference
 from flowrun.tasks.parse_detections import ParseDetections
 from flowrun.tasks.render_boxes import draw_boxes
 

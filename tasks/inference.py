@@ -35,7 +35,7 @@ from flowrun.tasks.backends.settings import (
     TransformersSettings,
 )
 from flowrun.tasks.backends.similar import SimilarFrames
-from flowrun.tasks.checkpoints import find_checkpoint
+from flowrun.tasks.models.checkpoints import find_checkpoint
 
 __all__ = ["Inference"]
 

@@ -10,16 +10,16 @@ import pytest
 import yaml
 
 from flowrun.runtime import Log
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.replay_verify import verify_keyframes
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.replay.verify import verify_keyframes
+from flowrun.runtime.run.live import Run
 from flowrun.runtime.testing import assert_replays
-from flowrun.tasks.embedded import scenes as sc
-from flowrun.tasks.embedded.demo_video import FPS, SCENE_S, pick_scenes, scene_at
+from flowrun.tasks.embedded.training import scenes as sc
+from flowrun.tasks.embedded.training.demo_video import FPS, SCENE_S, pick_scenes, scene_at
 from flowrun.tasks.render_boxes import color_of
 
 pytestmark = pytest.mark.slow

@@ -16,10 +16,10 @@ from helpers import plan_of, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.plan import load_plan
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.replay_keyframes import RecordedKeyframes
+from flowrun.runtime.graph.plan import load_plan
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.keyframes import RecordedKeyframes
+from flowrun.runtime.replay.replay import Replay
 
 TYPES = ["Evens", "Scale", "Sum", "Noise", "Collect", "Flaky", "Jobs"]
 RATES = ["", "@every: 2", "@every: 3", "@rate_hz: 100000"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.runtime.log_diff import compare_logs
-from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log.diff import compare_logs
+from flowrun.runtime.log.reader import Log
 from flowrun.runtime.testing import assert_replays
 
 GOLDEN = Path(__file__).parent / "golden"

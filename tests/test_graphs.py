@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flowrun.runtime.bind import bind
-from flowrun.runtime.graph import load_graph
-from flowrun.runtime.plan import plan_graph
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import load_graph
 
 ROOT = Path(__file__).parent.parent
 GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))

@@ -46,7 +46,10 @@ def modules_after(code: str) -> set[str]:
         ("import flowrun.tasks.inference", {"torch", "transformers", "av", "fastapi"}),
         ("import flowrun.tasks.detect", {"torch", "transformers", "huggingface_hub", "PIL"}),
         ("import flowrun.tasks.ask", {"torch", "transformers", "huggingface_hub", "PIL"}),
-        ("import flowrun.tasks.checkpoints", {"torch", "transformers", "huggingface_hub", "PIL"}),
+        (
+            "import flowrun.tasks.models.checkpoints",
+            {"torch", "transformers", "huggingface_hub", "PIL"},
+        ),
     ],
 )
 def test_import_brings_nothing_heavy(code: str, light: set[str]) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flowrun.runtime.bind import bind
-from flowrun.runtime.graph import parse_graph
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.read import parse_graph
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

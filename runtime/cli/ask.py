@@ -15,7 +15,7 @@ from typing import Any
 
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.runtime.cli.table import print_table
-from flowrun.runtime.logs import configure_logs
+from flowrun.runtime.run.log_lines import configure_logs
 from flowrun.runtime.wording import counted
 
 __all__ = ["add_parser", "run"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.errors import GraphError, UsageError
-from flowrun.runtime.plan import Plan, load_plan
+from flowrun.runtime.graph.plan import Plan, load_plan
 from flowrun.runtime.wording import counted
 
 __all__ = ["add_parser", "run", "summary"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flowrun.msgs.message import Message
-    from flowrun.runtime.debugger import Breakpoint, Debugger
+    from flowrun.runtime.replay.debugger import Breakpoint, Debugger
     from flowrun.runtime.task import Task
 
 __all__ = ["add_parser", "run"]
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     """0, or 1 where one of the given commands failed."""
     from rich.console import Console
 
-    from flowrun.runtime.debugger import Debugger
-    from flowrun.runtime.log_reader import Log
+    from flowrun.runtime.log.reader import Log
+    from flowrun.runtime.replay.debugger import Debugger
 
     console = Console(highlight=False, soft_wrap=True)
     with Log(args.run) as log, replay_verb.prepare(args, log) as replay:

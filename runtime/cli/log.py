@@ -20,7 +20,7 @@ from flowrun.runtime.cli.log_export import (
 from flowrun.runtime.cli.progress import progress
 from flowrun.runtime.cli.table import print_table
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_reader import Log, LogMessage
+from flowrun.runtime.log.reader import Log, LogMessage
 
 __all__ = ["add_parser", "run"]
 
@@ -142,7 +142,7 @@ def _cat(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from flowrun.runtime.log_check import check_log
+    from flowrun.runtime.log.check import check_log
 
     with Log(args.path) as log:
         with by_time(log, "check") as read:
@@ -156,7 +156,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _recover(args: argparse.Namespace) -> int:
-    from flowrun.runtime.log_recover import recover
+    from flowrun.runtime.log.recover import recover
 
     try:
         with progress("recover", 1) as show:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TextIO
 from flowrun.runtime.cli.moments import MOMENT, moment
 from flowrun.runtime.cli.progress import progress
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.log_reader import Bounds, Log
+from flowrun.runtime.log.reader import Bounds, Log
 
 if TYPE_CHECKING:
-    from flowrun.runtime.log_export import ExportReport, Selection
+    from flowrun.runtime.export.text import ExportReport, Selection
 
 __all__ = ["WHERE", "add_diff", "add_export", "bounds", "by_time", "diff", "export"]
 
@@ -91,7 +91,7 @@ def _bound(log: Log, option: str, value: str | None) -> tuple[int | None, int | 
 
 def export(args: argparse.Namespace) -> int:
     """0 if all that was selected could be read and written, 1 if not."""
-    from flowrun.runtime.log_export import Selection, whole_file
+    from flowrun.runtime.export.text import Selection, whole_file
 
     kind, last = _format(args.to, args.output)
     if args.pixels and kind != "jsonl":
@@ -155,23 +155,23 @@ def _write(
     log: Log, selection: Selection, path: Path, kind: str, args: argparse.Namespace
 ) -> ExportReport:
     if kind == "mp4":
-        from flowrun.runtime.log_export_mp4 import export_mp4
+        from flowrun.runtime.export.mp4 import export_mp4
 
         return export_mp4(log, selection, path)
     if kind == "mcap":
-        from flowrun.runtime.log_export_mcap import export_mcap
+        from flowrun.runtime.export.mcap import export_mcap
 
         return export_mcap(log, selection, path)
     if kind == "foxglove":
-        from flowrun.runtime.log_export_foxglove import export_foxglove
+        from flowrun.runtime.export.foxglove import export_foxglove
 
         return export_foxglove(log, selection, path)
     if kind == "rerun":
-        from flowrun.runtime.log_export_rerun import export_rerun
+        from flowrun.runtime.export.rerun import export_rerun
 
         return export_rerun(log, selection, path)
     if kind == "parquet":
-        from flowrun.runtime.log_export import export_parquet
+        from flowrun.runtime.export.text import export_parquet
 
         return export_parquet(log, selection, path)
     with path.open("w", encoding="utf-8", newline="") as stream:
@@ -181,10 +181,10 @@ def _write(
 def _write_text(
     log: Log, selection: Selection, stream: TextIO, kind: str, args: argparse.Namespace
 ) -> ExportReport:
-    from flowrun.runtime.log_export import export_csv, export_jsonl
+    from flowrun.runtime.export.text import export_csv, export_jsonl
 
     if kind == "trace":
-        from flowrun.runtime.log_export_trace import export_trace, step_names
+        from flowrun.runtime.export.trace import export_trace, step_names
 
         return export_trace(log, selection, stream, steps=step_names(log))
     if kind == "csv":
@@ -205,7 +205,7 @@ def by_time(log: Log, what: str) -> Iterator[Callable[[int], None] | None]:
 
 def diff(args: argparse.Namespace) -> int:
     """0 if no message differs, 1 if one does or not all could be read."""
-    from flowrun.runtime.log_diff import compare_logs
+    from flowrun.runtime.log.diff import compare_logs
 
     with Log(args.path) as first, Log(args.other) as second:
         with by_time(first, "compare") as read:

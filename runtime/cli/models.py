@@ -28,7 +28,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    checkpoints: Any = importlib.import_module("flowrun.tasks.checkpoints")
+    checkpoints: Any = importlib.import_module("flowrun.tasks.models.checkpoints")
     inner = [found for folder in args.folder for found in checkpoints.in_folder(folder)]
     cached = list(checkpoints.in_hub_cache())
     listed = [checkpoints.embedded(), *cached, *inner]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log.reader import Log
 
 __all__ = ["MOMENT", "Moment", "first_cycle_at", "last_cycle_at", "moment"]
 

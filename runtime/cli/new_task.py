@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.bind import built_in_types
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.graph.bind import built_in_types
 
 __all__ = ["add_parser", "run"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.cli.check import summary
-from flowrun.runtime.drawing import mermaid, svg
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.plan import Plan, Step, load_plan
+from flowrun.runtime.graph.drawing import mermaid, svg
+from flowrun.runtime.graph.plan import Plan, Step, load_plan
 
 __all__ = ["add_parser", "run", "text"]
 

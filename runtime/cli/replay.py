@@ -16,8 +16,8 @@ from flowrun.runtime.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowrun.runtime.log_reader import Log
-    from flowrun.runtime.replay import Replay, ReplayReport
+    from flowrun.runtime.log.reader import Log
+    from flowrun.runtime.replay.replay import Replay, ReplayReport
 
 __all__ = ["add_options", "add_parser", "prepare", "run"]
 
@@ -91,7 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 if all messages are identical, 1 if one differs."""
-    from flowrun.runtime.log_reader import Log
+    from flowrun.runtime.log.reader import Log
 
     pace = _pace(args.speed)
     with Log(args.run) as log:
@@ -128,9 +128,9 @@ def prepare(
     keyframes: bool = True,
 ) -> Replay:
     """The replay that the options of `add_options` ask for, with what tasks log turned off."""
-    from flowrun.runtime.graph import load_graph
-    from flowrun.runtime.logs import configure_logs
-    from flowrun.runtime.replay import Replay, Tolerance, recorded_graph
+    from flowrun.runtime.graph.read import load_graph
+    from flowrun.runtime.replay.replay import Replay, Tolerance, recorded_graph
+    from flowrun.runtime.run.log_lines import configure_logs
 
     if args.graph and args.graph_option:
         raise UsageError(f"two graphs: {args.graph} and --graph {args.graph_option}")
@@ -165,7 +165,7 @@ def _replay(
         raise UsageError(f"--to {args.last} is in front of --from {args.first}")
     differences = None
     if args.report is not None:
-        from flowrun.runtime.replay_report import DifferenceReport
+        from flowrun.runtime.replay.report import DifferenceReport
 
         if args.report.suffix not in (".html", ".json"):
             raise UsageError(f"--report {args.report}: expected a name ending in .html or .json")
@@ -173,7 +173,7 @@ def _replay(
     with ExitStack() as stack:
         recorder = None
         if args.log_dir is not None:
-            from flowrun.runtime.replay_log import ReplayLog
+            from flowrun.runtime.replay.recorder import ReplayLog
 
             values = dict(map(_value, args.values))
             recorder = stack.enter_context(
@@ -214,7 +214,7 @@ def _refuse_beside_verify(args: argparse.Namespace) -> None:
 
 def _verify(replay: Replay, count: int) -> int:
     from flowrun.runtime.cli.progress import progress
-    from flowrun.runtime.replay_verify import verify_keyframes
+    from flowrun.runtime.replay.verify import verify_keyframes
 
     if count < 1:
         raise UsageError(f"--verify-count {count}: expected 1 or more")

@@ -20,7 +20,7 @@ from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.wording import mask_secrets
 
 if TYPE_CHECKING:
-    from flowrun.runtime.run import Run, RunResult
+    from flowrun.runtime.run.live import Run, RunResult
     from flowrun.runtime.server.serve import Server
 
 __all__ = ["add_parser", "run"]
@@ -57,9 +57,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """0 for a run that ended as it should, 1 after an error, 2 for a mistake in graph or options."""
     from flowrun.runtime.clock import LiveClock
-    from flowrun.runtime.logs import LineQueue
-    from flowrun.runtime.plan import load_plan
-    from flowrun.runtime.run import Run
+    from flowrun.runtime.graph.plan import load_plan
+    from flowrun.runtime.run.live import Run
+    from flowrun.runtime.run.log_lines import LineQueue
 
     if args.cycles is not None and args.cycles < 0:
         raise UsageError(f"--cycles {args.cycles}: expected a number of cycles, 0 or more")

@@ -9,9 +9,9 @@ from typing import Any
 
 import flowrun.msgs
 from flowrun.msgs import Message
-from flowrun.runtime.bind import built_in_types, find_task_class, plug_in_types
 from flowrun.runtime.errors import FlowrunError
-from flowrun.runtime.graph import CODECS, IDENTIFIER, TASK_POLICIES, LoggingSpec, RuntimeSpec
+from flowrun.runtime.graph.bind import built_in_types, find_task_class, plug_in_types
+from flowrun.runtime.graph.read import CODECS, IDENTIFIER, TASK_POLICIES, LoggingSpec, RuntimeSpec
 
 __all__ = ["add_parser", "graph_schema", "run"]
 

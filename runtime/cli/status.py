@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from flowrun.runtime.logs import LineQueue
-    from flowrun.runtime.run import Run
+    from flowrun.runtime.run.live import Run
+    from flowrun.runtime.run.log_lines import LineQueue
 
 __all__ = ["Status"]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from flowrun.tasks.backends.backend import Answer, Question
-from flowrun.tasks.backends.progress import Tell
-from flowrun.tasks.backends.shared import Shared, SharedModel
+from flowrun.tasks.models.progress import Tell
+from flowrun.tasks.models.shared import Shared, SharedModel
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-    from flowrun.tasks.vlm import VisionLanguageModel
+    from flowrun.tasks.models.vlm import VisionLanguageModel
 
 __all__ = ["LocalBackend"]
 
@@ -75,7 +75,7 @@ class LocalBackend:
             _MODELS.release(self._key)
 
     def _load(self) -> _SharedModel:
-        from flowrun.tasks.vlm import VisionLanguageModel
+        from flowrun.tasks.models.vlm import VisionLanguageModel
 
         started = time.perf_counter()
         model = VisionLanguageModel.load(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from flowrun.tasks.backends.backend import Backend
 from flowrun.tasks.backends.local import LocalBackend
 from flowrun.tasks.backends.openai import OpenAIBackend
-from flowrun.tasks.backends.progress import Tell
 from flowrun.tasks.backends.settings import Device, Dtype, OpenAISettings, TransformersSettings
-from flowrun.tasks.checkpoints import find_checkpoint
+from flowrun.tasks.models.checkpoints import find_checkpoint
+from flowrun.tasks.models.progress import Tell
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -25,7 +25,7 @@ from flowrun.runtime.wording import mask_urls
 from flowrun.tasks.backends.backend import Answer, ModelError, Question
 from flowrun.tasks.backends.server import ServerProcess
 from flowrun.tasks.backends.settings import OpenAISettings
-from flowrun.tasks.backends.shared import Shared
+from flowrun.tasks.models.shared import Shared
 
 if TYPE_CHECKING:
     import httpx

@@ -14,6 +14,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowrun.runtime.children import warden
 from flowrun.runtime.wording import mask_urls
 from flowrun.tasks.backends.backend import ModelError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerProcess", "unusable_program"]
 
-_WARDEN = Path(__file__).with_name("warden.py")
+_WARDEN = Path(warden.__file__)
 _LONGEST_PAUSE_S = 30.0
 _STEADY_S = 60.0
 """A server that ran so long is started again at once the next time."""

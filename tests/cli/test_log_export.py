@@ -12,7 +12,7 @@ import pytest
 from mcap.reader import make_reader
 
 from flowrun.runtime.cli import main
-from flowrun.tasks.video_capture import VideoCapture
+from flowrun.tasks.video.capture import VideoCapture
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 from films import FILMS, FRAMES, draw, recorded

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import torture
 
-from flowrun.runtime import log_slab
-from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab import writer as log_slab
 
 CYCLES = 300
 # A log that takes as long as one of many gigabytes.
 SLOW = """
 import sys, threading
 from flowrun.runtime.cli import main
-from flowrun.runtime.log_slab_reader import SlabReader
+from flowrun.runtime.log.slab.reader import SlabReader
 
 records, heads, pause = SlabReader.records, SlabReader.heads, threading.Event()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flowrun.runtime.cli import main
-from flowrun.tasks.checkpoints import task_of
+from flowrun.tasks.models.checkpoints import task_of
 
 FLOWRUN = Path(sys.executable).parent / "flowrun"
 

@@ -21,9 +21,9 @@ from PIL import Image
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.run import Run
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 
 SMALL = "logging: {slab_size_mib: 4, section_size_mib: 1, keyframe_interval: 4}"
 FLOWRUN = Path(sys.executable).with_name("flowrun")
@@ -140,7 +140,7 @@ def test_numbers_may_be_off_by_the_tolerance(run, capsys):
 
 def test_the_speed_is_that_of_the_recording_or_a_multiple(tmp_path, capsys):
     from flowrun.runtime.clock import ManualClock
-    from flowrun.runtime.run import Run
+    from flowrun.runtime.run.live import Run
 
     plan = plan_of(tmp_path, "n=Numbers(limit: 4)", "", SMALL)
     Run(plan, clock=ManualClock(START_NS, step_ns=20_000_000), directory=tmp_path / "run").run()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from llama import free_port
 
-from flowrun.runtime.log_reader import Log
+from flowrun.runtime.log.reader import Log
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
 FOREVER = """

@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 import yaml
 
-from flowrun.runtime import graph
-from flowrun.runtime.bind import built_in_types
 from flowrun.runtime.cli import main
 from flowrun.runtime.cli.schema import graph_schema
+from flowrun.runtime.graph import read as graph
+from flowrun.runtime.graph.bind import built_in_types
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
 

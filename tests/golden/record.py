@@ -10,11 +10,11 @@ from pathlib import Path
 
 import golden_tasks
 
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.run.live import Run
 
 FOLDER = Path(__file__).parent
 START_NS = 1_700_000_000_000_000_000

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from build_llama import server_path
 
-from flowrun.tasks.embedded.to_gguf import convert
+from flowrun.tasks.embedded.training.to_gguf import convert
 
 
 def free_port() -> int:

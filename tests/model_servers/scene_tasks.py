@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
-from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, draw, make_scene
+from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, draw, make_scene
 
 
 class Scenes(Task):

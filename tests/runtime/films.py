@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime import Log
-from flowrun.runtime.video import RgbConverter, set_color
+from flowrun.runtime.pictures.video import RgbConverter, set_color
 
 FRAMES = 24
 KEY_EVERY = 8

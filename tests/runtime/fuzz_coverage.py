@@ -17,10 +17,15 @@ CHOICE_SIZE = 4
 MOST_CHOICES = 6
 
 
+_INSTRUMENTED = ("flowrun.runtime.log.", "flowrun.runtime.pictures.", "flowrun.msgs.protobuf")
+
+
 def choose_by_coverage(args: argparse.Namespace, fuzzer: Fuzzer) -> None:
     """Run cases until the time is over or one breaks a law; ends the process."""
     for name, module in list(sys.modules.items()):
-        if name.startswith(("flowrun.runtime.log_", "flowrun.msgs.protobuf")):
+        if name.startswith(
+            ("flowrun.runtime.log.", "flowrun.runtime.pictures.", "flowrun.msgs.protobuf")
+        ):
             for value in list(vars(module).values()):
                 _instrument(name, value)
 

@@ -31,12 +31,12 @@ from zlib_ng.zlib_ng import crc32
 from flowrun.runtime.cli import log as cli_log
 from flowrun.runtime.cli import main as flowrun
 from flowrun.runtime.errors import FlowrunError, LogError
-from flowrun.runtime.log_check import check_log
-from flowrun.runtime.log_diff import compare_logs
-from flowrun.runtime.log_format import CODEC
-from flowrun.runtime.log_picture import StoredPicture
-from flowrun.runtime.log_reader import CycleRecord, Log, LogMessage
-from flowrun.runtime.log_recover import recover
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.diff import compare_logs
+from flowrun.runtime.log.reader import CycleRecord, Log, LogMessage
+from flowrun.runtime.log.recover import recover
+from flowrun.runtime.log.slab.format import CODEC
+from flowrun.runtime.pictures.stored import StoredPicture
 
 
 class BrokenLawError(AssertionError):

@@ -23,11 +23,12 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, TextMsg
 from flowrun.msgs.image import VideoDecoder, VideoPackets
-from flowrun.runtime import log_slab, log_writer
-from flowrun.runtime.log_reader import CycleRecord, Log
-from flowrun.runtime.log_writer import LogWriter, Output
-from flowrun.runtime.video import PacketDecoder, RgbConverter, set_color
-from flowrun.tasks.video_capture import VideoCapture
+from flowrun.runtime.log import writer as log_writer
+from flowrun.runtime.log.reader import CycleRecord, Log
+from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter, set_color
+from flowrun.tasks.video.capture import VideoCapture
 
 CYCLES = 24
 PICTURES = ("raw", "zstd", "ffv1", "packets")

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs import IntMsg, Message, Shape, TextMsg
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.plan import Plan, plan_graph
-from flowrun.runtime.run import Run, RunResult
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import Plan, plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.run.live import Run, RunResult
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 
 START_NS = 1_700_000_000_000_000_000

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from flowrun.msgs import BoolMsg, IntMsg, TextMsg
-from flowrun.runtime.bind import BoundConnection, BoundGraph, bind, built_in_types, live_keys
 from flowrun.runtime.errors import GraphError
-from flowrun.runtime.graph import load_graph
+from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, bind, built_in_types, live_keys
+from flowrun.runtime.graph.read import load_graph
 
 PARTS = '''
 from typing import Annotated, Literal

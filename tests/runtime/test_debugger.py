@@ -5,10 +5,10 @@ import pytest
 from helpers import plan_of, record
 from test_replay_stepping import Total
 
-from flowrun.runtime.debugger import Debugger
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.replay import Replay
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.debugger import Debugger
+from flowrun.runtime.replay.replay import Replay
 
 SMALL = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 3}"
 

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from flowrun.msgs import Message, Shape
-from flowrun.runtime.difference import ArrayDifference, FieldDifference, differing_field
-from flowrun.runtime.replay_compare import Recorded, Tolerance, compare
+from flowrun.msgs.difference import ArrayDifference, FieldDifference, differing_field
+from flowrun.runtime.replay.compare import Recorded, Tolerance, compare
 
 
 @pytest.mark.parametrize(

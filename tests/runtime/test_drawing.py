@@ -10,10 +10,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from flowrun.runtime.bind import bind
-from flowrun.runtime.drawing import mermaid, svg
-from flowrun.runtime.graph import load_graph, parse_graph
-from flowrun.runtime.plan import Plan, plan_graph
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.drawing import mermaid, svg
+from flowrun.runtime.graph.plan import Plan, plan_graph
+from flowrun.runtime.graph.read import load_graph, parse_graph
 
 GRAPHS = Path(__file__).parents[2] / "graphs"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -9,14 +9,14 @@ import pytest
 from helpers import START_NS, Hooked, Slow, plan_of, record
 from structlog.testing import capture_logs
 
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import LiveClock, ManualClock
+from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.errors import TaskError, UsageError
-from flowrun.runtime.executor import Executor
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.run.live import Run
 
 
 def run(plan, **options):
@@ -286,7 +286,7 @@ def test_a_background_call_is_interrupted_when_the_run_ends(tmp_path, monkeypatc
 def test_a_background_call_that_goes_on_is_waited_for_and_left_behind(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "test_executor", sys.modules[__name__])
     monkeypatch.setattr(Patient, "deaf", True)
-    monkeypatch.setattr("flowrun.runtime.executor.WORKER_STOP_S", 0.05)
+    monkeypatch.setattr("flowrun.runtime.engine.executor.WORKER_STOP_S", 0.05)
     live, said = run_stopped_in_background(tmp_path, monkeypatch)
     failed = ("interrupt failed", "s")
     assert said == [

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowrun.runtime.errors import GraphError, Location, UsageError
-from flowrun.runtime.graph import (
+from flowrun.runtime.graph.read import (
     Endpoint,
     GraphSpec,
     KeepSpec,

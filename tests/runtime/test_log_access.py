@@ -7,8 +7,8 @@ import pytest
 from log_bytes import Builder, small
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_slab_reader import SlabReader
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.reader import SlabReader
 
 END = {"reason": "end of sources", "cycles": "5", "ended_ns": "99"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowrun.runtime.log_bitstream import begins, with_parameters
+from flowrun.runtime.pictures.bitstream import begins, with_parameters
 
 SPS, IDR, SLICE = b"\0\0\0\1\x67sps", b"\0\0\1\x65key", b"\0\0\1\x41delta"
 HEVC_SPS, CRA, TRAIL = b"\0\0\0\1\x42\1sps", b"\0\0\1\x2a\1key", b"\0\0\1\x02\1delta"

@@ -9,12 +9,13 @@ import pytest
 import torture
 
 from flowrun.msgs import IntMsg
-from flowrun.runtime import log_slab, log_writer
 from flowrun.runtime.cli import main
-from flowrun.runtime.log_check import check_log
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_recover import recover
-from flowrun.runtime.log_writer import LogWriter, Output
+from flowrun.runtime.log import writer as log_writer
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
+from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.writer import LogWriter, Output
 
 
 def several_slabs(run: Path, **options: int) -> None:

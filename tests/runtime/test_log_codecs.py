@@ -17,10 +17,10 @@ from zlib_ng.zlib_ng import crc32
 from flowrun.msgs import protobuf
 from flowrun.runtime import Log
 from flowrun.runtime.errors import GraphError, LogError
-from flowrun.runtime.log_diff import compare_logs
-from flowrun.runtime.replay import Replay
-from flowrun.tasks.video_capture import VideoCapture
-from flowrun.tasks.video_packets import PacketQueue
+from flowrun.runtime.log.diff import compare_logs
+from flowrun.runtime.replay.replay import Replay
+from flowrun.tasks.video.capture import VideoCapture
+from flowrun.tasks.video.packets import PacketQueue
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +190,7 @@ def test_other_pixels_than_recorded_are_an_error_and_never_shown(tmp_path: Path)
 def test_a_source_whose_packets_fail_the_proof_is_logged_as_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowrun.tasks.video_packets.decode_one", lambda *_: None)
+    monkeypatch.setattr("flowrun.tasks.video.packets.decode_one", lambda *_: None)
     film = draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"])
     with Log(recorded(tmp_path, film)) as log:
         assert all(map(np.array_equal, pictures(log, "/b/image"), pictures(log, "/a/image")))
@@ -206,7 +206,7 @@ def test_packets_that_nobody_takes_are_forgotten_up_to_a_key_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     film = draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"])
-    monkeypatch.setattr("flowrun.tasks.video_packets._MOST_BYTES", film.stat().st_size // 2)
+    monkeypatch.setattr("flowrun.tasks.video.packets._MOST_BYTES", film.stat().st_size // 2)
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
         queue = PacketQueue(stream)

@@ -5,9 +5,9 @@ from helpers import plan_of, record
 from pictures import record_pictures
 
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.log_diff import compare_logs
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.run import Run
+from flowrun.runtime.log.diff import compare_logs
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.run.live import Run
 
 
 def compare(first, second, **options):

@@ -19,18 +19,18 @@ from pictures import record_pictures
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import LogError, UsageError
-from flowrun.runtime.log_export import (
+from flowrun.runtime.export.mcap import export_mcap
+from flowrun.runtime.export.mp4 import export_mp4
+from flowrun.runtime.export.text import (
     Selection,
     export_csv,
     export_jsonl,
     export_parquet,
     whole_file,
 )
-from flowrun.runtime.log_export_mcap import export_mcap
-from flowrun.runtime.log_export_mp4 import export_mp4
-from flowrun.runtime.log_export_trace import export_trace, step_names
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.run import Run
+from flowrun.runtime.export.trace import export_trace, step_names
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.run.live import Run
 
 ALL = Selection()
 

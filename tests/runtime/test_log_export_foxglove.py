@@ -19,13 +19,13 @@ from mcap.reader import make_reader
 from pictures import Answer, Camera, Find, Read
 from PIL import Image
 
-from flowrun.runtime import log_foxglove
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_export import Selection
-from flowrun.runtime.log_export_foxglove import export_foxglove
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_records import LOG_SCHEMA
-from flowrun.tasks.video_capture import VideoCapture
+from flowrun.runtime.export import foxglove_messages as log_foxglove
+from flowrun.runtime.export.foxglove import export_foxglove
+from flowrun.runtime.export.text import Selection
+from flowrun.runtime.log.lines import LOG_SCHEMA
+from flowrun.runtime.log.reader import Log
+from flowrun.tasks.video.capture import VideoCapture
 
 NO_B_FRAMES = {
     "plain.mp4": ("h264", FILMS["plain.mp4"]),

@@ -14,12 +14,12 @@ from PIL import Image
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.events import event
-from flowrun.runtime.log_export import Selection
-from flowrun.runtime.log_export_foxglove import export_foxglove
-from flowrun.runtime.log_export_rerun import export_rerun, told
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.run import Run
-from flowrun.tasks.video_capture import VideoCapture
+from flowrun.runtime.export.foxglove import export_foxglove
+from flowrun.runtime.export.rerun import export_rerun, told
+from flowrun.runtime.export.text import Selection
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.run.live import Run
+from flowrun.tasks.video.capture import VideoCapture
 
 WHY = "rerun-sdk is 170 MB, not in the dev extra: pip install -e '.[rerun]'"
 

@@ -20,9 +20,9 @@ from helpers import START_NS, Hooked, plan_of, record
 from flowrun.runtime.cli.run import _print_summary
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_recover import recover
-from flowrun.runtime.run import Run
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
+from flowrun.runtime.run.live import Run
 
 TORTURE = Path(torture.__file__)
 COUNT = 20_000

@@ -9,9 +9,9 @@ from helpers import Hooked, plan_of
 
 from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_writer import LogWriter, Output
-from flowrun.runtime.run import Run
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.run.live import Run
 
 META = {"format": "1", "run_id": "run", "graph": "g"}
 END = {"reason": "end of sources", "cycles": "0", "ended_ns": "1"}

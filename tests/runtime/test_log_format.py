@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 
-from flowrun.runtime import log_format as lf
-from flowrun.runtime.log_records import LEVELS, LOG_SCHEMA, pack_log, unpack_log
-from flowrun.runtime.log_summary import build_end, build_preamble, build_summary
+from flowrun.runtime.log.lines import LEVELS, LOG_SCHEMA, pack_log, unpack_log
+from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
 
 sys.path.append(str(Path(__file__).parent))
 import log_bytes

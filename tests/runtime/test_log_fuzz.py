@@ -29,9 +29,9 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import ImageRgb8Msg, protobuf
 from flowrun.msgs.message import array_from_map
-from flowrun.runtime.log_message import decode
-from flowrun.runtime.log_picture import PictureEncoder, StoredPicture
-from flowrun.runtime.log_records import pack_log, unpack_log
+from flowrun.runtime.log.lines import pack_log, unpack_log
+from flowrun.runtime.log.message import decode
+from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
 
 quick = settings(max_examples=100, deadline=None)
 seeds = st.integers(0, 2**32)
@@ -139,8 +139,8 @@ def test_the_laws_notice_a_reader_that_gives_out_damaged_cycles(
     whole: list[Original], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fuzzer = Fuzzer([it for it in whole if it.run == "built"], tmp_path, seed=3)
-    monkeypatch.setattr("flowrun.runtime.log_slab_reader.SlabReader.check", lambda *_: None)
-    monkeypatch.setattr("flowrun.runtime.log_slab_reader.SlabReader.records", _unchecked)
+    monkeypatch.setattr("flowrun.runtime.log.slab.reader.SlabReader.check", lambda *_: None)
+    monkeypatch.setattr("flowrun.runtime.log.slab.reader.SlabReader.records", _unchecked)
     with pytest.raises(BrokenLawError, match="was never written so"):
         deque(fuzzer.hold(fuzzer.case(number)) for number in range(200))
 

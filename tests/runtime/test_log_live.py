@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from mcap.reader import make_reader
 
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_recover import recover
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ WRITING = """
     import sys
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    from flowrun.runtime import log_slab
+    from flowrun.runtime.log.slab import writer as log_slab
     from test_log_writer import BytesMsg, commit, payload, writer_of
 
     log_slab.CHUNK_SIZE = 40_000

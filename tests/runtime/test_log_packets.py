@@ -24,20 +24,20 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.msgs.image import VideoDecoder, VideoPackets
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import LiveClock, ManualClock
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_check import check_log
-from flowrun.runtime.log_decode import PictureDecoder
-from flowrun.runtime.log_picture import PictureEncoder, StoredPicture
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_recover import recover
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
+from flowrun.runtime.pictures.decode import PictureDecoder
+from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
+from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Output, Task
-from flowrun.tasks.video_capture import VideoCapture
-from flowrun.tasks.video_packets import PacketQueue
+from flowrun.tasks.video.capture import VideoCapture
+from flowrun.tasks.video.packets import PacketQueue
 
 
 class Digest(Task):
@@ -303,7 +303,7 @@ def made_queues(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             made.append(self)
             super().__init__(stream)
 
-    monkeypatch.setattr("flowrun.tasks.video_capture.PacketQueue", Counted)
+    monkeypatch.setattr("flowrun.tasks.video.capture.PacketQueue", Counted)
     return made
 
 

@@ -14,8 +14,8 @@ from films import FILMS, FRAMES, KEY_EVERY, draw, recorded
 from pictures import Camera
 
 from flowrun.runtime import Log
-from flowrun.runtime.log_files import slab_paths
-from flowrun.tasks.video_capture import VideoCapture
+from flowrun.runtime.log.files import slab_paths
+from flowrun.tasks.video.capture import VideoCapture
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from mcap.reader import make_reader
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_records import pack_log
+from flowrun.runtime.log.lines import pack_log
+from flowrun.runtime.log.reader import Log
 
 sys.path.append(str(Path(__file__).parent))
 import independent_reader

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from mcap.reader import make_reader
 
-from flowrun.runtime import log_recover
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_check import check_log
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_recover import recover
+from flowrun.runtime.log import recover as log_recover
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
 
 sys.path.append(str(Path(__file__).parent))
 import independent_reader
@@ -241,7 +241,7 @@ WRITER = textwrap.dedent("""
     import sys
     from pathlib import Path
     from flowrun.msgs import ImageRgb8Msg, TextMsg
-    from flowrun.runtime.log_writer import LogWriter, Output
+    from flowrun.runtime.log.writer import LogWriter, Output
 
     outputs = [
         Output("cam", "image", "/cam/image", ImageRgb8Msg),

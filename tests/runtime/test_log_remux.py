@@ -9,12 +9,12 @@ import pytest
 from films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
 from pictures import Camera, record_pictures
 
-from flowrun.runtime.log_export import Selection
-from flowrun.runtime.log_export_mp4 import export_mp4
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_remux import last_duration_us
-from flowrun.runtime.video import RgbConverter, set_color
-from flowrun.tasks.video_capture import VideoCapture
+from flowrun.runtime.export.film import last_duration_us
+from flowrun.runtime.export.mp4 import export_mp4
+from flowrun.runtime.export.text import Selection
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures.video import RgbConverter, set_color
+from flowrun.tasks.video.capture import VideoCapture
 
 COPIED = {
     "plain.mp4": "h264", "b_frames.mp4": "h264", "open_gop.mp4": "h264", "start_codes.ts": "h264",
@@ -131,7 +131,7 @@ def test_what_is_no_film_by_itself_is_encoded_again(tmp_path, name, config, boun
 
 def test_packets_that_ffmpeg_cannot_read_are_encoded_again(tmp_path, monkeypatch):
     run = recorded(tmp_path, draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"]))
-    monkeypatch.setattr("flowrun.runtime.log_remux._bare", lambda _film: b"\0" * 100)
+    monkeypatch.setattr("flowrun.runtime.export.film._bare", lambda _film: b"\0" * 100)
     report, times = export(run, tmp_path / "x.mp4")
     assert report.notes == ["encoded again, as FFmpeg finds no h264 in its packets"]
     assert [time for time, _ in film(tmp_path / "x.mp4")[2]] == times

@@ -11,16 +11,16 @@ import pytest
 from helpers import START_NS
 from test_run_logging import plan_with, run
 
-from flowrun.runtime import log_slab
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_format import LOCK_NAME
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_retention import free_preallocated, remove_old_runs
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.retention import free_preallocated, remove_old_runs
+from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.slab.format import LOCK_NAME
+from flowrun.runtime.run.live import Run
 
 
 def make_runs(tmp_path, count, **options):

@@ -12,9 +12,9 @@ from log_bytes import Builder
 from pictures import STEP_NS, record_pictures
 
 from flowrun.runtime.errors import LogError, UsageError
-from flowrun.runtime.log_message import Topic
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_table import make_table
+from flowrun.runtime.log.message import Topic
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.table import make_table
 
 
 def test_columns_have_the_types_of_the_fields(tmp_path, monkeypatch):
@@ -198,7 +198,7 @@ def test_frames_of_a_topic_without_pictures(tmp_path, monkeypatch):
 
 
 def test_numbers_that_no_machine_word_holds_stay_as_they_are():
-    from flowrun.runtime.log_table import _column
+    from flowrun.runtime.log.table import _column
 
     assert _column([1, 2**63]).dtype == np.uint64
     assert _column([1, 2**64]) == [1, 2**64]  # as a damaged log may say

@@ -16,13 +16,13 @@ import pytest
 from mcap.reader import make_reader
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, MessageTypeError
-from flowrun.runtime import log_slab
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log_check import check_log
-from flowrun.runtime.log_files import slab_paths
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.log_recover import recover
-from flowrun.runtime.log_writer import LogWriter, Output
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.files import slab_paths
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
+from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.writer import LogWriter, Output
 
 T0 = 1_700_000_000_000_000_000
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import Field, SecretStr, field_validator
 
 from flowrun.msgs import IntMsg
-from flowrun.runtime.bind import BoundGraph, bind
-from flowrun.runtime.graph import parse_graph
+from flowrun.runtime.graph.bind import BoundGraph, bind
+from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 
 LONG = "sk-0123456789abcdef"

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import flowrun.runtime
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.replay import Replay
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
 
 
 def test_the_package_has_log_and_replay():

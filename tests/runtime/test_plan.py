@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowrun.msgs import IntMsg, TextMsg
-from flowrun.runtime.bind import BoundConnection, BoundGraph, BoundTask, bind
 from flowrun.runtime.errors import GraphError, InternalError, Location
-from flowrun.runtime.graph import (
+from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask, bind
+from flowrun.runtime.graph.plan import _check_order, load_plan, plan_graph
+from flowrun.runtime.graph.ports import Port
+from flowrun.runtime.graph.read import (
     ConnectionSpec,
     Endpoint,
     GraphSpec,
@@ -22,8 +24,6 @@ from flowrun.runtime.graph import (
     TaskSpec,
     load_graph,
 )
-from flowrun.runtime.plan import _check_order, load_plan, plan_graph
-from flowrun.runtime.ports import Port
 from flowrun.runtime.task import Task, TaskConfig
 
 GRAPHS = Path(__file__).parents[2] / "graphs"

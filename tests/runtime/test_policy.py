@@ -6,11 +6,11 @@ from helpers import START_NS, Flaky, FlakySource, plan_of
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError
-from flowrun.runtime.log_check import check_log
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.replay_log import ReplayLog
-from flowrun.runtime.run import Run
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.recorder import ReplayLog
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 
 S = 1_000_000_000
 

@@ -6,11 +6,11 @@ import pytest
 from helpers import START_NS, plan_of, record
 
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.engine.executor import Executor
+from flowrun.runtime.engine.rates import next_due
 from flowrun.runtime.errors import GraphError
-from flowrun.runtime.executor import Executor
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.rates import next_due
-from flowrun.runtime.replay import Replay
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
 
 MS = 1_000_000
 
@@ -22,7 +22,7 @@ def cycles_of(directory, topic):
 
 def run_every(plan, directory, step_ns):
     """A run whose clock moves by `step_ns` at each reading, and its replay."""
-    from flowrun.runtime.run import Run
+    from flowrun.runtime.run.live import Run
 
     clock = ManualClock(START_NS, step_ns=step_ns)
     result = Run(plan, clock=clock, directory=directory).run()

@@ -8,9 +8,9 @@ from helpers import Hooked, plan_of, record
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.run import Run
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 
 
 def replay(directory, **options):
@@ -228,7 +228,7 @@ def test_a_replay_may_end_early(tmp_path):
 
 
 def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
-    from flowrun.runtime import provenance
+    from flowrun.runtime.run import provenance
 
     (tmp_path / "doubling.py").write_text(
         "from flowrun.msgs import IntMsg\n"
@@ -242,9 +242,9 @@ def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
     text = plan.graph.spec.text.replace("cnx: []", "cnx: [{src: n, dst: d, msg: IntMsg}]")
     text = text.replace("cnx:", "  - {id: d, type: doubling.Double}\ncnx:")
     monkeypatch.syspath_prepend(tmp_path)
-    from flowrun.runtime.bind import bind
-    from flowrun.runtime.graph import parse_graph
-    from flowrun.runtime.plan import plan_graph
+    from flowrun.runtime.graph.bind import bind
+    from flowrun.runtime.graph.plan import plan_graph
+    from flowrun.runtime.graph.read import parse_graph
 
     plan = plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={})))
     monkeypatch.setattr(provenance, "_version", lambda package: "1.0")

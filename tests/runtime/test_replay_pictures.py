@@ -9,11 +9,11 @@ from pictures import Camera
 from test_log_codecs import FILMS, codecs, draw, pictures, recorded
 
 from flowrun.msgs import FloatMsg, ImageRgb8Msg
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.replay_log import ReplayLog
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.recorder import ReplayLog
+from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
-from flowrun.tasks.video_capture import VideoCapture
+from flowrun.tasks.video.capture import VideoCapture
 
 
 class Darken(Task):

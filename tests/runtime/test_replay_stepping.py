@@ -12,11 +12,11 @@ from helpers import plan_of, record
 from flowrun.msgs import IntMsg
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.replay_log import ReplayLog
-from flowrun.runtime.replay_verify import verify_keyframes
-from flowrun.runtime.run import Run
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.recorder import ReplayLog
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.replay.verify import verify_keyframes
+from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 
 SMALL = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 3}"
@@ -351,7 +351,7 @@ def test_a_generator_that_a_task_keeps_goes_on_as_recorded(tmp_path):
 
 
 def test_one_can_go_back_from_the_recorded_error(tmp_path):
-    from flowrun.runtime.debugger import Debugger
+    from flowrun.runtime.replay.debugger import Debugger
 
     with (
         recorded(tmp_path, "n=Numbers(limit: 20); b=Boom(at: 8)", "n > b") as log,
@@ -377,7 +377,7 @@ def test_what_if_from_a_keyframe_says_what_it_begins_with(total_run):
 
 
 def test_arrays_of_all_kinds_come_back(total_run, monkeypatch):
-    from flowrun.runtime import keyframe
+    from flowrun.runtime.engine import keyframes as keyframe
 
     kinds = [
         np.asfortranarray(np.arange(6.0).reshape(2, 3)),

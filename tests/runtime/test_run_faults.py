@@ -13,14 +13,14 @@ from helpers import START_NS, Hooked, plan_of, record
 from numpy.typing import NDArray
 
 from flowrun.msgs import Message, Shape
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import TaskError, UsageError
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 
 
 def graph(tmp_path, tasks, cnx="", *, env=None, more=""):

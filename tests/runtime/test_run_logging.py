@@ -7,14 +7,14 @@ import re
 import pytest
 from helpers import START_NS, plan_of
 
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 
 
 class Lines:

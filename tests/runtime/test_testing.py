@@ -10,12 +10,12 @@ import pytest
 from pydantic import PositiveInt
 
 from flowrun.msgs import ImageRgb8Msg, IntMsg, MessageTypeError, TextMsg
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.executor import Executor
-from flowrun.runtime.graph import load_graph
-from flowrun.runtime.plan import plan_graph
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 from flowrun.runtime.testing import Collect, collector_of, run_task, source_of
 

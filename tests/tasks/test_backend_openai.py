@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from flowrun.tasks.backends.backend import Answer, ModelError, Question, Sampling
 from flowrun.tasks.backends.openai import OpenAIBackend
 from flowrun.tasks.backends.settings import OpenAISettings
-from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
+from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
 
 BLACK = np.zeros((48, 64, 3), np.uint8)
 

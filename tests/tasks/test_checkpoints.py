@@ -59,7 +59,7 @@ def config_of(model: str, port: int, home: Path) -> tuple[str, float]:
     """What a fresh process finds, or why it finds nothing, and after how many seconds."""
     code = (
         "import json, time\n"
-        "from flowrun.tasks.checkpoints import ModelError, config_of\n"
+        "from flowrun.tasks.models.checkpoints import ModelError, config_of\n"
         "import huggingface_hub\n"
         "began = time.monotonic()\n"
         "try:\n"

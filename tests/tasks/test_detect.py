@@ -14,21 +14,21 @@ import pytest
 import structlog
 
 from flowrun.msgs import DetectionsMsg, ImageRgb8Msg
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.logs import LineQueue
-from flowrun.runtime.plan import plan_graph
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.run import Run
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
+from flowrun.runtime.run.log_lines import LineQueue
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.backends.backend import ModelError
-from flowrun.tasks.backends.shared import SharedModel
 from flowrun.tasks.detect import _MODELS, Detect
-from flowrun.tasks.detector import Found, ObjectDetector, Search
 from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.models.detector import Found, ObjectDetector, Search
+from flowrun.tasks.models.shared import SharedModel
 
 pytestmark = pytest.mark.slow  # importing torch and transformers alone takes seconds
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from flowrun.tasks.embedded import MODEL_DIR
-from flowrun.tasks.embedded import scenes as sc
-from flowrun.tasks.embedded.demo_video import pick_scenes, truth
-from flowrun.tasks.embedded.prompts import KINDS, ask, loc_token, loc_tokens
+from flowrun.tasks.embedded.training import scenes as sc
+from flowrun.tasks.embedded.training.demo_video import pick_scenes, truth
+from flowrun.tasks.embedded.training.prompts import KINDS, ask, loc_token, loc_tokens
 
 MEDIA = Path(__file__).parents[2] / "graphs" / "media"
 STATED_CAPTION_RATE = 0.95
@@ -24,14 +24,14 @@ SCENES = [sc.make_scene(seed) for seed in range(400)]
 
 @pytest.fixture(scope="module")
 def model():
-    from flowrun.tasks.embedded.evaluate import Model
+    from flowrun.tasks.embedded.training.evaluate import Model
 
     return Model(MODEL_DIR)
 
 
 @pytest.fixture(scope="module")
 def processor():
-    from flowrun.tasks.embedded.network import build_processor
+    from flowrun.tasks.embedded.training.network import build_processor
 
     return build_processor()
 
@@ -53,7 +53,7 @@ class TestScenes:
         assert sc.HELD_OUT_SEEDS.step == sc.TRAIN_SEEDS.step == 1
 
     def test_training_batches_hold_no_held_out_scene(self, processor, monkeypatch):
-        from flowrun.tasks.embedded import batches
+        from flowrun.tasks.embedded.training import batches
 
         seeds = []
 
@@ -147,7 +147,7 @@ class TestTraining:
     def test_pictures_are_resized_as_the_processor_does(self, processor):
         import torch
 
-        from flowrun.tasks.embedded import network
+        from flowrun.tasks.embedded.training import network
 
         for height, width in ((480, 640), (72, 128), (131, 97), (64, 64)):
             pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -156,7 +156,7 @@ class TestTraining:
             assert torch.equal(seen[0], ours)
 
     def test_prompts_are_encoded_as_the_processor_does(self, processor):
-        from flowrun.tasks.embedded.batches import Encoder
+        from flowrun.tasks.embedded.training.batches import Encoder
 
         content = [{"type": "image"}, {"type": "text", "text": "detect red circle"}]
         text = processor.apply_chat_template(
@@ -168,7 +168,7 @@ class TestTraining:
         assert list(inputs["input_ids"][0]) == ours
 
     def test_a_batch_is_a_function_of_its_index(self, processor):
-        from flowrun.tasks.embedded.batches import Encoder, training_batch
+        from flowrun.tasks.embedded.training.batches import Encoder, training_batch
 
         first, again, other = (
             training_batch(Encoder.of(processor), seed=0, index=index, size=4)
@@ -180,7 +180,7 @@ class TestTraining:
     def test_packed_questions_give_the_logits_of_single_ones(self, processor):
         import torch
 
-        from flowrun.tasks.embedded import batches, network, train
+        from flowrun.tasks.embedded.training import batches, network, train
 
         network_ = network.build_model(processor, seed=0).eval()
         encoder = batches.Encoder.of(processor)
@@ -196,7 +196,7 @@ class TestTraining:
 
     @pytest.mark.slow
     def test_a_run_goes_on_from_its_checkpoint(self, tmp_path):
-        from flowrun.tasks.embedded import train
+        from flowrun.tasks.embedded.training import train
 
         common = ["--batch-size", "2", "--every", "1", "--processes", "1"]
         train.main(["--out", str(tmp_path), "--steps", "1", *common])

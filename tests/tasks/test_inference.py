@@ -17,7 +17,7 @@ from flowrun.runtime.task import Context, Input, Output
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.inference import Inference, PromptResponseMsg
-from flowrun.tasks.loading import pick_dtype
+from flowrun.tasks.models.loading import pick_dtype
 
 pytestmark = [
     pytest.mark.slow,  # importing torch and transformers alone takes seconds

@@ -20,20 +20,20 @@ from fault_server import FaultServer
 from llama import LlamaServer, free_port, llama_command
 from scene_tasks import Scenes
 
-from flowrun.runtime.bind import bind
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError, TaskError, UsageError
-from flowrun.runtime.graph import parse_graph
-from flowrun.runtime.log_reader import Log
-from flowrun.runtime.logs import configure_logs
-from flowrun.runtime.plan import Plan, plan_graph
-from flowrun.runtime.replay import Replay
-from flowrun.runtime.replay_log import ReplayLog
-from flowrun.runtime.run import Run, RunResult
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import Plan, plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.recorder import ReplayLog
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run, RunResult
+from flowrun.runtime.run.log_lines import configure_logs
 from flowrun.runtime.server.serve import Server
 from flowrun.tasks.backends import openai
 from flowrun.tasks.backends.settings import OpenAISettings
-from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, make_scene
+from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, make_scene
 
 S = 1_000_000_000
 

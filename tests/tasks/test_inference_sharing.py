@@ -16,12 +16,12 @@ from flowrun.runtime.broadcast import Broadcast, PartialAnswer
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.backends.backend import Answer, Question, Sampling
 from flowrun.tasks.backends.local import _MODELS, LocalBackend
-from flowrun.tasks.backends.shared import SharedModel
 from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.embedded import MODEL_DIR
-from flowrun.tasks.embedded.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
+from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
 from flowrun.tasks.inference import Inference
-from flowrun.tasks.vlm import VisionLanguageModel
+from flowrun.tasks.models.shared import SharedModel
+from flowrun.tasks.models.vlm import VisionLanguageModel
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,7 @@ from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.task import Context, Output
 from flowrun.runtime.testing import run_task
-from flowrun.tasks.video_capture import VideoCapture, VideoError
+from flowrun.tasks.video.capture import VideoCapture, VideoError
 
 FRAMES = 12
 FPS = 10
@@ -173,8 +173,8 @@ def test_the_log_says_how_many_pictures_were_left_out(folder: Path, tmp_path: Pa
     import helpers
 
     from flowrun.runtime.clock import ManualClock
-    from flowrun.runtime.log_reader import Log
-    from flowrun.runtime.run import Run
+    from flowrun.runtime.log.reader import Log
+    from flowrun.runtime.run.live import Run
 
     helpers.VideoCapture = VideoCapture  # type: ignore[attr-defined]
     config = f"source_uri: {folder / 'grey.mp4'}, policy: latest, realtime: true"

@@ -1,0 +1,1 @@
+"""Processes that end when flowrun does, however flowrun ends."""

@@ -1,0 +1,163 @@
+"""A plan's tasks as objects: made, started, changed and stopped, in live runs and in replays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.errors import RAISED_BY_TASKS, FlowrunError, TaskError, UsageError
+from flowrun.runtime.graph.bind import BoundTask, live_keys
+from flowrun.runtime.graph.config import changed_keys, check_values
+from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
+
+__all__ = [
+    "COMPUTES_ON",
+    "Instance",
+    "SourceHooks",
+    "changed_config",
+    "make_instances",
+    "start_all",
+    "stop_all",
+]
+
+COMPUTES_ON = "computes on"
+"""The log record of a task that has started: its `Context.computes_on`, as "where"."""
+
+
+@dataclass(slots=True)
+class Instance:
+    """One task of a run: its object, its context, and the time its context shows.
+
+    time: the cycle's, or of a background task the time of the job that its worker runs.
+    """
+
+    bound: BoundTask
+    task: Task
+    ctx: Context
+    time: CycleTime
+
+    @property
+    def id(self) -> str:
+        return self.bound.id
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHooks:
+    """What the context of a source task calls; a replay, which runs no sources, has none.
+
+    logged: whether the run has a log.
+    """
+
+    clock: Callable[[], int]
+    wake: Callable[[], None]
+    wake_at: Callable[[str, int], None]
+    finish: Callable[[str], None]
+    dropped: Callable[[str, int], None]
+    logged: bool
+
+
+def make_instances(
+    plan: Plan,
+    time: CycleTime,
+    *,
+    broadcasts: Mapping[str, Broadcast],
+    hooks: SourceHooks | None,
+) -> dict[str, Instance]:
+    """An instance of every task, by id, in the plan's order. Nothing is started."""
+    graph = plan.graph.spec
+    log = structlog.get_logger()
+    instances = {}
+    packets = {
+        slot.task_id
+        for slot in plan.slots
+        if slot.logged and slot.payload and slot.codec == "packets"
+    }
+    for step in plan.steps:
+        bound = step.task
+        own = CycleTime() if bound.spec.background else time
+        ctx = Context(
+            bound.id,
+            time=own,
+            log=log.bind(task=bound.id),
+            graph_dir=graph.path.parent,
+            seed=graph.runtime.seed,
+            broadcast=broadcasts.get(bound.id) or Broadcast(),
+            logs_packets=hooks is not None and hooks.logged and bound.id in packets,
+            **_source_hooks(bound, hooks),
+        )
+        try:
+            task = bound.task_class(bound.config)
+        except FlowrunError:
+            raise
+        except RAISED_BY_TASKS as error:
+            raise TaskError(bound.id, cycle=None, phase="__init__", cause=error) from error
+        instances[bound.id] = Instance(bound, task, ctx, own)
+    return instances
+
+
+def _source_hooks(bound: BoundTask, hooks: SourceHooks | None) -> dict[str, Callable[..., Any]]:
+    if hooks is None or not bound.is_source:
+        return {}
+    return {
+        "clock": hooks.clock,
+        "wake": hooks.wake,
+        "wake_at": lambda time_ns: hooks.wake_at(bound.id, time_ns),
+        "finish": lambda: hooks.finish(bound.id),
+        "dropped": lambda count: hooks.dropped(bound.id, count),
+    }
+
+
+def start_all(
+    instances: list[Instance], *, on_start: Callable[[str | None], None] = lambda _: None
+) -> None:
+    """Start every task in order, each after a call of `on_start` with its id; at the end, also
+    before tasks are stopped again, `on_start` is called with None.
+
+    If one raises, or `on_start` does, those started are stopped again, the failed one included; a
+    `FlowrunError` passes as it is, any other `Exception` of a task becomes a `TaskError`.
+    """
+    begun: list[Instance] = []
+    try:
+        for instance in instances:
+            on_start(instance.id)
+            begun.append(instance)
+            instance.task.start(instance.ctx)
+            if instance.ctx.computes_on:
+                instance.ctx.log.info(COMPUTES_ON, where=instance.ctx.computes_on)
+        on_start(None)
+    except BaseException as error:
+        on_start(None)
+        stop_all(begun)
+        if isinstance(error, FlowrunError) or not isinstance(error, RAISED_BY_TASKS):
+            raise
+        raise TaskError(begun[-1].id, cycle=None, phase="start", cause=error) from error
+
+
+def stop_all(instances: list[Instance]) -> None:
+    """Stop every task, last first. An error in one is logged and does not keep others running."""
+    for instance in reversed(instances):
+        try:
+            instance.task.stop(instance.ctx)
+        except RAISED_BY_TASKS as error:  # each task must get its turn
+            instance.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
+                "stop failed", error=f"{type(error).__name__}: {error}"
+            )
+
+
+def changed_config(bound: BoundTask, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:
+    """`config` with `values` for its live keys; `UsageError` names the key and the valid ones."""
+    live = live_keys(bound.task_class)
+    for key in values:
+        if key not in live:
+            known = key in type(config).model_fields
+            what = "cannot change while the graph runs" if known else "unknown key"
+            raise UsageError(
+                f"{bound.id}.{key}: {what}; keys that can change: {', '.join(live) or 'none'}"
+            )
+    new = check_values(bound.spec, config, values)
+    return new if changed_keys(config, new) else config

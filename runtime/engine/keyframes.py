@@ -1,0 +1,242 @@
+"""Keyframes: what the tasks of a run remember in front of a cycle, so that a replay can begin there.
+
+The record of `/flowrun/keyframe` in cycle k, a msgpack map, is taken before anything of that cycle
+runs::
+
+    {"tasks": {id: {
+        "state": what `freeze` gave, arrays as {"__ndarray__": their .npy file}; missing where the
+            class does not define it
+        "rng": the state of `ctx.rng`, as JSON; missing while nothing was drawn
+        "live": {key: value}: live config values that differ from the graph file's
+        "due_ns": when `rate_hz` admits the task next, or nil
+        "failures", "until_ns": of a task with `on_error`: errors in a row, and the end of its pause
+        "error": why `freeze` failed; no replay can begin at this keyframe then
+        "config": of a background task: "live" for the jobs that come; its own "live" and the rest
+            are from behind the last job whose result has appeared
+        "jobs": [[cycle, live, taken]]: of a background task: inputs whose results appear later;
+            "taken" ones were waiting for their step
+    }}}
+
+Sources have no place in it: a replay takes their messages from the log.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
+
+import msgpack
+import numpy as np
+
+from flowrun.runtime.engine.background import Job
+from flowrun.runtime.engine.instances import Instance, changed_config
+from flowrun.runtime.engine.policy import ErrorPolicy, error_text
+from flowrun.runtime.engine.rates import Rate
+from flowrun.runtime.errors import RAISED_BY_TASKS
+from flowrun.runtime.graph.bind import BoundTask
+from flowrun.runtime.graph.config import changed_keys
+from flowrun.runtime.task import Task, TaskConfig
+
+__all__ = [
+    "BackgroundState",
+    "Keyframes",
+    "changed_values",
+    "first_error",
+    "freeze_behind",
+    "freeze_task",
+    "is_frozen",
+    "restored_config",
+    "thaw_task",
+    "unpack_keyframe",
+]
+
+_ARRAY = "__ndarray__"
+
+
+def is_frozen(task_class: type[Task]) -> bool:
+    """Whether the class says what it remembers: whether it defines `freeze`."""
+    return task_class.freeze is not Task.freeze
+
+
+def freeze_task(
+    made: Instance, config: TaskConfig, *, secrets: frozenset[str], with_state: bool = True
+) -> dict[str, Any]:
+    """What the task, which has `config`, remembers now, as its part of a keyframe; "error" says why no
+    replay can begin there.
+
+    secrets: masked in the error. with_state: False for a task that is down: it begins anew.
+    """
+    task, frozen = made.task, dict[str, Any]()
+    rng = made.ctx.freeze_rng()
+    if rng is not None:
+        frozen["rng"] = rng
+    try:
+        frozen["live"] = changed_values(made.bound, config)
+        if with_state and is_frozen(type(task)):
+            # Packed and unpacked at once: what the task changes later does not reach it.
+            frozen["state"] = _unpack(_pack(task.freeze()))
+    except RAISED_BY_TASKS as error:
+        frozen["error"] = error_text(error, secrets)
+    return frozen
+
+
+def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> None:
+    """Give a started task back what it remembered. Passes on what `configure` or `thaw` raises."""
+    task = made.task
+    changed = changed_keys(task.config, config)
+    task.config = config
+    if changed:
+        task.configure(made.ctx, changed)
+    made.ctx.thaw_rng(frozen.get("rng"))
+    if "state" in frozen:
+        # A copy each time: the task may change what it is given.
+        task.thaw(msgpack.unpackb(_pack(frozen["state"]), object_hook=_hook, strict_map_key=False))
+
+
+def changed_values(bound: BoundTask, config: TaskConfig) -> dict[str, Any]:
+    """The live values of `config` that differ from those of the graph file, as plain data.
+    `ValueError` for those that plain data does not give back."""
+    if config is bound.config:
+        return {}
+    keys = set(changed_keys(bound.config, config))
+    if not keys:
+        return {}
+    values: dict[str, Any] = config.model_dump(mode="json", include=keys)
+    if restored_config(bound, values) != config:
+        raise ValueError(f"live values that JSON does not give back: {', '.join(sorted(keys))}")
+    return values
+
+
+def restored_config(bound: BoundTask, values: Mapping[str, Any]) -> TaskConfig:
+    """The graph file's config of a task with the values that had been changed."""
+    return changed_config(bound, bound.config, values) if values else bound.config
+
+
+class BackgroundState(Protocol):
+    """What a keyframe says of a background task: `BackgroundWorker`, or its part in a replay."""
+
+    config: TaskConfig
+    frozen: dict[str, Any] | None
+
+    @property
+    def in_flight(self) -> list[tuple[Job, bool]]: ...
+
+
+class Keyframes:
+    """Takes the keyframes of a run.
+
+    instances: of all tasks but the sources. background: of those among them that have a worker.
+    secrets: masked in what is said of a `freeze` that fails.
+    """
+
+    def __init__(
+        self,
+        instances: Iterable[Instance],
+        *,
+        policies: Mapping[str, ErrorPolicy],
+        rates: Mapping[str, Rate],
+        background: Mapping[str, BackgroundState],
+        secrets: frozenset[str],
+    ) -> None:
+        self._secrets = secrets
+        self._instances = list(instances)
+        self._policies = policies
+        self._rates = rates
+        self._background = background
+        self._failing: set[str] = set()
+
+    def begin(self) -> None:
+        """All tasks have been started, and no worker has."""
+        for made in self._instances:
+            state = self._background.get(made.id)
+            if state is not None:
+                state.frozen = freeze_task(made, made.task.config, secrets=self._secrets)
+
+    def take(self) -> bytes:
+        """What all tasks remember now, between two cycles. A `freeze` that fails is logged, once
+        until it works again."""
+        tasks = {}
+        for made in self._instances:
+            policy = self._policies.get(made.id)
+            state = self._background.get(made.id)
+            if state is None:
+                is_up = policy is None or not policy.is_down
+                config = made.task.config
+                frozen = freeze_task(made, config, secrets=self._secrets, with_state=is_up)
+            else:
+                frozen = dict(state.frozen or {})
+                try:
+                    frozen["config"] = changed_values(made.bound, state.config)
+                    frozen["jobs"] = [
+                        [job.cycle, changed_values(made.bound, job.config), taken]
+                        for job, taken in state.in_flight
+                    ]
+                except Exception as error:  # noqa: BLE001  # of a user's config
+                    frozen["error"] = error_text(error, self._secrets)
+            if self._rates[made.id].due_ns is not None:
+                frozen["due_ns"] = self._rates[made.id].due_ns
+            if policy is not None:
+                frozen |= policy.freeze()
+            self._tell(made, frozen.get("error"))
+            tasks[made.id] = frozen
+        return _pack({"tasks": tasks})
+
+    def _tell(self, made: Instance, error: str | None) -> None:
+        if error is None:
+            self._failing.discard(made.id)
+        elif made.id not in self._failing:
+            self._failing.add(made.id)
+            made.ctx.log.error("freeze failed: no replay can begin at this keyframe", error=error)
+
+
+def freeze_behind(
+    made: Instance, job: Job, *, restarts: bool, secrets: frozenset[str]
+) -> dict[str, Any]:
+    """What a background task remembers behind `job`; nothing of one that failed and is restarted
+    (`restarts`) before its next."""
+    is_up = job.error is None or not restarts
+    return freeze_task(made, job.config, secrets=secrets, with_state=is_up)
+
+
+def unpack_keyframe(data: bytes | memoryview) -> dict[str, dict[str, Any]]:
+    """By task id, the parts of a keyframe's record. `ValueError` on other bytes."""
+    found = msgpack.unpackb(data, strict_map_key=False)
+    if not isinstance(found, dict) or not isinstance(found.get("tasks"), dict):
+        raise ValueError("not a keyframe")  # noqa: TRY004  # it is the bytes that are wrong
+    return cast("dict[str, dict[str, Any]]", found["tasks"])
+
+
+def first_error(tasks: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
+    """The task whose `freeze` failed in this keyframe, and why."""
+    for task_id, frozen in tasks.items():
+        if "error" in frozen:
+            return task_id, frozen["error"]
+    return None
+
+
+def _pack(value: Any) -> bytes:
+    return cast("bytes", msgpack.packb(value, default=_default))
+
+
+def _unpack(data: bytes) -> Any:
+    try:
+        return msgpack.unpackb(data, strict_map_key=False)
+    except TypeError:
+        raise TypeError("freeze gave a dict whose keys are not texts or numbers") from None
+
+
+def _default(value: Any) -> Any:
+    if type(value) is np.ndarray and not value.dtype.hasobject:  # a subclass knows more
+        file = io.BytesIO()
+        np.lib.format.write_array(file, value, allow_pickle=False)
+        return {_ARRAY: file.getvalue()}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"freeze gave a {type(value).__name__}, which msgpack cannot hold")
+
+
+def _hook(value: dict[Any, Any]) -> Any:
+    if value.keys() != {_ARRAY}:
+        return value
+    return np.lib.format.read_array(io.BytesIO(value[_ARRAY]), allow_pickle=False)

@@ -1,0 +1,236 @@
+"""`on_error` of a task: what happens when it raises.
+
+| policy     | the failing cycle                      | the task afterwards                        |
+|------------|----------------------------------------|--------------------------------------------|
+| stop       | is logged as far as it came            | the run ends, with a finished log          |
+| skip       | goes on without the task's outputs     | runs again in the next cycle               |
+| skip_cycle | ends there; later tasks do not run     | runs again in the next cycle               |
+| restart    | goes on without the task's outputs     | is made and started anew, after a pause of |
+|            |                                        | 1 s, doubled with each failure up to 30 s  |
+
+A message that the log would refuse (a field of another type than declared, a `tov_ns` that is none)
+is an error of the task that publishes it, as if `publish` had raised. With a policy other than `stop`
+each output is checked behind `process`, before any task sees it; so a replay, too, meets the error in
+the same place. With `stop` nothing is checked twice: the writing of the cycle finds the message, when
+the tasks behind have run on it. The cycle is then logged without all that the task published in it,
+and the run ends. It ends so too where a message went wrong behind that check, as when another thread
+of the task goes on writing to it.
+
+Every error is a record of `/flowrun/control`. Pauses follow the cycles' time, so that a replay,
+in which the task fails again, restarts it in the same cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.runtime.engine.instances import Instance
+from flowrun.runtime.engine.record import outputs_of_step
+from flowrun.runtime.errors import RAISED_BY_TASKS
+from flowrun.runtime.events import Event, event
+from flowrun.runtime.graph.config import changed_keys
+from flowrun.runtime.graph.plan import Slot, Step
+from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
+from flowrun.runtime.wording import mask_secrets, storable
+
+__all__ = [
+    "ErrorPolicy",
+    "SkipCycle",
+    "error_text",
+    "guarded",
+    "policies_of",
+    "reconfigure",
+    "refusal",
+    "restart_task",
+]
+
+_FIRST_PAUSE_NS = 1_000_000_000
+_LONGEST_PAUSE_NS = 30_000_000_000
+
+
+class SkipCycle(Exception):  # noqa: N818  # not an error: it was handled, by ending the cycle
+    """The rest of the cycle is not to run."""
+
+
+def error_text(error: BaseException, secrets: frozenset[str]) -> str:
+    """An error as the log holds it."""
+    return storable(mask_secrets(f"{type(error).__name__}: {error}", secrets))
+
+
+def refusal(slot: Slot, message: Message) -> MessageTypeError | None:
+    """Why the log cannot take what `message` holds; None if it can, or does not have to."""
+    if not message.present or not slot.logged:
+        return None
+    try:
+        if slot.payload:
+            message.check_published()
+        else:
+            message.check_envelope()
+    except MessageTypeError as error:
+        return error
+    return None
+
+
+def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> None:
+    """Give a task on the cycle's thread a new configuration; `policy` handles what it raises."""
+    changed = changed_keys(made.task.config, new)
+    made.task.config = new
+    if not changed or (policy is not None and policy.is_down):
+        return  # a task that is down starts with the new configuration
+    try:
+        made.task.configure(made.ctx, changed)
+    except RAISED_BY_TASKS as error:
+        if policy is None:
+            raise
+        policy.note_failure(error)
+
+
+def restart_task(task: Task, ctx: Context) -> None:
+    """Stop `task`, forget its state, and start it again with its present configuration.
+
+    The same object: every cycle record is bound to it.
+    """
+    config = task.config
+    try:
+        task.stop(ctx)
+    except RAISED_BY_TASKS as error:  # it has failed already
+        ctx.log.warning("stop failed before a restart", error=f"{type(error).__name__}: {error}")
+    task.__dict__.clear()
+    try:
+        type(task).__init__(task, config)
+    finally:
+        task.config = config  # also if it raised: the next attempt needs it
+    task.start(ctx)
+
+
+class ErrorPolicy:
+    """The policy of one task, other than `stop`, and how often it has failed in a row.
+
+    note: takes what is to be logged of the running cycle. secrets: masked in what is logged.
+    """
+
+    def __init__(
+        self,
+        made: Instance,
+        time: CycleTime,
+        *,
+        note: Callable[[Event], None],
+        secrets: frozenset[str],
+    ) -> None:
+        self._made = made
+        self._time = time
+        self._note = note
+        self._secrets = secrets
+        self._kind = made.bound.spec.on_error
+        self._failures = 0
+        self._until_ns: int | None = None
+
+    def guard(self, call: Callable[[], None], outputs: Sequence[Message]) -> Callable[[], None]:
+        """`call`, which runs the task once and publishes on `outputs`, under the policy."""
+        in_background = self._made.bound.spec.background
+        restarts_here = self._kind == "restart" and not in_background
+        # Those of a background task have been checked on its worker.
+        checked = () if in_background else tuple(outputs)
+
+        def guarded() -> None:
+            if restarts_here and self._until_ns is not None and not self._come_up():
+                return
+            try:
+                call()
+                for message in checked:
+                    if message.present:
+                        message.check_published()
+            except RAISED_BY_TASKS as error:
+                for message in outputs:
+                    message.clear()
+                self.note_failure(error)
+                if self._kind == "skip_cycle":
+                    raise SkipCycle from error
+            else:
+                if not in_background:
+                    self.note_success()
+
+        return guarded
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the task waits for its restart."""
+        return self._until_ns is not None
+
+    @property
+    def restarts(self) -> bool:
+        return self._kind == "restart"
+
+    def freeze(self) -> dict[str, int | None]:
+        """Its part of a keyframe."""
+        return {"failures": self._failures, "until_ns": self._until_ns}
+
+    def thaw(self, frozen: Mapping[str, Any]) -> None:
+        """Take up what `freeze` gave."""
+        self._failures = frozen.get("failures", 0)
+        self._until_ns = frozen.get("until_ns")
+
+    def note_success(self) -> None:
+        """The task has worked: its next pause is the first one again."""
+        self._failures = 0
+
+    def admits(self) -> bool:
+        """For a background task: whether it may get a job in this cycle."""
+        return self._until_ns is None or self._time.now_ns >= self._until_ns
+
+    def take_restart(self) -> bool:
+        """For a background task: whether the job that is made now begins with a restart."""
+        due = self._until_ns is not None
+        self._until_ns = None
+        return due
+
+    def _come_up(self) -> bool:
+        assert self._until_ns is not None
+        if self._time.now_ns < self._until_ns:
+            return False
+        try:
+            restart_task(self._made.task, self._made.ctx)
+        except RAISED_BY_TASKS as error:  # counted, and tried again
+            self.note_failure(error)
+            return False
+        self._until_ns = None
+        self._note(event("restart", self._made.id))
+        return True
+
+    def note_failure(self, error: BaseException) -> None:
+        """Log `error`, and begin the pause of a task that is to be restarted."""
+        text = error_text(error, self._secrets)
+        self._note(event("error", self._made.id, key=self._kind, value=text))
+        self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
+        if self._kind == "restart":
+            pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
+            self._failures += 1
+            self._until_ns = self._time.now_ns + pause_ns
+
+
+def policies_of(
+    instances: Iterable[Instance],
+    time: CycleTime,
+    *,
+    note: Callable[[Event], None],
+    secrets: frozenset[str],
+) -> dict[str, ErrorPolicy]:
+    """The policy of each task that has another than `stop`, by id."""
+    return {
+        made.id: ErrorPolicy(made, time, note=note, secrets=secrets)
+        for made in instances
+        if made.bound.spec.on_error != "stop"
+    }
+
+
+def guarded(
+    policies: Mapping[str, ErrorPolicy],
+    step: Step,
+    call: Callable[[], None],
+    messages: Sequence[Message],
+) -> Callable[[], None]:
+    """`call` of `step` on these messages under its task's policy, if it has one."""
+    policy = policies.get(step.task.id)
+    return call if policy is None else policy.guard(call, outputs_of_step(step, messages))

@@ -1,0 +1,269 @@
+"""A camera's own packets as a film, copied and not encoded again."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import struct
+from collections.abc import Collection
+from contextlib import ExitStack
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.export.text import Selection
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures.bitstream import with_parameters
+from flowrun.runtime.pictures.stored import StoredPicture, shown_format
+from flowrun.runtime.pictures.video import PacketDecoder
+
+__all__ = ["TIME_BASE", "Film", "film_of", "last_duration_us", "write_film"]
+
+TIME_BASE = Fraction(1, 1_000_000)
+_DEFAULT_US = 40_000
+"""Of a single picture of a source that does not say its rate."""
+_RAW_FORMATS = {"h264": "h264", "h265": "hevc", "mpeg4": "m4v", "vp9": "ivf", "av1": "ivf"}
+"""Codecs that MP4 holds, and FFmpeg's formats of their bare packets."""
+_FOURCC = {"vp9": b"VP90", "av1": b"AV01"}
+_MOST_HELD = 16
+"""Pictures that a decoder holds back for their order, at most."""
+_PROBED = 16
+"""Packets from which FFmpeg finds out what MP4's head must say."""
+
+
+class _Packet(NamedTuple):
+    section: int
+    number: int
+    data: memoryview
+    is_key: bool
+
+
+class FilmPacket(NamedTuple):
+    """One packet; `pts` and `dts` in microseconds."""
+
+    data: memoryview
+    is_key: bool
+    pts: int
+    dts: int
+
+
+class Film(NamedTuple):
+    """The packets of a film in decoding order, and the film's facts.
+
+    duration_us: of the last picture. end_us: when it ends. hidden: pictures behind it that the run never
+    published: others cannot be decoded without their packets, but the film ends in front of them.
+    moved: pictures that were not taken later than the one in front, and are shown 1 us behind it.
+    """
+
+    decoder: VideoDecoder
+    packets: list[FilmPacket]
+    duration_us: int
+    end_us: int
+    hidden: int
+    moved: int
+
+    @property
+    def pictures(self) -> int:
+        """Pictures that it shows."""
+        return len(self.packets) - self.hidden
+
+
+def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
+    """The selected pictures of `topic` as packets, or why they cannot be one film of these.
+
+    They can where they begin with a key frame, and each packet gives one of them, or a picture that
+    comes behind them all. The packets stay in the mapped file.
+    """
+    packets: list[_Packet] = []
+    shown_us: dict[int, int] = {}
+    decoder: VideoDecoder | None = None
+    size: list[int] | None = None
+    first_ns, last, moved, fps = 0, -1, 0, 0.0
+    for message in selection.messages(log, topic):
+        try:
+            picture = StoredPicture.parse(message.payload)
+        except ValueError as error:
+            return f"cycle {message.cycle} cannot be read: {error}"
+        own = picture.own
+        if own["codec"] != "packets":
+            return f"cycle {message.cycle} is not logged as packets"
+        size = size or own["size"]
+        if own["size"] != size:
+            return f"the size changes in cycle {message.cycle}"
+        if picture.decoder is not None:
+            decoder = decoder or picture.decoder
+            if picture.decoder != decoder:
+                return f"the codec or its parameters change in cycle {message.cycle}"
+        if not packets:
+            if not own["sizes"] or not own["keys"][0]:
+                return f"cycle {message.cycle} does not begin with a key frame"
+            first_ns, fps = message.tov_ns, own["fps"]
+        packets += [_Packet(own["section"], *packet) for packet in picture.packets]
+        pts = (message.tov_ns - first_ns) // 1000
+        moved += pts <= last
+        last = max(pts, last + 1)
+        shown_us[own["number"]] = last
+    if decoder is None:
+        return "no picture is selected"
+    if shown_format(decoder.name) not in _RAW_FORMATS:
+        return f"MP4 does not hold {decoder.name}"
+    if not all(packet.data for packet in packets):
+        return "a packet of the source was damaged"
+    duration = last_duration_us(list(shown_us.values()), fps)
+    end_us = last + duration
+    hidden = _behind(decoder, packets, shown_us)
+    if hidden is None or len(shown_us) + len(hidden) != len(packets):
+        return "some of the packets are of pictures that are not selected, or were dropped"
+    shown_us |= {number: end_us + at * duration for at, number in enumerate(hidden)}
+    times = [shown_us[packet.number] for packet in packets]
+    return Film(
+        decoder,
+        [FilmPacket(packet.data, packet.is_key, pts, dts)
+         for packet, pts, dts in zip(packets, times, _decode_times(times, duration), strict=True)],
+        duration,
+        end_us,
+        len(hidden),
+        moved,
+    )  # fmt: skip
+
+
+def _behind(
+    decoder: VideoDecoder, packets: list[_Packet], shown: Collection[int]
+) -> list[int] | None:
+    """Numbers of the packets whose pictures come behind all those `shown`, in their order; None where
+    a packet gives a picture in between, or none at all."""
+    missing = [at for at, packet in enumerate(packets) if packet.number not in shown]
+    if not missing:
+        return []
+    if len(missing) > _MOST_HELD:
+        return None
+    # Strictly in front: pictures shown before a key frame may need what comes before it. Decoders want
+    # some pictures to settle where groups are open: farther and farther in front.
+    keys = [at for at in range(missing[0]) if packets[at].is_key] or [0]
+    back = 1
+    while True:
+        begin = keys[-min(back, len(keys))]
+        order = _decoded_order(decoder, packets[begin:])
+        last = max((at for at, number in enumerate(order) if number in shown), default=-1)
+        behind = order[last + 1 :]
+        if len(behind) == len(missing) and last >= 0:
+            return behind
+        if back >= len(keys):
+            return None
+        back *= 4
+
+
+def _decoded_order(decoder: VideoDecoder, packets: list[_Packet]) -> list[int]:
+    """The numbers of the pictures that come out, in their order."""
+    try:
+        made = PacketDecoder(decoder, ahead=True)
+    except ValueError:  # this FFmpeg has none
+        return []
+    fed = (made.decode(packet.number, packet.data) for packet in packets)
+    return [number for pictures in [*fed, made.drain()] for number, _ in pictures]
+
+
+def last_duration_us(times: list[int], fps: float) -> int:
+    """How long the last picture stands, in microseconds: as long as most of the others do.
+
+    times: of the pictures, ascending. fps: what the source says, asked where there is one only.
+    """
+    if len(times) > 1:
+        gaps = [later - sooner for sooner, later in pairwise(times)]
+        return max(1, round(statistics.median(gaps)))
+    return round(1e6 / fps) if fps > 0 else _DEFAULT_US
+
+
+def _decode_times(times: list[int], duration: int) -> list[int]:
+    """When each packet must be decoded: ascending, and none later than it is shown (`times`).
+
+    What must be decoded before the first picture is shown stands `duration` apart: a film is as long
+    as from its first decoding to its last, and would lack these pictures' time.
+    """
+    order = sorted(times)
+    rank = {time: at for at, time in enumerate(order)}
+    delay = max(at - rank[time] for at, time in enumerate(times))
+    lead = [order[0] - (delay - at) * duration for at in range(delay)]
+    return [*lead, *order[: len(order) - delay]]
+
+
+def write_film(film: Film, path: Path) -> None:
+    """Write the MP4. `ValueError` where FFmpeg cannot read the packets."""
+    import av
+
+    bare = io.BytesIO(_bare(film))
+    name = shown_format(film.decoder.name)
+    with ExitStack() as opened:
+        try:
+            probed = opened.enter_context(av.open(bare, format=_RAW_FORMATS[name]))
+            template = probed.streams.video[0]
+        except (av.error.InvalidDataError, av.error.EOFError, IndexError) as error:
+            raise ValueError(f"FFmpeg finds no {name} in its packets") from error
+        options = {"movflags": "+faststart"}
+        container = opened.enter_context(av.open(str(path), "w", format="mp4", options=options))
+        stream: Any = container.add_stream_from_template(template, opaque=True)
+        stream.time_base = TIME_BASE
+        for it in film.packets:
+            packet = av.Packet(len(it.data))
+            packet.update(bytes(it.data))
+            packet.stream, packet.time_base = stream, TIME_BASE
+            packet.pts, packet.dts, packet.is_keyframe = it.pts, it.dts, it.is_key
+            packet.duration = film.duration_us
+            container.mux(packet)
+    if film.hidden:
+        _end_at(path, film.end_us)
+
+
+def _end_at(path: Path, end_us: int) -> None:
+    """Let the film end there: in the edit list, which players follow, and in the heads.
+
+    FFmpeg's muxer has no word for it. It writes version 0 of these boxes up to 49 days, and no film
+    here is longer.
+    """
+    with path.open("r+b") as file:
+        (start, end) = _boxes(file, 0, path.stat().st_size)[b"moov"]
+        head = _boxes(file, start, end)
+        track = _boxes(file, *head[b"trak"])
+        edits = _boxes(file, *track[b"edts"])
+        file.seek(head[b"mvhd"][0] + 12)
+        (timescale,) = struct.unpack(">I", file.read(4))
+        duration = struct.pack(">I", end_us * timescale // 1_000_000)
+        # Where the duration stands: behind version, flags and what else comes first.
+        for (box, _), offset in (
+            (head[b"mvhd"], 16), (track[b"tkhd"], 20), (edits[b"elst"], 8),
+        ):  # fmt: skip
+            file.seek(box + offset)
+            file.write(duration)
+
+
+def _boxes(file: IO[bytes], start: int, end: int) -> dict[bytes, tuple[int, int]]:
+    """The boxes of an MP4 file from `start` to `end`: name -> where its content begins and ends."""
+    found = {}
+    while start < end:
+        file.seek(start)
+        size, name = struct.unpack(">I4s", file.read(8))
+        content = start + 8
+        if size == 1:
+            (size,) = struct.unpack(">Q", file.read(8))
+            content = start + 16
+        found[name] = content, start + size
+        start += size
+    return found
+
+
+def _bare(film: Film) -> bytes:
+    """The first packets as a file of FFmpeg's format for them."""
+    made = film.decoder
+    name = shown_format(made.name)
+    packets = [bytes(packet.data) for packet in film.packets[:_PROBED]]
+    packets[0] = bytes(with_parameters(name, packets[0], made.extradata))
+    fourcc = _FOURCC.get(name)
+    if fourcc is None:
+        return b"".join([made.extradata if name == "mpeg4" else b"", *packets])
+    head = struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, made.width, made.height, 30, 1,
+                       len(packets), 0)  # fmt: skip
+    return head + b"".join(
+        struct.pack("<IQ", len(packet), at) + packet for at, packet in enumerate(packets)
+    )

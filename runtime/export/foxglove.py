@@ -1,0 +1,197 @@
+"""A log as an MCAP file of Foxglove's schemas, which Foxglove and Rerun show without knowing flowrun.
+
+Pictures: `foxglove.CompressedVideo`, one message a packet, `CompressedImage` or `RawImage`; see
+`log_export_pictures`. Packets of pictures that were dropped on the way to the log are messages too, as
+others are decoded from them, at times between those of the pictures around them; what stands in front
+of the first picture comes 1 us apart right before it.
+Log lines: `foxglove.Log`, as in the run, but for the message's text, which has the other fields too:
+viewers show no more than it. All other messages: JSON, with the JSON Schema of their class;
+bytes are base64, an array is {dtype, shape, data}. Beside them:
+
+    <topic>/annotations  foxglove.ImageAnnotations, of messages with boxes and labels; their time is
+                         that of the picture, by which Foxglove finds it; Rerun shows none
+    <topic>/log          foxglove.Log, of messages with a prompt and a response
+
+What the tasks remembered (/flowrun/keyframe) is left out unless it is selected by name.
+log_time is the cycle's time, publish_time and the messages' `timestamp` their time of validity;
+sequence is the cycle's number, mod 2**32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.export import foxglove_messages as foxglove
+from flowrun.runtime.export.mcap import open_writer, write_end, write_front
+from flowrun.runtime.export.pictures import PIXELS, STREAMS, PictureExport, Shown, shown_topics
+from flowrun.runtime.export.text import ExportReport, Selection, line_text, plain_value
+from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
+from flowrun.runtime.log.message import LogMessage, Topic
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import CODEC, LOG_TOPIC
+
+__all__ = ["export_foxglove"]
+
+Write = Callable[[LogMessage], None]
+
+
+def export_foxglove(log: Log, selection: Selection, path: Path) -> ExportReport:
+    """Write the selected messages to `path`; needs the package mcap. The report counts the messages
+    that were written, of which a picture may have several."""
+    report = ExportReport()
+    with path.open("wb") as file:
+        writer = open_writer(file, "foxglove", report)
+        write_front(writer, log)
+        channels = _Channels(writer, report)
+        topics = shown_topics(log, selection)
+        ways = {
+            topic.name: _way(log, topic, selection, channels, report)
+            for topic in log.topics.values()
+            if topic.name in topics
+        }
+        for message in selection.messages(log, *topics):
+            try:
+                ways[message.topic](message)
+            except LogError:
+                report.unreadable += 1
+        write_end(writer, log)
+    return report
+
+
+class _Channels:
+    """Adds messages to the file."""
+
+    def __init__(self, writer: Any, report: ExportReport) -> None:
+        self._writer, self._report = writer, report
+        self._schemas: dict[tuple[str, str, bytes], int] = {}
+
+    def add(
+        self, name: str, encoding: str, schema: tuple[str, str, bytes], topic: Topic
+    ) -> Callable[..., None]:
+        """A new channel; what is returned writes one of its messages."""
+        if any(schema) and schema not in self._schemas:
+            self._schemas[schema] = self._writer.register_schema(*schema)
+        metadata = {key: value for key, value in topic.metadata.items() if key != CODEC}
+        channel = self._writer.register_channel(
+            topic=name, message_encoding=encoding, schema_id=self._schemas.get(schema, 0),
+            metadata=metadata,
+        )  # fmt: skip
+
+        def write(message: LogMessage, data: bytes, times: tuple[int, int] | None = None) -> None:
+            time_ns, tov_ns = times or (message.time_ns, message.tov_ns)
+            self._writer.add_message(
+                channel_id=channel, log_time=time_ns, publish_time=tov_ns,
+                sequence=message.cycle & 0xFFFFFFFF, data=data,
+            )  # fmt: skip
+            self._report.count += 1
+
+        return write
+
+
+def _way(
+    log: Log, topic: Topic, selection: Selection, channels: _Channels, report: ExportReport
+) -> Write:
+    """What writes the messages of `topic`."""
+    if topic.is_picture:
+        return _pictures(log, topic, selection, channels, report)
+    if topic.message_encoding == "msgpack":
+        return _values(topic, channels)
+    if not topic.message_encoding:  # a topic of which the log keeps no payloads
+        write = channels.add(topic.name, "json", ("", "", b""), topic)
+        return lambda message: write(message, b"{}")
+    schema = (topic.schema_name, topic.schema_encoding, topic.schema)
+    write = channels.add(topic.name, topic.message_encoding, schema, topic)
+    if topic.name == LOG_TOPIC:
+        return lambda message: write(message, _log_line(message.fields))
+    return lambda message: write(message, bytes(message.payload))
+
+
+def _log_line(line: dict[str, Any]) -> bytes:
+    return pack_log(line["time_ns"], line["level"], line_text(line), line["name"], {})
+
+
+def _pictures(
+    log: Log, topic: Topic, selection: Selection, channels: _Channels, report: ExportReport
+) -> Write:
+    pictures = PictureExport(log, topic.name, selection)
+    if pictures.note:
+        report.notes.append(pictures.note)
+    is_video = pictures.form in STREAMS
+    schema = foxglove.COMPRESSED_VIDEO if is_video else foxglove.COMPRESSED_IMAGE
+    if pictures.form == PIXELS:
+        schema = foxglove.RAW_IMAGE
+    name, described = schema
+    write = channels.add(topic.name, "protobuf", (name, "protobuf", described()), topic)
+
+    def pack(shown: Shown) -> bytes:
+        if pictures.form == PIXELS:
+            assert shown.pixels is not None
+            return foxglove.pack_raw_image(shown.tov_ns, shown.source, shown.pixels)
+        return foxglove.pack_compressed(
+            shown.tov_ns, shown.source, pictures.form, shown.data, is_video=is_video
+        )
+
+    def add(message: LogMessage) -> None:
+        for shown in pictures.shown(message):
+            write(message, pack(shown), (shown.time_ns, shown.tov_ns))
+
+    return add
+
+
+def _values(topic: Topic, channels: _Channels) -> Write:
+    write = channels.add(
+        topic.name, "json", (topic.schema_name, topic.schema_encoding, topic.schema), topic
+    )
+    fields = _fields_of(topic)
+    beside: list[Callable[[LogMessage, dict[str, Any]], None]] = []
+    if fields >= {"boxes", "labels"}:
+        beside.append(_annotations(topic, channels))
+    if fields >= {"prompt", "response"}:
+        beside.append(_answers(topic, channels))
+
+    def add(message: LogMessage) -> None:
+        values = message.fields
+        text = json.dumps(plain_value(values, data=True), ensure_ascii=False, allow_nan=False)
+        write(message, text.encode(errors="replace"))
+        for more in beside:
+            more(message, values)
+
+    return add
+
+
+def _annotations(topic: Topic, channels: _Channels) -> Callable[[LogMessage, dict[str, Any]], None]:
+    name, described = foxglove.IMAGE_ANNOTATIONS
+    write = channels.add(
+        f"{topic.name}/annotations", "protobuf", (name, "protobuf", described()), topic
+    )
+
+    def add(message: LogMessage, values: dict[str, Any]) -> None:
+        found = foxglove.Boxes.of(values)
+        if found is not None:
+            write(message, foxglove.pack_annotations(message.tov_ns, found))
+
+    return add
+
+
+def _answers(topic: Topic, channels: _Channels) -> Callable[[LogMessage, dict[str, Any]], None]:
+    schema = (LOG_SCHEMA_NAME, "protobuf", LOG_SCHEMA)
+    write = channels.add(f"{topic.name}/log", "protobuf", schema, topic)
+    task = topic.metadata.get("task", topic.name)
+
+    def add(message: LogMessage, values: dict[str, Any]) -> None:
+        text = f"{values['prompt']}: {values['response']}"
+        write(message, pack_log(message.tov_ns, "info", text, task, {}))
+
+    return add
+
+
+def _fields_of(topic: Topic) -> set[str]:
+    """The names of the fields, as far as the schema says them."""
+    try:
+        return set(json.loads(topic.schema)["properties"])
+    except (ValueError, KeyError, TypeError):
+        return set()

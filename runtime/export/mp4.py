@@ -1,0 +1,124 @@
+"""The pictures of one topic as a film that plays at the times at which they were taken.
+
+The packets of a camera are copied where they make a film by themselves (`log_remux`); all else is
+encoded as H.264.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.export.film import TIME_BASE, film_of, last_duration_us, write_film
+from flowrun.runtime.export.text import ExportReport, Selection
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import CODEC
+from flowrun.runtime.pictures.encode import CRF, say_colors, yuv_frame
+
+__all__ = ["export_mp4"]
+
+
+def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
+    """Write the film to `path`.
+
+    A picture's time in the film is its `tov_ns` behind that of the first, in microseconds; one that
+    is not later than the picture in front comes 1 us behind that. The last stands as long as most of
+    the others do. Packets are copied without decoding them, so without comparing their pictures with
+    the checksums of the log. What is encoded must have even sizes (H.264 in yuv420p): an odd last
+    column or row is cut off, and a note says so. `LogError` where a picture has another size than the
+    first.
+    """
+    pictures = [name for name, topic in log.topics.items() if topic.is_picture]
+    topic = selection.one_topic(log, "mp4", pictures)
+    log.frames(topic)  # raises where it holds no pictures
+    report = ExportReport()
+    if log.topics[topic].metadata.get(CODEC) == "packets":
+        film = film_of(log, selection, topic)
+        if not isinstance(film, str):
+            try:
+                write_film(film, path)
+            except ValueError as error:
+                film = str(error)
+            else:
+                report.count = film.pictures
+                _note_moved(report, film.moved)
+                return report
+        report.notes.append(f"encoded again, as {film}")
+    _encode(log, selection, topic, path, report)
+    return report
+
+
+def _encode(log: Log, selection: Selection, topic: str, path: Path, report: ExportReport) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream: Any = None
+        first_ns, fps = 0, 0.0
+        times: list[int] = []
+        shape: tuple[int, int] = (0, 0)
+        moved = 0
+        held: list[Any] = []
+
+        def mux(packets: list[Any]) -> None:
+            """All but the newest, which may be the last: only then its duration is known."""
+            held.extend(packets)
+            container.mux(held[:-1])
+            del held[:-1]
+
+        for message in selection.messages(log, topic):
+            fields = message.fields
+            pixels = fields["pixels"]
+            if stream is None:
+                shape, first_ns = pixels.shape[:2], message.tov_ns
+                fps = fields["fps"]
+                stream = _add_stream(
+                    container, shape, f"{log.path}: cycle {message.cycle}: {topic}"
+                )
+                if shape[0] % 2 or shape[1] % 2:
+                    report.notes.append(
+                        f"H.264 needs even sizes: {shape[1]}x{shape[0]} is cut to "
+                        f"{stream.width}x{stream.height}"
+                    )
+            if pixels.shape[:2] != shape:
+                raise LogError(
+                    f"{log.path}: cycle {message.cycle}: {topic}: a picture of "
+                    f"{pixels.shape[1]}x{pixels.shape[0]} behind those of {shape[1]}x{shape[0]}; "
+                    f"a film has one size: choose the cycles with --from {message.cycle} "
+                    f"or --to {message.cycle - 1}"
+                )
+            pts = (message.tov_ns - first_ns) // 1000
+            last = times[-1] if times else -1
+            moved += pts <= last
+            times.append(max(pts, last + 1))
+            even = pixels[: stream.height, : stream.width]
+            frame = yuv_frame(even)
+            frame.pts, frame.time_base = times[-1], TIME_BASE
+            mux(stream.encode(frame))
+            report.count += 1
+        if stream is None:
+            raise LogError(f"{log.path}: {topic}: no picture in the selected cycles")
+        mux(stream.encode())
+        duration = last_duration_us(times, fps)
+        for packet in held:
+            packet.duration = duration
+        container.mux(held)
+    _note_moved(report, moved)
+
+
+def _note_moved(report: ExportReport, moved: int) -> None:
+    if moved:
+        report.notes.append(
+            f"{moved} pictures were not taken later than the one in front: 1 us behind it instead"
+        )
+
+
+def _add_stream(container: Any, shape: tuple[int, int], where: str) -> Any:
+    height, width = (length - length % 2 for length in shape)
+    if not height or not width:
+        raise LogError(f"{where}: a picture of {shape[1]}x{shape[0]} is too small for H.264")
+    stream = container.add_stream("libx264", options={"crf": str(CRF), "preset": "veryfast"})
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.time_base = stream.time_base = TIME_BASE
+    say_colors(stream.codec_context)
+    return stream

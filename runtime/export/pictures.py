@@ -1,0 +1,272 @@
+"""The pictures of one topic in a form that viewers show: a stream of packets, JPEGs, or pixels.
+
+A camera's packets go out as they are where a viewer can take one after the other: H.264, H.265, VP9
+or AV1 whose pictures come in the order of their packets. Foxglove and Rerun show no B-frames, whose
+order is another. Packets that are JPEGs are JPEGs. All else that was logged as packets is decoded and
+encoded again, and `PictureExport.note` says so: as H.264 without B-frames, or as JPEGs where sizes are
+odd, which H.264 cannot have. Pictures made by a task stay as exact as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.export.text import Selection
+from flowrun.runtime.log.message import LogMessage
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import CODEC, KEYFRAME_TOPIC
+from flowrun.runtime.pictures.bitstream import begins, with_parameters
+from flowrun.runtime.pictures.encode import CRF, JPEG_QUALITY, StreamEncoder, jpeg
+from flowrun.runtime.pictures.stored import StoredPicture, shown_format
+from flowrun.runtime.pictures.video import PacketDecoder
+
+__all__ = ["JPEG", "PIXELS", "STREAMS", "PictureExport", "Shown", "shown_topics"]
+
+STREAMS = ("h264", "h265", "vp9", "av1")
+JPEG, PIXELS = "jpeg", "rgb8"
+_AGAIN = "h264"
+"""What is encoded again becomes this."""
+_LEAD_STEP_NS = 1000
+"""Between the packets in front of the first picture: their own times are not known."""
+_HUFFMAN_TABLES = b"\xff\xc4"
+
+
+def shown_topics(log: Log, selection: Selection) -> list[str]:
+    """The topics that viewers get: without what the tasks remembered, unless it is asked for."""
+    if selection.topics is not None:
+        return list(selection.topics)
+    return [name for name in log.topics if name != KEYFRAME_TOPIC]
+
+
+class Shown(NamedTuple):
+    """A picture, or a packet of a stream, as it goes out.
+
+    data: the packet or the JPEG. pixels: where the form is `PIXELS`.
+    """
+
+    time_ns: int
+    tov_ns: int
+    source: str
+    data: bytes | memoryview
+    pixels: NDArray[np.uint8] | None
+
+
+class _Packet(NamedTuple):
+    section: int
+    number: int
+    data: memoryview
+    is_key: bool
+
+
+@dataclass(slots=True)
+class _Begin:
+    """Where decoding begins: what the decoder must know, and the packets in front of the first
+    selected picture's message."""
+
+    decoder: VideoDecoder
+    packets: list[_Packet]
+
+
+class PictureExport:
+    """The selected pictures of `topic`.
+
+    form: one of `STREAMS`, `JPEG` or `PIXELS`, of all of them. note: why it is another than the
+    source's, "" where nothing was lost. Reads the topic's messages once to find out; where pictures
+    were dropped on the way to the log, it decodes them too.
+    """
+
+    def __init__(self, log: Log, topic: str, selection: Selection) -> None:
+        self._log, self._topic = log, topic
+        self._decoder: VideoDecoder | None = None
+        self._last: tuple[int, int] | None = None
+        self._encoder: StreamEncoder | None = None
+        self._odd = False
+        self.form, why = self._form(selection)
+        self.note = ""
+        if why and self._odd:
+            self.form = JPEG
+            self.note = f"{topic}: {why}: written as JPEGs (quality {JPEG_QUALITY})"
+        elif why:
+            self._encoder = StreamEncoder()
+            self.note = f"{topic}: {why}: encoded again as H.264 (crf {CRF})"
+
+    def shown(self, message: LogMessage) -> Iterator[Shown]:
+        """What goes out for `message`; call it with the selected ones of the topic, in order.
+
+        Nothing for a picture of a stream that cannot be decoded as it stands before the first key
+        frame; `LogError` for another that cannot.
+        """
+        if self.form in STREAMS and self._encoder is None:
+            yield from self._stream(message)
+            return
+        source, data = "", memoryview(b"")
+        if self.form == JPEG:
+            picture = _parsed(message)
+            own = picture.own
+            if own["codec"] == "packets" and own["sizes"] and _is_jpeg(picture.packets[-1][1]):
+                data, source = picture.packets[-1][1], picture.source
+        if data:
+            yield Shown(message.time_ns, message.tov_ns, source, data, None)
+            return
+        fields = message.fields
+        pixels: NDArray[np.uint8] = fields["pixels"]
+        if self._encoder is not None:
+            data = memoryview(self._encoder.encode(pixels))
+        elif self.form == JPEG:
+            data = memoryview(jpeg(pixels))
+        yield Shown(message.time_ns, message.tov_ns, fields["source"], data, pixels)
+
+    # -- which form ----------------------------------------------------------------------------
+
+    def _form(self, selection: Selection) -> tuple[str, str]:
+        if self._log.topics[self._topic].metadata.get(CODEC) != "packets":
+            return PIXELS, ""
+        first: tuple[LogMessage, StoredPicture] | None = None
+        kinds, formats = set(), set()
+        reordered = several = jpegs = False
+        for message in self._log.messages(self._topic, **selection.bounds):
+            picture = _parsed(message)
+            own = picture.own
+            kinds.add(own["codec"])
+            self._odd |= any(length % 2 or not length for length in own["size"])
+            if own["codec"] != "packets":
+                continue
+            first = first or (message, picture)
+            if picture.decoder is not None:
+                formats.add(shown_format(picture.decoder.name))
+            reordered |= own["number"] != own["first"] + len(own["sizes"]) - 1
+            several |= len(own["sizes"]) > 1
+            if first[0] is message:
+                jpegs = bool(own["sizes"]) and _is_jpeg(picture.packets[-1][1])
+        if first is None:
+            return PIXELS, ""
+        begin = self._begin(*first)
+        if begin is not None:
+            formats.add(shown_format(begin.decoder.name))
+        if len(formats) > 1:
+            return _AGAIN, f"its codec changes ({', '.join(sorted(formats))})"
+        name = next(iter(formats), "")
+        if name == "mjpeg" and jpegs:
+            return JPEG, ""
+        if name not in STREAMS:
+            return _AGAIN, f"viewers do not show {name or 'packets without a key frame'}"
+        if len(kinds) > 1:
+            return _AGAIN, "not all of its pictures are logged as packets"
+        if reordered or (several and not self._in_order(begin, first[0].cycle, selection)):
+            return _AGAIN, "its stream has B-frames, which Foxglove and Rerun do not show"
+        if begin is not None and not _begins(name, begin, first[1]):
+            return _AGAIN, "its stream has no key frame at which viewers could begin"
+        return name, ""
+
+    def _in_order(self, begin: _Begin | None, cycle: int, selection: Selection) -> bool:
+        """Whether the decoder gives the pictures in the order of their packets."""
+        if begin is None:
+            return True
+        messages = self._log.messages(self._topic, cycle, selection.bounds.get("end"),
+                                      end_ns=selection.bounds.get("end_ns"))  # fmt: skip
+        section, last = -1, -1
+        decoder: PacketDecoder | None = None
+        described = begin.decoder
+        rest = (packet for message in messages for packet in _packets(_parsed(message)))
+        for group in (begin.packets, rest):
+            for packet in group:
+                made = []
+                if packet.section != section:
+                    made = decoder.drain() if decoder else []
+                    decoder = PacketDecoder(described, ahead=True)
+                    section = packet.section
+                made += decoder.decode(packet.number, packet.data) if decoder else []
+                for number, _ in made:
+                    if number < last:
+                        return False
+                    last = number
+        return True
+
+    # -- a stream ------------------------------------------------------------------------------
+
+    def _begin(self, message: LogMessage, picture: StoredPicture) -> _Begin | None:
+        """None where the log does not hold the key frame."""
+        key = picture.own["key"]
+        if key < 0:
+            return None
+        packets: list[_Packet] = []
+        decoder: VideoDecoder | None = None
+        for earlier in self._log.messages(self._topic, key, message.cycle + 1):
+            stored = _parsed(earlier)
+            if earlier.cycle == key:
+                decoder = stored.decoder
+            if earlier.cycle < message.cycle and stored.own["codec"] == "packets":
+                packets += _packets(stored)
+        if decoder is None:
+            return None
+        return _Begin(decoder, _from_last_key(packets))
+
+    def _stream(self, message: LogMessage) -> Iterator[Shown]:
+        picture = _parsed(message)
+        if picture.decoder is not None:
+            self._decoder = picture.decoder
+        packets = _packets(picture)
+        if self._last is None:
+            begin = self._begin(message, picture)
+            if begin is None:
+                raise LogError(
+                    f"{self._log.path}: cycle {message.cycle}: {self._topic}: the picture cannot be "
+                    "decoded: it stands before the first key frame in the log"
+                )
+            self._decoder = begin.decoder
+            packets = _from_last_key([*begin.packets, *packets])
+        packets = [packet for packet in packets if packet.data]
+        for left, packet in enumerate(packets, 1 - len(packets)):
+            time_ns, tov_ns = self._times(message, -left, len(packets))
+            data: bytes | memoryview = packet.data
+            if packet.is_key and self._decoder is not None:
+                data = with_parameters(self.form, packet.data, self._decoder.extradata)
+            yield Shown(time_ns, tov_ns, picture.source, data, None)
+        self._last = message.time_ns, message.tov_ns
+
+    def _times(self, message: LogMessage, left: int, count: int) -> tuple[int, int]:
+        """Of a packet, `left` in front of the message's own: those between two pictures are spread
+        evenly, those in front of the first stand close in front of it."""
+        own = message.time_ns, message.tov_ns
+        if self._last is None:
+            return own[0] - left * _LEAD_STEP_NS, own[1] - left * _LEAD_STEP_NS
+        time_ns, tov_ns = (
+            now - (now - before) * left // count
+            for now, before in zip(own, self._last, strict=True)
+        )
+        return time_ns, tov_ns
+
+
+def _parsed(message: LogMessage) -> StoredPicture:
+    try:
+        return StoredPicture.parse(message.payload)
+    except ValueError as error:
+        raise LogError(f"cycle {message.cycle}: {message.topic}: {error}") from error
+
+
+def _packets(picture: StoredPicture) -> list[_Packet]:
+    return [_Packet(picture.own["section"], *packet) for packet in picture.packets]
+
+
+def _from_last_key(packets: list[_Packet]) -> list[_Packet]:
+    keys = [at for at, packet in enumerate(packets) if packet.is_key]
+    return packets[keys[-1] :] if keys else packets
+
+
+def _is_jpeg(data: memoryview) -> bool:
+    """Whether a packet of an MJPEG stream is a JPEG file: cameras may leave the tables out."""
+    content = bytes(data)
+    return content.startswith(b"\xff\xd8\xff") and _HUFFMAN_TABLES in content
+
+
+def _begins(form: str, begin: _Begin, picture: StoredPicture) -> bool:
+    """Whether a decoder that knows nothing yet can begin with the first packet."""
+    packets = _from_last_key([*begin.packets, *_packets(picture)])
+    return begins(form, packets[0].data)

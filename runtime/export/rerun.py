@@ -1,0 +1,226 @@
+"""A log as a recording of Rerun (.rrd).
+
+An entity a topic, on three timelines: `cycle`, `time` (of the cycle) and `tov` (the message's time of
+validity: an answer stands there beside the picture that it is about). What the viewer shows at first:
+`log_rerun_view`. The run's metadata are properties of the recording.
+
+    pictures            VideoStream, EncodedImage or Image; see `log_export_pictures`
+    log lines           TextLog; `tov` is when they were written, at least the first cycle's time
+    control messages    TextLog, in words; background results and what was left out at level TRACE
+    boxes and labels    Boxes2D
+    prompt, response    TextLog, beside the fields
+    step table          Scalars <topic>/cycle_ms: how long the cycle took
+    keyframes           left out, unless selected by name
+    fields of others    <topic>/<field>: Scalars of numbers and truth values, TextDocument of text,
+                        Tensor of arrays of numbers; all else as JSON in a TextDocument
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.export.foxglove_messages import Boxes, label_color
+from flowrun.runtime.export.pictures import PIXELS, STREAMS, PictureExport, shown_topics
+from flowrun.runtime.export.rerun_view import View, blueprint
+from flowrun.runtime.export.text import ExportReport, Selection, line_text, plain_value
+from flowrun.runtime.log.message import LogMessage, Topic
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import CONTROL_TOPIC, LOG_TOPIC, STEPS_TOPIC
+from flowrun.runtime.log.table import import_optional
+
+__all__ = ["export_rerun", "told"]
+
+_LEVELS = {"WARNING": "WARN", "FATAL": "CRITICAL", "UNKNOWN": "INFO"}
+"""Rerun's names where they are others."""
+
+_OF_BOXES = ("boxes", "labels", "scores", "class_ids")
+"""Fields that the boxes show."""
+
+Write = Callable[[LogMessage], None]
+
+
+def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
+    """Write the selected messages to `path`; needs the package rerun-sdk. The report counts the
+    messages of the log that were written."""
+    rerun = import_optional("rerun", "rerun", install="rerun-sdk")
+    report = ExportReport()
+    metadata = log.metadata
+    recording = rerun.RecordingStream(
+        f"flowrun_{metadata.get('graph', 'run')}",
+        recording_id=metadata.get("run_id"),
+        send_properties=False,
+    )
+    # When the export ran is of no interest.
+    recording.set_log_time_enabled(False)
+    recording.set_log_tick_enabled(False)
+    recording.save(str(path))
+    try:
+        if log.start_ns is not None:
+            recording.send_recording_start_time_nanos(log.start_ns)
+        recording.send_property("flowrun", rerun.AnyValues(**metadata))
+        entities = _Entities(rerun, recording)
+        topics = shown_topics(log, selection)
+        ways = {
+            topic.name: _way(log, topic, selection, entities, report)
+            for topic in log.topics.values()
+            if topic.name in topics
+        }
+        for message in selection.messages(log, *topics):
+            try:
+                ways[message.topic](message)
+                report.count += 1
+            except LogError:
+                report.unreadable += 1
+        shown = blueprint(rerun, entities.view, log.attachments.get("graph.json", b""))
+        if shown is not None:
+            recording.send_blueprint(shown)
+    finally:
+        try:
+            recording.flush()
+        except Exception as error:  # the SDK's own, of several kinds
+            raise LogError(f"{path}: cannot be written: {error}") from error
+        finally:
+            recording.disconnect()
+    return report
+
+
+class _Entities:
+    """Logs what an entity shows at a message's times, and keeps account of it."""
+
+    def __init__(self, rerun: Any, recording: Any) -> None:
+        self.rerun, self._recording = rerun, recording
+        self.view = View()
+
+    def at(self, message: LogMessage, times: tuple[int, int] | None = None) -> None:
+        """The times of what is put from now on."""
+        time_ns, tov_ns = times or (message.time_ns, message.tov_ns)
+        self._recording.set_time("cycle", sequence=message.cycle)
+        self._recording.set_time("time", timestamp=np.datetime64(time_ns, "ns"))
+        self._recording.set_time("tov", timestamp=np.datetime64(tov_ns, "ns"))
+
+    def put(self, entity: str, shown: Any, *, static: bool = False) -> None:
+        self._recording.log(entity, shown, static=static, strict=True)
+
+    def line(self, entity: str, text: str, level: str) -> None:
+        self.view.saw_line(entity)
+        self.put(entity, self.rerun.TextLog(text, level=level))
+
+    def value(self, topic: str, name: str, value: Any) -> None:
+        """A field by its kind."""
+        rerun, entity = self.rerun, f"{topic}/{name}"
+        if value is None:
+            return
+        if isinstance(value, (bool, int, float)):
+            self.view.saw_number(topic, name)
+            self.put(entity, rerun.Scalars(float(value)))
+        elif isinstance(value, str):
+            self.put(entity, rerun.TextDocument(value))
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.ndim:
+            self.put(entity, rerun.Tensor(value))
+        else:
+            text = json.dumps(plain_value(value, data=True), ensure_ascii=False)
+            self.put(entity, rerun.TextDocument(text))
+
+
+def _way(
+    log: Log, topic: Topic, selection: Selection, entities: _Entities, report: ExportReport
+) -> Write:
+    """What writes the messages of `topic`."""
+    if topic.is_picture:
+        return _pictures(log, topic, selection, entities, report)
+    rerun, entity = entities.rerun, topic.name
+
+    def log_line(message: LogMessage) -> None:
+        line = message.fields
+        # What was said before the first cycle would make `tov` begin with seconds of nothing.
+        entities.at(message, (message.time_ns, max(line["time_ns"], log.start_ns or 0)))
+        level = _LEVELS.get(line["level"], line["level"])
+        entities.line(entity, f"{line['name']}: {line_text(line)}", level)
+
+    def control(message: LogMessage) -> None:
+        entities.at(message)
+        entities.line(entity, *told(message.fields))
+
+    def steps(message: LogMessage) -> None:
+        ticks = np.frombuffer(message.fields["ticks_ns"], "<u8")
+        entities.at(message)
+        entities.value(entity, "cycle_ms", float(ticks[-1] - ticks[0]) / 1e6)
+
+    def values(message: LogMessage) -> None:
+        fields = message.fields
+        entities.at(message)
+        found = Boxes.of(fields)
+        if found is not None:
+            entities.view.saw_boxes(entity)
+            entities.put(entity, _boxes(rerun, found))
+        if {"prompt", "response"} <= fields.keys():
+            entities.view.saw_answer(entity)
+            text = f"{fields['prompt']}: {fields['response']}"
+            entities.put(entity, rerun.TextLog(text, level="INFO"))
+        for name, value in fields.items():
+            if found is None or name not in _OF_BOXES:
+                entities.value(entity, name, value)
+
+    own: dict[str, Write] = {LOG_TOPIC: log_line, CONTROL_TOPIC: control, STEPS_TOPIC: steps}
+    return own.get(entity, values)
+
+
+def told(control: dict[str, Any]) -> tuple[str, str]:
+    """A control message as a line of the log: its text and its level."""
+    kind, task, value = control["kind"], control["task"], control["value"]
+    if kind == "set" and isinstance(value, dict):
+        return f"{task}: set" + "".join(f" {key}={it!r}" for key, it in value.items()), "INFO"
+    if kind == "error":
+        return f"{task}: error (on_error: {control['key']}): {value}", "ERROR"
+    if kind == "restart":
+        return f"{task}: restarted", "WARN"
+    if kind == "end_of_source":
+        return f"{task}: end of source", "INFO"
+    if kind == "completion":
+        return f"{task}: result of cycle {control['input_cycle']}", "TRACE"
+    if kind == "replaced":
+        return f"{task}: cycle {control['input_cycle']} gave way to a newer one", "TRACE"
+    more = "" if value is None else f" {value!r}"
+    return f"{task}: {kind}{more}", "TRACE" if kind == "dropped" else "INFO"
+
+
+def _boxes(rerun: Any, found: Boxes) -> Any:
+    return rerun.Boxes2D(
+        array=found.boxes,
+        array_format=rerun.Box2DFormat.XYXY,
+        labels=found.texts,
+        colors=[tuple(round(255 * part) for part in label_color(it)) for it in found.labels],
+    )
+
+
+def _pictures(
+    log: Log, topic: Topic, selection: Selection, entities: _Entities, report: ExportReport
+) -> Write:
+    rerun, entity = entities.rerun, topic.name
+    pictures = PictureExport(log, entity, selection)
+    if pictures.note:
+        report.notes.append(pictures.note)
+    form = pictures.form
+    if form in STREAMS:
+        codec = getattr(rerun.VideoCodec, form.upper())
+        entities.put(entity, rerun.VideoStream(codec=codec), static=True)
+
+    def add(message: LogMessage) -> None:
+        for shown in pictures.shown(message):
+            entities.at(message, (shown.time_ns, shown.tov_ns))
+            entities.view.saw_picture(entity)
+            if form == PIXELS:
+                entities.put(entity, rerun.Image(shown.pixels, color_model="RGB"))
+            elif form in STREAMS:
+                entities.put(entity, rerun.VideoStream.from_fields(sample=bytes(shown.data)))
+            else:
+                picture = rerun.EncodedImage(contents=bytes(shown.data), media_type="image/jpeg")
+                entities.put(entity, picture)
+
+    return add

@@ -1,0 +1,441 @@
+"""GraphSpec -> BoundGraph: classes, ports, message types and configurations, all checked."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import flowrun.msgs
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.message import Message
+from flowrun.runtime.errors import (
+    FlowrunError,
+    GraphError,
+    Location,
+    Problem,
+    TaskDefinitionError,
+    UsageError,
+)
+from flowrun.runtime.graph.config import check_config
+from flowrun.runtime.graph.masking import with_secrets_masked
+from flowrun.runtime.graph.ports import Port, is_source, ports_of
+from flowrun.runtime.graph.read import ConnectionSpec, GraphSpec, TaskSpec
+from flowrun.runtime.task import LiveMarker, Task, TaskConfig
+from flowrun.runtime.wording import listed, nearest
+
+__all__ = ["BoundConnection", "BoundGraph", "BoundTask", "bind", "live_keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTask:
+    """A task of the graph with its class, its validated configuration and its ports."""
+
+    spec: TaskSpec
+    task_class: type[Task]
+    config: TaskConfig
+    ports: tuple[Port, ...]
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def is_source(self) -> bool:
+        return is_source(self.ports)
+
+    def codec_of(self, port: Port) -> str:
+        """How the log stores the messages of the output `port`."""
+        if not issubclass(port.message_type, ImageRgb8Msg):
+            return "raw"
+        return self.spec.logging.codec or self.task_class.picture_codecs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundConnection:
+    """One output to one input, both of `message_type`."""
+
+    src_task: str
+    src_port: str
+    dst_task: str
+    dst_port: str
+    message_type: type[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundGraph:
+    """A graph whose every part exists and fits; tasks and connections in the file's order."""
+
+    spec: GraphSpec
+    tasks: tuple[BoundTask, ...]
+    connections: tuple[BoundConnection, ...]
+
+
+def live_keys(task_class: type[Task]) -> tuple[str, ...]:
+    """The keys of the task's config that may change while it runs: those declared `Live[...]`."""
+    fields = task_class.Config.model_fields
+    return tuple(name for name, info in fields.items() if LiveMarker in info.metadata)
+
+
+def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> BoundGraph:
+    """Find and check everything that `graph` names.
+
+    Imports the modules of the tasks; opens and starts nothing. `GraphError` lists every mistake,
+    also where some tasks could not be bound: what hangs on those is left out.
+
+    complete: False if a part of the file could not be read, so that what is missing in `graph` may
+    stand there. ready: whether the graph is to run here and now, so that the files it needs must
+    exist (`Task.check`); a replay needs none.
+    """
+    binder = _Binder(graph, complete, ready)
+    tasks = {task.id: binder.task(task) for task in graph.tasks}
+    connections = binder.connections(tasks)
+    binder.unconnected_inputs(tasks)
+    if binder.problems:
+        raise GraphError(list(binder.problems))
+    bound = list(filter(None, tasks.values()))
+    graph = with_secrets_masked(graph, {task.id: task.config for task in bound})
+    specs = {spec.id: spec for spec in graph.tasks}
+    made = tuple(replace(task, spec=specs[task.id]) for task in bound)
+    return BoundGraph(graph, made, tuple(filter(None, connections)))
+
+
+@dataclass(slots=True)
+class _Binder:
+    graph: GraphSpec
+    complete: bool
+    ready: bool
+    problems: dict[Problem, None] = field(default_factory=dict)
+    fed: dict[tuple[str, str], ConnectionSpec] = field(default_factory=dict)
+    unclear: set[str] = field(default_factory=set)
+    """Tasks with a connection to an unknown input: none of their inputs counts as forgotten."""
+
+    def problem(self, where: Location, message: str) -> None:
+        self.problems[Problem(where, message)] = None
+
+    def task(self, spec: TaskSpec) -> BoundTask | None:
+        """The bound task, or None after a problem, which has been noted."""
+        type_where = spec.key_where.get("type", spec.where)
+        try:
+            task_class = find_task_class(spec.type, folder=self.graph.path.parent)
+            ports = _ports(task_class)
+        except FlowrunError as error:
+            self.problem(type_where, str(error))
+            return None
+        if not (isinstance(task_class.Config, type) and issubclass(task_class.Config, TaskConfig)):
+            name = task_class.__name__
+            self.problem(type_where, f"{name}.Config must be a subclass of TaskConfig")
+            return None
+        if spec.background and is_source(ports):
+            self.problem(
+                spec.key_where.get("background", spec.where),
+                f"task {spec.id!r} is a source, and a source cannot run in the background; "
+                "leave 'background' out",
+            )
+        if spec.every > 1 and is_source(ports):
+            self.problem(
+                spec.key_where.get("every", spec.where),
+                f"task {spec.id!r} is a source: where nothing comes there is no cycle, so it would "
+                "wait for its own; use 'rate_hz'",
+            )
+        self._check_codec(spec, task_class, ports)
+        found = check_config(spec, task_class)
+        if isinstance(found, list):
+            self.problems |= dict.fromkeys(found)
+            found = task_class.Config.model_construct()
+        elif self.ready:
+            for key, text in task_class.check(found, self.graph.path.parent):
+                path = tuple(key.split("."))
+                where = spec.config_where.get(path, spec.key_where.get("config", spec.where))
+                self.problem(where, text)
+        return BoundTask(spec, task_class, found, ports)
+
+    def _check_codec(self, spec: TaskSpec, task_class: type[Task], ports: tuple[Port, ...]) -> None:
+        codec = spec.logging.codec
+        if codec is None:
+            return
+        where = spec.key_where.get("logging", spec.where)
+        outputs = [port for port in ports if port.direction == "output"]
+        if not any(issubclass(port.message_type, ImageRgb8Msg) for port in outputs):
+            self.problem(where, f"task {spec.id!r} makes no pictures; leave 'codec' out")
+        elif codec not in task_class.picture_codecs:
+            self.problem(
+                where,
+                f"codec {codec!r}: task {spec.id!r} makes its pictures itself and has no packets of "
+                f"a source; codecs: {listed(task_class.picture_codecs)}",
+            )
+
+    def connections(self, tasks: Mapping[str, BoundTask | None]) -> list[BoundConnection | None]:
+        return [self._connection(cnx, tasks) for cnx in self.graph.connections]
+
+    def _connection(
+        self, cnx: ConnectionSpec, tasks: Mapping[str, BoundTask | None]
+    ) -> BoundConnection | None:
+        message = self._message(cnx)
+        src = self._port(cnx, "src", tasks, message)
+        dst = self._port(cnx, "dst", tasks, message)
+        if dst is None:
+            self.unclear.add(cnx.dst.task)
+        else:
+            other = self.fed.setdefault((cnx.dst.task, dst.name), cnx)
+            if other is not cnx:
+                self.problem(
+                    cnx.key_where.get("dst", cnx.where),
+                    f"input '{cnx.dst.task}.{dst.name}' already has a source, {str(other.src)!r} "
+                    f"on line {other.where.line}; an input takes one connection",
+                )
+        if message is None or src is None or dst is None:
+            return None
+        if not (issubclass(src.message_type, message) and issubclass(message, dst.message_type)):
+            made, taken = src.message_type.__name__, dst.message_type.__name__
+            self.problem(
+                cnx.key_where.get("msg", cnx.where),
+                f"message mismatch: 'msg' is {message.__name__}, output "
+                f"'{cnx.src.task}.{src.name}' publishes {made}, input "
+                f"'{cnx.dst.task}.{dst.name}' takes {taken}"
+                + (f"; write msg: {made}" if made == taken else ""),
+            )
+        return BoundConnection(cnx.src.task, src.name, cnx.dst.task, dst.name, message)
+
+    def _message(self, cnx: ConnectionSpec) -> type[Message] | None:
+        try:
+            return find_message_type(cnx.msg, folder=self.graph.path.parent)
+        except FlowrunError as error:
+            self.problem(cnx.key_where.get("msg", cnx.where), str(error))
+            return None
+
+    def _port(
+        self,
+        cnx: ConnectionSpec,
+        end: Literal["src", "dst"],
+        tasks: Mapping[str, BoundTask | None],
+        message: type[Message] | None,
+    ) -> Port | None:
+        """The port that one end of `cnx` means, or None where that cannot be known."""
+        endpoint = cnx.src if end == "src" else cnx.dst
+        where = cnx.key_where.get(end, cnx.where)
+        direction = "output" if end == "src" else "input"
+        if endpoint.task not in tasks and not self.complete:
+            return None
+        if endpoint.task not in tasks:
+            self.problem(
+                where,
+                f"unknown task {endpoint.task!r} in {end!r}; task ids: {listed(tasks)}"
+                + nearest(endpoint.task, tasks),
+            )
+            return None
+        task = tasks[endpoint.task]
+        if task is None:
+            return None
+        ports = {port.name: port for port in task.ports if port.direction == direction}
+        shown = listed(f"{task.id}.{p.name} ({p.message_type.__name__})" for p in ports.values())
+        if not ports:
+            kind = "a sink" if direction == "output" else "a source"
+            self.problem(where, f"task {task.id!r} is {kind}: it has no {direction}s")
+            return None
+        if endpoint.port is not None:
+            if endpoint.port not in ports:
+                others = {port.name for port in task.ports}
+                turned = " (that is an output)" if direction == "input" else " (that is an input)"
+                self.problem(
+                    where,
+                    f"task {task.id!r} has no {direction} {endpoint.port!r}"
+                    + (turned if endpoint.port in others else "")
+                    + f"; its {direction}s: {shown}"
+                    + nearest(endpoint.port, ports),
+                )
+            return ports.get(endpoint.port)
+        if len(ports) == 1:
+            return next(iter(ports.values()))
+        if message is None:
+            return None
+        fitting = [port for port in ports.values() if _fits(port, message)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            names = listed(f"{task.id}.{port.name}" for port in fitting)
+            self.problem(
+                where,
+                f"task {task.id!r} has several {direction}s of {message.__name__}; "
+                f"name one: {names}",
+            )
+        else:
+            self.problem(
+                where,
+                f"task {task.id!r} has no {direction} of {message.__name__}; "
+                f"its {direction}s: {shown}",
+            )
+        return None
+
+    def unconnected_inputs(self, tasks: Mapping[str, BoundTask | None]) -> None:
+        if not self.complete:
+            return
+        for task in filter(None, tasks.values()):
+            for port in task.ports:
+                if (
+                    port.direction == "input"
+                    and port.required
+                    and (task.id, port.name) not in self.fed
+                    and task.id not in self.unclear
+                ):
+                    name = port.message_type.__name__
+                    fitting = listed(_outputs(tasks, port.message_type, but=task.id))
+                    self.problem(
+                        task.spec.key_where.get("id", task.spec.where),
+                        f"input '{task.id}.{port.name}' ({name}) is not connected; "
+                        f"outputs that fit: {fitting}",
+                    )
+
+
+def _fits(port: Port, message: type[Message]) -> bool:
+    if port.direction == "output":
+        return issubclass(port.message_type, message)
+    return issubclass(message, port.message_type)
+
+
+def _outputs(
+    tasks: Mapping[str, BoundTask | None], message: type[Message], *, but: str
+) -> Iterator[str]:
+    for task in filter(None, tasks.values()):
+        for port in task.ports:
+            if port.direction == "output" and task.id != but and _fits(port, message):
+                yield f"{task.id}.{port.name}"
+
+
+def _ports(task_class: type[Task]) -> tuple[Port, ...]:
+    if (task_class.freeze is Task.freeze) != (task_class.thaw is Task.thaw):
+        raise TaskDefinitionError(
+            f"{task_class.__name__}: freeze and thaw belong together; define both, or neither"
+        )
+    try:
+        return ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
+    except FlowrunError:
+        raise
+    except Exception as error:  # an annotation may be any expression, and raise anything
+        raise TaskDefinitionError(
+            f"{task_class.__name__}.process: its annotations raised {_said(error)}"
+        ) from error
+
+
+# -- names -> classes --------------------------------------------------------------------------
+
+
+def built_in_types() -> dict[str, str]:
+    """Short name -> dotted path of the tasks that ship with flowrun.
+
+    `runtime` never imports `tasks`: the table is looked up only when a graph is bound.
+    """
+    return dict(importlib.import_module("flowrun.tasks").BUILT_IN)
+
+
+def plug_in_types() -> dict[str, str]:
+    """Short name -> dotted path of the tasks that installed packages offer."""
+    found = importlib.metadata.entry_points(group="flowrun.tasks")
+    return {point.name: point.value.replace(":", ".") for point in found}
+
+
+def find_task_class(type_name: str, *, folder: Path) -> type[Task]:
+    """The class that `type: type_name` means. `UsageError` says why there is none."""
+    short = plug_in_types() | built_in_types()
+    path = short.get(type_name, type_name)
+    if "." not in path:
+        raise UsageError(
+            f"unknown task type {type_name!r}; types: {listed(sorted(short))}, "
+            "or a dotted path such as my_module.MyTask" + nearest(type_name, sorted(short))
+        )
+    found = _find(path, folder=folder, base=Task, what="task class")
+    assert issubclass(found, Task)
+    return found
+
+
+def find_message_type(name: str, *, folder: Path) -> type[Message]:
+    """The class that `msg: name` means. `UsageError` says why there is none."""
+    if "." not in name:
+        short = {
+            key: value
+            for key in flowrun.msgs.__all__
+            if isinstance(value := getattr(flowrun.msgs, key), type)
+            and issubclass(value, Message)
+            and value is not Message
+        }
+        if name in short:
+            return short[name]
+        raise UsageError(
+            f"unknown message {name!r}; messages: {listed(sorted(short))}, "
+            "or a dotted path such as my_module.MyMsg" + nearest(name, sorted(short))
+        )
+    found = _find(name, folder=folder, base=Message, what="message class")
+    assert issubclass(found, Message)
+    return found
+
+
+def _find(path: str, *, folder: Path, base: type, what: str) -> type:
+    module_name, _, class_name = path.rpartition(".")
+    module = _import(module_name, folder=folder)
+    found = getattr(module, class_name, None)
+    if isinstance(found, type) and issubclass(found, base) and found is not base:
+        return found
+    classes = sorted(
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module_name
+    )
+    plural = {"task class": "task classes", "message class": "message classes"}[what]
+    known = f"its {plural}: {listed(classes)}" + nearest(class_name, classes)
+    if found is None:
+        raise UsageError(f"module {module_name!r} has no {class_name!r}; {known}")
+    kind = f"a class that does not derive from {base.__name__}"
+    if found is base:
+        kind = "the base class itself"
+    elif not isinstance(found, type):
+        name = type(found).__name__
+        kind = f"an {name}" if name[0] in "aeiou" else f"a {name}"
+    raise UsageError(f"{path!r} is not a {what} but {kind}; {known}")
+
+
+def _import(name: str, *, folder: Path) -> ModuleType:
+    """The module `name`; the graph's `folder` is on the module path while it is imported."""
+    place = str(folder.resolve())
+    added = place not in sys.path
+    if added:
+        sys.path.insert(0, place)
+    try:
+        _forget_namesake(name.partition(".")[0], Path(place))
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(
+                f"no module named {error.name!r}; looked in the graph's folder {folder} and on "
+                "Python's module path"
+            ) from None
+        raise UsageError(f"module {name!r} cannot be imported: {_said(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"module {name!r} cannot be imported: {_said(error)}") from error
+    finally:
+        if added:
+            sys.path.remove(place)
+
+
+def _forget_namesake(top: str, folder: Path) -> None:
+    """Unload `top` if it was loaded from another graph's folder: this graph means its own."""
+    loaded = sys.modules.get(top)
+    file = getattr(loaded, "__file__", None)
+    if file is None or not ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
+        return
+    home = Path(file).resolve().parent
+    home = home.parent if Path(file).name == "__init__.py" else home
+    if home != folder and str(home) not in sys.path:
+        for name in [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
+            del sys.modules[name]
+
+
+def _said(error: BaseException) -> str:
+    """The exception in one line; pydantic's go on with advice and links."""
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

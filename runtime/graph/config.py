@@ -1,0 +1,255 @@
+"""A task's `config:` -> its validated `Config`, or what is wrong with it, in plain words.
+
+pydantic judges; its texts never reach a user. An error's path leads back to the line and column of
+the key in the graph file. Values set while the graph runs are judged in the same words.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from flowrun.runtime.errors import Location, Problem, UsageError
+from flowrun.runtime.wording import MASK, counted, described, listed, mask_urls, nearest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from flowrun.runtime.graph.read import TaskSpec
+    from flowrun.runtime.task import Task, TaskConfig
+
+__all__ = ["changed_keys", "check_config", "check_values"]
+
+_Path = tuple[str | int, ...]
+
+_EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "int_type": lambda _: "a whole number",
+    "int_parsing": lambda _: "a whole number",
+    "int_from_float": lambda _: "a whole number",
+    "float_type": lambda _: "a number",
+    "float_parsing": lambda _: "a number",
+    "finite_number": lambda _: "a finite number",
+    "bool_type": lambda _: "true or false",
+    "bool_parsing": lambda _: "true or false",
+    "string_type": lambda _: "a text",
+    "bytes_type": lambda _: "a text",
+    "path_type": lambda _: "a path",
+    "none_required": lambda _: "null",
+    "list_type": lambda _: "a list",
+    "tuple_type": lambda _: "a list",
+    "set_type": lambda _: "a list",
+    "dict_type": lambda _: "a mapping",
+    "model_type": lambda _: "a mapping",
+    "model_attributes_type": lambda _: "a mapping",
+    "dataclass_type": lambda _: "a mapping",
+    "greater_than": lambda c: f"greater than {c['gt']:g}",
+    "greater_than_equal": lambda c: f"at least {c['ge']:g}",
+    "less_than": lambda c: f"less than {c['lt']:g}",
+    "less_than_equal": lambda c: f"at most {c['le']:g}",
+    "multiple_of": lambda c: f"a multiple of {c['multiple_of']:g}",
+    "literal_error": lambda c: c["expected"],
+    "enum": lambda c: c["expected"],
+    "union_tag_invalid": lambda c: (
+        f"a mapping whose {c['discriminator'][1:-1]!r} is one of {c['expected_tags']}"
+    ),
+    "union_tag_not_found": lambda c: f"a mapping with {c['discriminator'][1:-1]!r}",
+    "string_too_short": lambda c: f"a text of at least {counted(c['min_length'], 'character')}",
+    "string_too_long": lambda c: f"a text of at most {counted(c['max_length'], 'character')}",
+    "string_pattern_mismatch": lambda c: f"a text that matches {c['pattern']}",
+    "too_short": lambda c: f"a list of at least {counted(c['min_length'], 'item')}",
+    "too_long": lambda c: f"a list of at most {counted(c['max_length'], 'item')}",
+}
+
+
+def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Problem]:
+    """The configuration of `spec` as `task_class` declares it, or every mistake in it."""
+    try:
+        return task_class.Config.model_validate(spec.config)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    except Exception as error:  # noqa: BLE001  # a validator of the task's author may raise anything
+        message = f"config of task {spec.id!r}: its check raised {_raised(error, spec)}"
+        return [Problem(_place(spec, ()), message)]
+    problems = []
+    wrong: dict[_Path, list[ErrorDetails]] = {}
+    for detail in details:
+        path = _known_path(spec.config, detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            problems.append(_unknown_key(spec, task_class, detail["loc"], path))
+        elif detail["type"] == "missing":
+            problems.append(_missing_key(spec, detail["loc"], path))
+        else:
+            wrong.setdefault(path, []).append(detail)
+    problems += [_wrong_value(spec, path, found) for path, found in wrong.items()]
+    return list(dict.fromkeys(problems))
+
+
+def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:
+    """`config` with `values` for some of its keys.
+
+    `UsageError` lists every mistake, `task.key: ...`, one a line. No secret of `spec` is shown.
+    """
+    data = {**dict(config), **values}
+    try:
+        return type(config).model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    except Exception as error:  # noqa: BLE001  # see check_config
+        message = f"{spec.id}: the check of its config raised {_raised(error, spec)}"
+        raise UsageError(message) from None
+    mistakes = []
+    wrong: dict[_Path, list[ErrorDetails]] = {}
+    for detail in details:
+        path = _known_path(data, detail["loc"])
+        name = _dotted((spec.id, *path))
+        if detail["type"] == "extra_forbidden":
+            keys = _keys(type(config), path[:-1])
+            hint = nearest(str(path[-1]), keys)
+            mistakes.append(f"{name}: unknown key; valid keys: {listed(keys)}{hint}")
+        elif detail["type"] == "missing":
+            mistakes.append(f"{name}: lacks {_dotted(detail['loc'][-1:])!r}")
+        else:
+            wrong.setdefault(path, []).append(detail)
+    for path, found in wrong.items():
+        value = _at(data, path)
+        masked = _masked(value, spec) if isinstance(value, str) else value
+        said = _own_words(found, spec) or _must_be(found, value, masked)
+        mistakes.append(f"{_dotted((spec.id, *path))}: {said}")
+    raise UsageError("\n".join(dict.fromkeys(mistakes)))
+
+
+def _known_path(data: Any, loc: _Path) -> _Path:
+    """The part of `loc` that `data` holds; pydantic adds the names of a union's members."""
+    path: _Path = ()
+    for item in loc:
+        if isinstance(data, dict):
+            held = item in data
+        else:
+            held = isinstance(data, list) and isinstance(item, int) and item < len(data)
+        if held:
+            data = data[item]
+            path = (*path, item)
+    return path
+
+
+def _at(data: Any, path: _Path) -> Any:
+    for item in path:
+        data = data[item]
+    return data
+
+
+def _place(spec: TaskSpec, path: _Path) -> Location:
+    return spec.config_where.get(path) or spec.config_where.get((), spec.where)
+
+
+def _unknown_key(spec: TaskSpec, task_class: type[Task], loc: _Path, path: _Path) -> Problem:
+    keys = _keys(task_class.Config, path[:-1])
+    name = str(loc[-1])
+    within = "".join(f"{key!r} of " for key in (_dotted(path[:-1]),) if key)
+    return Problem(
+        _place(spec, path),
+        f"unknown key {name!r} in {within}the config of task {spec.id!r}; "
+        f"valid keys: {listed(keys)}" + nearest(name, keys),
+    )
+
+
+def _missing_key(spec: TaskSpec, loc: _Path, path: _Path) -> Problem:
+    name = _dotted((*path, loc[-1]))
+    return Problem(_place(spec, path), f"the config of task {spec.id!r} lacks {name!r}")
+
+
+def _wrong_value(spec: TaskSpec, path: _Path, details: list[ErrorDetails]) -> Problem:
+    name = f"{_dotted(path)!r} of task {spec.id!r}" if path else f"the config of task {spec.id!r}"
+    own = _own_words(details, spec)
+    if own:
+        return Problem(_place(spec, path), f"{name}: {own}")
+    if not path and details[0]["loc"]:  # a default, which the file does not hold
+        value = masked = details[0]["input"]
+    else:
+        value, masked = _at(spec.config, path), _at(spec.masked_config, path)
+    return Problem(_place(spec, path), f"{name} {_must_be(details, value, masked)}")
+
+
+def _own_words(details: list[ErrorDetails], spec: TaskSpec) -> str:
+    """What a validator of the task's author said; nothing where none did."""
+    own = [d for d in details if d["type"] in ("value_error", "assertion_error")]
+    return ", ".join(_masked(str(d["ctx"]["error"]), spec) for d in own)
+
+
+def _must_be(details: list[ErrorDetails], value: Any, masked: Any) -> str:
+    """`must be ...; got ...` for all errors of one value: each member of a union has its own."""
+    expected = list(dict.fromkeys(_expected(detail) for detail in details))
+    hint = ""
+    if isinstance(value, str) and masked == value:
+        options = [
+            option
+            for detail in details
+            if detail["type"] in ("literal_error", "enum")
+            for option in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        ]
+        hint = nearest(value, [option.strip("'") for option in options])
+    return f"must be {', or '.join(expected)}; got {described(masked)}{hint}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    words = _EXPECTED.get(detail["type"])
+    if words is not None:
+        return words(detail.get("ctx", {}))
+    text = detail["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
+    return text[:1].lower() + text[1:]
+
+
+def _raised(error: Exception, spec: TaskSpec) -> str:
+    first_line = str(error).partition("\n")[0]
+    return _masked(f"{type(error).__name__}: {first_line}", spec)
+
+
+def _masked(text: str, spec: TaskSpec) -> str:
+    for secret in sorted(spec.secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return mask_urls(text)
+
+
+def _keys(model: type[BaseModel], path: _Path) -> list[str]:
+    """The keys of the model at `path` below `model`, looked for through unions, lists and mappings.
+
+    Of a union's members, those whose names for themselves are in `path` count, if there are any.
+    """
+    models: list[Any] = [model]
+    for item in path:
+        below: list[Any] = []
+        for found in models:
+            if isinstance(item, str) and item in found.model_fields:
+                below += _models_in(found.model_fields[item].annotation)
+        tagged = [found for found in models if _tag(found) == item]
+        models = below or tagged or models
+    return list(dict.fromkeys(name for found in models for name in found.model_fields))
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    """By what value of its `type` a union knows this member."""
+    field = model.model_fields.get("type")
+    return None if field is None else field.default
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for item in typing.get_args(annotation) for model in _models_in(item)]
+
+
+def _dotted(path: _Path) -> str:
+    text = ""
+    for item in path:
+        text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
+    return text
+
+
+def changed_keys(old: TaskConfig, new: TaskConfig) -> frozenset[str]:
+    """The keys in which two configurations of one task differ."""
+    return frozenset(
+        key for key in type(new).model_fields if getattr(old, key) != getattr(new, key)
+    )

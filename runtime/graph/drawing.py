@@ -1,0 +1,262 @@
+"""A plan as a picture: Mermaid text, or an SVG that needs nothing else.
+
+The SVG is drawn in layers from left to right: a task stands right of all that feed it. Within a
+layer a box stands as near as it can to what feeds it; connections that pass a layer keep a lane of
+their own there, so that no line runs through a box. Labels stand where a line ends, since an input
+has one line only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from xml.sax.saxutils import escape
+
+from flowrun.runtime.graph.plan import Plan, Step
+
+__all__ = ["mermaid", "svg"]
+
+_CHARACTER = 7.3  # width of a monospace character at 12 px
+_MARGIN = 24.0
+_HEAD = 42.0  # id and type, above the ports
+_ROW = 20.0  # one port
+_LANE = 22.0  # one connection that passes a layer
+_SPACE = 22.0  # between boxes of one layer
+_BENDS = 100.0  # between layers, beside the label: what the curves and the arrow take
+
+
+def mermaid(plan: Plan) -> str:
+    """A Mermaid flowchart; GitHub and many editors draw it."""
+    lines = ["flowchart LR"]
+    names = {step.task.id: f"t{i}" for i, step in enumerate(plan.steps)}  # ids such as `end` clash
+    for step in plan.steps:
+        label = f'"{step.task.id}<br/>{_type_name(step)}"'
+        shape = f"([{label}])" if step.task.is_source else f"[{label}]"
+        lines.append(f"    {names[step.task.id]}{shape}")
+    for line in _lines(plan):
+        label = f"{line.src_port}: {line.message}"
+        lines.append(f'    {names[line.src]} -- "{label}" --> {names[line.dst]}')
+    lines += [
+        f"    style {names[step.task.id]} stroke-dasharray: 5 5"
+        for step in plan.steps
+        if step.task.spec.background
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def svg(plan: Plan) -> str:
+    """A self-contained SVG. A source has a green bar, a background task a dashed frame."""
+    layers = _layers(plan)
+    _place(layers)
+    boxes = {box.step.task.id: box for layer in layers for box in layer if box.step is not None}
+    top = min(box.y - box.height / 2 for layer in layers for box in layer)
+    for layer in layers:
+        for box in layer:
+            box.y += _MARGIN - top
+    width = max(box.x + box.width for box in boxes.values()) + _MARGIN
+    height = max(box.y + box.height / 2 for layer in layers for box in layer) + _MARGIN
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>',
+        f"<title>{escape(plan.graph.spec.name)}</title>",
+        _STYLE,
+        '<rect class="page" width="100%" height="100%"/>',
+    ]
+    parts += [_draw_line(stops) for layer in layers for box in layer for stops in box.incoming]
+    parts += [_draw_box(box) for box in boxes.values()]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+_STYLE = """<style>
+text { font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, monospace; fill: #1f2328 }
+.page { fill: #fff }
+.box { fill: #f6f8fa; stroke: #59636e }
+.background { stroke-dasharray: 5 4 }
+.source { fill: #2da44e }
+.id { font-weight: bold }
+.type, .label { fill: #59636e }
+.label { text-anchor: end; paint-order: stroke; stroke: #fff; stroke-width: 4px }
+.output { text-anchor: end }
+.line { fill: none; stroke: #59636e; stroke-width: 1.3 }
+.tip { fill: #59636e }
+</style>"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One connection."""
+
+    src: str
+    src_port: str
+    dst: str
+    dst_port: str
+    message: str
+
+
+@dataclass(slots=True)
+class _Stops:
+    """A connection on its way: the boxes and lanes that it touches, from output to input."""
+
+    line: _Line
+    boxes: list[_Box]
+
+
+@dataclass(slots=True)
+class _Box:
+    """A task, or (step None) the lane of a connection that passes a layer. y is its middle."""
+
+    step: Step | None
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    incoming: list[_Stops] = field(default_factory=list)
+    before: list[tuple[_Box, _Line]] = field(default_factory=list)
+    x: float = 0.0
+    y: float = 0.0
+    width: float = 0.0
+    height: float = _LANE
+
+    def output_y(self, line: _Line) -> float:
+        return self.y + (_port_offset(self, self.outputs.index(line.src_port)) if self.step else 0)
+
+    def input_offset(self, line: _Line) -> float:
+        return _port_offset(self, self.inputs.index(line.dst_port)) if self.step else 0.0
+
+
+def _port_offset(box: _Box, row: int) -> float:
+    return _HEAD + _ROW * (row + 0.5) - box.height / 2
+
+
+def _type_name(step: Step) -> str:
+    return step.task.task_class.__name__
+
+
+def _lines(plan: Plan) -> list[_Line]:
+    """Every connection, in the order of the steps and their inputs."""
+    return [
+        _Line(
+            plan.slots[argument.slot].task_id,
+            plan.slots[argument.slot].port,
+            step.task.id,
+            argument.port.name,
+            plan.slots[argument.slot].message_type.__name__,
+        )
+        for step in plan.steps
+        for argument in step.arguments
+        if argument.port.direction == "input" and argument.slot is not None
+    ]
+
+
+def _layers(plan: Plan) -> list[list[_Box]]:
+    """Each task in the first layer right of all that feed it, with a lane in every layer that a
+    connection passes."""
+    depth: dict[str, int] = {}
+    lines = _lines(plan)
+    for step in plan.steps:
+        feeding = [depth[line.src] for line in lines if line.dst == step.task.id]
+        depth[step.task.id] = max(feeding, default=-1) + 1
+    layers: list[list[_Box]] = [[] for _ in range(max(depth.values()) + 1)]
+    boxes = {step.task.id: _box(step) for step in plan.steps}
+    for task_id, box in boxes.items():
+        layers[depth[task_id]].append(box)
+    for line in lines:
+        way = [boxes[line.src]]
+        for between in range(depth[line.src] + 1, depth[line.dst]):
+            lane = _Box(step=None)
+            layers[between].append(lane)
+            way.append(lane)
+        way.append(boxes[line.dst])
+        for left, right in pairwise(way):
+            right.before.append((left, line))
+        boxes[line.dst].incoming.append(_Stops(line, way))
+    return layers
+
+
+def _box(step: Step) -> _Box:
+    ports = [argument.port for argument in step.arguments]
+    inputs = [port.name for port in ports if port.direction == "input"]
+    outputs = [port.name for port in ports if port.direction == "output"]
+    rows = max(len(inputs), len(outputs))
+    longest = max(len(step.task.id), len(_type_name(step)))
+    port_columns = max(map(len, inputs), default=0) + max(map(len, outputs), default=0) + 3
+    return _Box(
+        step,
+        inputs,
+        outputs,
+        width=max(longest, port_columns) * _CHARACTER + 24,
+        height=_HEAD + _ROW * rows + 6,
+    )
+
+
+def _place(layers: list[list[_Box]]) -> None:
+    x = _MARGIN
+    for layer in layers:
+        labels = [len(stops.line.message) for box in layer for stops in box.incoming]
+        if labels:
+            x += max(labels) * _CHARACTER + _BENDS
+        width = max(box.width for box in layer)
+        for box in layer:
+            box.x, box.width = x, width  # of one width: a bend must not begin beside a box below
+        x += width
+        wanted = {id(box): _wanted_y(box) for box in layer}
+        layer.sort(key=lambda box: wanted[id(box)])  # stable: ties keep the plan's order
+        bottom = None
+        for box in layer:
+            box.y = wanted[id(box)]
+            if bottom is not None:
+                box.y = max(box.y, bottom + _SPACE + box.height / 2)
+            bottom = box.y + box.height / 2
+
+
+def _wanted_y(box: _Box) -> float:
+    """Where the lines into `box` would be level."""
+    levels = [left.output_y(line) - box.input_offset(line) for left, line in box.before]
+    return sum(levels) / len(levels) if levels else 0.0
+
+
+def _draw_line(stops: _Stops) -> str:
+    line, way = stops.line, stops.boxes
+    start, end = way[0], way[-1]
+    x, y = start.x + start.width, start.output_y(line)
+    path = [f"M{x:.1f} {y:.1f}"]
+    for box in way[1:]:
+        to_x, to_y = box.x, box.y + box.input_offset(line)
+        if box is end:
+            to_x -= 6  # the arrow's tip
+        bend = min((to_x - x) / 2, 40)
+        path.append(
+            f"C{x + bend:.1f} {y:.1f} {x + bend:.1f} {to_y:.1f} {x + 2 * bend:.1f} {to_y:.1f}"
+            f" H{to_x if box is end else to_x + box.width:.1f}"
+        )
+        x, y = to_x + box.width, to_y
+    tip = end.x
+    return (
+        f'<path class="line" d="{" ".join(path)}"/>'
+        f'<path class="tip" d="M{tip:.1f} {y:.1f} l-8 -4 v8 z"/>'
+        f'<text class="label" x="{tip - 12:.1f}" y="{y - 6:.1f}">{escape(line.message)}</text>'
+    )
+
+
+def _draw_box(box: _Box) -> str:
+    step = box.step
+    assert step is not None
+    left, top = box.x, box.y - box.height / 2
+    kind = "box background" if step.task.spec.background else "box"
+    size = f'width="{box.width:.1f}" height="{box.height:.1f}"'
+    parts = [f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" {size} rx="6"/>']
+    if step.task.is_source:
+        parts.append(
+            f'<rect class="source" x="{left:.1f}" y="{top + 6:.1f}" width="4" '
+            f'height="{box.height - 12:.1f}"/>'
+        )
+    texts = [
+        ("id", left + 12, top + 18, step.task.id),
+        ("type", left + 12, top + 34, _type_name(step)),
+    ]
+    for row, name in enumerate(box.inputs):
+        texts.append(("input", left + 12, box.y + _port_offset(box, row) + 4, name))
+    for row, name in enumerate(box.outputs):
+        texts.append(("output", left + box.width - 12, box.y + _port_offset(box, row) + 4, name))
+    parts += [
+        f'<text class="{c}" x="{x:.1f}" y="{y:.1f}">{escape(t)}</text>' for c, x, y, t in texts
+    ]
+    return "".join(parts)

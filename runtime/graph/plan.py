@@ -1,0 +1,198 @@
+"""BoundGraph -> Plan: in which order the tasks run, and which slot each port is.
+
+Slots and steps are numbered in the order of execution. The only place that knows networkx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import networkx as nx
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.errors import GraphError, InternalError, Location, Problem
+from flowrun.runtime.graph.bind import BoundGraph, BoundTask, bind
+from flowrun.runtime.graph.file import read_text
+from flowrun.runtime.graph.ports import Port
+from flowrun.runtime.graph.read import GraphSpec, read_graph
+
+__all__ = ["Argument", "Plan", "Slot", "Step", "load_plan", "plan_graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One output port: the place of its message in every cycle record.
+
+    topic: its name in the log, "/<task id>/<port>".
+    logged: whether its messages go into the log; payload: whether what is in them does, too.
+    codec: how the log stores them; other than "raw" for pictures only.
+    """
+
+    index: int
+    task_id: str
+    port: str
+    topic: str
+    message_type: type[Message]
+    logged: bool
+    payload: bool = True
+    codec: str = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What one parameter of `process` gets; slot None is an optional input without a connection."""
+
+    port: Port
+    slot: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of one task's `process`, its arguments in the order of the signature."""
+
+    task: BoundTask
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a cycle does. The first `source_count` steps are the sources."""
+
+    graph: BoundGraph
+    slots: tuple[Slot, ...]
+    steps: tuple[Step, ...]
+    source_count: int
+
+
+def load_plan(path: Path, *, env: Mapping[str, str]) -> Plan:
+    """The plan of the graph file at `path`, ready to run. `GraphError` lists every mistake of the
+    file at once, whether it is in its form, in what it names, or in how it is connected."""
+    read = read_graph(read_text(path), path=path, env=env)
+    problems = dict.fromkeys(read.problems)
+    bound = None
+    try:
+        bound = bind(read.graph, complete=read.complete)
+    except GraphError as error:
+        problems |= dict.fromkeys(error.problems)
+    problems |= dict.fromkeys(_loops(read.graph))
+    if bound is None or problems:
+        raise GraphError(list(problems))
+    return plan_graph(bound)
+
+
+def plan_graph(bound: BoundGraph) -> Plan:
+    """The plan of `bound`: sources first, then topological order, ties by declaration order.
+
+    `GraphError` names the cycles of a graph that has some, or that no task is a source.
+    """
+    problems = _loops(bound.spec)
+    if not problems and not any(task.is_source for task in bound.tasks):
+        where = Location(str(bound.spec.path), 1, 1)
+        problems.append(Problem(where, "no task is a source (without inputs): nothing would run"))
+    if problems:
+        raise GraphError(problems)
+    order = _choose_order(bound)
+    _check_order(bound, order)
+    return _build(bound, order)
+
+
+def _loops(spec: GraphSpec) -> list[Problem]:
+    """One problem for every knot of tasks that feed each other: its shortest loop through the
+    first-declared of them."""
+    rank = {task.id: i for i, task in enumerate(spec.tasks)}
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(rank)
+    graph.add_edges_from(
+        (cnx.src.task, cnx.dst.task)
+        for cnx in spec.connections
+        if cnx.src.task in rank and cnx.dst.task in rank
+    )
+    problems = []
+    for knot in nx.strongly_connected_components(graph):
+        first = min(knot, key=rank.__getitem__)
+        loops = [
+            [first, *nx.shortest_path(graph.subgraph(knot), after, first)]
+            for after in sorted(graph.successors(first), key=rank.__getitem__)
+            if after in knot
+        ]
+        if loops:
+            loop = min(loops, key=len)
+            where = next(
+                cnx.where for cnx in spec.connections if [cnx.src.task, cnx.dst.task] == loop[:2]
+            )
+            problems.append(
+                Problem(where, f"cycle: {' -> '.join(loop)}; a task cannot feed itself in a cycle")
+            )
+    return problems
+
+
+def _choose_order(bound: BoundGraph) -> list[str]:
+    """Every source, in declaration order; then always the first declared task whose inputs are all
+    made."""
+    rank = {task.id: (not task.is_source, i) for i, task in enumerate(bound.tasks)}
+    return list(nx.lexicographical_topological_sort(_as_networkx(bound), key=rank.__getitem__))
+
+
+def _as_networkx(bound: BoundGraph) -> nx.DiGraph[str]:
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(task.id for task in bound.tasks)
+    graph.add_edges_from((cnx.src_task, cnx.dst_task) for cnx in bound.connections)
+    return graph
+
+
+def _check_order(bound: BoundGraph, order: list[str]) -> None:
+    """`InternalError` unless `order` holds every task once, its inputs made before it."""
+    place = {task_id: i for i, task_id in enumerate(order)}
+    if len(order) != len(place) or place.keys() != {task.id for task in bound.tasks}:
+        raise InternalError(f"plan of {bound.spec.path}: not every task once: {order}")
+    for cnx in bound.connections:
+        if place[cnx.src_task] >= place[cnx.dst_task]:
+            raise InternalError(
+                f"plan of {bound.spec.path}: {cnx.dst_task} before {cnx.src_task} in {order}"
+            )
+
+
+def _build(bound: BoundGraph, order: list[str]) -> Plan:
+    tasks = {task.id: task for task in bound.tasks}
+    logging = bound.spec.logging.enable_task_logging
+    slots: list[Slot] = []
+    made: dict[tuple[str, str], int] = {}
+    for task_id in order:
+        task = tasks[task_id]
+        for port in task.ports:
+            if port.direction == "output":
+                made[task_id, port.name] = len(slots)
+                slots.append(
+                    Slot(
+                        index=len(slots),
+                        task_id=task_id,
+                        port=port.name,
+                        topic=f"/{task_id}/{port.name}",
+                        message_type=port.message_type,
+                        logged=logging and task.spec.logging.enabled,
+                        payload=task.spec.logging.payload == "all",
+                        codec=task.codec_of(port),
+                    )
+                )
+    fed = {
+        (cnx.dst_task, cnx.dst_port): made[cnx.src_task, cnx.src_port] for cnx in bound.connections
+    }
+    steps = tuple(
+        Step(
+            tasks[task_id],
+            tuple(
+                Argument(
+                    port,
+                    made[task_id, port.name]
+                    if port.direction == "output"
+                    else fed.get((task_id, port.name)),
+                )
+                for port in tasks[task_id].ports
+            ),
+        )
+        for task_id in order
+    )
+    source_count = sum(task.is_source for task in bound.tasks)
+    return Plan(bound, tuple(slots), steps, source_count)

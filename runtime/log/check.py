@@ -1,0 +1,78 @@
+"""Everything about a log that can be wrong, also what reading the cycles does not need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab.reader import ChunkSpan, SlabReader
+
+__all__ = ["check_log"]
+
+
+def check_log(
+    log: Log, *, progress: Callable[[int], None] | None = None
+) -> tuple[int, int, list[str]]:
+    """Cycles, messages, and what is wrong, in the order of the files; reads all of the log.
+
+    Beside each cycle's crc: the chunks' CRCs and the MessageIndex records, which other MCAP tools
+    use, and that a channel without payloads has none. progress: called with the time of each cycle
+    that has been read.
+    """
+    cycles = messages = 0
+    silent = {
+        name for name, it in log.topics.items() if it.metadata.get(lf.PAYLOAD) == lf.NO_PAYLOAD
+    }
+    talking: dict[str, str] = {}
+    for record in log.cycles():
+        if progress is not None:
+            progress(record.time_ns)
+        cycles += 1
+        messages += len(record.entries)
+        for topic, _, payload in record.entries:
+            if topic in silent and payload:
+                talking.setdefault(
+                    topic,
+                    f"cycle {record.cycle}: {topic}: a payload of {len(payload)} bytes; expected none, "
+                    "as its channel says",
+                )
+    problems = [log.loss] if log.loss else []
+    problems += [f"{log.path}: {it}" for it in talking.values()]
+    for name in sorted(silent):
+        said = log.topics[name]
+        if said.message_encoding or said.schema_name:
+            problems.append(f"{log.path}: {name}: has an encoding or a schema, and no payloads")
+    for slab in log.slabs:
+        if not slab.finished or slab.damage is not None:
+            continue
+        for span in slab.chunks:
+            problems += [f"{slab.path}: byte {span.start}: {it}" for it in _check_chunk(slab, span)]
+    return cycles, messages, problems
+
+
+def _check_chunk(slab: SlabReader, span: ChunkSpan) -> list[str]:
+    view = slab.view
+    head = lf.CHUNK_HEAD.unpack_from(view, span.start)
+    crc = head[5]
+    actual = lf.crc32(view[span.records_start : span.records_end])
+    if crc not in (0, actual):
+        return [f"chunk has CRC {actual:#010x}; expected {crc:#010x}"]
+    offset = span.end
+    while offset + lf.HEAD_SIZE < len(view) and view[offset] == lf.MESSAGE_INDEX:
+        _, length = lf.RECORD_HEAD.unpack_from(view, offset)
+        try:
+            channel, entries = lf.unpack_message_index(
+                view[offset + lf.HEAD_SIZE : offset + lf.HEAD_SIZE + length]
+            )
+        except ValueError as error:
+            return [f"message index at byte {offset}: {error}"]
+        for time_ns, at in entries:
+            place = span.records_start + at
+            if place + lf.MESSAGE_HEAD.size > span.records_end:
+                return [f"message index at byte {offset} points behind the chunk"]
+            opcode, _, found, _, log_time, _ = lf.MESSAGE_HEAD.unpack_from(view, place)
+            if (opcode, found, log_time) != (lf.MESSAGE, channel, time_ns):
+                return [f"message index at byte {offset} points to byte {place}: no such message"]
+        offset += lf.HEAD_SIZE + length
+    return []

@@ -1,0 +1,187 @@
+"""The slabs of a run: found, opened, opened again as a writer goes on, and what is missing of them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.slab.format import AHEAD_NAME, KEEP_SLABS, LOCK_NAME, SLAB_NAME
+from flowrun.runtime.log.slab.reader import Damage, SlabReader
+
+__all__ = ["LogFiles", "slab_paths"]
+
+
+class LogFiles:
+    """The slabs at `path`, a run directory or one slab, in order.
+
+    Raises `LogError` where none can be read; what is wrong with one of them is told by `losses`.
+    """
+
+    def __init__(self, path: Path, *, verify: bool) -> None:
+        self.path = path
+        self.verify = verify
+        self.slabs: list[SlabReader] = []
+        self.losses: dict[Path, str] = {}
+        """What could not be read of each slab, as far as was found until now."""
+        self.vanished: Path | None = None
+        """A slab that a flight recorder removed while it was read: maybe not to its end."""
+        errors = []
+        for slab_path in slab_paths(path):
+            try:
+                self.slabs.append(SlabReader(slab_path, verify=verify))
+            except LogError as error:
+                errors.append(error)
+                if slab_path.exists():  # a flight recorder may have removed it meanwhile
+                    self.losses[slab_path] = str(error)
+        if not self.slabs:
+            raise errors[0] if errors else LogError(f"{path}: the log is empty")
+        for slab in self.slabs:
+            if slab.damage is not None:
+                self.lose(slab, slab.damage)
+        self._check_run()
+
+    def close(self) -> None:
+        for slab in self.slabs:
+            slab.close()
+
+    def lose(self, slab: SlabReader, damage: Damage) -> None:
+        """Note what ends the reading of `slab`; the first cause stays."""
+        self.losses.setdefault(slab.path, f"{slab.path}: {damage}")
+
+    def _check_run(self) -> None:
+        first = self.slabs[0]
+        begins_late = self.path.is_dir() and _slab_number(first.path) > 0
+        if begins_late and not self.losses and not self._keeps_the_last():
+            self.losses[first.path] = f"{first.path}: the slabs in front of it are missing"
+        for number, slab in enumerate(self.slabs):
+            if slab.metadata.get("run_id") != first.metadata.get("run_id"):
+                raise LogError(
+                    f"{slab.path}: belongs to run {slab.metadata.get('run_id')!r}; "
+                    f"{first.path.name} to run {first.metadata.get('run_id')!r}"
+                )
+            if (slab.channels, slab.schemas) != (first.channels, first.schemas):
+                raise LogError(f"{slab.path}: has other topics than {first.path.name}")
+            before = self.slabs[number - 1] if number else None
+            if before is not None and not self.losses:
+                index, last = _slab_number(slab.path), _slab_number(before.path)
+                if index != last + 1:
+                    self.losses[slab.path] = (
+                        f"{slab.path}: follows {before.path.name}: the slabs between are missing"
+                    )
+
+    def _keeps_the_last(self) -> bool:
+        """Whether the run's own writer removes slabs: a flight recorder's, unless it has ended and
+        there are fewer than it leaves."""
+        keep = self.slabs[0].metadata.get(KEEP_SLABS, "")
+        ended = self.slabs[-1].end is not None
+        return keep.isdecimal() and not (ended and len(self.slabs) < int(keep))
+
+    # -- while it is written -------------------------------------------------------------------
+
+    def writer_lives(self) -> bool:
+        """Whether a process holds the run's lock, as its writer does to its end."""
+        directory = self.path if self.path.is_dir() else self.path.parent
+        try:
+            descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False  # a copy, or a run that was moved
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def refresh(self) -> None:
+        """See what a writer has added: cycles, chunks, sections, slabs."""
+        # New slabs are looked for first: when one is there, all of the slab before it is written,
+        # and whoever opens that one afterwards misses nothing.
+        added = self._added_paths()
+        if added:
+            # A flight recorder's removed slabs take room on the disk as long as they are mapped.
+            self.slabs[:-1] = [slab for slab in self.slabs[:-1] if slab.path.exists()]
+        for place in range(max(0, len(self.slabs) - 2), len(self.slabs)):
+            slab = self.slabs[place]
+            if slab.is_outdated() or (slab.path in self.losses and not slab.finished):
+                # The old reader is dropped, not closed: payloads and other iterators may use it.
+                self._open_at(place, slab.path)
+        for path in added:
+            self._open_at(len(self.slabs), path)
+
+    def _added_paths(self) -> list[Path]:
+        if not self.path.is_dir():
+            return []
+        last = _slab_number(self.slabs[-1].path)
+        found = [
+            item
+            for item in self.path.iterdir()
+            if SLAB_NAME.fullmatch(item.name) and _slab_number(item) > last
+        ]
+        return sorted(found, key=_slab_number)
+
+    def _open_at(self, place: int, path: Path) -> None:
+        try:
+            slab = SlabReader(path, verify=self.verify)
+        except LogError as error:
+            if path.exists():
+                self.losses[path] = str(error)
+            elif place < len(self.slabs):
+                self.vanished = path
+            return
+        self.slabs[place : place + 1] = [slab]
+        self.losses.pop(path, None)
+        if slab.damage is not None:
+            self.lose(slab, slab.damage)
+        self._check_run()
+
+
+def slab_paths(path: Path) -> list[Path]:
+    """The slabs at `path`, a run directory or one slab, in order. `LogError` if there are none.
+
+    A slab that a writer made and has not begun is left out.
+    """
+    try:
+        if not path.is_dir():
+            path.stat()
+            return [path]
+        items = list(path.iterdir())
+        begun = [item for item in items if SLAB_NAME.fullmatch(item.name)]
+        begun += [it for it in items if AHEAD_NAME.fullmatch(it.name) and _holds_cycles(it)]
+    except OSError as error:
+        raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+    if not begun:
+        inside = f"; it holds runs, the newest: {newest}" if (newest := _newest_run(items)) else ""
+        raise LogError(f"{path}: not a run: it holds no slab (log_0000.mcap){inside}")
+    return sorted(begun, key=_slab_number)
+
+
+def _newest_run(paths: Sequence[Path]) -> Path | None:
+    """Of the directories among `paths` that hold a slab the one that was made last."""
+    made: dict[Path, int] = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            for slab in path.glob("log_*.mcap"):
+                made[path] = slab.stat().st_mtime_ns
+    return max(made, key=lambda path: made[path], default=None)
+
+
+def _holds_cycles(path: Path) -> bool:
+    """Whether a slab was begun, though its name says that it was not."""
+    try:
+        slab = SlabReader(path, verify=False)
+    except LogError:
+        return False  # not yet made, or begun since it was listed
+    try:
+        return bool(slab.chunks) and slab.first(0) is not None
+    finally:
+        slab.close()
+
+
+def _slab_number(path: Path) -> int:
+    match = SLAB_NAME.fullmatch(path.name) or AHEAD_NAME.fullmatch(path.name)
+    return int(match[1]) if match else 0

@@ -1,0 +1,174 @@
+"""What a log gives out: topics, cycles, messages, pictures; and how a payload becomes fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypedDict
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.msgs import protobuf
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.message import array_from_map
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.lines import LOG_SCHEMA_NAME, unpack_log
+from flowrun.runtime.log.slab.format import CODEC, NO_PAYLOAD, PAYLOAD
+from flowrun.runtime.log.slab.reader import Entry, SlabReader
+from flowrun.runtime.pictures.decode import PictureDecoder
+from flowrun.runtime.pictures.stored import StoredPicture
+
+__all__ = ["Bounds", "CycleRecord", "Frame", "LogMessage", "Topic", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One stream of messages in the log: an output of a task, or one of the runtime's own."""
+
+    name: str
+    message_encoding: str
+    schema_name: str
+    schema_encoding: str
+    schema: bytes = field(repr=False)
+    metadata: Mapping[str, str]
+    """"task" and "port" of an output."""
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether its messages are pictures, which `Log.frames` gives out."""
+        return (self.message_encoding, self.schema_name) == (
+            "protobuf",
+            ImageRgb8Msg.schema_name,
+        ) or CODEC in self.metadata
+
+
+class CycleRecord(NamedTuple):
+    """One cycle; `entries` are (topic, tov_ns, payload) in the order in which they were published.
+
+    Payloads are read-only views of the mapped file: copy what shall outlive the log.
+    """
+
+    cycle: int
+    time_ns: int
+    entries: list[Entry]
+
+
+class Bounds(TypedDict, total=False):
+    """start <= cycle < end and start_ns <= time < end_ns; None and what is left out is no bound."""
+
+    start: int | None
+    end: int | None
+    start_ns: int | None
+    end_ns: int | None
+
+
+class Frame(NamedTuple):
+    """One picture; `pixels` is a read-only uint8 array (height, width, 3): of a topic without a codec
+    a view of the mapped file."""
+
+    cycle: int
+    tov_ns: int
+    pixels: NDArray[np.uint8]
+
+
+class LogMessage:
+    """One message of the log.
+
+    payload: its bytes, a read-only view of the mapped file.
+    """
+
+    __slots__ = ("_decoders", "_slab", "cycle", "payload", "time_ns", "topic", "tov_ns")
+
+    def __init__(
+        self,
+        slab: SlabReader,
+        topic: str,
+        cycle: int,
+        time_ns: int,
+        tov_ns: int,
+        payload: memoryview,
+        decoders: Callable[[str], PictureDecoder],
+    ) -> None:
+        self._slab = slab
+        self._decoders = decoders
+        self.topic = topic
+        self.cycle = cycle
+        self.time_ns = time_ns
+        self.tov_ns = tov_ns
+        self.payload = payload
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The message's fields, decoded by what the log says of its encoding, at each call.
+
+        None of a topic of which the log keeps no payloads. Arrays are views of the file, but of a
+        picture that a codec stored. Protobuf messages other than pictures and log lines come as
+        field number -> value. Raises `LogError` for bytes that are not of that encoding, and for a
+        picture that what is stored does not give back bit for bit.
+        """
+        slab = self._slab
+        channel = next(c for c in slab.channels.values() if c.topic == self.topic)
+        if channel.metadata.get(PAYLOAD) == NO_PAYLOAD:
+            return {}
+        if CODEC in channel.metadata:
+            return self._picture(pixels=True)
+        schema = slab.schemas.get(channel.schema_id)
+        try:
+            return decode(self.payload, channel.message_encoding, schema.name if schema else "")
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise LogError(
+                f"{slab.path}: cycle {self.cycle}: {self.topic}: the payload of "
+                f"{len(self.payload)} bytes is not {channel.message_encoding}: {error}"
+            ) from error
+
+    @property
+    def outline(self) -> dict[str, Any]:
+        """`fields`, where a picture need not be decoded: its pixels are then zeros that take no
+        memory, of the right shape."""
+        slab = self._slab
+        channel = next(c for c in slab.channels.values() if c.topic == self.topic)
+        return self._picture(pixels=False) if CODEC in channel.metadata else self.fields
+
+    def _picture(self, *, pixels: bool) -> dict[str, Any]:
+        try:
+            picture = StoredPicture.parse(self.payload)
+            if not pixels:
+                height, width = picture.own["size"]
+                return picture.fields(np.broadcast_to(np.uint8(0), (height, width, 3)))
+            return picture.fields(self._decoders(self.topic).pixels(self.cycle, picture))
+        except ValueError as error:
+            raise LogError(
+                f"{self._slab.path}: cycle {self.cycle}: {self.topic}: the picture cannot be "
+                f"decoded: {error}"
+            ) from error
+
+    def __repr__(self) -> str:
+        return (
+            f"LogMessage({self.topic!r}, cycle={self.cycle}, time_ns={self.time_ns}, "
+            f"tov_ns={self.tov_ns}, {len(self.payload)} bytes)"
+        )
+
+
+def decode(payload: memoryview, encoding: str, schema: str) -> dict[str, Any]:
+    """The fields of `payload`. `ValueError`, `TypeError` or msgpack's `UnpackException` on bytes
+    that are not of that encoding."""
+    if encoding == "protobuf":
+        if schema == ImageRgb8Msg.schema_name:
+            return ImageRgb8Msg.decode_fields(payload)
+        if schema == LOG_SCHEMA_NAME:
+            return unpack_log(payload)
+        return {str(number): value for number, value in protobuf.fields(payload)}
+    if encoding != "msgpack":
+        return {"data": payload}
+    fields = msgpack.unpackb(payload, strict_map_key=False)
+    if not isinstance(fields, dict):
+        raise ValueError(f"a {type(fields).__name__}, expected a map")  # noqa: TRY004
+    return {name: _array_or_value(value) for name, value in fields.items()}
+
+
+def _array_or_value(value: Any) -> Any:
+    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "data"}:
+        return array_from_map(value)
+    return value

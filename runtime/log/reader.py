@@ -1,0 +1,437 @@
+"""A run's log, read: finished or not, after a crash, while it is written, without the application.
+
+with Log("runs/inference-20260105T101500Z") as log:
+    for message in log.messages("/vlm/answer"):
+        print(message.cycle, message.fields["response"])
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Collection, Iterator
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.files import LogFiles, slab_paths
+from flowrun.runtime.log.message import Bounds, CycleRecord, Frame, LogMessage, Topic
+from flowrun.runtime.log.slab.format import CODEC
+from flowrun.runtime.log.slab.reader import Damage, Entry, SlabReader
+from flowrun.runtime.log.table import Table, arrow_table, import_optional, make_table
+from flowrun.runtime.pictures.decode import PictureDecoder
+from flowrun.runtime.wording import listed, nearest
+
+__all__ = ["Bounds", "CycleRecord", "Frame", "Log", "LogMessage", "Table", "Topic", "slab_paths"]
+
+_POLL_S = 0.02
+"""How often a log that is followed is looked at while nothing comes; a look takes some 20 us."""
+
+
+class Log:
+    """A run directory, or one .mcap file of it.
+
+    verify: check the crc of each cycle as it is read.
+    follow: iterating (also `cycles`, `messages` and `frames`) waits for what a live run adds, until
+        it ends or its writer dies. All else sees what is there at the call, and waits for nothing.
+    timeout_s: end following when nothing has come for so long; None waits as long as it takes.
+
+    Bytes that cannot be right never give a message: reading ends in front of them, goes on with the
+    next slab, and `loss` says what is missing. `LogError` is raised where nothing can be read at
+    all. Without `follow`, a log that is being written is read up to its last committed cycle; open
+    it again to see what has come in sections written since.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        verify: bool = True,
+        follow: bool = False,
+        timeout_s: float | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.verify = verify
+        self.follow = follow
+        self.timeout_s = timeout_s
+        self._files = LogFiles(self.path, verify=verify)
+        self._slabs = self._files.slabs
+        self._closed = False
+        self._cycle_count: int | None = None
+        self._decoders: dict[str, PictureDecoder] = {}
+        self._codecs = {
+            channel.topic: channel.metadata[CODEC]
+            for channel in self._slabs[0].channels.values()
+            if CODEC in channel.metadata
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the files back. Payloads that are still held stay valid; what is known without
+        reading, as topics and metadata, is still told, and reading raises `LogError`."""
+        self._closed = True
+        self._files.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogError(f"{self.path}: the log is closed")
+
+    # -- what the log says of itself -----------------------------------------------------------
+
+    @property
+    def topics(self) -> dict[str, Topic]:
+        """Every topic of the run, by name, also those without a message."""
+        first = self._slabs[0]
+        found = {}
+        for channel in first.channels.values():
+            schema = first.schemas.get(channel.schema_id)
+            found[channel.topic] = Topic(
+                channel.topic,
+                channel.message_encoding,
+                schema.name if schema else "",
+                schema.encoding if schema else "",
+                schema.data if schema else b"",
+                channel.metadata,
+            )
+        return found
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """run_id, graph, versions, ..."""
+        return dict(self._slabs[0].metadata)
+
+    @property
+    def attachments(self) -> dict[str, bytes]:
+        """Name -> contents; "graph.yaml" is the graph file that ran."""
+        return {name: item.data for name, item in self._slabs[0].attachments.items()}
+
+    @property
+    def slabs(self) -> tuple[SlabReader, ...]:
+        """The files, in order."""
+        return tuple(self._slabs)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run ended in order, or was recovered."""
+        return self.end is not None and all(slab.finished for slab in self._slabs)
+
+    @property
+    def end(self) -> dict[str, str] | None:
+        """How the run ended: reason, cycles, ended_ns, error. None while it has not."""
+        return self._slabs[-1].end
+
+    @property
+    def loss(self) -> str | None:
+        """What could not be read, as far as was found until now: file, byte and why. None: nothing.
+
+        Damage inside a chunk is found when it is read; iterate over all cycles to find all.
+        """
+        return "; ".join(self._files.losses.values()) or None
+
+    @property
+    def start_ns(self) -> int | None:
+        """Time of the first cycle; None without one."""
+        self._check_open()
+        for slab in self._slabs:
+            head = slab.first(0) if slab.chunks else None
+            if head is not None:
+                return head.time_ns
+        return None
+
+    @property
+    def end_ns(self) -> int | None:
+        """Time of the last cycle; None without one."""
+        self._check_open()
+        for slab in reversed(self._slabs):
+            for index in reversed(range(len(slab.chunks))):
+                last = None
+                try:
+                    for last in slab.heads(index):  # noqa: B007 - the last one is wanted
+                        pass
+                except Damage as damage:
+                    self._files.lose(slab, damage)
+                if last is not None:
+                    return last.time_ns
+        return None
+
+    def __len__(self) -> int:
+        """Number of cycles. Walks over them, without checking them, and remembers the answer."""
+        if self._cycle_count is None or not self.finished:
+            self._check_open()
+            count = 0
+            for slab in self._slabs:
+                try:
+                    for index in range(len(slab.chunks)):
+                        for _ in slab.heads(index):
+                            count += 1
+                except Damage as damage:
+                    self._files.lose(slab, damage)
+            self._cycle_count = count
+        return self._cycle_count
+
+    def __bool__(self) -> bool:
+        return True
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[CycleRecord]:
+        return self.cycles()
+
+    def __getitem__(self, cycle: int) -> CycleRecord:
+        """The cycle of that number; `LogError` if the log does not hold it, `TypeError` if it is no
+        whole number."""
+        try:
+            number = operator.index(cycle)
+        except TypeError:
+            raise TypeError(
+                f"log[{cycle!r}]: a cycle is found by its number; for a range: log.cycles(start, end)"
+            ) from None
+        for _, record in self._present(number, number + 1, None, None):
+            return record
+        raise LogError(f"{self.path}: cycle {cycle} is not in the log")
+
+    def cycles(
+        self,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[CycleRecord]:
+        """The cycles with start <= cycle < end and start_ns <= time < end_ns, in order."""
+        for _, record in self._records(start, end, start_ns, end_ns):
+            yield record
+
+    def messages(
+        self,
+        topic: str | Collection[str] | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[LogMessage]:
+        """The messages of one, several or all topics; bounds as in `cycles`.
+
+        `LogError` for a topic that the log does not have.
+        """
+        wanted = [topic] if isinstance(topic, str) else topic
+        if wanted is not None:
+            self._check_topics(wanted)
+            wanted = frozenset(wanted)
+        return self._messages(wanted, self._records(start, end, start_ns, end_ns))
+
+    def frames(
+        self,
+        topic: str,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[Frame]:
+        """The pictures of `topic`; bounds as in `cycles`. `LogError` if it holds no pictures."""
+        messages = self.messages(topic, start, end, start_ns=start_ns, end_ns=end_ns)
+        found = self.topics[topic]
+        if not found.is_picture:
+            pictures = [name for name, item in self.topics.items() if item.is_picture]
+            raise LogError(
+                f"{self.path}: {topic}: holds {found.schema_name}, no pictures; "
+                f"topics with pictures: {listed(pictures)}"
+            )
+        return (Frame(it.cycle, it.tov_ns, it.fields["pixels"]) for it in messages)
+
+    def table(
+        self,
+        topic: str,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Table:
+        """The messages of `topic` as columns: cycle, time_ns, tov_ns and each scalar field.
+
+        Arrays, lists and maps are left out; `table.left_out` names them. Bounds as in `cycles`.
+        """
+        self._check_topics([topic])
+        found = self._messages((topic,), self._present(start, end, start_ns, end_ns))
+        return make_table(found, self.topics[topic])
+
+    def to_pandas(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
+        """`table` as a `pandas.DataFrame`; needs the package pandas."""
+        pandas = import_optional("pandas", "Log.to_pandas")
+        return pandas.DataFrame(self.table(topic, **bounds))
+
+    def to_arrow(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
+        """`table` as a `pyarrow.Table`; needs the package pyarrow."""
+        pyarrow = import_optional("pyarrow", "Log.to_arrow")
+        return arrow_table(self.table(topic, **bounds), pyarrow)
+
+    def message(self, cycle: CycleRecord, entry: Entry) -> LogMessage:
+        """One of the `entries` of a cycle, as `messages` gives it."""
+        topic, tov_ns, payload = entry
+        slab = self._slabs[0]
+        return LogMessage(
+            slab, topic, cycle.cycle, cycle.time_ns, tov_ns, payload, self._decoder_of
+        )
+
+    def raw_payload(self, cycle: CycleRecord, entry: Entry) -> memoryview:
+        """The payload of one of the `entries` of a cycle as a message class decodes it: of a picture
+        that a codec stored, the bytes of its `ImageRgb8Msg`, decoded. `LogError` where they are not
+        those that were recorded."""
+        topic, tov_ns, payload = entry
+        if topic not in self._codecs:
+            return payload
+        picture = ImageRgb8Msg(**self.message(cycle, entry).fields)
+        picture.publish(tov_ns=tov_ns)
+        return memoryview(b"".join(picture.encode()))
+
+    def _decoder_of(self, topic: str) -> PictureDecoder:
+        """The decoder of a topic's pictures: it goes on from the one it was last asked for."""
+        if topic not in self._decoders:
+            self._decoders[topic] = PictureDecoder(
+                partial(self._stored, topic), ahead=not self.follow
+            )
+        return self._decoders[topic]
+
+    def _stored(self, topic: str, start: int) -> Iterator[tuple[int, memoryview]]:
+        for message in self._messages((topic,), self._present(start, None, None, None)):
+            yield message.cycle, message.payload
+
+    def _messages(
+        self, wanted: Collection[str] | None, records: Iterator[tuple[SlabReader, CycleRecord]]
+    ) -> Iterator[LogMessage]:
+        decoders = self._decoder_of
+        for slab, (cycle, time_ns, entries) in records:
+            for topic, tov_ns, payload in entries:
+                if wanted is None or topic in wanted:
+                    yield LogMessage(slab, topic, cycle, time_ns, tov_ns, payload, decoders)
+
+    def _check_topics(self, wanted: Collection[str]) -> None:
+        known = list(self.topics)
+        for name in wanted:
+            if name not in known:
+                raise LogError(
+                    f"{self.path}: no topic {name!r}; topics: {listed(known)}{nearest(name, known)}"
+                )
+
+    def _records(
+        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
+    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        self._check_open()
+        read = self._followed if self.follow else self._read
+        return read(start, end, start_ns, end_ns)
+
+    def _present(
+        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
+    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        """What is there now, also of a log that is followed."""
+        self._check_open()
+        if self.follow:
+            self._files.refresh()
+        return self._read(start, end, start_ns, end_ns)
+
+    def _followed(
+        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
+    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        idle_since, alive, waiting = ticks_ns(), True, threading.Event()
+        while True:
+            self._check_open()
+            self._files.refresh()
+            over = self.end is not None or not alive
+            found = False
+            for slab, record in self._read(start, None, start_ns, None):
+                if (end is not None and record.cycle >= end) or (
+                    end_ns is not None and record.time_ns >= end_ns
+                ):
+                    return
+                files = self._files
+                vanished = files.vanished
+                if vanished is not None and slab.path != vanished:
+                    if start is not None and record.cycle > start:
+                        files.losses[vanished] = f"{vanished}: was removed before it was read"
+                    files.vanished = None
+                found = True
+                start = record.cycle + 1
+                yield slab, record
+            if over or (end is not None and start is not None and start >= end):
+                return
+            if found:
+                idle_since = ticks_ns()
+                continue
+            if self.timeout_s is not None and ticks_ns() - idle_since >= self.timeout_s * 1e9:
+                return
+            # Asked before the next look: what a writer commits before it dies is then read.
+            alive = self._files.writer_lives()
+            if alive:
+                waiting.wait(_POLL_S)
+
+    def _read(
+        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
+    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+        self._check_open()
+        bounded = not (start is None and end is None and start_ns is None and end_ns is None)
+        previous = -1
+        for slab in self._slabs[self._first_slab(start, start_ns) :]:
+            first_chunk = slab.chunk_of(cycle=start, time_ns=start_ns)
+            count = 0
+            try:
+                for index in range(first_chunk, len(slab.chunks)):
+                    at = None
+                    if index == first_chunk and not (start is None and start_ns is None):
+                        at = slab.offset_of(index, cycle=start, time_ns=start_ns)
+                    for offset, cycle, time_ns, entries in slab.records(index, at):
+                        if bounded:
+                            if (end is not None and cycle >= end) or (
+                                end_ns is not None and time_ns >= end_ns
+                            ):
+                                return
+                            if (start is not None and cycle < start) or (
+                                start_ns is not None and time_ns < start_ns
+                            ):
+                                continue
+                        if cycle <= previous:
+                            raise Damage(offset, f"cycle {cycle} behind cycle {previous}")
+                        previous = cycle
+                        count += len(entries)
+                        yield slab, CycleRecord(cycle, time_ns, entries)
+                        if self._closed:
+                            self._check_open()
+                if not bounded:
+                    self._check_count(slab, count)
+            except Damage as damage:
+                self._files.lose(slab, damage)
+
+    def _first_slab(self, start: int | None, start_ns: int | None) -> int:
+        """The last slab that may hold the first cycle of the range."""
+        for position in range(len(self._slabs) - 1, 0, -1):
+            slab = self._slabs[position]
+            head = slab.first(0) if slab.chunks else None
+            if head is not None and (
+                (start is not None and head.cycle <= start)
+                or (start_ns is not None and head.time_ns < start_ns)
+            ):
+                return position
+        return 0
+
+    def _check_count(self, slab: SlabReader, count: int) -> None:
+        if slab.statistics is not None and slab.statistics.message_count != count:
+            raise Damage(
+                slab.preamble_end,
+                f"{count} messages; the summary counts {slab.statistics.message_count}",
+            )

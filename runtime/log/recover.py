@@ -1,0 +1,417 @@
+"""Finishes a run that its writer could not finish: keeps every good cycle, cuts what is behind.
+
+The file is changed in place, in the order of `log_format`'s states: the chunk is closed, the index
+and the summary are written inside the PAD behind it, the PAD shrinks, the file is cut. No byte of a
+kept cycle is ever written, and each step reaches the disk before the next begins; a recovery that
+is interrupted is simply run again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.reader import slab_paths
+from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab.ends import build_end, build_summary
+from flowrun.runtime.log.slab.reader import CycleHead, Damage, SlabReader
+
+__all__ = ["RecoveryReport", "SlabReport", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class SlabReport:
+    """What became of one slab.
+
+    recovered: False where it was finished before, or cannot be read at all. cycles: that it holds,
+    as far as it can be read. lost: why there may have been more, and where; None where the slab
+    ended in order behind its last cycle.
+    """
+
+    path: Path
+    recovered: bool
+    cycles: int = 0
+    messages: int = 0
+    size: int = 0
+    lost: str | None = None
+
+    def __str__(self) -> str:
+        if self.recovered:
+            text = (
+                f"{self.path}: kept {self.cycles} cycles with {self.messages} messages, "
+                f"{self.size} bytes"
+            )
+        elif self.lost is None:
+            text = f"{self.path}: was finished already"
+        else:
+            text = f"{self.path}: left as it is"
+        return text if self.lost is None else f"{text}; lost: {self.lost}"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What became of each slab of a run, in order."""
+
+    slabs: tuple[SlabReport, ...]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles in the recovered slabs."""
+        return sum(slab.cycles for slab in self.slabs if slab.recovered)
+
+    @property
+    def lost(self) -> str | None:
+        """What was lost, slab by slab; None: nothing that had been committed."""
+        return "; ".join(f"{slab.path}: {slab.lost}" for slab in self.slabs if slab.lost) or None
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.slabs))
+
+
+def recover(path: str | Path, *, progress: Callable[[float], None] | None = None) -> RecoveryReport:
+    """Finish every unfinished slab of the run at `path`, a run directory or one slab.
+
+    Each gets its index and summary, the last one also how the run ended: reason "recovered".
+    Finished slabs are not touched; one that was made ahead and never begun is removed. Raises
+    `LogError` while a writer holds the run, if nothing can be read, or if the files cannot be
+    changed. progress: called with the part that is done, from 0 to 1. Interrupted at any moment it
+    leaves a log that can be read, and recovered again.
+    """
+    path = Path(path)
+    if not _made_ahead(path):
+        slab_paths(path)  # raises if there is nothing to recover
+    with _locked(path if path.is_dir() else path.parent):
+        _mend_names(path)
+        paths = slab_paths(path)
+        reports = []
+        cycles = 0
+        for number, slab_path in enumerate(paths):
+            show = _shown(progress, number / len(paths), (number + 1) / len(paths))
+            show(0)
+            try:
+                _mend_magic(slab_path)
+                slab = SlabReader(slab_path)
+            except LogError as error:
+                reports.append(SlabReport(slab_path, recovered=False, lost=str(error)))
+                continue
+            try:
+                last = slab_path == paths[-1]
+                if slab.finished and (slab.end is not None or not last):
+                    report = _finished(slab)
+                else:
+                    report = _recover_slab(slab, cycles if last else None, show)
+            except OSError as error:
+                raise LogError(
+                    f"{slab_path}: cannot be recovered: {error.strerror}; free some space or make "
+                    "it writable, and recover again"
+                ) from error
+            finally:
+                slab.close()
+            cycles += report.cycles
+            reports.append(report)
+        if not any(report.recovered or report.cycles or not report.lost for report in reports):
+            raise LogError(str(reports[0].lost))
+        return RecoveryReport(tuple(reports))
+
+
+def _shown(
+    progress: Callable[[float], None] | None, start: float, end: float
+) -> Callable[[float], None]:
+    """`progress` for the part of the whole from `start` to `end`."""
+    if progress is None:
+        return lambda _: None
+    return lambda part: progress(start + part * (end - start))
+
+
+def _finished(slab: SlabReader) -> SlabReport:
+    """Of a slab that stays as it is; its cycles count."""
+    cycles, lost = 0, slab.damage
+    try:
+        for index in range(len(slab.chunks)):
+            for _ in slab.heads(index):
+                cycles += 1
+    except Damage as damage:
+        lost = damage
+    return SlabReport(
+        slab.path, recovered=False, cycles=cycles,
+        lost=None if lost is None else f"what stood behind {lost}",
+    )  # fmt: skip
+
+
+def _made_ahead(directory: Path) -> list[Path]:
+    """The slabs of a run that have not got their names, in order."""
+    if not directory.is_dir():
+        return []
+    return sorted(it for it in directory.iterdir() if lf.AHEAD_NAME.fullmatch(it.name))
+
+
+def _mend_names(directory: Path) -> None:
+    """Remove slabs that were made ahead and never begun; name those that hold something, whose
+    renaming did not reach the disk."""
+    for path in _made_ahead(directory):
+        try:
+            with path.open("rb") as file:
+                holds_nothing = _holds_nothing(file)
+            if holds_nothing:
+                path.unlink()
+            else:
+                path.rename(path.with_suffix(".mcap"))
+        except OSError as error:
+            raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
+
+
+def _mend_magic(path: Path) -> None:
+    """Write the MAGIC of a slab that has zeros there and its Header behind: what of the file's first
+    sector did not reach the disk may be just that."""
+    try:
+        with path.open("r+b") as file:
+            beginning = file.read(len(lf.MAGIC) + 1)
+            if beginning == bytes(len(lf.MAGIC)) + bytes([lf.HEADER]):
+                _write(file.fileno(), 0, lf.MAGIC)
+    except OSError as error:
+        raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
+
+
+def _holds_nothing(file: BinaryIO) -> bool:
+    """Whether a slab was never begun: zeros behind the beginning that its writer made, or had made a
+    part of when it was killed."""
+    end = os.fstat(file.fileno()).st_size - len(lf.TRAILER)
+    offset = len(lf.MAGIC)
+    while offset + lf.HEAD_SIZE <= end:
+        opcode, length = lf.RECORD_HEAD.unpack(os.pread(file.fileno(), lf.HEAD_SIZE, offset))
+        if opcode == lf.CHUNK:
+            offset += lf.CHUNK_RECORDS_AT + lf.HEAD_SIZE
+            break
+        if opcode == lf.PAD and length > lf.MAX_PAD_BETWEEN_CHUNKS:
+            # Not yet committed behind its head: a PAD, the head of a chunk, the head of its PAD.
+            offset += 2 * lf.MAX_PAD_BETWEEN_CHUNKS + lf.CHUNK_RECORDS_AT
+            break
+        if opcode == 0 or offset + lf.HEAD_SIZE + length > end:
+            offset += lf.HEAD_SIZE
+            break
+        offset += lf.HEAD_SIZE + length
+    while offset < end:
+        piece = os.pread(file.fileno(), min(1 << 20, end - offset), offset)
+        if piece.count(0) != len(piece):
+            return False
+        offset += len(piece)
+    return True
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the run as its writer does."""
+    try:
+        descriptor = os.open(directory / lf.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise LogError(f"{directory}: cannot be locked: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LogError(
+                f"{directory}: the run is being written; stop it first, it then needs no recovery"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Kept:
+    """What a walk over a slab found good."""
+
+    def __init__(self, slab: SlabReader, show: Callable[[float], None]) -> None:
+        self.chunks: list[lf.ChunkInfo] = []
+        self.crcs: list[int] = []
+        self.index: dict[int, list[tuple[int, int]]] = {}
+        """Message index of the last kept chunk."""
+        self.patches: list[tuple[int, bytes]] = []
+        """Message indexes of chunks in front whose bytes are not as they should be."""
+        self.cycles = 0
+        self.last: CycleHead | None = None
+        self.end = slab.preamble_end
+        """Offset behind the last good cycle."""
+        self.lost = slab.damage
+        try:
+            for number in range(len(slab.chunks)):
+                show(number / len(slab.chunks))
+                self._take_chunk(slab, number)
+        except Damage as damage:
+            self.lost = damage
+
+    def _take_chunk(self, slab: SlabReader, number: int) -> None:
+        span = slab.chunks[number]
+        heads = slab.heads(number)
+        head = next(heads, None)
+        if head is None:
+            return
+        info = lf.ChunkInfo(span.start, 0, 0)
+        while head is not None:
+            entries = _index_entries(slab, head)
+            if self.last is not None and head.cycle <= self.last.cycle:
+                raise Damage(head.offset, f"cycle {head.cycle} behind cycle {self.last.cycle}")
+            if not info.records_size:
+                self._begin(info, slab.view)
+            for channel, offset in entries:
+                self.index.setdefault(channel, []).append(
+                    (head.time_ns, offset - span.records_start)
+                )
+            self._extend(info, span.records_start, head, slab.view)
+            head = next(heads, None)
+
+    def _begin(self, info: lf.ChunkInfo, view: memoryview) -> None:
+        if self.chunks:
+            self._take_index(self.chunks[-1], info.start, view)
+        self.chunks.append(info)
+        self.crcs.append(0)
+        self.index = {}
+
+    def _take_index(self, info: lf.ChunkInfo, end: int, view: memoryview) -> None:
+        """The MessageIndex records that stand between a chunk and the next one, at `end`.
+
+        Where they have the right size they are kept, or put right; else the summary lists none.
+        """
+        start = offset = info.start + info.length
+        while offset < end and view[offset] == lf.MESSAGE_INDEX:
+            _, length = lf.RECORD_HEAD.unpack_from(view, offset)
+            offset += lf.HEAD_SIZE + length
+        packed = self.pack_index(info, start)
+        if offset - start != len(packed):
+            info.message_index_offsets, info.message_index_length = {}, 0
+        elif view[start:offset] != packed:
+            self.patches.append((start, packed))
+
+    def pack_index(self, info: lf.ChunkInfo, offset: int) -> bytes:
+        """The last kept chunk's MessageIndex records, to stand at `offset`; noted in `info`."""
+        packed = b""
+        for channel, entries in sorted(self.index.items()):
+            info.message_index_offsets[channel] = offset + len(packed)
+            packed += lf.pack_message_index(channel, entries)
+        info.message_index_length = len(packed)
+        return packed
+
+    def _extend(
+        self, info: lf.ChunkInfo, records_start: int, head: CycleHead, view: memoryview
+    ) -> None:
+        self.crcs[-1] = lf.crc32(view[head.offset : head.end], self.crcs[-1])
+        info.records_size = head.end - records_start
+        info.length = lf.CHUNK_HEAD.size + info.records_size
+        if head.message_count:
+            info.start_time_ns = info.start_time_ns if info.message_counts else head.time_ns
+            info.end_time_ns = head.time_ns
+        info.message_counts = {channel: len(entries) for channel, entries in self.index.items()}
+        self.cycles += 1
+        self.last = head
+        self.end = head.end
+
+
+def _index_entries(slab: SlabReader, head: CycleHead) -> list[tuple[int, int]]:
+    """Channel and offset of each Message of a cycle, which is checked."""
+    slab.entries(head)
+    found = []
+    offset = head.offset + lf.CYCLE_SIZE
+    while offset < head.end:
+        opcode, length = lf.RECORD_HEAD.unpack_from(slab.view, offset)
+        if opcode == lf.MESSAGE:
+            (channel,) = struct.unpack_from("<H", slab.view, offset + lf.HEAD_SIZE)
+            found.append((channel, offset))
+        offset += lf.HEAD_SIZE + length
+    return found
+
+
+def _recover_slab(
+    slab: SlabReader, cycles_before: int | None, show: Callable[[float], None]
+) -> SlabReport:
+    """cycles_before: of the slabs in front if this one is the run's last."""
+    kept = _Kept(slab, show)
+    # The tail goes inside the PAD that covers everything behind the last good cycle; the PAD's
+    # head stays, because shortening it is the store that makes the tail valid.
+    tail_at = kept.end + lf.HEAD_SIZE
+    tail = _tail(slab, kept, tail_at, cycles_before)
+    size = tail_at + len(tail)
+    with slab.path.open("r+b") as file:
+        fd = file.fileno()
+        # A trailer behind all that will be written; what it stands on is a PAD's content.
+        trailer_at = max(slab.size, size + lf.HEAD_SIZE)
+        _write(fd, trailer_at, lf.TRAILER)
+        os.fsync(fd)
+        pad = lf.RECORD_HEAD.pack(lf.PAD, trailer_at - tail_at)
+        if kept.chunks:
+            last = kept.chunks[-1]
+            _write(fd, last.start + lf.CHUNK_LENGTH_AT, lf.U64.pack(
+                trailer_at - last.start - lf.HEAD_SIZE
+            ))  # fmt: skip
+            os.fsync(fd)
+            _write(fd, kept.end, pad)
+            os.fsync(fd)
+            for at, value in (
+                (lf.CHUNK_RECORDS_LENGTH_AT, last.records_size),
+                (lf.CHUNK_SIZE_AT, last.records_size),
+                (lf.CHUNK_LENGTH_AT, lf.CHUNK_FIXED_SIZE + last.records_size),
+            ):
+                _write(fd, last.start + at, lf.U64.pack(value))
+                os.fsync(fd)
+        else:
+            _write(fd, kept.end, pad)
+        for info, crc in zip(kept.chunks, kept.crcs, strict=True):
+            times = struct.pack("<QQ", info.start_time_ns, info.end_time_ns)
+            _write(fd, info.start + lf.CHUNK_START_TIME_AT, times)
+            _write(fd, info.start + lf.CHUNK_CRC_AT, struct.pack("<I", crc))
+        for at, index in kept.patches:
+            _write(fd, at, index)
+        _write(fd, tail_at, tail)
+        os.fsync(fd)
+        _write(fd, kept.end, lf.RECORD_HEAD.pack(lf.PAD, 0))
+        os.fsync(fd)
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+    return SlabReport(
+        slab.path,
+        recovered=True,
+        cycles=kept.cycles,
+        messages=sum(sum(info.message_counts.values()) for info in kept.chunks),
+        size=size,
+        lost=None if kept.lost is None else f"what stood behind {kept.lost}",
+    )
+
+
+def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None) -> bytes:
+    """MessageIndex records of the last chunk, how the run ended, and the summary."""
+    tail = bytearray()
+    if kept.chunks:
+        tail += kept.pack_index(kept.chunks[-1], offset)
+    metadata = [(lf.METADATA_NAME, slab.places[lf.METADATA_NAME])]
+    if cycles_before is not None:
+        end = {
+            "reason": "recovered",
+            "cycles": str(cycles_before + kept.cycles),
+            "ended_ns": str(kept.last.time_ns if kept.last else 0),
+        }
+        if kept.lost is not None:
+            end["error"] = f"lost what stood behind {kept.lost}"
+        record, placed = build_end(end, offset=offset + len(tail))
+        tail += record
+        metadata.append((lf.END_NAME, placed))
+    tail += build_summary(
+        offset=offset + len(tail),
+        schemas=list(slab.schemas.values()),
+        channels=list(slab.channels.values()),
+        chunks=kept.chunks,
+        attachments=[(item, slab.places[name]) for name, item in slab.attachments.items()],
+        metadata=metadata,
+    )
+    return bytes(tail)
+
+
+def _write(fd: int, offset: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written

@@ -1,0 +1,1 @@
+"""One file of a log: MCAP, written in place through a mapping and valid at every instant."""

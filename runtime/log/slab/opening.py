@@ -1,0 +1,445 @@
+"""One slab, opened: what its preamble and its summary say, and where its chunks stand.
+
+`log_format` says what the bytes mean. Opening reads with `pread`, because the file of a live run
+may be cut while it is opened, and a mapping would answer that with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.slab import format as lf
+
+__all__ = ["ChunkSpan", "Damage", "SlabFile"]
+
+_SUMMARY_BEGINS = (lf.SCHEMA, lf.CHANNEL, lf.STATISTICS)
+_SUMMARY_OPCODES = (
+    *_SUMMARY_BEGINS, lf.CHUNK_INDEX, lf.ATTACHMENT_INDEX, lf.METADATA_INDEX, lf.SUMMARY_OFFSET,
+)  # fmt: skip
+_OPEN_TRIES = 5
+"""How often a slab is read again that its writer changes while it is opened."""
+_PREAMBLE_OPCODES = (lf.HEADER, lf.METADATA, lf.ATTACHMENT, lf.SCHEMA, lf.CHANNEL, lf.CHECK)
+
+
+class Damage(Exception):  # noqa: N818 - it ends the reading of a slab, and is told, not raised, to users
+    """A byte that breaks the format: where, and how."""
+
+    def __init__(self, offset: int, text: str) -> None:
+        super().__init__(f"byte {offset}: {text}")
+        self.offset = offset
+
+
+@dataclass(slots=True)
+class ChunkSpan:
+    """A chunk's place: its opcode, its records, and the end of the whole record."""
+
+    start: int
+    records_end: int
+    end: int
+    crc: int = 0
+    closed: bool = False
+
+    @property
+    def records_start(self) -> int:
+        return self.start + lf.CHUNK_RECORDS_AT
+
+
+class SlabFile:
+    """What opening finds out about a slab; `SlabReader` reads its cycles.
+
+    Raises `LogError` where not even the preamble can be read. Whatever is wrong behind it is told
+    by `damage`, and ends the slab there.
+    """
+
+    def __init__(self, path: Path, *, verify: bool = True) -> None:
+        self.path = path
+        self.verify = verify
+        self.metadata: dict[str, str] = {}
+        self.attachments: dict[str, lf.Attachment] = {}
+        self.schemas: dict[int, lf.Schema] = {}
+        self.channels: dict[int, lf.Channel] = {}
+        self.places: dict[str, lf.Placed] = {}
+        """Where each Metadata and Attachment record of the preamble stands, by name."""
+        self.chunks: list[ChunkSpan] = []
+        self.statistics: lf.Statistics | None = None
+        self.finished = False
+        self.end: dict[str, str] | None = None
+        self.damage: Damage | None = None
+        self._summary_at: int | None = None
+        """Where the walk over the file came to a summary."""
+        try:
+            with path.open("rb") as file:
+                self._fd = file.fileno()
+                size = self._read()
+                for _ in range(_OPEN_TRIES):
+                    if self.damage is None or size == self.size:
+                        break
+                    # Its writer grew or finished it while we read: what looks damaged is only torn.
+                    self._forget()
+                    size = self._read()
+                self._map = _mapped(self._fd, size)
+        except OSError as error:
+            raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+        self.view = memoryview(self._map)
+        for chunk in self.chunks:
+            chunk.records_end = min(chunk.records_end, size)
+        self.topics = {channel.id: channel.topic for channel in self.channels.values()}
+
+    def close(self) -> None:
+        """Give the mapping back, now or when the last payload that views it is gone."""
+        self.view.release()
+        with contextlib.suppress(BufferError):  # payloads still view it; the last of them frees it
+            self._map.close()
+
+    # -- opening -------------------------------------------------------------------------------
+
+    def _read(self) -> int:
+        """Read all but the cycles; the size of the file afterwards."""
+        self.size = os.fstat(self._fd).st_size
+        self._read_preamble()
+        self._read_structure()
+        return os.fstat(self._fd).st_size
+
+    def _forget(self) -> None:
+        for found in (self.metadata, self.attachments, self.schemas, self.channels, self.places):
+            found.clear()
+        self.chunks.clear()
+        self.statistics = self.end = self.damage = self._summary_at = None
+        self.finished = False
+
+    def _pread(self, offset: int, size: int) -> bytes:
+        if size < 0 or offset + size > self.size:
+            raise Damage(
+                offset, f"truncated record: expected {size} bytes, got {max(0, self.size - offset)}"
+            )
+        if size > lf.MAX_HELD_SIZE:
+            raise Damage(offset, f"{size} bytes; expected at most {lf.MAX_HELD_SIZE}")
+        data = os.pread(self._fd, size, offset)
+        if len(data) < size:  # cut by its writer since it was opened
+            raise Damage(offset, f"truncated record: expected {size} bytes, got {len(data)}")
+        return data
+
+    def _head(self, offset: int) -> tuple[int, int]:
+        opcode, length = lf.RECORD_HEAD.unpack(self._pread(offset, lf.HEAD_SIZE))
+        return opcode, length
+
+    def _content(self, offset: int, length: int) -> bytes:
+        return self._pread(offset + lf.HEAD_SIZE, length)
+
+    def _read_preamble(self) -> None:
+        try:
+            self._read_checked_preamble()
+        except Damage as damage:
+            raise LogError(
+                f"{self.path}: {damage}; the preamble is needed to read a slab"
+            ) from None
+
+    def _read_checked_preamble(self) -> None:
+        magic = os.pread(self._fd, len(lf.MAGIC), 0)
+        if magic == bytes(len(lf.MAGIC)):
+            raise LogError(f"{self.path}: byte 0: its beginning was never written")
+        if magic != lf.MAGIC:
+            raise LogError(f"{self.path}: byte 0: not an MCAP file: it begins with {magic!r}")
+        places: list[tuple[int, int, int]] = []
+        offset = len(lf.MAGIC)
+        opcode = 0
+        while opcode != lf.CHECK:
+            opcode, length = self._head(offset)
+            if opcode not in _PREAMBLE_OPCODES or (opcode == lf.HEADER) != (not places):
+                self._refuse_preamble(opcode, offset, places)
+            available = self.size - offset - lf.HEAD_SIZE
+            if length > available:
+                raise Damage(offset, f"truncated record: expected {length} bytes, got {available}")
+            if not places:
+                self._check_profile(offset, length)
+            places.append((opcode, offset, length))
+            offset += lf.HEAD_SIZE + length
+        _, at, length = places.pop()
+        self._check(at, length, start=0)
+        self.preamble_end = offset
+        for opcode, at, length in places:
+            try:
+                self._keep(opcode, at, length)
+            except ValueError as error:
+                raise Damage(at, str(error)) from error
+        written = self.metadata.get("format")
+        if written != lf.FORMAT:
+            raise LogError(
+                f"{self.path}: log format {written!r}; this flowrun reads format {lf.FORMAT!r}"
+            )
+
+    def _refuse_preamble(
+        self, opcode: int, offset: int, places: list[tuple[int, int, int]]
+    ) -> None:
+        expected = "Header" if not places else "Metadata, Attachment, Schema, Channel or CHECK"
+        raise Damage(offset, f"unexpected record of opcode {opcode:#04x}: expected {expected}")
+
+    def _check_profile(self, offset: int, length: int) -> None:
+        try:
+            profile, _ = lf.unpack_header(self._content(offset, length))
+        except ValueError as error:
+            raise Damage(offset, f"Header: {error}") from error
+        if profile != lf.PROFILE:
+            raise LogError(
+                f"{self.path}: an MCAP file of profile {profile!r}, not a log of flowrun"
+            )
+
+    def _keep(self, opcode: int, offset: int, length: int) -> None:
+        content = self._content(offset, length)
+        placed = lf.Placed(offset, lf.HEAD_SIZE + length)
+        if opcode == lf.METADATA:
+            name, metadata = lf.unpack_metadata(content)
+            self.places[name] = placed
+            if name == lf.METADATA_NAME:
+                self.metadata = metadata
+        elif opcode == lf.ATTACHMENT:
+            attachment = lf.unpack_attachment(content)
+            self.attachments[attachment.name] = attachment
+            self.places[attachment.name] = placed
+        elif opcode == lf.SCHEMA:
+            schema = lf.unpack_schema(content)
+            if schema.id in self.schemas:
+                raise ValueError(f"a second Schema of id {schema.id}")
+            self.schemas[schema.id] = schema
+        elif opcode == lf.CHANNEL:
+            channel = lf.unpack_channel(content)
+            if channel.id in self.channels:
+                raise ValueError(f"a second Channel of id {channel.id}")
+            if any(channel.topic == other.topic for other in self.channels.values()):
+                raise ValueError(f"a second Channel of topic {channel.topic!r}")
+            self.channels[channel.id] = channel
+
+    def _check(self, offset: int, length: int, *, start: int) -> None:
+        try:
+            given_start, crc = lf.unpack_check(self._content(offset, length))
+        except ValueError as error:
+            raise Damage(offset, f"CHECK: {error}") from error
+        if given_start != start:
+            raise Damage(offset, f"CHECK from byte {given_start}: expected from byte {start}")
+        actual = lf.crc32(self._pread(start, offset - start))
+        if actual != crc:
+            raise Damage(
+                start, f"bytes up to {offset} have CRC {actual:#010x}; expected {crc:#010x}"
+            )
+
+    def _read_structure(self) -> None:
+        try:
+            self.finished = self._read_summary()
+        except (Damage, ValueError) as error:
+            # The data may well be whole: read it from its beginning, but say so.
+            self.chunks, self.statistics, self.end = [], None, None
+            self._walk_file()
+            if self.damage is None:
+                offset = error.offset if isinstance(error, Damage) else self.size
+                self.damage = Damage(offset, f"the summary is damaged ({error})")
+            return
+        if not self.finished:
+            self._walk_file()
+            if self.damage is None and self._summary_at is not None:
+                self._check_uncut(self._summary_at)
+
+    def _read_summary(self) -> bool:
+        """Take chunks and counts from the summary; False where the slab has none."""
+        footer_at = self.size - lf.FOOTER_SIZE - len(lf.MAGIC)
+        if footer_at < self.preamble_end:
+            return False
+        tail = self._pread(footer_at, lf.FOOTER_SIZE + len(lf.MAGIC))
+        opcode, length = lf.RECORD_HEAD.unpack_from(tail)
+        if (opcode, length) != (lf.FOOTER, lf.FOOTER_CONTENT.size) or not tail.endswith(lf.MAGIC):
+            return False
+        start, _, _ = lf.FOOTER_CONTENT.unpack_from(tail, lf.HEAD_SIZE)
+        if start == 0:
+            return False
+        if not self.preamble_end < start <= footer_at:
+            raise Damage(footer_at, f"summary at byte {start}")
+        summary = self._checked_summary(start, footer_at)
+        position = 0
+        while position + lf.HEAD_SIZE <= len(summary):
+            opcode, length = lf.RECORD_HEAD.unpack_from(summary, position)
+            content = memoryview(summary)[position + lf.HEAD_SIZE :][:length]
+            if len(content) != length:
+                raise Damage(start + position, "a record reaches beyond the summary")
+            if opcode == lf.CHUNK_INDEX:
+                self._add_indexed(lf.unpack_chunk_index(content), start)
+            elif opcode == lf.STATISTICS:
+                self.statistics = lf.unpack_statistics(content)
+            elif opcode == lf.METADATA_INDEX:
+                self._read_indexed_end(content)
+            position += lf.HEAD_SIZE + length
+        return True
+
+    def _checked_summary(self, start: int, footer_at: int) -> bytes:
+        """The records of the summary between `start` and the Footer, which has their CRC."""
+        summary = self._pread(start, footer_at - start)
+        footer = self._pread(footer_at, lf.FOOTER_SIZE)
+        _, _, crc = lf.FOOTER_CONTENT.unpack_from(footer, lf.HEAD_SIZE)
+        actual = lf.crc32(footer[:-4], lf.crc32(summary))
+        if actual != crc:
+            raise Damage(start, f"its CRC is {actual:#010x}; expected {crc:#010x}")
+        return summary
+
+    def _add_indexed(self, chunk: lf.ChunkInfo, data_end: int) -> None:
+        least = self.chunks[-1].end if self.chunks else self.preamble_end
+        end = chunk.start + chunk.length
+        if not least <= chunk.start <= end <= data_end or chunk.length != (
+            lf.CHUNK_HEAD.size + chunk.records_size
+        ):
+            raise Damage(chunk.start, "a chunk whose place in the summary cannot be")
+        self.chunks.append(ChunkSpan(chunk.start, end, end, closed=True))
+
+    def _read_indexed_end(self, content: memoryview) -> None:
+        placed, name = lf.unpack_metadata_index(content)
+        if name == lf.END_NAME:
+            opcode, length = self._head(placed.offset)
+            if opcode != lf.METADATA:
+                raise Damage(placed.offset, f"opcode {opcode:#04x}: expected Metadata")
+            self._read_end(placed.offset, length)
+
+    def _read_end(self, offset: int, length: int) -> int:
+        """The offset behind the Metadata "flowrun.end" at `offset` and its CHECK."""
+        check_at = offset + lf.HEAD_SIZE + length
+        opcode, check_length = self._head(check_at)
+        if opcode != lf.CHECK:
+            raise Damage(check_at, f"opcode {opcode:#04x}: expected CHECK")
+        self._check(check_at, check_length, start=offset)
+        try:
+            name, end = lf.unpack_metadata(self._content(offset, length))
+        except ValueError as error:
+            raise Damage(offset, f"Metadata: {error}") from error
+        if name == lf.END_NAME:
+            self.end = end
+        return check_at + lf.HEAD_SIZE + check_length
+
+    def _walk_file(self) -> None:
+        """Find the chunks of a slab that has no summary, from the preamble to DataEnd."""
+        try:
+            offset = self.preamble_end
+            pads = 0
+            while True:
+                opcode, length = self._head(offset)
+                after = offset + lf.HEAD_SIZE + length
+                if opcode == lf.DATA_END:
+                    self._check_data_end(offset, length)
+                    return
+                if self.chunks and not self.chunks[-1].closed:
+                    self._check_closed(self.chunks[-1])
+                if opcode == lf.CHUNK:
+                    self._add_chunk(offset, length)
+                    if pads > lf.MAX_PAD_BETWEEN_CHUNKS:
+                        self._check_just_begun(offset, pads)
+                    pads = 0
+                elif opcode == lf.METADATA:
+                    after = self._read_end(offset, length)
+                elif opcode == lf.MESSAGE_INDEX:
+                    if not self.chunks or length < 6 or (length - 6) % 16:
+                        raise Damage(offset, f"unexpected MessageIndex of {length} bytes")
+                elif opcode == lf.PAD:
+                    self._check_hides_nothing(offset, after)
+                    pads += lf.HEAD_SIZE + length
+                elif opcode in _SUMMARY_BEGINS and pads == len(lf.pack_data_end()):
+                    self._summary_at = offset
+                    return  # the DataEnd in front is about to be committed
+                elif opcode != lf.CHECK:
+                    raise Damage(offset, f"unexpected record of opcode {opcode:#04x}")
+                if after > self.size:
+                    raise Damage(
+                        offset,
+                        f"truncated record: expected {length} bytes, "
+                        f"got {self.size - offset - lf.HEAD_SIZE}",
+                    )
+                offset = after
+        except Damage as damage:
+            self.damage = damage
+
+    def _add_chunk(self, offset: int, length: int) -> None:
+        head = lf.CHUNK_HEAD.unpack(self._pread(offset, lf.CHUNK_HEAD.size))
+        _, _, _, _, _, crc, compression, records_length = head
+        if compression:
+            raise Damage(offset, "a compressed chunk")
+        end = offset + lf.HEAD_SIZE + length
+        records_end = min(offset + lf.CHUNK_RECORDS_AT + records_length, self.size)
+        self.chunks.append(ChunkSpan(offset, records_end, end, crc))
+        if records_length + lf.CHUNK_FIXED_SIZE > length:
+            raise Damage(
+                offset, f"chunk of {length} bytes: its {records_length} bytes of records do not fit"
+            )
+
+    def _check_just_begun(self, offset: int, pads: int) -> None:
+        """The first of the records between two chunks is a PAD until it is committed, just before
+        the first cycle of the second: behind long PADs there is no cycle.
+        """
+        first = offset + lf.CHUNK_RECORDS_AT
+        if self._pread(first, 1)[0] == lf.CYCLE:
+            self.chunks.pop()
+            raise Damage(
+                offset,
+                f"{pads} bytes of PADs in front of a Chunk: "
+                f"expected at most {lf.MAX_PAD_BETWEEN_CHUNKS}",
+            )
+
+    def _check_hides_nothing(self, offset: int, end: int) -> None:
+        """A PAD that has a whole cycle where a chunk has its first one is a chunk's damaged opcode."""
+        first = offset + lf.CHUNK_RECORDS_AT
+        if first + lf.CYCLE_SIZE > min(end, self.size):
+            return
+        head = self._pread(first, lf.CYCLE_SIZE)
+        opcode, length, _, _, _, size, crc, reserved = lf.CYCLE_RECORD.unpack(head)
+        if (opcode, length, reserved) != (lf.CYCLE, lf.CYCLE_CONTENT.size, 0):
+            return
+        if first + lf.CYCLE_SIZE + size <= min(end, self.size) and size <= lf.MAX_HELD_SIZE:
+            records = self._pread(first + lf.CYCLE_SIZE, size)
+            # Looked at again: a live writer may have begun the chunk since.
+            is_pad = self._pread(offset, 1)[0] == lf.PAD
+            if is_pad and lf.cycle_crc(head[lf.HEAD_SIZE :], records) == crc:
+                raise Damage(offset, f"a PAD over a cycle, at {first}: expected a Chunk")
+
+    def _check_closed(self, chunk: ChunkSpan) -> None:
+        """A chunk that DataEnd does not follow was closed: its three sizes agree."""
+        head = lf.CHUNK_HEAD.unpack(self._pread(chunk.start, lf.CHUNK_HEAD.size))
+        _, length, _, _, size, _, _, records_length = head
+        if not length - lf.CHUNK_FIXED_SIZE == size == records_length:
+            raise Damage(
+                chunk.start, f"sizes of a closed chunk differ: {length}, {size}, {records_length}"
+            )
+        chunk.closed = True
+
+    def _check_data_end(self, offset: int, length: int) -> None:
+        available = min(self.size - offset, len(lf.TRAILER))
+        found = self._pread(offset, available)
+        if found == lf.TRAILER:
+            return
+        if self.chunks and not self.chunks[-1].closed:
+            self._check_closed(self.chunks[-1])
+        behind = len(lf.pack_data_end())
+        if length != 4 or len(found) <= behind or found[behind] not in _SUMMARY_BEGINS:
+            raise Damage(offset, "the trailer is damaged or cut off")
+        self._summary_at = offset + behind
+
+    def _check_uncut(self, start: int) -> None:
+        """A summary that the file's end does not show is whole, and stands where its Footer says:
+        its writer was about to cut off what is behind it. Else that may well be cycles."""
+        try:
+            at = start
+            while (head := self._head(at))[0] in _SUMMARY_OPCODES:
+                at += lf.HEAD_SIZE + head[1]
+            if head[0] != lf.FOOTER:
+                raise Damage(at, f"opcode {head[0]:#04x}: expected Footer")
+            self._checked_summary(start, at)
+            (given,) = lf.U64.unpack(self._pread(at + lf.HEAD_SIZE, lf.U64.size))
+            if given != start:
+                raise Damage(at, f"Footer of a summary at byte {given}")
+        except Damage as damage:
+            self.damage = Damage(start, f"a summary that is damaged or in a wrong place ({damage})")
+
+
+def _mapped(fd: int, size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+    except ValueError as error:  # the file was cut in this moment
+        raise OSError(errno.EAGAIN, f"it changes while it is opened ({error})") from error

@@ -1,0 +1,355 @@
+"""One slab: an MCAP file that grows in place through a mapping; see `log_format` for its states.
+
+The slab knows where its open chunk ends and how to make room; what a cycle's bytes are is
+`log_writer`'s business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+from zlib_ng.zlib_ng import crc32_combine
+
+from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.pages import PagePopulator, page_faults
+
+__all__ = ["CHUNK_SIZE", "Slab"]
+
+CHUNK_SIZE = 8 << 20
+"""A chunk is closed when its records pass this: what a reader must scan to find one message."""
+
+_FALLOC_FL_KEEP_SIZE = 1
+_PAGE = mmap.PAGESIZE
+_LOOK_AHEAD = 32 << 20
+"""How far in front of the writer pages are populated: first-touch page faults cost several times
+the copy of a picture, so a helper thread takes them."""
+_BLOCK = 128 << 10
+"""Of a large payload so much is copied, then checked while the processor still holds it: 1.03 ms for
+a picture of 1080p, where copying all of it and then checking it took 1.55."""
+_TOO_FAST_NS_PER_BYTE = 1.5
+"""A writer that takes less for a byte would be in the middle of pages before they are ready, and
+both would wait for each other: no pages are populated for it. Populating took 0.27 in a loop of its
+own, 6 to 12 where others wanted the processor; 1080p at 30 fps comes at 5.3."""
+_PREPARE_AT = 0.75
+"""How full a slab is when the next one should be made."""
+_LARGEST_END = 8 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class Slab:
+    """A slab that is being written.
+
+    path: must not exist. capacity: bytes mapped for cycles; an eighth more, at most 8 MiB, is
+    preallocated for what ends a slab, so that it can be finished on a full disk. section: bytes by
+    which the file grows. head: MAGIC and all records up to the first chunk. The file has another
+    name until `begin`; readers pass over it as long.
+
+    position: offset of the PAD that covers the room of the open chunk; what is written next
+        replaces it. records_at: offset of the open chunk's records. trailer_at: offset of the
+        trailer, where the room ends. mapping: the file, writable up to the trailer. prepare_at:
+        the position from which on the slab will be full soon. head_size: bytes of `head`.
+    index: by channel id, (log_time, offset) of each message of the open chunk, one after the other;
+        the writer fills it, closing a chunk empties it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        capacity: int,
+        section: int,
+        head: bytes,
+        index: dict[int, array[int]],
+    ) -> None:
+        self.path = path
+        self._ahead = path.with_suffix(fmt.AHEAD_SUFFIX)
+        self.chunks: list[fmt.ChunkInfo] = []
+        self.index = index
+        self.head_size = len(head)
+        smallest = len(head) + fmt.CHUNK_RECORDS_AT + 256
+        self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
+        self.capacity = max(_round_up(capacity, _PAGE), self._section)
+        self.prepare_at = int(self.capacity * _PREPARE_AT)
+        # The look-ahead needs no growing then: a slab made ahead is zeros behind its first PAD.
+        size = min(self.capacity, max(self._section, _round_up(len(head) + _LOOK_AHEAD, _PAGE)))
+        self._chunk_at = 0
+        self._checked: list[tuple[int, int, int]] = []
+        """Start, end and CRC of the large payloads of the open chunk, in order."""
+        self._populated_to = 0
+        self._asked_at = self._asked_ns = 0  # where the writer was, and when, at the last request
+        self._fd = os.open(self._ahead, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            # A mapping may not be longer than its file when it is made; afterwards it may.
+            os.ftruncate(self._fd, self.capacity)
+            self.mapping = mmap.mmap(self._fd, self.capacity)
+            os.ftruncate(self._fd, size)
+            self._preallocate()
+            self._set_trailer_at(size - len(fmt.TRAILER))
+            _write_all(self._fd, fmt.TRAILER, self.trailer_at)
+            # In one go, and from the front: what a kill leaves is known for a slab without cycles.
+            pad = fmt.RECORD_HEAD.pack(fmt.PAD, self.trailer_at - len(head) - fmt.HEAD_SIZE)
+            _write_all(self._fd, head + pad, 0)
+        except BaseException:
+            os.close(self._fd)
+            self._ahead.unlink(missing_ok=True)
+            raise
+        self.position = len(head)
+        self._populator = PagePopulator(self.mapping)
+        self._open_chunk()
+        self._populate()
+        self.attention_at = self.position
+        self.attend()
+
+    def _preallocate(self) -> None:
+        """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle."""
+        size = self.capacity + min(self.capacity // 8, _LARGEST_END)
+        if _libc.fallocate(self._fd, _FALLOC_FL_KEEP_SIZE, 0, size) == 0:
+            return
+        code = ctypes.get_errno()
+        if code in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return  # a file system without preallocation: blocks are taken as they are written
+        raise OSError(code, os.strerror(code))
+
+    def begin(self) -> None:
+        """Give the file its name: from now on this is a slab of the run. `OSError` if it is gone."""
+        self._ahead.rename(self.path)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether somebody has taken the file away; what is written is then lost."""
+        return os.fstat(self._fd).st_nlink == 0
+
+    # -- room ----------------------------------------------------------------------------------
+
+    def reserve(self, end: int) -> bool:
+        """Make the room reach to `end` and a PAD's head behind it; False if the slab is too small.
+        Need not be called for an `end` up to `room_ends_at`. `OSError` if the file cannot grow."""
+        needed = end + fmt.HEAD_SIZE + len(fmt.TRAILER)
+        if needed > self.capacity:
+            return False
+        while self.trailer_at + len(fmt.TRAILER) < needed:
+            self._grow()
+        return True
+
+    def attend(self) -> None:
+        """Close a chunk that is long enough, and have the pages in front of the writer populated.
+        To be called when `position` has passed `attention_at`."""
+        try:
+            if self.position - self.records_at > CHUNK_SIZE:
+                self._next_chunk()
+            if self.position >= self._populated_to - _LOOK_AHEAD // 2:
+                self._populate()
+        except OSError:
+            # The file cannot grow. Nothing needs the room yet: who does is told by `reserve`.
+            self.attention_at = self.capacity
+            return
+        self.attention_at = min(
+            self.records_at + CHUNK_SIZE, max(self._populated_to - _LOOK_AHEAD // 2, self.position)
+        )
+        if self.position < self.prepare_at:
+            self.attention_at = min(self.attention_at, self.prepare_at)
+
+    def write_large(self, at: int, part: bytes | memoryview) -> int:
+        """Write a large part of a payload at `at`, within the room; returns its CRC.
+
+        Where the pages are not ready, the kernel is handed the bytes instead: it takes them into
+        large folios, 1.6 ms for a picture of 1080p where faulting its pages in took 2.9. They may
+        be populated and not be ready: those that the kernel has written to the disk meanwhile, zeros
+        as they were, fault again. The faults of the first block tell.
+        `OSError` if the disk is full, of a file system that does not preallocate.
+        """
+        end, crc = at + len(part), 0
+        view, mapping = memoryview(part).cast("B"), self.mapping
+        ready = end <= self._populator.ready_to
+        faults = page_faults() if ready else 0
+        start, size = 0, _BLOCK if ready else 8 * _BLOCK
+        while start < len(view):
+            block = view[start : start + size]
+            if ready:
+                mapping[at + start : at + start + len(block)] = block
+                if start == 0 and page_faults() - faults > _BLOCK // _PAGE // 2:
+                    ready, size = False, 8 * _BLOCK
+                    self._populator.populate_again(end)
+            else:
+                _write_all(self._fd, block, at + start)
+            crc = fmt.crc32(block, crc)
+            start += len(block)
+        self._checked.append((at, end, crc))
+        return crc
+
+    def forget_uncommitted(self) -> None:
+        """Forget the large payloads behind `position`: their cycle is not going to be committed."""
+        self._checked = [it for it in self._checked if it[0] < self.position]
+
+    def _populate(self) -> None:
+        end = min(self.position + _LOOK_AHEAD, self.capacity)
+        while self.trailer_at + len(fmt.TRAILER) < end:
+            self._grow()
+        now_ns, written = ticks_ns(), self.position - self._asked_at
+        if now_ns - self._asked_ns < _TOO_FAST_NS_PER_BYTE * written:
+            # Measured anew when as much again has been written.
+            self._populator.drop()
+        else:
+            self._populator.populate(self.position, end)
+        self._asked_at, self._asked_ns = self.position, now_ns
+        self._populated_to = end if end < self.capacity else self.capacity + _LOOK_AHEAD
+
+    def _grow(self) -> None:
+        """Move the trailer a section further; the stores' order is `log_format`'s state "grow"."""
+        old = self.trailer_at
+        size = min(old + len(fmt.TRAILER) + self._section, self.capacity)
+        new = size - len(fmt.TRAILER)
+        try:
+            _write_all(self._fd, fmt.TRAILER, new)
+        except OSError:
+            os.ftruncate(self._fd, old + len(fmt.TRAILER))  # a piece of it may have been written
+            raise
+        records_length = new - self.records_at
+        self._store(self._chunk_at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + records_length)
+        self.mapping[old : old + fmt.HEAD_SIZE] = fmt.RECORD_HEAD.pack(
+            fmt.PAD, new - old - fmt.HEAD_SIZE
+        )
+        self._store(self._chunk_at + fmt.CHUNK_SIZE_AT, records_length)
+        self._store(self._chunk_at + fmt.CHUNK_RECORDS_LENGTH_AT, records_length)
+        self._set_trailer_at(new)
+        self._store(self.position + 1, new - self.position - fmt.HEAD_SIZE)
+
+    # -- chunks --------------------------------------------------------------------------------
+
+    def _open_chunk(self, front: bytes = b"") -> None:
+        """Write `front` and the head of a chunk over the top-level PAD at `position`."""
+        at = self.position + len(front)
+        gap = fmt.gap_before(at, alignment=8, remainder=fmt.CHUNK_START_REMAINDER)
+        self._chunk_at = at + gap
+        self.records_at = self._chunk_at + fmt.CHUNK_RECORDS_AT
+        room = self.trailer_at - self.records_at
+        pad = fmt.RECORD_HEAD.pack(fmt.PAD, room - fmt.HEAD_SIZE)
+        gap_pad = fmt.pack_pad(gap) if gap else b""
+        self.commit_records(b"".join((front, gap_pad, fmt.pack_chunk_head(room), pad)))
+        self.position = self.records_at
+
+    def _next_chunk(self) -> None:
+        """Close the open chunk and begin another, if the slab has room for one."""
+        if self.reserve(self.position + self._index_size() + 3 * fmt.CHUNK_RECORDS_AT):
+            self._open_chunk(self._close_chunk())
+
+    def _index_size(self) -> int:
+        return sum(15 + 8 * len(entries) for entries in self.index.values() if entries)
+
+    def _close_chunk(self) -> bytes:
+        """Shorten the open chunk to its records; returns its MessageIndex records, unwritten."""
+        at, length = self._chunk_at, self.position - self.records_at
+        self._store(at + fmt.CHUNK_RECORDS_LENGTH_AT, length)
+        self._store(at + fmt.CHUNK_SIZE_AT, length)
+        self._store(at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + length)
+        info = fmt.ChunkInfo(at, fmt.CHUNK_RECORDS_AT + length, length)
+        packed, offset = [], self.position
+        for channel, entries in self.index.items():
+            if not entries:
+                continue
+            first, last = entries[0], entries[-2]
+            info.start_time_ns = min(info.start_time_ns or first, first)
+            info.end_time_ns = max(info.end_time_ns, last)
+            info.message_counts[channel] = len(entries) // 2
+            info.message_index_offsets[channel] = offset
+            content = struct.pack("<HI", channel, 8 * len(entries)) + entries.tobytes()
+            packed.append(fmt.pack_record(fmt.MESSAGE_INDEX, content))
+            offset += len(packed[-1])
+            del entries[:]
+        info.message_index_length = offset - self.position
+        crc = self._chunk_crc()
+        self._store(at + fmt.CHUNK_START_TIME_AT, info.start_time_ns)
+        self._store(at + fmt.CHUNK_END_TIME_AT, info.end_time_ns)
+        self.mapping[at + fmt.CHUNK_CRC_AT : at + fmt.CHUNK_CRC_AT + 4] = crc.to_bytes(4, "little")
+        self.chunks.append(info)
+        return b"".join(packed)
+
+    def _chunk_crc(self) -> int:
+        """Of the open chunk's records: what is known of large payloads is not read again."""
+        crc, at = 0, self.records_at
+        with memoryview(self.mapping) as view:
+            for start, end, known in self._checked:
+                crc = crc32_combine(fmt.crc32(view[at:start], crc), known, end - start)
+                at = end
+            crc = fmt.crc32(view[at : self.position], crc)
+        self._checked = []
+        return crc
+
+    def commit_records(self, records: bytes) -> None:
+        """Replace the PAD at `position` by `records`, the last of them a PAD's head.
+
+        What stands behind the first record's head is written first, then its length, then its
+        opcode: whoever reads meanwhile sees the old state or the new one.
+        """
+        at, mapping = self.position, self.mapping
+        mapping[at + fmt.HEAD_SIZE : at + len(records)] = records[fmt.HEAD_SIZE :]
+        mapping[at + 1 : at + fmt.HEAD_SIZE] = records[1 : fmt.HEAD_SIZE]
+        mapping[at] = records[0]
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def finish(self, tail: Callable[[int, list[fmt.ChunkInfo]], bytes]) -> None:
+        """Close the chunk, write the last chunk's index and `tail`, cut the file, let it go.
+
+        tail: from the offset at which it will stand and the slab's chunks to the bytes that end
+            the file, the last MAGIC included.
+        """
+        try:
+            index, at = self._close_chunk(), self.position
+            end = index + tail(at + len(index), self.chunks)
+            needed = at + len(end) + fmt.HEAD_SIZE
+            if needed > self.trailer_at:
+                # Through the file, not the mapping: this may be more than was preallocated.
+                _write_all(self._fd, fmt.TRAILER, needed)
+                self._set_trailer_at(needed)
+                self._set_pad(at)
+            _write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
+            self.mapping[at + 1 : at + fmt.HEAD_SIZE] = end[1 : fmt.HEAD_SIZE]
+            self.mapping[at] = end[0]
+            os.ftruncate(self._fd, at + len(end))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let the file go as it is: unfinished, but readable."""
+        self._populator.stop()
+        self.mapping.close()
+        os.close(self._fd)
+
+    def discard(self) -> None:
+        """Remove a slab that was never begun."""
+        self._ahead.unlink(missing_ok=True)
+        self.close()
+
+    def _set_trailer_at(self, offset: int) -> None:
+        self.trailer_at = offset
+        self.room_ends_at = offset - fmt.HEAD_SIZE
+
+    def _set_pad(self, at: int) -> None:
+        self.mapping[at : at + fmt.HEAD_SIZE] = fmt.RECORD_HEAD.pack(
+            fmt.PAD, self.trailer_at - at - fmt.HEAD_SIZE
+        )
+
+    def _store(self, at: int, value: int) -> None:
+        self.mapping[at : at + 8] = fmt.U64.pack(value)
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _write_all(fd: int, data: bytes | memoryview, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written

@@ -1,0 +1,668 @@
+"""Writes a run's log: what a cycle's bytes are, and when a new chunk or slab begins.
+
+The cycle calls `commit` with messages bound before; nothing is queued and nothing is held back: when
+`commit` returns, the cycle is in the page cache, whole and checked by its CRC, and survives the death
+of the process. It never waits for the disk: a helper thread makes the next slab before this one is
+full, and finishes the one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import struct
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from zlib_ng.zlib_ng import crc32, crc32_combine
+
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
+from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
+from flowrun.runtime.log.slab.format import Attachment, Channel, ChunkInfo, Placed, Schema
+from flowrun.runtime.log.slab.writer import Slab
+from flowrun.runtime.pictures.stored import PICTURE_SCHEMA_NAME, PictureEncoder, picture_schema
+
+__all__ = ["LogWriter", "Output"]
+
+_MIB = 1 << 20
+_LARGE = 64 << 10
+"""From this size on, payloads are copied straight into the mapping instead of being joined first."""
+
+STEPS_SCHEMA = json.dumps(
+    {
+        "title": "flowrun.Steps",
+        "type": "object",
+        "properties": {
+            "ticks_ns": {
+                "type": "string",
+                "contentEncoding": "base64",
+                "description": "u64 little-endian, nanoseconds of a monotonic clock: when the "
+                "cycle began, then when each step of the plan ended, in its order",
+            }
+        },
+    }
+).encode()
+CONTROL_SCHEMA = json.dumps(
+    {
+        "title": "flowrun.Control",
+        "type": "object",
+        "description": "What came from outside in a cycle beside the sources' messages",
+        "properties": {
+            "kind": {"type": "string"},
+            "task": {"type": "string"},
+            "key": {"type": "string"},
+            "value": {},
+            "input_cycle": {"type": "integer"},
+        },
+    }
+).encode()
+KEYFRAME_SCHEMA = json.dumps(
+    {
+        "title": "flowrun.Keyframe",
+        "type": "object",
+        "description": "What the tasks remember in front of the cycle: a replay can begin here",
+        "properties": {"tasks": {"type": "object", "additionalProperties": {"type": "object"}}},
+    }
+).encode()
+
+# Bound once: these are called in every cycle.
+_MESSAGE_HEAD = fmt.MESSAGE_HEAD.pack
+_RECORD_HEAD = fmt.RECORD_HEAD.pack
+_CYCLE_CHECKED = fmt.CYCLE_CHECKED.pack
+_CRC_AND_RESERVED = struct.Struct("<II").pack
+_CYCLE_HEAD = fmt.RECORD_HEAD.pack(fmt.CYCLE, fmt.CYCLE_CONTENT.size)
+_CYCLE_SIZE = fmt.CYCLE_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output port of the graph, as a channel of the log.
+
+    logged: False keeps the channel out of the log; its place in `bind` stays. payload: False logs
+    each message without what is in it. codec: how pictures are stored, one of `graph.CODECS`.
+    """
+
+    task: str
+    port: str
+    topic: str
+    message_type: type[Message]
+    logged: bool = True
+    payload: bool = True
+    codec: str = "raw"
+
+
+_Encode = Callable[[int], Sequence[bytes | memoryview]]
+_BoundOutput = tuple[
+    Message,
+    dict[str, Any],
+    Callable[[dict[str, Any]], bool],
+    int,
+    Callable[[Any], bytes],
+    _Encode,
+    "array[int]",
+]
+"""Message, its fields, whether the packer does for them, channel id, packer, what encodes it for a
+cycle if not, index."""
+
+
+@dataclass(slots=True)
+class _Bound:
+    """The messages of one cycle record, ready to be committed again and again."""
+
+    outputs: list[_BoundOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class _NumberedSlab:
+    """A slab, its number, and where its preamble's records stand."""
+
+    slab: Slab
+    number: int
+    metadata_at: list[Placed]
+    attachments_at: list[Placed]
+
+
+class LogWriter:
+    """Writes the log of one run into `directory`, which it creates and locks.
+
+    outputs: in the order of `bind`'s messages. steps: how many the plan has. metadata: text about
+    the run. attachments: files. keep_slabs: remove all slabs but the last so many, the one being
+    written included, as the log goes on; a slab made ahead comes on top. None keeps all. make_room:
+    called in front of each slab with the bytes that the run takes with it, on another thread but for
+    the first.
+    Raises `LogError` if the directory is in use, not writable, or the disk is full.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        outputs: Sequence[Output],
+        steps: int,
+        metadata: Mapping[str, str],
+        attachments: Sequence[Attachment] = (),
+        library: str = "flowrun",
+        slab_size_mib: int = 1024,
+        section_size_mib: int = 100,
+        keep_slabs: int | None = None,
+        make_room: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.directory = directory
+        self._make_room = make_room
+        self.messages = 0
+        """Messages of outputs written so far."""
+        self._metadata = dict(metadata)
+        if keep_slabs is not None:
+            self._metadata[fmt.KEEP_SLABS] = str(keep_slabs)
+        self._keep_slabs = keep_slabs
+        self._library = library
+        self._attachments = list(attachments)
+        self._slab_size = slab_size_mib * _MIB
+        self._section_size = section_size_mib * _MIB
+        self._records: deque[tuple[int, str, str, str, dict[str, Any]]] = deque()
+        self._packed_records: list[tuple[int, int, bytes]] = []
+        self._schemas, self._channels, self._outputs = _channels_of(outputs)
+        self._pictures: dict[str, PictureEncoder] = {}
+        self._index = {channel.id: array("Q") for channel in self._channels}
+        ids = {channel.topic: channel.id for channel in self._channels}
+        self._steps, self._control = ids[fmt.STEPS_TOPIC], ids[fmt.CONTROL_TOPIC]
+        self._log, self._keyframe = ids[fmt.LOG_TOPIC], ids[fmt.KEYFRAME_TOPIC]
+        self._steps_index = self._index[self._steps]
+        # One struct for the Message's head and its payload, a msgpack map of one binary.
+        self._steps_front = b"\x81\xa8ticks_ns\xc6" + (8 * (steps + 1)).to_bytes(4, "big")
+        packed_steps = struct.Struct(f"<BQHIQQ{len(self._steps_front)}s{steps + 1}Q")
+        self._pack_steps = packed_steps.pack
+        self._steps_length = packed_steps.size - fmt.HEAD_SIZE
+        self._pack = msgpack.Packer(use_bin_type=True).pack
+        self._last = -1, 0
+        self._closed_bytes = 0
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
+        self._next: Future[_NumberedSlab] | None = None
+        """The slab behind the present one, being made by the helper."""
+        self._finishing: Future[None] | None = None
+        self._lock_fd = _lock(directory)
+        try:
+            self._present = self._begun(self._new_slab(0, self._slab_size))
+        except BaseException:
+            os.close(self._lock_fd)
+            with contextlib.suppress(OSError):  # what else is in there stays
+                (directory / fmt.LOCK_NAME).unlink()
+                directory.rmdir()
+            raise
+        self._slab = self._present.slab
+
+    # -- for the executor ----------------------------------------------------------------------
+
+    def bind(self, messages: Sequence[Message]) -> _Bound:
+        """Prepare to commit these messages, in the order of `outputs`, again and again."""
+        outputs: list[_BoundOutput] = []
+        for message, (output, channel) in zip(messages, self._outputs, strict=True):
+            if not output.logged:
+                continue
+            index = self._index[channel]
+            if not output.payload:
+                outputs.append((message, {}, _always, channel, _no_payload, _never, index))
+                continue
+            kind = output.message_type
+            is_sure = kind.has_sure_types if kind.is_plain else _not_plain
+            encode = self._encode(output.topic, output.codec, message)
+            fields = message.__dict__
+            outputs.append((message, fields, is_sure, channel, self._pack, encode, index))
+        return _Bound(outputs)
+
+    def _encode(self, topic: str, codec: str, message: Message) -> _Encode:
+        if codec == "raw":
+            return lambda _cycle: message.encode()
+        assert isinstance(message, ImageRgb8Msg)
+        picture = message
+        encoder = self._pictures.setdefault(topic, PictureEncoder(codec))
+        return lambda cycle: encoder.encode(picture, cycle)
+
+    def commit(
+        self,
+        cycle: int,
+        now_ns: int,
+        bound: _Bound,
+        *,
+        start_ns: int,
+        ends_ns: list[int],
+        events: list[dict[str, Any]],
+        keyframe: bytes | None = None,
+    ) -> None:
+        """Write a cycle: what of `bound` is present, `events`, waiting log records, the steps, and
+        the tasks' states in front of the cycle, if given.
+
+        Raises `MessageTypeError` if a message cannot be encoded; nothing of the cycle is kept then,
+        and it can be committed without that message.
+        Raises `LogError` if the file cannot grow, or there is no room for a new one; nothing of the
+        cycle is kept then either, what was committed before is, and `finish` is the next to call.
+        """
+        slab = self._slab
+        head, sequence = _MESSAGE_HEAD, cycle & 0xFFFFFFFF
+        parts: list[bytes | memoryview] = []
+        base = slab.records_at
+        at = first = slab.position + _CYCLE_SIZE
+        count = 0
+        try:
+            for message, fields, is_sure, channel, pack, encode, index in bound.outputs:
+                if not message.present:
+                    continue
+                try:
+                    data = pack(fields) if is_sure(fields) else None
+                except (KeyError, TypeError, ValueError, OverflowError):
+                    message.encode()  # raises, and says which field
+                    raise
+                if data is not None:
+                    size = len(data)
+                    parts += (head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data)
+                else:
+                    pieces = encode(cycle)
+                    size = sum(map(len, pieces))
+                    gap = _gap(at + fmt.MESSAGE_HEAD.size, pieces)
+                    if gap:
+                        parts.append(fmt.pack_pad(gap))
+                        at += gap
+                    parts.append(head(5, size + 22, channel, sequence, now_ns, message.tov_ns))
+                    parts += pieces
+                index.append(now_ns)
+                index.append(at - base)
+                at += size + 31
+                count += 1
+        except MessageTypeError:
+            self._forget_uncommitted()
+            raise
+        except struct.error:
+            self._forget_uncommitted()
+            for message, *_ in bound.outputs:
+                if message.present:
+                    message.check_envelope()
+            raise
+        total = count + 1
+        if events or self._records or self._packed_records or keyframe:
+            for channel, tov_ns, data in self._extra(events, now_ns, keyframe):
+                index = self._index[channel]
+                index.append(now_ns)
+                index.append(at - base)
+                parts += (head(5, len(data) + 22, channel, sequence, now_ns, tov_ns), data)
+                at += len(data) + 31
+                total += 1
+        steps = self._steps_index
+        steps.append(now_ns)
+        steps.append(at - base)
+        parts.append(self._pack_steps(
+            5, self._steps_length, self._steps, sequence, now_ns, now_ns, self._steps_front,
+            start_ns, *ends_ns,
+        ))  # fmt: skip
+        at += self._steps_length + 9
+        if at > slab.room_ends_at and not self._reserve(at):
+            self._next_slab(at - first)
+            self.commit(
+                cycle, now_ns, bound, start_ns=start_ns, ends_ns=ends_ns, events=events,
+                keyframe=keyframe,
+            )  # fmt: skip
+            return
+        checked = _CYCLE_CHECKED(cycle, now_ns, total, at - first)
+        pad = _RECORD_HEAD(fmt.PAD, slab.trailer_at - at - 9)
+        mapping, position = slab.mapping, slab.position
+        if at - first > _LARGE and max(map(len, parts)) > _LARGE:
+            crc = self._write_parts(first, parts, crc32(checked))
+            mapping[at : at + 9] = pad
+            mapping[position + 9 : first] = checked + _CRC_AND_RESERVED(crc, 0)
+        else:
+            body = b"".join(parts)
+            crc = crc32(body, crc32(checked))
+            mapping[position + 9 : at + 9] = b"".join(
+                (checked, _CRC_AND_RESERVED(crc, 0), body, pad)
+            )
+        # All is there. This store makes a CYCLE of the PAD in front of it: in whichever order its
+        # bytes appear, a reader sees one of `log_format`'s states, since of the length only the
+        # low bytes change.
+        mapping[position : position + 9] = _CYCLE_HEAD
+        slab.position = at
+        if self._packed_records:
+            self._packed_records = []
+        self.messages += count
+        self._last = cycle, now_ns
+        if at > slab.attention_at:
+            slab.attend()
+            if at >= slab.prepare_at and self._next is None:
+                number, size = self._present.number + 1, self._slab_size
+                self._next = self._helper.submit(self._new_slab, number, size)
+
+    def _write_parts(self, at: int, parts: Sequence[bytes | memoryview], crc: int) -> int:
+        """Write parts, some of them large, one by one; returns `crc`, continued over them."""
+        slab = self._slab
+        for part in parts:
+            size = len(part)
+            if size > _LARGE:
+                try:
+                    crc = crc32_combine(crc, slab.write_large(at, part), size)
+                except OSError as error:
+                    raise self._cannot_grow(error) from error
+            else:
+                slab.mapping[at : at + size] = part
+                crc = crc32(part, crc)
+            at += size
+        return crc
+
+    def log_record(
+        self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
+    ) -> None:
+        """Keep a log record for the next cycle's commit. From any thread; never blocks."""
+        self._records.append((time_ns, level, message, name, fields))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the log so far, without what is preallocated."""
+        return self._closed_bytes + self._slab.position
+
+    def discard(self) -> None:
+        """Remove the log of a run that never ran, and its directory if nothing else is in it."""
+        with contextlib.suppress(LogError):
+            self.finish({"reason": "discarded"})
+        for path in [*self.directory.glob("log_*.mcap"), self.directory / fmt.LOCK_NAME]:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()
+
+    def finish(self, end: Mapping[str, str]) -> None:
+        """Write the waiting log records, the run's end and the summary; the log is then finished.
+
+        end: {reason, cycles, ended_ns, error?} as text. Raises `LogError` if the disk is full or
+        the log was removed; what was committed is then whole all the same. Log records that come
+        later are dropped.
+        """
+        self._forget_uncommitted()
+        with ExitStack() as steps:  # each is taken whatever became of those in front
+            steps.callback(os.close, self._lock_fd)
+            steps.callback(self._helper.shutdown)
+            steps.callback(self._finish_slab, self._present, end)
+            steps.callback(self._wait_for_finished)
+            steps.callback(self._discard_next)
+            if self._records or self._packed_records:
+                # A cycle that never ran: it has no step table, and a replay passes over it.
+                self._commit_records()
+        self._records = deque(maxlen=0)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _extra(
+        self, events: list[dict[str, Any]], now_ns: int, keyframe: bytes | None
+    ) -> list[tuple[int, int, bytes]]:
+        """(channel, tov_ns, data) of the keyframe, the events and the log records that wait."""
+        if self._records:
+            # Kept until they are committed: a cycle that does not fit is packed again.
+            self._packed_records += self._take_records()
+        extra = [(self._control, now_ns, self._pack(event)) for event in events]
+        if keyframe is not None:
+            extra.append((self._keyframe, now_ns, keyframe))
+        return extra + self._packed_records
+
+    def _take_records(self) -> list[tuple[int, int, bytes]]:
+        packed = []
+        while self._records:
+            time_ns, level, message, name, fields = self._records.popleft()
+            packed.append((self._log, time_ns, pack_log(time_ns, level, message, name, fields)))
+        return packed
+
+    def _commit_records(self) -> None:
+        packed = self._packed_records + self._take_records()
+        cycle, now_ns = self._last[0] + 1, max(self._last[1], packed[-1][1])
+        size = sum(31 + len(data) for _, _, data in packed)
+        if not self._reserve(self._slab.position + fmt.CYCLE_SIZE + size):
+            self._next_slab(size)
+        slab = self._slab
+        at = slab.position + fmt.CYCLE_SIZE
+        body = []
+        for channel, tov_ns, data in packed:
+            self._index[channel].extend((now_ns, at - slab.records_at))
+            body += [fmt.MESSAGE_HEAD.pack(5, len(data) + 22, channel, cycle & 0xFFFFFFFF,
+                                           now_ns, tov_ns), data]  # fmt: skip
+            at += 31 + len(data)
+        records = b"".join(body)
+        pad = fmt.RECORD_HEAD.pack(fmt.PAD, slab.trailer_at - at - fmt.HEAD_SIZE)
+        slab.commit_records(
+            fmt.pack_cycle_head(cycle, now_ns, len(packed), records) + records + pad
+        )
+        slab.position = at
+
+    # -- slabs ---------------------------------------------------------------------------------
+
+    def _reserve(self, end: int) -> bool:
+        try:
+            return self._slab.reserve(end)
+        except OSError as error:
+            raise self._cannot_grow(error) from error
+
+    def _cannot_grow(self, error: OSError) -> LogError:
+        self._forget_uncommitted()
+        return LogError(f"{self._slab.path}: the log cannot grow: {error.strerror}")
+
+    def _forget_uncommitted(self) -> None:
+        """Take back the index entries of a cycle that was not committed."""
+        self._slab.forget_uncommitted()
+        limit = self._slab.position - self._slab.records_at
+        for entries in self._index.values():
+            while entries and entries[-1] >= limit:
+                del entries[-2:]
+
+    def _new_slab(self, number: int, capacity: int) -> _NumberedSlab:
+        taken = self.size if number else 0
+        if self._keep_slabs is not None:
+            taken = min(taken, self._keep_slabs * self._slab_size)
+        self._make_room(taken + capacity)
+        path = self._path(number)
+        preamble, metadata_at, attachments_at = build_preamble(
+            self._library,
+            {**self._metadata, "slab": str(number)},
+            attachments=self._attachments,
+            schemas=self._schemas,
+            channels=self._channels,
+        )
+        try:
+            slab = Slab(
+                path, capacity=capacity, section=self._section_size, head=preamble,
+                index=self._index,
+            )  # fmt: skip
+        except OSError as error:
+            raise _slab_error(path, capacity, error) from error
+        return _NumberedSlab(slab, number, metadata_at, attachments_at)
+
+    def _begun(self, made: _NumberedSlab) -> _NumberedSlab:
+        slab = made.slab
+        try:
+            slab.begin()
+        except OSError as error:
+            slab.discard()
+            raise _slab_error(slab.path, slab.capacity, error) from error
+        return made
+
+    def _next_slab(self, cycle_size: int) -> None:
+        """Go on in the next slab, which has room for `cycle_size`; the helper finishes this one."""
+        self._forget_uncommitted()
+        self._wait_for_finished()
+        # First: without a next slab, this one stays and can be finished.
+        made = self._begun(self._take_next(cycle_size))
+        full = self._present
+        # What `bind` gave out goes on with the new slab.
+        full.slab.index = {channel: array("Q", it) for channel, it in self._index.items()}
+        for entries in self._index.values():
+            del entries[:]
+        self._present, self._slab = made, made.slab
+        self._closed_bytes += full.slab.position
+        self._finishing = self._helper.submit(self._finish_full, full)
+
+    def _take_next(self, cycle_size: int) -> _NumberedSlab:
+        future, self._next = self._next, None
+        if future is not None:
+            try:
+                made = future.result()
+            except LogError:
+                pass  # there may be room by now
+            else:
+                if made.slab.reserve(made.slab.position + fmt.CYCLE_SIZE + cycle_size):
+                    return made
+                made.slab.discard()
+        needed = self._slab.head_size + cycle_size + self._section_size
+        capacity = max(self._slab_size, needed)
+        return self._new_slab(self._present.number + 1, capacity)
+
+    def _discard_next(self) -> None:
+        future, self._next = self._next, None
+        if future is not None and future.exception() is None:
+            future.result().slab.discard()
+
+    def _wait_for_finished(self) -> None:
+        """As a rule it is long done. A writer that fills slabs faster waits for the disk here."""
+        future, self._finishing = self._finishing, None
+        if future is not None:
+            future.result()
+
+    def _finish_full(self, full: _NumberedSlab) -> None:
+        """Finish a slab that another has followed; where only some are kept, remove the oldest."""
+        self._finish_slab(full, None)
+        if self._keep_slabs is not None and full.number + 1 >= self._keep_slabs:
+            oldest = self._path(full.number + 1 - self._keep_slabs)
+            try:
+                oldest.unlink(missing_ok=True)
+            except OSError as error:
+                raise LogError(f"{oldest}: cannot be removed: {error.strerror}") from error
+
+    def _path(self, number: int) -> Path:
+        return self.directory / f"log_{number:04}.mcap"
+
+    def _finish_slab(self, made: _NumberedSlab, end: Mapping[str, str] | None) -> None:
+        slab = made.slab
+
+        def tail(offset: int, chunks: list[ChunkInfo]) -> bytes:
+            ending = b""
+            metadata = [(fmt.METADATA_NAME, place) for place in made.metadata_at]
+            if end is not None:
+                ending, placed = build_end(end, offset=offset)
+                metadata.append((fmt.END_NAME, placed))
+            return ending + build_summary(
+                offset=offset + len(ending),
+                schemas=self._schemas,
+                channels=self._channels,
+                chunks=chunks,
+                attachments=list(zip(self._attachments, made.attachments_at, strict=True)),
+                metadata=metadata,
+            )
+
+        removed = slab.is_removed
+        try:
+            slab.finish(tail)
+        except OSError as error:
+            raise LogError(f"{slab.path}: cannot finish the log: {error.strerror}") from error
+        if removed:
+            raise LogError(f"{slab.path}: the log was removed while it was written")
+
+
+def _never(_cycle: int) -> Sequence[bytes]:
+    raise AssertionError("what has no payload is not encoded")
+
+
+def _always(_fields: object) -> bool:
+    return True
+
+
+def _not_plain(_fields: object) -> bool:
+    return False
+
+
+def _no_payload(_fields: object) -> bytes:
+    return b""
+
+
+def _gap(payload_at: int, pieces: Sequence[bytes | memoryview]) -> int:
+    """The PAD in front of a message so that its first large piece is aligned in the file."""
+    for piece in pieces:
+        if len(piece) >= fmt.ALIGNED_PART_SIZE:
+            return fmt.gap_before(payload_at, alignment=fmt.PART_ALIGNMENT)
+        payload_at += len(piece)
+    return 0
+
+
+def _channels_of(
+    outputs: Sequence[Output],
+) -> tuple[list[Schema], list[Channel], list[tuple[Output, int]]]:
+    """Schemas, channels, and the channel id of each output; ids count from 1."""
+    schemas: list[Schema] = []
+    channels: list[Channel] = []
+    known: dict[tuple[str, str, bytes], int] = {}
+
+    def add(
+        topic: str, schema: tuple[str, str, bytes] | None, encoding: str, metadata: dict[str, str]
+    ) -> int:
+        number = 0
+        if schema is not None:
+            number = known.setdefault(schema, len(schemas) + 1)
+            if number > len(schemas):
+                schemas.append(Schema(number, *schema))
+        channels.append(Channel(len(channels) + 1, number, topic, encoding, metadata))
+        return len(channels)
+
+    placed = []
+    for output in outputs:
+        kind = output.message_type
+        channel = 0
+        metadata = {"task": output.task, "port": output.port}
+        if output.logged and output.payload and output.codec != "raw":
+            metadata[fmt.CODEC] = output.codec
+            schema = (PICTURE_SCHEMA_NAME, "protobuf", picture_schema())
+            channel = add(output.topic, schema, "protobuf", metadata)
+        elif output.logged and output.payload:
+            schema = (kind.schema_name, kind.schema_encoding, kind.schema())
+            channel = add(output.topic, schema, kind.message_encoding, metadata)
+        elif output.logged:
+            channel = add(output.topic, None, "", {**metadata, fmt.PAYLOAD: fmt.NO_PAYLOAD})
+        placed.append((output, channel))
+    add(fmt.STEPS_TOPIC, ("flowrun.Steps", "jsonschema", STEPS_SCHEMA), "msgpack", {})
+    add(fmt.CONTROL_TOPIC, ("flowrun.Control", "jsonschema", CONTROL_SCHEMA), "msgpack", {})
+    add(fmt.KEYFRAME_TOPIC, ("flowrun.Keyframe", "jsonschema", KEYFRAME_SCHEMA), "msgpack", {})
+    add(fmt.LOG_TOPIC, (LOG_SCHEMA_NAME, "protobuf", LOG_SCHEMA), "protobuf", {})
+    return schemas, channels, placed
+
+
+def _lock(directory: Path) -> int:
+    """Create `directory`, and lock it for this process as long as the descriptor is open."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise LogError(
+            f"{directory}: cannot create the run's directory: {error.strerror}; "
+            "choose another with --log-dir, or run with --no-log"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise LogError(f"{directory}: another process is writing this run") from None
+    if any(directory.glob("log_*")):
+        os.close(fd)
+        raise LogError(f"{directory}: holds a run already; a log is never written over")
+    return fd
+
+
+def _slab_error(path: Path, capacity: int, error: OSError) -> LogError:
+    if error.errno == errno.ENOSPC:
+        return LogError(
+            f"{path}: cannot preallocate {capacity // _MIB} MiB: the disk is full; free some space, "
+            "set a smaller logging: {slab_size_mib}, or run with --no-log"
+        )
+    return LogError(f"{path}: cannot create the log: {error.strerror}")

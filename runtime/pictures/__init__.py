@@ -1,0 +1,1 @@
+"""Pictures in a log: how they are stored, decoded and encoded."""

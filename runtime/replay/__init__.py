@@ -1,0 +1,1 @@
+"""A recorded run once more: the same engine, fed from the log, each message compared."""

@@ -1,0 +1,215 @@
+"""A message that a replay made, against the one that was recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flowrun.msgs.difference import ArrayDifference, FieldDifference, differing_field
+from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.runtime.errors import UsageError
+
+__all__ = ["Difference", "OnDifference", "Recorded", "Tolerance", "compare"]
+
+
+class Recorded:
+    """A recorded message.
+
+    tov_ns: its time of validity. read: gives its bytes, as its class decodes them; fields: gives its
+    fields where they are to be had without these bytes (of a picture that must be decoded anyway).
+    """
+
+    __slots__ = ("_fields", "_payload", "_read", "tov_ns")
+
+    def __init__(
+        self,
+        tov_ns: int,
+        read: Callable[[], memoryview],
+        fields: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        self.tov_ns = tov_ns
+        self._read = read
+        self._fields = fields
+        self._payload: memoryview | None = None
+
+    @property
+    def payload(self) -> memoryview:
+        """Its bytes."""
+        if self._payload is None:
+            self._payload = self._read()
+        return self._payload
+
+    def load_into(self, message: Message) -> None:
+        """Make `message` this one, and publish it. `ValueError` for bytes that are none of its kind."""
+        if self._fields is None:
+            message.load(self.payload)
+        else:
+            message.__dict__.update(self._fields())
+        message.publish(tov_ns=self.tov_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A message that replay did not make as it was recorded.
+
+    field: which field of it, "tov_ns", or "" for the message as a whole.
+    recorded, replayed: both values, as text. array: of two arrays, where and by how much.
+    """
+
+    cycle: int
+    task: str
+    port: str
+    field: str
+    recorded: str
+    replayed: str
+    array: ArrayDifference | None = None
+
+    def __str__(self) -> str:
+        where = f"cycle {self.cycle}, task {self.task!r}, port {self.port!r}"
+        what = f", field {self.field!r}" if self.field else ""
+        return f"{where}{what}:\n  recorded: {self.recorded}\n  replayed: {self.replayed}"
+
+
+OnDifference = Callable[[Difference, Recorded | None, Message | None], None]
+"""Told a difference, with the recorded message and the one that was made instead; None where there is
+none, as of an error."""
+
+
+class Tolerance:
+    """How far messages may be from the recorded ones, for models that are not bit-exact.
+
+    limits: message class, or "Class.field" -> the greatest distance of two numbers, also those in
+    arrays, lists and maps; None allows any value. A class's limit holds for all its fields that are
+    numbers, or hold some; a text is the same or, by "Class.field" and None, any.
+    """
+
+    def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
+        self._limits = dict(limits or {})
+
+    def __bool__(self) -> bool:
+        return bool(self._limits)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> Tolerance:
+        """Of `Class=1e-3`, `Class.field=2` and `Class.field=any`; `UsageError` on others."""
+        limits: dict[str, float | None] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            try:
+                limits[name] = None if value == "any" else float(value)
+            except ValueError:
+                equals = ""
+            if not equals or not name or (limits[name] or 0) < 0 or math.isnan(limits[name] or 0):
+                raise UsageError(
+                    f"--tolerance {text}: expected MSG=NUMBER, MSG.FIELD=NUMBER or MSG.FIELD=any, "
+                    "such as DetectionsMsg=0.001 or PromptResponseMsg.response=any"
+                )
+        return cls(limits)
+
+    def check(self, known: Sequence[type[Message]]) -> None:
+        """Raise `UsageError` for a name that is none of the `known` classes, or of their fields."""
+        fields = {f"{kind.__name__}.{name}" for kind in known for name in kind.defaults}
+        names = {kind.__name__ for kind in known}
+        for name, limit in self._limits.items():
+            if name not in names and name not in fields:
+                raise UsageError(
+                    f"--tolerance {name}: no such message or field in the graph; messages: "
+                    + ", ".join(sorted(names))
+                )
+            if name in names and limit is None:
+                raise UsageError(
+                    f"--tolerance {name}=any: name the field, {name}.FIELD=any; "
+                    "to leave a task out, feed it from the log"
+                )
+
+    def beyond(
+        self, kind: type[Message], before: Mapping[str, Any], now: Mapping[str, Any]
+    ) -> str | None:
+        """The first field in which the two differ by more than its limit; None if there is none."""
+        name = kind.__name__
+        for field in before.keys() | now.keys():
+            if field not in before or field not in now:
+                return field
+        for field, old in before.items():
+            own = f"{name}.{field}"
+            if own in self._limits and self._limits[own] is None:
+                continue
+            limit = self._limits.get(own, self._limits.get(name)) or 0.0
+            if not _is_near(old, now[field], limit):
+                return field
+        return None
+
+
+def _is_near(old: Any, new: Any, limit: float) -> bool:
+    if isinstance(old, np.ndarray) and isinstance(new, np.ndarray):
+        if old.dtype != new.dtype or old.shape != new.shape:
+            return False
+        if old.dtype.kind == "f":
+            old, new = old.astype(np.float64), new.astype(np.float64)
+            return np.allclose(old, new, rtol=0, atol=limit, equal_nan=True)
+        if old.dtype.kind not in "iu":
+            return old.tobytes() == new.tobytes()
+        # Not as floats, which are too coarse for times and ids: modulo 2**64 this is exact.
+        higher, lower = np.maximum(old, new), np.minimum(old, new)
+        apart = higher.astype(np.uint64) - lower.astype(np.uint64)
+        return bool(np.all(apart <= np.uint64(min(limit, 2**63))))
+    if isinstance(old, (int, float)) and isinstance(new, (int, float)):
+        if isinstance(old, bool) or isinstance(new, bool):
+            return old is new
+        return old == new or abs(old - new) <= limit or (old != old and new != new)  # noqa: PLR0124
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(
+            _is_near(a, b, limit) for a, b in zip(old, new, strict=True)
+        )
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_is_near(old[k], new[k], limit) for k in old)
+    return type(old) is type(new) and bool(old == new)
+
+
+def compare(
+    recorded: Recorded | None, message: Message, tolerance: Tolerance
+) -> FieldDifference | bool:
+    """The first difference; or True for the recorded bytes, False for others within `tolerance`.
+
+    Measurements are not compared, nor fields that were not recorded. Measurements, and values within
+    the tolerance, are set to the recorded ones, so that the tasks behind see the same.
+    """
+    if recorded is None:
+        return FieldDifference("", "no message", repr(message))
+    tov_ns, payload = recorded.tov_ns, recorded.payload
+    if not message.present:
+        return FieldDifference("", f"a message of {len(payload)} bytes", "no message")
+    kind = type(message)
+    try:
+        fields = message.decode_fields(payload)
+    except ValueError as error:
+        what = f"{len(payload)} bytes that are no {kind.__name__} ({error})"
+        return FieldDifference("", what, repr(message))
+    for name in message.measured_fields & fields.keys():
+        setattr(message, name, fields[name])
+    if tov_ns != message.tov_ns:
+        return FieldDifference("tov_ns", str(tov_ns), str(message.tov_ns))
+    try:
+        replayed = b"".join(message.encode())
+    except MessageTypeError as error:
+        return FieldDifference("", repr(fields), str(error))
+    if replayed == payload:
+        return True
+    # Fields that the class has got since the recording: there is nothing to compare them with.
+    old = {name: value for name, value in message.__dict__.items() if name in fields}
+    if len(old) < len(message.__dict__) and differing_field(fields, old) is None:
+        return True
+    if tolerance:
+        field = tolerance.beyond(kind, fields, old)
+        if field is None:
+            recorded.load_into(message)
+            return False
+        fields, old = (
+            {key: it for key, it in side.items() if key == field} for side in (fields, old)
+        )
+    same = FieldDifference("", "the same fields in other bytes", "(encoded differently)")
+    return differing_field(fields, old) or same

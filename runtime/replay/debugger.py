@@ -1,0 +1,281 @@
+"""Time travel through a recorded run: forwards and back, by tasks and by cycles, to the next or the
+last place where something holds.
+
+A place is a cycle and how many tasks have run in it. Going back is going to the nearest keyframe and
+forwards from there: what the tasks remember is then what it was.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from flowrun.runtime.errors import LogError, UsageError
+from flowrun.runtime.replay.replay import Replay
+
+__all__ = ["Breakpoint", "Debugger", "Place"]
+
+_CONDITION = re.compile(
+    r"(?P<output>[\w.]+?)\s*(?:(?P<compare>!~|~|==|!=|<=|>=|<|>)\s*(?P<value>.+))?"
+)
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le,
+    ">": operator.gt, ">=": operator.ge,
+    "~": lambda value, pattern: re.search(str(pattern), str(value)) is not None,
+    "!~": lambda value, pattern: re.search(str(pattern), str(value)) is None,
+}  # fmt: skip
+
+
+class Place(NamedTuple):
+    """A cycle, and how many tasks have run in it. `cycle` is None behind the last one."""
+
+    cycle: int | None
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Breakpoint:
+    """Where to stop.
+
+    task: in front of this task; condition: behind the task whose message it speaks of; neither: behind
+    a task that made something else than was recorded.
+    """
+
+    number: int
+    text: str
+    task: str | None = None
+    condition: Callable[[], bool] | None = None
+    of_task: str | None = None
+
+
+class Debugger:
+    """Moves `replay`, which has been started, from place to place."""
+
+    def __init__(self, replay: Replay) -> None:
+        self.replay = replay
+        self.breakpoints: dict[int, Breakpoint] = {}
+        self._next_number = 1
+        self._keyframes: list[int] | None = None
+        self._ran = 0
+        self._first = replay.cycle or 0
+        self._last = self._first
+        """The last cycle that has run or begun."""
+
+    @property
+    def place(self) -> Place:
+        return Place(self.replay.cycle, self._ran)
+
+    # -- forwards ------------------------------------------------------------------------------
+
+    def step(self) -> str | None:
+        """Run the next task that has something to do, in the next cycle if need be; its id, or None
+        behind the last one."""
+        while (cycle := self.replay.cycle) is not None:
+            ran = self.replay.step()
+            if ran is not None:
+                self._ran += 1
+                self._last = cycle
+                return ran
+            self._ran = 0
+        return None
+
+    def next_cycle(self) -> bool:
+        """Run the rest of the cycle, or all of the next one, and stay at its end, where its messages
+        can be seen; False behind the last one."""
+        if self.step() is None:
+            return False
+        while self.replay.next_task is not None:
+            self.step()
+        return True
+
+    def goto(self, cycle: int, tasks: int = 0) -> None:
+        """To a place: in front of `cycle`, or behind so many of its tasks. `UsageError` for a cycle
+        that the log does not have."""
+        self.replay.seek(cycle)
+        self._ran, self._last = 0, cycle
+        for _ in range(tasks):
+            self.step()
+
+    def go_on(self) -> Breakpoint | None:
+        """Run to the next breakpoint; None behind the last cycle."""
+        for hit in self._hits():
+            return hit
+        return None
+
+    # -- back ----------------------------------------------------------------------------------
+
+    def step_back(self) -> bool:
+        """To in front of the task that ran last; False at the beginning."""
+        cycle, ran = self.place
+        if cycle is not None and ran:
+            self.goto(cycle, ran - 1)
+            return True
+        if not self.back():
+            return False
+        cycle, ran = self.place
+        if cycle is not None and ran:
+            self.goto(cycle, ran - 1)
+        return True
+
+    def back(self) -> bool:
+        """To the end of the cycle before; False at the beginning."""
+        before = self._before(self.replay.cycle)
+        while before is not None:
+            self.goto(before)
+            if self.step() is not None and self.replay.cycle == before:
+                ran = self._ran
+                while self.replay.next_task is not None:
+                    self.step()
+                    if self.replay.cycle != before:  # an error ended it
+                        self.goto(before, ran)
+                        break
+                    ran = self._ran
+                return True
+            before = self._before(before)  # no task had anything to do in it
+        self.goto(self._first)
+        return False
+
+    def go_back(self) -> Breakpoint | None:
+        """To the last breakpoint in front of this place; None, and at the beginning, without one."""
+        end, ran = self.place
+        limit = (2**63 if end is None else end, ran)
+        if self._keyframes is None:
+            self._keyframes = self.replay.keyframes
+        begins = {self._first, *(cycle for cycle in self._keyframes if cycle <= limit[0])}
+        for begin in sorted(begins, reverse=True):
+            self.goto(begin)
+            found: tuple[Breakpoint, int, int] | None = None
+            for hit in self._hits():
+                cycle, ran = self.place
+                if cycle is None or (cycle, ran) >= limit:
+                    break
+                found = hit, cycle, ran
+            if found is not None:
+                self.goto(*found[1:])
+                return found[0]
+            limit = (begin, 0)
+        self.goto(self._first)
+        return None
+
+    # -- breakpoints ---------------------------------------------------------------------------
+
+    def break_at(self, text: str) -> Breakpoint:
+        """Stop in front of a task ("inference"), at a difference ("diff"), or where a message is so:
+        "inference.answer" (there is one), "inference.answer.response ~ 'error'" (a regular
+        expression; also !~ == != < <= > >=, with a value as in a graph file)."""
+        number, text = self._next_number, text.strip()
+        ids = [step.task.id for step in self.replay.plan.steps]
+        if text == "diff":
+            made = Breakpoint(number, text)
+        elif text in ids:
+            made = Breakpoint(number, text, task=text)
+        else:
+            condition, task = self._condition(text)
+            made = Breakpoint(number, text, condition=condition, of_task=task)
+        self._next_number += 1
+        self.breakpoints[number] = made
+        return made
+
+    def delete(self, number: int) -> None:
+        """Forget a breakpoint; `UsageError` where there is none of that number."""
+        if number not in self.breakpoints:
+            known = ", ".join(map(str, self.breakpoints)) or "none"
+            raise UsageError(f"no breakpoint {number}; there are: {known}")
+        del self.breakpoints[number]
+
+    def value(self, text: str) -> Any:
+        """`task.port`, `task.port.field`, and the same without the port where the task has one: the
+        message of now, or what is in it; None if there is no message. `UsageError` on others."""
+        output, field = self._split(text)
+        message = self.replay.message(output)
+        return message if message is None or field is None else getattr(message, field)
+
+    def _condition(self, text: str) -> tuple[Callable[[], bool], str]:
+        match = _CONDITION.fullmatch(text)
+        if match is None:
+            raise UsageError(
+                f"cannot stop at {text!r}; expected a task, diff, TASK.PORT, or "
+                "TASK.PORT.FIELD ~ 'text'"
+            )
+        place, compare = match["output"], match["compare"]
+        output, field = self._split(place)
+        task = output.partition(".")[0]
+        if compare is None:
+            return lambda: self.replay.message(output) is not None, task
+        if field is None:
+            raise UsageError(f"{place}: name the field that is to be compared")
+        try:
+            wanted = yaml.safe_load(match["value"])
+            if "~" in compare:
+                re.compile(str(wanted))
+        except (yaml.YAMLError, re.error) as error:
+            raise UsageError(f"{match['value']}: {error}") from None
+
+        def holds() -> bool:
+            if self.replay.message(output) is None:
+                return False
+            try:
+                holds = _COMPARE[compare](self.value(place), wanted)
+            except (TypeError, ValueError):
+                return False  # a text is not less than a number
+            return np.size(holds) > 0 and bool(np.all(holds))
+
+        return holds, task
+
+    def _split(self, text: str) -> tuple[str, str | None]:
+        """The output, and the field of its message if one is named."""
+        slots = self.replay.plan.slots
+        for slot in slots:
+            own = [other for other in slots if other.task_id == slot.task_id]
+            names = [f"{slot.task_id}.{slot.port}"] + ([slot.task_id] if len(own) == 1 else [])
+            for name in names:
+                if text == name:
+                    return names[0], None
+                field = text.removeprefix(f"{name}.")
+                if field != text and field in slot.message_type.defaults:
+                    return names[0], field
+        known = [f"{slot.task_id}.{slot.port}" for slot in slots]
+        fields = [
+            f"{slot.task_id}.{slot.port}.{name}"
+            for slot in slots
+            if text.startswith(slot.task_id)
+            for name in slot.message_type.defaults
+        ]
+        raise UsageError(f"nothing is called {text!r}; there are: {', '.join(fields or known)}")
+
+    def _hits(self) -> Iterator[Breakpoint]:
+        """Run on, and give each breakpoint where it holds."""
+        replay = self.replay
+        known = len(replay.differences)
+        while replay.cycle is not None:
+            begun = replay.cycle, self._ran
+            ran = self.step()
+            goes_on = replay.cycle == begun[0] and begun[1]
+            differs = len(replay.differences) > (known if goes_on else 0)
+            known = len(replay.differences)
+            following = replay.next_task
+            for it in list(self.breakpoints.values()):
+                if it.condition is not None:
+                    hit = ran == it.of_task and it.condition()
+                elif it.task is not None:
+                    hit = following == it.task
+                else:
+                    hit = differs
+                if hit:
+                    yield it
+
+    def _before(self, cycle: int | None) -> int | None:
+        if cycle is None:
+            return self._last
+        for candidate in range(cycle - 1, self._first - 1, -1):
+            try:
+                return self.replay.log[candidate].cycle
+            except LogError:
+                continue
+        return None

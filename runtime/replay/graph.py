@@ -1,0 +1,94 @@
+"""The graph that a recorded run ran, read again from its log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.engine.instances import COMPUTES_ON, Instance
+from flowrun.runtime.errors import ReplayError, UsageError
+from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.graph.read import GraphSpec, parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import GRAPH_SOURCE, LOG_TOPIC
+
+__all__ = [
+    "REPLAY_FED",
+    "REPLAY_SET",
+    "computed_elsewhere",
+    "external_tasks",
+    "recorded_feed",
+    "recorded_graph",
+    "with_config",
+]
+
+REPLAY_FED = "replay_fed"
+"""Key of the Metadata of a log that a replay wrote: the tasks that it did not run."""
+REPLAY_SET = "replay_set"
+"""The same of the config values that it changed, as JSON."""
+
+
+class _RecordedEnvironment(dict[str, str]):
+    """The environment for a recorded graph: what is no longer set is empty. As a rule that is a
+    password of a source, which a replay does not open; `${NAME:-default}` gives its default."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
+    """The graph that made `log`, as it was then."""
+    text = log.attachments.get(GRAPH_SOURCE)
+    if text is None:
+        raise ReplayError(f"{log.path}: the log holds no graph; give one to replay it with")
+    path = Path(log.metadata.get("graph_path", "graph.yaml"))
+    spec = parse_graph(text.decode(), path=path, env=_RecordedEnvironment(env))
+    return with_config(spec, json.loads(log.metadata.get(REPLAY_SET, "{}")))
+
+
+def recorded_feed(log: Log, tasks: Collection[str]) -> list[str]:
+    """Where the log is that of a replay: which of the `tasks` it did not run either."""
+    return [task for task in log.metadata.get(REPLAY_FED, "").split() if task in tasks]
+
+
+def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
+    """`spec` with other config values, which are checked when it is bound."""
+    tasks = {task.id: task for task in spec.tasks}
+    for name, value in values.items():
+        task_id, dot, key = name.partition(".")
+        if not dot or not key:
+            raise UsageError(f"{name!r}: expected task.key=value")
+        task = tasks.get(task_id)
+        if task is None:
+            raise UsageError(f"unknown task {task_id!r}; tasks: {', '.join(tasks)}")
+        shown = {**task.masked_config, key: value}
+        tasks[task_id] = replace(task, config={**task.config, key: value}, masked_config=shown)
+    return replace(spec, tasks=tuple(tasks.values()))
+
+
+def external_tasks(plan: Plan) -> set[str]:
+    """The tasks whose outputs come from outside, as their configuration says."""
+    tasks = [step.task for step in plan.steps]
+    return {task.id for task in tasks if task.task_class.is_external(task.config)}
+
+
+def computed_elsewhere(log: Log, running: Collection[Instance]) -> list[str]:
+    """Which of the tasks that run, and have been started, computed on another device or in another
+    type when `log` was recorded, a sentence each."""
+    now = {made.id: made.ctx.computes_on for made in running if made.ctx.computes_on}
+    if not now or LOG_TOPIC not in log.topics:
+        return []
+    lines = [line.fields for line in log.messages(LOG_TOPIC, end=1)]
+    before = {
+        line["name"]: line["fields"].get("where")
+        for line in lines
+        if line["message"] == COMPUTES_ON
+    }
+    return [
+        f"task {task!r} was recorded on {before[task]}, and is replayed on {where}"
+        for task, where in now.items()
+        if before.get(task, where) != where
+    ]

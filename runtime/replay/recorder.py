@@ -1,0 +1,171 @@
+"""A replay writes a run of its own, which itself can be replayed: what the tasks were fed, what they
+made, and what came from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
+from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.runtime.engine.executor import publishing_errors
+from flowrun.runtime.errors import LogError, ReplayError
+from flowrun.runtime.events import Event
+from flowrun.runtime.graph.plan import Slot
+from flowrun.runtime.log.reader import CycleRecord, Log
+from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL
+from flowrun.runtime.log.writer import LogWriter
+from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.replay.graph import REPLAY_FED, REPLAY_SET
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import attachments_of, metadata_of, outputs_of
+from flowrun.runtime.run.provenance import versions
+from flowrun.runtime.wording import mask_secrets
+
+__all__ = ["ReplayLog"]
+
+
+class ReplayLog:
+    """The log of `replay` in `directory`, which must not hold a run; for `Replay.run`.
+
+    config: the values that the replay changes. now_ns: the time that the run is said to have begun.
+    To be used as a context manager, which finishes the log; `LogError` as `LogWriter`.
+    """
+
+    def __init__(
+        self, replay: Replay, directory: Path, *, config: Mapping[str, Any], now_ns: int
+    ) -> None:
+        plan, logging = replay.plan, replay.plan.graph.spec.logging
+        if any(directory.absolute() == slab.path.parent.absolute() for slab in replay.log.slabs):
+            raise ReplayError(f"{directory}: is the run that is replayed; choose another directory")
+        self._interval = logging.keyframe_interval
+        self._secrets = plan.graph.spec.secrets
+        self._plan = plan
+        self._cycles = 0
+        self._now_ns = now_ns
+        self._bound: Any = None
+        fed = [
+            step.task.id for step in plan.steps[plan.source_count :] if step.task.id in replay.fed
+        ]
+        metadata = metadata_of(plan, directory, now_ns)
+        metadata |= {
+            "replay_of": replay.log.metadata.get("run_id", replay.log.path.name),
+            REPLAY_FED: " ".join(fed),
+            REPLAY_SET: mask_secrets(json.dumps(dict(config), default=str), self._secrets),
+            KEYFRAME_INTERVAL: str(self._interval),
+        }
+        self._writer = LogWriter(
+            directory,
+            outputs=outputs_of(plan),
+            steps=len(plan.steps),
+            metadata=metadata,
+            attachments=attachments_of(plan, now_ns),
+            library=f"flowrun {versions()['flowrun']}",
+            slab_size_mib=logging.slab_size_mib,
+            section_size_mib=logging.section_size_mib,
+        )
+        self._videos = {
+            slot.index: _RecordedVideo(replay.log, slot)
+            for slot in plan.slots
+            if slot.codec == "packets" and slot.task_id in replay.fed
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        end = {"cycles": str(self._cycles), "ended_ns": str(self._now_ns)}
+        if error is None:
+            end["reason"] = "end of the replay"
+        elif isinstance(error, KeyboardInterrupt):
+            end["reason"] = "interrupted"
+        else:
+            if not self._cycles:
+                self._writer.discard()
+                return
+            end |= {"reason": "error", "error": mask_secrets(str(error), self._secrets)}
+        self._writer.finish(end)
+
+    def wants_keyframe(self, cycle: int) -> bool:
+        """In its first cycle too, which may be in the middle of the run."""
+        return self._interval > 0 and (self._cycles == 0 or cycle % self._interval == 0)
+
+    def commit(
+        self,
+        cycle: CycleRecord,
+        messages: Sequence[Message],
+        ticks: list[int],
+        events: list[Event],
+        keyframe: bytes | None,
+    ) -> None:
+        """Write the cycle."""
+        if self._bound is None:
+            self._bound = self._writer.bind(messages)
+        for index, video in self._videos.items():
+            message = messages[index]
+            if message.present and isinstance(message, ImageRgb8Msg):
+                message.video = video.packets(cycle, is_first=self._cycles == 0)
+        try:
+            self._writer.commit(
+                cycle.cycle, cycle.time_ns, self._bound,
+                start_ns=ticks[0], ends_ns=ticks[1:], events=events, keyframe=keyframe,
+            )  # fmt: skip
+        except MessageTypeError as error:
+            wrong = publishing_errors(self._plan, messages, cycle.cycle)
+            raise wrong[0] if wrong else error from error
+        self._cycles += 1
+
+
+class _RecordedVideo:
+    """The packets of a recorded topic, to be written again."""
+
+    def __init__(self, log: Log, slot: Slot) -> None:
+        self._log = log
+        self._topic = slot.topic
+        self._decoder: VideoDecoder | None = None
+
+    def packets(self, cycle: CycleRecord, *, is_first: bool) -> VideoPackets | None:
+        """Those of the cycle's picture; of the first one all from the key frames on that it needs.
+        None where the log holds its pixels instead."""
+        own = self._read(cycle)
+        if own is None or own.own["codec"] != "packets":
+            return None
+        pictures = [own]
+        if is_first or self._decoder is None:
+            pictures = self._since_key(own, cycle.cycle) or [own]
+        for picture in pictures:
+            self._decoder = picture.decoder or self._decoder
+        if self._decoder is None:
+            return None
+        return VideoPackets(
+            self._decoder,
+            tuple((bytes(data), key) for picture in pictures for _, data, key in picture.packets),
+            first=pictures[0].own["first"],
+            number=own.own["number"],
+            section=own.own["section"],
+            color=tuple(own.own["color"]),
+        )
+
+    def _since_key(self, own: StoredPicture, cycle: int) -> list[StoredPicture]:
+        """The messages from the key frame before the last on, that of `cycle` included."""
+        for key in (own.own["key_before"], own.own["key"]):
+            try:
+                found = [self._read(record) for record in self._log.cycles(key, cycle + 1)]
+            except LogError:
+                continue
+            whole = [
+                picture for picture in found
+                if picture is not None and picture.own["codec"] == "packets"
+                and picture.own["section"] == own.own["section"]
+            ]  # fmt: skip
+            if key >= 0 and whole and whole[0].decoder is not None:
+                return whole
+        return []
+
+    def _read(self, cycle: CycleRecord) -> StoredPicture | None:
+        for topic, _, payload in cycle.entries:
+            if topic == self._topic:
+                return StoredPicture.parse(payload)
+        return None

@@ -1,0 +1,476 @@
+"""A log -> the same cycles again, each message compared with the recorded one, byte for byte.
+
+What came from outside is fed back from the log: the sources' messages, the cycles' times, control
+messages, and in which cycle a background task's result of which cycle appeared. All other tasks run
+as they did. Sources are neither started nor called.
+
+with Log("runs/porch-20260301T081502Z") as log, Replay(log) as replay:
+    replay.seek(1200)                 # the tasks remember what they did in front of cycle 1200
+    replay.step()                     # run the next task of the cycle
+    replay.next_cycle()               # run the rest of it
+    print(replay.message("inference.answer"), replay.differences)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.engine.instances import start_all, stop_all
+from flowrun.runtime.engine.policy import error_text
+from flowrun.runtime.errors import LogError, ReplayError, TaskError, UsageError
+from flowrun.runtime.events import Event, event
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import Plan, plan_graph
+from flowrun.runtime.graph.read import load_graph
+from flowrun.runtime.log.reader import CycleRecord, Log
+from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
+from flowrun.runtime.replay.graph import (
+    computed_elsewhere,
+    external_tasks,
+    recorded_feed,
+    recorded_graph,
+    with_config,
+)
+from flowrun.runtime.replay.keyframes import Keyframe, RecordedKeyframes, has_run
+from flowrun.runtime.replay.recorded import CycleReplay, ReplayReport
+from flowrun.runtime.run.provenance import changes
+from flowrun.runtime.task import Task
+from flowrun.runtime.wording import listed, nearest
+
+__all__ = ["Difference", "Replay", "ReplayReport", "Tolerance", "recorded_graph"]
+
+
+class Recorder(Protocol):
+    """Takes the cycles of a replay; `ReplayLog` is one."""
+
+    def wants_keyframe(self, cycle: int) -> bool: ...
+
+    def commit(
+        self,
+        cycle: CycleRecord,
+        messages: Sequence[Message],
+        ticks: list[int],
+        events: list[Event],
+        keyframe: bytes | None,
+    ) -> None:
+        """The recorded cycle, what its tasks made in the replay, by slot index, when it began and
+        when each step ended, and what else happened in it."""
+        ...
+
+
+_EXTERNAL = (
+    "as it is configured, what it makes comes from outside (a server, a batch whose company is "
+    "chance), and is taken from the log; name it as a task to run, and it is asked anew"
+)
+
+
+class Replay:
+    """A recorded run, to be run again.
+
+    graph: another graph file than the recorded one; its sources must have the recorded topics.
+    feed: ids of tasks that are not run, their messages being taken from the log, beside sources.
+    only: ids of the tasks that are run; all others are fed. None runs all but `feed`.
+    config: "task.key" -> value in place of the recorded one: what if it had been so? It holds all
+        along, also where the run set the key anew.
+    tolerance: how far messages may be from the recorded ones.
+    keyframes: whether `seek` may begin at a keyframe; False runs all cycles in front instead.
+    env: environment variables for `${NAME}` in the graph; None for the process's own.
+
+    `run` does all at once. To step through it, use it as a context manager, which starts the tasks
+    and stops them at the end::
+
+        with Log("runs/inference-20260301T081502Z") as log, Replay(log) as replay:
+            replay.seek(120)
+            while replay.next_cycle() and not replay.differences:
+                ...
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        graph: Path | None = None,
+        feed: Collection[str] = (),
+        only: Collection[str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        tolerance: Tolerance | None = None,
+        keyframes: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.log = log
+        env = os.environ if env is None else env
+        self.notes: list[str] = []
+        """What of the recording could not be used as one would expect, a sentence each."""
+        spec = recorded_graph(log, env) if graph is None else load_graph(graph, env=env)
+        self.plan: Plan = plan_graph(bind(with_config(spec, config or {}), ready=False))
+        self.notes += changes(log.metadata, self.plan)
+        ids = [step.task.id for step in self.plan.steps]
+        for task in (*feed, *(only or ())):
+            if task not in ids:
+                raise UsageError(f"unknown task {task!r}; tasks: {', '.join(ids)}")
+        sources, external = ids[: self.plan.source_count], external_tasks(self.plan)
+        fed = {*feed, *external, *recorded_feed(log, ids)}
+        if only is not None:
+            fed = {*feed, *(id_ for id_ in ids if id_ not in only)}
+        fed |= set(sources)
+        for task in ids:
+            if task in fed & external and task not in (*feed, *sources) and only is None:
+                self.notes.append(f"task {task!r} is not run: {_EXTERNAL}")
+        for name in config or {}:
+            if (task := name.partition(".")[0]) in fed:
+                why = _EXTERNAL if task in external and only is None else "it is fed from the log"
+                raise UsageError(f"{name} would change nothing: task {task!r} is not run: {why}")
+        tolerance = tolerance or Tolerance()
+        tolerance.check([slot.message_type for slot in self.plan.slots])
+        self._graph = CycleReplay(
+            log, self.plan, fed=fed, tolerance=tolerance, config=config or {}, note=self._note
+        )
+        self._keyframes = RecordedKeyframes(log, fed=fed, note=self._note)
+        self._uses_keyframes = keyframes
+        self._differs_from_recorded = bool(config) or graph is not None
+        self._cycles: Iterator[CycleRecord] = iter(())
+        self._next: CycleRecord | None = None
+        self._walk: Iterator[int] | None = None
+        self._step = 0
+        self._must_seek = False
+        self._is_started = False
+        self._has_begun = False
+        """Whether a cycle has run, or a keyframe was taken up, since the tasks were made."""
+
+    # -- running -------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the tasks that run, and go to the first cycle that can be run. `TaskError` if one
+        raises."""
+        active = self._graph.active
+        start_all(active)
+        for note in computed_elsewhere(self.log, active):
+            self._note(note)
+        self._graph.keyframes.begin()
+        self._is_started = True
+        try:
+            self._rewind()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the tasks."""
+        self._is_started = False
+        stop_all(self._graph.active)
+
+    def run(
+        self,
+        *,
+        start: int | None = None,
+        to: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        pace: Callable[[int], None] | None = None,
+        recorder: Recorder | None = None,
+    ) -> ReplayReport:
+        """Start the tasks, run the recorded cycles, stop the tasks; differences are counted, not
+        raised.
+
+        start, to: the first and the last cycle to compare; all if not given. progress: called with
+        the number of cycles done, once a cycle. pace: called with each cycle's time before it runs.
+        recorder: is given each cycle that ran.
+        Raises `TaskError` for an error that the recording does not have.
+        """
+        with self:
+            if start is not None:
+                self.seek(start)
+            while self._next is not None and (to is None or self._next.cycle <= to):
+                if pace is not None:
+                    pace(self._next.time_ns)
+                if recorder is None:
+                    self.next_cycle()
+                else:
+                    self._run_recorded(self._next, recorder)
+                if progress is not None:
+                    progress(self.report.cycles)
+        return self.report
+
+    def _run_recorded(self, cycle: CycleRecord, recorder: Recorder) -> None:
+        keyframe = self._graph.keyframes.take() if recorder.wants_keyframe(cycle.cycle) else None
+        start = ticks_ns()
+        ends: list[int] = []
+        failed: TaskError | None = None
+        try:
+            walk = self._begun()
+            while walk is not None and self._advance(walk):
+                ends.append(ticks_ns())
+        except TaskError as error:
+            failed = error
+        graph = self._graph
+        ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
+        events = list(graph.events)
+        if failed is not None:
+            text = error_text(failed.__cause__ or failed, self.plan.graph.spec.secrets)
+            events.append(event("error", failed.task_id, key="stop", value=text))
+        recorder.commit(cycle, graph.messages, [start, *ends], events, keyframe)
+        if failed is not None:
+            raise failed
+
+    # -- stepping ------------------------------------------------------------------------------
+
+    @property
+    def cycle(self) -> int | None:
+        """The cycle that runs, or the one that runs next; None behind the last one."""
+        return None if self._next is None else self._next.cycle
+
+    @property
+    def last_cycle(self) -> int:
+        """The last cycle of the log. Walks over all of it."""
+        *_, last = (record.cycle for record in self.log.cycles() if has_run(record))
+        return last
+
+    @property
+    def time_ns(self) -> int | None:
+        """The time of `cycle`."""
+        return None if self._next is None else self._next.time_ns
+
+    @property
+    def next_task(self) -> str | None:
+        """The task that runs next in the cycle; None between two cycles, and behind the last task of
+        one that has something to do."""
+        if self._walk is None:
+            return None
+        for step in range(self._step, len(self.plan.steps)):
+            if self._graph.will_run(step):
+                return self.plan.steps[step].task.id
+        return None
+
+    @property
+    def report(self) -> ReplayReport:
+        """Of the cycles run since the start, or since the last `seek`."""
+        return self._graph.report
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Those of the cycle that runs, or ran last."""
+        return self._graph.differences
+
+    @property
+    def fed(self) -> frozenset[str]:
+        """The tasks that are not run: their messages come from the log."""
+        return self._graph.fed
+
+    def hook(
+        self,
+        *,
+        around: Callable[[str, Callable[[], None]], None] | None = None,
+        on_difference: OnDifference | None = None,
+        isolate: bool = False,
+    ) -> None:
+        """What is called during the cycles; each call of `hook` replaces all of it.
+
+        around: calls each task that is run: `around(task_id, call)`, in place of `call()`.
+        on_difference: told each difference, with the recorded message and the one that was made
+        instead, which are valid during the call; not while `seek` runs cycles.
+        isolate: give each task what was recorded also where the tasks in front of it made something
+        else, so that each task's own differences are seen.
+        """
+        self._graph.around = around
+        self._graph.on_difference = on_difference
+        self._graph.isolate = isolate
+
+    def task(self, task_id: str) -> Task:
+        """The task itself, to look at; `UsageError` for an unknown id."""
+        if task_id not in self._graph.instances:
+            ids = list(self._graph.instances)
+            raise UsageError(
+                f"unknown task {task_id!r}; tasks: {listed(ids)}{nearest(task_id, ids)}"
+            )
+        return self._graph.instances[task_id].task
+
+    def message(self, output: str) -> Message | None:
+        """What `task.port`, or the one output of `task`, has published in the cycle that runs, or
+        ran last; None if nothing. A read-only view, valid until the next cycle begins."""
+        message = self._graph.messages[self._slot_of(output)]
+        return message.view() if message.present else None
+
+    def recorded(self, output: str) -> Message | None:
+        """As `message`, as it was recorded; a copy. None if the log does not hold it."""
+        slot = self.plan.slots[self._slot_of(output)]
+        found = self._graph.recorded.get(slot.topic)
+        if found is None:
+            return None
+        message = slot.message_type()
+        found.load_into(message)
+        return message
+
+    def step(self) -> str | None:
+        """Run the next task of the cycle, which the first call begins; its id, or None where the
+        cycle has ended: behind its last task, or where an error ended it.
+
+        A task of which the cycle has no input is passed over. Raises `TaskError` for an error that
+        the recording does not have; go on with `seek` then.
+        """
+        walk = self._begun()
+        if walk is None:
+            return None
+        while self._advance(walk):
+            if self._graph.ran is not None:
+                return self._graph.ran
+        return None
+
+    def next_cycle(self) -> bool:
+        """Run the cycle to its end; False behind the last one. Raises as `step` does."""
+        walk = self._begun()
+        if walk is None:
+            return False
+        while self._advance(walk):
+            pass
+        return True
+
+    @property
+    def keyframes(self) -> list[int]:
+        """The cycles of the keyframes that a replay can begin at."""
+        return list(self._keyframes)
+
+    def seek(self, cycle: int, *, anew: bool = False) -> None:
+        """Go to `cycle`, forwards or back: what the tasks remember is then as in front of it.
+
+        Begins at the nearest keyframe and runs the cycles from there on, without telling of
+        differences; `report` begins anew. `UsageError` for a cycle that the log does not have.
+        anew: make all tasks anew first, as another process would; else they go on, and what they
+        remember beside their `freeze` stays.
+        """
+        self._check_started()
+        self._find(cycle)
+        if anew:
+            self._make_anew()
+        here = None if self._must_seek or self._walk is not None else self.cycle
+        found = self._keyframes.before(cycle) if self._uses_keyframes else None
+        if here is None or here > cycle or (found is not None and found[0] > here):
+            if found is not None:
+                self._thaw(found)
+            else:
+                self._rewind()
+        self._graph.report = ReplayReport()
+        told, self._graph.on_difference = self._graph.on_difference, None
+        try:
+            while self._next is not None and self._next.cycle < cycle:
+                self.next_cycle()
+        finally:
+            self._graph.on_difference = told
+        self._graph.report = ReplayReport()
+        self._graph.differences = []
+
+    # -- inside: where the replay is ---------------------------------------------------------------
+
+    def _check_started(self) -> None:
+        if not self._is_started:
+            raise ReplayError(
+                "the tasks are not started: step within `with Replay(...) as replay:`"
+            )
+
+    def _begun(self) -> Iterator[int] | None:
+        self._check_started()
+        if self._must_seek:
+            raise ReplayError("the replay ended with an error; seek a cycle to go on")
+        if self._walk is None and self._next is not None:
+            walk = self._graph.run(self._next)
+            self._walk = walk
+            self._has_begun = True
+            if not self._advance(walk):
+                return iter(())
+        return self._walk
+
+    def _advance(self, walk: Iterator[int]) -> bool:
+        """Run one step; False at the end of the cycle."""
+        try:
+            step = next(walk, None)
+        except BaseException:
+            self._must_seek, self._walk = True, None
+            raise
+        if step is not None:
+            self._step = step
+            return True
+        self._walk = None
+        if self.report.recorded_error is not None:
+            self._next = None
+        else:
+            self._next = next(self._cycles, None)
+        return False
+
+    def _go_to(self, cycle: int) -> None:
+        self._graph.clear()
+        self._cycles = filter(has_run, self.log.cycles(cycle))
+        self._next = next(self._cycles, None)
+        self._walk, self._step, self._must_seek = None, 0, False
+
+    def _find(self, cycle: int) -> None:
+        try:
+            self.log[cycle]
+        except LogError:
+            raise UsageError(
+                f"cycle {cycle} is not in the log, which holds cycles "
+                f"{self._keyframes.first_cycle} to {self.last_cycle}"
+            ) from None
+
+    def _rewind(self) -> None:
+        """To the first cycle that can be run, with what the tasks remembered then."""
+        first = self._keyframes.first_cycle
+        if first and self._uses_keyframes:
+            found = self._keyframes.first()
+            if found is not None:
+                if found[0] > first:
+                    self._note(
+                        f"the log begins in the middle of its run: cycles {first} to "
+                        f"{found[0] - 1}, in front of its first keyframe, are left out"
+                    )
+                self._thaw(found)
+                return
+        if first:
+            self._note(
+                f"the log begins at cycle {first}, and not with a keyframe: the tasks begin as if "
+                "nothing had been before"
+            )
+        self._make_anew()
+        self._go_to(first)
+
+    def _make_anew(self) -> None:
+        if self._has_begun:
+            self._must_seek = True
+            self._graph.remake()
+            self._graph.keyframes.begin()
+            self._has_begun = False
+
+    def _thaw(self, keyframe: Keyframe) -> None:
+        self._must_seek = self._has_begun = True  # should it fail
+        if self._differs_from_recorded and keyframe[0] > 0:
+            self._note(
+                f"begun at the keyframe of cycle {keyframe[0]}: what the tasks remember there was made "
+                "with the recorded graph and config; without keyframes all in front is run as well"
+            )
+        self._graph.thaw(*keyframe)
+        self._go_to(keyframe[0])
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _slot_of(self, output: str) -> int:
+        for slot in self.plan.slots:
+            if output == f"{slot.task_id}.{slot.port}":
+                return slot.index
+        own = [slot.index for slot in self.plan.slots if slot.task_id == output]
+        if len(own) == 1:
+            return own[0]
+        known = [f"{slot.task_id}.{slot.port}" for slot in self.plan.slots]
+        raise UsageError(
+            f"unknown output {output!r}; outputs: {listed(known)}{nearest(output, known)}"
+        )

@@ -1,0 +1,1 @@
+"""One live run of one graph: plan, engine, log and what watches it, put together."""

@@ -1,0 +1,98 @@
+"""What a run was made with: versions of Python, of packages, of the tasks' code, and the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+
+from flowrun.runtime.graph.plan import Plan
+
+__all__ = ["changes", "provenance", "versions"]
+
+_PACKAGES = ("flowrun", "numpy", "msgpack", "av", "torch", "transformers")
+_VERSION = "version_"
+_CODE = "code_"
+_GIT_TIMEOUT_S = 2.0
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what a message's bytes are."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    return found | {package: _version(package) for package in _PACKAGES}
+
+
+def provenance(plan: Plan) -> dict[str, str]:
+    """Keys of a log's metadata: "version_<package>", also of the packages that tasks come from;
+    "code_<module>", the SHA-256 of the source file, of tasks that are in none; "git_commit" of the
+    graph's folder, with "-dirty" behind it where files were changed, missing where there is none."""
+    found = {f"{_VERSION}{name}": text for name, text in versions().items()} | _code_of(plan)
+    commit = _git_commit(plan.graph.spec.path.absolute().parent)
+    return found | ({"git_commit": commit} if commit else {})
+
+
+def changes(recorded: Mapping[str, str], plan: Plan) -> list[str]:
+    """What is not as it was when `recorded`, the metadata of a log, was written, a sentence each."""
+    now = {f"{_VERSION}{name}": text for name, text in versions().items()} | _code_of(plan)
+    said = []
+    for key, text in now.items():
+        before = recorded.get(key)
+        if before is None or before == text or key == f"{_VERSION}platform":
+            continue
+        if key.startswith(_VERSION):
+            name = key.removeprefix(_VERSION)
+            said.append(f"recorded with {name} {before}, replayed with {name} {text}")
+        else:
+            said.append(f"the code of {key.removeprefix(_CODE)} has changed since it was recorded")
+    return said
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _code_of(plan: Plan) -> dict[str, str]:
+    """Of tasks that are not flowrun's own: the version of their package, or a hash of their file."""
+    modules = {task.task_class.__module__ for task in plan.graph.tasks}
+    modules = {name for name in modules if not name.startswith("flowrun.")}
+    if not modules:
+        return {}
+    packages = packages_distributions()
+    found: dict[str, str] = {}
+    for name in sorted(modules):
+        distributions = packages.get(name.partition(".")[0])
+        if distributions:
+            found |= {f"{_VERSION}{it}": _version(it) for it in distributions}
+            continue
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path is not None and Path(path).is_file():
+            found[f"{_CODE}{name}"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return found
+
+
+def _git_commit(folder: Path) -> str:
+    command = [
+        "git",
+        "-C",
+        str(folder),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(  # noqa: S603  # the arguments are ours
+            command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""What models need, whichever task runs them: checkpoints, loading, sharing, questions."""

@@ -1,0 +1,217 @@
+"""A vision-language model of the transformers library: a checkpoint, and answers about pictures.
+
+One way for every checkpoint, the shipped one of 2 million parameters and the full-size ones alike.
+torchvision is not needed: pictures are prepared by the processors' Pillow variants.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.tasks.backends.backend import Answer, Question, Sampling
+from flowrun.tasks.models.checkpoints import config_of
+from flowrun.tasks.models.growing import GrowingAnswers, cut_at_stop
+from flowrun.tasks.models.loading import cache_first, loading, pick_device, pick_dtype
+from flowrun.tasks.models.progress import Tell, progress_told
+
+__all__ = ["VisionLanguageModel"]
+
+_DRAWING = threading.Lock()
+
+
+class VisionLanguageModel:
+    """A loaded checkpoint.
+
+    parameters: how many weights it has.
+    where: device and dtype, for people.
+    """
+
+    def __init__(self, processor: Any, model: Any, *, device: str, dtype: Any) -> None:
+        self._processor = processor
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._model = model
+        self._device, self._dtype = device, dtype
+        self.parameters = sum(weights.numel() for weights in model.parameters())
+        self.where = f"{device} {str(dtype).removeprefix('torch.')}"
+        template = getattr(processor, "chat_template", None)
+        template = template or getattr(self._tokenizer, "chat_template", None)
+        self._template = template.get("default") if isinstance(template, dict) else template
+        self._image_token = _token(processor, self._tokenizer, "image_token")
+        video_token = _token(processor, self._tokenizer, "video_token")
+        self._media_tokens = [token for token in (self._image_token, video_token) if token]
+        self._drop_greedy_settings()
+        ends = model.generation_config.eos_token_id
+        self._end_tokens = set(ends if isinstance(ends, list) else [ends])
+        self._tokenizer.padding_side = "left"  # of prompts: answers begin together
+
+    def answer(
+        self,
+        pixels: NDArray[np.uint8],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> tuple[str, int]:
+        """The model's answer about an RGB picture of shape (H, W, 3), and how many tokens it took.
+
+        Without `sampling` each token is the likeliest one: the same picture and prompt give the
+        same answer. Text in the prompt that would stand for a picture is left out.
+        """
+        [answer] = self.answers([Question(pixels, prompt, max_new_tokens, sampling)])
+        return answer.text, answer.tokens
+
+    def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        """The answers to several questions, computed together; each as long as it asks for.
+
+        The last digits of what is computed depend on how many are asked together, and with them,
+        rarely, a token. More than one: only without `sampling`.
+        """
+        import torch
+        from PIL import Image
+
+        [sampling] = {question.sampling for question in questions}
+        # PIL images, because of an array 3 pixels high a processor takes the rows for channels.
+        inputs = self._processor(
+            text=[self._text(question.prompt) for question in questions],
+            images=[[Image.fromarray(question.pixels)] for question in questions],
+            return_tensors="pt",
+            **({"padding": True} if len(questions) > 1 else {}),
+        ).to(self._device, dtype=self._dtype)
+        begin = inputs["input_ids"].shape[1]
+        limit = max(question.max_new_tokens for question in questions)
+        settings: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False}
+        if GrowingAnswers.needed(questions):
+            watch = GrowingAnswers(questions, begin=begin, decode=self._decode)
+            settings["stopping_criteria"] = [watch]
+        if sampling is None:
+            with torch.inference_mode():
+                tokens = self._model.generate(**inputs, **settings)
+        else:
+            settings |= {"do_sample": True, "temperature": sampling.temperature}
+            devices = [self._device] if self._device.startswith("cuda") else []
+            # torch's random numbers are the whole process's.
+            with _DRAWING, torch.inference_mode(), torch.random.fork_rng(devices):
+                torch.manual_seed(sampling.seed)
+                tokens = self._model.generate(**inputs, **settings)
+        rows = tokens[:, begin:]
+        return [self._cut(question, row) for question, row in zip(questions, rows, strict=True)]
+
+    def _cut(self, question: Question, row: Any) -> Answer:
+        """Of a row of new tokens what belongs to its answer: others in the batch may be longer."""
+        ends = [i for i, token in enumerate(row.tolist()) if token in self._end_tokens]
+        row = row[: min(question.max_new_tokens, ends[0] + 1 if ends else len(row))]
+        return Answer(cut_at_stop(self._decode(row), question.stop).strip(), len(row))
+
+    def _decode(self, tokens: Any) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _text(self, prompt: str) -> str:
+        while any(token in prompt for token in self._media_tokens):
+            for token in self._media_tokens:
+                prompt = prompt.replace(token, "")
+        if not self._template:
+            return f"{self._image_token}{prompt}"
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        # The tokenizer renders any template as it stands; SmolVLM2's processor asks for videos.
+        text: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self._template,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        return text
+
+    def _drop_greedy_settings(self) -> None:
+        """Some checkpoints ask for sampling; only the task's config may."""
+        settings = self._model.generation_config
+        for name in ("temperature", "top_p", "top_k"):
+            setattr(settings, name, None)
+        settings.do_sample = False
+        if settings.pad_token_id is None:
+            settings.pad_token_id = self._tokenizer.pad_token_id
+
+    # -- loading -------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Path | str,
+        *,
+        device: str,
+        dtype: str,
+        local_files_only: bool,
+        static_cache: bool = False,
+        tell: Tell = lambda _what, _fraction: None,
+    ) -> VisionLanguageModel:
+        """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
+
+        device: auto, cpu, cuda or cuda:N. dtype: auto (`pick_dtype`) or the name of a torch
+        type.
+        static_cache: generate with a cache of a fixed size, compiled on a GPU.
+        tell: hears how far loading is.
+        """
+        local = local_files_only or isinstance(checkpoint, Path)
+        if not local:
+            config_of(checkpoint, local_files_only=False)  # says quickly where there is no network
+        tell("loading the libraries", None)
+        import torch
+
+        device = pick_device(device)
+        torch_dtype = getattr(torch, pick_dtype(dtype, device))
+        parts = "processor and tokenizer"
+
+        def load(*, local: bool) -> tuple[Any, Any]:
+            with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
+                processor = _load_processor(checkpoint, local_files_only=local)
+                with progress_told(tell) as told:
+                    model = transformers.AutoModelForImageTextToText.from_pretrained(
+                        checkpoint, local_files_only=local, dtype=torch_dtype, **told
+                    )
+                return processor, model.to(device).eval()
+
+        processor, model = cache_first(checkpoint, local=local, load=load)
+        if static_cache:
+            model.generation_config.cache_implementation = "static"
+        return cls(processor, model, device=device, dtype=torch_dtype)
+
+
+def _load_processor(checkpoint: Path | str, *, local_files_only: bool) -> Any:
+    """The processor of `checkpoint`; without torchvision, without its video half, which needs it
+    (Qwen-VL, SmolVLM2).
+    """
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.utils import is_torchvision_available
+
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=local_files_only)
+    processor_class: Any = PROCESSOR_MAPPING.get(type(config), None)
+    if (
+        is_torchvision_available()
+        or processor_class is None
+        or "video_processor" not in processor_class.get_attributes()
+    ):
+        return AutoProcessor.from_pretrained(checkpoint, local_files_only=local_files_only)
+
+    class PicturesOnly(processor_class):  # type: ignore[misc]
+        video_processor = None
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+    # Some take the video half as an argument that must be given (SmolVLM2).
+    return PicturesOnly.from_pretrained(
+        checkpoint, local_files_only=local_files_only, video_processor=None
+    )
+
+
+def _token(processor: Any, tokenizer: Any, name: str) -> str:
+    """The text that stands for a picture (or a video) in a prompt of this model, "" if none."""
+    token = getattr(processor, name, None) or getattr(tokenizer, name, None)
+    return str(getattr(token, "content", token) or "")

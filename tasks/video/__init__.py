@@ -1,0 +1,1 @@
+"""VideoCapture: its settings, opening a source, reading it, keeping its packets."""
