@@ -67,7 +67,7 @@ screenshot: .venv/installed-dev apt  ## take the README's picture of the page an
 
 .PHONY: clean
 clean:  ## remove what was built and installed; recorded runs stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist .src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone: whatever depends on it then finds the pinned build already there.
