@@ -43,11 +43,11 @@ bench: .venv/installed-dev  ## run every script of bench/
 
 .PHONY: torture
 torture: .venv/installed-dev  ## kill writers and take pages from logs, many times (TORTURE_ARGS=...)
-	$(BIN)/python tests/runtime/torture.py $(TORTURE_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m support.torture $(TORTURE_ARGS)
 
 .PHONY: fuzz
 fuzz: .venv/installed-dev  ## feed the reader of logs with damaged ones (FUZZ_ARGS="--seconds 600 ...")
-	$(BIN)/python tests/runtime/fuzz_log.py $(FUZZ_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m support.fuzz.feed $(FUZZ_ARGS)
 
 .PHONY: golden
 golden: .venv/installed-dev  ## record the golden run of the tests anew
@@ -59,7 +59,7 @@ train-model: .venv/installed  ## train the model that ships with flowrun anew, i
 
 .PHONY: llama-server
 llama-server: .venv/installed-dev  ## build the llama-server of the tests, once, into the user's cache (10 minutes)
-	$(BIN)/python tests/model_servers/build_llama.py
+	$(BIN)/python tests/support/model_servers/build_llama.py
 
 .PHONY: screenshot
 screenshot: .venv/installed-dev apt  ## take the README's picture of the page anew

@@ -40,7 +40,7 @@ from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.inference import Inference
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "model_servers"))
+sys.path.insert(0, str(ROOT / "tests"))
 
 TARGET_TASK_PERCENT, TARGET_TASK_MS, TARGET_HTTP_MS = 5.0, 3.0, 5.0
 TARGET_FLOOR, TARGET_SMOLVLM_MS, TARGET_BATCH = 0.6, 100.0, 4.0
@@ -137,12 +137,12 @@ def clocked(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[floa
 
 
 def bench_server(answers: int, rounds: int) -> None:
-    from build_llama import server_path
+    from support.model_servers.build_llama import server_path
 
     if not server_path().exists():
         print("server: left out: llama-server is not built; `make llama-server` builds it")
         return
-    from llama import LlamaServer, make_gguf
+    from support.model_servers.llama import LlamaServer, make_gguf
 
     print("server: captions of the demo video's frames by llama-server, beside a bare HTTP call")
     with tempfile.TemporaryDirectory() as folder:

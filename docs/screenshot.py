@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "server"))
-from conftest import Browser  # noqa: E402  # the browser of the page's own tests
+sys.path.insert(0, str(ROOT / "tests"))
+from support.browser import Browser  # noqa: E402  # the browser of the page's own tests
 
 ANSWERS = 12  # well into a scene: the picture and the newest answer then agree
 

@@ -21,10 +21,10 @@ from flowrun.runtime.testing import assert_replays
 from flowrun.tasks.embedded.training import scenes as sc
 from flowrun.tasks.embedded.training.demo_video import FPS, SCENE_S, pick_scenes, scene_at
 from flowrun.tasks.render_boxes import color_of
+from support.paths import GRAPHS
 
 pytestmark = pytest.mark.slow
 
-GRAPHS = Path(__file__).parent.parent / "graphs"
 Box = tuple[float, float, float, float]
 
 

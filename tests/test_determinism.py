@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers import plan_of, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.keyframes import RecordedKeyframes
 from flowrun.runtime.replay.replay import Replay
+from support.helpers import plan_of, record
 
 TYPES = ["Evens", "Scale", "Sum", "Noise", "Collect", "Flaky", "Jobs"]
 RATES = ["", "@every: 2", "@every: 3", "@rate_hz: 100000"]

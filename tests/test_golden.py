@@ -3,15 +3,15 @@ longer wanted, `make golden` records it anew; tests/golden/record.py says when."
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from flowrun.runtime.log.diff import compare_logs
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.testing import assert_replays
+from support.paths import TESTS
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = TESTS / "golden"
 
 
 def test_golden_run_replays():

@@ -9,8 +9,8 @@ import pytest
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import load_graph
+from support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
 FLOWRUN = Path(sys.executable).parent / "flowrun"
 

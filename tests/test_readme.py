@@ -15,8 +15,8 @@ import yaml
 
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.read import parse_graph
+from support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent

@@ -7,16 +7,14 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
-from pathlib import Path
 
-import helpers
 import pytest
-from helpers import plan_of, record
 
 from flowrun.runtime.errors import LogError, TaskError
 from flowrun.runtime.testing import assert_replays
-
-ROOT = Path(__file__).parent.parent.parent
+from support import helpers
+from support.helpers import plan_of, record
+from support.paths import ROOT, TESTS
 
 
 @pytest.fixture
@@ -72,8 +70,8 @@ def test_another_config_and_another_graph_are_replayed(run, tmp_path):
         assert_replays(run, config={"x.factor": 3})
     graph = tmp_path / "other.yaml"
     graph.write_text(
-        "tasks:\n  - {id: n, type: helpers.Numbers}\n"
-        "  - {id: x, type: helpers.Scale, config: {factor: 10}}\n"
+        "tasks:\n  - {id: n, type: support.helpers.Numbers}\n"
+        "  - {id: x, type: support.helpers.Scale, config: {factor: 10}}\n"
         "cnx: [{src: n, dst: x, msg: IntMsg}]\n"
     )
     assert_replays(run, graph=graph)
@@ -137,7 +135,7 @@ def test_the_fixture_takes_paths_from_the_test_files_folder(run, tmp_path):
             "-p", "flowrun.runtime.pytest_plugin", str(tmp_path / "test_recorded.py"),
         ],
         cwd="/", capture_output=True, text=True, check=False, timeout=60,
-        env=os.environ | {"PYTHONPATH": str(Path(helpers.__file__).parent)},
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
     )  # fmt: skip
     assert done.returncode == 1
     assert "1 failed, 1 passed" in done.stdout

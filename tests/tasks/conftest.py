@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_server import FaultServer
-from llama import LlamaServer, make_gguf
+
+from support.model_servers.fault_server import FaultServer
+from support.model_servers.llama import LlamaServer, make_gguf
 
 
 @pytest.fixture(scope="session")

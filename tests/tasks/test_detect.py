@@ -358,8 +358,8 @@ def test_two_detectors_of_a_graph_share_one_model(
     config = f"{{model: {checkpoints}/known, device: cpu, max_batch: {max_batch}}}"
     text = f"""
 tasks:
-  - {{id: a, type: scene_tasks.Scenes}}
-  - {{id: b, type: scene_tasks.Scenes}}
+  - {{id: a, type: support.scene_tasks.Scenes}}
+  - {{id: b, type: support.scene_tasks.Scenes}}
   - {{id: find_a, type: Detect, background: true, config: {config}}}
   - {{id: find_b, type: Detect, background: true, config: {config}}}
 cnx:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.embedded.training import scenes as sc
 from flowrun.tasks.embedded.training.demo_video import pick_scenes, truth
 from flowrun.tasks.embedded.training.prompts import KINDS, ask, loc_token, loc_tokens
+from support.paths import MEDIA
 
-MEDIA = Path(__file__).parents[2] / "graphs" / "media"
 STATED_CAPTION_RATE = 0.95
 SCENES = [sc.make_scene(seed) for seed in range(400)]
 

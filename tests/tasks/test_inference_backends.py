@@ -16,9 +16,6 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from fault_server import FaultServer
-from llama import LlamaServer, free_port, llama_command
-from scene_tasks import Scenes
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError, TaskError, UsageError
@@ -34,6 +31,9 @@ from flowrun.runtime.server.serve import Server
 from flowrun.tasks.backends import openai
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, make_scene
+from support.model_servers.fault_server import FaultServer
+from support.model_servers.llama import LlamaServer, free_port, llama_command
+from support.scene_tasks import Scenes
 
 S = 1_000_000_000
 
@@ -48,7 +48,7 @@ def no_hook() -> Iterator[None]:
 def graph(config: str, *, more: str = "", limit: int = 4, env: dict[str, str] | None = None) -> Any:
     text = f"""
 tasks:
-  - {{id: cam0, type: scene_tasks.Scenes, config: {{limit: {limit}}}}}
+  - {{id: cam0, type: support.scene_tasks.Scenes, config: {{limit: {limit}}}}}
   - id: vlm
     type: Inference
     config: {{{config}}}
@@ -322,8 +322,8 @@ def test_a_replay_from_the_middle_leaves_out_the_same_frames(tmp_path: Path) -> 
 def test_two_cameras_share_one_model(tmp_path: Path) -> None:
     text = """
 tasks:
-  - {id: a, type: scene_tasks.Scenes}
-  - {id: b, type: scene_tasks.Scenes}
+  - {id: a, type: support.scene_tasks.Scenes}
+  - {id: b, type: support.scene_tasks.Scenes}
   - {id: vlm_a, type: Inference, background: true}
   - id: vlm_b
     type: Inference

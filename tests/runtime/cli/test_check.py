@@ -1,0 +1,61 @@
+"""`flowrun check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowrun.runtime.cli import main
+from support.paths import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_a_right_graph_is_ok(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "graphs/minimal.yaml", "graphs/caterpillar.yaml"]) == 0
+    assert capsys.readouterr().out == (
+        "graphs/minimal.yaml: ok: 3 tasks, 2 connections\n"
+        "graphs/caterpillar.yaml: ok: 17 tasks, 16 connections\n"
+    )
+
+
+def test_one_is_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text("tasks: [{id: a, type: Counter}]")
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: ok: 1 task, 0 connections\n"
+
+
+def test_every_file_is_checked_and_every_mistake_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        "tasks:\n  - {id: a, type: Counter, config: {limit: -1}}\n  - {id: b, type: Print}\n"
+    )
+    assert main(["check", str(path), "graphs/minimal.yml", "graphs/minimal.yaml"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "graphs/minimal.yaml: ok: 3 tasks, 2 connections\n"
+    first, second, third = shown.err.splitlines()
+    assert first == f"{path}:2:37: 'limit' of task 'a' must be at least 0; got -1"
+    assert second == (
+        f"{path}:3:10: input 'b.number' (IntMsg) is not connected; outputs that fit: a.count"
+    )
+    assert third.startswith("graph file not found: graphs/minimal.yml; graphs holds ")
+    assert third.endswith(" (did you mean 'minimal.yaml'?)")
+
+
+def test_a_cycle_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        "tasks:\n  - {id: a, type: PassBool}\n  - {id: b, type: PassBool}\n"
+        "cnx:\n  - {src: a, dst: b, msg: BoolMsg}\n  - {src: b, dst: a, msg: BoolMsg}\n"
+    )
+    assert main(["check", str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"{path}:5:5: cycle: a -> b -> a; a task cannot feed itself in a cycle\n"
+    )

@@ -1,0 +1,142 @@
+"""The command line itself: which verb, which exit status, what on stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowrun.runtime import cli
+from flowrun.runtime.cli import check, main
+from flowrun.runtime.errors import LogError
+from support.helpers import plan_of, record
+from support.paths import GRAPHS
+
+VERBS = "run, check, plan, schema, new-task, replay, debug, models, ask, log"
+
+
+@pytest.mark.parametrize(
+    ("words", "verb", "rest"),
+    [
+        (["check", "g.yaml"], "check", ["g.yaml"]),
+        (["g.yaml"], "run", ["g.yaml"]),
+        (["g.yml", "--cycles", "3"], "run", ["g.yml", "--cycles", "3"]),
+        (["--cycles", "3", "g.yaml"], "run", ["--cycles", "3", "g.yaml"]),
+        (["graphs/door"], "run", ["graphs/door"]),
+        (["--version"], None, ["--version"]),
+        (["log", "info", "runs/x"], "log", ["info", "runs/x"]),
+        (["--verbose", "log", "info"], "log", ["--verbose", "info"]),
+        ([], None, []),
+    ],
+)
+def test_the_first_word_says_the_verb(words: list[str], verb: str | None, rest: list[str]) -> None:
+    assert cli._verb(words) == (verb, rest)
+
+
+def test_an_unknown_word_names_the_nearest_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chekc", "graphs/minimal.yaml"]) == 2
+    assert main(["xyzzy"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"unknown command 'chekc' (did you mean 'check'?); commands: {VERBS}",
+        f"unknown command 'xyzzy'; commands: {VERBS}",
+    ]
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("flowrun 0.")
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in VERBS.split(", "))
+    assert main([]) == 2
+    assert main(["check"]) == 2
+    assert "the following arguments are required: GRAPH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (LogError("log broke"), 1, "log broke\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_become_an_exit_status_and_one_text(
+    raised: BaseException,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_args: object) -> int:
+        raise raised
+
+    monkeypatch.setattr(check, "run", fail)
+    assert main(["check", "g.yaml"]) == status
+    assert capsys.readouterr().err == said
+
+
+def test_the_command_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, flowrun.runtime.cli; "
+        "print(*{'av', 'fastapi', 'networkx', 'numpy', 'pydantic', 'torch', 'transformers', 'yaml'}"
+        " & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == ""
+
+
+@pytest.mark.slow
+def test_checking_a_graph_loads_no_model_library() -> None:
+    graph = GRAPHS / "minimal.yaml"
+    code = (
+        f"import sys; from flowrun.runtime.cli import main; main(['check', {str(graph)!r}]); "
+        "print(*{'av', 'fastapi', 'torch', 'transformers'} & set(sys.modules), file=sys.stderr)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stderr.strip() == ""
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    graph = GRAPHS / "caterpillar.yaml"
+    command = (
+        f"{sys.executable} -c 'from flowrun.runtime.cli import main; raise SystemExit(main())'"
+    )
+    shown = subprocess.run(
+        ["bash", "-c", f"{command} plan {graph} --format svg | true; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout in {"141\n", "0\n"}  # 0: it was written before the reader went
+    assert shown.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_stdout_cannot_encode_is_escaped(tmp_path: Path, encoding: str) -> None:
+    directory = tmp_path / "ünï\udcff … 😀"
+    record(plan_of(tmp_path, "n=Numbers(limit: 2)"), tmp_path / "run")
+    (tmp_path / "run").rename(directory)
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "flowrun.runtime.cli", "log", "info", str(directory)]
+    shown = subprocess.run(command, capture_output=True, check=True, env=env)
+    assert shown.stderr == b""
+    assert "\\udcff" in shown.stdout.decode(encoding)
+
+
+def test_json_on_a_stdout_that_is_not_utf_8_is_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "ü … 😀"
+    plan = plan_of(tmp_path, f"n=Says(text: '{text}')")
+    record(plan, tmp_path / "run")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["log", "cat", str(tmp_path / "run"), "--json", "--topic", "/n/text"]) == 0
+    stream.seek(0)
+    assert json.loads(stream.read())["fields"] == {"value": text}

@@ -1,0 +1,72 @@
+"""`flowrun plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowrun.runtime.cli import main
+from support.paths import ROOT
+
+PARTS = """
+from flowrun.msgs import IntMsg, TextMsg
+from flowrun.runtime.task import Context, Input, Output, Task
+
+
+class Add(Task):
+    def process(
+        self,
+        ctx: Context,
+        left: Input[IntMsg],
+        label: Input[TextMsg] | None,
+        total: Output[IntMsg],
+    ) -> None: ...
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_the_table_shows_steps_ports_and_where_inputs_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plan_parts.py").write_text(PARTS)
+    Path("g.yaml").write_text(
+        "tasks:\n"
+        "  - {id: show, type: Print, logging: {enabled: false}}\n"
+        "  - {id: sum, type: plan_parts.Add, background: true}\n"
+        "  - {id: counter, type: Counter}\n"
+        "cnx:\n"
+        "  - {src: counter, dst: sum, msg: IntMsg}\n"
+        "  - {src: sum, dst: show, msg: IntMsg}\n"
+    )
+    assert main(["plan", "g.yaml"]) == 0
+    assert capsys.readouterr().out == (
+        "g.yaml: 3 tasks, 2 connections\n"
+        "\n"
+        "step  task     type               reads                        writes\n"
+        "1     counter  Counter                                         count: IntMsg\n"
+        "2     sum      Add, background    left <- counter.count        total: IntMsg\n"
+        "                                  label <- nothing (optional)\n"
+        "3     show     Print, not logged  number <- sum.total\n"
+    )
+
+
+def test_a_picture_can_go_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "minimal.svg"
+    assert main(["plan", "graphs/minimal.yaml", "--format", "svg", "-o", str(path)]) == 0
+    assert path.read_text().startswith("<svg ")
+    assert main(["plan", "graphs/minimal.yaml", "--format", "mermaid"]) == 0
+    assert capsys.readouterr().out.startswith("flowchart LR\n")
+
+
+def test_a_file_that_cannot_be_written_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none" / "minimal.svg"
+    assert main(["plan", "graphs/minimal.yaml", "-o", str(path)]) == 2
+    assert capsys.readouterr().err == f"cannot write {path}: No such file or directory\n"

@@ -1,0 +1,92 @@
+"""`flowrun schema`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from flowrun.runtime.cli import main
+from flowrun.runtime.cli.schema import graph_schema
+from flowrun.runtime.graph import read as graph
+from flowrun.runtime.graph.bind import built_in_types
+from support.paths import GRAPHS
+
+
+def mistakes(text: str) -> list[str]:
+    validator = jsonschema.Draft202012Validator(graph_schema())
+    return [error.message for error in validator.iter_errors(yaml.safe_load(text))]
+
+
+def test_it_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize("name", ["minimal", "caterpillar"])
+def test_the_graphs_that_ship_are_valid(name: str) -> None:
+    assert mistakes((GRAPHS / f"{name}.yaml").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tasks: [{id: a, type: Counter, config: {limit: '${N}'}}]",
+        "tasks: [{id: a, type: Counter, config: }]",
+        "tasks: [{id: a, type: my.Own, config: {any: thing}}]",
+        "tasks: [{id: a, type: Counter}]\ncnx:\nlogging:\nruntime:",
+    ],
+)
+def test_what_the_runtime_takes_is_valid(text: str) -> None:
+    assert mistakes(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cnx: []",
+        "tasks: []",
+        "tasks: [{id: a, type: Counter, config: {limt: 5}}]",
+        "tasks: [{id: a, type: Counter, config: {limit: -5}}]",
+        "tasks: [{id: a, type: Countr}]",
+        "tasks: [{id: 1a, type: Counter}]",
+        "tasks: [{id: a, type: Counter}]\ncnx: [{src: a, dst: b, msg: IntMesg}]",
+        "tasks: [{id: a, type: Counter}]\nruntime: {ring_size: 0}",
+    ],
+)
+def test_what_the_runtime_refuses_is_invalid(text: str) -> None:
+    assert mistakes(text)
+
+
+def test_it_knows_the_same_keys_as_the_reader() -> None:
+    def keys(schema: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(schema["properties"])
+
+    schema = graph_schema()
+    assert keys(schema) == graph.GRAPH_KEYS
+    properties = schema["properties"]
+    assert keys(properties["tasks"]["items"]) == graph.TASK_KEYS
+    assert keys(properties["cnx"]["items"]) == graph.CONNECTION_KEYS
+    assert keys(properties["logging"]) == graph.LOGGING_KEYS
+    assert keys(properties["runtime"]) == graph.RUNTIME_KEYS
+
+
+def test_it_describes_the_config_of_every_built_in() -> None:
+    assert built_in_types().keys() <= graph_schema()["$defs"].keys()
+
+
+@pytest.mark.slow
+def test_it_loads_no_model_library() -> None:
+    code = (
+        "import sys; from flowrun.runtime.cli import main; main(['schema']); "
+        "print(*{'torch', 'transformers'} & set(sys.modules), file=sys.stderr)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stderr.strip() == ""

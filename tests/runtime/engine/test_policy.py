@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import pytest
+
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.errors import GraphError
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.recorder import ReplayLog
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
+from support import helpers
+from support.helpers import START_NS, Flaky, FlakySource, plan_of
+
+S = 1_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    Flaky.starts = 0
+    FlakySource.failed, FlakySource.at = False, 0
+
+
+def record(plan, directory, *, step_ns=1000):
+    clock = ManualClock(START_NS, step_ns=step_ns)
+    result = Run(plan, clock=clock, directory=directory).run()
+    assert result.error is None, result.error
+    with Log(directory) as log:
+        messages = {
+            topic: [(m.cycle, m.fields["value"]) for m in log.messages(topic)]
+            for topic in log.topics
+            if not topic.startswith("/flowrun")
+        }
+        events = [
+            (m.cycle, m.fields["kind"], m.fields["task"], m.fields["key"], m.fields["value"])
+            for m in log.messages("/flowrun/control")
+            if m.fields["kind"] in ("error", "restart")
+        ]
+    return messages, events
+
+
+def replay(directory):
+    Flaky.starts = 0
+    with Log(directory) as log:
+        return Replay(log, env={}).run()
+
+
+def test_skip_leaves_out_the_tasks_outputs_and_goes_on(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 4); f=Flaky(at: [1])@on_error: skip; x=Scale", "n > f; n > x"
+    )
+    messages, events = record(plan, tmp_path / "run")
+    assert messages["/f/total"] == [(0, 0), (2, 3), (3, 6)]  # its state goes on
+    assert messages["/x/scaled"] == [(0, 0), (1, 10), (2, 20), (3, 30)]
+    assert events == [(1, "error", "f", "skip", "ValueError: cannot stand 1")]
+    assert replay(tmp_path / "run").first is None
+
+
+def test_skip_cycle_ends_the_cycle_for_all_behind_it(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 4); f=Flaky(at: [1])@on_error: skip_cycle; x=Scale",
+        "n > f; n > x",
+    )  # fmt: skip
+    messages, events = record(plan, tmp_path / "run")
+    assert messages["/n/number"] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert messages["/f/total"] == [(0, 0), (2, 3), (3, 6)]
+    assert messages["/x/scaled"] == [(0, 0), (2, 20), (3, 30)]
+    assert events == [(1, "error", "f", "skip_cycle", "ValueError: cannot stand 1")]
+    assert replay(tmp_path / "run").first is None
+
+
+def times_of(directory):
+    with Log(directory) as log:
+        return {cycle.cycle: cycle.time_ns for cycle in log.cycles()}
+
+
+def is_first_after(times, cycle, since, pause_ns):
+    """Whether `cycle` is the first whose time is `pause_ns` behind that of `since`."""
+    return times[cycle] - times[since] >= pause_ns > times[cycle - 1] - times[since]
+
+
+def test_restart_makes_the_task_anew_after_a_pause_by_the_cycles_time(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 20); f=Flaky(at: [1])@on_error: restart", "n > f")
+    messages, events = record(plan, tmp_path / "run", step_ns=S // 4)
+    [(failed, *error), (again, *restart)] = events
+    assert failed == 1
+    assert error == ["error", "f", "restart", "ValueError: cannot stand 1"]
+    assert restart == ["restart", "f", "", None]
+    assert is_first_after(times_of(tmp_path / "run"), again, failed, S)
+    # Its state begins anew; the cycles between are without its output.
+    assert messages["/f/total"][:3] == [(0, 0), (again, again), (again + 1, 2 * again + 1)]
+    assert Flaky.starts == 2
+    assert replay(tmp_path / "run").first is None
+    assert Flaky.starts == 2
+
+
+def test_the_pause_doubles_while_restarts_fail(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 99); f=Flaky(at: [0], start_fails: 2)@on_error: restart",
+        "n > f",
+    )  # fmt: skip
+    _, events = record(plan, tmp_path / "run", step_ns=S // 4)
+    assert [(kind, value) for _, kind, _, _, value in events] == [
+        ("error", "ValueError: cannot stand 0"),
+        ("error", "OSError: not yet"),
+        ("error", "OSError: not yet"),
+        ("restart", None),
+    ]
+    cycles, times = [cycle for cycle, *_ in events], times_of(tmp_path / "run")
+    assert is_first_after(times, cycles[1], cycles[0], S)
+    assert is_first_after(times, cycles[2], cycles[1], 2 * S)
+    assert is_first_after(times, cycles[3], cycles[2], 4 * S)
+    assert replay(tmp_path / "run").first is None
+
+
+def test_a_source_is_restarted_and_the_run_goes_on(tmp_path):
+    plan = plan_of(tmp_path, "n=FlakySource(limit: 6)@on_error: restart; x=Scale", "n > x")
+    messages, events = record(plan, tmp_path / "run", step_ns=S // 4)
+    assert [value for _, value in messages["/n/number"]] == [0, 1, 2, 4, 5]
+    assert [kind for _, kind, *_ in events] == ["error", "restart"]
+    assert replay(tmp_path / "run").first is None
+
+
+def test_a_background_tasks_error_is_skipped(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 1); f=Flaky(at: [0])!@on_error: skip", "n > f")
+    messages, events = record(plan, tmp_path / "run")
+    assert messages["/f/total"] == []
+    [(_, *rest)] = events
+    assert rest == ["error", "f", "skip", "ValueError: cannot stand 0"]
+    assert replay(tmp_path / "run").first is None
+
+
+def test_a_background_task_is_restarted_on_its_worker(tmp_path):
+    plan = plan_of(tmp_path, "n=Hooked(limit: 6); f=Flaky(at: [1])!@on_error: restart", "n > f")
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=S), directory=tmp_path / "run")
+    worker = live.executor.workers["f"]
+
+    def wait_for_worker(number):
+        """One job a cycle: each number waits for the job of the one before."""
+        while worker.busy and not worker.has_result:
+            pass
+
+    helpers.Hooked.hook = wait_for_worker
+    assert live.run().error is None
+    with Log(tmp_path / "run") as log:
+        totals = {m.cycle: m.fields["value"] for m in log.messages("/f/total")}
+        restarted = [
+            (m.cycle, m.fields["input_cycle"])
+            for m in log.messages("/flowrun/control")
+            if m.fields["kind"] == "completion" and m.fields["value"]
+        ]
+    [(cycle, number)] = restarted
+    assert totals[cycle] == number  # its sum began anew with that number
+    assert replay(tmp_path / "run").first is None
+
+
+def test_an_error_that_does_not_come_again_is_a_difference(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 3); f=Flaky(at: [1])@on_error: skip", "n > f")
+    record(plan, tmp_path / "run")
+
+    def process(self, ctx, number, total):
+        if number.value != 1:
+            self.total += number.value
+            total.value = self.total + (number.value == 2)
+            total.publish()
+
+    process.__annotations__ = Flaky.process.__annotations__
+    monkeypatch.setattr(Flaky, "process", process)
+    first = replay(tmp_path / "run").first
+    assert (first.cycle, first.task, first.field) == (1, "f", "error")
+    assert (first.recorded, first.replayed) == ("ValueError: cannot stand 1", "no error")
+
+
+def test_an_unknown_policy_is_named(tmp_path):
+    with pytest.raises(GraphError) as caught:
+        plan_of(tmp_path, "n=Numbers@on_error: ignore")
+    [problem] = caught.value.problems
+    assert problem.message == (
+        "'on_error' must be stop or skip or skip_cycle or restart; got 'ignore'"
+    )
+
+
+WRONG = "MessageTypeError: IntMsg.value: expected int, got str 'a text'"
+SEEN = "n > w; w.total > s; n > x"
+
+
+def wrong_plan(tmp_path, policy, *, limit=4, background=""):
+    wrong = f"w=Wrong(at: [1]){background}@on_error: {policy}"
+    return plan_of(tmp_path, f"n=Numbers(limit: {limit}); {wrong}; s=Sees; x=Scale", SEEN)
+
+
+def replays_whole(tmp_path):
+    """Whether the run replays as it was, and so does what the replay writes."""
+    with Log(tmp_path / "run") as log:
+        again = Replay(log, env={})
+        with ReplayLog(again, tmp_path / "again", config={}, now_ns=START_NS) as recorder:
+            report = again.run(recorder=recorder)
+    assert report.first is None
+    assert replay(tmp_path / "again").first is None
+    assert report.recorded_error == replay(tmp_path / "again").recorded_error
+    return report
+
+
+def test_a_message_that_the_log_refuses_is_skipped_before_any_task_sees_it(tmp_path):
+    messages, events = record(wrong_plan(tmp_path, "skip"), tmp_path / "run")
+    assert messages["/n/number"] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert messages["/w/total"] == [(0, 0), (2, 3), (3, 6)]
+    assert [cycle for cycle, _ in messages["/w/text"]] == [0, 2, 3]  # nothing of that call
+    assert messages["/s/text"] == [(0, "0"), (2, "3"), (3, "6")]
+    assert messages["/x/scaled"] == [(0, 0), (1, 10), (2, 20), (3, 30)]
+    assert events == [(1, "error", "w", "skip", WRONG)]
+    assert replays_whole(tmp_path).cycles > 3
+
+
+def test_a_message_that_the_log_refuses_ends_the_cycle(tmp_path):
+    messages, events = record(wrong_plan(tmp_path, "skip_cycle"), tmp_path / "run")
+    assert messages["/n/number"] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert messages["/x/scaled"] == [(0, 0), (2, 20), (3, 30)]
+    assert events == [(1, "error", "w", "skip_cycle", WRONG)]
+    replays_whole(tmp_path)
+
+
+def test_a_task_whose_message_the_log_refuses_is_restarted(tmp_path):
+    plan = wrong_plan(tmp_path, "restart", limit=20)
+    messages, events = record(plan, tmp_path / "run", step_ns=S // 4)
+    [(failed, *error), (again, *restart)] = events
+    assert (failed, error) == (1, ["error", "w", "restart", WRONG])
+    assert restart == ["restart", "w", "", None]
+    assert messages["/w/total"][:2] == [(0, 0), (again, again)]
+    replays_whole(tmp_path)
+
+
+@pytest.mark.parametrize("policy", ["skip", "skip_cycle", "restart"])
+def test_a_background_message_that_the_log_refuses_follows_the_policy(tmp_path, policy):
+    plan = wrong_plan(tmp_path, policy, limit=2, background="!")
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=S), directory=tmp_path / "run")
+    assert live.run().error is None
+    with Log(tmp_path / "run") as log:
+        errors = [
+            (m.fields["task"], m.fields["key"], m.fields["value"])
+            for m in log.messages("/flowrun/control")
+            if m.fields["kind"] == "error"
+        ]
+    assert errors == [("w", policy, WRONG)]
+    replays_whole(tmp_path)
+
+
+def test_a_sources_message_that_the_log_refuses_is_seen_by_no_task(tmp_path):
+    plan = plan_of(tmp_path, "n=WrongSource(limit: 4)@on_error: skip; s=Sum", "n > s.a")
+    messages, events = record(plan, tmp_path / "run")
+    assert [value for _, value in messages["/s/total"]] == [0, 1, 4]
+    assert [kind for _, kind, *_ in events] == ["error"]
+    replays_whole(tmp_path)
+
+
+@pytest.mark.parametrize("value", ['"half \\ud83d"', "2.5", "18446744073709551616"])
+def test_what_a_policy_lets_pass_can_be_written(tmp_path, value):
+    tasks = f"n=Numbers(limit: 3); w=Wrong(at: [1], value: {value})@on_error: skip"
+    messages, events = record(plan_of(tmp_path, tasks, "n > w"), tmp_path / "run")
+    assert [value for _, value in messages["/w/total"]] == [0, 3]
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize("background", ["", "!"])
+def test_a_message_that_the_log_refuses_stops_the_run_and_leaves_its_inputs(tmp_path, background):
+    plan = wrong_plan(tmp_path, "stop", limit=2, background=background)
+    result = Run(
+        plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
+    ).run()  # fmt: skip
+    assert str(result.error).startswith("task 'w' failed in publishing 'total', cycle ")
+    assert str(result.error).endswith(f": {WRONG}")
+    with Log(tmp_path / "run") as log:
+        assert log.finished
+        assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1]
+        [error] = [m for m in log.messages("/flowrun/control") if m.fields["kind"] == "error"]
+        assert (error.fields["task"], error.fields["key"]) == ("w", "stop")
+        assert not [m for m in log.messages(["/w/total", "/w/text"]) if m.cycle == error.cycle]
+        # The tasks behind had run: what they made of it is there.
+        assert [m.fields["value"] for m in log.messages("/s/text")][-1] == "'a text'"
+        assert check_log(log)[2] == []  # the second try left nothing of the first in the index
+    assert replays_whole(tmp_path).recorded_error == f"task 'w', cycle {error.cycle}: {WRONG}"
+
+
+def test_an_error_in_a_cycle_with_a_message_that_the_log_refuses_leaves_its_inputs(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 4); w=Wrong(at: [2])@on_error: stop; b=Boom",
+        "n > w; n > b",
+    )  # fmt: skip
+    result = Run(
+        plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
+    ).run()  # fmt: skip
+    assert str(result.error) == "task 'b' failed in process, cycle 2: ValueError: cannot stand 2"
+    with Log(tmp_path / "run") as log:
+        assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1, 2]
+    report = replays_whole(tmp_path)
+    assert report.recorded_error == "task 'b', cycle 2: ValueError: cannot stand 2"
+
+
+def test_a_foreground_task_that_exits_is_skipped(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 4); e=Exits(at: 1)@on_error: skip", "n > e")
+    messages, events = record(plan, tmp_path / "run")
+    assert messages["/e/out"] == [(0, 0), (2, 2), (3, 3)]
+    assert events == [(1, "error", "e", "skip", "SystemExit: 3")]
+    replays_whole(tmp_path)
+
+
+def test_a_foreground_task_that_exits_stops_the_run_with_its_reason(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 4); e=Exits(at: 1)", "n > e")
+    result = Run(
+        plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
+    ).run()  # fmt: skip
+    assert str(result.error) == "task 'e' failed in process, cycle 1: SystemExit: 3"
+    with Log(tmp_path / "run") as log:
+        assert log.end["error"] == str(result.error)
+        assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1]
+    assert replays_whole(tmp_path).recorded_error == "task 'e', cycle 1: SystemExit: 3"
+
+
+@pytest.mark.parametrize("where", ["start", "stop", "freeze"])
+def test_a_task_that_exits_elsewhere_is_named_and_the_others_are_stopped(tmp_path, where):
+    plan = plan_of(
+        tmp_path, f"n=Numbers(limit: 4); e=Exits(where: {where}); b=Boom", "n > e; n > b"
+    )
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    stopped = []
+    live.executor.instances["n"].task.stop = lambda _ctx: stopped.append("n")
+    error = str(live.run().error)
+    assert stopped == ["n"]
+    if where == "start":
+        assert error == "task 'e' failed in start: SystemExit: 3"
+    else:
+        assert error.startswith("task 'b' failed in process, cycle 2")
+
+
+def test_an_interrupt_in_a_task_is_an_interrupt(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers; e=Exits(at: 1, interrupted: true)@on_error: skip", "n > e")
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        live.run()

@@ -1,0 +1,172 @@
+"""`--to mp4` of a camera's packets: copied where they are a film, encoded again where not."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+
+from flowrun.runtime.export.film import last_duration_us
+from flowrun.runtime.export.mp4 import export_mp4
+from flowrun.runtime.export.text import Selection
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures.video import RgbConverter, set_color
+from flowrun.tasks.video.capture import VideoCapture
+from support import helpers
+from support.films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
+from support.pictures import Camera, record_pictures
+
+COPIED = {
+    "plain.mp4": "h264", "b_frames.mp4": "h264", "open_gop.mp4": "h264", "start_codes.ts": "h264",
+    "h265.mp4": "hevc", "vp9.webm": "vp9", "av1.mp4": "libdav1d", "mpeg4.avi": "mpeg4",
+}  # fmt: skip
+FRAME_US = 33_333
+
+
+@pytest.fixture(autouse=True)
+def known_tasks(monkeypatch):
+    for kind in (VideoCapture, Camera):
+        monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
+
+
+def film(path):
+    """Codec, seconds, and each picture's time in microseconds and pixels."""
+    converter = RgbConverter()
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        shown = []
+        for picture in container.decode(stream):
+            set_color(picture, (2, 1))
+            shown.append((round(picture.time * 1e6), converter.rgb(picture)))
+        seconds = float(stream.duration * stream.time_base)
+        assert container.duration == pytest.approx(seconds * 1e6, abs=1000)
+        return stream.codec_context.name, seconds, shown
+
+
+def export(run, path, **bounds):
+    with Log(run) as log:
+        report = export_mp4(log, Selection(("/a/image",), bounds), path)
+        messages = list(log.messages("/a/image", **bounds))
+        times = [(message.tov_ns - messages[0].tov_ns) // 1000 for message in messages]
+    assert report.count == len(messages)
+    return report, times
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_packets_are_copied(tmp_path, name):
+    """The film's pictures are those of the run, bit for bit, at their own times."""
+    run = recorded(tmp_path, draw(tmp_path / name, **FILMS[name]))
+    report, times = export(run, tmp_path / "x.mp4")
+    assert report.notes == []
+    codec, seconds, shown = film(tmp_path / "x.mp4")
+    assert codec == COPIED[name]
+    assert [time for time, _ in shown] == times
+    with Log(run) as log:
+        seen = pictures(log, "/b/image")
+    assert len(shown) == FRAMES
+    assert all(np.array_equal(made, pixels) for (_, made), pixels in zip(shown, seen, strict=True))
+    # Each picture stands for one frame, the last too.
+    assert seconds == pytest.approx((times[-1] + FRAME_US) / 1e6, abs=5e-4)
+
+
+def test_a_part_that_begins_with_a_key_frame_is_copied(tmp_path):
+    run = recorded(tmp_path, draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"]))
+    report, times = export(run, tmp_path / "x.mp4", start=KEY_EVERY, end=KEY_EVERY + 3)
+    assert report.notes == []
+    _, seconds, shown = film(tmp_path / "x.mp4")
+    assert [time for time, _ in shown] == times
+    assert seconds == pytest.approx(0.1, abs=5e-4)
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "open_gop.mp4", "h265.mp4"])
+def test_a_film_that_ends_among_b_frames_shows_no_more_than_was_selected(tmp_path, name):
+    """The packet of a later picture is in it: those in front are decoded from it."""
+    run = recorded(tmp_path, draw(tmp_path / name, **FILMS[name]))
+    with Log(run) as log:
+        seen = pictures(log, "/b/image")
+    larger = 0
+    for end in range(1, FRAMES):
+        report, times = export(run, tmp_path / "x.mp4", end=end)
+        assert report.notes == []
+        _, _, shown = film(tmp_path / "x.mp4")
+        assert [time for time, _ in shown] == times
+        assert all(
+            np.array_equal(made, pixels) for (_, made), pixels in zip(shown, seen, strict=False)
+        )
+        with av.open(str(tmp_path / "x.mp4")) as container:
+            assert container.duration == pytest.approx(
+                times[-1] + times[1] if end > 1 else 33_333, abs=1500
+            )
+            larger += sum(1 for packet in container.demux(video=0) if packet.size) > end
+    assert larger > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "bounds", "why"),
+    [
+        (
+            "plain.mp4", "", {"start": KEY_EVERY + 1},
+            f"cycle {KEY_EVERY + 1} does not begin with a key frame",
+        ),
+        (
+            "plain.mp4", ", max_fps: 7", {},
+            "some of the packets are of pictures that are not selected, or were dropped",
+        ),
+        (
+            "b_frames.mp4", ", max_fps: 11", {},
+            "some of the packets are of pictures that are not selected, or were dropped",
+        ),
+        ("jpegs.avi", "", {}, "MP4 does not hold mjpeg"),
+    ],
+)  # fmt: skip
+def test_what_is_no_film_by_itself_is_encoded_again(tmp_path, name, config, bounds, why):
+    run = recorded(tmp_path, draw(tmp_path / name, **FILMS[name]), config)
+    report, times = export(run, tmp_path / "x.mp4", **bounds)
+    assert report.notes == [f"encoded again, as {why}"]
+    codec, seconds, shown = film(tmp_path / "x.mp4")
+    assert codec == "h264"
+    assert [time for time, _ in shown] == times
+    assert seconds == pytest.approx((times[-1] + last_duration_us(times, 30)) / 1e6, abs=5e-4)
+
+
+def test_packets_that_ffmpeg_cannot_read_are_encoded_again(tmp_path, monkeypatch):
+    run = recorded(tmp_path, draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"]))
+    monkeypatch.setattr("flowrun.runtime.export.film._bare", lambda _film: b"\0" * 100)
+    report, times = export(run, tmp_path / "x.mp4")
+    assert report.notes == ["encoded again, as FFmpeg finds no h264 in its packets"]
+    assert [time for time, _ in film(tmp_path / "x.mp4")[2]] == times
+
+
+def test_a_looped_film_is_one_film(tmp_path):
+    source = draw(tmp_path / "b.mp4", **FILMS["b_frames.mp4"])
+    shared = f"VideoCapture(source_uri: {source}, loop: true)"
+    plan = helpers.plan_of(tmp_path, f"a={shared}; b={shared}@logging: {{codec: raw}}")
+    helpers.record(plan, tmp_path / "run", cycles=2 * FRAMES)
+    report, times = export(tmp_path / "run", tmp_path / "x.mp4")
+    assert report.notes == []
+    _, _, shown = film(tmp_path / "x.mp4")
+    assert [time for time, _ in shown] == times
+    with Log(tmp_path / "run") as log:
+        seen = pictures(log, "/b/image")
+    assert all(np.array_equal(made, pixels) for (_, made), pixels in zip(shown, seen, strict=True))
+
+
+@pytest.mark.parametrize(("step_ns", "frame_s"), [(100_000_000, 0.1), (8_000_000, 0.008)])
+def test_the_last_of_encoded_pictures_stands_as_long_as_the_others(
+    tmp_path, monkeypatch, step_ns, frame_s
+):
+    monkeypatch.setattr("support.pictures.STEP_NS", step_ns)
+    directory = record_pictures(tmp_path, monkeypatch, "limit: 9")
+    with Log(directory) as log:
+        export_mp4(log, Selection(("/c/image",)), tmp_path / "x.mp4")
+    _, seconds, shown = film(tmp_path / "x.mp4")
+    assert len(shown) == 9
+    assert seconds == pytest.approx(9 * frame_s, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("times", "fps", "expected"),
+    [([0, 10, 20, 90], 30.0, 10), ([0], 50.0, 20_000), ([0], 0.0, 40_000), ([0, 1], 30.0, 1)],
+)
+def test_the_last_picture_stands_as_long_as_most_do(times, fps, expected):
+    assert last_duration_us(times, fps) == expected

@@ -1,0 +1,115 @@
+"""What a log says, or is made to say, of itself and of what is missing of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flowrun.msgs import IntMsg
+from flowrun.runtime.cli import main
+from flowrun.runtime.log import writer as log_writer
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
+from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.writer import LogWriter, Output
+from support import torture
+
+
+def several_slabs(run: Path, **options: int) -> None:
+    cycles = torture.Cycles(run, largest=90_000, **options)
+    for _ in range(60):
+        cycles.commit()
+    cycles.writer.finish({"reason": "test", "cycles": "60", "ended_ns": "1"})
+
+
+def test_a_run_without_its_first_slab_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    several_slabs(run)
+    with Log(run) as log:
+        assert log.loss is None
+    (run / "log_0000.mcap").unlink()
+    loss = f"{run}/log_0001.mcap: the slabs in front of it are missing"
+    with Log(run) as log:
+        assert log.loss == loss
+        assert check_log(log)[2] == [loss]
+    with Log(run / "log_0001.mcap") as log:
+        assert log.loss is None  # what was asked for is there
+    assert main(["log", "info", str(run)]) == 0
+    assert loss in capsys.readouterr().out
+
+
+def test_a_flight_recorder_without_slabs_that_it_keeps_says_so(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    several_slabs(run, keep_slabs=2)
+    first, last = sorted(run.glob("*.mcap"))
+    assert first.name > "log_0000.mcap"
+    with Log(run) as log:
+        assert log.loss is None
+    first.unlink()
+    with Log(run) as log:
+        assert log.loss == f"{last}: the slabs in front of it are missing"
+
+
+def test_check_finds_payloads_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_writer, "_no_payload", lambda _fields: b"secret")
+    writer = LogWriter(
+        tmp_path / "run", steps=1, metadata={"run_id": "r"},
+        outputs=[Output("t", "out", "/t/out", IntMsg, payload=False)],
+    )  # fmt: skip
+    message = IntMsg(value=3)
+    bound = writer.bind([message])
+    for cycle in range(3):
+        message.publish()
+        writer.commit(cycle, cycle, bound, start_ns=0, ends_ns=[1], events=[])
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        assert check_log(log)[2] == [
+            f"{tmp_path}/run: cycle 0: /t/out: a payload of 6 bytes; expected none, as its channel says"
+        ]
+
+
+def test_a_chunk_whose_opcode_became_a_pad_is_found_also_where_it_is_the_only_one(
+    tmp_path: Path,
+) -> None:
+    cycles = torture.Cycles(tmp_path / "run", largest=200)
+    for _ in range(20):
+        cycles.commit()
+    copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    cycles.writer.finish({"reason": "test"})
+    with Log(copy) as log:
+        [chunk] = log.slabs[0].chunks
+    with (copy / "log_0000.mcap").open("r+b") as file:
+        file.seek(chunk.start)
+        file.write(b"\x80")
+    with Log(copy) as log:
+        assert list(log.cycles()) == []
+        assert log.loss == (
+            f"{copy}/log_0000.mcap: byte {chunk.start}: a PAD over a cycle, at {chunk.records_start}: "
+            "expected a Chunk"
+        )
+
+
+def test_recover_leaves_a_finished_slab_with_a_damaged_cycle_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_slab, "CHUNK_SIZE", 20_000)
+    run = tmp_path / "run"
+    several_slabs(run)
+    slab = run / "log_0000.mcap"
+    with Log(run) as log:
+        at = log.slabs[0].chunks[1].records_start
+    before = slab.read_bytes()
+    damaged = before[:at] + b"\x00" + before[at + 1 :]
+    slab.write_bytes(damaged)
+    report = recover(run)
+    assert [it.recovered for it in report.slabs] == [False] * len(report.slabs)
+    assert report.lost is not None
+    assert report.lost.startswith(f"{slab}: what stood behind byte {at}: unexpected record")
+    assert slab.read_bytes() == damaged

@@ -1,0 +1,663 @@
+import io
+import os
+import shutil
+import struct
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+
+from flowrun.msgs import ImageRgb8Msg
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.lines import pack_log
+from flowrun.runtime.log.reader import Log
+from support import independent_reader, log_bytes
+from support.log_bytes import TRAILER, Builder, record, small
+
+END = {"reason": "done", "cycles": "5"}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(data, name="log_0000.mcap"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def read(path):
+    """Cycles as `Builder.written` has them, and the loss."""
+    with Log(path) as log:
+        cycles = [
+            (cycle, time_ns, [(topic, tov_ns, bytes(data)) for topic, tov_ns, data in entries])
+            for cycle, time_ns, entries in log.cycles()
+        ]
+        return cycles, log.loss
+
+
+def read_with_mcap(data):
+    reader = make_reader(io.BytesIO(bytes(data)), validate_crcs=True)
+    return [
+        (message.sequence, message.log_time, channel.topic, message.publish_time, message.data)
+        for _, channel, message in reader.iter_messages(log_time_order=False)
+    ]
+
+
+def flat(written):
+    return [
+        (cycle % 2**32, time_ns, topic, tov_ns, data)
+        for cycle, time_ns, messages in written
+        for topic, tov_ns, data in messages
+    ]
+
+
+# -- every state that a writer leaves ------------------------------------------------------------
+
+
+def open_with_two_pads():
+    """Grown: the PAD in front has not swallowed the one behind it yet."""
+    builder = small()
+    builder.data += log_bytes.pad(40)
+    return builder.leave_open(60)
+
+
+def grown_trailer_only():
+    builder = small().leave_open()
+    builder.data += bytes(500) + TRAILER
+    return builder
+
+
+def grown_length():
+    builder = grown_trailer_only()
+    builder.set(builder.chunk_start + 1, len(builder.data) - 50 - builder.chunk_start - 9)
+    return builder
+
+
+def grown_second_pad():
+    builder = grown_length()
+    at = len(builder.data) - 500 - 100
+    builder.data[at : at + 9] = struct.pack("<BQ", 0x80, len(builder.data) - 50 - at - 9)
+    return builder
+
+
+def grown_pad_too_long():
+    """A PAD that reaches beyond the records' end."""
+    builder = grown_length()
+    builder.set(builder.ends[-1] + 1, len(builder.data) - 50 - builder.ends[-1] - 9)
+    return builder
+
+
+def closing(fields):
+    builder = small().leave_open()
+    size = builder.ends[-1] - builder.chunk_start - 49
+    for at, value in ((41, size), (25, size), (1, size + 40))[:fields]:
+        builder.set(builder.chunk_start + at, value)
+    return builder
+
+
+def committing():
+    """The old PAD has length 32; the cycle's messages stand behind it; the new PAD after them."""
+    builder = small()
+    builder.cycle(99, 5000, [(1, 1, b"\x80"), (2, 1, b"\x80")])
+    builder.data[builder.ends[-2]] = 0x80
+    builder.written.pop()
+    return builder.leave_open()
+
+
+def next_chunk_uncommitted():
+    """MessageIndex and a Chunk are written; the first of them is still a PAD of its length."""
+    builder = small()
+    builder.cycle(50, 5000, [(1, 1, b"\x80")] * 9)
+    builder.close_chunk()
+    builder.data[builder.ends[-1]] = 0x80
+    return builder.leave_open()
+
+
+def data_end_uncommitted():
+    builder = small()
+    builder.close_chunk()
+    at = len(builder.data)
+    builder.finish()
+    builder.data[at] = 0x80
+    builder.data += bytes(300) + TRAILER
+    return builder
+
+
+def unpatched():
+    builder = small(chunk_cycles=9)
+    builder.close_chunk(index=False, patched=False)
+    return builder.leave_open()
+
+
+def finished_with_rest():
+    builder = small().finish(END, truncated=False)
+    builder.data += bytes(300) + TRAILER
+    return builder
+
+
+STATES = {
+    "open": lambda: small().leave_open(),
+    "no room left": lambda: small().leave_open(9),
+    "only a preamble": lambda: Builder().leave_open(),
+    "two pads": open_with_two_pads,
+    "grown: new trailer": grown_trailer_only,
+    "grown: length": grown_length,
+    "grown: second pad": grown_second_pad,
+    "grown: pad first": grown_pad_too_long,
+    "closing 1": lambda: closing(1),
+    "closing 2": lambda: closing(2),
+    "closing 3": lambda: closing(3),
+    "committing": committing,
+    "next chunk": next_chunk_uncommitted,
+    "data end": data_end_uncommitted,
+    "unpatched": unpatched,
+    "aligned": lambda: small(big=5000).leave_open(),
+    "finished": lambda: small(big=5000).finish(END),
+    "finished, not cut": lambda: small().finish(END, truncated=False),
+    "finished, old trailer behind": finished_with_rest,
+    "finished without a cycle": lambda: Builder().finish(END),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_of_a_writer_is_read_whole(state, write):
+    builder = STATES[state]()
+    assert read(write(builder.data)) == (builder.written, None)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_reader_from_the_document_agrees(state):
+    builder = STATES[state]()
+    assert independent_reader.read(bytes(builder.data)) == (builder.written, None)
+
+
+FOREIGN = set(STATES) - {"grown: pad first", "committing"}
+
+
+@pytest.mark.parametrize("state", sorted(FOREIGN))
+def test_mcap_package_agrees(state):
+    builder = STATES[state]()
+    assert read_with_mcap(builder.data) == flat(builder.written)
+
+
+def test_log_says_what_it_is(write):
+    path = write(small().finish(END).data)
+    with Log(path) as log:
+        assert log.metadata["run_id"] == "run-1"
+        assert log.attachments == {"graph.yaml": log_bytes.GRAPH}
+        assert list(log.topics) == list(log_bytes.TOPICS)
+        topic = log.topics["/cam/image"]
+        assert (topic.message_encoding, topic.schema_name, topic.schema_encoding) == (
+            "msgpack", "Any", "jsonschema",
+        )  # fmt: skip
+        assert topic.schema == b'{"title":"Any"}'
+        assert topic.metadata == {"task": "cam", "port": "image"}
+        assert log.finished
+        assert log.end == END
+        assert (log.start_ns, log.end_ns, len(log)) == (1000, 1040, 5)
+        assert bool(log)
+
+
+def test_unfinished_log_has_no_end(write):
+    with Log(write(small().leave_open().data)) as log:
+        assert not log.finished
+        assert log.end is None
+        assert (log.start_ns, log.end_ns, len(log)) == (1000, 1040, 5)
+
+
+def test_log_without_a_cycle(write):
+    with Log(write(Builder().leave_open().data)) as log:
+        assert (log.start_ns, log.end_ns, len(log), list(log)) == (None, None, 0, [])
+        assert list(log.cycles(3)) == []
+
+
+def test_large_payloads_are_aligned_views_of_the_file(write):
+    with Log(write(small(big=5000).leave_open().data)) as log:
+        payloads = [m.payload for m in log.messages() if len(m.payload) == 5000]
+        assert len(payloads) == 2
+        for payload in payloads:
+            assert payload.readonly
+            assert np.frombuffer(payload, np.uint8).ctypes.data % 64 == 0
+
+
+def test_payloads_outlive_the_log(write):
+    log = Log(write(small(big=5000).leave_open().data))
+    payload = log[1].entries[-1][2]
+    log.close()
+    assert bytes(payload) == bytes([1]) * 5000
+
+
+# -- access --------------------------------------------------------------------------------------
+
+
+def run_of_three_slabs(tmp_path):
+    written = []
+    for slab in range(3):
+        builder = small(chunk_cycles=3, cycles=20, first=20 * slab, slab=slab)
+        (tmp_path / f"log_{slab:04}.mcap").write_bytes(
+            builder.finish(END if slab == 2 else None).data
+        )
+        written += builder.written
+    return written
+
+
+def test_run_directory_is_read_in_order(tmp_path):
+    written = run_of_three_slabs(tmp_path)
+    (tmp_path / "log_0003.next").touch()  # made ahead, not begun
+    (tmp_path / "log_0004.next").write_bytes(bytes(5000))
+    assert read(tmp_path) == (written, None)
+    with Log(tmp_path) as log:
+        assert log.finished
+        assert len(log) == 60
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_each_cycle_is_found_by_number_and_time(tmp_path, finished):
+    written = run_of_three_slabs(tmp_path)
+    if not finished:
+        for slab in range(3):
+            builder = small(chunk_cycles=3, cycles=20, first=20 * slab, slab=slab)
+            (tmp_path / f"log_{slab:04}.mcap").write_bytes(builder.leave_open().data)
+    with Log(tmp_path) as log:
+        for cycle, time_ns, messages in written:
+            assert log[cycle].time_ns == time_ns
+            assert len(log[cycle].entries) == len(messages)
+            found = [r.cycle for r in log.cycles(start_ns=time_ns - 5, end_ns=time_ns + 6)]
+            assert found == [cycle]
+            assert [r.cycle for r in log.cycles(cycle, cycle + 3)] == list(
+                range(cycle, min(cycle + 3, 60))
+            )
+        assert len(list(log.cycles(start_ns=1100))) == 50
+        assert log.loss is None
+
+
+def test_cycle_that_is_not_there(write):
+    path = write(small().leave_open().data)
+    with Log(path) as log, pytest.raises(LogError) as caught:
+        log[7]
+    assert str(caught.value) == f"{path}: cycle 7 is not in the log"
+
+
+def test_messages_of_one_topic(write):
+    builder = small(cycles=9)
+    with Log(write(builder.leave_open().data)) as log:
+        found = [
+            (m.cycle, m.time_ns, m.tov_ns, bytes(m.payload)) for m in log.messages("/vlm/answer")
+        ]
+        both = list(log.messages(["/cam/image", "/vlm/answer"], 2, 4))
+    assert found == [
+        (cycle, time_ns, tov_ns, data)
+        for cycle, time_ns, messages in builder.written
+        for topic, tov_ns, data in messages
+        if topic == "/vlm/answer"
+    ]
+    assert [(m.cycle, m.topic) for m in both] == [
+        (2, "/cam/image"), (2, "/vlm/answer"), (3, "/cam/image"), (3, "/vlm/answer"),
+    ]  # fmt: skip
+    assert repr(both[0]) == ("LogMessage('/cam/image', cycle=2, time_ns=1020, tov_ns=902, 4 bytes)")
+
+
+def test_unknown_topic_lists_those_there_are(write):
+    path = write(small().leave_open().data)
+    with Log(path) as log, pytest.raises(LogError) as caught:
+        log.messages("/cam/imag")
+    assert str(caught.value) == (
+        f"{path}: no topic '/cam/imag'; topics: /cam/image, /vlm/answer, /flowrun/log "
+        "(did you mean '/cam/image'?)"
+    )
+
+
+def fields_of(write, data, *, encoding="msgpack", schema="Any"):
+    builder = Builder()
+    builder.cycle(0, 1, [(1, 1, data)])
+    log_file = bytes(builder.leave_open().data)
+    with Log(write(log_file)) as log:
+        slab = log.slabs[0]
+        channel = slab.channels[1]
+        slab.channels[1] = type(channel)(1, 1, channel.topic, encoding, {})
+        slab.schemas[1] = type(slab.schemas[1])(1, schema, "", b"")
+        return next(log.messages()).fields
+
+
+def test_fields_of_msgpack_with_an_array(write):
+    array = np.arange(6, dtype="<f4").reshape(2, 3)
+    packed = {"dtype": "<f4", "shape": [2, 3], "data": array.tobytes()}
+    fields = fields_of(write, msgpack.packb({"a": 1, "b": packed}))
+    assert fields["a"] == 1
+    assert np.array_equal(fields["b"], array)
+
+
+def test_fields_of_a_picture_and_a_log_line(write):
+    image = ImageRgb8Msg()
+    image.allocate_pixels(2, 3)[:] = 7
+    image.publish(tov_ns=1)
+    fields = fields_of(
+        write, b"".join(image.encode()), encoding="protobuf", schema="foxglove.RawImage"
+    )
+    assert fields["pixels"].shape == (2, 3, 3)
+    line = pack_log(5, "info", "hello", "cam", {"n": 1})
+    assert fields_of(write, line, encoding="protobuf", schema="foxglove.Log")["message"] == "hello"
+
+
+def test_fields_of_other_encodings(write):
+    assert bytes(fields_of(write, b"abc", encoding="json")["data"]) == b"abc"
+    assert fields_of(write, b"\x08\x07", encoding="protobuf", schema="other") == {"1": 7}
+
+
+@pytest.mark.parametrize("data", [b"\xc1", b"\x93", b"\x01", b"", b"\x80\x80"])
+def test_payload_that_is_not_of_its_encoding(write, data):
+    with pytest.raises(LogError, match=f"cycle 0: /cam/image: the payload of {len(data)} bytes is"):
+        fields_of(write, data)
+
+
+# -- damage --------------------------------------------------------------------------------------
+
+
+def assert_prefix(path, written, *, data):
+    """The law: a `LogError`, or a prefix of what was written, as the document's reader sees it."""
+    path.write_bytes(data)
+    try:
+        cycles, loss = read(path)
+    except LogError as error:
+        if str(path) not in str(error):
+            raise
+        return
+    assert cycles == written[: len(cycles)]
+    independent, stop = independent_reader.read(bytes(data))
+    assert independent == written[: len(independent)]
+    if stop is None:
+        # Nothing is lost but, at most, the last cycle, or the chunk with it, turned to a PAD.
+        assert cycles == independent
+    elif len(cycles) < len(written):
+        assert loss is not None
+
+
+DAMAGED = {
+    "open": lambda: small(chunk_cycles=1, cycles=3).leave_open(20),
+    "finished": lambda: small(chunk_cycles=2, cycles=3).finish(END),
+}
+
+
+@pytest.mark.parametrize("state", DAMAGED)
+def test_every_truncation_gives_an_error_or_a_prefix(state, tmp_path):
+    builder = DAMAGED[state]()
+    for size in range(0 if state == "open" else builder.preamble_size, len(builder.data)):
+        assert_prefix(tmp_path / "x.mcap", builder.written, data=builder.data[:size])
+
+
+@pytest.mark.parametrize(
+    ("state", "change"),
+    [("open", "bit"), ("open", "sign"), ("open", "all"), ("open", "pad"), ("finished", "bit")],
+)  # fmt: skip
+def test_every_flipped_byte_gives_an_error_or_a_prefix(state, change, tmp_path):
+    builder = DAMAGED[state]()
+    # The preamble is under one CRC: one kind of change is enough there.
+    first = 0 if (state, change) == ("open", "bit") else builder.preamble_size
+    for offset in range(first, len(builder.data)):
+        data = bytearray(builder.data)
+        flipped = data[offset] ^ {"bit": 1, "sign": 0x80, "all": 0xFF, "pad": 0}[change]
+        data[offset] = 0x80 if change == "pad" else flipped
+        assert_prefix(tmp_path / "x.mcap", builder.written, data=data)
+
+
+def test_flipped_payload_ends_the_slab_there_and_says_so(write):
+    builder = small(cycles=9)
+    data = builder.leave_open().data
+    data[builder.ends[5] - 1] ^= 4
+    path = write(data)
+    cycles, loss = read(path)
+    assert cycles == builder.written[:5]
+    at = builder.ends[4]
+    # A chunk begins with cycle 4, so cycle 5 stands directly behind it.
+    assert loss.startswith(f"{path}: byte {at}: cycle 5 has CRC 0x")
+    with Log(path, verify=False) as log:
+        assert len(list(log.cycles())) == 9
+
+
+def test_damage_of_one_slab_leaves_the_others(tmp_path):
+    written = run_of_three_slabs(tmp_path)
+    path = tmp_path / "log_0001.mcap"
+    data = bytearray(path.read_bytes())
+    data[10] ^= 1
+    path.write_bytes(data)
+    cycles, loss = read(tmp_path)
+    assert cycles == written[:20] + written[40:]
+    assert loss.startswith(f"{path}: byte ")
+
+
+def test_missing_slab_is_a_loss(tmp_path):
+    written = run_of_three_slabs(tmp_path)
+    (tmp_path / "log_0001.mcap").unlink()
+    cycles, loss = read(tmp_path)
+    assert cycles == written[:20] + written[40:]
+    assert loss == f"{tmp_path}/log_0002.mcap: follows log_0000.mcap: the slabs between are missing"
+
+
+def test_damaged_summary_loses_nothing_but_is_told(write):
+    builder = small().finish(END)
+    builder.data[-60] ^= 1
+    path = write(builder.data)
+    cycles, loss = read(path)
+    assert cycles == builder.written
+    assert ": the summary is damaged (byte " in loss
+
+
+def test_summary_in_front_of_cycles_is_damage(write):
+    data = small().finish(END).data
+    preamble = Builder().preamble_size
+    end = data.rindex(record(0x0F, bytes(4)))
+    begun, start = data[end : end + 13 + 51], preamble + 13
+    why = {
+        bytes(begun): f"byte {start + 51}: opcode 0x80: expected Footer",
+        bytes(data[end:]): f"byte {preamble + len(data) - end - 37}: "
+        f"Footer of a summary at byte {end + 13}",
+    }
+    for moved, reason in why.items():
+        path = write(data[:preamble] + moved + data[preamble:end])
+        assert read(path) == ([], (
+            f"{path}: byte {start}: a summary that is damaged or in a wrong place ({reason})"
+        ))  # fmt: skip
+
+
+def test_cycle_with_a_good_crc_but_a_wrong_message_is_damage(write):
+    builder = Builder()
+    builder.cycle(0, 10, [(1, 1, b"\x80")])
+    builder.topics = (*builder.topics, "/no/such")
+    builder.cycle(1, 11, [(4, 1, b"\x80")])
+    path = write(builder.leave_open().data)
+    cycles, loss = read(path)
+    assert cycles == builder.written[:1]
+    assert loss == (
+        f"{path}: byte {builder.ends[0] + 41}: Message of channel 4, sequence 1, time 11 "
+        "in cycle 1, time 11"
+    )
+
+
+def test_cycle_numbers_that_go_back_are_damage(write):
+    builder = Builder()
+    builder.cycle(5, 10, [])
+    builder.cycle(5, 11, [])
+    path = write(builder.leave_open().data)
+    cycles, loss = read(path)
+    assert cycles == builder.written[:1]
+    assert loss == f"{path}: byte {builder.ends[0]}: cycle 5 behind cycle 5"
+
+
+def test_sequence_wraps_after_32_bits(write):
+    builder = Builder()
+    for cycle in (2**32 - 1, 2**32, 2**32 + 1):
+        builder.cycle(cycle, 10, [(1, 1, b"\x80")])
+    assert read(write(builder.leave_open().data)) == (builder.written, None)
+
+
+# -- what is not a log ---------------------------------------------------------------------------
+
+
+def error_of(path):
+    with pytest.raises(LogError) as caught:
+        Log(path)
+    return str(caught.value)
+
+
+def test_no_such_path(tmp_path):
+    path = tmp_path / "none"
+    assert error_of(path) == f"{path}: cannot be read: No such file or directory"
+
+
+def test_directory_without_slabs(tmp_path):
+    assert error_of(tmp_path) == f"{tmp_path}: not a run: it holds no slab (log_0000.mcap)"
+
+
+def test_directory_of_runs(tmp_path):
+    for number, name in enumerate(["old", "new", "older"]):
+        (tmp_path / name).mkdir()
+        slab = tmp_path / name / "log_0000.mcap"
+        slab.write_bytes(b"")
+        os.utime(slab, (100 - (number - 1) ** 2,) * 2)
+    (tmp_path / "other").mkdir()
+    assert error_of(tmp_path) == (
+        f"{tmp_path}: not a run: it holds no slab (log_0000.mcap); "
+        f"it holds runs, the newest: {tmp_path / 'new'}"
+    )
+
+
+def test_not_mcap(write):
+    path = write(b"GIF89a..")
+    assert error_of(path) == f"{path}: byte 0: not an MCAP file: it begins with b'GIF89a..'"
+
+
+def test_mcap_of_others(write):
+    path = write(log_bytes.MAGIC + record(1, log_bytes.text("ros2") + log_bytes.text("x")))
+    assert error_of(path) == f"{path}: an MCAP file of profile 'ros2', not a log of flowrun"
+
+
+def test_damaged_preamble(write):
+    data = Builder().leave_open().data
+    end = data.index(b"/cam/image")
+    data[end] ^= 1
+    path = write(data)
+    message = error_of(path)
+    assert message.startswith(f"{path}: byte 0: bytes up to ")
+    assert message.endswith("; the preamble is needed to read a slab")
+
+
+def test_truncated_preamble(write):
+    path = write(Builder().data[:100])
+    assert error_of(path) == (
+        f"{path}: byte 44: truncated record: expected 76 bytes, got 47; "
+        "the preamble is needed to read a slab"
+    )
+
+
+def test_huge_preamble_is_refused_without_reading_it(tmp_path):
+    path = tmp_path / "huge.mcap"
+    builder = Builder()
+    with path.open("wb") as file:
+        file.write(builder.data[: builder.attachment_at])
+        file.write(struct.pack("<BQ", 9, 1 << 40))
+        file.truncate((1 << 40) + (1 << 20))
+        file.seek((1 << 40) + builder.attachment_at + 9)
+        file.write(record(0x82, bytes(12)))
+    assert error_of(path) == (
+        f"{path}: byte 0: {(1 << 40) + builder.attachment_at + 9} bytes; "
+        "expected at most 268435456; the preamble is needed to read a slab"
+    )
+
+
+def test_other_format_version(write):
+    builder = Builder()
+    data = builder.data[: builder.data.rindex(b"\x82" + struct.pack("<Q", 12))]
+    at = data.index(b"format") + 10
+    data[at : at + 1] = b"7"
+    builder.data = data
+    builder.add_check(0)
+    path = write(builder.leave_open().data)
+    assert error_of(path) == f"{path}: log format '7'; this flowrun reads format '1'"
+
+
+def test_slabs_of_two_runs(tmp_path):
+    run_of_three_slabs(tmp_path)
+    other = small(run_id="run-2", slab=2).finish(END)
+    (tmp_path / "log_0002.mcap").write_bytes(other.data)
+    assert error_of(tmp_path) == (
+        f"{tmp_path}/log_0002.mcap: belongs to run 'run-2'; log_0000.mcap to run 'run-1'"
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_bytes_give_an_error_or_checked_cycles(data, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.mcap"
+    builder = small(cycles=4).leave_open(20)
+    kept = data.draw(st.integers(0, len(builder.data)))
+    junk = data.draw(st.binary(max_size=200))
+    assert_prefix(path, builder.written, data=bytes(builder.data[:kept]) + junk)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cycles=st.lists(
+        st.lists(
+            st.tuples(
+                st.integers(1, 3), st.integers(0, 2**64 - 1),
+                st.binary(max_size=9) | st.just(b"x" * 5000),
+            ),
+            max_size=3,
+        ),
+        max_size=8,
+    ),
+    closes=st.sets(st.integers(0, 8)),
+    finished=st.booleans(),
+)  # fmt: skip
+def test_what_was_written_is_read(cycles, closes, finished, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "law.mcap"
+    builder = Builder()
+    for number, messages in enumerate(cycles):
+        if number in closes and builder.records_start is not None:
+            builder.close_chunk()
+        builder.cycle(number, 1000 + number, messages)
+    builder = builder.finish(END) if finished else builder.leave_open()
+    path.write_bytes(builder.data)
+    assert read(path) == (builder.written, None)
+    assert independent_reader.read(bytes(builder.data)) == (builder.written, None)
+    assert read_with_mcap(builder.data) == flat(builder.written)
+
+
+def test_cycles_committed_after_opening_are_seen(write):
+    before = small(chunk_cycles=9)
+    grown = small(chunk_cycles=9, cycles=7)
+    size = len(grown.leave_open().data)
+    path = write(before.leave_open(size - 50 - len(before.data)).data)
+    with Log(path) as log:
+        assert len(log) == 5
+        path_bytes = grown.data
+        with path.open("r+b") as file:
+            file.write(path_bytes)
+        assert len(log) == 7
+        assert [r.cycle for r in log.cycles(4)] == [4, 5, 6]
+        assert log.loss is None
+
+
+def test_chunk_closed_by_its_writer_after_opening_ends_in_order(write):
+    builder = small(chunk_cycles=9).leave_open(900)
+    path = write(builder.data)
+    closed = small(chunk_cycles=9)
+    closed.close_chunk()
+    closed.leave_open(100)
+    with Log(path) as log:
+        with path.open("r+b") as file:
+            file.write(closed.data[:-50])
+        assert len(log) == 5
+        assert log.loss is None
+
+
+def test_run_is_copied_and_read_elsewhere(tmp_path):
+    (tmp_path / "a").mkdir()
+    written = run_of_three_slabs(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert read(tmp_path / "b") == (written, None)

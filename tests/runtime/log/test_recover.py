@@ -1,0 +1,328 @@
+import fcntl
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from mcap.reader import make_reader
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log import recover as log_recover
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
+from support import independent_reader
+from support.log_bytes import Builder, small
+
+
+def read(path):
+    with Log(path) as log:
+        return [
+            (cycle, time_ns, [(topic, tov_ns, bytes(data)) for topic, tov_ns, data in entries])
+            for cycle, time_ns, entries in log.cycles()
+        ]
+
+
+def assert_finished(path, written):
+    """Whole for us, for the document's reader and for the mcap package, and indexed right."""
+    data = path.read_bytes()
+    with Log(path) as log:
+        assert log.finished
+        cycles, messages, problems = check_log(log)
+    assert problems == []
+    assert (cycles, messages) == (len(written), sum(len(m) for _, _, m in written))
+    assert read(path) == written
+    assert independent_reader.read(data) == (written, None)
+    reader = make_reader(io.BytesIO(data), validate_crcs=True)
+    summary = reader.get_summary()
+    assert summary.statistics.message_count == messages
+    found = [
+        (message.log_time, channel.topic, message.data)
+        for _, channel, message in reader.iter_messages(log_time_order=True)
+    ]
+    assert found == [(time_ns, topic, d) for _, time_ns, m in written for topic, _, d in m]
+
+
+@pytest.fixture
+def no_fsync(monkeypatch):
+    """These recover hundreds of files; that fsync is called does not matter to what is tested."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
+def closed_then_empty():
+    builder = small()
+    builder.close_chunk()
+    return builder.leave_open()
+
+
+def without_index():
+    builder = small(cycles=4)
+    builder.close_chunk(index=False, patched=False)
+    for number in (4, 5):
+        builder.cycle(number, 2000 + number, [(1, 1, b"\x80")])
+    return builder.leave_open()
+
+
+STATES = {
+    "open": lambda: small().leave_open(),
+    "large": lambda: small(big=5000, cycles=9).leave_open(5000),
+    "little room": lambda: small().leave_open(9),
+    "only a preamble": lambda: Builder().leave_open(),
+    "closed, then empty": closed_then_empty,
+    "without an index": without_index,
+    "finished, not cut": lambda: small().finish({"reason": "done"}, truncated=False),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_unfinished_slab_is_finished_in_place(state, tmp_path):
+    builder = STATES[state]()
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(builder.data + (b"\0" * 99 if "not cut" in state else b""))
+    report = recover(path)
+    assert report.lost is None
+    assert report.cycles == len(builder.written)
+    assert_finished(path, builder.written)
+    with Log(path) as log:
+        last = builder.written[-1][1] if builder.written else 0
+        assert log.end == {
+            "reason": "recovered", "cycles": str(len(builder.written)), "ended_ns": str(last),
+        }  # fmt: skip
+        assert log.attachments == {"graph.yaml": b"tasks: []\n"}
+
+
+def test_report_says_what_was_kept_and_lost(tmp_path):
+    builder = small(chunk_cycles=9)
+    data = builder.leave_open().data
+    data[builder.ends[3] - 1] ^= 1
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(data)
+    report = recover(tmp_path)
+    size = path.stat().st_size
+    assert str(report).startswith(
+        f"{path}: kept 3 cycles with 3 messages, {size} bytes; "
+        f"lost: what stood behind byte {builder.ends[2]}: cycle 3 has CRC 0x"
+    )
+    assert_finished(path, builder.written[:3])
+    with Log(path) as log:
+        assert log.end["error"].startswith("lost what stood behind byte ")
+    again = recover(tmp_path)
+    assert str(again) == f"{path}: was finished already"
+    assert path.stat().st_size == size
+
+
+def test_every_truncation_is_recovered_or_refused(tmp_path, no_fsync):
+    builder = small(chunk_cycles=2, cycles=3)
+    data = bytes(builder.leave_open(20).data)
+    path = tmp_path / "log_0000.mcap"
+    for size in range(8, len(data), 3):
+        path.write_bytes(data[:size])
+        if size < builder.preamble_size:
+            with pytest.raises(LogError):
+                recover(path)
+            assert path.read_bytes() == data[:size]
+            continue
+        report = recover(path)
+        kept = sum(end <= size for end in builder.ends)
+        assert report.cycles == kept
+        assert_finished(path, builder.written[:kept])
+
+
+def test_every_flipped_byte_is_recovered_to_a_prefix(tmp_path, no_fsync):
+    builder = small(chunk_cycles=1, cycles=3)
+    data = builder.leave_open(20).data
+    path = tmp_path / "log_0000.mcap"
+    for offset in range(builder.preamble_size, len(data), 2):
+        flipped = bytearray(data)
+        flipped[offset] ^= 0x01 + offset % 255
+        path.write_bytes(flipped)
+        cycles = recover(path).cycles
+        assert_finished(path, builder.written[:cycles])
+
+
+@pytest.mark.parametrize("state", ["open", "large", "without an index", "only a preamble"])
+@pytest.mark.parametrize("damage", [False, True])
+def test_recovery_interrupted_at_any_step_is_recovered_again(state, damage, tmp_path, monkeypatch):
+    builder = STATES[state]()
+    data = bytearray(builder.data)
+    written = builder.written
+    if damage and written:
+        data[builder.ends[-1] - 1] ^= 1
+        written = written[:-1]
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(data)
+    states = []
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    real_pwrite, real_truncate = os.pwrite, os.ftruncate
+
+    def pwrite(fd, data, offset):
+        half = len(data) // 2
+        if half:  # torn in the middle
+            real_pwrite(fd, data[:half], offset)
+            states.append(path.read_bytes())
+        size = real_pwrite(fd, data, offset)
+        states.append(path.read_bytes())
+        return size
+
+    def ftruncate(fd, size):
+        real_truncate(fd, size)
+        states.append(path.read_bytes())
+
+    monkeypatch.setattr(log_recover.os, "pwrite", pwrite)
+    monkeypatch.setattr(log_recover.os, "ftruncate", ftruncate)
+    recover(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    assert len(states) > 5
+    for number, state_bytes in enumerate(states):
+        path.write_bytes(state_bytes)
+        assert read(path) == written, f"step {number}"
+        recover(path)
+        assert_finished(path, written)
+
+
+def test_run_of_several_slabs(tmp_path):
+    written = []
+    for slab in range(3):
+        builder = small(chunk_cycles=3, cycles=10, first=10 * slab, slab=slab)
+        data = builder.finish().data if slab == 0 else builder.leave_open().data
+        (tmp_path / f"log_{slab:04}.mcap").write_bytes(data)
+        written += builder.written
+    (tmp_path / "log_0003.next").write_bytes(bytes(4096))  # made ahead, not begun
+    report = recover(tmp_path)
+    assert [slab.recovered for slab in report.slabs] == [False, True, True]
+    with Log(tmp_path) as log:
+        assert log.finished
+        assert log.end["cycles"] == "30"
+        assert log.slabs[1].end is None
+        assert check_log(log) == (30, sum(len(m) for _, _, m in written), [])
+    assert read(tmp_path) == written
+
+
+def test_slab_that_cannot_be_read_is_left_as_it_is(tmp_path):
+    for slab in range(2):
+        builder = small(first=10 * slab, slab=slab).leave_open()
+        (tmp_path / f"log_{slab:04}.mcap").write_bytes(builder.data)
+    broken = tmp_path / "log_0000.mcap"
+    broken.write_bytes(b"\x89MCAP0\r\n" + bytes(300))
+    report = recover(tmp_path)
+    assert broken.stat().st_size == 308
+    assert (
+        str(report).splitlines()[0].startswith(f"{broken}: left as it is; lost: {broken}: byte 8")
+    )
+    assert report.slabs[1].recovered
+
+
+def test_run_that_is_being_written_is_refused(tmp_path):
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(small().leave_open().data)
+    before = path.read_bytes()
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for target in (tmp_path, path):
+            with pytest.raises(LogError) as caught:
+                recover(target)
+            assert str(caught.value) == (
+                f"{tmp_path}: the run is being written; stop it first, it then needs no recovery"
+            )
+    assert path.read_bytes() == before
+    assert recover(tmp_path).cycles == 5
+
+
+# -- with the writer -----------------------------------------------------------------------------
+
+WRITER = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from flowrun.msgs import ImageRgb8Msg, TextMsg
+    from flowrun.runtime.log.writer import LogWriter, Output
+
+    outputs = [
+        Output("cam", "image", "/cam/image", ImageRgb8Msg),
+        Output("vlm", "answer", "/vlm/answer", TextMsg),
+    ]
+    writer = LogWriter(
+        Path(sys.argv[1]), outputs=outputs, steps=2, metadata={"run_id": "r", "graph": "g"},
+        slab_size_mib=16, section_size_mib=4,
+    )
+    image, text = ImageRgb8Msg(), TextMsg()
+    bound = writer.bind([image, text])
+    last = int(sys.argv[2])
+    for cycle in range(10**9):
+        image.clear()
+        text.clear()
+        image.allocate_pixels(120, 160)[:] = cycle % 251
+        image.frame_id = cycle
+        image.publish(tov_ns=cycle)
+        text.value = f"answer {cycle}"
+        text.publish(tov_ns=cycle)
+        writer.commit(
+            cycle, 1000 + cycle, bound, start_ns=0, ends_ns=[1, 2],
+            events=[{"kind": "live", "task": "vlm"}] if cycle == 3 else [],
+        )
+        if cycle == last:
+            if sys.argv[3] == "finish":
+                writer.log_record(5, "info", "done", "run", {})
+                writer.finish({"reason": "done", "cycles": str(cycle + 1)})
+                break
+            print("there", flush=True)
+""")
+
+
+def check_written(path, last):
+    with Log(path) as log:
+        cycles = [record.cycle for record in log.cycles()]
+        assert cycles[: last + 1] == list(range(last + 1))
+        for cycle in (0, 3, last):
+            images = list(log.messages("/cam/image", cycle, cycle + 1))
+            assert [image.fields["frame_id"] for image in images] == [cycle]
+            assert (images[0].fields["pixels"] == cycle % 251).all()
+            (answer,) = log.messages("/vlm/answer", cycle, cycle + 1)
+            assert (answer.tov_ns, answer.fields) == (cycle, {"value": f"answer {cycle}"})
+        assert log.loss is None
+
+
+def test_what_the_writer_writes_is_read(tmp_path):
+    run = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", WRITER, run, "700", "finish"], check=True, timeout=60)
+    check_written(run, 700)
+    with Log(run) as log:
+        assert log.finished
+        assert log.end["reason"] == "done"
+        assert len(log.slabs) == 3
+        assert check_log(log)[2] == []
+        records = [message.fields["message"] for message in log.messages("/flowrun/log")]
+        assert records == ["done"]
+        messages = sum(1 for _ in log.messages())
+    found = 0
+    for slab in sorted(run.glob("*.mcap")):
+        with slab.open("rb") as file:
+            found += sum(1 for _ in make_reader(file, validate_crcs=True).iter_messages())
+        assert independent_reader.read(slab.read_bytes())[1] is None
+    assert found == messages
+
+
+def test_killed_writer_loses_no_committed_cycle(tmp_path):
+    run = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, run, "500", "run on"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "there\n"
+        with Log(run) as live:
+            assert [record.cycle for record in live.cycles()][:501] == list(range(501))
+            assert live.loss is None
+        with pytest.raises(LogError, match="is being written"):
+            recover(run)
+        process.send_signal(signal.SIGKILL)
+    check_written(run, 500)
+    before = read(run)
+    report = recover(run)
+    assert report.lost is None
+    assert read(run) == before
+    check_written(run, 500)
+    with Log(run) as log:
+        assert log.finished
+        assert check_log(log)[2] == []

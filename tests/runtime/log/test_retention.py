@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import time
+
+import pytest
+
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.retention import free_preallocated, remove_old_runs
+from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.slab.format import LOCK_NAME
+from flowrun.runtime.run.live import Run
+from support.helpers import START_NS
+from support.logged_runs import plan_with, run
+
+
+def make_runs(tmp_path, count, **options):
+    """`count` runs of the graph g, the oldest first."""
+    plan = plan_with(tmp_path, **options)
+    paths = [tmp_path / "runs" / f"g-{number}" for number in range(count)]
+    for number, path in enumerate(paths):
+        run(plan, path, start_ns=START_NS + number)
+    return paths
+
+
+def remove(tmp_path, *, runs=None, size=None, graph="g", graph_path=None):
+    found = remove_old_runs(
+        tmp_path / "runs",
+        graph=graph,
+        graph_path=graph_path or str(tmp_path / "g.yaml"),
+        runs=runs,
+        size=size,
+    )
+    return [old.path.name for old in found]
+
+
+def left(tmp_path):
+    return sorted(path.name for path in (tmp_path / "runs").iterdir())
+
+
+def test_the_oldest_runs_go_first(tmp_path):
+    make_runs(tmp_path, 4)
+    assert remove(tmp_path, runs=2) == ["g-0", "g-1"]
+    assert left(tmp_path) == ["g-2", "g-3"]
+    assert remove(tmp_path, runs=2) == []
+
+
+def test_the_time_of_the_run_counts_not_its_name(tmp_path):
+    paths = make_runs(tmp_path, 3)
+    paths[0].rename(tmp_path / "runs" / "g-9")
+    assert remove(tmp_path, runs=2) == ["g-9"]
+
+
+def test_runs_stay_up_to_a_size(tmp_path):
+    paths = make_runs(tmp_path, 4)
+    each = {sum(512 * f.stat().st_blocks for f in p.glob("*.mcap")) for p in paths}
+    assert remove(tmp_path, size=3 * max(each) - 1) == ["g-0", "g-1"]
+    assert remove(tmp_path, size=1) == ["g-2", "g-3"]
+    assert left(tmp_path) == []
+
+
+def test_what_is_no_run_of_this_graph_stays(tmp_path):
+    make_runs(tmp_path, 1)
+    runs = tmp_path / "runs"
+    shutil.copytree(runs / "g-0", tmp_path / "elsewhere")
+    (runs / "g-link").symlink_to(tmp_path / "elsewhere")
+    (runs / "g-notes").mkdir()
+    (runs / "g-notes" / "log_0000.mcap").write_text("notes")
+    (runs / "g-file").write_text("")
+    shutil.copytree(runs / "g-0", runs / "other-0")
+    before = left(tmp_path)
+    assert remove(tmp_path, runs=0, graph_path="/other/g.yaml") == []
+    assert remove(tmp_path, runs=0, graph="other") == []
+    assert left(tmp_path) == before
+    assert remove(tmp_path, runs=0) == ["g-0"]
+    assert left(tmp_path) == [name for name in before if name != "g-0"]
+    assert (tmp_path / "elsewhere" / "log_0000.mcap").exists()
+
+
+def test_what_somebody_put_into_a_run_stays(tmp_path):
+    [path] = make_runs(tmp_path, 1)
+    (path / "notes.txt").write_text("mine")
+    (path / "log_final.mcap").write_text("mine, too")
+    assert remove(tmp_path, runs=0) == ["g-0"]
+    assert sorted(item.name for item in path.iterdir()) == ["log_final.mcap", "notes.txt"]
+
+
+def test_a_run_that_is_being_written_stays(tmp_path):
+    make_runs(tmp_path, 2)
+    live = Run(
+        plan_with(tmp_path), clock=ManualClock(START_NS - 1), directory=tmp_path / "runs" / "g-live"
+    )
+    assert remove(tmp_path, runs=1) == ["g-0", "g-1"]
+    assert left(tmp_path) == ["g-live"]
+    assert live.run().error is None
+    assert remove(tmp_path, runs=0) == ["g-live"]
+
+
+def test_a_run_whose_process_was_killed_counts(tmp_path):
+    paths = make_runs(tmp_path, 2)
+    live = Run(plan_with(tmp_path), clock=ManualClock(START_NS), directory=tmp_path / "live")
+    shutil.rmtree(paths[0])
+    shutil.copytree(tmp_path / "live", paths[0])  # as it is while its writer lives: unfinished
+    live.run()
+    with Log(paths[0]) as log:
+        assert not log.finished
+    assert remove(tmp_path, runs=1) == ["g-0"]
+
+
+def test_a_slab_made_ahead_by_a_run_that_was_killed_goes_with_it(tmp_path):
+    paths = make_runs(tmp_path, 2)
+    (paths[0] / "log_0001.next").write_bytes(bytes(5000))
+    assert remove(tmp_path, runs=1) == ["g-0"]
+    assert left(tmp_path) == ["g-1"]
+
+
+def test_no_log_directory_yet(tmp_path):
+    assert remove(tmp_path, runs=1) == []
+
+
+def test_a_run_that_cannot_be_removed_is_told_and_the_next_one_taken(tmp_path):
+    paths = make_runs(tmp_path, 3)
+    (paths[0] / "log_0001.mcap").mkdir()  # no slab, and no file that could be removed
+    plan = plan_with(tmp_path, logging="keep: {runs: 2}")
+    said = run(plan, tmp_path / "runs" / "g-new", start_ns=START_NS + 9)
+    assert [re.sub(r"mib=[\d.]+", "mib=N", line) for line in said] == [
+        f"[warning ] cannot remove an old run mib=N path={paths[0]} why='Is a directory'",
+        f"[info ] removed an old run mib=N path={paths[1]}",
+        f"[info ] removed an old run mib=N path={paths[2]}",
+    ]
+    assert left(tmp_path) == ["g-0", "g-new"]
+
+
+def test_a_run_removes_old_ones_and_logs_it(tmp_path):
+    make_runs(tmp_path, 3)
+    plan = plan_with(tmp_path, logging="keep: {runs: 2}")
+    said = run(plan, tmp_path / "runs" / "g-new", start_ns=START_NS + int(time.time()))
+    assert [re.sub(r"mib=[\d.]+", "mib=N", line) for line in said] == [
+        f"[info ] removed an old run mib=N path={tmp_path}/runs/g-{number}" for number in (0, 1)
+    ]
+    assert left(tmp_path) == ["g-2", "g-new"]
+    with Log(tmp_path / "runs" / "g-new") as log:
+        lines = [m.fields["message"] for m in log.messages("/flowrun/log")]
+    assert lines == ["removed an old run", "removed an old run"]
+
+
+def test_old_runs_make_room_while_a_run_grows(tmp_path):
+    for path in make_runs(tmp_path, 3):
+        (path / "log_0001.mcap").write_bytes(bytes(1 << 20))
+    text = (
+        "tasks: [{id: n, type: support.helpers.Numbers, config: {limit: 30000}}]\n"
+        "logging: {slab_size_mib: 1, section_size_mib: 1, keep: {gib: 0.005}}\n"
+    )
+    long = parse_graph(text, path=tmp_path / "g.yaml", env={})
+    directory = tmp_path / "runs" / "g-new"
+    said = run(plan_graph(bind(long)), directory, start_ns=START_NS + 9)
+    assert [line.rpartition("/")[2] for line in said] == ["g-0", "g-1", "g-2"]
+    assert left(tmp_path) == ["g-new"]
+    with Log(directory) as log:
+        removed = [message.cycle for message in log.messages("/flowrun/log")]
+        assert len(log.slabs) >= 4
+    assert 0 < removed[0] < removed[1] < removed[2]
+
+
+def test_what_a_killed_run_had_preallocated_is_given_back(tmp_path):
+    [path] = make_runs(tmp_path, 1)
+    slab = path / "log_0000.mcap"
+    before, content = slab.stat(), slab.read_bytes()
+    with slab.open("r+b") as file:
+        assert log_slab._libc.fallocate(file.fileno(), 1, 0, 8 << 20) == 0
+    (tmp_path / "runs" / "g-notes").write_text("")
+
+    def held():
+        return 512 * slab.stat().st_blocks
+
+    with (path / LOCK_NAME).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as its writer does
+        free_preallocated(tmp_path / "runs", graph="g")
+        assert held() >= 8 << 20
+    run(plan_with(tmp_path), tmp_path / "runs" / "g-new")
+    assert held() < before.st_size + 8192
+    assert slab.read_bytes() == content
+
+
+def test_a_log_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(log_slab.Slab, "_preallocate", refuse)
+    with pytest.raises(LogError, match="the disk is full"):
+        Run(plan_with(tmp_path), clock=ManualClock(1), directory=tmp_path / "runs" / "g-0")
+    assert left(tmp_path) == []

@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.errors import ReplayError, TaskError, UsageError
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
+from support import helpers
+from support.helpers import Hooked, plan_of, record
+
+
+def replay(directory, **options):
+    with Log(directory) as log:
+        return Replay(log, env={}, **options).run()
+
+
+def test_a_run_replays_identical(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 20); e=Evens; x=Scale; s=Sum; z=Noise",
+        "n > e; e > x; n > s.a; x > s.b; n > z",
+    )  # fmt: skip
+    record(plan, tmp_path / "run")
+    report = replay(tmp_path / "run")
+    assert report.identical
+    assert report.first is None
+    assert (report.cycles, report.fed) == (21, 20)
+    assert report.per_task == {"e": 10, "x": 10, "s": 20, "z": 20}
+
+
+def test_a_changed_task_is_found_with_cycle_task_field_and_both_values(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 5); x=Scale; s=Sum", "n > x; x > s.a")
+    record(plan, tmp_path / "run")
+
+    def process(self, ctx, number, scaled):
+        scaled.value = number.value * self.config.factor + (number.value == 3)
+        scaled.publish(tov_ns=number.tov_ns)
+
+    process.__annotations__ = helpers.Scale.process.__annotations__
+    monkeypatch.setattr(helpers.Scale, "process", process)
+    report = replay(tmp_path / "run")
+    assert str(report.first) == (
+        "cycle 3, task 'x', port 'scaled', field 'value':\n  recorded: 30\n  replayed: 31"
+    )
+    assert report.differing == 3  # x in cycle 3, and the sum behind it in 3 and 4
+
+
+def test_a_differing_array_says_where_how_many_and_how_much(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 5); z=Noise", "n > z"), tmp_path / "run")
+    original = helpers.Noise.process
+
+    def process(self, ctx, number, noise):
+        original(self, ctx, number, noise)
+        if number.value == 2:
+            noise.grid.setflags(write=True)
+            noise.grid[1, 0] += 2
+
+    process.__annotations__ = original.__annotations__
+    monkeypatch.setattr(helpers.Noise, "process", process)
+    first = replay(tmp_path / "run").first
+    assert (first.cycle, first.task, first.port, first.field) == (2, "z", "noise", "grid")
+    assert first.recorded.endswith("at [1, 0]")
+    assert first.replayed.endswith("there; 1 of 4 elements differ, by 2 at most")
+
+
+def test_a_missing_and_an_additional_message_are_differences(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); e=Evens", "n > e"), tmp_path / "run")
+
+    def process(self, ctx, number, even):
+        if number.value == 1:
+            even.value = 1
+            even.publish()
+
+    process.__annotations__ = helpers.Evens.process.__annotations__
+    monkeypatch.setattr(helpers.Evens, "process", process)
+    report = replay(tmp_path / "run")
+    assert str(report.first) == (
+        "cycle 0, task 'e', port 'even':\n  recorded: a message of 8 bytes\n  replayed: no message"
+    )
+    assert report.differing == 3
+
+
+def test_control_messages_come_back_in_their_cycle(tmp_path):
+    plan = plan_of(tmp_path, "n=Hooked(limit: 6); x=Scale", "n > x")
+    live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
+    Hooked.hook = lambda number: live.set_live("x", {"factor": 3}) if number == 2 else None
+    live.run()
+    with Log(tmp_path / "run") as log:
+        assert [m.fields["value"] for m in log.messages("/x/scaled")] == [0, 10, 20, 9, 12, 15]
+    Hooked.hook = None  # a replay never calls a source
+    assert replay(tmp_path / "run").identical
+
+
+def test_background_results_come_back_in_their_cycles_made_anew(tmp_path):
+    plan = plan_of(tmp_path, "n=Hooked(limit: 300); f=Free!; x=Scale", "n > f; n > x")
+    live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
+    worker = live.executor.workers["f"]
+
+    def hook(number):
+        while number == 1 and not worker.has_result:
+            time.sleep(0)  # lets the worker have the interpreter
+
+    Hooked.hook = hook
+    live.run()
+    with Log(tmp_path / "run") as log:
+        assert len(list(log.messages("/f/text"))) > 1
+    report = replay(tmp_path / "run")
+    assert report.identical
+    assert report.per_task["f"] > 1
+
+
+def test_a_background_task_takes_the_config_of_its_inputs_cycle(tmp_path):
+    for semaphore in (helpers.Slow.gate, helpers.Slow.began):
+        while semaphore.acquire(blocking=False):
+            pass
+    plan = plan_of(tmp_path, "n=Hooked(limit: 4); s=Slow!", "n > s")
+    live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
+
+    def hook(number):
+        if number == 1:
+            assert helpers.Slow.began.acquire(timeout=10)
+        if number == 2:
+            live.set_live("s", {"word": "heard"})
+        if number == 4:
+            helpers.Slow.gate.release(2)
+
+    Hooked.hook = hook
+    live.run()
+    with Log(tmp_path / "run") as log:
+        texts = [m.fields["value"] for m in log.messages("/s/text")]
+        controls = [m.fields for m in log.messages("/flowrun/control")]
+    assert texts == ["seen 0 of cycle 0", "heard 3 of cycle 3"]
+    assert [it["input_cycle"] for it in controls if it["kind"] == "replaced"] == [1, 2]
+    helpers.Slow.gate.release(2)
+    assert replay(tmp_path / "run").identical
+
+
+def test_fed_tasks_do_not_run(tmp_path, monkeypatch):
+    record(
+        plan_of(tmp_path, "n=Numbers(limit: 5); x=Scale; s=Sum", "n > x; x > s.a"),
+        tmp_path / "run",
+    )
+    monkeypatch.setattr(helpers.Scale, "start", None)
+    report = replay(tmp_path / "run", feed=["x"])
+    assert report.identical
+    assert (report.fed, report.per_task) == (10, {"s": 5})
+
+
+def test_an_unknown_task_to_feed_is_named(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 1)"), tmp_path / "run")
+    with pytest.raises(UsageError, match="^unknown task 'x'; tasks: n$"):
+        replay(tmp_path / "run", feed=["x"])
+
+
+def test_a_recorded_error_comes_again(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers; b=Boom", "n > b"), tmp_path / "run")
+    report = replay(tmp_path / "run")
+    assert report.identical
+    assert report.recorded_error == "task 'b', cycle 2: ValueError: cannot stand 2"
+
+
+def test_an_error_that_no_longer_comes_is_said(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers; b=Boom", "n > b"), tmp_path / "run")
+
+    def process(self, ctx, number, out):
+        if number.value != 2:
+            out.value = number.value
+            out.publish()
+
+    process.__annotations__ = helpers.Boom.process.__annotations__
+    monkeypatch.setattr(helpers.Boom, "process", process)
+    with pytest.raises(ReplayError) as caught:
+        replay(tmp_path / "run")
+    assert str(caught.value) == (
+        "cycle 2: task 'b' raised ValueError: cannot stand 2 when it was recorded, and did not now"
+    )
+
+
+def test_a_new_error_is_named_with_task_and_cycle(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale", "n > x"), tmp_path / "run")
+
+    def process(self, ctx, number, scaled):
+        raise RuntimeError("new")
+
+    process.__annotations__ = helpers.Scale.process.__annotations__
+    monkeypatch.setattr(helpers.Scale, "process", process)
+    with pytest.raises(TaskError, match="^task 'x' failed in process, cycle 0: RuntimeError: new$"):
+        replay(tmp_path / "run")
+
+
+def test_another_graph_may_be_replayed_with_the_same_recording(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale(factor: 2)", "n > x"), tmp_path / "run")
+    other = tmp_path / "other.yaml"
+    with Log(tmp_path / "run") as log:
+        other.write_text(log.attachments["graph.yaml"].decode().replace("factor: 2", "factor: 5"))
+    first = replay(tmp_path / "run", graph=other).first
+    assert (first.cycle, first.field, first.recorded, first.replayed) == (1, "value", "2", "5")
+
+
+def test_another_config_value_may_be_tried(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale(factor: 2)", "n > x"), tmp_path / "run")
+    report = replay(tmp_path / "run", config={"x.factor": 5})
+    assert (report.first.recorded, report.first.replayed, report.differing) == ("2", "5", 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"y.factor": 5}, "unknown task 'y'; tasks: n, x"),
+        ({"factor": 5}, "'factor': expected task.key=value"),
+    ],
+)
+def test_a_config_value_that_cannot_be_is_named(tmp_path, config, text):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale(factor: 2)", "n > x"), tmp_path / "run")
+    with pytest.raises(UsageError) as caught:
+        replay(tmp_path / "run", config=config)
+    assert str(caught.value) == text
+
+
+def test_a_replay_may_end_early(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 9); x=Scale", "n > x"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        report = Replay(log, env={}).run(to=3)
+    assert (report.cycles, report.compared) == (4, 4)
+
+
+def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
+    from flowrun.runtime.run import provenance
+
+    (tmp_path / "doubling.py").write_text(
+        "from flowrun.msgs import IntMsg\n"
+        "from flowrun.runtime.task import Context, Input, Output, Task\n"
+        "class Double(Task):\n"
+        "    def process(self, ctx: Context, a: Input[IntMsg], b: Output[IntMsg]) -> None:\n"
+        "        b.value = 2 * a.value\n"
+        "        b.publish()\n"
+    )
+    plan = plan_of(tmp_path, "n=Numbers(limit: 2)")
+    text = plan.graph.spec.text.replace("cnx: []", "cnx: [{src: n, dst: d, msg: IntMsg}]")
+    text = text.replace("cnx:", "  - {id: d, type: doubling.Double}\ncnx:")
+    monkeypatch.syspath_prepend(tmp_path)
+    from flowrun.runtime.graph.bind import bind
+    from flowrun.runtime.graph.plan import plan_graph
+    from flowrun.runtime.graph.read import parse_graph
+
+    plan = plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={})))
+    monkeypatch.setattr(provenance, "_version", lambda package: "1.0")
+    record(plan, tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        assert log.metadata["version_numpy"] == "1.0"
+        assert len(log.metadata["code_doubling"]) == 64
+        assert Replay(log, env={}).notes == []
+        (tmp_path / "doubling.py").write_text("# another file")
+        monkeypatch.setattr(
+            provenance, "_version", lambda package: "1.0" if package != "av" else "2"
+        )
+        assert Replay(log, env={}).notes == [
+            "recorded with av 1.0, replayed with av 2",
+            "the code of doubling has changed since it was recorded",
+        ]
+
+
+def test_fields_that_a_message_has_got_since_are_not_compared(tmp_path, monkeypatch):
+    class OldMsg(helpers.Message):
+        schema_name = "ResultMsg"
+        value: int
+
+    class ResultMsg(helpers.Message):
+        value: int
+        unit: str = "m"
+
+    def task_of(kind):
+        def process(self, ctx, number, out):
+            out.value = number.value
+            out.publish()
+
+        process.__annotations__ = {
+            "ctx": helpers.Context,
+            "number": helpers.Input[helpers.IntMsg],
+            "out": helpers.Output[kind],
+        }
+        return type("Measure", (helpers.Task,), {"process": process})
+
+    monkeypatch.setattr(helpers, "Measure", task_of(OldMsg), raising=False)
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); m=Measure", "n > m"), tmp_path / "run")
+    monkeypatch.setattr(helpers, "Measure", task_of(ResultMsg))
+    with Log(tmp_path / "run") as log:
+        again = Replay(log, env={})
+        report = again.run()
+        assert (report.first, report.compared) == (None, 3)
+        assert again.notes == ["/m/out was recorded without unit: not compared"]
+        other = Replay(log, env={})
+        other.hook(
+            around=lambda task, call: (call(), setattr(other._graph.messages[1], "value", 7))
+        )
+        assert other.run().first.field == "value"
+
+
+def test_the_commit_of_the_graphs_folder_is_recorded(tmp_path):
+    import subprocess
+
+    def git(*words):
+        identity = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+        command = ["git", "-C", str(tmp_path), *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "a.txt").write_text("a")
+    git("add", "a.txt")
+    git("commit", "-qm", "one")
+    record(plan_of(tmp_path, "n=Numbers(limit: 1)"), tmp_path / "one")
+    (tmp_path / "a.txt").write_text("b")
+    record(plan_of(tmp_path, "n=Numbers(limit: 1)"), tmp_path / "two")
+    commit = git("rev-parse", "HEAD")
+    for name, expected in (("one", commit), ("two", f"{commit}-dirty")):
+        with Log(tmp_path / name) as log:
+            assert log.metadata["git_commit"] == expected

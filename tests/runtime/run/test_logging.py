@@ -1,0 +1,54 @@
+"""What a graph's `logging` keys do to a run's log."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowrun.runtime.errors import ReplayError
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from support.helpers import plan_of
+from support.logged_runs import plan_with, run
+
+
+@pytest.mark.parametrize("scale", ["enabled: false", "payload: none"])
+def test_replay_compares_what_was_logged_with_payload(tmp_path, scale):
+    assert run(plan_with(tmp_path, scale=scale), tmp_path / "run") == []
+    with Log(tmp_path / "run") as log:
+        report = Replay(log, env={}).run()
+    assert report.identical
+    assert report.per_task == {"y": 5}
+
+
+def test_payload_none_logs_every_message_empty(tmp_path):
+    run(plan_with(tmp_path, scale="payload: none"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        empty = [(m.cycle, m.tov_ns, bytes(m.payload)) for m in log.messages("/x/scaled")]
+        full = [(m.cycle, m.tov_ns) for m in log.messages("/n/number")]
+    assert empty == [(cycle, tov_ns, b"") for cycle, tov_ns in full]
+    assert len(full) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "recorded"),
+    [
+        ({"source": "payload: none"}, "/x/scaled, /y/scaled"),
+        ({"source": "enabled: false"}, "/x/scaled, /y/scaled"),
+        ({"logging": "enable_task_logging: false"}, "none"),
+    ],
+)
+def test_a_source_that_cannot_be_replayed_is_told_at_the_start(tmp_path, options, recorded):
+    assert run(plan_with(tmp_path, **options), tmp_path / "run") == [
+        "[warning ] the run cannot be replayed: it logs no payload of a source topics=/n/number"
+    ]
+    with Log(tmp_path / "run") as log, pytest.raises(ReplayError) as caught:
+        Replay(log, env={})
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'}: nothing was recorded of /n/number, which replay must feed; "
+        f"recorded: {recorded}"
+    )
+
+
+def test_a_run_without_a_log_warns_of_nothing(tmp_path):
+    assert run(plan_with(tmp_path, source="enabled: false"), None) == []
+    assert run(plan_of(tmp_path, "n=Numbers"), tmp_path / "run") == []

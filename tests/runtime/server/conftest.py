@@ -1,0 +1,62 @@
+"""A run to watch without a graph, and a browser to watch it with."""
+
+import pytest
+
+from flowrun.runtime.server.serve import Server
+from support.browser import Browser
+from support.fake_run import FakeRun
+
+
+@pytest.fixture
+def new_run():
+    """Makes fake runs, and ends them."""
+    runs = []
+
+    def make(**options):
+        runs.append(FakeRun(**options))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.join()
+
+
+@pytest.fixture
+def new_server():
+    """Starts servers on free ports, and ends them."""
+    servers = []
+
+    def make(run, **options):
+        servers.append(Server.start(run, port=0, **options))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """A run and its server that many tests share, as they change nothing."""
+    run = FakeRun()
+    server = Server.start(run, port=0)
+    yield run, server
+    server.stop()
+    run.join()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("chromium") / "profile")
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(chromium):
+    """A browser with an empty page; one process serves all tests of a module."""
+    chromium.size(1360, 900)
+    yield chromium
+    chromium.open("about:blank")
+    chromium.wait_for("location.href == 'about:blank'")
+    chromium.events.clear()

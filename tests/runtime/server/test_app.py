@@ -1,0 +1,668 @@
+"""The HTTP API, asked by a real client over a real socket."""
+
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+import structlog
+from PIL import Image
+
+from flowrun.runtime.broadcast import Broadcast, Picture
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.server import control
+from flowrun.runtime.server.app import create_app
+from flowrun.runtime.server.serve import Server
+from support.fake_run import START_NS
+
+
+def asking(server):
+    address, _, query = server.url.partition("?")
+    headers = {"Authorization": f"Bearer {query.removeprefix('token=')}"} if query else {}
+    # verify=False: no certificates to load, which takes longer than most of these tests.
+    return httpx.Client(
+        base_url=address, headers=headers, timeout=10, trust_env=False, verify=False
+    )
+
+
+@pytest.fixture
+def run(new_run):
+    return new_run()
+
+
+@pytest.fixture
+def http(run, new_server):
+    with asking(new_server(run)) as client:
+        yield client
+
+
+@pytest.fixture
+def quiet_http(quiet):
+    with asking(quiet[1]) as client:
+        yield client
+
+
+def until(condition, timeout_s=5.0):
+    """For conditions of other threads that nothing announces."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+
+
+def while_waiting(run, task, ask):
+    """The reply to `ask()`, with a cycle made once it waits at the task's sink."""
+    replies = []
+    asker = threading.Thread(target=lambda: replies.append(ask()))
+    asker.start()
+    until(lambda: run.broadcasts[task]._listeners)
+    run.cycle()
+    asker.join()
+    return replies[0]
+
+
+# -- pictures and answers -----------------------------------------------------------------------
+
+
+def test_image_is_the_next_picture_as_jpeg_with_its_time_and_cycle(run, http):
+    run.cycle()  # an old one, which must not be given
+    reply = while_waiting(run, "screen", lambda: http.get("/api/v0/streaming/image"))
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "image/jpeg"
+    assert reply.headers["x-cycle"] == "2"
+    assert reply.headers["x-timestamp-nanos"] == str(START_NS + 80_000_000)
+    assert Image.open(io.BytesIO(reply.content)).size == (640, 360)
+
+
+def test_image_as_json_is_the_oldest_form(run, http):
+    run.cycle()
+    reply = http.get(
+        "/api/v0/streaming/image?latest=1", headers={"Accept": "application/json"}
+    ).json()
+    assert list(reply) == ["Success"]
+    assert list(reply["Success"]) == ["stamp_ns", "channel_id", "data", "encoding"]
+    assert reply["Success"]["stamp_ns"] == START_NS + 40_000_000
+    assert reply["Success"]["channel_id"] == 0
+    assert reply["Success"]["encoding"] == "jpeg"
+    assert reply["Success"]["data"][:2] == [255, 216]
+
+
+def test_a_channel_is_a_number_or_a_task(run, http):
+    run.cycle()
+    for channel, number in (("0", 0), ("screen", 0), ("1", 1), ("small", 1)):
+        reply = http.get(
+            f"/api/v0/streaming/image/{channel}?latest=1", headers={"Accept": "application/json"}
+        )
+        assert reply.json()["Success"]["channel_id"] == number
+
+
+@pytest.mark.parametrize("channel", ["2", "-1", "chat", "cam0", "²", "99999999999999999999"])
+def test_unknown_channel_lists_the_valid_ones(quiet_http, channel):
+    reply = quiet_http.get(f"/api/v0/streaming/image/{channel}")
+    assert reply.status_code == 404
+    assert reply.json() == {
+        "Error": {
+            "error": f"unknown channel {channel!r}; the channels of pictures are: "
+            "0 or screen, 1 or small"
+        }
+    }
+
+
+def test_inference_image_is_a_list_of_bytes(run, http):
+    run.cycle()
+    success = http.get("/api/v0/inference/image?latest=1").json()["Success"]
+    assert success["timestamp_nanos"] == START_NS + 40_000_000
+    assert success["image"]["encoding"] == "jpeg"
+    assert Image.open(io.BytesIO(bytes(success["image"]["data"]))).size == (640, 360)
+
+
+@pytest.mark.parametrize("path", ["result", "results"])
+def test_result_is_the_next_answer_with_the_time_of_its_frame(run, http, path):
+    run.cycle()
+    reply = while_waiting(run, "chat", lambda: http.get(f"/api/v0/inference/{path}"))
+    assert reply.json() == {
+        "Success": {
+            "timestamp_nanos": START_NS + 80_000_000,
+            "prompt": "What do you see?",
+            "response": "A red ball rolls.",
+            "latency_ms": 120.0,
+            "backend": "embedded",
+            "cycle": 2,
+        }
+    }
+
+
+def test_result_of_a_channel_has_its_number(run, http):
+    run.cycle()
+    success = http.get("/api/v0/inference/result/chat?latest=1").json()["Success"]
+    assert (success["stamp_ns"], success["channel_id"]) == (START_NS + 40_000_000, 0)
+    assert success["response"] == "A red ball rolls."
+
+
+def test_latest_answer_is_given_at_once_whatever_its_age(run, http):
+    run.cycle()
+    run.broadcasts["chat"]._offered_at -= 1000
+    assert http.get("/api/v0/inference/result?latest=1&timeout_s=0").status_code == 200
+
+
+def test_latest_picture_that_is_old_is_not_given(run, http):
+    run.cycle()
+    run.broadcasts["screen"]._offered_at -= 2
+    assert http.get("/api/v0/streaming/image?latest=1&timeout_s=0").status_code == 503
+
+
+def test_no_message_in_time_is_503_and_says_how_to_wait_longer(quiet_http):
+    before = time.monotonic()
+    reply = quiet_http.get("/api/v0/inference/result?timeout_s=0.2")
+    assert 0.2 <= time.monotonic() - before < 1.5
+    assert reply.status_code == 503
+    assert reply.json() == {
+        "Error": {
+            "error": "no new answer of task 'chat' within 0.2 s; wait longer with ?timeout_s= "
+            "(60 at most), or see /api/v0/report"
+        }
+    }
+
+
+def test_a_run_that_ends_answers_who_waits(run, http):
+    replies = []
+    asker = threading.Thread(target=lambda: replies.append(http.get("/api/v0/inference/result")))
+    asker.start()
+    until(lambda: run.broadcasts["chat"]._listeners)
+    run.end({"Error": "task 'vlm' failed in process, cycle 7: ValueError: no memory"})
+    asker.join()
+    assert replies[0].status_code == 503
+    assert replies[0].json() == {
+        "Error": {
+            "error": "the run of 'inference' has ended with an error: "
+            "task 'vlm' failed in process, cycle 7: ValueError: no memory"
+        }
+    }
+
+
+def test_image_and_video_of_an_ended_run_are_503(run, http):
+    run.end()
+    for path in ("image", "video/screen"):
+        reply = http.get(f"/api/v0/streaming/{path}")
+        assert reply.status_code == 503
+        assert reply.json() == {"Error": {"error": "the run of 'inference' has ended"}}
+
+
+def test_a_graph_without_such_a_sink_says_so(new_run, new_server):
+    with asking(new_server(new_run(types={"cam0": "VideoCapture", "saved": "WriteText"}))) as http:
+        reply = http.get("/api/v0/streaming/image")
+        assert reply.status_code == 503
+        assert reply.json() == {
+            "Error": {
+                "error": "graph 'inference' has no BroadcastImage task, so it shows no pictures; "
+                "its tasks are: cam0, saved"
+            }
+        }
+        assert http.get("/api/v0/inference/result").status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("timeout_s=99", "timeout_s: Input should be less than or equal to 60, got '99'"),
+        ("timeout_s=-1", "timeout_s: Input should be greater than or equal to 0, got '-1'"),
+        (
+            "timeout_s=soon",
+            (
+                "timeout_s: Input should be a valid number, unable to parse string as a number, "
+                "got 'soon'"
+            ),
+        ),
+    ],
+)
+def test_a_bad_timeout_is_422(quiet_http, query, error):
+    reply = quiet_http.get(f"/api/v0/inference/result?{query}")
+    assert (reply.status_code, reply.json()) == (422, {"error": error})
+
+
+# -- streams ------------------------------------------------------------------------------------
+
+
+def test_video_is_multipart_and_every_part_is_complete_at_once(run, http):
+    with http.stream("GET", "/api/v0/streaming/video/screen") as reply:
+        assert reply.headers["content-type"] == (
+            "multipart/x-mixed-replace; boundary=flowrun-frame"
+        )
+        raw, seen = b"", reply.iter_raw()
+        for cycle in (1, 2):
+            until(lambda: run.broadcasts["screen"]._listeners)
+            run.cycle()
+            while raw.count(b"--flowrun-frame\r\n") < cycle + 1:
+                raw += next(seen)
+            head, _, jpeg = raw.split(b"--flowrun-frame\r\n")[cycle].partition(b"\r\n\r\n")
+            assert f"X-Cycle: {cycle}".encode() in head
+            assert Image.open(io.BytesIO(jpeg)).size == (640, 360)
+
+
+def events(lines):
+    name = ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def test_events_tell_answers_statistics_and_the_end(run, http):
+    run.cycle()
+    with http.stream("GET", "/api/v0/events") as reply:
+        assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+        told = events(reply.iter_lines())
+        first = dict([next(told), next(told)])
+        assert first["result"] == {
+            "task": "chat",
+            "timestamp_nanos": START_NS + 40_000_000,
+            "prompt": "What do you see?",
+            "response": "A red ball rolls.",
+            "latency_ms": 120.0,
+            "backend": "embedded",
+            "cycle": 1,
+            "tokens": 7,
+        }
+        assert first["statistics"]["id"] == "inference"
+        assert first["statistics"]["live"] == {"vlm": ["prompt", "max_new_tokens"]}
+        run.end({"Error": "full disk"})
+        name, last = list(told)[-1]
+        assert (name, last["status"]) == ("ended", {"Error": "full disk"})
+
+
+def test_events_tell_an_answer_as_far_as_it_is(run, http):
+    run.cycle()
+    with http.stream("GET", "/api/v0/events") as reply:
+        told = events(reply.iter_lines())
+        next(told)
+        until(lambda: run.broadcasts["vlm"].watched)
+        run.part("A red")
+        assert next(part for name, part in told if name == "partial") == {
+            "task": "vlm",
+            "timestamp_nanos": START_NS + 40_000_000,
+            "cycle": 2,
+            "prompt": "What do you see?",
+            "text": "A red",
+        }
+        run.end()
+
+
+def test_three_hundred_waiting_clients_get_one_encoding(run, new_server):
+    server = new_server(run)
+    request = (
+        b"GET /api/v0/streaming/image HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    threads = threading.active_count()
+    clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+    for client in clients:
+        client.sendall(request)
+    # They are all in when a report that was asked for later has been answered.
+    with asking(server) as http:
+        until(lambda: run.broadcasts["screen"]._listeners)
+        for _ in range(3):
+            assert http.get("/api/v0/report").status_code == 200
+    assert threading.active_count() <= threads + 1
+    before = time.thread_time()
+    run.cycle()
+    assert time.thread_time() - before < 0.01  # however many they are, the cycle wakes one loop
+    for client in clients:
+        with client, client.makefile("rb") as file:
+            assert file.readline() == b"HTTP/1.1 200 OK\r\n"
+    assert run.encoded == 1
+
+
+def test_a_sink_counts_as_watched_while_a_client_waits(run, http):
+    screen = run.broadcasts["screen"]
+    assert not screen.watched
+    reply = while_waiting(run, "screen", lambda: http.get("/api/v0/streaming/image"))
+    assert reply.status_code == 200
+    until(lambda: not screen._listeners)
+    assert screen.watched  # for some seconds more, for a client that asks again and again
+
+
+# -- settings and the pipeline ------------------------------------------------------------------
+
+
+def test_settings_go_to_every_task_with_the_key(run, http):
+    reply = http.post("/api/v0/inference/settings", json={"prompt": "Is there any human?"})
+    assert (reply.status_code, reply.json()) == (200, {"success": True})
+    reply = http.post("/api/v0/inference/settings", json={"task": "vlm", "max_new_tokens": 9})
+    assert (reply.status_code, reply.json()) == (200, {"success": True})
+    assert run.set == [("vlm", {"prompt": "Is there any human?"}), ("vlm", {"max_new_tokens": 9})]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (
+            422,
+            '{"promt": "x"}',
+            "unknown key 'promt'; keys that may be set: prompt, max_new_tokens",
+        ),
+        (
+            422,
+            '{"prompt": "x", "a": 1, "b": 2}',
+            "unknown key 'a', 'b'; keys that may be set: prompt, max_new_tokens",
+        ),
+        (
+            422,
+            '{"task": "cam0", "prompt": "x"}',
+            "unknown task 'cam0'; tasks with keys that may be set: vlm",
+        ),
+        (
+            422,
+            '{"task": ["vlm"], "prompt": "x"}',
+            "unknown task ['vlm']; tasks with keys that may be set: vlm",
+        ),
+        (
+            422,
+            '{"prompt": 7}',
+            "vlm.prompt: must be a text; got 7",
+        ),
+        (422, "{}", "nothing to set; keys that may be set: prompt, max_new_tokens"),
+        (422, "[1]", "the body must be a JSON object, got list"),
+        (
+            400,
+            '{"prompt": ',
+            "the body is not JSON: Expecting value: line 1 column 12 (char 11)",
+        ),
+        (400, "", "the body is not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (413, '"' + 2_000_000 * "x" + '"', "the body is larger than 1048576 bytes"),
+    ],
+)
+def test_a_bad_setting_is_refused_whole(quiet, quiet_http, status, body, error):
+    reply = quiet_http.post("/api/v0/inference/settings", content=body)
+    assert (reply.status_code, reply.json()) == (status, {"error": error})
+    assert quiet[0].set == []
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b"\xff\xfe\x00"])
+def test_a_body_of_rubbish_is_400(quiet_http, body):
+    reply = quiet_http.post("/api/v0/inference/settings", content=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"].startswith("the body is not JSON: ")
+
+
+def test_settings_of_an_ended_run_are_503(run, http):
+    run.end()
+    reply = http.post("/api/v0/inference/settings", json={"prompt": "x"})
+    assert (reply.status_code, reply.json()) == (
+        503,
+        {"error": "Failed to send inference settings: the run of 'inference' has ended"},
+    )
+
+
+def test_pipeline_list_tells_the_state(run, http):
+    assert http.get("/api/v0/pipeline/list").json() == [{"id": "inference", "status": "Running"}]
+    run.end({"Error": "task 'vlm' failed"})
+    assert http.get("/api/v0/pipeline/list").json() == [
+        {"id": "inference", "status": {"Error": "task 'vlm' failed"}}
+    ]
+
+
+@pytest.mark.parametrize("key", ["pipeline_id", "name"])
+def test_pipeline_stop_ends_the_run(run, http, key):
+    reply = http.post("/api/v0/pipeline/stop", json={key: "inference"})
+    assert (reply.status_code, reply.json()) == (200, {"message": "Pipeline inference stopped"})
+    assert run.state() == "Stopped"
+
+
+def test_pipeline_stop_of_another_is_400(run, http):
+    reply = http.post("/api/v0/pipeline/stop", json={"name": "other"})
+    assert (reply.status_code, reply.json()) == (400, {"error": "Pipeline not found"})
+    assert run.state() == "Running"
+
+
+def test_pipeline_stop_returns_even_when_a_task_is_stuck(run, http, monkeypatch):
+    assert control._STOP_S < 5
+    monkeypatch.setattr(control, "_STOP_S", 0.1)
+    run.stop_is_stuck = True
+    reply = http.post("/api/v0/pipeline/stop", json={"name": "inference"})
+    assert (reply.status_code, reply.json()) == (
+        202,
+        {"message": "Pipeline inference is stopping: a task has not returned yet"},
+    )
+
+
+def test_config_is_the_graph_as_json(run, http):
+    graph = http.get("/api/v0/pipeline/config?pipeline_id=inference").json()
+    assert [task["id"] for task in graph["tasks"]] == list(run.task_types)
+    assert graph["limit"] == "inf"  # which JSON has not
+    reply = http.get("/api/v0/pipeline/config?pipeline_id=other")
+    assert (reply.status_code, reply.json()) == (
+        404,
+        {"error": "Pipeline not found: 'other'; the pipeline is 'inference'"},
+    )
+
+
+def test_report_is_that_of_the_run_with_its_state(run, http):
+    run.cycle()
+    report = http.get("/api/v0/report").json()
+    assert (report["id"], report["status"], report["cycles"]) == ("inference", "Running", 1)
+    assert report["tasks"]["vlm"]["p50_us"] == 81_400.0
+
+
+# -- the rest of the app ------------------------------------------------------------------------
+
+
+def test_index_is_text_for_curl_and_a_page_for_browsers(quiet_http):
+    text = quiet_http.get("/", headers={"Accept": "*/*"})
+    assert text.headers["content-type"] == "text/plain; charset=utf-8"
+    assert text.text.startswith("flowrun: graph 'inference': Running\n\nGET  /api/v0/")
+    assert "POST /api/v0/inference/settings" in text.text
+    page = quiet_http.get("/", headers={"Accept": "text/html,application/xhtml+xml"})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_unknown_path_and_method_are_said_in_json(quiet_http):
+    reply = quiet_http.get("/api/v1/x")
+    assert (reply.status_code, reply.json()) == (
+        404,
+        {"error": "no such path '/api/v1/x'; GET / lists all"},
+    )
+    reply = quiet_http.get("/api/v0/inference/settings")
+    assert (reply.status_code, reply.json()) == (
+        405,
+        {"error": "GET is not for '/api/v0/inference/settings'; GET / lists all"},
+    )
+
+
+def test_our_own_defect_is_a_500_in_json_and_goes_to_the_log(run, http, monkeypatch):
+    def report():
+        raise ZeroDivisionError("rate")
+
+    monkeypatch.setattr(run, "report", report)
+    with structlog.testing.capture_logs() as logged:
+        reply = http.get("/api/v0/report")
+        assert (reply.status_code, reply.json()) == (500, {"error": "ZeroDivisionError: rate"})
+        until(lambda: logged)
+    assert logged[0]["log_level"] == "error"
+    assert isinstance(logged[0]["exc_info"][1], ZeroDivisionError)
+
+
+# -- who may ask --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:3000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:3000", 200),
+        ("run.localhost", 200),
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("[", 403),
+        ("", 403),
+    ],
+)
+def test_on_loopback_the_host_must_name_this_machine(quiet_http, host, status):
+    assert quiet_http.get("/api/v0/pipeline/list", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://["]
+)
+def test_a_page_of_another_site_may_not_change_the_run(quiet, quiet_http, origin):
+    reply = quiet_http.post(
+        "/api/v0/inference/settings", json={"prompt": "x"}, headers={"Origin": origin}
+    )
+    assert reply.status_code == 403
+    assert reply.json() == {
+        "error": f"a page of {origin!r} may not change the run of '127.0.0.1:{quiet[1].port}'"
+    }
+    assert quiet[0].set == []
+
+
+def test_our_own_page_may_change_the_run(http):
+    headers = {"Origin": str(http.base_url).rstrip("/")}
+    reply = http.post("/api/v0/inference/settings", json={"prompt": "x"}, headers=headers)
+    assert reply.status_code == 200
+
+
+def test_every_path_needs_the_token(run, new_server):
+    server = new_server(run, token="s3cret")
+    assert server.url.endswith("/?token=s3cret")
+    address = server.url.partition("/?")[0]
+    good = {"Authorization": "Bearer s3cret"}
+    bad = ({}, {"Authorization": "Bearer s3cre"}, {"Authorization": "Basic s3cret"})
+    with httpx.Client(base_url=address, trust_env=False, verify=False) as http:
+        for path in ("/", "/docs", "/docs/assets/swagger-ui.css", "/openapi.json", "/none"):
+            for headers in bad:
+                reply = http.get(path, headers=headers)
+                assert reply.status_code == 401
+                assert reply.headers["www-authenticate"] == "Bearer"
+            assert http.get(f"{path}?token=wr%C3%B6ng").status_code == 401
+            expected = 404 if path == "/none" else 200
+            assert http.get(f"{path}?token=s3cret").status_code == expected
+            assert http.get(path, headers=good).status_code == expected
+
+
+def test_another_host_gets_a_token_of_its_own(run, new_server):
+    server = new_server(run, host="0.0.0.0")
+    assert len(server.token) >= 32
+    with asking(server) as http:
+        headers = {"Host": "camera.lan"}
+        assert http.get("/api/v0/report", headers=headers).status_code == 200
+        headers["Authorization"] = "Bearer x"
+        assert http.get("/api/v0/report", headers=headers).status_code == 401
+
+
+def test_no_app_for_another_host_without_a_token(run):
+    with pytest.raises(UsageError) as error:
+        create_app(run, host="0.0.0.0")
+    assert str(error.value) == "host '0.0.0.0' is not a loopback address: it needs a token"
+
+
+# -- start and stop -----------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_said_with_what_to_do(run, new_server):
+    port = new_server(run).port
+    with pytest.raises(UsageError) as error:
+        Server.start(run, port=port)
+    assert str(error.value) == f"port {port} of '127.0.0.1' is taken; --port 0 picks a free one"
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"port": 70000}, "port 70000 is not a port: give 1 to 65535, or 0 for a free one"),
+        (
+            {"port": 0, "token": ""},
+            "the token is empty: leave it out to have one made, or give one",
+        ),
+        (
+            {"port": 0, "host": "192.0.2.1", "token": "x"},
+            "host '192.0.2.1' is no address of this machine: Cannot assign requested address",
+        ),
+    ],
+)
+def test_an_impossible_address_is_a_usage_error(run, options, error):
+    with pytest.raises(UsageError) as raised:
+        Server.start(run, **options)
+    assert str(raised.value) == error
+
+
+@pytest.mark.slow
+def test_stop_ends_streams_and_waiting_clients_and_leaves_no_thread(new_run):
+    before = set(threading.enumerate())
+    run = new_run()
+    server = Server.start(run, port=0)
+    address = ("127.0.0.1", server.port)
+    idle = socket.create_connection(address)
+    deaf = socket.create_connection(address)  # asks for a video and never reads it
+    deaf.sendall(b"GET /api/v0/streaming/video/screen HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    until(lambda: run.broadcasts["screen"]._listeners)
+    huge = threading.Event()
+    run.broadcasts["screen"].offer(Picture(0, 0, lambda: huge.set() or bytes(30_000_000)))
+    huge.wait()
+    replies = []
+    with (
+        asking(server) as http,
+        http.stream("GET", "/api/v0/streaming/video/small") as video,
+        http.stream("GET", "/api/v0/events") as told,
+    ):
+        pictures, lines = video.iter_raw(), told.iter_lines()
+        next(pictures)
+        next(lines)
+        asker = threading.Thread(
+            target=lambda: replies.append(http.get("/api/v0/streaming/image/saved?timeout_s=60"))
+        )
+        asker.start()
+        until(lambda: run.broadcasts["saved"]._listeners)
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 2
+        asker.join()
+        assert replies[0].status_code == 503
+        assert replies[0].json() == {"Error": {"error": "the server is stopping"}}
+        assert [name for name, _ in events(lines)][-1] == "ended"
+        assert list(pictures) == []
+    idle.close()
+    deaf.close()
+    server.stop()  # again is nothing
+    assert set(threading.enumerate()) <= before
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+def test_the_command_line_loads_no_server():
+    code = (
+        "import sys, flowrun.runtime.cli; print([m for m in sys.modules if m.split('.')[0] in "
+        "('fastapi', 'uvicorn', 'starlette', 'fastapi_offline')])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert out.stdout == "[]\n"
+
+
+# -- what `Broadcast` promises to a listener ----------------------------------------------------
+
+
+def test_a_listener_is_called_for_each_item_and_the_end_until_it_leaves():
+    broadcast, calls = Broadcast(), []
+    leave = broadcast.subscribe(lambda: calls.append(broadcast.number))
+    leave_too = broadcast.subscribe(lambda: calls.append("too"))
+    broadcast.offer("a")
+    leave_too()
+    broadcast.offer("b")
+    broadcast.close()
+    leave()
+    leave()
+    broadcast.offer("c")
+    assert calls == [1, "too", 2, 2]
+    assert broadcast.closed
+
+
+def test_the_age_of_the_newest_is_infinite_before_the_first():
+    broadcast = Broadcast()
+    assert broadcast.age_s == float("inf")
+    broadcast.offer("a")
+    assert 0 <= broadcast.age_s < 1

@@ -1,0 +1,458 @@
+"""Task classes and graphs for the runtime's tests: every test builds a graph file of these."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.msgs import IntMsg, Message, Shape, TextMsg
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import Plan, plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.run.live import Run, RunResult
+from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+
+START_NS = 1_700_000_000_000_000_000
+
+
+class GridMsg(Message):
+    """A small array and a note."""
+
+    grid: Annotated[NDArray[np.float32], Shape("N 2")]
+    note: str
+
+
+class Numbers(Task):
+    """0, 1, 2, ... up to `limit`."""
+
+    class Config(TaskConfig):
+        limit: int = 5
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.next = 0
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        if self.next == self.config.limit:
+            ctx.finish()
+            return
+        number.value = self.next
+        number.publish(tov_ns=ctx.now_ns - 5)
+        self.next += 1
+
+
+class Hooked(Numbers):
+    """Numbers, with a call of the test's before each."""
+
+    hook: ClassVar[Callable[[int], None]]
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        type(self).hook(self.next)
+        super().process(ctx, number)
+
+
+class Idle(Task):
+    """A source that has nothing and does not end."""
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None: ...
+
+
+class Evens(Task):
+    """Publishes only even numbers."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], even: Output[IntMsg]) -> None:
+        if number.value % 2 == 0:
+            even.value = number.value
+            even.publish(tov_ns=number.tov_ns)
+
+
+class Scale(Task):
+    class Config(TaskConfig):
+        factor: Live[int] = 10
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.changes: list[frozenset[str]] = []
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        self.changes.append(changed)
+
+    def process(self, ctx: Context, number: Input[IntMsg], scaled: Output[IntMsg]) -> None:
+        scaled.value = number.value * self.config.factor
+        scaled.publish(tov_ns=number.tov_ns)
+
+
+class Sum(Task):
+    """State: the sum of all that came; two ports, one of them optional."""
+
+    def start(self, ctx: Context) -> None:
+        self.total = 0
+
+    def process(
+        self, ctx: Context, a: Input[IntMsg], b: Input[IntMsg] | None, total: Output[IntMsg]
+    ) -> None:
+        self.total += a.value + (b.value if b is not None else 0)
+        total.value = self.total
+        total.publish()
+
+    def freeze(self) -> int:
+        return self.total
+
+    def thaw(self, state: int) -> None:
+        self.total = state
+
+
+class Noise(Task):
+    """Seeded noise into a slot-owned array."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], noise: Output[GridMsg]) -> None:
+        grid = noise.allocate("grid", (number.value % 3, 2))
+        grid[...] = ctx.rng.random(grid.shape)
+        noise.note = f"cycle {ctx.cycle}"
+        noise.publish()
+
+
+class Collect(Task):
+    """Keeps what came, as (cycle, value), for the test to look at."""
+
+    def start(self, ctx: Context) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def process(self, ctx: Context, number: Input[IntMsg]) -> None:
+        self.seen.append((ctx.cycle, number.value))
+
+
+class Slow(Task):
+    """For `background: true`: answers when the test opens the gate."""
+
+    gate = threading.Semaphore(0)
+    began = threading.Semaphore(0)
+
+    class Config(TaskConfig):
+        word: Live[str] = "seen"
+
+    config: Config
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        type(self).began.release()
+        assert type(self).gate.acquire(timeout=30)
+        text.value = f"{self.config.word} {number.value} of cycle {ctx.cycle}"
+        text.publish(tov_ns=number.tov_ns)
+
+
+class Free(Task):
+    """For `background: true`: answers at once."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        text.value = f"{number.value} of cycle {ctx.cycle} {ctx.rng.random()}"
+        text.publish(tov_ns=number.tov_ns)
+
+
+class Boom(Task):
+    class Config(TaskConfig):
+        at: int = 2
+
+    config: Config
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if number.value == self.config.at:
+            raise ValueError(f"cannot stand {number.value}")
+        out.value = number.value
+        out.publish()
+
+
+class Exits(Task):
+    """Calls `sys.exit` at a number, or elsewhere, as some libraries do."""
+
+    class Config(TaskConfig):
+        at: int = -1
+        where: str = "process"
+        interrupted: bool = False
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self._exit_in("start")
+
+    def stop(self, ctx: Context) -> None:
+        self._exit_in("stop")
+
+    def freeze(self) -> None:
+        self._exit_in("freeze")
+
+    def thaw(self, state: None) -> None: ...
+
+    def _exit_in(self, where: str) -> None:
+        if self.config.where == where:
+            sys.exit(3)
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if number.value == self.config.at:
+            if self.config.interrupted:
+                raise KeyboardInterrupt
+            sys.exit(3)
+        out.value = number.value
+        out.publish()
+
+
+class Flaky(Task):
+    """State, and an error at certain numbers; counts its starts over all its lives."""
+
+    starts: ClassVar[int] = 0
+
+    class Config(TaskConfig):
+        at: list[int]
+        start_fails: int = 0
+        """How many restarts fail before one works."""
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        type(self).starts += 1
+        if 2 <= type(self).starts <= 1 + self.config.start_fails:
+            raise OSError("not yet")
+        self.total = 0
+
+    def process(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
+        self.total += number.value
+        total.value = self.total
+        total.publish()
+        if number.value in self.config.at:
+            raise ValueError(f"cannot stand {number.value}")
+
+    def freeze(self) -> int:
+        return self.total
+
+    def thaw(self, state: int) -> None:
+        self.total = state
+
+
+class Wrong(Task):
+    """State, and a message at certain numbers that the log refuses: `value` in place of the sum."""
+
+    class Config(TaskConfig):
+        at: list[int]
+        value: Any = "a text"
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.total = 0
+
+    def process(
+        self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg], text: Output[TextMsg]
+    ) -> None:
+        self.total += number.value
+        total.value = self.config.value if number.value in self.config.at else self.total
+        total.publish()
+        text.value = f"a good message of cycle {ctx.cycle}"
+        text.publish()
+
+    def freeze(self) -> int:
+        return self.total
+
+    def thaw(self, state: int) -> None:
+        self.total = state
+
+
+class Says(Task):
+    """A source that publishes one text."""
+
+    class Config(TaskConfig):
+        text: str
+
+    config: Config
+
+    def process(self, ctx: Context, text: Output[TextMsg]) -> None:
+        text.value = self.config.text
+        text.publish()
+        ctx.finish()
+
+
+class WrongSource(Numbers):
+    """A source that publishes what the log refuses at 2."""
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        super().process(ctx, number)
+        if number.value == 2:
+            number.value = 2**70
+
+
+class Sees(Task):
+    """Tells what came, of whatever type."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        text.value = repr(number.value)
+        text.publish()
+
+
+class RoughNumbers(Numbers):
+    """Numbers that changes live values of other tasks, and fails, where it is told to."""
+
+    class Config(TaskConfig):
+        limit: int = 5
+        fails_at: list[int]
+        set_at: dict[int, int]
+        """Number -> factor that every Scale gets."""
+
+    config: Config
+    run: ClassVar[Any] = None
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        value = self.next
+        if value in self.config.set_at:
+            for id_, made in type(self).run.executor.instances.items():
+                if isinstance(made.task, Scale):
+                    type(self).run.set_live(id_, {"factor": self.config.set_at[value]})
+        if value in self.config.fails_at and getattr(self, "failed", None) != value:
+            self.failed = value
+            raise OSError("the cable is out")
+        super().process(ctx, number)
+
+
+class Jobs(Free):
+    """For `background: true`: remembers its calls, and fails at some."""
+
+    class Config(TaskConfig):
+        word: Live[str] = "seen"
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.calls: list[int] = []
+
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        self.calls.append(number.value)
+        if len(self.calls) % 7 == 5:
+            raise ValueError(f"cannot stand call {len(self.calls)}")
+        text.value = f"{self.config.word} {self.calls} {ctx.rng.random()} in {ctx.cycle}"
+        text.publish(tov_ns=number.tov_ns)
+
+    def freeze(self) -> list[int]:
+        return self.calls
+
+    def thaw(self, state: list[int]) -> None:
+        self.calls = state
+
+
+class FlakySource(Numbers):
+    """Fails once, at 3."""
+
+    def start(self, ctx: Context) -> None:
+        self.next = getattr(type(self), "at", 0)
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        if self.next == 3 and not getattr(type(self), "failed", False):
+            type(self).failed, type(self).at = True, 4
+            raise OSError("the cable is out")
+        super().process(ctx, number)
+
+
+class Tells(Task):
+    """Cannot keep a secret."""
+
+    class Config(TaskConfig):
+        password: str
+
+    config: Config
+
+    def process(self, ctx: Context, number: Input[IntMsg]) -> None:
+        ctx.log.info("tells", word=self.config.password)
+        raise OSError(f"cannot log in with {self.config.password}")
+
+
+class Mistyped(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
+        text.valeu = "a field that is none"  # type: ignore[attr-defined]
+        text.publish()
+
+
+class Total(Task):
+    """Remembers a sum, a list of arrays, and says so."""
+
+    class Config(TaskConfig):
+        factor: Live[int] = 1
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.total, self.last = 0, np.zeros(2)
+
+    def process(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
+        self.total += number.value * self.config.factor + int(ctx.rng.integers(100))
+        self.last[:] = number.value, self.total
+        total.value = self.total
+        total.publish()
+
+    def freeze(self):
+        return {"total": self.total, "last": self.last}
+
+    def thaw(self, state) -> None:
+        self.total, self.last = state["total"], state["last"]
+
+
+class Forgetful(Total):
+    """Says that it remembers nothing."""
+
+    def freeze(self):
+        return {}
+
+    def thaw(self, state) -> None: ...
+
+
+class Patient(Slow):
+    """Waits until it is interrupted, or, if it is `deaf`, until the gate opens."""
+
+    deaf = False
+    threads: ClassVar[list[str]] = []
+
+    def interrupt(self, ctx):
+        self.threads.append(threading.current_thread().name)
+        if self.deaf:
+            raise ValueError("not now")
+        self.gate.release()
+
+
+def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
+    """tasks: "a=Numbers(limit: 3); b=Scale; c=Free!@every: 2": id=Class(config), a "!" behind for
+    background, "@" before other keys of the task."""
+    lines = ["tasks:"]
+    for item in tasks.split("; "):
+        task, _, keys = item.strip().partition("@")
+        id_, _, kind = task.partition("=")
+        kind, _, config = kind.partition("(")
+        background = kind.endswith("!") or config.endswith("!")
+        config = config.rstrip("!").removesuffix(")")
+        lines.append(f"  - id: {id_}\n    type: {__name__}.{kind.rstrip('!')}")
+        if config:
+            lines.append(f"    config: {{{config}}}")
+        if background:
+            lines.append("    background: true")
+        lines += [f"    {key}" for key in keys.split(", ") if keys]
+    lines.append("cnx:" if cnx else "cnx: []")
+    for item in cnx.split("; ") if cnx else []:
+        ends, _, msg = item.partition(":")
+        src, dst = ends.split(">")
+        lines.append(f"  - {{src: {src.strip()}, dst: {dst.strip()}, msg: {_msg(msg.strip())}}}")
+    lines.append(more or "logging: {slab_size_mib: 4, section_size_mib: 1}")
+    return plan_graph(bind(parse_graph("\n".join(lines), path=tmp_path / "g.yaml", env={})))
+
+
+def _msg(name: str) -> str:
+    return f"{__name__}.GridMsg" if name == "GridMsg" else name or "IntMsg"
+
+
+def record(plan: Plan, directory: Path | None, **run_options: Any) -> tuple[Run, RunResult]:
+    clock = ManualClock(START_NS, step_ns=1000)
+    run = Run(plan, clock=clock, directory=directory)
+    RoughNumbers.run = run
+    return run, run.run(**run_options)

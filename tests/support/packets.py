@@ -1,0 +1,45 @@
+"""Runs of a camera whose own packets are logged, and of a task that says what it saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from zlib_ng.zlib_ng import crc32
+
+from flowrun.msgs import ImageRgb8Msg, IntMsg
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.run.live import Run
+from flowrun.runtime.task import Context, Input, Output, Task
+from flowrun.tasks.video.capture import VideoCapture
+from support import helpers
+
+
+class Digest(Task):
+    """The CRC of each picture."""
+
+    def process(self, ctx: Context, image: Input[ImageRgb8Msg], crc: Output[IntMsg]) -> None:
+        crc.value = crc32(np.ascontiguousarray(image.pixels).tobytes())
+        crc.publish(tov_ns=image.tov_ns)
+
+
+def know_tasks() -> None:
+    helpers.VideoCapture = VideoCapture  # type: ignore[attr-defined]
+    helpers.Digest = Digest  # type: ignore[attr-defined]
+
+
+MORE = "logging: {slab_size_mib: 4, section_size_mib: 1}"
+
+
+def camera(tmp_path: Path, config: str, *, logging: str = "", more: str = MORE) -> Any:
+    logged = f"@logging: {{{logging}}}" if logging else ""
+    return helpers.plan_of(
+        tmp_path, f"a=VideoCapture({config}){logged}; d=Digest", "a > d: ImageRgb8Msg", more
+    )
+
+
+def run(plan: Any, directory: Path, *, step_ns: int = 1000, **options: Any) -> Path:
+    result = Run(plan, clock=ManualClock(1, step_ns=step_ns), directory=directory).run(**options)
+    assert result.error is None, result.error
+    return directory
