@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import pytest
+
+from support import fault_tasks, helpers
 
 _REAL = {"browser", "camera", "chromium", "gguf", "llama"}
 """Fixtures that are real programs, installed by `make test-all`: a browser, an RTSP server, a
@@ -20,3 +23,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure() -> None:
     # A shell that starts `make test &` lets its children ignore Ctrl-C. Tests send it to theirs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def fresh_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What task classes share with their test is new for each test, and gone after it."""
+    monkeypatch.setattr(helpers.Hooked, "hook", staticmethod(lambda _number: None))
+    monkeypatch.setattr(helpers.Slow, "gate", threading.Semaphore(0))
+    monkeypatch.setattr(helpers.Slow, "began", threading.Semaphore(0))
+    monkeypatch.setattr(helpers.Patient, "deaf", False)
+    monkeypatch.setattr(helpers.Patient, "threads", [])
+    monkeypatch.setattr(helpers.Flaky, "starts", 0)
+    monkeypatch.setattr(helpers.FlakySource, "failed", False)
+    monkeypatch.setattr(helpers.RoughNumbers, "run", None)
+    monkeypatch.setattr(fault_tasks.Holds, "gate", staticmethod(lambda: None))

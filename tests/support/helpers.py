@@ -52,17 +52,29 @@ class Numbers(Task):
 class Hooked(Numbers):
     """Numbers, with a call of the test's before each."""
 
-    hook: ClassVar[Callable[[int], None]]
+    hook: ClassVar[Callable[[int], None]] = staticmethod(lambda _number: None)
 
     def process(self, ctx: Context, number: Output[IntMsg]) -> None:
         type(self).hook(self.next)
         super().process(ctx, number)
 
 
-class Idle(Task):
-    """A source that has nothing and does not end."""
+class Early(Numbers):
+    """Speaks before the first cycle."""
 
-    def process(self, ctx: Context, number: Output[IntMsg]) -> None: ...
+    def start(self, ctx: Context) -> None:
+        super().start(ctx)
+        ctx.log.info("opened")
+
+
+class Idle(Task):
+    """A source that has nothing and does not end; counts how often it is asked."""
+
+    def start(self, ctx: Context) -> None:
+        self.asked = 0
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        self.asked += 1
 
 
 class Evens(Task):
@@ -121,6 +133,17 @@ class Noise(Task):
         noise.publish()
 
 
+class Keeps(Task):
+    """Noise of a generator that it keeps."""
+
+    def start(self, ctx: Context) -> None:
+        self.rng = ctx.rng
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        out.value = int(self.rng.integers(1_000_000))
+        out.publish()
+
+
 class Collect(Task):
     """Keeps what came, as (cycle, value), for the test to look at."""
 
@@ -134,8 +157,8 @@ class Collect(Task):
 class Slow(Task):
     """For `background: true`: answers when the test opens the gate."""
 
-    gate = threading.Semaphore(0)
-    began = threading.Semaphore(0)
+    gate: ClassVar[threading.Semaphore] = threading.Semaphore(0)
+    began: ClassVar[threading.Semaphore] = threading.Semaphore(0)
 
     class Config(TaskConfig):
         word: Live[str] = "seen"
@@ -347,12 +370,14 @@ class Jobs(Free):
 class FlakySource(Numbers):
     """Fails once, at 3."""
 
+    failed: ClassVar[bool] = False
+
     def start(self, ctx: Context) -> None:
-        self.next = getattr(type(self), "at", 0)
+        self.next = 4 if type(self).failed else 0
 
     def process(self, ctx: Context, number: Output[IntMsg]) -> None:
-        if self.next == 3 and not getattr(type(self), "failed", False):
-            type(self).failed, type(self).at = True, 4
+        if self.next == 3 and not type(self).failed:
+            type(self).failed = True
             raise OSError("the cable is out")
         super().process(ctx, number)
 
@@ -432,7 +457,7 @@ def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
         kind, _, config = kind.partition("(")
         background = kind.endswith("!") or config.endswith("!")
         config = config.rstrip("!").removesuffix(")")
-        lines.append(f"  - id: {id_}\n    type: {__name__}.{kind.rstrip('!')}")
+        lines.append(f"  - id: {id_}\n    type: {_type(kind.rstrip('!'))}")
         if config:
             lines.append(f"    config: {{{config}}}")
         if background:
@@ -445,6 +470,20 @@ def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
         lines.append(f"  - {{src: {src.strip()}, dst: {dst.strip()}, msg: {_msg(msg.strip())}}}")
     lines.append(more or "logging: {slab_size_mib: 4, section_size_mib: 1}")
     return plan_graph(bind(parse_graph("\n".join(lines), path=tmp_path / "g.yaml", env={})))
+
+
+_ELSEWHERE = {
+    "VideoCapture": "VideoCapture",
+    "Digest": "support.packets.Digest",
+    **{
+        name: f"support.pictures.{name}"
+        for name in ("Answer", "Camera", "Darken", "Find", "Mean", "Read")
+    },
+}
+
+
+def _type(name: str) -> str:
+    return _ELSEWHERE.get(name, f"{__name__}.{name}")
 
 
 def _msg(name: str) -> str:

@@ -12,7 +12,6 @@ from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Output, Task
-from flowrun.tasks.video.capture import VideoCapture
 from support import helpers
 
 
@@ -22,11 +21,6 @@ class Digest(Task):
     def process(self, ctx: Context, image: Input[ImageRgb8Msg], crc: Output[IntMsg]) -> None:
         crc.value = crc32(np.ascontiguousarray(image.pixels).tobytes())
         crc.publish(tov_ns=image.tov_ns)
-
-
-def know_tasks() -> None:
-    helpers.VideoCapture = VideoCapture  # type: ignore[attr-defined]
-    helpers.Digest = Digest  # type: ignore[attr-defined]
 
 
 MORE = "logging: {slab_size_mib: 4, section_size_mib: 1}"

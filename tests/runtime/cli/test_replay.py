@@ -193,9 +193,7 @@ def test_every_difference_is_in_the_report(run, capsys, tmp_path):
 
 
 def test_an_error_that_differs_is_in_the_report(tmp_path, capsys):
-    from support import helpers
 
-    helpers.Flaky.starts = 0
     tasks = "n=Numbers(limit: 6); f=Flaky(at: [3])@on_error: skip"
     record(plan_of(tmp_path, tasks, "n > f", SMALL), tmp_path / "run")
     status, _, _ = flowrun(

@@ -10,15 +10,9 @@ from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
 from support import helpers
-from support.helpers import START_NS, Flaky, FlakySource, plan_of
+from support.helpers import START_NS, Flaky, plan_of
 
 S = 1_000_000_000
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    Flaky.starts = 0
-    FlakySource.failed, FlakySource.at = False, 0
 
 
 def record(plan, directory, *, step_ns=1000):

@@ -44,8 +44,8 @@ def jsonl(directory, selection=ALL, **options):
     return report, [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_jsonl_has_a_line_a_message(tmp_path, monkeypatch):
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 3")
+def test_jsonl_has_a_line_a_message(tmp_path):
+    directory = record_pictures(tmp_path, "limit: 3")
     report, lines = jsonl(directory)
     with Log(directory) as log:
         messages = list(log.messages())
@@ -62,8 +62,8 @@ def test_jsonl_has_a_line_a_message(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
-def test_jsonl_holds_pixels_only_when_asked(tmp_path, monkeypatch):
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 2")
+def test_jsonl_holds_pixels_only_when_asked(tmp_path):
+    directory = record_pictures(tmp_path, "limit: 2")
     only = Selection(("/c/image",))
     _, lines = jsonl(directory, only)
     assert [line["fields"]["pixels"] for line in lines] == [
@@ -114,8 +114,8 @@ def test_jsonl_says_which_message_cannot_be_decoded_and_goes_on(tmp_path):
 # -- CSV -----------------------------------------------------------------------------------------
 
 
-def test_csv_has_the_scalar_columns_of_a_topic(tmp_path, monkeypatch):
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 3")
+def test_csv_has_the_scalar_columns_of_a_topic(tmp_path):
+    directory = record_pictures(tmp_path, "limit: 3")
     stream = io.StringIO()
     with Log(directory) as log:
         report = export_csv(log, Selection(("/r/reading",)), stream)
@@ -132,8 +132,8 @@ def test_csv_has_the_scalar_columns_of_a_topic(tmp_path, monkeypatch):
     assert report.notes == ["left out, as csv holds one value a cell: words (list)"]
 
 
-def test_csv_of_several_topics_is_refused(tmp_path, monkeypatch):
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 1")
+def test_csv_of_several_topics_is_refused(tmp_path):
+    directory = record_pictures(tmp_path, "limit: 1")
     with Log(directory) as log, pytest.raises(UsageError) as caught:
         export_csv(log, Selection(), io.StringIO())
     assert str(caught.value) == (
@@ -141,11 +141,11 @@ def test_csv_of_several_topics_is_refused(tmp_path, monkeypatch):
     )
 
 
-def test_parquet_is_the_table(tmp_path, monkeypatch):
+def test_parquet_is_the_table(tmp_path):
     pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
-    directory = record_pictures(tmp_path, monkeypatch)
+    directory = record_pictures(tmp_path)
     with Log(directory) as log:
         export_parquet(log, Selection(("/r/reading",)), tmp_path / "x.parquet")
         table = log.table("/r/reading")
@@ -157,9 +157,9 @@ def test_parquet_is_the_table(tmp_path, monkeypatch):
 # -- MCAP ----------------------------------------------------------------------------------------
 
 
-def test_mcap_holds_the_messages_of_all_slabs(tmp_path, monkeypatch):
+def test_mcap_holds_the_messages_of_all_slabs(tmp_path):
     """Slabs of 4 MiB, pictures of 0.6 MiB."""
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 20, width: 640, height: 320")
+    directory = record_pictures(tmp_path, "limit: 20, width: 640, height: 320")
     path = tmp_path / "out.mcap"
     with Log(directory) as log:
         assert len(log.slabs) > 1
@@ -246,9 +246,6 @@ def test_trace_has_a_slice_for_each_cycle_and_the_tasks_in_it(tmp_path):
 
 
 def test_trace_of_a_background_task_runs_from_its_input_to_its_result(tmp_path):
-    for semaphore in (helpers.Slow.gate, helpers.Slow.began):
-        while semaphore.acquire(blocking=False):
-            pass
     plan = plan_of(tmp_path, "n=Hooked(limit: 4); s=Slow!", "n > s")
     live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
 
@@ -295,8 +292,8 @@ def film(path):
         return stream, frames
 
 
-def test_mp4_plays_the_pictures_at_their_own_times(tmp_path, monkeypatch):
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 12")
+def test_mp4_plays_the_pictures_at_their_own_times(tmp_path):
+    directory = record_pictures(tmp_path, "limit: 12")
     path = tmp_path / "x.mp4"
     with Log(directory) as log:
         report = export_mp4(log, Selection(), path)
@@ -312,8 +309,8 @@ def test_mp4_plays_the_pictures_at_their_own_times(tmp_path, monkeypatch):
         assert np.abs(found - pixels).mean() < 4
 
 
-def test_mp4_cuts_odd_sizes_and_says_so(tmp_path, monkeypatch):
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 2, width: 65, height: 49")
+def test_mp4_cuts_odd_sizes_and_says_so(tmp_path):
+    directory = record_pictures(tmp_path, "limit: 2, width: 65, height: 49")
     with Log(directory) as log:
         report = export_mp4(log, Selection(("/c/image",)), tmp_path / "x.mp4")
     assert report.notes == ["H.264 needs even sizes: 65x49 is cut to 64x48"]
@@ -321,8 +318,8 @@ def test_mp4_cuts_odd_sizes_and_says_so(tmp_path, monkeypatch):
     assert (frames[0].width, frames[0].height) == (64, 48)
 
 
-def test_mp4_of_pictures_of_another_size_says_where(tmp_path, monkeypatch):
-    directory = record_pictures(tmp_path, monkeypatch, "changes_at: 2")
+def test_mp4_of_pictures_of_another_size_says_where(tmp_path):
+    directory = record_pictures(tmp_path, "changes_at: 2")
     with Log(directory) as log, pytest.raises(LogError) as caught:
         export_mp4(log, Selection(), tmp_path / "x.mp4")
     assert str(caught.value) == (
@@ -331,8 +328,8 @@ def test_mp4_of_pictures_of_another_size_says_where(tmp_path, monkeypatch):
     )
 
 
-def test_mp4_without_a_picture(tmp_path, monkeypatch):
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 2")
+def test_mp4_without_a_picture(tmp_path):
+    directory = record_pictures(tmp_path, "limit: 2")
     with Log(directory) as log, pytest.raises(LogError) as caught:
         export_mp4(log, Selection(None, {"start": 90}), tmp_path / "x.mp4")
     assert str(caught.value) == f"{directory}: /c/image: no picture in the selected cycles"
@@ -347,7 +344,7 @@ def test_mp4_of_a_log_without_pictures(tmp_path):
 
 def test_mp4_of_times_that_do_not_grow(tmp_path, monkeypatch):
     monkeypatch.setattr("support.pictures.STEP_NS", 0)
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 4")
+    directory = record_pictures(tmp_path, "limit: 4")
     with Log(directory) as log:
         report = export_mp4(log, Selection(), tmp_path / "x.mp4")
     assert report.notes == [

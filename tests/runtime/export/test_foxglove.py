@@ -22,10 +22,8 @@ from flowrun.runtime.export.foxglove import export_foxglove
 from flowrun.runtime.export.text import Selection
 from flowrun.runtime.log.lines import LOG_SCHEMA
 from flowrun.runtime.log.reader import Log
-from flowrun.tasks.video.capture import VideoCapture
 from support import helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, decoded, draw, pictures, recorded
-from support.pictures import Answer, Camera, Find, Read
 
 NO_B_FRAMES = {
     "plain.mp4": ("h264", FILMS["plain.mp4"]),
@@ -34,12 +32,6 @@ NO_B_FRAMES = {
     "vp9.webm": ("vp9", FILMS["vp9.webm"]),
     "av1.mp4": ("av1", FILMS["av1.mp4"]),
 }
-
-
-@pytest.fixture(autouse=True)
-def known_tasks(monkeypatch):
-    for kind in (VideoCapture, Camera, Read, Find, Answer):
-        monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
 
 
 def exported(run, path, selection=None):

@@ -11,22 +11,15 @@ from flowrun.runtime.export.mp4 import export_mp4
 from flowrun.runtime.export.text import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.video import RgbConverter, set_color
-from flowrun.tasks.video.capture import VideoCapture
 from support import helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
-from support.pictures import Camera, record_pictures
+from support.pictures import record_pictures
 
 COPIED = {
     "plain.mp4": "h264", "b_frames.mp4": "h264", "open_gop.mp4": "h264", "start_codes.ts": "h264",
     "h265.mp4": "hevc", "vp9.webm": "vp9", "av1.mp4": "libdav1d", "mpeg4.avi": "mpeg4",
 }  # fmt: skip
 FRAME_US = 33_333
-
-
-@pytest.fixture(autouse=True)
-def known_tasks(monkeypatch):
-    for kind in (VideoCapture, Camera):
-        monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
 
 
 def film(path):
@@ -156,7 +149,7 @@ def test_the_last_of_encoded_pictures_stands_as_long_as_the_others(
     tmp_path, monkeypatch, step_ns, frame_s
 ):
     monkeypatch.setattr("support.pictures.STEP_NS", step_ns)
-    directory = record_pictures(tmp_path, monkeypatch, "limit: 9")
+    directory = record_pictures(tmp_path, "limit: 9")
     with Log(directory) as log:
         export_mp4(log, Selection(("/c/image",)), tmp_path / "x.mp4")
     _, seconds, shown = film(tmp_path / "x.mp4")

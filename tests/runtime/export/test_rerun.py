@@ -16,26 +16,10 @@ from flowrun.runtime.export.rerun import export_rerun, told
 from flowrun.runtime.export.text import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.run.live import Run
-from flowrun.tasks.video.capture import VideoCapture
 from support import helpers
 from support.films import FILMS, FRAMES, decoded, draw, pictures, recorded
-from support.pictures import Answer, Camera, Find, Read
 
 WHY = "rerun-sdk is 170 MB, not in the dev extra: pip install -e '.[rerun]'"
-
-
-class Early(helpers.Numbers):
-    """Speaks before the first cycle."""
-
-    def start(self, ctx):
-        super().start(ctx)
-        ctx.log.info("opened")
-
-
-@pytest.fixture(autouse=True)
-def known_tasks(monkeypatch):
-    for kind in (VideoCapture, Camera, Read, Find, Answer, Early):
-        monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
 
 
 @pytest.fixture

@@ -48,16 +48,16 @@ def test_a_run_that_ends_earlier_lacks_a_message(tmp_path):
     )
 
 
-def test_measured_fields_are_not_compared(tmp_path, monkeypatch):
-    first = record_pictures(tmp_path, monkeypatch, run="a", reading="took_ms: 1.0")
-    second = record_pictures(tmp_path, monkeypatch, run="b", reading="took_ms: 2.0")
+def test_measured_fields_are_not_compared(tmp_path):
+    first = record_pictures(tmp_path, run="a", reading="took_ms: 1.0")
+    second = record_pictures(tmp_path, run="b", reading="took_ms: 2.0")
     found = compare(first, second, times=True)
     assert (found.difference, found.identical) == (None, 11)
 
 
-def test_arrays_are_described(tmp_path, monkeypatch):
-    first = record_pictures(tmp_path, monkeypatch, run="a")
-    second = record_pictures(tmp_path, monkeypatch, "changes_at: 2", run="b")
+def test_arrays_are_described(tmp_path):
+    first = record_pictures(tmp_path, run="a")
+    second = record_pictures(tmp_path, "changes_at: 2", run="b")
     assert compare(first, second).difference.text() == (
         "cycle 2, task 'c', port 'image', field 'pixels':\n"
         "  first: uint8 [48, 64, 3]\n  second: uint8 [48, 32, 3]"

@@ -17,8 +17,8 @@ from support.log_bytes import Builder
 from support.pictures import STEP_NS, record_pictures
 
 
-def test_columns_have_the_types_of_the_fields(tmp_path, monkeypatch):
-    with Log(record_pictures(tmp_path, monkeypatch, "limit: 3")) as log:
+def test_columns_have_the_types_of_the_fields(tmp_path):
+    with Log(record_pictures(tmp_path, "limit: 3")) as log:
         table = log.table("/r/reading")
         messages = list(log.messages("/r/reading"))
     assert list(table) == [
@@ -41,8 +41,8 @@ def test_columns_have_the_types_of_the_fields(tmp_path, monkeypatch):
     assert table.left_out == {"words": "list"}
 
 
-def test_arrays_and_pictures_are_left_out_by_name(tmp_path, monkeypatch):
-    with Log(record_pictures(tmp_path, monkeypatch, "limit: 2")) as log:
+def test_arrays_and_pictures_are_left_out_by_name(tmp_path):
+    with Log(record_pictures(tmp_path, "limit: 2")) as log:
         table = log.table("/c/image")
     assert table.left_out == {"pixels": "uint8 array"}
     assert list(table)[3:] == ["frame_id", "pts", "fps", "source"]
@@ -63,8 +63,8 @@ def types_of(table):
     return {name: getattr(column, "dtype", list) for name, column in table.items()}
 
 
-def test_a_table_without_messages_has_the_columns_of_the_schema(tmp_path, monkeypatch):
-    with Log(record_pictures(tmp_path, monkeypatch, "limit: 1")) as log:
+def test_a_table_without_messages_has_the_columns_of_the_schema(tmp_path):
+    with Log(record_pictures(tmp_path, "limit: 1")) as log:
         for topic in ("/r/reading", "/c/image", "/flowrun/steps", "/flowrun/log"):
             whole, empty = log.table(topic), log.table(topic, 50)
             assert [len(column) for column in empty.values()] == [0] * len(empty)
@@ -88,9 +88,9 @@ def test_a_strange_schema_gives_an_empty_table_all_the_same(schema):
     assert list(make_table([], topic))[:3] == ["cycle", "time_ns", "tov_ns"]
 
 
-def test_an_empty_table_is_typed_in_arrow(tmp_path, monkeypatch):
+def test_an_empty_table_is_typed_in_arrow(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
-    with Log(record_pictures(tmp_path, monkeypatch, "limit: 2")) as log:
+    with Log(record_pictures(tmp_path, "limit: 2")) as log:
         empty, whole = log.to_arrow("/r/reading", start=50), log.to_arrow("/r/reading")
     assert empty.schema == whole.schema
     assert empty.schema.field("raw").type == pyarrow.binary()
@@ -150,9 +150,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, method, package):
     )
 
 
-def test_to_pandas_is_the_table(tmp_path, monkeypatch):
+def test_to_pandas_is_the_table(tmp_path):
     pandas = pytest.importorskip("pandas")
-    with Log(record_pictures(tmp_path, monkeypatch)) as log:
+    with Log(record_pictures(tmp_path)) as log:
         table, frame = log.table("/r/reading", 1), log.to_pandas("/r/reading", start=1)
     assert isinstance(frame, pandas.DataFrame)
     assert list(frame) == list(table)
@@ -160,9 +160,9 @@ def test_to_pandas_is_the_table(tmp_path, monkeypatch):
     assert frame["name"].tolist() == table["name"]
 
 
-def test_to_arrow_is_the_table(tmp_path, monkeypatch):
+def test_to_arrow_is_the_table(tmp_path):
     pytest.importorskip("pyarrow")
-    with Log(record_pictures(tmp_path, monkeypatch)) as log:
+    with Log(record_pictures(tmp_path)) as log:
         table, arrow = log.table("/r/reading"), log.to_arrow("/r/reading")
     assert arrow.column_names == list(table)
     assert arrow["ok"].to_pylist() == table["ok"].tolist()
@@ -172,8 +172,8 @@ def test_to_arrow_is_the_table(tmp_path, monkeypatch):
 # -- pictures ------------------------------------------------------------------------------------
 
 
-def test_frames_are_read_only_views_of_the_file(tmp_path, monkeypatch):
-    with Log(record_pictures(tmp_path, monkeypatch, "limit: 4")) as log:
+def test_frames_are_read_only_views_of_the_file(tmp_path):
+    with Log(record_pictures(tmp_path, "limit: 4")) as log:
         frames = list(log.frames("/c/image"))
         assert [frame.cycle for frame in frames] == [0, 1, 2, 3]
         assert frames[2].tov_ns == START_NS + 2 * STEP_NS + 14
@@ -185,9 +185,9 @@ def test_frames_are_read_only_views_of_the_file(tmp_path, monkeypatch):
         assert [frame.cycle for frame in log.frames("/c/image", 1, 3)] == [1, 2]
 
 
-def test_frames_of_a_topic_without_pictures(tmp_path, monkeypatch):
+def test_frames_of_a_topic_without_pictures(tmp_path):
     with (
-        Log(record_pictures(tmp_path, monkeypatch, "limit: 1")) as log,
+        Log(record_pictures(tmp_path, "limit: 1")) as log,
         pytest.raises(LogError) as caught,
     ):
         log.frames("/r/reading")

@@ -15,17 +15,9 @@ from flowrun.runtime import Log
 from flowrun.runtime.errors import GraphError, LogError
 from flowrun.runtime.log.diff import compare_logs
 from flowrun.runtime.replay.replay import Replay
-from flowrun.tasks.video.capture import VideoCapture
 from flowrun.tasks.video.packets import PacketQueue
 from support import helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, codecs, draw, pictures, recorded
-from support.pictures import Camera, Read
-
-
-@pytest.fixture(autouse=True)
-def known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (VideoCapture, Camera, Read):
-        monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
 
 
 @pytest.mark.parametrize("name", FILMS)

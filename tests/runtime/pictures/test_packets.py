@@ -32,18 +32,11 @@ from flowrun.runtime.log.recover import recover
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
 from flowrun.runtime.run.live import Run
-from flowrun.tasks.video.capture import VideoCapture
 from flowrun.tasks.video.packets import PacketQueue
-from support import films, helpers
-from support.packets import MORE, Digest, camera, run
+from support import films
+from support.packets import MORE, camera, run
 from support.paths import TESTS
 from support.rtsp import serving
-
-
-@pytest.fixture(autouse=True)
-def known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers, "VideoCapture", VideoCapture, raising=False)
-    monkeypatch.setattr(helpers, "Digest", Digest, raising=False)
 
 
 def assert_gives_back_what_was_seen(log: Log) -> int:
@@ -67,7 +60,6 @@ KILLED = """
     from pathlib import Path
     sys.path.insert(0, "{tests}")
     from support import packets
-    packets.know_tasks()
     folder = Path({folder!r})
     plan = packets.camera(folder, "source_uri: {film}, loop: true")
     packets.run(plan, folder / "run")
@@ -133,8 +125,8 @@ def test_a_cut_log_is_recovered_with_the_pictures_in_front_of_the_cut(tmp_path: 
 def rtsp_camera(tmp_path: Path, uri: str) -> Any:
     text = f"""
 tasks:
-  - {{id: a, type: support.helpers.VideoCapture, config: {{source_uri: "${{CAM}}"}}}}
-  - {{id: d, type: support.helpers.Digest}}
+  - {{id: a, type: VideoCapture, config: {{source_uri: "${{CAM}}"}}}}
+  - {{id: d, type: support.packets.Digest}}
 cnx: [{{src: a, dst: d, msg: ImageRgb8Msg}}]
 {MORE}
 """

@@ -10,17 +10,9 @@ import pytest
 
 from flowrun.runtime import Log
 from flowrun.runtime.log.files import slab_paths
-from flowrun.tasks.video.capture import VideoCapture
 from support import helpers, independent_pictures
 from support.films import FILMS, FRAMES, KEY_EVERY, draw, recorded
 from support.paths import TESTS
-from support.pictures import Camera
-
-
-@pytest.fixture(autouse=True)
-def known_tasks(monkeypatch):
-    for kind in (VideoCapture, Camera):
-        monkeypatch.setattr(helpers, kind.__name__, kind, raising=False)
 
 
 def independent(run, topic):

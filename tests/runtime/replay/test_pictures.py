@@ -8,18 +8,16 @@ import pytest
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
-from flowrun.tasks.video.capture import VideoCapture
 from support import helpers
 from support.films import FILMS, codecs, draw, pictures, recorded
-from support.pictures import Camera, Mean, pictures_run
+from support.pictures import pictures_run
 
 
 @pytest.mark.parametrize(
     "name", ["plain.mp4", "b_frames.mp4", "open_gop.mp4", "h265.mp4", "vp9.webm"]
 )
 @pytest.mark.parametrize("start", [None, 5, 13])
-def test_a_replay_writes_the_recorded_packets_again(tmp_path, monkeypatch, name, start):
-    monkeypatch.setattr(helpers, "VideoCapture", VideoCapture, raising=False)
+def test_a_replay_writes_the_recorded_packets_again(tmp_path, name, start):
     film = draw(tmp_path / name, **FILMS[name])
     recorded(tmp_path, film, "")
     with Log(tmp_path / "run") as log:
@@ -44,7 +42,6 @@ def test_the_first_difference_of_pictures_is_told_in_numbers(tmp_path):
 
 
 def test_a_flight_recorders_replay_begins_at_its_first_keyframe(tmp_path):
-    helpers.Camera, helpers.Mean = Camera, Mean
     plan = helpers.plan_of(
         tmp_path, "c=Camera(limit: 500); m=Mean; n=Numbers(limit: 500); t=Total",
         "c > m: ImageRgb8Msg; n > t",

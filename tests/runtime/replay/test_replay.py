@@ -113,9 +113,6 @@ def test_background_results_come_back_in_their_cycles_made_anew(tmp_path):
 
 
 def test_a_background_task_takes_the_config_of_its_inputs_cycle(tmp_path):
-    for semaphore in (helpers.Slow.gate, helpers.Slow.began):
-        while semaphore.acquire(blocking=False):
-            pass
     plan = plan_of(tmp_path, "n=Hooked(limit: 4); s=Slow!", "n > s")
     live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
 

@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 
-from flowrun.msgs import IntMsg
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
@@ -15,7 +14,6 @@ from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.replay.verify import verify_keyframes
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import Context, Input, Output
 from support import helpers
 from support.helpers import Total, plan_of, record
 
@@ -190,7 +188,6 @@ def test_a_value_that_was_asked_for_holds_where_the_run_set_another(tmp_path):
 
 
 def test_a_task_that_was_down_is_down_at_the_keyframe(tmp_path):
-    helpers.Flaky.starts = 0
     with recorded(
         tmp_path, "n=Numbers(limit: 12); f=Flaky(at: [4])@on_error: restart", "n > f"
     ) as log:
@@ -296,15 +293,6 @@ def test_a_log_without_keyframes_cannot_be_verified(tmp_path):
 
 
 def test_a_generator_that_a_task_keeps_goes_on_as_recorded(tmp_path):
-    class Keeps(helpers.Noise):
-        def start(self, ctx):
-            self.rng = ctx.rng
-
-        def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
-            out.value = int(self.rng.integers(1_000_000))
-            out.publish()
-
-    helpers.Keeps = Keeps
     with recorded(tmp_path, "n=Numbers(limit: 9); k=Keeps", "n > k") as log:
         assert Replay(log, env={}).run(start=5).first is None
         assert verify_keyframes(Replay(log, env={}), count=9).forgetful == {}
@@ -336,7 +324,7 @@ def test_what_if_from_a_keyframe_says_what_it_begins_with(total_run):
     ]
 
 
-def test_arrays_of_all_kinds_come_back(total_run, monkeypatch):
+def test_arrays_of_all_kinds_come_back(total_run):
     from flowrun.runtime.engine import keyframes as keyframe
 
     kinds = [

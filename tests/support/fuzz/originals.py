@@ -24,8 +24,7 @@ from flowrun.runtime.log.reader import CycleRecord, Log
 from flowrun.runtime.log.slab import writer as log_slab
 from flowrun.runtime.log.writer import LogWriter, Output
 from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter, set_color
-from flowrun.tasks.video.capture import VideoCapture
-from support import films, helpers, pictures
+from support import films, helpers
 from support.log_bytes import small
 
 CYCLES = 24
@@ -118,8 +117,6 @@ def built(folder: Path) -> list[Original]:
 def recorded(folder: Path) -> list[Original]:
     """Runs of graphs."""
     folder.mkdir(parents=True)
-    for kind in (pictures.Camera, pictures.Read, pictures.Find, pictures.Answer, VideoCapture):
-        setattr(helpers, kind.__name__, kind)
     film = films.draw(folder / "film.mp4", size=(32, 16), **{"x264-params": "b-adapt=0:bframes=2"})
     camera = "Camera(limit: 4, width: 16, height: 8)"
     graphs = {

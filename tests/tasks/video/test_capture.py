@@ -175,7 +175,6 @@ def test_the_log_says_how_many_pictures_were_left_out(folder: Path, tmp_path: Pa
     from flowrun.runtime.run.live import Run
     from support import helpers
 
-    helpers.VideoCapture = VideoCapture  # type: ignore[attr-defined]
     config = f"source_uri: {folder / 'grey.mp4'}, policy: latest, realtime: true"
     plan = helpers.plan_of(tmp_path, f"v=VideoCapture({config})")
     Run(plan, clock=ManualClock(1, step_ns=150_000_000), directory=tmp_path / "run").run()
