@@ -10,7 +10,9 @@ from importlib import import_module
 
 import pytest
 
+from flowrun.msgs import IntMsg
 from flowrun.runtime.errors import LogError, TaskError
+from flowrun.runtime.task import Context, Input, Output
 from flowrun.runtime.testing import assert_replays
 from support import helpers
 from support.helpers import plan_of, record
@@ -24,22 +26,18 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def swap(monkeypatch, task_class, process):
-    process.__annotations__ = task_class.process.__annotations__
-    monkeypatch.setattr(task_class, "process", process)
+class WrongAt3(helpers.Scale):
+    def process(self, ctx: Context, number: Input[IntMsg], scaled: Output[IntMsg]) -> None:
+        ctx.log.warning("noise")
+        scaled.value = number.value * self.config.factor + (number.value == 3)
+        scaled.publish(tov_ns=number.tov_ns)
 
 
-def wrong_at_3(self, ctx, number, scaled):
-    ctx.log.warning("noise")
-    scaled.value = number.value * self.config.factor + (number.value == 3)
-    scaled.publish(tov_ns=number.tov_ns)
-
-
-def fails_at_3(self, ctx, number, scaled):
-    if number.value == 3:
-        raise RuntimeError("new")
-    scaled.value = number.value * self.config.factor
-    scaled.publish(tov_ns=number.tov_ns)
+class FailsAt3(helpers.Scale):
+    def process(self, ctx: Context, number: Input[IntMsg], scaled: Output[IntMsg]) -> None:
+        if number.value == 3:
+            raise RuntimeError("new")
+        super().process(ctx, number, scaled)
 
 
 def test_unchanged_code_passes_and_says_nothing(run, capfd):
@@ -49,7 +47,7 @@ def test_unchanged_code_passes_and_says_nothing(run, capfd):
 
 
 def test_a_difference_is_told_whole_and_nothing_else(run, monkeypatch, capfd):
-    swap(monkeypatch, helpers.Scale, wrong_at_3)
+    monkeypatch.setattr(helpers, "Scale", WrongAt3)
     with pytest.raises(AssertionError) as caught:
         assert_replays(run)
     assert str(caught.value) == (
@@ -60,7 +58,7 @@ def test_a_difference_is_told_whole_and_nothing_else(run, monkeypatch, capfd):
 
 
 def test_what_lies_behind_to_and_what_is_fed_is_not_compared(run, monkeypatch):
-    swap(monkeypatch, helpers.Scale, wrong_at_3)
+    monkeypatch.setattr(helpers, "Scale", WrongAt3)
     assert_replays(run, to=2)
     assert_replays(run, feed=["x"])
 
@@ -87,7 +85,7 @@ def test_a_test_that_compares_nothing_fails(run):
 
 
 def test_an_error_that_is_new_comes_out_with_task_and_cycle(run, monkeypatch):
-    swap(monkeypatch, helpers.Scale, fails_at_3)
+    monkeypatch.setattr(helpers, "Scale", FailsAt3)
     path = list(sys.path)
     with pytest.raises(TaskError, match="^task 'x' failed in process, cycle 3: RuntimeError: new$"):
         assert_replays(run)
@@ -97,11 +95,12 @@ def test_an_error_that_is_new_comes_out_with_task_and_cycle(run, monkeypatch):
 def test_an_error_that_no_longer_comes_is_a_failure(tmp_path, monkeypatch):
     record(plan_of(tmp_path, "n=Numbers; b=Boom", "n > b"), tmp_path / "run")
 
-    def process(self, ctx, number, out):
-        out.value = number.value
-        out.publish()
+    class Sound(helpers.Boom):
+        def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+            out.value = number.value
+            out.publish()
 
-    swap(monkeypatch, helpers.Boom, process)
+    monkeypatch.setattr(helpers, "Boom", Sound)
     with pytest.raises(AssertionError, match="cycle 2: task 'b' raised .* and did not now$"):
         assert_replays(tmp_path / "run")
 
@@ -161,7 +160,7 @@ def test_loading_the_plugin_loads_no_library_of_flowruns():
 
 
 def test_a_part_may_be_held_and_numbers_may_be_a_little_off(run, monkeypatch):
-    swap(monkeypatch, helpers.Scale, wrong_at_3)
+    monkeypatch.setattr(helpers, "Scale", WrongAt3)
     assert_replays(run, start=4, feed=["s"])
     assert_replays(run, to=2)
     assert_replays(run, tolerance={"IntMsg.value": 1})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from flowrun.msgs import IntMsg
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.log.check import check_log
@@ -9,6 +10,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
+from flowrun.runtime.task import Context, Input, Output
 from support import helpers
 from support.helpers import START_NS, Flaky, plan_of
 
@@ -152,14 +154,14 @@ def test_an_error_that_does_not_come_again_is_a_difference(tmp_path, monkeypatch
     plan = plan_of(tmp_path, "n=Numbers(limit: 3); f=Flaky(at: [1])@on_error: skip", "n > f")
     record(plan, tmp_path / "run")
 
-    def process(self, ctx, number, total):
-        if number.value != 1:
-            self.total += number.value
-            total.value = self.total + (number.value == 2)
-            total.publish()
+    class Mended(helpers.Flaky):
+        def process(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
+            if number.value != 1:
+                self.total += number.value
+                total.value = self.total + (number.value == 2)
+                total.publish()
 
-    process.__annotations__ = Flaky.process.__annotations__
-    monkeypatch.setattr(Flaky, "process", process)
+    monkeypatch.setattr(helpers, "Flaky", Mended)
     first = replay(tmp_path / "run").first
     assert (first.cycle, first.task, first.field) == (1, "f", "error")
     assert (first.recorded, first.replayed) == ("ValueError: cannot stand 1", "no error")

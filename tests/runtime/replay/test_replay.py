@@ -4,11 +4,13 @@ import time
 
 import pytest
 
+from flowrun.msgs import IntMsg, Message
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
+from flowrun.runtime.task import Context, Input, Output, Task
 from support import helpers
 from support.helpers import Hooked, plan_of, record
 
@@ -35,12 +37,12 @@ def test_a_changed_task_is_found_with_cycle_task_field_and_both_values(tmp_path,
     plan = plan_of(tmp_path, "n=Numbers(limit: 5); x=Scale; s=Sum", "n > x; x > s.a")
     record(plan, tmp_path / "run")
 
-    def process(self, ctx, number, scaled):
-        scaled.value = number.value * self.config.factor + (number.value == 3)
-        scaled.publish(tov_ns=number.tov_ns)
+    class WrongAt3(helpers.Scale):
+        def process(self, ctx: Context, number: Input[IntMsg], scaled: Output[IntMsg]) -> None:
+            scaled.value = number.value * self.config.factor + (number.value == 3)
+            scaled.publish(tov_ns=number.tov_ns)
 
-    process.__annotations__ = helpers.Scale.process.__annotations__
-    monkeypatch.setattr(helpers.Scale, "process", process)
+    monkeypatch.setattr(helpers, "Scale", WrongAt3)
     report = replay(tmp_path / "run")
     assert str(report.first) == (
         "cycle 3, task 'x', port 'scaled', field 'value':\n  recorded: 30\n  replayed: 31"
@@ -50,16 +52,17 @@ def test_a_changed_task_is_found_with_cycle_task_field_and_both_values(tmp_path,
 
 def test_a_differing_array_says_where_how_many_and_how_much(tmp_path, monkeypatch):
     record(plan_of(tmp_path, "n=Numbers(limit: 5); z=Noise", "n > z"), tmp_path / "run")
-    original = helpers.Noise.process
 
-    def process(self, ctx, number, noise):
-        original(self, ctx, number, noise)
-        if number.value == 2:
-            noise.grid.setflags(write=True)
-            noise.grid[1, 0] += 2
+    class WrongAt2(helpers.Noise):
+        def process(
+            self, ctx: Context, number: Input[IntMsg], noise: Output[helpers.GridMsg]
+        ) -> None:
+            super().process(ctx, number, noise)
+            if number.value == 2:
+                noise.grid.setflags(write=True)
+                noise.grid[1, 0] += 2
 
-    process.__annotations__ = original.__annotations__
-    monkeypatch.setattr(helpers.Noise, "process", process)
+    monkeypatch.setattr(helpers, "Noise", WrongAt2)
     first = replay(tmp_path / "run").first
     assert (first.cycle, first.task, first.port, first.field) == (2, "z", "noise", "grid")
     assert first.recorded.endswith("at [1, 0]")
@@ -69,13 +72,13 @@ def test_a_differing_array_says_where_how_many_and_how_much(tmp_path, monkeypatc
 def test_a_missing_and_an_additional_message_are_differences(tmp_path, monkeypatch):
     record(plan_of(tmp_path, "n=Numbers(limit: 3); e=Evens", "n > e"), tmp_path / "run")
 
-    def process(self, ctx, number, even):
-        if number.value == 1:
-            even.value = 1
-            even.publish()
+    class OnlyOne(helpers.Evens):
+        def process(self, ctx: Context, number: Input[IntMsg], even: Output[IntMsg]) -> None:
+            if number.value == 1:
+                even.value = 1
+                even.publish()
 
-    process.__annotations__ = helpers.Evens.process.__annotations__
-    monkeypatch.setattr(helpers.Evens, "process", process)
+    monkeypatch.setattr(helpers, "Evens", OnlyOne)
     report = replay(tmp_path / "run")
     assert str(report.first) == (
         "cycle 0, task 'e', port 'even':\n  recorded: a message of 8 bytes\n  replayed: no message"
@@ -162,13 +165,13 @@ def test_a_recorded_error_comes_again(tmp_path):
 def test_an_error_that_no_longer_comes_is_said(tmp_path, monkeypatch):
     record(plan_of(tmp_path, "n=Numbers; b=Boom", "n > b"), tmp_path / "run")
 
-    def process(self, ctx, number, out):
-        if number.value != 2:
-            out.value = number.value
-            out.publish()
+    class Sound(helpers.Boom):
+        def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+            if number.value != 2:
+                out.value = number.value
+                out.publish()
 
-    process.__annotations__ = helpers.Boom.process.__annotations__
-    monkeypatch.setattr(helpers.Boom, "process", process)
+    monkeypatch.setattr(helpers, "Boom", Sound)
     with pytest.raises(ReplayError) as caught:
         replay(tmp_path / "run")
     assert str(caught.value) == (
@@ -179,11 +182,11 @@ def test_an_error_that_no_longer_comes_is_said(tmp_path, monkeypatch):
 def test_a_new_error_is_named_with_task_and_cycle(tmp_path, monkeypatch):
     record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale", "n > x"), tmp_path / "run")
 
-    def process(self, ctx, number, scaled):
-        raise RuntimeError("new")
+    class Fails(helpers.Scale):
+        def process(self, ctx: Context, number: Input[IntMsg], scaled: Output[IntMsg]) -> None:
+            raise RuntimeError("new")
 
-    process.__annotations__ = helpers.Scale.process.__annotations__
-    monkeypatch.setattr(helpers.Scale, "process", process)
+    monkeypatch.setattr(helpers, "Scale", Fails)
     with pytest.raises(TaskError, match="^task 'x' failed in process, cycle 0: RuntimeError: new$"):
         replay(tmp_path / "run")
 
@@ -260,30 +263,32 @@ def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
         ]
 
 
+class OldMsg(Message):
+    schema_name = "ResultMsg"
+    value: int
+
+
+class ResultMsg(Message):
+    value: int
+    unit: str = "m"
+
+
+class OldMeasure(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[OldMsg]) -> None:
+        out.value = number.value
+        out.publish()
+
+
+class Measure(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[ResultMsg]) -> None:
+        out.value = number.value
+        out.publish()
+
+
 def test_fields_that_a_message_has_got_since_are_not_compared(tmp_path, monkeypatch):
-    class OldMsg(helpers.Message):
-        schema_name = "ResultMsg"
-        value: int
-
-    class ResultMsg(helpers.Message):
-        value: int
-        unit: str = "m"
-
-    def task_of(kind):
-        def process(self, ctx, number, out):
-            out.value = number.value
-            out.publish()
-
-        process.__annotations__ = {
-            "ctx": helpers.Context,
-            "number": helpers.Input[helpers.IntMsg],
-            "out": helpers.Output[kind],
-        }
-        return type("Measure", (helpers.Task,), {"process": process})
-
-    monkeypatch.setattr(helpers, "Measure", task_of(OldMsg), raising=False)
+    monkeypatch.setattr(helpers, "Measure", OldMeasure, raising=False)
     record(plan_of(tmp_path, "n=Numbers(limit: 3); m=Measure", "n > m"), tmp_path / "run")
-    monkeypatch.setattr(helpers, "Measure", task_of(ResultMsg))
+    monkeypatch.setattr(helpers, "Measure", Measure)
     with Log(tmp_path / "run") as log:
         again = Replay(log, env={})
         report = again.run()

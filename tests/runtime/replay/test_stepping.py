@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from flowrun.msgs import IntMsg
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
@@ -14,6 +15,7 @@ from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.replay.verify import verify_keyframes
 from flowrun.runtime.run.live import Run
+from flowrun.runtime.task import Context, Input, Output
 from support import helpers
 from support.helpers import Total, plan_of, record
 
@@ -270,14 +272,12 @@ def test_a_task_that_forgets_is_named_and_none_behind_it(tmp_path):
 
 
 def test_a_task_that_is_not_deterministic_is_not_called_forgetful(total_run, monkeypatch):
-    process = Total.process
+    class Unsteady(helpers.Total):
+        def process(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
+            super().process(ctx, number, total)
+            total.value += id(self) + 1
 
-    def unsteady(self, ctx, number, total):
-        process(self, ctx, number, total)
-        total.value += id(self) + 1
-
-    unsteady.__annotations__ = process.__annotations__
-    monkeypatch.setattr(Total, "process", unsteady)
+    monkeypatch.setattr(helpers, "Total", Unsteady)
     found = verify_keyframes(Replay(total_run, env={}), count=3)
     assert (list(found.unsteady), found.forgetful) == (["t"], {})
 
