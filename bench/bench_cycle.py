@@ -97,7 +97,7 @@ class Contender:
         executor = self.executor
         begin = time.perf_counter()
         executor.stop_reason = None
-        executor._loop(executor.cycles + cycles)
+        executor.run_cycles(executor.cycles + cycles)
         self.seconds.append((time.perf_counter() - begin) / cycles)
 
     def close(self) -> None:
@@ -109,8 +109,7 @@ class Floor(Contender):
     """The same calls in a bare loop, without gates, clocks, cycle records and log."""
 
     def run(self, cycles: int) -> None:
-        record = self.executor._ring[0]
-        calls = [call for _gate, call in record.sources + record.steps]
+        calls = [call for _gate, call in self.executor.cycle.calls]
         begin = time.perf_counter()
         for _ in range(cycles):
             for call in calls:

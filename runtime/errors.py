@@ -12,6 +12,7 @@ __all__ = [
     "Location",
     "LogError",
     "Problem",
+    "RecordedError",
     "ReplayError",
     "TaskDefinitionError",
     "TaskError",
@@ -86,6 +87,10 @@ class LogError(FlowrunError):
 
 class ReplayError(FlowrunError):
     """A run cannot be replayed."""
+
+
+class RecordedError(Exception):
+    """An error that a recording says a task raised; its text is all that is known of it."""
 
 
 class InternalError(Exception):

@@ -1,29 +1,162 @@
-"""What happens to a run in a cycle, beside its messages: the records of `/flowrun/control`."""
+"""What happens to a run in a cycle besides its messages: the records of `/flowrun/control`.
+
+Each kind is a class; `pack` gives the record as the log holds it, a map of kind, task, key, value and
+input_cycle, and `unpack` makes the event of such a map again. Fields that a kind does not use are empty
+there: "", None and -1.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-__all__ = ["Event", "event"]
+__all__ = [
+    "Completion",
+    "Dropped",
+    "EndOfSource",
+    "Event",
+    "Failed",
+    "Replaced",
+    "Restarted",
+    "Set",
+    "unpack",
+]
 
-Event = dict[str, Any]
-"""{kind, task, key, value, input_cycle}; see `event`."""
+_PROCESS = "process"
 
 
-def event(
-    kind: str, task: str = "", *, key: str = "", value: Any = None, input_cycle: int = -1
-) -> Event:
-    """One record, as the log holds it.
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to `task` in a cycle. Only its subclasses are events."""
 
-    kind "set": of the task's config, the keys of `value` became its values.
-    kind "completion": background results of the cycle `input_cycle` appear in this one; `value` is
-        true if the task was restarted before it made them.
-    kind "end_of_source": the source said that nothing more will come.
-    kind "error": the task raised; `value` is the text, `key` the policy that was applied.
-    kind "restart": the task was made and started anew.
-    kind "dropped": the source left out `value` pictures, or whatever it makes.
-    kind "replaced": newer inputs of the background task took the place of those of `input_cycle`,
-        which it will not see.
-    A replay needs neither of the last two: they say what was not there to be fed.
+    kind: ClassVar[str]
+
+    task: str
+
+    def pack(self) -> dict[str, Any]:
+        """The record as the log holds it."""
+        return _record(self.kind, self.task)
+
+
+@dataclass(frozen=True, slots=True)
+class Set(Event):
+    """Live values of the task's config were changed.
+
+    values: the new value of each key that was set.
     """
+
+    kind: ClassVar[str] = "set"
+
+    values: dict[str, Any]
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, value=self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion(Event):
+    """The result that a background task made of the inputs of an earlier cycle appears in this one.
+
+    input_cycle: the cycle of its inputs.
+    restarted: whether the task was restarted before it made the result.
+    """
+
+    kind: ClassVar[str] = "completion"
+
+    input_cycle: int
+    restarted: bool
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, value=self.restarted, input_cycle=self.input_cycle)
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfSource(Event):
+    """The source said that nothing more will come."""
+
+    kind: ClassVar[str] = "end_of_source"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """The task raised.
+
+    policy: what was done about it: a value of `on_error`.
+    text: the error, secrets masked.
+    phase: what the task was doing: "process", "publish" (it published what the log refuses) or
+        "configure" (it refused a live value). Only an error in "process" ends a cycle by `skip_cycle`.
+    """
+
+    kind: ClassVar[str] = "error"
+
+    policy: str
+    text: str
+    phase: str = _PROCESS
+
+    def pack(self) -> dict[str, Any]:
+        record = _record(self.kind, self.task, key=self.policy, value=self.text)
+        return record if self.phase == _PROCESS else {**record, "phase": self.phase}
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted(Event):
+    """The task was made and started once more, after an error and a pause."""
+
+    kind: ClassVar[str] = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(Event):
+    """The source left out `count` pictures, or whatever it makes. A replay does not need to know."""
+
+    kind: ClassVar[str] = "dropped"
+
+    count: int
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, value=self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced(Event):
+    """Newer inputs of a background task took the place of those of `input_cycle`, which it will not
+    see. A replay does not need to know."""
+
+    kind: ClassVar[str] = "replaced"
+
+    input_cycle: int
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, input_cycle=self.input_cycle)
+
+
+def unpack(record: Mapping[str, Any]) -> Event:
+    """The event of a record that `Event.pack` made; `ValueError` says what is wrong with another."""
+    try:
+        task, key, value = record["task"], record["key"], record["value"]
+        match record["kind"]:
+            case Set.kind:
+                return Set(task, dict(value))
+            case Completion.kind:
+                return Completion(task, record["input_cycle"], bool(value))
+            case EndOfSource.kind:
+                return EndOfSource(task)
+            case Failed.kind:
+                return Failed(task, key, value, record.get("phase", _PROCESS))
+            case Restarted.kind:
+                return Restarted(task)
+            case Dropped.kind:
+                return Dropped(task, value)
+            case Replaced.kind:
+                return Replaced(task, record["input_cycle"])
+            case kind:
+                raise ValueError(f"a control record of unknown kind {kind!r}")
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a control record: {error!r}") from None
+
+
+def _record(
+    kind: str, task: str, *, key: str = "", value: Any = None, input_cycle: int = -1
+) -> dict[str, Any]:
     return {"kind": kind, "task": task, "key": key, "value": value, "input_cycle": input_cycle}

@@ -1,46 +1,73 @@
 """A task with `background: true`: its `process` runs on a worker, and the cycle never waits.
 
-In each cycle in which its inputs are present, a copy of them becomes the *waiting job*, in place of
-an older one that has not begun. The worker takes the waiting job when it is free. What a job has
-published appears in the first cycle after it is done, with the number of its input's cycle in a
-control record: a replay runs the same jobs on the same inputs and delivers in the same cycles.
+In each cycle in which its inputs are present, a copy of them becomes a job, which is in one state::
+
+    waiting --> running --> done --> taken --> given
+       |
+       +--> replaced by a newer job that came before the worker was free
+
+The worker makes the waiting job the running one when it is free, and the running one done. A cycle
+takes the oldest done job, which a control record says with the number of the cycle of its inputs, and
+the task's step gives it: publishes what it made, or raises what it raised. Where a step is not reached
+(`skip_cycle` of another task), the job stays taken for the next cycle that reaches it. What has not been
+given is in flight: it keeps a run from ending, and belongs into a keyframe.
+
+A replay runs the same jobs on the same inputs and delivers them in the same cycles; `Jobs`, `run_job`
+and the step are the same there.
 """
 
 from __future__ import annotations
 
+import enum
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.engine.policy import ErrorPolicy, restart_task
+from flowrun.runtime.engine.policy import ErrorPolicy, FailedInPhase, restart_task
 from flowrun.runtime.engine.rates import Rate
-from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall, call_process, outputs_of_step
-from flowrun.runtime.events import Event, event
+from flowrun.runtime.engine.record import ALWAYS, StepCall, call_process, outputs_of_step
+from flowrun.runtime.errors import RAISED_BY_TASKS
+from flowrun.runtime.events import Event, Replaced
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.graph.plan import Step
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 
 __all__ = [
+    "BackgroundTask",
     "BackgroundWorker",
     "Job",
+    "JobState",
+    "Jobs",
+    "are_complete",
     "bind_background",
-    "deliver",
+    "job_inputs",
     "prepare_job",
     "run_job",
-    "submits",
 ]
 
 
-@dataclass(slots=True)
+class JobState(enum.Enum):
+    """Where a job is; see the module."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    TAKEN = "taken"
+    GIVEN = "given"
+
+
+@dataclass(slots=True, eq=False)
 class Job:
     """One call of a background task's `process`.
 
     cycle, now_ns, config: those of the cycle in which its inputs were present.
     messages: by slot index, copies that the job alone uses; None for slots that it does not touch.
-    restarts: whether the task is restarted first. error: what it raised.
-    frozen: what the task remembers behind the job, for keyframes; None where none are made.
+    restarts: whether the task is restarted first.
+    error, phase: what it raised, and in what: "configure" or "process".
+    accepted: the config that the task had when `configure` refused the job's.
+    frozen: what the task remembers after the job, for keyframes; None where none are made.
     """
 
     cycle: int
@@ -48,36 +75,150 @@ class Job:
     config: TaskConfig
     messages: dict[int, Message]
     restarts: bool = False
-    error: Exception | None = None
+    error: BaseException | None = None
+    phase: str = "process"
+    accepted: TaskConfig | None = None
     frozen: dict[str, Any] | None = None
+    state: JobState = JobState.WAITING
 
 
-def prepare_job(
-    step: Step, messages: Sequence[Message], *, time: CycleTime, config: TaskConfig
-) -> Job:
-    """A job on copies of the inputs that `messages` hold now, with outputs of its own."""
-    own: dict[int, Message] = {}
-    for argument in step.arguments:
-        if argument.slot is None:
-            continue
-        message = messages[argument.slot]
-        is_input = argument.port.direction == "input"
-        own[argument.slot] = message.copy() if is_input else type(message)()
-    return Job(time.cycle, time.now_ns, config, own)
+class Jobs:
+    """The jobs of one background task that are in flight. May be used by two threads.
+
+    config: the task's config for jobs to come.
+    """
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.config = config
+        self.frozen: dict[str, Any] | None = None
+        """What the task remembered after the last job that was given."""
+        self.replaced = 0
+        """How many waiting jobs were replaced by newer ones."""
+        self._changed = threading.Condition()
+        self._jobs: list[Job] = []
+        self._closed = False
+
+    @property
+    def in_flight(self) -> list[Job]:
+        """Those that have not been given, in the order of their cycles."""
+        with self._changed:
+            return list(self._jobs)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._jobs)
+
+    @property
+    def working(self) -> bool:
+        """Whether a job waits or runs."""
+        return any(job.state in (JobState.WAITING, JobState.RUNNING) for job in self.in_flight)
+
+    @property
+    def has_done(self) -> bool:
+        """Whether a job may be taken: one is done, and none is taken."""
+        return bool(self._jobs) and self._jobs[0].state is JobState.DONE
+
+    @property
+    def has_taken(self) -> bool:
+        return bool(self._jobs) and self._jobs[0].state is JobState.TAKEN
+
+    def submit(self, job: Job) -> Job | None:
+        """Make `job` the waiting one; the job that it replaces, if one was waiting."""
+        with self._changed:
+            replaced = None
+            if self._closed:
+                return None
+            if self._jobs and self._jobs[-1].state is JobState.WAITING:
+                replaced = self._jobs.pop()
+                self.replaced += 1
+                job.restarts = job.restarts or replaced.restarts
+            self._jobs.append(job)
+            self._changed.notify()
+            return replaced
+
+    def begin(self) -> Job | None:
+        """Wait for a job, and make it the running one; None once they are closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._waiting() is not None)
+            job = self._waiting()
+            if self._closed or job is None:
+                return None
+            job.state = JobState.RUNNING
+            return job
+
+    def finish(self, job: Job) -> None:
+        """The job that is running is done."""
+        with self._changed:
+            job.state = JobState.DONE
+
+    def take(self) -> Job | None:
+        """The oldest job that is done, for the cycle that is running; None while one is taken."""
+        with self._changed:
+            if not self.has_done:
+                return None
+            self._jobs[0].state = JobState.TAKEN
+            return self._jobs[0]
+
+    def give(self) -> Job | None:
+        """The job that was taken, once."""
+        with self._changed:
+            if not self.has_taken:
+                return None
+            job = self._jobs.pop(0)
+        job.state = JobState.GIVEN
+        self.frozen = job.frozen
+        if job.accepted is not None and self.config is job.config:
+            self.config = job.accepted
+        return job
+
+    def close(self) -> bool:
+        """Begin no further job; whether one is running."""
+        with self._changed:
+            self._closed = True
+            if self._waiting() is not None:
+                self._jobs.pop()
+            self._changed.notify()
+            return any(job.state is JobState.RUNNING for job in self._jobs)
+
+    def put_taken(self, job: Job) -> None:
+        """`job`, made otherwise, is taken before all others."""
+        with self._changed:
+            job.state = JobState.TAKEN
+            self._jobs.insert(0, job)
+
+    def clear(self) -> None:
+        """Forget all jobs."""
+        with self._changed:
+            self._jobs.clear()
+
+    def _waiting(self) -> Job | None:
+        last = self._jobs[-1] if self._jobs else None
+        return last if last is not None and last.state is JobState.WAITING else None
+
+
+class BackgroundTask(Protocol):
+    """A background task as its step and the keyframes see it: with a worker, or recorded."""
+
+    jobs: Jobs
+
+    def submit(self, job: Job) -> int | None:
+        """A cycle's inputs are there; the cycle of those that they replace, if they do."""
+        ...
 
 
 def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> None:
-    """Call `process` for `job`, after telling the task about changed configuration."""
+    """Call `process` for `job`, after a restart or the news of a changed config.
+
+    What the task raises is kept in the job. A KeyboardInterrupt of the main thread, on which a replay
+    runs jobs, is the user's and passes.
+    """
     time.cycle, time.now_ns = job.cycle, job.now_ns
     for message in job.messages.values():
         message.bind_time(time)
     try:
-        changed = changed_keys(task.config, job.config)
-        task.config = job.config
-        if changed and not job.restarts:
-            task.configure(ctx, changed)
-        if job.restarts:
-            restart_task(task, ctx)
+        _reconfigure_for(job, task, ctx)
+        if job.error is not None:
+            return
         _gate, call = call_process(step, _BySlot(job.messages), task, ctx)
         call()
         if step.task.spec.on_error != "stop":
@@ -86,11 +227,29 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
                     message.check_published()
     except Exception as error:  # noqa: BLE001  # raised again by the cycle, named by task
         job.error = error
-    except BaseException as error:  # SystemExit of a library must not end the worker
-        in_replay = threading.current_thread() is threading.main_thread()
-        if in_replay and isinstance(error, KeyboardInterrupt):
-            raise  # the user's
+    except BaseException as error:  # of a library: it must not end the worker
+        if isinstance(error, KeyboardInterrupt) and _is_main_thread():
+            raise
         job.error = RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _reconfigure_for(job: Job, task: Task, ctx: Context) -> None:
+    before, task.config = task.config, job.config
+    if job.restarts:
+        restart_task(task, ctx)
+        return
+    changed = changed_keys(before, job.config)
+    if not changed:
+        return
+    try:
+        task.configure(ctx, changed)
+    except RAISED_BY_TASKS as error:
+        task.config = job.accepted = before
+        job.error, job.phase = error, "configure"
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class _BySlot(Sequence[Message]):
@@ -107,10 +266,10 @@ class _BySlot(Sequence[Message]):
 
 
 class BackgroundWorker:
-    """The worker thread of one background task.
+    """The worker thread of one background task in a live run.
 
     wake: called on the worker's thread when a job is done.
-    freeze: called there behind each job, for `Job.frozen`; None where no keyframes are made.
+    freeze: called there after each job, for `Job.frozen`; None where no keyframes are made.
     """
 
     def __init__(
@@ -123,86 +282,30 @@ class BackgroundWorker:
         wake: Callable[[], None],
         freeze: Callable[[Job], dict[str, Any]] | None = None,
     ) -> None:
-        self.step = step
-        self.task = task
-        self.config = task.config
-        self.replaced = 0
-        """How many waiting inputs were replaced by newer ones."""
-        self.frozen: dict[str, Any] | None = None
-        """What the task remembered behind the last job that `give` gave."""
+        self.jobs = Jobs(task.config)
+        self._step = step
+        self._task = task
         self._ctx = ctx
         self._time = time
         self._wake = wake
         self._freeze = freeze
-        self._changed = threading.Condition()
-        self._waiting: Job | None = None
-        self._running: Job | None = None
-        self._stopping = False
-        self._done: list[Job] = []
-        self._taken: Job | None = None
         self._thread = threading.Thread(
             target=self._work, name=f"flowrun-{step.task.id}", daemon=True
         )
-
-    @property
-    def busy(self) -> bool:
-        """Whether a job runs, waits, or is done and not yet taken."""
-        with self._changed:
-            return bool(self._running or self._waiting or self._done)
-
-    @property
-    def has_result(self) -> bool:
-        return bool(self._done)
-
-    @property
-    def in_flight(self) -> list[tuple[Job, bool]]:
-        """The jobs whose results have not appeared, in order, each with whether it was taken."""
-        with self._changed:
-            jobs = [*self._done, self._running, self._waiting]
-        taken = [(self._taken, True)] if self._taken else []
-        return taken + [(job, False) for job in jobs if job]
 
     def start(self) -> None:
         self._thread.start()
 
     def submit(self, job: Job) -> int | None:
-        """Make `job` the waiting one; the cycle of the one that waited, which is forgotten."""
-        with self._changed:
-            replaced = self._waiting
-            if replaced is not None:
-                self.replaced += 1
-                job.restarts = job.restarts or replaced.restarts
-            self._waiting = job
-            self._changed.notify()
+        replaced = self.jobs.submit(job)
         return None if replaced is None else replaced.cycle
 
-    def take(self) -> Job | None:
-        """The oldest finished job, for the cycle that runs now; None while the one before waits
-        for its step."""
-        with self._changed:
-            if not self._done or self._taken is not None:
-                return None
-            self._taken = self._done.pop(0)
-            return self._taken
-
-    def give(self) -> Job | None:
-        """The job that was taken, once."""
-        job, self._taken = self._taken, None
-        if job is not None:
-            self.frozen = job.frozen
-        return job
-
     def interrupt(self) -> None:
-        """Take no further job, and tell the task that nobody waits for the running one."""
-        with self._changed:
-            self._stopping = True
-            self._waiting = None
-            self._changed.notify()
-            running = self._running
-        if running is None:
+        """Begin no further job, and tell the task that nobody waits for the running one."""
+        if not self.jobs.close():
             return
         try:
-            self.task.interrupt(self._ctx)
+            self._task.interrupt(self._ctx)
         except Exception as error:  # noqa: BLE001  # the other tasks must get their turn
             self._ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
                 "interrupt failed", error=f"{type(error).__name__}: {error}"
@@ -217,25 +320,21 @@ class BackgroundWorker:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting is not None or self._stopping)
-                if self._stopping:
-                    return
-                job, self._waiting = self._waiting, None
-                self._running = job
-            assert job is not None
-            run_job(job, self.step, self.task, self._ctx, self._time)
-            if self._freeze is not None:
-                job.frozen = self._freeze(job)
-            with self._changed:
-                self._running = None
-                self._done.append(job)
-            self._wake()
+        while (job := self.jobs.begin()) is not None:
+            try:
+                run_job(job, self._step, self._task, self._ctx, self._time)
+                if self._freeze is not None:
+                    job.frozen = self._freeze(job)
+            except BaseException as error:  # noqa: BLE001  # the run must not wait for ever
+                job.error = RuntimeError(f"{type(error).__name__}: {error}")
+            finally:
+                self.jobs.finish(job)
+                self._wake()
 
 
 def bind_background(
-    worker: BackgroundWorker,
+    task: BackgroundTask,
+    step: Step,
     messages: Sequence[Message],
     *,
     time: CycleTime,
@@ -243,46 +342,69 @@ def bind_background(
     policy: ErrorPolicy | None,
     note: Callable[[Event], None],
 ) -> StepCall:
-    """The step in the cycle: publish the result that was taken, if one was, and submit this cycle's
-    inputs, if `rate` admits it. `note` is told of inputs that were replaced."""
-    step = worker.step
-    inputs = [
+    """The step in the cycle: submit this cycle's inputs, if `rate` and `policy` admit it, and publish
+    the result that was taken, if one was, or let `policy` handle its error. `note` takes the event of
+    inputs that were replaced."""
+    jobs = task.jobs
+    inputs = job_inputs(step, messages)
+
+    def call() -> None:
+        job = jobs.give()
+        error = None if job is None else job.error
+        fails = error is not None and policy is not None and policy.restarts
+        may_submit = policy is None or policy.admits()
+        if may_submit and not fails and are_complete(inputs) and rate.admits(time):
+            new = prepare_job(step, messages, time=time, config=jobs.config)
+            new.restarts = policy is not None and policy.take_restart()
+            replaced = task.submit(new)
+            if replaced is not None:
+                note(Replaced(step.task.id, replaced))
+        if job is None:
+            return
+        if error is None:
+            _publish(job, step, messages)
+            if policy is not None:
+                policy.note_success()
+        elif policy is not None:
+            policy.handle(error, phase=job.phase)
+        else:
+            raise FailedInPhase(job.phase) from error
+
+    return ALWAYS, call
+
+
+def job_inputs(step: Step, messages: Sequence[Message]) -> list[tuple[Message, bool]]:
+    """The messages that the step reads, each with whether it is required."""
+    return [
         (messages[argument.slot], argument.port.required)
         for argument in step.arguments
         if argument.slot is not None and argument.port.direction == "input"
     ]
 
-    def call() -> None:
-        job = worker.give()
-        error = None if job is None else job.error
-        fails = error is not None and policy is not None and policy.restarts
-        may_submit = policy is None or policy.admits()
-        if may_submit and not fails and submits(inputs) and rate.admits(time):
-            new = prepare_job(step, messages, time=time, config=worker.config)
-            new.restarts = policy is not None and policy.take_restart()
-            replaced = worker.submit(new)
-            if replaced is not None:
-                note(event("replaced", step.task.id, input_cycle=replaced))
-        if job is not None:
-            deliver(job, step, messages)
-            if policy is not None:
-                policy.note_success()
 
-    gate: Gate = ALWAYS
-    return gate, call
-
-
-def submits(inputs: Sequence[tuple[Message, bool]]) -> bool:
-    """Whether this cycle's inputs (each with whether it is required) make a job."""
+def are_complete(inputs: Sequence[tuple[Message, bool]]) -> bool:
+    """Whether a cycle's inputs, as `job_inputs` gives them, make a job."""
     return any(message.present for message, _ in inputs) and all(
         message.present for message, required in inputs if required
     )
 
 
-def deliver(job: Job, step: Step, messages: Sequence[Message]) -> None:
-    """Publish a finished job's outputs in this cycle; raise what it raised."""
-    if job.error is not None:
-        raise job.error
+def prepare_job(
+    step: Step, messages: Sequence[Message], *, time: CycleTime, config: TaskConfig
+) -> Job:
+    """A job on copies of the inputs that `messages` hold now, with outputs of its own."""
+    own: dict[int, Message] = {}
+    for argument in step.arguments:
+        if argument.slot is None:
+            continue
+        message = messages[argument.slot]
+        is_input = argument.port.direction == "input"
+        own[argument.slot] = message.copy() if is_input else type(message)()
+    return Job(time.cycle, time.now_ns, config, own)
+
+
+def _publish(job: Job, step: Step, messages: Sequence[Message]) -> None:
+    """What a job has published appears in this cycle."""
     for argument in step.arguments:
         if argument.port.direction == "output" and argument.slot is not None:
             made = job.messages[argument.slot]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 __all__ = [
     "COMPUTES_ON",
     "Instance",
+    "SourceGate",
     "SourceHooks",
     "changed_config",
     "make_instances",
@@ -30,16 +31,25 @@ COMPUTES_ON = "computes on"
 
 
 @dataclass(slots=True)
+class SourceGate:
+    """Whether a source may have more: the gate of its step."""
+
+    present: bool = True
+
+
+@dataclass(slots=True)
 class Instance:
     """One task of a run: its object, its context, and the time its context shows.
 
     time: the cycle's, or of a background task the time of the job that its worker runs.
+    gate: of a source: closed once it has said that nothing more will come.
     """
 
     bound: BoundTask
     task: Task
     ctx: Context
     time: CycleTime
+    gate: SourceGate = field(default_factory=SourceGate)
 
     @property
     def id(self) -> str:

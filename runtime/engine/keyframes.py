@@ -1,4 +1,4 @@
-"""Keyframes: what the tasks of a run remember in front of a cycle, so that a replay can begin there.
+"""Keyframes: what the tasks of a run remember before a cycle, so that a replay can begin there.
 
 The record of `/flowrun/keyframe` in cycle k, a msgpack map, is taken before anything of that cycle
 runs::
@@ -12,11 +12,12 @@ runs::
         "failures", "until_ns": of a task with `on_error`: errors in a row, and the end of its pause
         "error": why `freeze` failed; no replay can begin at this keyframe then
         "config": of a background task: "live" for the jobs that come; its own "live" and the rest
-            are from behind the last job whose result has appeared
-        "jobs": [[cycle, live, taken]]: of a background task: inputs whose results appear later;
-            "taken" ones were waiting for their step
+            are those after the last job whose result has appeared
+        "jobs": [[cycle, live, taken]]: of a background task: the jobs in flight, whose results appear
+            later; "taken" ones were waiting for their step
     }}}
 
+A background task whose next job begins with a restart, has no "state": it begins anew.
 Sources have no place in it: a replay takes their messages from the log.
 """
 
@@ -24,26 +25,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgpack
 import numpy as np
 
-from flowrun.runtime.engine.background import Job
+from flowrun.runtime.engine.background import BackgroundTask, Job, JobState
 from flowrun.runtime.engine.instances import Instance, changed_config
 from flowrun.runtime.engine.policy import ErrorPolicy, error_text
 from flowrun.runtime.engine.rates import Rate
-from flowrun.runtime.errors import RAISED_BY_TASKS
 from flowrun.runtime.graph.bind import BoundTask
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.task import Task, TaskConfig
 
 __all__ = [
-    "BackgroundState",
     "Keyframes",
     "changed_values",
     "first_error",
-    "freeze_behind",
+    "freeze_after",
     "freeze_task",
     "is_frozen",
     "restored_config",
@@ -62,10 +61,11 @@ def is_frozen(task_class: type[Task]) -> bool:
 def freeze_task(
     made: Instance, config: TaskConfig, *, secrets: frozenset[str], with_state: bool = True
 ) -> dict[str, Any]:
-    """What the task, which has `config`, remembers now, as its part of a keyframe; "error" says why no
+    """What the task, which has `config`, remembers now: its part of a keyframe. "error" says why no
     replay can begin there.
 
-    secrets: masked in the error. with_state: False for a task that is down: it begins anew.
+    secrets: masked in the error.
+    with_state: False for a task that is down, and has nothing to remember.
     """
     task, frozen = made.task, dict[str, Any]()
     rng = made.ctx.freeze_rng()
@@ -76,7 +76,9 @@ def freeze_task(
         if with_state and is_frozen(type(task)):
             # Packed and unpacked at once: what the task changes later does not reach it.
             frozen["state"] = _unpack(_pack(task.freeze()))
-    except RAISED_BY_TASKS as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # a library's own kinds too: the run goes on
         frozen["error"] = error_text(error, secrets)
     return frozen
 
@@ -113,21 +115,12 @@ def restored_config(bound: BoundTask, values: Mapping[str, Any]) -> TaskConfig:
     return changed_config(bound, bound.config, values) if values else bound.config
 
 
-class BackgroundState(Protocol):
-    """What a keyframe says of a background task: `BackgroundWorker`, or its part in a replay."""
-
-    config: TaskConfig
-    frozen: dict[str, Any] | None
-
-    @property
-    def in_flight(self) -> list[tuple[Job, bool]]: ...
-
-
 class Keyframes:
     """Takes the keyframes of a run.
 
-    instances: of all tasks but the sources. background: of those among them that have a worker.
-    secrets: masked in what is said of a `freeze` that fails.
+    instances: the tasks that run, sources aside.
+    background: those among them with `background: true`, by id.
+    secrets: masked in what is logged of a `freeze` that fails.
     """
 
     def __init__(
@@ -136,7 +129,7 @@ class Keyframes:
         *,
         policies: Mapping[str, ErrorPolicy],
         rates: Mapping[str, Rate],
-        background: Mapping[str, BackgroundState],
+        background: Mapping[str, BackgroundTask],
         secrets: frozenset[str],
     ) -> None:
         self._secrets = secrets
@@ -149,9 +142,9 @@ class Keyframes:
     def begin(self) -> None:
         """All tasks have been started, and no worker has."""
         for made in self._instances:
-            state = self._background.get(made.id)
-            if state is not None:
-                state.frozen = freeze_task(made, made.task.config, secrets=self._secrets)
+            task = self._background.get(made.id)
+            if task is not None:
+                task.jobs.frozen = freeze_task(made, made.task.config, secrets=self._secrets)
 
     def take(self) -> bytes:
         """What all tasks remember now, between two cycles. A `freeze` that fails is logged, once
@@ -159,21 +152,13 @@ class Keyframes:
         tasks = {}
         for made in self._instances:
             policy = self._policies.get(made.id)
-            state = self._background.get(made.id)
-            if state is None:
+            task = self._background.get(made.id)
+            if task is None:
                 is_up = policy is None or not policy.is_down
                 config = made.task.config
                 frozen = freeze_task(made, config, secrets=self._secrets, with_state=is_up)
             else:
-                frozen = dict(state.frozen or {})
-                try:
-                    frozen["config"] = changed_values(made.bound, state.config)
-                    frozen["jobs"] = [
-                        [job.cycle, changed_values(made.bound, job.config), taken]
-                        for job, taken in state.in_flight
-                    ]
-                except Exception as error:  # noqa: BLE001  # of a user's config
-                    frozen["error"] = error_text(error, self._secrets)
+                frozen = self._background_part(made, task, policy)
             if self._rates[made.id].due_ns is not None:
                 frozen["due_ns"] = self._rates[made.id].due_ns
             if policy is not None:
@@ -181,6 +166,25 @@ class Keyframes:
             self._tell(made, frozen.get("error"))
             tasks[made.id] = frozen
         return _pack({"tasks": tasks})
+
+    def _background_part(
+        self, made: Instance, task: BackgroundTask, policy: ErrorPolicy | None
+    ) -> dict[str, Any]:
+        frozen = dict(task.jobs.frozen or {})
+        in_flight = task.jobs.in_flight
+        restarts_next = policy is not None and policy.is_down
+        if in_flight[0].restarts if in_flight else restarts_next:
+            frozen.pop("state", None)
+            frozen.pop("error", None)
+        try:
+            frozen["config"] = changed_values(made.bound, task.jobs.config)
+            frozen["jobs"] = [
+                [job.cycle, changed_values(made.bound, job.config), job.state is JobState.TAKEN]
+                for job in in_flight
+            ]
+        except Exception as error:  # noqa: BLE001  # of a user's config
+            frozen["error"] = error_text(error, self._secrets)
+        return frozen
 
     def _tell(self, made: Instance, error: str | None) -> None:
         if error is None:
@@ -190,13 +194,10 @@ class Keyframes:
             made.ctx.log.error("freeze failed: no replay can begin at this keyframe", error=error)
 
 
-def freeze_behind(
-    made: Instance, job: Job, *, restarts: bool, secrets: frozenset[str]
-) -> dict[str, Any]:
-    """What a background task remembers behind `job`; nothing of one that failed and is restarted
-    (`restarts`) before its next."""
-    is_up = job.error is None or not restarts
-    return freeze_task(made, job.config, secrets=secrets, with_state=is_up)
+def freeze_after(made: Instance, job: Job, *, secrets: frozenset[str]) -> dict[str, Any]:
+    """What a background task remembers after `job`, also after one that failed: a job that was waiting
+    meanwhile goes on with that."""
+    return freeze_task(made, job.accepted or job.config, secrets=secrets)
 
 
 def unpack_keyframe(data: bytes | memoryview) -> dict[str, dict[str, Any]]:

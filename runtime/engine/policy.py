@@ -5,16 +5,19 @@
 | stop       | is logged as far as it came            | the run ends, with a finished log          |
 | skip       | goes on without the task's outputs     | runs again in the next cycle               |
 | skip_cycle | ends there; later tasks do not run     | runs again in the next cycle               |
-| restart    | goes on without the task's outputs     | is made and started anew, after a pause of |
-|            |                                        | 1 s, doubled with each failure up to 30 s  |
+| restart    | goes on without the task's outputs     | is made and started again, after a pause   |
+|            |                                        | of 1 s, doubled with each failure up to 30 |
 
 A message that the log would refuse (a field of another type than declared, a `tov_ns` that is none)
 is an error of the task that publishes it, as if `publish` had raised. With a policy other than `stop`
-each output is checked behind `process`, before any task sees it; so a replay, too, meets the error in
-the same place. With `stop` nothing is checked twice: the writing of the cycle finds the message, when
-the tasks behind have run on it. The cycle is then logged without all that the task published in it,
-and the run ends. It ends so too where a message went wrong behind that check, as when another thread
+each output is checked after `process`, before any task sees it; so a replay, too, meets the error in
+the same place. With `stop` nothing is checked twice: writing the cycle finds the message, when the
+tasks downstream have run on it. The cycle is then logged without all that the task published in it,
+and the run ends. It ends so too where a message went wrong after that check, as when another thread
 of the task goes on writing to it.
+
+A live value that `configure` refuses is not taken: the task keeps the config that it had. The cycle
+goes on, also with `skip_cycle`.
 
 Every error is a record of `/flowrun/control`. Pauses follow the cycles' time, so that a replay,
 in which the task fails again, restarts it in the same cycle.
@@ -27,19 +30,18 @@ from typing import Any
 
 from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.engine.instances import Instance
-from flowrun.runtime.engine.record import outputs_of_step
-from flowrun.runtime.errors import RAISED_BY_TASKS
-from flowrun.runtime.events import Event, event
+from flowrun.runtime.errors import RAISED_BY_TASKS, RecordedError
+from flowrun.runtime.events import Event, Failed, Restarted
 from flowrun.runtime.graph.config import changed_keys
-from flowrun.runtime.graph.plan import Slot, Step
+from flowrun.runtime.graph.plan import Slot
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = [
     "ErrorPolicy",
+    "FailedInPhase",
     "SkipCycle",
     "error_text",
-    "guarded",
     "policies_of",
     "reconfigure",
     "refusal",
@@ -54,8 +56,18 @@ class SkipCycle(Exception):  # noqa: N818  # not an error: it was handled, by en
     """The rest of the cycle is not to run."""
 
 
+class FailedInPhase(Exception):  # noqa: N818  # it only carries the error, its cause
+    """A task raised the cause in `phase`, which is not the `process` that is running."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__(phase)
+        self.phase = phase
+
+
 def error_text(error: BaseException, secrets: frozenset[str]) -> str:
     """An error as the log holds it."""
+    if isinstance(error, RecordedError):
+        return str(error)
     return storable(mask_secrets(f"{type(error).__name__}: {error}", secrets))
 
 
@@ -75,7 +87,8 @@ def refusal(slot: Slot, message: Message) -> MessageTypeError | None:
 
 def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> None:
     """Give a task on the cycle's thread a new configuration; `policy` handles what it raises."""
-    changed = changed_keys(made.task.config, new)
+    before = made.task.config
+    changed = changed_keys(before, new)
     made.task.config = new
     if not changed or (policy is not None and policy.is_down):
         return  # a task that is down starts with the new configuration
@@ -84,13 +97,14 @@ def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> 
     except RAISED_BY_TASKS as error:
         if policy is None:
             raise
-        policy.note_failure(error)
+        made.task.config = before
+        policy.handle(error, phase="configure")
 
 
 def restart_task(task: Task, ctx: Context) -> None:
     """Stop `task`, forget its state, and start it again with its present configuration.
 
-    The same object: every cycle record is bound to it.
+    It stays the same object: every cycle record is bound to it.
     """
     config = task.config
     try:
@@ -108,7 +122,8 @@ def restart_task(task: Task, ctx: Context) -> None:
 class ErrorPolicy:
     """The policy of one task, other than `stop`, and how often it has failed in a row.
 
-    note: takes what is to be logged of the running cycle. secrets: masked in what is logged.
+    note: takes the events of the running cycle.
+    secrets: masked in what is logged.
     """
 
     def __init__(
@@ -129,30 +144,37 @@ class ErrorPolicy:
 
     def guard(self, call: Callable[[], None], outputs: Sequence[Message]) -> Callable[[], None]:
         """`call`, which runs the task once and publishes on `outputs`, under the policy."""
-        in_background = self._made.bound.spec.background
-        restarts_here = self._kind == "restart" and not in_background
-        # Those of a background task have been checked on its worker.
-        checked = () if in_background else tuple(outputs)
+        restarts = self._kind == "restart"
 
         def guarded() -> None:
-            if restarts_here and self._until_ns is not None and not self._come_up():
+            if restarts and self._until_ns is not None and not self._come_up():
                 return
             try:
                 call()
-                for message in checked:
+                for message in outputs:
                     if message.present:
                         message.check_published()
             except RAISED_BY_TASKS as error:
                 for message in outputs:
                     message.clear()
-                self.note_failure(error)
-                if self._kind == "skip_cycle":
-                    raise SkipCycle from error
+                self.handle(error)
             else:
-                if not in_background:
-                    self.note_success()
+                self.note_success()
 
         return guarded
+
+    def handle(self, error: BaseException, *, phase: str = "process") -> None:
+        """Log what the task raised, begin the pause of one that is to be restarted, and end the cycle
+        with `SkipCycle` if the policy says so."""
+        text = error_text(error, self._secrets)
+        self._note(Failed(self._made.id, self._kind, text, phase))
+        self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
+        if self._kind == "restart":
+            pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
+            self._failures += 1
+            self._until_ns = self._time.now_ns + pause_ns
+        if self._kind == "skip_cycle" and phase == "process":
+            raise SkipCycle from error
 
     @property
     def is_down(self) -> bool:
@@ -193,21 +215,11 @@ class ErrorPolicy:
         try:
             restart_task(self._made.task, self._made.ctx)
         except RAISED_BY_TASKS as error:  # counted, and tried again
-            self.note_failure(error)
+            self.handle(error)
             return False
         self._until_ns = None
-        self._note(event("restart", self._made.id))
+        self._note(Restarted(self._made.id))
         return True
-
-    def note_failure(self, error: BaseException) -> None:
-        """Log `error`, and begin the pause of a task that is to be restarted."""
-        text = error_text(error, self._secrets)
-        self._note(event("error", self._made.id, key=self._kind, value=text))
-        self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
-        if self._kind == "restart":
-            pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
-            self._failures += 1
-            self._until_ns = self._time.now_ns + pause_ns
 
 
 def policies_of(
@@ -223,14 +235,3 @@ def policies_of(
         for made in instances
         if made.bound.spec.on_error != "stop"
     }
-
-
-def guarded(
-    policies: Mapping[str, ErrorPolicy],
-    step: Step,
-    call: Callable[[], None],
-    messages: Sequence[Message],
-) -> Callable[[], None]:
-    """`call` of `step` on these messages under its task's policy, if it has one."""
-    policy = policies.get(step.task.id)
-    return call if policy is None else policy.guard(call, outputs_of_step(step, messages))

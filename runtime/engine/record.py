@@ -1,8 +1,8 @@
 """The ring: N preallocated cycle records, each with a message for every output of the graph.
 
 A record is used again after N cycles. All that a cycle needs is bound to it once, at start: which
-message each step reads and writes, and the calls themselves, so that running a cycle creates
-nothing that lasts.
+message each step reads and writes, and the calls themselves, so that running a cycle allocates
+nothing that outlives it.
 """
 
 from __future__ import annotations
@@ -61,31 +61,40 @@ class CycleRecord:
     """One cycle's place: a message for every slot of the plan, and the calls of its steps.
 
     messages: by slot index.
-    sources, steps: the calls of the plan's sources and of its other steps, in order.
+    calls: of all steps of the plan, in order; sources: the first of them, of the sources; steps: the
+        rest.
     """
 
-    __slots__ = ("_others", "_plain", "messages", "sources", "steps")
+    __slots__ = ("_others", "_plain", "calls", "messages", "sources", "steps")
 
     def __init__(
-        self, messages: tuple[Message, ...], sources: list[StepCall], steps: list[StepCall]
+        self, messages: tuple[Message, ...], calls: list[StepCall], *, source_count: int
     ) -> None:
         self.messages = messages
-        self.sources = sources
-        self.steps = steps
+        self.calls = calls
+        self.sources = calls[:source_count]
+        self.steps = calls[source_count:]
         self._plain = [
-            (message, message.__dict__.update, type(message).defaults)
+            (message, message.__dict__, type(message).defaults, len(message.__dict__))
             for message in messages
-            if not message.has_containers
+            if _clears_plainly(message)
         ]
-        self._others = [message for message in messages if message.has_containers]
+        self._others = [message for message in messages if not _clears_plainly(message)]
 
     def clear(self) -> None:
         """All messages absent, with default fields: nothing of an older cycle is ever seen."""
-        for message, update, defaults in self._plain:
+        for message, fields, defaults, count in self._plain:  # Message.clear, without its calls
             message.present = False
-            update(defaults)
+            if len(fields) != count:  # something was set that is no field
+                fields.clear()
+            fields.update(defaults)
         for message in self._others:
             message.clear()
+
+
+def _clears_plainly(message: Message) -> bool:
+    """Whether its class leaves `clear` as it is, and shares its defaults among its messages."""
+    return type(message).clear is Message.clear and not message.has_containers
 
 
 def make_record(
@@ -98,7 +107,7 @@ def make_record(
     for message in messages:
         message.bind_time(time)
     calls = [bind_step(step, messages) for step in plan.steps]
-    return CycleRecord(messages, calls[: plan.source_count], calls[plan.source_count :])
+    return CycleRecord(messages, calls, source_count=plan.source_count)
 
 
 def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Context) -> StepCall:

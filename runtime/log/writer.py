@@ -29,6 +29,7 @@ from zlib_ng.zlib_ng import crc32, crc32_combine
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.events import Event
 from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
@@ -240,7 +241,7 @@ class LogWriter:
         *,
         start_ns: int,
         ends_ns: list[int],
-        events: list[dict[str, Any]],
+        events: Sequence[Event],
         keyframe: bytes | None = None,
     ) -> None:
         """Write a cycle: what of `bound` is present, `events`, waiting log records, the steps, and
@@ -401,13 +402,13 @@ class LogWriter:
     # -- inside --------------------------------------------------------------------------------
 
     def _extra(
-        self, events: list[dict[str, Any]], now_ns: int, keyframe: bytes | None
+        self, events: Sequence[Event], now_ns: int, keyframe: bytes | None
     ) -> list[tuple[int, int, bytes]]:
         """(channel, tov_ns, data) of the keyframe, the events and the log records that wait."""
         if self._records:
             # Kept until they are committed: a cycle that does not fit is packed again.
             self._packed_records += self._take_records()
-        extra = [(self._control, now_ns, self._pack(event)) for event in events]
+        extra = [(self._control, now_ns, self._pack(event.pack())) for event in events]
         if keyframe is not None:
             extra.append((self._keyframe, now_ns, keyframe))
         return extra + self._packed_records

@@ -1,37 +1,51 @@
-"""Where in a log a replay can begin."""
+"""Where in a log a replay can begin.
+
+At a cycle where all of this holds:
+
+- the log has a keyframe there, and no task that runs failed to say what it remembers;
+- of every job that was in flight there, and whose result appears later, the log holds the inputs; a task
+  that remembers nothing can do without: its result is then taken from the log;
+- the pictures that are fed from there on can be decoded: their key frames are in the log.
+
+Or at the first cycle of the run, where no task remembers anything yet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgpack
 
 from flowrun.runtime.engine.keyframes import first_error, unpack_keyframe
 from flowrun.runtime.errors import LogError, ReplayError
-from flowrun.runtime.log.reader import CycleRecord, Log
+from flowrun.runtime.log.message import CycleRecord
+from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL, KEYFRAME_TOPIC, STEPS_TOPIC
+from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.replay.recorded import RecordedOutside
 
 __all__ = ["Keyframe", "RecordedKeyframes", "has_run"]
 
 Keyframe = tuple[int, dict[str, dict[str, Any]]]
-"""A cycle, and by task what it remembered in front of it; see `keyframe`."""
+"""A cycle, and by task what it remembered before it; see `engine.keyframes`."""
 
 
 def has_run(cycle: CycleRecord) -> bool:
-    """Whether it is a cycle: log lines behind the last one stand in one without a step table."""
+    """Whether it is a cycle: log lines after the last one are in one without a step table."""
     return any(topic == STEPS_TOPIC for topic, _, _ in cycle.entries)
 
 
 class RecordedKeyframes:
-    """The keyframes of a log, of the tasks that are not `fed`.
+    """The keyframes of a log at which a replay can begin.
 
-    note: told of keyframes at which no replay can begin.
+    outside: what the replay feeds from the log, and which tasks it runs.
+    note: called with a sentence on each keyframe at which no replay can begin.
     """
 
-    def __init__(self, log: Log, *, fed: Collection[str], note: Callable[[str], None]) -> None:
+    def __init__(self, log: Log, outside: RecordedOutside, *, note: Callable[[str], None]) -> None:
         self._log = log
-        self._fed = fed
+        self._outside = outside
         self._note = note
         interval = log.metadata.get(KEYFRAME_INTERVAL, "0")
         self._interval = int(interval) if interval.isdigit() else 0
@@ -40,6 +54,7 @@ class RecordedKeyframes:
             raise ReplayError(f"{log.path}: the log holds no cycle")
         self.first_cycle: int = first
         """The first cycle of the log."""
+        self._decodable: int | None = None
 
     def __iter__(self) -> Iterator[int]:
         """The cycles of those at which a replay can begin. Walks over the whole log."""
@@ -55,8 +70,8 @@ class RecordedKeyframes:
         return None
 
     def before(self, cycle: int) -> Keyframe | None:
-        """The last one at or in front of `cycle`. In the log's first cycle, and in those whose
-        number is a multiple of the interval, is where they are."""
+        """The last one at or before `cycle`. In the log's first cycle, and in those whose number is a
+        multiple of the interval, is where they are."""
         if not self._interval:
             return None
         last = cycle - cycle % self._interval
@@ -72,13 +87,34 @@ class RecordedKeyframes:
                         return candidate, tasks
         return None
 
+    @property
+    def first_decodable(self) -> int:
+        """The first cycle from which on all pictures that are fed can be decoded: the log of a flight
+        recorder begins between two key frames. Past the last cycle if there is none."""
+        if self._decodable is None:
+            topics = self._outside.fed_packets if self.first_cycle else []
+            self._decodable = max((self._decodable_from(topic) for topic in topics), default=0)
+            self._decodable = max(self._decodable, self.first_cycle)
+        return self._decodable
+
+    def _decodable_from(self, topic: str) -> int:
+        begin: int | None = None
+        last = self.first_cycle
+        for message in self._log.messages(topic):
+            last = message.cycle
+            begin = last if begin is None else begin
+            own = StoredPicture.parse(message.payload).own
+            if own["codec"] != "packets" or own["key"] >= begin:
+                return last
+        return last + 1
+
     def _read(self, cycle: int, payload: memoryview) -> dict[str, dict[str, Any]] | None:
         try:
             tasks = unpack_keyframe(payload)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             self._note(f"the keyframe of cycle {cycle} cannot be read: {error}")
             return None
-        tasks = {id_: frozen for id_, frozen in tasks.items() if id_ not in self._fed}
+        tasks = {id_: frozen for id_, frozen in tasks.items() if id_ not in self._outside.fed}
         failed = first_error(tasks)
         if failed is not None:
             self._note(
@@ -86,4 +122,33 @@ class RecordedKeyframes:
                 f"{failed[0]!r} failed: {failed[1]}"
             )
             return None
+        if cycle < self.first_decodable:
+            return None
+        missing = self._missing_inputs(tasks)
+        if missing is not None:
+            self._note(f"no replay can begin at the keyframe of cycle {cycle}: {missing}")
+            return None
         return tasks
+
+    def _missing_inputs(self, tasks: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """What the log lacks of the inputs of the jobs that were in flight; None if nothing."""
+        for task_id, frozen in tasks.items():
+            background = self._outside.background.get(task_id)
+            if background is None or not ("state" in frozen or "rng" in frozen):
+                continue
+            for input_cycle, _, _ in frozen.get("jobs", []):
+                if background.gives(input_cycle) and not self._has_inputs(task_id, input_cycle):
+                    return f"the log lacks the inputs of cycle {input_cycle} of task {task_id!r}"
+        return None
+
+    def _has_inputs(self, task_id: str, cycle: int) -> bool:
+        slots = self._outside.inputs_of(task_id)
+        if any(slot.topic not in self._outside.compared_topics for slot in slots):
+            return False
+        if any(slot.topic in self._outside.fed_packets for slot in slots):
+            return cycle >= self.first_decodable
+        try:
+            self._log[cycle]
+        except LogError:
+            return False
+        return True

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
-from flowrun.msgs.message import Message, MessageTypeError
-from flowrun.runtime.engine.executor import publishing_errors
+from flowrun.msgs.message import Message
 from flowrun.runtime.errors import LogError, ReplayError
 from flowrun.runtime.events import Event
 from flowrun.runtime.graph.plan import Slot
@@ -42,10 +41,9 @@ class ReplayLog:
             raise ReplayError(f"{directory}: is the run that is replayed; choose another directory")
         self._interval = logging.keyframe_interval
         self._secrets = plan.graph.spec.secrets
-        self._plan = plan
+        self._log = replay.log
         self._cycles = 0
         self._now_ns = now_ns
-        self._bound: Any = None
         fed = [
             step.task.id for step in plan.steps[plan.source_count :] if step.task.id in replay.fed
         ]
@@ -92,29 +90,31 @@ class ReplayLog:
         """In its first cycle too, which may be in the middle of the run."""
         return self._interval > 0 and (self._cycles == 0 or cycle % self._interval == 0)
 
+    def bind(self, messages: Sequence[Message]) -> tuple[Sequence[Message], Any]:
+        """As `LogWriter.bind`."""
+        return messages, self._writer.bind(messages)
+
     def commit(
         self,
-        cycle: CycleRecord,
-        messages: Sequence[Message],
-        ticks: list[int],
-        events: list[Event],
-        keyframe: bytes | None,
+        cycle: int,
+        now_ns: int,
+        bound: tuple[Sequence[Message], Any],
+        *,
+        start_ns: int,
+        ends_ns: list[int],
+        events: Sequence[Event],
+        keyframe: bytes | None = None,
     ) -> None:
-        """Write the cycle."""
-        if self._bound is None:
-            self._bound = self._writer.bind(messages)
+        """As `LogWriter.commit`; pictures that were fed are written as the packets they were."""
+        messages, bound_messages = bound
         for index, video in self._videos.items():
             message = messages[index]
             if message.present and isinstance(message, ImageRgb8Msg):
-                message.video = video.packets(cycle, is_first=self._cycles == 0)
-        try:
-            self._writer.commit(
-                cycle.cycle, cycle.time_ns, self._bound,
-                start_ns=ticks[0], ends_ns=ticks[1:], events=events, keyframe=keyframe,
-            )  # fmt: skip
-        except MessageTypeError as error:
-            wrong = publishing_errors(self._plan, messages, cycle.cycle)
-            raise wrong[0] if wrong else error from error
+                message.video = video.packets(self._log[cycle], is_first=self._cycles == 0)
+        self._writer.commit(
+            cycle, now_ns, bound_messages,
+            start_ns=start_ns, ends_ns=ends_ns, events=events, keyframe=keyframe,
+        )  # fmt: skip
         self._cycles += 1
 
 

@@ -14,21 +14,20 @@ with Log("runs/porch-20260301T081502Z") as log, Replay(log) as replay:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.engine.cycle import CycleLog
 from flowrun.runtime.engine.instances import start_all, stop_all
-from flowrun.runtime.engine.policy import error_text
-from flowrun.runtime.errors import LogError, ReplayError, TaskError, UsageError
-from flowrun.runtime.events import Event, event
+from flowrun.runtime.errors import LogError, ReplayError, UsageError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.log.reader import CycleRecord, Log
 from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
+from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
 from flowrun.runtime.replay.graph import (
     computed_elsewhere,
     external_tasks,
@@ -37,7 +36,6 @@ from flowrun.runtime.replay.graph import (
     with_config,
 )
 from flowrun.runtime.replay.keyframes import Keyframe, RecordedKeyframes, has_run
-from flowrun.runtime.replay.recorded import CycleReplay, ReplayReport
 from flowrun.runtime.run.provenance import changes
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
@@ -45,21 +43,11 @@ from flowrun.runtime.wording import listed, nearest
 __all__ = ["Difference", "Replay", "ReplayReport", "Tolerance", "recorded_graph"]
 
 
-class Recorder(Protocol):
+class Recorder(CycleLog, Protocol):
     """Takes the cycles of a replay; `ReplayLog` is one."""
 
-    def wants_keyframe(self, cycle: int) -> bool: ...
-
-    def commit(
-        self,
-        cycle: CycleRecord,
-        messages: Sequence[Message],
-        ticks: list[int],
-        events: list[Event],
-        keyframe: bytes | None,
-    ) -> None:
-        """The recorded cycle, what its tasks made in the replay, by slot index, when it began and
-        when each step ended, and what else happened in it."""
+    def wants_keyframe(self, cycle: int) -> bool:
+        """Whether what the tasks remember before `cycle` is to be committed with it."""
         ...
 
 
@@ -130,13 +118,12 @@ class Replay:
         self._graph = CycleReplay(
             log, self.plan, fed=fed, tolerance=tolerance, config=config or {}, note=self._note
         )
-        self._keyframes = RecordedKeyframes(log, fed=fed, note=self._note)
+        self._keyframes = RecordedKeyframes(log, self._graph.outside, note=self._note)
         self._uses_keyframes = keyframes
         self._differs_from_recorded = bool(config) or graph is not None
         self._cycles: Iterator[CycleRecord] = iter(())
         self._next: CycleRecord | None = None
-        self._walk: Iterator[int] | None = None
-        self._step = 0
+        self._in_cycle = False
         self._must_seek = False
         self._is_started = False
         self._has_begun = False
@@ -158,7 +145,7 @@ class Replay:
         start_all(active)
         for note in computed_elsewhere(self.log, active):
             self._note(note)
-        self._graph.keyframes.begin()
+        self._graph.cycle.keyframes.begin()
         self._is_started = True
         try:
             self._rewind()
@@ -188,40 +175,21 @@ class Replay:
         recorder: is given each cycle that ran.
         Raises `TaskError` for an error that the recording does not have.
         """
+        cycle = self._graph.cycle
         with self:
             if start is not None:
                 self.seek(start)
+            if recorder is not None:
+                cycle.log_to(recorder)
             while self._next is not None and (to is None or self._next.cycle <= to):
                 if pace is not None:
                     pace(self._next.time_ns)
-                if recorder is None:
-                    self.next_cycle()
-                else:
-                    self._run_recorded(self._next, recorder)
+                if recorder is not None and recorder.wants_keyframe(self._next.cycle):
+                    cycle.keyframe = cycle.keyframes.take()
+                self.next_cycle()
                 if progress is not None:
                     progress(self.report.cycles)
         return self.report
-
-    def _run_recorded(self, cycle: CycleRecord, recorder: Recorder) -> None:
-        keyframe = self._graph.keyframes.take() if recorder.wants_keyframe(cycle.cycle) else None
-        start = ticks_ns()
-        ends: list[int] = []
-        failed: TaskError | None = None
-        try:
-            walk = self._begun()
-            while walk is not None and self._advance(walk):
-                ends.append(ticks_ns())
-        except TaskError as error:
-            failed = error
-        graph = self._graph
-        ends += [ticks_ns()] * (len(self.plan.steps) - len(ends))
-        events = list(graph.events)
-        if failed is not None:
-            text = error_text(failed.__cause__ or failed, self.plan.graph.spec.secrets)
-            events.append(event("error", failed.task_id, key="stop", value=text))
-        recorder.commit(cycle, graph.messages, [start, *ends], events, keyframe)
-        if failed is not None:
-            raise failed
 
     # -- stepping ------------------------------------------------------------------------------
 
@@ -245,9 +213,10 @@ class Replay:
     def next_task(self) -> str | None:
         """The task that runs next in the cycle; None between two cycles, and behind the last task of
         one that has something to do."""
-        if self._walk is None:
+        at = self._graph.next_step if self._in_cycle else None
+        if at is None:
             return None
-        for step in range(self._step, len(self.plan.steps)):
+        for step in range(at, len(self.plan.steps)):
             if self._graph.will_run(step):
                 return self.plan.steps[step].task.id
         return None
@@ -282,7 +251,7 @@ class Replay:
         isolate: give each task what was recorded also where the tasks in front of it made something
         else, so that each task's own differences are seen.
         """
-        self._graph.around = around
+        self._graph.cycle.around = around
         self._graph.on_difference = on_difference
         self._graph.isolate = isolate
 
@@ -318,20 +287,17 @@ class Replay:
         A task of which the cycle has no input is passed over. Raises `TaskError` for an error that
         the recording does not have; go on with `seek` then.
         """
-        walk = self._begun()
-        if walk is None:
-            return None
-        while self._advance(walk):
+        while self._advance():
             if self._graph.ran is not None:
                 return self._graph.ran
         return None
 
     def next_cycle(self) -> bool:
         """Run the cycle to its end; False behind the last one. Raises as `step` does."""
-        walk = self._begun()
-        if walk is None:
+        self._check_started()
+        if self._next is None:
             return False
-        while self._advance(walk):
+        while self._advance():
             pass
         return True
 
@@ -348,11 +314,11 @@ class Replay:
         anew: make all tasks anew first, as another process would; else they go on, and what they
         remember beside their `freeze` stays.
         """
-        self._check_started()
+        self._check_started(seeks=True)
         self._find(cycle)
         if anew:
             self._make_anew()
-        here = None if self._must_seek or self._walk is not None else self.cycle
+        here = None if self._must_seek or self._in_cycle else self.cycle
         found = self._keyframes.before(cycle) if self._uses_keyframes else None
         if here is None or here > cycle or (found is not None and found[0] > here):
             if found is not None:
@@ -371,46 +337,40 @@ class Replay:
 
     # -- inside: where the replay is ---------------------------------------------------------------
 
-    def _check_started(self) -> None:
+    def _check_started(self, *, seeks: bool = False) -> None:
         if not self._is_started:
             raise ReplayError(
                 "the tasks are not started: step within `with Replay(...) as replay:`"
             )
-
-    def _begun(self) -> Iterator[int] | None:
-        self._check_started()
-        if self._must_seek:
+        if self._must_seek and not seeks:
             raise ReplayError("the replay ended with an error; seek a cycle to go on")
-        if self._walk is None and self._next is not None:
-            walk = self._graph.run(self._next)
-            self._walk = walk
-            self._has_begun = True
-            if not self._advance(walk):
-                return iter(())
-        return self._walk
 
-    def _advance(self, walk: Iterator[int]) -> bool:
-        """Run one step; False at the end of the cycle."""
+    def _advance(self) -> bool:
+        """Run one step of the cycle, which the first call begins; False at its end."""
+        self._check_started()
+        if self._next is None:
+            return False
         try:
-            step = next(walk, None)
+            goes_on = True
+            if not self._in_cycle:
+                self._has_begun = self._in_cycle = True
+                goes_on = self._graph.begin(self._next)
+            if goes_on and self._graph.step():
+                return True
+            self._graph.end()
         except BaseException:
-            self._must_seek, self._walk = True, None
+            self._must_seek, self._in_cycle = True, False
             raise
-        if step is not None:
-            self._step = step
-            return True
-        self._walk = None
-        if self.report.recorded_error is not None:
-            self._next = None
-        else:
-            self._next = next(self._cycles, None)
+        self._in_cycle = False
+        ended = self.report.recorded_error is not None
+        self._next = None if ended else next(self._cycles, None)
         return False
 
     def _go_to(self, cycle: int) -> None:
         self._graph.clear()
         self._cycles = filter(has_run, self.log.cycles(cycle))
         self._next = next(self._cycles, None)
-        self._walk, self._step, self._must_seek = None, 0, False
+        self._in_cycle = self._must_seek = False
 
     def _find(self, cycle: int) -> None:
         try:
@@ -424,29 +384,34 @@ class Replay:
     def _rewind(self) -> None:
         """To the first cycle that can be run, with what the tasks remembered then."""
         first = self._keyframes.first_cycle
-        if first and self._uses_keyframes:
-            found = self._keyframes.first()
-            if found is not None:
-                if found[0] > first:
-                    self._note(
-                        f"the log begins in the middle of its run: cycles {first} to "
-                        f"{found[0] - 1}, in front of its first keyframe, are left out"
-                    )
-                self._thaw(found)
-                return
+        found = self._keyframes.first() if first and self._uses_keyframes else None
+        begin = self._keyframes.first_decodable if found is None else found[0]
+        if begin > first:
+            reason = (
+                "no replay can begin before its first complete keyframe"
+                if found is not None
+                else "the pictures before their first key frame cannot be decoded"
+            )
+            self._note(
+                f"the log begins in the middle of its run: cycles {first} to {begin - 1} are left "
+                f"out, as {reason}"
+            )
+        if found is not None:
+            self._thaw(found)
+            return
         if first:
             self._note(
                 f"the log begins at cycle {first}, and not with a keyframe: the tasks begin as if "
                 "nothing had been before"
             )
         self._make_anew()
-        self._go_to(first)
+        self._go_to(begin)
 
     def _make_anew(self) -> None:
         if self._has_begun:
             self._must_seek = True
             self._graph.remake()
-            self._graph.keyframes.begin()
+            self._graph.cycle.keyframes.begin()
             self._has_begun = False
 
     def _thaw(self, keyframe: Keyframe) -> None:

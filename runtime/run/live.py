@@ -272,7 +272,9 @@ class Run:
         for step in self.plan.steps:
             made = executor.instances[step.task.id]
             worker = executor.workers.get(made.id)
-            dropped = int(getattr(made.task, "dropped", 0)) + (worker.replaced if worker else 0)
+            dropped = int(getattr(made.task, "dropped", 0)) + (
+                worker.jobs.replaced if worker else 0
+            )
             tasks[made.id] = {
                 "type": step.task.spec.type,
                 "p50_us": None,

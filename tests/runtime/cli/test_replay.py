@@ -362,7 +362,7 @@ def test_pdb_stops_in_a_background_tasks_own_code(tmp_path):
     live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
 
     def hook(number):
-        while number == 1 and not live.executor.workers["f"].has_result:
+        while number == 1 and not live.executor.workers["f"].jobs.has_done:
             time.sleep(0.001)
 
     helpers.Hooked.hook = hook

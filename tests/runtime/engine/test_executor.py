@@ -7,7 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from flowrun.runtime.clock import LiveClock, ManualClock
-from flowrun.runtime.engine.executor import IDLE_POLL_NS, Executor
+from flowrun.runtime.engine.executor import Executor
+from flowrun.runtime.engine.waiting import IDLE_POLL_NS
 from flowrun.runtime.errors import TaskError, UsageError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
@@ -171,7 +172,7 @@ def test_a_background_task_never_holds_up_the_cycle(tmp_path):
     assert [cycle for _, cycle in completions] == [0, 49]
     assert all(cycle > 49 for cycle, _ in completions)
     assert tov == [numbers[0], numbers[49]]
-    assert live.executor.workers["s"].replaced == 48
+    assert live.executor.workers["s"].jobs.replaced == 48
 
 
 def test_a_background_error_is_named_in_the_cycle_where_it_appears(tmp_path):

@@ -133,7 +133,7 @@ def test_a_background_task_is_restarted_on_its_worker(tmp_path):
 
     def wait_for_worker(number):
         """One job a cycle: each number waits for the job of the one before."""
-        while worker.busy and not worker.has_result:
+        while worker.jobs.working:
             pass
 
     helpers.Hooked.hook = wait_for_worker

@@ -57,8 +57,8 @@ def test_a_flight_recorders_replay_begins_at_its_first_keyframe(tmp_path):
         report = replay.run()
         assert (report.first, report.cycles) == (None, 501 - first)
         left_out = (
-            f"the log begins in the middle of its run: cycles {begin} to {first - 1}, in front of "
-            "its first keyframe, are left out"
+            f"the log begins in the middle of its run: cycles {begin} to {first - 1} are left out, "
+            "as no replay can begin before its first complete keyframe"
         )
         assert replay.notes == ([] if first == begin else [left_out])
         assert Replay(log, env={}).run(start=first + 57).first is None

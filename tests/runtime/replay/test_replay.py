@@ -103,7 +103,7 @@ def test_background_results_come_back_in_their_cycles_made_anew(tmp_path):
     worker = live.executor.workers["f"]
 
     def hook(number):
-        while number == 1 and not worker.has_result:
+        while number == 1 and not worker.jobs.has_done:
             time.sleep(0)  # lets the worker have the interpreter
 
     Hooked.hook = hook

@@ -158,7 +158,7 @@ def test_a_value_that_was_asked_for_holds_where_the_run_set_another(tmp_path):
     worker = live.executor.workers["b"]
 
     def change(number):
-        while worker.busy and not worker.has_result:
+        while worker.jobs.working:
             time.sleep(0)  # lets the worker have the interpreter
         if number == 7:
             live.set_live("t", {"factor": 9})
@@ -205,7 +205,7 @@ def test_results_that_were_being_made_at_a_keyframe_are_made_again(tmp_path):
     worker = live.executor.workers["t"]
 
     def hook(number):
-        while number % 5 == 3 and worker.busy and not worker.has_result:
+        while number % 5 == 3 and worker.jobs.working:
             time.sleep(0)  # lets the worker have the interpreter
 
     helpers.Hooked.hook = hook

@@ -1,0 +1,93 @@
+"""How a live run waits: for its sources, and for the pace that the graph asks for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from flowrun.runtime.clock import Clock, ManualClock
+from flowrun.runtime.engine.instances import Instance
+from flowrun.runtime.engine.outside import LiveOutside
+from flowrun.runtime.engine.rates import Rate
+from flowrun.runtime.task import CycleTime
+
+__all__ = ["IDLE_POLL_NS", "Waiting"]
+
+IDLE_POLL_NS = 10_000_000
+"""How often a source is asked that said neither `wake` nor `wake_at`."""
+
+
+class Waiting:
+    """Waits by `clock`; a `ManualClock` moves to the next moment instead.
+
+    rated: the sources with a rate of their own, each with that rate.
+    rate_hz: the most cycles a second that the graph asks for; None for no limit.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        outside: LiveOutside,
+        *,
+        rated: Sequence[tuple[Instance, Rate]],
+        rate_hz: float | None,
+    ) -> None:
+        self._clock = clock
+        self._outside = outside
+        self._rated = rated
+        self._pace = None if rate_hz is None else Rate(every=1, rate_hz=rate_hz)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End every wait, this one and those to come."""
+        self._stopped.set()
+        self._outside.woken.set()
+
+    def for_pace(self) -> None:
+        """Until the graph's `rate_hz` admits another cycle."""
+        due_ns = None if self._pace is None else self._pace.due_ns
+        if due_ns is None:
+            return
+        if isinstance(self._clock, ManualClock):
+            self._clock.advance_to(due_ns)
+        while (wait_ns := due_ns - self._clock.now_ns()) > 0 and not self._stopped.is_set():
+            self._stopped.wait(wait_ns / 1e9)
+
+    def count(self, time: CycleTime) -> None:
+        """A cycle has been, for the pace."""
+        if self._pace is not None:
+            self._pace.admits(time)
+
+    def for_sources(self, now_ns: int) -> None:
+        """Until somebody wakes us, a source is due, or it is time to ask the sources again.
+
+        now_ns: when they were asked last.
+        """
+        outside, clock = self._outside, self._clock
+        for made, rate in self._rated:
+            if rate.due_ns is not None and made.gate.present:
+                outside.due[made.id] = max(rate.due_ns, outside.due.get(made.id, 0))
+        due = min(outside.due.values(), default=None)
+        if isinstance(clock, ManualClock):
+            if due is None:
+                outside.woken.wait(IDLE_POLL_NS / 1e9)
+                return
+            clock.advance_to(due)
+            self._forget_due(due)
+            return
+        until = now_ns + IDLE_POLL_NS if due is None else min(due, now_ns + IDLE_POLL_NS)
+        wait_ns = until - clock.now_ns()
+        if wait_ns > 0:
+            outside.woken.wait(wait_ns / 1e9)
+        if due is not None:
+            self._forget_due(clock.now_ns())
+
+    def after_source_error(self) -> None:
+        """A while: a source that fails at once may do so for ever."""
+        if not isinstance(self._clock, ManualClock):
+            self._stopped.wait(IDLE_POLL_NS / 1e9)
+
+    def _forget_due(self, now_ns: int) -> None:
+        due = self._outside.due
+        for task_id in [id_ for id_, time_ns in due.items() if time_ns <= now_ns]:
+            del due[task_id]

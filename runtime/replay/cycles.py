@@ -1,0 +1,358 @@
+"""The tasks of a graph on recorded cycles: the engine's cycle, each message compared once made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeGuard
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.engine.cycle import Cycle
+from flowrun.runtime.engine.instances import Instance, make_instances
+from flowrun.runtime.engine.keyframes import restored_config, thaw_task
+from flowrun.runtime.engine.policy import error_text, refusal, restart_task
+from flowrun.runtime.engine.rates import RatedGate
+from flowrun.runtime.errors import (
+    RAISED_BY_TASKS,
+    FlowrunError,
+    LogError,
+    ReplayError,
+    TaskError,
+)
+from flowrun.runtime.events import Failed
+from flowrun.runtime.graph.plan import Plan, Slot, Step
+from flowrun.runtime.log.message import CycleRecord
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.compare import (
+    Difference,
+    OnDifference,
+    Recorded,
+    Tolerance,
+    compare,
+)
+from flowrun.runtime.replay.recorded import RecordedOutside
+from flowrun.runtime.task import CycleTime
+
+__all__ = ["CycleReplay", "ReplayReport"]
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """What a replay found.
+
+    compared: messages made again and compared.
+    fed: messages taken from the log.
+    differing: number of the compared ones that were not identical.
+    tolerated: number of others that were within the tolerance.
+    first: the first difference.
+    recorded_error: the error that ended the recorded run, and that came again.
+    per_task: number of compared messages of each task.
+    """
+
+    cycles: int = 0
+    compared: int = 0
+    fed: int = 0
+    differing: int = 0
+    tolerated: int = 0
+    first: Difference | None = None
+    recorded_error: str | None = None
+    per_task: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def identical(self) -> bool:
+        return self.differing == 0
+
+
+class CycleReplay:
+    """The tasks of `plan`, run on what `log` holds.
+
+    fed: ids of the tasks that are not run, their messages being taken from the log; the sources
+        among them.
+    tolerance: how far messages may be from the recorded ones.
+    config: "task.key" of values that are others than recorded.
+    note: called with what of the log cannot be used as one would expect, a sentence each.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        plan: Plan,
+        *,
+        fed: Collection[str],
+        tolerance: Tolerance,
+        config: Collection[str],
+        note: Callable[[str], None],
+    ) -> None:
+        self.log = log
+        self.plan = plan
+        self.fed = frozenset(fed)
+        self.report = ReplayReport()
+        self.differences: list[Difference] = []
+        """Those of the cycle that runs, or ran last."""
+        self.on_difference: OnDifference | None = None
+        self.isolate = False
+        """Whether each task gets what was recorded, whatever those before it made."""
+        self.ran: str | None = None
+        """The task of the step that was passed last; None if it had nothing to do."""
+        self._note = note
+        self._tolerance = tolerance
+        self._secrets = plan.graph.spec.secrets
+        time = CycleTime()
+        self.instances = make_instances(plan, time, broadcasts={}, hooks=None)
+        self.active = [made for id_, made in self.instances.items() if id_ not in self.fed]
+        """The tasks that run."""
+        self.outside = RecordedOutside(
+            log, plan,
+            fed=self.fed, instances=self.instances, time=time, config=config, note=note,
+        )  # fmt: skip
+        self.cycle = Cycle(
+            plan, self.outside,
+            instances=self.instances, running=frozenset(made.id for made in self.active), time=time,
+        )  # fmt: skip
+        self.outside.tell = self.cycle.note
+        self._slots = {
+            step.task.id: [slot for slot in plan.slots if slot.task_id == step.task.id]
+            for step in plan.steps
+        }
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """By slot index, as the cycle that ran last left them."""
+        return self.cycle.messages
+
+    @property
+    def recorded(self) -> Mapping[str, Recorded]:
+        """What the log holds of the cycle, by topic."""
+        return self.outside.recorded
+
+    # -- what the tasks remember -------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """No messages: none of a cycle that ran before is seen."""
+        for message in self.messages:
+            message.clear()
+        self.outside.clear()
+        self.differences = []
+
+    def remake(self) -> None:
+        """All tasks as they were before the first cycle."""
+        cycle = self.cycle
+        for made in self.active:
+            made.task.config = made.bound.config
+            made.ctx.thaw_rng(None)
+            _guard(made, "start", partial(restart_task, made.task, made.ctx))
+            cycle.rates[made.id].due_ns = None
+            if made.id in cycle.policies:
+                cycle.policies[made.id].thaw({})
+            if made.id in self.outside.background:
+                self.outside.background[made.id].reset()
+
+    def thaw(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give the tasks back what they remembered before `cycle`: `tasks` is its keyframe."""
+        for made in self.active:
+            frozen = tasks.get(made.id)
+            if frozen is None:
+                self._note(f"task {made.id!r} is in no keyframe: what it remembers stays")
+                continue
+            frozen = self._frozen_as_asked(made.id, frozen)
+            policy = self.cycle.policies.get(made.id)
+            if policy is not None and policy.is_down:
+                made.task.config = made.bound.config
+                _guard(made, "start", partial(restart_task, made.task, made.ctx))
+            background = self.outside.background.get(made.id)
+            if background is not None:
+                inputs = partial(self.outside.inputs_at, made.id)
+                thaw = partial(background.thaw, frozen, inputs)
+            else:
+                config = restored_config(made.bound, frozen.get("live", {}))
+                thaw = partial(thaw_task, made, config, frozen)
+            _guard(made, f"taking up the keyframe of cycle {cycle}", thaw)
+            if policy is not None:
+                policy.thaw(frozen)
+            self.cycle.rates[made.id].due_ns = frozen.get("due_ns")
+
+    def _frozen_as_asked(self, task_id: str, frozen: Mapping[str, Any]) -> dict[str, Any]:
+        recorded = "the run had set"
+        asked: dict[str, Any] = dict(frozen)
+        for name in {"live", "config"} & frozen.keys():
+            asked[name] = self.outside.as_asked(task_id, frozen[name], recorded)
+        if "jobs" in frozen:
+            asked["jobs"] = [
+                [cycle, self.outside.as_asked(task_id, live, recorded), taken]
+                for cycle, live, taken in frozen["jobs"]
+            ]
+        return asked
+
+    # -- a cycle -----------------------------------------------------------------------------------
+
+    def begin(self, recorded: CycleRecord) -> bool:
+        """Begin a recorded cycle; False if an error that was recorded ends it at once."""
+        self.outside.show(recorded)
+        self.differences = []
+        self.ran = None
+        self.cycle.time.cycle = recorded.cycle
+        self.cycle.begin()
+        return not self._has_failed()
+
+    @property
+    def next_step(self) -> int | None:
+        """The index of the step that runs next in the cycle; None at its end."""
+        return self.cycle.next_step
+
+    def will_run(self, step: int) -> bool:
+        """Whether the step has something to do if its turn comes now: its inputs are there."""
+        background = self.outside.background.get(self.plan.steps[step].task.id)
+        if background is not None:
+            return background.has_work
+        gate = self.cycle.calls[step][0]
+        return gate.would_open() if isinstance(gate, RatedGate) else gate.present
+
+    def step(self) -> bool:
+        """Run the next step of the cycle and compare what it makes; False at the end of the cycle, and
+        where an error that was recorded ends it.
+
+        Raises `TaskError` for an error that was not recorded, `ReplayError` for what cannot be done.
+        """
+        at = self.cycle.next_step
+        if at is None:
+            return False
+        step = self.plan.steps[at]
+        self.ran = step.task.id if self.will_run(at) else None
+        self.cycle.step()
+        if self._has_failed():
+            return False
+        expected = self.outside.ended_by.get(step.task.id)
+        if expected is not None and step.task.id not in self.fed:
+            if self._refuses_again(step, expected):
+                return True  # as recorded: those downstream see it, and the cycle ends without it
+            raise ReplayError(
+                f"cycle {self.cycle.time.cycle}: task {expected.task!r} raised {expected.text} when "
+                "it was recorded, and did not now"
+            )
+        self._compare_step(step)
+        return True
+
+    def end(self) -> None:
+        """All steps have been run, or an error that was recorded has ended the cycle."""
+        expected = list(self.outside.ended_by.values())
+        if self.cycle.failure is None:
+            self._compare_errors()
+            if not expected:
+                self.report.cycles += 1
+            else:
+                self._note_end(expected[0])
+                self.cycle.leave_out_refused()
+                for event in expected:
+                    if event.task in self.fed:
+                        self.cycle.note(event)
+        if self.cycle.log is not None:
+            self.cycle.commit()
+
+    def _has_failed(self) -> bool:
+        """Whether an error has ended the cycle that had ended it when it was recorded, too."""
+        failure = self.cycle.failure
+        if failure is None:
+            return False
+        expected = self.outside.ended_by.get(failure.task_id)
+        if expected is None or expected.text != error_text(failure.cause, self._secrets):
+            if self.cycle.log is not None:
+                self.cycle.commit()
+            if isinstance(failure.cause, (ReplayError, LogError)):
+                raise failure.cause
+            raise failure.error from failure.cause
+        self._note_end(expected)
+        return True
+
+    def _note_end(self, expected: Failed) -> None:
+        where = f"task {expected.task!r}, cycle {self.cycle.time.cycle}"
+        self.report.recorded_error = f"{where}: {expected.text}"
+
+    def _refuses_again(self, step: Step, expected: Failed) -> bool:
+        """Whether the step has made a message that the log refuses, as when it was recorded."""
+        errors = (refusal(slot, self.messages[slot.index]) for slot in self._slots[step.task.id])
+        return any(
+            error is not None and error_text(error, self._secrets) == expected.text
+            for error in errors
+        )
+
+    # -- comparing -------------------------------------------------------------------------------
+
+    def _compare_step(self, step: Step) -> None:
+        task_id, report = step.task.id, self.report
+        slots = self._slots[task_id]
+        background = self.outside.background.get(task_id)
+        if task_id in self.fed or (background is not None and background.is_fed):
+            report.fed += sum(self.messages[slot.index].present for slot in slots)
+            if background is not None:
+                background.is_fed = False
+            return
+        for slot in slots:
+            self._compare(slot, self.messages[slot.index])
+
+    def _compare(self, slot: Slot, message: Message) -> None:
+        recorded = self.recorded.get(slot.topic)
+        if recorded is None and not message.present:
+            return
+        if recorded is None and slot.topic not in self.outside.compared_topics:
+            return  # its logging was off, or without payloads
+        report, task = self.report, slot.task_id
+        report.compared += 1
+        report.per_task[task] = report.per_task.get(task, 0) + 1
+        found = compare(recorded, message, self._tolerance)
+        if found is True:
+            return
+        if found is False:
+            report.tolerated += 1
+            return
+        difference = Difference(
+            self.cycle.time.cycle, task, slot.port,
+            found.name, found.before, found.now, found.array,
+        )  # fmt: skip
+        self._differs(difference, recorded, message)
+        if self.isolate:
+            message.clear()
+            if recorded is not None:
+                recorded.load_into(message)
+
+    def _compare_errors(self) -> None:
+        """Errors after which the run went on must come again, with the same text."""
+        policies = self.cycle.policies
+        made = {
+            it.task: it.text for it in self.cycle.events if _is_handled(it) and it.task in policies
+        }
+        recorded = {
+            it.task: it.text
+            for it in self.outside.events
+            if _is_handled(it) and it.task in policies
+        }
+        for task in sorted(made.keys() | recorded.keys()):
+            before, now = recorded.get(task, "no error"), made.get(task, "no error")
+            if before != now:
+                cycle = self.cycle.time.cycle
+                self._differs(Difference(cycle, task, "", "error", before, now))
+
+    def _differs(
+        self,
+        difference: Difference,
+        recorded: Recorded | None = None,
+        made: Message | None = None,
+    ) -> None:
+        self.report.differing += 1
+        self.report.first = self.report.first or difference
+        self.differences.append(difference)
+        if self.on_difference is not None:
+            self.on_difference(difference, recorded, made)
+
+
+def _is_handled(event: object) -> TypeGuard[Failed]:
+    return type(event) is Failed and event.policy != "stop"
+
+
+def _guard(made: Instance, phase: str, call: Callable[[], None]) -> None:
+    try:
+        call()
+    except FlowrunError:
+        raise
+    except RAISED_BY_TASKS as error:
+        raise TaskError(made.id, cycle=None, phase=phase, cause=error) from error
