@@ -103,6 +103,21 @@ class Scale(Task):
         scaled.publish(tov_ns=number.tov_ns)
 
 
+class Picky(Scale):
+    """Refuses some factors."""
+
+    class Config(TaskConfig):
+        factor: Live[int] = 10
+        refuses: list[int]
+
+    config: Config  # type: ignore[assignment]
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        super().configure(ctx, changed)
+        if self.config.factor in self.config.refuses:
+            raise ValueError(f"no factor of {self.config.factor}")
+
+
 class Sum(Task):
     """State: the sum of all that came; two ports, one of them optional."""
 
@@ -490,8 +505,11 @@ def _msg(name: str) -> str:
     return f"{__name__}.GridMsg" if name == "GridMsg" else name or "IntMsg"
 
 
-def record(plan: Plan, directory: Path | None, **run_options: Any) -> tuple[Run, RunResult]:
-    clock = ManualClock(START_NS, step_ns=1000)
+def record(
+    plan: Plan, directory: Path | None, *, step_ns: int = 1000, **run_options: Any
+) -> tuple[Run, RunResult]:
+    """Run `plan`. step_ns: from one reading of its clock to the next."""
+    clock = ManualClock(START_NS, step_ns=step_ns)
     run = Run(plan, clock=clock, directory=directory)
     RoughNumbers.run = run
     return run, run.run(**run_options)
