@@ -12,21 +12,22 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import structlog
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.errors import ReplayError, UsageError
-from flowrun.runtime.graph.ports import Port, is_source, ports_of
-from flowrun.runtime.task import Context, CycleTime, Input, Output, Task, TaskConfig
+from flowrun.runtime.graph.ports import Port, ports_of
+from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
+
+if TYPE_CHECKING:
+    from flowrun.runtime.engine.alone import Alone
 
 __all__ = ["Collect", "assert_replays", "collector_of", "run_task", "source_of"]
 
@@ -65,136 +66,53 @@ def run_task(
     thread calls `wake`. What is published is checked against the message's declared types. An
     exception of the task comes out as it is, with a note that names the cycle.
     """
-    name = task_class.__name__
+    from flowrun.runtime.engine.alone import Alone  # takes a while: not for who only imports this
+
     ports = ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
-    time = CycleTime()
-    ends = _SourceEnds()
-    context = Context(
-        name,
-        time=time,
-        log=structlog.get_logger(task=name),
+    arrivals = _arrivals(task_class.__name__, ports, inputs, cycles)
+    alone = Alone(
+        task_class,
+        _config(task_class, config or {}),
         graph_dir=graph_dir if graph_dir is not None else Path.cwd(),
         seed=seed,
-        broadcast=broadcast if broadcast is not None else Broadcast(),
-        **(ends.functions(time) if is_source(ports) else {}),
+        broadcast=broadcast,
     )
-    arrivals = _arrivals(name, ports, inputs, cycles)
-    task = task_class(_config(task_class, config or {}))
-    bench = _Bench(task, context, ports, time)
     try:
-        task.start(context)
+        alone.start()
         if arrivals is None:
-            return _run_source(bench, ends, cycles, period_ns, timeout_s)
-        published = []
-        for cycle, arrived in enumerate(arrivals):
-            time.cycle, time.now_ns = cycle, cycle * period_ns
-            published.append(bench.call(arrived))
-        return published
+            return _run_source(alone, task_class.__name__, cycles, period_ns, timeout_s)
+        return [
+            alone.run(arrived, cycle=cycle, now_ns=cycle * period_ns)
+            for cycle, arrived in enumerate(arrivals)
+        ]
     finally:
-        task.stop(context)
-
-
-class _SourceEnds:
-    """The source-only functions of a context, for a clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.woken = threading.Event()
-        self.ever_woken = False
-        self.due_ns: int | None = None
-        self.finished = False
-
-    def functions(self, time: CycleTime) -> dict[str, Any]:
-        return {
-            "clock": lambda: time.now_ns,
-            "wake": self._wake,
-            "wake_at": self._wake_at,
-            "finish": self._finish,
-            "dropped": lambda _count: None,
-        }
-
-    def _wake(self) -> None:
-        self.ever_woken = True
-        self.woken.set()
-
-    def _wake_at(self, time_ns: int) -> None:
-        self.due_ns = time_ns
-
-    def _finish(self) -> None:
-        self.finished = True
-
-
-class _Bench:
-    """A task with its slots."""
-
-    def __init__(
-        self, task: Task, context: Context, ports: tuple[Port, ...], time: CycleTime
-    ) -> None:
-        self.task = task
-        self.time = time
-        self._context = context
-        self._ports = ports
-        self._slots = {port.name: port.message_type() for port in ports}
-        for slot in self._slots.values():
-            slot.bind_time(time)
-
-    def call(self, arrived: Mapping[str, Message]) -> dict[str, Message]:
-        """Call `process` once and return copies of what it published."""
-        arguments: list[Message | None] = []
-        for port in self._ports:
-            slot = self._slots[port.name]
-            slot.clear()
-            if port.direction == "output":
-                arguments.append(slot)
-                continue
-            message = arrived.get(port.name)
-            if message is None:
-                if port.required:
-                    return {}
-                arguments.append(None)
-                continue
-            slot.adopt(message.copy())
-            slot.publish(tov_ns=message.tov_ns or None)
-            arguments.append(slot.view())
-        published = {}
-        try:
-            self.task.process(self._context, *arguments)
-            for port in self._ports:
-                slot = self._slots[port.name]
-                if port.direction == "output" and slot.present:
-                    slot.check_fields()
-                    published[port.name] = slot.copy()
-        except Exception as error:
-            error.add_note(f"raised in cycle {self.time.cycle} of {type(self.task).__name__}")
-            raise
-        return published
+        alone.stop()
 
 
 def _run_source(
-    bench: _Bench, ends: _SourceEnds, cycles: int | None, period_ns: int, timeout_s: float
+    alone: Alone, name: str, cycles: int | None, period_ns: int, timeout_s: float
 ) -> list[dict[str, Message]]:
     published: list[dict[str, Message]] = []
-    time = bench.time
-    idle_s = 0.0
+    ends, now_ns, idle_s = alone.ends, 0, 0.0
     while not ends.finished and (cycles is None or len(published) < cycles):
         ends.woken.clear()
         ends.due_ns = None
-        result = bench.call({})
+        result = alone.run({}, cycle=len(published), now_ns=now_ns)
         if result:
             published.append(result)
-            time.cycle = len(published)
-            time.now_ns = max(time.now_ns, time.cycle * period_ns)
+            now_ns = max(now_ns, len(published) * period_ns)
             idle_s = 0.0
         elif ends.due_ns is not None:
-            time.now_ns = max(time.now_ns, ends.due_ns)
+            now_ns = max(now_ns, ends.due_ns)
         elif not ends.finished and not ends.woken.wait(_IDLE_S):
             idle_s += _IDLE_S
             if idle_s >= timeout_s:
                 raise UsageError(
-                    f"source {type(bench.task).__name__} has published nothing for {timeout_s:g} s"
+                    f"source {name} has published nothing for {timeout_s:g} s"
                     f" after {len(published)} cycles, nor called ctx.finish()"
                 )
             if not ends.ever_woken:  # it looks at the time by itself
-                time.now_ns += period_ns
+                now_ns += period_ns
     return published
 
 

@@ -6,13 +6,11 @@ It runs the very tasks that a graph would run, so that what answers here answers
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -20,9 +18,9 @@ from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.msgs.text import PromptResponseMsg
-from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.engine.alone import Alone
 from flowrun.runtime.errors import FlowrunError, UsageError
-from flowrun.runtime.task import Context, CycleTime, Task
+from flowrun.runtime.task import Task
 from flowrun.runtime.wording import nearest
 from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.detect import Detect
@@ -87,7 +85,7 @@ def ask(
                 "takes no prompt; --labels chooses among them"
             )
         _refuse(given, _PROMPT_OPTIONS, f"model {model!r} is a detector ({architecture})")
-        found, load_s = _run(Detect, {"model": model, **given}, _picture(pixels), DetectionsMsg())
+        found, load_s = _run(Detect, {"model": model, **given}, _picture(pixels), DetectionsMsg)
         return Reply(
             model=model,
             architecture=architecture,
@@ -105,8 +103,8 @@ def ask(
         raise UsageError(f'model {model!r} needs a prompt, such as "What is in the picture?"')
     else:
         given |= {"backend": "transformers", "model": model, "prompt": prompt}
-    answer, load_s = _run(Inference, given, _picture(pixels), PromptResponseMsg())
-    parsed, _ = _run(ParseDetections, {}, answer, DetectionsMsg())
+    answer, load_s = _run(Inference, given, _picture(pixels), PromptResponseMsg)
+    parsed, _ = _run(ParseDetections, {}, answer, DetectionsMsg)
     return Reply(
         model=model,
         architecture=architecture,
@@ -191,29 +189,23 @@ def _picture(pixels: NDArray[np.uint8]) -> ImageRgb8Msg:
 
 
 def _run(
-    task_class: type[Task], config: dict[str, Any], message: Message, out: M
+    task_class: type[Task], config: dict[str, Any], message: Message, kind: type[M]
 ) -> tuple[M, float]:
-    """What the task publishes about `message`, and how long its start took, in seconds."""
+    """What the task publishes about `message`, of this kind, and how long its start took, in seconds;
+    a message that is not present if it publishes nothing."""
     try:
-        task = task_class(task_class.Config(**config))
+        checked = task_class.Config(**config)
     except ValidationError as error:
         [first, *_] = error.errors()
         key = ".".join(map(str, first["loc"]))
         raise UsageError(f"{key}: {first['msg']}; got {first['input']!r}") from None
-    ctx = Context(
-        task_class.__name__,
-        time=CycleTime(),
-        log=structlog.get_logger(task=task_class.__name__),
-        graph_dir=Path.cwd(),
-        seed=0,
-        broadcast=Broadcast(),
-    )
-    process: Callable[..., None] = task.process
+    alone = Alone(task_class, checked, graph_dir=Path.cwd())
     started = time.perf_counter()
     try:
-        task.start(ctx)
+        alone.start()
         load_s = time.perf_counter() - started
-        process(ctx, message.view(), out)
+        [port] = alone.inputs
+        published = alone.run({port: message}, cycle=0, now_ns=message.tov_ns)
     except FlowrunError:
         raise
     except Exception as error:
@@ -221,5 +213,6 @@ def _run(
             f"the model failed on the picture: {type(error).__name__}: {first_line(error)}"
         ) from error
     finally:
-        task.stop(ctx)
+        alone.stop()
+    [out] = [made for made in published.values() if isinstance(made, kind)] or [kind()]
     return out, load_s

@@ -1,0 +1,207 @@
+"""One task by itself, in cycles of its own: what the tests of a task and `flowrun ask` run.
+
+The task is the last step of a graph of two, whose first step stands for all that would feed it: it
+publishes what each cycle is given. The cycle is the engine's own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.engine.background import BackgroundTask
+from flowrun.runtime.engine.cycle import Cycle
+from flowrun.runtime.engine.instances import SourceHooks, make_instances
+from flowrun.runtime.engine.record import ALWAYS, StepCall
+from flowrun.runtime.errors import Location
+from flowrun.runtime.events import Event
+from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask
+from flowrun.runtime.graph.plan import Plan, Step, plan_graph
+from flowrun.runtime.graph.ports import Port, is_source, ports_of
+from flowrun.runtime.graph.read import (
+    ConnectionSpec,
+    Endpoint,
+    GraphSpec,
+    LoggingSpec,
+    RuntimeSpec,
+    TaskLogging,
+    TaskSpec,
+)
+from flowrun.runtime.task import CycleTime, Task, TaskConfig
+
+__all__ = ["Alone", "SourceEnds"]
+
+_FEEDER = "inputs"
+
+
+class SourceEnds:
+    """What a source says by the source-only functions of its context, for a clock that is moved by
+    hand."""
+
+    def __init__(self) -> None:
+        self.woken = threading.Event()
+        self.ever_woken = False
+        self.due_ns: int | None = None
+        self.finished = False
+
+    def hooks(self, time: CycleTime) -> SourceHooks:
+        """The functions; `clock_ns` gives the time of the cycle that runs."""
+        return SourceHooks(
+            clock=lambda: time.now_ns, wake=self._wake, wake_at=self._wake_at, finish=self._finish,
+            dropped=lambda _task, _count: None, logged=False,
+        )  # fmt: skip
+
+    def _wake(self) -> None:
+        self.ever_woken = True
+        self.woken.set()
+
+    def _wake_at(self, _task: str, time_ns: int) -> None:
+        self.due_ns = time_ns
+
+    def _finish(self, _task: str) -> None:
+        self.finished = True
+
+
+class Alone:
+    """A task that runs alone. Its `start` and `stop` are called by the methods of that name.
+
+    config: the task's own, checked.
+    graph_dir: where relative paths of the config start.
+    seed: the seed of `ctx.rng`.
+    broadcast: what `ctx.broadcast` is.
+    """
+
+    def __init__(
+        self,
+        task_class: type[Task],
+        config: TaskConfig,
+        *,
+        graph_dir: Path,
+        seed: int = 0,
+        broadcast: Broadcast | None = None,
+    ) -> None:
+        self.time = CycleTime()
+        self.ends = SourceEnds()
+        name = task_class.__name__
+        plan = _plan(task_class, config, graph_dir=graph_dir, seed=seed)
+        broadcasts = {} if broadcast is None else {name: broadcast}
+        instances = make_instances(
+            plan, self.time, broadcasts=broadcasts, hooks=self.ends.hooks(self.time)
+        )
+        self._made = instances[name]
+        self._outside = _Given()
+        self._cycle = Cycle(
+            plan, self._outside,
+            instances=instances, running=frozenset({name}), time=self.time,
+        )  # fmt: skip
+        self.inputs = [port.name for port in self._made.bound.ports if port.direction == "input"]
+        """The names of the task's input ports."""
+        self._outputs = [slot for slot in plan.slots if slot.task_id == name]
+
+    def start(self) -> None:
+        """Start the task; what it raises comes out as it is."""
+        self._made.task.start(self._made.ctx)
+
+    def stop(self) -> None:
+        """Stop the task."""
+        self._made.task.stop(self._made.ctx)
+
+    def run(self, arrived: Mapping[str, Message], *, cycle: int, now_ns: int) -> dict[str, Message]:
+        """Run one cycle; copies of what the task published, by output port.
+
+        arrived: what the cycle brings, by input port. A message without a `tov_ns` is valid at the
+            cycle's time. Where a required input is missing, `process` is not called.
+        What the task raises comes out as it is, with a note that names the cycle; so does a
+        `MessageTypeError` for a message that a log would refuse.
+        """
+        self.time.cycle = cycle
+        self._outside.now_ns, self._outside.arrived = now_ns, arrived
+        self._cycle.begin()
+        while self._cycle.step() is not None:
+            pass
+        published = {}
+        error = None if self._cycle.failure is None else self._cycle.failure.cause
+        if error is None:
+            try:
+                for slot in self._outputs:
+                    message = self._cycle.messages[slot.index]
+                    if message.present:
+                        message.check_published()
+                        published[slot.port] = message.copy()
+            except TypeError as refused:
+                error = refused
+        if error is not None:
+            error.add_note(f"raised in cycle {cycle} of {self._made.id}")
+            raise error
+        return published
+
+
+class _Given:
+    """The outside of a task that runs alone: what the caller of each cycle gives."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.arrived: Mapping[str, Message] = {}
+        self.background: dict[str, BackgroundTask] = {}
+
+    def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:  # noqa: ARG002
+        time.now_ns = self.now_ns
+        return ()
+
+    def after_sources(self) -> Sequence[Event]:
+        return ()
+
+    def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:
+        if step.task.id != _FEEDER:
+            return None
+        slots = [(argument.port.name, argument.slot) for argument in step.arguments]
+        outputs = {name: messages[slot] for name, slot in slots if slot is not None}
+        return ALWAYS, partial(self._feed, outputs)
+
+    def _feed(self, outputs: Mapping[str, Message]) -> None:
+        for name, message in self.arrived.items():
+            outputs[name].adopt(message.copy())
+            outputs[name].publish(tov_ns=message.tov_ns or None)
+
+
+class _Feeder(Task):
+    """Stands for the tasks that would feed one that runs alone; it is never called."""
+
+
+def _plan(task_class: type[Task], config: TaskConfig, *, graph_dir: Path, seed: int) -> Plan:
+    name = task_class.__name__
+    ports = ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
+    tasks = [_bound(name, task_class, config, ports)]
+    connections: list[BoundConnection] = []
+    specs: list[ConnectionSpec] = []
+    if not is_source(ports):
+        inputs = [port for port in ports if port.direction == "input"]
+        outputs = tuple(Port(port.name, "output", port.message_type, True) for port in inputs)
+        tasks.insert(0, _bound(_FEEDER, _Feeder, TaskConfig(), outputs))
+        for port in inputs:
+            ends = Endpoint(_FEEDER, port.name), Endpoint(name, port.name)
+            message_type = port.message_type
+            specs.append(ConnectionSpec(*ends, message_type.__name__, _NOWHERE))
+            connections.append(BoundConnection(_FEEDER, port.name, name, port.name, message_type))
+    graph = GraphSpec(
+        name, graph_dir / "alone.yaml", "", tuple(task.spec for task in tasks), tuple(specs),
+        LoggingSpec(), RuntimeSpec(ring_size=1, seed=seed),
+    )  # fmt: skip
+    return plan_graph(BoundGraph(graph, tuple(tasks), tuple(connections)))
+
+
+_NOWHERE = Location("", 0, 0)
+
+
+def _bound(
+    name: str, task_class: type[Task], config: TaskConfig, ports: tuple[Port, ...]
+) -> BoundTask:
+    spec = TaskSpec(
+        id=name, type=name, config={}, background=False, logging=TaskLogging(), where=_NOWHERE,
+        config_where={}, secrets=frozenset(),
+    )  # fmt: skip
+    return BoundTask(spec, task_class, config, ports)
