@@ -2,11 +2,14 @@
 
 ::
 
-    take_outside   the record is cleared; time stands still from now on
-                   what came from outside is applied: live values, results of background tasks
-                   the sources run; if nothing has come at all, this was no cycle
-    run_rest       the other steps, in the plan's order, each if its gate is open
-    commit         messages, events and step table go to the log, also of a cycle that an error ended
+    begin     the record is cleared; time stands still from now on
+              what came from outside is applied: live values, results of background tasks
+    step      the sources run; if nothing has come at all then, this was no cycle
+    step ...  the other steps run, in the plan's order, each if its gate is open
+    commit    messages, events and step table go to the log, also of a cycle that an error ended
+
+`run` does all but the commit at once, as `compiled` has put it together for the plan. Replays, debuggers
+and tests go step by step.
 
 A step that raises ends the cycle; `Cycle.failure` carries which task did so, in what, and the cause.
 The errors of a task with another policy than `stop` are handled by that (`policy`), which at most ends
@@ -24,6 +27,7 @@ from typing import Any, Protocol
 from flowrun.msgs.message import Message, MessageTypeError
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.engine.background import bind_background
+from flowrun.runtime.engine.compiled import compile_cycle
 from flowrun.runtime.engine.instances import Instance, changed_config
 from flowrun.runtime.engine.keyframes import Keyframes
 from flowrun.runtime.engine.outside import Outside
@@ -37,6 +41,7 @@ from flowrun.runtime.engine.policy import (
 )
 from flowrun.runtime.engine.rates import RatedGate, is_rated, rate_of
 from flowrun.runtime.engine.record import (
+    CycleRecord,
     StepCall,
     call_process,
     make_record,
@@ -44,7 +49,7 @@ from flowrun.runtime.engine.record import (
 )
 from flowrun.runtime.errors import RAISED_BY_TASKS, InternalError, RecordedError, TaskError
 from flowrun.runtime.events import Event, Failed, Set
-from flowrun.runtime.graph.plan import Plan, Slot, Step
+from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.task import CycleTime
 
 __all__ = ["Cycle", "CycleLog", "Failure"]
@@ -148,10 +153,7 @@ class Cycle:
         )  # fmt: skip
         ring_size = plan.graph.spec.runtime.ring_size
         self._ring = [make_record(plan, time, self._bind_step) for _ in range(ring_size)]
-        self._source_messages = [
-            [record.messages[slot.index] for slot in plan.slots if self._is_of_source(slot)]
-            for record in self._ring
-        ]
+        self._runs = [self._compiled(record) for record in self._ring]
         self._index = 0
         self._bound: list[Any] = []
         if log is not None:
@@ -168,51 +170,42 @@ class Cycle:
         return self._ring[self._index].messages
 
     @property
-    def calls(self) -> list[StepCall]:
+    def calls(self) -> tuple[StepCall, ...]:
         """Gate and call of each step of the plan, in its order, on the cycle's messages."""
         return self._ring[self._index].calls
 
     # -- a cycle at once -------------------------------------------------------------------------
 
-    def take_outside(self) -> bool:
-        """Begin a cycle and run the sources; False if nothing came, and this is none.
+    def run(self) -> bool:
+        """Run a cycle, up to its commit; False if nothing came from outside, and this was none.
 
-        The same `time.cycle` begins again then.
+        The same `time.cycle` is run again then.
         """
-        self.begin()
-        if self.failure is not None:
-            return True
-        self._run(self._ring[self._index].sources, 0)
-        self.events += self._outside.after_sources()
-        return (
-            bool(self.events)
-            or self.failure is not None
-            or any(message.present for message in self._source_messages[self._index])
-            or any(task.jobs.has_taken for task in self._outside.background.values())
+        self._index = index = self.time.cycle % len(self._runs)
+        return self._runs[index]()
+
+    def _compiled(self, record: CycleRecord) -> Callable[[], bool]:
+        names = {
+            "cycle": self, "time": self.time, "ticks": ticks_ns, "begin": self._outside.begin,
+            "apply": self._apply, "after_sources": self._outside.after_sources,
+            "has_taken": self._has_taken, "skip": self._skip, "fail": self._fail,
+        }  # fmt: skip
+        sources = {step.task.id for step in self.plan.steps[: self.plan.source_count]}
+        return compile_cycle(
+            record,
+            source_count=self.plan.source_count,
+            source_slots=[slot.index for slot in self.plan.slots if slot.task_id in sources],
+            names=names,
         )
 
-    def run_rest(self) -> None:
-        """Run the steps after the sources."""
-        if self.failure is None and not self._is_skipped:
-            self._run(self._ring[self._index].steps, self.plan.source_count)
-
-    def _run(self, calls: Sequence[StepCall], at: int) -> None:
-        end = self.ends_ns.append
-        try:
-            for gate, call in calls:
-                if gate.present:
-                    call()
-                end(ticks_ns())
-                at += 1
-        except SkipCycle:
-            self._is_skipped = True
-        except RAISED_BY_TASKS as error:
-            self._fail(self.plan.steps[at].task.id, error)
+    def _has_taken(self) -> bool:
+        background = self._outside.background
+        return bool(background) and any(task.jobs.has_taken for task in background.values())
 
     # -- a cycle step by step --------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Clear the record, and apply what came from outside."""
+    def begin(self) -> bool:
+        """Clear the record, and apply what came from outside; False if an error ended the cycle."""
         self._index = self.time.cycle % len(self._ring)
         self._ring[self._index].clear()
         self.events = []
@@ -220,16 +213,7 @@ class Cycle:
         self.failure = None
         self._is_skipped = False
         self.start_ns = start_ns = ticks_ns()
-        for event in self._outside.begin(self.time, start_ns):
-            if self.failure is not None:
-                return
-            if type(event) is Failed and event.policy == "stop":
-                cause = RecordedError(event.text)
-                self.failure = Failure(event.task, self.time.cycle, event.phase, cause)
-                return
-            self.events.append(event)
-            if type(event) is Set and event.task in self._running:
-                self._configure(event)
+        return self._apply(self._outside.begin(self.time, start_ns))
 
     @property
     def next_step(self) -> int | None:
@@ -245,17 +229,20 @@ class Cycle:
             return None
         step = self.plan.steps[at]
         gate, call = self._ring[self._index].calls[at]
-        around = self.around
-        if around is not None and step.task.id in self._running:
-            bare, task_id = call, step.task.id
-
-            def call() -> None:
-                around(task_id, bare)
-
-        self._run([(gate, call)], at)
-        sources = self.plan.source_count
-        if at == sources - 1 or (at < sources and self.next_step is None):
-            self.events += self._outside.after_sources()
+        try:
+            if gate.present:
+                if self.around is not None and step.task.id in self._running:
+                    self.around(step.task.id, call)
+                else:
+                    call()
+            self.ends_ns.append(ticks_ns())
+        except SkipCycle:
+            self._skip(at, self.ends_ns)
+        except RAISED_BY_TASKS as error:
+            self._fail(at, error, self.ends_ns)
+        else:
+            if at == self.plan.source_count - 1:
+                self.events += self._outside.after_sources()
         return step
 
     def note(self, event: Event) -> None:
@@ -270,22 +257,28 @@ class Cycle:
         A message that the log refuses becomes the cycle's `failure`; the cycle is then written without
         all that its task published. Raises `LogError` if the log cannot be written.
         """
-        missing = len(self.plan.steps) - len(self.ends_ns)
-        if missing:
-            self.ends_ns += [ticks_ns()] * missing
+        if len(self.ends_ns) < len(self.plan.steps):
+            missing = len(self.plan.steps) - len(self.ends_ns)
+            self.ends_ns = [*self.ends_ns, *[ticks_ns()] * missing]
         if self.failure is not None:
             self._note_failure(self.failure)
             if self.log is not None:
                 self.leave_out_refused()
         while self.log is not None:
             try:
-                self._write(self.log)
-                return
+                self.log.commit(
+                    self.time.cycle, self.time.now_ns, self._bound[self._index],
+                    start_ns=self.start_ns, ends_ns=self.ends_ns, events=self.events,
+                    keyframe=self.keyframe,
+                )  # fmt: skip
             except MessageTypeError as error:
                 failures = self.leave_out_refused()
                 if not failures:
                     raise InternalError(f"the log refuses what it accepted: {error}") from error
                 self.failure = self.failure or failures[0]
+            else:
+                self.keyframe = None
+                return
 
     def _note_failure(self, failure: Failure) -> None:
         phase = "publish" if failure.phase.startswith("publish") else failure.phase
@@ -307,21 +300,37 @@ class Cycle:
                 message.clear()
         return list(failures.values())
 
-    def _write(self, log: CycleLog) -> None:
-        log.commit(
-            self.time.cycle, self.time.now_ns, self._bound[self._index],
-            start_ns=self.start_ns, ends_ns=self.ends_ns, events=self.events,
-            keyframe=self.keyframe,
-        )  # fmt: skip
-        self.keyframe = None
-
     # -- inside ----------------------------------------------------------------------------------
 
-    def _fail(self, task_id: str, error: BaseException) -> None:
+    def _apply(self, came: Sequence[Event]) -> bool:
+        """Apply what came from outside; False if an error ended the cycle."""
+        for event in came:
+            if type(event) is Failed and event.policy == "stop":
+                cause = RecordedError(event.text)
+                self.failure = Failure(event.task, self.time.cycle, event.phase, cause)
+            else:
+                self.events.append(event)
+                if type(event) is Set and event.task in self._running:
+                    self._configure(event)
+            if self.failure is not None:
+                self.ends_ns = []
+                return False
+        return True
+
+    def _skip(self, at: int, ends_ns: list[int]) -> None:
+        """The step at `at` has ended the cycle."""
+        self._is_skipped = True
+        self.ends_ns = ends_ns
+        if at < self.plan.source_count:
+            self.events += self._outside.after_sources()
+
+    def _fail(self, at: int, error: BaseException, ends_ns: list[int]) -> None:
+        """The step at `at` has raised what ends the run."""
+        self._skip(at, ends_ns)
         phase = "process"
         if isinstance(error, FailedInPhase) and error.__cause__ is not None:
             phase, error = error.phase, error.__cause__
-        self.failure = Failure(task_id, self.time.cycle, phase, error)
+        self.failure = Failure(self.plan.steps[at].task.id, self.time.cycle, phase, error)
 
     def _configure(self, event: Set) -> None:
         made = self._instances[event.task]
@@ -335,9 +344,6 @@ class Cycle:
                 reconfigure(made, new, self.policies.get(made.id))
         except RAISED_BY_TASKS as error:
             self.failure = Failure(made.id, self.time.cycle, "configure", error)
-
-    def _is_of_source(self, slot: Slot) -> bool:
-        return self._instances[slot.task_id].bound.is_source
 
     def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:
         outside = self._outside.bind(step, messages)

@@ -11,14 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import msgpack
 
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock
 from flowrun.runtime.engine.background import BackgroundWorker, Job
-from flowrun.runtime.engine.cycle import Cycle, CycleLog
+from flowrun.runtime.engine.cycle import Cycle, CycleLog, Failure
 from flowrun.runtime.engine.instances import (
     SourceHooks,
     changed_config,
@@ -85,7 +85,7 @@ class Executor:
         )  # fmt: skip
         self.instances = make_instances(plan, time, broadcasts=broadcasts or {}, hooks=hooks)
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
-        self._next_keyframe = 0
+        self._next_keyframe = 0 if self._keyframe_interval else -1
         self.workers = {
             step.task.id: self._worker(step) for step in plan.steps if step.task.spec.background
         }
@@ -200,53 +200,65 @@ class Executor:
     def run_cycles(self, limit: int | None) -> None:
         """Run cycles until the run ends, or `limit` of them are completed in all. The tasks have been
         started; `run` does so."""
-        cycle, waiting, timings = self.cycle, self._waiting, self.timings
-        time, polled = cycle.time, False
+        cycle, waiting = self.cycle, self._waiting
+        time, timings = cycle.time, self.timings
+        paced = waiting.is_paced
+        polled = False
         while self.stop_reason is None:
-            if self.cycles == limit:
+            number = self.cycles
+            if number == limit:
                 self.stop_reason = f"reached --cycles {limit}"
                 return
-            if self._keyframe_interval and self.cycles == self._next_keyframe:
+            if number == self._next_keyframe:
                 # Once, though sources may have to be asked several times before the cycle begins.
                 cycle.keyframe = cycle.keyframes.take()
-                self._next_keyframe = self.cycles + self._keyframe_interval
-            waiting.for_pace()
-            time.cycle = self.cycles
-            if not cycle.take_outside():
-                if self._is_over():
-                    self.stop_reason = "end of sources"
-                elif polled:
-                    waiting.for_sources(time.now_ns)
-                else:
-                    # Sources are asked once more, so that a wake-up since then is not lost.
-                    self._outside.woken.clear()
+                self._next_keyframe = number + self._keyframe_interval
+            if paced:
+                waiting.for_pace()
+            time.cycle = number
+            if not cycle.run():
+                self._idle(polled=polled)
                 polled = not polled
                 continue
             polled = False
-            source_failed = any(type(event) is Failed for event in cycle.events)
-            cycle.run_rest()
-            self._commit()
+            try:
+                cycle.commit()
+            except LogError as error:
+                self._lose_log(error)
+            self.cycles = number + 1
             timings.append((cycle.start_ns, cycle.ends_ns))
-            waiting.count(time)
-            if source_failed:
+            if cycle.failure is not None:
+                self._end_with(cycle.failure)
+            if paced:
+                waiting.count(time)
+            if cycle.events and self._source_failed():
                 waiting.after_source_error()
 
-    def _commit(self) -> None:
-        """Write the cycle; raise the error that ends the run."""
-        cycle = self.cycle
-        try:
-            cycle.commit()
-        except LogError as unwritable:
-            if cycle.failure is not None:
-                self.stop_reason = str(cycle.failure.error)
-                raise cycle.failure.error from unwritable
-            self._lose_log(unwritable)
-        self.cycles += 1
-        if cycle.failure is not None:
-            self.stop_reason = str(cycle.failure.error)
-            raise cycle.failure.error from cycle.failure.cause
+    def _idle(self, *, polled: bool) -> None:
+        """Nothing came. polled: whether that is so for the second time in a row."""
+        if self._is_over():
+            self.stop_reason = "end of sources"
+        elif polled:
+            self._waiting.for_sources(self.cycle.time.now_ns)
+        else:
+            # Sources are asked once more, so that a wake-up since then is not lost.
+            self._outside.woken.clear()
+
+    def _end_with(self, failure: Failure) -> NoReturn:
+        self.stop_reason = str(failure.error)
+        raise failure.error from failure.cause
+
+    def _source_failed(self) -> bool:
+        return any(
+            type(event) is Failed and self.instances[event.task].bound.is_source
+            for event in self.cycle.events
+        )
 
     def _lose_log(self, error: LogError) -> None:
+        failure = self.cycle.failure
+        if failure is not None:
+            self.stop_reason = str(failure.error)
+            raise failure.error from error
         if self._on_log_error is None:
             self.stop_reason = str(error)
             raise error

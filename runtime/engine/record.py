@@ -8,6 +8,7 @@ nothing that outlives it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from flowrun.runtime.task import Context, CycleTime, Task
 
 __all__ = [
     "ALWAYS",
+    "AllPresent",
     "CycleRecord",
     "Gate",
     "StepCall",
@@ -40,61 +42,38 @@ class _Always:
 ALWAYS: Gate = _Always()
 
 
-class _All:
+class AllPresent:
     """Open when all of several required inputs are present."""
 
-    __slots__ = ("_messages",)
+    __slots__ = ("messages",)
 
     def __init__(self, messages: Sequence[Message]) -> None:
-        self._messages = messages
+        self.messages = messages
 
     @property
     def present(self) -> bool:
-        return all(message.present for message in self._messages)
+        return all(message.present for message in self.messages)
 
 
 StepCall = tuple[Gate, Callable[[], None]]
 """One step of a record: call the second if the first is open."""
 
 
+@dataclass(frozen=True, slots=True)
 class CycleRecord:
-    """One cycle's place: a message for every slot of the plan, and the calls of its steps.
+    """One cycle's place.
 
-    messages: by slot index.
-    calls: of all steps of the plan, in order; sources: the first of them, of the sources; steps: the
-        rest.
+    messages: one for every slot of the plan.
+    calls: of every step of the plan, on these messages.
     """
 
-    __slots__ = ("_others", "_plain", "calls", "messages", "sources", "steps")
-
-    def __init__(
-        self, messages: tuple[Message, ...], calls: list[StepCall], *, source_count: int
-    ) -> None:
-        self.messages = messages
-        self.calls = calls
-        self.sources = calls[:source_count]
-        self.steps = calls[source_count:]
-        self._plain = [
-            (message, message.__dict__, type(message).defaults, len(message.__dict__))
-            for message in messages
-            if _clears_plainly(message)
-        ]
-        self._others = [message for message in messages if not _clears_plainly(message)]
+    messages: tuple[Message, ...]
+    calls: tuple[StepCall, ...]
 
     def clear(self) -> None:
         """All messages absent, with default fields: nothing of an older cycle is ever seen."""
-        for message, fields, defaults, count in self._plain:  # Message.clear, without its calls
-            message.present = False
-            if len(fields) != count:  # something was set that is no field
-                fields.clear()
-            fields.update(defaults)
-        for message in self._others:
+        for message in self.messages:
             message.clear()
-
-
-def _clears_plainly(message: Message) -> bool:
-    """Whether its class leaves `clear` as it is, and shares its defaults among its messages."""
-    return type(message).clear is Message.clear and not message.has_containers
 
 
 def make_record(
@@ -106,8 +85,7 @@ def make_record(
     messages = tuple(slot.message_type() for slot in plan.slots)
     for message in messages:
         message.bind_time(time)
-    calls = [bind_step(step, messages) for step in plan.steps]
-    return CycleRecord(messages, calls, source_count=plan.source_count)
+    return CycleRecord(messages, tuple(bind_step(step, messages) for step in plan.steps))
 
 
 def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Context) -> StepCall:
@@ -127,7 +105,7 @@ def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Conte
             optional.append((len(arguments) - 1, message))
     gate: Gate = ALWAYS
     if required:
-        gate = required[0] if len(required) == 1 else _All(required)
+        gate = required[0] if len(required) == 1 else AllPresent(required)
     if not optional:
         return gate, partial(task.process, ctx, *arguments)
     return gate, partial(_call_with_optional, task, ctx, tuple(arguments), tuple(optional))

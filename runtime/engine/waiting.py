@@ -38,6 +38,11 @@ class Waiting:
         self._pace = None if rate_hz is None else Rate(every=1, rate_hz=rate_hz)
         self._stopped = threading.Event()
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether the graph has a `rate_hz`."""
+        return self._pace is not None
+
     def stop(self) -> None:
         """End every wait, this one and those to come."""
         self._stopped.set()

@@ -1,0 +1,148 @@
+"""A record's cycle as one function, made of source text once per record, as dataclasses make `__init__`.
+
+The function does what `Cycle.begin` does, and `Cycle.step` for each step in turn, without the loop, the
+tuples to unpack and the attributes to look up: live runs call it. Of a graph of three tasks it is::
+
+    def run():
+        m0.present = False                          # clear the record
+        if len(f0) != n0: f0.clear()
+        f0.update(d0)
+        ...
+        e1 = e2 = e3 = 0                            # when each step ended
+        cycle.events = events = []
+        cycle.start_ns = start = ticks()
+        came = begin(time, start)                   # what came from outside
+        if came and not apply(came): return True
+        try:
+            at = 0
+            if g0.present: p0(a0_0, a0_1)           # the steps, in the plan's order
+            e1 = ticks()
+            said = after_sources()
+            if said: events += said
+            if not (events or m0.present or has_taken()): return False
+            at = 1
+            if m0.present: p1(a1_0, a1_1, a1_2)
+            e2 = ticks()
+            ...
+        except SkipCycle:
+            skip([e1, e2, e3][:at])
+        except RAISED_BY_TASKS as error:
+            fail(at, error, [e1, e2, e3][:at])
+        else:
+            cycle.ends_ns = [e1, e2, e3]
+        return True
+
+Only names that this module makes are in the text; what they mean is bound to the function. The property
+tests of determinism hold live runs, which call it, against replays, which go step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.engine.policy import SkipCycle
+from flowrun.runtime.engine.record import ALWAYS, AllPresent, CycleRecord, Gate
+from flowrun.runtime.errors import RAISED_BY_TASKS
+
+__all__ = ["compile_cycle"]
+
+
+def compile_cycle(
+    record: CycleRecord, *, source_count: int, source_slots: Sequence[int], names: Mapping[str, Any]
+) -> Callable[[], bool]:
+    """The function of a record; it returns False if nothing came, and this was no cycle.
+
+    source_count: number of steps that are sources.
+    source_slots: the slots that these publish on.
+    names: what the text calls of the cycle: cycle, time, ticks, begin, apply, after_sources,
+        has_taken, skip and fail.
+    """
+    bound: dict[str, Any] = {
+        **names, "SkipCycle": SkipCycle, "RAISED_BY_TASKS": RAISED_BY_TASKS,
+    }  # fmt: skip
+    ends = [f"e{at + 1}" for at in range(len(record.calls))]
+    all_ends = f"[{', '.join(ends)}]"
+    came = " or ".join(["events", *(f"m{slot}.present" for slot in source_slots), "has_taken()"])
+    lines = [
+        *_clear(record, bound),
+        f"{' = '.join(ends)} = 0",
+        "cycle.events = events = []",
+        "cycle.start_ns = start = ticks()",
+        "came = begin(time, start)",
+        "if came and not apply(came): return True",
+        "try:",
+        *_steps(record, 0, source_count, bound),
+        "    said = after_sources()",
+        "    if said: events += said",
+        f"    if not ({came}): return False",
+        *_steps(record, source_count, len(record.calls), bound),
+        "except SkipCycle:",
+        f"    skip(at, {all_ends}[:at])",
+        "except RAISED_BY_TASKS as error:",
+        f"    fail(at, error, {all_ends}[:at])",
+        "else:",
+        f"    cycle.ends_ns = {all_ends}",
+        "return True",
+    ]
+    text = [f"def make({', '.join(bound)}):", "    def run():"]
+    text += [*(f"        {line}" for line in lines), "    return run"]
+    made: dict[str, Any] = {}
+    exec("\n".join(text), made)  # noqa: S102  # only names that are made here
+    run: Callable[[], bool] = made["make"](**bound)
+    return run
+
+
+def _clear(record: CycleRecord, bound: dict[str, Any]) -> list[str]:
+    """`Message.clear` of each message, written out where its class leaves that as it is."""
+    lines = []
+    for slot, message in enumerate(record.messages):
+        bound[f"m{slot}"] = message
+        if type(message).clear is not Message.clear or message.has_containers:
+            lines.append(f"m{slot}.clear()")
+            continue
+        fields = message.__dict__
+        bound |= {f"f{slot}": fields, f"d{slot}": type(message).defaults, f"n{slot}": len(fields)}
+        lines += [
+            f"m{slot}.present = False",
+            f"if len(f{slot}) != n{slot}: f{slot}.clear()",
+            f"f{slot}.update(d{slot})",
+        ]
+    return lines
+
+
+def _steps(record: CycleRecord, begin: int, end: int, bound: dict[str, Any]) -> list[str]:
+    lines = []
+    for at in range(begin, end):
+        gate, call = record.calls[at]
+        lines += [
+            f"    at = {at}",
+            f"    {_condition(at, gate, record, bound)}{_call(at, call, bound)}",
+            f"    e{at + 1} = ticks()",
+        ]
+    return lines
+
+
+def _condition(at: int, gate: Gate, record: CycleRecord, bound: dict[str, Any]) -> str:
+    if gate is ALWAYS:
+        return ""
+    slots = {id(message): slot for slot, message in enumerate(record.messages)}
+    messages = gate.messages if isinstance(gate, AllPresent) else [gate]
+    if all(id(message) in slots for message in messages):
+        tests = [f"m{slots[id(message)]}.present" for message in messages]
+    else:
+        bound[f"g{at}"] = gate
+        tests = [f"g{at}.present"]
+    return f"if {' and '.join(tests)}: "
+
+
+def _call(at: int, call: Callable[[], None], bound: dict[str, Any]) -> str:
+    if not isinstance(call, partial) or call.keywords:
+        bound[f"p{at}"] = call
+        return f"p{at}()"
+    bound[f"p{at}"] = call.func
+    arguments = [f"a{at}_{number}" for number in range(len(call.args))]
+    bound |= dict(zip(arguments, call.args, strict=True))
+    return f"p{at}({', '.join(arguments)})"
