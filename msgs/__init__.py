@@ -2,8 +2,9 @@
 
 from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg
 from flowrun.msgs.detections import DetectionsMsg
+from flowrun.msgs.fields import Measured, MessageTypeError, Shape
 from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.msgs.message import Measured, Message, MessageTypeError, Shape
+from flowrun.msgs.message import Message
 from flowrun.msgs.text import PromptResponseMsg
 
 __all__ = [

@@ -7,7 +7,8 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.msgs.message import Measured, Message, MessageTypeError, Shape
+from flowrun.msgs.fields import Measured, MessageTypeError, Shape
+from flowrun.msgs.message import Message
 
 __all__ = ["DetectionsMsg"]
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs import protobuf
-from flowrun.msgs.message import Buffer, Message, MessageTypeError, Shape
+from flowrun.msgs.fields import Buffer, MessageTypeError, Shape
+from flowrun.msgs.message import Message
 
 __all__ = ["ImageRgb8Msg", "VideoDecoder", "VideoPackets"]
 

@@ -10,8 +10,7 @@ A message class declares its fields as annotations, with defaults where zero wil
     class DepthMsg(Message):
         depth_m: Annotated[NDArray[np.float32], Shape("H W")]
 
-Field types: `bool`, `int` (64 bits), `float`, `str`, `bytes`, `list[...]` and `dict[str, ...]` of
-these, `T | None` of these, and NumPy arrays annotated with a `Shape`.
+`fields` lists the types that a field may have.
 
 The runtime creates the instances, once, and uses them again every cycle. A task that has an
 `Output[M]` sets fields and calls `publish()`; a task that has an `Input[M]` sees a read-only view
@@ -26,25 +25,38 @@ can make again.
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
-import itertools
 import math
 import operator
-import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NoReturn, Protocol, Self, TypeVar
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayField", "Buffer", "HasNow", "Measured", "Message", "MessageTypeError", "Shape"]
+from flowrun.msgs.fields import (
+    ArrayField,
+    Buffer,
+    MessageTypeError,
+    Shape,
+    allows,
+    array_from_map,
+    array_to_map,
+    check_array,
+    is_field_type,
+    is_measured,
+    is_optional,
+    short,
+    strip,
+    type_check,
+    type_name,
+)
+from flowrun.msgs.schema import json_schema
 
-Buffer = bytes | memoryview
-T = TypeVar("T")
+__all__ = ["HasNow", "Message"]
 
 
 class HasNow(Protocol):
@@ -59,54 +71,6 @@ class _Epoch:
 
 
 _EPOCH = _Epoch()
-_NONE = type(None)
-_SURE_TYPES: dict[type, tuple[type, ...]] = {
-    bool: (bool,), int: (int,), float: (float, int, np.float64), str: (str,), bytes: (bytes,),
-    _NONE: (_NONE,),
-}  # fmt: skip
-
-
-class MessageTypeError(TypeError):
-    """A message class is declared wrongly, or a field holds what its declaration does not allow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The shape of an array field, as names and numbers: `Shape("H W 3")`."""
-
-    dims: str
-
-    def matches(self, shape: tuple[int, ...]) -> bool:
-        lengths = _lengths(self.dims)
-        return len(lengths) == len(shape) and all(
-            length in (None, n) for length, n in zip(lengths, shape, strict=True)
-        )
-
-    def empty(self) -> tuple[int, ...]:
-        """The shape of the array that an unset field holds: named dimensions are 0."""
-        return tuple(length or 0 for length in _lengths(self.dims))
-
-
-@functools.cache
-def _lengths(dims: str) -> tuple[int | None, ...]:
-    return tuple(int(dim) if dim.isdigit() else None for dim in dims.split())
-
-
-class _MeasuredMarker:
-    """Marks a field that holds a measurement of the run itself (a latency)."""
-
-
-Measured = Annotated[T, _MeasuredMarker]
-"""A field that is a measurement of the run, such as a latency. Replay does not compare it; it feeds
-the recorded value to the tasks that read it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayField:
-    """An array field of a message class: its element type and shape."""
-
-    dtype: np.dtype[Any]
-    shape: Shape
 
 
 class Message:
@@ -279,7 +243,7 @@ class Message:
         if not self.array_fields:
             return (_pack(self, self.__dict__),)
         packed = {
-            name: _array_to_map(value) if isinstance(value, np.ndarray) else value
+            name: array_to_map(value) if isinstance(value, np.ndarray) else value
             for name, value in self.__dict__.items()
         }
         return (_pack(self, packed),)
@@ -309,8 +273,6 @@ class Message:
     @classmethod
     def schema(cls) -> bytes:
         """The schema of the message as the log stores it (`schema_encoding` says which kind)."""
-        from flowrun.msgs.schema import json_schema
-
         return json_schema(cls)
 
     def check_fields(self) -> None:
@@ -325,11 +287,11 @@ class Message:
             value = fields[name]
             array = self.array_fields.get(name)
             if array is not None:
-                _check_array(type(self).__name__, name, value, array)
-            elif not _allows(declared, value):
+                check_array(type(self).__name__, name, value, array)
+            elif not allows(declared, value):
                 raise MessageTypeError(
-                    f"{type(self).__name__}.{name}: expected {_type_name(declared)}, "
-                    f"got {type(value).__name__} {_short(value)}"
+                    f"{type(self).__name__}.{name}: expected {type_name(declared)}, "
+                    f"got {type(value).__name__} {short(value)}"
                     + (" (an int has 64 bits)" if type(value) is int and declared is int else "")
                 )
 
@@ -366,10 +328,10 @@ class Message:
             self.check_fields()
             return
         for name, array in self.array_fields.items():
-            _check_array(type(self).__name__, name, fields[name], array)
+            check_array(type(self).__name__, name, fields[name], array)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={_short(v)}" for k, v in self.__dict__.items())
+        shown = ", ".join(f"{k}={short(v)}" for k, v in self.__dict__.items())
         return f"{type(self).__name__}({shown})"
 
 
@@ -453,7 +415,7 @@ def _declare_fields(cls: type[Message]) -> None:
     for name, declared in annotations.items():
         if hasattr(Message, name):
             raise MessageTypeError(f"{cls.__name__}.{name}: the name is taken by Message itself")
-        if typing.get_origin(declared) is Annotated and _MeasuredMarker in declared.__metadata__:
+        if is_measured(declared):
             measured.add(name)
         array = _array_field(cls, name, declared)
         if array is not None:
@@ -466,12 +428,12 @@ def _declare_fields(cls: type[Message]) -> None:
     cls.measured_fields = frozenset(measured)
     cls.has_containers = any(isinstance(v, (list, dict)) for v in cls.defaults.values())
     scalars = {name: d for name, d in annotations.items() if name not in cls.array_fields}
-    cls.has_sure_types = staticmethod(_type_check(scalars, len(annotations)))
+    cls.has_sure_types = staticmethod(type_check(scalars, len(annotations)))
     cls.is_plain = not cls.array_fields and cls.encode is Message.encode
 
 
 def _array_field(cls: type[Message], name: str, declared: Any) -> ArrayField | None:
-    base, metadata = _strip(declared)
+    base, metadata = strip(declared)
     if typing.get_origin(base) is not np.ndarray and base is not np.ndarray:
         return None
     shapes = [item for item in metadata if isinstance(item, Shape)]
@@ -486,63 +448,23 @@ def _array_field(cls: type[Message], name: str, declared: Any) -> ArrayField | N
 
 
 def _default(cls: type[Message], name: str, declared: Any) -> Any:
-    base, _ = _strip(declared)
-    if not _is_field_type(declared):
+    base, _ = strip(declared)
+    if not is_field_type(declared):
         raise MessageTypeError(
-            f"{cls.__name__}.{name}: a field cannot be a {_type_name(declared)}; use bool, int, "
+            f"{cls.__name__}.{name}: a field cannot be a {type_name(declared)}; use bool, int, "
             "float, str, bytes, list, dict, T | None, or "
             'Annotated[NDArray[...], Shape("...")]'
         )
     if any(name in base.__dict__ for base in cls.__mro__):
         value = getattr(cls, name)
-        if not _allows(declared, value):
+        if not allows(declared, value):
             raise MessageTypeError(
-                f"{cls.__name__}.{name}: default {value!r} is not a {_type_name(declared)}"
+                f"{cls.__name__}.{name}: default {value!r} is not a {type_name(declared)}"
             )
         return value
-    if _is_optional(base):
+    if is_optional(base):
         return None
     return (typing.get_origin(base) or base)()
-
-
-def _is_field_type(declared: Any, *, inside: bool = False) -> bool:
-    """Whether a field can be declared so: its values are what msgpack holds and gives back.
-
-    inside: within a list or dict, where anything may be, also `Any` and a union without None.
-    """
-    base, _ = _strip(declared)
-    arguments = typing.get_args(base)
-    if typing.get_origin(base) in (typing.Union, types.UnionType):
-        return (inside or _is_optional(base)) and all(
-            option is _NONE or _is_field_type(option, inside=True) for option in arguments
-        )
-    kind = typing.get_origin(base) or base
-    if kind is dict and arguments:
-        return arguments[0] is str and _is_field_type(arguments[1], inside=True)
-    if kind is list and arguments:
-        return _is_field_type(arguments[0], inside=True)
-    return kind in (bool, int, float, str, bytes, list, dict) or (inside and kind is Any)
-
-
-def _type_check(declared: Mapping[str, Any], count: int) -> Callable[[dict[str, Any]], bool]:
-    """`has_sure_types` for `count` fields, of which those `declared` are no arrays: one expression,
-    compiled once, as a loop over the fields would take six times as long."""
-    sure = {f"kinds_{i}": _sure_types(kind) for i, kind in enumerate(declared.values())}
-    tests = [
-        f"type(fields[{name!r}]) in {kinds}" for name, kinds in zip(declared, sure, strict=True)
-    ]
-    check: Callable[[dict[str, Any]], bool] = eval(  # noqa: S307  # of names that are identifiers
-        f"lambda fields: {' and '.join([f'len(fields) == {count}', *tests])}", dict(sure)
-    )
-    return check
-
-
-def _sure_types(declared: Any) -> tuple[type, ...]:
-    """The types of which a field declared so takes every value; none of a list or dict."""
-    base, _ = _strip(declared)
-    options = typing.get_args(base) if _is_optional(base) else (base,)
-    kinds = (_SURE_TYPES.get(option, ()) for option in options if isinstance(option, type))
-    return tuple(itertools.chain.from_iterable(kinds))
 
 
 def _unknown_field(message: Message, name: str) -> MessageTypeError:
@@ -559,79 +481,3 @@ def _is_frozen(array: NDArray[Any]) -> bool:
             return False
         owner = owner.base
     return True
-
-
-def _strip(declared: Any) -> tuple[Any, tuple[Any, ...]]:
-    if typing.get_origin(declared) is Annotated:
-        return declared.__origin__, declared.__metadata__
-    return declared, ()
-
-
-def _is_optional(base: Any) -> bool:
-    is_union = typing.get_origin(base) in (typing.Union, types.UnionType)
-    return is_union and _NONE in typing.get_args(base)
-
-
-def _allows(declared: Any, value: Any) -> bool:
-    """Whether `value` is what `declared` says. An int is a float; a bool is not an int."""
-    base, _ = _strip(declared)
-    if typing.get_origin(base) in (typing.Union, types.UnionType):
-        return any(_allows(option, value) for option in typing.get_args(base))
-    if base in (None, _NONE):
-        return value is None
-    kind = typing.get_origin(base) or base
-    if kind is Any:
-        return True
-    if kind is float:
-        return isinstance(value, (float, int)) and not isinstance(value, bool)
-    if kind is int:
-        return type(value) is int and -(2**63) <= value < 2**64
-    if not isinstance(kind, type) or not isinstance(value, kind):
-        return False
-    arguments = typing.get_args(base)
-    if isinstance(value, list) and arguments:
-        return all(_allows(arguments[0], item) for item in value)
-    if isinstance(value, dict):
-        key, item = arguments or (str, Any)
-        return all(_allows(key, k) and _allows(item, v) for k, v in value.items())
-    return True
-
-
-def _check_array(owner: str, name: str, value: Any, declared: ArrayField) -> None:
-    if not isinstance(value, np.ndarray):
-        raise MessageTypeError(f"{owner}.{name}: expected an array, got {type(value).__name__}")
-    if value.dtype != declared.dtype or not declared.shape.matches(value.shape):
-        raise MessageTypeError(
-            f"{owner}.{name}: expected {declared.dtype} of shape ({declared.shape.dims}), "
-            f"got {value.dtype} of shape {value.shape}"
-        )
-
-
-def _type_name(declared: Any) -> str:
-    base, _ = _strip(declared)
-    return base.__name__ if isinstance(base, type) else str(base)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"<{value.dtype} {list(value.shape)}>"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _array_to_map(array: NDArray[Any]) -> dict[str, Any]:
-    contiguous = np.ascontiguousarray(array)
-    little = contiguous.astype(contiguous.dtype.newbyteorder("<"), copy=False)
-    return {"dtype": little.dtype.str, "shape": list(array.shape), "data": little.tobytes()}
-
-
-def array_from_map(packed: Any) -> NDArray[Any]:
-    """The array of a map {dtype, shape, data}, a view of `data`. `ValueError` for any other map."""
-    try:
-        dtype = packed["dtype"]
-        # NumPy makes types of maps and lists too, and records of names with commas.
-        if not isinstance(dtype, str) or "," in dtype:
-            raise TypeError(f"dtype {dtype!r}")
-        return np.frombuffer(packed["data"], dtype=dtype).reshape(packed["shape"])
-    except (KeyError, TypeError, ValueError, OverflowError, SyntaxError) as error:
-        raise ValueError(f"not an array: {error}") from error

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import types
 import typing
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
-if typing.TYPE_CHECKING:
-    from flowrun.msgs.message import ArrayField, Message
+from flowrun.msgs.fields import ArrayField
 
 __all__ = ["json_schema"]
 
@@ -22,7 +21,16 @@ _SCALARS: dict[Any, dict[str, str]] = {
 }
 
 
-def json_schema(message_type: type[Message]) -> bytes:
+class Declaration(Protocol):
+    """What a message class says of its fields; see `Message`."""
+
+    schema_name: str
+    field_types: dict[str, Any]
+    array_fields: dict[str, ArrayField]
+    measured_fields: frozenset[str]
+
+
+def json_schema(message_type: Declaration) -> bytes:
     """The JSON Schema (draft 2020-12) of the map that `message_type.encode` writes."""
     properties = {}
     for name, declared in message_type.field_types.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from flowrun.msgs.message import Measured, Message
+from flowrun.msgs.fields import Measured
+from flowrun.msgs.message import Message
 
 __all__ = ["PromptResponseMsg"]
 

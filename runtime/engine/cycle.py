@@ -24,7 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.msgs.fields import MessageTypeError
+from flowrun.msgs.message import Message
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.engine.background import bind_background
 from flowrun.runtime.engine.compiled import compile_cycle

@@ -28,7 +28,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.msgs.fields import MessageTypeError
+from flowrun.msgs.message import Message
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.errors import RAISED_BY_TASKS, RecordedError
 from flowrun.runtime.events import Event, Failed, Restarted

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs import protobuf
-from flowrun.msgs.message import Buffer
+from flowrun.msgs.fields import Buffer
 
 __all__ = [
     "COMPRESSED_IMAGE",

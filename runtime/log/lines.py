@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 
 from flowrun.msgs import protobuf
-from flowrun.msgs.message import Buffer
+from flowrun.msgs.fields import Buffer
 
 __all__ = ["LEVELS", "LOG_SCHEMA", "LOG_SCHEMA_NAME", "pack_log", "unpack_log"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs import protobuf
+from flowrun.msgs.fields import array_from_map
 from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.msgs.message import array_from_map
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.lines import LOG_SCHEMA_NAME, unpack_log
 from flowrun.runtime.log.slab.format import CODEC, NO_PAYLOAD, PAYLOAD

@@ -26,8 +26,9 @@ from typing import Any
 import msgpack
 from zlib_ng.zlib_ng import crc32, crc32_combine
 
+from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.msgs.message import Message
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.events import Event
 from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log

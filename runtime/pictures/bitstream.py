@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowrun.msgs.message import Buffer
+from flowrun.msgs.fields import Buffer
 
 __all__ = ["begins", "with_parameters"]
 

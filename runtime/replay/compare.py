@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from flowrun.msgs.difference import ArrayDifference, FieldDifference, differing_field
-from flowrun.msgs.message import Message, MessageTypeError
+from flowrun.msgs.fields import MessageTypeError
+from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError
 
 __all__ = ["Difference", "OnDifference", "Recorded", "Tolerance", "compare"]

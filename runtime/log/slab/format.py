@@ -176,7 +176,7 @@ from dataclasses import dataclass, field
 
 from zlib_ng import zlib_ng
 
-from flowrun.msgs.message import Buffer
+from flowrun.msgs.fields import Buffer
 
 MAGIC = b"\x89MCAP0\r\n"
 HEADER = 0x01

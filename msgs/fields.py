@@ -1,0 +1,208 @@
+"""The fields that a message class may declare, and whether a value is what its declaration says.
+
+Field types: `bool`, `int` (64 bits), `float`, `str`, `bytes`, `list[...]` and `dict[str, ...]` of
+these, `T | None` of these, and NumPy arrays annotated with a `Shape`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ArrayField",
+    "Buffer",
+    "Measured",
+    "MessageTypeError",
+    "Shape",
+    "allows",
+    "array_from_map",
+    "array_to_map",
+    "check_array",
+    "is_field_type",
+    "is_measured",
+    "is_optional",
+    "short",
+    "strip",
+    "type_check",
+    "type_name",
+]
+
+Buffer = bytes | memoryview
+T = TypeVar("T")
+_NONE = type(None)
+_SURE_TYPES: dict[type, tuple[type, ...]] = {
+    bool: (bool,), int: (int,), float: (float, int, np.float64), str: (str,), bytes: (bytes,),
+    _NONE: (_NONE,),
+}  # fmt: skip
+
+
+class MessageTypeError(TypeError):
+    """A message class is declared wrongly, or a field holds what its declaration does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The shape of an array field, as names and numbers: `Shape("H W 3")`."""
+
+    dims: str
+
+    def matches(self, shape: tuple[int, ...]) -> bool:
+        lengths = _lengths(self.dims)
+        return len(lengths) == len(shape) and all(
+            length in (None, n) for length, n in zip(lengths, shape, strict=True)
+        )
+
+    def empty(self) -> tuple[int, ...]:
+        """The shape of the array that an unset field holds: named dimensions are 0."""
+        return tuple(length or 0 for length in _lengths(self.dims))
+
+
+@functools.cache
+def _lengths(dims: str) -> tuple[int | None, ...]:
+    return tuple(int(dim) if dim.isdigit() else None for dim in dims.split())
+
+
+class _MeasuredMarker:
+    """Marks a field that holds a measurement of the run itself (a latency)."""
+
+
+Measured = Annotated[T, _MeasuredMarker]
+"""A field that is a measurement of the run, such as a latency. Replay does not compare it; it feeds
+the recorded value to the tasks that read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayField:
+    """An array field of a message class: its element type and shape."""
+
+    dtype: np.dtype[Any]
+    shape: Shape
+
+
+def is_field_type(declared: Any, *, inside: bool = False) -> bool:
+    """Whether a field can be declared so: its values are what msgpack holds and gives back.
+
+    inside: within a list or dict, where anything may be, also `Any` and a union without None.
+    """
+    base, _ = strip(declared)
+    arguments = typing.get_args(base)
+    if typing.get_origin(base) in (typing.Union, types.UnionType):
+        return (inside or is_optional(base)) and all(
+            option is _NONE or is_field_type(option, inside=True) for option in arguments
+        )
+    kind = typing.get_origin(base) or base
+    if kind is dict and arguments:
+        return arguments[0] is str and is_field_type(arguments[1], inside=True)
+    if kind is list and arguments:
+        return is_field_type(arguments[0], inside=True)
+    return kind in (bool, int, float, str, bytes, list, dict) or (inside and kind is Any)
+
+
+def type_check(declared: Mapping[str, Any], count: int) -> Callable[[dict[str, Any]], bool]:
+    """`has_sure_types` for `count` fields, of which those `declared` are no arrays: one expression,
+    compiled once, as a loop over the fields would take six times as long."""
+    sure = {f"kinds_{i}": _sure_types(kind) for i, kind in enumerate(declared.values())}
+    tests = [
+        f"type(fields[{name!r}]) in {kinds}" for name, kinds in zip(declared, sure, strict=True)
+    ]
+    check: Callable[[dict[str, Any]], bool] = eval(  # noqa: S307  # of names that are identifiers
+        f"lambda fields: {' and '.join([f'len(fields) == {count}', *tests])}", dict(sure)
+    )
+    return check
+
+
+def _sure_types(declared: Any) -> tuple[type, ...]:
+    """The types of which a field declared so takes every value; none of a list or dict."""
+    base, _ = strip(declared)
+    options = typing.get_args(base) if is_optional(base) else (base,)
+    kinds = (_SURE_TYPES.get(option, ()) for option in options if isinstance(option, type))
+    return tuple(itertools.chain.from_iterable(kinds))
+
+
+def strip(declared: Any) -> tuple[Any, tuple[Any, ...]]:
+    if typing.get_origin(declared) is Annotated:
+        return declared.__origin__, declared.__metadata__
+    return declared, ()
+
+
+def is_measured(declared: Any) -> bool:
+    return typing.get_origin(declared) is Annotated and _MeasuredMarker in declared.__metadata__
+
+
+def is_optional(base: Any) -> bool:
+    is_union = typing.get_origin(base) in (typing.Union, types.UnionType)
+    return is_union and _NONE in typing.get_args(base)
+
+
+def allows(declared: Any, value: Any) -> bool:
+    """Whether `value` is what `declared` says. An int is a float; a bool is not an int."""
+    base, _ = strip(declared)
+    if typing.get_origin(base) in (typing.Union, types.UnionType):
+        return any(allows(option, value) for option in typing.get_args(base))
+    if base in (None, _NONE):
+        return value is None
+    kind = typing.get_origin(base) or base
+    if kind is Any:
+        return True
+    if kind is float:
+        return isinstance(value, (float, int)) and not isinstance(value, bool)
+    if kind is int:
+        return type(value) is int and -(2**63) <= value < 2**64
+    if not isinstance(kind, type) or not isinstance(value, kind):
+        return False
+    arguments = typing.get_args(base)
+    if isinstance(value, list) and arguments:
+        return all(allows(arguments[0], item) for item in value)
+    if isinstance(value, dict):
+        key, item = arguments or (str, Any)
+        return all(allows(key, k) and allows(item, v) for k, v in value.items())
+    return True
+
+
+def check_array(owner: str, name: str, value: Any, declared: ArrayField) -> None:
+    if not isinstance(value, np.ndarray):
+        raise MessageTypeError(f"{owner}.{name}: expected an array, got {type(value).__name__}")
+    if value.dtype != declared.dtype or not declared.shape.matches(value.shape):
+        raise MessageTypeError(
+            f"{owner}.{name}: expected {declared.dtype} of shape ({declared.shape.dims}), "
+            f"got {value.dtype} of shape {value.shape}"
+        )
+
+
+def type_name(declared: Any) -> str:
+    base, _ = strip(declared)
+    return base.__name__ if isinstance(base, type) else str(base)
+
+
+def short(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"<{value.dtype} {list(value.shape)}>"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def array_to_map(array: NDArray[Any]) -> dict[str, Any]:
+    contiguous = np.ascontiguousarray(array)
+    little = contiguous.astype(contiguous.dtype.newbyteorder("<"), copy=False)
+    return {"dtype": little.dtype.str, "shape": list(array.shape), "data": little.tobytes()}
+
+
+def array_from_map(packed: Any) -> NDArray[Any]:
+    """The array of a map {dtype, shape, data}, a view of `data`. `ValueError` for any other map."""
+    try:
+        dtype = packed["dtype"]
+        # NumPy makes types of maps and lists too, and records of names with commas.
+        if not isinstance(dtype, str) or "," in dtype:
+            raise TypeError(f"dtype {dtype!r}")
+        return np.frombuffer(packed["data"], dtype=dtype).reshape(packed["shape"])
+    except (KeyError, TypeError, ValueError, OverflowError, SyntaxError) as error:
+        raise ValueError(f"not an array: {error}") from error
