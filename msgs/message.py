@@ -382,15 +382,14 @@ _packer = msgpack.Packer(use_bin_type=True)
 
 
 def _pack(message: Message, fields: dict[str, Any]) -> bytes:
+    if len(fields) != len(message.defaults):
+        message.check_fields()  # names the field that was deleted or set though never declared
     try:
-        if len(fields) == len(message.defaults):
-            return typing.cast("bytes", _packer.pack(fields))
+        return typing.cast("bytes", _packer.pack(fields))
     except (TypeError, ValueError, OverflowError) as error:
         _packer.reset()
         message.check_fields()
         raise MessageTypeError(f"{type(message).__name__}: {error}") from error
-    message.check_fields()
-    raise AssertionError("check_fields accepts what pack refuses")
 
 
 def _declare_fields(cls: type[Message]) -> None:
