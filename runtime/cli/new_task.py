@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.graph.bind import built_in_types
+from flowrun.runtime.graph.find import built_in_types
 
 __all__ = ["add_parser", "run"]
 

@@ -22,7 +22,7 @@ from flowrun.runtime.events import Event
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask
 from flowrun.runtime.graph.plan import Plan, Step, plan_graph
 from flowrun.runtime.graph.ports import Port, is_source, ports_of
-from flowrun.runtime.graph.read import (
+from flowrun.runtime.graph.spec import (
     ConnectionSpec,
     Endpoint,
     GraphSpec,

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
-import flowrun.msgs
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import (
@@ -20,12 +14,12 @@ from flowrun.runtime.errors import (
     Location,
     Problem,
     TaskDefinitionError,
-    UsageError,
 )
 from flowrun.runtime.graph.config import check_config
+from flowrun.runtime.graph.find import find_message_type, find_task_class, in_one_line
 from flowrun.runtime.graph.masking import with_secrets_masked
 from flowrun.runtime.graph.ports import Port, is_source, ports_of
-from flowrun.runtime.graph.read import ConnectionSpec, GraphSpec, TaskSpec
+from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
 
@@ -318,124 +312,5 @@ def _ports(task_class: type[Task]) -> tuple[Port, ...]:
         raise
     except Exception as error:  # an annotation may be any expression, and raise anything
         raise TaskDefinitionError(
-            f"{task_class.__name__}.process: its annotations raised {_said(error)}"
+            f"{task_class.__name__}.process: its annotations raised {in_one_line(error)}"
         ) from error
-
-
-# -- names -> classes --------------------------------------------------------------------------
-
-
-def built_in_types() -> dict[str, str]:
-    """Short name -> dotted path of the tasks that ship with flowrun.
-
-    `runtime` never imports `tasks`: the table is looked up only when a graph is bound.
-    """
-    return dict(importlib.import_module("flowrun.tasks").BUILT_IN)
-
-
-def plug_in_types() -> dict[str, str]:
-    """Short name -> dotted path of the tasks that installed packages offer."""
-    found = importlib.metadata.entry_points(group="flowrun.tasks")
-    return {point.name: point.value.replace(":", ".") for point in found}
-
-
-def find_task_class(type_name: str, *, folder: Path) -> type[Task]:
-    """The class that `type: type_name` means. `UsageError` says why there is none."""
-    short = plug_in_types() | built_in_types()
-    path = short.get(type_name, type_name)
-    if "." not in path:
-        raise UsageError(
-            f"unknown task type {type_name!r}; types: {listed(sorted(short))}, "
-            "or a dotted path such as my_module.MyTask" + nearest(type_name, sorted(short))
-        )
-    found = _find(path, folder=folder, base=Task, what="task class")
-    assert issubclass(found, Task)
-    return found
-
-
-def find_message_type(name: str, *, folder: Path) -> type[Message]:
-    """The class that `msg: name` means. `UsageError` says why there is none."""
-    if "." not in name:
-        short = {
-            key: value
-            for key in flowrun.msgs.__all__
-            if isinstance(value := getattr(flowrun.msgs, key), type)
-            and issubclass(value, Message)
-            and value is not Message
-        }
-        if name in short:
-            return short[name]
-        raise UsageError(
-            f"unknown message {name!r}; messages: {listed(sorted(short))}, "
-            "or a dotted path such as my_module.MyMsg" + nearest(name, sorted(short))
-        )
-    found = _find(name, folder=folder, base=Message, what="message class")
-    assert issubclass(found, Message)
-    return found
-
-
-def _find(path: str, *, folder: Path, base: type, what: str) -> type:
-    module_name, _, class_name = path.rpartition(".")
-    module = _import(module_name, folder=folder)
-    found = getattr(module, class_name, None)
-    if isinstance(found, type) and issubclass(found, base) and found is not base:
-        return found
-    classes = sorted(
-        name
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module_name
-    )
-    plural = {"task class": "task classes", "message class": "message classes"}[what]
-    known = f"its {plural}: {listed(classes)}" + nearest(class_name, classes)
-    if found is None:
-        raise UsageError(f"module {module_name!r} has no {class_name!r}; {known}")
-    kind = f"a class that does not derive from {base.__name__}"
-    if found is base:
-        kind = "the base class itself"
-    elif not isinstance(found, type):
-        name = type(found).__name__
-        kind = f"an {name}" if name[0] in "aeiou" else f"a {name}"
-    raise UsageError(f"{path!r} is not a {what} but {kind}; {known}")
-
-
-def _import(name: str, *, folder: Path) -> ModuleType:
-    """The module `name`; the graph's `folder` is on the module path while it is imported."""
-    place = str(folder.resolve())
-    added = place not in sys.path
-    if added:
-        sys.path.insert(0, place)
-    try:
-        _forget_namesake(name.partition(".")[0], Path(place))
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(
-                f"no module named {error.name!r}; looked in the graph's folder {folder} and on "
-                "Python's module path"
-            ) from None
-        raise UsageError(f"module {name!r} cannot be imported: {_said(error)}") from error
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"module {name!r} cannot be imported: {_said(error)}") from error
-    finally:
-        if added:
-            sys.path.remove(place)
-
-
-def _forget_namesake(top: str, folder: Path) -> None:
-    """Unload `top` if it was loaded from another graph's folder: this graph means its own."""
-    loaded = sys.modules.get(top)
-    file = getattr(loaded, "__file__", None)
-    if file is None or not ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
-        return
-    home = Path(file).resolve().parent
-    home = home.parent if Path(file).name == "__init__.py" else home
-    if home != folder and str(home) not in sys.path:
-        for name in [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
-            del sys.modules[name]
-
-
-def _said(error: BaseException) -> str:
-    """The exception in one line; pydantic's go on with advice and links."""
-    said = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -18,7 +18,7 @@ from flowrun.runtime.wording import MASK, counted, described, listed, mask_urls,
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from flowrun.runtime.graph.read import TaskSpec
+    from flowrun.runtime.graph.spec import TaskSpec
     from flowrun.runtime.task import Task, TaskConfig
 
 __all__ = ["changed_keys", "check_config", "check_values"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from flowrun.runtime.graph.read import GraphSpec, TaskSpec
+from flowrun.runtime.graph.spec import GraphSpec, TaskSpec
 from flowrun.runtime.task import TaskConfig
 from flowrun.runtime.wording import MASK
 

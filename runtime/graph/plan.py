@@ -16,7 +16,8 @@ from flowrun.runtime.errors import GraphError, InternalError, Location, Problem
 from flowrun.runtime.graph.bind import BoundGraph, BoundTask, bind
 from flowrun.runtime.graph.file import read_text
 from flowrun.runtime.graph.ports import Port
-from flowrun.runtime.graph.read import GraphSpec, read_graph
+from flowrun.runtime.graph.read import read_graph
+from flowrun.runtime.graph.spec import GraphSpec
 
 __all__ = ["Argument", "Plan", "Slot", "Step", "load_plan", "plan_graph"]
 

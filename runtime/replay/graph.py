@@ -11,7 +11,8 @@ from typing import Any
 from flowrun.runtime.engine.instances import COMPUTES_ON, Instance
 from flowrun.runtime.errors import ReplayError, UsageError
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.graph.read import GraphSpec, parse_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import GRAPH_SOURCE, LOG_TOPIC
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from flowrun.runtime.cli import main
-from flowrun.runtime.cli.schema import graph_schema
 from flowrun.runtime.graph import read as graph
-from flowrun.runtime.graph.bind import built_in_types
+from flowrun.runtime.graph.find import built_in_types
+from flowrun.runtime.graph.schema import graph_schema
 from support.paths import GRAPHS
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from flowrun.msgs import BoolMsg, IntMsg, TextMsg
 from flowrun.runtime.errors import GraphError
-from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, bind, built_in_types, live_keys
+from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, bind, live_keys
+from flowrun.runtime.graph.find import built_in_types
 from flowrun.runtime.graph.read import load_graph
 
 PARTS = '''

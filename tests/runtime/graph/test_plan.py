@@ -14,7 +14,8 @@ from flowrun.runtime.errors import GraphError, InternalError, Location
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask, bind
 from flowrun.runtime.graph.plan import _check_order, load_plan, plan_graph
 from flowrun.runtime.graph.ports import Port
-from flowrun.runtime.graph.read import (
+from flowrun.runtime.graph.read import load_graph
+from flowrun.runtime.graph.spec import (
     ConnectionSpec,
     Endpoint,
     GraphSpec,
@@ -22,7 +23,6 @@ from flowrun.runtime.graph.read import (
     RuntimeSpec,
     TaskLogging,
     TaskSpec,
-    load_graph,
 )
 from flowrun.runtime.task import Task, TaskConfig
 from support.paths import GRAPHS

@@ -12,15 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowrun.runtime.errors import GraphError, Location, UsageError
-from flowrun.runtime.graph.read import (
+from flowrun.runtime.graph.read import load_graph, parse_graph
+from flowrun.runtime.graph.spec import (
     Endpoint,
     GraphSpec,
     KeepSpec,
     LoggingSpec,
     RuntimeSpec,
     TaskLogging,
-    load_graph,
-    parse_graph,
 )
 from flowrun.runtime.wording import mask_urls
 
