@@ -59,13 +59,14 @@ def mask_urls(text: str) -> str:
     return _USER_INFO.sub(rf"\1{MASK}@", text)
 
 
-def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+def mask_secrets(text: str, secrets: Iterable[str], *, shortest: int = _SHORTEST_SECRET) -> str:
     """`text` without the user part of URLs and without `secrets`, as it may leave the process.
 
-    Secrets of fewer than 4 characters stay: `${CAMERA}` = "1" would make every 1 unreadable.
+    shortest: characters of the shortest secret that is masked. Shorter ones stay: `${CAMERA}` = "1"
+        would make every 1 unreadable.
     """
     for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
+        if len(secret) >= shortest:
             text = text.replace(secret, MASK)
     return mask_urls(text)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from flowrun.runtime.errors import Location, Problem, UsageError
-from flowrun.runtime.wording import MASK, counted, described, listed, mask_urls, nearest
+from flowrun.runtime.wording import counted, described, listed, mask_secrets, nearest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -115,7 +115,7 @@ def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) 
             wrong.setdefault(path, []).append(detail)
     for path, found in wrong.items():
         value = _at(data, path)
-        masked = _masked(value, spec) if isinstance(value, str) else value
+        masked = mask_secrets(value, spec.secrets) if isinstance(value, str) else value
         said = _own_words(found, spec) or _must_be(found, value, masked)
         mistakes.append(f"{_dotted((spec.id, *path))}: {said}")
     raise UsageError("\n".join(dict.fromkeys(mistakes)))
@@ -176,7 +176,7 @@ def _wrong_value(spec: TaskSpec, path: _Path, details: list[ErrorDetails]) -> Pr
 def _own_words(details: list[ErrorDetails], spec: TaskSpec) -> str:
     """What a validator of the task's author said; nothing where none did."""
     own = [d for d in details if d["type"] in ("value_error", "assertion_error")]
-    return ", ".join(_masked(str(d["ctx"]["error"]), spec) for d in own)
+    return ", ".join(mask_secrets(str(d["ctx"]["error"]), spec.secrets) for d in own)
 
 
 def _must_be(details: list[ErrorDetails], value: Any, masked: Any) -> str:
@@ -204,13 +204,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 def _raised(error: Exception, spec: TaskSpec) -> str:
     first_line = str(error).partition("\n")[0]
-    return _masked(f"{type(error).__name__}: {first_line}", spec)
-
-
-def _masked(text: str, spec: TaskSpec) -> str:
-    for secret in sorted(spec.secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return mask_urls(text)
+    return mask_secrets(f"{type(error).__name__}: {first_line}", spec.secrets)
 
 
 def _keys(model: type[BaseModel], path: _Path) -> list[str]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from flowrun.runtime.graph.spec import GraphSpec, TaskSpec
 from flowrun.runtime.task import TaskConfig
-from flowrun.runtime.wording import MASK
+from flowrun.runtime.wording import MASK, mask_secrets
 
 __all__ = ["with_secrets_masked"]
 
@@ -122,7 +122,5 @@ def _without(value: Any, secrets: Collection[str]) -> Any:
     if isinstance(value, list):
         return [_without(item, secrets) for item in value]
     if isinstance(value, str):
-        for secret in sorted(secrets, key=len, reverse=True):
-            if len(secret) >= _SHORTEST_ELSEWHERE:
-                value = value.replace(secret, MASK)
+        return mask_secrets(value, secrets, shortest=_SHORTEST_ELSEWHERE)
     return value
