@@ -18,10 +18,10 @@ class Counter(Task):
     """0, 1, 2, ...: one number a cycle."""
 
     class Config(TaskConfig):
-        """limit: how many numbers; null counts for ever. rate_hz: null goes as fast as it can."""
-
         limit: NonNegativeInt | None = None
+        """How many numbers to publish; null counts for ever."""
         rate_hz: PositiveFloat | None = None
+        """Numbers per second; null goes as fast as the graph does."""
 
     config: Config
 
@@ -85,9 +85,8 @@ class BoolSource(Task):
     """True, once a cycle."""
 
     class Config(TaskConfig):
-        """limit: how many messages; null goes on for ever."""
-
         limit: NonNegativeInt | None = None
+        """How many messages to publish; null goes on for ever."""
 
     config: Config
 

@@ -26,7 +26,7 @@ class BroadcastImage(Task):
 
     class Config(TaskConfig):
         quality: Annotated[int, Field(ge=1, le=100)] = 80
-        """Of the JPEG."""
+        """Quality of the JPEG, from 1 to 100."""
         channel_id: Annotated[int, Field(ge=0)] = 0
         """Which number the HTTP API knows this sink by."""
 

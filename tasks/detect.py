@@ -36,7 +36,8 @@ class Detect(Task):
 
     class Config(TaskConfig):
         model: str
-        """A folder (relative ones start at the graph file) or a hub id: PekingU/rtdetr_r18vd."""
+        """The checkpoint: a folder (relative ones start at the graph file) or a hub id, such as
+        PekingU/rtdetr_r18vd."""
         threshold: Live[Annotated[float, Field(ge=0, le=1)]] = 0.5
         """Objects with a score of at most this are left out."""
         labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -46,9 +47,10 @@ class Detect(Task):
         and wait for it. The last digits then depend on who waits: with more than 1, a replay takes
         the detections from the log."""
         device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-        """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
+        """Where the model computes: auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-        """auto: float32; bfloat16 knows 256 steps between 0.5 and 1, too few for an edge."""
+        """The type that the model computes in; auto: float32, since bfloat16 has 256 steps between
+        0.5 and 1, too few for an edge."""
         threads: PositiveInt | None = None
         """CPU threads of torch, for the whole process; torch's own number if not given."""
         local_files_only: bool = False

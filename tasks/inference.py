@@ -59,7 +59,9 @@ class Inference(Task):
 
     class Config(TaskConfig):
         prompt: Live[str] = "cap en"
+        """What the model is asked about each frame."""
         max_new_tokens: Live[PositiveInt] = 50
+        """The length at which an answer is cut off, in tokens."""
         stop: Live[list[str]] = Field(default_factory=list)
         """The answer ends before the first of these texts."""
         skip_similar: Live[Annotated[float, Field(ge=0, lt=256)]] = 0.0
@@ -71,13 +73,13 @@ class Inference(Task):
         it and wait for it. The last digits then depend on who waits, and with them, rarely, a
         token: with more than 1, a replay takes the answers from the log."""
         model: str | None = None
-        """For `backend: transformers`: a folder (relative ones start at the graph file) or a hub
-        id."""
+        """The checkpoint of `backend: transformers`: a folder (relative ones start at the graph
+        file) or a hub id."""
         device: Device = "auto"
-        """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
+        """Where the model computes: auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
         dtype: Dtype = "auto"
-        """auto: bfloat16 on a GPU and on a CPU that computes in it, float32 on others; for the
-        embedded model always float32."""
+        """The type that the model computes in; auto: bfloat16 on a GPU and on a CPU that computes in
+        it, float32 on others; for the embedded model always float32."""
         threads: PositiveInt | None = None
         """CPU threads of torch, for the whole process. If not given: 1 for the embedded model,
         whose steps are too short to share (2 threads on 2 busy cores took 5 times as long), and
@@ -90,9 +92,9 @@ class Inference(Task):
         do_sample: bool = False
         """Draw tokens instead of taking the likeliest."""
         temperature: PositiveFloat = 1.0
-        """For `do_sample`."""
+        """How freely `do_sample` draws: below 1 it favours the likelier tokens, above 1 less so."""
         seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-        """For `do_sample`."""
+        """The seed of what `do_sample` draws."""
         backends: dict[str, BackendSettings] = Field(default_factory=dict)
         """Further backends by name. An entry says its `type`, transformers or openai, unless its
         name is that."""

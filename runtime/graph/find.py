@@ -19,6 +19,7 @@ __all__ = [
     "find_message_type",
     "find_task_class",
     "in_one_line",
+    "message_types",
     "plug_in_types",
 ]
 
@@ -51,16 +52,21 @@ def find_task_class(type_name: str, *, folder: Path) -> type[Task]:
     return found
 
 
+def message_types() -> dict[str, type[Message]]:
+    """Short name -> the message types that ship with flowrun."""
+    return {
+        name: value
+        for name in flowrun.msgs.__all__
+        if isinstance(value := getattr(flowrun.msgs, name), type)
+        and issubclass(value, Message)
+        and value is not Message
+    }
+
+
 def find_message_type(name: str, *, folder: Path) -> type[Message]:
     """The class that `msg: name` means. `UsageError` says why there is none."""
     if "." not in name:
-        short = {
-            key: value
-            for key in flowrun.msgs.__all__
-            if isinstance(value := getattr(flowrun.msgs, key), type)
-            and issubclass(value, Message)
-            and value is not Message
-        }
+        short = message_types()
         if name in short:
             return short[name]
         raise UsageError(

@@ -13,11 +13,13 @@ from typing import Any
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from flowrun.runtime.graph.spec import GraphSpec, TaskSpec
+from flowrun.runtime.graph import keys
+from flowrun.runtime.graph.keys import plain_section
+from flowrun.runtime.graph.spec import GraphSpec, LoggingSpec, TaskSpec
 from flowrun.runtime.task import TaskConfig
 from flowrun.runtime.wording import MASK, mask_secrets
 
-__all__ = ["with_secrets_masked"]
+__all__ = ["masked_graph", "with_secrets_masked"]
 
 _Path = tuple[str | int, ...]
 
@@ -54,6 +56,29 @@ def with_secrets_masked(graph: GraphSpec, configs: Mapping[str, TaskConfig]) -> 
     for start, end in sorted(places, reverse=True):
         text = text[:start] + _masked_node(text[start:end]) + text[end:]
     return replace(graph, tasks=tuple(tasks), stored_text=_without(text, secrets))
+
+
+def masked_graph(graph: GraphSpec) -> dict[str, Any]:
+    """`graph` as plain data with every default filled in, fit to be shown: values from the
+    environment, secrets, and `user:password` in URLs, are `***`."""
+    return {
+        "tasks": [
+            {**plain_section(keys.TASK, task), "config": task.masked_config} for task in graph.tasks
+        ],
+        "cnx": [
+            {"src": str(cnx.src), "dst": str(cnx.dst), "msg": cnx.msg} for cnx in graph.connections
+        ],
+        "logging": _plain_logging(graph.logging),
+        "runtime": plain_section(keys.RUNTIME, graph.runtime),
+    }
+
+
+def _plain_logging(logging: LoggingSpec) -> dict[str, Any]:
+    said = plain_section(keys.LOGGING, logging)
+    said["keep"] = {name: value for name, value in said["keep"].items() if value is not None}
+    if logging.mode != "ring":
+        del said["keep_slabs"]  # a graph file may not hold it then
+    return said
 
 
 def _secrets_in(value: Any, path: _Path) -> Iterator[tuple[_Path, str]]:

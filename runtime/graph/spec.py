@@ -68,14 +68,14 @@ class TaskSpec:
     id: str
     type: str
     config: dict[str, Any]
-    background: bool
-    logging: TaskLogging
     where: Location
     config_where: Mapping[tuple[str | int, ...], Location]
     secrets: frozenset[str]
     scalars: Mapping[tuple[str | int, ...], tuple[int, int]] = field(default_factory=dict)
     key_where: Mapping[str, Location] = field(default_factory=dict)
     masked_config: dict[str, Any] = field(default_factory=dict)
+    background: bool = False
+    logging: TaskLogging = TaskLogging()
     on_error: str = "stop"
     every: int = 1
     rate_hz: float | None = None
@@ -124,20 +124,6 @@ class LoggingSpec:
     keep_slabs: int = 4
     keyframe_interval: int = 100
 
-    def as_file(self) -> dict[str, Any]:
-        """As a graph file says it, defaults filled in."""
-        keep = {"gib": self.keep.gib, "runs": self.keep.runs}
-        said: dict[str, Any] = {
-            "slab_size_mib": self.slab_size_mib,
-            "section_size_mib": self.section_size_mib,
-            "enable_task_logging": self.enable_task_logging,
-            "on_error": self.on_error,
-            "keep": {name: value for name, value in keep.items() if value is not None},
-            "mode": self.mode,
-            "keyframe_interval": self.keyframe_interval,
-        }
-        return said | ({"keep_slabs": self.keep_slabs} if self.mode == "ring" else {})
-
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSpec:
@@ -173,36 +159,3 @@ class GraphSpec:
     def secrets(self) -> frozenset[str]:
         """Those of all tasks; see `TaskSpec.secrets`."""
         return frozenset().union(*(task.secrets for task in self.tasks))
-
-    def masked(self) -> dict[str, Any]:
-        """The graph as plain data with every default filled in, fit to be shown: values from the
-        environment, secrets, and `user:password` in URLs, are `***`."""
-        return {
-            "tasks": [
-                {
-                    "id": task.id,
-                    "type": task.type,
-                    "config": task.masked_config,
-                    "background": task.background,
-                    "on_error": task.on_error,
-                    "every": task.every,
-                    "rate_hz": task.rate_hz,
-                    "logging": {
-                        "enabled": task.logging.enabled,
-                        "payload": task.logging.payload,
-                        "codec": task.logging.codec,
-                    },
-                }
-                for task in self.tasks
-            ],
-            "cnx": [
-                {"src": str(cnx.src), "dst": str(cnx.dst), "msg": cnx.msg}
-                for cnx in self.connections
-            ],
-            "logging": self.logging.as_file(),
-            "runtime": {
-                "ring_size": self.runtime.ring_size,
-                "seed": self.runtime.seed,
-                "rate_hz": self.runtime.rate_hz,
-            },
-        }

@@ -7,7 +7,7 @@ merge keys (`<<`) work; tags do not.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from flowrun.runtime.errors import Location, Problem
 from flowrun.runtime.wording import MASK, described, listed, mask_urls, nearest
 
-__all__ = ["Value", "ValueReader", "is_null"]
+__all__ = ["ConfigValues", "Value", "ValueReader", "is_null"]
 
 _TAG = "tag:yaml.org,2002:"
 _VARIABLE = re.compile(
@@ -43,12 +43,38 @@ def _typed(text: str) -> Any:
     return text
 
 
+_Path = tuple[str | int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value, and the same as it may be shown."""
+    """A scalar's value.
+
+    masked: the same as it may be shown.
+    secrets: the texts in it that came from the environment.
+    """
 
     value: Any
     masked: Any
+    secrets: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class ConfigValues:
+    """What a task's `config` holds.
+
+    value: the mapping.
+    masked: the same as it may be shown.
+    where: the place of each key and item, by its path.
+    scalars: from where to where in the file's text each scalar is, by its path.
+    secrets: the texts that came from the environment.
+    """
+
+    value: dict[str, Any] = field(default_factory=dict)
+    masked: dict[str, Any] = field(default_factory=dict)
+    where: dict[_Path, Location] = field(default_factory=dict)
+    scalars: dict[_Path, tuple[int, int]] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -58,10 +84,7 @@ class ValueReader:
     file: str
     env: Mapping[str, str]
     problems: dict[Problem, None] = field(default_factory=dict)
-    secrets: set[str] = field(default_factory=set)
-    scalars: dict[tuple[str | int, ...], tuple[int, int]] = field(default_factory=dict)
-    """Where in the text the scalars stand that `value` has read, by their paths: from, to."""
-    _scalars: dict[int, tuple[Value | None, frozenset[str]]] = field(default_factory=dict)
+    _scalars: dict[int, Value | None] = field(default_factory=dict)
 
     def at(self, node: yaml.Node) -> Location:
         return Location(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
@@ -117,87 +140,70 @@ class ValueReader:
         self.problem(node, f"{what} must be a list (- ...); got {self.shown(node)}")
         return []
 
-    def text(self, node: yaml.Node | None, what: str) -> str | None:
-        """A text; None after a problem, which has been noted."""
-        found = self._scalar_or_problem(node, what, "a text")
-        if found is None or isinstance(found.value, str):
-            return None if found is None else found.value
-        assert node is not None
-        self.problem(node, f"{what} must be a text; got {described(found.masked)}")
-        return None
+    def checked(
+        self,
+        node: yaml.Node | None,
+        what: str,
+        *,
+        expected: str,
+        fits: Callable[[Any], bool],
+        default: Any = None,
+    ) -> Any:
+        """The scalar at `node`; `default` where there is none, and after a problem, which has been
+        noted.
 
-    def boolean(self, node: yaml.Node | None, what: str, *, default: bool) -> bool:
-        found = self._scalar_or_problem(node, what, "true or false")
-        if found is None or isinstance(found.value, bool):
-            return default if found is None else found.value
-        assert node is not None
-        self.problem(node, f"{what} must be true or false; got {described(found.masked)}")
-        return default
-
-    def integer(self, node: yaml.Node | None, what: str, *, default: int, minimum: int) -> int:
-        expected = f"a whole number of at least {minimum}"
-        found = self._scalar_or_problem(node, what, expected)
-        if found is None or (type(found.value) is int and found.value >= minimum):
-            return default if found is None else found.value
-        assert node is not None
-        self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
-        return default
-
-    def rate(self, node: yaml.Node | None, what: str) -> float | None:
-        """A number above 0; None where there is none, and after a problem."""
-        expected = "a number above 0"
-        found = self._scalar_or_problem(node, what, expected)
-        if found is None or found.value is None:
-            return None
-        if type(found.value) in (int, float) and 0 < found.value < float("inf"):
-            return float(found.value)
-        assert node is not None
-        self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
-        return None
-
-    def choice(
-        self, node: yaml.Node | None, what: str, *, choices: tuple[str, ...], default: str
-    ) -> str:
-        expected = " or ".join(choices)
-        found = self._scalar_or_problem(node, what, expected)
-        if found is None or found.value in choices:
-            return default if found is None else str(found.value)
-        assert node is not None
-        self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
-        return default
-
-    def _scalar_or_problem(self, node: yaml.Node | None, what: str, expected: str) -> Value | None:
+        what: the key, for an error text.
+        expected: what its value must be, for an error text.
+        fits: whether a value is that.
+        """
         if node is None:
-            return None
-        if isinstance(node, yaml.ScalarNode):
-            return self.scalar(node)
-        self.problem(node, f"{what} must be {expected}; got {self.shown(node)}")
-        return None
+            return default
+        if not isinstance(node, yaml.ScalarNode):
+            self.problem(node, f"{what} must be {expected}; got {self.shown(node)}")
+            return default
+        found = self.scalar(node)
+        if found is None:
+            return default
+        if fits(found.value):
+            return found.value
+        self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
+        return default
 
-    def value(
-        self, node: yaml.Node, path: tuple[str | int, ...], where: dict[Any, Location]
-    ) -> Value:
-        """Any value; `where` takes the place of each key and item below it, by its path."""
+    def config(self, node: yaml.Node | None) -> ConfigValues:
+        """The values of a task's `config`, which may be left out or empty."""
+        read = ConfigValues()
+        if node is None or is_null(node):
+            return read
+        read.where[()] = self.at(node)
+        if isinstance(node, yaml.MappingNode):
+            read.value, read.masked = self._value(node, (), read)
+        else:
+            self.items(node, "'config'")  # notes the problem
+        return read
+
+    def _value(self, node: yaml.Node, path: _Path, read: ConfigValues) -> tuple[Any, Any]:
+        """Any value, and the same as it may be shown; `read` takes what is found on the way."""
         plain: Any
         masked: Any
         if isinstance(node, yaml.MappingNode):
             plain, masked = {}, {}
             for name, (key, child) in self.items(node, _path_in_words(path)).items():
-                where[*path, name] = self.at(key)
-                found = self.value(child, (*path, name), where)
-                plain[name], masked[name] = found.value, found.masked
+                read.where[*path, name] = self.at(key)
+                plain[name], masked[name] = self._value(child, (*path, name), read)
         elif isinstance(node, yaml.SequenceNode):
             plain, masked = [], []
             self._untagged(node, "seq")
             for i, child in enumerate(node.value):
-                where[*path, i] = self.at(child)
-                found = self.value(child, (*path, i), where)
-                plain.append(found.value)
-                masked.append(found.masked)
+                read.where[*path, i] = self.at(child)
+                item, shown = self._value(child, (*path, i), read)
+                plain.append(item)
+                masked.append(shown)
         else:
-            self.scalars[path] = node.start_mark.index, node.end_mark.index
-            return self.scalar(node) or Value(None, None)
-        return Value(plain, masked)
+            read.scalars[path] = node.start_mark.index, node.end_mark.index
+            found = self.scalar(node) or Value(None, None)
+            read.secrets |= found.secrets
+            return found.value, found.masked
+        return plain, masked
 
     def scalar(self, node: yaml.Node) -> Value | None:
         """The scalar's value with `${NAME}` resolved; None after a problem, which has been noted.
@@ -205,13 +211,8 @@ class ValueReader:
         Kept by node: a long text behind many aliases is resolved once.
         """
         if id(node) not in self._scalars:
-            outside, self.secrets = self.secrets, set()
-            found = self._resolve(node) if self._untagged(node, "str") else None
-            self._scalars[id(node)] = found, frozenset(self.secrets)
-            self.secrets = outside
-        found, secrets = self._scalars[id(node)]
-        self.secrets |= secrets
-        return found
+            self._scalars[id(node)] = self._resolve(node) if self._untagged(node, "str") else None
+        return self._scalars[id(node)]
 
     def _resolve(self, node: yaml.Node) -> Value | None:
         text: str = node.value
@@ -220,10 +221,11 @@ class ValueReader:
             value = _typed(text) if plain else text
             return Value(value, mask_urls(value) if isinstance(value, str) else value)
         values, shown, end, known_problems = [], [], 0, len(self.problems)
+        secrets: set[str] = set()
         for match in _VARIABLE.finditer(text):
             before = text[end : match.start()]
             end = match.end()
-            value, masked = self._variable(node, match)
+            value, masked = self._variable(node, match, secrets)
             values += [before, value]
             shown += [before, masked]
         if len(self.problems) > known_problems:
@@ -232,10 +234,14 @@ class ValueReader:
         resolved = "".join([*values, text[end:]])
         masked = mask_urls("".join([*shown, text[end:]]))
         if whole and plain:
-            return Value(_typed(resolved), _typed(masked))
-        return Value(resolved, masked)
+            resolved, masked = _typed(resolved), _typed(masked)
+        return Value(resolved, masked, frozenset(secrets))
 
-    def _variable(self, node: yaml.Node, match: re.Match[str]) -> tuple[str, str]:
+    def _variable(
+        self, node: yaml.Node, match: re.Match[str], secrets: set[str]
+    ) -> tuple[str, str]:
+        """The text that `match` means, and the same as it may be shown; `secrets` takes what came
+        from the environment."""
         if match["literal"]:
             return "${", "${"
         name, default = match["name"], match["default"]
@@ -246,7 +252,7 @@ class ValueReader:
             return "", ""
         value = self.env.get(name, "")
         if value or (default is None and name in self.env):
-            self.secrets |= {value} if value else set()
+            secrets |= {value} if value else set()
             return value, MASK
         if default is not None:
             return default, default
@@ -279,5 +285,5 @@ def is_null(node: yaml.Node) -> bool:
     return _is_plain(node) and _typed(node.value) is None
 
 
-def _path_in_words(path: tuple[str | int, ...]) -> str:
+def _path_in_words(path: _Path) -> str:
     return repr(".".join(map(str, ("config", *path))))

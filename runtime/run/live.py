@@ -19,6 +19,7 @@ from flowrun.runtime.clock import Clock
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.graph.bind import live_keys
+from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.log.retention import OldRun, free_preallocated, remove_old_runs
 from flowrun.runtime.log.slab.format import GRAPH_RESOLVED, KEYFRAME_INTERVAL, Attachment
@@ -241,7 +242,7 @@ class Run:
 
     def graph(self) -> dict[str, Any]:
         """The resolved graph as plain data, secrets masked."""
-        return self.plan.graph.spec.masked()
+        return masked_graph(self.plan.graph.spec)
 
     def live_keys(self) -> Mapping[str, tuple[str, ...]]:
         """Task id -> the config keys that may change while it runs."""
@@ -362,7 +363,7 @@ def attachments_of(plan: Plan, now_ns: int) -> list[Attachment]:
     """The graph file, and the resolved graph, secrets masked."""
     graph = plan.graph.spec
     text = mask_urls(graph.text if graph.stored_text is None else graph.stored_text)
-    resolved = json.dumps(graph.masked(), indent=1, default=str).encode()
+    resolved = json.dumps(masked_graph(graph), indent=1, default=str).encode()
     return [
         Attachment("graph.yaml", "application/yaml", text.encode(), now_ns, now_ns),
         Attachment(GRAPH_RESOLVED, "application/json", resolved, now_ns, now_ns),

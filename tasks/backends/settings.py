@@ -78,12 +78,14 @@ class TransformersSettings(TaskConfig):
     """A checkpoint that the transformers library loads into this process."""
 
     type: Literal["transformers"] = "transformers"
+    """The kind of backend."""
     model: str
-    """A folder (relative ones start at the graph file) or a hub id."""
+    """The checkpoint: a folder (relative ones start at the graph file) or a hub id."""
     device: Device = "auto"
-    """auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
+    """Where the model computes: auto, cpu, cuda or cuda:N; auto: the first GPU, if there is one."""
     dtype: Dtype = "auto"
-    """auto: bfloat16 on a GPU and on a CPU that computes in it, float32 on others."""
+    """The type that the model computes in; auto: bfloat16 on a GPU and on a CPU that computes in it,
+    float32 on others."""
     local_files_only: bool = False
     """Never look on the network for the model."""
     static_cache: bool = False
@@ -98,9 +100,9 @@ class ServerSettings(TaskConfig):
     """The program and its arguments, as a list or as one text; run in the graph file's folder, not
     by a shell."""
     ready_url: _Url | None = None
-    """Answers 200 when the server is ready; if not given, `models` below `base_url`."""
+    """The URL that answers 200 when the server is ready; if not given, `models` below `base_url`."""
     start_timeout_s: PositiveFloat = 120.0
-    """Loading a large model takes a while."""
+    """How long the server may take until it is ready; loading a large model takes a while."""
 
     @field_validator("command")
     @classmethod
@@ -115,21 +117,22 @@ class OpenAISettings(TaskConfig):
     """A server with OpenAI's HTTP API: llama-server, vLLM, Ollama, SGLang and others."""
 
     type: Literal["openai"] = "openai"
+    """The kind of backend."""
     base_url: _Url
     """Where the API begins, as a rule with /v1: http://127.0.0.1:8080/v1"""
     model: str | None = None
     """The server's name for the model. If not given, the only one that it has."""
     api_key: SecretStr | None = None
-    """`${NAME}`, an environment variable, keeps it out of the graph file. It is masked wherever it
-    would show."""
+    """The key that the server asks for. `${NAME}`, an environment variable, keeps it out of the graph
+    file; it is masked wherever it would show."""
     timeout_s: PositiveFloat = 30.0
-    """From the question to the end of the answer, retries included."""
+    """How long an answer may take, from the question to its end, including retries."""
     retries: Annotated[int, Field(ge=0, le=10)] = 1
-    """After a refused connection, a broken one, and the states 408, 429 and 5xx."""
+    """How often to ask again after a refused or broken connection, or a status of 408, 429 or 5xx."""
     stream: bool = True
     """While somebody watches the page, have the answer sent as it grows."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
-    """Of the picture that is sent."""
+    """Quality of the picture that is sent, from 1 to 100."""
     server: ServerSettings | None = None
     """Have flowrun start the server, and end it with the run."""
 

@@ -57,10 +57,12 @@ class VideoCapture(Task):
 
     class Config(TaskConfig):
         source_uri: str
-        """A path (relative ones start at the graph file), rtsp://..., http://..., /dev/video0."""
+        """The source: a path (relative ones start at the graph file), rtsp://..., http://..., or
+        /dev/video0."""
         source_type: Literal["auto", "file", "rtsp", "url", "v4l2"] = "auto"
+        """What the source is; auto: as `source_uri` looks."""
         policy: Literal["auto", "every_frame", "latest"] = "auto"
-        """auto: `every_frame` for files, `latest` for live sources."""
+        """Which frames to publish; auto: `every_frame` for files, `latest` for live sources."""
         realtime: bool = False
         """Play a file at its own speed."""
         loop: bool = False
@@ -70,9 +72,11 @@ class VideoCapture(Task):
         max_fps: PositiveFloat | None = None
         """Keep frame k only if floor(k * max_fps / fps) changes: the same frames every run."""
         width: PositiveInt | None = None
+        """The width to ask of a device (v4l2), in pixels."""
         height: PositiveInt | None = None
+        """The height to ask of a device (v4l2), in pixels."""
         fps: PositiveFloat | None = None
-        """width, height, fps: what to ask of a device (v4l2)."""
+        """The frames per second to ask of a device (v4l2)."""
         timeout_s: PositiveFloat = 10.0
         """How long a live source may take to answer, or to give the next frame."""
 

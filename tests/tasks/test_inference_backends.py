@@ -20,6 +20,7 @@ import structlog
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError, TaskError, UsageError
 from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.reader import Log
@@ -436,7 +437,7 @@ def test_a_key_written_in_the_graph_shows_nowhere(
     key = "sesame-0123456789"
     openai = f"{{base_url: '{fault_server.base_url}', api_key: {key}, retries: 0}}"
     made = plan(f"backend: openai, backends: {{openai: {openai}}}", more="on_error: skip")
-    shown = made.graph.spec.masked()["tasks"][1]["config"]
+    shown = masked_graph(made.graph.spec)["tasks"][1]["config"]
     assert shown["backends"]["openai"]["api_key"] == "***"
     fault_server.faults += ["500", "400"]  # whose texts hold the key
     assert run(made, tmp_path / "run").error is None

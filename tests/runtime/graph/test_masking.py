@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowrun.runtime.graph.bind import BoundGraph, bind
+from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.read import parse_graph
 
 LONG = "sk-0123456789abcdef"
@@ -26,7 +27,7 @@ def stored(config: str, env: dict[str, str] | None = None) -> str:
     assert text.startswith(head)
     again = bind(parse_graph(text, path=Path("g.yaml"), env=env or {}))
     assert [task.id for task in again.tasks] == ["ollama"]
-    assert again.spec.masked() == graph.spec.masked()
+    assert masked_graph(again.spec) == masked_graph(graph.spec)
     return text.removeprefix(head).removesuffix("\n")
 
 
@@ -77,7 +78,7 @@ def test_a_stand_in_for_a_key_may_be_the_name_of_something() -> None:
 def test_a_long_key_is_masked_in_other_texts_too() -> None:
     config = "      login: {{key: {0}}}\n      command: [server, --key={1}]  # {1}"
     assert stored(config.format(LONG, LONG)) == config.format("'***'", "***")
-    shown = bound(config.format(LONG, LONG)).spec.masked()["tasks"][0]["config"]
+    shown = masked_graph(bound(config.format(LONG, LONG)).spec)["tasks"][0]["config"]
     assert shown == {"login": {"key": "***"}, "command": ["server", "--key=***"]}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowrun.runtime.errors import GraphError, Location, UsageError
+from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.read import load_graph, parse_graph
 from flowrun.runtime.graph.spec import (
     Endpoint,
@@ -82,6 +84,15 @@ def test_what_is_left_out_has_the_documented_defaults() -> None:
     assert graph.connections == ()
 
 
+def test_null_is_the_default_of_a_key_that_has_none() -> None:
+    graph = parse(
+        "tasks: [{id: a, type: A, rate_hz: null, logging: {codec: null}}]\n"
+        "logging: {keep: {gib: null, runs: null}}\nruntime: {rate_hz: null}\n"
+    )
+    assert graph == replace(parse("tasks: [{id: a, type: A}]"), text=graph.text, tasks=graph.tasks)
+    assert (graph.tasks[0].rate_hz, graph.tasks[0].logging) == (None, TaskLogging())
+
+
 def test_logging_says_what_stays_and_what_an_error_does() -> None:
     graph = parse(
         "tasks: [{id: a, type: A, logging: {payload: none}}]\n"
@@ -91,14 +102,14 @@ def test_logging_says_what_stays_and_what_an_error_does() -> None:
     assert graph.logging == LoggingSpec(
         on_error="continue", keep=KeepSpec(gib=0.5, runs=20), mode="ring", keep_slabs=3
     )
-    said = graph.masked()["logging"]
+    said = masked_graph(graph)["logging"]
     again = parse(f"tasks: [{{id: a, type: A}}]\nlogging: {json.dumps(said)}\n")
     assert again.logging == graph.logging
 
 
 def test_masked_is_the_graph_as_a_file_would_say_it() -> None:
     graph = parse("tasks: [{id: a, type: A}]\ncnx: [{src: a.x, dst: a, msg: M}]")
-    masked = graph.masked()
+    masked = masked_graph(graph)
     assert masked == {
         "tasks": [
             {
@@ -257,7 +268,7 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         "not beginning with a digit",
         "g.yaml:4:11: 'type' must be a text; got a list",
         "g.yaml:5:5: unknown key 'confg' in a task; "
-        "valid keys: id, type, config, background, every, rate_hz, on_error, "
+        "valid keys: id, type, config, background, on_error, every, rate_hz, "
         "logging (did you mean 'config'?)",
         "g.yaml:6:17: 'background' must be true or false; got 'maybe'",
         "g.yaml:7:5: a task lacks 'id'; it needs id, type",

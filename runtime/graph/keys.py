@@ -1,0 +1,250 @@
+"""The keys of a graph file: the type, limits, choices and meaning of each, in one place.
+
+The reader checks files by these tables; the JSON Schema, the reference page and the resolved graph
+are made from them. Defaults are those of the classes in `spec`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from flowrun.runtime.graph.spec import (
+    CODECS,
+    TASK_POLICIES,
+    ConnectionSpec,
+    GraphSpec,
+    KeepSpec,
+    LoggingSpec,
+    RuntimeSpec,
+    TaskLogging,
+    TaskSpec,
+)
+
+__all__ = [
+    "CONNECTION",
+    "GRAPH",
+    "LOGGING",
+    "RUNTIME",
+    "TASK",
+    "TASK_LOGGING",
+    "Key",
+    "expected",
+    "fits",
+    "key_names",
+    "plain_section",
+    "required_names",
+]
+
+Kind = Literal[
+    "id", "type", "config", "endpoint", "message",  # texts and mappings with rules of their own
+    "flag", "whole", "number", "choice", "section", "list",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a graph file, or a section of keys.
+
+    name: as it is written.
+    kind: what its value is.
+    sentence: what it is for, as editors and the reference page show it.
+    default: what holds where the key is left out; where that is None, the file may say null too.
+    required: whether the key must be there.
+    minimum: the least that a "whole" number may be.
+    choices: the texts that a "choice" may be.
+    keys: those of a "section", or of each item of a "list".
+    spec: the class that a section's values make.
+    """
+
+    name: str
+    kind: Kind
+    sentence: str
+    default: Any = None
+    required: bool = False
+    minimum: int = 0
+    choices: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
+    spec: type[Any] = object
+
+
+def _section(name: str, sentence: str, spec: type[Any], *keys: Key, kind: Kind = "section") -> Key:
+    """The section of `keys`, with the defaults that `spec` gives its fields."""
+    defaults = {field.name: field.default for field in dataclasses.fields(spec)}
+    filled = tuple(
+        key
+        if defaults[key.name] is dataclasses.MISSING
+        else replace(key, default=defaults[key.name])
+        for key in keys
+    )
+    return Key(name, kind, sentence, keys=filled, spec=spec)
+
+
+TASK_LOGGING = _section(
+    "logging",
+    "What the log keeps of the task's messages.",
+    TaskLogging,
+    Key("enabled", "flag", "Whether the task's messages go into the log."),
+    Key(
+        "payload",
+        "choice",
+        "none: log that and when there were messages, not what was in them.",
+        choices=("all", "none"),
+    ),
+    Key(
+        "codec",
+        "choice",
+        "How pictures are stored, each bit for bit: raw pixels, the source's own compressed packets "
+        "(the default of a VideoCapture), or compressed by zstd or ffv1.",
+        choices=CODECS,
+    ),
+)
+
+TASK = _section(
+    "tasks",
+    "The tasks, in the order that decides ties between them.",
+    TaskSpec,
+    Key("id", "id", "The task's name: letters, digits and '_'.", required=True),
+    Key(
+        "type",
+        "type",
+        "The task's class: a short name, or a dotted path such as my_module.MyTask.",
+        required=True,
+    ),
+    Key("config", "config", "The task's own configuration; its keys depend on the type."),
+    Key("background", "flag", "Run on a worker; the cycle does not wait for it."),
+    Key("on_error", "choice", "What happens when the task raises.", choices=TASK_POLICIES),
+    Key("every", "whole", "Run only in cycles whose number is a multiple of this.", minimum=1),
+    Key(
+        "rate_hz",
+        "number",
+        "Run at most this many times a second; a source is asked at most this often.",
+    ),
+    TASK_LOGGING,
+    kind="list",
+)
+
+_ENDPOINT = "a task's id, or task.port where several of its ports fit."
+
+CONNECTION = _section(
+    "cnx",
+    "Connections, each from one task's output to another's input.",
+    ConnectionSpec,
+    Key("src", "endpoint", f"Where messages come from: {_ENDPOINT}", required=True),
+    Key("dst", "endpoint", f"Where messages go: {_ENDPOINT}", required=True),
+    Key(
+        "msg",
+        "message",
+        "The type of the messages: a short name, or a dotted path such as my_module.MyMsg.",
+        required=True,
+    ),
+    kind="list",
+)
+
+_KEEP = _section(
+    "keep",
+    "Which of the graph's earlier runs in the same log directory stay when a run starts; the oldest "
+    "go first.",
+    KeepSpec,
+    Key("gib", "number", "The disk space that they may take, in GiB."),
+    Key("runs", "whole", "How many may stay, including the one that starts.", minimum=1),
+)
+
+LOGGING = _section(
+    "logging",
+    "How the run is logged.",
+    LoggingSpec,
+    Key("slab_size_mib", "whole", "The size of one file of the log, in MiB.", minimum=1),
+    Key(
+        "section_size_mib",
+        "whole",
+        "The piece by which a file of the log grows, in MiB; at most slab_size_mib.",
+        minimum=1,
+    ),
+    Key("enable_task_logging", "flag", "Whether messages are logged at all."),
+    Key(
+        "on_error",
+        "choice",
+        "Whether the run stops when its log can no longer be written.",
+        choices=("stop", "continue"),
+    ),
+    _KEEP,
+    Key(
+        "mode",
+        "choice",
+        "ring: a flight recorder, which keeps the run's last keep_slabs files.",
+        choices=("all", "ring"),
+    ),
+    Key(
+        "keyframe_interval",
+        "whole",
+        "Cycles from one keyframe, where a replay can begin, to the next; 0 makes none.",
+    ),
+    Key(
+        "keep_slabs",
+        "whole",
+        "In mode ring: how many files stay, including the one being written.",
+        minimum=2,
+    ),
+)
+
+RUNTIME = _section(
+    "runtime",
+    "How the graph runs.",
+    RuntimeSpec,
+    Key("ring_size", "whole", "The number of preallocated cycle records.", minimum=1),
+    Key("seed", "whole", "The seed of every task's random numbers."),
+    Key("rate_hz", "number", "Run at most this many cycles a second."),
+)
+
+GRAPH = Key(
+    "graph",
+    "section",
+    "A graph: tasks, and how messages flow between them.",
+    keys=(replace(TASK, required=True), CONNECTION, LOGGING, RUNTIME),
+    spec=GraphSpec,
+)
+
+
+def key_names(section: Key) -> tuple[str, ...]:
+    return tuple(key.name for key in section.keys)
+
+
+def required_names(section: Key) -> tuple[str, ...]:
+    return tuple(key.name for key in section.keys if key.required)
+
+
+def expected(key: Key) -> str:
+    """What the value of `key` must be, for an error text."""
+    if key.kind == "flag":
+        return "true or false"
+    if key.kind == "whole":
+        return f"a whole number of at least {key.minimum}"
+    if key.kind == "number":
+        return "a number above 0"
+    return " or ".join(key.choices) or "a text"
+
+
+def fits(key: Key, value: Any) -> bool:
+    """Whether `value`, a scalar of the file, is what `key` takes."""
+    if value is None:
+        return key.default is None and not key.required
+    if key.kind == "flag":
+        return isinstance(value, bool)
+    if key.kind == "whole":
+        return type(value) is int and value >= key.minimum
+    if key.kind == "number":
+        return type(value) in (int, float) and 0 < value < math.inf
+    return isinstance(value, str) and (not key.choices or value in key.choices)
+
+
+def plain_section(section: Key, spec: Any) -> dict[str, Any]:
+    """The values that `spec` has for the keys of `section`, as a file would say them."""
+    return {
+        key.name: plain_section(key, getattr(spec, key.name))
+        if key.kind == "section"
+        else getattr(spec, key.name)
+        for key in section.keys
+    }
