@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -260,7 +258,8 @@ def assert_replays(
     does not have comes out as `TaskError`. What tasks log is not shown: it was when they ran first.
     """
     __tracebackhide__ = True
-    from flowrun.runtime.log.reader import Log  # a test of one task needs neither
+    from flowrun.runtime.graph.find import importable  # a test of one task needs none of them
+    from flowrun.runtime.log.reader import Log
     from flowrun.runtime.replay.replay import Replay, Tolerance
 
     try:
@@ -269,7 +268,7 @@ def assert_replays(
                 log, graph=None if graph is None else Path(graph), feed=feed, config=config,
                 tolerance=Tolerance(tolerance), env=os.environ,
             )  # fmt: skip
-            with _importable(replay.plan.graph.spec.path.absolute().parent):
+            with importable(replay.plan.graph.spec.path.parent):
                 report = replay.run(start=start, to=to)
             loss = log.loss
     except ReplayError as error:
@@ -286,13 +285,3 @@ def assert_replays(
             f"{run}: {report.cycles:,} cycles, and not a message of them was made again: all come "
             "from sources or `feed`, or were not logged"
         )
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """As in a run: a task may import its neighbours in the graph's folder also in `start`."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

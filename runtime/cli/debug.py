@@ -7,6 +7,7 @@ import cmd
 import inspect
 import json
 import pdb  # noqa: T100  # it is what the command is for
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -49,11 +50,16 @@ def run(args: argparse.Namespace) -> int:
     """0, or 1 where one of the given commands failed."""
     from rich.console import Console
 
+    from flowrun.runtime.graph.find import importable
     from flowrun.runtime.log.reader import Log
     from flowrun.runtime.replay.debugger import Debugger
 
     console = Console(highlight=False, soft_wrap=True)
-    with Log(args.run) as log, replay_verb.prepare(args, log) as replay:
+    with ExitStack() as stack:
+        log = stack.enter_context(Log(args.run))
+        replay = replay_verb.prepare(args, log)
+        stack.enter_context(importable(replay.plan.graph.spec.path.parent))
+        stack.enter_context(replay)
         shell = _Shell(Debugger(replay), console)
         for note in ([log.loss] if log.loss else []) + replay.notes:
             console.print(f"note: {note}", markup=False)

@@ -91,15 +91,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 if all messages are identical, 1 if one differs."""
+    from flowrun.runtime.graph.find import importable
     from flowrun.runtime.log.reader import Log
 
     pace = _pace(args.speed)
     with Log(args.run) as log:
         replay = prepare(args, log, tolerance=args.tolerance, keyframes=not args.no_keyframes)
-        if args.verify_keyframes:
-            _refuse_beside_verify(args)
-            return _verify(replay, args.verify_count)
-        report, took = _replay(args, log, replay, pace)
+        with importable(replay.plan.graph.spec.path.parent):
+            if args.verify_keyframes:
+                _refuse_beside_verify(args)
+                return _verify(replay, args.verify_count)
+            report, took = _replay(args, log, replay, pace)
         loss = log.loss
     for note in ([loss] if loss else []) + replay.notes:
         print(f"note: {note}")
@@ -139,7 +141,7 @@ def prepare(
     configure_logs(
         now_ns=time.time_ns, stream=None if args.verbose else _Nowhere(), secrets=graph.secrets
     )
-    replay = Replay(
+    return Replay(
         log,
         graph=path,
         feed=args.feed,
@@ -149,9 +151,6 @@ def prepare(
         keyframes=keyframes,
         env=os.environ,
     )
-    # As in a run: a task may import its neighbours in the graph's folder also in `start`.
-    sys.path.insert(0, str(replay.plan.graph.spec.path.absolute().parent))
-    return replay
 
 
 def _replay(

@@ -56,15 +56,20 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """0 for a run that ended as it should, 1 after an error, 2 for a mistake in graph or options."""
+    from flowrun.runtime.graph.find import importable
+
+    if args.cycles is not None and args.cycles < 0:
+        raise UsageError(f"--cycles {args.cycles}: expected a number of cycles, 0 or more")
+    with importable(args.graph.parent):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from flowrun.runtime.clock import LiveClock
     from flowrun.runtime.graph.plan import load_plan
     from flowrun.runtime.run.live import Run
     from flowrun.runtime.run.log_lines import LineQueue
 
-    if args.cycles is not None and args.cycles < 0:
-        raise UsageError(f"--cycles {args.cycles}: expected a number of cycles, 0 or more")
-    # A task may import its neighbours in the graph's folder, also later, in `start`.
-    sys.path.insert(0, str(args.graph.absolute().parent))
     plan = load_plan(args.graph, env=os.environ)
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
     lines = LineQueue()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +20,7 @@ __all__ = [
     "built_in_types",
     "find_message_type",
     "find_task_class",
+    "importable",
     "in_one_line",
     "message_types",
     "plug_in_types",
@@ -103,15 +106,12 @@ def _find(path: str, *, folder: Path, base: type, what: str) -> type:
 
 
 def _import(name: str, *, folder: Path) -> ModuleType:
-    """The module `name`; the graph's `folder` is on the module path while it is imported."""
-    place = str(folder.resolve())
-    added = place not in sys.path
-    if added:
-        sys.path.insert(0, place)
+    """The module `name`, which may be one in the graph's `folder`."""
     try:
-        _forget_namesake(name.partition(".")[0], Path(place))
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
+        with importable(folder):
+            _forget_namesake(name.partition(".")[0], folder.resolve())
+            importlib.invalidate_caches()
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(
@@ -121,8 +121,20 @@ def _import(name: str, *, folder: Path) -> ModuleType:
         raise UsageError(f"module {name!r} cannot be imported: {in_one_line(error)}") from error
     except (Exception, SystemExit) as error:
         raise UsageError(f"module {name!r} cannot be imported: {in_one_line(error)}") from error
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Put the graph's `folder` on the module path: tasks may import their neighbours there, also
+    later than their own module, in `start`."""
+    place = str(folder.resolve())
+    is_there = place in sys.path
+    if not is_there:
+        sys.path.insert(0, place)
+    try:
+        yield
     finally:
-        if added:
+        if not is_there:
             sys.path.remove(place)
 
 
