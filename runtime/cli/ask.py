@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.msgs.detections import DetectionsMsg
-from flowrun.runtime.cli.table import print_table
+from flowrun.runtime.table import print_table
 from flowrun.runtime.run.log_lines import configure_logs
 from flowrun.runtime.wording import counted
 

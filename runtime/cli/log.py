@@ -18,7 +18,7 @@ from flowrun.runtime.cli.log_export import (
     export,
 )
 from flowrun.runtime.cli.progress import progress
-from flowrun.runtime.cli.table import print_table
+from flowrun.runtime.table import print_table
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log, LogMessage
 

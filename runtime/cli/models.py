@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.cli.table import print_table, size
+from flowrun.runtime.table import print_table, size
 
 __all__ = ["add_parser", "run"]
 
