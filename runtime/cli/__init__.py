@@ -1,4 +1,8 @@
-"""The command `flowrun`: one module a verb, imported only when that verb is used."""
+"""The command `flowrun`: one module a verb, imported only when that verb is used.
+
+Other packages offer verbs as entry points of the group `flowrun.commands`, each a module with
+`add_parser(verbs)` and `run(args) -> int` as the modules here; it should import little before `run`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,12 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.errors import FlowrunError, GraphError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["main"]
 
@@ -23,10 +31,9 @@ _VERBS = {
     "new-task": "write a new task, its test and a graph that uses it",
     "replay": "run a recorded log again, and compare every message",
     "debug": "travel in time through a recorded run",
-    "models": "list the models on this machine",
-    "ask": "ask a model about a picture, or let it find objects there",
     "log": "look into a log: info, ls, cat, check, recover, export, diff",
 }
+_GROUP = "flowrun.commands"
 
 _BROKEN_PIPE = 128 + 13
 """What a shell shows for a command that SIGPIPE ended, as `cat big.txt | head -1` does."""
@@ -79,12 +86,17 @@ def _dispatch(argv: list[str]) -> int:
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(metavar="VERB", dest="verb")
     module = None
-    for name, help_text in _VERBS.items():
-        if name == verb:
-            module = importlib.import_module(f"flowrun.runtime.cli.{name.replace('-', '_')}")
-            module.add_parser(verbs)
-        elif verb is None:
+    if verb is not None:
+        module = _module(verb)
+        module.add_parser(verbs)
+    else:
+        for name, help_text in _VERBS.items():
             verbs.add_parser(name, help=help_text, add_help=False)
+        for name in _offered():
+            try:
+                _module(name).add_parser(verbs)
+            except UsageError as error:
+                verbs.add_parser(name, help=str(error), add_help=False)
     try:
         args = parser.parse_args(rest if verb is None else [verb, *rest])
     except SystemExit as error:  # argparse has printed its help, or what is wrong
@@ -101,6 +113,32 @@ def _dispatch(argv: list[str]) -> int:
     return status
 
 
+def _module(verb: str) -> Any:
+    """The module of `verb`. `UsageError` where it is another package's and cannot be had."""
+    if verb in _VERBS:
+        return importlib.import_module(f"flowrun.runtime.cli.{verb.replace('-', '_')}")
+    first, *others = _offered()[verb]
+    if others:
+        modules = " and ".join(sorted(point.value for point in (first, *others)))
+        raise UsageError(f"two packages offer the command {verb!r}: {modules}; uninstall one")
+    try:
+        return first.load()
+    except Exception as error:
+        raise UsageError(
+            f"the command {verb!r} ({first.value}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _offered() -> dict[str, list[EntryPoint]]:
+    """The verbs that installed packages offer besides `_VERBS`, sorted by name."""
+    from importlib.metadata import entry_points
+
+    offered: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=_GROUP):
+        offered.setdefault(point.name, []).append(point)
+    return {name: offered[name] for name in sorted(offered) if name not in _VERBS}
+
+
 def _verb(argv: list[str]) -> tuple[str | None, list[str]]:
     """The verb that `argv` means, and the other words; None where it holds only options."""
     words = [word for word in argv if not word.startswith("-")]
@@ -113,12 +151,14 @@ def _verb(argv: list[str]) -> tuple[str | None, list[str]]:
     if any(map(_is_graph, candidates)):
         return "run", argv
     for word in candidates:
-        if word in _VERBS:
+        if word in _VERBS or word in _offered():
             index = argv.index(word)
             return word, argv[:index] + argv[index + 1 :]
-    close = difflib.get_close_matches(words[0], _VERBS, n=1)
+    known = [*_VERBS, *_offered()]
+    close = difflib.get_close_matches(words[0], known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise UsageError(f"unknown command {words[0]!r}{hint}; commands: {', '.join(_VERBS)}")
+    old = "" if _offered() else "; more come with an installation that is as new as this code"
+    raise UsageError(f"unknown command {words[0]!r}{hint}; commands: {', '.join(known)}{old}")
 
 
 def _is_graph(word: str) -> bool:

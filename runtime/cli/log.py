@@ -18,9 +18,9 @@ from flowrun.runtime.cli.log_export import (
     export,
 )
 from flowrun.runtime.cli.progress import progress
-from flowrun.runtime.table import print_table
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log, LogMessage
+from flowrun.runtime.table import print_table
 
 __all__ = ["add_parser", "run"]
 

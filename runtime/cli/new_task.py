@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.graph.find import built_in_types
+from flowrun.runtime.graph.find import task_types
 
 __all__ = ["add_parser", "run"]
 
@@ -61,8 +61,8 @@ def _module_name(name: str) -> str:
         better = "".join(word[:1].upper() + word[1:] for word in words).lstrip("0123456789")
         hint = f" (did you mean {better!r}?)" if _NAME.fullmatch(better) else ""
         raise UsageError(f"{name!r} is not a name for a class, such as FindFaces{hint}")
-    if name in built_in_types():
-        raise UsageError(f"{name!r} is a task that ships with flowrun; choose another name")
+    if name in task_types():
+        raise UsageError(f"{name!r} is a task that is installed already; choose another name")
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
     if module in sys.stdlib_module_names or keyword.iskeyword(module) or module == "flowrun":
         raise UsageError(

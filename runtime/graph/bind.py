@@ -16,7 +16,13 @@ from flowrun.runtime.errors import (
     TaskDefinitionError,
 )
 from flowrun.runtime.graph.config import check_config
-from flowrun.runtime.graph.find import find_message_type, find_task_class, in_one_line
+from flowrun.runtime.graph.find import (
+    TaskTypes,
+    find_message_type,
+    find_task_class,
+    in_one_line,
+    task_types,
+)
 from flowrun.runtime.graph.masking import with_secrets_masked
 from flowrun.runtime.graph.ports import Port, is_source, ports_of
 from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
@@ -104,6 +110,7 @@ class _Binder:
     graph: GraphSpec
     complete: bool
     ready: bool
+    types: TaskTypes = field(default_factory=task_types)
     problems: dict[Problem, None] = field(default_factory=dict)
     fed: dict[tuple[str, str], ConnectionSpec] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
@@ -116,7 +123,7 @@ class _Binder:
         """The bound task, or None after a problem, which has been noted."""
         type_where = spec.key_where.get("type", spec.where)
         try:
-            task_class = find_task_class(spec.type, folder=self.graph.path.parent)
+            task_class = find_task_class(spec.type, folder=self.graph.path.parent, types=self.types)
             ports = _ports(task_class)
         except FlowrunError as error:
             self.problem(type_where, str(error))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -17,42 +17,66 @@ from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = [
-    "built_in_types",
+    "TaskTypes",
     "find_message_type",
     "find_task_class",
     "importable",
     "in_one_line",
     "message_types",
-    "plug_in_types",
+    "task_types",
 ]
 
 
-def built_in_types() -> dict[str, str]:
-    """Short name -> dotted path of the tasks that ship with flowrun.
+TaskTypes = Mapping[str, tuple[EntryPoint, ...]]
+"""Short name -> the entry points of that name: one, unless packages quarrel about it."""
 
-    `runtime` never imports `tasks`: the table is looked up only when a graph is bound.
+_GROUP = "flowrun.tasks"
+_OWN_PACKAGE = "flowrun"
+
+
+def task_types() -> TaskTypes:
+    """The task types that installed packages offer, flowrun itself among them."""
+    types: dict[str, tuple[EntryPoint, ...]] = {}
+    for point in entry_points(group=_GROUP):
+        types[point.name] = (*types.get(point.name, ()), point)
+    return types
+
+
+def find_task_class(type_name: str, *, folder: Path, types: TaskTypes) -> type[Task]:
+    """The class that `type: type_name` means. `UsageError` says why there is none.
+
+    folder: that of the graph, whose modules a dotted path may name.
+    types: what a name without a dot may be, from `task_types`.
     """
-    return dict(importlib.import_module("flowrun.tasks").BUILT_IN)
-
-
-def plug_in_types() -> dict[str, str]:
-    """Short name -> dotted path of the tasks that installed packages offer."""
-    found = importlib.metadata.entry_points(group="flowrun.tasks")
-    return {point.name: point.value.replace(":", ".") for point in found}
-
-
-def find_task_class(type_name: str, *, folder: Path) -> type[Task]:
-    """The class that `type: type_name` means. `UsageError` says why there is none."""
-    short = plug_in_types() | built_in_types()
-    path = short.get(type_name, type_name)
-    if "." not in path:
-        raise UsageError(
-            f"unknown task type {type_name!r}; types: {listed(sorted(short))}, "
-            "or a dotted path such as my_module.MyTask" + nearest(type_name, sorted(short))
-        )
+    path = type_name if "." in type_name else _path_of(type_name, types)
     found = _find(path, folder=folder, base=Task, what="task class")
     assert issubclass(found, Task)
     return found
+
+
+def _path_of(short_name: str, types: TaskTypes) -> str:
+    offered = {point.value.replace(":", "."): point for point in types.get(short_name, ())}
+    if len(offered) == 1:
+        return next(iter(offered))
+    if offered:
+        packages = (f"{_package(point)} ({path})" for path, point in sorted(offered.items()))
+        raise UsageError(
+            f"task type {short_name!r} is ambiguous: it is offered by {' and by '.join(packages)}; "
+            "uninstall one of them, or write its dotted path"
+        )
+    if all(_package(point) != _OWN_PACKAGE for points in types.values() for point in points):
+        raise UsageError(
+            f"unknown task type {short_name!r}: the installation of {_OWN_PACKAGE} offers no task at "
+            "all, so it is older than this code; install it again"
+        )
+    raise UsageError(
+        f"unknown task type {short_name!r}; types: {listed(sorted(types))}, "
+        "or a dotted path such as my_module.MyTask" + nearest(short_name, sorted(types))
+    )
+
+
+def _package(point: EntryPoint) -> str:
+    return "an unknown package" if point.dist is None else point.dist.name
 
 
 def message_types() -> dict[str, type[Message]]:

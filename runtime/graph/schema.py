@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.graph import keys
-from flowrun.runtime.graph.find import built_in_types, find_task_class, message_types, plug_in_types
+from flowrun.runtime.graph.find import find_task_class, message_types, task_types
 from flowrun.runtime.graph.keys import Key
 from flowrun.runtime.graph.sentences import config_sentences
 from flowrun.runtime.graph.spec import IDENTIFIER
@@ -26,12 +26,12 @@ def graph_schema() -> dict[str, Any]:
 
     A type whose module cannot be imported here is listed without its config.
     """
-    types = sorted(plug_in_types() | built_in_types())
+    types = task_types()
     definitions: dict[str, Any] = {}
     configs = []
-    for name in types:
+    for name in sorted(types):
         try:
-            config = find_task_class(name, folder=Path()).Config
+            config = find_task_class(name, folder=Path(), types=types).Config
         except FlowrunError:
             continue
         described = config.model_json_schema(
@@ -46,7 +46,7 @@ def graph_schema() -> dict[str, Any]:
                 "then": {"properties": {"config": {"$ref": f"#/$defs/{name}"}}},
             }
         )
-    schema = _section(keys.GRAPH, {"type": types, "message": sorted(message_types())})
+    schema = _section(keys.GRAPH, {"type": sorted(types), "message": sorted(message_types())})
     schema["properties"]["tasks"]["items"]["allOf"] = configs
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -17,7 +17,7 @@ from flowrun.runtime.errors import LogError
 from support.helpers import plan_of, record
 from support.paths import GRAPHS
 
-VERBS = "run, check, plan, schema, new-task, replay, debug, models, ask, log"
+VERBS = "run, check, plan, schema, new-task, replay, debug, log, ask, models"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ VERBS = "run, check, plan, schema, new-task, replay, debug, models, ask, log"
         (["--version"], None, ["--version"]),
         (["log", "info", "runs/x"], "log", ["info", "runs/x"]),
         (["--verbose", "log", "info"], "log", ["--verbose", "info"]),
+        (["ask", "embedded", "a.jpg"], "ask", ["embedded", "a.jpg"]),
         ([], None, []),
     ],
 )
@@ -78,6 +79,48 @@ def test_errors_become_an_exit_status_and_one_text(
     monkeypatch.setattr(check, "run", fail)
     assert main(["check", "g.yaml"]) == status
     assert capsys.readouterr().err == said
+
+
+def test_help_imports_no_verb_that_is_heavy() -> None:
+    code = (
+        "import sys; from flowrun.runtime.cli import main; main(['--help']); "
+        "print(*{'av', 'msgpack', 'numpy', 'pydantic', 'rich', 'structlog', 'torch', 'yaml'}"
+        " & set(sys.modules), file=sys.stderr)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ask a model about a picture" in shown.stdout
+    assert shown.stderr.strip() == ""
+
+
+def offer(folder: Path, package: str, commands: str) -> None:
+    """Installs a package of which only its name and its commands are there."""
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[flowrun.commands]\n{commands}\n")
+
+
+def test_a_package_offers_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    offer(tmp_path, "plug", "hello = plug_hello\nbroken = plug_broken\nask = plug_ask")
+    (tmp_path / "plug_hello.py").write_text(
+        "def add_parser(verbs):\n    verbs.add_parser('hello', help='greet')\n"
+        "def run(args):\n    print('good day')\n    return 0\n"
+    )
+    (tmp_path / "plug_broken.py").write_text("raise ValueError('out of order')\n")
+    assert main(["hello"]) == 0
+    assert capsys.readouterr().out == "good day\n"
+    assert main(["--help"]) == 0
+    assert "greet" in capsys.readouterr().out
+    assert main(["broken"]) == 2
+    assert main(["ask"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "the command 'broken' (plug_broken) cannot be imported: ValueError: out of order",
+        "two packages offer the command 'ask': flowrun.tasks.commands.ask and plug_ask; "
+        "uninstall one",
+    ]
 
 
 def test_the_command_loads_nothing_heavy() -> None:

@@ -73,7 +73,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("2D", "'2D' is not a name for a class, such as FindFaces (did you mean 'D'?)"),
         ("../X", "'../X' is not a name for a class, such as FindFaces (did you mean 'X'?)"),
         ("é", "'é' is not a name for a class, such as FindFaces"),
-        ("Counter", "'Counter' is a task that ships with flowrun; choose another name"),
+        ("Counter", "'Counter' is a task that is installed already; choose another name"),
         (
             "Json",
             "'Json' would need a module 'json', which Python has already; "

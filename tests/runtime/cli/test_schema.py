@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from flowrun.runtime.cli import main
-from flowrun.runtime.graph.find import built_in_types
+from flowrun.runtime.graph.find import task_types
 from flowrun.runtime.graph.schema import graph_schema
 from support.paths import GRAPHS
 
@@ -82,8 +82,8 @@ def test_every_key_is_described() -> None:
     assert undescribed(graph_schema()) == []
 
 
-def test_it_describes_the_config_of_every_built_in() -> None:
-    assert built_in_types().keys() <= graph_schema()["$defs"].keys()
+def test_it_describes_the_config_of_every_task_type() -> None:
+    assert task_types().keys() <= graph_schema()["$defs"].keys()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from flowrun.msgs import BoolMsg, IntMsg, TextMsg
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, bind, live_keys
-from flowrun.runtime.graph.find import built_in_types
+from flowrun.runtime.graph.find import task_types
 from flowrun.runtime.graph.read import load_graph
 
 PARTS = '''
@@ -205,7 +205,7 @@ def test_each_graph_means_the_module_beside_it(tmp_path: Path) -> None:
 
 
 def test_unknown_types_name_the_nearest() -> None:
-    types = ", ".join(sorted(built_in_types()))
+    types = ", ".join(sorted(task_types()))
     assert problems("""\
         tasks:
           - {id: a, type: VideoCaptur}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    checkpoints: Any = importlib.import_module("flowrun.tasks.models.checkpoints")
+    from flowrun.tasks.models import checkpoints
+
     inner = [found for folder in args.folder for found in checkpoints.in_folder(folder)]
     cached = list(checkpoints.in_hub_cache())
     listed = [checkpoints.embedded(), *cached, *inner]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import math
 import re
@@ -11,12 +10,14 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowrun.msgs.detections import DetectionsMsg
 from flowrun.runtime.table import print_table
-from flowrun.runtime.run.log_lines import configure_logs
 from flowrun.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from flowrun.msgs.detections import DetectionsMsg
+    from flowrun.tasks.ask import Reply
 
 __all__ = ["add_parser", "run"]
 
@@ -50,10 +51,12 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    asking: Any = importlib.import_module("flowrun.tasks.ask")
-    pixels = asking.read_picture(args.picture)
+    from flowrun.runtime.run.log_lines import configure_logs
+    from flowrun.tasks.ask import ask, check_save, read_picture, save_picture
+
+    pixels = read_picture(args.picture)
     if args.save is not None:
-        asking.check_save(args.save)
+        check_save(args.save)
     configure_logs(now_ns=time.time_ns, stream=_Nowhere())
     options = {
         "max_new_tokens": args.max_new_tokens,
@@ -64,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
         "local_files_only": args.offline or None,
     }
     with _waiting(f"asking {args.model} ..."):
-        reply = asking.ask(args.model, pixels, args.prompt, options)
+        reply = ask(args.model, pixels, args.prompt, options)
     if args.save is not None:
-        asking.save_picture(args.save, pixels, reply.detections)
+        save_picture(args.save, pixels, reply.detections)
     height, width = pixels.shape[:2]
     if args.json:
         print(json.dumps(_as_json(reply, args, width, height), ensure_ascii=False, indent=2))
@@ -122,7 +125,7 @@ def _objects(detections: DetectionsMsg) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _as_json(reply: Any, args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
+def _as_json(reply: Reply, args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:
     return {
         "model": reply.model,
         "architecture": reply.architecture,
