@@ -61,6 +61,10 @@ train-model: .venv/installed  ## train the model that ships with flowrun anew, i
 llama-server: .venv/installed-dev  ## build the llama-server of the tests, once, into the user's cache (10 minutes)
 	$(BIN)/python tests/support/model_servers/build_llama.py
 
+.PHONY: reference
+reference: .venv/installed-dev  ## write docs/graph.md, the reference of graph files
+	$(BIN)/flowrun schema --markdown > docs/graph.md
+
 .PHONY: screenshot
 screenshot: .venv/installed-dev apt  ## take the README's picture of the page anew
 	$(BIN)/python docs/screenshot.py

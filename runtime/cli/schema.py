@@ -6,21 +6,26 @@ import argparse
 import json
 from typing import Any
 
+from flowrun.runtime.graph.find import task_types
+from flowrun.runtime.graph.reference import graph_reference
 from flowrun.runtime.graph.schema import graph_schema
 
 __all__ = ["add_parser", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
-    subparsers.add_parser(
+    parser = subparsers.add_parser(
         "schema",
         help="print the JSON Schema of graph files",
         description="Print the JSON Schema of graph files. With the YAML language server, begin a "
         "graph file with: # yaml-language-server: $schema=graph.schema.json",
     )
+    parser.add_argument("--markdown", action="store_true", help="print a page for people instead")
 
 
 def run(args: argparse.Namespace) -> int:
-    del args
+    if args.markdown:
+        print(graph_reference(task_types()), end="")
+        return 0
     print(json.dumps(graph_schema(), indent=2))
     return 0

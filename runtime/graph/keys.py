@@ -96,8 +96,8 @@ TASK_LOGGING = _section(
     Key(
         "codec",
         "choice",
-        "How pictures are stored, each bit for bit: raw pixels, the source's own compressed packets "
-        "(the default of a VideoCapture), or compressed by zstd or ffv1.",
+        "How pictures are stored, each bit for bit: raw pixels, the source's own compressed packets, "
+        "or compressed by zstd or ffv1; null: as the task's class prefers.",
         choices=CODECS,
     ),
 )
@@ -115,12 +115,19 @@ TASK = _section(
     ),
     Key("config", "config", "The task's own configuration; its keys depend on the type."),
     Key("background", "flag", "Run on a worker; the cycle does not wait for it."),
-    Key("on_error", "choice", "What happens when the task raises.", choices=TASK_POLICIES),
+    Key(
+        "on_error",
+        "choice",
+        "What happens when the task raises. stop: the run ends. skip: the cycle goes on without the "
+        "task's outputs. skip_cycle: the cycle ends there. restart: as skip, and the task is made "
+        "again after a pause of 1 s, doubled with each failure up to 30 s.",
+        choices=TASK_POLICIES,
+    ),
     Key("every", "whole", "Run only in cycles whose number is a multiple of this.", minimum=1),
     Key(
         "rate_hz",
         "number",
-        "Run at most this many times a second; a source is asked at most this often.",
+        "Run at most this many times a second; a source is asked at most this often. null: no limit.",
     ),
     TASK_LOGGING,
     kind="list",
@@ -148,8 +155,13 @@ _KEEP = _section(
     "Which of the graph's earlier runs in the same log directory stay when a run starts; the oldest "
     "go first.",
     KeepSpec,
-    Key("gib", "number", "The disk space that they may take, in GiB."),
-    Key("runs", "whole", "How many may stay, including the one that starts.", minimum=1),
+    Key("gib", "number", "The disk space that they may take, in GiB; null: no limit."),
+    Key(
+        "runs",
+        "whole",
+        "How many may stay, including the one that starts; null: no limit.",
+        minimum=1,
+    ),
 )
 
 LOGGING = _section(
@@ -196,7 +208,11 @@ RUNTIME = _section(
     RuntimeSpec,
     Key("ring_size", "whole", "The number of preallocated cycle records.", minimum=1),
     Key("seed", "whole", "The seed of every task's random numbers."),
-    Key("rate_hz", "number", "Run at most this many cycles a second."),
+    Key(
+        "rate_hz",
+        "number",
+        "Run at most this many cycles a second; null: whenever something comes.",
+    ),
 )
 
 GRAPH = Key(

@@ -13,8 +13,9 @@ from flowrun.runtime.graph.find import find_task_class, message_types, task_type
 from flowrun.runtime.graph.keys import Key
 from flowrun.runtime.graph.sentences import config_sentences
 from flowrun.runtime.graph.spec import IDENTIFIER
+from flowrun.runtime.task import TaskConfig
 
-__all__ = ["graph_schema"]
+__all__ = ["config_schema", "graph_schema"]
 
 _ENDPOINT = rf"^{IDENTIFIER}(\.{IDENTIFIER})?$"
 _DOTTED = {"type": "string", "pattern": r"\."}
@@ -34,9 +35,7 @@ def graph_schema() -> dict[str, Any]:
             config = find_task_class(name, folder=Path(), types=types).Config
         except FlowrunError:
             continue
-        described = config.model_json_schema(
-            ref_template=f"#/$defs/{name}.{{model}}", schema_generator=_WithSentences
-        )
+        described = config_schema(config, f"#/$defs/{name}.{{model}}")
         for model, schema in described.pop("$defs", {}).items():
             definitions[f"{name}.{model}"] = schema
         definitions[name] = _with_environment(described)
@@ -54,6 +53,14 @@ def graph_schema() -> dict[str, Any]:
         **schema,
         "$defs": definitions,
     }
+
+
+def config_schema(config: type[TaskConfig], ref_template: str) -> dict[str, Any]:
+    """The schema of a task's config, with what each key is for as its description.
+
+    ref_template: how "$ref" names a model of "$defs", `{model}` being its name.
+    """
+    return config.model_json_schema(ref_template=ref_template, schema_generator=_WithSentences)
 
 
 def _section(section: Key, short_names: dict[str, list[str]]) -> dict[str, Any]:
