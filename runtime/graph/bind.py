@@ -220,41 +220,60 @@ class _Binder:
         """The port that one end of `cnx` means, or None where that cannot be known."""
         endpoint = cnx.src if end == "src" else cnx.dst
         where = cnx.key_where.get(end, cnx.where)
-        direction = "output" if end == "src" else "input"
-        if endpoint.task not in tasks and not self.complete:
-            return None
+        direction: Literal["input", "output"] = "output" if end == "src" else "input"
         if endpoint.task not in tasks:
-            self.problem(
-                where,
-                f"unknown task {endpoint.task!r} in {end!r}; task ids: {listed(tasks)}"
-                + nearest(endpoint.task, tasks),
-            )
+            if self.complete:
+                self.problem(
+                    where,
+                    f"unknown task {endpoint.task!r} in {end!r}; task ids: {listed(tasks)}"
+                    + nearest(endpoint.task, tasks),
+                )
             return None
         task = tasks[endpoint.task]
         if task is None:
             return None
         ports = {port.name: port for port in task.ports if port.direction == direction}
-        shown = listed(f"{task.id}.{p.name} ({p.message_type.__name__})" for p in ports.values())
         if not ports:
             kind = "a sink" if direction == "output" else "a source"
             self.problem(where, f"task {task.id!r} is {kind}: it has no {direction}s")
             return None
         if endpoint.port is not None:
-            if endpoint.port not in ports:
-                others = {port.name for port in task.ports}
-                turned = " (that is an output)" if direction == "input" else " (that is an input)"
-                self.problem(
-                    where,
-                    f"task {task.id!r} has no {direction} {endpoint.port!r}"
-                    + (turned if endpoint.port in others else "")
-                    + f"; its {direction}s: {shown}"
-                    + nearest(endpoint.port, ports),
-                )
-            return ports.get(endpoint.port)
+            return self._named_port(task, endpoint.port, direction, ports, where)
         if len(ports) == 1:
             return next(iter(ports.values()))
         if message is None:
             return None
+        return self._fitting_port(task, direction, ports, message, where)
+
+    def _named_port(
+        self,
+        task: BoundTask,
+        name: str,
+        direction: Literal["input", "output"],
+        ports: Mapping[str, Port],
+        where: Location,
+    ) -> Port | None:
+        if name not in ports:
+            others = {port.name for port in task.ports}
+            turned = " (that is an output)" if direction == "input" else " (that is an input)"
+            self.problem(
+                where,
+                f"task {task.id!r} has no {direction} {name!r}"
+                + (turned if name in others else "")
+                + f"; its {direction}s: {_with_types(task, ports)}"
+                + nearest(name, ports),
+            )
+        return ports.get(name)
+
+    def _fitting_port(
+        self,
+        task: BoundTask,
+        direction: Literal["input", "output"],
+        ports: Mapping[str, Port],
+        message: type[Message],
+        where: Location,
+    ) -> Port | None:
+        """The only one of several `ports` through which `message` can flow."""
         fitting = [port for port in ports.values() if _fits(port, message)]
         if len(fitting) == 1:
             return fitting[0]
@@ -269,7 +288,7 @@ class _Binder:
             self.problem(
                 where,
                 f"task {task.id!r} has no {direction} of {message.__name__}; "
-                f"its {direction}s: {shown}",
+                f"its {direction}s: {_with_types(task, ports)}",
             )
         return None
 
@@ -291,6 +310,12 @@ class _Binder:
                         f"input '{task.id}.{port.name}' ({name}) is not connected; "
                         f"outputs that fit: {fitting}",
                     )
+
+
+def _with_types(task: BoundTask, ports: Mapping[str, Port]) -> str:
+    return listed(
+        f"{task.id}.{port.name} ({port.message_type.__name__})" for port in ports.values()
+    )
 
 
 def _fits(port: Port, message: type[Message]) -> bool:
