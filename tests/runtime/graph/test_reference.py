@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.graph.find import task_types
 from flowrun.runtime.graph.reference import graph_reference
+from support.paths import ROOT
 
-PAGE = Path(__file__).parents[3] / "docs" / "graph.md"
+PAGE = ROOT / "docs" / "graph.md"
 
 
 def test_the_page_says_what_the_code_does() -> None:
