@@ -16,13 +16,13 @@ __all__ = ["DetectionsMsg"]
 class DetectionsMsg(Message):
     """The objects that were found in one frame, none included; `tov_ns` is the frame's time.
 
-    Entry k of `boxes`, `scores`, `labels` and `class_ids` is about object k; what is published has
-    as many of each.
+    Entry k of `boxes`, `scores`, `labels` and `class_ids` is about object k; a published message has
+    the same number of each.
 
     boxes: float32 of shape (N, 4): left, top, right, bottom (xyxy) in pixels of the frame, whose
         upper left corner is (0, 0) and whose lower right one is (width, height).
-    scores: float32 of shape (N,), from 0 to 1; NaN where the model gives none, as one that answers
-        in text.
+    scores: float32 of shape (N,), from 0 to 1; NaN where the model gives none, such as one that
+        answers in text.
     labels: N names of classes.
     class_ids: int32 of shape (N,): the model's own numbers of these classes, -1 where it has none.
     width, height: size of the frame in pixels.
@@ -43,7 +43,7 @@ class DetectionsMsg(Message):
 
     @property
     def count(self) -> int:
-        """How many objects."""
+        """The number of objects."""
         return len(self.labels)
 
     def check_fields(self) -> None:

@@ -1,4 +1,4 @@
-"""Two messages that should be the same: which field differs, and both values in words."""
+"""The first field in which two messages differ, with both values in words."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ __all__ = ["ArrayDifference", "FieldDifference", "differing_field"]
 class ArrayDifference:
     """How two arrays of one shape and type differ.
 
-    index: of the first element that does. count: how many do, of size. largest: the greatest
-    distance of two elements; None where they are no numbers.
+    index: the index of the first element that differs.
+    count: how many elements differ.
+    size: how many elements there are.
+    largest: the greatest difference of two elements; None where they are not numbers.
     """
 
     index: tuple[int, ...]
@@ -27,7 +29,7 @@ class ArrayDifference:
 
 
 class FieldDifference(NamedTuple):
-    """A field that differs: its name, both values in words, and of arrays how."""
+    """A field that differs: its name, both values in words, and how two arrays differ."""
 
     name: str
     before: str
@@ -36,8 +38,10 @@ class FieldDifference(NamedTuple):
 
 
 def differing_field(before: Mapping[str, Any], now: Mapping[str, Any]) -> FieldDifference | None:
-    """The first field of `now`, then of `before`, that differs; None where all are the same, in type
-    too."""
+    """The first field that differs, in value or type; None where all are the same.
+
+    Fields are compared in the order of `now`; those that only `before` has come last.
+    """
     for name in [*now, *(key for key in before if key not in now)]:
         if name not in before or name not in now:
             there = "(no such field)"
@@ -55,13 +59,13 @@ def _describe_arrays(name: str, before: NDArray[Any], now: NDArray[Any]) -> Fiel
     if before.shape != now.shape or before.dtype != now.dtype:
         old, new = (f"{array.dtype} {list(array.shape)}" for array in (before, now))
         return FieldDifference(name, old, new)
-    # By their bytes: NaN is as good as the same NaN, and -0.0 is not 0.0.
+    # Compared as bytes: NaN equals the same NaN, and -0.0 is not 0.0.
     differs = (_as_bytes(before) != _as_bytes(now)).any(axis=-1).reshape(before.shape)
     where = np.argwhere(differs)
     first = tuple(int(i) for i in where[0])
     what, largest = f"{len(where)} of {before.size} elements differ", None
     if before.dtype.kind in "biuf":
-        with np.errstate(invalid="ignore"):  # of two infinities
+        with np.errstate(invalid="ignore"):  # the difference of two infinities
             distance = np.abs(before.astype(np.float64) - now.astype(np.float64))
         largest = float(distance.max())
         what += f", by {largest:g} at most"

@@ -89,9 +89,10 @@ class ArrayField:
 
 
 def is_field_type(declared: Any, *, inside: bool = False) -> bool:
-    """Whether a field can be declared so: its values are what msgpack holds and gives back.
+    """Whether a field may have this type: one whose values msgpack stores and gives back.
 
-    inside: within a list or dict, where anything may be, also `Any` and a union without None.
+    inside: whether it is the type of a list's or dict's items, which may also be `Any`, or a union
+        without None.
     """
     base, _ = strip(declared)
     arguments = typing.get_args(base)
@@ -108,8 +109,12 @@ def is_field_type(declared: Any, *, inside: bool = False) -> bool:
 
 
 def type_check(declared: Mapping[str, Any], count: int) -> Callable[[dict[str, Any]], bool]:
-    """`has_sure_types` for `count` fields, of which those `declared` are no arrays: one expression,
-    compiled once, as a loop over the fields would take six times as long."""
+    """`Message.has_sure_types` of a class: one expression, compiled once, since a loop over the fields
+    would take six times as long.
+
+    declared: the types of the fields that are not arrays.
+    count: the number of all fields.
+    """
     sure = {f"kinds_{i}": _sure_types(kind) for i, kind in enumerate(declared.values())}
     tests = [
         f"type(fields[{name!r}]) in {kinds}" for name, kinds in zip(declared, sure, strict=True)
@@ -121,7 +126,7 @@ def type_check(declared: Mapping[str, Any], count: int) -> Callable[[dict[str, A
 
 
 def _sure_types(declared: Any) -> tuple[type, ...]:
-    """The types of which a field declared so takes every value; none of a list or dict."""
+    """The Python types of which such a field accepts every value; none for a list or dict."""
     base, _ = strip(declared)
     options = typing.get_args(base) if is_optional(base) else (base,)
     kinds = (_SURE_TYPES.get(option, ()) for option in options if isinstance(option, type))
@@ -129,6 +134,7 @@ def _sure_types(declared: Any) -> tuple[type, ...]:
 
 
 def strip(declared: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The type inside `Annotated[...]`, and its annotations."""
     if typing.get_origin(declared) is Annotated:
         return declared.__origin__, declared.__metadata__
     return declared, ()
@@ -144,7 +150,8 @@ def is_optional(base: Any) -> bool:
 
 
 def allows(declared: Any, value: Any) -> bool:
-    """Whether `value` is what `declared` says. An int is a float; a bool is not an int."""
+    """Whether a field of the type `declared` accepts `value`: a float field an int, an int field no
+    bool."""
     base, _ = strip(declared)
     if typing.get_origin(base) in (typing.Union, types.UnionType):
         return any(allows(option, value) for option in typing.get_args(base))
@@ -169,6 +176,7 @@ def allows(declared: Any, value: Any) -> bool:
 
 
 def check_array(owner: str, name: str, value: Any, declared: ArrayField) -> None:
+    """Raise `MessageTypeError` unless the field `name` of the class `owner` accepts `value`."""
     if not isinstance(value, np.ndarray):
         raise MessageTypeError(f"{owner}.{name}: expected an array, got {type(value).__name__}")
     if value.dtype != declared.dtype or not declared.shape.matches(value.shape):
@@ -184,6 +192,7 @@ def type_name(declared: Any) -> str:
 
 
 def short(value: Any) -> str:
+    """A value as an error text shows it: at most 60 characters."""
     if isinstance(value, np.ndarray):
         return f"<{value.dtype} {list(value.shape)}>"
     text = repr(value)
@@ -197,7 +206,7 @@ def array_to_map(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def array_from_map(packed: Any) -> NDArray[Any]:
-    """The array of a map {dtype, shape, data}, a view of `data`. `ValueError` for any other map."""
+    """The array in a map {dtype, shape, data}, as a view of `data`. `ValueError` for any other map."""
     try:
         dtype = packed["dtype"]
         # NumPy makes types of maps and lists too, and records of names with commas.

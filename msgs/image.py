@@ -16,16 +16,19 @@ from flowrun.msgs.message import Message
 
 __all__ = ["ImageRgb8Msg", "VideoDecoder", "VideoPackets"]
 
-# foxglove.RawImage's field numbers, and ours behind them, which every protobuf reader skips.
+# The field numbers of foxglove.RawImage, then our own, which every protobuf reader skips.
 _TIMESTAMP, _WIDTH, _HEIGHT, _ENCODING, _STEP, _DATA, _FRAME_ID = 1, 2, 3, 4, 5, 6, 7
 _FLOWRUN = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDecoder:
-    """What a decoder of a source's packets must know before the first of them.
+    """What a decoder must know before it gets a source's first packet.
 
-    name: FFmpeg's name of the decoder. extradata: bytes out of band, b"" where the packets hold all.
+    name: FFmpeg's name of the decoder.
+    extradata: bytes that are not in the packets; b"" where the packets hold everything.
+    width, height: the size of the picture in pixels.
+    pixel_format: FFmpeg's name of the decoder's pixel format.
     """
 
     name: str
@@ -37,14 +40,15 @@ class VideoDecoder:
 
 @dataclass(frozen=True, slots=True)
 class VideoPackets:
-    """The compressed packets behind a picture, with which the log can do without its pixels.
+    """The compressed packets of a picture, which the log can keep instead of its pixels.
 
-    packets: (bytes, is a key frame), in decoding order: all that came behind those of the picture
-        published before, up to the picture's own. Packets of pictures that were never published are
-        among them: later ones refer to them.
-    first: number of the first of them at the source; number: that of the picture's own packet,
-        which may lie before `first` (pictures do not come in decoding order).
-    section: counts the times that the decoder began anew, as at each round of a looped file.
+    packets: (bytes, is a key frame), in decoding order: all that came after those of the previously
+        published picture, up to the picture's own. They include packets of pictures that were never
+        published, because later ones refer to them.
+    first: the number of the first of them at the source.
+    number: the number of the picture's own packet; it may be less than `first`, since pictures do not
+        come in decoding order.
+    section: how often the decoder has started over, as at each round of a looped file.
     color: FFmpeg's numbers of the decoded picture's colour space and range.
     """
 
@@ -66,8 +70,8 @@ class ImageRgb8Msg(Message):
     fps: nominal frames per second of the source, 0 where unknown.
     source: which camera, file or task made it; never holds credentials.
 
-    video: the source's own packets of this picture, None where there are none. For the log only: no
-        field, not seen by the tasks that take the picture.
+    video: the source's own packets of this picture, None where there are none. It is for the log
+        only: it is not a field, and tasks that read the picture do not see it.
     """
 
     __slots__ = ("video",)
@@ -112,10 +116,15 @@ class ImageRgb8Msg(Message):
     def pack_front(
         self, own: Any, fields: Sequence[bytes], *, source: int, data: int, size: int
     ) -> bytes:
-        """A protobuf message of Foxglove's up to the `size` bytes of its last field, `data`.
+        """A Foxglove protobuf message, up to the contents of its last field.
 
-        fields: what the schema has beside the time stamp, the field `source` and `data`. own: what it
-        lacks, for msgpack. `MessageTypeError` if one of the message's fields cannot be packed.
+        Raises `MessageTypeError` if one of the message's fields does not fit.
+
+        own: values that the schema has no field for; packed by msgpack.
+        fields: the packed fields besides the time stamp, the source and the data.
+        source: the number of the field that names the source.
+        data: the number of the last field.
+        size: the length of its contents in bytes.
         """
         try:
             return b"".join(

@@ -1,6 +1,6 @@
 """What a message is: typed fields, an envelope; one declaration gives slot, bytes and schema.
 
-A message class declares its fields as annotations, with defaults where zero will not do::
+A message class declares its fields as annotations, with a default where zero is not a good one::
 
     class PromptResponseMsg(Message):
         prompt: str
@@ -12,14 +12,13 @@ A message class declares its fields as annotations, with defaults where zero wil
 
 `fields` lists the types that a field may have.
 
-The runtime creates the instances, once, and uses them again every cycle. A task that has an
-`Output[M]` sets fields and calls `publish()`; a task that has an `Input[M]` sees a read-only view
-of the same fields. Fields live in the instance's `__dict__`, in the order of declaration, so that
-a message is encoded without building anything first; the envelope lives in slots beside it.
+The runtime creates the instances once and reuses them every cycle. A task that has an `Output[M]`
+sets fields and calls `publish()`; a task that has an `Input[M]` sees a read-only view of the same
+fields. Fields live in the instance's `__dict__`, in the order of declaration, so that a message is
+encoded without building anything first; the envelope lives in slots.
 
-When the type of a value is checked: when a class is declared, by `flowrun.runtime.testing` at each
-publish, and for every message on its way into the log, so that what a run has logged is what a replay
-can make again.
+Types are checked when a class is declared, by `flowrun.runtime.testing` at each publish, and for
+every message that goes into the log, so that a replay can make again whatever a run has logged.
 """
 
 from __future__ import annotations
@@ -77,11 +76,11 @@ class Message:
     """Base class of messages. Subclasses declare fields; they define no `__init__`.
 
     Envelope, set by `publish`:
-        tov_ns: time of validity in nanoseconds: when what the message describes was so (for a
-            picture, when it was taken). `int`.
+        tov_ns: time of validity: when what the message describes was true (a picture: when it was
+            taken), in nanoseconds since 1970 UTC.
         present: whether the message was published in this cycle.
 
-    Never done: a message is never copied inside a cycle, and an unpublished one is never seen.
+    A message is never copied within a cycle, and an unpublished one is never seen.
     """
 
     __slots__ = ("__dict__", "_buffers", "_now", "_view", "present", "tov_ns")
@@ -107,9 +106,9 @@ class Message:
     """Whether a default is a list or a dict, of which each message needs one of its own."""
     _reader: ClassVar[type[Message]]
     has_sure_types: ClassVar[Callable[[dict[str, Any]], bool]]
-    """Whether the fields' types alone show that `check_fields` accepts them, arrays and an integer's
-    range aside, which is left to the packer. `KeyError` for a deleted field, as a rule. A twentieth
-    of a microsecond: the log asks it of each message."""
+    """Whether the types of the fields alone show that `check_fields` accepts them. Arrays and the range
+    of an integer are left out; the packer checks the latter. A deleted field raises `KeyError`, as a
+    rule. It takes a twentieth of a microsecond: the log calls it for each message."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -118,9 +117,9 @@ class Message:
         if "schema_name" not in cls.__dict__:
             cls.schema_name = cls.__name__
         _declare_fields(cls)
-        # The class of the views that inputs are. A subclass, so that reading costs nothing and
-        # isinstance holds; made here because a check in __setattr__ of the writer would cost every
-        # field set 0.25 us.
+        # The class of the views that inputs are: a subclass, so that reading costs nothing and
+        # isinstance holds. A check in __setattr__ of the message itself would add 0.25 us to every
+        # field that a task sets.
         namespace = {"__module__": cls.__module__, "is_view": True}
         cls._reader = type(cls.__name__, (_ReadOnly, cls), namespace)
 
@@ -150,14 +149,14 @@ class Message:
         }
 
     def bind_time(self, now: HasNow) -> None:
-        """Let `publish` without a `tov_ns` take `now.now_ns`. The runtime calls it once a slot."""
+        """Make `publish` use `now.now_ns` where it is given no `tov_ns`. Called once per slot."""
         self._now = now
 
     def allocate(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """Set array field `name` to the slot's own array of `shape`, and return it for writing.
 
-        The memory is allocated once and used again every cycle; it grows when a shape needs more
-        than any before. Its contents are whatever the slot held last. Raises `MessageTypeError`
+        The memory is allocated once and reused every cycle; it grows when a shape needs more than
+        any before. It contains whatever the slot held last. Raises `MessageTypeError`
         for a shape that the declaration forbids.
         """
         declared = self.array_fields.get(name)
@@ -178,9 +177,10 @@ class Message:
     def publish(self, *, tov_ns: int | None = None) -> None:
         """Make the message visible to the tasks downstream, in this cycle.
 
-        tov_ns: time of validity in nanoseconds; the cycle's time where it is not given.
-        Arrays become read-only until the slot is used again. Publishing twice in one cycle keeps
-        the last values. Copies nothing.
+        Arrays become read-only until the slot is reused. Publishing twice in one cycle keeps the
+        last values. Copies nothing.
+
+        tov_ns: time of validity in nanoseconds; the cycle's time if not given.
         """
         self.tov_ns = self._now.now_ns if tov_ns is None else tov_ns
         self.present = True
@@ -195,21 +195,21 @@ class Message:
                 array.setflags(write=False)
 
     def view(self) -> Self:
-        """The read-only view that inputs are: the same fields, no copy."""
+        """The read-only view that a task gets as its input: the same fields, no copy."""
         return typing.cast("Self", self._view)
 
     def clear(self) -> None:
-        """Back to unpublished, with default fields. The runtime calls it before each cycle."""
+        """Make the message unpublished, with default fields. Called before each cycle."""
         self.present = False
-        self.__dict__.clear()  # also of fields that are none
+        self.__dict__.clear()  # including attributes that are not fields
         self.__dict__.update(self._fresh())
 
     def copy(self) -> Self:
-        """The message as it is now, for use beyond its cycle: what crosses a cycle's border.
+        """The message as it is now, for use beyond its cycle.
 
-        Arrays that live in a slot, this one or another whose array was passed on, are copied, and
-        so are those that are views of a writable array. An array of the task's own that is read-only
-        all the way down is shared: nobody writes to it.
+        Copies arrays that live in a slot (this one, or another one whose array was passed on) and
+        views of a writable array. Shares an array of the task's own that is read-only all the way
+        down, since nobody writes to it.
         """
         writer = self._view if self.is_view else self
         other = type(writer)()
@@ -226,18 +226,16 @@ class Message:
         return typing.cast("Self", other)
 
     def adopt(self, other: Message) -> None:
-        """Become `other`, a published message that nobody uses any more: a move, without copying."""
+        """Take the fields of `other`, a published message that nobody uses any longer; copy nothing."""
         self.__dict__.update(other.__dict__)
         self.tov_ns = other.tov_ns
         self.present = other.present
 
-    # -- bytes ---------------------------------------------------------------------------------
-
     def encode(self) -> tuple[Buffer, ...]:
-        """The message's bytes in the log, as one or more parts to be written one after the other.
+        """The message's bytes in the log, as one or more parts to be written in this order.
 
         A part that is a `memoryview` refers to the message's own array and is valid until the slot
-        is used again. Raises `MessageTypeError` naming a field whose value is not of its type.
+        is reused. Raises `MessageTypeError` naming a field whose value is not of its type.
         """
         self._check_types()
         if not self.array_fields:
@@ -265,8 +263,8 @@ class Message:
         return fields
 
     def load(self, data: Buffer) -> None:
-        """Set the fields from `data`, as `encode` made it. Fields not in `data` keep their default;
-        fields the class no longer has are left out."""
+        """Set the fields from `data`, as `encode` made it. A field that is not in `data` keeps its
+        default; one that the class no longer has is ignored."""
         fields = self.decode_fields(data)
         self.__dict__.update((k, v) for k, v in fields.items() if k in self.defaults)
 
@@ -308,7 +306,7 @@ class Message:
             )
 
     def check_published(self) -> None:
-        """Raise `MessageTypeError` if the log would refuse the message; copies no array to find out."""
+        """Raise `MessageTypeError` if the log would refuse the message. Copies no array."""
         self.check_envelope()
         if not self.array_fields or type(self).encode is not Message.encode:
             self.encode()
@@ -318,7 +316,7 @@ class Message:
         _pack(self, {k: None if k in arrays else v for k, v in self.__dict__.items()})
 
     def _check_types(self) -> None:
-        """`check_fields`, the quick way where it can be."""
+        """`check_fields`, in a quicker way where the types alone decide."""
         fields = self.__dict__
         try:
             is_sure = type(self).has_sure_types(fields)
@@ -336,7 +334,7 @@ class Message:
 
 
 class _ReadOnly(Message):
-    """Mixed into the class of each message's view: reading as usual, setting is an error."""
+    """Mixed into the class of a message's view: fields are read as usual; setting one is an error."""
 
     __slots__ = ()
     is_view = True
@@ -360,7 +358,7 @@ class _ReadOnly(Message):
     def publish(self, *, tov_ns: int | None = None) -> NoReturn:  # noqa: ARG002
         raise AttributeError(f"an input cannot be published: {type(self).__name__}")
 
-    # What changes fields without setting them.
+    # These change fields without setting an attribute.
 
     def allocate(self, name: str, shape: tuple[int, ...]) -> NoReturn:  # noqa: ARG002
         self.__setattr__(name, None)
@@ -383,7 +381,7 @@ _packer = msgpack.Packer(use_bin_type=True)
 
 def _pack(message: Message, fields: dict[str, Any]) -> bytes:
     if len(fields) != len(message.defaults):
-        message.check_fields()  # names the field that was deleted or set though never declared
+        message.check_fields()  # names the field that was deleted, or set but not declared
     try:
         return typing.cast("bytes", _packer.pack(fields))
     except (TypeError, ValueError, OverflowError) as error:
@@ -450,8 +448,8 @@ def _default(cls: type[Message], name: str, declared: Any) -> Any:
     base, _ = strip(declared)
     if not is_field_type(declared):
         raise MessageTypeError(
-            f"{cls.__name__}.{name}: a field cannot be a {type_name(declared)}; use bool, int, "
-            "float, str, bytes, list, dict, T | None, or "
+            f"{cls.__name__}.{name}: unsupported type {type_name(declared)}; use bool, int, float, "
+            "str, bytes, list, dict, T | None, or "
             'Annotated[NDArray[...], Shape("...")]'
         )
     if any(name in base.__dict__ for base in cls.__mro__):

@@ -1,4 +1,4 @@
-"""The few lines of protobuf that Foxglove's schemas need: fields out, fields in, descriptors.
+"""The part of protobuf that Foxglove's schemas need: writing and reading fields, descriptors.
 
 Pictures and log records are stored as `foxglove.*` protobuf messages so that any MCAP viewer shows
 them. They are packed by hand because the pixels must be the last field, referenced and not copied;
@@ -89,22 +89,25 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         else:
             raise ValueError(f"protobuf: unknown wire type {wire} at byte {position}")
         if position + length > len(data):
-            raise ValueError(f"protobuf: field {number} ends behind the data")
+            raise ValueError(
+                f"protobuf: field {number} ends at byte {position + length}, after the end of the data "
+                f"at {len(data)}"
+            )
         piece = data[position : position + length]
         position += length
         yield number, piece if wire == BYTES else int.from_bytes(piece, "little")
 
 
 def contents(value: int | memoryview) -> memoryview:
-    """`value` of a field that must be length-delimited; `ValueError` for a number. Why: `bytes` of a
-    number is that many zeros."""
+    """The value of a length-delimited field. `ValueError` for a number, of which `bytes` would make
+    that many zeros."""
     if isinstance(value, int):
         raise ValueError(f"protobuf: {value}; expected a length-delimited field")  # noqa: TRY004
     return value
 
 
 def number(value: int | memoryview) -> int:
-    """`value` of a field that must be a number; `ValueError` for another."""
+    """The value of a numeric field. `ValueError` for a length-delimited one."""
     if not isinstance(value, int):
         raise ValueError("protobuf: a length-delimited field; expected a number")  # noqa: TRY004
     return value
@@ -132,7 +135,7 @@ _TIMESTAMP = ".google.protobuf.Timestamp"
 
 Member = tuple[int, str, str]
 """Number, name, kind: a scalar's name; "timestamp"; "enum" for the message's own; the name of another
-message of the package. "repeated " may stand in front."""
+message of the package. "repeated " may precede it."""
 Enum = tuple[str, list[str]]
 """Name, and the names of the values, counted from 0."""
 
@@ -147,7 +150,7 @@ def descriptor_set(
 ) -> bytes:
     """A serialized FileDescriptorSet of one message and `google.protobuf.Timestamp`.
 
-    others: `message_descriptor`s of the package that members are made of.
+    others: the `message_descriptor`s of the package that members refer to.
     """
     timestamp = _file(
         "google/protobuf/timestamp.proto",

@@ -1,4 +1,4 @@
-"""JSON Schema of a message class, as the log stores it beside the messages."""
+"""JSON Schema of a message class, as the log stores it with the messages."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class PromptResponseMsg(Message):
     response: the whole answer, without special tokens.
     frame_id: `ImageRgb8Msg.frame_id` of the frame that the answer is about.
     frame_cycle: the cycle in which that frame was taken.
-    frame_width, frame_height: its size in pixels, to which boxes in the response refer.
+    frame_width, frame_height: the size of that frame in pixels, to which boxes in the response refer.
     backend: which backend answered ("embedded", "transformers", ...).
     tokens: how many tokens were generated.
     latency_ms: wall time from the call of the model to its answer.

@@ -141,8 +141,8 @@ def test_varint_fields_read_back(number: int, value: int) -> None:
     ("data", "text"),
     [
         (b"\x0f", "protobuf: unknown wire type 7 at byte 1"),
-        (b"\x0a\x05ab", "protobuf: field 1 ends behind the data"),
-        (b"\x0d\x01", "protobuf: field 1 ends behind the data"),
+        (b"\x0a\x05ab", "protobuf: field 1 ends at byte 7, after the end of the data at 4"),
+        (b"\x0d\x01", "protobuf: field 1 ends at byte 5, after the end of the data at 2"),
         (b"\x08", "protobuf: bad varint at byte 1"),
         (b"\x08" + b"\xff" * 11, "protobuf: bad varint at byte 11"),
     ],
