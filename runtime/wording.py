@@ -1,4 +1,4 @@
-"""The parts that error texts share: the valid choices, the nearest of them, a value in short."""
+"""What error texts share: listing valid choices, naming the nearest, showing values, hiding secrets."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _USER_INFO = re.compile(
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the option most like `word`, or nothing. Case does not count."""
+    """` (did you mean 'x'?)` for the option most like `word`, ignoring case; or nothing."""
     by_lower = {option.lower(): option for option in reversed(list(options))}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
 
 
 def listed(options: Iterable[str]) -> str:
-    """The options, comma-separated, in the order given; "none" where there is none."""
+    """The options in the order given, separated by commas; "none" if there are none."""
     return ", ".join(options) or "none"
 
 
@@ -60,7 +60,7 @@ def mask_urls(text: str) -> str:
 
 
 def mask_secrets(text: str, secrets: Iterable[str], *, shortest: int = _SHORTEST_SECRET) -> str:
-    """`text` without the user part of URLs and without `secrets`, as it may leave the process.
+    """`text` as it may leave the process: without `secrets` and the user part of URLs.
 
     shortest: characters of the shortest secret that is masked. Shorter ones stay: `${CAMERA}` = "1"
         would make every 1 unreadable.

@@ -1,4 +1,4 @@
-"""`flowrun check GRAPH...`: everything that is wrong with graph files, without running them."""
+"""`flowrun check GRAPH...`: list everything that is wrong with graph files, without running them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowrun plan GRAPH`: the order in which a graph runs, as text, Mermaid or SVG."""
+"""`flowrun plan GRAPH`: print the order in which a graph runs, as text, Mermaid or SVG."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ def add_parser(subparsers: Any) -> None:
         "plan",
         help="show in which order a graph runs",
         description="Show the steps of a cycle in their order: sources first, then each task after "
-        "all that feed it, ties by the order in the file.",
+        "all that feed it. Ties are broken by the order in the file.",
     )
     parser.add_argument("graph", type=Path, metavar="GRAPH")
     parser.add_argument("--format", choices=list(_FORMATS), default="text")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write to FILE, not to stdout"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def text(plan: Plan) -> str:
-    """A table: a row for each step, with a line for each of its ports."""
+    """A table with a row for each step, and in it a line for each port."""
     rows = [("step", "task", "type", "reads", "writes")]
     for number, step in enumerate(plan.steps, 1):
         reads = [

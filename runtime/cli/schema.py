@@ -1,4 +1,4 @@
-"""`flowrun schema`: the JSON Schema of graph files, so that editors complete and check them."""
+"""`flowrun schema`: print the JSON Schema of graph files, or their reference page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
         description="Print the JSON Schema of graph files. With the YAML language server, begin a "
         "graph file with: # yaml-language-server: $schema=graph.schema.json",
     )
-    parser.add_argument("--markdown", action="store_true", help="print a page for people instead")
+    parser.add_argument("--markdown", action="store_true", help="print a reference page instead")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -58,7 +58,7 @@ class BoundTask:
 
 @dataclass(frozen=True, slots=True)
 class BoundConnection:
-    """One output to one input, both of `message_type`."""
+    """From one output to one input; `message_type` flows through both."""
 
     src_task: str
     src_port: str
@@ -69,7 +69,7 @@ class BoundConnection:
 
 @dataclass(frozen=True, slots=True)
 class BoundGraph:
-    """A graph whose every part exists and fits; tasks and connections in the file's order."""
+    """A graph all of whose parts exist and fit; tasks and connections are in the file's order."""
 
     spec: GraphSpec
     tasks: tuple[BoundTask, ...]
@@ -85,12 +85,12 @@ def live_keys(task_class: type[Task]) -> tuple[str, ...]:
 def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> BoundGraph:
     """Find and check everything that `graph` names.
 
-    Imports the modules of the tasks; opens and starts nothing. `GraphError` lists every mistake,
-    also where some tasks could not be bound: what hangs on those is left out.
+    Imports the modules of the tasks; opens and starts nothing. `GraphError` lists every mistake; what
+    depends on a task that could not be bound is not checked.
 
-    complete: False if a part of the file could not be read, so that what is missing in `graph` may
-    stand there. ready: whether the graph is to run here and now, so that the files it needs must
-    exist (`Task.check`); a replay needs none.
+    complete: False if a part of the file could not be read, which may hold what `graph` lacks.
+    ready: whether the graph is to run now, so that the files it needs must exist (`Task.check`); a
+        replay needs none.
     """
     binder = _Binder(graph, complete, ready)
     tasks = {task.id: binder.task(task) for task in graph.tasks}
@@ -114,7 +114,7 @@ class _Binder:
     problems: dict[Problem, None] = field(default_factory=dict)
     fed: dict[tuple[str, str], ConnectionSpec] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
-    """Tasks with a connection to an unknown input: none of their inputs counts as forgotten."""
+    """Tasks with a connection to an unknown input: none of their inputs is reported as unconnected."""
 
     def problem(self, where: Location, message: str) -> None:
         self.problems[Problem(where, message)] = None
@@ -141,8 +141,8 @@ class _Binder:
         if spec.every > 1 and is_source(ports):
             self.problem(
                 spec.key_where.get("every", spec.where),
-                f"task {spec.id!r} is a source: where nothing comes there is no cycle, so it would "
-                "wait for its own; use 'rate_hz'",
+                f"task {spec.id!r} is a source, and 'every' would make it wait for cycles that only "
+                "its own messages start; use 'rate_hz'",
             )
         self._check_codec(spec, task_class, ports)
         found = check_config(spec, task_class)

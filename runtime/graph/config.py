@@ -1,7 +1,7 @@
 """A task's `config:` -> its validated `Config`, or what is wrong with it, in plain words.
 
-pydantic judges; its texts never reach a user. An error's path leads back to the line and column of
-the key in the graph file. Values set while the graph runs are judged in the same words.
+pydantic validates; its texts never reach a user. The path of an error leads back to the line and
+column of the key in the graph file. Values that are set while the graph runs get the same texts.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
 
 
 def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:
-    """`config` with `values` for some of its keys.
+    """`config` with new `values` for some of its keys.
 
-    `UsageError` lists every mistake, `task.key: ...`, one a line. No secret of `spec` is shown.
+    `UsageError` lists every mistake as `task.key: ...`, one a line, without the secrets of `spec`.
     """
     data = {**dict(config), **values}
     try:
@@ -122,7 +122,7 @@ def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) 
 
 
 def _known_path(data: Any, loc: _Path) -> _Path:
-    """The part of `loc` that `data` holds; pydantic adds the names of a union's members."""
+    """`loc` without the names of a union's members, which pydantic adds: only what `data` holds."""
     path: _Path = ()
     for item in loc:
         if isinstance(data, dict):
@@ -174,13 +174,13 @@ def _wrong_value(spec: TaskSpec, path: _Path, details: list[ErrorDetails]) -> Pr
 
 
 def _own_words(details: list[ErrorDetails], spec: TaskSpec) -> str:
-    """What a validator of the task's author said; nothing where none did."""
+    """What validators of the task's author said; empty where they said nothing."""
     own = [d for d in details if d["type"] in ("value_error", "assertion_error")]
     return ", ".join(mask_secrets(str(d["ctx"]["error"]), spec.secrets) for d in own)
 
 
 def _must_be(details: list[ErrorDetails], value: Any, masked: Any) -> str:
-    """`must be ...; got ...` for all errors of one value: each member of a union has its own."""
+    """`must be ...; got ...` for one value, whose errors are one for each member of a union."""
     expected = list(dict.fromkeys(_expected(detail) for detail in details))
     hint = ""
     if isinstance(value, str) and masked == value:
@@ -208,9 +208,9 @@ def _raised(error: Exception, spec: TaskSpec) -> str:
 
 
 def _keys(model: type[BaseModel], path: _Path) -> list[str]:
-    """The keys of the model at `path` below `model`, looked for through unions, lists and mappings.
+    """The keys of the model at `path` below `model`, through unions, lists and mappings.
 
-    Of a union's members, those whose names for themselves are in `path` count, if there are any.
+    Of a union's members, only the one whose tag is in `path` counts, if there is one.
     """
     models: list[Any] = [model]
     for item in path:
@@ -224,7 +224,7 @@ def _keys(model: type[BaseModel], path: _Path) -> list[str]:
 
 
 def _tag(model: type[BaseModel]) -> Any:
-    """By what value of its `type` a union knows this member."""
+    """The value of `type` by which a union knows this member."""
     field = model.model_fields.get("type")
     return None if field is None else field.default
 

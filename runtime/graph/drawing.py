@@ -1,9 +1,9 @@
 """A plan as a picture: Mermaid text, or an SVG that needs nothing else.
 
-The SVG is drawn in layers from left to right: a task stands right of all that feed it. Within a
-layer a box stands as near as it can to what feeds it; connections that pass a layer keep a lane of
-their own there, so that no line runs through a box. Labels stand where a line ends, since an input
-has one line only.
+The SVG is drawn in layers from left to right: a task is to the right of all that feed it. Within a
+layer a box is as close as possible to what feeds it; a connection that passes a layer has a lane of its
+own there, so that no line runs through a box. Labels are at the end of a line, since an input has only
+one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HEAD = 42.0  # id and type, above the ports
 _ROW = 20.0  # one port
 _LANE = 22.0  # one connection that passes a layer
 _SPACE = 22.0  # between boxes of one layer
-_BENDS = 100.0  # between layers, beside the label: what the curves and the arrow take
+_BENDS = 100.0  # between layers, next to the label: room for the curves and the arrow
 
 
 def mermaid(plan: Plan) -> str:
@@ -95,7 +95,7 @@ class _Line:
 
 @dataclass(slots=True)
 class _Stops:
-    """A connection on its way: the boxes and lanes that it touches, from output to input."""
+    """The way of a connection: the boxes and lanes that it touches, from output to input."""
 
     line: _Line
     boxes: list[_Box]
@@ -195,7 +195,7 @@ def _place(layers: list[list[_Box]]) -> None:
             x += max(labels) * _CHARACTER + _BENDS
         width = max(box.width for box in layer)
         for box in layer:
-            box.x, box.width = x, width  # of one width: a bend must not begin beside a box below
+            box.x, box.width = x, width  # all equally wide: no bend may begin next to a box below
         x += width
         wanted = {id(box): _wanted_y(box) for box in layer}
         layer.sort(key=lambda box: wanted[id(box)])  # stable: ties keep the plan's order
@@ -208,7 +208,7 @@ def _place(layers: list[list[_Box]]) -> None:
 
 
 def _wanted_y(box: _Box) -> float:
-    """Where the lines into `box` would be level."""
+    """The y at which the lines into `box` would be level."""
     levels = [left.output_y(line) - box.input_offset(line) for left, line in box.before]
     return sum(levels) / len(levels) if levels else 0.0
 

@@ -1,7 +1,7 @@
 """A graph file -> its text -> its YAML nodes, each with its line and column.
 
 What would grow without bound (long files, aliases of aliases) is refused before it has grown.
-Scalars stay texts here: `graph_values` says what they mean.
+Scalars stay texts here; `values` gives them types.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["compose", "read_text"]
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
-"""Keys and values, with every alias counted as often as it is used."""
+"""Keys and values; an alias counts each time it is used."""
 MAX_DEPTH = 32
 
 
@@ -69,7 +69,7 @@ def _graph_files(folder: Path) -> str:
 
 
 _YAML_WORDS = (
-    # What PyYAML says -> what to mend. The first that occurs in its text is taken.
+    # What PyYAML says -> what to correct. The first one that occurs in its text is used.
     ("mapping values are not allowed", "unexpected ':'; check the indentation, or quote the text"),
     ("found character '\\t'", "a tab; indent with spaces"),
     ("cannot start any token", "a text that begins with a special character; quote it"),
@@ -90,7 +90,7 @@ class _Refused(Exception):  # noqa: N818  # never leaves this module
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes with marks, and refuses what would grow without bound before it has grown."""
+    """Composes nodes with marks; refuses a text with too many nodes, or nested too deep."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # plain scalars stay texts
     count = 0
@@ -146,9 +146,9 @@ def _in_words(error: yaml.MarkedYAMLError) -> str:
 def _measure(
     node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, ...]
 ) -> tuple[int, int]:
-    """How many nodes `node` is, and how deep, with aliases expanded; refuses too many."""
+    """The number of nodes in `node` and their depth, with aliases expanded; refuses too many."""
     if id(node) in above:
-        raise _Refused(node.start_mark, "an alias inside its own anchor; it would have no end")
+        raise _Refused(node.start_mark, "an alias inside its own anchor; it would never end")
     if id(node) not in known:
         count, depth = 1, 1
         for child in _children(node):

@@ -1,7 +1,7 @@
 """Secrets that a graph's configs declare (`SecretStr`) -> the graph as it may be stored and shown.
 
-What comes from `${ENV}` is masked where it is read. A key that is written in the file itself can be
-told from a prompt only once the task's class has said what it is.
+What comes from `${ENV}` is masked where it is read. A password that is written in the file itself is
+known to be one only when the task's class is known.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ __all__ = ["masked_graph", "with_secrets_masked"]
 _Path = tuple[str | int, ...]
 
 _SHORTEST_ELSEWHERE = 12
-"""Characters of a secret that is masked elsewhere in the graph too, as in a server's command. Shorter
-ones are mostly stand-ins (`api_key: ollama`) that are also the names of other things."""
+"""Length of the shortest secret that is masked elsewhere in the graph too, as in a server's command.
+Shorter ones are mostly stand-ins (`api_key: ollama`) that are also the names of other things."""
 
 _NODE = re.compile(r"(?s)((?:[&!]\S*\s+)*)(.*?)(\s*)")
-"""An anchor or tag, the scalar, and what a block scalar has behind it."""
+"""Anchors and tags, the scalar, and the white space after a block scalar."""
 
 _DEFAULT = re.compile(r"(\$\{\w+:-)[^}]+")
 
 
 def with_secrets_masked(graph: GraphSpec, configs: Mapping[str, TaskConfig]) -> GraphSpec:
-    """`graph` with the secrets of `configs`, by task id, among those of its tasks, and masked in
-    `masked_config` and `stored_text`."""
+    """`graph` with the secrets of `configs` added to those of its tasks, and masked in `masked_config`
+    and `stored_text`.
+
+    configs: task id -> the task's validated config.
+    """
     found = {task.id: dict(_secrets_in(configs[task.id], ())) for task in graph.tasks}
     places = {place for task in graph.tasks for place in _places(task, found[task.id])}
     secrets = frozenset(secret for of_task in found.values() for secret in of_task.values())
@@ -43,7 +46,7 @@ def with_secrets_masked(graph: GraphSpec, configs: Mapping[str, TaskConfig]) -> 
     for task in graph.tasks:
         shown: Any = task.masked_config
         for path, place in task.scalars.items():
-            if place in places:  # an alias stands where its anchor does
+            if place in places:  # the place of an alias is that of its anchor
                 shown = _put(shown, path)
         tasks.append(
             replace(
@@ -59,8 +62,8 @@ def with_secrets_masked(graph: GraphSpec, configs: Mapping[str, TaskConfig]) -> 
 
 
 def masked_graph(graph: GraphSpec) -> dict[str, Any]:
-    """`graph` as plain data with every default filled in, fit to be shown: values from the
-    environment, secrets, and `user:password` in URLs, are `***`."""
+    """`graph` as plain data with every default filled in, as it may be shown: values from the
+    environment, secrets, and `user:password` in URLs are `***`."""
     return {
         "tasks": [
             {**plain_section(keys.TASK, task), "config": task.masked_config} for task in graph.tasks
@@ -100,8 +103,8 @@ def _secrets_in(value: Any, path: _Path) -> Iterator[tuple[_Path, str]]:
 
 
 def _places(task: TaskSpec, found: Mapping[_Path, str]) -> Iterator[tuple[int, int]]:
-    """Where in the file the secrets stand: where a validator has moved one, wherever the task's config
-    holds the same."""
+    """The places of the secrets in the file. Where a validator has moved one, these are the places of
+    all equal values in the task's config."""
     for path, secret in found.items():
         if path in task.scalars:
             yield task.scalars[path]
@@ -114,10 +117,10 @@ def _places(task: TaskSpec, found: Mapping[_Path, str]) -> Iterator[tuple[int, i
 def _masked_node(node: str) -> str:
     match = _NODE.fullmatch(node)
     assert match is not None
-    before, scalar, behind = match.groups()
-    # A replay may have the variable.
+    before, scalar, after = match.groups()
+    # `${NAME` stays: a replay may have the variable.
     masked = _DEFAULT.sub(rf"\1{MASK}", scalar) if "${" in scalar else f"'{MASK}'"
-    return f"{before}{masked}{behind}"
+    return f"{before}{masked}{after}"
 
 
 def _get(value: Any, path: _Path) -> Any:
@@ -130,7 +133,7 @@ def _get(value: Any, path: _Path) -> Any:
 
 
 def _put(value: Any, path: _Path) -> Any:
-    """A copy of `value` with the mask at `path`, if there is something."""
+    """A copy of `value` with the mask at `path`; `value` itself where it holds nothing there."""
     if not path:
         return MASK
     if _get(value, path) is None:
@@ -141,7 +144,7 @@ def _put(value: Any, path: _Path) -> Any:
 
 
 def _without(value: Any, secrets: Collection[str]) -> Any:
-    """`value` with those of `secrets` masked in its texts that are long enough."""
+    """`value` with the longer ones of `secrets` masked in its texts."""
     if isinstance(value, dict):
         return {key: _without(item, secrets) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""BoundGraph -> Plan: in which order the tasks run, and which slot each port is.
+"""BoundGraph -> Plan: the order in which the tasks run, and the slot of each port.
 
-Slots and steps are numbered in the order of execution. The only place that knows networkx.
+Slots and steps are numbered in the order of execution. Only this module knows networkx.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class Slot:
     """One output port: the place of its message in every cycle record.
 
     topic: its name in the log, "/<task id>/<port>".
-    logged: whether its messages go into the log; payload: whether what is in them does, too.
-    codec: how the log stores them; other than "raw" for pictures only.
+    logged: whether its messages go into the log.
+    payload: whether their contents do, too.
+    codec: how the log stores them; anything but "raw" is for pictures only.
     """
 
     index: int
@@ -43,7 +44,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """What one parameter of `process` gets; slot None is an optional input without a connection."""
+    """What one parameter of `process` gets; slot None: an optional input that is not connected."""
 
     port: Port
     slot: int | None
@@ -68,8 +69,8 @@ class Plan:
 
 
 def load_plan(path: Path, *, env: Mapping[str, str]) -> Plan:
-    """The plan of the graph file at `path`, ready to run. `GraphError` lists every mistake of the
-    file at once, whether it is in its form, in what it names, or in how it is connected."""
+    """The plan of the graph file at `path`, ready to run. `GraphError` lists all mistakes of the file,
+    be they in its structure, in the names it uses or in its connections."""
     read = read_graph(read_text(path), path=path, env=env)
     problems = dict.fromkeys(read.problems)
     bound = None
@@ -86,12 +87,14 @@ def load_plan(path: Path, *, env: Mapping[str, str]) -> Plan:
 def plan_graph(bound: BoundGraph) -> Plan:
     """The plan of `bound`: sources first, then topological order, ties by declaration order.
 
-    `GraphError` names the cycles of a graph that has some, or that no task is a source.
+    `GraphError` names each cycle of the graph, or says that no task is a source.
     """
     problems = _loops(bound.spec)
     if not problems and not any(task.is_source for task in bound.tasks):
         where = Location(str(bound.spec.path), 1, 1)
-        problems.append(Problem(where, "no task is a source (without inputs): nothing would run"))
+        problems.append(
+            Problem(where, "no task is a source (a task without inputs): nothing would run")
+        )
     if problems:
         raise GraphError(problems)
     order = _choose_order(bound)
@@ -100,8 +103,8 @@ def plan_graph(bound: BoundGraph) -> Plan:
 
 
 def _loops(spec: GraphSpec) -> list[Problem]:
-    """One problem for every knot of tasks that feed each other: its shortest loop through the
-    first-declared of them."""
+    """One problem for each set of tasks that feed each other: the shortest loop through the one that
+    is declared first."""
     rank = {task.id: i for i, task in enumerate(spec.tasks)}
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(rank)
@@ -111,12 +114,12 @@ def _loops(spec: GraphSpec) -> list[Problem]:
         if cnx.src.task in rank and cnx.dst.task in rank
     )
     problems = []
-    for knot in nx.strongly_connected_components(graph):
-        first = min(knot, key=rank.__getitem__)
+    for group in nx.strongly_connected_components(graph):
+        first = min(group, key=rank.__getitem__)
         loops = [
-            [first, *nx.shortest_path(graph.subgraph(knot), after, first)]
+            [first, *nx.shortest_path(graph.subgraph(group), after, first)]
             for after in sorted(graph.successors(first), key=rank.__getitem__)
-            if after in knot
+            if after in group
         ]
         if loops:
             loop = min(loops, key=len)
@@ -130,8 +133,8 @@ def _loops(spec: GraphSpec) -> list[Problem]:
 
 
 def _choose_order(bound: BoundGraph) -> list[str]:
-    """Every source, in declaration order; then always the first declared task whose inputs are all
-    made."""
+    """The sources in declaration order; then, again and again, the first declared task all of whose
+    inputs are made."""
     rank = {task.id: (not task.is_source, i) for i, task in enumerate(bound.tasks)}
     return list(nx.lexicographical_topological_sort(_as_networkx(bound), key=rank.__getitem__))
 
@@ -144,7 +147,7 @@ def _as_networkx(bound: BoundGraph) -> nx.DiGraph[str]:
 
 
 def _check_order(bound: BoundGraph, order: list[str]) -> None:
-    """`InternalError` unless `order` holds every task once, its inputs made before it."""
+    """`InternalError` unless `order` holds every task once, after those that feed it."""
     place = {task_id: i for i, task_id in enumerate(order)}
     if len(order) != len(place) or place.keys() != {task.id for task in bound.tasks}:
         raise InternalError(f"plan of {bound.spec.path}: not every task once: {order}")

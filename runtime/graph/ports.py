@@ -39,8 +39,8 @@ def is_source(ports: tuple[Port, ...]) -> bool:
 
 @functools.cache
 def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
-    """The ports of `task_class` in the order of its signature. `TaskDefinitionError` says what is
-    wrong with the signature and shows a right one."""
+    """The ports of `task_class`, in the order of its signature. `TaskDefinitionError` says what is
+    wrong with the signature and shows a valid one."""
     name = task_class.__name__
     process = getattr(task_class, "process", None)
     if not callable(process):
@@ -76,8 +76,8 @@ def _port(task_name: str, name: str, declared: Any) -> Port:
         )
         if direction == "output" and not required:
             raise TaskDefinitionError(
-                f"{task_name}.process: output {name!r} cannot be optional; "
-                "an output that is not published is absent"
+                f"{task_name}.process: output {name!r} is declared optional; "
+                "write Output[M]: an output that is not published is absent anyway"
             )
         if direction and isinstance(message_type, type) and issubclass(message_type, Message):
             return Port(name, direction, message_type, required)

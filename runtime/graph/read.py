@@ -1,7 +1,7 @@
 """The text of a graph file -> GraphSpec: what it says, and where it says it.
 
-Only the structure is judged here: keys, types of values, ids. Whether the tasks and messages exist
-and fit is `bind`'s business. All mistakes are collected; `GraphError` lists them.
+Only the structure is checked here: keys, types of values, ids. `bind` checks whether tasks and
+messages exist and fit. All mistakes are collected; `GraphError` lists them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["ReadGraph", "load_graph", "parse_graph", "read_graph"]
 
 _ID = re.compile(IDENTIFIER)
 _ENDPOINT = re.compile(rf"({IDENTIFIER})(?:\.({IDENTIFIER}))?")
-_RESERVED_ID = "flowrun"  # its topics, /flowrun/steps and others, are the runtime's own
+_RESERVED_ID = "flowrun"  # topics such as /flowrun/steps are the runtime's own
 
 
 def load_graph(path: Path, *, env: Mapping[str, str]) -> GraphSpec:
@@ -69,7 +69,7 @@ class ReadGraph:
 
 
 def read_graph(text: str, *, path: Path, env: Mapping[str, str]) -> ReadGraph:
-    """As `parse_graph`, but what is wrong is returned. `GraphError` where it is not even YAML."""
+    """As `parse_graph`, but mistakes are returned. `GraphError` only if the text is not YAML."""
     reader = ValueReader(file=str(path), env=env)
     root = compose(text, str(path))
     graph, complete = _read_graph(reader, root, text=text, path=path)

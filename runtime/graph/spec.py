@@ -1,4 +1,7 @@
-"""What a graph is: plain, frozen data, as a graph file says it, each part with its place there."""
+"""What a graph file says, as frozen data; tasks and connections with their places in the file.
+
+The values of a file's keys are fields of the same name; `keys` says what each means.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class TaskLogging:
-    """What is kept of one task.
-
-    enabled: whether its messages go into the log. payload: "all", or "none": the log then says that
-    and when there was a message, not what was in it. codec: how pictures are stored, one of
-    `CODECS`; None: as the task's class says.
-    """
+    """`logging` of a task. codec: None means the first of the task's `picture_codecs`."""
 
     enabled: bool = True
     payload: str = "all"
@@ -54,15 +52,14 @@ class TaskLogging:
 class TaskSpec:
     """One entry of `tasks`.
 
-    config: as in the file, with `${ENV}` resolved; not yet validated.
-    where: the entry's own place; key_where: the places of the values of its keys.
+    config: as in the file, with `${ENV}` resolved; not validated.
+    where: the entry's own place.
     config_where: the place of each key and list item within `config`, by its path.
     secrets: texts that came from the environment, and, once bound, what the config declares as
-    secret. They never reach a log, a reply or an error text.
-    scalars: from where to where in the file's text each value of `config` stands, by its path.
+        secret. They never reach a log, a reply or an error text.
+    scalars: the start and end of each value of `config` in the file's text, by its path.
+    key_where: the places of the values of the entry's keys.
     masked_config: `config` as it may be shown.
-    on_error: what happens when it raises, one of `TASK_POLICIES`.
-    every: it runs only in cycles whose number is a multiple. rate_hz: and at most so often.
     """
 
     id: str
@@ -94,11 +91,13 @@ class ConnectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class KeepSpec:
-    """What may stay of the graph's earlier runs in the same log directory, seen to when a run starts
-    and whenever it begins a slab; None sets no limit.
+    """`keep` of `logging`: how much of the graph's earlier runs stays; None sets no limit.
 
-    gib: the disk space that they take, the present run and its next slab included; of the present
-    run nothing is removed (`mode: ring` does that). runs: how many, the present one included.
+    Applied when a run starts and whenever it begins a slab. Nothing of the run itself is removed;
+    `mode: ring` does that.
+
+    gib: disk space, including that of the run itself and its next slab.
+    runs: number of runs, including the run itself.
     """
 
     gib: float | None = None
@@ -107,13 +106,7 @@ class KeepSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoggingSpec:
-    """`logging`: the size of the log's files, of the pieces they grow by; whether to log at all.
-
-    on_error: whether a log that cannot be written any more lets the run "stop" or "continue".
-    keep: which earlier runs stay. mode: "all" of the run is kept, or, as a flight recorder does
-    ("ring"), its last `keep_slabs` slabs, the one being written included. keyframe_interval: cycles
-    from one keyframe, where a replay can begin, to the next; 0 makes none.
-    """
+    """`logging`."""
 
     slab_size_mib: int = 1024
     section_size_mib: int = 100
@@ -127,10 +120,7 @@ class LoggingSpec:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSpec:
-    """`runtime`. ring_size: preallocated cycle records, at least 1. seed: that of `ctx.rng`.
-
-    rate_hz: at most so many cycles a second; None runs one whenever something comes.
-    """
+    """`runtime`."""
 
     ring_size: int = 4
     seed: int = 0
@@ -142,8 +132,10 @@ class GraphSpec:
     """What a graph file says.
 
     name: the file's name without its suffix.
-    path: as the user gave it. text: the file as it is, `${ENV}` unresolved. stored_text: the same
-    without the secrets that are written in it; None until the graph is bound, which tells them.
+    path: as the user gave it.
+    text: the file as it is, `${ENV}` unresolved.
+    stored_text: `text` without the secrets that are written in it; None until the graph is bound,
+        since only the classes of its tasks say what is secret.
     """
 
     name: str
@@ -157,5 +149,5 @@ class GraphSpec:
 
     @property
     def secrets(self) -> frozenset[str]:
-        """Those of all tasks; see `TaskSpec.secrets`."""
+        """The secrets of all tasks."""
         return frozenset().union(*(task.secrets for task in self.tasks))

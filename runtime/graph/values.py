@@ -66,7 +66,7 @@ class ConfigValues:
     value: the mapping.
     masked: the same as it may be shown.
     where: the place of each key and item, by its path.
-    scalars: from where to where in the file's text each scalar is, by its path.
+    scalars: the start and end of each scalar in the file's text, by its path.
     secrets: the texts that came from the environment.
     """
 
@@ -79,7 +79,7 @@ class ConfigValues:
 
 @dataclass(slots=True)
 class ValueReader:
-    """Reads nodes; collects problems, each once even where aliases lead to it twice."""
+    """Reads nodes and collects problems, each once, even if aliases lead to it twice."""
 
     file: str
     env: Mapping[str, str]
@@ -93,7 +93,7 @@ class ValueReader:
         self.problems[Problem(self.at(node), message)] = None
 
     def items(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Key -> (key node, value node) of a mapping, its merge keys followed."""
+        """Key -> (key node, value node) of a mapping, including what its merge keys bring."""
         if not isinstance(node, yaml.MappingNode) or not self._untagged(node, "map"):
             self.problem(node, f"{what} must be a mapping (key: value); got {self.shown(node)}")
             return {}
@@ -117,7 +117,7 @@ class ValueReader:
     def known_items(
         self, node: yaml.Node, what: str, *, keys: tuple[str, ...], required: tuple[str, ...] = ()
     ) -> dict[str, yaml.Node]:
-        """Key -> value node of a mapping that has only `keys`, and all of `required`."""
+        """Key -> value node of a mapping, which may hold only `keys` and must hold `required`."""
         items = self.items(node, what)
         for name, (key, _) in items.items():
             if name not in keys:
@@ -149,12 +149,13 @@ class ValueReader:
         fits: Callable[[Any], bool],
         default: Any = None,
     ) -> Any:
-        """The scalar at `node`; `default` where there is none, and after a problem, which has been
+        """The scalar at `node`, or `default` if there is none or it does not fit: a problem is then
         noted.
 
         what: the key, for an error text.
         expected: what its value must be, for an error text.
-        fits: whether a value is that.
+        fits: whether a value is what is expected.
+        default: what holds without a scalar.
         """
         if node is None:
             return default
@@ -182,7 +183,7 @@ class ValueReader:
         return read
 
     def _value(self, node: yaml.Node, path: _Path, read: ConfigValues) -> tuple[Any, Any]:
-        """Any value, and the same as it may be shown; `read` takes what is found on the way."""
+        """Any value, and the same as it may be shown; what else is found goes into `read`."""
         plain: Any
         masked: Any
         if isinstance(node, yaml.MappingNode):
@@ -206,9 +207,9 @@ class ValueReader:
         return plain, masked
 
     def scalar(self, node: yaml.Node) -> Value | None:
-        """The scalar's value with `${NAME}` resolved; None after a problem, which has been noted.
+        """The scalar's value with `${NAME}` resolved; None if it has a problem, which is noted.
 
-        Kept by node: a long text behind many aliases is resolved once.
+        Results are kept by node, so that a long text with many aliases is resolved once.
         """
         if id(node) not in self._scalars:
             self._scalars[id(node)] = self._resolve(node) if self._untagged(node, "str") else None
@@ -240,8 +241,8 @@ class ValueReader:
     def _variable(
         self, node: yaml.Node, match: re.Match[str], secrets: set[str]
     ) -> tuple[str, str]:
-        """The text that `match` means, and the same as it may be shown; `secrets` takes what came
-        from the environment."""
+        """The text that `match` stands for, and the same as it may be shown. A value from the
+        environment is added to `secrets`."""
         if match["literal"]:
             return "${", "${"
         name, default = match["name"], match["default"]
@@ -266,11 +267,11 @@ class ValueReader:
         if node.tag == _TAG + kind:
             return True
         tag = node.tag.replace(_TAG, "!!")
-        self.problem(node, f"the tag {tag!r} has no meaning in a graph file; leave it out")
+        self.problem(node, f"the tag {tag!r} has no meaning in a graph file; remove it")
         return kind != "str"
 
     def shown(self, node: yaml.Node) -> str:
-        """What stands at `node`, for an error text; `${NAME}` unresolved."""
+        """The value at `node` as an error text shows it, `${NAME}` unresolved."""
         if isinstance(node, yaml.ScalarNode):
             return described(_typed(node.value) if _is_plain(node) else node.value)
         return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"

@@ -1,4 +1,4 @@
-"""`flowrun ask MODEL PICTURE [PROMPT]`: whether a model loads, and what it says about a picture."""
+"""`flowrun ask MODEL PICTURE [PROMPT]`: load a model and print what it says about a picture."""
 
 from __future__ import annotations
 
@@ -33,15 +33,23 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="a JPEG, PNG, ... file")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="not for detectors")
     parser.add_argument(
-        "--save", type=Path, metavar="FILE", help="write the picture there, boxes drawn on it"
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="write the picture to FILE, with the boxes drawn on it",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--max-new-tokens", type=_count, metavar="N", help="of an answer (50)")
     parser.add_argument(
-        "--threshold", type=_score, metavar="SCORE", help="of a detector: the least score (0.5)"
+        "--max-new-tokens", type=_count, metavar="N", help="length of the answer (50)"
     )
     parser.add_argument(
-        "--labels", type=_labels, metavar="A,B", help="of a detector: only these of its labels"
+        "--threshold",
+        type=_score,
+        metavar="SCORE",
+        help="for a detector: the lowest score to show (0.5)",
+    )
+    parser.add_argument(
+        "--labels", type=_labels, metavar="A,B", help="for a detector: show only these labels"
     )
     parser.add_argument("--device", type=_device, help="auto, cpu, cuda, cuda:N (auto)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
@@ -142,7 +150,8 @@ def _as_json(reply: Reply, args: argparse.Namespace, width: int, height: int) ->
     }
 
 
-# argparse says of a ValueError only that the value is wrong; ArgumentTypeError says what is right.
+# argparse shows the text of an ArgumentTypeError; for a ValueError it says only that the value is
+# invalid.
 
 
 def _labels(text: str) -> tuple[str, ...]:
@@ -175,7 +184,7 @@ def _device(text: str) -> str:
 
 
 def _waiting(text: str) -> AbstractContextManager[Any]:
-    """Says on a terminal what is waited for; the answer alone goes to stdout."""
+    """Say on a terminal what we are waiting for; only the answer goes to stdout."""
     if not sys.stderr.isatty():
         return nullcontext()
     from rich.console import Console
@@ -184,7 +193,7 @@ def _waiting(text: str) -> AbstractContextManager[Any]:
 
 
 class _Nowhere:
-    """Takes what the tasks log."""
+    """A stream that drops what the tasks log."""
 
     def write(self, text: str) -> int:
         return len(text)

@@ -1,4 +1,4 @@
-"""`flowrun models`: the models on this machine, and which task each is for."""
+"""`flowrun models`: list the models on this machine, and the task that each is for."""
 
 from __future__ import annotations
 

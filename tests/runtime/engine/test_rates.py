@@ -96,8 +96,8 @@ def test_the_grid_does_not_shift_with_late_cycles():
         ("rate_hz: fast", "'rate_hz' must be a number above 0; got 'fast'"),
         (
             "every: 2",
-            "task 'n' is a source: where nothing comes there is no cycle, so it would wait for its "
-            "own; use 'rate_hz'",
+            "task 'n' is a source, and 'every' would make it wait for cycles that only its own "
+            "messages start; use 'rate_hz'",
         ),
     ],
 )

@@ -142,7 +142,7 @@ def test_a_graph_without_a_source_would_do_nothing() -> None:
     [a] = bound.tasks
     lonely = BoundTask(a.spec, Task, a.config, (Port("x", "input", IntMsg, False),))
     assert problems(BoundGraph(bound.spec, (lonely,), ())) == [
-        "g.yaml:1:1: no task is a source (without inputs): nothing would run"
+        "g.yaml:1:1: no task is a source (a task without inputs): nothing would run"
     ]
 
 

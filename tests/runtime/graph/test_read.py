@@ -304,7 +304,7 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         ("{1: 2, [a]: 3, tasks: []}", "1:8: a key of the graph must be a text; got a list"),
         (
             "tasks: [{id: !!python/name:os.system x, type: A}]",
-            "1:14: the tag '!!python/name:os.system' has no meaning in a graph file; leave it out",
+            "1:14: the tag '!!python/name:os.system' has no meaning in a graph file; remove it",
         ),
         (
             "tasks: [{id: a, type: A, config: {a: {b: 1, b: 2}}}]",
@@ -390,7 +390,7 @@ def test_a_mistake_in_the_structure_is_named_with_its_place(text: str, expected:
             "2:1: not valid YAML: a second document ('---'); a graph file holds one",
         ),
         ("a: \x00", "1:4: not valid YAML: unprintable character U+0000"),
-        ("a: &x [*x]", "1:4: an alias inside its own anchor; it would have no end"),
+        ("a: &x [*x]", "1:4: an alias inside its own anchor; it would never end"),
         ("a: " + "[" * 40 + "]" * 40, "1:35: nested more than 32 deep"),
         ("a: [" + "0," * 30_000 + "]", "1:39999: more than 20000 keys and values"),
     ],
