@@ -46,7 +46,7 @@ def add_parser(verbs: Any) -> None:
         "--threshold",
         type=_score,
         metavar="SCORE",
-        help="for a detector: the lowest score to show (0.5)",
+        help="for a detector: the lowest score (0.5)",
     )
     parser.add_argument(
         "--labels", type=_labels, metavar="A,B", help="for a detector: show only these labels"
