@@ -1,7 +1,8 @@
 """The command `flowrun`: one module a verb, imported only when that verb is used.
 
-Other packages offer verbs as entry points of the group `flowrun.commands`, each a module with
-`add_parser(verbs)` and `run(args) -> int` as the modules here; it should import little before `run`.
+Other packages offer verbs as entry points of the group `flowrun.commands`. Each is a module with
+`add_parser(verbs)` and `run(args) -> int`, as the modules here are; unlike them, it gives its parser
+the line of help that `flowrun --help` shows, and should import little before `run`.
 """
 
 from __future__ import annotations

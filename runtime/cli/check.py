@@ -18,7 +18,6 @@ __all__ = ["add_parser", "run", "summary"]
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "check",
-        help="check graph files",
         description="Check graph files: load, bind and plan them, start nothing. "
         "Every mistake is reported as file:line:column; the exit status is 2 if there is one.",
     )

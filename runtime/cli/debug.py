@@ -34,7 +34,6 @@ _PICTURE_COLUMNS = 64
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "debug",
-        help="travel in time through a recorded run",
         description="Go through a recorded run forwards and backwards, look at messages and tasks, "
         "stop where something is so, and step into a task with pdb. `help` lists the commands.",
     )

@@ -29,7 +29,7 @@ _NS = 1_000_000_000
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `log` and its verbs to the command line."""
-    parser = subparsers.add_parser("log", help="look into a recorded run, check or recover it")
+    parser = subparsers.add_parser("log")
     verbs = parser.add_subparsers(dest="log_verb", metavar="VERB", required=True)
 
     info = verbs.add_parser("info", help="what ran, when, how it ended, and the files")

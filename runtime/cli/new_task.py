@@ -20,7 +20,6 @@ _NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "new-task",
-        help="write a new task, its test and a graph that uses it",
         description="Write name.py (the task), test_name.py and name.yaml (a graph that runs it).",
     )
     parser.add_argument("name", metavar="Name", help="name of the class, such as FindFaces")

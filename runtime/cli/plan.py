@@ -18,7 +18,6 @@ __all__ = ["add_parser", "run", "text"]
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "plan",
-        help="show in which order a graph runs",
         description="Show the steps of a cycle in their order: sources first, then each task after "
         "all that feed it. Ties are broken by the order in the file.",
     )

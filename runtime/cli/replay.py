@@ -25,7 +25,6 @@ __all__ = ["add_options", "add_parser", "prepare", "run"]
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "replay",
-        help="run a recorded log again, and compare every message",
         description="Run a recorded log again: sources, times, control messages and the moments of "
         "background results come from the log, all else is computed anew and compared byte for "
         "byte. Exit status 1 if a message differs.",

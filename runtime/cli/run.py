@@ -31,7 +31,6 @@ DEFAULT_PORT = 3000
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "run",
-        help="run a graph",
         description="Run a graph until its sources end, Ctrl-C, or --cycles N. "
         "Every message goes into a log under runs/, from which `flowrun replay` runs it again.",
     )

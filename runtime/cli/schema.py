@@ -16,7 +16,6 @@ __all__ = ["add_parser", "run"]
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
-        help="print the JSON Schema of graph files",
         description="Print the JSON Schema of graph files. With the YAML language server, begin a "
         "graph file with: # yaml-language-server: $schema=graph.schema.json",
     )
