@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -32,6 +33,19 @@ def test_command_is_installed() -> None:
     [command] = entry_points(group="console_scripts", name="flowrun")
     assert command.value == "flowrun.runtime.cli:main"
     assert callable(command.load())
+
+
+@pytest.mark.parametrize("group", ["flowrun.tasks", "flowrun.commands"])
+def test_tasks_and_commands_are_offered_by_the_installation(group: str) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    offered = {
+        point.name: point
+        for point in entry_points(group=group)
+        if point.dist is not None and point.dist.name == "flowrun"
+    }
+    assert {name: point.value for name, point in offered.items()} == declared[group]
+    for point in offered.values():
+        point.load()
 
 
 @pytest.mark.slow

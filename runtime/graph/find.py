@@ -28,7 +28,7 @@ __all__ = [
 
 
 TaskTypes = Mapping[str, tuple[EntryPoint, ...]]
-"""Short name -> the entry points of that name: one, unless packages quarrel about it."""
+"""Short name -> the entry points of that name: one, unless several packages offer it."""
 
 _GROUP = "flowrun.tasks"
 _OWN_PACKAGE = "flowrun"
