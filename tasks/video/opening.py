@@ -9,17 +9,13 @@ import difflib
 import errno
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from flowrun.runtime.errors import FlowrunError
+from flowrun.tasks.video.settings import VideoSettings
 
-if TYPE_CHECKING:
-    from flowrun.tasks.video.capture import VideoCapture
-
-__all__ = ["SourceType", "VideoError", "kind_of", "missing_file", "open_video", "reason_of"]
-
-SourceType = Literal["file", "rtsp", "url", "v4l2"]
+__all__ = ["VideoError", "missing_file", "open_video", "reason_of"]
 
 _VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".mjpeg", ".gif"}
 
@@ -28,29 +24,19 @@ class VideoError(FlowrunError):
     """A video source cannot be opened or read: which one, and what to do."""
 
 
-def kind_of(uri: str) -> SourceType:
-    """What kind of source `uri` is, by its form."""
-    scheme = uri.partition("://")[0].lower() if "://" in uri else ""
-    if scheme in ("rtsp", "rtsps"):
-        return "rtsp"
-    if scheme == "v4l2" or uri.startswith("/dev/video") or uri.isdecimal():
-        return "v4l2"
-    return "file" if scheme in ("", "file") else "url"
-
-
 def _without_credentials(uri: str) -> str:
     """`uri` without user, password and query, which may hold a token."""
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def open_video(config: VideoCapture.Config, graph_dir: Path) -> tuple[Any, str]:
+def open_video(config: VideoSettings, graph_dir: Path) -> tuple[Any, str]:
     """The opened container, and the name of the source without credentials."""
     opener = {"file": _open_file, "v4l2": _open_device, "rtsp": _open_url, "url": _open_url}
     return opener[config.kind](config, graph_dir)
 
 
-def _open_file(config: VideoCapture.Config, graph_dir: Path) -> tuple[Any, str]:
+def _open_file(config: VideoSettings, graph_dir: Path) -> tuple[Any, str]:
     import av
 
     path = _path(config, graph_dir)
@@ -62,11 +48,11 @@ def _open_file(config: VideoCapture.Config, graph_dir: Path) -> tuple[Any, str]:
         raise VideoError(f"cannot read the video {str(path)!r}: {reason_of(error)}") from error
 
 
-def _path(config: VideoCapture.Config, graph_dir: Path) -> Path:
+def _path(config: VideoSettings, graph_dir: Path) -> Path:
     return graph_dir / Path(config.source_uri.removeprefix("file://")).expanduser()
 
 
-def missing_file(config: VideoCapture.Config, graph_dir: Path) -> str | None:
+def missing_file(config: VideoSettings, graph_dir: Path) -> str | None:
     """What is wrong if the source is a file that is not there."""
     path = _path(config, graph_dir)
     if config.kind != "file" or path.is_file():
@@ -86,7 +72,7 @@ def _missing_file(uri: str, path: Path) -> str:
     return f"{text}; that folder has: {', '.join(close)}" if close else text
 
 
-def _open_device(config: VideoCapture.Config, _graph_dir: Path) -> tuple[Any, str]:
+def _open_device(config: VideoSettings, _graph_dir: Path) -> tuple[Any, str]:
     import av
 
     uri = config.source_uri.removeprefix("v4l2://")
@@ -113,7 +99,7 @@ def _open_device(config: VideoCapture.Config, _graph_dir: Path) -> tuple[Any, st
     return opened, device
 
 
-def _open_url(config: VideoCapture.Config, _graph_dir: Path) -> tuple[Any, str]:
+def _open_url(config: VideoSettings, _graph_dir: Path) -> tuple[Any, str]:
     import av
 
     name = _without_credentials(config.source_uri)
@@ -132,7 +118,7 @@ def _open_url(config: VideoCapture.Config, _graph_dir: Path) -> tuple[Any, str]:
     return opened, name
 
 
-def _refused(error: Exception, name: str, config: VideoCapture.Config, *, silent: bool) -> str:
+def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool) -> str:
     import av
 
     host = urlsplit(name).netloc

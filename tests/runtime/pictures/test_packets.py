@@ -264,7 +264,7 @@ def made_queues(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             made.append(self)
             super().__init__(stream)
 
-    monkeypatch.setattr("flowrun.tasks.video.capture.PacketQueue", Counted)
+    monkeypatch.setattr("flowrun.tasks.video.reader.PacketQueue", Counted)
     return made
 
 

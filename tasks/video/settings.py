@@ -1,0 +1,67 @@
+"""What a graph file may say of a video source, and what kind of source its address means."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from flowrun.runtime.task import TaskConfig
+
+__all__ = ["SourceType", "VideoSettings", "kind_of"]
+
+SourceType = Literal["file", "rtsp", "url", "v4l2"]
+
+
+class VideoSettings(TaskConfig):
+    """What a graph file may say of a video source."""
+
+    source_uri: str
+    """The source: a path (relative ones start at the graph file), rtsp://..., http://..., or
+    /dev/video0."""
+    source_type: Literal["auto", "file", "rtsp", "url", "v4l2"] = "auto"
+    """What the source is; auto: as `source_uri` looks."""
+    policy: Literal["auto", "every_frame", "latest"] = "auto"
+    """Which frames to publish; auto: `every_frame` for files, `latest` for live sources."""
+    realtime: bool = False
+    """Play a file at its own speed."""
+    loop: bool = False
+    """Start a file again at its end, for ever."""
+    start_s: NonNegativeFloat = 0.0
+    """Where a file starts."""
+    max_fps: PositiveFloat | None = None
+    """Keep frame k only if floor(k * max_fps / fps) changes: the same frames every run."""
+    width: PositiveInt | None = None
+    """The width to ask of a device (v4l2), in pixels."""
+    height: PositiveInt | None = None
+    """The height to ask of a device (v4l2), in pixels."""
+    fps: PositiveFloat | None = None
+    """The frames per second to ask of a device (v4l2)."""
+    timeout_s: PositiveFloat = 10.0
+    """How long a live source may take to answer, or to give the next frame."""
+
+    @model_validator(mode="after")
+    def _check(self) -> VideoSettings:
+        kind = self.kind
+        if kind != "v4l2" and not self.width is self.height is self.fps is None:
+            raise ValueError(f"width, height and fps are asked of a v4l2 device, not of a {kind}")
+        if (self.width is None) != (self.height is None):
+            raise ValueError("give both width and height, or neither")
+        if kind in ("rtsp", "v4l2") and (self.realtime or self.loop or self.start_s):
+            raise ValueError(f"realtime, loop and start_s are for files, not for a {kind} source")
+        return self
+
+    @property
+    def kind(self) -> SourceType:
+        """`source_type`, inferred from `source_uri` where it is `auto`."""
+        return kind_of(self.source_uri) if self.source_type == "auto" else self.source_type
+
+
+def kind_of(uri: str) -> SourceType:
+    """What kind of source `uri` is, by its form."""
+    scheme = uri.partition("://")[0].lower() if "://" in uri else ""
+    if scheme in ("rtsp", "rtsps"):
+        return "rtsp"
+    if scheme == "v4l2" or uri.startswith("/dev/video") or uri.isdecimal():
+        return "v4l2"
+    return "file" if scheme in ("", "file") else "url"
