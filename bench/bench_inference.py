@@ -34,10 +34,10 @@ from flowrun.msgs import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.task import Context, CycleTime
-from flowrun.tasks.backends.backend import Question
 from flowrun.tasks.backends.openai import OpenAIBackend, _jpeg, chat_request
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.inference import Inference
+from flowrun.tasks.models.question import Question
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))

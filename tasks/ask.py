@@ -22,7 +22,6 @@ from flowrun.runtime.engine.alone import Alone
 from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import nearest
-from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.detect import Detect
 from flowrun.tasks.inference import Inference
 from flowrun.tasks.models.checkpoints import (
@@ -33,6 +32,7 @@ from flowrun.tasks.models.checkpoints import (
     first_line,
     task_of,
 )
+from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.parse_detections import ParseDetections
 from flowrun.tasks.render_boxes import draw_boxes
 

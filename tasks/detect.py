@@ -13,9 +13,9 @@ from pydantic import Field, PositiveInt
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
-from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.detector import Found, ObjectDetector, Search
+from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.models.shared import Shared, SharedModel
 
 __all__ = ["Detect"]

@@ -22,7 +22,7 @@ from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import PartialAnswer
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
-from flowrun.tasks.backends.backend import Backend, ModelError, Question, Sampling
+from flowrun.tasks.backends.backend import Backend
 from flowrun.tasks.backends.chain import Chain
 from flowrun.tasks.backends.make import make_backend, make_embedded
 from flowrun.tasks.backends.server import unusable_program
@@ -36,6 +36,7 @@ from flowrun.tasks.backends.settings import (
 )
 from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.models.checkpoints import find_checkpoint
+from flowrun.tasks.models.question import ModelError, Question, Sampling
 
 __all__ = ["Inference"]
 

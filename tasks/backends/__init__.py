@@ -8,9 +8,8 @@
 | `openai.py`   | `openai`: llama-server, vLLM, Ollama, ... over HTTP                       |
 | `server.py`   | such a server as a child process: started, watched, ended with the run    |
 | `chain.py`    | a backend and its fallbacks: who answers now                              |
-| `growing.py`  | answers while they grow: shown in part, ended at a stop text              |
 | `similar.py`  | frames that look like the last one that was answered                      |
-| `shared.py`   | one instance per model and process, asked by many tasks (also `Detect`)   |
+| `make.py`     | settings -> the backend that they describe                                |
 
 A new kind is a class with the protocol's methods, its settings, and a line in `make.py`.
 """

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.wording import mask_urls
-from flowrun.tasks.backends.backend import Answer, Backend, ModelError, Question
+from flowrun.tasks.backends.backend import Backend
+from flowrun.tasks.models.question import Answer, ModelError, Question
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from flowrun.tasks.backends.backend import Answer, Question
 from flowrun.tasks.models.progress import Tell
+from flowrun.tasks.models.question import Answer, Question
 from flowrun.tasks.models.shared import Shared, SharedModel
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime.wording import mask_urls
-from flowrun.tasks.backends.backend import Answer, ModelError, Question
 from flowrun.tasks.backends.server import ServerProcess
 from flowrun.tasks.backends.settings import OpenAISettings
+from flowrun.tasks.models.question import Answer, ModelError, Question
 from flowrun.tasks.models.shared import Shared
 
 if TYPE_CHECKING:

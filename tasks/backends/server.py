@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from flowrun.runtime.children import warden
 from flowrun.runtime.wording import mask_urls
-from flowrun.tasks.backends.backend import ModelError
+from flowrun.tasks.models.question import ModelError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

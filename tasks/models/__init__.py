@@ -1,1 +1,13 @@
-"""What models need, whichever task runs them: checkpoints, loading, sharing, questions."""
+"""What models need, whichever task runs them.
+
+| file             | what it is                                                             |
+|------------------|------------------------------------------------------------------------|
+| `question.py`    | a question about a picture, its answer, and the error of a model       |
+| `checkpoints.py` | what a checkpoint is before it is loaded: architecture, size, place    |
+| `loading.py`     | loading a checkpoint: device, number type, why it cannot be loaded     |
+| `vlm.py`         | a vision-language model: answers about pictures                        |
+| `detector.py`    | an object detector: boxes in pictures                                  |
+| `shared.py`      | one instance per model and process, asked by many tasks                |
+| `growing.py`     | answers while they grow: shown in part, ended at a stop text           |
+| `progress.py`    | progress bars of the model libraries, passed on to the run's status    |
+"""

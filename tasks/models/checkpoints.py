@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.models.question import ModelError
 
 __all__ = [
     "Checkpoint",

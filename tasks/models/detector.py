@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.runtime.wording import listed, nearest
-from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.models.checkpoints import architecture_of, config_of, task_of
 from flowrun.tasks.models.loading import cache_first, loading, pick_device
+from flowrun.tasks.models.question import ModelError
 
 __all__ = ["Found", "ObjectDetector", "Search"]
 

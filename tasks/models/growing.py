@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flowrun.tasks.backends.backend import Question
+from flowrun.tasks.models.question import Question
 
 __all__ = ["GrowingAnswers", "cut_at_stop"]
 

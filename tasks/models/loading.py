@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.models.checkpoints import first_line, hub_failure, is_cached
+from flowrun.tasks.models.question import ModelError
 
 __all__ = ["cache_first", "loading", "pick_device", "pick_dtype"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.tasks.backends.backend import Answer, Question, Sampling
 from flowrun.tasks.models.checkpoints import config_of
 from flowrun.tasks.models.growing import GrowingAnswers, cut_at_stop
 from flowrun.tasks.models.loading import cache_first, loading, pick_device, pick_dtype
 from flowrun.tasks.models.progress import Tell, progress_told
+from flowrun.tasks.models.question import Answer, Question, Sampling
 
 __all__ = ["VisionLanguageModel"]
 

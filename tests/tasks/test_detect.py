@@ -24,10 +24,10 @@ from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.run.log_lines import LineQueue
 from flowrun.runtime.testing import run_task
-from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.detect import _MODELS, Detect
 from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.models.detector import Found, ObjectDetector, Search
+from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.models.shared import SharedModel
 
 pytestmark = pytest.mark.slow  # importing torch and transformers alone takes seconds

@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Output
 from flowrun.runtime.testing import run_task
-from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.inference import Inference, PromptResponseMsg
 from flowrun.tasks.models.loading import pick_dtype
+from flowrun.tasks.models.question import ModelError
 
 pytestmark = [
     pytest.mark.slow,  # importing torch and transformers alone takes seconds

@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.broadcast import Broadcast, PartialAnswer
 from flowrun.runtime.testing import run_task
-from flowrun.tasks.backends.backend import Answer, Question, Sampling
 from flowrun.tasks.backends.local import _MODELS, LocalBackend
 from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
 from flowrun.tasks.inference import Inference
+from flowrun.tasks.models.question import Answer, Question, Sampling
 from flowrun.tasks.models.shared import SharedModel
 from flowrun.tasks.models.vlm import VisionLanguageModel
 

@@ -10,8 +10,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from flowrun.tasks.backends.backend import Answer, ModelError, Question
 from flowrun.tasks.backends.chain import Chain
+from flowrun.tasks.models.question import Answer, ModelError, Question
 
 QUESTION = Question(np.zeros((2, 2, 3), np.uint8), "cap en", 5)
 S = 1_000_000_000

@@ -15,9 +15,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from flowrun.tasks.backends.backend import ModelError
 from flowrun.tasks.backends.server import ServerProcess
 from support.model_servers.llama import free_port, llama_command
+from flowrun.tasks.models.question import ModelError
 
 PYTHON = sys.executable
 
