@@ -97,7 +97,7 @@ def test_what_a_server_has_started_ends_with_it(tmp_path: Path, make: Any) -> No
 def test_a_server_that_ignores_sigterm_is_killed(
     tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flowrun.tasks.backends import server as module
+    from flowrun.runtime.children import process as module
 
     impatient = tmp_path / "warden.py"
     source = module._WARDEN.read_text()
@@ -164,7 +164,7 @@ def test_a_server_does_not_outlive_a_killed_warden(tmp_path: Path, make: Any) ->
     server = make(web_server(tmp_path, port := free_port()), port, first_pause_s=1000.0)
     server.start()
     [pid] = pids(tmp_path)
-    os.kill(server._process.pid, signal.SIGKILL)
+    os.kill(server._child.pid, signal.SIGKILL)
     wait_for(lambda: not is_alive(pid))
 
 

@@ -1,0 +1,187 @@
+"""A command as a child process: started, watched, started again when it ends, and ended with us, also
+where we are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flowrun.runtime.children import warden
+
+__all__ = ["ChildProcess", "find_program", "why_unusable"]
+
+_WARDEN = Path(warden.__file__)
+_LONGEST_PAUSE_S = 30.0
+_STEADY_S = 60.0
+"""After a process has run for this long, the pauses before new starts begin from the shortest."""
+_KEPT_LINES = 20
+_STOP_S = 8.0
+"""The warden itself takes 5 s at most to end a command."""
+
+
+def find_program(name: str, folder: Path) -> str | None:
+    """The path of a program that can be run; one with a slash in its name is looked for from
+    `folder`, others on the PATH. None if there is no such program."""
+    return shutil.which(str(_place(name, folder)) if "/" in name else name)
+
+
+def why_unusable(name: str, folder: Path) -> str | None:
+    """Why the file of program `name` cannot be run; None if it can, or if there is no such file."""
+    place = _place(name, folder)
+    if "/" not in name or not place.exists() or shutil.which(str(place)) is not None:
+        return None
+    if place.is_dir():
+        return f"{place} is a folder"
+    return f"{place} is not executable; chmod +x makes it so"
+
+
+def _place(name: str, folder: Path) -> Path:
+    return folder / Path(name).expanduser()
+
+
+class ChildProcess:
+    """Runs `command` until `stop`.
+
+    command: program and arguments.
+    folder: where it runs.
+    name: for the names of the threads that watch it.
+    first_pause_s: seconds to wait before the first restart; doubled each time.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, folder: Path, name: str, first_pause_s: float = 1.0
+    ) -> None:
+        self._command = list(command)
+        self._folder = folder
+        self._name = name
+        self._first_pause_s = first_pause_s
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._life_line = -1
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._watcher: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the command, unless `cancel` or `stop` was called. Raises what `Popen` raises."""
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            reading, self._life_line = os.pipe()
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # the user's own command
+                    [sys.executable, "-I", "-S", _WARDEN, str(reading), *self._command],
+                    cwd=self._folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    pass_fds=[reading],
+                    start_new_session=True,  # Ctrl-C is for flowrun, which then ends the command
+                )
+            finally:
+                os.close(reading)
+            self._lines.clear()
+            threading.Thread(
+                target=self._read, args=[self._process], name=self._name, daemon=True
+            ).start()
+
+    def keep_running(
+        self, *, on_end: Callable[[int, float], None], on_failure: Callable[[OSError], None]
+    ) -> None:
+        """From now on start the command again whenever it ends. To be called once, after `start`.
+
+        on_end: called with the exit status and the pause in seconds before the next start.
+        on_failure: called with the error of a start that failed.
+        Both are called on the thread that watches the process.
+        """
+        self._watcher = threading.Thread(
+            target=self._watch, args=[on_end, on_failure], name=self._name, daemon=True
+        )
+        self._watcher.start()
+
+    def cancel(self) -> None:
+        """Start the command no more, and end every `pause`; from any thread."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """End the command and all that it has started."""
+        self._stopping.set()
+        with self._lock:
+            self._cut_life_line()
+            process = self._process
+        if process is not None:
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()  # its child dies with it, by PR_SET_PDEATHSIG
+                process.wait()
+        if self._watcher is not None:
+            self._watcher.join()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` or `stop` was called."""
+        return self._stopping.is_set()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the warden that runs the command; None before the first start."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, or None while the command runs."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The newest lines that the command has written, empty ones left out."""
+        return [line for line in list(self._lines) if line.strip()]
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, at most until `cancel` or `stop` is called; whether it was."""
+        return self._stopping.wait(seconds)
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                self._lines.append(line.rstrip())
+
+    def _cut_life_line(self) -> None:
+        if self._life_line >= 0:
+            os.close(self._life_line)
+            self._life_line = -1
+
+    def _watch(
+        self, on_end: Callable[[int, float], None], on_failure: Callable[[OSError], None]
+    ) -> None:
+        pause_s = self._first_pause_s
+        while True:
+            assert self._process is not None
+            started = time.monotonic()
+            status = self._process.wait()
+            with self._lock:
+                self._cut_life_line()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - started > _STEADY_S:
+                pause_s = self._first_pause_s
+            on_end(status, pause_s)
+            if self.pause(pause_s):
+                return
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            try:
+                self.start()
+            except OSError as error:
+                on_failure(error)
