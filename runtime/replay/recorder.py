@@ -19,8 +19,8 @@ from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.graph import REPLAY_FED, REPLAY_SET
 from flowrun.runtime.replay.replay import Replay
-from flowrun.runtime.run.live import attachments_of, metadata_of, outputs_of
 from flowrun.runtime.run.provenance import versions
+from flowrun.runtime.run.recording import attachments_of, metadata_of, outputs_of
 from flowrun.runtime.wording import mask_secrets
 
 __all__ = ["ReplayLog"]

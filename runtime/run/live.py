@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +21,13 @@ from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.log.retention import OldRun, free_preallocated, remove_old_runs
-from flowrun.runtime.log.slab.format import GRAPH_RESOLVED, KEYFRAME_INTERVAL, Attachment
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.log_lines import Stream, configure_logs
-from flowrun.runtime.run.provenance import provenance, versions
-from flowrun.runtime.wording import mask_secrets, mask_urls, storable
+from flowrun.runtime.run.provenance import versions
+from flowrun.runtime.run.recording import attachments_of, metadata_of, outputs_of
+from flowrun.runtime.wording import mask_secrets, storable
 
-__all__ = ["Run", "RunResult", "attachments_of", "metadata_of", "outputs_of"]
+__all__ = ["Run", "RunResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,45 +325,3 @@ class Run:
             "cycle": newest.cycle,
             "timestamp_nanos": newest.tov_ns,
         }
-
-
-def outputs_of(plan: Plan) -> list[Output]:
-    """The plan's slots as channels of a log."""
-    return [
-        Output(
-            slot.task_id,
-            slot.port,
-            slot.topic,
-            slot.message_type,
-            slot.logged,
-            slot.payload,
-            slot.codec,
-        )
-        for slot in plan.slots
-    ]
-
-
-def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
-    """What the log of a run says of it."""
-    graph = plan.graph.spec
-    return {
-        "format": "1",
-        "run_id": directory.name,
-        "graph": graph.name,
-        "graph_path": str(graph.path.absolute()),
-        "started_ns": str(started_ns),
-        "seed": str(graph.runtime.seed),
-        KEYFRAME_INTERVAL: str(graph.logging.keyframe_interval),
-        **provenance(plan),
-    }
-
-
-def attachments_of(plan: Plan, now_ns: int) -> list[Attachment]:
-    """The graph file, and the resolved graph, secrets masked."""
-    graph = plan.graph.spec
-    text = mask_urls(graph.text if graph.stored_text is None else graph.stored_text)
-    resolved = json.dumps(masked_graph(graph), indent=1, default=str).encode()
-    return [
-        Attachment("graph.yaml", "application/yaml", text.encode(), now_ns, now_ns),
-        Attachment(GRAPH_RESOLVED, "application/json", resolved, now_ns, now_ns),
-    ]
