@@ -35,7 +35,6 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
     """What the log of a run says of it."""
     graph = plan.graph.spec
     return {
-        "format": "1",
         "run_id": directory.name,
         "graph": graph.name,
         "graph_path": str(graph.path.absolute()),
