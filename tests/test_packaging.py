@@ -76,6 +76,6 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
     }
     assert {name for name in names if name.startswith("flowrun/")} == tree
     assert {f"flowrun/{folder}/py.typed" for folder in FOLDERS} <= names
-    assert "flowrun/runtime/server/page.html" in names
+    assert "flowrun/runtime/server/page/index.html" in names
     assert "flowrun/tasks/embedded/model/model.safetensors" in names
     assert "flowrun/tasks/embedded/model/config.json" in names

@@ -14,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.server.channels import Channels
 from flowrun.runtime.server.control import Control
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.guard import Guard, is_loopback
@@ -44,8 +45,10 @@ def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0
     if token is None and not is_loopback(host):
         raise UsageError(f"host {host!r} is not a loopback address: it needs a token")
     status = Status(run)
-    streaming = Streaming(status)
-    page = files("flowrun.runtime.server").joinpath("page.html").read_text(encoding="utf-8")
+    channels = Channels(status)
+    page = (
+        files("flowrun.runtime.server").joinpath("page", "index.html").read_text(encoding="utf-8")
+    )
     app = FastAPIOffline(
         docs_url=None,
         redoc_url=None,
@@ -53,8 +56,8 @@ def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0
         title=f"flowrun: {run.name}",
         description="The HTTP API of one run. Times are nanoseconds since 1970 UTC.",
     )
-    app.state.close = streaming.close
-    app.include_router(streaming.router(), tags=["what the sinks show"])
+    app.state.close = channels.close
+    app.include_router(Streaming(channels).router(), tags=["what the sinks show"])
     app.include_router(Control(status).router(), tags=["the run"])
 
     @app.get("/", include_in_schema=False)

@@ -1,0 +1,148 @@
+"""The channels of a run: what its sinks show, as HTTP clients ask for it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowrun.runtime.broadcast import Answer, PartialAnswer, Picture
+from flowrun.runtime.server.errors import ApiError
+from flowrun.runtime.server.feed import Feed
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from flowrun.runtime.server.status import Status
+
+__all__ = ["ANSWERS", "PARTS", "PICTURES", "Channels", "Kind"]
+
+_LOOK_S = 1.0
+"""How often a waiting request looks whether its client is still there."""
+
+_FRESH_S = 1.0
+"""`?latest=1` gives a picture at once if it was offered no longer ago than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of sink: what it offers, the type that shows it, and its name in texts."""
+
+    item: type
+    task_type: str
+    noun: str
+    fresh_s: float | None
+
+    def tasks(self, task_types: dict[str, str]) -> list[str]:
+        """The tasks of this kind; the index is the channel's number."""
+        return [
+            task for task, type_ in task_types.items() if type_.split(".")[-1] == self.task_type
+        ]
+
+
+PICTURES = Kind(Picture, "BroadcastImage", "picture", _FRESH_S)
+ANSWERS = Kind(Answer, "BroadcastChat", "answer", None)
+_KINDS = (PICTURES, ANSWERS)
+PARTS = Kind(PartialAnswer, "Inference", "answer in part", None)
+"""No channel: only the events tell of them."""
+
+
+class Channels:
+    """What the sinks of a run show, by kind and channel. All methods are for the loop's thread.
+
+    feeds: task id -> what it shows.
+    closing: set when the server ends.
+    """
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+        self.feeds = {task: Feed(shown) for task, shown in status.run.broadcasts.items()}
+        self.closing = asyncio.Event()
+        self._types = dict(status.run.task_types)
+
+    def close(self) -> None:
+        """The server ends: streams end, and waiting requests are answered."""
+        self.closing.set()
+        for feed in self.feeds.values():
+            feed.close()
+
+    def tasks(self, kind: Kind) -> list[str]:
+        """The tasks of this kind; the index is the channel's number."""
+        return [task for task in kind.tasks(self._types) if task in self.feeds]
+
+    def find(self, kind: Kind, channel: str) -> tuple[str, int]:
+        """The task of a channel and its number; `""` is the first channel of its kind.
+
+        A sink of a type that is not ours has no number, but may be named: what it offers shows.
+        """
+        tasks = self.tasks(kind)
+        if channel in tasks:
+            return channel, tasks.index(channel)
+        others = {task for other in _KINDS if other is not kind for task in self.tasks(other)}
+        if channel in self.feeds and channel not in others:
+            return channel, len(tasks)
+        if not tasks:
+            raise ApiError(
+                503,
+                f"graph {self.status.run.name!r} has no {kind.task_type} task, so it shows no "
+                f"{kind.noun}s; its tasks are: {', '.join(self._types) or 'none'}",
+                wrapped=True,
+            )
+        if channel == "":
+            return tasks[0], 0
+        if channel.isascii() and channel.isdigit() and int(channel[:9]) < len(tasks):
+            return tasks[int(channel)], int(channel)
+        valid = ", ".join(f"{number} or {task}" for number, task in enumerate(tasks))
+        raise ApiError(
+            404,
+            f"unknown channel {channel!r}; the channels of {kind.noun}s are: {valid}",
+            wrapped=True,
+        )
+
+    async def next(
+        self, request: Request, kind: Kind, task: str, *, timeout_s: float, latest: bool
+    ) -> Any:
+        """What `task` shows next, an item of this kind; `ApiError` says why there is none.
+
+        timeout_s: how long to wait for it.
+        latest: the newest item at once, if there is one that is fresh enough.
+        """
+        shown = self.feeds[task].broadcast
+        shown.watch()
+        item = shown.newest
+        if not (
+            latest and item is not None and (kind.fresh_s is None or shown.age_s < kind.fresh_s)
+        ):
+            item = await self._wait(request, kind, task, timeout_s)
+        if not isinstance(item, kind.item):
+            raise ApiError(
+                404,
+                f"task {task!r} shows {type(item).__name__} items, not {kind.noun}s",
+                wrapped=True,
+            )
+        return item
+
+    async def _wait(self, request: Request, kind: Kind, task: str, timeout_s: float) -> Any:
+        feed = self.feeds[task]
+        number = feed.broadcast.number
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            left_s = deadline - loop.time()
+            found = await feed.next(number, timeout_s=max(0.0, min(left_s, _LOOK_S)))
+            if found is not None:
+                return found[1]
+            if feed.ended or not self.status.running:
+                raise self.ended()
+            if left_s <= _LOOK_S or await request.is_disconnected():
+                raise ApiError(
+                    503,
+                    f"no new {kind.noun} of task {task!r} within {timeout_s:g} s; "
+                    "wait longer with ?timeout_s= (60 at most), or see /api/v0/report",
+                    wrapped=True,
+                )
+
+    def ended(self) -> ApiError:
+        """Why nothing more comes."""
+        text = self.status.ended_text() or "the server is stopping"
+        return ApiError(503, text, wrapped=True)
