@@ -86,9 +86,9 @@ def _run(args: argparse.Namespace) -> int:
         # again and again, which with a model in memory costs a cycle 0.1 s.
         gc.collect()
         gc.freeze()
-        from flowrun.runtime.cli.status import Status
+        from flowrun.runtime.cli.status import StatusDisplay
 
-        with Status(running, server.url if server else None, lines, plain=args.plain):
+        with StatusDisplay(running, server.url if server else None, lines, plain=args.plain):
             result = running.run(cycles=args.cycles)
     _print_summary(running, result)
     return 0 if result.error is None else 1
@@ -170,7 +170,7 @@ def _print_summary(running: Run, result: RunResult) -> None:
     if result.error is not None:
         _print_error(result.error, running.plan.graph.spec.secrets)
     why = "an error" if result.error is not None else result.reason
-    print(f"{running.name}: {result.cycles:,} cycles in {report['uptime_s']:.1f} s, ended by {why}")
+    print(f"{running.name}: {result.cycles:,} cycles in {report.uptime_s:.1f} s, ended by {why}")
     if result.log_error is not None:
         print(f"  log ended before the run did: {result.log_error}", file=sys.stderr)
     if running.writer is not None:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import sys
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
+    from flowrun.runtime.broadcast import Answer
     from flowrun.runtime.run.live import Run
     from flowrun.runtime.run.log_lines import LineQueue
+    from flowrun.runtime.run.report import RunReport
 
-__all__ = ["Status"]
+__all__ = ["StatusDisplay"]
 
 _REFRESH_HZ = 4
 _PLAIN_EVERY_S = 5.0
 _ANSWERS_SHOWN = 5
 
 
-class Status:
+class StatusDisplay:
     """Shows `running` from its own thread while the context is open; never in a cycle.
 
     url: where the page is served, if it is. lines: log lines, which are written in between.
@@ -36,7 +38,7 @@ class Status:
         self._lines = lines
         self._live: Live | None = None
         self._is_plain = plain or not sys.stdout.isatty()
-        self._answers: list[dict[str, Any]] = []
+        self._answers: list[Answer] = []
         self._printed_s = 0.0
         self._is_gone = False
         self._ended = threading.Event()
@@ -87,16 +89,15 @@ class Status:
         if self._live is not None:
             self._live.refresh()
             return
-        if self._note_answer():
+        report = self._run.report()
+        if self._note_answer(report.last_answer):
             print(f"  {_answer(self._answers[-1])}", flush=True)
-        uptime_s = self._run.report()["uptime_s"]
-        if uptime_s - self._printed_s >= _PLAIN_EVERY_S and not last:
-            self._printed_s = uptime_s
-            print(_line(self._run.report()), flush=True)
+        if report.uptime_s - self._printed_s >= _PLAIN_EVERY_S and not last:
+            self._printed_s = report.uptime_s
+            print(_line(report), flush=True)
 
-    def _note_answer(self) -> bool:
+    def _note_answer(self, newest: Answer | None) -> bool:
         """Keep the newest answer; whether it is new."""
-        newest = self._run.last_answer()
         if newest is None or (self._answers and self._answers[-1] == newest):
             return False
         self._answers = [*self._answers, newest][-_ANSWERS_SHOWN:]
@@ -110,23 +111,25 @@ class Status:
         from rich.text import Text
 
         report = self._run.report()
-        self._note_answer()
+        self._note_answer(report.last_answer)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("task")
         table.add_column("type", style="dim")
         for name in ("p50", "p99", "dropped"):
             table.add_column(name, justify="right")
-        for task_id, task in report["tasks"].items():
-            kind = task["type"] + (" (background)" if task["background"] else "")
+        for task_id, task in report.tasks.items():
             table.add_row(
-                task_id, kind, _microseconds(task["p50_us"]), _microseconds(task["p99_us"]),
-                f"{task['dropped']:,}" if task["dropped"] else "-",
-            )  # fmt: skip
+                task_id,
+                task.type + (" (background)" if task.background else ""),
+                _microseconds(task.p50_us),
+                _microseconds(task.p99_us),
+                f"{task.dropped:,}" if task.dropped else "-",
+            )
         parts: list[RenderableType] = [Text(_line(report), style="bold")]
-        if report["progress"] is not None and report["progress"]["fraction"] is not None:
+        if report.progress is not None and report.progress.fraction is not None:
             from rich.progress_bar import ProgressBar
 
-            parts.append(ProgressBar(total=1.0, completed=report["progress"]["fraction"], width=60))
+            parts.append(ProgressBar(total=1.0, completed=report.progress.fraction, width=60))
         parts.append(table)
         parts += [
             Text("  " + _answer(answer), no_wrap=True, overflow="ellipsis")
@@ -137,32 +140,27 @@ class Status:
         return Group(*parts)
 
 
-def _line(report: dict[str, Any]) -> str:
-    if report["starting"] is not None:
-        line = f"{report['uptime_s']:6.1f} s  starting {report['starting']}"
-        progress = report["progress"]
-        if progress is None:
+def _line(report: RunReport) -> str:
+    if report.starting is not None:
+        line = f"{report.uptime_s:6.1f} s  starting {report.starting}"
+        if report.progress is None:
             return f"{line} ..."
-        if progress["fraction"] is None:
-            return f"{line}: {progress['what']} ..."
-        return f"{line}: {progress['what']} {progress['fraction']:.0%}"
+        if report.progress.fraction is None:
+            return f"{line}: {report.progress.what} ..."
+        return f"{line}: {report.progress.what} {report.progress.fraction:.0%}"
     line = (
-        f"{report['uptime_s']:6.1f} s  {report['cycles']:,} cycles  "
-        f"{report['cycle_rate_hz']:,.1f} cycles/s"
+        f"{report.uptime_s:6.1f} s  {report.cycles:,} cycles  {report.cycle_rate_hz:,.1f} cycles/s"
     )
-    dropped = sum(task["dropped"] for task in report["tasks"].values())
+    dropped = sum(task.dropped for task in report.tasks.values())
     if dropped:
         line += f"  {dropped:,} dropped"
-    if report["log"] is not None:
-        line += f"  log {report['log']['bytes'] / 2**20:,.1f} MiB"
+    if report.log is not None:
+        line += f"  log {report.log.bytes / 2**20:,.1f} MiB"
     return line
 
 
-def _answer(answer: dict[str, Any]) -> str:
-    return (
-        f"cycle {answer['cycle']}: {answer['response']}"
-        f"  ({answer['prompt']}, {answer['latency_ms']:.0f} ms)"
-    )
+def _answer(answer: Answer) -> str:
+    return f"cycle {answer.cycle}: {answer.response}  ({answer.prompt}, {answer.latency_ms:.0f} ms)"
 
 
 def _microseconds(value: float | None) -> str:

@@ -78,6 +78,7 @@ class Executor:
         """Whether the `start` of every task has returned."""
         self._on_log_error = on_log_error
         self._outside = outside = LiveOutside(clock)
+        self.left_out = outside.left_out
         time = CycleTime()
         hooks = SourceHooks(
             clock=clock.now_ns, wake=outside.woken.set, wake_at=outside.wake_at,

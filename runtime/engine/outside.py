@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -69,6 +69,8 @@ class LiveOutside:
         """Set when something has come."""
         self.due: dict[str, int] = {}
         """By source, when it wants to be called again, in nanoseconds since 1970 UTC."""
+        self.left_out: Counter[str] = Counter()
+        """By source, how many pictures, or whatever it makes, it has said it left out."""
         self._at = clock.at
         self._controls: deque[Event] = deque()
         self._noted: deque[Event] = deque()
@@ -108,7 +110,9 @@ class LiveOutside:
 
     def dropped(self, task_id: str, count: int) -> None:
         """A source has left out some of what it makes; `TypeError` if `count` is no whole number."""
-        self._noted.append(Dropped(task_id, operator.index(count)))
+        count = operator.index(count)
+        self.left_out[task_id] += count
+        self._noted.append(Dropped(task_id, count))
 
     def wake_at(self, task_id: str, time_ns: int) -> None:
         """A source wants to be called at `time_ns`."""

@@ -1,38 +1,188 @@
-"""What of a plan goes into the log of its run: channels, metadata and the graph file."""
+"""The log of a run: what of the plan goes into it, and its life from the first byte to the last."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.log.retention import OldRun, free_preallocated, remove_old_runs
 from flowrun.runtime.log.slab.format import GRAPH_RESOLVED, KEYFRAME_INTERVAL, Attachment
-from flowrun.runtime.log.writer import Output
-from flowrun.runtime.run.provenance import provenance
-from flowrun.runtime.wording import mask_urls
+from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.run.provenance import provenance, versions
+from flowrun.runtime.wording import mask_secrets, mask_urls
 
-__all__ = ["attachments_of", "metadata_of", "outputs_of"]
+__all__ = ["Recording", "attachments_of", "metadata_of", "outputs_of"]
+
+
+class Recording:
+    """The log of a live run of `plan`.
+
+    directory: where it goes; None keeps no log.
+    started_ns: when the run began.
+    now_ns: the time, for its end.
+
+    Raises `LogError` where the log cannot be begun, unless the graph lets the run go on without.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: Path | None,
+        *,
+        started_ns: int,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self.directory = directory
+        self.writer: LogWriter | None = None
+        """None for a run that keeps no log."""
+        self.error: LogError | None = None
+        """Why the log ends before the run does."""
+        self._plan = plan
+        self._graph = plan.graph.spec
+        self._now_ns = now_ns
+        self._removed: list[OldRun] = []
+        self._log: Any = None
+        self.outlived = self._graph.logging.on_error == "continue"
+        """Whether the run goes on where its log cannot."""
+        if directory is None:
+            return
+        try:
+            free_preallocated(directory.parent, graph=self._graph.name)
+            self.writer = self._make_writer(directory, started_ns)
+        except LogError as error:
+            if not self.outlived:
+                raise
+            self.error = error
+
+    @property
+    def messages(self) -> int:
+        """Number of messages of tasks written so far."""
+        return self.writer.messages if self.writer is not None else 0
+
+    @property
+    def size(self) -> int:
+        """Number of bytes written so far."""
+        return self.writer.size if self.writer is not None else 0
+
+    def report_to(self, log: Any) -> None:
+        """Log to `log` what has happened so far and what happens from now on. Log lines become
+        messages of this log: there was none to report to while it was made."""
+        self._log = log
+        self._report_removed()
+        if self.error is not None:
+            log.error("the run is not logged", error=str(self.error))
+        elif self.writer is not None:
+            self._warn_of_unlogged_sources()
+
+    def give_up(self, error: LogError, *, cycles: int) -> None:
+        """Finish what there is of the log; the run goes on without."""
+        self.error = error
+        # The same error may come again from finishing; the log is readable all the same.
+        with contextlib.suppress(LogError):
+            self._finish("log error", mask_secrets(str(error), self._graph.secrets), cycles=cycles)
+        self._log.error("the log ends here; the run goes on", error=str(error))
+
+    def finish(self, reason: str, error: str | None, *, cycles: int) -> LogError | None:
+        """Finish the log, unless `give_up` has; what went wrong with that, if something did."""
+        if self.error is not None:
+            return None
+        try:
+            self._finish(reason, error, cycles=cycles)
+        except LogError as failure:
+            return failure
+        return None
+
+    def discard(self) -> None:
+        """Leave nothing of the log."""
+        if self.writer is not None:
+            self.writer.discard()
+            self.writer = None
+
+    def _finish(self, reason: str, error: str | None, *, cycles: int) -> None:
+        if self.writer is None:
+            return
+        end = {"reason": reason, "cycles": str(cycles), "ended_ns": str(self._now_ns())}
+        self.writer.finish(end if error is None else {**end, "error": error})
+
+    def _make_writer(self, directory: Path, started_ns: int) -> LogWriter:
+        logging = self._graph.logging
+        return LogWriter(
+            directory,
+            outputs=outputs_of(self._plan),
+            steps=len(self._plan.steps),
+            metadata=metadata_of(self._plan, directory, started_ns),
+            attachments=attachments_of(self._plan, started_ns),
+            library=f"flowrun {versions()['flowrun']}",
+            slab_size_mib=logging.slab_size_mib,
+            section_size_mib=logging.section_size_mib,
+            keep_slabs=logging.keep_slabs if logging.mode == "ring" else None,
+            make_room=partial(self._make_room, directory),
+        )
+
+    def _make_room(self, directory: Path, taken: int) -> None:
+        """Keep the graph's runs within what `keep` allows; `taken` is the size of the present one."""
+        keep = self._graph.logging.keep
+        if keep.gib is None and keep.runs is None:
+            return
+        self._removed += remove_old_runs(
+            directory.parent,
+            graph=self._graph.name,
+            graph_path=str(self._graph.path.absolute()),
+            runs=None if keep.runs is None else keep.runs - 1,
+            size=None if keep.gib is None else max(0, int(keep.gib * 2**30) - taken),
+            present=directory,
+        )
+        if self._log is not None:
+            self._report_removed()
+
+    def _report_removed(self) -> None:
+        while self._removed:
+            old = self._removed.pop(0)
+            fields = {"path": str(old.path), "mib": round(old.size / 2**20, 1)}
+            if old.problem is None:
+                self._log.info("removed an old run", **fields)
+            else:
+                self._log.warning("cannot remove an old run", **fields, why=old.problem)
+
+    def _warn_of_unlogged_sources(self) -> None:
+        sources = {step.task.id for step in self._plan.steps[: self._plan.source_count]}
+        topics = [
+            output.topic
+            for output in outputs_of(self._plan)
+            if output.task in sources and not (output.logged and output.payload)
+        ]
+        if topics:
+            self._log.warning(
+                "the run cannot be replayed: it logs no payload of a source",
+                topics=", ".join(topics),
+            )
 
 
 def outputs_of(plan: Plan) -> list[Output]:
     """The plan's slots as channels of a log."""
     return [
         Output(
-            slot.task_id,
-            slot.port,
-            slot.topic,
-            slot.message_type,
-            slot.logged,
-            slot.payload,
-            slot.codec,
+            task=slot.task_id,
+            port=slot.port,
+            topic=slot.topic,
+            message_type=slot.message_type,
+            logged=slot.logged,
+            payload=slot.payload,
+            codec=slot.codec,
         )
         for slot in plan.slots
     ]
 
 
 def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
-    """What the log of a run says of it."""
+    """What the log of a run says about it."""
     graph = plan.graph.spec
     return {
         "run_id": directory.name,

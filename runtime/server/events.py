@@ -8,29 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.broadcast import Answer, PartialAnswer
 from flowrun.runtime.server.channels import ANSWERS, PARTS, Channels
+from flowrun.runtime.server.status import answer_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from flowrun.runtime.server.feed import Feed
 
-__all__ = ["answer_json", "event_stream"]
+__all__ = ["event_stream"]
 
 _QUEUED = 64
 """Events that wait for a slow client; those that make them then wait too."""
 
 _REPORT_EVERY_S = 1.0
-
-
-def answer_json(answer: Answer) -> dict[str, Any]:
-    """An answer in the words of the API; its time has other names in other places."""
-    return {
-        "prompt": answer.prompt,
-        "response": answer.response,
-        "latency_ms": answer.latency_ms,
-        "backend": answer.backend,
-        "cycle": answer.cycle,
-    }
 
 
 async def event_stream(channels: Channels) -> AsyncIterator[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowrun.runtime.broadcast import Answer
+    from flowrun.runtime.run.report import RunReport
     from flowrun.runtime.server.watchable import Watchable
 
-__all__ = ["Status", "jsonable"]
+__all__ = ["Status", "answer_json", "jsonable", "report_json"]
 
 
 class Status:
@@ -37,8 +40,31 @@ class Status:
     def report(self) -> dict[str, Any]:
         """The run's own report, who it is, and what may be set."""
         live = {task: list(keys) for task, keys in self.run.live_keys().items() if keys}
-        report: dict[str, Any] = jsonable({**self.pipeline(), **self.run.report(), "live": live})
+        report: dict[str, Any] = jsonable(
+            {**self.pipeline(), **report_json(self.run.report()), "live": live}
+        )
         return report
+
+
+def report_json(report: RunReport) -> dict[str, Any]:
+    """A report in the words of the API: the fields of `RunReport`."""
+    answer = report.last_answer
+    return asdict(report) | {
+        "last_answer": None
+        if answer is None
+        else {**answer_json(answer), "timestamp_nanos": answer.tov_ns}
+    }
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """An answer in the words of the API; its time has other names in other places."""
+    return {
+        "prompt": answer.prompt,
+        "response": answer.response,
+        "latency_ms": answer.latency_ms,
+        "backend": answer.backend,
+        "cycle": answer.cycle,
+    }
 
 
 def jsonable(data: Any) -> Any:

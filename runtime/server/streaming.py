@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from flowrun.runtime.broadcast import Answer, Picture
 from flowrun.runtime.server.channels import ANSWERS, PICTURES, Channels
-from flowrun.runtime.server.events import answer_json, event_stream
+from flowrun.runtime.server.events import event_stream
 from flowrun.runtime.server.feed import Feed
+from flowrun.runtime.server.status import answer_json
 
 __all__ = ["Streaming"]
 

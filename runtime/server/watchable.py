@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowrun.runtime.broadcast import Broadcast
+    from flowrun.runtime.run.report import RunReport
 
 __all__ = ["Watchable"]
 
@@ -43,10 +44,8 @@ class Watchable(Protocol):
         key and the valid ones, and then changes nothing.
         """
 
-    def report(self) -> dict[str, Any]:
-        """`{cycles, cycle_rate_hz, uptime_s, log: {path, bytes}, tasks: {id: {type, p50_us, p99_us,
-        runs, dropped}}, last_answer}`; a value that is not known yet is None.
-        """
+    def report(self) -> RunReport:
+        """How the run is doing."""
 
     def stop(self, reason: str) -> None:
         """Ask the run to end; does not wait until it has."""

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from flowrun.runtime.broadcast import Answer, Broadcast, PartialAnswer, Picture
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.run.report import LogReport, RunReport, TaskReport, newest_answer
 
 START_NS = 1_700_000_000_000_000_000
 """The frame times of the fake run are far from the clock's: whoever mixes them is found out."""
@@ -72,23 +73,22 @@ class FakeRun:
 
     def report(self):
         times = {"vlm": (81_400.0, 203_000.0), "cam0": (412.0, 1_930.0)}
-        return {
-            "cycles": self.cycles,
-            "cycle_rate_hz": self.rate_hz if self.cycles else None,
-            "uptime_s": self.cycles / self.rate_hz,
-            "log": {"path": "runs/inference-20261120T101500Z", "bytes": 48_300_000 + self.cycles},
-            "tasks": {
-                task: {
-                    "type": type_,
-                    "p50_us": times.get(task, (35.0, 96.0))[0] if self.cycles else None,
-                    "p99_us": times.get(task, (35.0, 96.0))[1] if self.cycles else None,
-                    "runs": self.cycles,
-                    "dropped": 3 if task == "vlm" else 0,
-                }
-                for task, type_ in self.task_types.items()
-            },
-            "last_answer": None,
-        }
+        size = 48_300_000 + self.cycles
+        tasks = {}
+        for task, type_ in self.task_types.items():
+            p50_us, p99_us = times.get(task, (35.0, 96.0)) if self.cycles else (None, None)
+            dropped = 3 if task == "vlm" else 0
+            tasks[task] = TaskReport(type_, p50_us, p99_us, task == "vlm", dropped)
+        return RunReport(
+            cycles=self.cycles,
+            cycle_rate_hz=self.rate_hz if self.cycles else 0.0,
+            uptime_s=self.cycles / self.rate_hz,
+            starting=None,
+            progress=None,
+            log=LogReport("runs/inference-20261120T101500Z", size, 3 * self.cycles),
+            tasks=tasks,
+            last_answer=newest_answer(self.broadcasts.values()),
+        )
 
     def stop(self, reason):
         if not self.stop_is_stuck:

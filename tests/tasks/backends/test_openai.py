@@ -20,9 +20,9 @@ from structlog.testing import capture_logs
 from flowrun.tasks.backends.openai import OpenAIBackend
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
+from flowrun.tasks.models.question import Answer, ModelError, Question, Sampling
 from support.model_servers.fault_server import FaultServer
 from support.model_servers.llama import LlamaServer, free_port
-from flowrun.tasks.models.question import Answer, ModelError, Question, Sampling
 
 BLACK = np.zeros((48, 64, 3), np.uint8)
 

@@ -16,8 +16,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from flowrun.tasks.backends.server import ServerProcess
-from support.model_servers.llama import free_port, llama_command
 from flowrun.tasks.models.question import ModelError
+from support.model_servers.llama import free_port, llama_command
 
 PYTHON = sys.executable
 

@@ -1,0 +1,117 @@
+"""How a run is doing: what its terminal, its page and its API show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowrun.runtime.broadcast import Answer, Broadcast
+
+if TYPE_CHECKING:
+    from flowrun.runtime.engine.executor import Executor
+
+__all__ = ["LogReport", "Progress", "RunReport", "TaskReport", "newest_answer", "task_reports"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """One task of a run.
+
+    type: its class, as the graph file names it.
+    p50_us: median duration of its step in the last 1,024 cycles at most, in microseconds; of a
+        background task, of handing over, not of its work. None before the second cycle has ended.
+    p99_us: 99th percentile of the same.
+    background: whether a worker runs it beside the cycles.
+    dropped: number of inputs or pictures that were left out.
+    """
+
+    type: str
+    p50_us: float | None = None
+    p99_us: float | None = None
+    background: bool = False
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """The log of a run.
+
+    path: its directory.
+    bytes: how much has been written.
+    messages: number of messages of tasks in it.
+    """
+
+    path: str
+    bytes: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a task that starts says of itself.
+
+    what: what it does.
+    fraction: how much of that is done, from 0 to 1; None where that is not known.
+    """
+
+    what: str
+    fraction: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """A run at one moment.
+
+    cycles: number of cycles that have ended.
+    cycle_rate_hz: cycles per second, over the last 1,024 at most; 0 before the second has ended.
+    uptime_s: seconds since the run was made.
+    starting: id of the task whose `start` is running; None before and after.
+    progress: of that task; None where it says nothing.
+    log: None for a run that keeps none.
+    tasks: by id, in the order in which they run.
+    last_answer: the newest that a sink has shown.
+    """
+
+    cycles: int
+    cycle_rate_hz: float
+    uptime_s: float
+    starting: str | None
+    progress: Progress | None
+    log: LogReport | None
+    tasks: Mapping[str, TaskReport]
+    last_answer: Answer | None
+
+
+def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
+    """The tasks of a live run by id, and its cycles per second."""
+    steps, timings = executor.plan.steps, list(executor.timings)
+    quantiles: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(steps)
+    rate_hz = 0.0
+    if len(timings) > 1:
+        moments = np.array([[start, *ends] for start, ends in timings], np.int64)
+        p50, p99 = np.percentile(np.diff(moments, axis=1) / 1e3, [50, 99], axis=0).round(1)
+        quantiles = zip(p50.tolist(), p99.tolist(), strict=True)
+        rate_hz = (len(timings) - 1) * 1e9 / max(1, timings[-1][0] - timings[0][0])
+    tasks = {}
+    for step, (p50_us, p99_us) in zip(steps, quantiles, strict=True):
+        id_ = step.task.id
+        worker = executor.workers.get(id_)
+        replaced = 0 if worker is None else worker.jobs.replaced
+        tasks[id_] = TaskReport(
+            type=step.task.spec.type,
+            p50_us=p50_us,
+            p99_us=p99_us,
+            background=worker is not None,
+            dropped=executor.left_out[id_] + replaced,
+        )
+    return tasks, round(rate_hz, 2)
+
+
+def newest_answer(broadcasts: Iterable[Broadcast]) -> Answer | None:
+    """The newest answer that a sink has shown, by the time of its frame."""
+    shown = [broadcast.newest for broadcast in broadcasts]
+    answers = [item for item in shown if isinstance(item, Answer)]
+    return max(answers, key=lambda answer: answer.tov_ns, default=None)

@@ -1,0 +1,88 @@
+"""The fake run of these tests and a real `Run` look the same to the server."""
+
+import inspect
+
+import pytest
+
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.run.live import Run
+from flowrun.runtime.run.report import RunReport
+from flowrun.runtime.server.status import report_json
+from flowrun.runtime.server.watchable import Watchable
+
+GRAPH = """
+tasks:
+  - {id: n, type: Counter, config: {limit: 3}}
+  - {id: x, type: Square}
+  - {id: p, type: Print}
+cnx:
+  - {src: n, dst: x, msg: IntMsg}
+  - {src: x, dst: p, msg: IntMsg}
+"""
+MEMBERS = [name for name in vars(Watchable) if not name.startswith("_")]
+
+
+@pytest.fixture
+def real(tmp_path):
+    plan = plan_graph(bind(parse_graph(GRAPH, path=tmp_path / "squares.yaml", env={})))
+    run = Run(plan, clock=ManualClock(1, step_ns=1000), directory=tmp_path / "run")
+    with run.discarded_unless_run():
+        yield run
+
+
+@pytest.fixture
+def fake(new_run):
+    return new_run()
+
+
+def types_in(value):
+    """The types in JSON data, by place; what is None may be anything."""
+    match value:
+        case dict():
+            return {key: types_in(inner) for key, inner in value.items()}
+        case None:
+            return ...
+    return type(value)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_real_and_fake_run_have_the_member(real, fake, name):
+    promised = getattr(Watchable, name)
+    for run in (real, fake):
+        if isinstance(promised, property):
+            assert not callable(getattr(run, name))
+        else:
+            wanted = list(inspect.signature(promised).parameters)[1:]
+            assert list(inspect.signature(getattr(run, name)).parameters) == wanted
+
+
+def test_real_and_fake_run_report_the_same(real, fake):
+    assert real.run().error is None
+    fake.cycle()
+    fake.cycle()
+    reports = [real.report(), fake.report()]
+    assert [type(report) for report in reports] == [RunReport, RunReport]
+    types = [types_in(report_json(report)) for report in reports]
+    assert types[0].pop("tasks")["x"] == types[1].pop("tasks")["vlm"]
+    assert types[1].pop("last_answer").keys() == {
+        "prompt", "response", "latency_ms", "backend", "cycle", "timestamp_nanos",
+    }  # fmt: skip
+    assert types[0].pop("last_answer") is ...
+    assert types[0] == types[1]
+
+
+def test_real_and_fake_run_end_in_the_same_words(real, fake):
+    assert real.state() == fake.state() == "Running"
+    real.run()
+    fake.end()
+    assert real.state() == fake.state() == "Stopped"
+
+
+def test_the_fake_graph_says_nothing_that_a_real_one_does_not(real, fake):
+    real, fake = real.graph(), fake.graph()
+    for key in ("tasks", "cnx"):
+        assert fake[key][0].keys() <= real[key][0].keys()
+    assert type(real["tasks"][0]["config"]) is type(fake["tasks"][0]["config"]) is dict
