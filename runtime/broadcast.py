@@ -6,12 +6,15 @@ import math
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Answer", "Broadcast", "PartialAnswer", "Picture"]
+__all__ = ["Answer", "Broadcast", "PartialAnswer", "Picture", "Shows"]
+
+Shows = Literal["picture", "answer", "partial answer"]
+"""What a task offers to clients: `Picture`, `Answer` or `PartialAnswer` items."""
 
 _WATCH_S = 3.0
 """How long after a client's last question its sink still counts as watched."""

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.broadcast import Broadcast, Shows
 from flowrun.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -222,9 +222,9 @@ class Task:
     """How the log can store the task's pictures, the default first. "packets" is for sources that
     set `ImageRgb8Msg.video` where `Context.logs_packets`."""
 
-    shows: ClassVar[bool] = False
-    """Whether a task with outputs has something for clients too, in `ctx.broadcast`; a sink always
-    may have."""
+    shows: ClassVar[Shows | None] = None
+    """What the task offers to clients outside the run in `ctx.broadcast`: "picture" or "answer", by
+    which the page and the HTTP API find it, or "partial answer"."""
 
     process: ClassVar[Callable[..., None]]
     """`process(self, ctx, <ports>) -> None`. What it raises stops the run, named by task and cycle."""

@@ -31,6 +31,7 @@ class BroadcastImage(Task):
         """Which number the HTTP API knows this sink by."""
 
     config: Config
+    shows = "picture"
 
     def process(self, ctx: Context, image: Input[ImageRgb8Msg]) -> None:
         if not ctx.broadcast.watched:
@@ -48,6 +49,7 @@ class BroadcastChat(Task):
         """Which number the HTTP API knows this sink by."""
 
     config: Config
+    shows = "answer"
 
     def process(self, ctx: Context, answer: Input[PromptResponseMsg]) -> None:
         ctx.broadcast.offer(

@@ -154,7 +154,7 @@ class Inference(Task):
             return list(dict.fromkeys([self.backend, *self.fallback]))
 
     config: Config
-    shows = True
+    shows = "partial answer"
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:

@@ -44,7 +44,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--port", type=int, metavar="N",
         help=f"serve the page and the HTTP API there; 0 picks a free port, -1 serves nothing "
-        f"({DEFAULT_PORT} where the graph has Broadcast tasks)",
+        f"({DEFAULT_PORT} where a task shows pictures or answers)",
     )  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     parser.add_argument(
@@ -145,8 +145,8 @@ def _stop_on_signals(running: Run) -> Iterator[None]:
 def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
     port = args.port
     if port is None:
-        has_sinks = any(name.startswith("Broadcast") for name in running.task_types.values())
-        port = DEFAULT_PORT if has_sinks else -1
+        has_channel = any(kind in ("picture", "answer") for kind in running.shows.values())
+        port = DEFAULT_PORT if has_channel else -1
     if port < 0:
         yield None
         return

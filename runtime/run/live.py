@@ -61,7 +61,7 @@ class Run:
         self.plan = plan
         self.name = plan.graph.spec.name
         self.directory = directory
-        self.task_types = {task.id: task.spec.type for task in plan.graph.tasks}
+        self.shows = {task.id: task.task_class.shows for task in plan.graph.tasks}
         self.broadcasts: Mapping[str, Broadcast] = {
             task.id: Broadcast()
             for task in plan.graph.tasks

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flowrun.runtime.broadcast import Answer, PartialAnswer, Picture
+from flowrun.runtime.broadcast import Answer, PartialAnswer, Picture, Shows
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.feed import Feed
 
@@ -26,24 +26,22 @@ _FRESH_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of sink: what it offers, the type that shows it, and its name in texts."""
+    """One kind of what tasks show.
+
+    item: the class of what they offer.
+    noun: its name, in a task's `shows` and in texts.
+    fresh_s: how many seconds the newest item counts as fresh; None: always.
+    """
 
     item: type
-    task_type: str
-    noun: str
-    fresh_s: float | None
-
-    def tasks(self, task_types: dict[str, str]) -> list[str]:
-        """The tasks of this kind; the index is the channel's number."""
-        return [
-            task for task, type_ in task_types.items() if type_.split(".")[-1] == self.task_type
-        ]
+    noun: Shows
+    fresh_s: float | None = None
 
 
-PICTURES = Kind(Picture, "BroadcastImage", "picture", _FRESH_S)
-ANSWERS = Kind(Answer, "BroadcastChat", "answer", None)
+PICTURES = Kind(Picture, "picture", _FRESH_S)
+ANSWERS = Kind(Answer, "answer")
 _KINDS = (PICTURES, ANSWERS)
-PARTS = Kind(PartialAnswer, "Inference", "answer in part", None)
+PARTS = Kind(PartialAnswer, "partial answer")
 """No channel: only the events tell of them."""
 
 
@@ -58,7 +56,7 @@ class Channels:
         self.status = status
         self.feeds = {task: Feed(shown) for task, shown in status.run.broadcasts.items()}
         self.closing = asyncio.Event()
-        self._types = dict(status.run.task_types)
+        self._shows = dict(status.run.shows)
 
     def close(self) -> None:
         """The server ends: streams end, and waiting requests are answered."""
@@ -68,12 +66,13 @@ class Channels:
 
     def tasks(self, kind: Kind) -> list[str]:
         """The tasks of this kind; the index is the channel's number."""
-        return [task for task in kind.tasks(self._types) if task in self.feeds]
+        return [task for task, shows in self._shows.items() if shows == kind.noun]
 
     def find(self, kind: Kind, channel: str) -> tuple[str, int]:
         """The task of a channel and its number; `""` is the first channel of its kind.
 
-        A sink of a type that is not ours has no number, but may be named: what it offers shows.
+        A sink that does not say what it shows has no number, but may be named: the items that it
+        offers say so.
         """
         tasks = self.tasks(kind)
         if channel in tasks:
@@ -84,8 +83,8 @@ class Channels:
         if not tasks:
             raise ApiError(
                 503,
-                f"graph {self.status.run.name!r} has no {kind.task_type} task, so it shows no "
-                f"{kind.noun}s; its tasks are: {', '.join(self._types) or 'none'}",
+                f"no task of graph {self.status.run.name!r} shows {kind.noun}s; "
+                f"its tasks are: {', '.join(self._shows) or 'none'}",
                 wrapped=True,
             )
         if channel == "":

@@ -38,10 +38,11 @@ class Status:
         return {"id": self.run.name, "status": self.run.state()}
 
     def report(self) -> dict[str, Any]:
-        """The run's own report, who it is, and what may be set."""
+        """The run's own report, who it is, what its tasks show, and what may be set."""
+        shows = {task: kind for task, kind in self.run.shows.items() if kind is not None}
         live = {task: list(keys) for task, keys in self.run.live_keys().items() if keys}
         report: dict[str, Any] = jsonable(
-            {**self.pipeline(), **report_json(self.run.report()), "live": live}
+            {**self.pipeline(), **report_json(self.run.report()), "shows": shows, "live": live}
         )
         return report
 

@@ -63,7 +63,7 @@ class Streaming:
     async def image(
         self, request: Request, *, timeout_s: _Timeout = 5.0, latest: _Latest = False
     ) -> Response:
-        """The next picture of the first BroadcastImage task, as JPEG.
+        """The next picture of the first task that shows pictures, as JPEG.
 
         `X-Timestamp-Nanos` is the time at which the frame was taken, `X-Cycle` the cycle in which
         it passed. With `Accept: application/json`: the same as a list of bytes.
@@ -78,7 +78,7 @@ class Streaming:
         timeout_s: _Timeout = 5.0,
         latest: _Latest = False,
     ) -> Response:
-        """The next picture of one BroadcastImage task: its id, or its number from 0."""
+        """The next picture of one task that shows pictures: its id, or its number from 0."""
         task, number = self._channels.find(PICTURES, channel)
         picture, jpeg = await self._picture(request, task, timeout_s, latest=latest)
         accepted = request.headers.get("accept", "")
@@ -113,7 +113,7 @@ class Streaming:
         return picture, await self._channels.feeds[task].jpeg(picture)
 
     async def video(self, task: str) -> StreamingResponse:
-        """The pictures of one BroadcastImage task as they come (multipart MJPEG, for an `<img>`).
+        """The pictures of one task as they come (multipart MJPEG, for an `<img>`).
 
         A client that reads slowly gets fewer pictures, never old ones.
         """
@@ -130,7 +130,7 @@ class Streaming:
     async def result(
         self, request: Request, *, timeout_s: _Timeout = 5.0, latest: _Latest = False
     ) -> JSONResponse:
-        """The next answer of the first BroadcastChat task, with the time of its frame."""
+        """The next answer of the first task that shows answers, with the time of its frame."""
         task, _ = self._channels.find(ANSWERS, "")
         answer = await self._answer(request, task, timeout_s, latest=latest)
         return JSONResponse({"Success": {"timestamp_nanos": answer.tov_ns, **answer_json(answer)}})
@@ -143,7 +143,7 @@ class Streaming:
         timeout_s: _Timeout = 5.0,
         latest: _Latest = False,
     ) -> JSONResponse:
-        """The next answer of one BroadcastChat task: its id, or its number from 0."""
+        """The next answer of one task that shows answers: its id, or its number from 0."""
         task, number = self._channels.find(ANSWERS, channel)
         answer = await self._answer(request, task, timeout_s, latest=latest)
         return JSONResponse(

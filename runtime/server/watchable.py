@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowrun.runtime.broadcast import Broadcast
+    from flowrun.runtime.broadcast import Broadcast, Shows
     from flowrun.runtime.run.report import RunReport
 
 __all__ = ["Watchable"]
@@ -24,11 +24,11 @@ class Watchable(Protocol):
 
     @property
     def broadcasts(self) -> Mapping[str, Broadcast]:
-        """Task id -> what it shows, of all sinks, in declaration order."""
+        """Task id -> where its items are, of all sinks and all tasks that show something."""
 
     @property
-    def task_types(self) -> Mapping[str, str]:
-        """Task id -> type name as in the graph file, of all tasks, in declaration order."""
+    def shows(self) -> Mapping[str, Shows | None]:
+        """Task id -> what it offers to clients, of all tasks, in declaration order."""
 
     def state(self) -> str | dict[str, str]:
         """`"Running"`, `"Stopped"` or `{"Error": text}`."""

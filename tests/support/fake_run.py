@@ -20,6 +20,11 @@ _TYPES = {
     "chat": "BroadcastChat",
     "saved": "WriteText",
 }
+_SHOWS = {
+    "Inference": "partial answer",
+    "BroadcastImage": "picture",
+    "BroadcastChat": "answer",
+}
 _CNX = [("cam0", "vlm"), ("cam0", "screen"), ("cam0", "small"), ("vlm", "chat"), ("vlm", "saved")]
 
 
@@ -32,6 +37,7 @@ class FakeRun:
     def __init__(self, *, name="inference", types=None, answer="A red ball rolls.", rate_hz=25.0):
         self.name = name
         self.task_types = dict(types or _TYPES)
+        self.shows = {task: _SHOWS.get(type_) for task, type_ in self.task_types.items()}
         sinks = [task for task in self.task_types if task != "cam0"]
         self.broadcasts = {task: Broadcast() for task in sinks}
         self.answer = answer

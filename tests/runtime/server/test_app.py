@@ -199,8 +199,7 @@ def test_a_graph_without_such_a_sink_says_so(new_run, new_server):
         assert reply.status_code == 503
         assert reply.json() == {
             "Error": {
-                "error": "graph 'inference' has no BroadcastImage task, so it shows no pictures; "
-                "its tasks are: cam0, saved"
+                "error": "no task of graph 'inference' shows pictures; its tasks are: cam0, saved"
             }
         }
         assert http.get("/api/v0/inference/result").status_code == 503
