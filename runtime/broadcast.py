@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from flowrun.runtime.clock import monotonic_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +87,7 @@ class Broadcast:
         """Whether a client waits now or has asked lately: a sink whose items cost something skips
         them if not.
         """
-        return bool(self._listeners) or time.monotonic() < self._watched_until
+        return bool(self._listeners) or monotonic_s() < self._watched_until
 
     @property
     def number(self) -> int:
@@ -101,7 +102,7 @@ class Broadcast:
     @property
     def age_s(self) -> float:
         """Seconds since the newest item was offered; infinite if there is none."""
-        return time.monotonic() - self._offered_at if self._number else math.inf
+        return monotonic_s() - self._offered_at if self._number else math.inf
 
     @property
     def closed(self) -> bool:
@@ -113,7 +114,7 @@ class Broadcast:
         with self._changed:
             self._number += 1
             self._item = item
-            self._offered_at = time.monotonic()
+            self._offered_at = monotonic_s()
             self._changed.notify_all()
         for listener in self._listeners:
             listener()
@@ -141,7 +142,7 @@ class Broadcast:
 
     def watch(self) -> None:
         """A client says that it is about to ask."""
-        self._watched_until = time.monotonic() + _WATCH_S
+        self._watched_until = monotonic_s() + _WATCH_S
 
     def next(self, after: int, *, timeout_s: float) -> tuple[int, Any] | None:
         """The first item numbered above `after` (waits for it), or None after `timeout_s`."""

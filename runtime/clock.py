@@ -1,4 +1,8 @@
-"""The clocks a run may have. The only module of the runtime, beside the command line, that reads one."""
+"""The clocks a run may have, and when a rate is due.
+
+Besides the command line and the warden of child processes, a program of its own, no other module of
+the runtime reads a clock.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "LiveClock", "ManualClock", "ticks_ns"]
+__all__ = ["Clock", "LiveClock", "ManualClock", "monotonic_s", "next_due", "ticks_ns"]
 
 ticks_ns = time.perf_counter_ns
 """Monotonic nanoseconds, for durations: the step table is made of them."""
+
+monotonic_s = time.monotonic
+"""Monotonic seconds, for waiting for what is outside a run: clients, child processes."""
 
 
 class Clock(Protocol):
@@ -58,3 +65,9 @@ class ManualClock:
     def advance_to(self, time_ns: int) -> None:
         """Move forward to `time_ns`; never back."""
         self.time_ns = max(self.time_ns, time_ns)
+
+
+def next_due(due_ns: int, now_ns: int, period_ns: int) -> int:
+    """The first point after `now_ns` of the grid that `due_ns` lies on: a late cycle delays none
+    that follow, and what was missed is not made up for in a burst."""
+    return due_ns + period_ns * ((now_ns - due_ns) // period_ns + 1)

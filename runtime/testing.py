@@ -9,7 +9,6 @@ assert_replays("runs/porch-20260301T081502Z")
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.errors import ReplayError, UsageError
 from flowrun.runtime.graph.ports import Port, ports_of
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
+from flowrun.runtime.wording import nearest
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.alone import Alone
@@ -145,11 +145,9 @@ def _arrivals(
         for port_name, message in arrived.items():
             port = declared.get(port_name)
             if port is None:
-                close = difflib.get_close_matches(port_name, declared, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
                 raise UsageError(
                     f"inputs[{cycle}]: {name} has no input {port_name!r}; "
-                    f"inputs: {list(declared)}{hint}"
+                    f"inputs: {list(declared)}{nearest(port_name, declared)}"
                 )
             if not isinstance(message, port.message_type):
                 raise UsageError(

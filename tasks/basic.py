@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import NonNegativeInt, PositiveFloat
 
 from flowrun.msgs import BoolMsg, IntMsg
+from flowrun.runtime.clock import next_due
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 
 __all__ = ["BoolSink", "BoolSource", "Counter", "PassBool", "Print", "Square"]
@@ -43,17 +44,12 @@ class Counter(Task):
             ctx.finish()
 
     def _is_due(self, ctx: Context, rate_hz: float) -> bool:
-        """Whether the next number's time has come; if not, asks to be called then.
-
-        Due times lie on a grid, so that a late cycle does not delay all that follow; numbers whose
-        time went by while the graph was busy are not made up for in a burst.
-        """
+        """Whether the next number's time has come; if not, asks to be called then."""
         now_ns = ctx.clock_ns()
         due_ns = now_ns if self._due_ns is None else self._due_ns
         is_due = now_ns >= due_ns
         if is_due:
-            period_ns = max(1, round(_NS_PER_S / rate_hz))
-            due_ns += period_ns * ((now_ns - due_ns) // period_ns + 1)
+            due_ns = next_due(due_ns, now_ns, max(1, round(_NS_PER_S / rate_hz)))
         self._due_ns = due_ns
         ctx.wake_at(due_ns)
         return is_due

@@ -9,12 +9,12 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flowrun.runtime.children import warden
+from flowrun.runtime.clock import monotonic_s
 
 __all__ = ["ChildProcess", "find_program", "why_unusable"]
 
@@ -169,13 +169,13 @@ class ChildProcess:
         pause_s = self._first_pause_s
         while True:
             assert self._process is not None
-            started = time.monotonic()
+            started = monotonic_s()
             status = self._process.wait()
             with self._lock:
                 self._cut_life_line()
             if self._stopping.is_set():
                 return
-            if time.monotonic() - started > _STEADY_S:
+            if monotonic_s() - started > _STEADY_S:
                 pause_s = self._first_pause_s
             on_end(status, pause_s)
             if self.pause(pause_s):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import difflib
 import importlib
 import io
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.errors import FlowrunError, GraphError, UsageError
+from flowrun.runtime.wording import nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -156,8 +156,7 @@ def _verb(argv: list[str]) -> tuple[str | None, list[str]]:
             index = argv.index(word)
             return word, argv[:index] + argv[index + 1 :]
     known = [*_VERBS, *_offered()]
-    close = difflib.get_close_matches(words[0], known, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    hint = nearest(words[0], known)
     old = "" if _offered() else "; more come with an installation that is as new as this code"
     raise UsageError(f"unknown command {words[0]!r}{hint}; commands: {', '.join(known)}{old}")
 

@@ -6,19 +6,14 @@ cycles.
 
 from __future__ import annotations
 
+from flowrun.runtime.clock import next_due
 from flowrun.runtime.engine.record import Gate
 from flowrun.runtime.graph.plan import Step
 from flowrun.runtime.task import CycleTime
 
-__all__ = ["Rate", "RatedGate", "is_rated", "next_due", "rate_of"]
+__all__ = ["Rate", "RatedGate", "is_rated", "rate_of"]
 
 _NS_PER_S = 1_000_000_000
-
-
-def next_due(due_ns: int, now_ns: int, period_ns: int) -> int:
-    """The first point behind `now_ns` of the grid that `due_ns` lies on: a late cycle delays none
-    that follow, and what was missed is not made up for in a burst."""
-    return due_ns + period_ns * ((now_ns - due_ns) // period_ns + 1)
 
 
 class Rate:

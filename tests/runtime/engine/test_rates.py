@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 
-from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.clock import ManualClock, next_due
 from flowrun.runtime.engine.executor import Executor
-from flowrun.runtime.engine.rates import next_due
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
