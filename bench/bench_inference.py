@@ -34,7 +34,8 @@ from flowrun.msgs import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.task import Context, CycleTime
-from flowrun.tasks.backends.openai import OpenAIBackend, _jpeg, chat_request
+from flowrun.tasks.backends.chat import chat_request
+from flowrun.tasks.backends.openai import OpenAIBackend
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.inference import Inference
 from flowrun.tasks.models.question import Question
@@ -196,7 +197,7 @@ def _bench_stream(base_url: str, answers: int, rounds: int, *, stream: bool) -> 
             more.append(asked[0] - posted[0])
             cpu.append(asked[1] - posted[1])
             began = time.perf_counter()
-            _jpeg(question.pixels, 90)
+            jpeg(question.pixels, 90)
             jpeg.append(time.perf_counter() - began)
     backend.close()
     client.close()

@@ -1,27 +1,24 @@
-"""`openai`: a server with OpenAI's HTTP API answers, about a JPEG of the frame.
-
-The part of the API that llama-server, vLLM, Ollama and others share: `POST chat/completions` with
-one user message of an `image_url` (a data URL) and a text, streamed or not, and `GET models`.
-"""
+"""`openai`: a server with OpenAI's HTTP API answers; the connection to it, and how long it may take."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import io
 import ipaddress
-import json
 import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from flowrun.runtime.wording import mask_urls
+from flowrun.tasks.backends.chat import (
+    StreamedReply,
+    chat_request,
+    error_message,
+    models_in,
+    whole_answer,
+)
 from flowrun.tasks.backends.server import ServerProcess
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.models.question import Answer, ModelError, Question
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     import httpx
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["OpenAIBackend", "chat_request"]
+__all__ = ["OpenAIBackend"]
 
 T = TypeVar("T")
 
@@ -42,9 +39,6 @@ _LOAD_S = 10.0
 """How long a server may take to list its models."""
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _FIRST_RETRY_S = 0.1
-_LONGEST_ANSWER = 2**20
-"""Bytes of an answer's text in UTF-8: far more than a model writes about a picture. A server that
-sends without end must not fill the memory and the log."""
 _LONGEST_REPLY = 8 * 2**20
 """Bytes of JSON: JSON may write a character of the text in six."""
 _CANCEL_S = 1.0
@@ -223,14 +217,7 @@ class OpenAIBackend:
 
     async def _models(self) -> list[str]:
         reply = await self._reply("GET", "models", None)
-        try:
-            data = json.loads(reply)["data"]
-            return [str(model["id"]) for model in data]
-        except (ValueError, KeyError, TypeError):
-            raise ModelError(
-                f"{self._where}/models gives no list of models but {_shown(reply)}; base_url must "
-                "be where the API begins, as a rule with /v1"
-            ) from None
+        return models_in(reply, where=self._where)
 
     async def _reply(self, method: str, path: str, body: bytes | None) -> bytes:
         async with self._sent(method, path, body) as response:
@@ -261,12 +248,6 @@ class OpenAIBackend:
                     f"{self._where}: a line of the reply is longer than {_LONGEST_REPLY >> 20} MiB"
                 )
         yield rest.decode(errors="replace")
-
-    def _check_size(self, size: int) -> None:
-        if size > _LONGEST_ANSWER:
-            raise ModelError(
-                f"{self._where}: the answer is longer than {_LONGEST_ANSWER >> 20} MiB of text"
-            )
 
     @contextlib.asynccontextmanager
     async def _sent(
@@ -305,101 +286,34 @@ class OpenAIBackend:
             raise ModelError(f"{self._where}: cannot be asked: {_first_line(error)}") from error
 
     def _refusal(self, status: int, reply: bytes) -> ModelError:
-        text = f"{self._where}: status {status}: {_error_message(reply)}"
+        text = f"{self._where}: status {status}: {error_message(reply)}"
         return ModelError(text, may_pass=status in _RETRIED)
 
     async def _answer(self, body: bytes, on_text: Callable[[str], None] | None) -> Answer:
-        pause_s = _FIRST_RETRY_S
-        for left in range(self._settings.retries, -1, -1):
+        left, pause_s = self._settings.retries, _FIRST_RETRY_S
+        while True:
             try:
                 async with self._sent("POST", "chat/completions", body) as response:
                     kind = response.headers.get("content-type", "").partition(";")[0].strip()
                     if kind == "text/event-stream":
                         return await self._read_stream(response, on_text)
-                    return self._read_whole(await self._body(response), kind)
+                    return whole_answer(await self._body(response), kind, where=self._where)
             except ModelError as error:
                 if not left or not error.may_pass:
                     raise
+            left -= 1
             await asyncio.sleep(pause_s)
             pause_s *= 2
-        raise AssertionError
-
-    def _read_whole(self, reply: bytes, kind: str) -> Answer:
-        try:
-            data = json.loads(reply)
-            text = _text(data["choices"][0]["message"]["content"])
-            tokens = (data.get("usage") or {}).get("completion_tokens") or 0
-            tokens = int(tokens)
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise ModelError(
-                f"{self._where}: no answer in JSON but {kind or 'no content type'}: {_shown(reply)}",
-                may_pass=True,
-            ) from None
-        self._check_size(_size(text))
-        return Answer(text, tokens)
 
     async def _read_stream(
         self, response: httpx.Response, on_text: Callable[[str], None] | None
     ) -> Answer:
-        text, size, tokens, ended = "", 0, 0, False
+        reply = StreamedReply(self._where)
+        # Read to the end, also after the last word: only then can the connection be used again.
         async for line in self._lines(response):
-            if not line.startswith("data:"):
-                continue
-            piece = line[5:].strip()
-            if piece == "[DONE]":
-                ended = True  # read on to the end: only then can the connection be used again
-                continue
-            try:
-                data = json.loads(piece)
-                if data.get("error"):
-                    raise ModelError(
-                        f"{self._where}: {_error_message(piece.encode())}", may_pass=True
-                    )
-                tokens = int((data.get("usage") or {}).get("completion_tokens") or tokens)
-                for choice in data.get("choices") or []:
-                    added = (choice.get("delta") or {}).get("content") or ""
-                    text += added
-                    size += _size(added)
-                    ended = ended or bool(choice.get("finish_reason"))
-            except (ValueError, LookupError, TypeError, AttributeError):
-                raise ModelError(
-                    f"{self._where}: broken JSON in the stream: {_shown(piece.encode())}",
-                    may_pass=True,
-                ) from None
-            self._check_size(size)
-            if on_text is not None and text:
-                on_text(text)
-        if not ended:
-            raise ModelError(
-                f"{self._where}: the answer broke off after {len(text)} characters", may_pass=True
-            )
-        return Answer(_text(text), tokens)
-
-
-def chat_request(
-    question: Question, *, model: str | None, stream: bool, jpeg_quality: int
-) -> bytes:
-    """The body of `POST chat/completions` for `question`."""
-    picture = base64.b64encode(_jpeg(question.pixels, jpeg_quality)).decode()
-    content = [
-        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{picture}"}},
-        {"type": "text", "text": question.prompt},
-    ]
-    body: dict[str, Any] = {
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": question.max_new_tokens,
-        "temperature": 0.0,
-        "stream": stream,
-    }
-    if model is not None:
-        body["model"] = model
-    if stream:
-        body["stream_options"] = {"include_usage": True}
-    if question.sampling is not None:
-        body |= {"temperature": question.sampling.temperature, "seed": question.sampling.seed}
-    if question.stop:
-        body["stop"] = list(question.stop)
-    return json.dumps(body).encode()
+            if reply.add(line) and on_text is not None and reply.text:
+                on_text(reply.text)
+        return reply.answer()
 
 
 def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
@@ -411,14 +325,6 @@ def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
         task.exception()
 
 
-def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return file.getvalue()
-
-
 def _is_this_machine(url: str) -> bool:
     """Whether `url` leads to this machine, which no proxy is asked for."""
     host = ""
@@ -427,32 +333,6 @@ def _is_this_machine(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _text(content: Any) -> str:
-    if not isinstance(content, str):
-        raise TypeError
-    # Half a surrogate pair can come from JSON; the log cannot hold one.
-    return content.encode("utf-8", "replace").decode().strip()
-
-
-def _error_message(reply: bytes) -> str:
-    """What the server said: `{"error": {"message": ...}}` or `{"error": ...}`, or as it came."""
-    try:
-        error = json.loads(reply)["error"]
-        text = str(error["message"]) if isinstance(error, dict) else str(error)
-    except (ValueError, LookupError, TypeError):
-        return _shown(reply)
-    return text if len(text) <= 2000 else f"{text[:2000]}..."
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
-
-
-def _shown(reply: bytes) -> str:
-    text = reply[:200].decode(errors="replace").strip()
-    return f"{text!r}{'...' if len(reply) > 200 else ''}" if text else "nothing"
 
 
 def _first_line(error: Exception) -> str:
