@@ -46,9 +46,7 @@ def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0
         raise UsageError(f"host {host!r} is not a loopback address: it needs a token")
     status = Status(run)
     channels = Channels(status)
-    page = (
-        files("flowrun.runtime.server").joinpath("page", "index.html").read_text(encoding="utf-8")
-    )
+    page = _page()
     app = FastAPIOffline(
         docs_url=None,
         redoc_url=None,
@@ -86,6 +84,16 @@ def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0
     app.add_exception_handler(Exception, _failed)
     app.add_middleware(Guard, token=token, host=host)
     return app
+
+
+def _page() -> str:
+    """The page as one file, with its style and its script in it."""
+    folder = files("flowrun.runtime.server") / "page"
+    page, style, script = (
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("index.html", "style.css", "page.js")
+    )
+    return page.replace("/* style.css */\n", style).replace("// page.js\n", script)
 
 
 def _index(app: FastAPI, status: Status) -> str:

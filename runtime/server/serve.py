@@ -158,9 +158,11 @@ def _listen(host: str, port: int) -> socket.socket:
         if listener is not None:
             listener.close()
         if error.errno == errno.EADDRINUSE:
-            text = f"port {port} of {host!r} is taken; --port 0 picks a free one"
+            text = f"port {port} of {host!r} is taken; port 0 picks a free one"
         elif error.errno == errno.EACCES:
-            text = f"port {port} of {host!r} is not allowed; give one above 1023, or --port 0"
+            text = (
+                f"port {port} of {host!r} is not allowed; give one above 1023, or 0 for a free one"
+            )
         else:
             text = f"host {host!r} is no address of this machine: {error.strerror or error}"
         raise UsageError(text) from None

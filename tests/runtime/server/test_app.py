@@ -458,6 +458,10 @@ def test_index_is_text_for_curl_and_a_page_for_browsers(quiet_http):
     page = quiet_http.get("/", headers={"Accept": "text/html,application/xhtml+xml"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "prefers-color-scheme: dark" in page.text
+    assert "new EventSource(" in page.text
+    assert "page.js" not in page.text
+    assert "style.css" not in page.text
 
 
 def test_unknown_path_and_method_are_said_in_json(quiet_http):
@@ -567,7 +571,7 @@ def test_a_taken_port_is_said_with_what_to_do(run, new_server):
     port = new_server(run).port
     with pytest.raises(UsageError) as error:
         Server.start(run, port=port)
-    assert str(error.value) == f"port {port} of '127.0.0.1' is taken; --port 0 picks a free one"
+    assert str(error.value) == f"port {port} of '127.0.0.1' is taken; port 0 picks a free one"
 
 
 @pytest.mark.parametrize(
