@@ -28,7 +28,7 @@ class BroadcastImage(Task):
         quality: Annotated[int, Field(ge=1, le=100)] = 80
         """Quality of the JPEG, from 1 to 100."""
         channel_id: Annotated[int, Field(ge=0)] = 0
-        """Which number the HTTP API knows this sink by."""
+        """The number of this sink in the HTTP API."""
 
     config: Config
     shows = "picture"
@@ -46,7 +46,7 @@ class BroadcastChat(Task):
 
     class Config(TaskConfig):
         channel_id: Annotated[int, Field(ge=0)] = 0
-        """Which number the HTTP API knows this sink by."""
+        """The number of this sink in the HTTP API."""
 
     config: Config
     shows = "answer"

@@ -47,10 +47,10 @@ class Inference(Task):
     """Answer `prompt` about each frame that comes.
 
     `backend: embedded` is the model that ships with flowrun; `backend: transformers` loads `model`,
-    a checkpoint folder or a hub id; further ones, such as servers with OpenAI's HTTP API, stand
-    under `backends`. Where one fails, those of `fallback` answer in its place until it works again.
-    With `background: true` the graph's cycles go on meanwhile and the model always gets the newest
-    frame.
+    a checkpoint folder or a hub id; further ones, such as servers with OpenAI's HTTP API, are
+    listed under `backends`. Where one fails, those of `fallback` answer in its place until it works
+    again. With `background: true` the graph's cycles go on meanwhile and the model always gets the
+    newest frame.
 
     Models in this process give the same answers for the same frames and prompts, also with
     `do_sample`: what is drawn depends on `seed` and the frame's cycle alone. A server need not, so
@@ -66,9 +66,9 @@ class Inference(Task):
         stop: Live[list[str]] = Field(default_factory=list)
         """The answer ends before the first of these texts."""
         skip_similar: Live[Annotated[float, Field(ge=0, lt=256)]] = 0.0
-        """Leave out a frame if, on a grid of 32 x 32 cells, no cell's mean colour differs by so
-        much (of 255) from that in the last frame that was answered; 0 leaves none out. How many
-        were left out stands in the run's log."""
+        """Leave out a frame if, on a grid of 32 x 32 cells, every cell's mean colour differs by less
+        than this (of 255) from that in the last frame that was answered; 0 leaves none out. The
+        run's log says how many were left out."""
         max_batch: PositiveInt = 1
         """How many frames a model in this process may answer together, where several tasks share
         it and wait for it. The last digits then depend on who waits, and with them, rarely, a
@@ -124,7 +124,7 @@ class Inference(Task):
             if EMBEDDED in backends:
                 raise ValueError(f"{EMBEDDED!r} is the model that ships with flowrun; use another")
             if "transformers" in backends and info.data.get("model") is not None:
-                raise ValueError("'transformers' stands here and as 'model'; leave one out")
+                raise ValueError("'transformers' is given here and as 'model'; leave one out")
             return backends
 
         @field_validator("backend")
@@ -205,7 +205,7 @@ class Inference(Task):
         ctx.computes_on = self._chain.where
 
     def stop(self, ctx: Context) -> None:
-        self._similar.tell(ctx.log)
+        self._similar.report_to(ctx.log)
         self._chain.close()
 
     def interrupt(self, ctx: Context) -> None:  # noqa: ARG002  # as `Task` has it
@@ -233,7 +233,7 @@ class Inference(Task):
             asked = [prompt, config.backend, config.max_new_tokens, *config.stop]
             if self._similar.skips(image.pixels, asked, ctx.cycle, limit=config.skip_similar):
                 return
-            self._similar.tell(ctx.log)
+            self._similar.report_to(ctx.log)
         question = Question(
             image.pixels,
             prompt,
@@ -258,7 +258,7 @@ class Inference(Task):
 
     @staticmethod
     def _show(ctx: Context, tov_ns: int, prompt: str) -> Callable[[str], None]:
-        """What shows clients the answer as far as it is."""
+        """A callback that shows clients the answer as it grows."""
         cycle = ctx.cycle
 
         def show(text: str) -> None:

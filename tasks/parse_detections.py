@@ -14,7 +14,7 @@ from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 __all__ = ["ParseDetections", "TextBox", "parse_boxes"]
 
 _GRID = 1024
-"""PaliGemma's location tokens divide the height and the width of a picture into so many steps."""
+"""Number of steps into which PaliGemma's location tokens divide a picture's height and width."""
 # `<locYYYY><locXXXX><locYYYY><locXXXX> label`; `segment` answers hold the mask's tokens between.
 _BOX = re.compile(r"<loc(\d{4})>\s*" * 4 + r"(?:<seg\d{3}>\s*)*([^<;]*)")
 
@@ -31,7 +31,7 @@ def parse_boxes(text: str) -> list[TextBox]:
     """The boxes in `text`, in its order: `<locYYYY><locXXXX><locYYYY><locXXXX> label ; ...`, top,
     left, bottom, right, as PaliGemma answers `detect ...`.
 
-    What is no box is passed over: other text, a box that was cut off, one without an area.
+    Anything that is not a box is skipped: other text, a box that was cut off, one without an area.
     """
     boxes = []
     for found in _BOX.finditer(text):

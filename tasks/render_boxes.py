@@ -79,7 +79,7 @@ class RenderBoxes(Task):
         rendered.publish(tov_ns=image.tov_ns)
 
     def _is_too_old(self, detections: DetectionsMsg, image: ImageRgb8Msg) -> bool:
-        """Also where they are too new, as when a source has begun anew."""
+        """Also where they are too new, as when a source has started again."""
         limit = self.config.max_age_s
         return limit is not None and abs(image.tov_ns - detections.tov_ns) > limit * _NS_PER_S
 

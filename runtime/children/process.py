@@ -28,8 +28,8 @@ _STOP_S = 8.0
 
 
 def find_program(name: str, folder: Path) -> str | None:
-    """The path of a program that can be run; one with a slash in its name is looked for from
-    `folder`, others on the PATH. None if there is no such program."""
+    """The path of an executable program: a name with a slash is looked for from `folder`, any other
+    on the PATH. None if there is no such program."""
     return shutil.which(str(_place(name, folder)) if "/" in name else name)
 
 

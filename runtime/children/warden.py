@@ -3,7 +3,7 @@
     python -I -S warden.py FD COMMAND...
 
 FD is the reading end of a pipe whose other end only the parent holds: the system closes that one
-when the parent ends, even by SIGKILL, or it closes it itself. What PR_SET_PDEATHSIG alone would
+when the parent ends, even by SIGKILL, or the parent closes it itself. What PR_SET_PDEATHSIG alone would
 miss: the thread that started a command may end before its process does, and a command may be a
 script that starts the real server.
 
@@ -28,7 +28,7 @@ _PATIENCE_S = 5.0
 def main() -> int:
     pipe, command = int(sys.argv[1]), sys.argv[2:]
     libc = ctypes.CDLL(None)
-    # Orphans of the command become children of this process, so that none is lost sight of.
+    # Orphans of the command become children of this process, so that it can end them all.
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

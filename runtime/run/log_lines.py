@@ -41,7 +41,7 @@ def configure_logs(
 ) -> None:
     """Send every structlog record to `stream` (stderr), and to `target` if there is one.
 
-    secrets: texts that are replaced by "***" wherever they stand in a record.
+    secrets: texts that are replaced by "***" wherever they occur in a record.
     """
     stream = _Stderr() if stream is None else stream
     colors = stream.isatty()
@@ -99,7 +99,7 @@ class LineQueue:
         return sys.stderr.isatty()
 
     def drain(self) -> None:
-        """Write what has come to stderr, whatever that is now: a live display may stand before it."""
+        """Write what has come to stderr, whatever that is now: a live display may have replaced it."""
         texts = []
         while self._texts:
             texts.append(self._texts.popleft())

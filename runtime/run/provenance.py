@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 def provenance(plan: Plan) -> dict[str, str]:
     """Keys of a log's metadata: "version_<package>", also of the packages that tasks come from;
     "code_<module>", the SHA-256 of the source file, of tasks that are in none; "git_commit" of the
-    graph's folder, with "-dirty" behind it where files were changed, missing where there is none."""
+    graph's folder, with "-dirty" after it where files were changed, missing where there is none."""
     found = {f"{_VERSION}{name}": text for name, text in versions().items()} | _code_of(plan)
     commit = _git_commit(plan.graph.spec.path.absolute().parent)
     return found | ({"git_commit": commit} if commit else {})
@@ -38,17 +38,19 @@ def provenance(plan: Plan) -> dict[str, str]:
 def changes(recorded: Mapping[str, str], plan: Plan) -> list[str]:
     """What is not as it was when `recorded`, the metadata of a log, was written, a sentence each."""
     now = {f"{_VERSION}{name}": text for name, text in versions().items()} | _code_of(plan)
-    said = []
+    sentences = []
     for key, text in now.items():
         before = recorded.get(key)
         if before is None or before == text or key == f"{_VERSION}platform":
             continue
         if key.startswith(_VERSION):
             name = key.removeprefix(_VERSION)
-            said.append(f"recorded with {name} {before}, replayed with {name} {text}")
+            sentences.append(f"recorded with {name} {before}, replayed with {name} {text}")
         else:
-            said.append(f"the code of {key.removeprefix(_CODE)} has changed since it was recorded")
-    return said
+            sentences.append(
+                f"the code of {key.removeprefix(_CODE)} has changed since it was recorded"
+            )
+    return sentences
 
 
 def _version(package: str) -> str:
@@ -78,16 +80,8 @@ def _code_of(plan: Plan) -> dict[str, str]:
 
 
 def _git_commit(folder: Path) -> str:
-    command = [
-        "git",
-        "-C",
-        str(folder),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    options = ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(folder), "describe", *options]
     try:
         done = subprocess.run(  # noqa: S603  # the arguments are ours
             command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True,

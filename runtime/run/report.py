@@ -24,7 +24,7 @@ class TaskReport:
     p50_us: median duration of its step in the last 1,024 cycles at most, in microseconds; of a
         background task, of handing over, not of its work. None before the second cycle has ended.
     p99_us: 99th percentile of the same.
-    background: whether a worker runs it beside the cycles.
+    background: whether a worker runs it while the cycles go on.
     dropped: number of inputs or pictures that were left out.
     """
 

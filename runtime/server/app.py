@@ -98,8 +98,8 @@ def _page() -> str:
 
 def _index(app: FastAPI, status: Status) -> str:
     state = status.run.state()
-    told = state if isinstance(state, str) else f"Error: {state['Error']}"
-    lines = [f"flowrun: graph {status.run.name!r}: {told}", ""]
+    shown = state if isinstance(state, str) else f"Error: {state['Error']}"
+    lines = [f"flowrun: graph {status.run.name!r}: {shown}", ""]
     for path, methods in app.openapi()["paths"].items():
         for method, operation in methods.items():
             text = operation["description"].split("\n\n")[0].replace("\n", " ")
@@ -135,5 +135,5 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    # Whoever serves the app logs the traceback; the client is told what, not where.
+    # The server that runs the app logs the traceback; the client gets the error without it.
     return JSONResponse({"error": f"{type(error).__name__}: {error}"}, status_code=500)

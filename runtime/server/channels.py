@@ -42,7 +42,7 @@ PICTURES = Kind(Picture, "picture", _FRESH_S)
 ANSWERS = Kind(Answer, "answer")
 _KINDS = (PICTURES, ANSWERS)
 PARTS = Kind(PartialAnswer, "partial answer")
-"""No channel: only the events tell of them."""
+"""These have no channels: only the event stream has them."""
 
 
 class Channels:

@@ -1,4 +1,4 @@
-"""A request that cannot be answered, and how that is said."""
+"""A request that cannot be answered, as a reply that says why."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ __all__ = ["ApiError"]
 
 
 class ApiError(Exception):
-    """A reply that says why there is no other.
+    """A request that cannot be answered, and the reply to it.
 
-    status: of HTTP.
+    status: the HTTP status code.
     wrapped: `{"Error": {"error": text}}` instead of `{"error": text}`: what clients expect where
         success is `{"Success": ...}`.
     """

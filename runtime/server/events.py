@@ -28,9 +28,9 @@ async def event_stream(channels: Channels) -> AsyncIterator[str]:
     queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=_QUEUED)
     feeds = channels.feeds
     helpers = [
-        _count(channels, queue),
-        *(_tell_answers(task, feeds[task], queue) for task in channels.tasks(ANSWERS)),
-        *(_tell_parts(task, feeds[task], queue) for task in channels.tasks(PARTS)),
+        _send_reports(channels, queue),
+        *(_send_answers(task, feeds[task], queue) for task in channels.tasks(ANSWERS)),
+        *(_send_parts(task, feeds[task], queue) for task in channels.tasks(PARTS)),
     ]
     running = [asyncio.create_task(helper) for helper in helpers]
     try:
@@ -42,32 +42,32 @@ async def event_stream(channels: Channels) -> AsyncIterator[str]:
             task.cancel()
 
 
-async def _tell_answers(task: str, feed: Feed, queue: asyncio.Queue[str | None]) -> None:
+async def _send_answers(task: str, feed: Feed, queue: asyncio.Queue[str | None]) -> None:
     number = max(feed.broadcast.number - 1, 0)  # the newest first, so that there is one
     while found := await feed.next(number, timeout_s=None):
         number, answer = found
         if isinstance(answer, Answer):
-            told = {"task": task, "timestamp_nanos": answer.tov_ns, **answer_json(answer)}
-            await queue.put(_event("result", {**told, "tokens": answer.tokens}))
+            data = {"task": task, "timestamp_nanos": answer.tov_ns, **answer_json(answer)}
+            await queue.put(_event("result", {**data, "tokens": answer.tokens}))
 
 
-async def _tell_parts(task: str, feed: Feed, queue: asyncio.Queue[str | None]) -> None:
+async def _send_parts(task: str, feed: Feed, queue: asyncio.Queue[str | None]) -> None:
     number = feed.broadcast.number
     while found := await feed.next(number, timeout_s=None):
         number, part = found
         if isinstance(part, PartialAnswer):
-            told = {
+            data = {
                 "task": task,
                 "timestamp_nanos": part.tov_ns,
                 "cycle": part.cycle,
                 "prompt": part.prompt,
                 "text": part.text,
             }
-            await queue.put(_event("partial", told))
+            await queue.put(_event("partial", data))
 
 
-async def _count(channels: Channels, queue: asyncio.Queue[str | None]) -> None:
-    """Send the report now and then; None into the queue at the end."""
+async def _send_reports(channels: Channels, queue: asyncio.Queue[str | None]) -> None:
+    """The report every second; at the end None, which ends the stream."""
     while channels.status.running and not channels.closing.is_set():
         await queue.put(_event("statistics", channels.status.report()))
         try:

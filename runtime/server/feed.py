@@ -17,7 +17,7 @@ __all__ = ["Feed"]
 class Feed:
     """Lets any number of coroutines wait for a sink's next item, with no thread for any of them.
 
-    All of them share one subscription, which stands only while somebody waits: the cycle pays for
+    All of them share one subscription, which exists only while somebody waits: the cycle pays for
     one wake-up of the loop per item, however many clients there are, and nothing without clients.
     All methods are for the loop's thread.
     """
@@ -70,7 +70,7 @@ class Feed:
         return self._closed or self.broadcast.closed
 
     def close(self) -> None:
-        """The server ends: whoever waits gets None."""
+        """End all waiting: `next` gives None from now on."""
         self._closed = True
         self._wake()
 

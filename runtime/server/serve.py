@@ -1,4 +1,4 @@
-"""The server: an app on a port, in a thread beside the run."""
+"""The server: an app on a port, in a thread next to the run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GRACE_S = 0.5
 
 
 class Server:
-    """The HTTP API of a run, until `stop`. Signals stay with whoever handles them.
+    """The HTTP API of a run, until `stop`. It handles no signals.
 
     url: the page, for a browser on this machine, with the token if there is one.
     token: what clients must send, or None.
@@ -70,7 +70,7 @@ class Server:
     def start(
         cls, run: Watchable, host: str = "127.0.0.1", port: int = 3000, token: str | None = None
     ) -> Server:
-        """A server that answers. Raises `UsageError` if the address cannot be had.
+        """A server that answers. Raises `UsageError` if it cannot listen at the address.
 
         port: 0 picks a free one, see `url`.
         token: generated if there is none and `host` is not a loopback address.

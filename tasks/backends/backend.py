@@ -26,8 +26,8 @@ class Backend(Protocol):
         """Whether a question is worth a try, after one has failed. Takes a second at most."""
 
     def cancel(self) -> None:
-        """Nobody wants an answer any more: let `load` and `answer`, which may be running on another
-        thread, raise soon, now and from now on, where that can be done. From any thread."""
+        """Let `load` and `answer` raise soon from now on, where that is possible, also if they are
+        running on another thread: no answer is wanted any more. May be called from any thread."""
 
     def close(self) -> None:
         """Give back what `load` took. Called once, also if `load` raised or was never called."""

@@ -2,7 +2,7 @@
 
 One that fails is left alone for 1 s, doubled with each failure in a row up to 30 s, then asked
 whether it is healthy, and tried again. Pauses follow the cycles' time, as all that decides about a
-message must: a replay then goes the same way.
+message must: a replay then asks the same backends.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Chain:
     """Asks backends by name, in an order that each call gives.
 
     make: the backend of a name, not yet loaded; called once a name, when it is first needed.
-    log: hears of each failure and each recovery.
+    log: gets a line for each failure and each recovery.
     """
 
     def __init__(self, make: Callable[[str], Backend], log: FilteringBoundLogger) -> None:
@@ -61,7 +61,7 @@ class Chain:
         self._members: dict[str, _Member] = {}
         self._cancelled = False
         self._thawed: dict[str, list[int]] = {}
-        """Of backends that have not been needed since: a replay may lack some of them."""
+        """The state of backends that have not been needed since: a replay may lack some of them."""
 
     def load(self, names: Sequence[str], *, now_ns: int) -> None:
         """Load the backends of `names`. Raises only if none of them can be loaded."""

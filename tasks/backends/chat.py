@@ -138,7 +138,7 @@ def _check_size(size: int, where: str) -> None:
 
 
 def error_message(reply: bytes) -> str:
-    """What the server said: `{"error": {"message": ...}}` or `{"error": ...}`, or as it came."""
+    """The text of `{"error": {"message": ...}}` or `{"error": ...}`; any other reply as it came."""
     try:
         error = json.loads(reply)["error"]
         text = str(error["message"]) if isinstance(error, dict) else str(error)

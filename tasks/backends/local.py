@@ -27,9 +27,10 @@ _MODELS: Shared[_SharedModel] = Shared()
 class LocalBackend:
     """A checkpoint of the transformers library.
 
-    checkpoint: as `find_checkpoint` gives it. device, dtype: see `VisionLanguageModel.load`.
+    checkpoint: as `find_checkpoint` gives it.
+    device, dtype: see `VisionLanguageModel.load`.
     max_batch: how many questions of different tasks may be answered together.
-    tell: hears how far loading is.
+    tell: called with the progress of loading.
     """
 
     def __init__(

@@ -128,7 +128,7 @@ class OpenAIBackend:
 
     def _close_client(self) -> None:
         if not self._in_use.acquire(timeout=_CANCEL_S):
-            self._log.warning("a request does not end; left behind", url=self._where)
+            self._log.warning("a request does not end; it is left running", url=self._where)
             return
         with contextlib.ExitStack() as steps:
             steps.callback(self._in_use.release)
@@ -253,7 +253,7 @@ class OpenAIBackend:
     async def _sent(
         self, method: str, path: str, body: bytes | None
     ) -> AsyncIterator[httpx.Response]:
-        """The response to a request, if its status is 200; `ModelError` says what else came."""
+        """The response to a request if its status is 200; `ModelError` otherwise."""
         import httpx
 
         try:
@@ -263,7 +263,7 @@ class OpenAIBackend:
                 yield response
         except httpx.ConnectError as error:
             raise ModelError(
-                f"{self._where}: nobody answers ({_first_line(error)}); is the server running?",
+                f"{self._where}: no answer ({_first_line(error)}); is the server running?",
                 may_pass=True,
             ) from error
         except httpx.HTTPError as error:
@@ -317,7 +317,7 @@ class OpenAIBackend:
 
 
 def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
-    """Let a task end that Ctrl-C has left in its middle; nobody asks for its result."""
+    """End a task that Ctrl-C has interrupted; its result is not needed."""
     if not task.done():
         task.cancel()
         loop.run_until_complete(asyncio.wait([task]))

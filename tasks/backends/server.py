@@ -22,7 +22,7 @@ _SHOWN_LINES = 8
 
 
 def unusable_program(command: list[str], folder: Path) -> str | None:
-    """Why the program of `command` cannot be run though its file is there; None if it can be, or if
+    """Why the program of `command` cannot be run though its file exists; None if it can be, or if
     there is no such file yet.
     """
     problem = why_unusable(command[0], folder)

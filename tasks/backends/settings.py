@@ -40,9 +40,9 @@ def _http_url(url: str) -> str:
     try:
         host = urllib.parse.urlsplit(url).hostname
     except ValueError:
-        raise ValueError("an IPv6 address stands whole in [...]: http://[::1]:8080/v1") from None
+        raise ValueError("an IPv6 address must be in brackets: http://[::1]:8080/v1") from None
     if not host or not _is_host(host):
-        raise ValueError("names no host that can be; expected such as http://127.0.0.1:8080/v1")
+        raise ValueError("has no valid host; expected a URL such as http://127.0.0.1:8080/v1")
     try:
         port = urllib.parse.urlsplit(url).port
     except ValueError:
@@ -56,7 +56,7 @@ def _http_url(url: str) -> str:
 
 
 def _is_host(host: str) -> bool:
-    """Whether `host` is written as an address or a name is; nobody is asked for it."""
+    """Whether `host` has the form of an address or a name; it is not looked up."""
     if ":" in host or re.fullmatch(r"[0-9.]+", host):
         try:
             ipaddress.ip_address(host)

@@ -27,8 +27,12 @@ class SimilarFrames:
     def skips(
         self, pixels: NDArray[np.uint8], asked: list[Any], cycle: int, *, limit: float
     ) -> bool:
-        """Whether the frame of `cycle` is to be left out. asked: what else makes the answer; if
-        it differs from what was asked last, the frame is not left out."""
+        """Whether to leave out the frame of `cycle`.
+
+        asked: what else decides about the answer; if it differs from what was asked last, the frame
+            is not left out.
+        limit: the smallest difference of a cell, of 255, that makes a frame another one.
+        """
         cells = _cells(pixels)
         self._looked_at = asked, cells
         if self._answered is None or self._answered[0] != asked:
@@ -42,7 +46,7 @@ class SimilarFrames:
         """The frame that `skips` looked at last has been answered."""
         self._answered = self._looked_at
 
-    def tell(self, log: FilteringBoundLogger) -> None:
+    def report_to(self, log: FilteringBoundLogger) -> None:
         """Log which frames have been left out since the last call, if any, in one line."""
         if self._skipped:
             log.info(

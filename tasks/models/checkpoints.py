@@ -1,7 +1,7 @@
-"""What a checkpoint is before it is loaded: its architecture, its size, where it lies.
+"""What a checkpoint is before it is loaded: its architecture, its size, its place.
 
-Only files of JSON are read and sizes are asked for: no torch, no transformers. The hub's own cache is
-looked at through `huggingface_hub`, which says where it is and what of it is whole.
+Only JSON files and file sizes are read: no torch, no transformers. The hub's cache is read through
+`huggingface_hub`, which knows where it is and which of its files are complete.
 """
 
 from __future__ import annotations
@@ -41,16 +41,19 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 _TEXT_OUT = ("ForConditionalGeneration", "ForCausalLM", "ForImageTextToText")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _NO_DETECTOR = ("GroundingDino", "OmDet", "Owl")
-"""Object detectors that must be told in words what to look for; `Detect` does not."""
+"""Object detectors that need a text saying what to look for, which `Detect` does not give."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A checkpoint on this machine.
 
-    name: what a graph's `model:` and `flowrun ask` take. task: which task it is for, None for none
-    that is known. size_bytes: of its files, those that links lead to included. complete: whether it
-    has weights.
+    name: what a graph's `model:` and `flowrun ask` take.
+    task: which task it is for, None where that is not known.
+    architecture: the model class that its configuration names, "" for none.
+    size_bytes: of its files, including those behind links.
+    complete: whether it has weights.
+    path: its folder.
     """
 
     name: str
@@ -62,7 +65,7 @@ class Checkpoint:
 
 
 def task_of(config: dict[str, Any]) -> TaskName | None:
-    """Which task a checkpoint with this `config.json` is for, None where that is not plain."""
+    """Which task a checkpoint with this `config.json` is for, None where that is not known."""
     architecture = architecture_of(config)
     if architecture.endswith("ForObjectDetection") and not architecture.startswith(_NO_DETECTOR):
         return "Detect"
@@ -169,7 +172,7 @@ def config_of(checkpoint: Path | str, *, local_files_only: bool) -> dict[str, An
 
 
 def is_cached(checkpoint: Path | str) -> bool:
-    """Whether a hub id's configuration and weights, some of them at least, are in the hub's cache."""
+    """Whether a hub id's configuration, and at least some of its weights, are in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
     if isinstance(checkpoint, Path):
@@ -181,8 +184,8 @@ def is_cached(checkpoint: Path | str) -> bool:
 
 
 def _connect(model: str) -> None:
-    """Raise where no connection to the hub can be made. Its own client tries seven times, which takes
-    24 s without a network. A slow answer is left to that client."""
+    """Raise if the hub cannot be connected to. Its own client tries seven times, which takes 24 s
+    without a network. A slow answer is left to that client."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     for pause_s in (*_PAUSES_S, None):
@@ -200,7 +203,10 @@ def _connect(model: str) -> None:
 
 
 def hub_failure(model: str, error: Exception, *, offline: str | None) -> str:
-    """Why the hub's `model` cannot be had, and what to do. offline: why it was not asked, if so."""
+    """Why the hub's `model` could not be loaded, and what to do.
+
+    offline: why the hub was not asked; None if it was.
+    """
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     cache = hub_cache_path()

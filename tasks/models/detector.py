@@ -29,8 +29,9 @@ _MOST_LISTED = 12
 class Search:
     """What to find in one picture.
 
-    pixels: RGB, of shape (H, W, 3). threshold: objects with scores above it. only: the class ids that
-    count; None for all.
+    pixels: RGB, of shape (H, W, 3).
+    threshold: objects need a score above it.
+    only: the class ids to look for; None for all.
     """
 
     pixels: NDArray[np.uint8]
@@ -45,10 +46,12 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found in one picture, the surest first.
+    """What was found in one picture, the highest score first.
 
-    boxes: float32 (N, 4), left, top, right, bottom in pixels of the picture, within it. scores:
-    float32 (N,). class_ids: int32 (N,). labels: N names.
+    boxes: float32 (N, 4), left, top, right, bottom in pixels of the picture, within it.
+    scores: float32 (N,).
+    class_ids: int32 (N,).
+    labels: N names.
     """
 
     boxes: NDArray[np.float32]
@@ -60,7 +63,9 @@ class Found:
 class ObjectDetector:
     """A loaded checkpoint.
 
-    name: the folder or hub id. parameters: how many weights it has. where: device and dtype, for people.
+    name: the folder or hub id.
+    parameters: number of its weights.
+    where: device and dtype, for people.
     names: class id -> name.
     """
 
@@ -94,7 +99,7 @@ class ObjectDetector:
         import torch
         from PIL import Image
 
-        # PIL images, because of an array 3 pixels high a processor takes the rows for channels.
+        # PIL images: processors take the rows of an array 3 pixels high for channels.
         images = [Image.fromarray(question.pixels) for question in questions]
         inputs = self._processor(images=images, return_tensors="pt").to(
             self._device, dtype=self._dtype
@@ -140,7 +145,8 @@ class ObjectDetector:
     ) -> ObjectDetector:
         """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
 
-        device: auto, cpu, cuda or cuda:N. dtype: auto (float32) or the name of a torch type.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: auto (float32) or the name of a torch type.
         """
         local = local_files_only or isinstance(checkpoint, Path)
         _check_kind(checkpoint, config_of(checkpoint, local_files_only=local))

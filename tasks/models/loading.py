@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 
 def cache_first(checkpoint: Path | str, *, local: bool, load: Callable[..., T]) -> T:
-    """`load(local=True)`, which must not use the network, where `local` says so or the model is in the
-    hub's cache; else, or if that does not do, `load(local=False)`.
+    """`load(local=True)`, which must not use the network, if `local` says so or the model is in the
+    hub's cache; otherwise, or if that fails, `load(local=False)`.
 
     The hub is not asked whether it has a newer revision of what is in the cache: that took 5 minutes
     without a network, and a run would not know which weights it gets.
@@ -56,7 +56,7 @@ def pick_dtype(wanted: str, device: str) -> str:
     if wanted != "auto":
         return wanted
     # A CPU without these instructions takes several times as long for bfloat16. Before torch 2.11
-    # nothing public tells.
+    # there is no public way to ask.
     capable = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
     has_it = any(capable.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))  # bf16: of Arm
     return "bfloat16" if device.startswith("cuda") or has_it else "float32"
@@ -64,11 +64,11 @@ def pick_dtype(wanted: str, device: str) -> str:
 
 @contextmanager
 def loading(checkpoint: Path | str, *, device: str, parts: str, local: bool) -> Iterator[Any]:
-    """Gives transformers, kept from writing to the terminal. What it raises in the context comes out
-    as a `ModelError`.
+    """Gives the transformers library, kept from writing to the terminal. What it raises in the
+    context becomes a `ModelError`.
 
-    parts: what a checkpoint folder must hold beside the weights. local: whether the network is not
-    to be used.
+    parts: what a checkpoint folder must hold besides the weights.
+    local: whether the network must not be used.
     """
     import torch
     import transformers

@@ -1,6 +1,6 @@
-"""The progress bars of transformers and of the hub's client, told to whoever starts the model.
+"""The progress bars of transformers and of the hub's client, passed on to a callback.
 
-They write to the terminal, where the run's own status stands.
+Left alone they write to the terminal, over the run's own status.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["Tell", "progress_told"]
+__all__ = ["Tell", "progress_passed_on"]
 
 Tell = Callable[[str, float | None], None]
 """What is done now, and how much of it has been, from 0 to 1; None where that is not known."""
 
 
 @contextlib.contextmanager
-def progress_told(tell: Tell) -> Iterator[dict[str, Any]]:
+def progress_passed_on(tell: Tell) -> Iterator[dict[str, Any]]:
     """While the context is open, bars of this process call `tell` instead of being drawn. Gives
-    what `from_pretrained` takes to have downloads told too."""
+    the arguments with which `from_pretrained` passes on downloads too."""
     import transformers
     from tqdm import tqdm
 
-    class Told(tqdm):  # type: ignore[misc]
+    class Silent(tqdm):  # type: ignore[misc]
         """A bar that draws nothing."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -39,9 +39,9 @@ def progress_told(tell: Tell) -> Iterator[dict[str, Any]]:
     hooked = hasattr(logging, "set_tqdm_hook")
     before = None
     if hooked:
-        before = logging.set_tqdm_hook(lambda _make, args, options: Told(*args, **options))
+        before = logging.set_tqdm_hook(lambda _make, args, options: Silent(*args, **options))
     try:
-        yield {"tqdm_class": Told} if hooked else {}
+        yield {"tqdm_class": Silent} if hooked else {}
     finally:
         if hooked:
             logging.set_tqdm_hook(before)

@@ -20,7 +20,10 @@ class _Entry(Generic[T]):
 
 
 class Shared(Generic[T]):
-    """Things that are dear to make. end: called when the last user has released one."""
+    """Things that are expensive to make.
+
+    end: called when the last user has released one.
+    """
 
     def __init__(self, end: Callable[[T], None] = lambda _: None) -> None:
         self._end = end
@@ -28,8 +31,8 @@ class Shared(Generic[T]):
         self._entries: dict[Hashable, _Entry[T]] = {}
 
     def acquire(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The one thing of `key`; the first who asks makes it, others wait. `release` gives it
-        back. What `make` raises comes out, and the next who asks tries again."""
+        """The one thing of `key`: the first caller makes it, others wait. `release` gives it back.
+        What `make` raises is raised here, and the next caller tries again."""
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             entry.users += 1
@@ -71,7 +74,7 @@ A = TypeVar("A")
 class _Waiting(Generic[Q, A]):
     question: Q
     answers: Sequence[A] = ()
-    """The one answer, once it is there."""
+    """The one answer, once it has come."""
     error: Exception | None = None
 
 
@@ -93,7 +96,7 @@ class SharedModel(Generic[M, Q, A]):
         mine = _Waiting[Q, A](question)
         self._waiting.append(mine)  # atomic, as is taking away
         while True:
-            with self._busy:  # whoever has it answers for those who wait
+            with self._busy:  # its holder answers for those who wait
                 if mine.error is not None:
                     raise mine.error
                 if mine.answers:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flowrun.tasks.models.checkpoints import config_of
 from flowrun.tasks.models.growing import GrowingAnswers, cut_at_stop
 from flowrun.tasks.models.loading import cache_first, loading, pick_device, pick_dtype
-from flowrun.tasks.models.progress import Tell, progress_told
+from flowrun.tasks.models.progress import Tell, progress_passed_on
 from flowrun.tasks.models.question import Answer, Question, Sampling
 
 __all__ = ["VisionLanguageModel"]
@@ -76,7 +76,7 @@ class VisionLanguageModel:
         from PIL import Image
 
         [sampling] = {question.sampling for question in questions}
-        # PIL images, because of an array 3 pixels high a processor takes the rows for channels.
+        # PIL images: processors take the rows of an array 3 pixels high for channels.
         inputs = self._processor(
             text=[self._text(question.prompt) for question in questions],
             images=[[Image.fromarray(question.pixels)] for question in questions],
@@ -103,7 +103,7 @@ class VisionLanguageModel:
         return [self._cut(question, row) for question, row in zip(questions, rows, strict=True)]
 
     def _cut(self, question: Question, row: Any) -> Answer:
-        """Of a row of new tokens what belongs to its answer: others in the batch may be longer."""
+        """The answer in a row of new tokens, which is as long as the longest of the batch."""
         ends = [i for i, token in enumerate(row.tolist()) if token in self._end_tokens]
         row = row[: min(question.max_new_tokens, ends[0] + 1 if ends else len(row))]
         return Answer(cut_at_stop(self._decode(row), question.stop).strip(), len(row))
@@ -118,7 +118,7 @@ class VisionLanguageModel:
         if not self._template:
             return f"{self._image_token}{prompt}"
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        # The tokenizer renders any template as it stands; SmolVLM2's processor asks for videos.
+        # The tokenizer renders any template unchanged; SmolVLM2's processor asks for videos.
         text: str = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
             chat_template=self._template,
@@ -154,11 +154,11 @@ class VisionLanguageModel:
         device: auto, cpu, cuda or cuda:N. dtype: auto (`pick_dtype`) or the name of a torch
         type.
         static_cache: generate with a cache of a fixed size, compiled on a GPU.
-        tell: hears how far loading is.
+        tell: called with the progress of loading.
         """
         local = local_files_only or isinstance(checkpoint, Path)
         if not local:
-            config_of(checkpoint, local_files_only=False)  # says quickly where there is no network
+            config_of(checkpoint, local_files_only=False)  # fails quickly without a network
         tell("loading the libraries", None)
         import torch
 
@@ -169,9 +169,9 @@ class VisionLanguageModel:
         def load(*, local: bool) -> tuple[Any, Any]:
             with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
                 processor = _load_processor(checkpoint, local_files_only=local)
-                with progress_told(tell) as told:
+                with progress_passed_on(tell) as bars:
                     model = transformers.AutoModelForImageTextToText.from_pretrained(
-                        checkpoint, local_files_only=local, dtype=torch_dtype, **told
+                        checkpoint, local_files_only=local, dtype=torch_dtype, **bars
                     )
                 return processor, model.to(device).eval()
 

@@ -143,4 +143,4 @@ class VideoCapture(Task):
 
     def stop(self, ctx: Context) -> None:
         if self._reader is not None and not self._reader.stop(_STOP_S):
-            ctx.log.warning("reader still waits for the source; left behind")
+            ctx.log.warning("the reader still waits for the source; it is left running")

@@ -19,8 +19,8 @@ _MOST_BYTES = 64 << 20
 """Of packets that no picture took, such as those of a live source while no cycle runs."""
 _MOST_STAMPS = 256
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
-_LENGTHS_IN_FRONT = b"\x01"
-"""How the extradata of a stream begin whose packets have lengths in place of start codes."""
+_LENGTH_PREFIXED = b"\x01"
+"""First byte of the extradata of a stream whose packets have lengths instead of start codes."""
 _NEVER = 1 << 62
 _UNSTAMPED = -(1 << 62)
 """Packets without a time stamp get this plus their number, while they are in the decoder: those of a
@@ -39,8 +39,9 @@ class PacketQueue:
 
     The reader's thread appends; the cycle takes. Packets are H.264 and H.265 with start codes.
 
-    section: how often the decoder began anew. proven: whether a first picture was decoded from what
-    is kept here, and compared; where it was another, it is not usable and `take` gives None for ever.
+    section: how often the decoder has started again.
+    proven: whether a first picture was decoded from what is kept here, and compared; where it
+        differed, the queue is not usable and `take` always gives None.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -52,8 +53,8 @@ class PacketQueue:
         self._filter: Any = None
         if context.codec.canonical_name in _FILTERS:
             self._filter = BitStreamFilterContext(_FILTERS[context.codec.canonical_name], stream)
-            if extradata.startswith(_LENGTHS_IN_FRONT):
-                extradata = b""  # the filter puts it in front of the key frames
+            if extradata.startswith(_LENGTH_PREFIXED):
+                extradata = b""  # the filter puts it before the key frames
         self._decoder = VideoDecoder(
             name, extradata, context.width, context.height, context.pix_fmt or ""
         )
@@ -61,7 +62,7 @@ class PacketQueue:
         self._kept: deque[_Kept] = deque()
         self._size = 0
         self._numbers: dict[int, int] = {}
-        """Of packets whose pictures have not come out yet, by time stamp."""
+        """By time stamp, the packets whose pictures have not come out yet."""
         self._gap = 0, 0
         """Pictures of packets from the first number up to, not with, the second cannot be decoded."""
         self.usable = True
@@ -70,7 +71,7 @@ class PacketQueue:
         self.proven = False
 
     def begin_section(self) -> None:
-        """The decoder begins anew with the next packet."""
+        """The decoder starts again with the next packet."""
         self.section += 1
         self._numbers.clear()
         if self._filter is not None:
@@ -121,7 +122,7 @@ class PacketQueue:
                 self._forget()
 
     def _forget(self) -> None:
-        """Drop what is in front of the newest key frame, or all."""
+        """Drop what is before the newest key frame, or everything."""
         newest = max((it.number for it in self._kept if it.is_key), default=_NEVER)
         if newest == self._kept[0].number:
             newest = _NEVER
@@ -136,8 +137,8 @@ class PacketQueue:
         pixels: NDArray[np.uint8],
         converter: RgbConverter,
     ) -> None:
-        """Decode picture `number` from the packets kept; where it is another than `pixels`, the log
-        gets pixels from now on."""
+        """Decode picture `number` from the packets kept; where it differs from `pixels`, the log gets
+        pixels from now on."""
         with self._lock:
             video = self._video(number, self.section, color)
         try:
@@ -149,7 +150,7 @@ class PacketQueue:
             self.give_up()
 
     def give_up(self) -> None:
-        """The log gets pixels from now on: what the source gives cannot be told apart."""
+        """The log gets pixels from now on: the packets do not give the same pictures."""
         with self._lock:
             self.usable = False
             self._kept.clear()

@@ -27,8 +27,13 @@ _AHEAD = 4
 
 @dataclass(slots=True)
 class Frame:
-    """time_ns: since the file's first frame; for a live source, nanoseconds since 1970. packet: the
-    number of its packet, None where the log cannot have packets for it."""
+    """A decoded frame.
+
+    time_ns: since the file's first frame; for a live source, nanoseconds since 1970.
+    packet: the number of its packet, None where the log cannot have packets for it.
+    section: how often the decoder had started again before it.
+    color: FFmpeg's numbers of its color space and color range.
+    """
 
     pixels: NDArray[np.uint8]
     frame_id: int
@@ -46,7 +51,7 @@ class Reader:
     live: whether frames come at the source's own time.
     error: why it ended, if not because the source is at its end.
     dropped: how many frames it decoded that were not taken.
-    damaged: how many packets the decoder refused; the stream goes on behind them.
+    damaged: how many packets the decoder refused; the stream goes on after them.
     """
 
     def __init__(
@@ -89,7 +94,7 @@ class Reader:
         self._converter = RgbConverter()
         self._packets = PacketQueue(stream) if keeps_packets else None
         # A file that is played at its own speed is decoded ahead also where only the newest frame
-        # is wanted: which one that is, the cycle's time says.
+        # is wanted: the cycle's time decides which one that is.
         self._newest_only = self.policy == "latest" and not (config.realtime and not self.live)
         self._played_ns = -1
         self._decoded_s = 0.0
@@ -122,7 +127,7 @@ class Reader:
 
     @property
     def has_packets(self) -> bool:
-        """Whether packets can stand for pixels in the log."""
+        """Whether packets can replace pixels in the log."""
         return self._packets is not None and self._packets.usable
 
     @property

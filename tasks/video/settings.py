@@ -38,7 +38,7 @@ class VideoSettings(TaskConfig):
     fps: PositiveFloat | None = None
     """The frames per second to ask of a device (v4l2)."""
     timeout_s: PositiveFloat = 10.0
-    """How long a live source may take to answer, or to give the next frame."""
+    """Seconds that a live source may take to answer, or to give the next frame."""
 
     @model_validator(mode="after")
     def _check(self) -> VideoSettings:

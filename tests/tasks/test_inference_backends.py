@@ -514,12 +514,12 @@ def test_a_recorded_run_may_be_asked_what_another_backend_would_say(
         ),
         (
             "backends: {openai: {base_url: 'http://[::1/v1'}}",
-            "6:34: 'backends.openai.base_url' of task 'vlm': an IPv6 address stands whole in "
-            "[...]: http://[::1]:8080/v1",
+            "6:34: 'backends.openai.base_url' of task 'vlm': an IPv6 address must be in brackets: "
+            "http://[::1]:8080/v1",
         ),
         (
             "backends: {openai: {base_url: 'http://999.1.1.1/v1'}}",
-            "6:34: 'backends.openai.base_url' of task 'vlm': names no host that can be; expected "
+            "6:34: 'backends.openai.base_url' of task 'vlm': has no valid host; expected a URL "
             "such as http://127.0.0.1:8080/v1",
         ),
         (
@@ -529,8 +529,8 @@ def test_a_recorded_run_may_be_asked_what_another_backend_would_say(
         (
             "backends: {openai: {base_url: 'http://x', "
             "server: {command: s, ready_url: 'http://a..b/'}}}",
-            "6:77: 'backends.openai.server.ready_url' of task 'vlm': names no host that can be; "
-            "expected such as http://127.0.0.1:8080/v1",
+            "6:77: 'backends.openai.server.ready_url' of task 'vlm': has no valid host; "
+            "expected a URL such as http://127.0.0.1:8080/v1",
         ),
         *(
             (

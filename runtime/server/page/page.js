@@ -90,7 +90,7 @@ function addAnswer(answer) {
     make("time", {text: clock(answer.timestamp_nanos), title: "when the frame was taken"}),
     make("span", {cls: `pill ${speed(answer.latency_ms)}`, text: millis(answer.latency_ms), title: "latency"}),
     make("span", {text: [`cycle ${answer.cycle}`, answer.backend, `${answer.tokens} tokens`].join(" · ")}));
-  // A prompt is told once, above all its answers.
+  // A prompt is shown once, above all its answers.
   const above = $("answers").querySelector("li:first-child .prompt");
   if (above?.textContent === answer.prompt) above.remove();
   $("answers").prepend(make("li", {}, meta,
@@ -176,9 +176,9 @@ $("form").addEventListener("submit", async event => {
     const settings = {prompt: $("prompt").value};
     if ($("target").value) settings.task = $("target").value;
     const reply = await fetch(url("/api/v0/inference/settings"), {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(settings)});
-    const told = await reply.json();
+    const result = await reply.json();
     if (reply.ok) say("Asked: in force from the next cycle on.", "done");
-    else say(told.error ?? `HTTP ${reply.status}`, "bad");
+    else say(result.error ?? `HTTP ${reply.status}`, "bad");
   } catch (error) {
     say(`The server cannot be reached (${error.message}).`, "bad");
   } finally {
@@ -212,7 +212,7 @@ function showEnd(status) {
     notice(`The run has ended with an error: ${status.Error}`, "slow");
   } else if (status === "Running") {
     setState("Unwatched", "fair");
-    notice("The server has stopped. What this page shows is the last it told.");
+    notice("The server has stopped. What this page shows is the last state it sent.");
   } else {
     setState("Ended", "");
     notice("The run has ended. What this page shows is its last state.");
@@ -234,7 +234,7 @@ async function connect() {
       const showing = kind => Object.keys(report.shows).filter(task => report.shows[task] === kind);
       screens = showing("picture");
       if (!shown.every(task => screens.includes(task)) || !shown.length) shown = screens.slice(0, LIVE_AT_ONCE);
-      $("told").hidden = !showing("answer").length;
+      $("chat").hidden = !showing("answer").length;
       drawGraph(graph);
       offerPrompt(report.live, graph);
       showReport(report);

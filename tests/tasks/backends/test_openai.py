@@ -266,7 +266,7 @@ def test_a_server_that_is_not_there_is_named(connect: Any) -> None:
     with pytest.raises(ModelError) as caught:
         connect(url)
     assert str(caught.value) == (
-        f"{url}: nobody answers (All connection attempts failed); is the server running?"
+        f"{url}: no answer (All connection attempts failed); is the server running?"
     )
 
 
