@@ -84,33 +84,6 @@ def test_a_server_is_ready_when_start_returns_and_gone_after_stop(
     assert not is_alive(pid)
 
 
-def test_what_a_server_has_started_ends_with_it(tmp_path: Path, make: Any) -> None:
-    # One in the server's own process group, one that has left it.
-    before = "sleep 1000 &\necho $! >> pids\nsetsid sleep 1000 &\necho $! >> pids"
-    server = make(web_server(tmp_path, port := free_port(), before=before), port)
-    server.start()
-    assert [is_alive(pid) for pid in pids(tmp_path)] == [True] * 3
-    server.stop()
-    assert [is_alive(pid) for pid in pids(tmp_path)] == [False] * 3
-
-
-def test_a_server_that_ignores_sigterm_is_killed(
-    tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flowrun.runtime.children import process as module
-
-    impatient = tmp_path / "warden.py"
-    source = module._WARDEN.read_text()
-    assert "_PATIENCE_S = 5.0" in source
-    impatient.write_text(source.replace("_PATIENCE_S = 5.0", "_PATIENCE_S = 0.1"))
-    monkeypatch.setattr(module, "_WARDEN", impatient)
-    before = "trap '' TERM"
-    server = make(web_server(tmp_path, port := free_port(), before=before), port)
-    server.start()
-    server.stop()
-    assert not is_alive(*pids(tmp_path))
-
-
 def test_a_server_that_dies_is_started_again(tmp_path: Path, make: Any) -> None:
     server = make(web_server(tmp_path, port := free_port()), port)
     with capture_logs() as records:
@@ -121,19 +94,6 @@ def test_a_server_that_dies_is_started_again(tmp_path: Path, make: Any) -> None:
     assert (died["status"], died["pause_s"]) == (128 + signal.SIGKILL, 0.05)
     server.stop()
     assert not any(is_alive(pid) for pid in pids(tmp_path))
-
-
-def test_pauses_between_starts_grow(tmp_path: Path, make: Any) -> None:
-    once = tmp_path / "once"
-    before = f"test -e {once} && exit 3\ntouch {once}"
-    server = make(web_server(tmp_path, port := free_port(), before=before), port)
-    with capture_logs() as records:
-        server.start()
-        os.kill(pids(tmp_path)[0], signal.SIGTERM)
-        wait_for(lambda: len([r for r in records if "pause_s" in r]) >= 4)
-    pauses = [r["pause_s"] for r in records if "pause_s" in r]
-    assert pauses[:4] == [0.05, 0.1, 0.2, 0.4]
-    assert [r["status"] for r in records if "pause_s" in r][1:4] == [3, 3, 3]
 
 
 @pytest.mark.slow
@@ -157,15 +117,6 @@ def test_a_server_does_not_outlive_a_killed_flowrun(tmp_path: Path) -> None:
         flowrun.kill()
         flowrun.communicate()
     wait_for(lambda: not any(is_alive(pid) for pid in pids(tmp_path)))
-
-
-@pytest.mark.slow
-def test_a_server_does_not_outlive_a_killed_warden(tmp_path: Path, make: Any) -> None:
-    server = make(web_server(tmp_path, port := free_port()), port, first_pause_s=1000.0)
-    server.start()
-    [pid] = pids(tmp_path)
-    os.kill(server._child.pid, signal.SIGKILL)
-    wait_for(lambda: not is_alive(pid))
 
 
 @pytest.mark.slow
