@@ -70,7 +70,7 @@ class Broadcast:
     """The newest item of one sink, numbered; any number of clients wait for the next.
 
     The cycle only stores a reference: what a client does with it (encoding, sending) happens on the
-    client's thread. Items must not be changed after `offer`, nor refer to a slot of the ring.
+    client's thread. Items must not change after `offer`, nor refer to the message of a slot.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Broadcast:
 
     @property
     def number(self) -> int:
-        """How many items were offered so far."""
+        """Number of items offered so far."""
         return self._number
 
     @property
@@ -153,7 +153,7 @@ class Broadcast:
             return (self._number, self._item) if self._number > after else None
 
     def close(self) -> None:
-        """No more items: whoever waits gets None at once."""
+        """End the items: `next` gives None at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -45,7 +45,7 @@ class LiveClock:
 
 
 class ManualClock:
-    """A clock that moves only when told to, for tests and for replay.
+    """A clock that moves only when it is moved, for tests and for replay.
 
     step_ns: how far each reading moves it; 0 to move it by hand.
     """

@@ -50,10 +50,12 @@ _DETECT_OPTIONS = ("threshold", "labels")
 class Reply:
     """What a model said about a picture.
 
-    architecture: the model's class. prompt, response, tokens: None of a detector. detections: what
-    a detector found, or the boxes in the response; None where it holds none. latency_ms: from the
-    picture to the answer, of a model that has been warmed up. load_s: all before, libraries
-    included.
+    model: as it was given.
+    architecture: the model's class.
+    prompt, response, tokens: None for a detector.
+    detections: what a detector found, or the boxes in the response; None if it has none.
+    latency_ms: from the picture to the answer, of a model that has been warmed up.
+    load_s: everything before that, including the libraries.
     """
 
     model: str
@@ -71,10 +73,12 @@ def ask(
 ) -> Reply:
     """Load `model` and let it answer about the RGB picture `pixels` of shape (H, W, 3).
 
-    model: "embedded", a checkpoint folder or a hub id. prompt: None for a detector, and for the
-    embedded model's caption. options: config of `Inference` or of `Detect`; a None is left out.
-    Raises `UsageError` for what does not go together, `ModelError` for a model that cannot be
-    loaded or fails.
+    model: "embedded", a checkpoint folder or a hub id.
+    prompt: None for a detector, and for the embedded model's caption.
+    options: config of `Inference` or of `Detect`; those that are None are left out.
+
+    Raises `UsageError` for arguments that do not fit together, `ModelError` for a model that cannot
+    be loaded or fails.
     """
     given = {name: value for name, value in options.items() if value is not None}
     architecture, task = _architecture_and_task(model, given)
@@ -172,7 +176,7 @@ def _architecture_and_task(model: str, options: dict[str, Any]) -> tuple[str, st
         )
     local = bool(options.get("local_files_only"))
     config = config_of(find_checkpoint(model, Path.cwd()), local_files_only=local)
-    # Where it is not plain what a model is for, loading it for Inference tells.
+    # If it is not known what a model is for, loading it for Inference shows it.
     return architecture_of(config) or "of unknown architecture", task_of(config) or "Inference"
 
 

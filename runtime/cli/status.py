@@ -26,8 +26,9 @@ _ANSWERS_SHOWN = 5
 class StatusDisplay:
     """Shows `running` from its own thread while the context is open; never in a cycle.
 
-    url: where the page is served, if it is. lines: log lines, which are written in between.
-    plain: lines also on a TTY.
+    url: where the page is served; None if it is not.
+    lines: log lines, which are written in between.
+    plain: print lines also on a TTY.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class StatusDisplay:
             self._live.stop()
 
     def _work(self) -> None:
-        """Write all that goes to the terminal, log lines too: two threads would cut each other's
-        lines and leave pieces of the table behind."""
+        """Write everything that goes to the terminal, including log lines: two threads would mix
+        their lines and leave parts of the table on the screen."""
         while not self._ended.wait(1 / _REFRESH_HZ):
             try:
                 self._show()

@@ -1,4 +1,4 @@
-"""What the server may ask of a run, and all that it may ask."""
+"""Everything that the server may ask of a run."""
 
 from __future__ import annotations
 

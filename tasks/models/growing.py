@@ -1,4 +1,4 @@
-"""Answers while they grow, token by token: shown as far as they are, ended before a stop text."""
+"""Answers while they grow, token by token: shown in part, ended before a stop text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ __all__ = ["GrowingAnswers", "cut_at_stop"]
 class GrowingAnswers:
     """A stopping criterion for transformers' `generate`: called after each token of a batch.
 
-    questions: one a row. begin: the tokens of a row before its answer. decode: tokens to text.
+    questions: one for each row.
+    begin: number of tokens of a row before its answer.
+    decode: turns tokens into text.
     """
 
     def __init__(
@@ -25,7 +27,7 @@ class GrowingAnswers:
 
     @staticmethod
     def needed(questions: Sequence[Question]) -> bool:
-        """Whether `generate` has to be watched: without, it does not decode at each step."""
+        """Whether `generate` has to be watched; if not, no text is decoded at each step."""
         return any(question.stop or question.on_text for question in questions)
 
     def __call__(self, tokens: Any, _scores: Any, **_more: Any) -> Any:

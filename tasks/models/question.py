@@ -57,7 +57,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """text: without special tokens. tokens: how many were generated; 0 if that is not known."""
+    """What a model answers.
+
+    text: without special tokens.
+    tokens: number of tokens that were generated; 0 if that is not known.
+    """
 
     text: str
     tokens: int

@@ -151,8 +151,8 @@ class VisionLanguageModel:
     ) -> VisionLanguageModel:
         """Load `checkpoint`, as `find_checkpoint` gave it. Raises `ModelError`, in plain words.
 
-        device: auto, cpu, cuda or cuda:N. dtype: auto (`pick_dtype`) or the name of a torch
-        type.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: auto (`pick_dtype`) or the name of a torch type.
         static_cache: generate with a cache of a fixed size, compiled on a GPU.
         tell: called with the progress of loading.
         """
