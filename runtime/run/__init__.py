@@ -1,1 +1,10 @@
-"""One live run of one graph: plan, engine, log and what watches it, put together."""
+"""One live run of a graph.
+
+| file            | what it is                                                              |
+|-----------------|-------------------------------------------------------------------------|
+| `live.py`       | the run: plan, executor, log and what watches it, put together          |
+| `recording.py`  | its log, from the first byte to the last                                |
+| `report.py`     | how it is doing: for the terminal, the page and the API                 |
+| `log_lines.py`  | log lines: for people on the console, as messages in the log            |
+| `provenance.py` | what it was made with: versions, code, commit                           |
+"""

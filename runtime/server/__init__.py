@@ -1,0 +1,16 @@
+"""One run over HTTP: its page and its API.
+
+| file           | what it is                                                               |
+|----------------|--------------------------------------------------------------------------|
+| `serve.py`     | the server: an app on a port, in a thread of its own                     |
+| `app.py`       | the app: its routes, its errors, its page                                |
+| `guard.py`     | who may ask: host names, origins, the token                              |
+| `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
+| `streaming.py` | endpoints: pictures, answers, events                                     |
+| `channels.py`  | what the sinks show, by kind and channel, and waiting for the next item  |
+| `events.py`    | the stream of everything that happens                                    |
+| `feed.py`      | a sink's items, as an event loop waits for them                          |
+| `status.py`    | the run's state and report in the words of the API                       |
+| `watchable.py` | all that the server asks of a run                                        |
+| `page/`        | the page: one file for the browser, made of three                        |
+"""

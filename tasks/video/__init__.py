@@ -1,1 +1,10 @@
-"""VideoCapture: its settings, opening a source, reading it, keeping its packets."""
+"""`VideoCapture`: frames of a file, a camera, a URL or a device.
+
+| file          | what it is                                                                |
+|---------------|---------------------------------------------------------------------------|
+| `capture.py`  | the task                                                                  |
+| `settings.py` | what a graph file may say of a source                                     |
+| `opening.py`  | an address -> an opened container, or an error that says what to do       |
+| `reader.py`   | the thread that decodes a few frames ahead                                |
+| `packets.py`  | the compressed packets, kept for the log                                  |
+"""
