@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import cmd
 import inspect
 import json
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowrun.msgs.message import Message
 from flowrun.runtime.cli import replay as replay_verb
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from flowrun.msgs.message import Message
     from flowrun.runtime.replay.debugger import Breakpoint, Debugger
     from flowrun.runtime.task import Task
 
@@ -243,7 +244,7 @@ class _Shell(cmd.Cmd):
             value = self._debugger.value(text)
         except UsageError as error:
             value = self._evaluate(text, error)
-        if hasattr(value, "field_types"):
+        if isinstance(value, Message):
             self._print_message(text, value)
         else:
             self._say(_shown(value))
@@ -368,11 +369,15 @@ class _Shell(cmd.Cmd):
 
     def _evaluate(self, text: str, not_a_message: UsageError) -> Any:
         ids = [step.task.id for step in self._replay.plan.steps]
-        names = {id_: self._replay.task(id_) for id_ in ids}
-        if not any(id_ in text for id_ in [*ids, "replay"]):
+        known = {id_: self._replay.task(id_) for id_ in ids} | {"replay": self._replay}
+        try:
+            used = {it.id for it in ast.walk(ast.parse(text)) if isinstance(it, ast.Name)}
+        except SyntaxError:
+            used = set()
+        if not used & known.keys():
             raise not_a_message
         try:
-            return eval(text, {**names, "replay": self._replay, "np": np})  # noqa: S307  # the user's own
+            return eval(text, {**known, "np": np})  # noqa: S307  # the user's own
         except Exception as error:  # noqa: BLE001
             raise UsageError(f"{text}: {type(error).__name__}: {error}") from None
 
@@ -440,7 +445,7 @@ def _shown(value: Any) -> str:
 
 
 def _save(value: Any, path: Path) -> None:
-    fields = dict(value.__dict__) if hasattr(value, "field_types") else {"value": value}
+    fields = dict(value.__dict__) if isinstance(value, Message) else {"value": value}
     arrays = [item for item in fields.values() if isinstance(item, np.ndarray)]
     if path.suffix in (".png", ".jpg", ".jpeg"):
         from PIL import Image

@@ -142,7 +142,7 @@ def prepare(
     )
     return Replay(
         log,
-        graph=path,
+        graph=graph,
         feed=args.feed,
         only=args.only,
         config=dict(map(_value, args.values)),

@@ -208,7 +208,7 @@ class Executor:
         while self.stop_reason is None:
             number = self.cycles
             if number == limit:
-                self.stop_reason = f"reached --cycles {limit}"
+                self.stop_reason = f"the limit of {limit} cycles"
                 return
             if number == self._next_keyframe:
                 # Once, though sources may have to be asked several times before the cycle begins.

@@ -106,7 +106,7 @@ class Tolerance:
                 equals = ""
             if not equals or not name or (limits[name] or 0) < 0 or math.isnan(limits[name] or 0):
                 raise UsageError(
-                    f"--tolerance {text}: expected MSG=NUMBER, MSG.FIELD=NUMBER or MSG.FIELD=any, "
+                    f"tolerance {text}: expected MSG=NUMBER, MSG.FIELD=NUMBER or MSG.FIELD=any, "
                     "such as DetectionsMsg=0.001 or PromptResponseMsg.response=any"
                 )
         return cls(limits)
@@ -118,12 +118,12 @@ class Tolerance:
         for name, limit in self._limits.items():
             if name not in names and name not in fields:
                 raise UsageError(
-                    f"--tolerance {name}: no such message or field in the graph; messages: "
+                    f"tolerance {name}: no such message or field in the graph; messages: "
                     + ", ".join(sorted(names))
                 )
             if name in names and limit is None:
                 raise UsageError(
-                    f"--tolerance {name}=any: name the field, {name}.FIELD=any; "
+                    f"tolerance {name}=any: name the field, {name}.FIELD=any; "
                     "to leave a task out, feed it from the log"
                 )
 

@@ -21,6 +21,7 @@ __all__ = [
     "REPLAY_SET",
     "computed_elsewhere",
     "external_tasks",
+    "is_recorded_graph",
     "recorded_feed",
     "recorded_graph",
     "with_config",
@@ -48,6 +49,11 @@ def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
     path = Path(log.metadata.get("graph_path", "graph.yaml"))
     spec = parse_graph(text.decode(), path=path, env=_RecordedEnvironment(env))
     return with_config(spec, json.loads(log.metadata.get(REPLAY_SET, "{}")))
+
+
+def is_recorded_graph(log: Log, spec: GraphSpec) -> bool:
+    """Whether `spec` is the graph that made `log`: whether its text is that of the log."""
+    return log.attachments.get(GRAPH_SOURCE) == spec.text.encode()
 
 
 def recorded_feed(log: Log, tasks: Collection[str]) -> list[str]:

@@ -25,12 +25,14 @@ from flowrun.runtime.errors import LogError, ReplayError, UsageError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import load_graph
+from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.log.reader import CycleRecord, Log
 from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
 from flowrun.runtime.replay.graph import (
     computed_elsewhere,
     external_tasks,
+    is_recorded_graph,
     recorded_feed,
     recorded_graph,
     with_config,
@@ -60,7 +62,7 @@ _EXTERNAL = (
 class Replay:
     """A recorded run, to be run again.
 
-    graph: another graph file than the recorded one; its sources must have the recorded topics.
+    graph: another graph than the recorded one, or its file; its sources must have the recorded topics.
     feed: ids of tasks that are not run, their messages being taken from the log, beside sources.
     only: ids of the tasks that are run; all others are fed. None runs all but `feed`.
     config: "task.key" -> value in place of the recorded one: what if it had been so? It holds all
@@ -82,7 +84,7 @@ class Replay:
         self,
         log: Log,
         *,
-        graph: Path | None = None,
+        graph: Path | GraphSpec | None = None,
         feed: Collection[str] = (),
         only: Collection[str] | None = None,
         config: Mapping[str, Any] | None = None,
@@ -94,7 +96,10 @@ class Replay:
         env = os.environ if env is None else env
         self.notes: list[str] = []
         """What of the recording could not be used as one would expect, a sentence each."""
-        spec = recorded_graph(log, env) if graph is None else load_graph(graph, env=env)
+        if isinstance(graph, GraphSpec):
+            spec = graph
+        else:
+            spec = recorded_graph(log, env) if graph is None else load_graph(graph, env=env)
         self.plan: Plan = plan_graph(bind(with_config(spec, config or {}), ready=False))
         self.notes += changes(log.metadata, self.plan)
         ids = [step.task.id for step in self.plan.steps]
@@ -120,7 +125,7 @@ class Replay:
         )
         self._keyframes = RecordedKeyframes(log, self._graph.outside, note=self._note)
         self._uses_keyframes = keyframes
-        self._differs_from_recorded = bool(config) or graph is not None
+        self._differs_from_recorded = bool(config) or not is_recorded_graph(log, spec)
         self._cycles: Iterator[CycleRecord] = iter(())
         self._next: CycleRecord | None = None
         self._in_cycle = False

@@ -78,11 +78,11 @@ def test_a_part_of_a_run_is_replayed(run, capsys, options, cycles):
         (["--speed", "fast"], "--speed fast: expected max, or a number above 0"),
         (["--report", "r.pdf"], "--report r.pdf: expected a name ending in .html or .json"),
         (["--task", "y"], "unknown task 'y'; tasks: n, x, s, g"),
-        (["--tolerance", "IntMsg"], "--tolerance IntMsg: expected MSG=NUMBER, MSG.FIELD=NUMBER or "
+        (["--tolerance", "IntMsg"], "tolerance IntMsg: expected MSG=NUMBER, MSG.FIELD=NUMBER or "
          "MSG.FIELD=any, such as DetectionsMsg=0.001 or PromptResponseMsg.response=any"),
-        (["--tolerance", "TextMsg=1"], "--tolerance TextMsg: no such message or field in the graph; "
+        (["--tolerance", "TextMsg=1"], "tolerance TextMsg: no such message or field in the graph; "
          "messages: GridMsg, IntMsg"),
-        (["--tolerance", "IntMsg=any"], "--tolerance IntMsg=any: name the field, IntMsg.FIELD=any; "
+        (["--tolerance", "IntMsg=any"], "tolerance IntMsg=any: name the field, IntMsg.FIELD=any; "
          "to leave a task out, feed it from the log"),
         (["--verify-keyframes", "--verify-count", "0"], "--verify-count 0: expected 1 or more"),
     ],

@@ -34,7 +34,7 @@ def test_runs_until_the_sources_end(tmp_path):
 
 def test_ends_after_the_cycles_asked_for(tmp_path):
     executor, reason = run(plan_of(tmp_path, "n=Numbers(limit: 99)"), cycles=3)
-    assert (executor.cycles, reason) == (3, "reached --cycles 3")
+    assert (executor.cycles, reason) == (3, "the limit of 3 cycles")
 
 
 def test_an_absent_input_skips_the_step_and_shows_nothing_stale(tmp_path):
