@@ -153,6 +153,10 @@ class Inference(Task):
             """The backends to ask, one after another; each once."""
             return list(dict.fromkeys([self.backend, *self.fallback]))
 
+        def is_server(self, backend: str) -> bool:
+            """Whether `backend` runs no model in this process."""
+            return isinstance(self.backends.get(backend), OpenAISettings)
+
     config: Config
     shows = "partial answer"
 
@@ -187,21 +191,12 @@ class Inference(Task):
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:
         assert isinstance(config, cls.Config)
-        servers = [s for s in config.backends.values() if isinstance(s, OpenAISettings)]
-        return bool(servers) or config.max_batch > 1
+        return config.max_batch > 1 or any(map(config.is_server, config.backends))
 
     def start(self, ctx: Context) -> None:
-        config = self.config
         self._chain = Chain(lambda name: self._make(name, ctx), ctx.log)
         self._similar = SimilarFrames()
-        others = [s for s in config.backends.values() if isinstance(s, TransformersSettings)]
-        is_small = config.model is None and not others
-        threads = config.threads or (1 if is_small else None)
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
-        self._chain.load(config.order, now_ns=ctx.now_ns)
+        self._chain.load(self.config.order, now_ns=ctx.now_ns)
         ctx.computes_on = self._chain.where
 
     def stop(self, ctx: Context) -> None:
@@ -268,6 +263,9 @@ class Inference(Task):
 
     def _make(self, name: str, ctx: Context) -> Backend:
         config = self.config
+        others = [s for s in config.backends.values() if isinstance(s, TransformersSettings)]
+        is_small = config.model is None and not others
+        threads = config.threads or (1 if is_small else None)
 
         def tell(what: str, fraction: float | None) -> None:
             ctx.progress = what, fraction
@@ -277,6 +275,7 @@ class Inference(Task):
                 device=config.device,
                 dtype=config.dtype,
                 max_batch=config.max_batch,
+                threads=threads,
                 log=ctx.log,
                 tell=tell,
             )
@@ -291,7 +290,12 @@ class Inference(Task):
                 static_cache=config.static_cache,
             )
         return make_backend(
-            settings, graph_dir=ctx.graph_dir, max_batch=config.max_batch, log=ctx.log, tell=tell
+            settings,
+            graph_dir=ctx.graph_dir,
+            max_batch=config.max_batch,
+            threads=threads,
+            log=ctx.log,
+            tell=tell,
         )
 
 

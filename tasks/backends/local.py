@@ -30,6 +30,7 @@ class LocalBackend:
     checkpoint: as `find_checkpoint` gives it.
     device, dtype: see `VisionLanguageModel.load`.
     max_batch: how many questions of different tasks may be answered together.
+    threads: CPU threads of torch, for the whole process; None leaves them as they are.
     tell: called with the progress of loading.
     """
 
@@ -43,6 +44,7 @@ class LocalBackend:
         max_batch: int,
         log: FilteringBoundLogger,
         static_cache: bool = False,
+        threads: int | None = None,
         tell: Tell = lambda _what, _fraction: None,
     ) -> None:
         self._checkpoint = checkpoint
@@ -51,12 +53,17 @@ class LocalBackend:
         self._max_batch = max_batch
         self._log = log
         self._static_cache = static_cache
+        self._threads = threads
         self._tell = tell
         self._key: Hashable = (str(checkpoint), device, dtype, static_cache)
         self._model: _SharedModel | None = None
         self.where = ""
 
     def load(self) -> None:
+        if self._threads is not None:
+            import torch
+
+            torch.set_num_threads(self._threads)
         self._model = _MODELS.acquire(self._key, self._load)
         self.where = self._model.model.where
 

@@ -23,6 +23,7 @@ def make_backend(
     *,
     graph_dir: Path,
     max_batch: int,
+    threads: int | None,
     log: FilteringBoundLogger,
     tell: Tell,
 ) -> Backend:
@@ -36,13 +37,20 @@ def make_backend(
         local_files_only=settings.local_files_only,
         static_cache=settings.static_cache,
         max_batch=max_batch,
+        threads=threads,
         log=log,
         tell=tell,
     )
 
 
 def make_embedded(
-    *, device: Device, dtype: Dtype, max_batch: int, log: FilteringBoundLogger, tell: Tell
+    *,
+    device: Device,
+    dtype: Dtype,
+    max_batch: int,
+    threads: int | None,
+    log: FilteringBoundLogger,
+    tell: Tell,
 ) -> Backend:
     """The model that ships with flowrun; `auto` is float32, on any device."""
     from flowrun.tasks.embedded import MODEL_DIR
@@ -53,6 +61,7 @@ def make_embedded(
         dtype="float32" if dtype == "auto" else dtype,
         local_files_only=True,
         max_batch=max_batch,
+        threads=threads,
         log=log,
         tell=tell,
     )
