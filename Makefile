@@ -79,7 +79,7 @@ clean:  ## remove what was built and installed; recorded runs stay
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --upgrade pip
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e .
+	$(PIP) install -c constraints.txt -e '.[models]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

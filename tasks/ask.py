@@ -32,6 +32,7 @@ from flowrun.tasks.models.checkpoints import (
     first_line,
     task_of,
 )
+from flowrun.tasks.models.installed import need_packages
 from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.parse_detections import ParseDetections
 from flowrun.tasks.render_boxes import draw_boxes
@@ -80,6 +81,7 @@ def ask(
     Raises `UsageError` for arguments that do not fit together, `ModelError` for a model that cannot
     be loaded or fails.
     """
+    need_packages("asking a model")
     given = {name: value for name, value in options.items() if value is not None}
     architecture, task = _architecture_and_task(model, given)
     if task == "Detect":

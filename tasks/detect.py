@@ -15,6 +15,7 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.detector import Found, ObjectDetector, Search
+from flowrun.tasks.models.installed import need_packages, packages_missing
 from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.models.shared import Shared, SharedModel
 
@@ -62,6 +63,9 @@ class Detect(Task):
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
         assert isinstance(config, cls.Config)
+        text = packages_missing("Detect")
+        if text is not None:
+            yield "model", text
         try:
             find_checkpoint(config.model, graph_dir)
         except ModelError as error:
@@ -73,6 +77,7 @@ class Detect(Task):
         return config.max_batch > 1
 
     def start(self, ctx: Context) -> None:
+        need_packages("Detect")
         config = self.config
         if config.threads is not None:
             import torch

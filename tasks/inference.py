@@ -36,6 +36,7 @@ from flowrun.tasks.backends.settings import (
 )
 from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.models.checkpoints import find_checkpoint
+from flowrun.tasks.models.installed import packages_missing
 from flowrun.tasks.models.question import ModelError, Question, Sampling
 
 __all__ = ["Inference"]
@@ -171,6 +172,11 @@ class Inference(Task):
                     "able to switch to it, name it under 'backends'"
                 ),
             )
+        for name in config.order:
+            key = "backend" if name == config.backend else "fallback"
+            text = None if config.is_server(name) else packages_missing(f"{key} {name!r}")
+            if text is not None:
+                yield key, text
         models = {"model": config.model} if config.model is not None else {}
         for name, settings in config.backends.items():
             if isinstance(settings, TransformersSettings):

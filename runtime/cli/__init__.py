@@ -105,7 +105,9 @@ def _dispatch(argv: list[str]) -> int:
     if args.version and module is None:
         from importlib.metadata import version
 
-        print(f"flowrun {version('flowrun')}")
+        from flowrun.runtime.extras import DISTRIBUTION
+
+        print(f"flowrun {version(DISTRIBUTION)}")
         return 0
     if module is None:
         parser.print_help()

@@ -44,7 +44,7 @@ def export_foxglove(log: Log, selection: Selection, path: Path) -> ExportReport:
     that were written, of which a picture may have several."""
     report = ExportReport()
     with path.open("wb") as file:
-        writer = open_writer(file, "foxglove", report)
+        writer = open_writer(file, "foxglove")
         write_front(writer, log)
         channels = _Channels(writer, report)
         topics = shown_topics(log, selection)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from flowrun.runtime.export.text import ExportReport, Selection
+from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import END_NAME, METADATA_NAME
-from flowrun.runtime.log.table import import_optional
 
 __all__ = ["export_mcap", "open_writer", "write_end", "write_front"]
 
@@ -20,14 +20,10 @@ _CHUNK_SIZE = 4 << 20
 
 
 def export_mcap(log: Log, selection: Selection, path: Path) -> ExportReport:
-    """Write the selected messages to `path`; needs the package mcap.
-
-    Chunks are compressed by zstd, and not at all (a note says so) where the package zstandard is
-    missing.
-    """
+    """Write the selected messages to `path`, in chunks compressed by zstd; needs the package mcap."""
     report = ExportReport()
     with path.open("wb") as file:
-        writer = open_writer(file, "mcap", report)
+        writer = open_writer(file, "mcap")
         write_front(writer, log)
         channels = _register(writer, log, selection.topics)
         for message in selection.messages(log):
@@ -43,16 +39,10 @@ def export_mcap(log: Log, selection: Selection, path: Path) -> ExportReport:
     return report
 
 
-def open_writer(file: IO[bytes], what: str, report: ExportReport) -> Any:
-    """A writer of the package mcap, begun; `report` gets the notes, `what` names the export."""
-    mcap = import_optional("mcap.writer", what)
-    compression = mcap.CompressionType.ZSTD
-    try:
-        import_optional("zstandard", "compression")
-    except ValueError:
-        compression = mcap.CompressionType.NONE
-        report.notes.append("not compressed: the package 'zstandard' is not installed")
-    writer = mcap.Writer(file, chunk_size=_CHUNK_SIZE, compression=compression)
+def open_writer(file: IO[bytes], what: str) -> Any:
+    """A writer of the package mcap, begun; `what` names the export."""
+    mcap = import_optional("mcap.writer", f"an export to {what}", extra="viewers")
+    writer = mcap.Writer(file, chunk_size=_CHUNK_SIZE, compression=mcap.CompressionType.ZSTD)
     writer.start(profile="", library="flowrun")
     return writer
 

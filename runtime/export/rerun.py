@@ -29,10 +29,10 @@ from flowrun.runtime.export.foxglove_messages import Boxes, label_color
 from flowrun.runtime.export.pictures import PIXELS, STREAMS, PictureExport, shown_topics
 from flowrun.runtime.export.rerun_view import View, blueprint
 from flowrun.runtime.export.text import ExportReport, Selection, line_text, plain_value
+from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, LOG_TOPIC, STEPS_TOPIC
-from flowrun.runtime.log.table import import_optional
 
 __all__ = ["export_rerun", "told"]
 
@@ -48,7 +48,7 @@ Write = Callable[[LogMessage], None]
 def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
     """Write the selected messages to `path`; needs the package rerun-sdk. The report counts the
     messages of the log that were written."""
-    rerun = import_optional("rerun", "rerun", install="rerun-sdk")
+    rerun = import_optional("rerun", "an export to rerun", extra="viewers", install="rerun-sdk")
     report = ExportReport()
     metadata = log.metadata
     recording = rerun.RecordingStream(

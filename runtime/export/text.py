@@ -16,9 +16,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from flowrun.runtime.errors import LogError, UsageError
+from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.message import Bounds, LogMessage
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.table import Table, arrow_table, import_optional
+from flowrun.runtime.log.table import Table, arrow_table
 from flowrun.runtime.wording import listed
 
 __all__ = [
@@ -176,8 +177,9 @@ def export_csv(log: Log, selection: Selection, stream: TextIO) -> ExportReport:
 
 def export_parquet(log: Log, selection: Selection, path: Path) -> ExportReport:
     """One topic: the columns of `Log.table`; needs the package pyarrow."""
-    pyarrow = import_optional("pyarrow", "parquet")
-    parquet = import_optional("pyarrow.parquet", "parquet")
+    what = "an export to parquet"
+    pyarrow = import_optional("pyarrow", what, extra="tables")
+    parquet = import_optional("pyarrow.parquet", what, extra="tables")
     table, report = _table(log, selection, "parquet")
     parquet.write_table(arrow_table(table, pyarrow), path)
     return report

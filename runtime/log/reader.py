@@ -18,11 +18,12 @@ from typing import Any, Self, Unpack
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.files import LogFiles, slab_paths
 from flowrun.runtime.log.message import Bounds, CycleRecord, Frame, LogMessage, Topic
 from flowrun.runtime.log.slab.format import CODEC
 from flowrun.runtime.log.slab.reader import Damage, Entry, SlabReader
-from flowrun.runtime.log.table import Table, arrow_table, import_optional, make_table
+from flowrun.runtime.log.table import Table, arrow_table, make_table
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.wording import listed, nearest
 
@@ -274,12 +275,12 @@ class Log:
 
     def to_pandas(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
         """`table` as a `pandas.DataFrame`; needs the package pandas."""
-        pandas = import_optional("pandas", "Log.to_pandas")
+        pandas = import_optional("pandas", "Log.to_pandas", extra="tables")
         return pandas.DataFrame(self.table(topic, **bounds))
 
     def to_arrow(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
         """`table` as a `pyarrow.Table`; needs the package pyarrow."""
-        pyarrow = import_optional("pyarrow", "Log.to_arrow")
+        pyarrow = import_optional("pyarrow", "Log.to_arrow", extra="tables")
         return arrow_table(self.table(topic, **bounds), pyarrow)
 
     def message(self, cycle: CycleRecord, entry: Entry) -> LogMessage:

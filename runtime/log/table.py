@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.runtime.errors import UsageError
 from flowrun.runtime.log.lines import LOG_SCHEMA_NAME
 from flowrun.runtime.log.message import LogMessage, Topic
 
-__all__ = ["Column", "Table", "arrow_table", "import_optional", "make_table"]
+__all__ = ["Column", "Table", "arrow_table", "make_table"]
 
 Column = NDArray[Any] | list[Any]
 
@@ -141,18 +139,3 @@ def _described(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array"
     return "list" if isinstance(value, list) else "map" if isinstance(value, dict) else "bytes"
-
-
-def import_optional(package: str, what: str, *, install: str = "") -> Any:
-    """The module `package`, which flowrun can do without; `UsageError` names it where it is missing.
-
-    what: what needs it, as the user called it. install: what pip calls it, where that is not the
-    module's name.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        name = install or package.partition(".")[0]
-        raise UsageError(
-            f"{what} needs the package {name!r}, which is not installed: pip install {name}"
-        ) from error

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
+from flowrun.runtime.extras import DISTRIBUTION
 from flowrun.runtime.graph.plan import Plan
 
 __all__ = ["changes", "provenance", "versions"]
@@ -55,7 +56,7 @@ def changes(recorded: Mapping[str, str], plan: Plan) -> list[str]:
 
 def _version(package: str) -> str:
     try:
-        return version(package)
+        return version(DISTRIBUTION if package == "flowrun" else package)
     except PackageNotFoundError:
         return "not installed"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from flowrun.tasks.models.installed import need_packages
 from flowrun.tasks.models.progress import Tell
 from flowrun.tasks.models.question import Answer, Question
 from flowrun.tasks.models.shared import Shared, SharedModel
@@ -60,6 +61,7 @@ class LocalBackend:
         self.where = ""
 
     def load(self) -> None:
+        need_packages("a model in this process")
         if self._threads is not None:
             import torch
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.models.installed import need_packages
 from flowrun.tasks.models.question import ModelError
 
 __all__ = [
@@ -121,6 +122,7 @@ def in_folder(folder: Path) -> list[Checkpoint]:
 
 def in_hub_cache() -> Iterator[Checkpoint]:
     """The checkpoints of the hub's cache, by id; each in the revision used last."""
+    need_packages("listing the models of the hub's cache")
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 

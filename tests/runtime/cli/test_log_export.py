@@ -105,7 +105,7 @@ def test_rerun_without_its_package(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert flowrun(capsys, "export", run, "-o", "x.rrd") == (
         2, "",
-        "rerun needs the package 'rerun-sdk', which is not installed: pip install rerun-sdk\n",
+        "an export to rerun needs rerun-sdk: pip install 'flowrun-runtime[viewers]'\n",
     )  # fmt: skip
     assert [item.name for item in Path().iterdir()] == ["run"]
 

@@ -19,7 +19,7 @@ from flowrun.runtime.run.live import Run
 from support import helpers
 from support.films import FILMS, FRAMES, decoded, draw, pictures, recorded
 
-WHY = "rerun-sdk is 170 MB, not in the dev extra: pip install -e '.[rerun]'"
+WHY = "rerun-sdk is 170 MB, not in the dev extra: pip install -e '.[viewers]'"
 
 
 @pytest.fixture
@@ -247,5 +247,5 @@ def test_without_the_package_it_says_how_to_install_it(tmp_path, monkeypatch):
     with Log(tmp_path / "run") as log, pytest.raises(UsageError) as caught:
         export_rerun(log, Selection(), tmp_path / "x.rrd")
     assert str(caught.value) == (
-        "rerun needs the package 'rerun-sdk', which is not installed: pip install rerun-sdk"
+        "an export to rerun needs rerun-sdk: pip install 'flowrun-runtime[viewers]'"
     )

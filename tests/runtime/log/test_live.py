@@ -93,7 +93,8 @@ def test_the_mcap_package_reads_them_as_we_do(copies: list[tuple[Path, int]]) ->
 
 def read_by_rerun(path: Path) -> list[tuple[int, bytes]]:
     chunk = pytest.importorskip(
-        "rerun.chunk", reason="rerun-sdk is 170 MB, not in the dev extra: pip install -e '.[rerun]'"
+        "rerun.chunk",
+        reason="rerun-sdk is 170 MB, not in the dev extra: pip install -e '.[viewers]'",
     )
     reader = chunk.McapReader(path, include_topic_regex=["^/t0/out$"])
     rows = []

@@ -146,7 +146,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, method, package):
     with Log(tmp_path / "run") as log, pytest.raises(UsageError) as caught:
         getattr(log, method)("/n/number")
     assert str(caught.value) == (
-        f"Log.{method} needs the package {package!r}, which is not installed: pip install {package}"
+        f"Log.{method} needs {package}: pip install 'flowrun-runtime[tables]'"
     )
 
 

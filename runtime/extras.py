@@ -1,0 +1,45 @@
+"""What flowrun can do without until somebody asks for it: packages that come with an extra."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from flowrun.runtime.errors import UsageError
+
+__all__ = ["DISTRIBUTION", "Extra", "import_optional", "missing"]
+
+DISTRIBUTION = "flowrun-runtime"
+"""What pip and `importlib.metadata` call flowrun."""
+
+Extra = Literal["models", "tables", "viewers"]
+
+
+def missing(what: str, packages: Sequence[str], *, extra: Extra) -> str | None:
+    """What to install for `what`, in a sentence; None where all is there. Loads nothing.
+
+    what: what needs the packages, as the user called it.
+    packages: names of modules, the same as pip's.
+    extra: where the packages are listed.
+    """
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    return _needs(what, " and ".join(absent), extra) if absent else None
+
+
+def import_optional(module: str, what: str, *, extra: Extra, install: str = "") -> Any:
+    """The module `module`; `UsageError` says what to install where it is missing.
+
+    what: what needs it, as the user called it.
+    extra: where its package is listed.
+    install: what pip calls the package, where that is not the module's name.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(_needs(what, install or module.partition(".")[0], extra)) from error
+
+
+def _needs(what: str, packages: str, extra: Extra) -> str:
+    return f"{what} needs {packages}: pip install '{DISTRIBUTION}[{extra}]'"
