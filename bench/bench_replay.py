@@ -67,8 +67,6 @@ class Frames(Task):
     class Config(TaskConfig):
         frames: int
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         self.next = 0
 

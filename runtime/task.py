@@ -8,8 +8,6 @@ A task is a class with a `process` method whose signature declares its ports::
         class Config(TaskConfig):
             radius_px: PositiveFloat = 2.0
 
-        config: Config
-
         def process(
             self, ctx: Context, image: Input[ImageRgb8Msg], blurred: Output[ImageRgb8Msg]
         ) -> None:
@@ -33,7 +31,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict
 
@@ -77,6 +75,38 @@ class TaskConfig(BaseModel):
     """Base of a task's `Config`: a frozen pydantic model that knows no other keys than its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+C = TypeVar("C", bound=TaskConfig)
+C_co = TypeVar("C_co", bound=TaskConfig, covariant=True)
+
+
+class _Configured(Protocol[C_co]):
+    """An object whose class names its configuration's class."""
+
+    @property
+    def Config(self) -> type[C_co]: ...  # noqa: N802
+
+
+class _ConfigOfTask:
+    """`Task.config`: each class's own `Config`, which type checkers and editors find by the nested
+    class, so that nobody has to declare it."""
+
+    @overload
+    def __get__(self, task: None, owner: type[Task]) -> Self: ...
+    @overload
+    def __get__(self, task: _Configured[C], owner: type[Task]) -> C: ...
+    def __get__(self, task: Any, owner: type[Task]) -> Any:
+        if task is None:
+            return self
+        try:
+            return task.__dict__["config"]
+        except KeyError:
+            text = f"{owner.__name__} has no config yet; call super().__init__(config) first"
+            raise AttributeError(text) from None
+
+    def __set__(self, task: Task, config: TaskConfig) -> None:
+        task.__dict__["config"] = config
 
 
 class CycleTime:
@@ -214,9 +244,11 @@ class Context:
 class Task:
     """Base class of tasks: define `process`, and the rest where needed."""
 
-    Config: ClassVar[type[TaskConfig]] = TaskConfig
-    config: TaskConfig
-    """The task's configuration. To have it typed, repeat `config: Config` in your class."""
+    Config: type[TaskConfig] = TaskConfig  # a ClassVar would not match `_Configured`
+    """The class of the task's configuration; define it within yours."""
+
+    config = _ConfigOfTask()
+    """The task's configuration, typed as your `Config`. The runtime sets it."""
 
     picture_codecs: ClassVar[tuple[str, ...]] = ("raw", "zstd", "ffv1")
     """How the log can store the task's pictures, the default first. "packets" is for sources that
@@ -231,7 +263,8 @@ class Task:
 
     def __init__(self, config: TaskConfig) -> None:
         """Cheap: opens nothing, loads nothing. Called also by `flowrun check`-like tools."""
-        self.config = config
+        # Not `self.config = ...`, which pyright takes for a second declaration of another type.
+        self.__dict__["config"] = config
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterable[tuple[str, str]]:  # noqa: ARG003

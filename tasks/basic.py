@@ -24,8 +24,6 @@ class Counter(Task):
         rate_hz: PositiveFloat | None = None
         """Numbers per second; null goes as fast as the graph does."""
 
-    config: Config
-
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
         self._next = 0
@@ -83,8 +81,6 @@ class BoolSource(Task):
     class Config(TaskConfig):
         limit: NonNegativeInt | None = None
         """How many messages to publish; null goes on for ever."""
-
-    config: Config
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)

@@ -30,7 +30,6 @@ class BroadcastImage(Task):
         channel_id: Annotated[int, Field(ge=0)] = 0
         """The number of this sink in the HTTP API."""
 
-    config: Config
     shows = "picture"
 
     def process(self, ctx: Context, image: Input[ImageRgb8Msg]) -> None:
@@ -48,7 +47,6 @@ class BroadcastChat(Task):
         channel_id: Annotated[int, Field(ge=0)] = 0
         """The number of this sink in the HTTP API."""
 
-    config: Config
     shows = "answer"
 
     def process(self, ctx: Context, answer: Input[PromptResponseMsg]) -> None:

@@ -57,7 +57,6 @@ class Detect(Task):
         local_files_only: bool = False
         """Never look on the network for the model."""
 
-    config: Config
     _shared: _SharedDetector | None = None
 
     @classmethod

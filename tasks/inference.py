@@ -158,7 +158,6 @@ class Inference(Task):
             """Whether `backend` runs no model in this process."""
             return isinstance(self.backends.get(backend), OpenAISettings)
 
-    config: Config
     shows = "partial answer"
 
     @classmethod

@@ -49,8 +49,6 @@ class RenderBoxes(Task):
         labels: bool = True
         """Write the label at each box, with its score where it has one."""
 
-    config: Config
-
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
         self._newest: DetectionsMsg | None = None

@@ -84,8 +84,6 @@ class {Name}(Task):
     class Config(TaskConfig):
         amount: int = 1
 
-    config: Config
-
     def process(self, ctx: Context, number: Input[IntMsg], result: Output[IntMsg]) -> None:
         """Called once a cycle in which `number` is there. The parameters are the ports."""
         result.value = number.value + self.config.amount

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowrun.runtime.extras import missing
-from flowrun.tasks.backends.backend import ModelError
+from flowrun.tasks.models.question import ModelError
 
 __all__ = ["need_packages", "packages_missing"]
 

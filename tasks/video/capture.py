@@ -39,7 +39,6 @@ class VideoCapture(Task):
     """
 
     Config = VideoSettings
-    config: VideoSettings
     picture_codecs = ("packets", "raw", "zstd", "ffv1")
 
     def __init__(self, config: TaskConfig) -> None:

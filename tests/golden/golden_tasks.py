@@ -44,8 +44,6 @@ class Scale(Task):
     class Config(TaskConfig):
         factor: Live[int] = 2
 
-    config: Config
-
     def process(self, ctx: Context, number: Input[IntMsg], scaled: Output[IntMsg]) -> None:
         scaled.value = number.value * self.config.factor
         scaled.publish(tov_ns=number.tov_ns)

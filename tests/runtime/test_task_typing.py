@@ -25,8 +25,6 @@ class Label(Task):
         scale: PositiveFloat = 2.0
         prefix: Live[str] = "seen: "
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         self.count = 0
 

@@ -24,8 +24,6 @@ class Add(Task):
     class Config(TaskConfig):
         amount: PositiveInt = 1
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         self.calls: list[tuple[int, int]] = []
 
@@ -121,6 +119,18 @@ def test_bad_config_is_an_error() -> None:
     with pytest.raises(UsageError) as caught:
         run_task(Add, inputs=[], config={"amount": 0})
     assert str(caught.value) == ("config of Add: amount: Input should be greater than 0; got 0")
+
+
+def test_config_of_a_task_that_was_not_made_whole_says_why() -> None:
+    class Forgetful(Task):
+        def __init__(self, config: TaskConfig) -> None:
+            self.doubled = self.config
+
+        def process(self, ctx: Context, out: Output[IntMsg]) -> None: ...
+
+    with pytest.raises(AttributeError) as caught:
+        Forgetful(TaskConfig())
+    assert str(caught.value) == "Forgetful has no config yet; call super().__init__(config) first"
 
 
 def test_inputs_must_fit_the_kind_of_task() -> None:

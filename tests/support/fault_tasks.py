@@ -27,8 +27,6 @@ class Bounds(Task):
                 raise ValueError("lo must not exceed hi")
             return self
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         self.changes = 0
 
@@ -85,8 +83,6 @@ class Stamps(Task):
     class Config(TaskConfig):
         tov: Any
 
-    config: Config
-
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
         out.publish(tov_ns=self.config.tov)
 
@@ -94,8 +90,6 @@ class Stamps(Task):
 class Object(Task):
     class Config(TaskConfig):
         password: str
-
-    config: Config
 
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
         ctx.log.warning("refused", error=OSError(f"bad login {self.config.password}"),

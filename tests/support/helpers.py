@@ -35,8 +35,6 @@ class Numbers(Task):
     class Config(TaskConfig):
         limit: int = 5
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         self.next = 0
 
@@ -89,8 +87,6 @@ class Evens(Task):
 class Scale(Task):
     class Config(TaskConfig):
         factor: Live[int] = 10
-
-    config: Config
 
     def start(self, ctx: Context) -> None:
         self.changes: list[frozenset[str]] = []
@@ -178,8 +174,6 @@ class Slow(Task):
     class Config(TaskConfig):
         word: Live[str] = "seen"
 
-    config: Config
-
     def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
         type(self).began.release()
         assert type(self).gate.acquire(timeout=30)
@@ -199,8 +193,6 @@ class Boom(Task):
     class Config(TaskConfig):
         at: int = 2
 
-    config: Config
-
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
         if number.value == self.config.at:
             raise ValueError(f"cannot stand {number.value}")
@@ -215,8 +207,6 @@ class Exits(Task):
         at: int = -1
         where: str = "process"
         interrupted: bool = False
-
-    config: Config
 
     def start(self, ctx: Context) -> None:
         self._exit_in("start")
@@ -252,8 +242,6 @@ class Flaky(Task):
         start_fails: int = 0
         """How many restarts fail before one works."""
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         type(self).starts += 1
         if 2 <= type(self).starts <= 1 + self.config.start_fails:
@@ -281,8 +269,6 @@ class Wrong(Task):
         at: list[int]
         value: Any = "a text"
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         self.total = 0
 
@@ -307,8 +293,6 @@ class Says(Task):
 
     class Config(TaskConfig):
         text: str
-
-    config: Config
 
     def process(self, ctx: Context, text: Output[TextMsg]) -> None:
         text.value = self.config.text
@@ -342,7 +326,6 @@ class RoughNumbers(Numbers):
         set_at: dict[int, int]
         """Number -> factor that every Scale gets."""
 
-    config: Config
     run: ClassVar[Any] = None
 
     def process(self, ctx: Context, number: Output[IntMsg]) -> None:
@@ -362,8 +345,6 @@ class Jobs(Free):
 
     class Config(TaskConfig):
         word: Live[str] = "seen"
-
-    config: Config
 
     def start(self, ctx: Context) -> None:
         self.calls: list[int] = []
@@ -403,8 +384,6 @@ class Tells(Task):
     class Config(TaskConfig):
         password: str
 
-    config: Config
-
     def process(self, ctx: Context, number: Input[IntMsg]) -> None:
         ctx.log.info("tells", word=self.config.password)
         raise OSError(f"cannot log in with {self.config.password}")
@@ -421,8 +400,6 @@ class Total(Task):
 
     class Config(TaskConfig):
         factor: Live[int] = 1
-
-    config: Config
 
     def start(self, ctx: Context) -> None:
         self.total, self.last = 0, np.zeros(2)

@@ -30,7 +30,5 @@ class Keyed(Task):
         def _one_or_several(cls, keys: Any) -> Any:
             return [keys] if isinstance(keys, str) else keys
 
-    config: Config
-
     def process(self, ctx: Context, out: Output[IntMsg]) -> None:
         ctx.finish()

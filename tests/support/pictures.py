@@ -33,8 +33,6 @@ class Camera(Task):
         height: int = 48
         changes_at: int = -1
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         self.next = 0
 
@@ -60,8 +58,6 @@ class Read(Task):
     class Config(TaskConfig):
         wrong_at: int = -1
         took_ms: float = 1.0
-
-    config: Config
 
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], reading: Output[ReadingMsg]
@@ -116,8 +112,6 @@ def record_pictures(tmp_path, config="", reading="", run="run", more=""):
 class Darken(Task):
     class Config(TaskConfig):
         by: int = 2
-
-    config: Config
 
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], darker: Output[ImageRgb8Msg]

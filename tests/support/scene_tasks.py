@@ -18,8 +18,6 @@ class Scenes(Task):
     class Config(TaskConfig):
         limit: int = 4
 
-    config: Config
-
     def start(self, ctx: Context) -> None:
         self.next = 0
 

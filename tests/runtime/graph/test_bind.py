@@ -89,8 +89,6 @@ class Configured(Task):
                 raise ValueError("tag x is only for mode fast")
             return self
 
-    config: Config
-
     def process(self, ctx: Context, number: Output[IntMsg]) -> None: ...
 
 
