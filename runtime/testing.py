@@ -2,7 +2,7 @@
 runs that must replay as they were.
 
 [first, second] = run_task(Blur, inputs=[{"image": sharp}, {"image": other}])
-assert first["blurred"].pixels.max() < 200
+assert first.blurred.pixels.max() < 200
 
 assert_replays("runs/porch-20260301T081502Z")
 """
@@ -10,7 +10,7 @@ assert_replays("runs/porch-20260301T081502Z")
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,15 +22,51 @@ from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.errors import ReplayError, UsageError
 from flowrun.runtime.graph.ports import Port, ports_of
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
-from flowrun.runtime.wording import nearest
+from flowrun.runtime.wording import listed, nearest
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.alone import Alone
 
-__all__ = ["Collect", "assert_replays", "collector_of", "run_task", "source_of"]
+__all__ = ["Collect", "Published", "assert_replays", "collector_of", "run_task", "source_of"]
 
 _IDLE_S = 0.01
 """How long an idle source waits for its `wake` before it is called again, as in a run."""
+
+
+class Published(Mapping[str, Any]):
+    """The messages that a task published in one cycle, by output port: `first.mean` is the message of
+    the port `mean`. A port that was not published is not in it.
+
+    `first["mean"]` is the same, also for a port that is called like a method: keys, values, items,
+    get.
+    """
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, messages: Mapping[str, Message]) -> None:
+        self._messages = messages
+
+    def __getattr__(self, port: str) -> Any:
+        if port.startswith("_"):  # what Python itself asks for, before the object is whole too
+            raise AttributeError(port)
+        if port not in self._messages:
+            raise AttributeError(f"{port!r} was not published; published: {listed(self)}")
+        return self._messages[port]
+
+    def __getitem__(self, port: str) -> Any:
+        return self._messages[port]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._messages)
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __repr__(self) -> str:
+        return f"Published({self._messages!r})"
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self})
 
 
 def run_task(
@@ -44,9 +80,9 @@ def run_task(
     seed: int = 0,
     broadcast: Broadcast | None = None,
     timeout_s: float = 30.0,
-) -> list[dict[str, Message]]:
-    """Run one task alone, from `start` to `stop`, and return copies of what it published: one
-    dictionary a cycle, from output port to message; a port that was not published is not in it.
+) -> list[Published]:
+    """Run one task alone, from `start` to `stop`, and return copies of what it published, cycle by
+    cycle.
 
     inputs: what each cycle brings, from input port to message. Lacks a cycle a required input, then
         `process` is not called in it. A message without a `tov_ns` is valid at its cycle's time.
@@ -80,7 +116,7 @@ def run_task(
         if arrivals is None:
             return _run_source(alone, task_class.__name__, cycles, period_ns, timeout_s)
         return [
-            alone.run(arrived, cycle=cycle, now_ns=cycle * period_ns)
+            Published(alone.run(arrived, cycle=cycle, now_ns=cycle * period_ns))
             for cycle, arrived in enumerate(arrivals)
         ]
     finally:
@@ -89,13 +125,13 @@ def run_task(
 
 def _run_source(
     alone: Alone, name: str, cycles: int | None, period_ns: int, timeout_s: float
-) -> list[dict[str, Message]]:
-    published: list[dict[str, Message]] = []
+) -> list[Published]:
+    published: list[Published] = []
     ends, now_ns, idle_s = alone.ends, 0, 0.0
     while not ends.finished and (cycles is None or len(published) < cycles):
         ends.woken.clear()
         ends.due_ns = None
-        result = alone.run({}, cycle=len(published), now_ns=now_ns)
+        result = Published(alone.run({}, cycle=len(published), now_ns=now_ns))
         if result:
             published.append(result)
             now_ns = max(now_ns, len(published) * period_ns)

@@ -105,10 +105,8 @@ def test_adds_the_amount() -> None:
         inputs=[{"number": IntMsg(value=1)}, {"number": IntMsg(value=5)}],
         config={"amount": 2},
     )
-    assert isinstance(first["result"], IntMsg)
-    assert isinstance(second["result"], IntMsg)
-    assert first["result"].value == 3
-    assert second["result"].value == 7
+    assert first.result.value == 3
+    assert second.result.value == 7
 '''
 
 _GRAPH = """\

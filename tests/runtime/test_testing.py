@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from pathlib import Path
 
@@ -67,6 +68,18 @@ def test_each_cycle_gives_what_it_published() -> None:
         {"total": 12, "said": "b at 10000000"},
     ]
     assert [cycle["total"].tov_ns for cycle in out] == [0, 10_000_000]
+
+
+def test_a_port_is_an_attribute_of_what_was_published() -> None:
+    first, second = run_task(Add, inputs=[{"number": IntMsg(value=1)}, {}])
+    assert first.total is first["total"]
+    assert first == {"total": first.total}
+    assert copy.copy(first).total is first.total
+    assert "total" in dir(first)
+    for published, ports in ((first, "total"), (second, "none")):
+        with pytest.raises(AttributeError) as caught:
+            published.said.value  # noqa: B018
+        assert str(caught.value) == f"'said' was not published; published: {ports}"
 
 
 def test_process_is_not_called_without_a_required_input() -> None:
