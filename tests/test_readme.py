@@ -103,7 +103,7 @@ def demo(tmp_path: Path) -> Iterator[str]:
 def test_every_command_is_run_by_a_test() -> None:
     tested = ("Run it", "A task", "Replay", "HTTP", "Models and boxes")
     assert steps(README) == [step for title in tested for step in steps(section(title))]
-    assert len(blocks("python")) == 1
+    assert len(blocks("python")) == 2
     assert len(blocks("yaml")) == 2
 
 
@@ -142,6 +142,14 @@ def test_task_runs_and_replays_as_shown(smooth: Path) -> None:
 @pytest.mark.slow
 def test_written_task_passes_its_test(smooth: Path) -> None:
     shell("python -m pytest -q test_find_faces.py -p no:cacheprovider", smooth)
+
+
+@pytest.mark.slow
+def test_test_of_the_task_passes(tmp_path: Path) -> None:
+    task, test = blocks("python", section("A task"))
+    (tmp_path / "smooth.py").write_text(task)
+    (tmp_path / "test_smooth.py").write_text(test)
+    shell("python -m pytest -q test_smooth.py -p no:cacheprovider", tmp_path)
 
 
 @pytest.mark.real  # it needs curl

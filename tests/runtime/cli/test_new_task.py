@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from flowrun.runtime.cli import main
-from support.paths import ROOT
 
 
 @pytest.mark.slow
@@ -35,18 +33,15 @@ def test_the_files_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.slow
-def test_the_files_pass_ruff_and_strict_mypy(tmp_path: Path) -> None:
+def test_the_files_pass_ruff(tmp_path: Path) -> None:
     assert main(["new-task", "FindFaces", "--dir", str(tmp_path)]) == 0
     for tool in (
         ["ruff", "check", "--isolated", "."],
         ["ruff", "format", "--isolated", "--line-length=100", "--check", "."],
-        # An installed flowrun is typed by its py.typed; a checkout is found by .src.
-        ["mypy", "--strict", "--follow-imports=silent", "find_faces.py", "test_find_faces.py"],
     ):
         shown = subprocess.run(
             [sys.executable, "-m", *tool],
             cwd=tmp_path,
-            env=os.environ | {"MYPYPATH": str(ROOT / ".src")},
             capture_output=True,
             text=True,
             check=False,
