@@ -19,6 +19,7 @@ from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 # As a terminal has it: `make test` hands its own options down to every make that a test calls.
 ENV = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
@@ -207,7 +208,32 @@ def test_backends_are_configured_as_shown() -> None:
         assert bound.tasks[1].config.model_dump(exclude_unset=True, by_alias=True)
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(ROOT / "docs").glob("*.md")], ids=str
+)
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_contributors_find_what_is_named() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) - targets == set()
+    for place in re.findall(r"`((?:tests|runtime)/[\w/.]+)`", text):
+        assert "NAME" in place or (ROOT / place).exists(), place
+
+
+def test_architecture_names_modules_that_exist() -> None:
+    rows = re.findall(r"^\|[^|]+\| (`runtime/[^|]+)\|", ARCHITECTURE, re.MULTILINE)
+    assert rows
+    for row in rows:
+        folder = Path()
+        for place in re.findall(r"`([^`]+)`", row):
+            folder = Path(place).parent if "/" in place else folder
+            assert (ROOT / folder / Path(place).name).exists(), place
+
+
+def test_picture_of_the_page_is_small() -> None:
     assert (ROOT / "docs" / "page.png").stat().st_size < 300_000
