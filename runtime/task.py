@@ -99,14 +99,13 @@ class _ConfigOfTask:
     def __get__(self, task: Any, owner: type[Task]) -> Any:
         if task is None:
             return self
-        try:
-            return task.__dict__["config"]
-        except KeyError:
-            text = f"{owner.__name__} has no config yet; call super().__init__(config) first"
-            raise AttributeError(text) from None
+        text = f"{owner.__name__} has no config yet; call super().__init__(config) first"
+        raise AttributeError(text)
 
-    def __set__(self, task: Task, config: TaskConfig) -> None:
-        task.__dict__["config"] = config
+    if TYPE_CHECKING:
+        # None at run time: what is in the task's own __dict__ is then found first, and reading
+        # `self.config` costs no call.
+        def __set__(self, task: Task, config: TaskConfig) -> None: ...
 
 
 class CycleTime:
