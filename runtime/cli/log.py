@@ -1,4 +1,4 @@
-"""`flowrun log`: look into a recorded run, check it, finish one that was cut off; see `log_export`."""
+"""`flowrun log`: look into a recorded run, check it, finish one that was cut off."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A log as an MCAP file of Foxglove's schemas, which Foxglove and Rerun show without knowing flowrun.
 
 Pictures: `foxglove.CompressedVideo`, one message a packet, `CompressedImage` or `RawImage`; see
-`log_export_pictures`. Packets of pictures that were dropped on the way to the log are messages too, as
+`export.pictures`. Packets of pictures that were dropped on the way to the log are messages too, as
 others are decoded from them, at times between those of the pictures around them; what stands in front
 of the first picture comes 1 us apart right before it.
 Log lines: `foxglove.Log`, as in the run, but for the message's text, which has the other fields too:

@@ -4,7 +4,7 @@ An entity a topic, on three timelines: `cycle`, `time` (of the cycle) and `tov` 
 validity: an answer stands there beside the picture that it is about). What the viewer shows at first:
 `log_rerun_view`. The run's metadata are properties of the recording.
 
-    pictures            VideoStream, EncodedImage or Image; see `log_export_pictures`
+    pictures            VideoStream, EncodedImage or Image; see `export.pictures`
     log lines           TextLog; `tov` is when they were written, at least the first cycle's time
     control messages    TextLog, in words; background results and what was left out at level TRACE
     boxes and labels    Boxes2D

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.reader import ChunkSpan, SlabReader
+from flowrun.runtime.log.slab.records import unpack_message_index
 
 __all__ = ["check_log"]
 
@@ -22,7 +23,7 @@ def check_log(
     """
     cycles = messages = 0
     silent = {
-        name for name, it in log.topics.items() if it.metadata.get(lf.PAYLOAD) == lf.NO_PAYLOAD
+        name for name, it in log.topics.items() if it.metadata.get(fmt.PAYLOAD) == fmt.NO_PAYLOAD
     }
     talking: dict[str, str] = {}
     for record in log.cycles():
@@ -53,26 +54,26 @@ def check_log(
 
 def _check_chunk(slab: SlabReader, span: ChunkSpan) -> list[str]:
     view = slab.view
-    head = lf.CHUNK_HEAD.unpack_from(view, span.start)
+    head = fmt.CHUNK_HEAD.unpack_from(view, span.start)
     crc = head[5]
-    actual = lf.crc32(view[span.records_start : span.records_end])
+    actual = fmt.crc32(view[span.records_start : span.records_end])
     if crc not in (0, actual):
         return [f"chunk has CRC {actual:#010x}; expected {crc:#010x}"]
     offset = span.end
-    while offset + lf.HEAD_SIZE < len(view) and view[offset] == lf.MESSAGE_INDEX:
-        _, length = lf.RECORD_HEAD.unpack_from(view, offset)
+    while offset + fmt.HEAD_SIZE < len(view) and view[offset] == fmt.MESSAGE_INDEX:
+        _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
         try:
-            channel, entries = lf.unpack_message_index(
-                view[offset + lf.HEAD_SIZE : offset + lf.HEAD_SIZE + length]
+            channel, entries = unpack_message_index(
+                view[offset + fmt.HEAD_SIZE : offset + fmt.HEAD_SIZE + length]
             )
         except ValueError as error:
             return [f"message index at byte {offset}: {error}"]
         for time_ns, at in entries:
             place = span.records_start + at
-            if place + lf.MESSAGE_HEAD.size > span.records_end:
+            if place + fmt.MESSAGE_HEAD.size > span.records_end:
                 return [f"message index at byte {offset} points behind the chunk"]
-            opcode, _, found, _, log_time, _ = lf.MESSAGE_HEAD.unpack_from(view, place)
-            if (opcode, found, log_time) != (lf.MESSAGE, channel, time_ns):
+            opcode, _, found, _, log_time, _ = fmt.MESSAGE_HEAD.unpack_from(view, place)
+            if (opcode, found, log_time) != (fmt.MESSAGE, channel, time_ns):
                 return [f"message index at byte {offset} points to byte {place}: no such message"]
-        offset += lf.HEAD_SIZE + length
+        offset += fmt.HEAD_SIZE + length
     return []

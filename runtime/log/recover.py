@@ -1,6 +1,6 @@
 """Finishes a run that its writer could not finish: keeps every good cycle, cuts what is behind.
 
-The file is changed in place, in the order of `log_format`'s states: the chunk is closed, the index
+The file is changed in place, in the order of FORMAT.md's states: the chunk is closed, the index
 and the summary are written inside the PAD behind it, the PAD shrinks, the file is cut. No byte of a
 kept cycle is ever written, and each step reaches the disk before the next begins; a recovery that
 is interrupted is simply run again.
@@ -19,9 +19,10 @@ from typing import BinaryIO
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import slab_paths
-from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_summary
 from flowrun.runtime.log.slab.reader import CycleHead, Damage, SlabReader
+from flowrun.runtime.log.slab.records import TRAILER, pack_message_index
 
 __all__ = ["RecoveryReport", "SlabReport", "recover"]
 
@@ -149,7 +150,7 @@ def _made_ahead(directory: Path) -> list[Path]:
     """The slabs of a run that have not got their names, in order."""
     if not directory.is_dir():
         return []
-    return sorted(it for it in directory.iterdir() if lf.AHEAD_NAME.fullmatch(it.name))
+    return sorted(it for it in directory.iterdir() if fmt.AHEAD_NAME.fullmatch(it.name))
 
 
 def _mend_names(directory: Path) -> None:
@@ -172,9 +173,9 @@ def _mend_magic(path: Path) -> None:
     sector did not reach the disk may be just that."""
     try:
         with path.open("r+b") as file:
-            beginning = file.read(len(lf.MAGIC) + 1)
-            if beginning == bytes(len(lf.MAGIC)) + bytes([lf.HEADER]):
-                _write(file.fileno(), 0, lf.MAGIC)
+            beginning = file.read(len(fmt.MAGIC) + 1)
+            if beginning == bytes(len(fmt.MAGIC)) + bytes([fmt.HEADER]):
+                _write(file.fileno(), 0, fmt.MAGIC)
     except OSError as error:
         raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
 
@@ -182,21 +183,21 @@ def _mend_magic(path: Path) -> None:
 def _holds_nothing(file: BinaryIO) -> bool:
     """Whether a slab was never begun: zeros behind the beginning that its writer made, or had made a
     part of when it was killed."""
-    end = os.fstat(file.fileno()).st_size - len(lf.TRAILER)
-    offset = len(lf.MAGIC)
-    while offset + lf.HEAD_SIZE <= end:
-        opcode, length = lf.RECORD_HEAD.unpack(os.pread(file.fileno(), lf.HEAD_SIZE, offset))
-        if opcode == lf.CHUNK:
-            offset += lf.CHUNK_RECORDS_AT + lf.HEAD_SIZE
+    end = os.fstat(file.fileno()).st_size - len(TRAILER)
+    offset = len(fmt.MAGIC)
+    while offset + fmt.HEAD_SIZE <= end:
+        opcode, length = fmt.RECORD_HEAD.unpack(os.pread(file.fileno(), fmt.HEAD_SIZE, offset))
+        if opcode == fmt.CHUNK:
+            offset += fmt.CHUNK_RECORDS_AT + fmt.HEAD_SIZE
             break
-        if opcode == lf.PAD and length > lf.MAX_PAD_BETWEEN_CHUNKS:
+        if opcode == fmt.PAD and length > fmt.MAX_PAD_BETWEEN_CHUNKS:
             # Not yet committed behind its head: a PAD, the head of a chunk, the head of its PAD.
-            offset += 2 * lf.MAX_PAD_BETWEEN_CHUNKS + lf.CHUNK_RECORDS_AT
+            offset += 2 * fmt.MAX_PAD_BETWEEN_CHUNKS + fmt.CHUNK_RECORDS_AT
             break
-        if opcode == 0 or offset + lf.HEAD_SIZE + length > end:
-            offset += lf.HEAD_SIZE
+        if opcode == 0 or offset + fmt.HEAD_SIZE + length > end:
+            offset += fmt.HEAD_SIZE
             break
-        offset += lf.HEAD_SIZE + length
+        offset += fmt.HEAD_SIZE + length
     while offset < end:
         piece = os.pread(file.fileno(), min(1 << 20, end - offset), offset)
         if piece.count(0) != len(piece):
@@ -209,7 +210,9 @@ def _holds_nothing(file: BinaryIO) -> bool:
 def _locked(directory: Path) -> Iterator[None]:
     """Hold the run as its writer does."""
     try:
-        descriptor = os.open(directory / lf.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(
+            directory / fmt.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+        )
     except OSError as error:
         raise LogError(f"{directory}: cannot be locked: {error.strerror}") from error
     try:
@@ -228,7 +231,7 @@ class _Kept:
     """What a walk over a slab found good."""
 
     def __init__(self, slab: SlabReader, show: Callable[[float], None]) -> None:
-        self.chunks: list[lf.ChunkInfo] = []
+        self.chunks: list[fmt.ChunkInfo] = []
         self.crcs: list[int] = []
         self.index: dict[int, list[tuple[int, int]]] = {}
         """Message index of the last kept chunk."""
@@ -252,7 +255,7 @@ class _Kept:
         head = next(heads, None)
         if head is None:
             return
-        info = lf.ChunkInfo(span.start, 0, 0)
+        info = fmt.ChunkInfo(span.start, 0, 0)
         while head is not None:
             entries = _index_entries(slab, head)
             if self.last is not None and head.cycle <= self.last.cycle:
@@ -266,43 +269,43 @@ class _Kept:
             self._extend(info, span.records_start, head, slab.view)
             head = next(heads, None)
 
-    def _begin(self, info: lf.ChunkInfo, view: memoryview) -> None:
+    def _begin(self, info: fmt.ChunkInfo, view: memoryview) -> None:
         if self.chunks:
             self._take_index(self.chunks[-1], info.start, view)
         self.chunks.append(info)
         self.crcs.append(0)
         self.index = {}
 
-    def _take_index(self, info: lf.ChunkInfo, end: int, view: memoryview) -> None:
+    def _take_index(self, info: fmt.ChunkInfo, end: int, view: memoryview) -> None:
         """The MessageIndex records that stand between a chunk and the next one, at `end`.
 
         Where they have the right size they are kept, or put right; else the summary lists none.
         """
         start = offset = info.start + info.length
-        while offset < end and view[offset] == lf.MESSAGE_INDEX:
-            _, length = lf.RECORD_HEAD.unpack_from(view, offset)
-            offset += lf.HEAD_SIZE + length
+        while offset < end and view[offset] == fmt.MESSAGE_INDEX:
+            _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
+            offset += fmt.HEAD_SIZE + length
         packed = self.pack_index(info, start)
         if offset - start != len(packed):
             info.message_index_offsets, info.message_index_length = {}, 0
         elif view[start:offset] != packed:
             self.patches.append((start, packed))
 
-    def pack_index(self, info: lf.ChunkInfo, offset: int) -> bytes:
+    def pack_index(self, info: fmt.ChunkInfo, offset: int) -> bytes:
         """The last kept chunk's MessageIndex records, to stand at `offset`; noted in `info`."""
         packed = b""
         for channel, entries in sorted(self.index.items()):
             info.message_index_offsets[channel] = offset + len(packed)
-            packed += lf.pack_message_index(channel, entries)
+            packed += pack_message_index(channel, entries)
         info.message_index_length = len(packed)
         return packed
 
     def _extend(
-        self, info: lf.ChunkInfo, records_start: int, head: CycleHead, view: memoryview
+        self, info: fmt.ChunkInfo, records_start: int, head: CycleHead, view: memoryview
     ) -> None:
-        self.crcs[-1] = lf.crc32(view[head.offset : head.end], self.crcs[-1])
+        self.crcs[-1] = fmt.crc32(view[head.offset : head.end], self.crcs[-1])
         info.records_size = head.end - records_start
-        info.length = lf.CHUNK_HEAD.size + info.records_size
+        info.length = fmt.CHUNK_HEAD.size + info.records_size
         if head.message_count:
             info.start_time_ns = info.start_time_ns if info.message_counts else head.time_ns
             info.end_time_ns = head.time_ns
@@ -316,13 +319,13 @@ def _index_entries(slab: SlabReader, head: CycleHead) -> list[tuple[int, int]]:
     """Channel and offset of each Message of a cycle, which is checked."""
     slab.entries(head)
     found = []
-    offset = head.offset + lf.CYCLE_SIZE
+    offset = head.offset + fmt.CYCLE_SIZE
     while offset < head.end:
-        opcode, length = lf.RECORD_HEAD.unpack_from(slab.view, offset)
-        if opcode == lf.MESSAGE:
-            (channel,) = struct.unpack_from("<H", slab.view, offset + lf.HEAD_SIZE)
+        opcode, length = fmt.RECORD_HEAD.unpack_from(slab.view, offset)
+        if opcode == fmt.MESSAGE:
+            (channel,) = struct.unpack_from("<H", slab.view, offset + fmt.HEAD_SIZE)
             found.append((channel, offset))
-        offset += lf.HEAD_SIZE + length
+        offset += fmt.HEAD_SIZE + length
     return found
 
 
@@ -333,42 +336,42 @@ def _recover_slab(
     kept = _Kept(slab, show)
     # The tail goes inside the PAD that covers everything behind the last good cycle; the PAD's
     # head stays, because shortening it is the store that makes the tail valid.
-    tail_at = kept.end + lf.HEAD_SIZE
+    tail_at = kept.end + fmt.HEAD_SIZE
     tail = _tail(slab, kept, tail_at, cycles_before)
     size = tail_at + len(tail)
     with slab.path.open("r+b") as file:
         fd = file.fileno()
         # A trailer behind all that will be written; what it stands on is a PAD's content.
-        trailer_at = max(slab.size, size + lf.HEAD_SIZE)
-        _write(fd, trailer_at, lf.TRAILER)
+        trailer_at = max(slab.size, size + fmt.HEAD_SIZE)
+        _write(fd, trailer_at, TRAILER)
         os.fsync(fd)
-        pad = lf.RECORD_HEAD.pack(lf.PAD, trailer_at - tail_at)
+        pad = fmt.RECORD_HEAD.pack(fmt.PAD, trailer_at - tail_at)
         if kept.chunks:
             last = kept.chunks[-1]
-            _write(fd, last.start + lf.CHUNK_LENGTH_AT, lf.U64.pack(
-                trailer_at - last.start - lf.HEAD_SIZE
+            _write(fd, last.start + fmt.CHUNK_LENGTH_AT, fmt.U64.pack(
+                trailer_at - last.start - fmt.HEAD_SIZE
             ))  # fmt: skip
             os.fsync(fd)
             _write(fd, kept.end, pad)
             os.fsync(fd)
             for at, value in (
-                (lf.CHUNK_RECORDS_LENGTH_AT, last.records_size),
-                (lf.CHUNK_SIZE_AT, last.records_size),
-                (lf.CHUNK_LENGTH_AT, lf.CHUNK_FIXED_SIZE + last.records_size),
+                (fmt.CHUNK_RECORDS_LENGTH_AT, last.records_size),
+                (fmt.CHUNK_SIZE_AT, last.records_size),
+                (fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + last.records_size),
             ):
-                _write(fd, last.start + at, lf.U64.pack(value))
+                _write(fd, last.start + at, fmt.U64.pack(value))
                 os.fsync(fd)
         else:
             _write(fd, kept.end, pad)
         for info, crc in zip(kept.chunks, kept.crcs, strict=True):
             times = struct.pack("<QQ", info.start_time_ns, info.end_time_ns)
-            _write(fd, info.start + lf.CHUNK_START_TIME_AT, times)
-            _write(fd, info.start + lf.CHUNK_CRC_AT, struct.pack("<I", crc))
+            _write(fd, info.start + fmt.CHUNK_START_TIME_AT, times)
+            _write(fd, info.start + fmt.CHUNK_CRC_AT, struct.pack("<I", crc))
         for at, index in kept.patches:
             _write(fd, at, index)
         _write(fd, tail_at, tail)
         os.fsync(fd)
-        _write(fd, kept.end, lf.RECORD_HEAD.pack(lf.PAD, 0))
+        _write(fd, kept.end, fmt.RECORD_HEAD.pack(fmt.PAD, 0))
         os.fsync(fd)
         os.ftruncate(fd, size)
         os.fsync(fd)
@@ -387,7 +390,7 @@ def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None)
     tail = bytearray()
     if kept.chunks:
         tail += kept.pack_index(kept.chunks[-1], offset)
-    metadata = [(lf.METADATA_NAME, slab.places[lf.METADATA_NAME])]
+    metadata = [(fmt.METADATA_NAME, slab.places[fmt.METADATA_NAME])]
     if cycles_before is not None:
         end = {
             "reason": "recovered",
@@ -398,7 +401,7 @@ def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None)
             end["error"] = f"lost what stood behind {kept.lost}"
         record, placed = build_end(end, offset=offset + len(tail))
         tail += record
-        metadata.append((lf.END_NAME, placed))
+        metadata.append((fmt.END_NAME, placed))
     tail += build_summary(
         offset=offset + len(tail),
         schemas=list(slab.schemas.values()),

@@ -35,6 +35,7 @@ from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
 from flowrun.runtime.log.slab.format import Attachment, Channel, ChunkInfo, Placed, Schema
+from flowrun.runtime.log.slab.records import gap_before, pack_cycle_head, pack_pad
 from flowrun.runtime.log.slab.writer import Slab
 from flowrun.runtime.pictures.stored import PICTURE_SCHEMA_NAME, PictureEncoder, picture_schema
 
@@ -276,7 +277,7 @@ class LogWriter:
                     size = sum(map(len, pieces))
                     gap = _gap(at + fmt.MESSAGE_HEAD.size, pieces)
                     if gap:
-                        parts.append(fmt.pack_pad(gap))
+                        parts.append(pack_pad(gap))
                         at += gap
                     parts.append(head(5, size + 22, channel, sequence, now_ns, message.tov_ns))
                     parts += pieces
@@ -437,9 +438,7 @@ class LogWriter:
             at += 31 + len(data)
         records = b"".join(body)
         pad = fmt.RECORD_HEAD.pack(fmt.PAD, slab.trailer_at - at - fmt.HEAD_SIZE)
-        slab.commit_records(
-            fmt.pack_cycle_head(cycle, now_ns, len(packed), records) + records + pad
-        )
+        slab.commit_records(pack_cycle_head(cycle, now_ns, len(packed), records) + records + pad)
         slab.position = at
 
     # -- slabs ---------------------------------------------------------------------------------
@@ -594,7 +593,7 @@ def _gap(payload_at: int, pieces: Sequence[bytes | memoryview]) -> int:
     """The PAD in front of a message so that its first large piece is aligned in the file."""
     for piece in pieces:
         if len(piece) >= fmt.ALIGNED_PART_SIZE:
-            return fmt.gap_before(payload_at, alignment=fmt.PART_ALIGNMENT)
+            return gap_before(payload_at, alignment=fmt.PART_ALIGNMENT)
         payload_at += len(piece)
     return 0
 

@@ -1,57 +1,7 @@
-"""One picture of a topic with a codec: its bytes in the log.
+"""One picture of a topic with a codec: its bytes in the log, see "Stored pictures" in FORMAT.md.
 
-The message is a `foxglove.CompressedVideo` (protobuf: timestamp 1, frame_id 2, data 3, format 4), so
-that viewers show what they know (`format` h264, h265, vp9, av1). What that schema lacks is a msgpack
-map in field 1000, which protobuf readers skip:
-
-    key        of codec   meaning
-    frame_id   all        as `ImageRgb8Msg`: number of the frame at its source, from 0
-    pts        all        as `ImageRgb8Msg`: in the container's own units, or nil
-    fps        all        as `ImageRgb8Msg`: nominal, 0 where unknown
-    codec      all        how `data` gives the pixels: "raw", "zstd", "ffv1" or "packets"
-    size       all        [height, width]
-    crc        all        zlib CRC-32 of the pixels, row by row. A reader MUST compare it. Why: a
-                          decoder of another version may decode otherwise, and would not say so
-    section    packets    the decoder begins anew where it changes
-    number     packets    number of the picture's own packet at the source
-    first      packets    number of the first packet in `data`
-    sizes      packets    bytes of each packet in `data`, one behind the other, in decoding order
-    keys       packets    of each, whether it is a key frame
-    key        packets    number of the cycle whose message has the last key frame; decoding MAY begin
-                          there. -1: none was logged
-    key_before packets    the same of the key frame before it. Why: pictures that are shown before a
-                          key frame and decoded behind it need the one before
-    decoder    packets    [name, extradata, width, height, pixel format], only where there are keys
-    color      packets    [colour space, range] of the decoded picture, in FFmpeg's numbers
-
-The pixels are RGB, 8 bits each, (height, width, 3), row by row; of a picture without any (height or
-width 0) `data` is empty, whatever the codec. Pictures of codec "zstd" and "ffv1" MUST have at most 2**28
-pixels. Why: little data may stand for many pixels there, and a damaged size must not take all memory.
-data is
-
-    raw      the pixels
-    zstd     a Zstandard frame of the pixels, whose head says their size
-    ffv1     u32 little-endian n, n bytes of extradata for the decoder, then one FFV1 packet, to be
-             decoded as bgr0 of `size`. Blue, green and red are in it without loss
-    packets  the source's packets, H.264 and H.265 with start codes (Annex B)
-
-A channel of codec "packets" MAY hold messages of codec "raw": what the packets could not give back.
-Those of "zstd" and "ffv1" hold "raw" for pictures without pixels, or with too many.
-
-How packets become pixels. A reader gives the packets of all messages in a row, from a key frame on, to
-FFmpeg's decoder `name`, opened with the extradata, size and pixel format of the last `decoder` (each
-may be empty: b"", 0, ""). Packets in front of the first key frame are left out, and a packet that the
-decoder refuses is passed over. 64 zero bytes MUST follow a packet in memory. Why: decoders read beyond
-its end and make another picture of what else stands there (seen with MPEG-4; in PyAV, `Packet(data)`
-has none, `Packet(size)` does).
-The picture of a message is the one that its packet `number` gives: set each packet's pts to its number
-and look for it in what comes out. Where pictures are not in decoding order it comes out some packets,
-and messages, later; at the end of a section or the log the decoder MUST be drained. Numbers do not
-begin anew with a section. Decoders may need some pictures to settle: where beginning at `key` does not
-give the picture, or gives another crc, a reader SHOULD begin at `key_before`, and so on.
-The decoded picture, its colour space and range set to `color`, is converted to rgb24 by FFmpeg's swscale
-at the same size with the flags BILINEAR | ACCURATE_RND | BITEXACT (0x2 | 0x40000 | 0x80000), which give
-the same bytes on every machine.
+The message is a `foxglove.CompressedVideo`, so that viewers show what they know; how `data` gives
+the pixels is a msgpack map in its field 1000, which protobuf readers skip.
 """
 
 from __future__ import annotations

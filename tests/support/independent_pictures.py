@@ -1,4 +1,4 @@
-"""Pictures of a log, by a reader written from the docstrings of `log_format` and `log_picture` alone.
+"""Pictures of a log, by a reader written from FORMAT.md alone.
 
 It shares no code with flowrun. Libraries: msgpack, zstandard, FFmpeg (by PyAV), NumPy.
 """

@@ -1,4 +1,4 @@
-"""A reader written from the docstring of `log_format` alone, with the standard library.
+"""A reader written from FORMAT.md alone, with the standard library.
 
 It shares no code with flowrun, so that what both say about a file is what the document says.
 """

@@ -1,4 +1,4 @@
-"""Slabs made byte by byte from the tables in `log_format`, without any code of flowrun."""
+"""Slabs made byte by byte from the tables in FORMAT.md, without any code of flowrun."""
 
 import struct
 import zlib

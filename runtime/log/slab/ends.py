@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.records import (
+    pack_attachment,
+    pack_attachment_index,
+    pack_channel,
+    pack_check,
+    pack_chunk_index,
+    pack_data_end,
+    pack_footer,
+    pack_header,
+    pack_metadata,
+    pack_metadata_index,
+    pack_schema,
+    pack_statistics,
+    pack_summary_offset,
+)
 
 __all__ = ["build_end", "build_preamble", "build_summary"]
 
@@ -14,46 +29,46 @@ def build_preamble(
     library: str,
     metadata: Mapping[str, str],
     *,
-    attachments: Sequence[lf.Attachment],
-    schemas: Sequence[lf.Schema],
-    channels: Sequence[lf.Channel],
-) -> tuple[bytes, list[lf.Placed], list[lf.Placed]]:
+    attachments: Sequence[fmt.Attachment],
+    schemas: Sequence[fmt.Schema],
+    channels: Sequence[fmt.Channel],
+) -> tuple[bytes, list[fmt.Placed], list[fmt.Placed]]:
     """All bytes of a slab in front of its first chunk's gap: MAGIC to CHECK.
 
     metadata: of the run; "format" is added.
     Also where the Metadata record and each Attachment stand, for `build_summary`.
     """
-    out = bytearray(lf.MAGIC + lf.pack_header(library))
+    out = bytearray(fmt.MAGIC + pack_header(library))
 
-    def place(record: bytes) -> lf.Placed:
-        placed = lf.Placed(len(out), len(record))
+    def place(record: bytes) -> fmt.Placed:
+        placed = fmt.Placed(len(out), len(record))
         out.extend(record)
         return placed
 
-    metadata_places = [place(lf.pack_metadata(lf.METADATA_NAME, {"format": lf.FORMAT, **metadata}))]
-    attachment_places = [place(lf.pack_attachment(attachment)) for attachment in attachments]
+    metadata_places = [place(pack_metadata(fmt.METADATA_NAME, {"format": fmt.FORMAT, **metadata}))]
+    attachment_places = [place(pack_attachment(attachment)) for attachment in attachments]
     for schema in schemas:
-        out += lf.pack_schema(schema)
+        out += pack_schema(schema)
     for channel in channels:
-        out += lf.pack_channel(channel)
-    out += lf.pack_check(0, bytes(out))
+        out += pack_channel(channel)
+    out += pack_check(0, bytes(out))
     return bytes(out), metadata_places, attachment_places
 
 
-def build_end(end: Mapping[str, str], *, offset: int) -> tuple[bytes, lf.Placed]:
+def build_end(end: Mapping[str, str], *, offset: int) -> tuple[bytes, fmt.Placed]:
     """The Metadata "flowrun.end" for `offset` and its CHECK, and where the Metadata stands."""
-    record = lf.pack_metadata(lf.END_NAME, end)
-    return record + lf.pack_check(offset, record), lf.Placed(offset, len(record))
+    record = pack_metadata(fmt.END_NAME, end)
+    return record + pack_check(offset, record), fmt.Placed(offset, len(record))
 
 
 def build_summary(
     *,
     offset: int,
-    schemas: Sequence[lf.Schema],
-    channels: Sequence[lf.Channel],
-    chunks: Sequence[lf.ChunkInfo],
-    attachments: Sequence[tuple[lf.Attachment, lf.Placed]],
-    metadata: Sequence[tuple[str, lf.Placed]],
+    schemas: Sequence[fmt.Schema],
+    channels: Sequence[fmt.Channel],
+    chunks: Sequence[fmt.ChunkInfo],
+    attachments: Sequence[tuple[fmt.Attachment, fmt.Placed]],
+    metadata: Sequence[tuple[str, fmt.Placed]],
 ) -> bytes:
     """A finished slab's bytes from DataEnd, which stands at `offset`, to the last MAGIC.
 
@@ -63,7 +78,7 @@ def build_summary(
     for chunk in chunks:
         counts.update(chunk.message_counts)
     filled = [chunk for chunk in chunks if chunk.message_counts]
-    statistics = lf.Statistics(
+    statistics = fmt.Statistics(
         message_count=counts.total(),
         schema_count=len(schemas),
         channel_count=len(channels),
@@ -75,25 +90,25 @@ def build_summary(
         channel_message_counts=dict(sorted(counts.items())),
     )
     groups = [
-        (lf.SCHEMA, [lf.pack_schema(schema) for schema in schemas]),
-        (lf.CHANNEL, [lf.pack_channel(channel) for channel in channels]),
-        (lf.STATISTICS, [lf.pack_statistics(statistics)]),
-        (lf.CHUNK_INDEX, [lf.pack_chunk_index(chunk) for chunk in chunks]),
-        (lf.ATTACHMENT_INDEX, [lf.pack_attachment_index(*item) for item in attachments]),
-        (lf.METADATA_INDEX, [lf.pack_metadata_index(*item) for item in metadata]),
+        (fmt.SCHEMA, [pack_schema(schema) for schema in schemas]),
+        (fmt.CHANNEL, [pack_channel(channel) for channel in channels]),
+        (fmt.STATISTICS, [pack_statistics(statistics)]),
+        (fmt.CHUNK_INDEX, [pack_chunk_index(chunk) for chunk in chunks]),
+        (fmt.ATTACHMENT_INDEX, [pack_attachment_index(*item) for item in attachments]),
+        (fmt.METADATA_INDEX, [pack_metadata_index(*item) for item in metadata]),
     ]
-    start = offset + len(lf.pack_data_end())
+    start = offset + len(pack_data_end())
     summary = bytearray()
     offsets = bytearray()
     for opcode, records in groups:
         group = b"".join(records)
         if group:
-            offsets += lf.pack_summary_offset(opcode, start + len(summary), len(group))
+            offsets += pack_summary_offset(opcode, start + len(summary), len(group))
         summary += group
     offset_start = start + len(summary)
     summary += offsets
     # The Footer's CRC covers the summary and the Footer itself up to the CRC.
-    unchecked = lf.pack_footer(start, offset_start, 0)[:-4]
-    crc = lf.crc32(bytes(summary) + unchecked)
-    footer = lf.pack_footer(start, offset_start, crc)
-    return lf.pack_data_end() + bytes(summary) + footer + lf.MAGIC
+    unchecked = pack_footer(start, offset_start, 0)[:-4]
+    crc = fmt.crc32(bytes(summary) + unchecked)
+    footer = pack_footer(start, offset_start, crc)
+    return pack_data_end() + bytes(summary) + footer + fmt.MAGIC

@@ -1,6 +1,6 @@
 """One slab, opened: what its preamble and its summary say, and where its chunks stand.
 
-`log_format` says what the bytes mean. Opening reads with `pread`, because the file of a live run
+FORMAT.md says what the bytes mean. Opening reads with `pread`, because the file of a live run
 may be cut while it is opened, and a mapping would answer that with SIGBUS.
 """
 
@@ -14,17 +14,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.records import (
+    TRAILER,
+    cycle_crc,
+    pack_data_end,
+    unpack_attachment,
+    unpack_channel,
+    unpack_check,
+    unpack_chunk_index,
+    unpack_header,
+    unpack_metadata,
+    unpack_metadata_index,
+    unpack_schema,
+    unpack_statistics,
+)
 
 __all__ = ["ChunkSpan", "Damage", "SlabFile"]
 
-_SUMMARY_BEGINS = (lf.SCHEMA, lf.CHANNEL, lf.STATISTICS)
+_SUMMARY_BEGINS = (fmt.SCHEMA, fmt.CHANNEL, fmt.STATISTICS)
 _SUMMARY_OPCODES = (
-    *_SUMMARY_BEGINS, lf.CHUNK_INDEX, lf.ATTACHMENT_INDEX, lf.METADATA_INDEX, lf.SUMMARY_OFFSET,
+    *_SUMMARY_BEGINS, fmt.CHUNK_INDEX, fmt.ATTACHMENT_INDEX, fmt.METADATA_INDEX, fmt.SUMMARY_OFFSET,
 )  # fmt: skip
 _OPEN_TRIES = 5
 """How often a slab is read again that its writer changes while it is opened."""
-_PREAMBLE_OPCODES = (lf.HEADER, lf.METADATA, lf.ATTACHMENT, lf.SCHEMA, lf.CHANNEL, lf.CHECK)
+_PREAMBLE_OPCODES = (fmt.HEADER, fmt.METADATA, fmt.ATTACHMENT, fmt.SCHEMA, fmt.CHANNEL, fmt.CHECK)
 
 
 class Damage(Exception):  # noqa: N818 - it ends the reading of a slab, and is told, not raised, to users
@@ -47,7 +61,7 @@ class ChunkSpan:
 
     @property
     def records_start(self) -> int:
-        return self.start + lf.CHUNK_RECORDS_AT
+        return self.start + fmt.CHUNK_RECORDS_AT
 
 
 class SlabFile:
@@ -61,13 +75,13 @@ class SlabFile:
         self.path = path
         self.verify = verify
         self.metadata: dict[str, str] = {}
-        self.attachments: dict[str, lf.Attachment] = {}
-        self.schemas: dict[int, lf.Schema] = {}
-        self.channels: dict[int, lf.Channel] = {}
-        self.places: dict[str, lf.Placed] = {}
+        self.attachments: dict[str, fmt.Attachment] = {}
+        self.schemas: dict[int, fmt.Schema] = {}
+        self.channels: dict[int, fmt.Channel] = {}
+        self.places: dict[str, fmt.Placed] = {}
         """Where each Metadata and Attachment record of the preamble stands, by name."""
         self.chunks: list[ChunkSpan] = []
-        self.statistics: lf.Statistics | None = None
+        self.statistics: fmt.Statistics | None = None
         self.finished = False
         self.end: dict[str, str] | None = None
         self.damage: Damage | None = None
@@ -118,19 +132,19 @@ class SlabFile:
             raise Damage(
                 offset, f"truncated record: expected {size} bytes, got {max(0, self.size - offset)}"
             )
-        if size > lf.MAX_HELD_SIZE:
-            raise Damage(offset, f"{size} bytes; expected at most {lf.MAX_HELD_SIZE}")
+        if size > fmt.MAX_HELD_SIZE:
+            raise Damage(offset, f"{size} bytes; expected at most {fmt.MAX_HELD_SIZE}")
         data = os.pread(self._fd, size, offset)
         if len(data) < size:  # cut by its writer since it was opened
             raise Damage(offset, f"truncated record: expected {size} bytes, got {len(data)}")
         return data
 
     def _head(self, offset: int) -> tuple[int, int]:
-        opcode, length = lf.RECORD_HEAD.unpack(self._pread(offset, lf.HEAD_SIZE))
+        opcode, length = fmt.RECORD_HEAD.unpack(self._pread(offset, fmt.HEAD_SIZE))
         return opcode, length
 
     def _content(self, offset: int, length: int) -> bytes:
-        return self._pread(offset + lf.HEAD_SIZE, length)
+        return self._pread(offset + fmt.HEAD_SIZE, length)
 
     def _read_preamble(self) -> None:
         try:
@@ -141,25 +155,25 @@ class SlabFile:
             ) from None
 
     def _read_checked_preamble(self) -> None:
-        magic = os.pread(self._fd, len(lf.MAGIC), 0)
-        if magic == bytes(len(lf.MAGIC)):
+        magic = os.pread(self._fd, len(fmt.MAGIC), 0)
+        if magic == bytes(len(fmt.MAGIC)):
             raise LogError(f"{self.path}: byte 0: its beginning was never written")
-        if magic != lf.MAGIC:
+        if magic != fmt.MAGIC:
             raise LogError(f"{self.path}: byte 0: not an MCAP file: it begins with {magic!r}")
         places: list[tuple[int, int, int]] = []
-        offset = len(lf.MAGIC)
+        offset = len(fmt.MAGIC)
         opcode = 0
-        while opcode != lf.CHECK:
+        while opcode != fmt.CHECK:
             opcode, length = self._head(offset)
-            if opcode not in _PREAMBLE_OPCODES or (opcode == lf.HEADER) != (not places):
+            if opcode not in _PREAMBLE_OPCODES or (opcode == fmt.HEADER) != (not places):
                 self._refuse_preamble(opcode, offset, places)
-            available = self.size - offset - lf.HEAD_SIZE
+            available = self.size - offset - fmt.HEAD_SIZE
             if length > available:
                 raise Damage(offset, f"truncated record: expected {length} bytes, got {available}")
             if not places:
                 self._check_profile(offset, length)
             places.append((opcode, offset, length))
-            offset += lf.HEAD_SIZE + length
+            offset += fmt.HEAD_SIZE + length
         _, at, length = places.pop()
         self._check(at, length, start=0)
         self.preamble_end = offset
@@ -169,9 +183,9 @@ class SlabFile:
             except ValueError as error:
                 raise Damage(at, str(error)) from error
         written = self.metadata.get("format")
-        if written != lf.FORMAT:
+        if written != fmt.FORMAT:
             raise LogError(
-                f"{self.path}: log format {written!r}; this flowrun reads format {lf.FORMAT!r}"
+                f"{self.path}: log format {written!r}; this flowrun reads format {fmt.FORMAT!r}"
             )
 
     def _refuse_preamble(
@@ -182,33 +196,33 @@ class SlabFile:
 
     def _check_profile(self, offset: int, length: int) -> None:
         try:
-            profile, _ = lf.unpack_header(self._content(offset, length))
+            profile, _ = unpack_header(self._content(offset, length))
         except ValueError as error:
             raise Damage(offset, f"Header: {error}") from error
-        if profile != lf.PROFILE:
+        if profile != fmt.PROFILE:
             raise LogError(
                 f"{self.path}: an MCAP file of profile {profile!r}, not a log of flowrun"
             )
 
     def _keep(self, opcode: int, offset: int, length: int) -> None:
         content = self._content(offset, length)
-        placed = lf.Placed(offset, lf.HEAD_SIZE + length)
-        if opcode == lf.METADATA:
-            name, metadata = lf.unpack_metadata(content)
+        placed = fmt.Placed(offset, fmt.HEAD_SIZE + length)
+        if opcode == fmt.METADATA:
+            name, metadata = unpack_metadata(content)
             self.places[name] = placed
-            if name == lf.METADATA_NAME:
+            if name == fmt.METADATA_NAME:
                 self.metadata = metadata
-        elif opcode == lf.ATTACHMENT:
-            attachment = lf.unpack_attachment(content)
+        elif opcode == fmt.ATTACHMENT:
+            attachment = unpack_attachment(content)
             self.attachments[attachment.name] = attachment
             self.places[attachment.name] = placed
-        elif opcode == lf.SCHEMA:
-            schema = lf.unpack_schema(content)
+        elif opcode == fmt.SCHEMA:
+            schema = unpack_schema(content)
             if schema.id in self.schemas:
                 raise ValueError(f"a second Schema of id {schema.id}")
             self.schemas[schema.id] = schema
-        elif opcode == lf.CHANNEL:
-            channel = lf.unpack_channel(content)
+        elif opcode == fmt.CHANNEL:
+            channel = unpack_channel(content)
             if channel.id in self.channels:
                 raise ValueError(f"a second Channel of id {channel.id}")
             if any(channel.topic == other.topic for other in self.channels.values()):
@@ -217,12 +231,12 @@ class SlabFile:
 
     def _check(self, offset: int, length: int, *, start: int) -> None:
         try:
-            given_start, crc = lf.unpack_check(self._content(offset, length))
+            given_start, crc = unpack_check(self._content(offset, length))
         except ValueError as error:
             raise Damage(offset, f"CHECK: {error}") from error
         if given_start != start:
             raise Damage(offset, f"CHECK from byte {given_start}: expected from byte {start}")
-        actual = lf.crc32(self._pread(start, offset - start))
+        actual = fmt.crc32(self._pread(start, offset - start))
         if actual != crc:
             raise Damage(
                 start, f"bytes up to {offset} have CRC {actual:#010x}; expected {crc:#010x}"
@@ -246,75 +260,77 @@ class SlabFile:
 
     def _read_summary(self) -> bool:
         """Take chunks and counts from the summary; False where the slab has none."""
-        footer_at = self.size - lf.FOOTER_SIZE - len(lf.MAGIC)
+        footer_at = self.size - fmt.FOOTER_SIZE - len(fmt.MAGIC)
         if footer_at < self.preamble_end:
             return False
-        tail = self._pread(footer_at, lf.FOOTER_SIZE + len(lf.MAGIC))
-        opcode, length = lf.RECORD_HEAD.unpack_from(tail)
-        if (opcode, length) != (lf.FOOTER, lf.FOOTER_CONTENT.size) or not tail.endswith(lf.MAGIC):
+        tail = self._pread(footer_at, fmt.FOOTER_SIZE + len(fmt.MAGIC))
+        opcode, length = fmt.RECORD_HEAD.unpack_from(tail)
+        if (opcode, length) != (fmt.FOOTER, fmt.FOOTER_CONTENT.size) or not tail.endswith(
+            fmt.MAGIC
+        ):
             return False
-        start, _, _ = lf.FOOTER_CONTENT.unpack_from(tail, lf.HEAD_SIZE)
+        start, _, _ = fmt.FOOTER_CONTENT.unpack_from(tail, fmt.HEAD_SIZE)
         if start == 0:
             return False
         if not self.preamble_end < start <= footer_at:
             raise Damage(footer_at, f"summary at byte {start}")
         summary = self._checked_summary(start, footer_at)
         position = 0
-        while position + lf.HEAD_SIZE <= len(summary):
-            opcode, length = lf.RECORD_HEAD.unpack_from(summary, position)
-            content = memoryview(summary)[position + lf.HEAD_SIZE :][:length]
+        while position + fmt.HEAD_SIZE <= len(summary):
+            opcode, length = fmt.RECORD_HEAD.unpack_from(summary, position)
+            content = memoryview(summary)[position + fmt.HEAD_SIZE :][:length]
             if len(content) != length:
                 raise Damage(start + position, "a record reaches beyond the summary")
-            if opcode == lf.CHUNK_INDEX:
-                self._add_indexed(lf.unpack_chunk_index(content), start)
-            elif opcode == lf.STATISTICS:
-                self.statistics = lf.unpack_statistics(content)
-            elif opcode == lf.METADATA_INDEX:
+            if opcode == fmt.CHUNK_INDEX:
+                self._add_indexed(unpack_chunk_index(content), start)
+            elif opcode == fmt.STATISTICS:
+                self.statistics = unpack_statistics(content)
+            elif opcode == fmt.METADATA_INDEX:
                 self._read_indexed_end(content)
-            position += lf.HEAD_SIZE + length
+            position += fmt.HEAD_SIZE + length
         return True
 
     def _checked_summary(self, start: int, footer_at: int) -> bytes:
         """The records of the summary between `start` and the Footer, which has their CRC."""
         summary = self._pread(start, footer_at - start)
-        footer = self._pread(footer_at, lf.FOOTER_SIZE)
-        _, _, crc = lf.FOOTER_CONTENT.unpack_from(footer, lf.HEAD_SIZE)
-        actual = lf.crc32(footer[:-4], lf.crc32(summary))
+        footer = self._pread(footer_at, fmt.FOOTER_SIZE)
+        _, _, crc = fmt.FOOTER_CONTENT.unpack_from(footer, fmt.HEAD_SIZE)
+        actual = fmt.crc32(footer[:-4], fmt.crc32(summary))
         if actual != crc:
             raise Damage(start, f"its CRC is {actual:#010x}; expected {crc:#010x}")
         return summary
 
-    def _add_indexed(self, chunk: lf.ChunkInfo, data_end: int) -> None:
+    def _add_indexed(self, chunk: fmt.ChunkInfo, data_end: int) -> None:
         least = self.chunks[-1].end if self.chunks else self.preamble_end
         end = chunk.start + chunk.length
         if not least <= chunk.start <= end <= data_end or chunk.length != (
-            lf.CHUNK_HEAD.size + chunk.records_size
+            fmt.CHUNK_HEAD.size + chunk.records_size
         ):
             raise Damage(chunk.start, "a chunk whose place in the summary cannot be")
         self.chunks.append(ChunkSpan(chunk.start, end, end, closed=True))
 
     def _read_indexed_end(self, content: memoryview) -> None:
-        placed, name = lf.unpack_metadata_index(content)
-        if name == lf.END_NAME:
+        placed, name = unpack_metadata_index(content)
+        if name == fmt.END_NAME:
             opcode, length = self._head(placed.offset)
-            if opcode != lf.METADATA:
+            if opcode != fmt.METADATA:
                 raise Damage(placed.offset, f"opcode {opcode:#04x}: expected Metadata")
             self._read_end(placed.offset, length)
 
     def _read_end(self, offset: int, length: int) -> int:
         """The offset behind the Metadata "flowrun.end" at `offset` and its CHECK."""
-        check_at = offset + lf.HEAD_SIZE + length
+        check_at = offset + fmt.HEAD_SIZE + length
         opcode, check_length = self._head(check_at)
-        if opcode != lf.CHECK:
+        if opcode != fmt.CHECK:
             raise Damage(check_at, f"opcode {opcode:#04x}: expected CHECK")
         self._check(check_at, check_length, start=offset)
         try:
-            name, end = lf.unpack_metadata(self._content(offset, length))
+            name, end = unpack_metadata(self._content(offset, length))
         except ValueError as error:
             raise Damage(offset, f"Metadata: {error}") from error
-        if name == lf.END_NAME:
+        if name == fmt.END_NAME:
             self.end = end
-        return check_at + lf.HEAD_SIZE + check_length
+        return check_at + fmt.HEAD_SIZE + check_length
 
     def _walk_file(self) -> None:
         """Find the chunks of a slab that has no summary, from the preamble to DataEnd."""
@@ -323,49 +339,49 @@ class SlabFile:
             pads = 0
             while True:
                 opcode, length = self._head(offset)
-                after = offset + lf.HEAD_SIZE + length
-                if opcode == lf.DATA_END:
+                after = offset + fmt.HEAD_SIZE + length
+                if opcode == fmt.DATA_END:
                     self._check_data_end(offset, length)
                     return
                 if self.chunks and not self.chunks[-1].closed:
                     self._check_closed(self.chunks[-1])
-                if opcode == lf.CHUNK:
+                if opcode == fmt.CHUNK:
                     self._add_chunk(offset, length)
-                    if pads > lf.MAX_PAD_BETWEEN_CHUNKS:
+                    if pads > fmt.MAX_PAD_BETWEEN_CHUNKS:
                         self._check_just_begun(offset, pads)
                     pads = 0
-                elif opcode == lf.METADATA:
+                elif opcode == fmt.METADATA:
                     after = self._read_end(offset, length)
-                elif opcode == lf.MESSAGE_INDEX:
+                elif opcode == fmt.MESSAGE_INDEX:
                     if not self.chunks or length < 6 or (length - 6) % 16:
                         raise Damage(offset, f"unexpected MessageIndex of {length} bytes")
-                elif opcode == lf.PAD:
+                elif opcode == fmt.PAD:
                     self._check_hides_nothing(offset, after)
-                    pads += lf.HEAD_SIZE + length
-                elif opcode in _SUMMARY_BEGINS and pads == len(lf.pack_data_end()):
+                    pads += fmt.HEAD_SIZE + length
+                elif opcode in _SUMMARY_BEGINS and pads == len(pack_data_end()):
                     self._summary_at = offset
                     return  # the DataEnd in front is about to be committed
-                elif opcode != lf.CHECK:
+                elif opcode != fmt.CHECK:
                     raise Damage(offset, f"unexpected record of opcode {opcode:#04x}")
                 if after > self.size:
                     raise Damage(
                         offset,
                         f"truncated record: expected {length} bytes, "
-                        f"got {self.size - offset - lf.HEAD_SIZE}",
+                        f"got {self.size - offset - fmt.HEAD_SIZE}",
                     )
                 offset = after
         except Damage as damage:
             self.damage = damage
 
     def _add_chunk(self, offset: int, length: int) -> None:
-        head = lf.CHUNK_HEAD.unpack(self._pread(offset, lf.CHUNK_HEAD.size))
+        head = fmt.CHUNK_HEAD.unpack(self._pread(offset, fmt.CHUNK_HEAD.size))
         _, _, _, _, _, crc, compression, records_length = head
         if compression:
             raise Damage(offset, "a compressed chunk")
-        end = offset + lf.HEAD_SIZE + length
-        records_end = min(offset + lf.CHUNK_RECORDS_AT + records_length, self.size)
+        end = offset + fmt.HEAD_SIZE + length
+        records_end = min(offset + fmt.CHUNK_RECORDS_AT + records_length, self.size)
         self.chunks.append(ChunkSpan(offset, records_end, end, crc))
-        if records_length + lf.CHUNK_FIXED_SIZE > length:
+        if records_length + fmt.CHUNK_FIXED_SIZE > length:
             raise Damage(
                 offset, f"chunk of {length} bytes: its {records_length} bytes of records do not fit"
             )
@@ -374,49 +390,49 @@ class SlabFile:
         """The first of the records between two chunks is a PAD until it is committed, just before
         the first cycle of the second: behind long PADs there is no cycle.
         """
-        first = offset + lf.CHUNK_RECORDS_AT
-        if self._pread(first, 1)[0] == lf.CYCLE:
+        first = offset + fmt.CHUNK_RECORDS_AT
+        if self._pread(first, 1)[0] == fmt.CYCLE:
             self.chunks.pop()
             raise Damage(
                 offset,
                 f"{pads} bytes of PADs in front of a Chunk: "
-                f"expected at most {lf.MAX_PAD_BETWEEN_CHUNKS}",
+                f"expected at most {fmt.MAX_PAD_BETWEEN_CHUNKS}",
             )
 
     def _check_hides_nothing(self, offset: int, end: int) -> None:
         """A PAD that has a whole cycle where a chunk has its first one is a chunk's damaged opcode."""
-        first = offset + lf.CHUNK_RECORDS_AT
-        if first + lf.CYCLE_SIZE > min(end, self.size):
+        first = offset + fmt.CHUNK_RECORDS_AT
+        if first + fmt.CYCLE_SIZE > min(end, self.size):
             return
-        head = self._pread(first, lf.CYCLE_SIZE)
-        opcode, length, _, _, _, size, crc, reserved = lf.CYCLE_RECORD.unpack(head)
-        if (opcode, length, reserved) != (lf.CYCLE, lf.CYCLE_CONTENT.size, 0):
+        head = self._pread(first, fmt.CYCLE_SIZE)
+        opcode, length, _, _, _, size, crc, reserved = fmt.CYCLE_RECORD.unpack(head)
+        if (opcode, length, reserved) != (fmt.CYCLE, fmt.CYCLE_CONTENT.size, 0):
             return
-        if first + lf.CYCLE_SIZE + size <= min(end, self.size) and size <= lf.MAX_HELD_SIZE:
-            records = self._pread(first + lf.CYCLE_SIZE, size)
+        if first + fmt.CYCLE_SIZE + size <= min(end, self.size) and size <= fmt.MAX_HELD_SIZE:
+            records = self._pread(first + fmt.CYCLE_SIZE, size)
             # Looked at again: a live writer may have begun the chunk since.
-            is_pad = self._pread(offset, 1)[0] == lf.PAD
-            if is_pad and lf.cycle_crc(head[lf.HEAD_SIZE :], records) == crc:
+            is_pad = self._pread(offset, 1)[0] == fmt.PAD
+            if is_pad and cycle_crc(head[fmt.HEAD_SIZE :], records) == crc:
                 raise Damage(offset, f"a PAD over a cycle, at {first}: expected a Chunk")
 
     def _check_closed(self, chunk: ChunkSpan) -> None:
         """A chunk that DataEnd does not follow was closed: its three sizes agree."""
-        head = lf.CHUNK_HEAD.unpack(self._pread(chunk.start, lf.CHUNK_HEAD.size))
+        head = fmt.CHUNK_HEAD.unpack(self._pread(chunk.start, fmt.CHUNK_HEAD.size))
         _, length, _, _, size, _, _, records_length = head
-        if not length - lf.CHUNK_FIXED_SIZE == size == records_length:
+        if not length - fmt.CHUNK_FIXED_SIZE == size == records_length:
             raise Damage(
                 chunk.start, f"sizes of a closed chunk differ: {length}, {size}, {records_length}"
             )
         chunk.closed = True
 
     def _check_data_end(self, offset: int, length: int) -> None:
-        available = min(self.size - offset, len(lf.TRAILER))
+        available = min(self.size - offset, len(TRAILER))
         found = self._pread(offset, available)
-        if found == lf.TRAILER:
+        if found == TRAILER:
             return
         if self.chunks and not self.chunks[-1].closed:
             self._check_closed(self.chunks[-1])
-        behind = len(lf.pack_data_end())
+        behind = len(pack_data_end())
         if length != 4 or len(found) <= behind or found[behind] not in _SUMMARY_BEGINS:
             raise Damage(offset, "the trailer is damaged or cut off")
         self._summary_at = offset + behind
@@ -427,11 +443,11 @@ class SlabFile:
         try:
             at = start
             while (head := self._head(at))[0] in _SUMMARY_OPCODES:
-                at += lf.HEAD_SIZE + head[1]
-            if head[0] != lf.FOOTER:
+                at += fmt.HEAD_SIZE + head[1]
+            if head[0] != fmt.FOOTER:
                 raise Damage(at, f"opcode {head[0]:#04x}: expected Footer")
             self._checked_summary(start, at)
-            (given,) = lf.U64.unpack(self._pread(at + lf.HEAD_SIZE, lf.U64.size))
+            (given,) = fmt.U64.unpack(self._pread(at + fmt.HEAD_SIZE, fmt.U64.size))
             if given != start:
                 raise Damage(at, f"Footer of a summary at byte {given}")
         except Damage as damage:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.opening import ChunkSpan, Damage, SlabFile
 
 __all__ = ["ChunkSpan", "CycleHead", "Damage", "Entry", "SlabReader"]
@@ -58,7 +58,7 @@ class SlabReader(SlabFile):
         if self.damage is not None or not self.chunks or self.chunks[-1].closed:
             return True
         last = self.chunks[-1]
-        (length,) = lf.U64.unpack_from(self.view, last.start + lf.CHUNK_RECORDS_LENGTH_AT)
+        (length,) = fmt.U64.unpack_from(self.view, last.start + fmt.CHUNK_RECORDS_LENGTH_AT)
         try:
             size = self.path.stat().st_size
         except OSError:
@@ -76,12 +76,12 @@ class SlabReader(SlabFile):
         # calls and named tuples would take twice the time. Any other cycle is left to them.
         chunk = self.chunks[index]
         offset = chunk.records_start if start is None else start
-        view, topics, verify, crc32 = self.view, self.topics, self.verify, lf.crc32
-        unpack_cycle, unpack = lf.CYCLE_RECORD.unpack_from, lf.MESSAGE_HEAD.unpack_from
+        view, topics, verify, crc32 = self.view, self.topics, self.verify, fmt.crc32
+        unpack_cycle, unpack = fmt.CYCLE_RECORD.unpack_from, fmt.MESSAGE_HEAD.unpack_from
         if self.finished:
             self._check_indexed(chunk)
         while True:
-            while chunk.records_end - offset >= lf.CYCLE_SIZE:
+            while chunk.records_end - offset >= fmt.CYCLE_SIZE:
                 opcode, length, cycle, time_ns, count, size, crc, reserved = unpack_cycle(
                     view, offset
                 )
@@ -123,15 +123,15 @@ class SlabReader(SlabFile):
         """
         chunk = self.chunks[index]
         view = self.view
-        unpack = lf.CYCLE_RECORD.unpack_from
+        unpack = fmt.CYCLE_RECORD.unpack_from
         offset = chunk.records_start if start is None else start
         end = chunk.records_end
         if self.finished:
             self._check_indexed(chunk)
         while offset < end:
             opcode = view[offset]
-            if opcode != lf.CYCLE or end - offset < lf.CYCLE_SIZE:
-                if opcode != lf.PAD or chunk.closed:
+            if opcode != fmt.CYCLE or end - offset < fmt.CYCLE_SIZE:
+                if opcode != fmt.PAD or chunk.closed:
                     if self._was_closed(chunk, offset):
                         return
                     raise Damage(
@@ -140,8 +140,8 @@ class SlabReader(SlabFile):
                 self._check_unused(offset, end)
                 return
             _, length, cycle, time_ns, count, size, crc, reserved = unpack(view, offset)
-            after = offset + lf.CYCLE_SIZE + size
-            if length != lf.CYCLE_CONTENT.size or reserved or after > end:
+            after = offset + fmt.CYCLE_SIZE + size
+            if length != fmt.CYCLE_CONTENT.size or reserved or after > end:
                 raise Damage(
                     offset,
                     f"CYCLE of {length} bytes, {size} bytes of messages and reserved {reserved}, "
@@ -151,9 +151,9 @@ class SlabReader(SlabFile):
             offset = after
 
     def _check_indexed(self, chunk: ChunkSpan) -> None:
-        head = lf.CHUNK_HEAD.unpack_from(self.view, chunk.start)
+        head = fmt.CHUNK_HEAD.unpack_from(self.view, chunk.start)
         opcode, length, _, _, size, chunk.crc, compression, records_length = head
-        if (opcode, length, compression) != (lf.CHUNK, chunk.end - chunk.start - lf.HEAD_SIZE, 0):
+        if (opcode, length, compression) != (fmt.CHUNK, chunk.end - chunk.start - fmt.HEAD_SIZE, 0):
             raise Damage(chunk.start, "not the Chunk that the summary lists here")
         if not size == records_length == chunk.records_end - chunk.records_start:
             raise Damage(chunk.start, "a Chunk of another size than the summary lists")
@@ -162,8 +162,8 @@ class SlabReader(SlabFile):
         """Whether a live writer has closed the chunk at `offset` since it was found open."""
         if self.finished or chunk is not self.chunks[-1]:
             return False
-        head = lf.CHUNK_HEAD.unpack_from(self.view, chunk.start)
-        if head[0] != lf.CHUNK or chunk.records_start + head[-1] != offset:
+        head = fmt.CHUNK_HEAD.unpack_from(self.view, chunk.start)
+        if head[0] != fmt.CHUNK or chunk.records_start + head[-1] != offset:
             return False
         chunk.records_end = offset
         return True
@@ -171,21 +171,23 @@ class SlabReader(SlabFile):
     def _check_unused(self, offset: int, end: int) -> None:
         """Behind the first PAD at `offset` only PADs and a cycle that is being committed stand."""
         start = offset
-        while end - offset >= lf.HEAD_SIZE:
-            opcode, length = lf.RECORD_HEAD.unpack_from(self.view, offset)
-            if opcode not in (lf.PAD, lf.MESSAGE):
-                if self.view[start] == lf.CYCLE or self._was_closed(self.chunks[-1], start):
+        while end - offset >= fmt.HEAD_SIZE:
+            opcode, length = fmt.RECORD_HEAD.unpack_from(self.view, offset)
+            if opcode not in (fmt.PAD, fmt.MESSAGE):
+                if self.view[start] == fmt.CYCLE or self._was_closed(self.chunks[-1], start):
                     return  # a live writer committed or closed it this moment
                 raise Damage(
                     start, f"a PAD with a record of opcode {opcode:#04x} behind it, at {offset}"
                 )
-            offset += lf.HEAD_SIZE + length
+            offset += fmt.HEAD_SIZE + length
 
     def check(self, head: CycleHead) -> None:
         """Raise `Damage` where the cycle's crc does not match."""
         offset = head.offset
-        content = self.view[offset + lf.HEAD_SIZE : offset + lf.HEAD_SIZE + lf.CYCLE_CHECKED.size]
-        crc = lf.crc32(self.view[offset + lf.CYCLE_SIZE : head.end], lf.crc32(content))
+        content = self.view[
+            offset + fmt.HEAD_SIZE : offset + fmt.HEAD_SIZE + fmt.CYCLE_CHECKED.size
+        ]
+        crc = fmt.crc32(self.view[offset + fmt.CYCLE_SIZE : head.end], fmt.crc32(content))
         if crc != head.crc:
             raise Damage(
                 offset, f"cycle {head.cycle} has CRC {crc:#010x}; expected {head.crc:#010x}"
@@ -196,19 +198,19 @@ class SlabReader(SlabFile):
         if self.verify:
             self.check(head)
         view, topics = self.view, self.topics
-        unpack, fixed_size = lf.MESSAGE_HEAD.unpack_from, lf.MESSAGE_HEAD.size
+        unpack, fixed_size = fmt.MESSAGE_HEAD.unpack_from, fmt.MESSAGE_HEAD.size
         time_ns, sequence = head.time_ns, head.cycle & 0xFFFFFFFF
         entries: list[Entry] = []
-        offset, end = head.offset + lf.CYCLE_SIZE, head.end
+        offset, end = head.offset + fmt.CYCLE_SIZE, head.end
         while offset < end:
             if end - offset >= fixed_size:
                 opcode, length, channel, number, log_time, tov_ns = unpack(view, offset)
-            elif end - offset >= lf.HEAD_SIZE:
-                opcode, length = lf.RECORD_HEAD.unpack_from(view, offset)
+            elif end - offset >= fmt.HEAD_SIZE:
+                opcode, length = fmt.RECORD_HEAD.unpack_from(view, offset)
             else:
                 raise Damage(offset, f"cycle {head.cycle} ends inside a record's head")
-            after = offset + lf.HEAD_SIZE + length
-            if opcode == lf.MESSAGE and offset + fixed_size <= after <= end:
+            after = offset + fmt.HEAD_SIZE + length
+            if opcode == fmt.MESSAGE and offset + fixed_size <= after <= end:
                 if number != sequence or log_time != time_ns or channel not in topics:
                     raise Damage(
                         offset,
@@ -216,11 +218,11 @@ class SlabReader(SlabFile):
                         f"in cycle {head.cycle}, time {time_ns}",
                     )
                 entries.append((topics[channel], tov_ns, view[offset + fixed_size : after]))
-            elif opcode != lf.PAD or after > end:
+            elif opcode != fmt.PAD or after > end:
                 raise Damage(
                     offset,
                     f"record of opcode {opcode:#04x} and {length} bytes in cycle {head.cycle}: "
-                    f"expected a Message or PAD of at most {end - offset - lf.HEAD_SIZE}",
+                    f"expected a Message or PAD of at most {end - offset - fmt.HEAD_SIZE}",
                 )
             offset = after
         if len(entries) != head.message_count:
@@ -307,15 +309,15 @@ class SlabReader(SlabFile):
         def place_of(entry: int) -> int:
             time, at = _INDEX_ENTRY.unpack_from(view, base + entry * _INDEX_ENTRY.size)
             place = chunk.records_start + int(at)
-            if place + lf.MESSAGE_HEAD.size > chunk.records_end:
+            if place + fmt.MESSAGE_HEAD.size > chunk.records_end:
                 raise LookupError(entry)
-            opcode, _, owner, _, log_time, _ = lf.MESSAGE_HEAD.unpack_from(view, place)
-            if (opcode, owner, log_time) != (lf.MESSAGE, channel, time):
+            opcode, _, owner, _, log_time, _ = fmt.MESSAGE_HEAD.unpack_from(view, place)
+            if (opcode, owner, log_time) != (fmt.MESSAGE, channel, time):
                 raise LookupError(entry)
             return place
 
         def value_of(entry: int) -> int:
-            _, _, _, sequence, log_time, _ = lf.MESSAGE_HEAD.unpack_from(view, place_of(entry))
+            _, _, _, sequence, log_time, _ = fmt.MESSAGE_HEAD.unpack_from(view, place_of(entry))
             if cycle is None:
                 return int(log_time)
             return first.cycle + ((int(sequence) - first.cycle) & 0xFFFFFFFF)
@@ -326,9 +328,9 @@ class SlabReader(SlabFile):
             if entry:
                 # Behind the message in front, the rest of its cycle is passed over.
                 offset = place_of(entry - 1)
-                while view[offset] in (lf.MESSAGE, lf.PAD):
-                    _, length = lf.RECORD_HEAD.unpack_from(view, offset)
-                    offset += lf.HEAD_SIZE + length
+                while view[offset] in (fmt.MESSAGE, fmt.PAD):
+                    _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
+                    offset += fmt.HEAD_SIZE + length
             for head in self.heads(index, offset):
                 if (head.cycle if time_ns is None else head.time_ns) >= target:
                     self.check(head)
@@ -342,9 +344,9 @@ class SlabReader(SlabFile):
         if not chunk.closed or chunk.end != chunk.records_end:
             return None
         best, offset, view = None, chunk.end, self.view
-        while len(view) - offset > lf.HEAD_SIZE and view[offset] == lf.MESSAGE_INDEX:
-            _, length = lf.RECORD_HEAD.unpack_from(view, offset)
-            content = offset + lf.HEAD_SIZE
+        while len(view) - offset > fmt.HEAD_SIZE and view[offset] == fmt.MESSAGE_INDEX:
+            _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
+            content = offset + fmt.HEAD_SIZE
             offset = content + length
             count = (length - 6) // _INDEX_ENTRY.size
             if offset <= len(view) and count > (best[2] if best else 0):

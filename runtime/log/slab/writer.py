@@ -1,7 +1,7 @@
-"""One slab: an MCAP file that grows in place through a mapping; see `log_format` for its states.
+"""One slab: an MCAP file that grows in place through a mapping; see FORMAT.md for its states.
 
 The slab knows where its open chunk ends and how to make room; what a cycle's bytes are is
-`log_writer`'s business.
+`log.writer`'s business.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ from zlib_ng.zlib_ng import crc32_combine
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.pages import PagePopulator, page_faults
+from flowrun.runtime.log.slab.records import (
+    TRAILER,
+    gap_before,
+    pack_chunk_head,
+    pack_pad,
+    pack_record,
+)
 
 __all__ = ["CHUNK_SIZE", "Slab"]
 
@@ -94,8 +101,8 @@ class Slab:
             self.mapping = mmap.mmap(self._fd, self.capacity)
             os.ftruncate(self._fd, size)
             self._preallocate()
-            self._set_trailer_at(size - len(fmt.TRAILER))
-            _write_all(self._fd, fmt.TRAILER, self.trailer_at)
+            self._set_trailer_at(size - len(TRAILER))
+            _write_all(self._fd, TRAILER, self.trailer_at)
             # In one go, and from the front: what a kill leaves is known for a slab without cycles.
             pad = fmt.RECORD_HEAD.pack(fmt.PAD, self.trailer_at - len(head) - fmt.HEAD_SIZE)
             _write_all(self._fd, head + pad, 0)
@@ -134,10 +141,10 @@ class Slab:
     def reserve(self, end: int) -> bool:
         """Make the room reach to `end` and a PAD's head behind it; False if the slab is too small.
         Need not be called for an `end` up to `room_ends_at`. `OSError` if the file cannot grow."""
-        needed = end + fmt.HEAD_SIZE + len(fmt.TRAILER)
+        needed = end + fmt.HEAD_SIZE + len(TRAILER)
         if needed > self.capacity:
             return False
-        while self.trailer_at + len(fmt.TRAILER) < needed:
+        while self.trailer_at + len(TRAILER) < needed:
             self._grow()
         return True
 
@@ -193,7 +200,7 @@ class Slab:
 
     def _populate(self) -> None:
         end = min(self.position + _LOOK_AHEAD, self.capacity)
-        while self.trailer_at + len(fmt.TRAILER) < end:
+        while self.trailer_at + len(TRAILER) < end:
             self._grow()
         now_ns, written = ticks_ns(), self.position - self._asked_at
         if now_ns - self._asked_ns < _TOO_FAST_NS_PER_BYTE * written:
@@ -205,14 +212,14 @@ class Slab:
         self._populated_to = end if end < self.capacity else self.capacity + _LOOK_AHEAD
 
     def _grow(self) -> None:
-        """Move the trailer a section further; the stores' order is `log_format`'s state "grow"."""
+        """Move the trailer a section further; the stores' order is FORMAT.md's state "grow"."""
         old = self.trailer_at
-        size = min(old + len(fmt.TRAILER) + self._section, self.capacity)
-        new = size - len(fmt.TRAILER)
+        size = min(old + len(TRAILER) + self._section, self.capacity)
+        new = size - len(TRAILER)
         try:
-            _write_all(self._fd, fmt.TRAILER, new)
+            _write_all(self._fd, TRAILER, new)
         except OSError:
-            os.ftruncate(self._fd, old + len(fmt.TRAILER))  # a piece of it may have been written
+            os.ftruncate(self._fd, old + len(TRAILER))  # a piece of it may have been written
             raise
         records_length = new - self.records_at
         self._store(self._chunk_at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + records_length)
@@ -229,13 +236,13 @@ class Slab:
     def _open_chunk(self, front: bytes = b"") -> None:
         """Write `front` and the head of a chunk over the top-level PAD at `position`."""
         at = self.position + len(front)
-        gap = fmt.gap_before(at, alignment=8, remainder=fmt.CHUNK_START_REMAINDER)
+        gap = gap_before(at, alignment=8, remainder=fmt.CHUNK_START_REMAINDER)
         self._chunk_at = at + gap
         self.records_at = self._chunk_at + fmt.CHUNK_RECORDS_AT
         room = self.trailer_at - self.records_at
         pad = fmt.RECORD_HEAD.pack(fmt.PAD, room - fmt.HEAD_SIZE)
-        gap_pad = fmt.pack_pad(gap) if gap else b""
-        self.commit_records(b"".join((front, gap_pad, fmt.pack_chunk_head(room), pad)))
+        gap_pad = pack_pad(gap) if gap else b""
+        self.commit_records(b"".join((front, gap_pad, pack_chunk_head(room), pad)))
         self.position = self.records_at
 
     def _next_chunk(self) -> None:
@@ -263,7 +270,7 @@ class Slab:
             info.message_counts[channel] = len(entries) // 2
             info.message_index_offsets[channel] = offset
             content = struct.pack("<HI", channel, 8 * len(entries)) + entries.tobytes()
-            packed.append(fmt.pack_record(fmt.MESSAGE_INDEX, content))
+            packed.append(pack_record(fmt.MESSAGE_INDEX, content))
             offset += len(packed[-1])
             del entries[:]
         info.message_index_length = offset - self.position
@@ -310,7 +317,7 @@ class Slab:
             needed = at + len(end) + fmt.HEAD_SIZE
             if needed > self.trailer_at:
                 # Through the file, not the mapping: this may be more than was preallocated.
-                _write_all(self._fd, fmt.TRAILER, needed)
+                _write_all(self._fd, TRAILER, needed)
                 self._set_trailer_at(needed)
                 self._set_pad(at)
             _write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)

@@ -9,8 +9,32 @@ from hypothesis import strategies as st
 from mcap.reader import make_reader
 
 from flowrun.runtime.log.lines import LEVELS, LOG_SCHEMA, pack_log, unpack_log
-from flowrun.runtime.log.slab import format as lf
+from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
+from flowrun.runtime.log.slab.records import (
+    TRAILER,
+    cycle_crc,
+    gap_before,
+    pack_attachment,
+    pack_channel,
+    pack_chunk_index,
+    pack_cycle_head,
+    pack_message_index,
+    pack_metadata,
+    pack_pad,
+    pack_schema,
+    pack_statistics,
+    unpack_attachment,
+    unpack_channel,
+    unpack_check,
+    unpack_chunk_index,
+    unpack_header,
+    unpack_message_index,
+    unpack_metadata,
+    unpack_metadata_index,
+    unpack_schema,
+    unpack_statistics,
+)
 from support import log_bytes
 
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
@@ -20,27 +44,27 @@ maps = st.dictionaries(texts, texts, max_size=4)
 
 
 def content(record):
-    opcode, length = lf.RECORD_HEAD.unpack_from(record)
-    assert length == len(record) - lf.HEAD_SIZE
-    return opcode, record[lf.HEAD_SIZE :]
+    opcode, length = fmt.RECORD_HEAD.unpack_from(record)
+    assert length == len(record) - fmt.HEAD_SIZE
+    return opcode, record[fmt.HEAD_SIZE :]
 
 
 def our_parts(builder):
-    schemas = [lf.Schema(1, "Any", "jsonschema", b'{"title":"Any"}')]
+    schemas = [fmt.Schema(1, "Any", "jsonschema", b'{"title":"Any"}')]
     channels = [
-        lf.Channel(
+        fmt.Channel(
             number, 1, topic, "msgpack",
             {"task": topic.split("/")[1], "port": topic.split("/")[2]},
         )
         for number, topic in enumerate(builder.topics, 1)
     ]  # fmt: skip
-    attachment = lf.Attachment("graph.yaml", "application/yaml", log_bytes.GRAPH, 5, 5)
+    attachment = fmt.Attachment("graph.yaml", "application/yaml", log_bytes.GRAPH, 5, 5)
     return schemas, channels, attachment
 
 
 def test_trailer_is_50_bytes_of_mcap():
-    assert log_bytes.TRAILER == lf.TRAILER
-    assert len(lf.TRAILER) == 50
+    assert log_bytes.TRAILER == TRAILER
+    assert len(TRAILER) == 50
 
 
 def test_preamble_is_what_the_table_says():
@@ -55,7 +79,7 @@ def test_preamble_is_what_the_table_says():
     )
     assert preamble == bytes(builder.data)
     assert [(p.offset, p.length) for p in metadata] == [builder.metadata_places[0][1:]]
-    assert attachments == [lf.Placed(builder.attachment_at, builder.attachment_length)]
+    assert attachments == [fmt.Placed(builder.attachment_at, builder.attachment_length)]
 
 
 def test_summary_is_what_the_table_says():
@@ -67,7 +91,7 @@ def test_summary_is_what_the_table_says():
     schemas, channels, attachment = our_parts(builder)
     ending, placed = build_end(end, offset=closed)
     chunks = [
-        lf.ChunkInfo(start, size + 49, size, *times, places, length, counts)
+        fmt.ChunkInfo(start, size + 49, size, *times, places, length, counts)
         for start, size, times, places, length, counts in builder.chunks
     ]
     name, offset, length = builder.metadata_places[0]
@@ -76,8 +100,8 @@ def test_summary_is_what_the_table_says():
         schemas=schemas,
         channels=channels,
         chunks=chunks,
-        attachments=[(attachment, lf.Placed(builder.attachment_at, builder.attachment_length))],
-        metadata=[(name, lf.Placed(offset, length)), (lf.END_NAME, placed)],
+        attachments=[(attachment, fmt.Placed(builder.attachment_at, builder.attachment_length))],
+        metadata=[(name, fmt.Placed(offset, length)), (fmt.END_NAME, placed)],
     )
     assert ending + summary == bytes(builder.data[closed:])
 
@@ -97,68 +121,68 @@ def test_summary_is_read_by_the_mcap_package():
 @quick
 @given(st.integers(0, 2**40), st.sampled_from([(8, 7), (64, 0), (64, 33)]))
 def test_gap_is_nothing_or_a_whole_pad(offset, alignment):
-    gap = lf.gap_before(offset, alignment=alignment[0], remainder=alignment[1])
+    gap = gap_before(offset, alignment=alignment[0], remainder=alignment[1])
     assert (offset + gap) % alignment[0] == alignment[1]
     assert gap == 0 or 9 <= gap <= 9 + alignment[0]
-    assert gap == 0 or len(lf.pack_pad(gap)) == gap
+    assert gap == 0 or len(pack_pad(gap)) == gap
 
 
 @quick
 @given(u64, u64, st.binary(max_size=99), u32)
 def test_cycle_record_is_what_the_table_says(cycle, time_ns, records, count):
-    record = lf.pack_cycle_head(cycle, time_ns, count, records)
-    assert len(record) == lf.CYCLE_SIZE
-    opcode, length, *fields, crc, reserved = lf.CYCLE_RECORD.unpack(record)
+    record = pack_cycle_head(cycle, time_ns, count, records)
+    assert len(record) == fmt.CYCLE_SIZE
+    opcode, length, *fields, crc, reserved = fmt.CYCLE_RECORD.unpack(record)
     assert (opcode, length, reserved) == (0x81, 32, 0)
     assert fields == [cycle, time_ns, count, len(records)]
-    assert crc == lf.cycle_crc(record[lf.HEAD_SIZE :], records)
+    assert crc == cycle_crc(record[fmt.HEAD_SIZE :], records)
 
 
 @quick
 @given(maps, texts)
 def test_metadata_round_trip(values, name):
-    opcode, data = content(lf.pack_metadata(name, values))
+    opcode, data = content(pack_metadata(name, values))
     assert opcode == 0x0C
-    assert lf.unpack_metadata(data) == (name, values)
+    assert unpack_metadata(data) == (name, values)
 
 
 @quick
 @given(texts, texts, st.binary(max_size=50), u64, u64)
 def test_attachment_round_trip(name, media_type, data, log_time, create_time):
-    attachment = lf.Attachment(name, media_type, data, log_time, create_time)
-    assert lf.unpack_attachment(content(lf.pack_attachment(attachment))[1]) == attachment
+    attachment = fmt.Attachment(name, media_type, data, log_time, create_time)
+    assert unpack_attachment(content(pack_attachment(attachment))[1]) == attachment
 
 
 @quick
 @given(u16, u16, texts, texts, maps, st.binary(max_size=50))
 def test_schema_and_channel_round_trip(number, other, name, encoding, values, data):
-    schema = lf.Schema(number, name, encoding, data)
-    channel = lf.Channel(number, other, name, encoding, values)
-    assert lf.unpack_schema(content(lf.pack_schema(schema))[1]) == schema
-    assert lf.unpack_channel(content(lf.pack_channel(channel))[1]) == channel
+    schema = fmt.Schema(number, name, encoding, data)
+    channel = fmt.Channel(number, other, name, encoding, values)
+    assert unpack_schema(content(pack_schema(schema))[1]) == schema
+    assert unpack_channel(content(pack_channel(channel))[1]) == channel
 
 
 @quick
 @given(u16, st.lists(st.tuples(u64, u64), max_size=5))
 def test_message_index_round_trip(channel, entries):
-    packed = content(lf.pack_message_index(channel, entries))[1]
-    assert lf.unpack_message_index(packed) == (channel, entries)
+    packed = content(pack_message_index(channel, entries))[1]
+    assert unpack_message_index(packed) == (channel, entries)
 
 
 @quick
 @given(st.lists(u64, min_size=6, max_size=6), st.dictionaries(u16, u64, max_size=3))
 def test_chunk_index_and_statistics_round_trip(numbers, by_channel):
     start, length, size, first, last, index_length = numbers
-    chunk = lf.ChunkInfo(start, length, size, first, last, by_channel, index_length)
-    assert lf.unpack_chunk_index(content(lf.pack_chunk_index(chunk))[1]) == chunk
-    statistics = lf.Statistics(start, 3, 4, 5, 6, 7, first, last, by_channel)
-    assert lf.unpack_statistics(content(lf.pack_statistics(statistics))[1]) == statistics
+    chunk = fmt.ChunkInfo(start, length, size, first, last, by_channel, index_length)
+    assert unpack_chunk_index(content(pack_chunk_index(chunk))[1]) == chunk
+    statistics = fmt.Statistics(start, 3, 4, 5, 6, 7, first, last, by_channel)
+    assert unpack_statistics(content(pack_statistics(statistics))[1]) == statistics
 
 
 UNPACKERS = [
-    lf.unpack_header, lf.unpack_metadata, lf.unpack_check, lf.unpack_attachment, lf.unpack_schema,
-    lf.unpack_channel, lf.unpack_message_index, lf.unpack_statistics, lf.unpack_chunk_index,
-    lf.unpack_metadata_index, unpack_log,
+    unpack_header, unpack_metadata, unpack_check, unpack_attachment, unpack_schema,
+    unpack_channel, unpack_message_index, unpack_statistics, unpack_chunk_index,
+    unpack_metadata_index, unpack_log,
 ]  # fmt: skip
 
 
@@ -171,10 +195,10 @@ def test_unpack_of_any_bytes_gives_a_record_or_value_error(unpack, data):
 
 
 def test_attachment_with_a_flipped_byte_is_refused():
-    data = bytearray(content(lf.pack_attachment(lf.Attachment("a", "b", b"contents")))[1])
+    data = bytearray(content(pack_attachment(fmt.Attachment("a", "b", b"contents")))[1])
     data[-8] ^= 1
     with pytest.raises(ValueError, match=r"^attachment 'a' does not match its CRC$"):
-        lf.unpack_attachment(data)
+        unpack_attachment(data)
 
 
 @quick
@@ -212,6 +236,6 @@ def test_log_schema_names_the_enum_and_all_fields():
 
 
 def test_message_head_is_31_bytes():
-    assert lf.MESSAGE_HEAD.pack(5, 22, 1, 2, 3, 4) == log_bytes.record(
+    assert fmt.MESSAGE_HEAD.pack(5, 22, 1, 2, 3, 4) == log_bytes.record(
         5, struct.pack("<HIQQ", 1, 2, 3, 4)
     )
