@@ -28,9 +28,10 @@ from peers import READERS, WRITERS, PeerWriter, missing, pack_fields, pack_pixel
 from rounds import Samples, in_turns, ratio
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg
+from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import pages as log_pages
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 
 OURS = "flowrun"
 HEIGHT, WIDTH = 1080, 1920

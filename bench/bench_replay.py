@@ -28,8 +28,9 @@ from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.pictures.video import RgbConverter
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run

@@ -15,7 +15,7 @@ from flowrun.runtime.errors import UsageError
 from flowrun.runtime.log.reader import Bounds, Log
 
 if TYPE_CHECKING:
-    from flowrun.runtime.export.text import ExportReport, Selection
+    from flowrun.runtime.export.selection import ExportReport, Selection
 
 __all__ = ["WHERE", "add_diff", "add_export", "bounds", "by_time", "diff", "export"]
 
@@ -91,7 +91,8 @@ def _bound(log: Log, option: str, value: str | None) -> tuple[int | None, int | 
 
 def export(args: argparse.Namespace) -> int:
     """0 if all that was selected could be read and written, 1 if not."""
-    from flowrun.runtime.export.text import Selection, whole_file
+    from flowrun.runtime.atomic import whole_file
+    from flowrun.runtime.export.selection import Selection
 
     kind, last = _format(args.to, args.output)
     if args.pixels and kind != "jsonl":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.export.text import Selection
+from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.bitstream import with_parameters
 from flowrun.runtime.pictures.stored import StoredPicture, shown_format

@@ -28,11 +28,12 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.export import foxglove_messages as foxglove
 from flowrun.runtime.export.mcap import open_writer, write_end, write_front
 from flowrun.runtime.export.pictures import PIXELS, STREAMS, PictureExport, Shown, shown_topics
-from flowrun.runtime.export.text import ExportReport, Selection, line_text, plain_value
+from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
 from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, LOG_TOPIC
+from flowrun.runtime.log.values import line_text, plain_value
 
 __all__ = ["export_foxglove"]
 

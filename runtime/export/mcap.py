@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO, Any
 
-from flowrun.runtime.export.text import ExportReport, Selection
+from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import END_NAME, METADATA_NAME

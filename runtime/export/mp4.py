@@ -11,7 +11,7 @@ from typing import Any
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.export.film import TIME_BASE, film_of, last_duration_us, write_film
-from flowrun.runtime.export.text import ExportReport, Selection
+from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC
 from flowrun.runtime.pictures.encode import CRF, say_colors, yuv_frame

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.export.text import Selection
+from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, KEYFRAME_TOPIC

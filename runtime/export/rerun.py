@@ -28,11 +28,12 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.export.foxglove_messages import Boxes, label_color
 from flowrun.runtime.export.pictures import PIXELS, STREAMS, PictureExport, shown_topics
 from flowrun.runtime.export.rerun_view import View, blueprint
-from flowrun.runtime.export.text import ExportReport, Selection, line_text, plain_value
+from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, LOG_TOPIC, STEPS_TOPIC
+from flowrun.runtime.log.values import line_text, plain_value
 
 __all__ = ["export_rerun", "told"]
 

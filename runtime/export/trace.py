@@ -16,7 +16,7 @@ import msgpack
 import numpy as np
 
 from flowrun.runtime.errors import FlowrunError, LogError
-from flowrun.runtime.export.text import ExportReport, Selection
+from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, STEPS_TOPIC

@@ -1,4 +1,4 @@
-"""What a log gives out: topics, cycles, messages, pictures; and how a payload becomes fields."""
+"""What a log gives out: topics, cycles, messages, pictures."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.msgs import protobuf
-from flowrun.msgs.fields import array_from_map
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log.lines import LOG_SCHEMA_NAME, unpack_log
 from flowrun.runtime.log.slab.format import CODEC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log.slab.reader import Entry, SlabReader
+from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import StoredPicture
 
-__all__ = ["Bounds", "CycleRecord", "Frame", "LogMessage", "Topic", "decode"]
+__all__ = ["Bounds", "CycleRecord", "Frame", "LogMessage", "Topic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,26 +147,3 @@ class LogMessage:
             f"LogMessage({self.topic!r}, cycle={self.cycle}, time_ns={self.time_ns}, "
             f"tov_ns={self.tov_ns}, {len(self.payload)} bytes)"
         )
-
-
-def decode(payload: memoryview, encoding: str, schema: str) -> dict[str, Any]:
-    """The fields of `payload`. `ValueError`, `TypeError` or msgpack's `UnpackException` on bytes
-    that are not of that encoding."""
-    if encoding == "protobuf":
-        if schema == ImageRgb8Msg.schema_name:
-            return ImageRgb8Msg.decode_fields(payload)
-        if schema == LOG_SCHEMA_NAME:
-            return unpack_log(payload)
-        return {str(number): value for number, value in protobuf.fields(payload)}
-    if encoding != "msgpack":
-        return {"data": payload}
-    fields = msgpack.unpackb(payload, strict_map_key=False)
-    if not isinstance(fields, dict):
-        raise ValueError(f"a {type(fields).__name__}, expected a map")  # noqa: TRY004
-    return {name: _array_or_value(value) for name, value in fields.items()}
-
-
-def _array_or_value(value: Any) -> Any:
-    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "data"}:
-        return array_from_map(value)
-    return value

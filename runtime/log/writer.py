@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import struct
 from array import array
@@ -31,56 +30,21 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.events import Event
-from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
+from flowrun.runtime.log.channels import Output, channels_of
+from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
-from flowrun.runtime.log.slab.format import Attachment, Channel, ChunkInfo, Placed, Schema
+from flowrun.runtime.log.slab.format import Attachment, ChunkInfo, Placed
 from flowrun.runtime.log.slab.records import gap_before, pack_cycle_head, pack_pad
 from flowrun.runtime.log.slab.writer import Slab
-from flowrun.runtime.pictures.stored import PICTURE_SCHEMA_NAME, PictureEncoder, picture_schema
+from flowrun.runtime.pictures.stored import PictureEncoder
 
-__all__ = ["LogWriter", "Output"]
+__all__ = ["LogWriter"]
 
 _MIB = 1 << 20
 _LARGE = 64 << 10
 """From this size on, payloads are copied straight into the mapping instead of being joined first."""
 
-STEPS_SCHEMA = json.dumps(
-    {
-        "title": "flowrun.Steps",
-        "type": "object",
-        "properties": {
-            "ticks_ns": {
-                "type": "string",
-                "contentEncoding": "base64",
-                "description": "u64 little-endian, nanoseconds of a monotonic clock: when the "
-                "cycle began, then when each step of the plan ended, in its order",
-            }
-        },
-    }
-).encode()
-CONTROL_SCHEMA = json.dumps(
-    {
-        "title": "flowrun.Control",
-        "type": "object",
-        "description": "What came from outside in a cycle beside the sources' messages",
-        "properties": {
-            "kind": {"type": "string"},
-            "task": {"type": "string"},
-            "key": {"type": "string"},
-            "value": {},
-            "input_cycle": {"type": "integer"},
-        },
-    }
-).encode()
-KEYFRAME_SCHEMA = json.dumps(
-    {
-        "title": "flowrun.Keyframe",
-        "type": "object",
-        "description": "What the tasks remember in front of the cycle: a replay can begin here",
-        "properties": {"tasks": {"type": "object", "additionalProperties": {"type": "object"}}},
-    }
-).encode()
 
 # Bound once: these are called in every cycle.
 _MESSAGE_HEAD = fmt.MESSAGE_HEAD.pack
@@ -89,23 +53,6 @@ _CYCLE_CHECKED = fmt.CYCLE_CHECKED.pack
 _CRC_AND_RESERVED = struct.Struct("<II").pack
 _CYCLE_HEAD = fmt.RECORD_HEAD.pack(fmt.CYCLE, fmt.CYCLE_CONTENT.size)
 _CYCLE_SIZE = fmt.CYCLE_SIZE
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One output port of the graph, as a channel of the log.
-
-    logged: False keeps the channel out of the log; its place in `bind` stays. payload: False logs
-    each message without what is in it. codec: how pictures are stored, one of `graph.CODECS`.
-    """
-
-    task: str
-    port: str
-    topic: str
-    message_type: type[Message]
-    logged: bool = True
-    payload: bool = True
-    codec: str = "raw"
 
 
 _Encode = Callable[[int], Sequence[bytes | memoryview]]
@@ -178,7 +125,7 @@ class LogWriter:
         self._section_size = section_size_mib * _MIB
         self._records: deque[tuple[int, str, str, str, dict[str, Any]]] = deque()
         self._packed_records: list[tuple[int, int, bytes]] = []
-        self._schemas, self._channels, self._outputs = _channels_of(outputs)
+        self._schemas, self._channels, self._outputs = channels_of(outputs)
         self._pictures: dict[str, PictureEncoder] = {}
         self._index = {channel.id: array("Q") for channel in self._channels}
         ids = {channel.topic: channel.id for channel in self._channels}
@@ -596,47 +543,6 @@ def _gap(payload_at: int, pieces: Sequence[bytes | memoryview]) -> int:
             return gap_before(payload_at, alignment=fmt.PART_ALIGNMENT)
         payload_at += len(piece)
     return 0
-
-
-def _channels_of(
-    outputs: Sequence[Output],
-) -> tuple[list[Schema], list[Channel], list[tuple[Output, int]]]:
-    """Schemas, channels, and the channel id of each output; ids count from 1."""
-    schemas: list[Schema] = []
-    channels: list[Channel] = []
-    known: dict[tuple[str, str, bytes], int] = {}
-
-    def add(
-        topic: str, schema: tuple[str, str, bytes] | None, encoding: str, metadata: dict[str, str]
-    ) -> int:
-        number = 0
-        if schema is not None:
-            number = known.setdefault(schema, len(schemas) + 1)
-            if number > len(schemas):
-                schemas.append(Schema(number, *schema))
-        channels.append(Channel(len(channels) + 1, number, topic, encoding, metadata))
-        return len(channels)
-
-    placed = []
-    for output in outputs:
-        kind = output.message_type
-        channel = 0
-        metadata = {"task": output.task, "port": output.port}
-        if output.logged and output.payload and output.codec != "raw":
-            metadata[fmt.CODEC] = output.codec
-            schema = (PICTURE_SCHEMA_NAME, "protobuf", picture_schema())
-            channel = add(output.topic, schema, "protobuf", metadata)
-        elif output.logged and output.payload:
-            schema = (kind.schema_name, kind.schema_encoding, kind.schema())
-            channel = add(output.topic, schema, kind.message_encoding, metadata)
-        elif output.logged:
-            channel = add(output.topic, None, "", {**metadata, fmt.PAYLOAD: fmt.NO_PAYLOAD})
-        placed.append((output, channel))
-    add(fmt.STEPS_TOPIC, ("flowrun.Steps", "jsonschema", STEPS_SCHEMA), "msgpack", {})
-    add(fmt.CONTROL_TOPIC, ("flowrun.Control", "jsonschema", CONTROL_SCHEMA), "msgpack", {})
-    add(fmt.KEYFRAME_TOPIC, ("flowrun.Keyframe", "jsonschema", KEYFRAME_SCHEMA), "msgpack", {})
-    add(fmt.LOG_TOPIC, (LOG_SCHEMA_NAME, "protobuf", LOG_SCHEMA), "protobuf", {})
-    return schemas, channels, placed
 
 
 def _lock(directory: Path) -> int:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
+from flowrun.runtime.atomic import whole_file
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.export.text import whole_file
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import Difference, Recorded

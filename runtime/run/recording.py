@@ -12,9 +12,10 @@ from typing import Any
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.retention import OldRun, free_preallocated, remove_old_runs
 from flowrun.runtime.log.slab.format import GRAPH_RESOLVED, KEYFRAME_INTERVAL, Attachment
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.provenance import provenance, versions
 from flowrun.runtime.wording import mask_secrets, mask_urls
 

@@ -1,6 +1,7 @@
 """Logs written by our writer: `/t0/out`, `/t1/out`, ..., without a graph."""
 
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.channels import Output
+from flowrun.runtime.log.writer import LogWriter
 
 T0 = 1_700_000_000_000_000_000
 

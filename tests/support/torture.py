@@ -27,11 +27,12 @@ from mcap.reader import make_reader
 
 from flowrun.msgs import BytesMsg
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import writer as log_slab
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 
 TOPIC = "/t/out"
 PAGE = 4096

@@ -13,17 +13,13 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 
+from flowrun.runtime.atomic import whole_file
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.export.mcap import export_mcap
 from flowrun.runtime.export.mp4 import export_mp4
-from flowrun.runtime.export.text import (
-    Selection,
-    export_csv,
-    export_jsonl,
-    export_parquet,
-    whole_file,
-)
+from flowrun.runtime.export.selection import Selection
+from flowrun.runtime.export.text import export_csv, export_jsonl, export_parquet
 from flowrun.runtime.export.trace import export_trace, step_names
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.run.live import Run

@@ -19,7 +19,7 @@ from PIL import Image
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.export import foxglove_messages as log_foxglove
 from flowrun.runtime.export.foxglove import export_foxglove
-from flowrun.runtime.export.text import Selection
+from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.lines import LOG_SCHEMA
 from flowrun.runtime.log.reader import Log
 from support import helpers

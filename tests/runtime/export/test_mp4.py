@@ -8,7 +8,7 @@ import pytest
 
 from flowrun.runtime.export.film import last_duration_us
 from flowrun.runtime.export.mp4 import export_mp4
-from flowrun.runtime.export.text import Selection
+from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.video import RgbConverter, set_color
 from support import helpers

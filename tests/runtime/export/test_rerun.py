@@ -13,7 +13,7 @@ from flowrun.runtime.errors import UsageError
 from flowrun.runtime.events import event
 from flowrun.runtime.export.foxglove import export_foxglove
 from flowrun.runtime.export.rerun import export_rerun, told
-from flowrun.runtime.export.text import Selection
+from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.run.live import Run
 from support import helpers

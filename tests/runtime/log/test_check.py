@@ -10,11 +10,12 @@ import pytest
 from flowrun.msgs import IntMsg
 from flowrun.runtime.cli import main
 from flowrun.runtime.log import writer as log_writer
+from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import writer as log_slab
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 from support import torture
 
 

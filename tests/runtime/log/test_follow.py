@@ -8,8 +8,9 @@ import pytest
 
 from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.live import Run
 from support.helpers import Hooked, plan_of
 

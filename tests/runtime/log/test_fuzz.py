@@ -25,7 +25,7 @@ from zlib_ng.zlib_ng import crc32
 from flowrun.msgs import ImageRgb8Msg, protobuf
 from flowrun.msgs.fields import array_from_map
 from flowrun.runtime.log.lines import pack_log, unpack_log
-from flowrun.runtime.log.message import decode
+from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
 from support.fuzz import feed
 from support.fuzz.feed import Fuzzer

@@ -238,7 +238,8 @@ WRITER = textwrap.dedent("""
     import sys
     from pathlib import Path
     from flowrun.msgs import ImageRgb8Msg, TextMsg
-    from flowrun.runtime.log.writer import LogWriter, Output
+    from flowrun.runtime.log.writer import LogWriter
+    from flowrun.runtime.log.channels import Output
 
     outputs = [
         Output("cam", "image", "/cam/image", ImageRgb8Msg),

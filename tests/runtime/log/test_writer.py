@@ -16,12 +16,13 @@ from mcap.reader import make_reader
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, MessageTypeError
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.files import slab_paths
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import writer as log_slab
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 from support.log_writing import T0, commit, payload, writer_of
 from support.paths import TESTS
 

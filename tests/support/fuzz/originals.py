@@ -20,9 +20,10 @@ from zlib_ng.zlib_ng import crc32
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, TextMsg
 from flowrun.msgs.image import VideoDecoder, VideoPackets
 from flowrun.runtime.log import writer as log_writer
+from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.reader import CycleRecord, Log
 from flowrun.runtime.log.slab import writer as log_slab
-from flowrun.runtime.log.writer import LogWriter, Output
+from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter, set_color
 from support import films, helpers
 from support.log_bytes import small
