@@ -185,9 +185,9 @@ def _write_text(
     from flowrun.runtime.export.text import export_csv, export_jsonl
 
     if kind == "trace":
-        from flowrun.runtime.export.trace import export_trace, step_names
+        from flowrun.runtime.export.trace import export_trace
 
-        return export_trace(log, selection, stream, steps=step_names(log))
+        return export_trace(log, selection, stream)
     if kind == "csv":
         return export_csv(log, selection, stream)
     return export_jsonl(log, selection, stream, pixels=args.pixels)

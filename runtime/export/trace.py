@@ -15,40 +15,25 @@ from typing import Any, TextIO
 import msgpack
 import numpy as np
 
-from flowrun.runtime.errors import FlowrunError, LogError
+from flowrun.runtime.errors import LogError
 from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import CONTROL_TOPIC, STEPS_TOPIC
+from flowrun.runtime.log.slab.format import CONTROL_TOPIC, STEP_TASKS, STEPS_TOPIC
 
-__all__ = ["export_trace", "step_names"]
+__all__ = ["export_trace"]
 
 _IDS = {"pid": 1, "tid": 1}
 
 
-def step_names(log: Log) -> list[str] | None:
-    """The task of each step of the recorded graph; None where its classes cannot be imported."""
-    from flowrun.runtime.graph.bind import bind
-    from flowrun.runtime.graph.plan import plan_graph
-    from flowrun.runtime.replay.replay import recorded_graph
-
-    try:
-        plan = plan_graph(bind(recorded_graph(log, {}), ready=False))
-    except FlowrunError:
-        return None
-    return [step.task.id for step in plan.steps]
-
-
-def export_trace(
-    log: Log, selection: Selection, stream: TextIO, *, steps: Sequence[str] | None
-) -> ExportReport:
+def export_trace(log: Log, selection: Selection, stream: TextIO) -> ExportReport:
     """Write the trace of the selected cycles as JSON.
 
-    steps: the names of the plan's steps; None, or another number of them, numbers the steps.
+    Steps have the names of their tasks, or numbers where the log does not name them.
     """
     report = ExportReport()
-    trace = _Trace(stream, steps)
     meta = log.metadata
+    trace = _Trace(stream, meta.get(STEP_TASKS, "").split())
     trace.begin(meta.get("graph", "flowrun"))
     controls: list[dict[str, Any]] = []
     for message in selection.messages(log, STEPS_TOPIC, CONTROL_TOPIC):
@@ -60,19 +45,17 @@ def export_trace(
         controls = []
         report.count += 1
     if not trace.named:
-        report.notes.append(
-            "steps are numbered: the classes of the recorded graph cannot be imported"
-        )
+        report.notes.append("steps are numbered: the log does not name the tasks of the plan")
     stream.write("\n],\n")
     stream.write(f'"displayTimeUnit":"ns","otherData":{json.dumps(meta)}}}\n')
     return report
 
 
 class _Trace:
-    def __init__(self, stream: TextIO, steps: Sequence[str] | None) -> None:
+    def __init__(self, stream: TextIO, steps: Sequence[str]) -> None:
         self._stream = stream
         self._steps = steps
-        self.named = steps is not None
+        self.named = True
         self._origin: int | None = None
         self._starts: dict[int, int] = {}
 
@@ -96,7 +79,7 @@ class _Trace:
         args = {"cycle": message.cycle, "time_ns": message.time_ns}
         self._slice(f"cycle {message.cycle}", "cycle", start, end, args)
         names = self._steps
-        if names is None or len(names) != len(ticks) - 1:
+        if len(names) != len(ticks) - 1:
             self.named = False
             names = [f"step {number}" for number in range(len(ticks) - 1)]
         for name, (begin, until) in zip(names, pairwise(ticks), strict=True):

@@ -14,7 +14,12 @@ from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.retention import OldRun, free_preallocated, remove_old_runs
-from flowrun.runtime.log.slab.format import GRAPH_RESOLVED, KEYFRAME_INTERVAL, Attachment
+from flowrun.runtime.log.slab.format import (
+    GRAPH_RESOLVED,
+    KEYFRAME_INTERVAL,
+    STEP_TASKS,
+    Attachment,
+)
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.provenance import provenance, versions
 from flowrun.runtime.wording import mask_secrets, mask_urls
@@ -192,6 +197,7 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
         "started_ns": str(started_ns),
         "seed": str(graph.runtime.seed),
         KEYFRAME_INTERVAL: str(graph.logging.keyframe_interval),
+        STEP_TASKS: " ".join(step.task.id for step in plan.steps),
         **provenance(plan),
     }
 

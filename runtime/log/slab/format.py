@@ -47,6 +47,8 @@ KEEP_SLABS = "keep_slabs"
 """Key of the Metadata "flowrun"."""
 KEYFRAME_INTERVAL = "keyframe_interval"
 """Key of the Metadata "flowrun": cycles from one keyframe to the next; "0" if there are none."""
+STEP_TASKS = "steps"
+"""Key of the Metadata "flowrun": the task of each step of the plan, separated by spaces."""
 LOCK_NAME = ".lock"
 SLAB_NAME = re.compile(r"log_(\d{4,})\.mcap")
 AHEAD_SUFFIX = ".next"

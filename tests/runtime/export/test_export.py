@@ -20,8 +20,9 @@ from flowrun.runtime.export.mcap import export_mcap
 from flowrun.runtime.export.mp4 import export_mp4
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.export.text import export_csv, export_jsonl, export_parquet
-from flowrun.runtime.export.trace import export_trace, step_names
+from flowrun.runtime.export.trace import export_trace
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.live import Run
 from support import helpers
 from support.helpers import plan_of, record
@@ -202,11 +203,10 @@ def test_mcap_has_no_private_records(tmp_path):
 # -- trace ---------------------------------------------------------------------------------------
 
 
-def trace_of(directory, selection=ALL, **options):
+def trace_of(directory, selection=ALL):
     stream = io.StringIO()
     with Log(directory) as log:
-        options = options or {"steps": step_names(log)}
-        report = export_trace(log, selection, stream, **options)
+        report = export_trace(log, selection, stream)
         ticks = [
             np.frombuffer(message.fields["ticks_ns"], "<u8").tolist()
             for message in log.messages("/flowrun/steps")
@@ -268,14 +268,22 @@ def test_trace_of_a_background_task_runs_from_its_input_to_its_result(tmp_path):
     assert "set s.word" in names
 
 
-def test_steps_of_a_graph_whose_classes_are_gone_are_numbered(tmp_path, monkeypatch):
+def test_steps_are_named_where_the_classes_of_the_graph_are_gone(tmp_path, monkeypatch):
     record(plan_of(tmp_path, "n=Numbers(limit: 1); x=Scale", "n > x"), tmp_path / "run")
     monkeypatch.delattr(helpers, "Scale")
     report, trace, _ = trace_of(tmp_path / "run")
+    assert [event["name"] for event in trace["traceEvents"][2:5]] == ["cycle 0", "n", "x"]
+    assert report.notes == []
+
+
+@pytest.mark.parametrize("metadata", [{}, {"steps": "n"}])
+def test_steps_that_the_log_does_not_name_are_numbered(tmp_path, metadata):
+    writer = LogWriter(tmp_path / "run", outputs=[], steps=2, metadata=metadata)
+    writer.commit(0, 7, writer.bind([]), start_ns=1, ends_ns=[2, 3], events=[])
+    writer.finish({"reason": "test"})
+    report, trace, _ = trace_of(tmp_path / "run")
     assert [event["name"] for event in trace["traceEvents"][2:5]] == ["cycle 0", "step 0", "step 1"]
-    assert report.notes == [
-        "steps are numbered: the classes of the recorded graph cannot be imported"
-    ]
+    assert report.notes == ["steps are numbered: the log does not name the tasks of the plan"]
 
 
 # -- film ----------------------------------------------------------------------------------------
