@@ -296,7 +296,9 @@ class _Kept:
         packed = b""
         for channel, entries in sorted(self.index.items()):
             info.message_index_offsets[channel] = offset + len(packed)
-            packed += pack_message_index(channel, entries)
+            packed += pack_message_index(
+                channel, b"".join(fmt.INDEX_ENTRY.pack(*entry) for entry in entries)
+            )
         info.message_index_length = len(packed)
         return packed
 

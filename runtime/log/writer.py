@@ -13,7 +13,6 @@ import errno
 import fcntl
 import os
 import struct
-from array import array
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,10 +62,9 @@ _BoundOutput = tuple[
     int,
     Callable[[Any], bytes],
     _Encode,
-    "array[int]",
 ]
 """Message, its fields, whether the packer does for them, channel id, packer, what encodes it for a
-cycle if not, index."""
+cycle if not."""
 
 
 @dataclass(slots=True)
@@ -127,11 +125,9 @@ class LogWriter:
         self._packed_records: list[tuple[int, int, bytes]] = []
         self._schemas, self._channels, self._outputs = channels_of(outputs)
         self._pictures: dict[str, PictureEncoder] = {}
-        self._index = {channel.id: array("Q") for channel in self._channels}
         ids = {channel.topic: channel.id for channel in self._channels}
         self._steps, self._control = ids[fmt.STEPS_TOPIC], ids[fmt.CONTROL_TOPIC]
         self._log, self._keyframe = ids[fmt.LOG_TOPIC], ids[fmt.KEYFRAME_TOPIC]
-        self._steps_index = self._index[self._steps]
         # One struct for the Message's head and its payload, a msgpack map of one binary.
         self._steps_front = b"\x81\xa8ticks_ns\xc6" + (8 * (steps + 1)).to_bytes(4, "big")
         packed_steps = struct.Struct(f"<BQHIQQ{len(self._steps_front)}s{steps + 1}Q")
@@ -163,15 +159,14 @@ class LogWriter:
         for message, (output, channel) in zip(messages, self._outputs, strict=True):
             if not output.logged:
                 continue
-            index = self._index[channel]
             if not output.payload:
-                outputs.append((message, {}, _always, channel, _no_payload, _never, index))
+                outputs.append((message, {}, _always, channel, _no_payload, _never))
                 continue
             kind = output.message_type
             is_sure = kind.has_sure_types if kind.is_plain else _not_plain
             encode = self._encode(output.topic, output.codec, message)
             fields = message.__dict__
-            outputs.append((message, fields, is_sure, channel, self._pack, encode, index))
+            outputs.append((message, fields, is_sure, channel, self._pack, encode))
         return _Bound(outputs)
 
     def _encode(self, topic: str, codec: str, message: Message) -> _Encode:
@@ -204,11 +199,10 @@ class LogWriter:
         slab = self._slab
         head, sequence = _MESSAGE_HEAD, cycle & 0xFFFFFFFF
         parts: list[bytes | memoryview] = []
-        base = slab.records_at
         at = first = slab.position + _CYCLE_SIZE
         count = 0
         try:
-            for message, fields, is_sure, channel, pack, encode, index in bound.outputs:
+            for message, fields, is_sure, channel, pack, encode in bound.outputs:
                 if not message.present:
                     continue
                 try:
@@ -228,8 +222,6 @@ class LogWriter:
                         at += gap
                     parts.append(head(5, size + 22, channel, sequence, now_ns, message.tov_ns))
                     parts += pieces
-                index.append(now_ns)
-                index.append(at - base)
                 at += size + 31
                 count += 1
         except MessageTypeError:
@@ -244,15 +236,9 @@ class LogWriter:
         total = count + 1
         if events or self._records or self._packed_records or keyframe:
             for channel, tov_ns, data in self._extra(events, now_ns, keyframe):
-                index = self._index[channel]
-                index.append(now_ns)
-                index.append(at - base)
                 parts += (head(5, len(data) + 22, channel, sequence, now_ns, tov_ns), data)
                 at += len(data) + 31
                 total += 1
-        steps = self._steps_index
-        steps.append(now_ns)
-        steps.append(at - base)
         parts.append(self._pack_steps(
             5, self._steps_length, self._steps, sequence, now_ns, now_ns, self._steps_front,
             start_ns, *ends_ns,
@@ -282,6 +268,7 @@ class LogWriter:
         # bytes appear, a reader sees one of `log_format`'s states, since of the length only the
         # low bytes change.
         mapping[position : position + 9] = _CYCLE_HEAD
+        slab.cycles.append(position)
         slab.position = at
         if self._packed_records:
             self._packed_records = []
@@ -379,13 +366,13 @@ class LogWriter:
         at = slab.position + fmt.CYCLE_SIZE
         body = []
         for channel, tov_ns, data in packed:
-            self._index[channel].extend((now_ns, at - slab.records_at))
             body += [fmt.MESSAGE_HEAD.pack(5, len(data) + 22, channel, cycle & 0xFFFFFFFF,
                                            now_ns, tov_ns), data]  # fmt: skip
             at += 31 + len(data)
         records = b"".join(body)
         pad = fmt.RECORD_HEAD.pack(fmt.PAD, slab.trailer_at - at - fmt.HEAD_SIZE)
         slab.commit_records(pack_cycle_head(cycle, now_ns, len(packed), records) + records + pad)
+        slab.cycles.append(slab.position)
         slab.position = at
 
     # -- slabs ---------------------------------------------------------------------------------
@@ -401,12 +388,7 @@ class LogWriter:
         return LogError(f"{self._slab.path}: the log cannot grow: {error.strerror}")
 
     def _forget_uncommitted(self) -> None:
-        """Take back the index entries of a cycle that was not committed."""
         self._slab.forget_uncommitted()
-        limit = self._slab.position - self._slab.records_at
-        for entries in self._index.values():
-            while entries and entries[-1] >= limit:
-                del entries[-2:]
 
     def _new_slab(self, number: int, capacity: int) -> _NumberedSlab:
         taken = self.size if number else 0
@@ -423,8 +405,7 @@ class LogWriter:
         )
         try:
             slab = Slab(
-                path, capacity=capacity, section=self._section_size, head=preamble,
-                index=self._index,
+                path, capacity=capacity, section=self._section_size, head=preamble
             )  # fmt: skip
         except OSError as error:
             raise _slab_error(path, capacity, error) from error
@@ -446,10 +427,6 @@ class LogWriter:
         # First: without a next slab, this one stays and can be finished.
         made = self._begun(self._take_next(cycle_size))
         full = self._present
-        # What `bind` gave out goes on with the new slab.
-        full.slab.index = {channel: array("Q", it) for channel, it in self._index.items()}
-        for entries in self._index.values():
-            del entries[:]
         self._present, self._slab = made, made.slab
         self._closed_bytes += full.slab.position
         self._finishing = self._helper.submit(self._finish_full, full)

@@ -69,10 +69,15 @@ CYCLE_CHECKED = struct.Struct("<QQII")
 CHUNK_HEAD = struct.Struct("<BQQQQIIQ")
 """Opcode, length, message_start_time, message_end_time, uncompressed_size, uncompressed_crc, length
 of the (empty) compression string, records_length; the records follow."""
+INDEX_ENTRY = struct.Struct("<QQ")
+"""log_time, offset of the Message in the chunk's records."""
 FOOTER_CONTENT = struct.Struct("<QQI")
 
 HEAD_SIZE = RECORD_HEAD.size
 CYCLE_SIZE = HEAD_SIZE + CYCLE_CONTENT.size
+MESSAGE_INDEX_FIXED_SIZE = struct.calcsize("<HI")
+"""Of a MessageIndex: channel, and bytes of the entries that follow."""
+MESSAGE_INDEX_SIZE = HEAD_SIZE + MESSAGE_INDEX_FIXED_SIZE
 CHUNK_FIXED_SIZE = CHUNK_HEAD.size - HEAD_SIZE
 """A closed chunk's `length` is this plus its `records_length`."""
 FOOTER_SIZE = HEAD_SIZE + FOOTER_CONTENT.size

@@ -353,7 +353,8 @@ class SlabFile:
                 elif opcode == fmt.METADATA:
                     after = self._read_end(offset, length)
                 elif opcode == fmt.MESSAGE_INDEX:
-                    if not self.chunks or length < 6 or (length - 6) % 16:
+                    entries = length - fmt.MESSAGE_INDEX_FIXED_SIZE
+                    if not self.chunks or entries < 0 or entries % fmt.INDEX_ENTRY.size:
                         raise Damage(offset, f"unexpected MessageIndex of {length} bytes")
                 elif opcode == fmt.PAD:
                     self._check_hides_nothing(offset, after)

@@ -21,9 +21,6 @@ __all__ = ["ChunkSpan", "CycleHead", "Damage", "Entry", "SlabReader"]
 Entry = tuple[str, int, memoryview]
 """Topic, tov_ns, payload."""
 
-_INDEX_ENTRY = struct.Struct("<QQ")
-"""log_time, offset in the chunk's records."""
-
 
 class CycleHead(NamedTuple):
     """A CYCLE record: its offset, where its records end, and its content."""
@@ -307,7 +304,7 @@ class SlabReader(SlabFile):
         channel, base, count = found
 
         def place_of(entry: int) -> int:
-            time, at = _INDEX_ENTRY.unpack_from(view, base + entry * _INDEX_ENTRY.size)
+            time, at = fmt.INDEX_ENTRY.unpack_from(view, base + entry * fmt.INDEX_ENTRY.size)
             place = chunk.records_start + int(at)
             if place + fmt.MESSAGE_HEAD.size > chunk.records_end:
                 raise LookupError(entry)
@@ -344,11 +341,16 @@ class SlabReader(SlabFile):
         if not chunk.closed or chunk.end != chunk.records_end:
             return None
         best, offset, view = None, chunk.end, self.view
+        fixed = fmt.MESSAGE_INDEX_FIXED_SIZE
         while len(view) - offset > fmt.HEAD_SIZE and view[offset] == fmt.MESSAGE_INDEX:
             _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
             content = offset + fmt.HEAD_SIZE
             offset = content + length
-            count = (length - 6) // _INDEX_ENTRY.size
+            count = (length - fixed) // fmt.INDEX_ENTRY.size
             if offset <= len(view) and count > (best[2] if best else 0):
-                best = (int.from_bytes(view[content : content + 2], "little"), content + 6, count)
+                best = (
+                    int.from_bytes(view[content : content + 2], "little"),
+                    content + fixed,
+                    count,
+                )
         return best

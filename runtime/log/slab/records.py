@@ -6,7 +6,7 @@ Fields are in file order, as FORMAT.md lists them. `unpack_x` raises `ValueError
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from flowrun.msgs.fields import Buffer
 from flowrun.runtime.log.slab import format as fmt
@@ -146,18 +146,19 @@ def pack_cycle_head(cycle: int, time_ns: int, message_count: int, records: Buffe
     )
 
 
-def pack_message_index(channel_id: int, entries: Sequence[tuple[int, int]]) -> bytes:
-    """entries: log_time and offset of each Message, from the first byte of the chunk's records."""
-    packed = b"".join(struct.pack("<QQ", *entry) for entry in entries)
-    return pack_record(fmt.MESSAGE_INDEX, struct.pack("<HI", channel_id, len(packed)) + packed)
+def pack_message_index(channel_id: int, entries: bytes) -> bytes:
+    """entries: `fmt.INDEX_ENTRY` of each Message, its offset from the first byte of the records."""
+    return pack_record(fmt.MESSAGE_INDEX, struct.pack("<HI", channel_id, len(entries)) + entries)
 
 
 def unpack_message_index(content: Buffer) -> tuple[int, list[tuple[int, int]]]:
     cursor = _Cursor(content)
     channel_id, size = cursor.numbers("<HI")
-    if size % 16:
-        raise ValueError(f"message index of {size} bytes; expected a multiple of 16")
-    entries = list(struct.iter_unpack("<QQ", cursor.take(size)))
+    if size % fmt.INDEX_ENTRY.size:
+        raise ValueError(
+            f"message index of {size} bytes; expected a multiple of {fmt.INDEX_ENTRY.size}"
+        )
+    entries = list(fmt.INDEX_ENTRY.iter_unpack(cursor.take(size)))
     cursor.end()
     return channel_id, entries
 

@@ -10,7 +10,6 @@ import ctypes
 import errno
 import mmap
 import os
-import struct
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,14 @@ from zlib_ng.zlib_ng import crc32_combine
 
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.index import MessagePlaces, message_places
 from flowrun.runtime.log.slab.pages import PagePopulator, page_faults
 from flowrun.runtime.log.slab.records import (
     TRAILER,
     gap_before,
     pack_chunk_head,
+    pack_message_index,
     pack_pad,
-    pack_record,
 )
 
 __all__ = ["CHUNK_SIZE", "Slab"]
@@ -65,8 +65,7 @@ class Slab:
         replaces it. records_at: offset of the open chunk's records. trailer_at: offset of the
         trailer, where the room ends. mapping: the file, writable up to the trailer. prepare_at:
         the position from which on the slab will be full soon. head_size: bytes of `head`.
-    index: by channel id, (log_time, offset) of each message of the open chunk, one after the other;
-        the writer fills it, closing a chunk empties it.
+    cycles: offset of each CYCLE of the open chunk; the writer adds those that it has committed.
     """
 
     def __init__(
@@ -76,12 +75,11 @@ class Slab:
         capacity: int,
         section: int,
         head: bytes,
-        index: dict[int, array[int]],
     ) -> None:
         self.path = path
         self._ahead = path.with_suffix(fmt.AHEAD_SUFFIX)
         self.chunks: list[fmt.ChunkInfo] = []
-        self.index = index
+        self.cycles = array("Q")
         self.head_size = len(head)
         smallest = len(head) + fmt.CHUNK_RECORDS_AT + 256
         self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
@@ -247,13 +245,15 @@ class Slab:
 
     def _next_chunk(self) -> None:
         """Close the open chunk and begin another, if the slab has room for one."""
-        if self.reserve(self.position + self._index_size() + 3 * fmt.CHUNK_RECORDS_AT):
-            self._open_chunk(self._close_chunk())
+        places = self._message_places()
+        size = sum(fmt.MESSAGE_INDEX_SIZE + entries.nbytes for entries in places.values())
+        if self.reserve(self.position + size + 3 * fmt.CHUNK_RECORDS_AT):
+            self._open_chunk(self._close_chunk(places))
 
-    def _index_size(self) -> int:
-        return sum(15 + 8 * len(entries) for entries in self.index.values() if entries)
+    def _message_places(self) -> MessagePlaces:
+        return message_places(self.mapping, self.cycles, records_at=self.records_at)
 
-    def _close_chunk(self) -> bytes:
+    def _close_chunk(self, places: MessagePlaces) -> bytes:
         """Shorten the open chunk to its records; returns its MessageIndex records, unwritten."""
         at, length = self._chunk_at, self.position - self.records_at
         self._store(at + fmt.CHUNK_RECORDS_LENGTH_AT, length)
@@ -261,19 +261,16 @@ class Slab:
         self._store(at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + length)
         info = fmt.ChunkInfo(at, fmt.CHUNK_RECORDS_AT + length, length)
         packed, offset = [], self.position
-        for channel, entries in self.index.items():
-            if not entries:
-                continue
-            first, last = entries[0], entries[-2]
+        for channel, entries in places.items():
+            first, last = int(entries[0, 0]), int(entries[-1, 0])
             info.start_time_ns = min(info.start_time_ns or first, first)
             info.end_time_ns = max(info.end_time_ns, last)
-            info.message_counts[channel] = len(entries) // 2
+            info.message_counts[channel] = len(entries)
             info.message_index_offsets[channel] = offset
-            content = struct.pack("<HI", channel, 8 * len(entries)) + entries.tobytes()
-            packed.append(pack_record(fmt.MESSAGE_INDEX, content))
+            packed.append(pack_message_index(channel, entries.tobytes()))
             offset += len(packed[-1])
-            del entries[:]
         info.message_index_length = offset - self.position
+        del self.cycles[:]
         crc = self._chunk_crc()
         self._store(at + fmt.CHUNK_START_TIME_AT, info.start_time_ns)
         self._store(at + fmt.CHUNK_END_TIME_AT, info.end_time_ns)
@@ -312,7 +309,7 @@ class Slab:
             the file, the last MAGIC included.
         """
         try:
-            index, at = self._close_chunk(), self.position
+            index, at = self._close_chunk(self._message_places()), self.position
             end = index + tail(at + len(index), self.chunks)
             needed = at + len(end) + fmt.HEAD_SIZE
             if needed > self.trailer_at:

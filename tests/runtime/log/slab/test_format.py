@@ -165,7 +165,8 @@ def test_schema_and_channel_round_trip(number, other, name, encoding, values, da
 @quick
 @given(u16, st.lists(st.tuples(u64, u64), max_size=5))
 def test_message_index_round_trip(channel, entries):
-    packed = content(pack_message_index(channel, entries))[1]
+    joined = b"".join(fmt.INDEX_ENTRY.pack(*entry) for entry in entries)
+    packed = content(pack_message_index(channel, joined))[1]
     assert unpack_message_index(packed) == (channel, entries)
 
 
