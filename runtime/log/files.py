@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log.slab.format import AHEAD_NAME, KEEP_SLABS, LOCK_NAME, SLAB_NAME
+from flowrun.runtime.log.lock import is_ahead, is_begun, is_locked, slab_number
+from flowrun.runtime.log.slab.format import KEEP_SLABS
 from flowrun.runtime.log.slab.reader import Damage, SlabReader
 
 __all__ = ["LogFiles", "slab_paths"]
@@ -54,7 +53,7 @@ class LogFiles:
 
     def _check_run(self) -> None:
         first = self.slabs[0]
-        begins_late = self.path.is_dir() and _slab_number(first.path) > 0
+        begins_late = self.path.is_dir() and slab_number(first.path) > 0
         if begins_late and not self.losses and not self._keeps_the_last():
             self.losses[first.path] = f"{first.path}: the slabs in front of it are missing"
         for number, slab in enumerate(self.slabs):
@@ -67,7 +66,7 @@ class LogFiles:
                 raise LogError(f"{slab.path}: has other topics than {first.path.name}")
             before = self.slabs[number - 1] if number else None
             if before is not None and not self.losses:
-                index, last = _slab_number(slab.path), _slab_number(before.path)
+                index, last = slab_number(slab.path), slab_number(before.path)
                 if index != last + 1:
                     self.losses[slab.path] = (
                         f"{slab.path}: follows {before.path.name}: the slabs between are missing"
@@ -84,18 +83,7 @@ class LogFiles:
 
     def writer_lives(self) -> bool:
         """Whether a process holds the run's lock, as its writer does to its end."""
-        directory = self.path if self.path.is_dir() else self.path.parent
-        try:
-            descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False  # a copy, or a run that was moved
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_locked(self.path if self.path.is_dir() else self.path.parent)
 
     def refresh(self) -> None:
         """See what a writer has added: cycles, chunks, sections, slabs."""
@@ -116,13 +104,11 @@ class LogFiles:
     def _added_paths(self) -> list[Path]:
         if not self.path.is_dir():
             return []
-        last = _slab_number(self.slabs[-1].path)
+        last = slab_number(self.slabs[-1].path)
         found = [
-            item
-            for item in self.path.iterdir()
-            if SLAB_NAME.fullmatch(item.name) and _slab_number(item) > last
+            item for item in self.path.iterdir() if is_begun(item) and slab_number(item) > last
         ]
-        return sorted(found, key=_slab_number)
+        return sorted(found, key=slab_number)
 
     def _open_at(self, place: int, path: Path) -> None:
         try:
@@ -150,14 +136,14 @@ def slab_paths(path: Path) -> list[Path]:
             path.stat()
             return [path]
         items = list(path.iterdir())
-        begun = [item for item in items if SLAB_NAME.fullmatch(item.name)]
-        begun += [it for it in items if AHEAD_NAME.fullmatch(it.name) and _holds_cycles(it)]
+        begun = [item for item in items if is_begun(item)]
+        begun += [it for it in items if is_ahead(it) and _holds_cycles(it)]
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     if not begun:
         inside = f"; it holds runs, the newest: {newest}" if (newest := _newest_run(items)) else ""
         raise LogError(f"{path}: not a run: it holds no slab (log_0000.mcap){inside}")
-    return sorted(begun, key=_slab_number)
+    return sorted(begun, key=slab_number)
 
 
 def _newest_run(paths: Sequence[Path]) -> Path | None:
@@ -165,7 +151,7 @@ def _newest_run(paths: Sequence[Path]) -> Path | None:
     made: dict[Path, int] = {}
     for path in paths:
         with contextlib.suppress(OSError):
-            for slab in path.glob("log_*.mcap"):
+            for slab in filter(is_begun, path.iterdir()):
                 made[path] = slab.stat().st_mtime_ns
     return max(made, key=lambda path: made[path], default=None)
 
@@ -180,8 +166,3 @@ def _holds_cycles(path: Path) -> bool:
         return bool(slab.chunks) and slab.first(0) is not None
     finally:
         slab.close()
-
-
-def _slab_number(path: Path) -> int:
-    match = SLAB_NAME.fullmatch(path.name) or AHEAD_NAME.fullmatch(path.name)
-    return int(match[1]) if match else 0

@@ -8,16 +8,16 @@ is interrupted is simply run again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.lock import begun_path, is_ahead, locked, slab_files
 from flowrun.runtime.log.reader import slab_paths
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_summary
@@ -150,7 +150,7 @@ def _made_ahead(directory: Path) -> list[Path]:
     """The slabs of a run that have not got their names, in order."""
     if not directory.is_dir():
         return []
-    return sorted(it for it in directory.iterdir() if fmt.AHEAD_NAME.fullmatch(it.name))
+    return [path for path in slab_files(directory) if is_ahead(path)]
 
 
 def _mend_names(directory: Path) -> None:
@@ -163,7 +163,7 @@ def _mend_names(directory: Path) -> None:
             if holds_nothing:
                 path.unlink()
             else:
-                path.rename(path.with_suffix(".mcap"))
+                path.rename(begun_path(path))
         except OSError as error:
             raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
 
@@ -209,22 +209,16 @@ def _holds_nothing(file: BinaryIO) -> bool:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Hold the run as its writer does."""
-    try:
-        descriptor = os.open(
-            directory / fmt.LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-        )
-    except OSError as error:
-        raise LogError(f"{directory}: cannot be locked: {error.strerror}") from error
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            is_ours = held.enter_context(locked(directory))
+        except OSError as error:
+            raise LogError(f"{directory}: cannot be locked: {error.strerror}") from error
+        if not is_ours:
             raise LogError(
                 f"{directory}: the run is being written; stop it first, it then needs no recovery"
-            ) from None
+            )
         yield
-    finally:
-        os.close(descriptor)
 
 
 class _Kept:

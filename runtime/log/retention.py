@@ -8,15 +8,13 @@ would otherwise never have its disk tidied.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.lock import locked, remove_lock, slab_files
 from flowrun.runtime.log.slab.reader import SlabReader
 
 __all__ = ["OldRun", "free_preallocated", "remove_old_runs"]
@@ -81,10 +79,10 @@ def free_preallocated(parent: Path, *, graph: str) -> None:
     is in the files stays as it is."""
     for path in _named(parent, graph):
         with contextlib.suppress(OSError):
-            held = [slab for slab in _slabs(path) if _behind_end(slab) > _WORTH_FREEING]
+            held = [slab for slab in slab_files(path) if _behind_end(slab) > _WORTH_FREEING]
             if not held:
                 continue
-            with _locked(path) as is_ours:
+            with locked(path, create=False) as is_ours:
                 for slab in held if is_ours else []:
                     os.truncate(slab, slab.stat().st_size)
 
@@ -99,7 +97,7 @@ def _runs_of(parent: Path, graph: str, graph_path: str, present: Path | None) ->
         if path == present:
             continue
         with contextlib.suppress(OSError):  # removed meanwhile, or no directory
-            slabs = _slabs(path)
+            slabs = slab_files(path)
             metadata = _metadata(slabs)
             if metadata.get("graph") == graph and metadata.get("graph_path") == graph_path:
                 started = metadata.get("started_ns", "")
@@ -113,13 +111,6 @@ def _named(parent: Path, graph: str) -> list[Path]:
         items = [path for path in parent.iterdir() if path.name.startswith(f"{graph}-")]
         return [path for path in items if not path.is_symlink()]
     return []
-
-
-def _slabs(directory: Path) -> list[Path]:
-    """In order; a longer name is a higher number."""
-    names = fmt.SLAB_NAME.fullmatch, fmt.AHEAD_NAME.fullmatch
-    found = [path for path in directory.iterdir() if any(is_one(path.name) for is_one in names)]
-    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def _metadata(slabs: list[Path]) -> dict[str, str]:
@@ -137,32 +128,12 @@ def _metadata(slabs: list[Path]) -> dict[str, str]:
 def _remove(directory: Path) -> bool:
     """False where the run is being written. From its end on: what an interruption leaves can be
     read, and is known for what it is."""
-    with _locked(directory) as is_ours:
+    with locked(directory, create=False) as is_ours:
         if not is_ours:
             return False
-        for slab in reversed(_slabs(directory)):
+        for slab in reversed(slab_files(directory)):
             slab.unlink()
-        (directory / fmt.LOCK_NAME).unlink(missing_ok=True)
+        remove_lock(directory)
         if not any(directory.iterdir()):  # what somebody put there stays
             directory.rmdir()
     return True
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[bool]:
-    """Whether nobody writes the run; nobody can, meanwhile."""
-    try:
-        descriptor = os.open(directory / fmt.LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield True  # a copy: a writer would have locked it
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        is_ours = False
-    else:
-        is_ours = True
-    try:
-        yield is_ours
-    finally:
-        os.close(descriptor)

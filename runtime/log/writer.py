@@ -9,13 +9,10 @@ full, and finishes the one before.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +28,15 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.events import Event
 from flowrun.runtime.log.channels import Output, channels_of
 from flowrun.runtime.log.lines import pack_log
+from flowrun.runtime.log.lock import remove_lock, slab_files, take_lock
+from flowrun.runtime.log.rolling import MIB, RollingSlabs, RunDescription
 from flowrun.runtime.log.slab import format as fmt
-from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
-from flowrun.runtime.log.slab.format import Attachment, ChunkInfo, Placed
+from flowrun.runtime.log.slab.format import Attachment
 from flowrun.runtime.log.slab.records import gap_before, pack_cycle_head, pack_pad
-from flowrun.runtime.log.slab.writer import Slab
 from flowrun.runtime.pictures.stored import PictureEncoder
 
 __all__ = ["LogWriter"]
 
-_MIB = 1 << 20
 _LARGE = 64 << 10
 """From this size on, payloads are copied straight into the mapping instead of being joined first."""
 
@@ -74,16 +70,6 @@ class _Bound:
     outputs: list[_BoundOutput]
 
 
-@dataclass(frozen=True, slots=True)
-class _NumberedSlab:
-    """A slab, its number, and where its preamble's records stand."""
-
-    slab: Slab
-    number: int
-    metadata_at: list[Placed]
-    attachments_at: list[Placed]
-
-
 class LogWriter:
     """Writes the log of one run into `directory`, which it creates and locks.
 
@@ -110,22 +96,13 @@ class LogWriter:
         make_room: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.directory = directory
-        self._make_room = make_room
         self.messages = 0
         """Messages of outputs written so far."""
-        self._metadata = dict(metadata)
-        if keep_slabs is not None:
-            self._metadata[fmt.KEEP_SLABS] = str(keep_slabs)
-        self._keep_slabs = keep_slabs
-        self._library = library
-        self._attachments = list(attachments)
-        self._slab_size = slab_size_mib * _MIB
-        self._section_size = section_size_mib * _MIB
         self._records: deque[tuple[int, str, str, str, dict[str, Any]]] = deque()
         self._packed_records: list[tuple[int, int, bytes]] = []
-        self._schemas, self._channels, self._outputs = channels_of(outputs)
+        schemas, channels, self._outputs = channels_of(outputs)
         self._pictures: dict[str, PictureEncoder] = {}
-        ids = {channel.topic: channel.id for channel in self._channels}
+        ids = {channel.topic: channel.id for channel in channels}
         self._steps, self._control = ids[fmt.STEPS_TOPIC], ids[fmt.CONTROL_TOPIC]
         self._log, self._keyframe = ids[fmt.LOG_TOPIC], ids[fmt.KEYFRAME_TOPIC]
         # One struct for the Message's head and its payload, a msgpack map of one binary.
@@ -135,21 +112,29 @@ class LogWriter:
         self._steps_length = packed_steps.size - fmt.HEAD_SIZE
         self._pack = msgpack.Packer(use_bin_type=True).pack
         self._last = -1, 0
-        self._closed_bytes = 0
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
-        self._next: Future[_NumberedSlab] | None = None
-        """The slab behind the present one, being made by the helper."""
-        self._finishing: Future[None] | None = None
+        description = RunDescription(
+            library,
+            dict(metadata) if keep_slabs is None else {**metadata, fmt.KEEP_SLABS: str(keep_slabs)},
+            list(attachments),
+            schemas,
+            channels,
+        )
         self._lock_fd = _lock(directory)
         try:
-            self._present = self._begun(self._new_slab(0, self._slab_size))
+            self._slabs = RollingSlabs(
+                directory,
+                description,
+                slab_size=slab_size_mib * MIB,
+                section_size=section_size_mib * MIB,
+                keep_slabs=keep_slabs,
+                make_room=make_room,
+            )
         except BaseException:
             os.close(self._lock_fd)
             with contextlib.suppress(OSError):  # what else is in there stays
-                (directory / fmt.LOCK_NAME).unlink()
+                remove_lock(directory)
                 directory.rmdir()
             raise
-        self._slab = self._present.slab
 
     # -- for the executor ----------------------------------------------------------------------
 
@@ -196,7 +181,7 @@ class LogWriter:
         Raises `LogError` if the file cannot grow, or there is no room for a new one; nothing of the
         cycle is kept then either, what was committed before is, and `finish` is the next to call.
         """
-        slab = self._slab
+        slab = self._slabs.slab
         head, sequence = _MESSAGE_HEAD, cycle & 0xFFFFFFFF
         parts: list[bytes | memoryview] = []
         at = first = slab.position + _CYCLE_SIZE
@@ -245,7 +230,7 @@ class LogWriter:
         ))  # fmt: skip
         at += self._steps_length + 9
         if at > slab.room_ends_at and not self._reserve(at):
-            self._next_slab(at - first)
+            self._slabs.go_on(at - first)
             self.commit(
                 cycle, now_ns, bound, start_ns=start_ns, ends_ns=ends_ns, events=events,
                 keyframe=keyframe,
@@ -275,14 +260,11 @@ class LogWriter:
         self.messages += count
         self._last = cycle, now_ns
         if at > slab.attention_at:
-            slab.attend()
-            if at >= slab.prepare_at and self._next is None:
-                number, size = self._present.number + 1, self._slab_size
-                self._next = self._helper.submit(self._new_slab, number, size)
+            self._slabs.attend()
 
     def _write_parts(self, at: int, parts: Sequence[bytes | memoryview], crc: int) -> int:
         """Write parts, some of them large, one by one; returns `crc`, continued over them."""
-        slab = self._slab
+        slab = self._slabs.slab
         for part in parts:
             size = len(part)
             if size > _LARGE:
@@ -305,15 +287,16 @@ class LogWriter:
     @property
     def size(self) -> int:
         """Bytes of the log so far, without what is preallocated."""
-        return self._closed_bytes + self._slab.position
+        return self._slabs.size
 
     def discard(self) -> None:
         """Remove the log of a run that never ran, and its directory if nothing else is in it."""
         with contextlib.suppress(LogError):
             self.finish({"reason": "discarded"})
-        for path in [*self.directory.glob("log_*.mcap"), self.directory / fmt.LOCK_NAME]:
-            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
+            for path in slab_files(self.directory):
+                path.unlink(missing_ok=True)
+            remove_lock(self.directory)
             self.directory.rmdir()
 
     def finish(self, end: Mapping[str, str]) -> None:
@@ -326,10 +309,7 @@ class LogWriter:
         self._forget_uncommitted()
         with ExitStack() as steps:  # each is taken whatever became of those in front
             steps.callback(os.close, self._lock_fd)
-            steps.callback(self._helper.shutdown)
-            steps.callback(self._finish_slab, self._present, end)
-            steps.callback(self._wait_for_finished)
-            steps.callback(self._discard_next)
+            steps.callback(self._slabs.finish, end)
             if self._records or self._packed_records:
                 # A cycle that never ran: it has no step table, and a replay passes over it.
                 self._commit_records()
@@ -360,9 +340,9 @@ class LogWriter:
         packed = self._packed_records + self._take_records()
         cycle, now_ns = self._last[0] + 1, max(self._last[1], packed[-1][1])
         size = sum(31 + len(data) for _, _, data in packed)
-        if not self._reserve(self._slab.position + fmt.CYCLE_SIZE + size):
-            self._next_slab(size)
-        slab = self._slab
+        if not self._reserve(self._slabs.slab.position + fmt.CYCLE_SIZE + size):
+            self._slabs.go_on(size)
+        slab = self._slabs.slab
         at = slab.position + fmt.CYCLE_SIZE
         body = []
         for channel, tov_ns, data in packed:
@@ -379,122 +359,16 @@ class LogWriter:
 
     def _reserve(self, end: int) -> bool:
         try:
-            return self._slab.reserve(end)
+            return self._slabs.slab.reserve(end)
         except OSError as error:
             raise self._cannot_grow(error) from error
 
     def _cannot_grow(self, error: OSError) -> LogError:
         self._forget_uncommitted()
-        return LogError(f"{self._slab.path}: the log cannot grow: {error.strerror}")
+        return LogError(f"{self._slabs.slab.path}: the log cannot grow: {error.strerror}")
 
     def _forget_uncommitted(self) -> None:
-        self._slab.forget_uncommitted()
-
-    def _new_slab(self, number: int, capacity: int) -> _NumberedSlab:
-        taken = self.size if number else 0
-        if self._keep_slabs is not None:
-            taken = min(taken, self._keep_slabs * self._slab_size)
-        self._make_room(taken + capacity)
-        path = self._path(number)
-        preamble, metadata_at, attachments_at = build_preamble(
-            self._library,
-            {**self._metadata, "slab": str(number)},
-            attachments=self._attachments,
-            schemas=self._schemas,
-            channels=self._channels,
-        )
-        try:
-            slab = Slab(
-                path, capacity=capacity, section=self._section_size, head=preamble
-            )  # fmt: skip
-        except OSError as error:
-            raise _slab_error(path, capacity, error) from error
-        return _NumberedSlab(slab, number, metadata_at, attachments_at)
-
-    def _begun(self, made: _NumberedSlab) -> _NumberedSlab:
-        slab = made.slab
-        try:
-            slab.begin()
-        except OSError as error:
-            slab.discard()
-            raise _slab_error(slab.path, slab.capacity, error) from error
-        return made
-
-    def _next_slab(self, cycle_size: int) -> None:
-        """Go on in the next slab, which has room for `cycle_size`; the helper finishes this one."""
-        self._forget_uncommitted()
-        self._wait_for_finished()
-        # First: without a next slab, this one stays and can be finished.
-        made = self._begun(self._take_next(cycle_size))
-        full = self._present
-        self._present, self._slab = made, made.slab
-        self._closed_bytes += full.slab.position
-        self._finishing = self._helper.submit(self._finish_full, full)
-
-    def _take_next(self, cycle_size: int) -> _NumberedSlab:
-        future, self._next = self._next, None
-        if future is not None:
-            try:
-                made = future.result()
-            except LogError:
-                pass  # there may be room by now
-            else:
-                if made.slab.reserve(made.slab.position + fmt.CYCLE_SIZE + cycle_size):
-                    return made
-                made.slab.discard()
-        needed = self._slab.head_size + cycle_size + self._section_size
-        capacity = max(self._slab_size, needed)
-        return self._new_slab(self._present.number + 1, capacity)
-
-    def _discard_next(self) -> None:
-        future, self._next = self._next, None
-        if future is not None and future.exception() is None:
-            future.result().slab.discard()
-
-    def _wait_for_finished(self) -> None:
-        """As a rule it is long done. A writer that fills slabs faster waits for the disk here."""
-        future, self._finishing = self._finishing, None
-        if future is not None:
-            future.result()
-
-    def _finish_full(self, full: _NumberedSlab) -> None:
-        """Finish a slab that another has followed; where only some are kept, remove the oldest."""
-        self._finish_slab(full, None)
-        if self._keep_slabs is not None and full.number + 1 >= self._keep_slabs:
-            oldest = self._path(full.number + 1 - self._keep_slabs)
-            try:
-                oldest.unlink(missing_ok=True)
-            except OSError as error:
-                raise LogError(f"{oldest}: cannot be removed: {error.strerror}") from error
-
-    def _path(self, number: int) -> Path:
-        return self.directory / f"log_{number:04}.mcap"
-
-    def _finish_slab(self, made: _NumberedSlab, end: Mapping[str, str] | None) -> None:
-        slab = made.slab
-
-        def tail(offset: int, chunks: list[ChunkInfo]) -> bytes:
-            ending = b""
-            metadata = [(fmt.METADATA_NAME, place) for place in made.metadata_at]
-            if end is not None:
-                ending, placed = build_end(end, offset=offset)
-                metadata.append((fmt.END_NAME, placed))
-            return ending + build_summary(
-                offset=offset + len(ending),
-                schemas=self._schemas,
-                channels=self._channels,
-                chunks=chunks,
-                attachments=list(zip(self._attachments, made.attachments_at, strict=True)),
-                metadata=metadata,
-            )
-
-        removed = slab.is_removed
-        try:
-            slab.finish(tail)
-        except OSError as error:
-            raise LogError(f"{slab.path}: cannot finish the log: {error.strerror}") from error
-        if removed:
-            raise LogError(f"{slab.path}: the log was removed while it was written")
+        self._slabs.slab.forget_uncommitted()
 
 
 def _never(_cycle: int) -> Sequence[bytes]:
@@ -526,27 +400,15 @@ def _lock(directory: Path) -> int:
     """Create `directory`, and lock it for this process as long as the descriptor is open."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        fd = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = take_lock(directory)
     except OSError as error:
         raise LogError(
             f"{directory}: cannot create the run's directory: {error.strerror}; "
             "choose another with --log-dir, or run with --no-log"
         ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise LogError(f"{directory}: another process is writing this run") from None
-    if any(directory.glob("log_*")):
+    if fd is None:
+        raise LogError(f"{directory}: another process is writing this run")
+    if slab_files(directory):
         os.close(fd)
         raise LogError(f"{directory}: holds a run already; a log is never written over")
     return fd
-
-
-def _slab_error(path: Path, capacity: int, error: OSError) -> LogError:
-    if error.errno == errno.ENOSPC:
-        return LogError(
-            f"{path}: cannot preallocate {capacity // _MIB} MiB: the disk is full; free some space, "
-            "set a smaller logging: {slab_size_mib}, or run with --no-log"
-        )
-    return LogError(f"{path}: cannot create the log: {error.strerror}")

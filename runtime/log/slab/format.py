@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,11 +48,6 @@ KEYFRAME_INTERVAL = "keyframe_interval"
 """Key of the Metadata "flowrun": cycles from one keyframe to the next; "0" if there are none."""
 STEP_TASKS = "steps"
 """Key of the Metadata "flowrun": the task of each step of the plan, separated by spaces."""
-LOCK_NAME = ".lock"
-SLAB_NAME = re.compile(r"log_(\d{4,})\.mcap")
-AHEAD_SUFFIX = ".next"
-"""In place of ".mcap" in the name of a slab that is not begun."""
-AHEAD_NAME = re.compile(r"log_(\d{4,})\.next")
 
 U64 = struct.Struct("<Q")
 RECORD_HEAD = struct.Struct("<BQ")

@@ -56,28 +56,34 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 class Slab:
     """A slab that is being written.
 
-    path: must not exist. capacity: bytes mapped for cycles; an eighth more, at most 8 MiB, is
-    preallocated for what ends a slab, so that it can be finished on a full disk. section: bytes by
-    which the file grows. head: MAGIC and all records up to the first chunk. The file has another
-    name until `begin`; readers pass over it as long.
+    path: must not exist.
+    ahead: the file's name until `begin`; readers pass over it.
+    capacity: bytes mapped for cycles; an eighth more, at most 8 MiB, is preallocated for what ends
+        a slab, so that it can be finished on a full disk.
+    section: bytes by which the file grows.
+    head: MAGIC and all records before the first chunk.
 
     position: offset of the PAD that covers the room of the open chunk; what is written next
-        replaces it. records_at: offset of the open chunk's records. trailer_at: offset of the
-        trailer, where the room ends. mapping: the file, writable up to the trailer. prepare_at:
-        the position from which on the slab will be full soon. head_size: bytes of `head`.
+        replaces it.
+    records_at: offset of the open chunk's records.
+    trailer_at: offset of the trailer, where the room ends.
+    mapping: the file, writable up to the trailer.
     cycles: offset of each CYCLE of the open chunk; the writer adds those that it has committed.
+    prepare_at: the position from which on the slab will be full soon.
+    head_size: bytes of `head`.
     """
 
     def __init__(
         self,
         path: Path,
         *,
+        ahead: Path,
         capacity: int,
         section: int,
         head: bytes,
     ) -> None:
         self.path = path
-        self._ahead = path.with_suffix(fmt.AHEAD_SUFFIX)
+        self._ahead = ahead
         self.chunks: list[fmt.ChunkInfo] = []
         self.cycles = array("Q")
         self.head_size = len(head)

@@ -17,7 +17,6 @@ from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.retention import free_preallocated, remove_old_runs
 from flowrun.runtime.log.slab import writer as log_slab
-from flowrun.runtime.log.slab.format import LOCK_NAME
 from flowrun.runtime.run.live import Run
 from support.helpers import START_NS
 from support.logged_runs import plan_with, run
@@ -182,7 +181,7 @@ def test_what_a_killed_run_had_preallocated_is_given_back(tmp_path):
     def held():
         return 512 * slab.stat().st_blocks
 
-    with (path / LOCK_NAME).open("rb") as lock:
+    with (path / ".lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as its writer does
         free_preallocated(tmp_path / "runs", graph="g")
         assert held() >= 8 << 20

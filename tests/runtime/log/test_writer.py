@@ -190,12 +190,12 @@ def fill_until_next_is_made(directory, *, size=3000):
     writer = writer_of(directory, BytesMsg, slab_size_mib=1)
     bound = writer.bind([message])
     cycle = 0
-    while writer._next is None:
+    while writer._slabs._next is None:
         message.value = payload(cycle, size)
         message.publish(tov_ns=cycle)
         commit(writer, bound, cycle)
         cycle += 1
-    writer._next.result()
+    writer._slabs._next.result()
     return writer, cycle
 
 

@@ -147,7 +147,7 @@ def recorded(folder: Path) -> list[Original]:
 
 def written(folder: Path) -> list[Original]:
     """Runs of the writer, each as it was left in the middle, and finished."""
-    before = log_writer._MIB, log_slab.CHUNK_SIZE, log_slab._LOOK_AHEAD
+    before = log_writer.MIB, log_slab.CHUNK_SIZE, log_slab._LOOK_AHEAD
     made = []
     try:
         log_slab._LOOK_AHEAD = 8 << 10
@@ -157,10 +157,10 @@ def written(folder: Path) -> list[Original]:
             ("ring", _small_outputs, 8 << 10, 1500, {"keep_slabs": 2}),
             ("pictures", _picture_outputs, 256 << 10, 6000, {}),
         ):
-            log_writer._MIB, log_slab.CHUNK_SIZE = size, chunk
+            log_writer.MIB, log_slab.CHUNK_SIZE = size, chunk
             made += _written(folder / name, outputs(), more)
     finally:
-        log_writer._MIB, log_slab.CHUNK_SIZE, log_slab._LOOK_AHEAD = before
+        log_writer.MIB, log_slab.CHUNK_SIZE, log_slab._LOOK_AHEAD = before
     return made
 
 
@@ -182,7 +182,7 @@ def _written(run: Path, outputs: Made, more: dict[str, Any]) -> list[Original]:
             ends_ns=[cycle + 1, cycle + 2], events=events,
         )  # fmt: skip
         if cycle == CYCLES - 5:
-            writer._wait_for_finished()
+            writer._slabs._wait_for_finished()
             found.append(_original(run, f"{run.name}, unfinished"))
     writer.finish({"reason": "end of sources", "cycles": str(CYCLES), "ended_ns": "5"})
     found.append(_original(run, f"{run.name}, finished"))

@@ -1,0 +1,220 @@
+"""The slabs of a run, one after another: each is made before the one in use is full, and finished
+after the next has begun, both by a helper thread, so that a cycle never waits for the disk."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.lock import ahead_path, slab_path
+from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
+from flowrun.runtime.log.slab.format import Attachment, Channel, ChunkInfo, Placed, Schema
+from flowrun.runtime.log.slab.writer import Slab
+
+__all__ = ["MIB", "RollingSlabs", "RunDescription"]
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunDescription:
+    """What every slab of a run says of it."""
+
+    library: str
+    metadata: Mapping[str, str]
+    attachments: Sequence[Attachment]
+    schemas: Sequence[Schema]
+    channels: Sequence[Channel]
+
+
+@dataclass(frozen=True, slots=True)
+class _NumberedSlab:
+    """A slab, its number, and where its preamble's records are."""
+
+    slab: Slab
+    number: int
+    metadata_at: list[Placed]
+    attachments_at: list[Placed]
+
+
+class RollingSlabs:
+    """The slabs of the run in `directory`, of which `slab` is the one in use.
+
+    description: what each slab says of the run.
+    slab_size, section_size: bytes of a slab, and by which its file grows.
+    keep_slabs: number of slabs to keep, including the one in use; a slab made ahead comes on top.
+        None keeps all.
+    make_room: called before each slab is made, with the bytes that the run takes with it; on the
+        helper thread, except for the first.
+    Raises `LogError` if the first slab cannot be made.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        description: RunDescription,
+        *,
+        slab_size: int,
+        section_size: int,
+        keep_slabs: int | None,
+        make_room: Callable[[int], None],
+    ) -> None:
+        self._directory = directory
+        self._description = description
+        self._slab_size = slab_size
+        self._section_size = section_size
+        self._keep_slabs = keep_slabs
+        self._make_room = make_room
+        self._closed_bytes = 0
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
+        self._next: Future[_NumberedSlab] | None = None
+        """The slab after the present one, being made by the helper."""
+        self._finishing: Future[None] | None = None
+        self._present = _begun(self._new_slab(0, slab_size))
+        self.slab = self._present.slab
+
+    @property
+    def size(self) -> int:
+        """Bytes of all slabs so far, without what is preallocated."""
+        return self._closed_bytes + self.slab.position
+
+    def attend(self) -> None:
+        """`Slab.attend` of the slab in use, and have the next one made when this one is nearly full."""
+        self.slab.attend()
+        if self.slab.position >= self.slab.prepare_at and self._next is None:
+            number = self._present.number + 1
+            self._next = self._helper.submit(self._new_slab, number, self._slab_size)
+
+    def go_on(self, cycle_size: int) -> None:
+        """Begin the next slab, which has room for a cycle of `cycle_size` bytes; the helper finishes
+        this one. `LogError` if there is no room for one: this slab then stays in use."""
+        self.slab.forget_uncommitted()
+        self._wait_for_finished()
+        # First: without a next slab, this one stays and can be finished.
+        made = _begun(self._take_next(cycle_size))
+        full = self._present
+        self._present, self.slab = made, made.slab
+        self._closed_bytes += full.slab.position
+        self._finishing = self._helper.submit(self._finish_full, full)
+
+    def finish(self, end: Mapping[str, str]) -> None:
+        """Finish the last slab; `end` says how the run ended. `LogError` if that is impossible."""
+        with ExitStack() as steps:  # each is taken whatever became of those before
+            steps.callback(self._helper.shutdown)
+            steps.callback(self._finish_slab, self._present, end)
+            steps.callback(self._wait_for_finished)
+            steps.callback(self._discard_next)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _new_slab(self, number: int, capacity: int) -> _NumberedSlab:
+        taken = self.size if number else 0
+        if self._keep_slabs is not None:
+            taken = min(taken, self._keep_slabs * self._slab_size)
+        self._make_room(taken + capacity)
+        path = slab_path(self._directory, number)
+        description = self._description
+        preamble, metadata_at, attachments_at = build_preamble(
+            description.library,
+            {**description.metadata, "slab": str(number)},
+            attachments=description.attachments,
+            schemas=description.schemas,
+            channels=description.channels,
+        )
+        try:
+            slab = Slab(
+                path,
+                ahead=ahead_path(path),
+                capacity=capacity,
+                section=self._section_size,
+                head=preamble,
+            )
+        except OSError as error:
+            raise _slab_error(path, capacity, error) from error
+        return _NumberedSlab(slab, number, metadata_at, attachments_at)
+
+    def _take_next(self, cycle_size: int) -> _NumberedSlab:
+        future, self._next = self._next, None
+        if future is not None:
+            try:
+                made = future.result()
+            except LogError:
+                pass  # there may be room by now
+            else:
+                if made.slab.reserve(made.slab.position + fmt.CYCLE_SIZE + cycle_size):
+                    return made
+                made.slab.discard()
+        needed = self.slab.head_size + cycle_size + self._section_size
+        return self._new_slab(self._present.number + 1, max(self._slab_size, needed))
+
+    def _discard_next(self) -> None:
+        future, self._next = self._next, None
+        if future is not None and future.exception() is None:
+            future.result().slab.discard()
+
+    def _wait_for_finished(self) -> None:
+        """As a rule it is long done. A writer that fills slabs faster waits for the disk here."""
+        future, self._finishing = self._finishing, None
+        if future is not None:
+            future.result()
+
+    def _finish_full(self, full: _NumberedSlab) -> None:
+        """Finish a slab that another has followed; where only some are kept, remove the oldest."""
+        self._finish_slab(full, None)
+        if self._keep_slabs is not None and full.number + 1 >= self._keep_slabs:
+            oldest = slab_path(self._directory, full.number + 1 - self._keep_slabs)
+            try:
+                oldest.unlink(missing_ok=True)
+            except OSError as error:
+                raise LogError(f"{oldest}: cannot be removed: {error.strerror}") from error
+
+    def _finish_slab(self, made: _NumberedSlab, end: Mapping[str, str] | None) -> None:
+        slab, description = made.slab, self._description
+
+        def tail(offset: int, chunks: list[ChunkInfo]) -> bytes:
+            ending = b""
+            metadata = [(fmt.METADATA_NAME, place) for place in made.metadata_at]
+            if end is not None:
+                ending, placed = build_end(end, offset=offset)
+                metadata.append((fmt.END_NAME, placed))
+            return ending + build_summary(
+                offset=offset + len(ending),
+                schemas=description.schemas,
+                channels=description.channels,
+                chunks=chunks,
+                attachments=list(zip(description.attachments, made.attachments_at, strict=True)),
+                metadata=metadata,
+            )
+
+        removed = slab.is_removed
+        try:
+            slab.finish(tail)
+        except OSError as error:
+            raise LogError(f"{slab.path}: cannot finish the log: {error.strerror}") from error
+        if removed:
+            raise LogError(f"{slab.path}: the log was removed while it was written")
+
+
+def _begun(made: _NumberedSlab) -> _NumberedSlab:
+    slab = made.slab
+    try:
+        slab.begin()
+    except OSError as error:
+        slab.discard()
+        raise _slab_error(slab.path, slab.capacity, error) from error
+    return made
+
+
+def _slab_error(path: Path, capacity: int, error: OSError) -> LogError:
+    if error.errno == errno.ENOSPC:
+        return LogError(
+            f"{path}: cannot preallocate {capacity // MIB} MiB: the disk is full; free some space, "
+            "set a smaller logging: {slab_size_mib}, or run with --no-log"
+        )
+    return LogError(f"{path}: cannot create the log: {error.strerror}")
