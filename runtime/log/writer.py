@@ -14,25 +14,25 @@ import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgpack
 from zlib_ng.zlib_ng import crc32, crc32_combine
 
-from flowrun.msgs.fields import MessageTypeError
+from flowrun.msgs.fields import Buffer
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.events import Event
+from flowrun.runtime.log.bound import BoundMessages, BoundOutput, Remembered, message_fronts
 from flowrun.runtime.log.channels import Output, channels_of
 from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.lock import remove_lock, slab_files, take_lock
 from flowrun.runtime.log.rolling import MIB, RollingSlabs, RunDescription
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.format import Attachment
-from flowrun.runtime.log.slab.records import gap_before, pack_cycle_head, pack_pad
+from flowrun.runtime.log.slab.writer import Slab
 from flowrun.runtime.pictures.stored import PictureEncoder
 
 __all__ = ["LogWriter"]
@@ -41,33 +41,14 @@ _LARGE = 64 << 10
 """From this size on, payloads are copied straight into the mapping instead of being joined first."""
 
 
-# Bound once: these are called in every cycle.
-_MESSAGE_HEAD = fmt.MESSAGE_HEAD.pack
-_RECORD_HEAD = fmt.RECORD_HEAD.pack
-_CYCLE_CHECKED = fmt.CYCLE_CHECKED.pack
-_CRC_AND_RESERVED = struct.Struct("<II").pack
+_Message = tuple[int, int, bytes]
+"""Channel, tov_ns and data of a message of the runtime's own."""
+
+# Bound once: these are used in every cycle.
+_pack_checked = fmt.CYCLE_CHECKED.pack
 _CYCLE_HEAD = fmt.RECORD_HEAD.pack(fmt.CYCLE, fmt.CYCLE_CONTENT.size)
-_CYCLE_SIZE = fmt.CYCLE_SIZE
-
-
-_Encode = Callable[[int], Sequence[bytes | memoryview]]
-_BoundOutput = tuple[
-    Message,
-    dict[str, Any],
-    Callable[[dict[str, Any]], bool],
-    int,
-    Callable[[Any], bytes],
-    _Encode,
-]
-"""Message, its fields, whether the packer does for them, channel id, packer, what encodes it for a
-cycle if not."""
-
-
-@dataclass(slots=True)
-class _Bound:
-    """The messages of one cycle record, ready to be committed again and again."""
-
-    outputs: list[_BoundOutput]
+_STAMP_AT, _STAMP_ENDS = fmt.MESSAGE_FRONT.size, fmt.MESSAGE_HEAD.size
+_HEAD_SIZE, _CYCLE_SIZE, _PAD = fmt.HEAD_SIZE, fmt.CYCLE_SIZE, fmt.PAD
 
 
 class LogWriter:
@@ -99,17 +80,22 @@ class LogWriter:
         self.messages = 0
         """Messages of outputs written so far."""
         self._records: deque[tuple[int, str, str, str, dict[str, Any]]] = deque()
-        self._packed_records: list[tuple[int, int, bytes]] = []
+        self._packed_records: list[_Message] = []
         schemas, channels, self._outputs = channels_of(outputs)
         self._pictures: dict[str, PictureEncoder] = {}
         ids = {channel.topic: channel.id for channel in channels}
-        self._steps, self._control = ids[fmt.STEPS_TOPIC], ids[fmt.CONTROL_TOPIC]
+        self._control = ids[fmt.CONTROL_TOPIC]
         self._log, self._keyframe = ids[fmt.LOG_TOPIC], ids[fmt.KEYFRAME_TOPIC]
-        # One struct for the Message's head and its payload, a msgpack map of one binary.
-        self._steps_front = b"\x81\xa8ticks_ns\xc6" + (8 * (steps + 1)).to_bytes(4, "big")
-        packed_steps = struct.Struct(f"<BQHIQQ{len(self._steps_front)}s{steps + 1}Q")
-        self._pack_steps = packed_steps.pack
-        self._steps_length = packed_steps.size - fmt.HEAD_SIZE
+        # One struct for the step table: its payload is a msgpack map of one binary.
+        payload = b"\x81\xa8ticks_ns\xc6" + (8 * (steps + 1)).to_bytes(4, "big")
+        front = fmt.MESSAGE_FRONT.pack(
+            fmt.MESSAGE,
+            fmt.MESSAGE_FIXED_SIZE + len(payload) + 8 * (steps + 1),
+            ids[fmt.STEPS_TOPIC],
+        )
+        self._steps = front, payload
+        self._pack_steps = struct.Struct(f"<{len(front)}sIQQ{len(payload)}s{steps + 1}Q").pack
+        self._small_cycles = Remembered(_pack_small_cycle)
         self._pack = msgpack.Packer(use_bin_type=True).pack
         self._last = -1, 0
         description = RunDescription(
@@ -138,131 +124,114 @@ class LogWriter:
 
     # -- for the executor ----------------------------------------------------------------------
 
-    def bind(self, messages: Sequence[Message]) -> _Bound:
+    def bind(self, messages: Sequence[Message]) -> BoundMessages:
         """Prepare to commit these messages, in the order of `outputs`, again and again."""
-        outputs: list[_BoundOutput] = []
-        for message, (output, channel) in zip(messages, self._outputs, strict=True):
-            if not output.logged:
-                continue
-            if not output.payload:
-                outputs.append((message, {}, _always, channel, _no_payload, _never))
-                continue
-            kind = output.message_type
-            is_sure = kind.has_sure_types if kind.is_plain else _not_plain
-            encode = self._encode(output.topic, output.codec, message)
-            fields = message.__dict__
-            outputs.append((message, fields, is_sure, channel, self._pack, encode))
-        return _Bound(outputs)
+        bound = [
+            BoundOutput(
+                message,
+                output.message_type.has_sure_types
+                if output.message_type.is_plain and output.payload
+                else None,
+                message_fronts(channel),
+                self._encoder(output, message),
+            )
+            for message, (output, channel) in zip(messages, self._outputs, strict=True)
+            if output.logged
+        ]
+        return BoundMessages(bound)
 
-    def _encode(self, topic: str, codec: str, message: Message) -> _Encode:
-        if codec == "raw":
+    def _encoder(self, output: Output, message: Message) -> Callable[[int], Sequence[Buffer]]:
+        if not output.payload:
+            return lambda _cycle: ()
+        if output.codec == "raw":
             return lambda _cycle: message.encode()
         assert isinstance(message, ImageRgb8Msg)
         picture = message
-        encoder = self._pictures.setdefault(topic, PictureEncoder(codec))
+        encoder = self._pictures.setdefault(output.topic, PictureEncoder(output.codec))
         return lambda cycle: encoder.encode(picture, cycle)
 
     def commit(
         self,
         cycle: int,
         now_ns: int,
-        bound: _Bound,
+        bound: BoundMessages,
         *,
         start_ns: int,
         ends_ns: list[int],
         events: Sequence[Event],
         keyframe: bytes | None = None,
     ) -> None:
-        """Write a cycle: what of `bound` is present, `events`, waiting log records, the steps, and
-        the tasks' states in front of the cycle, if given.
+        """Write a cycle: the messages of `bound` that are present, `events`, waiting log records,
+        and the steps.
 
+        keyframe: the tasks' states before the cycle.
         Raises `MessageTypeError` if a message cannot be encoded; nothing of the cycle is kept then,
         and it can be committed without that message.
         Raises `LogError` if the file cannot grow, or there is no room for a new one; nothing of the
         cycle is kept then either, what was committed before is, and `finish` is the next to call.
         """
         slab = self._slabs.slab
-        head, sequence = _MESSAGE_HEAD, cycle & 0xFFFFFFFF
-        parts: list[bytes | memoryview] = []
-        at = first = slab.position + _CYCLE_SIZE
-        count = 0
-        try:
-            for message, fields, is_sure, channel, pack, encode in bound.outputs:
-                if not message.present:
-                    continue
-                try:
-                    data = pack(fields) if is_sure(fields) else None
-                except (KeyError, TypeError, ValueError, OverflowError):
-                    message.encode()  # raises, and says which field
-                    raise
-                if data is not None:
-                    size = len(data)
-                    parts += (head(5, size + 22, channel, sequence, now_ns, message.tov_ns), data)
-                else:
-                    pieces = encode(cycle)
-                    size = sum(map(len, pieces))
-                    gap = _gap(at + fmt.MESSAGE_HEAD.size, pieces)
-                    if gap:
-                        parts.append(pack_pad(gap))
-                        at += gap
-                    parts.append(head(5, size + 22, channel, sequence, now_ns, message.tov_ns))
-                    parts += pieces
-                at += size + 31
-                count += 1
-        except MessageTypeError:
-            self._forget_uncommitted()
-            raise
-        except struct.error:
-            self._forget_uncommitted()
-            for message, *_ in bound.outputs:
-                if message.present:
-                    message.check_envelope()
-            raise
-        total = count + 1
+        front, payload = self._steps
+        steps = self._pack_steps(
+            front, cycle & fmt.SEQUENCE_MASK, now_ns, now_ns, payload, start_ns, *ends_ns
+        )
+        stamp = steps[_STAMP_AT:_STAMP_ENDS]
+        extra, total = b"", 1
         if events or self._records or self._packed_records or keyframe:
-            for channel, tov_ns, data in self._extra(events, now_ns, keyframe):
-                parts += (head(5, len(data) + 22, channel, sequence, now_ns, tov_ns), data)
-                at += len(data) + 31
-                total += 1
-        parts.append(self._pack_steps(
-            5, self._steps_length, self._steps, sequence, now_ns, now_ns, self._steps_front,
-            start_ns, *ends_ns,
-        ))  # fmt: skip
-        at += self._steps_length + 9
-        if at > slab.room_ends_at and not self._reserve(at):
-            self._slabs.go_on(at - first)
-            self.commit(
-                cycle, now_ns, bound, start_ns=start_ns, ends_ns=ends_ns, events=events,
-                keyframe=keyframe,
-            )  # fmt: skip
-            return
-        checked = _CYCLE_CHECKED(cycle, now_ns, total, at - first)
-        pad = _RECORD_HEAD(fmt.PAD, slab.trailer_at - at - 9)
-        mapping, position = slab.mapping, slab.position
-        if at - first > _LARGE and max(map(len, parts)) > _LARGE:
-            crc = self._write_parts(first, parts, crc32(checked))
-            mapping[at : at + 9] = pad
-            mapping[position + 9 : first] = checked + _CRC_AND_RESERVED(crc, 0)
-        else:
-            body = b"".join(parts)
-            crc = crc32(body, crc32(checked))
-            mapping[position + 9 : at + 9] = b"".join(
-                (checked, _CRC_AND_RESERVED(crc, 0), body, pad)
-            )
-        # All is there. This store makes a CYCLE of the PAD in front of it: in whichever order its
-        # bytes appear, a reader sees one of `log_format`'s states, since of the length only the
-        # low bytes change.
-        mapping[position : position + 9] = _CYCLE_HEAD
-        slab.cycles.append(position)
-        slab.position = at
+            extra, count = self._pack_extra(cycle, now_ns, events, keyframe)
+            total += count
+        while True:
+            first = slab.position + _CYCLE_SIZE
+            try:
+                records, outputs = bound.encode(cycle, now_ns, stamp, extra, steps, first)
+            except (KeyError, TypeError, ValueError, OverflowError, struct.error):
+                bound.explain(cycle)
+                raise
+            size = len(records) if isinstance(records, bytes) else sum(map(len, records))
+            end = first + size
+            if end <= slab.room_ends_at or self._reserve(end):
+                break
+            self._slabs.go_on(size)  # and encode again: large pieces are aligned to the file
+            slab = self._slabs.slab
+        self._store(slab, _pack_checked(cycle, now_ns, total + outputs, size), records, size)
         if self._packed_records:
             self._packed_records = []
-        self.messages += count
+        self.messages += outputs
         self._last = cycle, now_ns
-        if at > slab.attention_at:
+        if end > slab.attention_at:
             self._slabs.attend()
 
-    def _write_parts(self, at: int, parts: Sequence[bytes | memoryview], crc: int) -> int:
+    def _store(self, slab: Slab, checked: bytes, records: bytes | list[Buffer], size: int) -> None:
+        """Write a cycle over the slab's PAD, and commit it.
+
+        checked: the CYCLE's content up to its crc.
+        size: bytes of `records`.
+        """
+        mapping, position = slab.mapping, slab.position
+        first = position + _CYCLE_SIZE
+        end = first + size
+        crc = crc32(checked)
+        pad_length = slab.trailer_at - end - _HEAD_SIZE
+        if size <= _LARGE:
+            whole = records if isinstance(records, bytes) else b"".join(records)
+            pack_into = self._small_cycles[size]
+            crc = crc32(whole, crc)
+            pack_into(mapping, position + _HEAD_SIZE, checked, crc, 0, whole, _PAD, pad_length)
+        else:
+            crc = self._write_parts(
+                first, [records] if isinstance(records, bytes) else records, crc
+            )
+            fmt.RECORD_HEAD.pack_into(mapping, end, fmt.PAD, pad_length)
+            content = checked + fmt.CYCLE_UNCHECKED.pack(crc, 0)
+            mapping[position + _HEAD_SIZE : first] = content
+        # All is there. This store makes a CYCLE of the PAD before it: in whichever order its bytes
+        # appear, a reader sees one of the states of FORMAT.md, since of the length only the low
+        # bytes change.
+        mapping[position : position + _HEAD_SIZE] = _CYCLE_HEAD
+        slab.cycles.append(position)
+        slab.position = end
+
+    def _write_parts(self, at: int, parts: Sequence[Buffer], crc: int) -> int:
         """Write parts, some of them large, one by one; returns `crc`, continued over them."""
         slab = self._slabs.slab
         for part in parts:
@@ -317,19 +286,19 @@ class LogWriter:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _extra(
-        self, events: Sequence[Event], now_ns: int, keyframe: bytes | None
-    ) -> list[tuple[int, int, bytes]]:
-        """(channel, tov_ns, data) of the keyframe, the events and the log records that wait."""
-        if self._records:
-            # Kept until they are committed: a cycle that does not fit is packed again.
-            self._packed_records += self._take_records()
+    def _pack_extra(
+        self, cycle: int, now_ns: int, events: Sequence[Event], keyframe: bytes | None
+    ) -> tuple[bytes, int]:
+        """The events, the keyframe and the log records that wait, and how many they are."""
+        # Kept until they are committed: the cycle may have to be committed again without a message.
+        self._packed_records += self._take_records()
         extra = [(self._control, now_ns, self._pack(event.pack())) for event in events]
         if keyframe is not None:
             extra.append((self._keyframe, now_ns, keyframe))
-        return extra + self._packed_records
+        extra += self._packed_records
+        return _messages(cycle, now_ns, extra), len(extra)
 
-    def _take_records(self) -> list[tuple[int, int, bytes]]:
+    def _take_records(self) -> list[_Message]:
         packed = []
         while self._records:
             time_ns, level, message, name, fields = self._records.popleft()
@@ -339,21 +308,13 @@ class LogWriter:
     def _commit_records(self) -> None:
         packed = self._packed_records + self._take_records()
         cycle, now_ns = self._last[0] + 1, max(self._last[1], packed[-1][1])
-        size = sum(31 + len(data) for _, _, data in packed)
-        if not self._reserve(self._slabs.slab.position + fmt.CYCLE_SIZE + size):
+        records = _messages(cycle, now_ns, packed)
+        size = len(records)
+        if not self._reserve(self._slabs.slab.position + _CYCLE_SIZE + size):
             self._slabs.go_on(size)
-        slab = self._slabs.slab
-        at = slab.position + fmt.CYCLE_SIZE
-        body = []
-        for channel, tov_ns, data in packed:
-            body += [fmt.MESSAGE_HEAD.pack(5, len(data) + 22, channel, cycle & 0xFFFFFFFF,
-                                           now_ns, tov_ns), data]  # fmt: skip
-            at += 31 + len(data)
-        records = b"".join(body)
-        pad = fmt.RECORD_HEAD.pack(fmt.PAD, slab.trailer_at - at - fmt.HEAD_SIZE)
-        slab.commit_records(pack_cycle_head(cycle, now_ns, len(packed), records) + records + pad)
-        slab.cycles.append(slab.position)
-        slab.position = at
+        self._store(
+            self._slabs.slab, _pack_checked(cycle, now_ns, len(packed), size), records, size
+        )
 
     # -- slabs ---------------------------------------------------------------------------------
 
@@ -371,29 +332,21 @@ class LogWriter:
         self._slabs.slab.forget_uncommitted()
 
 
-def _never(_cycle: int) -> Sequence[bytes]:
-    raise AssertionError("what has no payload is not encoded")
+def _messages(cycle: int, now_ns: int, messages: Sequence[_Message]) -> bytes:
+    """The records of messages of the runtime's own."""
+    sequence = cycle & fmt.SEQUENCE_MASK
+    parts = []
+    for channel, tov_ns, data in messages:
+        size = fmt.MESSAGE_FIXED_SIZE + len(data)
+        parts.append(fmt.MESSAGE_HEAD.pack(fmt.MESSAGE, size, channel, sequence, now_ns, tov_ns))
+        parts.append(data)
+    return b"".join(parts)
 
 
-def _always(_fields: object) -> bool:
-    return True
-
-
-def _not_plain(_fields: object) -> bool:
-    return False
-
-
-def _no_payload(_fields: object) -> bytes:
-    return b""
-
-
-def _gap(payload_at: int, pieces: Sequence[bytes | memoryview]) -> int:
-    """The PAD in front of a message so that its first large piece is aligned in the file."""
-    for piece in pieces:
-        if len(piece) >= fmt.ALIGNED_PART_SIZE:
-            return gap_before(payload_at, alignment=fmt.PART_ALIGNMENT)
-        payload_at += len(piece)
-    return 0
+def _pack_small_cycle(size: int) -> Callable[..., None]:
+    """What stores a cycle with `size` bytes of records, and the PAD after it."""
+    checked = fmt.CYCLE_CHECKED.size
+    return struct.Struct(f"<{checked}sII{size}sBQ").pack_into
 
 
 def _lock(directory: Path) -> int:

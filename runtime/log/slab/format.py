@@ -54,12 +54,16 @@ RECORD_HEAD = struct.Struct("<BQ")
 """Opcode, length."""
 MESSAGE_HEAD = struct.Struct("<BQHIQQ")
 """Opcode, length, channel, sequence, log_time, publish_time; the data follows."""
+MESSAGE_FRONT = struct.Struct("<BQH")
+MESSAGE_STAMP = struct.Struct("<IQQ")
+"""`MESSAGE_HEAD` in two parts: what depends on the data's size, and what messages of a cycle share."""
 CYCLE_RECORD = struct.Struct("<BQQQIIII")
 """Opcode, length, then `CYCLE_CONTENT`."""
 CYCLE_CONTENT = struct.Struct("<QQIIII")
 """cycle, time_ns, message_count, byte_count, crc, reserved."""
 CYCLE_CHECKED = struct.Struct("<QQII")
-"""The part of `CYCLE_CONTENT` that its crc covers."""
+CYCLE_UNCHECKED = struct.Struct("<II")
+"""`CYCLE_CONTENT` in two parts: what its crc covers, and crc and reserved."""
 CHUNK_HEAD = struct.Struct("<BQQQQIIQ")
 """Opcode, length, message_start_time, message_end_time, uncompressed_size, uncompressed_crc, length
 of the (empty) compression string, records_length; the records follow."""
@@ -68,6 +72,10 @@ INDEX_ENTRY = struct.Struct("<QQ")
 FOOTER_CONTENT = struct.Struct("<QQI")
 
 HEAD_SIZE = RECORD_HEAD.size
+SEQUENCE_MASK = 0xFFFFFFFF
+"""A Message's `sequence` is its cycle's number within this."""
+MESSAGE_FIXED_SIZE = MESSAGE_HEAD.size - HEAD_SIZE
+"""A Message's `length` is this plus the size of its data."""
 CYCLE_SIZE = HEAD_SIZE + CYCLE_CONTENT.size
 MESSAGE_INDEX_FIXED_SIZE = struct.calcsize("<HI")
 """Of a MessageIndex: channel, and bytes of the entries that follow."""

@@ -9,7 +9,6 @@ import pytest
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.cli import main
-from flowrun.runtime.log import writer as log_writer
 from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
@@ -59,7 +58,7 @@ def test_a_flight_recorder_without_slabs_that_it_keeps_says_so(tmp_path: Path) -
 def test_check_finds_payloads_where_there_are_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_writer, "_no_payload", lambda _fields: b"secret")
+    monkeypatch.setattr(LogWriter, "_encoder", lambda *_: lambda _cycle: (b"secret",))
     writer = LogWriter(
         tmp_path / "run", steps=1, metadata={"run_id": "r"},
         outputs=[Output("t", "out", "/t/out", IntMsg, payload=False)],
