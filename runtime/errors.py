@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 __all__ = [
@@ -10,13 +11,18 @@ __all__ = [
     "GraphError",
     "InternalError",
     "Location",
+    "LogDamaged",
     "LogError",
+    "LogFull",
+    "LogInUse",
+    "LogNotFound",
     "Problem",
     "RecordedError",
     "ReplayError",
     "TaskDefinitionError",
     "TaskError",
     "UsageError",
+    "unwritable",
 ]
 
 
@@ -53,7 +59,7 @@ class FlowrunError(Exception):
 
 
 class UsageError(FlowrunError, ValueError):
-    """A command or an argument that cannot be."""
+    """An invalid command or argument."""
 
 
 class GraphError(FlowrunError):
@@ -83,6 +89,33 @@ class TaskError(FlowrunError):
 
 class LogError(FlowrunError):
     """A log cannot be written or read: which file, at which byte."""
+
+
+class LogNotFound(LogError):
+    """There is no log there, or it does not hold what was asked for."""
+
+
+class LogInUse(LogError):
+    """The directory has a writer, or holds a run already."""
+
+
+class LogFull(LogError, OSError):
+    """There is no room for the log: on the disk, or within a quota; `errno` says which."""
+
+    def __init__(self, text: str, code: int = errno.ENOSPC) -> None:
+        super().__init__(text)
+        self.errno = code
+
+
+class LogDamaged(LogError):
+    """The bytes are not those of a log, or not as they were written."""
+
+
+def unwritable(text: str, cause: OSError) -> LogError:
+    """The error of a log that cannot be written: `LogFull` where that is the cause."""
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LogFull(text, cause.errno)
+    return LogError(text)
 
 
 class ReplayError(FlowrunError):

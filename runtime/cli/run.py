@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from flowrun.runtime.errors import FlowrunError, UsageError
+from flowrun.runtime.errors import FlowrunError, LogError, UsageError
 from flowrun.runtime.wording import mask_secrets
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def _run(args: argparse.Namespace) -> int:
         running = Run(plan, clock=LiveClock(), directory=directory, console=lines)
     except FlowrunError as error:
         _print_error(error, plan.graph.spec.secrets)
+        if isinstance(error, LogError):
+            print("choose another directory with --log-dir, or run with --no-log", file=sys.stderr)
         return 1
     with (
         running.discarded_unless_run(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, LogNotFound
 from flowrun.runtime.export.film import TIME_BASE, film_of, last_duration_us, write_film
 from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.reader import Log
@@ -83,9 +83,8 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
             if pixels.shape[:2] != shape:
                 raise LogError(
                     f"{log.path}: cycle {message.cycle}: {topic}: a picture of "
-                    f"{pixels.shape[1]}x{pixels.shape[0]} behind those of {shape[1]}x{shape[0]}; "
-                    f"a film has one size: choose the cycles with --from {message.cycle} "
-                    f"or --to {message.cycle - 1}"
+                    f"{pixels.shape[1]}x{pixels.shape[0]} after those of {shape[1]}x{shape[0]}; "
+                    f"a film has one size: begin with cycle {message.cycle}, or end before it"
                 )
             pts = (message.tov_ns - first_ns) // 1000
             last = times[-1] if times else -1
@@ -97,7 +96,7 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
             mux(stream.encode(frame))
             report.count += 1
         if stream is None:
-            raise LogError(f"{log.path}: {topic}: no picture in the selected cycles")
+            raise LogNotFound(f"{log.path}: {topic}: no picture in the selected cycles")
         mux(stream.encode())
         duration = last_duration_us(times, fps)
         for packet in held:

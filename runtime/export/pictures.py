@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogDamaged, LogError
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
@@ -248,7 +248,7 @@ def _parsed(message: LogMessage) -> StoredPicture:
     try:
         return StoredPicture.parse(message.payload)
     except ValueError as error:
-        raise LogError(f"cycle {message.cycle}: {message.topic}: {error}") from error
+        raise LogDamaged(f"cycle {message.cycle}: {message.topic}: {error}") from error
 
 
 def _packets(picture: StoredPicture) -> list[_Packet]:

@@ -39,9 +39,7 @@ class Selection:
             raise UsageError(f"{log.path}: the log has no topic that {what} can hold")
         chosen = options if self.topics is None else list(self.topics)
         if len(chosen) != 1:
-            raise UsageError(
-                f"{log.path}: {what} holds one topic; choose it with --topic: {listed(options)}"
-            )
+            raise UsageError(f"{log.path}: {what} holds one topic; choose one: {listed(options)}")
         return chosen[0]
 
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import msgpack
 import numpy as np
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogDamaged
 from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
@@ -70,7 +70,7 @@ class _Trace:
             ticks = np.frombuffer(msgpack.unpackb(message.payload)["ticks_ns"], "<u8").tolist()
             start, end = ticks[0], ticks[-1]
         except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
-            raise LogError(
+            raise LogDamaged(
                 f"cycle {message.cycle}: {message.topic}: no step table: {error}"
             ) from error
         if self._origin is None:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogDamaged, LogError, LogNotFound
 from flowrun.runtime.log.lock import is_ahead, is_begun, is_locked, slab_number
 from flowrun.runtime.log.slab.format import KEEP_SLABS
 from flowrun.runtime.log.slab.reader import Damage, SlabReader
@@ -37,7 +37,7 @@ class LogFiles:
                 if slab_path.exists():  # a flight recorder may have removed it meanwhile
                     self.losses[slab_path] = str(error)
         if not self.slabs:
-            raise errors[0] if errors else LogError(f"{path}: the log is empty")
+            raise errors[0] if errors else LogNotFound(f"{path}: the log is empty")
         for slab in self.slabs:
             if slab.damage is not None:
                 self.lose(slab, slab.damage)
@@ -58,12 +58,12 @@ class LogFiles:
             self.losses[first.path] = f"{first.path}: the slabs in front of it are missing"
         for number, slab in enumerate(self.slabs):
             if slab.metadata.get("run_id") != first.metadata.get("run_id"):
-                raise LogError(
+                raise LogDamaged(
                     f"{slab.path}: belongs to run {slab.metadata.get('run_id')!r}; "
                     f"{first.path.name} to run {first.metadata.get('run_id')!r}"
                 )
             if (slab.channels, slab.schemas) != (first.channels, first.schemas):
-                raise LogError(f"{slab.path}: has other topics than {first.path.name}")
+                raise LogDamaged(f"{slab.path}: has other topics than {first.path.name}")
             before = self.slabs[number - 1] if number else None
             if before is not None and not self.losses:
                 index, last = slab_number(slab.path), slab_number(before.path)
@@ -139,10 +139,12 @@ def slab_paths(path: Path) -> list[Path]:
         begun = [item for item in items if is_begun(item)]
         begun += [it for it in items if is_ahead(it) and _holds_cycles(it)]
     except OSError as error:
-        raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+        missing = isinstance(error, FileNotFoundError)
+        kind = LogNotFound if missing else LogError
+        raise kind(f"{path}: cannot be read: {error.strerror}") from error
     if not begun:
         inside = f"; it holds runs, the newest: {newest}" if (newest := _newest_run(items)) else ""
-        raise LogError(f"{path}: not a run: it holds no slab (log_0000.mcap){inside}")
+        raise LogNotFound(f"{path}: not a run: it holds no slab (log_0000.mcap){inside}")
     return sorted(begun, key=slab_number)
 
 

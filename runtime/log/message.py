@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogDamaged
 from flowrun.runtime.log.slab.format import CODEC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log.slab.reader import Entry, SlabReader
 from flowrun.runtime.log.values import decode
@@ -116,7 +116,7 @@ class LogMessage:
         try:
             return decode(self.payload, channel.message_encoding, schema.name if schema else "")
         except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise LogError(
+            raise LogDamaged(
                 f"{slab.path}: cycle {self.cycle}: {self.topic}: the payload of "
                 f"{len(self.payload)} bytes is not {channel.message_encoding}: {error}"
             ) from error
@@ -137,7 +137,7 @@ class LogMessage:
                 return picture.fields(np.broadcast_to(np.uint8(0), (height, width, 3)))
             return picture.fields(self._decoders(self.topic).pixels(self.cycle, picture))
         except ValueError as error:
-            raise LogError(
+            raise LogDamaged(
                 f"{self._slab.path}: cycle {self.cycle}: {self.topic}: the picture cannot be "
                 f"decoded: {error}"
             ) from error

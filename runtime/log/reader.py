@@ -17,7 +17,7 @@ from typing import Any, Self, Unpack
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.clock import ticks_ns
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, LogNotFound
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.files import LogFiles, slab_paths
 from flowrun.runtime.log.message import Bounds, CycleRecord, Frame, LogMessage, Topic
@@ -193,7 +193,7 @@ class Log:
         return self.cycles()
 
     def __getitem__(self, cycle: int) -> CycleRecord:
-        """The cycle of that number; `LogError` if the log does not hold it, `TypeError` if it is no
+        """The cycle of that number; `LogNotFound` if the log does not hold it, `TypeError` if it is no
         whole number."""
         try:
             number = operator.index(cycle)
@@ -203,7 +203,7 @@ class Log:
             ) from None
         for _, record in self._present(number, number + 1, None, None):
             return record
-        raise LogError(f"{self.path}: cycle {cycle} is not in the log")
+        raise LogNotFound(f"{self.path}: cycle {cycle} is not in the log")
 
     def cycles(
         self,
@@ -228,7 +228,7 @@ class Log:
     ) -> Iterator[LogMessage]:
         """The messages of one, several or all topics; bounds as in `cycles`.
 
-        `LogError` for a topic that the log does not have.
+        `LogNotFound` for a topic that the log does not have.
         """
         wanted = [topic] if isinstance(topic, str) else topic
         if wanted is not None:
@@ -245,12 +245,12 @@ class Log:
         start_ns: int | None = None,
         end_ns: int | None = None,
     ) -> Iterator[Frame]:
-        """The pictures of `topic`; bounds as in `cycles`. `LogError` if it holds no pictures."""
+        """The pictures of `topic`; bounds as in `cycles`. `LogNotFound` if it holds no pictures."""
         messages = self.messages(topic, start, end, start_ns=start_ns, end_ns=end_ns)
         found = self.topics[topic]
         if not found.is_picture:
             pictures = [name for name, item in self.topics.items() if item.is_picture]
-            raise LogError(
+            raise LogNotFound(
                 f"{self.path}: {topic}: holds {found.schema_name}, no pictures; "
                 f"topics with pictures: {listed(pictures)}"
             )
@@ -327,7 +327,7 @@ class Log:
         known = list(self.topics)
         for name in wanted:
             if name not in known:
-                raise LogError(
+                raise LogNotFound(
                     f"{self.path}: no topic {name!r}; topics: {listed(known)}{nearest(name, known)}"
                 )
 

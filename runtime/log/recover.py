@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogDamaged, LogError, LogInUse, unwritable
 from flowrun.runtime.log.lock import begun_path, is_ahead, locked, slab_files
 from flowrun.runtime.log.reader import slab_paths
 from flowrun.runtime.log.slab import format as fmt
@@ -109,16 +109,17 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
                 else:
                     report = _recover_slab(slab, cycles if last else None, show)
             except OSError as error:
-                raise LogError(
+                raise unwritable(
                     f"{slab_path}: cannot be recovered: {error.strerror}; free some space or make "
-                    "it writable, and recover again"
+                    "it writable, and recover again",
+                    error,
                 ) from error
             finally:
                 slab.close()
             cycles += report.cycles
             reports.append(report)
         if not any(report.recovered or report.cycles or not report.lost for report in reports):
-            raise LogError(str(reports[0].lost))
+            raise LogDamaged(str(reports[0].lost))
         return RecoveryReport(tuple(reports))
 
 
@@ -215,7 +216,7 @@ def _locked(directory: Path) -> Iterator[None]:
         except OSError as error:
             raise LogError(f"{directory}: cannot be locked: {error.strerror}") from error
         if not is_ours:
-            raise LogError(
+            raise LogInUse(
                 f"{directory}: the run is being written; stop it first, it then needs no recovery"
             )
         yield

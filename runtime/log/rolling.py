@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, unwritable
 from flowrun.runtime.log.lock import ahead_path, slab_path
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
@@ -196,7 +196,8 @@ class RollingSlabs:
         try:
             slab.finish(tail)
         except OSError as error:
-            raise LogError(f"{slab.path}: cannot finish the log: {error.strerror}") from error
+            text = f"{slab.path}: cannot finish the log: {error.strerror}"
+            raise unwritable(text, error) from error
         if removed:
             raise LogError(f"{slab.path}: the log was removed while it was written")
 
@@ -212,9 +213,10 @@ def _begun(made: _NumberedSlab) -> _NumberedSlab:
 
 
 def _slab_error(path: Path, capacity: int, error: OSError) -> LogError:
+    text = f"{path}: cannot create the log: {error.strerror}"
     if error.errno == errno.ENOSPC:
-        return LogError(
+        text = (
             f"{path}: cannot preallocate {capacity // MIB} MiB: the disk is full; free some space, "
-            "set a smaller logging: {slab_size_mib}, or run with --no-log"
+            "or set a smaller logging: {slab_size_mib}"
         )
-    return LogError(f"{path}: cannot create the log: {error.strerror}")
+    return unwritable(text, error)

@@ -23,7 +23,7 @@ from zlib_ng.zlib_ng import crc32, crc32_combine
 from flowrun.msgs.fields import Buffer
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, LogInUse, unwritable
 from flowrun.runtime.events import Event
 from flowrun.runtime.log.bound import BoundMessages, BoundOutput, Remembered, message_fronts
 from flowrun.runtime.log.channels import Output, channels_of
@@ -326,7 +326,8 @@ class LogWriter:
 
     def _cannot_grow(self, error: OSError) -> LogError:
         self._forget_uncommitted()
-        return LogError(f"{self._slabs.slab.path}: the log cannot grow: {error.strerror}")
+        text = f"{self._slabs.slab.path}: the log cannot grow: {error.strerror}"
+        return unwritable(text, error)
 
     def _forget_uncommitted(self) -> None:
         self._slabs.slab.forget_uncommitted()
@@ -355,13 +356,11 @@ def _lock(directory: Path) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         fd = take_lock(directory)
     except OSError as error:
-        raise LogError(
-            f"{directory}: cannot create the run's directory: {error.strerror}; "
-            "choose another with --log-dir, or run with --no-log"
-        ) from error
+        text = f"{directory}: cannot create the run's directory: {error.strerror}"
+        raise unwritable(text, error) from error
     if fd is None:
-        raise LogError(f"{directory}: another process is writing this run")
+        raise LogInUse(f"{directory}: another process is writing this run")
     if slab_files(directory):
         os.close(fd)
-        raise LogError(f"{directory}: holds a run already; a log is never written over")
+        raise LogInUse(f"{directory}: holds a run already; a log is never written over")
     return fd

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogDamaged, LogError
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.records import (
     TRAILER,
@@ -150,16 +150,16 @@ class SlabFile:
         try:
             self._read_checked_preamble()
         except Damage as damage:
-            raise LogError(
+            raise LogDamaged(
                 f"{self.path}: {damage}; the preamble is needed to read a slab"
             ) from None
 
     def _read_checked_preamble(self) -> None:
         magic = os.pread(self._fd, len(fmt.MAGIC), 0)
         if magic == bytes(len(fmt.MAGIC)):
-            raise LogError(f"{self.path}: byte 0: its beginning was never written")
+            raise LogDamaged(f"{self.path}: byte 0: its beginning was never written")
         if magic != fmt.MAGIC:
-            raise LogError(f"{self.path}: byte 0: not an MCAP file: it begins with {magic!r}")
+            raise LogDamaged(f"{self.path}: byte 0: not an MCAP file: it begins with {magic!r}")
         places: list[tuple[int, int, int]] = []
         offset = len(fmt.MAGIC)
         opcode = 0
@@ -200,7 +200,7 @@ class SlabFile:
         except ValueError as error:
             raise Damage(offset, f"Header: {error}") from error
         if profile != fmt.PROFILE:
-            raise LogError(
+            raise LogDamaged(
                 f"{self.path}: an MCAP file of profile {profile!r}, not a log of flowrun"
             )
 

@@ -72,6 +72,15 @@ def test_log_dir_and_no_log(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_log_that_cannot_be_written_says_what_to_type(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = flowrun(GRAPHS / "caterpillar.yaml", "--log-dir", "file", cwd=tmp_path)
+    assert done.returncode == 1
+    error, hint = done.stderr.splitlines()
+    assert error.endswith(": cannot create the run's directory: Not a directory")
+    assert hint == "choose another directory with --log-dir, or run with --no-log"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_finished_log(tmp_path, number):
     (tmp_path / "forever.yaml").write_text(FOREVER)

@@ -134,7 +134,7 @@ def test_csv_of_several_topics_is_refused(tmp_path):
     with Log(directory) as log, pytest.raises(UsageError) as caught:
         export_csv(log, Selection(), io.StringIO())
     assert str(caught.value) == (
-        f"{directory}: csv holds one topic; choose it with --topic: /c/image, /r/reading"
+        f"{directory}: csv holds one topic; choose one: /c/image, /r/reading"
     )
 
 
@@ -327,8 +327,8 @@ def test_mp4_of_pictures_of_another_size_says_where(tmp_path):
     with Log(directory) as log, pytest.raises(LogError) as caught:
         export_mp4(log, Selection(), tmp_path / "x.mp4")
     assert str(caught.value) == (
-        f"{directory}: cycle 2: /c/image: a picture of 32x48 behind those of 64x48; a film has one "
-        "size: choose the cycles with --from 2 or --to 1"
+        f"{directory}: cycle 2: /c/image: a picture of 32x48 after those of 64x48; a film has one "
+        "size: begin with cycle 2, or end before it"
     )
 
 

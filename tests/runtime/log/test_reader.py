@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mcap.reader import make_reader
 
 from flowrun.msgs import ImageRgb8Msg
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogDamaged, LogError, LogNotFound
 from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.reader import Log
 from support import independent_reader, log_bytes
@@ -498,19 +498,20 @@ def test_sequence_wraps_after_32_bits(write):
 # -- what is not a log ---------------------------------------------------------------------------
 
 
-def error_of(path):
-    with pytest.raises(LogError) as caught:
+def error_of(path, kind=LogError):
+    with pytest.raises(kind) as caught:
         Log(path)
     return str(caught.value)
 
 
 def test_no_such_path(tmp_path):
     path = tmp_path / "none"
-    assert error_of(path) == f"{path}: cannot be read: No such file or directory"
+    assert error_of(path, LogNotFound) == f"{path}: cannot be read: No such file or directory"
 
 
 def test_directory_without_slabs(tmp_path):
-    assert error_of(tmp_path) == f"{tmp_path}: not a run: it holds no slab (log_0000.mcap)"
+    expected = f"{tmp_path}: not a run: it holds no slab (log_0000.mcap)"
+    assert error_of(tmp_path, LogNotFound) == expected
 
 
 def test_directory_of_runs(tmp_path):
@@ -528,7 +529,8 @@ def test_directory_of_runs(tmp_path):
 
 def test_not_mcap(write):
     path = write(b"GIF89a..")
-    assert error_of(path) == f"{path}: byte 0: not an MCAP file: it begins with b'GIF89a..'"
+    expected = f"{path}: byte 0: not an MCAP file: it begins with b'GIF89a..'"
+    assert error_of(path, LogDamaged) == expected
 
 
 def test_mcap_of_others(write):

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 from mcap.reader import make_reader
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, LogInUse
 from flowrun.runtime.log import recover as log_recover
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
@@ -223,7 +223,7 @@ def test_run_that_is_being_written_is_refused(tmp_path):
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for target in (tmp_path, path):
-            with pytest.raises(LogError) as caught:
+            with pytest.raises(LogInUse) as caught:
                 recover(target)
             assert str(caught.value) == (
                 f"{tmp_path}: the run is being written; stop it first, it then needs no recovery"
