@@ -28,7 +28,6 @@ from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.writer import LogWriter
-from flowrun.runtime.run.live import outputs_of
 from flowrun.runtime.task import Context, Input, Output, Task
 
 
@@ -85,8 +84,9 @@ class Contender:
     def __init__(self, plan: Plan, directory: Path | None) -> None:
         self.writer = None
         if directory is not None:
-            outputs = outputs_of(plan)
-            self.writer = LogWriter(directory, outputs=outputs, steps=len(plan.steps), metadata={})
+            self.writer = LogWriter(
+                directory, outputs=plan.slots, steps=len(plan.steps), metadata={}
+            )
         self.executor = Executor(plan, clock=LiveClock(), log=self.writer)
         self.spans = Spans()
         self.executor.timings = self.spans  # type: ignore[assignment]
@@ -168,7 +168,7 @@ def report_rss(cycles: int) -> None:
     directory = Path(tempfile.mkdtemp(prefix="flowrun-bench-", dir=os.environ.get("BENCH_DIR")))
     writer = LogWriter(
         directory / "run",
-        outputs=outputs_of(plan),
+        outputs=plan.slots,
         steps=len(plan.steps),
         metadata={},
         slab_size_mib=128,

@@ -28,7 +28,7 @@ from peers import READERS, WRITERS, PeerWriter, missing, pack_fields, pack_pixel
 from rounds import Samples, in_turns, ratio
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg
-from flowrun.runtime.log.channels import Output
+from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import pages as log_pages
 from flowrun.runtime.log.writer import LogWriter
@@ -44,7 +44,7 @@ class OurWriter:
     """A run's log, with the sizes a run has by default."""
 
     def __init__(self, folder: Path, topics: Sequence[str], messages: Sequence[Any]) -> None:
-        outputs = [Output(name, "out", f"/{name}/out", type(m)) for name, m in zip(
+        outputs = [LoggedOutput(name, "out", f"/{name}/out", type(m)) for name, m in zip(
             topics, messages, strict=True)]  # fmt: skip
         self._writer = LogWriter(folder / "run", outputs=outputs, steps=len(topics), metadata={})
         self._bound = self._writer.bind(messages)

@@ -28,14 +28,13 @@ from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
-from flowrun.runtime.log.channels import Output
+from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.pictures.video import RgbConverter
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import Context, Input, Task, TaskConfig
-from flowrun.runtime.task import Output as TaskOutput
+from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 
 HEIGHT, WIDTH, FPS = 1080, 1920, 30
 PERIOD_NS = 1_000_000_000 // FPS
@@ -71,7 +70,7 @@ class Frames(Task):
     def start(self, ctx: Context) -> None:
         self.next = 0
 
-    def process(self, ctx: Context, image: TaskOutput[ImageRgb8Msg]) -> None:
+    def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:
         image.allocate("pixels", (HEIGHT, WIDTH, 3))[:] = self.next % 256
         image.publish()
         self.next += 1
@@ -85,9 +84,7 @@ class Brightness(Task):
     def start(self, ctx: Context) -> None:
         self.level = 0.0
 
-    def process(
-        self, ctx: Context, image: Input[ImageRgb8Msg], level: TaskOutput[FloatMsg]
-    ) -> None:
+    def process(self, ctx: Context, image: Input[ImageRgb8Msg], level: Output[FloatMsg]) -> None:
         self.level += 0.1 * (float(image.pixels[::8, ::8].mean()) - self.level)
         level.value = self.level
         level.publish(tov_ns=image.tov_ns)
@@ -99,7 +96,7 @@ class Total(Task):
     def start(self, ctx: Context) -> None:
         self.total = 0
 
-    def process(self, ctx: Context, number: Input[IntMsg], total: TaskOutput[IntMsg]) -> None:
+    def process(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
         self.total += number.value
         total.value = self.total
         total.publish()
@@ -187,7 +184,10 @@ def bare_seconds(film: Path) -> float:
 def write_log(folder: Path, cycles: int) -> tuple[Path, Path]:
     """A log of `cycles` cycles, one whole and one as its writer's death would have left it."""
     whole, cut_off = folder / "whole", folder / "cut_off"
-    outputs = [Output("n", "out", "/n/out", IntMsg), Output("m", "out", "/m/out", FloatMsg)]
+    outputs = [
+        LoggedOutput("n", "out", "/n/out", IntMsg),
+        LoggedOutput("m", "out", "/m/out", FloatMsg),
+    ]
     writer = LogWriter(
         whole, outputs=outputs, steps=2, metadata={}, slab_size_mib=16, section_size_mib=4
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME
@@ -12,7 +13,7 @@ from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.format import Channel, Schema
 from flowrun.runtime.pictures.stored import PICTURE_SCHEMA_NAME, picture_schema
 
-__all__ = ["Output", "channels_of"]
+__all__ = ["Loggable", "LoggedOutput", "channels_of"]
 
 STEPS_SCHEMA = json.dumps(
     {
@@ -52,15 +53,38 @@ KEYFRAME_SCHEMA = json.dumps(
 ).encode()
 
 
+class Loggable(Protocol):
+    """An output port, as far as the log knows it. A plan's `Slot` is one."""
+
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def port(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def message_type(self) -> type[Message]: ...
+    @property
+    def logged(self) -> bool:
+        """False keeps the channel out of the log; its place in `LogWriter.bind` stays."""
+        ...
+
+    @property
+    def payload(self) -> bool:
+        """False logs each message without what is in it."""
+        ...
+
+    @property
+    def codec(self) -> str:
+        """How pictures are stored: "raw", or a codec of FORMAT.md."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Output:
-    """One output port of the graph, as a channel of the log.
+class LoggedOutput:
+    """A `Loggable`, for a log that is written without a graph."""
 
-    logged: False keeps the channel out of the log; its place in `bind` stays. payload: False logs
-    each message without what is in it. codec: how pictures are stored, one of `graph.CODECS`.
-    """
-
-    task: str
+    task_id: str
     port: str
     topic: str
     message_type: type[Message]
@@ -70,8 +94,8 @@ class Output:
 
 
 def channels_of(
-    outputs: Sequence[Output],
-) -> tuple[list[Schema], list[Channel], list[tuple[Output, int]]]:
+    outputs: Sequence[Loggable],
+) -> tuple[list[Schema], list[Channel], list[tuple[Loggable, int]]]:
     """Schemas, channels, and the channel id of each output; ids count from 1."""
     schemas: list[Schema] = []
     channels: list[Channel] = []
@@ -92,7 +116,7 @@ def channels_of(
     for output in outputs:
         kind = output.message_type
         channel = 0
-        metadata = {"task": output.task, "port": output.port}
+        metadata = {"task": output.task_id, "port": output.port}
         if output.logged and output.payload and output.codec != "raw":
             metadata[fmt.CODEC] = output.codec
             schema = (PICTURE_SCHEMA_NAME, "protobuf", picture_schema())

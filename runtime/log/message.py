@@ -18,7 +18,7 @@ from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import StoredPicture
 
-__all__ = ["Bounds", "CycleRecord", "Frame", "LogMessage", "Topic"]
+__all__ = ["Bounds", "Frame", "LogMessage", "LoggedCycle", "Topic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Topic:
         ) or CODEC in self.metadata
 
 
-class CycleRecord(NamedTuple):
+class LoggedCycle(NamedTuple):
     """One cycle; `entries` are (topic, tov_ns, payload) in the order in which they were published.
 
     Payloads are read-only views of the mapped file: copy what shall outlive the log.
@@ -107,7 +107,7 @@ class LogMessage:
         picture that what is stored does not give back bit for bit.
         """
         slab = self._slab
-        channel = next(c for c in slab.channels.values() if c.topic == self.topic)
+        channel = slab.channel_of[self.topic]
         if channel.metadata.get(PAYLOAD) == NO_PAYLOAD:
             return {}
         if CODEC in channel.metadata:
@@ -126,7 +126,7 @@ class LogMessage:
         """`fields`, where a picture need not be decoded: its pixels are then zeros that take no
         memory, of the right shape."""
         slab = self._slab
-        channel = next(c for c in slab.channels.values() if c.topic == self.topic)
+        channel = slab.channel_of[self.topic]
         return self._picture(pixels=False) if CODEC in channel.metadata else self.fields
 
     def _picture(self, *, pixels: bool) -> dict[str, Any]:

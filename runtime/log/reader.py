@@ -20,14 +20,14 @@ from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.errors import LogError, LogNotFound
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.files import LogFiles, slab_paths
-from flowrun.runtime.log.message import Bounds, CycleRecord, Frame, LogMessage, Topic
+from flowrun.runtime.log.message import Bounds, Frame, LoggedCycle, LogMessage, Topic
 from flowrun.runtime.log.slab.format import CODEC
 from flowrun.runtime.log.slab.reader import Damage, Entry, SlabReader
 from flowrun.runtime.log.table import Table, arrow_table, make_table
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["Bounds", "CycleRecord", "Frame", "Log", "LogMessage", "Table", "Topic", "slab_paths"]
+__all__ = ["Bounds", "Frame", "Log", "LogMessage", "LoggedCycle", "Table", "Topic", "slab_paths"]
 
 _POLL_S = 0.02
 """How often a log that is followed is looked at while nothing comes; a look takes some 20 us."""
@@ -189,10 +189,10 @@ class Log:
 
     # -- reading -------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[CycleRecord]:
+    def __iter__(self) -> Iterator[LoggedCycle]:
         return self.cycles()
 
-    def __getitem__(self, cycle: int) -> CycleRecord:
+    def __getitem__(self, cycle: int) -> LoggedCycle:
         """The cycle of that number; `LogNotFound` if the log does not hold it, `TypeError` if it is no
         whole number."""
         try:
@@ -212,7 +212,7 @@ class Log:
         *,
         start_ns: int | None = None,
         end_ns: int | None = None,
-    ) -> Iterator[CycleRecord]:
+    ) -> Iterator[LoggedCycle]:
         """The cycles with start <= cycle < end and start_ns <= time < end_ns, in order."""
         for _, record in self._records(start, end, start_ns, end_ns):
             yield record
@@ -283,7 +283,7 @@ class Log:
         pyarrow = import_optional("pyarrow", "Log.to_arrow", extra="tables")
         return arrow_table(self.table(topic, **bounds), pyarrow)
 
-    def message(self, cycle: CycleRecord, entry: Entry) -> LogMessage:
+    def message(self, cycle: LoggedCycle, entry: Entry) -> LogMessage:
         """One of the `entries` of a cycle, as `messages` gives it."""
         topic, tov_ns, payload = entry
         slab = self._slabs[0]
@@ -291,7 +291,7 @@ class Log:
             slab, topic, cycle.cycle, cycle.time_ns, tov_ns, payload, self._decoder_of
         )
 
-    def raw_payload(self, cycle: CycleRecord, entry: Entry) -> memoryview:
+    def raw_payload(self, cycle: LoggedCycle, entry: Entry) -> memoryview:
         """The payload of one of the `entries` of a cycle as a message class decodes it: of a picture
         that a codec stored, the bytes of its `ImageRgb8Msg`, decoded. `LogError` where they are not
         those that were recorded."""
@@ -315,7 +315,7 @@ class Log:
             yield message.cycle, message.payload
 
     def _messages(
-        self, wanted: Collection[str] | None, records: Iterator[tuple[SlabReader, CycleRecord]]
+        self, wanted: Collection[str] | None, records: Iterator[tuple[SlabReader, LoggedCycle]]
     ) -> Iterator[LogMessage]:
         decoders = self._decoder_of
         for slab, (cycle, time_ns, entries) in records:
@@ -333,14 +333,14 @@ class Log:
 
     def _records(
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
-    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+    ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         self._check_open()
         read = self._followed if self.follow else self._read
         return read(start, end, start_ns, end_ns)
 
     def _present(
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
-    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+    ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         """What is there now, also of a log that is followed."""
         self._check_open()
         if self.follow:
@@ -349,7 +349,7 @@ class Log:
 
     def _followed(
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
-    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+    ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         idle_since, alive, waiting = ticks_ns(), True, threading.Event()
         while True:
             self._check_open()
@@ -384,7 +384,7 @@ class Log:
 
     def _read(
         self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
-    ) -> Iterator[tuple[SlabReader, CycleRecord]]:
+    ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         self._check_open()
         bounded = not (start is None and end is None and start_ns is None and end_ns is None)
         previous = -1
@@ -410,7 +410,7 @@ class Log:
                             raise Damage(offset, f"cycle {cycle} behind cycle {previous}")
                         previous = cycle
                         count += len(entries)
-                        yield slab, CycleRecord(cycle, time_ns, entries)
+                        yield slab, LoggedCycle(cycle, time_ns, entries)
                         if self._closed:
                             self._check_open()
                 if not bounded:

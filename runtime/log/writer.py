@@ -26,7 +26,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.errors import LogError, LogInUse, unwritable
 from flowrun.runtime.events import Event
 from flowrun.runtime.log.bound import BoundMessages, BoundOutput, Remembered, message_fronts
-from flowrun.runtime.log.channels import Output, channels_of
+from flowrun.runtime.log.channels import Loggable, channels_of
 from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.lock import remove_lock, slab_files, take_lock
 from flowrun.runtime.log.rolling import MIB, RollingSlabs, RunDescription
@@ -66,7 +66,7 @@ class LogWriter:
         self,
         directory: Path,
         *,
-        outputs: Sequence[Output],
+        outputs: Sequence[Loggable],
         steps: int,
         metadata: Mapping[str, str],
         attachments: Sequence[Attachment] = (),
@@ -140,7 +140,7 @@ class LogWriter:
         ]
         return BoundMessages(bound)
 
-    def _encoder(self, output: Output, message: Message) -> Callable[[int], Sequence[Buffer]]:
+    def _encoder(self, output: Loggable, message: Message) -> Callable[[int], Sequence[Buffer]]:
         if not output.payload:
             return lambda _cycle: ()
         if output.codec == "raw":

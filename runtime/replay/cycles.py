@@ -22,7 +22,7 @@ from flowrun.runtime.errors import (
 )
 from flowrun.runtime.events import Failed
 from flowrun.runtime.graph.plan import Plan, Slot, Step
-from flowrun.runtime.log.message import CycleRecord
+from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import (
     Difference,
@@ -186,7 +186,7 @@ class CycleReplay:
 
     # -- a cycle -----------------------------------------------------------------------------------
 
-    def begin(self, recorded: CycleRecord) -> bool:
+    def begin(self, recorded: LoggedCycle) -> bool:
         """Begin a recorded cycle; False if an error that was recorded ends it at once."""
         self.outside.show(recorded)
         self.differences = []

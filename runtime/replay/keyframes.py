@@ -19,7 +19,7 @@ import msgpack
 
 from flowrun.runtime.engine.keyframes import first_error, unpack_keyframe
 from flowrun.runtime.errors import LogError, ReplayError
-from flowrun.runtime.log.message import CycleRecord
+from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL, KEYFRAME_TOPIC, STEPS_TOPIC
 from flowrun.runtime.pictures.stored import StoredPicture
@@ -31,7 +31,7 @@ Keyframe = tuple[int, dict[str, dict[str, Any]]]
 """A cycle, and by task what it remembered before it; see `engine.keyframes`."""
 
 
-def has_run(cycle: CycleRecord) -> bool:
+def has_run(cycle: LoggedCycle) -> bool:
     """Whether it is a cycle: log lines after the last one are in one without a step table."""
     return any(topic == STEPS_TOPIC for topic, _, _ in cycle.entries)
 

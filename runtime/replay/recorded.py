@@ -25,7 +25,7 @@ from flowrun.runtime.events import (
     unpack,
 )
 from flowrun.runtime.graph.plan import Plan, Slot, Step
-from flowrun.runtime.log.message import CycleRecord
+from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log.slab.reader import Entry
@@ -99,7 +99,7 @@ class RecordedOutside:
 
     # -- the cycle that is next ------------------------------------------------------------------
 
-    def show(self, cycle: CycleRecord) -> None:
+    def show(self, cycle: LoggedCycle) -> None:
         """The cycle that begins next is this one."""
         self._time_ns = cycle.time_ns
         self.recorded = self._messages(cycle)
@@ -245,7 +245,7 @@ class RecordedOutside:
 
     # -- reading the log -------------------------------------------------------------------------
 
-    def _messages(self, cycle: CycleRecord) -> dict[str, Recorded]:
+    def _messages(self, cycle: LoggedCycle) -> dict[str, Recorded]:
         recorded: dict[str, Recorded] = {}
         for topic, tov_ns, payload in cycle.entries:
             if topic in self.compared_topics and not _is_own(topic):
@@ -257,7 +257,7 @@ class RecordedOutside:
                 )
         return recorded
 
-    def _picture(self, cycle: CycleRecord, entry: Entry) -> dict[str, Any]:
+    def _picture(self, cycle: LoggedCycle, entry: Entry) -> dict[str, Any]:
         return self.log.message(cycle, entry).fields
 
     def _input_cycles(self) -> dict[str, dict[int, bool]]:

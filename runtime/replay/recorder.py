@@ -13,14 +13,14 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.errors import LogError, ReplayError
 from flowrun.runtime.events import Event
 from flowrun.runtime.graph.plan import Slot
-from flowrun.runtime.log.reader import CycleRecord, Log
+from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.graph import REPLAY_FED, REPLAY_SET
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.provenance import versions
-from flowrun.runtime.run.recording import attachments_of, metadata_of, outputs_of
+from flowrun.runtime.run.recording import attachments_of, metadata_of
 from flowrun.runtime.wording import mask_secrets
 
 __all__ = ["ReplayLog"]
@@ -56,7 +56,7 @@ class ReplayLog:
         }
         self._writer = LogWriter(
             directory,
-            outputs=outputs_of(plan),
+            outputs=plan.slots,
             steps=len(plan.steps),
             metadata=metadata,
             attachments=attachments_of(plan, now_ns),
@@ -126,7 +126,7 @@ class _RecordedVideo:
         self._topic = slot.topic
         self._decoder: VideoDecoder | None = None
 
-    def packets(self, cycle: CycleRecord, *, is_first: bool) -> VideoPackets | None:
+    def packets(self, cycle: LoggedCycle, *, is_first: bool) -> VideoPackets | None:
         """Those of the cycle's picture; of the first one all from the key frames on that it needs.
         None where the log holds its pixels instead."""
         own = self._read(cycle)
@@ -164,7 +164,7 @@ class _RecordedVideo:
                 return whole
         return []
 
-    def _read(self, cycle: CycleRecord) -> StoredPicture | None:
+    def _read(self, cycle: LoggedCycle) -> StoredPicture | None:
         for topic, _, payload in cycle.entries:
             if topic == self._topic:
                 return StoredPicture.parse(payload)

@@ -26,7 +26,7 @@ from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import GraphSpec
-from flowrun.runtime.log.reader import CycleRecord, Log
+from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
 from flowrun.runtime.replay.graph import (
@@ -126,8 +126,8 @@ class Replay:
         self._keyframes = RecordedKeyframes(log, self._graph.outside, note=self._note)
         self._uses_keyframes = keyframes
         self._differs_from_recorded = bool(config) or not is_recorded_graph(log, spec)
-        self._cycles: Iterator[CycleRecord] = iter(())
-        self._next: CycleRecord | None = None
+        self._cycles: Iterator[LoggedCycle] = iter(())
+        self._next: LoggedCycle | None = None
         self._in_cycle = False
         self._must_seek = False
         self._is_started = False

@@ -12,7 +12,6 @@ from typing import Any
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.log.channels import Output
 from flowrun.runtime.log.retention import OldRun, free_preallocated, remove_old_runs
 from flowrun.runtime.log.slab.format import (
     GRAPH_RESOLVED,
@@ -24,7 +23,7 @@ from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.provenance import provenance, versions
 from flowrun.runtime.wording import mask_secrets, mask_urls
 
-__all__ = ["Recording", "attachments_of", "metadata_of", "outputs_of"]
+__all__ = ["Recording", "attachments_of", "metadata_of"]
 
 
 class Recording:
@@ -121,7 +120,7 @@ class Recording:
         logging = self._graph.logging
         return LogWriter(
             directory,
-            outputs=outputs_of(self._plan),
+            outputs=self._plan.slots,
             steps=len(self._plan.steps),
             metadata=metadata_of(self._plan, directory, started_ns),
             attachments=attachments_of(self._plan, started_ns),
@@ -160,31 +159,15 @@ class Recording:
     def _warn_of_unlogged_sources(self) -> None:
         sources = {step.task.id for step in self._plan.steps[: self._plan.source_count]}
         topics = [
-            output.topic
-            for output in outputs_of(self._plan)
-            if output.task in sources and not (output.logged and output.payload)
+            slot.topic
+            for slot in self._plan.slots
+            if slot.task_id in sources and not (slot.logged and slot.payload)
         ]
         if topics:
             self._log.warning(
                 "the run cannot be replayed: it logs no payload of a source",
                 topics=", ".join(topics),
             )
-
-
-def outputs_of(plan: Plan) -> list[Output]:
-    """The plan's slots as channels of a log."""
-    return [
-        Output(
-            task=slot.task_id,
-            port=slot.port,
-            topic=slot.topic,
-            message_type=slot.message_type,
-            logged=slot.logged,
-            payload=slot.payload,
-            codec=slot.codec,
-        )
-        for slot in plan.slots
-    ]
 
 
 def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """Logs written by our writer: `/t0/out`, `/t1/out`, ..., without a graph."""
 
-from flowrun.runtime.log.channels import Output
+from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.writer import LogWriter
 
 T0 = 1_700_000_000_000_000_000
 
 
 def writer_of(directory, *types, **options):
-    outputs = [Output(f"t{i}", "out", f"/t{i}/out", kind) for i, kind in enumerate(types)]
+    outputs = [LoggedOutput(f"t{i}", "out", f"/t{i}/out", kind) for i, kind in enumerate(types)]
     sizes = {"slab_size_mib": 2, "section_size_mib": 1, **options}
     return LogWriter(directory, outputs=outputs, steps=1, metadata={"run_id": "x"}, **sizes)
 

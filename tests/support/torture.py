@@ -27,7 +27,7 @@ from mcap.reader import make_reader
 
 from flowrun.msgs import BytesMsg
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log.channels import Output
+from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
@@ -57,7 +57,7 @@ class Cycles:
     def __init__(self, directory: Path, *, largest: int, **options: int) -> None:
         sizes = {"slab_size_mib": 1, "section_size_mib": 1, **options}
         self.writer = LogWriter(
-            directory, outputs=[Output("t", "out", TOPIC, BytesMsg)], steps=1,
+            directory, outputs=[LoggedOutput("t", "out", TOPIC, BytesMsg)], steps=1,
             metadata={"run_id": "torture"}, **sizes,
         )  # fmt: skip
         self.message = BytesMsg()

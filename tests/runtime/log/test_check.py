@@ -9,7 +9,7 @@ import pytest
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.cli import main
-from flowrun.runtime.log.channels import Output
+from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
@@ -61,7 +61,7 @@ def test_check_finds_payloads_where_there_are_none(
     monkeypatch.setattr(LogWriter, "_encoder", lambda *_: lambda _cycle: (b"secret",))
     writer = LogWriter(
         tmp_path / "run", steps=1, metadata={"run_id": "r"},
-        outputs=[Output("t", "out", "/t/out", IntMsg, payload=False)],
+        outputs=[LoggedOutput("t", "out", "/t/out", IntMsg, payload=False)],
     )  # fmt: skip
     message = IntMsg(value=3)
     bound = writer.bind([message])

@@ -8,7 +8,7 @@ import pytest
 
 from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.log.channels import Output
+from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.live import Run
@@ -23,8 +23,8 @@ class Writer:
 
     def __init__(self, directory, **sizes):
         outputs = [
-            Output("n", "number", "/n/number", IntMsg),
-            Output("b", "data", "/b/data", BytesMsg),
+            LoggedOutput("n", "number", "/n/number", IntMsg),
+            LoggedOutput("b", "data", "/b/data", BytesMsg),
         ]
         self.number, self.data = IntMsg(), BytesMsg()
         self.log = LogWriter(directory, outputs=outputs, steps=2, metadata=META, **sizes)

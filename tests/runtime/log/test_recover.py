@@ -239,11 +239,11 @@ WRITER = textwrap.dedent("""
     from pathlib import Path
     from flowrun.msgs import ImageRgb8Msg, TextMsg
     from flowrun.runtime.log.writer import LogWriter
-    from flowrun.runtime.log.channels import Output
+    from flowrun.runtime.log.channels import LoggedOutput
 
     outputs = [
-        Output("cam", "image", "/cam/image", ImageRgb8Msg),
-        Output("vlm", "answer", "/vlm/answer", TextMsg),
+        LoggedOutput("cam", "image", "/cam/image", ImageRgb8Msg),
+        LoggedOutput("vlm", "answer", "/vlm/answer", TextMsg),
     ]
     writer = LogWriter(
         Path(sys.argv[1]), outputs=outputs, steps=2, metadata={"run_id": "r", "graph": "g"},

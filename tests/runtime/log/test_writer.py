@@ -16,7 +16,7 @@ from mcap.reader import make_reader
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, MessageTypeError
 from flowrun.runtime.errors import LogError, LogInUse
-from flowrun.runtime.log.channels import Output
+from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.files import slab_paths
 from flowrun.runtime.log.reader import Log
@@ -143,9 +143,9 @@ def test_log_records_and_events_are_messages_of_the_cycle(tmp_path):
 
 def test_without_payload_a_message_keeps_its_time_and_cycle(tmp_path):
     outputs = [
-        Output("a", "out", "/a/out", IntMsg, payload=False),
-        Output("b", "out", "/b/out", ImageRgb8Msg, payload=False),
-        Output("c", "out", "/c/out", IntMsg),
+        LoggedOutput("a", "out", "/a/out", IntMsg, payload=False),
+        LoggedOutput("b", "out", "/b/out", ImageRgb8Msg, payload=False),
+        LoggedOutput("c", "out", "/c/out", IntMsg),
     ]
     writer = LogWriter(
         tmp_path / "run", outputs=outputs, steps=1, metadata={"run_id": "x"},

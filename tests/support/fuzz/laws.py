@@ -31,7 +31,7 @@ from flowrun.runtime.cli import main as flowrun
 from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.diff import compare_logs
-from flowrun.runtime.log.reader import CycleRecord, Log, LogMessage
+from flowrun.runtime.log.reader import Log, LoggedCycle, LogMessage
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab.format import CODEC
 from flowrun.runtime.pictures.stored import StoredPicture
@@ -152,7 +152,7 @@ def _messages(log: Log) -> Iterator[tuple[LogMessage, dict[str, Any]]]:
         yield message, fields
 
 
-def _check_cycle(case: Case, record: CycleRecord) -> None:
+def _check_cycle(case: Case, record: LoggedCycle) -> None:
     if case.exact:
         seen = plain(record)
         if not any(it.cycles.get(record.cycle) == seen for it in case.sources):

@@ -20,8 +20,8 @@ from zlib_ng.zlib_ng import crc32
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, TextMsg
 from flowrun.msgs.image import VideoDecoder, VideoPackets
 from flowrun.runtime.log import writer as log_writer
-from flowrun.runtime.log.channels import Output
-from flowrun.runtime.log.reader import CycleRecord, Log
+from flowrun.runtime.log.channels import LoggedOutput
+from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.log.slab import writer as log_slab
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter, set_color
@@ -32,7 +32,7 @@ CYCLES = 24
 PICTURES = ("raw", "zstd", "ffv1", "packets")
 NAME = "log_0000.mcap"
 
-Made = list[tuple[Output, Callable[[int], Any]]]
+Made = list[tuple[LoggedOutput, Callable[[int], Any]]]
 """What a run logs, and what makes the message of a cycle."""
 Cycle = tuple[int, tuple[tuple[str, int, bytes], ...]]
 """Time, and topic, tov_ns and payload of each message."""
@@ -65,7 +65,7 @@ class Original:
         return self.name.partition(",")[0]
 
 
-def plain(record: CycleRecord) -> Cycle:
+def plain(record: LoggedCycle) -> Cycle:
     return record.time_ns, tuple((topic, tov, bytes(data)) for topic, tov, data in record.entries)
 
 
@@ -212,11 +212,11 @@ def _small_outputs() -> Made:
         return message
 
     return [
-        (Output("n", "number", "/n/number", IntMsg), number),
-        (Output("w", "words", "/w/words", TextMsg), words),
-        (Output("g", "grid", "/g/grid", helpers.GridMsg), grid),
-        (Output("b", "data", "/b/data", BytesMsg), large),
-        (Output("q", "quiet", "/q/quiet", IntMsg, payload=False), number),
+        (LoggedOutput("n", "number", "/n/number", IntMsg), number),
+        (LoggedOutput("w", "words", "/w/words", TextMsg), words),
+        (LoggedOutput("g", "grid", "/g/grid", helpers.GridMsg), grid),
+        (LoggedOutput("b", "data", "/b/data", BytesMsg), large),
+        (LoggedOutput("q", "quiet", "/q/quiet", IntMsg, payload=False), number),
     ]
 
 
@@ -238,7 +238,7 @@ def _picture_outputs() -> Made:
         return picture
 
     return [
-        (Output(codec, "image", f"/{codec}/image", ImageRgb8Msg, codec=codec), maker(codec))
+        (LoggedOutput(codec, "image", f"/{codec}/image", ImageRgb8Msg, codec=codec), maker(codec))
         for codec in PICTURES
     ]
 
