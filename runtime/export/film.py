@@ -16,7 +16,7 @@ from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.bitstream import with_parameters
-from flowrun.runtime.pictures.stored import StoredPicture, shown_format
+from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
 
 __all__ = ["TIME_BASE", "Film", "film_of", "last_duration_us", "write_film"]
@@ -31,13 +31,6 @@ _MOST_HELD = 16
 """Pictures that a decoder holds back for their order, at most."""
 _PROBED = 16
 """Packets from which FFmpeg finds out what MP4's head must say."""
-
-
-class _Packet(NamedTuple):
-    section: int
-    number: int
-    data: memoryview
-    is_key: bool
 
 
 class FilmPacket(NamedTuple):
@@ -76,7 +69,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     They can where they begin with a key frame, and each packet gives one of them, or a picture that
     comes behind them all. The packets stay in the mapped file.
     """
-    packets: list[_Packet] = []
+    packets: list[StoredPacket] = []
     shown_us: dict[int, int] = {}
     decoder: VideoDecoder | None = None
     size: list[int] | None = None
@@ -100,7 +93,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
             if not own["sizes"] or not own["keys"][0]:
                 return f"cycle {message.cycle} does not begin with a key frame"
             first_ns, fps = message.tov_ns, own["fps"]
-        packets += [_Packet(own["section"], *packet) for packet in picture.packets]
+        packets += picture.packets
         pts = (message.tov_ns - first_ns) // 1000
         moved += pts <= last
         last = max(pts, last + 1)
@@ -130,7 +123,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
 
 
 def _behind(
-    decoder: VideoDecoder, packets: list[_Packet], shown: Collection[int]
+    decoder: VideoDecoder, packets: list[StoredPacket], shown: Collection[int]
 ) -> list[int] | None:
     """Numbers of the packets whose pictures come behind all those `shown`, in their order; None where
     a packet gives a picture in between, or none at all."""
@@ -155,7 +148,7 @@ def _behind(
         back *= 4
 
 
-def _decoded_order(decoder: VideoDecoder, packets: list[_Packet]) -> list[int]:
+def _decoded_order(decoder: VideoDecoder, packets: list[StoredPacket]) -> list[int]:
     """The numbers of the pictures that come out, in their order."""
     try:
         made = PacketDecoder(decoder, ahead=True)

@@ -24,7 +24,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, KEYFRAME_TOPIC
 from flowrun.runtime.pictures.bitstream import begins, with_parameters
 from flowrun.runtime.pictures.encode import CRF, JPEG_QUALITY, StreamEncoder, jpeg
-from flowrun.runtime.pictures.stored import StoredPicture, shown_format
+from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
 
 __all__ = ["JPEG", "PIXELS", "STREAMS", "PictureExport", "Shown", "shown_topics"]
@@ -58,20 +58,13 @@ class Shown(NamedTuple):
     pixels: NDArray[np.uint8] | None
 
 
-class _Packet(NamedTuple):
-    section: int
-    number: int
-    data: memoryview
-    is_key: bool
-
-
 @dataclass(slots=True)
 class _Begin:
     """Where decoding begins: what the decoder must know, and the packets in front of the first
     selected picture's message."""
 
     decoder: VideoDecoder
-    packets: list[_Packet]
+    packets: list[StoredPacket]
 
 
 class PictureExport:
@@ -110,8 +103,8 @@ class PictureExport:
         if self.form == JPEG:
             picture = _parsed(message)
             own = picture.own
-            if own["codec"] == "packets" and own["sizes"] and _is_jpeg(picture.packets[-1][1]):
-                data, source = picture.packets[-1][1], picture.source
+            if own["codec"] == "packets" and own["sizes"] and _is_jpeg(picture.packets[-1].data):
+                data, source = picture.packets[-1].data, picture.source
         if data:
             yield Shown(message.time_ns, message.tov_ns, source, data, None)
             return
@@ -144,7 +137,7 @@ class PictureExport:
             reordered |= own["number"] != own["first"] + len(own["sizes"]) - 1
             several |= len(own["sizes"]) > 1
             if first[0] is message:
-                jpegs = bool(own["sizes"]) and _is_jpeg(picture.packets[-1][1])
+                jpegs = bool(own["sizes"]) and _is_jpeg(picture.packets[-1].data)
         if first is None:
             return PIXELS, ""
         begin = self._begin(*first)
@@ -174,7 +167,7 @@ class PictureExport:
         section, last = -1, -1
         decoder: PacketDecoder | None = None
         described = begin.decoder
-        rest = (packet for message in messages for packet in _packets(_parsed(message)))
+        rest = (packet for message in messages for packet in _parsed(message).packets)
         for group in (begin.packets, rest):
             for packet in group:
                 made = []
@@ -196,14 +189,14 @@ class PictureExport:
         key = picture.own["key"]
         if key < 0:
             return None
-        packets: list[_Packet] = []
+        packets: list[StoredPacket] = []
         decoder: VideoDecoder | None = None
         for earlier in self._log.messages(self._topic, key, message.cycle + 1):
             stored = _parsed(earlier)
             if earlier.cycle == key:
                 decoder = stored.decoder
             if earlier.cycle < message.cycle and stored.own["codec"] == "packets":
-                packets += _packets(stored)
+                packets += stored.packets
         if decoder is None:
             return None
         return _Begin(decoder, _from_last_key(packets))
@@ -212,7 +205,7 @@ class PictureExport:
         picture = _parsed(message)
         if picture.decoder is not None:
             self._decoder = picture.decoder
-        packets = _packets(picture)
+        packets = picture.packets
         if self._last is None:
             begin = self._begin(message, picture)
             if begin is None:
@@ -251,11 +244,7 @@ def _parsed(message: LogMessage) -> StoredPicture:
         raise LogDamaged(f"cycle {message.cycle}: {message.topic}: {error}") from error
 
 
-def _packets(picture: StoredPicture) -> list[_Packet]:
-    return [_Packet(picture.own["section"], *packet) for packet in picture.packets]
-
-
-def _from_last_key(packets: list[_Packet]) -> list[_Packet]:
+def _from_last_key(packets: list[StoredPacket]) -> list[StoredPacket]:
     keys = [at for at, packet in enumerate(packets) if packet.is_key]
     return packets[keys[-1] :] if keys else packets
 
@@ -268,5 +257,5 @@ def _is_jpeg(data: memoryview) -> bool:
 
 def _begins(form: str, begin: _Begin, picture: StoredPicture) -> bool:
     """Whether a decoder that knows nothing yet can begin with the first packet."""
-    packets = _from_last_key([*begin.packets, *_packets(picture)])
+    packets = _from_last_key([*begin.packets, *picture.packets])
     return begins(form, packets[0].data)

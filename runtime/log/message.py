@@ -18,7 +18,7 @@ from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import StoredPicture
 
-__all__ = ["Bounds", "Frame", "LogMessage", "LoggedCycle", "Topic"]
+__all__ = ["Bounds", "Frame", "LogMessage", "LoggedCycle", "Range", "Topic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,36 @@ class Bounds(TypedDict, total=False):
     end: int | None
     start_ns: int | None
     end_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Some of the cycles of a log; the bounds are those of `Bounds`."""
+
+    start: int | None = None
+    end: int | None = None
+    start_ns: int | None = None
+    end_ns: int | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        return self.begins_with_log and self.end is None and self.end_ns is None
+
+    @property
+    def begins_with_log(self) -> bool:
+        return self.start is None and self.start_ns is None
+
+    def contains(self, cycle: int, time_ns: int) -> bool:
+        return not self.is_over(cycle, time_ns) and (
+            (self.start is None or cycle >= self.start)
+            and (self.start_ns is None or time_ns >= self.start_ns)
+        )
+
+    def is_over(self, cycle: int, time_ns: int) -> bool:
+        """Whether this cycle and all that follow are past the end."""
+        return (self.end is not None and cycle >= self.end) or (
+            self.end_ns is not None and time_ns >= self.end_ns
+        )
 
 
 class Frame(NamedTuple):
@@ -107,7 +137,7 @@ class LogMessage:
         picture that what is stored does not give back bit for bit.
         """
         slab = self._slab
-        channel = slab.channel_of[self.topic]
+        channel = slab.channels[slab.channel_ids[self.topic]]
         if channel.metadata.get(PAYLOAD) == NO_PAYLOAD:
             return {}
         if CODEC in channel.metadata:
@@ -126,7 +156,7 @@ class LogMessage:
         """`fields`, where a picture need not be decoded: its pixels are then zeros that take no
         memory, of the right shape."""
         slab = self._slab
-        channel = slab.channel_of[self.topic]
+        channel = slab.channels[slab.channel_ids[self.topic]]
         return self._picture(pixels=False) if CODEC in channel.metadata else self.fields
 
     def _picture(self, *, pixels: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.errors import LogError, LogNotFound
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.files import LogFiles, slab_paths
-from flowrun.runtime.log.message import Bounds, Frame, LoggedCycle, LogMessage, Topic
+from flowrun.runtime.log.message import Bounds, Frame, LoggedCycle, LogMessage, Range, Topic
 from flowrun.runtime.log.slab.format import CODEC
 from flowrun.runtime.log.slab.reader import Damage, Entry, SlabReader
 from flowrun.runtime.log.table import Table, arrow_table, make_table
@@ -201,7 +201,7 @@ class Log:
             raise TypeError(
                 f"log[{cycle!r}]: a cycle is found by its number; for a range: log.cycles(start, end)"
             ) from None
-        for _, record in self._present(number, number + 1, None, None):
+        for _, record in self._present(Range(number, number + 1)):
             return record
         raise LogNotFound(f"{self.path}: cycle {cycle} is not in the log")
 
@@ -214,7 +214,7 @@ class Log:
         end_ns: int | None = None,
     ) -> Iterator[LoggedCycle]:
         """The cycles with start <= cycle < end and start_ns <= time < end_ns, in order."""
-        for _, record in self._records(start, end, start_ns, end_ns):
+        for _, record in self._records(Range(start, end, start_ns, end_ns)):
             yield record
 
     def messages(
@@ -234,7 +234,7 @@ class Log:
         if wanted is not None:
             self._check_topics(wanted)
             wanted = frozenset(wanted)
-        return self._messages(wanted, self._records(start, end, start_ns, end_ns))
+        return self._messages(wanted, self._records(Range(start, end, start_ns, end_ns)))
 
     def frames(
         self,
@@ -270,7 +270,7 @@ class Log:
         Arrays, lists and maps are left out; `table.left_out` names them. Bounds as in `cycles`.
         """
         self._check_topics([topic])
-        found = self._messages((topic,), self._present(start, end, start_ns, end_ns))
+        found = self._messages((topic,), self._present(Range(start, end, start_ns, end_ns)))
         return make_table(found, self.topics[topic])
 
     def to_pandas(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
@@ -311,7 +311,7 @@ class Log:
         return self._decoders[topic]
 
     def _stored(self, topic: str, start: int) -> Iterator[tuple[int, memoryview]]:
-        for message in self._messages((topic,), self._present(start, None, None, None)):
+        for message in self._messages((topic,), self._present(Range(start))):
             yield message.cycle, message.payload
 
     def _messages(
@@ -331,35 +331,28 @@ class Log:
                     f"{self.path}: no topic {name!r}; topics: {listed(known)}{nearest(name, known)}"
                 )
 
-    def _records(
-        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
-    ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
+    def _records(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         self._check_open()
         read = self._followed if self.follow else self._read
-        return read(start, end, start_ns, end_ns)
+        return read(wanted)
 
-    def _present(
-        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
-    ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
+    def _present(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         """What is there now, also of a log that is followed."""
         self._check_open()
         if self.follow:
             self._files.refresh()
-        return self._read(start, end, start_ns, end_ns)
+        return self._read(wanted)
 
-    def _followed(
-        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
-    ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
+    def _followed(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         idle_since, alive, waiting = ticks_ns(), True, threading.Event()
+        start, end = wanted.start, wanted.end
         while True:
             self._check_open()
             self._files.refresh()
             over = self.end is not None or not alive
             found = False
-            for slab, record in self._read(start, None, start_ns, None):
-                if (end is not None and record.cycle >= end) or (
-                    end_ns is not None and record.time_ns >= end_ns
-                ):
+            for slab, record in self._read(Range(start, start_ns=wanted.start_ns)):
+                if wanted.is_over(record.cycle, record.time_ns):
                     return
                 files = self._files
                 vanished = files.vanished
@@ -382,30 +375,23 @@ class Log:
             if alive:
                 waiting.wait(_POLL_S)
 
-    def _read(
-        self, start: int | None, end: int | None, start_ns: int | None, end_ns: int | None
-    ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
+    def _read(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         self._check_open()
-        bounded = not (start is None and end is None and start_ns is None and end_ns is None)
+        bounded = not wanted.is_everything
         previous = -1
-        for slab in self._slabs[self._first_slab(start, start_ns) :]:
-            first_chunk = slab.chunk_of(cycle=start, time_ns=start_ns)
+        for slab in self._slabs[self._first_slab(wanted) :]:
+            first_chunk = slab.chunk_of(cycle=wanted.start, time_ns=wanted.start_ns)
             count = 0
             try:
                 for index in range(first_chunk, len(slab.chunks)):
                     at = None
-                    if index == first_chunk and not (start is None and start_ns is None):
-                        at = slab.offset_of(index, cycle=start, time_ns=start_ns)
+                    if index == first_chunk and not wanted.begins_with_log:
+                        at = slab.offset_of(index, cycle=wanted.start, time_ns=wanted.start_ns)
                     for offset, cycle, time_ns, entries in slab.records(index, at):
-                        if bounded:
-                            if (end is not None and cycle >= end) or (
-                                end_ns is not None and time_ns >= end_ns
-                            ):
+                        if bounded and not wanted.contains(cycle, time_ns):
+                            if wanted.is_over(cycle, time_ns):
                                 return
-                            if (start is not None and cycle < start) or (
-                                start_ns is not None and time_ns < start_ns
-                            ):
-                                continue
+                            continue
                         if cycle <= previous:
                             raise Damage(offset, f"cycle {cycle} behind cycle {previous}")
                         previous = cycle
@@ -418,8 +404,9 @@ class Log:
             except Damage as damage:
                 self._files.lose(slab, damage)
 
-    def _first_slab(self, start: int | None, start_ns: int | None) -> int:
+    def _first_slab(self, wanted: Range) -> int:
         """The last slab that may hold the first cycle of the range."""
+        start, start_ns = wanted.start, wanted.start_ns
         for position in range(len(self._slabs) - 1, 0, -1):
             slab = self._slabs[position]
             head = slab.first(0) if slab.chunks else None

@@ -168,7 +168,7 @@ class PictureDecoder:
         if section != self._section:
             self._drain()
             self._section = section
-        for number, data, is_key in picture.packets:
+        for _, number, data, is_key in picture.packets:
             if not self._begun:
                 if not is_key:
                     continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -22,6 +22,7 @@ from flowrun.runtime.errors import UsageError
 __all__ = [
     "PICTURE_SCHEMA_NAME",
     "PictureEncoder",
+    "StoredPacket",
     "StoredPicture",
     "picture_schema",
     "shown_format",
@@ -115,6 +116,15 @@ class PictureEncoder:
         return own
 
 
+class StoredPacket(NamedTuple):
+    """A packet of a source, numbered in the order in which it came; decoders begin with a section."""
+
+    section: int
+    number: int
+    data: memoryview
+    is_key: bool
+
+
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
     """A picture's message, taken apart, not decoded.
@@ -141,14 +151,15 @@ class StoredPicture:
             raise ValueError(f"not a stored picture: {error!r}") from error
 
     @property
-    def packets(self) -> list[tuple[int, memoryview, bool]]:
-        """Number, bytes and whether it is a key frame, of each packet."""
+    def packets(self) -> list[StoredPacket]:
+        """In decoding order."""
         found, at = [], 0
         own = self.own
         for number, (size, is_key) in enumerate(
             zip(own["sizes"], own["keys"], strict=True), own["first"]
         ):
-            found.append((number, self.data[at : at + size], is_key))
+            data = self.data[at : at + size]
+            found.append(StoredPacket(own["section"], number, data, is_key))
             at += size
         return found
 

@@ -141,7 +141,11 @@ class _RecordedVideo:
             return None
         return VideoPackets(
             self._decoder,
-            tuple((bytes(data), key) for picture in pictures for _, data, key in picture.packets),
+            tuple(
+                (bytes(packet.data), packet.is_key)
+                for picture in pictures
+                for packet in picture.packets
+            ),
             first=pictures[0].own["first"],
             number=own.own["number"],
             section=own.own["section"],

@@ -104,7 +104,7 @@ class SlabFile:
         for chunk in self.chunks:
             chunk.records_end = min(chunk.records_end, size)
         self.topics = {channel.id: channel.topic for channel in self.channels.values()}
-        self.channel_of = {channel.topic: channel for channel in self.channels.values()}
+        self.channel_ids = {topic: number for number, topic in self.topics.items()}
 
     def close(self) -> None:
         """Give the mapping back, now or when the last payload that views it is gone."""
