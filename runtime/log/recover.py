@@ -1,15 +1,11 @@
-"""Finishes a run that its writer could not finish: keeps every good cycle, cuts what is behind.
+"""Finishes a run that its writer could not finish: keeps every good cycle, cuts off what follows.
 
-The file is changed in place, in the order of FORMAT.md's states: the chunk is closed, the index
-and the summary are written inside the PAD behind it, the PAD shrinks, the file is cut. No byte of a
-kept cycle is ever written, and each step reaches the disk before the next begins; a recovery that
-is interrupted is simply run again.
+A recovery that is interrupted is simply run again.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,42 +14,13 @@ from typing import BinaryIO
 
 from flowrun.runtime.errors import LogDamaged, LogError, LogInUse, unwritable
 from flowrun.runtime.log.lock import begun_path, is_ahead, locked, slab_files
+from flowrun.runtime.log.mend import SlabReport, mend_slab, write_all
 from flowrun.runtime.log.reader import slab_paths
 from flowrun.runtime.log.slab import format as fmt
-from flowrun.runtime.log.slab.ends import build_end, build_summary
-from flowrun.runtime.log.slab.reader import CycleHead, Damage, SlabReader
-from flowrun.runtime.log.slab.records import TRAILER, pack_message_index
+from flowrun.runtime.log.slab.reader import Damage, SlabReader
+from flowrun.runtime.log.slab.records import TRAILER
 
 __all__ = ["RecoveryReport", "SlabReport", "recover"]
-
-
-@dataclass(frozen=True, slots=True)
-class SlabReport:
-    """What became of one slab.
-
-    recovered: False where it was finished before, or cannot be read at all. cycles: that it holds,
-    as far as it can be read. lost: why there may have been more, and where; None where the slab
-    ended in order behind its last cycle.
-    """
-
-    path: Path
-    recovered: bool
-    cycles: int = 0
-    messages: int = 0
-    size: int = 0
-    lost: str | None = None
-
-    def __str__(self) -> str:
-        if self.recovered:
-            text = (
-                f"{self.path}: kept {self.cycles} cycles with {self.messages} messages, "
-                f"{self.size} bytes"
-            )
-        elif self.lost is None:
-            text = f"{self.path}: was finished already"
-        else:
-            text = f"{self.path}: left as it is"
-        return text if self.lost is None else f"{text}; lost: {self.lost}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +74,7 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
                 if slab.finished and (slab.end is not None or not last):
                     report = _finished(slab)
                 else:
-                    report = _recover_slab(slab, cycles if last else None, show)
+                    report = mend_slab(slab, cycles if last else None, show)
             except OSError as error:
                 raise unwritable(
                     f"{slab_path}: cannot be recovered: {error.strerror}; free some space or make "
@@ -176,7 +143,7 @@ def _mend_magic(path: Path) -> None:
         with path.open("r+b") as file:
             beginning = file.read(len(fmt.MAGIC) + 1)
             if beginning == bytes(len(fmt.MAGIC)) + bytes([fmt.HEADER]):
-                _write(file.fileno(), 0, fmt.MAGIC)
+                write_all(file.fileno(), 0, fmt.MAGIC)
     except OSError as error:
         raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
 
@@ -220,198 +187,3 @@ def _locked(directory: Path) -> Iterator[None]:
                 f"{directory}: the run is being written; stop it first, it then needs no recovery"
             )
         yield
-
-
-class _Kept:
-    """What a walk over a slab found good."""
-
-    def __init__(self, slab: SlabReader, show: Callable[[float], None]) -> None:
-        self.chunks: list[fmt.ChunkInfo] = []
-        self.crcs: list[int] = []
-        self.index: dict[int, list[tuple[int, int]]] = {}
-        """Message index of the last kept chunk."""
-        self.patches: list[tuple[int, bytes]] = []
-        """Message indexes of chunks in front whose bytes are not as they should be."""
-        self.cycles = 0
-        self.last: CycleHead | None = None
-        self.end = slab.preamble_end
-        """Offset behind the last good cycle."""
-        self.lost = slab.damage
-        try:
-            for number in range(len(slab.chunks)):
-                show(number / len(slab.chunks))
-                self._take_chunk(slab, number)
-        except Damage as damage:
-            self.lost = damage
-
-    def _take_chunk(self, slab: SlabReader, number: int) -> None:
-        span = slab.chunks[number]
-        heads = slab.heads(number)
-        head = next(heads, None)
-        if head is None:
-            return
-        info = fmt.ChunkInfo(span.start, 0, 0)
-        while head is not None:
-            entries = _index_entries(slab, head)
-            if self.last is not None and head.cycle <= self.last.cycle:
-                raise Damage(head.offset, f"cycle {head.cycle} behind cycle {self.last.cycle}")
-            if not info.records_size:
-                self._begin(info, slab.view)
-            for channel, offset in entries:
-                self.index.setdefault(channel, []).append(
-                    (head.time_ns, offset - span.records_start)
-                )
-            self._extend(info, span.records_start, head, slab.view)
-            head = next(heads, None)
-
-    def _begin(self, info: fmt.ChunkInfo, view: memoryview) -> None:
-        if self.chunks:
-            self._take_index(self.chunks[-1], info.start, view)
-        self.chunks.append(info)
-        self.crcs.append(0)
-        self.index = {}
-
-    def _take_index(self, info: fmt.ChunkInfo, end: int, view: memoryview) -> None:
-        """The MessageIndex records that stand between a chunk and the next one, at `end`.
-
-        Where they have the right size they are kept, or put right; else the summary lists none.
-        """
-        start = offset = info.start + info.length
-        while offset < end and view[offset] == fmt.MESSAGE_INDEX:
-            _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
-            offset += fmt.HEAD_SIZE + length
-        packed = self.pack_index(info, start)
-        if offset - start != len(packed):
-            info.message_index_offsets, info.message_index_length = {}, 0
-        elif view[start:offset] != packed:
-            self.patches.append((start, packed))
-
-    def pack_index(self, info: fmt.ChunkInfo, offset: int) -> bytes:
-        """The last kept chunk's MessageIndex records, to stand at `offset`; noted in `info`."""
-        packed = b""
-        for channel, entries in sorted(self.index.items()):
-            info.message_index_offsets[channel] = offset + len(packed)
-            packed += pack_message_index(
-                channel, b"".join(fmt.INDEX_ENTRY.pack(*entry) for entry in entries)
-            )
-        info.message_index_length = len(packed)
-        return packed
-
-    def _extend(
-        self, info: fmt.ChunkInfo, records_start: int, head: CycleHead, view: memoryview
-    ) -> None:
-        self.crcs[-1] = fmt.crc32(view[head.offset : head.end], self.crcs[-1])
-        info.records_size = head.end - records_start
-        info.length = fmt.CHUNK_HEAD.size + info.records_size
-        if head.message_count:
-            info.start_time_ns = info.start_time_ns if info.message_counts else head.time_ns
-            info.end_time_ns = head.time_ns
-        info.message_counts = {channel: len(entries) for channel, entries in self.index.items()}
-        self.cycles += 1
-        self.last = head
-        self.end = head.end
-
-
-def _index_entries(slab: SlabReader, head: CycleHead) -> list[tuple[int, int]]:
-    """Channel and offset of each Message of a cycle, which is checked."""
-    slab.entries(head)
-    found = []
-    offset = head.offset + fmt.CYCLE_SIZE
-    while offset < head.end:
-        opcode, length = fmt.RECORD_HEAD.unpack_from(slab.view, offset)
-        if opcode == fmt.MESSAGE:
-            (channel,) = struct.unpack_from("<H", slab.view, offset + fmt.HEAD_SIZE)
-            found.append((channel, offset))
-        offset += fmt.HEAD_SIZE + length
-    return found
-
-
-def _recover_slab(
-    slab: SlabReader, cycles_before: int | None, show: Callable[[float], None]
-) -> SlabReport:
-    """cycles_before: of the slabs in front if this one is the run's last."""
-    kept = _Kept(slab, show)
-    # The tail goes inside the PAD that covers everything behind the last good cycle; the PAD's
-    # head stays, because shortening it is the store that makes the tail valid.
-    tail_at = kept.end + fmt.HEAD_SIZE
-    tail = _tail(slab, kept, tail_at, cycles_before)
-    size = tail_at + len(tail)
-    with slab.path.open("r+b") as file:
-        fd = file.fileno()
-        # A trailer behind all that will be written; what it stands on is a PAD's content.
-        trailer_at = max(slab.size, size + fmt.HEAD_SIZE)
-        _write(fd, trailer_at, TRAILER)
-        os.fsync(fd)
-        pad = fmt.RECORD_HEAD.pack(fmt.PAD, trailer_at - tail_at)
-        if kept.chunks:
-            last = kept.chunks[-1]
-            _write(fd, last.start + fmt.CHUNK_LENGTH_AT, fmt.U64.pack(
-                trailer_at - last.start - fmt.HEAD_SIZE
-            ))  # fmt: skip
-            os.fsync(fd)
-            _write(fd, kept.end, pad)
-            os.fsync(fd)
-            for at, value in (
-                (fmt.CHUNK_RECORDS_LENGTH_AT, last.records_size),
-                (fmt.CHUNK_SIZE_AT, last.records_size),
-                (fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + last.records_size),
-            ):
-                _write(fd, last.start + at, fmt.U64.pack(value))
-                os.fsync(fd)
-        else:
-            _write(fd, kept.end, pad)
-        for info, crc in zip(kept.chunks, kept.crcs, strict=True):
-            times = struct.pack("<QQ", info.start_time_ns, info.end_time_ns)
-            _write(fd, info.start + fmt.CHUNK_START_TIME_AT, times)
-            _write(fd, info.start + fmt.CHUNK_CRC_AT, struct.pack("<I", crc))
-        for at, index in kept.patches:
-            _write(fd, at, index)
-        _write(fd, tail_at, tail)
-        os.fsync(fd)
-        _write(fd, kept.end, fmt.RECORD_HEAD.pack(fmt.PAD, 0))
-        os.fsync(fd)
-        os.ftruncate(fd, size)
-        os.fsync(fd)
-    return SlabReport(
-        slab.path,
-        recovered=True,
-        cycles=kept.cycles,
-        messages=sum(sum(info.message_counts.values()) for info in kept.chunks),
-        size=size,
-        lost=None if kept.lost is None else f"what stood behind {kept.lost}",
-    )
-
-
-def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None) -> bytes:
-    """MessageIndex records of the last chunk, how the run ended, and the summary."""
-    tail = bytearray()
-    if kept.chunks:
-        tail += kept.pack_index(kept.chunks[-1], offset)
-    metadata = [(fmt.METADATA_NAME, slab.places[fmt.METADATA_NAME])]
-    if cycles_before is not None:
-        end = {
-            "reason": "recovered",
-            "cycles": str(cycles_before + kept.cycles),
-            "ended_ns": str(kept.last.time_ns if kept.last else 0),
-        }
-        if kept.lost is not None:
-            end["error"] = f"lost what stood behind {kept.lost}"
-        record, placed = build_end(end, offset=offset + len(tail))
-        tail += record
-        metadata.append((fmt.END_NAME, placed))
-    tail += build_summary(
-        offset=offset + len(tail),
-        schemas=list(slab.schemas.values()),
-        channels=list(slab.channels.values()),
-        chunks=kept.chunks,
-        attachments=[(item, slab.places[name]) for name, item in slab.attachments.items()],
-        metadata=metadata,
-    )
-    return bytes(tail)
-
-
-def _write(fd: int, offset: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
