@@ -14,7 +14,7 @@ __all__ = ["whole_file"]
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, renamed to `path` at the end, removed if there is an error:
+    """A name next to `path` to write to, renamed to `path` at the end, removed if there is an error:
     an interrupted export leaves no half file, and a file of that name as it was.
 
     A link is followed; a pipe or a device is written to as it is. `LogError` for a directory.
@@ -22,12 +22,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise LogError(f"{path}: cannot be written: it is a directory")
     is_stream = path.exists() and not path.is_file()
-    behind = path if is_stream else path.resolve()
-    part = path if is_stream else behind.with_name(f".{behind.name}.{os.getpid()}.part")
+    target = path if is_stream else path.resolve()
+    part = path if is_stream else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
         if not is_stream:
-            part.replace(behind)
+            part.replace(target)
     except OSError as error:
         raise LogError(f"{path}: cannot be written: {error.strerror}") from error
     finally:

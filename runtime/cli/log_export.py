@@ -76,7 +76,7 @@ def bounds(log: Log, first: str | None, last: str | None) -> Bounds:
     end, end_ns = _bound(log, "--to", last)
     for begin, finish in ((start, end), (start_ns, end_ns)):
         if begin is not None and finish is not None and finish < begin:
-            raise UsageError(f"--to {last} is in front of --from {first}")
+            raise UsageError(f"--to {last} is before --from {first}")
     return {
         "start": start,
         "end": None if end is None else end + 1,
@@ -101,7 +101,7 @@ def export(args: argparse.Namespace) -> int:
         limits = bounds(log, args.first, last)
         first = log.cycles(start=limits["start"], start_ns=limits["start_ns"])
         if args.first is not None and next(first, None) is None:
-            raise UsageError(f"--from {args.first}: is behind the last cycle of the log")
+            raise UsageError(f"--from {args.first}: is after the last cycle of the log")
         topics = None if args.topic is None else tuple(args.topic)
         output = args.output
         if output == Path("-"):

@@ -34,24 +34,24 @@ def moment(log: Log, option: str, text: str) -> Moment:
 
 
 def first_cycle_at(log: Log, option: str, text: str) -> int:
-    """The first cycle at or behind the moment."""
+    """The first cycle at or after the moment."""
     cycle, time_ns = moment(log, option, text)
     if cycle is not None:
         return cycle
     for record in log.cycles(start_ns=time_ns):
         return record.cycle
-    raise UsageError(f"{option} {text}: is behind the last cycle of the log")
+    raise UsageError(f"{option} {text}: is after the last cycle of the log")
 
 
 def last_cycle_at(log: Log, option: str, text: str) -> int:
-    """The last cycle at or in front of the moment."""
+    """The last cycle at or before the moment."""
     cycle, time_ns = moment(log, option, text)
     if cycle is not None:
         return cycle
     assert time_ns is not None
-    behind = next((record.cycle for record in log.cycles(start_ns=time_ns + 1)), None)
-    if behind is None:
+    after = next((record.cycle for record in log.cycles(start_ns=time_ns + 1)), None)
+    if after is None:
         return 2**63 - 1
     if log.start_ns is None or time_ns < log.start_ns:
-        raise UsageError(f"{option} {text}: is in front of the first cycle of the log")
-    return behind - 1
+        raise UsageError(f"{option} {text}: is before the first cycle of the log")
+    return after - 1

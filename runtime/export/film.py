@@ -23,7 +23,7 @@ __all__ = ["TIME_BASE", "Film", "film_of", "last_duration_us", "write_film"]
 
 TIME_BASE = Fraction(1, 1_000_000)
 _DEFAULT_US = 40_000
-"""Of a single picture of a source that does not say its rate."""
+"""The duration of a single picture whose source does not say its rate."""
 _RAW_FORMATS = {"h264": "h264", "h265": "hevc", "mpeg4": "m4v", "vp9": "ivf", "av1": "ivf"}
 """Codecs that MP4 holds, and FFmpeg's formats of their bare packets."""
 _FOURCC = {"vp9": b"VP90", "av1": b"AV01"}
@@ -45,9 +45,9 @@ class FilmPacket(NamedTuple):
 class Film(NamedTuple):
     """The packets of a film in decoding order, and the film's facts.
 
-    duration_us: of the last picture. end_us: when it ends. hidden: pictures behind it that the run never
-    published: others cannot be decoded without their packets, but the film ends in front of them.
-    moved: pictures that were not taken later than the one in front, and are shown 1 us behind it.
+    duration_us: of the last picture. end_us: when it ends. hidden: pictures after it that the run never
+    published: others cannot be decoded without their packets, but the film ends before them.
+    moved: pictures that were not taken later than the one before, and are shown 1 us after it.
     """
 
     decoder: VideoDecoder
@@ -67,7 +67,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     """The selected pictures of `topic` as packets, or why they cannot be one film of these.
 
     They can where they begin with a key frame, and each packet gives one of them, or a picture that
-    comes behind them all. The packets stay in the mapped file.
+    comes after them all. The packets stay in the mapped file.
     """
     packets: list[StoredPacket] = []
     shown_us: dict[int, int] = {}
@@ -106,7 +106,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
         return "a packet of the source was damaged"
     duration = last_duration_us(list(shown_us.values()), fps)
     end_us = last + duration
-    hidden = _behind(decoder, packets, shown_us)
+    hidden = _after(decoder, packets, shown_us)
     if hidden is None or len(shown_us) + len(hidden) != len(packets):
         return "some of the packets are of pictures that are not selected, or were dropped"
     shown_us |= {number: end_us + at * duration for at, number in enumerate(hidden)}
@@ -122,27 +122,27 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     )  # fmt: skip
 
 
-def _behind(
+def _after(
     decoder: VideoDecoder, packets: list[StoredPacket], shown: Collection[int]
 ) -> list[int] | None:
-    """Numbers of the packets whose pictures come behind all those `shown`, in their order; None where
+    """Numbers of the packets whose pictures come after all those `shown`, in their order; None where
     a packet gives a picture in between, or none at all."""
     missing = [at for at, packet in enumerate(packets) if packet.number not in shown]
     if not missing:
         return []
     if len(missing) > _MOST_HELD:
         return None
-    # Strictly in front: pictures shown before a key frame may need what comes before it. Decoders want
-    # some pictures to settle where groups are open: farther and farther in front.
+    # Strictly earlier: pictures shown before a key frame may need what comes before it. Decoders want
+    # some pictures to settle where groups are open: farther and farther back.
     keys = [at for at in range(missing[0]) if packets[at].is_key] or [0]
     back = 1
     while True:
         begin = keys[-min(back, len(keys))]
         order = _decoded_order(decoder, packets[begin:])
         last = max((at for at, number in enumerate(order) if number in shown), default=-1)
-        behind = order[last + 1 :]
-        if len(behind) == len(missing) and last >= 0:
-            return behind
+        after = order[last + 1 :]
+        if len(after) == len(missing) and last >= 0:
+            return after
         if back >= len(keys):
             return None
         back *= 4
@@ -159,7 +159,7 @@ def _decoded_order(decoder: VideoDecoder, packets: list[StoredPacket]) -> list[i
 
 
 def last_duration_us(times: list[int], fps: float) -> int:
-    """How long the last picture stands, in microseconds: as long as most of the others do.
+    """How long the last picture is shown, in microseconds: as long as most of the others do.
 
     times: of the pictures, ascending. fps: what the source says, asked where there is one only.
     """
@@ -172,7 +172,7 @@ def last_duration_us(times: list[int], fps: float) -> int:
 def _decode_times(times: list[int], duration: int) -> list[int]:
     """When each packet must be decoded: ascending, and none later than it is shown (`times`).
 
-    What must be decoded before the first picture is shown stands `duration` apart: a film is as long
+    What must be decoded before the first picture is shown is `duration` apart: a film is as long
     as from its first decoding to its last, and would lack these pictures' time.
     """
     order = sorted(times)
@@ -223,7 +223,7 @@ def _end_at(path: Path, end_us: int) -> None:
         file.seek(head[b"mvhd"][0] + 12)
         (timescale,) = struct.unpack(">I", file.read(4))
         duration = struct.pack(">I", end_us * timescale // 1_000_000)
-        # Where the duration stands: behind version, flags and what else comes first.
+        # Where the duration is: after version, flags and what else comes first.
         for (box, _), offset in (
             (head[b"mvhd"], 16), (track[b"tkhd"], 20), (edits[b"elst"], 8),
         ):  # fmt: skip

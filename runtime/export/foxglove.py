@@ -2,11 +2,11 @@
 
 Pictures: `foxglove.CompressedVideo`, one message a packet, `CompressedImage` or `RawImage`; see
 `export.pictures`. Packets of pictures that were dropped on the way to the log are messages too, as
-others are decoded from them, at times between those of the pictures around them; what stands in front
+others are decoded from them, at times between those of the pictures around them; what comes before
 of the first picture comes 1 us apart right before it.
 Log lines: `foxglove.Log`, as in the run, but for the message's text, which has the other fields too:
 viewers show no more than it. All other messages: JSON, with the JSON Schema of their class;
-bytes are base64, an array is {dtype, shape, data}. Beside them:
+bytes are base64, an array is {dtype, shape, data}. In addition:
 
     <topic>/annotations  foxglove.ImageAnnotations, of messages with boxes and labels; their time is
                          that of the picture, by which Foxglove finds it; Rerun shows none

@@ -22,8 +22,8 @@ __all__ = ["export_mp4"]
 def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
     """Write the film to `path`.
 
-    A picture's time in the film is its `tov_ns` behind that of the first, in microseconds; one that
-    is not later than the picture in front comes 1 us behind that. The last stands as long as most of
+    A picture's time in the film is its `tov_ns` after that of the first, in microseconds; one that
+    is not later than the picture before comes 1 us after it. The last is shown as long as most of
     the others do. Packets are copied without decoding them, so without comparing their pictures with
     the checksums of the log. What is encoded must have even sizes (H.264 in yuv420p): an odd last
     column or row is cut off, and a note says so. `LogError` where a picture has another size than the
@@ -108,7 +108,7 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
 def _note_moved(report: ExportReport, moved: int) -> None:
     if moved:
         report.notes.append(
-            f"{moved} pictures were not taken later than the one in front: 1 us behind it instead"
+            f"{moved} pictures were not taken later than the one before: 1 us after it instead"
         )
 
 

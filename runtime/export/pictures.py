@@ -34,7 +34,7 @@ JPEG, PIXELS = "jpeg", "rgb8"
 _AGAIN = "h264"
 """What is encoded again becomes this."""
 _LEAD_STEP_NS = 1000
-"""Between the packets in front of the first picture: their own times are not known."""
+"""Between the packets before the first picture: their own times are not known."""
 _HUFFMAN_TABLES = b"\xff\xc4"
 
 
@@ -60,7 +60,7 @@ class Shown(NamedTuple):
 
 @dataclass(slots=True)
 class _Begin:
-    """Where decoding begins: what the decoder must know, and the packets in front of the first
+    """Where decoding begins: what the decoder must know, and the packets before the first
     selected picture's message."""
 
     decoder: VideoDecoder
@@ -93,7 +93,7 @@ class PictureExport:
     def shown(self, message: LogMessage) -> Iterator[Shown]:
         """What goes out for `message`; call it with the selected ones of the topic, in order.
 
-        Nothing for a picture of a stream that cannot be decoded as it stands before the first key
+        Nothing for a picture of a stream that cannot be decoded as it comes before the first key
         frame; `LogError` for another that cannot.
         """
         if self.form in STREAMS and self._encoder is None:
@@ -211,7 +211,7 @@ class PictureExport:
             if begin is None:
                 raise LogError(
                     f"{self._log.path}: cycle {message.cycle}: {self._topic}: the picture cannot be "
-                    "decoded: it stands before the first key frame in the log"
+                    "decoded: it comes before the first key frame in the log"
                 )
             self._decoder = begin.decoder
             packets = _from_last_key([*begin.packets, *packets])
@@ -225,8 +225,8 @@ class PictureExport:
         self._last = message.time_ns, message.tov_ns
 
     def _times(self, message: LogMessage, left: int, count: int) -> tuple[int, int]:
-        """Of a packet, `left` in front of the message's own: those between two pictures are spread
-        evenly, those in front of the first stand close in front of it."""
+        """Of a packet, `left` before the message's own: those between two pictures are spread
+        evenly, those before the first are close before it."""
         own = message.time_ns, message.tov_ns
         if self._last is None:
             return own[0] - left * _LEAD_STEP_NS, own[1] - left * _LEAD_STEP_NS

@@ -1,14 +1,14 @@
 """A log as a recording of Rerun (.rrd).
 
 An entity a topic, on three timelines: `cycle`, `time` (of the cycle) and `tov` (the message's time of
-validity: an answer stands there beside the picture that it is about). What the viewer shows at first:
+validity: an answer is there next to the picture that it is about). What the viewer shows at first:
 `log_rerun_view`. The run's metadata are properties of the recording.
 
     pictures            VideoStream, EncodedImage or Image; see `export.pictures`
     log lines           TextLog; `tov` is when they were written, at least the first cycle's time
     control messages    TextLog, in words; background results and what was left out at level TRACE
     boxes and labels    Boxes2D
-    prompt, response    TextLog, beside the fields
+    prompt, response    TextLog, besides the fields
     step table          Scalars <topic>/cycle_ms: how long the cycle took
     keyframes           left out, unless selected by name
     fields of others    <topic>/<field>: Scalars of numbers and truth values, TextDocument of text,
@@ -35,7 +35,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, LOG_TOPIC, STEPS_TOPIC
 from flowrun.runtime.log.values import line_text, plain_value
 
-__all__ = ["export_rerun", "told"]
+__all__ = ["control_line", "export_rerun"]
 
 _LEVELS = {"WARNING": "WARN", "FATAL": "CRITICAL", "UNKNOWN": "INFO"}
 """Rerun's names where they are others."""
@@ -146,7 +146,7 @@ def _way(
 
     def control(message: LogMessage) -> None:
         entities.at(message)
-        entities.line(entity, *told(message.fields))
+        entities.line(entity, *control_line(message.fields))
 
     def steps(message: LogMessage) -> None:
         ticks = np.frombuffer(message.fields["ticks_ns"], "<u8")
@@ -172,7 +172,7 @@ def _way(
     return own.get(entity, values)
 
 
-def told(control: dict[str, Any]) -> tuple[str, str]:
+def control_line(control: dict[str, Any]) -> tuple[str, str]:
     """A control message as a line of the log: its text and its level."""
     kind, task, value = control["kind"], control["task"], control["value"]
     if kind == "set" and isinstance(value, dict):

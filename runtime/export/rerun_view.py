@@ -5,7 +5,7 @@
                                              | log lines and what happened to the run
 
 Left to itself, Rerun makes a view of each field. It begins on the timeline `tov`, where boxes and
-answers are beside their picture.
+answers are next to their picture.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _plot(rerun: Any, origin: str, entities: list[str], name: str) -> Any:
 
 
 def _sources(view: View, graph: bytes) -> dict[str, set[str]]:
-    """Topic with boxes -> the pictures they are of: the nearest in front of its task in the graph,
+    """Topic with boxes -> the pictures they are of: the nearest before its task in the graph,
     or all where the graph does not say."""
     before: dict[str, list[str]] = {}
     try:

@@ -37,7 +37,7 @@ def export_trace(log: Log, selection: Selection, stream: TextIO) -> ExportReport
     trace.begin(meta.get("graph", "flowrun"))
     controls: list[dict[str, Any]] = []
     for message in selection.messages(log, STEPS_TOPIC, CONTROL_TOPIC):
-        # The step table is the last message of a cycle: its control messages stand in front.
+        # The step table is the last message of a cycle: its control messages come before it.
         if message.topic == CONTROL_TOPIC:
             controls.append(message.fields)
             continue
@@ -99,21 +99,21 @@ class _Trace:
             of = control.get("input_cycle", -1)
             begun = self._starts.get(of)
             if begun is None:
-                return  # its input is in front of the selected cycles
+                return  # its input is before the selected cycles
             event = {"name": task, "cat": "background", "id": f"{task} {of}", **_IDS}
             args = {"input_cycle": of, "result_cycle": cycle}
             self._write({"ph": "b", "ts": self._us(begun), **event, "args": args})
             self._write({"ph": "e", "ts": self._us(start), **event})
             return
         name = f"{task}.{', '.join(control['value'])}" if kind == "set" else task
-        told: dict[str, Any] = {"cycle": cycle}
+        shown: dict[str, Any] = {"cycle": cycle}
         if control.get("value") is not None:
-            told["value"] = str(control["value"])
+            shown["value"] = str(control["value"])
         if control.get("input_cycle", -1) >= 0:
-            told["input_cycle"] = control["input_cycle"]
+            shown["input_cycle"] = control["input_cycle"]
         self._write(
             {"ph": "i", "s": "t", "name": f"{kind} {name}", "cat": "control",
-             "ts": self._us(start), **_IDS, "args": told}
+             "ts": self._us(start), **_IDS, "args": shown}
         )  # fmt: skip
 
     def _us(self, ticks: int) -> float:

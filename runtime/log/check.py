@@ -1,4 +1,4 @@
-"""Everything about a log that can be wrong, also what reading the cycles does not need."""
+"""Finds everything that is wrong with a log, also where reading the cycles does not look."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_log(
 ) -> tuple[int, int, list[str]]:
     """Cycles, messages, and what is wrong, in the order of the files; reads all of the log.
 
-    Beside each cycle's crc: the chunks' CRCs and the MessageIndex records, which other MCAP tools
+    Besides each cycle's crc: the chunks' CRCs and the MessageIndex records, which other MCAP tools
     use, and that a channel without payloads has none. progress: called with the time of each cycle
     that has been read.
     """
@@ -71,7 +71,7 @@ def _check_chunk(slab: SlabReader, span: ChunkSpan) -> list[str]:
         for time_ns, at in entries:
             place = span.records_start + at
             if place + fmt.MESSAGE_HEAD.size > span.records_end:
-                return [f"message index at byte {offset} points behind the chunk"]
+                return [f"message index at byte {offset} points past the end of the chunk"]
             opcode, _, found, _, log_time, _ = fmt.MESSAGE_HEAD.unpack_from(view, place)
             if (opcode, found, log_time) != (fmt.MESSAGE, channel, time_ns):
                 return [f"message index at byte {offset} points to byte {place}: no such message"]

@@ -17,7 +17,7 @@ __all__ = ["LogFiles", "slab_paths"]
 class LogFiles:
     """The slabs at `path`, a run directory or one slab, in order.
 
-    Raises `LogError` where none can be read; what is wrong with one of them is told by `losses`.
+    Raises `LogError` where none can be read; `losses` says what is wrong with one of them.
     """
 
     def __init__(self, path: Path, *, verify: bool) -> None:
@@ -55,7 +55,7 @@ class LogFiles:
         first = self.slabs[0]
         begins_late = self.path.is_dir() and slab_number(first.path) > 0
         if begins_late and not self.losses and not self._keeps_the_last():
-            self.losses[first.path] = f"{first.path}: the slabs in front of it are missing"
+            self.losses[first.path] = f"{first.path}: the slabs before it are missing"
         for number, slab in enumerate(self.slabs):
             if slab.metadata.get("run_id") != first.metadata.get("run_id"):
                 raise LogDamaged(
@@ -88,10 +88,10 @@ class LogFiles:
     def refresh(self) -> None:
         """See what a writer has added: cycles, chunks, sections, slabs."""
         # New slabs are looked for first: when one is there, all of the slab before it is written,
-        # and whoever opens that one afterwards misses nothing.
+        # and nothing of it is missed by opening it afterwards.
         added = self._added_paths()
         if added:
-            # A flight recorder's removed slabs take room on the disk as long as they are mapped.
+            # A flight recorder's removed slabs take room on the disk while they are mapped.
             self.slabs[:-1] = [slab for slab in self.slabs[:-1] if slab.path.exists()]
         for place in range(max(0, len(self.slabs) - 2), len(self.slabs)):
             slab = self.slabs[place]
@@ -149,7 +149,7 @@ def slab_paths(path: Path) -> list[Path]:
 
 
 def _newest_run(paths: Sequence[Path]) -> Path | None:
-    """Of the directories among `paths` that hold a slab the one that was made last."""
+    """The directory among `paths` whose slabs were written last; None if none holds a slab."""
     made: dict[Path, int] = {}
     for path in paths:
         with contextlib.suppress(OSError):

@@ -25,9 +25,10 @@ __all__ = ["SlabReport", "mend_slab", "write_all"]
 class SlabReport:
     """What became of one slab.
 
-    recovered: False where it was finished before, or cannot be read at all. cycles: that it holds,
-    as far as it can be read. lost: why there may have been more, and where; None where the slab
-    ended in order behind its last cycle.
+    recovered: False where it was finished before, or cannot be read at all.
+    cycles: the cycles that it holds, as far as it can be read.
+    lost: why there may have been more, and where; None where the slab ended in order after its last
+        cycle.
     """
 
     path: Path
@@ -53,16 +54,16 @@ class SlabReport:
 def mend_slab(
     slab: SlabReader, cycles_before: int | None, show: Callable[[float], None]
 ) -> SlabReport:
-    """cycles_before: of the slabs in front if this one is the run's last."""
+    """Finish `slab`. cycles_before: cycles of the earlier slabs if this is the run's last."""
     kept = _Kept(slab, show)
-    # The tail goes inside the PAD that covers everything behind the last good cycle; the PAD's
+    # The tail goes inside the PAD that covers everything after the last good cycle; the PAD's
     # head stays, because shortening it is the store that makes the tail valid.
     tail_at = kept.end + fmt.HEAD_SIZE
     tail = _tail(slab, kept, tail_at, cycles_before)
     size = tail_at + len(tail)
     with slab.path.open("r+b") as file:
         fd = file.fileno()
-        # A trailer behind all that will be written; what it stands on is a PAD's content.
+        # A trailer after all that will be written; it is written over a PAD's content.
         trailer_at = max(slab.size, size + fmt.HEAD_SIZE)
         write_all(fd, trailer_at, TRAILER)
         os.fsync(fd)
@@ -102,7 +103,7 @@ def mend_slab(
         cycles=kept.cycles,
         messages=sum(sum(info.message_counts.values()) for info in kept.chunks),
         size=size,
-        lost=None if kept.lost is None else f"what stood behind {kept.lost}",
+        lost=None if kept.lost is None else f"what came after {kept.lost}",
     )
 
 
@@ -115,11 +116,11 @@ class _Kept:
         self.index: dict[int, list[tuple[int, int]]] = {}
         """Message index of the last kept chunk."""
         self.patches: list[tuple[int, bytes]] = []
-        """Message indexes of chunks in front whose bytes are not as they should be."""
+        """Message indexes of earlier chunks whose bytes are not as they should be."""
         self.cycles = 0
         self.last: CycleHead | None = None
         self.end = slab.preamble_end
-        """Offset behind the last good cycle."""
+        """Offset after the last good cycle."""
         self.lost = slab.damage
         try:
             for number in range(len(slab.chunks)):
@@ -138,7 +139,7 @@ class _Kept:
         while head is not None:
             entries = _index_entries(slab, head)
             if self.last is not None and head.cycle <= self.last.cycle:
-                raise Damage(head.offset, f"cycle {head.cycle} behind cycle {self.last.cycle}")
+                raise Damage(head.offset, f"cycle {head.cycle} after cycle {self.last.cycle}")
             if not info.records_size:
                 self._begin(info, slab.view)
             for channel, offset in entries:
@@ -156,7 +157,7 @@ class _Kept:
         self.index = {}
 
     def _take_index(self, info: fmt.ChunkInfo, end: int, view: memoryview) -> None:
-        """The MessageIndex records that stand between a chunk and the next one, at `end`.
+        """The MessageIndex records between a chunk and the next one, at `end`.
 
         Where they have the right size they are kept, or put right; else the summary lists none.
         """
@@ -171,7 +172,7 @@ class _Kept:
             self.patches.append((start, packed))
 
     def pack_index(self, info: fmt.ChunkInfo, offset: int) -> bytes:
-        """The last kept chunk's MessageIndex records, to stand at `offset`; noted in `info`."""
+        """The last kept chunk's MessageIndex records, to be at `offset`; noted in `info`."""
         packed = b""
         for channel, entries in sorted(self.index.items()):
             info.message_index_offsets[channel] = offset + len(packed)
@@ -223,7 +224,7 @@ def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None)
             "ended_ns": str(kept.last.time_ns if kept.last else 0),
         }
         if kept.lost is not None:
-            end["error"] = f"lost what stood behind {kept.lost}"
+            end["error"] = f"lost what came after {kept.lost}"
         record, placed = build_end(end, offset=offset + len(tail))
         tail += record
         metadata.append((fmt.END_NAME, placed))

@@ -39,9 +39,9 @@ class Log:
     verify: check the crc of each cycle as it is read.
     follow: iterating (also `cycles`, `messages` and `frames`) waits for what a live run adds, until
         it ends or its writer dies. All else sees what is there at the call, and waits for nothing.
-    timeout_s: end following when nothing has come for so long; None waits as long as it takes.
+    timeout_s: seconds without anything new after which following ends; None waits for ever.
 
-    Bytes that cannot be right never give a message: reading ends in front of them, goes on with the
+    Damaged bytes never give a message: reading ends before them, goes on with the
     next slab, and `loss` says what is missing. `LogError` is raised where nothing can be read at
     all. Without `follow`, a log that is being written is read up to its last committed cycle; open
     it again to see what has come in sections written since.
@@ -83,7 +83,7 @@ class Log:
 
     def close(self) -> None:
         """Give the files back. Payloads that are still held stay valid; what is known without
-        reading, as topics and metadata, is still told, and reading raises `LogError`."""
+        reading, as topics and metadata, is still known, and reading raises `LogError`."""
         self._closed = True
         self._files.close()
 
@@ -393,7 +393,7 @@ class Log:
                                 return
                             continue
                         if cycle <= previous:
-                            raise Damage(offset, f"cycle {cycle} behind cycle {previous}")
+                            raise Damage(offset, f"cycle {cycle} after cycle {previous}")
                         previous = cycle
                         count += len(entries)
                         yield slab, LoggedCycle(cycle, time_ns, entries)

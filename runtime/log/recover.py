@@ -100,7 +100,7 @@ def _shown(
 
 
 def _finished(slab: SlabReader) -> SlabReport:
-    """Of a slab that stays as it is; its cycles count."""
+    """The report of a slab that stays as it is; its cycles count."""
     cycles, lost = 0, slab.damage
     try:
         for index in range(len(slab.chunks)):
@@ -110,7 +110,7 @@ def _finished(slab: SlabReader) -> SlabReport:
         lost = damage
     return SlabReport(
         slab.path, recovered=False, cycles=cycles,
-        lost=None if lost is None else f"what stood behind {lost}",
+        lost=None if lost is None else f"what came after {lost}",
     )  # fmt: skip
 
 
@@ -137,8 +137,8 @@ def _mend_names(directory: Path) -> None:
 
 
 def _mend_magic(path: Path) -> None:
-    """Write the MAGIC of a slab that has zeros there and its Header behind: what of the file's first
-    sector did not reach the disk may be just that."""
+    """Write the MAGIC of a slab that has zeros there, followed by its Header: that may be all of the
+    file's first sector that did not reach the disk."""
     try:
         with path.open("r+b") as file:
             beginning = file.read(len(fmt.MAGIC) + 1)
@@ -149,7 +149,7 @@ def _mend_magic(path: Path) -> None:
 
 
 def _holds_nothing(file: BinaryIO) -> bool:
-    """Whether a slab was never begun: zeros behind the beginning that its writer made, or had made a
+    """Whether a slab was never begun: zeros after the beginning that its writer made, or had made a
     part of when it was killed."""
     end = os.fstat(file.fileno()).st_size - len(TRAILER)
     offset = len(fmt.MAGIC)
@@ -159,7 +159,7 @@ def _holds_nothing(file: BinaryIO) -> bool:
             offset += fmt.CHUNK_RECORDS_AT + fmt.HEAD_SIZE
             break
         if opcode == fmt.PAD and length > fmt.MAX_PAD_BETWEEN_CHUNKS:
-            # Not yet committed behind its head: a PAD, the head of a chunk, the head of its PAD.
+            # Not yet committed after its head: a PAD, the head of a chunk, the head of its PAD.
             offset += 2 * fmt.MAX_PAD_BETWEEN_CHUNKS + fmt.CHUNK_RECORDS_AT
             break
         if opcode == 0 or offset + fmt.HEAD_SIZE + length > end:

@@ -26,8 +26,8 @@ _WORTH_FREEING = 1 << 20
 class OldRun:
     """A run in a log directory.
 
-    size: bytes of disk that its slabs take. problem: why it could not be removed; None: it was, or
-    nobody has tried.
+    size: bytes of disk that its slabs take.
+    problem: why it could not be removed; None if it was, or if that was not tried.
     """
 
     path: Path
@@ -74,8 +74,8 @@ def remove_old_runs(
 
 
 def free_preallocated(parent: Path, *, graph: str) -> None:
-    """Give back what killed runs of `graph` had preallocated behind their ends, of which a slab has
-    up to its size: a device that is switched off again and again would fill its disk with it. What
+    """Give back what killed runs of `graph` had preallocated after their ends, up to the size of a
+    slab each: a device that is switched off again and again would fill its disk with it. What
     is in the files stays as it is."""
     for path in _named(parent, graph):
         with contextlib.suppress(OSError):
@@ -107,14 +107,14 @@ def _runs_of(parent: Path, graph: str, graph_path: str, present: Path | None) ->
 
 def _named(parent: Path, graph: str) -> list[Path]:
     """What is named like a run of `graph`: not every directory there need be opened."""
-    with contextlib.suppress(OSError):  # what it means for the run, its own directory will tell
+    with contextlib.suppress(OSError):  # what it means for the run, its own directory will show
         items = [path for path in parent.iterdir() if path.name.startswith(f"{graph}-")]
         return [path for path in items if not path.is_symlink()]
     return []
 
 
 def _metadata(slabs: list[Path]) -> dict[str, str]:
-    """Of the first slab that can be read; empty where none can."""
+    """The metadata of the first slab that can be read; empty where none can."""
     for path in slabs:
         try:
             slab = SlabReader(path, verify=False)

@@ -41,7 +41,7 @@ class Table(dict[str, Column]):
     left_out: dict[str, str]
     """Fields that are no column, because they hold arrays, lists or maps: name -> what of."""
     arrow_types: dict[str, str]
-    """Of an empty table, pyarrow's names of the types of its lists, as nothing in them tells it."""
+    """pyarrow's names of the types of an empty table's lists, which hold nothing that shows them."""
 
 
 def make_table(messages: Iterable[LogMessage], topic: Topic) -> Table:

@@ -54,11 +54,13 @@ _HEAD_SIZE, _CYCLE_SIZE, _PAD = fmt.HEAD_SIZE, fmt.CYCLE_SIZE, fmt.PAD
 class LogWriter:
     """Writes the log of one run into `directory`, which it creates and locks.
 
-    outputs: in the order of `bind`'s messages. steps: how many the plan has. metadata: text about
-    the run. attachments: files. keep_slabs: remove all slabs but the last so many, the one being
-    written included, as the log goes on; a slab made ahead comes on top. None keeps all. make_room:
-    called in front of each slab with the bytes that the run takes with it, on another thread but for
-    the first.
+    outputs: in the order of `bind`'s messages.
+    steps: number of steps of the plan.
+    metadata: text about the run.
+    attachments: files about the run.
+    keep_slabs: number of slabs to keep, including the one in use; None keeps all.
+    make_room: called before each slab is made, with the bytes that the run takes with it; on another
+        thread, except for the first.
     Raises `LogError` if the directory is in use, not writable, or the disk is full.
     """
 
@@ -276,7 +278,7 @@ class LogWriter:
         later are dropped.
         """
         self._forget_uncommitted()
-        with ExitStack() as steps:  # each is taken whatever became of those in front
+        with ExitStack() as steps:  # each is taken whatever became of those before
             steps.callback(os.close, self._lock_fd)
             steps.callback(self._slabs.finish, end)
             if self._records or self._packed_records:
@@ -351,7 +353,7 @@ def _pack_small_cycle(size: int) -> Callable[..., None]:
 
 
 def _lock(directory: Path) -> int:
-    """Create `directory`, and lock it for this process as long as the descriptor is open."""
+    """Create `directory`, and lock it for this process until the descriptor is closed."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         fd = take_lock(directory)

@@ -1,4 +1,4 @@
-"""What stands in a packet of H.264, H.265 or AV1: whether a decoder can begin with it.
+"""What is in a packet of H.264, H.265 or AV1: whether a decoder can begin with it.
 
 H.264 and H.265 packets are NAL units with start codes (Annex B), AV1 packets are OBUs with sizes.
 """
@@ -18,7 +18,7 @@ _BEGINS = {"h264": range(5, 6), "h265": range(16, 24)}
 """Types of the units with which a decoder can begin: IDR pictures, and H.265's other random access
 points. AV1 and VP9 have no key frames but such."""
 _AV1C_HEAD = 4
-"""Bytes of AV1's extradata in front of its OBUs, where they begin with 0x81."""
+"""Bytes of AV1's extradata before its OBUs, where they begin with 0x81."""
 
 
 def begins(form: str, data: Buffer) -> bool:
@@ -27,7 +27,7 @@ def begins(form: str, data: Buffer) -> bool:
 
 
 def with_parameters(form: str, data: Buffer, extradata: bytes) -> Buffer:
-    """A key frame with its parameter sets in front, which viewers want there: those of `extradata`
+    """A key frame with its parameter sets before it, which viewers want there: those of `extradata`
     where it has none itself."""
     if form not in _PARAMETERS:
         return data

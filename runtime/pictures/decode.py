@@ -1,6 +1,6 @@
 """The pixels of one topic's stored pictures, in whichever order they are asked for.
 
-Compressed packets are decoded from the last key frame on. Asked for one picture behind the other, each
+Compressed packets are decoded from the last key frame on. Asked for one picture after the other, each
 packet is decoded once; a jump costs what lies between its picture and the key frame before.
 """
 
@@ -25,12 +25,12 @@ __all__ = ["PictureDecoder"]
 _of_thread = threading.local()
 _MOST_KEY_FRAMES = 8
 _FARTHEST = 64
-"""So many messages behind a picture's own its packet must have given it: decoders hold back 16 for
-their order and one for each of their threads."""
+"""Within this number of messages after a picture's own, its packet must have given it: decoders hold
+back 16 for their order and one for each of their threads."""
 
 _AHEAD = 4
-"""So many pictures are decoded and converted while one is looked at, where they are asked for one
-behind the other. Decoding takes 3 to 8 ms at 1080p, converting 5: all cores share them."""
+"""This number of pictures is decoded and converted while one is looked at, where they are asked for one
+after the other. Decoding takes 3 to 8 ms at 1080p, converting 5: all cores share them."""
 
 Stored = Callable[[int], Iterator[tuple[int, memoryview]]]
 """The messages of the topic from a cycle on: cycle and payload."""
@@ -70,7 +70,7 @@ class PictureDecoder:
         if self._newest is not None and self._newest[0] == cycle:
             return self._newest[1]
         if own["key"] < 0:
-            raise ValueError("it stands before the first key frame in the log")
+            raise ValueError("it comes before the first key frame in the log")
         problem = "its packets do not give it"
         # Pictures come out in the order in which they are shown, which is that of the cycles.
         follows = self._asked < cycle and own["key"] < self._next_cycle
@@ -87,13 +87,13 @@ class PictureDecoder:
                 return found
         self._next_cycle = 0  # begin at a key frame
         first, _ = next(self._stored(0), (-1, b""))
-        if first > own["key"]:  # a flight recorder's log begins behind it
-            raise ValueError("it stands before the first key frame in the log")
+        if first > own["key"]:  # a flight recorder's log begins after it
+            raise ValueError("it comes before the first key frame in the log")
         raise ValueError(problem)
 
     def _key_frames(self, picture: StoredPicture) -> Iterator[int]:
         """Where to begin decoding: at the last key frame; where that does not give the picture, as
-        where decoders want some pictures to settle (open GOP), farther and farther in front."""
+        where decoders want some pictures to settle (open GOP), farther and farther back."""
         begin = picture.own["key"]
         yield begin
         begin = picture.own["key_before"]
@@ -120,15 +120,15 @@ class PictureDecoder:
         wanted = picture.own["section"], picture.own["number"]
         goes_on = self._asked >= 0
         self._asked = cycle
-        behind = 0
-        while wanted not in self._decoded and behind < _FARTHEST:
+        after = 0
+        while wanted not in self._decoded and after < _FARTHEST:
             if not self._feed_next():
                 self._drain()
                 break
-            behind += self._next_cycle > cycle + 1
+            after += self._next_cycle > cycle + 1
         if wanted not in self._decoded:
             return None
-        for made in list(self._decoded):  # those in front were never published, or not asked for
+        for made in list(self._decoded):  # earlier ones were never published, or not asked for
             decoded = self._decoded.pop(made)
             self._stored_as.pop(made, None)
             if made == wanted:

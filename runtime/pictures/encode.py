@@ -17,7 +17,7 @@ __all__ = ["CRF", "JPEG_QUALITY", "StreamEncoder", "jpeg", "say_colors", "yuv_fr
 
 JPEG_QUALITY = 90
 CRF = 18
-"""x264's measure of quality; hardly to be told from the original."""
+"""x264's measure of quality; hardly distinguishable from the original."""
 _KEY_EVERY = 30
 """Pictures between key frames, at which a viewer can begin."""
 _BT709 = 1
@@ -34,7 +34,7 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def say_colors(context: Any) -> None:
-    """Let the encoder `context` tell players how the colours of `yuv_frame` are meant."""
+    """Have the encoder `context` write how the colours of `yuv_frame` are meant."""
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _MPEG_RANGE
 
@@ -49,7 +49,7 @@ def yuv_frame(pixels: NDArray[np.uint8]) -> Any:
 
 class StreamEncoder:
     """Pictures as H.264 packets with start codes, one a picture, in order: without B-frames, the
-    parameter sets in front of each key frame."""
+    parameter sets before each key frame."""
 
     def __init__(self) -> None:
         self._context: Any = None

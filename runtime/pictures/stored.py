@@ -218,7 +218,9 @@ def _check_own(own: dict[str, Any]) -> None:
         and isinstance(own["size"], list)
         and _all_within([height, width], 0, _MOST_ROWS)
     ):
-        raise ValueError("fields that cannot be")
+        raise ValueError(
+            "frame_id, pts, fps, codec, size or crc is of a wrong type or out of range"
+        )
 
 
 def _check_packets(own: dict[str, Any], length: int) -> None:
@@ -242,7 +244,7 @@ def _check_packets(own: dict[str, Any], length: int) -> None:
             and _all_within([width, height], 0, _MOST_ROWS)
             and isinstance(pixel_format, str)
         ):
-            raise ValueError("a decoder that cannot be")
+            raise ValueError("a decoder with a field of a wrong type or out of range")
 
 
 def _all_within(values: list[Any], least: int, end: int) -> bool:
@@ -267,7 +269,7 @@ def _unzstd(data: memoryview, size: int) -> bytes:
     import zstandard
 
     try:
-        # It allocates what the frame says, whatever else it is told.
+        # It allocates what the frame says, whatever limit it is given.
         if zstandard.frame_content_size(data) != size:
             raise ValueError(f"zstd: expected {size} bytes")
         content = zstandard.ZstdDecompressor().decompress(data)
@@ -300,7 +302,7 @@ def _unffv1(data: memoryview, height: int, width: int) -> NDArray[np.uint8]:
     context.width, context.height, context.pix_fmt = width, height, "bgr0"
     context.thread_count = 1
     content = data[4 + length :]
-    packet = av.Packet(len(content))  # not `Packet(content)`, which has no zeros behind it
+    packet = av.Packet(len(content))  # not `Packet(content)`, which has no zeros after it
     packet.update(bytes(content))
     try:
         decoded = [*context.decode(packet), *context.decode(None)]

@@ -1,4 +1,4 @@
-"""The two ends of a slab that are made of many records: what stands in front, and the summary."""
+"""The two ends of a slab that are made of many records: what comes first, and the summary."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def build_preamble(
     schemas: Sequence[fmt.Schema],
     channels: Sequence[fmt.Channel],
 ) -> tuple[bytes, list[fmt.Placed], list[fmt.Placed]]:
-    """All bytes of a slab in front of its first chunk's gap: MAGIC to CHECK.
+    """All bytes of a slab before its first chunk's gap: MAGIC to CHECK.
 
     metadata: of the run; "format" is added.
-    Also where the Metadata record and each Attachment stand, for `build_summary`.
+    Also where the Metadata record and each Attachment are, for `build_summary`.
     """
     out = bytearray(fmt.MAGIC + pack_header(library))
 
@@ -56,7 +56,7 @@ def build_preamble(
 
 
 def build_end(end: Mapping[str, str], *, offset: int) -> tuple[bytes, fmt.Placed]:
-    """The Metadata "flowrun.end" for `offset` and its CHECK, and where the Metadata stands."""
+    """The Metadata "flowrun.end" for `offset` and its CHECK, and where the Metadata is."""
     record = pack_metadata(fmt.END_NAME, end)
     return record + pack_check(offset, record), fmt.Placed(offset, len(record))
 
@@ -70,7 +70,7 @@ def build_summary(
     attachments: Sequence[tuple[fmt.Attachment, fmt.Placed]],
     metadata: Sequence[tuple[str, fmt.Placed]],
 ) -> bytes:
-    """A finished slab's bytes from DataEnd, which stands at `offset`, to the last MAGIC.
+    """A finished slab's bytes from DataEnd, which is at `offset`, to the last MAGIC.
 
     The number of bytes does not depend on `offset`. metadata: name and place of each record.
     """

@@ -78,13 +78,13 @@ MESSAGE_FIXED_SIZE = MESSAGE_HEAD.size - HEAD_SIZE
 """A Message's `length` is this plus the size of its data."""
 CYCLE_SIZE = HEAD_SIZE + CYCLE_CONTENT.size
 MESSAGE_INDEX_FIXED_SIZE = struct.calcsize("<HI")
-"""Of a MessageIndex: channel, and bytes of the entries that follow."""
+"""A MessageIndex begins with its channel and the size of its entries."""
 MESSAGE_INDEX_SIZE = HEAD_SIZE + MESSAGE_INDEX_FIXED_SIZE
 CHUNK_FIXED_SIZE = CHUNK_HEAD.size - HEAD_SIZE
 """A closed chunk's `length` is this plus its `records_length`."""
 FOOTER_SIZE = HEAD_SIZE + FOOTER_CONTENT.size
 
-# Where the fields of a chunk's head stand, from its opcode on. The chunk starts at offset % 8 == 7,
+# Where the fields of a chunk's head are, from its opcode on. The chunk starts at offset % 8 == 7,
 # so the sizes are 8-aligned.
 CHUNK_START_REMAINDER = 7
 CHUNK_LENGTH_AT = 1
@@ -96,10 +96,10 @@ CHUNK_RECORDS_LENGTH_AT = 41
 CHUNK_RECORDS_AT = CHUNK_HEAD.size
 
 ALIGNED_PART_SIZE = 4096
-"""Payload parts of at least so many bytes are aligned to `PART_ALIGNMENT`."""
+"""Payload parts of at least this size are aligned to `PART_ALIGNMENT`."""
 PART_ALIGNMENT = 64
 MAX_HELD_SIZE = 256 << 20
-"""Of the preamble, and of the summary: what a reader holds in memory."""
+"""The most that a preamble or a summary may have: a reader holds them in memory."""
 MAX_PAD_BETWEEN_CHUNKS = 64
 """Content and heads of all PADs between two chunks."""
 
@@ -138,7 +138,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a Metadata or Attachment record stands; `length` counts its head too."""
+    """Where a Metadata or Attachment record is; `length` counts its head too."""
 
     offset: int
     length: int
@@ -151,7 +151,7 @@ class ChunkInfo:
     start: offset of its opcode. length: bytes of the record, its head's 9 included.
     records_size: bytes of its records. start_time_ns, end_time_ns: of its messages; 0 without any.
     message_index_offsets: channel id -> offset of its MessageIndex record, in the file's order.
-    message_index_length: bytes of all MessageIndex records behind the chunk.
+    message_index_length: bytes of all MessageIndex records after the chunk.
     message_counts: channel id -> its messages in the chunk.
     """
 

@@ -1,4 +1,4 @@
-"""One slab, opened: what its preamble and its summary say, and where its chunks stand.
+"""One slab, opened: what its preamble and its summary say, and where its chunks are.
 
 FORMAT.md says what the bytes mean. Opening reads with `pread`, because the file of a live run
 may be cut while it is opened, and a mapping would answer that with SIGBUS.
@@ -41,7 +41,7 @@ _OPEN_TRIES = 5
 _PREAMBLE_OPCODES = (fmt.HEADER, fmt.METADATA, fmt.ATTACHMENT, fmt.SCHEMA, fmt.CHANNEL, fmt.CHECK)
 
 
-class Damage(Exception):  # noqa: N818 - it ends the reading of a slab, and is told, not raised, to users
+class Damage(Exception):  # noqa: N818 - it ends the reading of a slab, and is shown, not raised, to users
     """A byte that breaks the format: where, and how."""
 
     def __init__(self, offset: int, text: str) -> None:
@@ -67,8 +67,8 @@ class ChunkSpan:
 class SlabFile:
     """What opening finds out about a slab; `SlabReader` reads its cycles.
 
-    Raises `LogError` where not even the preamble can be read. Whatever is wrong behind it is told
-    by `damage`, and ends the slab there.
+    Raises `LogError` where not even the preamble can be read. `damage` says what is wrong after it,
+    and ends the slab there.
     """
 
     def __init__(self, path: Path, *, verify: bool = True) -> None:
@@ -79,7 +79,7 @@ class SlabFile:
         self.schemas: dict[int, fmt.Schema] = {}
         self.channels: dict[int, fmt.Channel] = {}
         self.places: dict[str, fmt.Placed] = {}
-        """Where each Metadata and Attachment record of the preamble stands, by name."""
+        """Where each Metadata and Attachment record of the preamble is, by name."""
         self.chunks: list[ChunkSpan] = []
         self.statistics: fmt.Statistics | None = None
         self.finished = False
@@ -304,10 +304,18 @@ class SlabFile:
     def _add_indexed(self, chunk: fmt.ChunkInfo, data_end: int) -> None:
         least = self.chunks[-1].end if self.chunks else self.preamble_end
         end = chunk.start + chunk.length
-        if not least <= chunk.start <= end <= data_end or chunk.length != (
-            fmt.CHUNK_HEAD.size + chunk.records_size
-        ):
-            raise Damage(chunk.start, "a chunk whose place in the summary cannot be")
+        if not least <= chunk.start <= end <= data_end:
+            raise Damage(
+                chunk.start,
+                f"the summary puts a chunk at {chunk.start}-{end}; "
+                f"expected it between {least} and {data_end}",
+            )
+        if chunk.length != fmt.CHUNK_HEAD.size + chunk.records_size:
+            raise Damage(
+                chunk.start,
+                f"the summary gives a chunk of {chunk.length} bytes {chunk.records_size} bytes of "
+                f"records; expected {chunk.length - fmt.CHUNK_HEAD.size}",
+            )
         self.chunks.append(ChunkSpan(chunk.start, end, end, closed=True))
 
     def _read_indexed_end(self, content: memoryview) -> None:
@@ -319,7 +327,7 @@ class SlabFile:
             self._read_end(placed.offset, length)
 
     def _read_end(self, offset: int, length: int) -> int:
-        """The offset behind the Metadata "flowrun.end" at `offset` and its CHECK."""
+        """The offset after the Metadata "flowrun.end" at `offset` and its CHECK."""
         check_at = offset + fmt.HEAD_SIZE + length
         opcode, check_length = self._head(check_at)
         if opcode != fmt.CHECK:
@@ -362,7 +370,7 @@ class SlabFile:
                     pads += fmt.HEAD_SIZE + length
                 elif opcode in _SUMMARY_BEGINS and pads == len(pack_data_end()):
                     self._summary_at = offset
-                    return  # the DataEnd in front is about to be committed
+                    return  # the DataEnd before it is about to be committed
                 elif opcode != fmt.CHECK:
                     raise Damage(offset, f"unexpected record of opcode {opcode:#04x}")
                 if after > self.size:
@@ -390,14 +398,14 @@ class SlabFile:
 
     def _check_just_begun(self, offset: int, pads: int) -> None:
         """The first of the records between two chunks is a PAD until it is committed, just before
-        the first cycle of the second: behind long PADs there is no cycle.
+        the first cycle of the second: after long PADs there is no cycle.
         """
         first = offset + fmt.CHUNK_RECORDS_AT
         if self._pread(first, 1)[0] == fmt.CYCLE:
             self.chunks.pop()
             raise Damage(
                 offset,
-                f"{pads} bytes of PADs in front of a Chunk: "
+                f"{pads} bytes of PADs before a Chunk: "
                 f"expected at most {fmt.MAX_PAD_BETWEEN_CHUNKS}",
             )
 
@@ -434,14 +442,14 @@ class SlabFile:
             return
         if self.chunks and not self.chunks[-1].closed:
             self._check_closed(self.chunks[-1])
-        behind = len(pack_data_end())
-        if length != 4 or len(found) <= behind or found[behind] not in _SUMMARY_BEGINS:
+        after = len(pack_data_end())
+        if length != 4 or len(found) <= after or found[after] not in _SUMMARY_BEGINS:
             raise Damage(offset, "the trailer is damaged or cut off")
-        self._summary_at = offset + behind
+        self._summary_at = offset + after
 
     def _check_uncut(self, start: int) -> None:
-        """A summary that the file's end does not show is whole, and stands where its Footer says:
-        its writer was about to cut off what is behind it. Else that may well be cycles."""
+        """A summary that the file's end does not show is whole, and is where its Footer says:
+        its writer was about to cut off what follows. Otherwise that may well be cycles."""
         try:
             at = start
             while (head := self._head(at))[0] in _SUMMARY_OPCODES:

@@ -19,7 +19,7 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 def page_faults() -> int:
-    """Of this thread so far, without those that wait for a disk."""
+    """The page faults of this thread so far, without those that wait for a disk."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
 
 
@@ -28,8 +28,8 @@ class PagePopulator:
 
     Where the kernel cannot (before 5.14), no page is ever ready.
 
-    ready_to: the pages between the first start that was asked for, or what was skipped since, and
-        here are there; what lies behind may not be.
+    ready_to: the pages from the first start that was asked for, or from what was skipped since, up
+        to here are populated; those after it may not be.
     """
 
     def __init__(self, mapping: mmap.mmap) -> None:
@@ -52,7 +52,7 @@ class PagePopulator:
             self._thread.start()
 
     def populate_again(self, start: int) -> None:
-        """Populate what was asked for behind `start` once more."""
+        """Populate what was asked for after `start` once more."""
         with self._changed:
             self._done = min(self._done, -(-start // _PAGE) * _PAGE)
             self._changed.notify()

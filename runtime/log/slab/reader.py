@@ -49,7 +49,7 @@ class SlabReader(SlabFile):
 
     def is_outdated(self) -> bool:
         """Whether a writer has grown, closed or finished what was the slab's end when it was opened,
-        or that end was damaged or nothing that stays; opened anew, the slab may show more."""
+        or whether that end was damaged or was not final; opened again, the slab may show more."""
         if self.finished:
             return False
         if self.damage is not None or not self.chunks or self.chunks[-1].closed:
@@ -116,7 +116,7 @@ class SlabReader(SlabFile):
     def heads(self, index: int, start: int | None = None) -> Iterator[CycleHead]:
         """The CYCLE records of chunk `index`, from the one at `start`; raises `Damage`.
 
-        Nobody has checked their crc yet.
+        Their crc is not verified.
         """
         chunk = self.chunks[index]
         view = self.view
@@ -166,7 +166,7 @@ class SlabReader(SlabFile):
         return True
 
     def _check_unused(self, offset: int, end: int) -> None:
-        """Behind the first PAD at `offset` only PADs and a cycle that is being committed stand."""
+        """After the first PAD at `offset` there are only PADs and a cycle that is being committed."""
         start = offset
         while end - offset >= fmt.HEAD_SIZE:
             opcode, length = fmt.RECORD_HEAD.unpack_from(self.view, offset)
@@ -174,7 +174,7 @@ class SlabReader(SlabFile):
                 if self.view[start] == fmt.CYCLE or self._was_closed(self.chunks[-1], start):
                     return  # a live writer committed or closed it this moment
                 raise Damage(
-                    start, f"a PAD with a record of opcode {opcode:#04x} behind it, at {offset}"
+                    start, f"a PAD with a record of opcode {opcode:#04x} after it, at {offset}"
                 )
             offset += fmt.HEAD_SIZE + length
 
@@ -250,7 +250,7 @@ class SlabReader(SlabFile):
 
         def is_behind(index: int) -> bool:
             head = self.first(index)
-            if head is None:  # reading from in front of it tells what is wrong there
+            if head is None:  # reading from before it finds what is wrong there
                 return True
             return (cycle is not None and head.cycle > cycle) or (
                 time_ns is not None and head.time_ns >= time_ns
@@ -264,8 +264,8 @@ class SlabReader(SlabFile):
     ) -> int | None:
         """Offset of the first cycle of chunk `index` that is not before both.
 
-        Where there is none, the offset behind those that there are. Where the chunk's index does
-        not tell, all heads of the chunk are read, and kept for the next call.
+        Where there is none, the offset after those that there are. Where the chunk's index does
+        not say, all heads of the chunk are read, and kept for the next call.
         """
         kept, heads = self._heads
         if kept != index:
@@ -289,7 +289,7 @@ class SlabReader(SlabFile):
         return heads[-1].end if heads else None
 
     def _seek(self, index: int, *, cycle: int | None, time_ns: int | None) -> int | None:
-        """`offset_of` in O(log n), by the chunk's longest MessageIndex; None where it cannot tell.
+        """`offset_of` in O(log n), by the chunk's longest MessageIndex; None where it does not say.
 
         An index has no checksum, so it only proposes: each entry that is looked at must be that of
         a message of its channel and time, and what is found a cycle that passes its check, with
@@ -323,7 +323,7 @@ class SlabReader(SlabFile):
             entry = bisect_left(range(count), target, key=value_of)
             offset = chunk.records_start
             if entry:
-                # Behind the message in front, the rest of its cycle is passed over.
+                # The rest of the cycle of the message before is passed over.
                 offset = place_of(entry - 1)
                 while view[offset] in (fmt.MESSAGE, fmt.PAD):
                     _, length = fmt.RECORD_HEAD.unpack_from(view, offset)

@@ -12,7 +12,7 @@ from flowrun.msgs.fields import Buffer
 from flowrun.runtime.log.slab import format as fmt
 
 _COMPRESSION = ""
-"""Of chunks: none, so that records lie in the file as they are."""
+"""Chunks have none, so that records lie in the file as they are."""
 
 
 def pack_record(opcode: int, content: bytes) -> bytes:
@@ -55,7 +55,7 @@ def unpack_metadata(content: Buffer) -> tuple[str, dict[str, str]]:
 
 
 def pack_check(start: int, checked: Buffer) -> bytes:
-    """A CHECK of `checked`, which stands at `start` in the file, directly in front."""
+    """A CHECK of `checked`, which is at `start` in the file, directly before this record."""
     return pack_record(fmt.CHECK, struct.pack("<QI", start, fmt.crc32(checked)))
 
 
@@ -122,7 +122,7 @@ def unpack_channel(content: Buffer) -> fmt.Channel:
 def pack_chunk_head(
     records_length: int, *, start_time_ns: int = 0, end_time_ns: int = 0, crc: int = 0
 ) -> bytes:
-    """The 49 bytes in front of a chunk's records; times and crc 0 for an open one."""
+    """The 49 bytes before a chunk's records; times and crc 0 for an open one."""
     # fmt: off
     return fmt.CHUNK_HEAD.pack(
         fmt.CHUNK, fmt.CHUNK_FIXED_SIZE + records_length,

@@ -36,11 +36,11 @@ CHUNK_SIZE = 8 << 20
 _FALLOC_FL_KEEP_SIZE = 1
 _PAGE = mmap.PAGESIZE
 _LOOK_AHEAD = 32 << 20
-"""How far in front of the writer pages are populated: first-touch page faults cost several times
+"""How far ahead of the writer pages are populated: first-touch page faults cost several times
 the copy of a picture, so a helper thread takes them."""
 _BLOCK = 128 << 10
-"""Of a large payload so much is copied, then checked while the processor still holds it: 1.03 ms for
-a picture of 1080p, where copying all of it and then checking it took 1.55."""
+"""A large payload is copied in blocks of this size, each checked while the processor still holds it:
+1.03 ms for a picture of 1080p, where copying all of it and then checking it took 1.55."""
 _TOO_FAST_NS_PER_BYTE = 1.5
 """A writer that takes less for a byte would be in the middle of pages before they are ready, and
 both would wait for each other: no pages are populated for it. Populating took 0.27 in a loop of its
@@ -91,7 +91,7 @@ class Slab:
         self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
         self.capacity = max(_round_up(capacity, _PAGE), self._section)
         self.prepare_at = int(self.capacity * _PREPARE_AT)
-        # The look-ahead needs no growing then: a slab made ahead is zeros behind its first PAD.
+        # The look-ahead needs no growing then: a slab made ahead is zeros after its first PAD.
         size = min(self.capacity, max(self._section, _round_up(len(head) + _LOOK_AHEAD, _PAGE)))
         self._chunk_at = 0
         self._checked: list[tuple[int, int, int]] = []
@@ -143,7 +143,7 @@ class Slab:
     # -- room ----------------------------------------------------------------------------------
 
     def reserve(self, end: int) -> bool:
-        """Make the room reach to `end` and a PAD's head behind it; False if the slab is too small.
+        """Make the room reach to `end` and a PAD's head after it; False if the slab is too small.
         Need not be called for an `end` up to `room_ends_at`. `OSError` if the file cannot grow."""
         needed = end + fmt.HEAD_SIZE + len(TRAILER)
         if needed > self.capacity:
@@ -153,7 +153,7 @@ class Slab:
         return True
 
     def attend(self) -> None:
-        """Close a chunk that is long enough, and have the pages in front of the writer populated.
+        """Close a chunk that is long enough, and have the pages ahead of the writer populated.
         To be called when `position` has passed `attention_at`."""
         try:
             if self.position - self.records_at > CHUNK_SIZE:
@@ -161,7 +161,7 @@ class Slab:
             if self.position >= self._populated_to - _LOOK_AHEAD // 2:
                 self._populate()
         except OSError:
-            # The file cannot grow. Nothing needs the room yet: who does is told by `reserve`.
+            # The file cannot grow. Nothing needs the room yet: `reserve` tells who does.
             self.attention_at = self.capacity
             return
         self.attention_at = min(
@@ -176,7 +176,7 @@ class Slab:
         Where the pages are not ready, the kernel is handed the bytes instead: it takes them into
         large folios, 1.6 ms for a picture of 1080p where faulting its pages in took 2.9. They may
         be populated and not be ready: those that the kernel has written to the disk meanwhile, zeros
-        as they were, fault again. The faults of the first block tell.
+        as they were, fault again. The faults of the first block show it.
         `OSError` if the disk is full, of a file system that does not preallocate.
         """
         end, crc = at + len(part), 0
@@ -199,7 +199,7 @@ class Slab:
         return crc
 
     def forget_uncommitted(self) -> None:
-        """Forget the large payloads behind `position`: their cycle is not going to be committed."""
+        """Forget the large payloads after `position`: their cycle is not going to be committed."""
         self._checked = [it for it in self._checked if it[0] < self.position]
 
     def _populate(self) -> None:
@@ -208,7 +208,7 @@ class Slab:
             self._grow()
         now_ns, written = ticks_ns(), self.position - self._asked_at
         if now_ns - self._asked_ns < _TOO_FAST_NS_PER_BYTE * written:
-            # Measured anew when as much again has been written.
+            # Measured again when as much again has been written.
             self._populator.drop()
         else:
             self._populator.populate(self.position, end)
@@ -285,7 +285,7 @@ class Slab:
         return b"".join(packed)
 
     def _chunk_crc(self) -> int:
-        """Of the open chunk's records: what is known of large payloads is not read again."""
+        """The CRC of the open chunk's records; that of large payloads is known and not read again."""
         crc, at = 0, self.records_at
         with memoryview(self.mapping) as view:
             for start, end, known in self._checked:
@@ -298,8 +298,8 @@ class Slab:
     def commit_records(self, records: bytes) -> None:
         """Replace the PAD at `position` by `records`, the last of them a PAD's head.
 
-        What stands behind the first record's head is written first, then its length, then its
-        opcode: whoever reads meanwhile sees the old state or the new one.
+        What follows the first record's head is written first, then its length, then its
+        opcode: a reader sees the old state or the new one.
         """
         at, mapping = self.position, self.mapping
         mapping[at + fmt.HEAD_SIZE : at + len(records)] = records[fmt.HEAD_SIZE :]
@@ -311,7 +311,7 @@ class Slab:
     def finish(self, tail: Callable[[int, list[fmt.ChunkInfo]], bytes]) -> None:
         """Close the chunk, write the last chunk's index and `tail`, cut the file, let it go.
 
-        tail: from the offset at which it will stand and the slab's chunks to the bytes that end
+        tail: from the offset at which it will be and the slab's chunks to the bytes that end
             the file, the last MAGIC included.
         """
         try:

@@ -139,9 +139,9 @@ def test_the_trace_names_the_tasks(run, capsys):
             "since the first cycle (+12.5s), or a time (2026-03-01T08:15:02.5, of UTC unless it says "
             "otherwise)",
         ),
-        (("--to", "csv", "--from", "3", "--to", "2"), "--to 2 is in front of --from 3"),
-        (("--to", "csv", "--from", "+3s", "--to", "+2s"), "--to +2s is in front of --from +3s"),
-        (("--to", "csv", "--from", "99"), "--from 99: is behind the last cycle of the log"),
+        (("--to", "csv", "--from", "3", "--to", "2"), "--to 2 is before --from 3"),
+        (("--to", "csv", "--from", "+3s", "--to", "+2s"), "--to +2s is before --from +3s"),
+        (("--to", "csv", "--from", "99"), "--from 99: is after the last cycle of the log"),
         (("--to", "csv", "--to", "mp4"), "--to 'csv' and --to 'mp4': choose one"),
         (("--to", "csv", "--pixels"), "--pixels is for --to jsonl"),
         (

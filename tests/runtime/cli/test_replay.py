@@ -69,12 +69,12 @@ def test_a_part_of_a_run_is_replayed(run, capsys, options, cycles):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--from", "6", "--to", "3"], "--to 3 is in front of --from 6"),
+        (["--from", "6", "--to", "3"], "--to 3 is before --from 6"),
         (["--from", "99"], "cycle 99 is not in the log, which holds cycles 0 to 10"),
-        (["--from", "+9s"], "--from +9s: is behind the last cycle of the log"),
+        (["--from", "+9s"], "--from +9s: is after the last cycle of the log"),
         (["--to", "noon"], "--to 'noon': expected a cycle number (120), seconds since the first cycle "
          "(+12.5s), or a time (2026-03-01T08:15:02.5, of UTC unless it says otherwise)"),
-        (["--to", "1999-01-01"], "--to 1999-01-01: is in front of the first cycle of the log"),
+        (["--to", "1999-01-01"], "--to 1999-01-01: is before the first cycle of the log"),
         (["--speed", "fast"], "--speed fast: expected max, or a number above 0"),
         (["--report", "r.pdf"], "--report r.pdf: expected a name ending in .html or .json"),
         (["--task", "y"], "unknown task 'y'; tasks: n, x, s, g"),

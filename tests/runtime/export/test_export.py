@@ -352,7 +352,7 @@ def test_mp4_of_times_that_do_not_grow(tmp_path, monkeypatch):
     with Log(directory) as log:
         report = export_mp4(log, Selection(), tmp_path / "x.mp4")
     assert report.notes == [
-        "3 pictures were not taken later than the one in front: 1 us behind it instead"
+        "3 pictures were not taken later than the one before: 1 us after it instead"
     ]
     _, frames = film(tmp_path / "x.mp4")
     assert [round(frame.time * 1e6) for frame in frames] == [0, 1, 2, 3]

@@ -12,7 +12,7 @@ from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.events import event
 from flowrun.runtime.export.foxglove import export_foxglove
-from flowrun.runtime.export.rerun import export_rerun, told
+from flowrun.runtime.export.rerun import control_line, export_rerun
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.run.live import Run
@@ -214,7 +214,7 @@ def test_control_messages_are_lines_and_metadata_properties(tmp_path, chunk):
     ],
 )
 def test_control_messages_are_told_in_words(control, line, level):
-    assert told(control) == (line, level)
+    assert control_line(control) == (line, level)
 
 
 def test_time_begins_with_the_first_cycle(tmp_path, chunk):

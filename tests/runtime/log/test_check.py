@@ -33,7 +33,7 @@ def test_a_run_without_its_first_slab_says_so(
     with Log(run) as log:
         assert log.loss is None
     (run / "log_0000.mcap").unlink()
-    loss = f"{run}/log_0001.mcap: the slabs in front of it are missing"
+    loss = f"{run}/log_0001.mcap: the slabs before it are missing"
     with Log(run) as log:
         assert log.loss == loss
         assert check_log(log)[2] == [loss]
@@ -52,7 +52,7 @@ def test_a_flight_recorder_without_slabs_that_it_keeps_says_so(tmp_path: Path) -
         assert log.loss is None
     first.unlink()
     with Log(run) as log:
-        assert log.loss == f"{last}: the slabs in front of it are missing"
+        assert log.loss == f"{last}: the slabs before it are missing"
 
 
 def test_check_finds_payloads_where_there_are_none(
@@ -111,5 +111,5 @@ def test_recover_leaves_a_finished_slab_with_a_damaged_cycle_and_says_so(
     report = recover(run)
     assert [it.recovered for it in report.slabs] == [False] * len(report.slabs)
     assert report.lost is not None
-    assert report.lost.startswith(f"{slab}: what stood behind byte {at}: unexpected record")
+    assert report.lost.startswith(f"{slab}: what came after byte {at}: unexpected record")
     assert slab.read_bytes() == damaged

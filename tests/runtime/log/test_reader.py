@@ -485,7 +485,7 @@ def test_cycle_numbers_that_go_back_are_damage(write):
     path = write(builder.leave_open().data)
     cycles, loss = read(path)
     assert cycles == builder.written[:1]
-    assert loss == f"{path}: byte {builder.ends[0]}: cycle 5 behind cycle 5"
+    assert loss == f"{path}: byte {builder.ends[0]}: cycle 5 after cycle 5"
 
 
 def test_sequence_wraps_after_32_bits(write):

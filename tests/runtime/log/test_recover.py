@@ -104,11 +104,11 @@ def test_report_says_what_was_kept_and_lost(tmp_path):
     size = path.stat().st_size
     assert str(report).startswith(
         f"{path}: kept 3 cycles with 3 messages, {size} bytes; "
-        f"lost: what stood behind byte {builder.ends[2]}: cycle 3 has CRC 0x"
+        f"lost: what came after byte {builder.ends[2]}: cycle 3 has CRC 0x"
     )
     assert_finished(path, builder.written[:3])
     with Log(path) as log:
-        assert log.end["error"].startswith("lost what stood behind byte ")
+        assert log.end["error"].startswith("lost what came after byte ")
     again = recover(tmp_path)
     assert str(again) == f"{path}: was finished already"
     assert path.stat().st_size == size

@@ -92,7 +92,7 @@ def _read(path: Path, case: Case, rng: random.Random) -> tuple[set[int], str | N
         for record in log:
             _check_cycle(case, record)
             if record.cycle <= previous:
-                raise BrokenLawError(f"cycle {record.cycle} behind cycle {previous}")
+                raise BrokenLawError(f"cycle {record.cycle} after cycle {previous}")
             previous = record.cycle
             found[record.cycle] = record.time_ns
         loss = log.loss
