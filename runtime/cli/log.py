@@ -59,9 +59,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     verb = {
-        "info": _info, "ls": _ls, "cat": _cat, "check": _check, "recover": _recover,
-        "export": export, "diff": diff,
-    }  # fmt: skip
+        "info": _info,
+        "ls": _ls,
+        "cat": _cat,
+        "check": _check,
+        "recover": _recover,
+        "export": export,
+        "diff": diff,
+    }
     return verb[args.log_verb](args)
 
 

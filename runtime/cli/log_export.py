@@ -40,19 +40,25 @@ def add_export(verb: argparse.ArgumentParser) -> None:
         "Example: flowrun log export RUN --to mp4 --from 10s --to 20s"
     )
     verb.add_argument(
-        "--to", action="append", default=[], metavar="FORMAT",
+        "--to",
+        action="append",
+        default=[],
+        metavar="FORMAT",
         help=f"{', '.join(_SUFFIXES)}; the ending of FILE says it too. Given again with a cycle or "
         "seconds, as for --from: end there, this cycle included",
-    )  # fmt: skip
+    )
     verb.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {WHERE}")
     verb.add_argument(
         "--topic", action="append", metavar="TOPIC", help="only this topic; may be given again"
     )
     verb.add_argument(
-        "-o", "--output", type=Path, metavar="FILE",
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
         help="without it, or with -, jsonl and csv are printed; others get the run's name, in this "
         "directory",
-    )  # fmt: skip
+    )
     verb.add_argument("--pixels", action="store_true", help="jsonl: with the pictures' pixels")
 
 
@@ -65,9 +71,10 @@ def add_diff(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("path", metavar="A", help="a run's directory, or one .mcap file of it")
     verb.add_argument("other", metavar="B", help="the other one")
     verb.add_argument(
-        "--times", action="store_true",
+        "--times",
+        action="store_true",
         help="compare times too; those of two live runs always differ",
-    )  # fmt: skip
+    )
 
 
 def bounds(log: Log, first: str | None, last: str | None) -> Bounds:

@@ -113,13 +113,15 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     times = [shown_us[packet.number] for packet in packets]
     return Film(
         decoder,
-        [FilmPacket(packet.data, packet.is_key, pts, dts)
-         for packet, pts, dts in zip(packets, times, _decode_times(times, duration), strict=True)],
+        [
+            FilmPacket(packet.data, packet.is_key, pts, dts)
+            for packet, pts, dts in zip(packets, times, _decode_times(times, duration), strict=True)
+        ],
         duration,
         end_us,
         len(hidden),
         moved,
-    )  # fmt: skip
+    )
 
 
 def _after(
@@ -225,8 +227,10 @@ def _end_at(path: Path, end_us: int) -> None:
         duration = struct.pack(">I", end_us * timescale // 1_000_000)
         # Where the duration is: after version, flags and what else comes first.
         for (box, _), offset in (
-            (head[b"mvhd"], 16), (track[b"tkhd"], 20), (edits[b"elst"], 8),
-        ):  # fmt: skip
+            (head[b"mvhd"], 16),
+            (track[b"tkhd"], 20),
+            (edits[b"elst"], 8),
+        ):
             file.seek(box + offset)
             file.write(duration)
 
@@ -255,8 +259,9 @@ def _bare(film: Film) -> bytes:
     fourcc = _FOURCC.get(name)
     if fourcc is None:
         return b"".join([made.extradata if name == "mpeg4" else b"", *packets])
-    head = struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, made.width, made.height, 30, 1,
-                       len(packets), 0)  # fmt: skip
+    head = struct.pack(
+        "<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, made.width, made.height, 30, 1, len(packets), 0
+    )
     return head + b"".join(
         struct.pack("<IQ", len(packet), at) + packet for at, packet in enumerate(packets)
     )

@@ -78,16 +78,21 @@ class _Channels:
             self._schemas[schema] = self._writer.register_schema(*schema)
         metadata = {key: value for key, value in topic.metadata.items() if key != CODEC}
         channel = self._writer.register_channel(
-            topic=name, message_encoding=encoding, schema_id=self._schemas.get(schema, 0),
+            topic=name,
+            message_encoding=encoding,
+            schema_id=self._schemas.get(schema, 0),
             metadata=metadata,
-        )  # fmt: skip
+        )
 
         def write(message: LogMessage, data: bytes, times: tuple[int, int] | None = None) -> None:
             time_ns, tov_ns = times or (message.time_ns, message.tov_ns)
             self._writer.add_message(
-                channel_id=channel, log_time=time_ns, publish_time=tov_ns,
-                sequence=message.cycle & 0xFFFFFFFF, data=data,
-            )  # fmt: skip
+                channel_id=channel,
+                log_time=time_ns,
+                publish_time=tov_ns,
+                sequence=message.cycle & 0xFFFFFFFF,
+                data=data,
+            )
             self._report.count += 1
 
         return write

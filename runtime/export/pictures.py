@@ -162,8 +162,9 @@ class PictureExport:
         """Whether the decoder gives the pictures in the order of their packets."""
         if begin is None:
             return True
-        messages = self._log.messages(self._topic, cycle, selection.bounds.get("end"),
-                                      end_ns=selection.bounds.get("end_ns"))  # fmt: skip
+        messages = self._log.messages(
+            self._topic, cycle, selection.bounds.get("end"), end_ns=selection.bounds.get("end_ns")
+        )
         section, last = -1, -1
         decoder: PacketDecoder | None = None
         described = begin.decoder

@@ -71,11 +71,12 @@ def blueprint(rerun: Any, view: View, graph: bytes) -> Any:
         sources = _sources(view, graph)
         pictures = [
             make.Spatial2DView(
-                origin=topic, name=topic,
+                origin=topic,
+                name=topic,
                 contents=[topic, *(boxes for boxes in view.boxes if topic in sources[boxes])],
             )
             for topic in view.pictures
-        ]  # fmt: skip
+        ]
         left.append(make.Grid(*pictures) if len(pictures) > 1 else pictures[0])
         left_shares.append(5)
     if view.answers:
@@ -122,15 +123,18 @@ def _lines(
 def _plots(rerun: Any, view: View) -> list[Any]:
     """Tabs: all that took time in one plot, as they have one unit; the rest by topic."""
     took = [
-        f"{topic}/{name}" for topic, names in view.numbers.items() for name in names
+        f"{topic}/{name}"
+        for topic, names in view.numbers.items()
+        for name in names
         if name.endswith("_ms")
-    ]  # fmt: skip
+    ]
     plots = [_plot(rerun, "/", took, "ms")] if took else []
     for topic, names in view.numbers.items():
         others = [
-            f"{topic}/{name}" for name in names
+            f"{topic}/{name}"
+            for name in names
             if name not in _ABOUT_FRAMES and not name.endswith("_ms")
-        ]  # fmt: skip
+        ]
         if others:
             plots.append(_plot(rerun, topic, others, topic))
     if len(plots) < 2:

@@ -89,9 +89,16 @@ class _Trace:
 
     def _slice(self, name: str, kind: str, start: int, end: int, args: dict[str, Any]) -> None:
         self._write(
-            {"ph": "X", "name": name, "cat": kind, "ts": self._us(start),
-             "dur": (end - start) / 1e3, **_IDS, "args": args}
-        )  # fmt: skip
+            {
+                "ph": "X",
+                "name": name,
+                "cat": kind,
+                "ts": self._us(start),
+                "dur": (end - start) / 1e3,
+                **_IDS,
+                "args": args,
+            }
+        )
 
     def _add_control(self, control: dict[str, Any], cycle: int, start: int) -> None:
         task, kind = control.get("task", ""), control.get("kind", "")
@@ -112,9 +119,16 @@ class _Trace:
         if control.get("input_cycle", -1) >= 0:
             shown["input_cycle"] = control["input_cycle"]
         self._write(
-            {"ph": "i", "s": "t", "name": f"{kind} {name}", "cat": "control",
-             "ts": self._us(start), **_IDS, "args": shown}
-        )  # fmt: skip
+            {
+                "ph": "i",
+                "s": "t",
+                "name": f"{kind} {name}",
+                "cat": "control",
+                "ts": self._us(start),
+                **_IDS,
+                "args": shown,
+            }
+        )
 
     def _us(self, ticks: int) -> float:
         return (ticks - (self._origin or 0)) / 1e3

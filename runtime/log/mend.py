@@ -70,9 +70,11 @@ def mend_slab(
         pad = fmt.RECORD_HEAD.pack(fmt.PAD, trailer_at - tail_at)
         if kept.chunks:
             last = kept.chunks[-1]
-            write_all(fd, last.start + fmt.CHUNK_LENGTH_AT, fmt.U64.pack(
-                trailer_at - last.start - fmt.HEAD_SIZE
-            ))  # fmt: skip
+            write_all(
+                fd,
+                last.start + fmt.CHUNK_LENGTH_AT,
+                fmt.U64.pack(trailer_at - last.start - fmt.HEAD_SIZE),
+            )
             os.fsync(fd)
             write_all(fd, kept.end, pad)
             os.fsync(fd)

@@ -109,9 +109,11 @@ def _finished(slab: SlabReader) -> SlabReport:
     except Damage as damage:
         lost = damage
     return SlabReport(
-        slab.path, recovered=False, cycles=cycles,
+        slab.path,
+        recovered=False,
+        cycles=cycles,
         lost=None if lost is None else f"what came after {lost}",
-    )  # fmt: skip
+    )
 
 
 def _made_ahead(directory: Path) -> list[Path]:

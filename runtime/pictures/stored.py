@@ -227,14 +227,16 @@ def _check_packets(own: dict[str, Any], length: int) -> None:
     numbers = [own[name] for name in ("section", "number", "first")]
     sizes, keys, color = own["sizes"], own["keys"], own["color"]
     if not (
-        isinstance(sizes, list) and isinstance(keys, list) and isinstance(color, list)
+        isinstance(sizes, list)
+        and isinstance(keys, list)
+        and isinstance(color, list)
         and _all_within([*numbers, *sizes], 0, _MOST_PACKETS)
         and _all_within([own["key"], own["key_before"]], -1, 1 << 64)
         and _all_within(color, 0, 1 << 31)
         and sum(sizes) == length
         and len(keys) == len(sizes)
         and len(color) == 2
-    ):  # fmt: skip
+    ):
         raise ValueError("packets that do not fit the data")
     if "decoder" in own:
         name, extradata, width, height, pixel_format = own["decoder"]

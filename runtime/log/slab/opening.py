@@ -34,8 +34,12 @@ __all__ = ["ChunkSpan", "Damage", "SlabFile"]
 
 _SUMMARY_BEGINS = (fmt.SCHEMA, fmt.CHANNEL, fmt.STATISTICS)
 _SUMMARY_OPCODES = (
-    *_SUMMARY_BEGINS, fmt.CHUNK_INDEX, fmt.ATTACHMENT_INDEX, fmt.METADATA_INDEX, fmt.SUMMARY_OFFSET,
-)  # fmt: skip
+    *_SUMMARY_BEGINS,
+    fmt.CHUNK_INDEX,
+    fmt.ATTACHMENT_INDEX,
+    fmt.METADATA_INDEX,
+    fmt.SUMMARY_OFFSET,
+)
 _OPEN_TRIES = 5
 """How often a slab is read again that its writer changes while it is opened."""
 _PREAMBLE_OPCODES = (fmt.HEADER, fmt.METADATA, fmt.ATTACHMENT, fmt.SCHEMA, fmt.CHANNEL, fmt.CHECK)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.events import event
+from flowrun.runtime.events import Completion, Dropped, Failed, Replaced, Restarted
 from flowrun.runtime.export.foxglove import export_foxglove
 from flowrun.runtime.export.rerun import control_line, export_rerun
 from flowrun.runtime.export.selection import Selection
@@ -205,12 +205,12 @@ def test_control_messages_are_lines_and_metadata_properties(tmp_path, chunk):
 @pytest.mark.parametrize(
     ("control", "line", "level"),
     [
-        (event("completion", "a", value=False, input_cycle=4), "a: result of cycle 4", "TRACE"),
-        (event("replaced", "a", input_cycle=4), "a: cycle 4 gave way to a newer one", "TRACE"),
-        (event("dropped", "a", value=2), "a: dropped 2", "TRACE"),
-        (event("error", "a", key="skip", value="E: x"), "a: error (on_error: skip): E: x", "ERROR"),
-        (event("restart", "a"), "a: restarted", "WARN"),
-        (event("of the future", "a"), "a: of the future", "INFO"),
+        (Completion("a", 4, restarted=False).pack(), "a: result of cycle 4", "TRACE"),
+        (Replaced("a", 4).pack(), "a: cycle 4 gave way to a newer one", "TRACE"),
+        (Dropped("a", 2).pack(), "a: dropped 2", "TRACE"),
+        (Failed("a", "skip", "E: x").pack(), "a: error (on_error: skip): E: x", "ERROR"),
+        (Restarted("a").pack(), "a: restarted", "WARN"),
+        ({**Restarted("a").pack(), "kind": "of the future"}, "a: of the future", "INFO"),
     ],
 )
 def test_control_messages_are_told_in_words(control, line, level):
