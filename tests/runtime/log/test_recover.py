@@ -238,8 +238,9 @@ WRITER = textwrap.dedent("""
     import sys
     from pathlib import Path
     from flowrun.msgs import ImageRgb8Msg, TextMsg
-    from flowrun.runtime.log.writer import LogWriter
+    from flowrun.runtime.events import Set
     from flowrun.runtime.log.channels import LoggedOutput
+    from flowrun.runtime.log.writer import LogWriter
 
     outputs = [
         LoggedOutput("cam", "image", "/cam/image", ImageRgb8Msg),
@@ -262,7 +263,7 @@ WRITER = textwrap.dedent("""
         text.publish(tov_ns=cycle)
         writer.commit(
             cycle, 1000 + cycle, bound, start_ns=0, ends_ns=[1, 2],
-            events=[{"kind": "live", "task": "vlm"}] if cycle == 3 else [],
+            events=[Set("vlm", {"k": 1})] if cycle == 3 else [],
         )
         if cycle == last:
             if sys.argv[3] == "finish":

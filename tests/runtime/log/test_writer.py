@@ -16,6 +16,7 @@ from mcap.reader import make_reader
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, MessageTypeError
 from flowrun.runtime.errors import LogError, LogInUse
+from flowrun.runtime.events import Set
 from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.files import slab_paths
@@ -128,7 +129,7 @@ def test_log_records_and_events_are_messages_of_the_cycle(tmp_path):
     writer = writer_of(tmp_path / "run", IntMsg)
     bound = writer.bind([message])
     writer.log_record(T0, "info", "hello", "cam0", {"n": 3})
-    commit(writer, bound, 0, [{"kind": "set", "task": "a", "key": "k", "value": [1]}])
+    commit(writer, bound, 0, [Set("a", {"k": [1]})])
     writer.log_record(T0 + 9, "error", "after", "flowrun", {})
     writer.finish({"reason": "test"})
     with Log(tmp_path / "run") as log:

@@ -19,6 +19,7 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, TextMsg
 from flowrun.msgs.image import VideoDecoder, VideoPackets
+from flowrun.runtime.events import Set
 from flowrun.runtime.log import writer as log_writer
 from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.reader import Log, LoggedCycle
@@ -172,9 +173,7 @@ def _written(run: Path, outputs: Made, more: dict[str, Any]) -> list[Original]:
     found = []
     for cycle in range(CYCLES):
         messages = [make(cycle) for _, make in outputs]
-        events = (
-            [{"kind": "set", "task": "t", "key": "k", "value": cycle}] if cycle % 7 == 3 else []
-        )
+        events = [Set("t", {"k": cycle})] if cycle % 7 == 3 else []
         if cycle % 5 == 2:
             writer.log_record(1000 + cycle, "info", f"line {cycle}", "t", {"n": cycle, "w": [1.5]})
         writer.commit(
