@@ -160,7 +160,7 @@ def _replay(
     start = None if args.first is None else first_cycle_at(log, "--from", args.first)
     to = None if args.last is None else last_cycle_at(log, "--to", args.last)
     if start is not None and to is not None and to < start:
-        raise UsageError(f"--to {args.last} is in front of --from {args.first}")
+        raise UsageError(f"--to {args.last} is before --from {args.first}")
     differences = None
     if args.report is not None:
         from flowrun.runtime.replay.report import DifferenceReport
