@@ -252,7 +252,7 @@ def test_core_install_plays_a_video_and_asks_a_server(core: Path, tmp_path: Path
     assert flowrun(core, tmp_path, "check", "g.yaml") == (0, "")
     status, said = flowrun(core, tmp_path, "g.yaml", "--plain", "--cycles", "3")
     assert status == 1
-    assert "http://127.0.0.1:9/v1: nobody answers" in said
+    assert "http://127.0.0.1:9/v1: no answer" in said
     assert "torch" not in said
 
 
