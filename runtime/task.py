@@ -30,6 +30,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar, overload
 
@@ -43,7 +44,17 @@ if TYPE_CHECKING:
     import numpy as np
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Context", "CycleTime", "Input", "Live", "Message", "Output", "Task", "TaskConfig"]
+__all__ = [
+    "Context",
+    "CycleTime",
+    "Input",
+    "Live",
+    "Message",
+    "Output",
+    "SourceFunctions",
+    "Task",
+    "TaskConfig",
+]
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -118,6 +129,21 @@ class CycleTime:
         self.now_ns = now_ns
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFunctions:
+    """What the context of a source calls; see its methods of these names.
+
+    logs_packets: see `Context.logs_packets`.
+    """
+
+    clock_ns: Callable[[], int]
+    wake: Callable[[], None]
+    wake_at: Callable[[int], None]
+    finish: Callable[[], None]
+    dropped: Callable[[int], None]
+    logs_packets: bool = False
+
+
 class Context:
     """What a task may ask of the runtime. One per task, the same object in every call.
 
@@ -129,13 +155,11 @@ class Context:
         from 0 to 1, or None where that is not known. Shown to people, never logged.
     computes_on: for `start` to set where the bytes of the task's messages hang on it: the device and
         type that its model computes in. The log keeps it, and a replay notes where it has another.
-    logs_packets: whether the log wants `ImageRgb8Msg.video` of this task; where it does not, keeping
-        compressed packets is for nothing.
     """
 
     __slots__ = (
-        "_clock", "_dropped", "_finish", "_rng", "_seed", "_time", "_wake", "_wake_at",
-        "broadcast", "computes_on", "graph_dir", "log", "logs_packets", "progress", "task_id",
+        "_rng", "_seed", "_source", "_time",
+        "broadcast", "computes_on", "graph_dir", "log", "progress", "task_id",
     )  # fmt: skip
 
     def __init__(
@@ -147,15 +171,9 @@ class Context:
         graph_dir: Path,
         seed: int,
         broadcast: Broadcast,
-        clock: Callable[[], int] | None = None,
-        wake: Callable[[], None] | None = None,
-        wake_at: Callable[[int], None] | None = None,
-        finish: Callable[[], None] | None = None,
-        dropped: Callable[[int], None] | None = None,
-        logs_packets: bool = False,
+        source: SourceFunctions | None = None,
     ) -> None:
         self.task_id = task_id
-        self.logs_packets = logs_packets
         self.graph_dir = graph_dir
         self.log = log
         self.broadcast = broadcast
@@ -164,11 +182,7 @@ class Context:
         self._time = time
         self._seed = seed
         self._rng: np.random.Generator | None = None
-        self._clock = clock
-        self._wake = wake
-        self._wake_at = wake_at
-        self._finish = finish
-        self._dropped = dropped
+        self._source = source
 
     @property
     def cycle(self) -> int:
@@ -207,11 +221,11 @@ class Context:
 
     def clock_ns(self) -> int:
         """Sources only: the clock outside, nanoseconds since 1970 UTC."""
-        return self._source_only(self._clock)()
+        return self._of_source.clock_ns()
 
     def wake(self) -> None:
         """Sources only, from any thread: something has arrived, call `process` soon."""
-        self._source_only(self._wake)()
+        self._of_source.wake()
 
     def wake_at(self, time_ns: int) -> None:
         """Sources only: call `process` again no later than at `time_ns` of `clock_ns`.
@@ -219,25 +233,32 @@ class Context:
         A source whose `process` publishes nothing is called again when `wake` or `wake_at` say so,
         and otherwise every 10 ms.
         """
-        self._source_only(self._wake_at)(time_ns)
+        self._of_source.wake_at(time_ns)
 
     def finish(self) -> None:
         """Sources only: nothing more will come; `process` is not called again. The run ends when
         all its sources have finished and background work is done."""
-        self._source_only(self._finish)()
+        self._of_source.finish()
 
     def dropped(self, count: int) -> None:
-        """Sources only: so many pictures, or whatever it makes, were left out since it last said so.
-        The log keeps it, with the cycle."""
-        self._source_only(self._dropped)(count)
+        """Sources only: `count` pictures, or whatever it makes, were left out since the last call. The
+        log keeps it, with the cycle. `TypeError` if it is no whole number."""
+        self._of_source.dropped(count)
 
-    def _source_only(self, function: Callable[..., T] | None) -> Callable[..., T]:
-        if function is None:
+    @property
+    def logs_packets(self) -> bool:
+        """Whether the log wants `ImageRgb8Msg.video` of this task; where it does not, keeping
+        compressed packets is for nothing."""
+        return self._source is not None and self._source.logs_packets
+
+    @property
+    def _of_source(self) -> SourceFunctions:
+        if self._source is None:
             raise UsageError(
                 f"task {self.task_id!r} has inputs: only sources may see the outside. "
                 "Use ctx.now_ns for the time; it is the same again in a replay"
             )
-        return function
+        return self._source
 
 
 class Task:

@@ -6,6 +6,7 @@ publishes what each cycle is given. The cycle is the engine's own.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,8 +16,8 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.engine.background import BackgroundTask
 from flowrun.runtime.engine.cycle import Cycle
-from flowrun.runtime.engine.instances import SourceHooks, make_instances
-from flowrun.runtime.engine.record import ALWAYS, StepCall
+from flowrun.runtime.engine.instances import make_instances
+from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
 from flowrun.runtime.errors import Location
 from flowrun.runtime.events import Event
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask
@@ -31,7 +32,7 @@ from flowrun.runtime.graph.spec import (
     TaskLogging,
     TaskSpec,
 )
-from flowrun.runtime.task import CycleTime, Task, TaskConfig
+from flowrun.runtime.task import CycleTime, SourceFunctions, Task, TaskConfig
 
 __all__ = ["Alone", "SourceEnds"]
 
@@ -48,21 +49,27 @@ class SourceEnds:
         self.due_ns: int | None = None
         self.finished = False
 
-    def hooks(self, time: CycleTime) -> SourceHooks:
-        """The functions; `clock_ns` gives the time of the cycle that runs."""
-        return SourceHooks(
-            clock=lambda: time.now_ns, wake=self._wake, wake_at=self._wake_at, finish=self._finish,
-            dropped=lambda _task, _count: None, logged=False,
-        )  # fmt: skip
+    def functions(self, time: CycleTime) -> SourceFunctions:
+        """Those of the context; `clock_ns` gives the time of the cycle that runs."""
+        return SourceFunctions(
+            clock_ns=lambda: time.now_ns,
+            wake=self._wake,
+            wake_at=self._wake_at,
+            finish=self._finish,
+            dropped=self._dropped,
+        )
 
     def _wake(self) -> None:
         self.ever_woken = True
         self.woken.set()
 
-    def _wake_at(self, _task: str, time_ns: int) -> None:
+    def _wake_at(self, time_ns: int) -> None:
         self.due_ns = time_ns
 
-    def _finish(self, _task: str) -> None:
+    def _dropped(self, count: int) -> None:
+        operator.index(count)
+
+    def _finish(self) -> None:
         self.finished = True
 
 
@@ -90,7 +97,10 @@ class Alone:
         plan = _plan(task_class, config, graph_dir=graph_dir, seed=seed)
         broadcasts = {} if broadcast is None else {name: broadcast}
         instances = make_instances(
-            plan, self.time, broadcasts=broadcasts, hooks=self.ends.hooks(self.time)
+            plan,
+            self.time,
+            broadcasts=broadcasts,
+            source=lambda _task: self.ends.functions(self.time),
         )
         self._made = instances[name]
         self._outside = _Given()
@@ -161,6 +171,9 @@ class _Given:
         slots = [(argument.port.name, argument.slot) for argument in step.arguments]
         outputs = {name: messages[slot] for name, slot in slots if slot is not None}
         return ALWAYS, partial(self._feed, outputs)
+
+    def gate(self, task_id: str) -> Gate:  # noqa: ARG002
+        return ALWAYS
 
     def _feed(self, outputs: Mapping[str, Message]) -> None:
         for name, message in self.arrived.items():

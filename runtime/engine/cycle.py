@@ -362,7 +362,7 @@ class Cycle:
         if policy is not None:
             call = policy.guard(call, outputs_of_step(step, messages))
         if made.bound.is_source:
-            gate = made.gate
+            gate = self._outside.gate(made.id)
         if is_rated(step):
             gate = RatedGate(gate, self.rates[made.id], self.time)
         return gate, call

@@ -20,7 +20,6 @@ from flowrun.runtime.clock import Clock
 from flowrun.runtime.engine.background import BackgroundWorker, Job
 from flowrun.runtime.engine.cycle import Cycle, CycleLog, Failure
 from flowrun.runtime.engine.instances import (
-    SourceHooks,
     changed_config,
     make_instances,
     start_all,
@@ -77,14 +76,14 @@ class Executor:
         self.has_started = False
         """Whether the `start` of every task has returned."""
         self._on_log_error = on_log_error
-        self._outside = outside = LiveOutside(clock)
+        self._outside = outside = LiveOutside(
+            clock,
+            sources=[step.task.id for step in plan.steps[: plan.source_count]],
+            packets=_packet_tasks(plan) if log is not None else (),
+        )
         self.left_out = outside.left_out
         time = CycleTime()
-        hooks = SourceHooks(
-            clock=clock.now_ns, wake=outside.woken.set, wake_at=outside.wake_at,
-            finish=self._finish_source, dropped=outside.dropped, logged=log is not None,
-        )  # fmt: skip
-        self.instances = make_instances(plan, time, broadcasts=broadcasts or {}, hooks=hooks)
+        self.instances = make_instances(plan, time, broadcasts=broadcasts, source=outside.source)
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
         self._next_keyframe = 0 if self._keyframe_interval else -1
         self.workers = {
@@ -97,10 +96,10 @@ class Executor:
         )  # fmt: skip
         self._waiting = Waiting(
             clock, outside,
-            rated=[
-                (self.instances[step.task.id], self.cycle.rates[step.task.id])
+            rated={
+                step.task.id: self.cycle.rates[step.task.id]
                 for step in plan.steps[: plan.source_count] if is_rated(step)
-            ],
+            },
             rate_hz=plan.graph.spec.runtime.rate_hz,
         )  # fmt: skip
         self._configs = {id_: made.task.config for id_, made in self.instances.items()}
@@ -114,9 +113,6 @@ class Executor:
         return BackgroundWorker(
             step, made.task, made.ctx, made.time, wake=self._outside.woken.set, freeze=freeze
         )
-
-    def _finish_source(self, task_id: str) -> None:
-        self._outside.finish(self.instances[task_id])
 
     # -- from other threads --------------------------------------------------------------------
 
@@ -267,6 +263,15 @@ class Executor:
         self._on_log_error(error)
 
     def _is_over(self) -> bool:
-        return not any(
-            made.bound.is_source and made.gate.present for made in self.instances.values()
-        ) and not any(worker.jobs.busy for worker in self.workers.values())
+        return not any(gate.present for gate in self._outside.gates.values()) and not any(
+            worker.jobs.busy for worker in self.workers.values()
+        )
+
+
+def _packet_tasks(plan: Plan) -> set[str]:
+    """The tasks whose pictures are logged as the packets they came in."""
+    return {
+        slot.task_id
+        for slot in plan.slots
+        if slot.logged and slot.payload and slot.codec == "packets"
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -13,13 +13,11 @@ from flowrun.runtime.errors import RAISED_BY_TASKS, FlowrunError, TaskError, Usa
 from flowrun.runtime.graph.bind import BoundTask, live_keys
 from flowrun.runtime.graph.config import changed_keys, check_values
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
+from flowrun.runtime.task import Context, CycleTime, SourceFunctions, Task, TaskConfig
 
 __all__ = [
     "COMPUTES_ON",
     "Instance",
-    "SourceGate",
-    "SourceHooks",
     "changed_config",
     "make_instances",
     "start_all",
@@ -31,62 +29,37 @@ COMPUTES_ON = "computes on"
 
 
 @dataclass(slots=True)
-class SourceGate:
-    """Whether a source may have more: the gate of its step."""
-
-    present: bool = True
-
-
-@dataclass(slots=True)
 class Instance:
     """One task of a run: its object, its context, and the time its context shows.
 
     time: the cycle's, or of a background task the time of the job that its worker runs.
-    gate: of a source: closed once it has said that nothing more will come.
     """
 
     bound: BoundTask
     task: Task
     ctx: Context
     time: CycleTime
-    gate: SourceGate = field(default_factory=SourceGate)
 
     @property
     def id(self) -> str:
         return self.bound.id
 
 
-@dataclass(frozen=True, slots=True)
-class SourceHooks:
-    """What the context of a source task calls; a replay, which runs no sources, has none.
-
-    logged: whether the run has a log.
-    """
-
-    clock: Callable[[], int]
-    wake: Callable[[], None]
-    wake_at: Callable[[str, int], None]
-    finish: Callable[[str], None]
-    dropped: Callable[[str, int], None]
-    logged: bool
-
-
 def make_instances(
     plan: Plan,
     time: CycleTime,
     *,
-    broadcasts: Mapping[str, Broadcast],
-    hooks: SourceHooks | None,
+    broadcasts: Mapping[str, Broadcast] | None = None,
+    source: Callable[[str], SourceFunctions] | None = None,
 ) -> dict[str, Instance]:
-    """An instance of every task, by id, in the plan's order. Nothing is started."""
+    """An instance of every task, by id, in the plan's order. Nothing is started.
+
+    broadcasts: what each sink's `ctx.broadcast` is, by task id; one of its own where there is none.
+    source: gives what the context of a source calls; None where sources do not run.
+    """
     graph = plan.graph.spec
     log = structlog.get_logger()
     instances = {}
-    packets = {
-        slot.task_id
-        for slot in plan.slots
-        if slot.logged and slot.payload and slot.codec == "packets"
-    }
     for step in plan.steps:
         bound = step.task
         own = CycleTime() if bound.spec.background else time
@@ -96,9 +69,8 @@ def make_instances(
             log=log.bind(task=bound.id),
             graph_dir=graph.path.parent,
             seed=graph.runtime.seed,
-            broadcast=broadcasts.get(bound.id) or Broadcast(),
-            logs_packets=hooks is not None and hooks.logged and bound.id in packets,
-            **_source_hooks(bound, hooks),
+            broadcast=(broadcasts or {}).get(bound.id) or Broadcast(),
+            source=source(bound.id) if source is not None and bound.is_source else None,
         )
         try:
             task = bound.task_class(bound.config)
@@ -108,18 +80,6 @@ def make_instances(
             raise TaskError(bound.id, cycle=None, phase="__init__", cause=error) from error
         instances[bound.id] = Instance(bound, task, ctx, own)
     return instances
-
-
-def _source_hooks(bound: BoundTask, hooks: SourceHooks | None) -> dict[str, Callable[..., Any]]:
-    if hooks is None or not bound.is_source:
-        return {}
-    return {
-        "clock": hooks.clock,
-        "wake": hooks.wake,
-        "wake_at": lambda time_ns: hooks.wake_at(bound.id, time_ns),
-        "finish": lambda: hooks.finish(bound.id),
-        "dropped": lambda count: hooks.dropped(bound.id, count),
-    }
 
 
 def start_all(

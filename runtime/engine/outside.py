@@ -16,17 +16,18 @@ from __future__ import annotations
 import operator
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import Clock
 from flowrun.runtime.engine.background import BackgroundTask
-from flowrun.runtime.engine.instances import Instance
-from flowrun.runtime.engine.record import StepCall
+from flowrun.runtime.engine.record import Gate, StepCall
 from flowrun.runtime.events import Completion, Dropped, EndOfSource, Event, Set
 from flowrun.runtime.graph.plan import Step
-from flowrun.runtime.task import CycleTime
+from flowrun.runtime.task import CycleTime, SourceFunctions
 
 __all__ = ["LiveOutside", "Outside"]
 
@@ -55,22 +56,39 @@ class Outside(Protocol):
         """How a step is called whose task does not run; None if it does."""
         ...
 
+    def gate(self, task_id: str) -> Gate:
+        """Whether a source that runs may have more."""
+        ...
+
+
+@dataclass(slots=True)
+class SourceGate:
+    """Whether a source may have more."""
+
+    present: bool = True
+
 
 class LiveOutside:
     """The world: a clock, sources that finish and drop, people who set live values, workers.
 
     clock: gives the cycles' times.
-    workers: of the background tasks, by id; added before the first cycle.
+    sources: ids of the tasks that are sources.
+    packets: ids of those whose compressed packets the log wants.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, sources: Iterable[str], packets: Collection[str]) -> None:
         self.background: dict[str, BackgroundTask] = {}
+        """The workers of background tasks, by id; added before the first cycle."""
+        self.gates = {task_id: SourceGate() for task_id in sources}
+        """Of the steps of sources: closed once a source has said that nothing more will come."""
         self.woken = threading.Event()
         """Set when something has come."""
         self.due: dict[str, int] = {}
         """By source, when it wants to be called again, in nanoseconds since 1970 UTC."""
         self.left_out: Counter[str] = Counter()
         """By source, how many pictures, or whatever it makes, it has said it left out."""
+        self._clock = clock
+        self._packets = packets
         self._at = clock.at
         self._controls: deque[Event] = deque()
         self._noted: deque[Event] = deque()
@@ -93,6 +111,20 @@ class LiveOutside:
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:  # noqa: ARG002
         return None
 
+    def gate(self, task_id: str) -> Gate:
+        return self.gates[task_id]
+
+    def source(self, task_id: str) -> SourceFunctions:
+        """What the context of a source calls."""
+        return SourceFunctions(
+            clock_ns=self._clock.now_ns,
+            wake=self.woken.set,
+            wake_at=partial(self.due.__setitem__, task_id),
+            finish=partial(self._finish, task_id),
+            dropped=partial(self._dropped, task_id),
+            logs_packets=task_id in self._packets,
+        )
+
     # -- from sources and people, on any thread --------------------------------------------------
 
     def set(self, task_id: str, values: dict[str, Any]) -> None:
@@ -100,23 +132,18 @@ class LiveOutside:
         self._controls.append(Set(task_id, values))
         self.woken.set()
 
-    def finish(self, made: Instance) -> None:
-        """A source has no more; it is not called again."""
-        if made.gate.present:
-            made.gate.present = False
-            self.due.pop(made.id, None)
-            self._noted.append(EndOfSource(made.id))
+    def _finish(self, task_id: str) -> None:
+        gate = self.gates[task_id]
+        if gate.present:
+            gate.present = False
+            self.due.pop(task_id, None)
+            self._noted.append(EndOfSource(task_id))
             self.woken.set()
 
-    def dropped(self, task_id: str, count: int) -> None:
-        """A source has left out some of what it makes; `TypeError` if `count` is no whole number."""
+    def _dropped(self, task_id: str, count: int) -> None:
         count = operator.index(count)
         self.left_out[task_id] += count
         self._noted.append(Dropped(task_id, count))
-
-    def wake_at(self, task_id: str, time_ns: int) -> None:
-        """A source wants to be called at `time_ns`."""
-        self.due[task_id] = time_ns
 
 
 def _drained(events: deque[Event]) -> list[Event]:

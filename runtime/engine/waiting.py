@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from flowrun.runtime.clock import Clock, ManualClock
-from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.outside import LiveOutside
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.task import CycleTime
@@ -20,7 +19,7 @@ IDLE_POLL_NS = 10_000_000
 class Waiting:
     """Waits by `clock`; a `ManualClock` moves to the next moment instead.
 
-    rated: the sources with a rate of their own, each with that rate.
+    rated: the rates of sources that have one of their own, by id.
     rate_hz: the most cycles a second that the graph asks for; None for no limit.
     """
 
@@ -29,7 +28,7 @@ class Waiting:
         clock: Clock,
         outside: LiveOutside,
         *,
-        rated: Sequence[tuple[Instance, Rate]],
+        rated: Mapping[str, Rate],
         rate_hz: float | None,
     ) -> None:
         self._clock = clock
@@ -69,9 +68,9 @@ class Waiting:
         now_ns: when they were asked last.
         """
         outside, clock = self._outside, self._clock
-        for made, rate in self._rated:
-            if rate.due_ns is not None and made.gate.present:
-                outside.due[made.id] = max(rate.due_ns, outside.due.get(made.id, 0))
+        for task_id, rate in self._rated.items():
+            if rate.due_ns is not None and outside.gates[task_id].present:
+                outside.due[task_id] = max(rate.due_ns, outside.due.get(task_id, 0))
         due = min(outside.due.values(), default=None)
         if isinstance(clock, ManualClock):
             if due is None:

@@ -99,7 +99,7 @@ class CycleReplay:
         self._tolerance = tolerance
         self._secrets = plan.graph.spec.secrets
         time = CycleTime()
-        self.instances = make_instances(plan, time, broadcasts={}, hooks=None)
+        self.instances = make_instances(plan, time)
         self.active = [made for id_, made in self.instances.items() if id_ not in self.fed]
         """The tasks that run."""
         self.outside = RecordedOutside(

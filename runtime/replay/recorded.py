@@ -13,7 +13,7 @@ import msgpack
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.policy import FailedInPhase, SkipCycle
-from flowrun.runtime.engine.record import StepCall
+from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
 from flowrun.runtime.errors import LogError, RecordedError, ReplayError
 from flowrun.runtime.events import (
     Completion,
@@ -198,6 +198,9 @@ class RecordedOutside:
         slots = [slot for slot in self._plan.slots if slot.task_id == step.task.id]
         outputs = [(messages[slot.index], slot) for slot in slots]
         return _FedGate(self, step.task.id, slots), partial(self._feed, step.task.id, outputs)
+
+    def gate(self, task_id: str) -> Gate:  # noqa: ARG002
+        return ALWAYS  # sources do not run
 
     def _complete(self, event: Completion) -> None:
         def feed(message: Message, slot: int) -> None:
