@@ -93,7 +93,7 @@ def first_difference(a, b):
 
 
 @given(graphs(), st.lists(st.integers(0, 30), max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_recording_twice_and_replaying_from_anywhere_gives_the_same_bytes(graph, jumps):
     tasks, connections, more = graph
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ def test_recording_twice_and_replaying_from_anywhere_gives_the_same_bytes(graph,
 
 
 @given(graphs(ENDING), st.integers(0, 20), st.sampled_from([1000, 400_000_000]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_replay_leaves_the_same_log_as_its_run(graph, begin, step_ns):
     """Errors, restarts, live values, dropped and replaced inputs included; and so does a replay of what
     the replay left, and one that begins in the middle."""

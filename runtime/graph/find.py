@@ -31,7 +31,7 @@ TaskTypes = Mapping[str, tuple[EntryPoint, ...]]
 """Short name -> the entry points of that name: one, unless several packages offer it."""
 
 _GROUP = "flowrun.tasks"
-_OWN_PACKAGE = "flowrun"
+_OWN_PACKAGE = "flowrun-runtime"
 
 
 def task_types() -> TaskTypes:

@@ -47,7 +47,7 @@ def test_a_package_offers_a_task_by_a_short_name(install: Install) -> None:
 def test_a_name_that_two_packages_offer_is_refused_where_it_is_used(install: Install) -> None:
     install("plug", "Counter = plug.tasks:Counter")
     assert refusal("Counter") == (
-        "task type 'Counter' is ambiguous: it is offered by flowrun (flowrun.tasks.basic.Counter) "
+        "task type 'Counter' is ambiguous: it is offered by flowrun-runtime (flowrun.tasks.basic.Counter) "
         "and by plug (plug.tasks.Counter); uninstall one of them, or write its dotted path"
     )
     assert find("flowrun.tasks.basic.Counter") is Counter
