@@ -47,8 +47,9 @@ def test_a_package_offers_a_task_by_a_short_name(install: Install) -> None:
 def test_a_name_that_two_packages_offer_is_refused_where_it_is_used(install: Install) -> None:
     install("plug", "Counter = plug.tasks:Counter")
     assert refusal("Counter") == (
-        "task type 'Counter' is ambiguous: it is offered by flowrun-runtime (flowrun.tasks.basic.Counter) "
-        "and by plug (plug.tasks.Counter); uninstall one of them, or write its dotted path"
+        "task type 'Counter' is ambiguous: it is offered by flowrun-runtime "
+        "(flowrun.tasks.basic.Counter) and by plug (plug.tasks.Counter); "
+        "uninstall one of them, or write its dotted path"
     )
     assert find("flowrun.tasks.basic.Counter") is Counter
     assert find("Square").__name__ == "Square"
@@ -61,8 +62,8 @@ def test_two_packages_may_offer_the_same_class(install: Install) -> None:
 
 def test_an_installation_without_any_task_of_its_own_is_too_old() -> None:
     said = (
-        "unknown task type 'Counter': the installation of flowrun offers no task at all, so it is "
-        "older than this code; install it again"
+        "unknown task type 'Counter': the installation of flowrun-runtime offers no task at all, "
+        "so it is older than this code; install it again"
     )
     assert refusal("Counter", {}) == said
     other = EntryPoint("Other", "plug.tasks:Other", "flowrun.tasks")
