@@ -167,7 +167,7 @@ class Jobs:
             job = self._jobs.pop(0)
         job.state = JobState.GIVEN
         self.frozen = job.frozen
-        if job.accepted is not None and self.config is job.config:
+        if job.accepted is not None and self.config == job.config:
             self.config = job.accepted
         return job
 
