@@ -91,8 +91,9 @@ class Tolerance:
     def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
         self._limits = dict(limits or {})
 
-    def __bool__(self) -> bool:
-        return bool(self._limits)
+    def holds_for(self, kind: type[Message]) -> bool:
+        """Whether any field of the class has a limit."""
+        return any(limit.partition(".")[0] == kind.__name__ for limit in self._limits)
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> Tolerance:
@@ -130,7 +131,9 @@ class Tolerance:
     def beyond(
         self, kind: type[Message], before: Mapping[str, Any], now: Mapping[str, Any]
     ) -> str | None:
-        """The first field in which the two differ by more than its limit; None if there is none."""
+        """The first field in which the two differ by more than its limit; None if there is none.
+
+        Fields without a limit must be the same."""
         name = kind.__name__
         for field in before.keys() | now.keys():
             if field not in before or field not in now:
@@ -139,8 +142,11 @@ class Tolerance:
             own = f"{name}.{field}"
             if own in self._limits and self._limits[own] is None:
                 continue
-            limit = self._limits.get(own, self._limits.get(name)) or 0.0
-            if not _is_near(old, now[field], limit):
+            limit = self._limits.get(own, self._limits.get(name))
+            if limit is None:
+                if differing_field({field: old}, {field: now[field]}) is not None:
+                    return field
+            elif not _is_near(old, now[field], limit):
                 return field
         return None
 
@@ -204,7 +210,7 @@ def compare(
     old = {name: value for name, value in message.__dict__.items() if name in fields}
     if len(old) < len(message.__dict__) and differing_field(fields, old) is None:
         return True
-    if tolerance:
+    if tolerance.holds_for(kind):
         field = tolerance.beyond(kind, fields, old)
         if field is None:
             recorded.load_into(message)
