@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -16,6 +17,8 @@ from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run, RunResult
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 
@@ -441,7 +444,8 @@ class Patient(Slow):
 
 def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
     """tasks: "a=Numbers(limit: 3); b=Scale; c=Free!@every: 2": id=Class(config), a "!" behind for
-    background, "@" before other keys of the task."""
+    background, "@" before other keys of the task. A class is one of this module, or module.Class of
+    another of `support`."""
     lines = ["tasks:"]
     for item in tasks.split("; "):
         task, _, keys = item.strip().partition("@")
@@ -475,6 +479,8 @@ _ELSEWHERE = {
 
 
 def _type(name: str) -> str:
+    if "." in name:
+        return f"support.{name}"
     return _ELSEWHERE.get(name, f"{__name__}.{name}")
 
 
@@ -490,3 +496,50 @@ def record(
     run = Run(plan, clock=clock, directory=directory)
     RoughNumbers.run = run
     return run, run.run(**run_options)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Let the workers have the interpreter until `condition` holds."""
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < 30, "the workers did not get there"
+        time.sleep(0)
+
+
+def run_hooked(
+    plan: Plan, directory: Path, hook: Callable[[Run, int], None], *, step_ns: int = 1000
+) -> RunResult:
+    """Run `plan`, with a call of `hook` before each number of a `Hooked`, also before its end."""
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=step_ns), directory=directory)
+    Hooked.hook = lambda number: hook(live, number)
+    return live.run()
+
+
+def replay_from_everywhere(directory: Path) -> tuple[list[int], list[str]]:
+    """Replay from the start and from each keyframe, with tasks made anew, and find no difference; the
+    cycles of the keyframes, and what was noted."""
+    with Log(directory) as log, Replay(log, env={}) as replay:
+        first = replay.cycle
+        keyframes = replay.keyframes
+        for begin in [first, *keyframes]:
+            replay.seek(begin, anew=True)
+            while replay.next_cycle():
+                pass
+            assert replay.report.first is None, f"from {begin}: {replay.report.first}"
+        return keyframes, replay.notes
+
+
+def controls(directory: Path, *kinds: str) -> list[tuple[int, str, str, Any]]:
+    """(cycle, kind, task, value) of the control records, of all kinds or of those named."""
+    with Log(directory) as log:
+        return [
+            (m.cycle, m.fields["kind"], m.fields["task"], m.fields["value"])
+            for m in log.messages("/flowrun/control")
+            if not kinds or m.fields["kind"] in kinds
+        ]
+
+
+def values(directory: Path, topic: str) -> list[tuple[int, Any]]:
+    """(cycle, value) of the messages of a topic."""
+    with Log(directory) as log:
+        return [(m.cycle, m.fields["value"]) for m in log.messages(topic)]

@@ -1,0 +1,153 @@
+"""Tasks for the tests of the engine and of replays: each does one thing that the engine must stand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowrun.msgs import BytesMsg, FloatMsg, ImageRgb8Msg, IntMsg
+from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.run.live import Run, RunResult
+from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
+from support.helpers import Numbers, run_hooked
+
+
+class Held(Task):
+    """For `background: true`: passes a number on once the test lets it; remembers nothing."""
+
+    class Config(TaskConfig):
+        fails_at: tuple[int, ...] = ()
+
+    config: Config
+    hold: ClassVar[Callable[[str, int], object] | None] = None
+    """Called on the worker with the task's id and the number; set by `run_held` for its run."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if Held.hold is not None:
+            Held.hold(ctx.task_id, number.value)
+        if number.value in self.config.fails_at:
+            raise ValueError(f"cannot stand {number.value}")
+        out.value = number.value
+        out.publish(tov_ns=number.tov_ns)
+
+
+class HeldCount(Held):
+    """Publishes how often it was called, which it remembers."""
+
+    def start(self, ctx: Context) -> None:
+        self.calls = 0
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        self.calls += 1
+        super().process(ctx, number, out)
+        out.value = self.calls
+
+    def freeze(self) -> int:
+        return self.calls
+
+    def thaw(self, state: int) -> None:
+        self.calls = state
+
+
+class Cancelled(HeldCount):
+    """Its `freeze` is cancelled after the second and the third call, as by a library's event loop."""
+
+    def freeze(self) -> int:
+        if self.calls in (2, 3):
+            raise asyncio.CancelledError("from a library")
+        return super().freeze()
+
+
+class Both(Task):
+    """Needs two inputs."""
+
+    def process(
+        self, ctx: Context, a: Input[IntMsg], b: Input[IntMsg], both: Output[IntMsg]
+    ) -> None:
+        both.value = a.value + b.value
+        both.publish()
+
+
+class Leaves(Task):
+    """In cycle 1, leaves something on outputs that it does not publish."""
+
+    def process(
+        self,
+        ctx: Context,
+        number: Input[IntMsg],
+        out: Output[IntMsg],
+        image: Output[ImageRgb8Msg],
+        found: Output[IntMsg],
+    ) -> None:
+        found.value = int(image.video is not None)
+        found.publish()
+        if ctx.cycle == 1:
+            out.extra = 5
+            image.video = "packets"
+            return
+        out.value = number.value
+        out.publish()
+
+
+class Big(Task):
+    """Fills a log quickly."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[BytesMsg]) -> None:
+        out.value = bytes([number.value]) * 100_000
+        out.publish()
+
+
+class Zero(Task):
+    """Publishes 0.0."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[FloatMsg]) -> None:
+        out.value = 0.0
+        out.publish()
+
+
+class Drops(Numbers):
+    """Says before each number that it left out `count`, of the named type."""
+
+    class Config(TaskConfig):
+        limit: int = 1
+        count: float = 3
+        type: str = "int"
+
+    config: Config  # type: ignore[assignment]
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        types: dict[str, Any] = {"int": int, "int64": np.int64, "float": float}
+        ctx.dropped(types[self.config.type](self.config.count))
+        super().process(ctx, number)
+
+
+class WakesInThePast(Task):
+    """A source that has nothing, and asked once to be called at a time that has passed."""
+
+    def start(self, ctx: Context) -> None:
+        self.asked = 0
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        if not self.asked:
+            ctx.wake_at(1)
+        self.asked += 1
+
+
+def run_held(
+    plan: Plan,
+    directory: Path,
+    hook: Callable[[Run, int], None],
+    hold: Callable[[str, int], object],
+    *,
+    step_ns: int = 1000,
+) -> RunResult:
+    """`run_hooked`, with `hold` in each call of a `Held`; afterwards, in replays, nothing holds them."""
+    Held.hold = staticmethod(hold)
+    try:
+        return run_hooked(plan, directory, hook, step_ns=step_ns)
+    finally:
+        Held.hold = None
