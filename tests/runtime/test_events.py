@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowrun.runtime import events
+from flowrun.runtime.events import (
+    Completion,
+    Dropped,
+    EndOfSource,
+    Event,
+    Failed,
+    Replaced,
+    Restarted,
+    Set,
+    unpack,
+)
+
+tasks = st.text()
+cycles = st.integers(0, 2**63)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
+    Set: st.builds(Set, tasks, st.dictionaries(st.text(), plain, max_size=4)),
+    Completion: st.builds(Completion, tasks, cycles, st.booleans()),
+    EndOfSource: st.builds(EndOfSource, tasks),
+    Failed: st.builds(
+        Failed, tasks, st.sampled_from(["stop", "skip", "skip_cycle", "restart"]), st.text(),
+        st.sampled_from(["process", "publish", "configure"]),
+    ),
+    Restarted: st.builds(Restarted, tasks),
+    Dropped: st.builds(Dropped, tasks, cycles),
+    Replaced: st.builds(Replaced, tasks, cycles),
+}  # fmt: skip
+
+
+def test_every_kind_is_tried():
+    assert {kind.__name__ for kind in BY_KIND} == set(events.__all__) - {"Event", "unpack"}
+    assert len({kind.kind for kind in BY_KIND}) == len(BY_KIND)
+
+
+@given(st.one_of(*BY_KIND.values()))
+def test_an_event_comes_back_from_its_record(event):
+    record = event.pack()
+    again = unpack(msgpack.unpackb(msgpack.packb(record)))
+    assert (type(again), again) == (type(event), event)
+    assert again.pack() == record
+
+
+@given(st.one_of(*BY_KIND.values()))
+def test_a_record_has_the_five_keys_and_a_phase_only_where_it_is_not_process(event):
+    record = event.pack()
+    keys = ["kind", "task", "key", "value", "input_cycle"]
+    if isinstance(event, Failed) and event.phase != "process":
+        keys.append("phase")
+    assert list(record) == keys
+
+
+@pytest.mark.parametrize("kind", ["stop", "", None, 3])
+def test_a_record_of_unknown_kind_is_refused(kind):
+    with pytest.raises(ValueError, match=f"^a control record of unknown kind {kind!r}$"):
+        unpack({**EndOfSource("n").pack(), "kind": kind})
+
+
+@given(st.one_of(*BY_KIND.values()), st.sampled_from(["kind", "task", "key", "value"]))
+def test_a_record_that_lacks_a_key_is_refused(event, key):
+    record = event.pack()
+    del record[key]
+    with pytest.raises(ValueError, match=f"^not a control record: KeyError\\('{key}'\\)$"):
+        unpack(record)
+
+
+@pytest.mark.parametrize("values", [3, None, "ab", [1]])
+def test_live_values_that_are_no_map_are_refused(values):
+    with pytest.raises(ValueError):  # Python's own text tells what the value is
+        unpack({**Set("x", {}).pack(), "value": values})
