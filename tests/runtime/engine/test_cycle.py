@@ -1,0 +1,67 @@
+"""What a cycle shows its tasks: nothing stale, and a task only with all that it needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.helpers import controls, plan_of, record, replay_from_everywhere, values
+
+
+def test_a_task_with_two_required_inputs_runs_only_when_both_are_there(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 5); e=Evens; both=engine_tasks.Both",
+        "n > e; n > both.a; e > both.b",
+    )  # fmt: skip
+    _, result = record(plan, tmp_path / "run")
+    assert result.error is None
+    assert values(tmp_path / "run", "/both/both") == [(0, 0), (2, 4), (4, 8)]
+    replay_from_everywhere(tmp_path / "run")
+
+
+def test_what_was_left_on_an_output_that_was_not_published_is_not_seen_ring_size_cycles_later(
+    tmp_path,
+):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 6); l=engine_tasks.Leaves", "n > l",
+        "runtime: {ring_size: 2}\nlogging: {slab_size_mib: 1, section_size_mib: 1}",
+    )  # fmt: skip
+    _, result = record(plan, tmp_path / "run")
+    assert result.error is None  # an undeclared attribute would be refused where it is published
+    assert [cycle for cycle, _ in values(tmp_path / "run", "/l/out")] == [0, 2, 3, 4, 5]
+    assert values(tmp_path / "run", "/l/found") == [(cycle, 0) for cycle in range(6)]
+    replay_from_everywhere(tmp_path / "run")
+
+
+def test_a_source_may_count_what_it_dropped_in_a_whole_number_of_numpy(tmp_path):
+    plan = plan_of(tmp_path, "d=engine_tasks.Drops(type: int64)")
+    _, result = record(plan, tmp_path / "run")
+    assert result.error is None
+    assert [value for *_, value in controls(tmp_path / "run", "dropped")] == [3, 3]
+
+
+def test_a_source_that_dropped_half_a_picture_is_named(tmp_path):
+    plan = plan_of(tmp_path, "d=engine_tasks.Drops(type: float, count: 1.5)")
+    _, result = record(plan, tmp_path / "run")
+    assert str(result.error) == (
+        "task 'd' failed in process, cycle 0: TypeError: 'float' object cannot be interpreted as an "
+        "integer"
+    )
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_an_error_names_its_step_wherever_in_the_plan_it_is(tmp_path, at):
+    tasks = ["n=Numbers(limit: 4)", "x=Scale", "y=Scale", "z=Scale"]
+    if at:
+        id_ = tasks[at][0]
+        tasks[at] = f"{id_}=Boom(at: 0)"
+    else:
+        tasks[0] = "n=RoughNumbers(limit: 4, fails_at: [0], set_at: {})"
+    _, result = record(plan_of(tmp_path, "; ".join(tasks), "n > x; n > y; n > z"), tmp_path / "run")
+    assert str(result.error).startswith(f"task {tasks[at][0]!r} failed in process, cycle 0: ")
+    made = {id_ for id_ in "xyz" if values(tmp_path / "run", _topic(tasks, id_))}
+    assert made == {task[0] for task in tasks[1:at]}
+
+
+def _topic(tasks, id_):
+    [task] = [task for task in tasks if task.startswith(id_)]
+    return f"/{id_}/{'out' if 'Boom' in task else 'scaled'}"
