@@ -4,14 +4,14 @@ import time
 
 import pytest
 
-from flowrun.msgs import IntMsg, Message
+from flowrun.msgs import FloatMsg, IntMsg, Message
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.replay.replay import Replay, Tolerance
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Output, Task
-from support import helpers
+from support import engine_tasks, helpers
 from support.helpers import Hooked, plan_of, record
 
 
@@ -67,6 +67,65 @@ def test_a_differing_array_says_where_how_many_and_how_much(tmp_path, monkeypatc
     assert (first.cycle, first.task, first.port, first.field) == (2, "z", "noise", "grid")
     assert first.recorded.endswith("at [1, 0]")
     assert first.replayed.endswith("there; 1 of 4 elements differ, by 2 at most")
+
+
+def test_another_time_of_validity_is_a_difference(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale", "n > x"), tmp_path / "run")
+
+    class Late(helpers.Scale):
+        def process(self, ctx: Context, number: Input[IntMsg], scaled: Output[IntMsg]) -> None:
+            super().process(ctx, number, scaled)
+            scaled.publish(tov_ns=number.tov_ns + (number.value == 1))
+
+    with Log(tmp_path / "run") as log:
+        [_, tov_ns, _] = [m.tov_ns for m in log.messages("/x/scaled")]
+    monkeypatch.setattr(helpers, "Scale", Late)
+    report = replay(tmp_path / "run")
+    assert str(report.first) == (
+        f"cycle 1, task 'x', port 'scaled', field 'tov_ns':\n  recorded: {tov_ns}\n"
+        f"  replayed: {tov_ns + 1}"
+    )
+    assert report.differing == 1
+    assert replay(tmp_path / "run", tolerance=Tolerance({"IntMsg": 1e9})).differing == 1
+
+
+@pytest.mark.parametrize("limits", [{}, {"IntMsg": 1}], ids=["none", "of another class"])
+@pytest.mark.parametrize(
+    ("other", "shown"), [(-0.0, "-0.0"), (0, "0")], ids=["minus zero", "a whole number"]
+)
+def test_a_zero_of_another_kind_is_a_difference_unless_a_tolerance_was_asked_for(
+    tmp_path, monkeypatch, limits, other, shown
+):
+    record(plan_of(tmp_path, "n=Numbers(limit: 2); z=engine_tasks.Zero", "n > z"), tmp_path / "run")
+
+    def process(self: Task, ctx: Context, number: Input[IntMsg], out: Output[FloatMsg]) -> None:
+        out.value = other
+        out.publish()
+
+    monkeypatch.setattr(engine_tasks.Zero, "process", process)
+    report = replay(tmp_path / "run", tolerance=Tolerance(limits))
+    first = report.first
+    assert first is not None
+    assert (first.field, first.recorded, first.replayed) == ("value", "0.0", shown)
+    assert (report.differing, report.tolerated) == (2, 0)
+    within = replay(tmp_path / "run", tolerance=Tolerance({"FloatMsg": 0}))
+    assert (within.differing, within.tolerated) == (0, 2)
+
+
+def test_a_task_that_is_in_no_keyframe_is_noted(tmp_path):
+    more = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 3}"
+    record(plan_of(tmp_path, "n=Numbers(limit: 9); x=Scale", "n > x", more), tmp_path / "run")
+    other = tmp_path / "other.yaml"
+    with Log(tmp_path / "run") as log:
+        text = log.attachments["graph.yaml"].decode()
+        other.write_text(
+            text.replace("cnx:", "  - {id: y, type: support.helpers.Scale}\ncnx:").replace(
+                "  - {src: n,", "  - {src: n, dst: y, msg: IntMsg}\n  - {src: n,"
+            )
+        )
+        again = Replay(log, graph=other, env={})
+        assert again.run(start=4).first is None
+    assert "task 'y' is in no keyframe: what it remembers stays" in again.notes
 
 
 def test_a_missing_and_an_additional_message_are_differences(tmp_path, monkeypatch):

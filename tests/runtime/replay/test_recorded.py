@@ -1,0 +1,40 @@
+"""A log as the outside of a graph: what is fed comes as it was, and what cannot be fed is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowrun.runtime.errors import ReplayError
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from support.helpers import controls, plan_of, record, run_hooked
+
+
+@pytest.mark.parametrize("policy", ["skip", "skip_cycle", "restart"])
+def test_a_fed_task_that_refused_a_live_value_does_not_end_the_cycle(tmp_path, policy):
+    def hook(live, number):
+        if number == 3:
+            live.set_live("p", {"factor": 2})
+
+    plan = plan_of(
+        tmp_path, f"n=Hooked(limit: 8); p=Picky(refuses: [2])@on_error: {policy}; s=Sum",
+        "n > p; n > s.a; p > s.b",
+    )  # fmt: skip
+    assert run_hooked(plan, tmp_path / "run", hook).error is None
+    [(refused, *_)] = controls(tmp_path / "run", "error")
+    assert refused == 4
+    with Log(tmp_path / "run") as log:
+        report = Replay(log, feed=["p"], env={}).run()
+    assert (report.first, report.cycles) == (None, 9)
+    assert report.per_task == {"s": 8}
+
+
+def test_a_source_whose_messages_were_logged_without_payload_cannot_be_fed(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 3)@logging: {payload: none}; x=Scale", "n > x")
+    record(plan, tmp_path / "run")
+    with Log(tmp_path / "run") as log, pytest.raises(ReplayError) as caught:
+        Replay(log, env={})
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'}: nothing was recorded of /n/number, which replay must feed; recorded: "
+        "/x/scaled"
+    )
