@@ -47,6 +47,10 @@ bench: .venv/installed-dev  ## run every script of bench/
 torture: .venv/installed-dev  ## kill writers and take pages from logs, many times (TORTURE_ARGS=...)
 	PYTHONPATH=tests $(BIN)/python -m support.torture $(TORTURE_ARGS)
 
+.PHONY: torture-graphs
+torture-graphs: .venv/installed-dev  ## record and replay many random graphs (TORTURE_ARGS="--graphs 300 --seed 1")
+	PYTHONPATH=tests $(BIN)/python -m support.torture_graphs $(TORTURE_ARGS)
+
 .PHONY: fuzz
 fuzz: .venv/installed-dev  ## feed the reader of logs with damaged ones (FUZZ_ARGS="--seconds 600 ...")
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz.feed $(FUZZ_ARGS)

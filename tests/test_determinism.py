@@ -92,9 +92,7 @@ def first_difference(a, b):
     return f"{len(a)} messages != {len(b)} messages"
 
 
-@given(graphs(), st.lists(st.integers(0, 30), max_size=6))
-@settings(max_examples=15, deadline=None)
-def test_recording_twice_and_replaying_from_anywhere_gives_the_same_bytes(graph, jumps):
+def check_two_recordings_and_replays_from_anywhere(graph, jumps):
     tasks, connections, more = graph
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -120,11 +118,7 @@ def test_recording_twice_and_replaying_from_anywhere_gives_the_same_bytes(graph,
                 assert replay.notes == []
 
 
-@given(graphs(ENDING), st.integers(0, 20), st.sampled_from([1000, 400_000_000]))
-@settings(max_examples=15, deadline=None)
-def test_a_replay_leaves_the_same_log_as_its_run(graph, begin, step_ns):
-    """Errors, restarts, live values, dropped and replaced inputs included; and so does a replay of what
-    the replay left, and one that begins in the middle."""
+def check_the_log_that_a_replay_leaves(graph, begin, step_ns):
     tasks, connections, more = graph
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -145,6 +139,31 @@ def test_a_replay_leaves_the_same_log_as_its_run(graph, begin, step_ns):
             expected = [item for item in recorded if start is None or item[0] >= start]
             left = messages_of(path / name, own=["/flowrun/control"])
             assert left == expected, first_difference(left, expected)
+
+
+PROPERTIES = {
+    check_two_recordings_and_replays_from_anywhere: (
+        graphs(), st.lists(st.integers(0, 30), max_size=6)
+    ),
+    check_the_log_that_a_replay_leaves: (
+        graphs(ENDING), st.integers(0, 20), st.sampled_from([1000, 400_000_000])
+    ),
+}  # fmt: skip
+"""What must hold for all graphs, and the arguments for which it is tried."""
+
+
+@given(*PROPERTIES[check_two_recordings_and_replays_from_anywhere])
+@settings(max_examples=15, deadline=None)
+def test_recording_twice_and_replaying_from_anywhere_gives_the_same_bytes(graph, jumps):
+    check_two_recordings_and_replays_from_anywhere(graph, jumps)
+
+
+@given(*PROPERTIES[check_the_log_that_a_replay_leaves])
+@settings(max_examples=15, deadline=None)
+def test_a_replay_leaves_the_same_log_as_its_run(graph, begin, step_ns):
+    """Errors, restarts, live values, dropped and replaced inputs included; and so does a replay of what
+    the replay left, and one that begins in the middle."""
+    check_the_log_that_a_replay_leaves(graph, begin, step_ns)
 
 
 PLANTED = """
