@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+import struct
 from typing import Annotated
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flowrun.msgs import Message, Shape
+from flowrun.msgs import FloatMsg, Message, Shape
 from flowrun.msgs.difference import ArrayDifference, FieldDifference, differing_field
 from flowrun.runtime.replay.compare import Recorded, Tolerance, compare
 
@@ -102,3 +104,16 @@ def test_the_field_that_is_named_is_one_beyond_the_tolerance():
     found = compare(Recorded(0, lambda: payload), now, Tolerance({"Reading.stamp_ns": None}))
     assert isinstance(found, FieldDifference)
     assert (found.name, found.array.largest) == ("ids", 3.0)
+
+
+def test_a_nan_of_other_bits_is_a_difference_unless_its_class_has_a_limit():
+    recorded = FloatMsg(value=math.nan)
+    recorded.publish(tov_ns=0)
+    payload = memoryview(b"".join(recorded.encode()))
+    [other] = struct.unpack(">d", bytes.fromhex("7ff8000000000001"))
+    now = FloatMsg(value=other)
+    now.publish(tov_ns=0)
+    found = compare(Recorded(0, lambda: payload), now, Tolerance({"IntMsg": 1}))
+    assert isinstance(found, FieldDifference)
+    assert found.before == "the same fields in other bytes"
+    assert compare(Recorded(0, lambda: payload), now, Tolerance({"FloatMsg": 0})) is False
