@@ -117,3 +117,14 @@ def test_a_nan_of_other_bits_is_a_difference_unless_its_class_has_a_limit():
     assert isinstance(found, FieldDifference)
     assert found.before == "the same fields in other bytes"
     assert compare(Recorded(0, lambda: payload), now, Tolerance({"FloatMsg": 0})) is False
+
+
+class Pair(Message):
+    a: float
+    b: float
+
+
+def test_a_field_without_a_limit_must_be_the_same_beside_one_that_has_one():
+    before, now = {"a": 0.0, "b": 0.0}, {"a": 0.5, "b": -0.0}
+    assert Tolerance({"Pair.a": 1}).beyond(Pair, before, now) == "b"
+    assert Tolerance({"Pair": 1}).beyond(Pair, before, now) is None
