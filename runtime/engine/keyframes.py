@@ -32,8 +32,9 @@ import numpy as np
 
 from flowrun.runtime.engine.background import BackgroundTask, Job, JobState
 from flowrun.runtime.engine.instances import Instance, changed_config
-from flowrun.runtime.engine.policy import ErrorPolicy, error_text
+from flowrun.runtime.engine.policy import ErrorPolicy, error_text, restart_task
 from flowrun.runtime.engine.rates import Rate
+from flowrun.runtime.errors import RAISED_BY_TASKS
 from flowrun.runtime.graph.bind import BoundTask
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.task import Task, TaskConfig
@@ -84,12 +85,18 @@ def freeze_task(
 
 
 def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> None:
-    """Give a started task back what it remembered. Passes on what `configure` or `thaw` raises."""
+    """Give a started task back what it remembered. Passes on what `start` or `thaw` raises.
+
+    A task that refuses `config` in `configure` is started with it: it has it from a restart.
+    """
     task = made.task
     changed = changed_keys(task.config, config)
     task.config = config
     if changed:
-        task.configure(made.ctx, changed)
+        try:
+            task.configure(made.ctx, changed)
+        except RAISED_BY_TASKS:
+            restart_task(task, made.ctx)
     made.ctx.thaw_rng(frozen.get("rng"))
     if "state" in frozen:
         # A copy each time: the task may change what it is given.

@@ -113,7 +113,7 @@ class RecordedBackground:
         """Take up the task's part of a keyframe, and run the jobs again whose results come later.
 
         inputs_of: the time and the messages of a cycle as the log has them; None if it lacks them.
-        Passes on what `configure` or `thaw` raises.
+        Passes on what `start` or `thaw` raises.
         """
         self.jobs.clear()
         bound = self.made.bound

@@ -66,6 +66,28 @@ def test_a_live_value_that_was_refused_is_not_kept(tmp_path, policy, background)
     assert {4, 6, 8, 10, 12, 14} < set(keyframes)
 
 
+@pytest.mark.parametrize("background", ["", "!"], ids=["foreground", "background"])
+def test_a_replay_begins_with_a_value_that_configure_refuses_and_a_restart_took(
+    tmp_path, background
+):
+    def hook(live, number):
+        wait_for_workers(live)
+        if number in (3, 10):
+            live.set_live("p", {"factor": 2})
+
+    plan = plan_of(
+        tmp_path, f"n=Hooked(limit: 30); p=Picky(refuses: [2]){background}@on_error: restart",
+        "n > p", SMALL,
+    )  # fmt: skip
+    assert run_hooked(plan, tmp_path / "run", hook, step_ns=S // 9).error is None
+    with Log(tmp_path / "run") as log:
+        numbers = {m.tov_ns: m.fields["value"] for m in log.messages("/n/number")}
+        [*_, last] = [(numbers[m.tov_ns], m.fields["value"]) for m in log.messages("/p/scaled")]
+    assert last == (29, 58)
+    keyframes, notes = replay_from_everywhere(tmp_path / "run")
+    assert ({16, 28} < set(keyframes), notes) == (True, [])
+
+
 # -- freeze ----------------------------------------------------------------------------------------
 
 
