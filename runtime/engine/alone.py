@@ -1,7 +1,7 @@
 """One task by itself, in cycles of its own: what the tests of a task and `flowrun ask` run.
 
-The task is the last step of a graph of two, whose first step stands for all that would feed it: it
-publishes what each cycle is given. The cycle is the engine's own.
+The task is the last step of a graph of two. The first step takes the place of all that would feed it,
+and publishes what each cycle is given. The cycle is the engine's own.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ _FEEDER = "inputs"
 
 
 class SourceEnds:
-    """What a source says by the source-only functions of its context, for a clock that is moved by
-    hand."""
+    """Keeps what a source says through its context, for a clock that is moved by hand."""
 
     def __init__(self) -> None:
         self.woken = threading.Event()
@@ -50,7 +49,7 @@ class SourceEnds:
         self.finished = False
 
     def functions(self, time: CycleTime) -> SourceFunctions:
-        """Those of the context; `clock_ns` gives the time of the cycle that runs."""
+        """The functions for the source's context; `clock_ns` gives the time of the running cycle."""
         return SourceFunctions(
             clock_ns=lambda: time.now_ns,
             wake=self._wake,
@@ -74,7 +73,7 @@ class SourceEnds:
 
 
 class Alone:
-    """A task that runs alone. Its `start` and `stop` are called by the methods of that name.
+    """A task that runs alone. The methods `start` and `stop` call the task's own.
 
     config: the task's own, checked.
     graph_dir: where relative paths of the config start.
@@ -105,15 +104,18 @@ class Alone:
         self._made = instances[name]
         self._outside = _Given()
         self._cycle = Cycle(
-            plan, self._outside,
-            instances=instances, running=frozenset({name}), time=self.time,
-        )  # fmt: skip
+            plan,
+            self._outside,
+            instances=instances,
+            running=frozenset({name}),
+            time=self.time,
+        )
         self.inputs = [port.name for port in self._made.bound.ports if port.direction == "input"]
         """The names of the task's input ports."""
         self._outputs = [slot for slot in plan.slots if slot.task_id == name]
 
     def start(self) -> None:
-        """Start the task; what it raises comes out as it is."""
+        """Start the task. What it raises passes unchanged."""
         self._made.task.start(self._made.ctx)
 
     def stop(self) -> None:
@@ -121,12 +123,13 @@ class Alone:
         self._made.task.stop(self._made.ctx)
 
     def run(self, arrived: Mapping[str, Message], *, cycle: int, now_ns: int) -> dict[str, Message]:
-        """Run one cycle; copies of what the task published, by output port.
+        """Run one cycle, and return copies of what the task published, by output port.
 
-        arrived: what the cycle brings, by input port. A message without a `tov_ns` is valid at the
-            cycle's time. Where a required input is missing, `process` is not called.
-        What the task raises comes out as it is, with a note that names the cycle; so does a
-        `MessageTypeError` for a message that a log would refuse.
+        arrived: the cycle's inputs, by input port. A message without a `tov_ns` is valid at the
+            cycle's time. If a required input is missing, `process` is not called.
+
+        Passes on what the task raises, with a note that names the cycle. Raises `MessageTypeError`,
+        noted in the same way, for a message that a log would refuse.
         """
         self.time.cycle = cycle
         self._outside.now_ns, self._outside.arrived = now_ns, arrived
@@ -151,7 +154,7 @@ class Alone:
 
 
 class _Given:
-    """The outside of a task that runs alone: what the caller of each cycle gives."""
+    """The outside of a task that runs alone: the inputs and the time that the caller gives."""
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -182,7 +185,7 @@ class _Given:
 
 
 class _Feeder(Task):
-    """Stands for the tasks that would feed one that runs alone; it is never called."""
+    """Takes the place of the tasks that would feed one that runs alone; it is never called."""
 
 
 def _plan(task_class: type[Task], config: TaskConfig, *, graph_dir: Path, seed: int) -> Plan:
@@ -201,9 +204,14 @@ def _plan(task_class: type[Task], config: TaskConfig, *, graph_dir: Path, seed: 
             specs.append(ConnectionSpec(*ends, message_type.__name__, _NOWHERE))
             connections.append(BoundConnection(_FEEDER, port.name, name, port.name, message_type))
     graph = GraphSpec(
-        name, graph_dir / "alone.yaml", "", tuple(task.spec for task in tasks), tuple(specs),
-        LoggingSpec(), RuntimeSpec(ring_size=1, seed=seed),
-    )  # fmt: skip
+        name,
+        graph_dir / "alone.yaml",
+        "",
+        tuple(task.spec for task in tasks),
+        tuple(specs),
+        LoggingSpec(),
+        RuntimeSpec(ring_size=1, seed=seed),
+    )
     return plan_graph(BoundGraph(graph, tuple(tasks), tuple(connections)))
 
 
@@ -214,7 +222,13 @@ def _bound(
     name: str, task_class: type[Task], config: TaskConfig, ports: tuple[Port, ...]
 ) -> BoundTask:
     spec = TaskSpec(
-        id=name, type=name, config={}, background=False, logging=TaskLogging(), where=_NOWHERE,
-        config_where={}, secrets=frozenset(),
-    )  # fmt: skip
+        id=name,
+        type=name,
+        config={},
+        background=False,
+        logging=TaskLogging(),
+        where=_NOWHERE,
+        config_where={},
+        secrets=frozenset(),
+    )
     return BoundTask(spec, task_class, config, ports)

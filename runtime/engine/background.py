@@ -6,11 +6,11 @@ In each cycle in which its inputs are present, a copy of them becomes a job, whi
        |
        +--> replaced by a newer job that came before the worker was free
 
-The worker makes the waiting job the running one when it is free, and the running one done. A cycle
-takes the oldest done job, which a control record says with the number of the cycle of its inputs, and
-the task's step gives it: publishes what it made, or raises what it raised. Where a step is not reached
-(`skip_cycle` of another task), the job stays taken for the next cycle that reaches it. What has not been
-given is in flight: it keeps a run from ending, and belongs into a keyframe.
+A free worker runs the waiting job until it is done. A cycle takes the oldest job that is done, and logs
+a control record with the number of the cycle of the job's inputs. The task's step then gives the job:
+it publishes what the job made, or raises what it raised. If a cycle does not reach the step
+(`skip_cycle` of another task), the job stays taken until a cycle does. A job that has not been given is
+in flight: it keeps a run from ending, and is part of a keyframe.
 
 A replay runs the same jobs on the same inputs and delivers them in the same cycles; `Jobs`, `run_job`
 and the step are the same there.
@@ -100,7 +100,7 @@ class Jobs:
 
     @property
     def in_flight(self) -> list[Job]:
-        """Those that have not been given, in the order of their cycles."""
+        """The jobs that have not been given, in the order of their cycles."""
         with self._changed:
             return list(self._jobs)
 
@@ -123,7 +123,7 @@ class Jobs:
         return bool(self._jobs) and self._jobs[0].state is JobState.TAKEN
 
     def submit(self, job: Job) -> Job | None:
-        """Make `job` the waiting one; the job that it replaces, if one was waiting."""
+        """Make `job` the waiting one; returns the job that it replaces, if one was waiting."""
         with self._changed:
             replaced = None
             if self._closed:
@@ -137,7 +137,7 @@ class Jobs:
             return replaced
 
     def begin(self) -> Job | None:
-        """Wait for a job, and make it the running one; None once they are closed."""
+        """Wait for a job, and make it the running one; returns None after `close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting() is not None)
             job = self._waiting()
@@ -147,12 +147,12 @@ class Jobs:
             return job
 
     def finish(self, job: Job) -> None:
-        """The job that is running is done."""
+        """Mark the running job as done."""
         with self._changed:
             job.state = JobState.DONE
 
     def take(self) -> Job | None:
-        """The oldest job that is done, for the cycle that is running; None while one is taken."""
+        """Take the oldest job that is done for the running cycle; None while another is taken."""
         with self._changed:
             if not self.has_done:
                 return None
@@ -160,7 +160,7 @@ class Jobs:
             return self._jobs[0]
 
     def give(self) -> Job | None:
-        """The job that was taken, once."""
+        """The job that was taken, once; None if there is none."""
         with self._changed:
             if not self.has_taken:
                 return None
@@ -172,7 +172,7 @@ class Jobs:
         return job
 
     def close(self) -> bool:
-        """Begin no further job; whether one is running."""
+        """Begin no further job; returns whether one is running."""
         with self._changed:
             self._closed = True
             if self._waiting() is not None:
@@ -181,7 +181,7 @@ class Jobs:
             return any(job.state is JobState.RUNNING for job in self._jobs)
 
     def put_taken(self, job: Job) -> None:
-        """`job`, made otherwise, is taken before all others."""
+        """Put `job`, which was not run here, before all others, as taken."""
         with self._changed:
             job.state = JobState.TAKEN
             self._jobs.insert(0, job)
@@ -202,15 +202,15 @@ class BackgroundTask(Protocol):
     jobs: Jobs
 
     def submit(self, job: Job) -> int | None:
-        """A cycle's inputs are there; the cycle of those that they replace, if they do."""
+        """Take a job for a cycle's inputs; returns the cycle of the inputs it replaces, if any."""
         ...
 
 
 def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> None:
-    """Call `process` for `job`, after a restart or the news of a changed config.
+    """Call `process` for `job`, after the restart or the `configure` that it asks for.
 
-    What the task raises is kept in the job. A KeyboardInterrupt of the main thread, on which a replay
-    runs jobs, is the user's and passes.
+    What the task raises is kept in the job. A KeyboardInterrupt on the main thread, where a replay runs
+    jobs, comes from the user and passes.
     """
     time.cycle, time.now_ns = job.cycle, job.now_ns
     for message in job.messages.values():
@@ -301,7 +301,7 @@ class BackgroundWorker:
         return None if replaced is None else replaced.cycle
 
     def interrupt(self) -> None:
-        """Begin no further job, and tell the task that nobody waits for the running one."""
+        """Begin no further job, and let the task know that nobody waits for the running one."""
         if not self.jobs.close():
             return
         try:
@@ -312,8 +312,8 @@ class BackgroundWorker:
             )
 
     def stop(self, *, timeout_s: float) -> bool:
-        """End the worker after the running job, which is interrupted; False if that takes longer
-        than `timeout_s`."""
+        """Interrupt the running job and end the worker; False if that takes longer than
+        `timeout_s`."""
         self.interrupt()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -325,7 +325,7 @@ class BackgroundWorker:
                 run_job(job, self._step, self._task, self._ctx, self._time)
                 if self._freeze is not None:
                     job.frozen = self._freeze(job)
-            except BaseException as error:  # noqa: BLE001  # the run must not wait for ever
+            except BaseException as error:  # noqa: BLE001  # the run must not wait forever
                 job.error = RuntimeError(f"{type(error).__name__}: {error}")
             finally:
                 self.jobs.finish(job)
@@ -342,9 +342,13 @@ def bind_background(
     policy: ErrorPolicy | None,
     note: Callable[[Event], None],
 ) -> StepCall:
-    """The step in the cycle: submit this cycle's inputs, if `rate` and `policy` admit it, and publish
-    the result that was taken, if one was, or let `policy` handle its error. `note` takes the event of
-    inputs that were replaced."""
+    """The step of a background task: gate and call on `messages`.
+
+    The call submits the cycle's inputs, if `rate` and `policy` admit it. If a result was taken, it
+    publishes that, or lets `policy` handle its error.
+
+    note: takes the event of inputs that were replaced.
+    """
     jobs = task.jobs
     inputs = job_inputs(step, messages)
 
@@ -383,7 +387,7 @@ def job_inputs(step: Step, messages: Sequence[Message]) -> list[tuple[Message, b
 
 
 def are_complete(inputs: Sequence[tuple[Message, bool]]) -> bool:
-    """Whether a cycle's inputs, as `job_inputs` gives them, make a job."""
+    """Whether inputs, as `job_inputs` gives them, make a job."""
     return any(message.present for message, _ in inputs) and all(
         message.present for message, required in inputs if required
     )
@@ -404,7 +408,7 @@ def prepare_job(
 
 
 def _publish(job: Job, step: Step, messages: Sequence[Message]) -> None:
-    """What a job has published appears in this cycle."""
+    """Publish in this cycle what the job made."""
     for argument in step.arguments:
         if argument.port.direction == "output" and argument.slot is not None:
             made = job.messages[argument.slot]

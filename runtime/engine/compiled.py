@@ -1,7 +1,7 @@
-"""A record's cycle as one function, made of source text once per record, as dataclasses make `__init__`.
+"""A cycle as one function, compiled from source text once per record, as dataclasses do `__init__`.
 
-The function does what `Cycle.begin` does, and `Cycle.step` for each step in turn, without the loop, the
-tuples to unpack and the attributes to look up: live runs call it. Of a graph of three tasks it is::
+Live runs call it. It does what `Cycle.begin` and one `Cycle.step` after another do, without a loop,
+tuples to unpack and attributes to look up. For a graph of three tasks it is::
 
     def run():
         m0.present = False                          # clear the record
@@ -32,8 +32,8 @@ tuples to unpack and the attributes to look up: live runs call it. Of a graph of
             cycle.ends_ns = [e1, e2, e3]
         return True
 
-Only names that this module makes are in the text; what they mean is bound to the function. The property
-tests of determinism hold live runs, which call it, against replays, which go step by step.
+The text contains only names that this module makes; the objects they name are bound to the function.
+The property tests of determinism compare live runs, which call it, with replays, which go step by step.
 """
 
 from __future__ import annotations
@@ -53,16 +53,18 @@ __all__ = ["compile_cycle"]
 def compile_cycle(
     record: CycleRecord, *, source_count: int, source_slots: Sequence[int], names: Mapping[str, Any]
 ) -> Callable[[], bool]:
-    """The function of a record; it returns False if nothing came, and this was no cycle.
+    """The function that runs `record`'s cycle; it returns False if nothing came and no cycle began.
 
     source_count: number of steps that are sources.
-    source_slots: the slots that these publish on.
-    names: what the text calls of the cycle: cycle, time, ticks, begin, apply, after_sources,
-        has_taken, skip and fail.
+    source_slots: slots that the sources publish on.
+    names: the objects that the text uses: cycle, time, ticks, begin, apply, after_sources, has_taken,
+        skip and fail.
     """
     bound: dict[str, Any] = {
-        **names, "SkipCycle": SkipCycle, "RAISED_BY_TASKS": RAISED_BY_TASKS,
-    }  # fmt: skip
+        **names,
+        "SkipCycle": SkipCycle,
+        "RAISED_BY_TASKS": RAISED_BY_TASKS,
+    }
     ends = [f"e{at + 1}" for at in range(len(record.calls))]
     all_ends = f"[{', '.join(ends)}]"
     came = " or ".join(["events", *(f"m{slot}.present" for slot in source_slots), "has_taken()"])
@@ -96,7 +98,7 @@ def compile_cycle(
 
 
 def _clear(record: CycleRecord, bound: dict[str, Any]) -> list[str]:
-    """`Message.clear` of each message, written out where its class leaves that as it is."""
+    """`Message.clear` of each message, written out unless its class overrides it."""
     lines = []
     for slot, message in enumerate(record.messages):
         bound[f"m{slot}"] = message

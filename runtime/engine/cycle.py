@@ -2,20 +2,20 @@
 
 ::
 
-    begin     the record is cleared; time stands still from now on
-              what came from outside is applied: live values, results of background tasks
-    step      the sources run; if nothing has come at all then, this was no cycle
-    step ...  the other steps run, in the plan's order, each if its gate is open
-    commit    messages, events and step table go to the log, also of a cycle that an error ended
+    begin     clear the record; fix the time for the whole cycle;
+              apply what came from outside: live values, results of background tasks
+    step      run the sources; if nothing has come by then, there is no cycle
+    step ...  run the other steps in the plan's order, each if its gate is open
+    commit    write messages, events and step table to the log, also after an error
 
-`run` does all but the commit at once, as `compiled` has put it together for the plan. Replays, debuggers
-and tests go step by step.
+`run` does all but the commit in one call, which `compiled` makes for the plan. Replays, debuggers and
+tests go step by step.
 
-A step that raises ends the cycle; `Cycle.failure` carries which task did so, in what, and the cause.
-The errors of a task with another policy than `stop` are handled by that (`policy`), which at most ends
-the cycle, by `SkipCycle`.
+A step that raises ends the cycle; `Cycle.failure` names the task, what it was doing, and the cause.
+A policy other than `stop` handles its task's errors itself (`policy`); at most it ends the cycle, by
+`SkipCycle`.
 
-What comes from outside is asked of an `Outside`, and nothing else here depends on whether it is live.
+An `Outside` gives what comes from outside; nothing else here depends on whether it is live.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class CycleLog(Protocol):
     """Where cycles are written; `LogWriter` is one."""
 
     def bind(self, messages: Sequence[Message]) -> Any:
-        """Prepare to commit these messages, by slot index, again and again."""
+        """Prepare to commit these messages, by slot index, in many cycles."""
         ...
 
     def commit(
@@ -74,9 +74,16 @@ class CycleLog(Protocol):
         events: Sequence[Event],
         keyframe: bytes | None = None,
     ) -> None:
-        """Write a cycle: the messages of `bound` that are present, the step table, the events, and what
-        the tasks remembered before it, if given. Raises `MessageTypeError` for a message that the log
-        cannot hold, and `LogError` where the log ends before the run does."""
+        """Write a cycle: the messages of `bound` that are present, the step table and the events.
+
+        bound: what `bind` returned for the cycle's messages.
+        start_ns: when the cycle began, in `ticks_ns`.
+        ends_ns: when each step ended, in `ticks_ns`.
+        keyframe: what the tasks remembered before the cycle.
+
+        Raises `MessageTypeError` for a message that the log cannot hold, and `LogError` if the log
+        ends before the run does.
+        """
         ...
 
 
@@ -95,7 +102,7 @@ class Failure:
 
     @property
     def error(self) -> TaskError:
-        """To be raised from `cause`."""
+        """The error to raise, with `cause` as its cause."""
         error = TaskError(self.task_id, cycle=self.cycle, phase=self.phase, cause=self.cause)
         error.__cause__ = self.cause
         return error
@@ -104,11 +111,11 @@ class Failure:
 class Cycle:
     """The cycles of a plan, one after the other.
 
-    outside: what the tasks that run do not make.
-    instances: of all tasks, by id. Those for which `outside.bind` gives a call are never called.
-    running: the ids of those that run.
-    time: what the tasks' contexts show; the caller sets `time.cycle` before each cycle.
-    log: where cycles go; None keeps nothing. It may be set to None between two cycles.
+    outside: gives what the running tasks do not make.
+    instances: all tasks, by id. A task for which `outside.bind` gives a call is never called.
+    running: ids of the tasks that run.
+    time: the time that the tasks' contexts show; the caller sets `time.cycle` before each cycle.
+    log: where cycles are written; None writes none. It may be set to None between two cycles.
     """
 
     def __init__(
@@ -129,13 +136,13 @@ class Cycle:
         self.start_ns = 0
         """When it began, in `ticks_ns`."""
         self.ends_ns: list[int] = []
-        """When each step that is over ended, in `ticks_ns`."""
+        """When each completed step ended, in `ticks_ns`."""
         self.failure: Failure | None = None
-        """The error that ended the cycle, and ends the run."""
+        """The error that ended the cycle and ends the run."""
         self.keyframe: bytes | None = None
         """What the tasks remembered before the cycle; committed with it, once."""
         self.around: Callable[[str, Callable[[], None]], None] | None = None
-        """Calls each task that runs, in `step`: `around(task_id, call)`."""
+        """If set, `step` calls each task through it: `around(task_id, call)`."""
         self._outside = outside
         self._running = running
         self._instances = instances
@@ -143,15 +150,19 @@ class Cycle:
         self._is_skipped = False
         self.rates = {step.task.id: rate_of(step) for step in plan.steps}
         self.policies = policies_of(
-            [made for id_, made in instances.items() if id_ in running], time,
-            note=self.note, secrets=self._secrets,
-        )  # fmt: skip
+            [made for id_, made in instances.items() if id_ in running],
+            time,
+            note=self.note,
+            secrets=self._secrets,
+        )
         inner = [step.task.id for step in plan.steps[plan.source_count :]]
         self.keyframes = Keyframes(
             [instances[id_] for id_ in inner if id_ in running],
-            policies=self.policies, rates=self.rates, background=outside.background,
+            policies=self.policies,
+            rates=self.rates,
+            background=outside.background,
             secrets=self._secrets,
-        )  # fmt: skip
+        )
         ring_size = plan.graph.spec.runtime.ring_size
         self._ring = [make_record(plan, time, self._bind_step) for _ in range(ring_size)]
         self._runs = [self._compiled(record) for record in self._ring]
@@ -161,7 +172,7 @@ class Cycle:
             self.log_to(log)
 
     def log_to(self, log: CycleLog) -> None:
-        """Write the cycles that come to `log`."""
+        """Write the following cycles to `log`."""
         self.log = log
         self._bound = [log.bind(record.messages) for record in self._ring]
 
@@ -178,19 +189,25 @@ class Cycle:
     # -- a cycle at once -------------------------------------------------------------------------
 
     def run(self) -> bool:
-        """Run a cycle, up to its commit; False if nothing came from outside, and this was none.
+        """Run a cycle, up to its commit.
 
-        The same `time.cycle` is run again then.
+        False if nothing came from outside: no cycle has run, and the caller tries `time.cycle` again.
         """
         self._index = index = self.time.cycle % len(self._runs)
         return self._runs[index]()
 
     def _compiled(self, record: CycleRecord) -> Callable[[], bool]:
         names = {
-            "cycle": self, "time": self.time, "ticks": ticks_ns, "begin": self._outside.begin,
-            "apply": self._apply, "after_sources": self._outside.after_sources,
-            "has_taken": self._has_taken, "skip": self._skip, "fail": self._fail,
-        }  # fmt: skip
+            "cycle": self,
+            "time": self.time,
+            "ticks": ticks_ns,
+            "begin": self._outside.begin,
+            "apply": self._apply,
+            "after_sources": self._outside.after_sources,
+            "has_taken": self._has_taken,
+            "skip": self._skip,
+            "fail": self._fail,
+        }
         sources = {step.task.id for step in self.plan.steps[: self.plan.source_count]}
         return compile_cycle(
             record,
@@ -247,7 +264,7 @@ class Cycle:
         return step
 
     def note(self, event: Event) -> None:
-        """Something happens in the cycle."""
+        """Add to the cycle's events."""
         self.events.append(event)
 
     # -- what comes of it ------------------------------------------------------------------------
@@ -255,8 +272,8 @@ class Cycle:
     def commit(self) -> None:
         """Write the cycle to the log, if there is one.
 
-        A message that the log refuses becomes the cycle's `failure`; the cycle is then written without
-        all that its task published. Raises `LogError` if the log cannot be written.
+        A message that the log refuses becomes the cycle's `failure`, and the cycle is written without
+        any output of its task. Raises `LogError` if the log cannot be written.
         """
         if len(self.ends_ns) < len(self.plan.steps):
             missing = len(self.plan.steps) - len(self.ends_ns)
@@ -268,10 +285,14 @@ class Cycle:
         while self.log is not None:
             try:
                 self.log.commit(
-                    self.time.cycle, self.time.now_ns, self._bound[self._index],
-                    start_ns=self.start_ns, ends_ns=self.ends_ns, events=self.events,
+                    self.time.cycle,
+                    self.time.now_ns,
+                    self._bound[self._index],
+                    start_ns=self.start_ns,
+                    ends_ns=self.ends_ns,
+                    events=self.events,
                     keyframe=self.keyframe,
-                )  # fmt: skip
+                )
             except MessageTypeError as error:
                 failures = self.leave_out_refused()
                 if not failures:
@@ -287,7 +308,7 @@ class Cycle:
         self.note(Failed(failure.task_id, "stop", text, phase))
 
     def leave_out_refused(self) -> list[Failure]:
-        """Clear all outputs of the tasks that published what the log refuses, and note their errors."""
+        """Clear all outputs of each task that published what the log refuses, and note the errors."""
         failures: dict[str, Failure] = {}
         for slot, message in zip(self.plan.slots, self.messages, strict=True):
             cause = refusal(slot, message)
@@ -326,7 +347,7 @@ class Cycle:
             self.events += self._outside.after_sources()
 
     def _fail(self, at: int, error: BaseException, ends_ns: list[int]) -> None:
-        """The step at `at` has raised what ends the run."""
+        """The step at `at` has raised an error that ends the run."""
         self._skip(at, ends_ns)
         phase = "process"
         if isinstance(error, FailedInPhase) and error.__cause__ is not None:
@@ -355,9 +376,14 @@ class Cycle:
         background = self._outside.background.get(made.id)
         if background is not None:
             return bind_background(
-                background, step, messages,
-                time=self.time, rate=self.rates[made.id], policy=policy, note=self.note,
-            )  # fmt: skip
+                background,
+                step,
+                messages,
+                time=self.time,
+                rate=self.rates[made.id],
+                policy=policy,
+                note=self.note,
+            )
         gate, call = call_process(step, messages, made.task, made.ctx)
         if policy is not None:
             call = policy.guard(call, outputs_of_step(step, messages))

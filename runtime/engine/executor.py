@@ -1,6 +1,6 @@
 """Runs a plan live: one cycle after another, until its sources end or it is asked to stop.
 
-A cycle happens when something came from outside: a source published, a live value was set, or a
+A cycle runs when something came from outside: a source published, a live value was set, or a
 background task is done. Otherwise nothing runs and no cycle number is used: the executor sleeps until
 a source wakes it.
 """
@@ -37,23 +37,26 @@ from flowrun.runtime.task import CycleTime
 __all__ = ["Executor", "StartInterrupted"]
 
 WORKER_STOP_S = 10.0
-"""How long a run that is stopped waits for a background task's running call."""
+"""Seconds that a stopping run waits for a background task's running call."""
 _SILENT_STOP_S = 0.5
 """Seconds to wait before logging that we are waiting."""
 
 
 class StartInterrupted(KeyboardInterrupt):
-    """The run was asked to stop while tasks were starting. No `Exception`: what a task calls in its
-    `start` lets it pass, as it does Ctrl-C."""
+    """The run was asked to stop while tasks were starting.
+
+    Not an `Exception`: a library that a task calls in its `start` lets it pass, as it does Ctrl-C.
+    """
 
 
 class Executor:
     """A live run of `plan`.
 
-    clock: the cycles' time; a `ManualClock` moves to the next wake-up instead of sleeping.
-    log: where cycles go; None keeps nothing.
-    on_log_error: called once with what ended the log, and the run goes on without; None ends it.
-    broadcasts: what each sink's `ctx.broadcast` is, by task id.
+    clock: gives the cycles' time; a `ManualClock` moves to the next wake-up instead of sleeping.
+    log: where cycles are written; None writes none.
+    on_log_error: called once with the error that ended the log; the run then goes on without one.
+        None ends the run.
+    broadcasts: the `ctx.broadcast` of each sink, by task id.
     """
 
     def __init__(
@@ -91,17 +94,23 @@ class Executor:
         }
         outside.background.update(self.workers)
         self.cycle = Cycle(
-            plan, outside,
-            instances=self.instances, running=frozenset(self.instances), time=time, log=log,
-        )  # fmt: skip
+            plan,
+            outside,
+            instances=self.instances,
+            running=frozenset(self.instances),
+            time=time,
+            log=log,
+        )
         self._waiting = Waiting(
-            clock, outside,
+            clock,
+            outside,
             rated={
                 step.task.id: self.cycle.rates[step.task.id]
-                for step in plan.steps[: plan.source_count] if is_rated(step)
+                for step in plan.steps[: plan.source_count]
+                if is_rated(step)
             },
             rate_hz=plan.graph.spec.runtime.rate_hz,
-        )  # fmt: skip
+        )
         self._configs = {id_: made.task.config for id_, made in self.instances.items()}
         self._set_lock = threading.Lock()
 
@@ -117,15 +126,18 @@ class Executor:
     # -- from other threads --------------------------------------------------------------------
 
     def stop(self, reason: str) -> None:
-        """Ask the run to end after the cycle that is running. From any thread; a signal handler
-        must leave it to one, since it may interrupt a holder of the locks that this takes."""
+        """Ask the run to end after the running cycle. From any thread, but not from a signal handler:
+        it may have interrupted a holder of the locks that this takes."""
         if self.stop_reason is None:
             self.stop_reason = reason
         self._waiting.stop()
 
     def interrupt_start(self, reason: str) -> None:
-        """While tasks start, raise `StartInterrupted`; otherwise nothing. For a signal handler of
-        the thread that called `run`: a `start` may block for minutes, and nobody else can end it."""
+        """Raise `StartInterrupted` while tasks start; do nothing otherwise.
+
+        For a signal handler of the thread that called `run`: a `start` may block for minutes, and
+        nothing else ends it.
+        """
         if self.starting is not None:
             self.stop_reason = reason
             raise StartInterrupted
@@ -152,9 +164,10 @@ class Executor:
     # -- the run -------------------------------------------------------------------------------
 
     def run(self, *, cycles: int | None = None) -> str:
-        """Start the tasks, run until the end, stop the tasks; the reason why it ended.
+        """Start the tasks, run until the end, stop the tasks; returns the reason why it ended.
 
         cycles: end after this number of cycles.
+
         Raises `TaskError` for what a task raised; all tasks are stopped then too. A run that is
         stopped before all tasks have started has no cycle.
         """
@@ -164,7 +177,7 @@ class Executor:
         except (StartInterrupted, Exception):
             if self.stop_reason is None:
                 raise
-            return self.stop_reason  # an error may be what a library made of the interrupt
+            return self.stop_reason  # a library may have turned the interrupt into an error
         self.has_started = True
         try:
             if self._keyframe_interval:
@@ -187,7 +200,7 @@ class Executor:
             log = self.instances[id_].ctx.log
             log.info("waiting for its running call", up_to_s=WORKER_STOP_S)
             if not worker.stop(timeout_s=WORKER_STOP_S):
-                log.warning("still running; left behind")
+                log.warning("still running; the run ends without it")
 
     def _note_start(self, task_id: str | None) -> None:
         if task_id is not None and self.stop_reason is not None:
@@ -195,8 +208,8 @@ class Executor:
         self.starting = task_id
 
     def run_cycles(self, limit: int | None) -> None:
-        """Run cycles until the run ends, or `limit` of them are completed in all. The tasks have been
-        started; `run` does so."""
+        """Run cycles until the run ends, or `limit` cycles are completed in all. The caller has
+        started the tasks, as `run` does."""
         cycle, waiting = self.cycle, self._waiting
         time, timings = cycle.time, self.timings
         paced = waiting.is_paced
@@ -232,13 +245,13 @@ class Executor:
                 waiting.after_source_error()
 
     def _idle(self, *, polled: bool) -> None:
-        """Nothing came. polled: whether that is so for the second time in a row."""
+        """Nothing came. polled: whether nothing came the last time either."""
         if self._is_over():
             self.stop_reason = "end of sources"
         elif polled:
             self._waiting.for_sources(self.cycle.time.now_ns)
         else:
-            # Sources are asked once more, so that a wake-up since then is not lost.
+            # Ask the sources once more, so that a wake-up since then is not lost.
             self._outside.woken.clear()
 
     def _end_with(self, failure: Failure) -> NoReturn:
@@ -269,7 +282,7 @@ class Executor:
 
 
 def _packet_tasks(plan: Plan) -> set[str]:
-    """The tasks whose pictures are logged as the packets they came in."""
+    """The tasks whose pictures are logged as the packets that they came in."""
     return {
         slot.task_id
         for slot in plan.slots

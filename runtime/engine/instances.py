@@ -25,14 +25,14 @@ __all__ = [
 ]
 
 COMPUTES_ON = "computes on"
-"""The log record of a task that has started: its `Context.computes_on`, as "where"."""
+"""Message of the log line that holds a started task's `Context.computes_on`, in "where"."""
 
 
 @dataclass(slots=True)
 class Instance:
-    """One task of a run: its object, its context, and the time its context shows.
+    """One task of a run: its object, its context, and the time that the context shows.
 
-    time: the cycle's, or of a background task the time of the job that its worker runs.
+    time: the cycle's time; for a background task, the time of the job that its worker runs.
     """
 
     bound: BoundTask
@@ -54,8 +54,8 @@ def make_instances(
 ) -> dict[str, Instance]:
     """An instance of every task, by id, in the plan's order. Nothing is started.
 
-    broadcasts: what each sink's `ctx.broadcast` is, by task id; one of its own where there is none.
-    source: gives what the context of a source calls; None where sources do not run.
+    broadcasts: the `ctx.broadcast` of each sink, by task id; a task that is missing gets a new one.
+    source: gives what the context of a source calls; None if sources do not run.
     """
     graph = plan.graph.spec
     log = structlog.get_logger()
@@ -85,11 +85,13 @@ def make_instances(
 def start_all(
     instances: list[Instance], *, on_start: Callable[[str | None], None] = lambda _: None
 ) -> None:
-    """Start every task in order, each after a call of `on_start` with its id; at the end, also
-    before tasks are stopped again, `on_start` is called with None.
+    """Start every task in order.
 
-    If one raises, or `on_start` does, those started are stopped again, the failed one included; a
-    `FlowrunError` passes as it is, any other `Exception` of a task becomes a `TaskError`.
+    on_start: called with each task's id before it starts, and with None when starting is over, well
+        or not.
+
+    If a task or `on_start` raises, all tasks that were started are stopped, including the one that
+    failed. A `FlowrunError` passes unchanged; any other error of a task becomes a `TaskError`.
     """
     begun: list[Instance] = []
     try:
@@ -109,18 +111,18 @@ def start_all(
 
 
 def stop_all(instances: list[Instance]) -> None:
-    """Stop every task, last first. An error in one is logged and does not keep others running."""
+    """Stop every task, the last one first. An error of one is logged; the others are stopped too."""
     for instance in reversed(instances):
         try:
             instance.task.stop(instance.ctx)
-        except RAISED_BY_TASKS as error:  # each task must get its turn
+        except RAISED_BY_TASKS as error:  # the other tasks must be stopped too
             instance.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
                 "stop failed", error=f"{type(error).__name__}: {error}"
             )
 
 
 def changed_config(bound: BoundTask, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:
-    """`config` with `values` for its live keys; `UsageError` names the key and the valid ones."""
+    """`config` with `values` for its live keys; `UsageError` names a bad key and the valid ones."""
     live = live_keys(bound.task_class)
     for key in values:
         if key not in live:

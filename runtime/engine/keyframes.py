@@ -1,24 +1,24 @@
 """Keyframes: what the tasks of a run remember before a cycle, so that a replay can begin there.
 
-The record of `/flowrun/keyframe` in cycle k, a msgpack map, is taken before anything of that cycle
+The record of `/flowrun/keyframe` in cycle k is a msgpack map, taken before anything of that cycle
 runs::
 
     {"tasks": {id: {
-        "state": what `freeze` gave, arrays as {"__ndarray__": their .npy file}; missing where the
-            class does not define it
+        "state": what `freeze` gave, arrays as {"__ndarray__": their .npy file}; missing if the class
+            does not define it
         "rng": the state of `ctx.rng`, as JSON; missing while nothing was drawn
         "live": {key: value}: live config values that differ from the graph file's
         "due_ns": when `rate_hz` admits the task next, or nil
-        "failures", "until_ns": of a task with `on_error`: errors in a row, and the end of its pause
+        "failures", "until_ns": for a task with `on_error`: errors in a row, and the end of its pause
         "error": why `freeze` failed; no replay can begin at this keyframe then
-        "config": of a background task: "live" for the jobs that come; its own "live" and the rest
-            are those after the last job whose result has appeared
-        "jobs": [[cycle, live, taken]]: of a background task: the jobs in flight, whose results appear
-            later; "taken" ones were waiting for their step
+        "config": for a background task: "live" for the jobs to come; its own "live" and all else
+            are as they were after the last job whose result has appeared
+        "jobs": [[cycle, live, taken]]: for a background task: the jobs in flight, whose results
+            appear later; "taken" ones were waiting for their step
     }}}
 
-A background task whose next job begins with a restart, has no "state": it begins anew.
-Sources have no place in it: a replay takes their messages from the log.
+A background task whose next job begins with a restart has no "state": it starts from nothing.
+Sources are not in it: a replay takes their messages from the log.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ _ARRAY = "__ndarray__"
 
 
 def is_frozen(task_class: type[Task]) -> bool:
-    """Whether the class says what it remembers: whether it defines `freeze`."""
+    """Whether the class defines `freeze`, and so says what it remembers."""
     return task_class.freeze is not Task.freeze
 
 
 def freeze_task(
     made: Instance, config: TaskConfig, *, secrets: frozenset[str], with_state: bool = True
 ) -> dict[str, Any]:
-    """What the task, which has `config`, remembers now: its part of a keyframe. "error" says why no
-    replay can begin there.
+    """What the task remembers now: its part of a keyframe.
 
-    secrets: masked in the error.
+    config: the config that the task has.
+    secrets: masked in "error", which says why no replay can begin there.
     with_state: False for a task that is down, and has nothing to remember.
     """
     task, frozen = made.task, dict[str, Any]()
@@ -79,13 +79,13 @@ def freeze_task(
             frozen["state"] = _unpack(_pack(task.freeze()))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001  # a library's own kinds too: the run goes on
+    except BaseException as error:  # noqa: BLE001  # whatever a library raises: the run goes on
         frozen["error"] = error_text(error, secrets)
     return frozen
 
 
 def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> None:
-    """Give a started task back what it remembered. Passes on what `start` or `thaw` raises.
+    """Give a started task what it remembered. Passes on what `start` or `thaw` raises.
 
     A task that refuses `config` in `configure` is started with it: it has it from a restart.
     """
@@ -104,8 +104,10 @@ def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> 
 
 
 def changed_values(bound: BoundTask, config: TaskConfig) -> dict[str, Any]:
-    """The live values of `config` that differ from those of the graph file, as plain data.
-    `ValueError` for those that plain data does not give back."""
+    """The live values of `config` that differ from the graph file's, as plain data.
+
+    Raises `ValueError` for values that do not survive the way through JSON and back.
+    """
     if config is bound.config:
         return {}
     keys = set(changed_keys(bound.config, config))
@@ -118,16 +120,18 @@ def changed_values(bound: BoundTask, config: TaskConfig) -> dict[str, Any]:
 
 
 def restored_config(bound: BoundTask, values: Mapping[str, Any]) -> TaskConfig:
-    """The graph file's config of a task with the values that had been changed."""
+    """The graph file's config of a task, with `values` for the keys that had been changed."""
     return changed_config(bound, bound.config, values) if values else bound.config
 
 
 class Keyframes:
     """Takes the keyframes of a run.
 
-    instances: the tasks that run, sources aside.
-    background: those among them with `background: true`, by id.
-    secrets: masked in what is logged of a `freeze` that fails.
+    instances: the tasks that run, without sources.
+    policies: the error policy of each task that has one, by id.
+    rates: the rate of each task, by id.
+    background: the tasks with `background: true`, by id.
+    secrets: masked in the error of a `freeze` that fails.
     """
 
     def __init__(
@@ -147,15 +151,15 @@ class Keyframes:
         self._failing: set[str] = set()
 
     def begin(self) -> None:
-        """All tasks have been started, and no worker has."""
+        """Note the beginning: all tasks have been started, and no worker has."""
         for made in self._instances:
             task = self._background.get(made.id)
             if task is not None:
                 task.jobs.frozen = freeze_task(made, made.task.config, secrets=self._secrets)
 
     def take(self) -> bytes:
-        """What all tasks remember now, between two cycles. A `freeze` that fails is logged, once
-        until it works again."""
+        """What all tasks remember now, between two cycles. If a `freeze` fails, only the first
+        failure in a row is logged."""
         tasks = {}
         for made in self._instances:
             policy = self._policies.get(made.id)
@@ -170,7 +174,7 @@ class Keyframes:
                 frozen["due_ns"] = self._rates[made.id].due_ns
             if policy is not None:
                 frozen |= policy.freeze()
-            self._tell(made, frozen.get("error"))
+            self._log_error(made, frozen.get("error"))
             tasks[made.id] = frozen
         return _pack({"tasks": tasks})
 
@@ -193,7 +197,7 @@ class Keyframes:
             frozen["error"] = error_text(error, self._secrets)
         return frozen
 
-    def _tell(self, made: Instance, error: str | None) -> None:
+    def _log_error(self, made: Instance, error: str | None) -> None:
         if error is None:
             self._failing.discard(made.id)
         elif made.id not in self._failing:
@@ -202,21 +206,21 @@ class Keyframes:
 
 
 def freeze_after(made: Instance, job: Job, *, secrets: frozenset[str]) -> dict[str, Any]:
-    """What a background task remembers after `job`, also after one that failed: a job that was waiting
-    meanwhile goes on with that."""
+    """What a background task remembers after `job`, also if it failed: the next job goes on from
+    there."""
     return freeze_task(made, job.accepted or job.config, secrets=secrets)
 
 
 def unpack_keyframe(data: bytes | memoryview) -> dict[str, dict[str, Any]]:
-    """By task id, the parts of a keyframe's record. `ValueError` on other bytes."""
+    """The parts of a keyframe's record, by task id. Raises `ValueError` for other bytes."""
     found = msgpack.unpackb(data, strict_map_key=False)
     if not isinstance(found, dict) or not isinstance(found.get("tasks"), dict):
-        raise ValueError("not a keyframe")  # noqa: TRY004  # it is the bytes that are wrong
+        raise ValueError("not a keyframe")  # noqa: TRY004  # the bytes are wrong, not a type
     return cast("dict[str, dict[str, Any]]", found["tasks"])
 
 
 def first_error(tasks: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
-    """The task whose `freeze` failed in this keyframe, and why."""
+    """The first task whose `freeze` failed in this keyframe, and why; None if there is none."""
     for task_id, frozen in tasks.items():
         if "error" in frozen:
             return task_id, frozen["error"]
@@ -235,7 +239,7 @@ def _unpack(data: bytes) -> Any:
 
 
 def _default(value: Any) -> Any:
-    if type(value) is np.ndarray and not value.dtype.hasobject:  # a subclass knows more
+    if type(value) is np.ndarray and not value.dtype.hasobject:  # a subclass may hold more
         file = io.BytesIO()
         np.lib.format.write_array(file, value, allow_pickle=False)
         return {_ARRAY: file.getvalue()}

@@ -1,7 +1,7 @@
-"""Where everything comes from that the tasks of a graph do not make themselves: the world, or a log.
+"""What the tasks of a graph do not make themselves comes from the outside: the world, or a log.
 
 A cycle asks its outside, and nothing else, for the time, for what happened since the last cycle, and for
-the messages of tasks that do not run. So a live run and a replay differ in their outside only:
+the messages of tasks that do not run. A live run and a replay differ only in their outside:
 
 | what                       | live (`LiveOutside`)            | recorded (`replay.recorded`)       |
 |----------------------------|---------------------------------|------------------------------------|
@@ -41,23 +41,23 @@ class Outside(Protocol):
         ...
 
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:
-        """Set the time of the cycle that begins, and give what came from outside since the last one, in
-        the order in which it is to be applied.
+        """Set the time of the cycle that begins; returns what came from outside since the last one,
+        in the order in which to apply it.
 
         start_ns: the reading of `ticks_ns` with which the cycle began.
         """
         ...
 
     def after_sources(self) -> Sequence[Event]:
-        """What the sources said of themselves while they ran in this cycle."""
+        """What the sources reported while they ran in this cycle."""
         ...
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:
-        """How a step is called whose task does not run; None if it does."""
+        """How to call a step whose task does not run; None if the task runs."""
         ...
 
     def gate(self, task_id: str) -> Gate:
-        """Whether a source that runs may have more."""
+        """The gate of a source that runs: open while it may have more."""
         ...
 
 
@@ -80,13 +80,13 @@ class LiveOutside:
         self.background: dict[str, BackgroundTask] = {}
         """The workers of background tasks, by id; added before the first cycle."""
         self.gates = {task_id: SourceGate() for task_id in sources}
-        """Of the steps of sources: closed once a source has said that nothing more will come."""
+        """The gate of each source's step: closed when the source has said that nothing more comes."""
         self.woken = threading.Event()
         """Set when something has come."""
         self.due: dict[str, int] = {}
-        """By source, when it wants to be called again, in nanoseconds since 1970 UTC."""
+        """When each source wants to be called again, in nanoseconds since 1970 UTC."""
         self.left_out: Counter[str] = Counter()
-        """By source, how many pictures, or whatever it makes, it has said it left out."""
+        """Number of pictures, or whatever it makes, that each source has reported as left out."""
         self._clock = clock
         self._packets = packets
         self._at = clock.at
@@ -128,7 +128,7 @@ class LiveOutside:
     # -- from sources and people, on any thread --------------------------------------------------
 
     def set(self, task_id: str, values: dict[str, Any]) -> None:
-        """Live values that the next cycle takes."""
+        """Set live values at the next cycle."""
         self._controls.append(Set(task_id, values))
         self.woken.set()
 

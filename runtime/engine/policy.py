@@ -8,19 +8,19 @@
 | restart    | goes on without the task's outputs     | is made and started again, after a pause   |
 |            |                                        | of 1 s, doubled with each failure up to 30 |
 
-A message that the log would refuse (a field of another type than declared, a `tov_ns` that is none)
-is an error of the task that publishes it, as if `publish` had raised. With a policy other than `stop`
-each output is checked after `process`, before any task sees it; so a replay, too, meets the error in
-the same place. With `stop` nothing is checked twice: writing the cycle finds the message, when the
-tasks downstream have run on it. The cycle is then logged without all that the task published in it,
-and the run ends. It ends so too where a message went wrong after that check, as when another thread
-of the task goes on writing to it.
+A message that the log would refuse (a field of another type than declared, a `tov_ns` that is not a
+time) is an error of the task that publishes it, as if `publish` had raised. With a policy other
+than `stop` each output is checked after `process`, before any task sees it, so that a replay meets the
+error in the same place. With `stop` nothing is checked twice: writing the cycle finds the message,
+after the tasks downstream have run on it. The cycle is then logged without any output of the task, and
+the run ends. It ends in the same way if a message went wrong after that check, for example because
+another thread of the task still writes to it.
 
-A live value that `configure` refuses is not taken: the task keeps the config that it had. The cycle
-goes on, also with `skip_cycle`.
+A live value that `configure` refuses is not kept: the task goes on with the config that it had. The
+cycle goes on, also with `skip_cycle`.
 
-Every error is a record of `/flowrun/control`. Pauses follow the cycles' time, so that a replay,
-in which the task fails again, restarts it in the same cycle.
+Every error is a record of `/flowrun/control`. Pauses follow the cycles' time, so that a replay, in which
+the task fails again, restarts it in the same cycle.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _FIRST_PAUSE_NS = 1_000_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000
 
 
-class SkipCycle(Exception):  # noqa: N818  # not an error: it was handled, by ending the cycle
-    """The rest of the cycle is not to run."""
+class SkipCycle(Exception):  # noqa: N818  # not an error: the policy has handled that
+    """The rest of the cycle does not run."""
 
 
 class FailedInPhase(Exception):  # noqa: N818  # it only carries the error, its cause
-    """A task raised the cause in `phase`, which is not the `process` that is running."""
+    """A task raised the cause in `phase`, and not in the `process` that is running."""
 
     def __init__(self, phase: str) -> None:
         super().__init__(phase)
@@ -73,7 +73,7 @@ def error_text(error: BaseException, secrets: frozenset[str]) -> str:
 
 
 def refusal(slot: Slot, message: Message) -> MessageTypeError | None:
-    """Why the log cannot take what `message` holds; None if it can, or does not have to."""
+    """Why the log cannot take what `message` holds; None if it can, or does not log it."""
     if not message.present or not slot.logged:
         return None
     try:
@@ -92,7 +92,7 @@ def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> 
     changed = changed_keys(before, new)
     made.task.config = new
     if not changed or (policy is not None and policy.is_down):
-        return  # a task that is down starts with the new configuration
+        return  # a task that is down will start with the new configuration
     try:
         made.task.configure(made.ctx, changed)
     except RAISED_BY_TASKS as error:
@@ -144,7 +144,11 @@ class ErrorPolicy:
         self._until_ns: int | None = None
 
     def guard(self, call: Callable[[], None], outputs: Sequence[Message]) -> Callable[[], None]:
-        """`call`, which runs the task once and publishes on `outputs`, under the policy."""
+        """A call that runs `call` under the policy.
+
+        call: runs the task once.
+        outputs: the messages that the task publishes.
+        """
         restarts = self._kind == "restart"
 
         def guarded() -> None:
@@ -165,8 +169,8 @@ class ErrorPolicy:
         return guarded
 
     def handle(self, error: BaseException, *, phase: str = "process") -> None:
-        """Log what the task raised, begin the pause of one that is to be restarted, and end the cycle
-        with `SkipCycle` if the policy says so."""
+        """Log what the task raised, and do what the policy says: begin the pause before a restart, or
+        end the cycle with `SkipCycle`."""
         text = error_text(error, self._secrets)
         self._note(Failed(self._made.id, self._kind, text, phase))
         self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
@@ -179,7 +183,7 @@ class ErrorPolicy:
 
     @property
     def is_down(self) -> bool:
-        """Whether the task waits for its restart."""
+        """Whether the task is waiting for its restart."""
         return self._until_ns is not None
 
     @property
@@ -187,16 +191,16 @@ class ErrorPolicy:
         return self._kind == "restart"
 
     def freeze(self) -> dict[str, int | None]:
-        """Its part of a keyframe."""
+        """The policy's part of a keyframe."""
         return {"failures": self._failures, "until_ns": self._until_ns}
 
     def thaw(self, frozen: Mapping[str, Any]) -> None:
-        """Take up what `freeze` gave."""
+        """Restore what `freeze` gave."""
         self._failures = frozen.get("failures", 0)
         self._until_ns = frozen.get("until_ns")
 
     def note_success(self) -> None:
-        """The task has worked: its next pause is the first one again."""
+        """The task has worked: the next pause is as short as the first."""
         self._failures = 0
 
     def admits(self) -> bool:
@@ -204,7 +208,7 @@ class ErrorPolicy:
         return self._until_ns is None or self._time.now_ns >= self._until_ns
 
     def take_restart(self) -> bool:
-        """For a background task: whether the job that is made now begins with a restart."""
+        """For a background task: whether the job made now begins with a restart. Resets that."""
         due = self._until_ns is not None
         self._until_ns = None
         return due
@@ -230,7 +234,7 @@ def policies_of(
     note: Callable[[Event], None],
     secrets: frozenset[str],
 ) -> dict[str, ErrorPolicy]:
-    """The policy of each task that has another than `stop`, by id."""
+    """The policy of each task whose `on_error` is not `stop`, by id."""
     return {
         made.id: ErrorPolicy(made, time, note=note, secrets=secrets)
         for made in instances

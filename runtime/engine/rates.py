@@ -1,7 +1,6 @@
-"""`every: n` and `rate_hz` of a task: in which of the cycles it could run it does run.
+"""`every: n` and `rate_hz` of a task: in which of the cycles in which it could run it does.
 
-Both follow from the cycle's number and frozen time alone, so a replay runs the task in the same
-cycles.
+Both depend only on the cycle's number and its time, so a replay runs the task in the same cycles.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ _NS_PER_S = 1_000_000_000
 
 
 class Rate:
-    """When a task may run next; one a task, shared by the gates of all cycle records.
+    """When a task may run next. There is one per task, shared by the gates of all cycle records.
 
-    every: only in cycles whose number is a multiple of it. rate_hz: at most so often, by the time
-    of the cycles; the grid begins with the first cycle in which the task could run.
+    every: run only in cycles whose number is a multiple of it.
+    rate_hz: the most runs per second, by the cycles' time. The grid begins at the first cycle in
+        which the task could run.
     """
 
     __slots__ = ("_due_ns", "_every", "_period_ns")
@@ -32,7 +32,7 @@ class Rate:
 
     @property
     def due_ns(self) -> int | None:
-        """When it may run next by `rate_hz`; None before the first time and without one."""
+        """When `rate_hz` admits the next run; None before the first run, and without a `rate_hz`."""
         return self._due_ns
 
     @due_ns.setter
@@ -40,14 +40,14 @@ class Rate:
         self._due_ns = value
 
     def would_admit(self, time: CycleTime) -> bool:
-        """`admits`, without counting as a run."""
+        """What `admits` would return, without counting as a run."""
         due_ns = self._due_ns
         would = self.admits(time)
         self._due_ns = due_ns
         return would
 
     def admits(self, time: CycleTime) -> bool:
-        """Whether the task runs in this cycle. To be asked once a cycle in which it could run."""
+        """Whether the task runs in this cycle. Ask once in each cycle in which it could run."""
         if time.cycle % self._every:
             return False
         if not self._period_ns:
@@ -60,7 +60,7 @@ class Rate:
 
 
 def is_rated(step: Step) -> bool:
-    """Whether the graph file gives the step's task a rate of its own."""
+    """Whether the graph file gives the step's task an `every` or a `rate_hz`."""
     return step.task.spec.every > 1 or step.task.spec.rate_hz is not None
 
 

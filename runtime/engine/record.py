@@ -1,7 +1,7 @@
 """The ring: N preallocated cycle records, each with a message for every output of the graph.
 
-A record is used again after N cycles. All that a cycle needs is bound to it once, at start: which
-message each step reads and writes, and the calls themselves, so that running a cycle allocates
+A record is used again after N cycles. All that a cycle needs is bound to it once, at start: the
+messages that each step reads and writes, and the calls themselves. So running a cycle allocates
 nothing that outlives it.
 """
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Gate(Protocol):
-    """What decides whether a step is called in a cycle: its required input, or several."""
+    """Decides whether a step is called in a cycle: its required input, or several of them."""
 
     @property
     def present(self) -> bool: ...
@@ -61,17 +61,17 @@ StepCall = tuple[Gate, Callable[[], None]]
 
 @dataclass(frozen=True, slots=True)
 class CycleRecord:
-    """One cycle's place.
+    """The messages and calls of one cycle.
 
-    messages: one for every slot of the plan.
-    calls: of every step of the plan, on these messages.
+    messages: one for each slot of the plan.
+    calls: one for each step of the plan, on these messages.
     """
 
     messages: tuple[Message, ...]
     calls: tuple[StepCall, ...]
 
     def clear(self) -> None:
-        """All messages absent, with default fields: nothing of an older cycle is ever seen."""
+        """Make all messages absent, with default fields: no task sees those of an older cycle."""
         for message in self.messages:
             message.clear()
 
@@ -81,7 +81,11 @@ def make_record(
     time: CycleTime,
     bind_step: Callable[[Step, tuple[Message, ...]], StepCall],
 ) -> CycleRecord:
-    """A record for `plan`; `bind_step` says how each of its steps is called on these messages."""
+    """A record for `plan`.
+
+    time: gives the messages their default `tov_ns`.
+    bind_step: gives gate and call of a step on the record's messages.
+    """
     messages = tuple(slot.message_type() for slot in plan.slots)
     for message in messages:
         message.bind_time(time)
@@ -89,7 +93,7 @@ def make_record(
 
 
 def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Context) -> StepCall:
-    """The plain way to call a step: `task.process(ctx, views of inputs, outputs)`."""
+    """Gate and call of a step whose task runs: `task.process(ctx, views of inputs, outputs)`."""
     required: list[Message] = []
     optional: list[tuple[int, Message]] = []
     arguments: list[Any] = []

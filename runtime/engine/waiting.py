@@ -13,14 +13,16 @@ from flowrun.runtime.task import CycleTime
 __all__ = ["IDLE_POLL_NS", "Waiting"]
 
 IDLE_POLL_NS = 10_000_000
-"""How often a source is asked that said neither `wake` nor `wake_at`."""
+"""Interval at which a source that called neither `wake` nor `wake_at` is asked again."""
 
 
 class Waiting:
-    """Waits by `clock`; a `ManualClock` moves to the next moment instead.
+    """Waits for sources and for the graph's pace.
 
-    rated: the rates of sources that have one of their own, by id.
-    rate_hz: the most cycles a second that the graph asks for; None for no limit.
+    clock: measures the waits; a `ManualClock` moves to the next moment instead.
+    outside: knows which source is due, and when something has come.
+    rated: the rate of each source that has one, by id.
+    rate_hz: the graph's most cycles a second; None for no limit.
     """
 
     def __init__(
@@ -43,12 +45,12 @@ class Waiting:
         return self._pace is not None
 
     def stop(self) -> None:
-        """End every wait, this one and those to come."""
+        """End the wait that is under way, and all later ones."""
         self._stopped.set()
         self._outside.woken.set()
 
     def for_pace(self) -> None:
-        """Until the graph's `rate_hz` admits another cycle."""
+        """Wait until the graph's `rate_hz` admits another cycle."""
         due_ns = None if self._pace is None else self._pace.due_ns
         if due_ns is None:
             return
@@ -58,14 +60,14 @@ class Waiting:
             self._stopped.wait(wait_ns / 1e9)
 
     def count(self, time: CycleTime) -> None:
-        """A cycle has been, for the pace."""
+        """Count a cycle for the pace."""
         if self._pace is not None:
             self._pace.admits(time)
 
     def for_sources(self, now_ns: int) -> None:
-        """Until somebody wakes us, a source is due, or it is time to ask the sources again.
+        """Wait until something has come, a source is due, or it is time to ask the sources again.
 
-        now_ns: when they were asked last.
+        now_ns: when the sources were asked last.
         """
         outside, clock = self._outside, self._clock
         for task_id, rate in self._rated.items():
@@ -87,7 +89,7 @@ class Waiting:
             self._forget_due(clock.now_ns())
 
     def after_source_error(self) -> None:
-        """A while: a source that fails at once may do so for ever."""
+        """Wait a moment: a source that fails at once may do so forever."""
         if not isinstance(self._clock, ManualClock):
             self._stopped.wait(IDLE_POLL_NS / 1e9)
 

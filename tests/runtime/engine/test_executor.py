@@ -265,7 +265,7 @@ def test_a_background_call_that_goes_on_is_waited_for_and_left_behind(tmp_path, 
     failed = ("interrupt failed", "s")
     assert said == [
         failed, failed, ("waiting for its running call", "s"), failed,
-        ("still running; left behind", "s"),
+        ("still running; the run ends without it", "s"),
     ]  # fmt: skip
     Slow.gate.release()
     live.executor.workers["s"]._thread.join(10)
