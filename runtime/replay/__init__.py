@@ -1,1 +1,16 @@
-"""A recorded run once more: the same engine, fed from the log, each message compared."""
+"""A RECORDED RUN AGAIN: the engine's cycles on what the log holds, each message compared.
+
+| file            | what it is                                                             |
+|-----------------|------------------------------------------------------------------------|
+| `replay.py`     | `Replay`: run all, step through it, seek                               |
+| `debugger.py`   | forwards and back through a replay, breakpoints                        |
+| `recorder.py`   | the run that a replay writes                                           |
+| `report.py`     | all differences on a page (`report.html`), or as JSON                  |
+| `verify.py`     | finds tasks whose `freeze` forgets something                           |
+| `cycles.py`     | recorded cycles, each message compared when it is made                 |
+| `keyframes.py`  | where in a log a replay can begin                                      |
+| `recorded.py`   | the log as the outside of a graph                                      |
+| `background.py` | a background task: its jobs run at once, in the cycle of their inputs  |
+| `compare.py`    | a message against the recorded one, with a tolerance                   |
+| `graph.py`      | the graph that made the log                                            |
+"""

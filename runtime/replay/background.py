@@ -1,4 +1,4 @@
-"""A background task in a replay: its job runs in the cycle of its inputs, at once, and the result waits
+"""A background task in a replay: a job runs at once, in the cycle of its inputs, and its result waits
 for the cycle in which it appeared."""
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["RecordedBackground"]
 class RecordedBackground:
     """One background task.
 
-    time: that of the cycle that runs.
+    time: the time of the running cycle.
     input_cycles: the cycles whose inputs gave a result that appeared later, each with whether the
-        task was restarted before it made it.
-    secrets: masked in what is logged of a `freeze` that fails.
+        task was restarted before it made the result.
+    secrets: masked in the error of a `freeze` that fails.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class RecordedBackground:
         self.made = made
         self.jobs = Jobs(made.task.config)
         self.replaced: int | None = None
-        """The cycle of the inputs that were replaced in the cycle that runs."""
+        """The cycle of the inputs that were replaced in the running cycle."""
         self.is_fed = False
-        """Whether the result of this cycle comes from the log, which lacks its inputs: a log of mode
-        `ring` begins in the middle."""
+        """Whether this cycle's result comes from the log, because the log lacks its inputs: a log of
+        mode `ring` begins in the middle."""
         self._step = step
         self._time = time
         self._secrets = secrets
@@ -57,15 +57,15 @@ class RecordedBackground:
 
     @property
     def has_work(self) -> bool:
-        """Whether a job begins or is given in the cycle that runs."""
+        """Whether a job begins or is given in the running cycle."""
         return self._time.cycle in self._input_cycles or self.jobs.has_taken
 
     def gives(self, input_cycle: int) -> bool:
-        """Whether the result of that cycle's inputs appeared."""
+        """Whether the result of that cycle's inputs appears in the log."""
         return input_cycle in self._input_cycles
 
     def submit(self, job: Job) -> int | None:
-        """Run the job if its result appeared; otherwise it was replaced, or the run ended before."""
+        """Run the job if its result appeared; if not, it was replaced, or the run ended first."""
         restarts = self._input_cycles.get(job.cycle)
         if restarts is not None:
             job.restarts = restarts
@@ -80,10 +80,12 @@ class RecordedBackground:
         feed: Callable[[Message, int], None],
         failed: Failed | None,
     ) -> None:
-        """The result of `input_cycle` appears in the cycle that runs now.
+        """Let the result of `input_cycle` appear in the running cycle.
 
-        If it could not be made again it is the log's: `feed` makes a message that of the slot, and
-        `failed` is the error that was recorded instead.
+        If it could not be made again, it comes from the log.
+
+        feed: loads a slot's recorded message into a message.
+        failed: the error that was recorded in place of a result.
         """
         self.is_fed = False
         in_flight = self.jobs.in_flight
@@ -101,7 +103,7 @@ class RecordedBackground:
         self.jobs.put_taken(job)
 
     def reset(self) -> None:
-        """As before the first cycle; the task is made anew by the caller."""
+        """Go back to before the first cycle; the caller makes the task again."""
         self.jobs.clear()
         self.jobs.config = self.made.bound.config
 
@@ -110,9 +112,11 @@ class RecordedBackground:
         frozen: Mapping[str, Any],
         inputs_of: Callable[[int], tuple[int, Sequence[Message]] | None],
     ) -> None:
-        """Take up the task's part of a keyframe, and run the jobs again whose results come later.
+        """Restore the task's part of a keyframe, and run the jobs again whose results come later.
 
-        inputs_of: the time and the messages of a cycle as the log has them; None if it lacks them.
+        frozen: the task's part.
+        inputs_of: gives a cycle's time and messages from the log; None if the log lacks them.
+
         Passes on what `start` or `thaw` raises.
         """
         self.jobs.clear()

@@ -1,4 +1,4 @@
-"""A message that a replay made, against the one that was recorded."""
+"""Compares a message that a replay made with the recorded one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ __all__ = ["Difference", "OnDifference", "Recorded", "Tolerance", "compare"]
 class Recorded:
     """A recorded message.
 
-    tov_ns: its time of validity. read: gives its bytes, as its class decodes them; fields: gives its
-    fields where they are to be had without these bytes (of a picture that must be decoded anyway).
+    tov_ns: time of validity.
+    read: gives its bytes, as its class decodes them.
+    fields: gives its fields, if they can be had without those bytes: a picture is decoded anyway.
     """
 
     __slots__ = ("_fields", "_payload", "_read", "tov_ns")
@@ -45,7 +46,7 @@ class Recorded:
         return self._payload
 
     def load_into(self, message: Message) -> None:
-        """Make `message` this one, and publish it. `ValueError` for bytes that are none of its kind."""
+        """Load it into `message`, and publish that. `ValueError` for bytes of another kind."""
         if self._fields is None:
             message.load(self.payload)
         else:
@@ -55,10 +56,12 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A message that replay did not make as it was recorded.
+    """A message that the replay did not make as it was recorded.
 
-    field: which field of it, "tov_ns", or "" for the message as a whole.
-    recorded, replayed: both values, as text. array: of two arrays, where and by how much.
+    field: the field that differs, "tov_ns", or "" for the message as a whole.
+    recorded: the recorded value, as text.
+    replayed: the value that the replay made, as text.
+    array: for two arrays, where they differ and by how much.
     """
 
     cycle: int
@@ -76,16 +79,16 @@ class Difference:
 
 
 OnDifference = Callable[[Difference, Recorded | None, Message | None], None]
-"""Told a difference, with the recorded message and the one that was made instead; None where there is
-none, as of an error."""
+"""Called with a difference, the recorded message, and the one that was made instead; None for a message
+that is missing, such as after an error."""
 
 
 class Tolerance:
     """How far messages may be from the recorded ones, for models that are not bit-exact.
 
-    limits: message class, or "Class.field" -> the greatest distance of two numbers, also those in
-    arrays, lists and maps; None allows any value. A class's limit holds for all its fields that are
-    numbers, or hold some; a text is the same or, by "Class.field" and None, any.
+    limits: by message class, or "Class.field", the greatest distance of two numbers, also of those in
+        arrays, lists and maps; None allows any value. A class's limit holds for all its fields that
+        are or hold numbers. A text must be the same, unless its "Class.field" is None.
     """
 
     def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
@@ -97,7 +100,7 @@ class Tolerance:
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> Tolerance:
-        """Of `Class=1e-3`, `Class.field=2` and `Class.field=any`; `UsageError` on others."""
+        """From `Class=1e-3`, `Class.field=2` and `Class.field=any`; `UsageError` for other texts."""
         limits: dict[str, float | None] = {}
         for text in texts:
             name, equals, value = text.partition("=")
@@ -113,7 +116,7 @@ class Tolerance:
         return cls(limits)
 
     def check(self, known: Sequence[type[Message]]) -> None:
-        """Raise `UsageError` for a name that is none of the `known` classes, or of their fields."""
+        """Raise `UsageError` for a name that is neither one of the `known` classes nor a field."""
         fields = {f"{kind.__name__}.{name}" for kind in known for name in kind.defaults}
         names = {kind.__name__ for kind in known}
         for name, limit in self._limits.items():
@@ -160,7 +163,7 @@ def _is_near(old: Any, new: Any, limit: float) -> bool:
             return np.allclose(old, new, rtol=0, atol=limit, equal_nan=True)
         if old.dtype.kind not in "iu":
             return old.tobytes() == new.tobytes()
-        # Not as floats, which are too coarse for times and ids: modulo 2**64 this is exact.
+        # Floats are too coarse for times and ids; modulo 2**64 this is exact.
         higher, lower = np.maximum(old, new), np.minimum(old, new)
         apart = higher.astype(np.uint64) - lower.astype(np.uint64)
         return bool(np.all(apart <= np.uint64(min(limit, 2**63))))
@@ -180,10 +183,10 @@ def _is_near(old: Any, new: Any, limit: float) -> bool:
 def compare(
     recorded: Recorded | None, message: Message, tolerance: Tolerance
 ) -> FieldDifference | bool:
-    """The first difference; or True for the recorded bytes, False for others within `tolerance`.
+    """The first difference; True for the recorded bytes, False for other bytes within `tolerance`.
 
-    Measurements are not compared, nor fields that were not recorded. Measurements, and values within
-    the tolerance, are set to the recorded ones, so that the tasks behind see the same.
+    Measurements and fields that were not recorded are not compared. Measurements, and values within
+    the tolerance, are set to the recorded ones, so that the tasks downstream see the same.
     """
     if recorded is None:
         return FieldDifference("", "no message", repr(message))
@@ -194,7 +197,7 @@ def compare(
     try:
         fields = message.decode_fields(payload)
     except ValueError as error:
-        what = f"{len(payload)} bytes that are no {kind.__name__} ({error})"
+        what = f"{len(payload)} bytes that are not a {kind.__name__} ({error})"
         return FieldDifference("", what, repr(message))
     for name in message.measured_fields & fields.keys():
         setattr(message, name, fields[name])
@@ -206,7 +209,7 @@ def compare(
         return FieldDifference("", repr(fields), str(error))
     if replayed == payload:
         return True
-    # Fields that the class has got since the recording: there is nothing to compare them with.
+    # Fields that were added to the class since the recording have nothing to compare them with.
     old = {name: value for name, value in message.__dict__.items() if name in fields}
     if len(old) < len(message.__dict__) and differing_field(fields, old) is None:
         return True

@@ -1,4 +1,4 @@
-"""The tasks of a graph on recorded cycles: the engine's cycle, each message compared once made."""
+"""Runs the tasks of a graph on recorded cycles, and compares each message when it is made."""
 
 from __future__ import annotations
 
@@ -41,12 +41,13 @@ __all__ = ["CycleReplay", "ReplayReport"]
 class ReplayReport:
     """What a replay found.
 
-    compared: messages made again and compared.
-    fed: messages taken from the log.
-    differing: number of the compared ones that were not identical.
-    tolerated: number of others that were within the tolerance.
+    cycles: number of cycles run to their end.
+    compared: number of messages made again and compared.
+    fed: number of messages taken from the log.
+    differing: number of compared messages that differ by more than the tolerance.
+    tolerated: number of compared messages that differ within the tolerance.
     first: the first difference.
-    recorded_error: the error that ended the recorded run, and that came again.
+    recorded_error: the error that ended the recorded run, if it came again.
     per_task: number of compared messages of each task.
     """
 
@@ -67,11 +68,10 @@ class ReplayReport:
 class CycleReplay:
     """The tasks of `plan`, run on what `log` holds.
 
-    fed: ids of the tasks that are not run, their messages being taken from the log; the sources
-        among them.
+    fed: ids of the tasks that are not run, including all sources; their messages come from the log.
     tolerance: how far messages may be from the recorded ones.
-    config: "task.key" of values that are others than recorded.
-    note: called with what of the log cannot be used as one would expect, a sentence each.
+    config: "task.key" of each config value that differs from the recorded one.
+    note: called with a sentence on each part of the log that cannot be used.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class CycleReplay:
         self.fed = frozenset(fed)
         self.report = ReplayReport()
         self.differences: list[Difference] = []
-        """Those of the cycle that runs, or ran last."""
+        """The differences of the cycle that runs, or ran last."""
         self.on_difference: OnDifference | None = None
         self.isolate = False
-        """Whether each task gets what was recorded, whatever those before it made."""
+        """Whether each task gets the recorded inputs, whatever the tasks before it made."""
         self.ran: str | None = None
-        """The task of the step that was passed last; None if it had nothing to do."""
+        """The task of the last step; None if it had nothing to do."""
         self._note = note
         self._tolerance = tolerance
         self._secrets = plan.graph.spec.secrets
@@ -103,14 +103,22 @@ class CycleReplay:
         self.active = [made for id_, made in self.instances.items() if id_ not in self.fed]
         """The tasks that run."""
         self.outside = RecordedOutside(
-            log, plan,
-            fed=self.fed, instances=self.instances, time=time, config=config, note=note,
-        )  # fmt: skip
+            log,
+            plan,
+            fed=self.fed,
+            instances=self.instances,
+            time=time,
+            config=config,
+            note=note,
+        )
         self.cycle = Cycle(
-            plan, self.outside,
-            instances=self.instances, running=frozenset(made.id for made in self.active), time=time,
-        )  # fmt: skip
-        self.outside.tell = self.cycle.note
+            plan,
+            self.outside,
+            instances=self.instances,
+            running=frozenset(made.id for made in self.active),
+            time=time,
+        )
+        self.outside.note_event = self.cycle.note
         self._slots = {
             step.task.id: [slot for slot in plan.slots if slot.task_id == step.task.id]
             for step in plan.steps
@@ -129,14 +137,14 @@ class CycleReplay:
     # -- what the tasks remember -------------------------------------------------------------------
 
     def clear(self) -> None:
-        """No messages: none of a cycle that ran before is seen."""
+        """Forget all messages of the cycle that ran last."""
         for message in self.messages:
             message.clear()
         self.outside.clear()
         self.differences = []
 
     def remake(self) -> None:
-        """All tasks as they were before the first cycle."""
+        """Make all tasks as they were before the first cycle."""
         cycle = self.cycle
         for made in self.active:
             made.task.config = made.bound.config
@@ -149,7 +157,7 @@ class CycleReplay:
                 self.outside.background[made.id].reset()
 
     def thaw(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Give the tasks back what they remembered before `cycle`: `tasks` is its keyframe."""
+        """Give the tasks what they remembered before `cycle`: `tasks` is its keyframe."""
         for made in self.active:
             frozen = tasks.get(made.id)
             if frozen is None:
@@ -201,7 +209,7 @@ class CycleReplay:
         return self.cycle.next_step
 
     def will_run(self, step: int) -> bool:
-        """Whether the step has something to do if its turn comes now: its inputs are there."""
+        """Whether the step has something to do if it is next: its inputs are there."""
         background = self.outside.background.get(self.plan.steps[step].task.id)
         if background is not None:
             return background.has_work
@@ -209,10 +217,11 @@ class CycleReplay:
         return gate.would_open() if isinstance(gate, RatedGate) else gate.present
 
     def step(self) -> bool:
-        """Run the next step of the cycle and compare what it makes; False at the end of the cycle, and
-        where an error that was recorded ends it.
+        """Run the next step of the cycle and compare what it makes; False at the end of the cycle, or
+        if an error that was recorded ends it.
 
-        Raises `TaskError` for an error that was not recorded, `ReplayError` for what cannot be done.
+        Raises `TaskError` for an error that was not recorded, and `ReplayError` if the replay cannot
+        go on.
         """
         at = self.cycle.next_step
         if at is None:
@@ -225,16 +234,16 @@ class CycleReplay:
         expected = self.outside.ended_by.get(step.task.id)
         if expected is not None and step.task.id not in self.fed:
             if self._refuses_again(step, expected):
-                return True  # as recorded: those downstream see it, and the cycle ends without it
+                return True  # as recorded: tasks downstream see it, and it is left out of the log
             raise ReplayError(
-                f"cycle {self.cycle.time.cycle}: task {expected.task!r} raised {expected.text} when "
-                "it was recorded, and did not now"
+                f"cycle {self.cycle.time.cycle}: task {expected.task!r} raised {expected.text} in the "
+                "recorded run, and did not raise in the replay"
             )
         self._compare_step(step)
         return True
 
     def end(self) -> None:
-        """All steps have been run, or an error that was recorded has ended the cycle."""
+        """End the cycle: all steps have run, or an error that was recorded has ended it."""
         expected = list(self.outside.ended_by.values())
         if self.cycle.failure is None:
             self._compare_errors()
@@ -250,7 +259,7 @@ class CycleReplay:
             self.cycle.commit()
 
     def _has_failed(self) -> bool:
-        """Whether an error has ended the cycle that had ended it when it was recorded, too."""
+        """Whether the error that ended the cycle when it was recorded has ended it again."""
         failure = self.cycle.failure
         if failure is None:
             return False
@@ -269,7 +278,7 @@ class CycleReplay:
         self.report.recorded_error = f"{where}: {expected.text}"
 
     def _refuses_again(self, step: Step, expected: Failed) -> bool:
-        """Whether the step has made a message that the log refuses, as when it was recorded."""
+        """Whether the step has made a message that the log refuses, as in the recorded run."""
         errors = (refusal(slot, self.messages[slot.index]) for slot in self._slots[step.task.id])
         return any(
             error is not None and error_text(error, self._secrets) == expected.text
@@ -295,7 +304,7 @@ class CycleReplay:
         if recorded is None and not message.present:
             return
         if recorded is None and slot.topic not in self.outside.compared_topics:
-            return  # its logging was off, or without payloads
+            return  # it was not logged, or without payloads
         report, task = self.report, slot.task_id
         report.compared += 1
         report.per_task[task] = report.per_task.get(task, 0) + 1
@@ -306,9 +315,14 @@ class CycleReplay:
             report.tolerated += 1
             return
         difference = Difference(
-            self.cycle.time.cycle, task, slot.port,
-            found.name, found.before, found.now, found.array,
-        )  # fmt: skip
+            self.cycle.time.cycle,
+            task,
+            slot.port,
+            found.name,
+            found.before,
+            found.now,
+            found.array,
+        )
         self._differs(difference, recorded, message)
         if self.isolate:
             message.clear()
@@ -316,7 +330,7 @@ class CycleReplay:
                 recorded.load_into(message)
 
     def _compare_errors(self) -> None:
-        """Errors after which the run went on must come again, with the same text."""
+        """Compare the errors after which the run went on: they must come again, with the same text."""
         policies = self.cycle.policies
         made = {
             it.task: it.text for it in self.cycle.events if _is_handled(it) and it.task in policies

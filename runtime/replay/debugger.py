@@ -1,8 +1,8 @@
-"""Time travel through a recorded run: forwards and back, by tasks and by cycles, to the next or the
-last place where something holds.
+"""Moves through a recorded run: forwards and back, by tasks and by cycles, to the next or the last place
+where something holds.
 
-A place is a cycle and how many tasks have run in it. Going back is going to the nearest keyframe and
-forwards from there: what the tasks remember is then what it was.
+A place is a cycle, and the number of tasks that have run in it. To go back, the debugger goes to the
+nearest keyframe and forwards from there, so that the tasks remember what they remembered then.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ __all__ = ["Breakpoint", "Debugger", "Place"]
 _CONDITION = re.compile(
     r"(?P<output>[\w.]+?)\s*(?:(?P<compare>!~|~|==|!=|<=|>=|<|>)\s*(?P<value>.+))?"
 )
+# fmt: off
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le,
     ">": operator.gt, ">=": operator.ge,
     "~": lambda value, pattern: re.search(str(pattern), str(value)) is not None,
     "!~": lambda value, pattern: re.search(str(pattern), str(value)) is None,
-}  # fmt: skip
+}
+# fmt: on
 
 
 class Place(NamedTuple):
-    """A cycle, and how many tasks have run in it. `cycle` is None behind the last one."""
+    """A cycle, and the number of tasks that have run in it. `cycle` is None after the last one."""
 
     cycle: int | None
     tasks: int
@@ -43,8 +45,11 @@ class Place(NamedTuple):
 class Breakpoint:
     """Where to stop.
 
-    task: in front of this task; condition: behind the task whose message it speaks of; neither: behind
-    a task that made something else than was recorded.
+    task: stop before this task.
+    condition: stop after the task `of_task` if this holds.
+    of_task: the task whose message `condition` looks at.
+
+    Without a task and a condition: stop after a task that made something else than was recorded.
     """
 
     number: int
@@ -74,8 +79,8 @@ class Debugger:
     # -- forwards ------------------------------------------------------------------------------
 
     def step(self) -> str | None:
-        """Run the next task that has something to do, in the next cycle if need be; its id, or None
-        behind the last one."""
+        """Run the next task that has something to do, in a later cycle if need be; returns its id, or
+        None after the last one."""
         while (cycle := self.replay.cycle) is not None:
             ran = self.replay.step()
             if ran is not None:
@@ -87,7 +92,7 @@ class Debugger:
 
     def next_cycle(self) -> bool:
         """Run the rest of the cycle, or all of the next one, and stay at its end, where its messages
-        can be seen; False behind the last one."""
+        can be seen; False after the last cycle."""
         if self.step() is None:
             return False
         while self.replay.next_task is not None:
@@ -95,7 +100,7 @@ class Debugger:
         return True
 
     def goto(self, cycle: int, tasks: int = 0) -> None:
-        """To a place: in front of `cycle`, or behind so many of its tasks. `UsageError` for a cycle
+        """Go to before `cycle`, or to after the first `tasks` tasks of it. `UsageError` for a cycle
         that the log does not have."""
         self.replay.seek(cycle)
         self._ran, self._last = 0, cycle
@@ -103,7 +108,7 @@ class Debugger:
             self.step()
 
     def go_on(self) -> Breakpoint | None:
-        """Run to the next breakpoint; None behind the last cycle."""
+        """Run to the next breakpoint; None after the last cycle."""
         for hit in self._hits():
             return hit
         return None
@@ -111,7 +116,7 @@ class Debugger:
     # -- back ----------------------------------------------------------------------------------
 
     def step_back(self) -> bool:
-        """To in front of the task that ran last; False at the beginning."""
+        """Go back to before the task that ran last; False at the beginning."""
         cycle, ran = self.place
         if cycle is not None and ran:
             self.goto(cycle, ran - 1)
@@ -124,7 +129,7 @@ class Debugger:
         return True
 
     def back(self) -> bool:
-        """To the end of the cycle before; False at the beginning."""
+        """Go back to the end of the cycle before; False at the beginning."""
         before = self._before(self.replay.cycle)
         while before is not None:
             self.goto(before)
@@ -142,7 +147,8 @@ class Debugger:
         return False
 
     def go_back(self) -> Breakpoint | None:
-        """To the last breakpoint in front of this place; None, and at the beginning, without one."""
+        """Go back to the last breakpoint before this place; without one, to the beginning, and return
+        None."""
         end, ran = self.place
         limit = (2**63 if end is None else end, ran)
         if self._keyframes is None:
@@ -166,9 +172,13 @@ class Debugger:
     # -- breakpoints ---------------------------------------------------------------------------
 
     def break_at(self, text: str) -> Breakpoint:
-        """Stop in front of a task ("inference"), at a difference ("diff"), or where a message is so:
-        "inference.answer" (there is one), "inference.answer.response ~ 'error'" (a regular
-        expression; also !~ == != < <= > >=, with a value as in a graph file)."""
+        """Set a breakpoint.
+
+        text: a task ("inference"), to stop before it; "diff", to stop at a difference; an output
+            ("inference.answer"), to stop when it publishes; or a condition on a field
+            ("inference.answer.response ~ 'error'": ~ and !~ search a regular expression, == != < <=
+            > >= compare with a value as in a graph file).
+        """
         number, text = self._next_number, text.strip()
         ids = [step.task.id for step in self.replay.plan.steps]
         if text == "diff":
@@ -183,15 +193,15 @@ class Debugger:
         return made
 
     def delete(self, number: int) -> None:
-        """Forget a breakpoint; `UsageError` where there is none of that number."""
+        """Delete a breakpoint; `UsageError` if there is none of that number."""
         if number not in self.breakpoints:
             known = ", ".join(map(str, self.breakpoints)) or "none"
             raise UsageError(f"no breakpoint {number}; there are: {known}")
         del self.breakpoints[number]
 
     def value(self, text: str) -> Any:
-        """`task.port`, `task.port.field`, and the same without the port where the task has one: the
-        message of now, or what is in it; None if there is no message. `UsageError` on others."""
+        """The present message of `task.port`, or the field `task.port.field` of it; None if there is
+        no message. The port may be left out if the task has only one. `UsageError` for other texts."""
         output, field = self._split(text)
         message = self.replay.message(output)
         return message if message is None or field is None else getattr(message, field)
@@ -209,7 +219,7 @@ class Debugger:
         if compare is None:
             return lambda: self.replay.message(output) is not None, task
         if field is None:
-            raise UsageError(f"{place}: name the field that is to be compared")
+            raise UsageError(f"{place}: name the field to compare")
         try:
             wanted = yaml.safe_load(match["value"])
             if "~" in compare:
@@ -250,7 +260,7 @@ class Debugger:
         raise UsageError(f"nothing is called {text!r}; there are: {', '.join(fields or known)}")
 
     def _hits(self) -> Iterator[Breakpoint]:
-        """Run on, and give each breakpoint where it holds."""
+        """Run on, and yield each breakpoint when it holds."""
         replay = self.replay
         known = len(replay.differences)
         while replay.cycle is not None:

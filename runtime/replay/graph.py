@@ -28,21 +28,21 @@ __all__ = [
 ]
 
 REPLAY_FED = "replay_fed"
-"""Key of the Metadata of a log that a replay wrote: the tasks that it did not run."""
+"""Metadata key in a log that a replay wrote: the tasks that it did not run."""
 REPLAY_SET = "replay_set"
-"""The same of the config values that it changed, as JSON."""
+"""Metadata key in such a log: the config values that it changed, as JSON."""
 
 
 class _RecordedEnvironment(dict[str, str]):
-    """The environment for a recorded graph: what is no longer set is empty. As a rule that is a
-    password of a source, which a replay does not open; `${NAME:-default}` gives its default."""
+    """The environment for a recorded graph: variables that are no longer set are empty. Usually that is
+    the password of a source, which a replay does not open; `${NAME:-default}` gives its default."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
 def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
-    """The graph that made `log`, as it was then."""
+    """The graph that made `log`, as it was when it ran."""
     text = log.attachments.get(GRAPH_SOURCE)
     if text is None:
         raise ReplayError(f"{log.path}: the log holds no graph; give one to replay it with")
@@ -52,12 +52,12 @@ def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
 
 
 def is_recorded_graph(log: Log, spec: GraphSpec) -> bool:
-    """Whether `spec` is the graph that made `log`: whether its text is that of the log."""
+    """Whether `spec` has the text of the graph that made `log`."""
     return log.attachments.get(GRAPH_SOURCE) == spec.text.encode()
 
 
 def recorded_feed(log: Log, tasks: Collection[str]) -> list[str]:
-    """Where the log is that of a replay: which of the `tasks` it did not run either."""
+    """The `tasks` that a replay, if one wrote `log`, did not run either."""
     return [task for task in log.metadata.get(REPLAY_FED, "").split() if task in tasks]
 
 
@@ -77,14 +77,17 @@ def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
 
 
 def external_tasks(plan: Plan) -> set[str]:
-    """The tasks whose outputs come from outside, as their configuration says."""
+    """The tasks whose config says that their outputs come from outside."""
     tasks = [step.task for step in plan.steps]
     return {task.id for task in tasks if task.task_class.is_external(task.config)}
 
 
 def computed_elsewhere(log: Log, running: Collection[Instance]) -> list[str]:
-    """Which of the tasks that run, and have been started, computed on another device or in another
-    type when `log` was recorded, a sentence each."""
+    """A sentence on each task that computed on another device, or in another type, when `log` was
+    recorded.
+
+    running: the tasks that run, which have been started.
+    """
     now = {made.id: made.ctx.computes_on for made in running if made.ctx.computes_on}
     if not now or LOG_TOPIC not in log.topics:
         return []

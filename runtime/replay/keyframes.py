@@ -1,13 +1,13 @@
 """Where in a log a replay can begin.
 
-At a cycle where all of this holds:
+It can begin at a cycle if all of this holds:
 
-- the log has a keyframe there, and no task that runs failed to say what it remembers;
-- of every job that was in flight there, and whose result appears later, the log holds the inputs; a task
-  that remembers nothing can do without: its result is then taken from the log;
+- the log has a keyframe there, in which every task that runs could say what it remembers;
+- the log holds the inputs of every job that was in flight there and whose result appears later, unless
+  the task remembers nothing: then the result is taken from the log;
 - the pictures that are fed from there on can be decoded: their key frames are in the log.
 
-Or at the first cycle of the run, where no task remembers anything yet.
+It can also begin at the first cycle of the run, where no task remembers anything yet.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from flowrun.runtime.replay.recorded import RecordedOutside
 __all__ = ["Keyframe", "RecordedKeyframes", "has_run"]
 
 Keyframe = tuple[int, dict[str, dict[str, Any]]]
-"""A cycle, and by task what it remembered before it; see `engine.keyframes`."""
+"""A cycle, and what each task remembered before it; see `engine.keyframes`."""
 
 
 def has_run(cycle: LoggedCycle) -> bool:
-    """Whether it is a cycle: log lines after the last one are in one without a step table."""
+    """Whether it is a cycle of the run, with a step table: log lines after the last cycle have none."""
     return any(topic == STEPS_TOPIC for topic, _, _ in cycle.entries)
 
 
 class RecordedKeyframes:
     """The keyframes of a log at which a replay can begin.
 
-    outside: what the replay feeds from the log, and which tasks it runs.
+    outside: knows what the replay feeds from the log, and which tasks run.
     note: called with a sentence on each keyframe at which no replay can begin.
     """
 
@@ -57,21 +57,21 @@ class RecordedKeyframes:
         self._decodable: int | None = None
 
     def __iter__(self) -> Iterator[int]:
-        """The cycles of those at which a replay can begin. Walks over the whole log."""
+        """The cycles of the keyframes at which a replay can begin. Reads the whole log."""
         if KEYFRAME_TOPIC in self._log.topics:
             for message in self._log.messages(KEYFRAME_TOPIC):
                 if self._read(message.cycle, message.payload) is not None:
                     yield message.cycle
 
     def first(self) -> Keyframe | None:
-        """The first one of the log."""
+        """The first one of the log; None if there is none."""
         for cycle in self:
             return self.before(cycle)
         return None
 
     def before(self, cycle: int) -> Keyframe | None:
-        """The last one at or before `cycle`. In the log's first cycle, and in those whose number is a
-        multiple of the interval, is where they are."""
+        """The last one at or before `cycle`. Keyframes are in the log's first cycle, and in cycles
+        whose number is a multiple of the interval."""
         if not self._interval:
             return None
         last = cycle - cycle % self._interval
@@ -89,8 +89,8 @@ class RecordedKeyframes:
 
     @property
     def first_decodable(self) -> int:
-        """The first cycle from which on all pictures that are fed can be decoded: the log of a flight
-        recorder begins between two key frames. Past the last cycle if there is none."""
+        """The first cycle from which all fed pictures can be decoded: the log of a flight recorder
+        begins between two key frames. Past the last cycle if there is none."""
         if self._decodable is None:
             topics = self._outside.fed_packets if self.first_cycle else []
             self._decodable = max((self._decodable_from(topic) for topic in topics), default=0)

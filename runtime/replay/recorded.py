@@ -1,5 +1,5 @@
-"""A log as the outside of a graph: times, live values, completions, and the messages of tasks that are
-not run come from what was recorded."""
+"""A log as the outside of a graph: times, live values, completions, and the messages of tasks that do
+not run come from the log."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ __all__ = ["RecordedOutside"]
 
 
 class RecordedOutside:
-    """What `log` says came from outside, cycle by cycle; `show` says which cycle is next.
+    """What came from outside according to `log`, cycle by cycle; `show` sets the next cycle.
 
-    fed: ids of the tasks that are not run, the sources among them: their messages are the log's.
-    instances: of all tasks, by id.
-    time: of the cycle that runs.
-    config: "task.key" of values that are others than recorded; what the run set them to is left out.
-    note: called with what of the log cannot be used as one would expect, a sentence each.
+    fed: ids of the tasks that do not run, including all sources; their messages come from the log.
+    instances: all tasks, by id.
+    time: the time of the running cycle.
+    config: "task.key" of each config value that differs from the recorded one; what the run set such
+        a key to is left out.
+    note: called with a sentence on each part of the log that cannot be used.
     """
 
     def __init__(
@@ -65,9 +66,9 @@ class RecordedOutside:
         self.compared_topics = frozenset(
             name for name, topic in log.topics.items() if topic.metadata.get(PAYLOAD) != NO_PAYLOAD
         )
-        """Those of which the log holds what was in the messages."""
-        self.tell: Callable[[Event], None] = lambda _: None
-        """Takes what happens at the step of a task that is fed."""
+        """The topics whose messages the log holds with their payloads."""
+        self.note_event: Callable[[Event], None] = lambda _: None
+        """Takes the events of a task that is fed, when its step is reached."""
         self.fed = fed
         self.fed_packets = [
             slot.topic
@@ -76,7 +77,7 @@ class RecordedOutside:
             and slot.topic in log.topics
             and log.topics[slot.topic].metadata.get(CODEC) == "packets"
         ]
-        """The topics whose pictures are fed and come as compressed packets."""
+        """The topics whose pictures are fed, from compressed packets."""
         self._plan = plan
         self._config = config
         self._note = note
@@ -90,17 +91,20 @@ class RecordedOutside:
         inputs = self._input_cycles()
         self.background = {
             step.task.id: RecordedBackground(
-                step, instances[step.task.id], time, inputs[step.task.id],
+                step,
+                instances[step.task.id],
+                time,
+                inputs[step.task.id],
                 secrets=plan.graph.spec.secrets,
             )
             for step in plan.steps
             if step.task.spec.background and step.task.id not in fed
-        }  # fmt: skip
+        }
 
-    # -- the cycle that is next ------------------------------------------------------------------
+    # -- the next cycle --------------------------------------------------------------------------
 
     def show(self, cycle: LoggedCycle) -> None:
-        """The cycle that begins next is this one."""
+        """Make `cycle` the next one."""
         self._time_ns = cycle.time_ns
         self.recorded = self._messages(cycle)
         self.events = []
@@ -116,12 +120,12 @@ class RecordedOutside:
                 self.events.append(event)
 
     def clear(self) -> None:
-        """No cycle is next."""
+        """Forget the cycle."""
         self.recorded, self.events = {}, []
 
     @property
     def ended_by(self) -> dict[str, Failed]:
-        """The errors with which the run ended in this cycle, by task; the first is what ended it."""
+        """The errors that ended the recorded run in this cycle, by task; the first one ended it."""
         return {
             event.task: event
             for event in self.events
@@ -129,9 +133,11 @@ class RecordedOutside:
         }
 
     def as_asked(self, task_id: str, values: Mapping[str, Any], recorded: str) -> dict[str, Any]:
-        """`values` that were set while the run went on, without those in whose place the replay was
-        asked for others, which hold all along.
+        """The values that the run set, without those for which the replay was asked to use another
+        value from beginning to end.
 
+        task_id: the task whose values these are.
+        values: the values that the run set.
         recorded: the beginning of a note, which says when they were set.
         """
         kept = {}
@@ -143,8 +149,8 @@ class RecordedOutside:
         return kept
 
     def inputs_at(self, task_id: str, cycle: int) -> tuple[int, Sequence[Message]] | None:
-        """Time and messages of a cycle for a task, its inputs taken from the log; None if the log does
-        not hold them."""
+        """The time of a cycle, and messages in which the task's inputs are loaded from the log; None
+        if the log does not hold them."""
         try:
             record = self.log[cycle]
         except LogError:
@@ -212,7 +218,7 @@ class RecordedOutside:
         self.background[event.task].take(event.input_cycle, feed=feed, failed=failed)
 
     def _comes_with_step(self, event: Event) -> bool:
-        """Whether it happened when the task's step was run, or happens again when the task runs."""
+        """Whether the event belongs to the task's step: it comes again when the step is reached."""
         if type(event) is Failed and event.phase == "configure":
             return event.task not in self.fed
         return type(event) in (Failed, Restarted, Replaced)
@@ -222,16 +228,16 @@ class RecordedOutside:
             self._load(self.recorded, message, slot)
         for event in self.of_step(task_id):
             if type(event) is not Failed:
-                self.tell(event)
+                self.note_event(event)
             elif event.policy != "stop":
-                self.tell(event)
+                self.note_event(event)
                 if event.policy == "skip_cycle":
                     raise SkipCycle
             elif event.phase != "publish":
                 raise FailedInPhase(event.phase) from RecordedError(event.text)
 
     def of_step(self, task_id: str) -> list[Event]:
-        """What was recorded of the step of a task that is fed."""
+        """The recorded events of the step of a task that is fed."""
         return [it for it in self.events if it.task == task_id and self._comes_with_step(it)]
 
     def _load(self, recorded: Mapping[str, Recorded], message: Message, slot: Slot) -> None:
@@ -242,7 +248,7 @@ class RecordedOutside:
             found.load_into(message)
         except ValueError as error:
             raise ReplayError(
-                f"cycle {self._time.cycle}: {slot.topic}: cannot be read as "
+                f"cycle {self._time.cycle}: {slot.topic}: the message cannot be read as "
                 f"{type(message).__name__}: {error}"
             ) from error
 
@@ -264,8 +270,8 @@ class RecordedOutside:
         return self.log.message(cycle, entry).fields
 
     def _input_cycles(self) -> dict[str, dict[int, bool]]:
-        """By background task, the cycles whose inputs gave a result that appeared later, and
-        whether the task was restarted before it made it."""
+        """For each background task, the cycles whose inputs gave a result that appeared later, and
+        whether the task was restarted before it made the result."""
         inputs: dict[str, dict[int, bool]] = {
             step.task.id: {} for step in self._plan.steps if step.task.spec.background
         }
@@ -277,7 +283,7 @@ class RecordedOutside:
         return inputs
 
     def _note_new_fields(self) -> None:
-        """Note message classes that have got fields since they were recorded."""
+        """Note the message classes to which fields were added since the recording."""
         for slot in self._plan.slots:
             topic = self.log.topics.get(slot.topic)
             if topic is None or slot.task_id in self.fed or topic.schema_encoding != "jsonschema":
@@ -295,13 +301,13 @@ class RecordedOutside:
         for slot in self._plan.slots:
             if slot.task_id in self.fed and slot.topic not in recorded:
                 raise ReplayError(
-                    f"{self.log.path}: nothing was recorded of {slot.topic}, which replay must "
-                    f"feed; recorded: {', '.join(t for t in recorded if not _is_own(t)) or 'none'}"
+                    f"{self.log.path}: the log holds no messages of {slot.topic}, which the replay "
+                    f"must feed; it holds: {', '.join(t for t in recorded if not _is_own(t)) or 'none'}"
                 )
 
 
 class _FedGate:
-    """The gate of a task that is fed: open where the log has something of its step."""
+    """The gate of a task that is fed: open if the log has a message or an event of its step."""
 
     def __init__(self, outside: RecordedOutside, task_id: str, slots: Sequence[Slot]) -> None:
         self._outside = outside

@@ -1,5 +1,5 @@
-"""A replay writes a run of its own, which itself can be replayed: what the tasks were fed, what they
-made, and what came from outside."""
+"""The run that a replay writes: what the tasks were fed, what they made, and what came from outside. It
+can be replayed in turn."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ __all__ = ["ReplayLog"]
 
 
 class ReplayLog:
-    """The log of `replay` in `directory`, which must not hold a run; for `Replay.run`.
+    """The log of a replay, for `Replay.run`. Use it as a context manager, which finishes the log.
 
-    config: the values that the replay changes. now_ns: the time that the run is said to have begun.
-    To be used as a context manager, which finishes the log; `LogError` as `LogWriter`.
+    replay: the replay to record.
+    directory: where to write; must not hold a run.
+    config: the config values that the replay changes.
+    now_ns: the time at which the run began, for its metadata.
+
+    Raises `LogError` as `LogWriter` does.
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class ReplayLog:
     ) -> None:
         plan, logging = replay.plan, replay.plan.graph.spec.logging
         if any(directory.absolute() == slab.path.parent.absolute() for slab in replay.log.slabs):
-            raise ReplayError(f"{directory}: is the run that is replayed; choose another directory")
+            raise ReplayError(f"{directory} is the run that is replayed; choose another directory")
         self._interval = logging.keyframe_interval
         self._secrets = plan.graph.spec.secrets
         self._log = replay.log
@@ -87,7 +91,7 @@ class ReplayLog:
         self._writer.finish(end)
 
     def wants_keyframe(self, cycle: int) -> bool:
-        """In its first cycle too, which may be in the middle of the run."""
+        """At every interval, and in the first cycle, which may be in the middle of the run."""
         return self._interval > 0 and (self._cycles == 0 or cycle % self._interval == 0)
 
     def bind(self, messages: Sequence[Message]) -> tuple[Sequence[Message], Any]:
@@ -105,21 +109,26 @@ class ReplayLog:
         events: Sequence[Event],
         keyframe: bytes | None = None,
     ) -> None:
-        """As `LogWriter.commit`; pictures that were fed are written as the packets they were."""
+        """As `LogWriter.commit`; fed pictures are written as the packets that they came in."""
         messages, bound_messages = bound
         for index, video in self._videos.items():
             message = messages[index]
             if message.present and isinstance(message, ImageRgb8Msg):
                 message.video = video.packets(self._log[cycle], is_first=self._cycles == 0)
         self._writer.commit(
-            cycle, now_ns, bound_messages,
-            start_ns=start_ns, ends_ns=ends_ns, events=events, keyframe=keyframe,
-        )  # fmt: skip
+            cycle,
+            now_ns,
+            bound_messages,
+            start_ns=start_ns,
+            ends_ns=ends_ns,
+            events=events,
+            keyframe=keyframe,
+        )
         self._cycles += 1
 
 
 class _RecordedVideo:
-    """The packets of a recorded topic, to be written again."""
+    """The packets of a recorded topic, to write again."""
 
     def __init__(self, log: Log, slot: Slot) -> None:
         self._log = log
@@ -127,8 +136,10 @@ class _RecordedVideo:
         self._decoder: VideoDecoder | None = None
 
     def packets(self, cycle: LoggedCycle, *, is_first: bool) -> VideoPackets | None:
-        """Those of the cycle's picture; of the first one all from the key frames on that it needs.
-        None where the log holds its pixels instead."""
+        """The packets of the cycle's picture. None if the log holds its pixels instead.
+
+        is_first: whether it is the first picture, which needs all packets from its key frames on.
+        """
         own = self._read(cycle)
         if own is None or own.own["codec"] != "packets":
             return None
@@ -153,17 +164,19 @@ class _RecordedVideo:
         )
 
     def _since_key(self, own: StoredPicture, cycle: int) -> list[StoredPicture]:
-        """The messages from the key frame before the last on, that of `cycle` included."""
+        """The messages from the last key frame but one to that of `cycle`."""
         for key in (own.own["key_before"], own.own["key"]):
             try:
                 found = [self._read(record) for record in self._log.cycles(key, cycle + 1)]
             except LogError:
                 continue
             whole = [
-                picture for picture in found
-                if picture is not None and picture.own["codec"] == "packets"
+                picture
+                for picture in found
+                if picture is not None
+                and picture.own["codec"] == "packets"
                 and picture.own["section"] == own.own["section"]
-            ]  # fmt: skip
+            ]
             if key >= 0 and whole and whole[0].decoder is not None:
                 return whole
         return []

@@ -1,11 +1,11 @@
-"""A log -> the same cycles again, each message compared with the recorded one, byte for byte.
+"""Runs the cycles of a log again, and compares each message with the recorded one, byte for byte.
 
-What came from outside is fed back from the log: the sources' messages, the cycles' times, control
-messages, and in which cycle a background task's result of which cycle appeared. All other tasks run
-as they did. Sources are neither started nor called.
+What came from outside comes from the log: the sources' messages, the cycles' times, control messages,
+and in which cycle each result of a background task appeared. All other tasks run as they did. Sources
+are neither started nor called.
 
 with Log("runs/porch-20260301T081502Z") as log, Replay(log) as replay:
-    replay.seek(1200)                 # the tasks remember what they did in front of cycle 1200
+    replay.seek(1200)                 # the tasks remember what they did before cycle 1200
     replay.step()                     # run the next task of the cycle
     replay.next_cycle()               # run the rest of it
     print(replay.message("inference.answer"), replay.differences)
@@ -49,30 +49,31 @@ class Recorder(CycleLog, Protocol):
     """Takes the cycles of a replay; `ReplayLog` is one."""
 
     def wants_keyframe(self, cycle: int) -> bool:
-        """Whether what the tasks remember before `cycle` is to be committed with it."""
+        """Whether to commit with `cycle` what the tasks remember before it."""
         ...
 
 
 _EXTERNAL = (
-    "as it is configured, what it makes comes from outside (a server, a batch whose company is "
-    "chance), and is taken from the log; name it as a task to run, and it is asked anew"
+    "as it is configured, what it makes comes from outside (from a server, or a batch that depends on "
+    "who waits), and is taken from the log; name it as a task to run to have it asked again"
 )
 
 
 class Replay:
-    """A recorded run, to be run again.
+    """A recorded run, to run again.
 
+    log: the run's log.
     graph: another graph than the recorded one, or its file; its sources must have the recorded topics.
-    feed: ids of tasks that are not run, their messages being taken from the log, beside sources.
-    only: ids of the tasks that are run; all others are fed. None runs all but `feed`.
-    config: "task.key" -> value in place of the recorded one: what if it had been so? It holds all
-        along, also where the run set the key anew.
+    feed: ids of tasks that do not run, besides sources; their messages come from the log.
+    only: ids of the tasks that run; all others are fed. None runs all but `feed`.
+    config: "task.key" -> value in place of the recorded one. It holds from beginning to end, also
+        after the run set the key to another value.
     tolerance: how far messages may be from the recorded ones.
-    keyframes: whether `seek` may begin at a keyframe; False runs all cycles in front instead.
+    keyframes: whether `seek` may begin at a keyframe; False runs all earlier cycles instead.
     env: environment variables for `${NAME}` in the graph; None for the process's own.
 
-    `run` does all at once. To step through it, use it as a context manager, which starts the tasks
-    and stops them at the end::
+    `run` does all at once. To step through the run, use `Replay` as a context manager, which starts
+    the tasks, and stops them at the end::
 
         with Log("runs/inference-20260301T081502Z") as log, Replay(log) as replay:
             replay.seek(120)
@@ -95,7 +96,7 @@ class Replay:
         self.log = log
         env = os.environ if env is None else env
         self.notes: list[str] = []
-        """What of the recording could not be used as one would expect, a sentence each."""
+        """A sentence on each part of the recording that could not be used, or is not as it was."""
         if isinstance(graph, GraphSpec):
             spec = graph
         else:
@@ -132,7 +133,7 @@ class Replay:
         self._must_seek = False
         self._is_started = False
         self._has_begun = False
-        """Whether a cycle has run, or a keyframe was taken up, since the tasks were made."""
+        """Whether a cycle has run, or a keyframe was restored, since the tasks were made."""
 
     # -- running -------------------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class Replay:
         self.stop()
 
     def start(self) -> None:
-        """Start the tasks that run, and go to the first cycle that can be run. `TaskError` if one
+        """Start the tasks that run, and go to the first cycle that can run. `TaskError` if a task
         raises."""
         active = self._graph.active
         start_all(active)
@@ -172,12 +173,15 @@ class Replay:
         pace: Callable[[int], None] | None = None,
         recorder: Recorder | None = None,
     ) -> ReplayReport:
-        """Start the tasks, run the recorded cycles, stop the tasks; differences are counted, not
+        """Start the tasks, run the recorded cycles, stop the tasks. Differences are counted, not
         raised.
 
-        start, to: the first and the last cycle to compare; all if not given. progress: called with
-        the number of cycles done, once a cycle. pace: called with each cycle's time before it runs.
-        recorder: is given each cycle that ran.
+        start: the first cycle to compare; None for the first of the log.
+        to: the last cycle to compare; None for the last of the log.
+        progress: called after each cycle with the number of cycles done.
+        pace: called before each cycle with its time.
+        recorder: takes each cycle that ran.
+
         Raises `TaskError` for an error that the recording does not have.
         """
         cycle = self._graph.cycle
@@ -200,12 +204,12 @@ class Replay:
 
     @property
     def cycle(self) -> int | None:
-        """The cycle that runs, or the one that runs next; None behind the last one."""
+        """The cycle that runs, or the one that runs next; None after the last one."""
         return None if self._next is None else self._next.cycle
 
     @property
     def last_cycle(self) -> int:
-        """The last cycle of the log. Walks over all of it."""
+        """The last cycle of the log. Reads all of it."""
         *_, last = (record.cycle for record in self.log.cycles() if has_run(record))
         return last
 
@@ -216,8 +220,8 @@ class Replay:
 
     @property
     def next_task(self) -> str | None:
-        """The task that runs next in the cycle; None between two cycles, and behind the last task of
-        one that has something to do."""
+        """The task that runs next in the cycle; None between two cycles, and after the last task that
+        has something to do."""
         at = self._graph.next_step if self._in_cycle else None
         if at is None:
             return None
@@ -228,17 +232,17 @@ class Replay:
 
     @property
     def report(self) -> ReplayReport:
-        """Of the cycles run since the start, or since the last `seek`."""
+        """What the cycles run since the start, or since the last `seek`, have shown."""
         return self._graph.report
 
     @property
     def differences(self) -> list[Difference]:
-        """Those of the cycle that runs, or ran last."""
+        """The differences of the cycle that runs, or ran last."""
         return self._graph.differences
 
     @property
     def fed(self) -> frozenset[str]:
-        """The tasks that are not run: their messages come from the log."""
+        """The tasks that do not run: their messages come from the log."""
         return self._graph.fed
 
     def hook(
@@ -248,20 +252,20 @@ class Replay:
         on_difference: OnDifference | None = None,
         isolate: bool = False,
     ) -> None:
-        """What is called during the cycles; each call of `hook` replaces all of it.
+        """Set what is called during the cycles; each call of `hook` replaces all of it.
 
-        around: calls each task that is run: `around(task_id, call)`, in place of `call()`.
-        on_difference: told each difference, with the recorded message and the one that was made
-        instead, which are valid during the call; not while `seek` runs cycles.
-        isolate: give each task what was recorded also where the tasks in front of it made something
-        else, so that each task's own differences are seen.
+        around: called as `around(task_id, call)` in place of `call()` for each task that runs.
+        on_difference: called with each difference, the recorded message, and the one that was made
+            instead; both are valid during the call. Not called while `seek` runs cycles.
+        isolate: whether each task gets the recorded inputs even if the tasks before it made something
+            else, so that each task's own differences are seen.
         """
         self._graph.cycle.around = around
         self._graph.on_difference = on_difference
         self._graph.isolate = isolate
 
     def task(self, task_id: str) -> Task:
-        """The task itself, to look at; `UsageError` for an unknown id."""
+        """The task object, to look at; `UsageError` for an unknown id."""
         if task_id not in self._graph.instances:
             ids = list(self._graph.instances)
             raise UsageError(
@@ -270,13 +274,13 @@ class Replay:
         return self._graph.instances[task_id].task
 
     def message(self, output: str) -> Message | None:
-        """What `task.port`, or the one output of `task`, has published in the cycle that runs, or
-        ran last; None if nothing. A read-only view, valid until the next cycle begins."""
+        """The message that `task.port`, or the only output of `task`, has published in the cycle that
+        runs, or ran last; None if it has not. A read-only view, valid until the next cycle begins."""
         message = self._graph.messages[self._slot_of(output)]
         return message.view() if message.present else None
 
     def recorded(self, output: str) -> Message | None:
-        """As `message`, as it was recorded; a copy. None if the log does not hold it."""
+        """The recorded message of an output, as a copy; see `message`. None if the log lacks it."""
         slot = self.plan.slots[self._slot_of(output)]
         found = self._graph.recorded.get(slot.topic)
         if found is None:
@@ -286,10 +290,10 @@ class Replay:
         return message
 
     def step(self) -> str | None:
-        """Run the next task of the cycle, which the first call begins; its id, or None where the
-        cycle has ended: behind its last task, or where an error ended it.
+        """Run the next task of the cycle, which the first call begins; returns its id, or None at the
+        end of the cycle: after its last task, or after an error that ended it.
 
-        A task of which the cycle has no input is passed over. Raises `TaskError` for an error that
+        A task for which the cycle has no input is passed over. Raises `TaskError` for an error that
         the recording does not have; go on with `seek` then.
         """
         while self._advance():
@@ -298,7 +302,7 @@ class Replay:
         return None
 
     def next_cycle(self) -> bool:
-        """Run the cycle to its end; False behind the last one. Raises as `step` does."""
+        """Run the cycle to its end; False after the last one. Raises as `step` does."""
         self._check_started()
         if self._next is None:
             return False
@@ -308,21 +312,23 @@ class Replay:
 
     @property
     def keyframes(self) -> list[int]:
-        """The cycles of the keyframes that a replay can begin at."""
+        """The cycles of the keyframes at which a replay can begin."""
         return list(self._keyframes)
 
-    def seek(self, cycle: int, *, anew: bool = False) -> None:
-        """Go to `cycle`, forwards or back: what the tasks remember is then as in front of it.
+    def seek(self, cycle: int, *, fresh: bool = False) -> None:
+        """Go to before `cycle`, forwards or back: the tasks remember what they remembered then.
 
-        Begins at the nearest keyframe and runs the cycles from there on, without telling of
-        differences; `report` begins anew. `UsageError` for a cycle that the log does not have.
-        anew: make all tasks anew first, as another process would; else they go on, and what they
-        remember beside their `freeze` stays.
+        Begins at the nearest keyframe and runs the cycles from there on, without reporting
+        differences; `report` starts again from nothing. `UsageError` for a cycle that the log does
+        not have.
+
+        fresh: make all tasks again first, as another process would. If False they go on, and keep what
+            they remember besides their `freeze`.
         """
         self._check_started(seeks=True)
         self._find(cycle)
-        if anew:
-            self._make_anew()
+        if fresh:
+            self._remake()
         here = None if self._must_seek or self._in_cycle else self.cycle
         found = self._keyframes.before(cycle) if self._uses_keyframes else None
         if here is None or here > cycle or (found is not None and found[0] > here):
@@ -331,12 +337,12 @@ class Replay:
             else:
                 self._rewind()
         self._graph.report = ReplayReport()
-        told, self._graph.on_difference = self._graph.on_difference, None
+        on_difference, self._graph.on_difference = self._graph.on_difference, None
         try:
             while self._next is not None and self._next.cycle < cycle:
                 self.next_cycle()
         finally:
-            self._graph.on_difference = told
+            self._graph.on_difference = on_difference
         self._graph.report = ReplayReport()
         self._graph.differences = []
 
@@ -387,7 +393,7 @@ class Replay:
             ) from None
 
     def _rewind(self) -> None:
-        """To the first cycle that can be run, with what the tasks remembered then."""
+        """Go to the first cycle that can run, with what the tasks remembered then."""
         first = self._keyframes.first_cycle
         found = self._keyframes.first() if first and self._uses_keyframes else None
         begin = self._keyframes.first_decodable if found is None else found[0]
@@ -406,13 +412,13 @@ class Replay:
             return
         if first:
             self._note(
-                f"the log begins at cycle {first}, and not with a keyframe: the tasks begin as if "
-                "nothing had been before"
+                f"the log begins at cycle {first}, without a keyframe: the tasks begin as at the start "
+                "of a run"
             )
-        self._make_anew()
+        self._remake()
         self._go_to(begin)
 
-    def _make_anew(self) -> None:
+    def _remake(self) -> None:
         if self._has_begun:
             self._must_seek = True
             self._graph.remake()
@@ -424,7 +430,7 @@ class Replay:
         if self._differs_from_recorded and keyframe[0] > 0:
             self._note(
                 f"begun at the keyframe of cycle {keyframe[0]}: what the tasks remember there was made "
-                "with the recorded graph and config; without keyframes all in front is run as well"
+                "with the recorded graph and config; without keyframes all earlier cycles run too"
             )
         self._graph.thaw(*keyframe)
         self._go_to(keyframe[0])

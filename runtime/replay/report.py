@@ -1,4 +1,4 @@
-"""What a replay made otherwise than was recorded, message by message, as a page or as JSON: what a
+"""The messages that a replay made otherwise than they were recorded, as a page or as JSON: what a
 changed prompt, model or line of code does to a recorded run."""
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from flowrun.runtime.replay.replay import Replay, ReplayReport
 __all__ = ["DifferenceReport"]
 
 _WIDTH = 360
-"""Pixels of a picture on the page, at most."""
+"""The greatest width and height of a picture on the page, in pixels."""
 _WINDOW = 1000
-"""A message's picture is looked for in so many cycles up to its own."""
+"""Number of cycles before a message's own in which its picture is looked for."""
 _TEXT = 2000
-"""Characters of a value that are shown."""
+"""Number of characters of a value that are shown."""
 
 
 @dataclass(slots=True)
@@ -41,13 +41,13 @@ class _Entry:
     recorded: dict[str, Any] | None
     replayed: dict[str, Any] | None
     pictures: dict[str, bytes] = field(default_factory=dict)
-    """By caption, JPEG."""
+    """JPEG files, by caption."""
 
 
 class DifferenceReport:
-    """Collects the differences of `replay`, to be made before it runs and written after it.
+    """Collects the differences of `replay`. Make it before the replay runs, and `write` it after.
 
-    most_pictures: so many messages are shown with pictures; the others without.
+    most_pictures: number of messages that are shown with pictures.
     """
 
     def __init__(self, replay: Replay, *, most_pictures: int = 200) -> None:
@@ -77,9 +77,11 @@ class DifferenceReport:
         self._entries.append(entry)
 
     def write(self, path: Path, report: ReplayReport, *, command: str) -> None:
-        """Write all to `path`: JSON where it ends so, else a page that needs no other file.
+        """Write all differences to a file. Raises `LogError` if it cannot be written.
 
-        command: how the replay was called. `LogError` if the file cannot be written.
+        path: where to; JSON if it ends in .json, otherwise a page that needs no other file.
+        report: the report of the replay.
+        command: the command line that ran the replay.
         """
         self._find_pictures()
         if path.suffix == ".json":
@@ -92,8 +94,8 @@ class DifferenceReport:
     # -- pictures ------------------------------------------------------------------------------
 
     def _find_pictures(self) -> None:
-        """The picture that each message is about: of the nearest pictures in front of its task, the
-        one of the message's time of validity."""
+        """Find the picture that each message is about: among the nearest pictures upstream of its
+        task, the one with the message's time of validity."""
         log = self._replay.log
         for entry in self._entries:
             topic = self._images.get(entry.difference.task)
@@ -150,9 +152,12 @@ class DifferenceReport:
         ]
         by_task = Counter(entry.difference.task for entry in self._entries)
         return environment.get_template("report.html").render(
-            head=self._head(report, command), entries=entries, by_task=by_task,
-            shown=self._shown, most_pictures=self._most_pictures,
-        )  # fmt: skip
+            head=self._head(report, command),
+            entries=entries,
+            by_task=by_task,
+            shown=self._shown,
+            most_pictures=self._most_pictures,
+        )
 
     def _head(self, report: ReplayReport, command: str) -> dict[str, Any]:
         log = self._replay.log
@@ -171,7 +176,7 @@ class DifferenceReport:
 
 
 def _rows(entry: _Entry) -> list[tuple[str, str, str, bool]]:
-    """Name, recorded and replayed value, and whether they differ, of each field."""
+    """The name, recorded value and replayed value of each field, and whether they differ."""
     difference, before, now = entry.difference, entry.recorded, entry.replayed
     if before is None or now is None or difference.field in ("", "tov_ns", "error"):
         name = difference.field or "message"
@@ -179,7 +184,7 @@ def _rows(entry: _Entry) -> list[tuple[str, str, str, bool]]:
     rows = []
     for name in now:
         old, new = _text(before.get(name)), _text(now[name])
-        if name == difference.field and old == new:  # arrays, of which the outline is shown
+        if name == difference.field and old == new:  # arrays, shown by type and shape only
             old, new = difference.recorded, difference.replayed
         rows.append((name, old, new, old != new))
     return sorted(rows, key=lambda row: not row[3])
@@ -194,11 +199,11 @@ def _fields_of(recorded: Recorded, made: Message) -> dict[str, Any]:
     try:
         return made.decode_fields(recorded.payload)
     except ValueError:
-        return {"bytes": f"{len(recorded.payload)} bytes that are no {type(made).__name__}"}
+        return {"bytes": f"{len(recorded.payload)} bytes that are not a {type(made).__name__}"}
 
 
 def _plain(fields: dict[str, Any] | None, *, but: frozenset[str]) -> dict[str, Any] | None:
-    """Fields as JSON holds them; of arrays their kind."""
+    """Fields as JSON holds them; large arrays by type and shape."""
     if fields is None:
         return None
     return {name: _plain_value(value) for name, value in fields.items() if name not in but}
@@ -221,7 +226,7 @@ def _plain_value(value: Any) -> Any:
 
 
 def _images_of(plan: Plan) -> dict[str, str]:
-    """By task, the topic of the pictures that reach it over the fewest connections."""
+    """For each task, the topic of the pictures that reach it over the fewest connections."""
     found: dict[str, str] = {}
     distance: dict[str, int] = {}
     for step in plan.steps:

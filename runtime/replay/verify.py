@@ -1,4 +1,4 @@
-"""Whether a replay that begins at a keyframe is that from the start: finds the task that forgets."""
+"""Checks that a replay from a keyframe equals one from the start, and finds tasks that forget."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ __all__ = ["KeyframeReport", "verify_keyframes"]
 
 @dataclass(slots=True)
 class KeyframeReport:
-    """What a look at the keyframes of a log found.
+    """What `verify_keyframes` found.
 
-    verified: cycles of the keyframes that were begun at. cycles: how many were run from them.
-    forgetful: by task, the cycle of the first keyframe behind which it made something else, and
-        what; only where it makes what was recorded when all is run from the start.
-    unsteady: tasks that do not even then, each with its first difference: their code has changed,
-        or is not deterministic. Nothing is said of their keyframes.
+    verified: cycles of the keyframes from which the replay ran.
+    cycles: number of cycles run from them.
+    forgetful: tasks that make what was recorded when all runs from the start, but not from a
+        keyframe: the cycle of the first such keyframe, and the difference.
+    unsteady: tasks that differ even from the start, each with its first difference: their code has
+        changed, or is not deterministic. Their keyframes are not judged.
     """
 
     verified: list[int] = field(default_factory=list)
@@ -33,12 +34,17 @@ class KeyframeReport:
 def verify_keyframes(
     replay: Replay, *, count: int, progress: Callable[[int], None] | None = None
 ) -> KeyframeReport:
-    """Run `replay` from its start, and from at most `count` of its keyframes, spread evenly, with
-    tasks that were made anew, to the next of them.
+    """Run `replay` from its start, and from some of its keyframes, each to the next, with tasks made
+    again for each.
 
-    Each task gets the recorded inputs, whatever those in front of it made, so that each that forgets
-    is named and none that only passes it on. A task whose outputs do not depend on what it forgot in
-    all these cycles is not found. Raises `ReplayError` for a log without keyframes.
+    Each task gets the recorded inputs, whatever the tasks before it made, so that only tasks that
+    forget are named, and not those downstream. A task whose outputs in these cycles do not depend on
+    what it forgot is not found.
+
+    count: the most keyframes to run from, spread evenly over the log.
+    progress: called with the number of cycles done.
+
+    Raises `ReplayError` for a log without keyframes.
     """
     report = KeyframeReport()
     begun_at: list[int] = []
@@ -62,10 +68,10 @@ def verify_keyframes(
                 progress(done)
         chosen = [keyframes[i * len(keyframes) // count] for i in range(count)]
         chosen = sorted(set(chosen))
-        for cycle, behind in zip(chosen, [*chosen[1:], None], strict=True):
+        for cycle, following in zip(chosen, [*chosen[1:], None], strict=True):
             begun_at[:] = [cycle]
-            replay.seek(cycle, anew=True)
-            while replay.cycle is not None and (behind is None or replay.cycle < behind):
+            replay.seek(cycle, fresh=True)
+            while replay.cycle is not None and (following is None or replay.cycle < following):
                 replay.next_cycle()
                 report.cycles += 1
                 if progress is not None:

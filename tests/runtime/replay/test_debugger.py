@@ -39,8 +39,16 @@ def test_stepping_back_undoes_one_task_after_the_other(debugger):
         if debugger.place in totals:
             assert debugger.replay.task("t").total == totals[debugger.place]
     assert back[:9] == [
-        (12, 2), (12, 1), (12, 0), (11, 2), (11, 1), (11, 0), (10, 3), (10, 2), (10, 1),
-    ]  # fmt: skip
+        (12, 2),
+        (12, 1),
+        (12, 0),
+        (11, 2),
+        (11, 1),
+        (11, 0),
+        (10, 3),
+        (10, 2),
+        (10, 1),
+    ]
     assert totals[7, 1] < totals[7, 2]
 
 
@@ -91,11 +99,16 @@ def test_going_back_finds_the_same_places_in_reverse(debugger):
 @pytest.mark.parametrize(
     ("condition", "cycle"),
     [
-        ("n.number.value == 7", 7), ("n.value != 0", 1), ("n.value > 11", 12),
-        ("n.value ~ '1[5-9]'", 15), ("n.value !~ '^[0-8]$'", 9), ("e", 0),
-        ("n.value <= 3", 0), ("n.value < 'a'", None),
+        ("n.number.value == 7", 7),
+        ("n.value != 0", 1),
+        ("n.value > 11", 12),
+        ("n.value ~ '1[5-9]'", 15),
+        ("n.value !~ '^[0-8]$'", 9),
+        ("e", 0),
+        ("n.value <= 3", 0),
+        ("n.value < 'a'", None),
     ],
-)  # fmt: skip
+)
 def test_conditions_on_messages(debugger, condition, cycle):
     debugger.goto(0)
     debugger.break_at(condition if condition != "e" else "e.even")
@@ -122,12 +135,15 @@ def test_a_difference_stops_in_the_cycle_that_has_it(tmp_path):
     [
         ("q", "nothing is called 'q'; there are: n.number, t.total, e.even, s.total"),
         ("n.valeu == 3", "nothing is called 'n.valeu'; there are: n.number.value"),
-        ("n == 3", "n: name the field that is to be compared"),
+        ("n == 3", "n: name the field to compare"),
         ("n.value ~ '['", "'[': unterminated character set at position 0"),
-        ("n.value == ", "cannot stop at 'n.value =='; expected a task, diff, TASK.PORT, or "
-         "TASK.PORT.FIELD ~ 'text'"),
+        (
+            "n.value == ",
+            "cannot stop at 'n.value =='; expected a task, diff, TASK.PORT, or "
+            "TASK.PORT.FIELD ~ 'text'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_stopped_at_is_said(debugger, text, said):
     with pytest.raises(UsageError) as caught:
         debugger.break_at(text)

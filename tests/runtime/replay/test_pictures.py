@@ -43,11 +43,12 @@ def test_the_first_difference_of_pictures_is_told_in_numbers(tmp_path):
 
 def test_a_flight_recorders_replay_begins_at_its_first_keyframe(tmp_path):
     plan = helpers.plan_of(
-        tmp_path, "c=Camera(limit: 500); m=Mean; n=Numbers(limit: 500); t=Total",
+        tmp_path,
+        "c=Camera(limit: 500); m=Mean; n=Numbers(limit: 500); t=Total",
         "c > m: ImageRgb8Msg; n > t",
         "logging: {slab_size_mib: 1, section_size_mib: 1, mode: ring, keep_slabs: 2, "
         "keyframe_interval: 10}",
-    )  # fmt: skip
+    )
     helpers.record(plan, tmp_path / "run")
     with Log(tmp_path / "run") as log:
         begin = next(log.cycles()).cycle
@@ -64,6 +65,4 @@ def test_a_flight_recorders_replay_begins_at_its_first_keyframe(tmp_path):
         assert Replay(log, env={}).run(start=first + 57).first is None
         blind = Replay(log, keyframes=False, env={})
         assert blind.run().first.task == "t"
-        assert blind.notes[0].startswith(
-            f"the log begins at cycle {begin}, and not with a keyframe: "
-        )
+        assert blind.notes[0].startswith(f"the log begins at cycle {begin}, without a keyframe: ")

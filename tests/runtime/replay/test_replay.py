@@ -22,9 +22,10 @@ def replay(directory, **options):
 
 def test_a_run_replays_identical(tmp_path):
     plan = plan_of(
-        tmp_path, "n=Numbers(limit: 20); e=Evens; x=Scale; s=Sum; z=Noise",
+        tmp_path,
+        "n=Numbers(limit: 20); e=Evens; x=Scale; s=Sum; z=Noise",
         "n > e; e > x; n > s.a; x > s.b; n > z",
-    )  # fmt: skip
+    )
     record(plan, tmp_path / "run")
     report = replay(tmp_path / "run")
     assert report.identical
@@ -234,7 +235,8 @@ def test_an_error_that_no_longer_comes_is_said(tmp_path, monkeypatch):
     with pytest.raises(ReplayError) as caught:
         replay(tmp_path / "run")
     assert str(caught.value) == (
-        "cycle 2: task 'b' raised ValueError: cannot stand 2 when it was recorded, and did not now"
+        "cycle 2: task 'b' raised ValueError: cannot stand 2 in the recorded run, and did not raise "
+        "in the replay"
     )
 
 

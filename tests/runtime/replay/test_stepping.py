@@ -84,8 +84,11 @@ def test_tasks_run_one_by_one(total_run):
         replay.seek(20)  # in which the source says that it has ended
         assert (replay.next_cycle(), replay.message("n")) == (True, None)
         assert (replay.cycle, replay.time_ns, replay.step(), replay.next_cycle()) == (
-            None, None, None, False,
-        )  # fmt: skip
+            None,
+            None,
+            None,
+            False,
+        )
 
 
 def test_a_seek_begins_the_report_anew(total_run):
@@ -132,9 +135,11 @@ def test_only_the_tasks_that_are_named_run(total_run, monkeypatch):
 
 def test_live_values_and_rates_come_back_at_a_keyframe(tmp_path):
     plan = plan_of(
-        tmp_path, "n=Hooked(limit: 20); t=Total; r=Total@rate_hz: 200000; e=Total@every: 4",
-        "n > t; n > r; n > e", SMALL,
-    )  # fmt: skip
+        tmp_path,
+        "n=Hooked(limit: 20); t=Total; r=Total@rate_hz: 200000; e=Total@every: 4",
+        "n > t; n > r; n > e",
+        SMALL,
+    )
     live = Run(plan, clock=ManualClock(helpers.START_NS, step_ns=1000), directory=tmp_path / "run")
     helpers.Hooked.hook = lambda number: number == 7 and live.set_live("t", {"factor": 9})
     live.run()
@@ -254,9 +259,10 @@ def test_a_freeze_that_fails_is_logged_once_and_the_run_goes_on(tmp_path, monkey
 
 def test_a_task_that_forgets_is_named_and_none_behind_it(tmp_path):
     with recorded(
-        tmp_path, "n=Numbers(limit: 20); t=Total; f=Forgetful; x=Scale; y=Total",
+        tmp_path,
+        "n=Numbers(limit: 20); t=Total; f=Forgetful; x=Scale; y=Total",
         "n > t; t.total > f; f.total > x; x > y",
-    ) as log:  # fmt: skip
+    ) as log:
         found = verify_keyframes(Replay(log, env={}), count=100)
         assert found.verified == [0, 3, 6, 9, 12, 15, 18]
         assert (found.unsteady, list(found.forgetful)) == ({}, ["f"])
@@ -320,7 +326,7 @@ def test_what_if_from_a_keyframe_says_what_it_begins_with(total_run):
     replay.run(start=10)
     assert replay.notes == [
         "begun at the keyframe of cycle 9: what the tasks remember there was made with the recorded "
-        "graph and config; without keyframes all in front is run as well"
+        "graph and config; without keyframes all earlier cycles run too"
     ]
 
 
@@ -330,8 +336,9 @@ def test_arrays_of_all_kinds_come_back(total_run):
     kinds = [
         np.asfortranarray(np.arange(6.0).reshape(2, 3)),
         np.array([(1, 2.5)], dtype=[("id", "u2"), ("level", "f8")]),
-        np.array(7, ">i4"), np.empty((0, 3), bool),
-    ]  # fmt: skip
+        np.array(7, ">i4"),
+        np.empty((0, 3), bool),
+    ]
     for array in kinds:
         data = keyframe._pack({"a": array})
         import msgpack

@@ -44,8 +44,8 @@ def test_a_source_that_cannot_be_replayed_is_told_at_the_start(tmp_path, options
     with Log(tmp_path / "run") as log, pytest.raises(ReplayError) as caught:
         Replay(log, env={})
     assert str(caught.value) == (
-        f"{tmp_path / 'run'}: nothing was recorded of /n/number, which replay must feed; "
-        f"recorded: {recorded}"
+        f"{tmp_path / 'run'}: the log holds no messages of /n/number, which the replay must feed; "
+        f"it holds: {recorded}"
     )
 
 
