@@ -1,8 +1,8 @@
-"""The command `flowrun`: one module a verb, imported only when that verb is used.
+"""The command `flowrun`: one module per verb, imported only when that verb is used.
 
 Other packages offer verbs as entry points of the group `flowrun.commands`. Each is a module with
-`add_parser(verbs)` and `run(args) -> int`, as the modules here are; unlike them, it gives its parser
-the line of help that `flowrun --help` shows, and should import little before `run`.
+`add_parser(verbs)` and `run(args) -> int`, like the modules here. Unlike them, it gives its parser the
+line of help that `flowrun --help` shows, and should import little before `run`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 _VERBS = {
     "run": "run a graph (also: flowrun GRAPH.yaml)",
-    "check": "check graph files, and say all that is wrong with them",
+    "check": "check graph files, and list everything that is wrong with them",
     "plan": "show in which order a graph runs, as text or as a picture",
     "schema": "print the JSON Schema of graph files, for editors",
     "new-task": "write a new task, its test and a graph that uses it",
@@ -37,12 +37,12 @@ _VERBS = {
 _GROUP = "flowrun.commands"
 
 _BROKEN_PIPE = 128 + 13
-"""What a shell shows for a command that SIGPIPE ended, as `cat big.txt | head -1` does."""
+"""The exit status that a shell gives a command ended by SIGPIPE, as in `cat big.txt | head -1`."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line `argv` (without the program's name) and return the exit status:
-    0, 1 if something failed, 2 for a wrong command line or graph file, 130 after Ctrl-C."""
+    """Run the command line `argv` (without the program's name), and return the exit status: 0; 1 if
+    something failed; 2 for a wrong command line or graph file; 130 after Ctrl-C."""
     _print_anything()
     try:
         status = _dispatch(sys.argv[1:] if argv is None else argv)
@@ -55,14 +55,14 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; what is left must go somewhere.
+        # Python flushes stdout once more at exit; the rest must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
 
 
 def _print_anything() -> None:
-    r"""Let stdout and stderr write what their encoding lacks as JSON escapes: not "backslashreplace",
-    whose `\xfc` would be no JSON where JSON is printed."""
+    r"""Let stdout and stderr write characters that their encoding lacks as JSON escapes.
+    "backslashreplace" would not do: its `\xfc` is not JSON."""
     codecs.register_error("flowrun.escape", _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
@@ -117,7 +117,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _module(verb: str) -> Any:
-    """The module of `verb`. `UsageError` where it is another package's and cannot be had."""
+    """The module of `verb`. `UsageError` if another package offers it and it cannot be imported."""
     if verb in _VERBS:
         return importlib.import_module(f"flowrun.runtime.cli.{verb.replace('-', '_')}")
     first, *others = _offered()[verb]
@@ -143,13 +143,13 @@ def _offered() -> dict[str, list[EntryPoint]]:
 
 
 def _verb(argv: list[str]) -> tuple[str | None, list[str]]:
-    """The verb that `argv` means, and the other words; None where it holds only options."""
+    """The verb that `argv` means, and the other words; None if it holds only options."""
     words = [word for word in argv if not word.startswith("-")]
     if not words:
         return None, argv
     if argv[0] in _VERBS:
         return argv[0], argv[1:]
-    # Options may stand before a graph; a word after one may be its value.
+    # Options may come before a graph; a word after one may be its value.
     candidates = words if argv[0].startswith("-") else words[:1]
     if any(map(_is_graph, candidates)):
         return "run", argv

@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "check",
         description="Check graph files: load, bind and plan them, start nothing. "
-        "Every mistake is reported as file:line:column; the exit status is 2 if there is one.",
+        "Report every mistake as file:line:column; the exit status is then 2.",
     )
     parser.add_argument("graph", nargs="+", type=Path, metavar="GRAPH")
 

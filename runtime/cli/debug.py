@@ -7,7 +7,7 @@ import ast
 import cmd
 import inspect
 import json
-import pdb  # noqa: T100  # it is what the command is for
+import pdb  # noqa: T100  # the command's `pdb` runs it
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -36,18 +36,22 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "debug",
         description="Go through a recorded run forwards and backwards, look at messages and tasks, "
-        "stop where something is so, and step into a task with pdb. `help` lists the commands.",
+        "stop where a condition holds, and step into a task with pdb. `help` lists the commands.",
     )
     replay_verb.add_options(parser)
     parser.add_argument(
-        "-c", "--command", action="append", metavar="COMMANDS", dest="commands",
-        help="do these, separated by ';', and end; a command that fails ends it with status 1 "
+        "-c",
+        "--command",
+        action="append",
+        metavar="COMMANDS",
+        dest="commands",
+        help="run these, separated by ';', and end; the first that fails ends it with status 1 "
         "(may be repeated)",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 where one of the given commands failed."""
+    """0, or 1 if one of the given commands failed."""
     from rich.console import Console
 
     from flowrun.runtime.graph.find import importable
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _TaskPdb(pdb.Pdb):
-    """pdb that passes over what calls the task, and stops in its `process` first."""
+    """pdb that skips what calls the task, and first stops in its `process`."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(skip=["flowrun.runtime.*"], nosigint=True)
@@ -86,14 +90,14 @@ class _TaskPdb(pdb.Pdb):
         return self.is_inside and super().stop_here(frame)
 
     def user_call(self, frame: FrameType, argument_list: None) -> None:
-        """Stop at the first line instead."""
+        """Do not stop at the call; stop at the first line."""
 
     def set_quit(self) -> None:
         self.set_continue()
 
 
 class _Shell(cmd.Cmd):
-    """The commands. What each does is its docstring, which `help` shows."""
+    """The debugger's commands. `help` shows their docstrings."""
 
     doc_header = "Commands (help COMMAND says more; the first letters are enough):"
 
@@ -120,7 +124,7 @@ class _Shell(cmd.Cmd):
             return
 
     def run_all(self, commands: list[str]) -> int:
-        """Do the commands; 1 if one fails, which ends it."""
+        """Run the commands until one fails; returns the exit status."""
         for command in filter(None, map(str.strip, commands)):
             self._say(f"{self.prompt}{command}")
             if self.onecmd(command):
@@ -143,7 +147,7 @@ class _Shell(cmd.Cmd):
         return stop
 
     def emptyline(self) -> bool:
-        """Nothing; an empty line of a terminal is no command."""
+        """Do nothing: an empty line is not a command."""
         return False
 
     def default(self, line: str) -> None:
@@ -178,7 +182,7 @@ class _Shell(cmd.Cmd):
         self._show_place()
 
     def do_back(self, argument: str) -> None:
-        """back [N]: to the end of the cycle before (of N cycles before)."""
+        """back [N]: go back to the end of the cycle before (N cycles before)."""
         for _ in range(_count(argument)):
             if not self._debugger.back():
                 self._say("this is the beginning")
@@ -186,7 +190,7 @@ class _Shell(cmd.Cmd):
         self._show_place()
 
     def do_up(self, argument: str) -> None:
-        """up [N]: a step back: to in front of the task that ran last."""
+        """up [N]: go back a step (N steps): to before the task that ran last."""
         for _ in range(_count(argument)):
             if not self._debugger.step_back():
                 self._say("this is the beginning")
@@ -194,8 +198,8 @@ class _Shell(cmd.Cmd):
         self._show_place()
 
     def do_goto(self, argument: str) -> None:
-        """goto WHERE: to in front of a cycle (120), of the first cycle at +12.5s of the run, or at a
-        time (2026-03-01T08:15:02)."""
+        """goto WHERE: go to before a cycle (120), the first cycle at +12.5s of the run, or at a time
+        (2026-03-01T08:15:02)."""
         from flowrun.runtime.cli.moments import first_cycle_at
 
         self._debugger.goto(first_cycle_at(self._replay.log, "goto", argument.strip()))
@@ -206,15 +210,16 @@ class _Shell(cmd.Cmd):
         self._show_hit(self._debugger.go_on(), "the end of the run")
 
     def do_reverse(self, _argument: str) -> None:
-        """reverse: to the last breakpoint in front of here, or to the beginning."""
+        """reverse: go back to the last breakpoint before here, or to the beginning."""
         self._show_hit(self._debugger.go_back(), "the beginning of the run")
 
     def do_break(self, argument: str) -> None:
         """break: list the breakpoints.
-        break TASK: in front of a task.
-        break TASK.PORT: where it publishes. break TASK.PORT.FIELD ~ 'text': where what it publishes
-        is so; ~ and !~ search a regular expression, == != < <= > >= compare.
-        break diff: where a message is not what was recorded."""
+        break TASK: stop before a task.
+        break TASK.PORT: stop when it publishes.
+        break TASK.PORT.FIELD ~ 'text': stop when it publishes such a value; ~ and !~ search a regular
+        expression, == != < <= > >= compare.
+        break diff: stop at a message that differs from the recorded one."""
         if argument.strip():
             made = self._debugger.break_at(argument)
             self._say(f"breakpoint {made.number}: {made.text}")
@@ -223,7 +228,7 @@ class _Shell(cmd.Cmd):
             self._say(f"{it.number}: {it.text}")
 
     def do_delete(self, argument: str) -> None:
-        """delete NUMBER: forget a breakpoint."""
+        """delete NUMBER: delete a breakpoint."""
         self._debugger.delete(_count(argument))
 
     # -- looking -------------------------------------------------------------------------------
@@ -234,8 +239,8 @@ class _Shell(cmd.Cmd):
 
     def do_print(self, argument: str) -> None:
         """print: what the cycle's tasks have published so far.
-        print TASK.PORT[.FIELD]: a message or a field; pictures are drawn where the terminal can.
-        print EXPRESSION: in Python; tasks go by their ids, as objects, beside `replay` and `np`."""
+        print TASK.PORT[.FIELD]: a message or a field; pictures are drawn if the terminal can.
+        print EXPRESSION: in Python; it can use the tasks, by their ids, `replay` and `np`."""
         text = argument.strip()
         if not text:
             self._print_all()
@@ -252,15 +257,15 @@ class _Shell(cmd.Cmd):
                 self._draw(value)
 
     def do_diff(self, _argument: str) -> None:
-        """diff: what of this cycle is not as it was recorded."""
+        """diff: the messages of this cycle that differ from the recorded ones."""
         for difference in self._replay.differences:
             self._say(str(difference))
         if not self._replay.differences:
             self._say("all as it was recorded")
 
     def do_watch(self, argument: str) -> None:
-        """watch EXPRESSION: print it at every stop, as `print` does: tracker.total.
-        watch: list them and forget them."""
+        """watch EXPRESSION: print it at every stop, as `print` does, such as tracker.total.
+        watch: list the watched expressions and forget them."""
         if argument.strip():
             self._watched.append(argument.strip())
             self._show_watched()
@@ -269,7 +274,7 @@ class _Shell(cmd.Cmd):
         self._watched.clear()
 
     def do_save(self, argument: str) -> None:
-        """save TASK.PORT FILE: a message, as JSON; pictures as .png or .jpg, arrays as .npy."""
+        """save TASK.PORT FILE: write a message as JSON, a picture as .png or .jpg, an array as .npy."""
         output, _, name = argument.strip().partition(" ")
         if not name.strip():
             raise UsageError("save TASK.PORT FILE: name both")
@@ -284,11 +289,11 @@ class _Shell(cmd.Cmd):
         self._say(f"{path}: {path.stat().st_size:,} bytes")
 
     def do_pdb(self, argument: str) -> None:
-        """pdb [TASK]: run on to where TASK, or the next one, does something, and step into its
+        """pdb [TASK]: run on until TASK, or the next task, has something to do, and step into its
         `process` with pdb; pdb's own `quit` lets it go on."""
         replay, task = self._replay, argument.strip()
         if task:
-            replay.task(task)  # says if there is none
+            replay.task(task)  # raises for an unknown id
             if task in replay.fed:
                 raise UsageError(f"{task} is not run: its messages come from the log")
         debugger: _TaskPdb | None = None
@@ -303,10 +308,10 @@ class _Shell(cmd.Cmd):
 
         replay.hook(around=around)
         try:
-            # A background task is called in the cycle of its input, and has a result in another.
+            # A background task is called in the cycle of its input; its result comes in another.
             while debugger is None or not debugger.is_inside:
                 if self._debugger.step() is None:
-                    self._fail(f"{task or 'no task'} does not run any more")
+                    self._fail(f"{task or 'no task'} does not run again")
                     return
         finally:
             replay.hook()

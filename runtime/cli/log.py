@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     info = verbs.add_parser("info", help="what ran, when, how it ended, and the files")
     topics = verbs.add_parser("ls", help="the topics, with counts and rates")
     cat = verbs.add_parser("cat", help="the messages, one a line")
-    check = verbs.add_parser("check", help="read every byte and say what is wrong")
+    check = verbs.add_parser("check", help="read every byte, and list what is wrong")
     recover = verbs.add_parser("recover", help="finish a run whose writer was cut off, in place")
     export = verbs.add_parser(
         "export", help="write it for other programs: tables, films, Foxglove, Rerun, ..."
@@ -200,7 +200,7 @@ def _json_line(message: LogMessage, fields: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A field's value on a line: arrays and bytes by their size only."""
+    """A field's value on a line: of arrays and bytes, only the size."""
     if hasattr(value, "dtype"):
         return f"<{value.dtype} {'x'.join(map(str, value.shape))}>"
     if isinstance(value, (bytes, memoryview)):

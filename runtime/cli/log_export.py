@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["WHERE", "add_diff", "add_export", "bounds", "by_time", "diff", "export"]
 
 _TEXTS = ("jsonl", "csv")
-"""Formats that go to the standard output where no file is named."""
+"""Formats that are printed if no file is named."""
 _SUFFIXES = {
-    "jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "mp4": ".mp4",
-    "trace": ".trace.json", "foxglove": ".foxglove.mcap", "mcap": ".mcap", "rerun": ".rrd",
-}  # fmt: skip
+    "jsonl": ".jsonl",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "mp4": ".mp4",
+    "trace": ".trace.json",
+    "foxglove": ".foxglove.mcap",
+    "mcap": ".mcap",
+    "rerun": ".rrd",
+}
 _COUNTED = {"mp4": "pictures", "trace": "cycles"}
 WHERE = MOMENT
 
@@ -56,8 +62,8 @@ def add_export(verb: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="without it, or with -, jsonl and csv are printed; others get the run's name, in this "
-        "directory",
+        help="where to write. Without it, or with -, jsonl and csv are printed; other formats get a "
+        "file with the run's name in this directory",
     )
     verb.add_argument("--pixels", action="store_true", help="jsonl: with the pictures' pixels")
 
@@ -65,8 +71,8 @@ def add_export(verb: argparse.ArgumentParser) -> None:
 def add_diff(verb: argparse.ArgumentParser) -> None:
     """The options of `flowrun log diff`."""
     verb.description = (
-        "The first message in which two runs differ. Exit status 0 if there is none, 1 if there is "
-        "one. Measurements, such as a latency, log lines and step tables are not compared."
+        "Show the first message in which two runs differ. The exit status is 1 if one does, else 0. "
+        "Measurements such as a latency, log lines and step tables are not compared."
     )
     verb.add_argument("path", metavar="A", help="a run's directory, or one .mcap file of it")
     verb.add_argument("other", metavar="B", help="the other one")
@@ -97,7 +103,7 @@ def _bound(log: Log, option: str, value: str | None) -> tuple[int | None, int | 
 
 
 def export(args: argparse.Namespace) -> int:
-    """0 if all that was selected could be read and written, 1 if not."""
+    """0 if everything selected could be read and written, 1 if not."""
     from flowrun.runtime.atomic import whole_file
     from flowrun.runtime.export.selection import Selection
 
@@ -108,7 +114,7 @@ def export(args: argparse.Namespace) -> int:
         limits = bounds(log, args.first, last)
         first = log.cycles(start=limits["start"], start_ns=limits["start_ns"])
         if args.first is not None and next(first, None) is None:
-            raise UsageError(f"--from {args.first}: is after the last cycle of the log")
+            raise UsageError(f"--from {args.first} is after the last cycle of the log")
         topics = None if args.topic is None else tuple(args.topic)
         output = args.output
         if output == Path("-"):
@@ -123,7 +129,7 @@ def export(args: argparse.Namespace) -> int:
             report = _write_text(log, selection, sys.stdout, kind, args)
         else:
             if output.exists() and any(output.samefile(slab.path) for slab in log.slabs):
-                raise UsageError(f"-o {output}: is a file of this log; choose another name")
+                raise UsageError(f"-o {output} is a file of this log; choose another name")
             with whole_file(output) as part, by_time(log, "export") as read:
                 selection = Selection(topics, limits, read)
                 report = _write(log, selection, part, kind, args)
@@ -141,7 +147,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def _format(values: list[str], output: Path | None) -> tuple[str, str | None]:
-    """The format, and where to end: `--to` says both, by the kind of its value."""
+    """The format, and where to end: `--to` gives either, depending on its value."""
     kinds = [value for value in values if value in _SUFFIXES]
     ends = [value for value in values if value not in _SUFFIXES]
     if len(kinds) > 1 or len(ends) > 1:
@@ -202,7 +208,7 @@ def _write_text(
 
 @contextmanager
 def by_time(log: Log, what: str) -> Iterator[Callable[[int], None] | None]:
-    """What to call with the times of what has been read of `log`; see `progress`."""
+    """What to call with the time that reading `log` has reached; see `progress`."""
     start_ns, end_ns = log.start_ns, log.end_ns
     if start_ns is None or end_ns is None:
         yield None

@@ -1,4 +1,4 @@
-"""Places in a run, as a command line says them: a cycle, or a time."""
+"""Places in a run, as given on a command line: a cycle, or a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Moment = tuple[int | None, int | None]
 
 
 def moment(log: Log, option: str, text: str) -> Moment:
-    """What `text` means in `log`; `UsageError`, which names `option`, if nothing."""
+    """What `text` means in `log`; a `UsageError` that names `option` if it means nothing."""
     try:
         if text.endswith("s"):
             return None, (log.start_ns or 0) + round(float(text[:-1]) * 1e9)
@@ -40,7 +40,7 @@ def first_cycle_at(log: Log, option: str, text: str) -> int:
         return cycle
     for record in log.cycles(start_ns=time_ns):
         return record.cycle
-    raise UsageError(f"{option} {text}: is after the last cycle of the log")
+    raise UsageError(f"{option} {text} is after the last cycle of the log")
 
 
 def last_cycle_at(log: Log, option: str, text: str) -> int:
@@ -53,5 +53,5 @@ def last_cycle_at(log: Log, option: str, text: str) -> int:
     if after is None:
         return 2**63 - 1
     if log.start_ns is None or time_ns < log.start_ns:
-        raise UsageError(f"{option} {text}: is before the first cycle of the log")
+        raise UsageError(f"{option} {text} is before the first cycle of the log")
     return after - 1

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _module_name(name: str) -> str:
-    """FindFaces -> find_faces. `UsageError` for a name that would not work as both."""
+    """FindFaces -> find_faces. `UsageError` for a name that cannot name both class and module."""
     if not _NAME.fullmatch(name):
         words = re.findall(r"[A-Za-z0-9]+", name)
         better = "".join(word[:1].upper() + word[1:] for word in words).lstrip("0123456789")
@@ -72,7 +72,7 @@ def _module_name(name: str) -> str:
 
 
 _TASK = '''\
-"""{Name}: say here in a sentence what it does."""
+"""{Name}: describe here in a sentence what it does."""
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
@@ -116,7 +116,7 @@ tasks:
     type: Counter
     config: {limit: 10}
   - id: {module}
-    type: {module}.{Name}     # {Name} in {module}.py, beside this file
+    type: {module}.{Name}     # {Name} in {module}.py, next to this file
     config: {amount: 100}
   - id: print
     type: Print

@@ -1,4 +1,4 @@
-"""A bar on the terminal for what takes long."""
+"""A progress bar on the terminal for long work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _EVERY_S = 0.1
 
 @contextmanager
 def progress(what: str, total: float) -> Iterator[Callable[[float], None] | None]:
-    """What to call with how much of `total` is done, as often as one likes; shows a bar on stderr.
-    None where nobody watches, because stderr is no terminal."""
+    """Show a bar on stderr. Yields a function to call with how much of `total` is done, as often as
+    you like; or None if stderr is not a terminal."""
     if not sys.stderr.isatty() or total <= 0:
         yield None
         return

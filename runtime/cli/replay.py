@@ -25,46 +25,54 @@ __all__ = ["add_options", "add_parser", "prepare", "run"]
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "replay",
-        description="Run a recorded log again: sources, times, control messages and the moments of "
-        "background results come from the log, all else is computed anew and compared byte for "
-        "byte. Exit status 1 if a message differs.",
+        description="Run a recorded log again. Sources, times, control messages and the cycles in "
+        "which background results appear come from the log; all else is computed again and compared "
+        "byte for byte. The exit status is 1 if a message differs.",
     )
     add_options(parser)
     where = _where()
     parser.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {where}")
     parser.add_argument("--to", dest="last", metavar="WHERE", help="end here, this cycle included")
     parser.add_argument(
-        "--speed", default="max", metavar="N",
-        help="max (as fast as it can), 1 (as it was recorded), or so many times as fast",
-    )  # fmt: skip
+        "--speed",
+        default="max",
+        metavar="N",
+        help="max (as fast as possible), 1 (as fast as it was recorded), or N times as fast",
+    )
     parser.add_argument(
-        "--tolerance", action="append", default=[], metavar="MSG[.FIELD]=N",
-        help="how far numbers of such messages may be from the recorded ones, for models that are "
-        "not bit-exact; MSG.FIELD=any leaves a field out (may be repeated)",
-    )  # fmt: skip
+        "--tolerance",
+        action="append",
+        default=[],
+        metavar="MSG[.FIELD]=N",
+        help="how far the numbers in such messages may be from the recorded ones, for models that "
+        "are not bit-exact; MSG.FIELD=any leaves a field out (may be repeated)",
+    )
     parser.add_argument(
-        "--report", type=Path, metavar="FILE",
-        help="write every message that differs, with its picture: a page (.html), or .json",
-    )  # fmt: skip
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write every message that differs, with its picture, as a page (.html) or as .json",
+    )
     parser.add_argument(
         "--log-dir", type=Path, metavar="DIR", help="write a run of its own into this new directory"
     )
     parser.add_argument(
-        "--no-keyframes", action="store_true",
-        help="for --from: run all that is in front instead of beginning at a keyframe",
-    )  # fmt: skip
+        "--no-keyframes",
+        action="store_true",
+        help="for --from: run all earlier cycles instead of beginning at a keyframe",
+    )
     parser.add_argument(
         "--verify-keyframes",
         action="store_true",
         help="begin at some of the keyframes, and name tasks that forget something",
     )
     parser.add_argument(
-        "--verify-count", type=int, default=10, metavar="N", help="at how many of them (10)"
+        "--verify-count", type=int, default=10, metavar="N", help="number of them (10)"
     )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is run again; `prepare` takes them."""
+    """Add the options that say what to run again; `prepare` takes them."""
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="the run's directory, or a slab of it"
     )
@@ -73,18 +81,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--graph", type=Path, dest="graph_option", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--task", action="append", metavar="TASK", dest="only",
+        "--task",
+        action="append",
+        metavar="TASK",
+        dest="only",
         help="run only TASK, feed all others from the log (may be repeated)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--feed", action="append", default=[], metavar="TASK",
+        "--feed",
+        action="append",
+        default=[],
+        metavar="TASK",
         help="do not run TASK; take its messages from the log (may be repeated)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="TASK.KEY=VALUE", dest="values",
-        help="what if: another config value than the recorded one, also where the run set it anew "
-        "(may be repeated); what is typed here stands in the logs and reports of the replay",
-    )  # fmt: skip
+        "--set",
+        action="append",
+        default=[],
+        metavar="TASK.KEY=VALUE",
+        dest="values",
+        help="use this config value instead of the recorded one, from beginning to end (may be "
+        "repeated); the logs and reports of the replay show what you type here",
+    )
     parser.add_argument("--verbose", action="store_true", help="show what the tasks log")
 
 
@@ -98,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         replay = prepare(args, log, tolerance=args.tolerance, keyframes=not args.no_keyframes)
         with importable(replay.plan.graph.spec.path.parent):
             if args.verify_keyframes:
-                _refuse_beside_verify(args)
+                _refuse_with_verify(args)
                 return _verify(replay, args.verify_count)
             report, took = _replay(args, log, replay, pace)
         loss = log.loss
@@ -114,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         print(report.first)
         return 1
     if not report.compared:
-        print("no messages to compare: those of the tasks that ran come from the log, or are none")
+        print("nothing to compare: no task that ran published a logged message")
         return 0
     same = report.compared - report.tolerated
     print(f"{same:,} messages identical" + _by_task(report.per_task))
@@ -128,7 +146,8 @@ def prepare(
     tolerance: list[str] | None = None,
     keyframes: bool = True,
 ) -> Replay:
-    """The replay that the options of `add_options` ask for, with what tasks log turned off."""
+    """The replay that the options of `add_options` ask for. Lines that tasks log are shown with
+    `--verbose` only."""
     from flowrun.runtime.graph.read import load_graph
     from flowrun.runtime.replay.replay import Replay, Tolerance, recorded_graph
     from flowrun.runtime.run.log_lines import configure_logs
@@ -193,21 +212,24 @@ def _replay(
 
 
 def _cycles(replay: Replay, start: int | None, to: int | None) -> int:
-    """How many cycles there are to run, for a bar; 0 if nobody watches it."""
+    """Number of cycles to run, for a bar; 0 if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return 0
     last = replay.last_cycle
     return max(0, (last if to is None else min(to, last)) - (start or 0) + 1)
 
 
-def _refuse_beside_verify(args: argparse.Namespace) -> None:
+def _refuse_with_verify(args: argparse.Namespace) -> None:
     others = {
-        "--from": args.first, "--to": args.last, "--report": args.report,
-        "--log-dir": args.log_dir, "--no-keyframes": args.no_keyframes or None,
-    }  # fmt: skip
+        "--from": args.first,
+        "--to": args.last,
+        "--report": args.report,
+        "--log-dir": args.log_dir,
+        "--no-keyframes": args.no_keyframes or None,
+    }
     given = [option for option, value in others.items() if value is not None]
     if given:
-        raise UsageError(f"--verify-keyframes: {given[0]} has no meaning beside it")
+        raise UsageError(f"--verify-keyframes cannot be combined with {given[0]}")
 
 
 def _verify(replay: Replay, count: int) -> int:
@@ -237,7 +259,7 @@ def _verify(replay: Replay, count: int) -> int:
 
 
 def _pace(speed: str) -> Callable[[int], None] | None:
-    """Waits until the time of a cycle has come."""
+    """What to call with a cycle's time to wait for it; None for no waiting."""
     if speed == "max":
         return None
     try:
@@ -264,7 +286,7 @@ def _where() -> str:
 
 
 def _value(text: str) -> tuple[str, Any]:
-    """`task.key=value`; the value is YAML, as it would stand in the graph file."""
+    """Key and value of `task.key=value`; the value is YAML, as in a graph file."""
     import yaml
 
     name, equals, value = text.partition("=")
@@ -277,7 +299,7 @@ def _value(text: str) -> tuple[str, Any]:
 
 
 class _Nowhere:
-    """Takes what the tasks log: it was shown, and recorded, when they ran first."""
+    """Drops the lines that tasks log: they were shown and recorded when the tasks first ran."""
 
     def write(self, text: str) -> int:
         return len(text)

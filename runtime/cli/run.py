@@ -31,30 +31,36 @@ DEFAULT_PORT = 3000
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "run",
-        description="Run a graph until its sources end, Ctrl-C, or --cycles N. "
+        description="Run a graph until its sources end, until Ctrl-C, or for --cycles N. "
         "Every message goes into a log under runs/, from which `flowrun replay` runs it again.",
     )
     parser.add_argument("graph", type=Path, help="the graph file")
     parser.add_argument("--cycles", type=int, metavar="N", help="end after N cycles")
     parser.add_argument(
-        "--log-dir", type=Path, default=Path("runs"), metavar="DIR",
-        help="where the run's own directory is made (runs)",
-    )  # fmt: skip
+        "--log-dir",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where to make the run's own directory (runs)",
+    )
     parser.add_argument("--no-log", action="store_true", help="keep no log")
     parser.add_argument(
-        "--port", type=int, metavar="N",
+        "--port",
+        type=int,
+        metavar="N",
         help=f"serve the page and the HTTP API there; 0 picks a free port, -1 serves nothing "
         f"({DEFAULT_PORT} where a task shows pictures or answers)",
-    )  # fmt: skip
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     parser.add_argument(
-        "--token", help="what clients must show; needed, and made if missing, beyond 127.0.0.1"
+        "--token",
+        help="what clients must send; if --host is not 127.0.0.1, needed, and made if not given",
     )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live status")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 for a run that ended as it should, 1 after an error, 2 for a mistake in graph or options."""
+    """0 for a run that ended well, 1 after an error, 2 for a mistake in the graph or the options."""
     from flowrun.runtime.graph.find import importable
 
     if args.cycles is not None and args.cycles < 0:
@@ -84,8 +90,8 @@ def _run(args: argparse.Namespace) -> int:
         _stop_on_signals(running),
         _served(running, args) as server,
     ):
-        # What is loaded by now lives as long as the process: the collector need not look at it
-        # again and again, which with a model in memory costs a cycle 0.1 s.
+        # All that is loaded now lives as long as the process. The collector must not visit it again
+        # and again: with a model in memory that costs a cycle 0.1 s.
         gc.collect()
         gc.freeze()
         from flowrun.runtime.cli.status import StatusDisplay
@@ -110,10 +116,10 @@ def _run_directory(parent: Path, name: str) -> Path:
 @contextmanager
 def _stop_on_signals(running: Run) -> Iterator[None]:
     """The first SIGINT or SIGTERM ends the run after the running cycle, or at once while its tasks
-    start; the second ends the process.
+    start. The second ends the process.
 
-    A handler interrupts whatever the main thread does, perhaps while it holds a lock that `stop`
-    needs: it only leaves a note for a thread that is free to wait.
+    A handler may interrupt the main thread while it holds a lock that `stop` needs, so it only leaves
+    a note for a thread that can wait.
     """
     notes: SimpleQueue[str | None] = SimpleQueue()
     seen: list[int] = []
@@ -180,4 +186,4 @@ def _print_summary(running: Run, result: RunResult) -> None:
         print(f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)")
         print(f"  replay: flowrun replay {shlex.quote(str(running.directory))}")
     elif not running.executor.has_started and result.error is None:
-        print("  no log is kept: it ended before its tasks had started")
+        print("  no log is kept: the run ended before its tasks had started")

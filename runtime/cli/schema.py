@@ -16,8 +16,9 @@ __all__ = ["add_parser", "run"]
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
-        description="Print the JSON Schema of graph files. With the YAML language server, begin a "
-        "graph file with: # yaml-language-server: $schema=graph.schema.json",
+        description="Print the JSON Schema of graph files. For the YAML language server, save it as "
+        "graph.schema.json, and begin a graph file with: "
+        "# yaml-language-server: $schema=graph.schema.json",
     )
     parser.add_argument("--markdown", action="store_true", help="print a reference page instead")
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run on the terminal: a live table, or plain lines where there is no TTY."""
+"""A run on the terminal: a live table, or plain lines without a TTY."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ _ANSWERS_SHOWN = 5
 
 
 class StatusDisplay:
-    """Shows `running` from its own thread while the context is open; never in a cycle.
+    """Shows a run from its own thread while the context is open; never in a cycle.
 
-    url: where the page is served; None if it is not.
-    lines: log lines, which are written in between.
-    plain: print lines also on a TTY.
+    running: the run.
+    url: where its page is served; None if it is not.
+    lines: log lines to write in between.
+    plain: whether to print lines on a TTY too.
     """
 
     def __init__(
@@ -75,12 +76,12 @@ class StatusDisplay:
             self._live.stop()
 
     def _work(self) -> None:
-        """Write everything that goes to the terminal, including log lines: two threads would mix
-        their lines and leave parts of the table on the screen."""
+        """Write all that goes to the terminal, including log lines: two threads would mix their lines
+        and leave parts of the table on the screen."""
         while not self._ended.wait(1 / _REFRESH_HZ):
             try:
                 self._show()
-            except OSError:  # the terminal, or what reads our output, is gone; the run goes on
+            except OSError:  # the terminal, or the reader of our output, is gone; the run goes on
                 self._is_gone = True
 
     def _show(self, *, last: bool = False) -> None:
@@ -98,7 +99,7 @@ class StatusDisplay:
             print(_line(report), flush=True)
 
     def _note_answer(self, newest: Answer | None) -> bool:
-        """Keep the newest answer; whether it is new."""
+        """Keep the newest answer; returns whether it is new."""
         if newest is None or (self._answers and self._answers[-1] == newest):
             return False
         self._answers = [*self._answers, newest][-_ANSWERS_SHOWN:]

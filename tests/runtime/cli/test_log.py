@@ -112,14 +112,18 @@ def test_ls_counts_each_topic(run, capsys):
     assert out.splitlines()[1].split() == ["/cam/image", "4", "2.0", "444", "Any", "msgpack"]
     _, out, _ = flowrun(capsys, "ls", run, "--json")
     assert [(row["topic"], row["messages"]) for row in json.loads(out)] == [
-        ("/cam/image", 4), ("/vlm/answer", 4), ("/flowrun/log", 0),
-    ]  # fmt: skip
+        ("/cam/image", 4),
+        ("/vlm/answer", 4),
+        ("/flowrun/log", 0),
+    ]
 
 
 def test_check_of_a_whole_log(run, capsys):
     assert flowrun(capsys, "check", run) == (
-        0, f"{run}: 4 cycles, 8 messages, 0 problems\n", "",
-    )  # fmt: skip
+        0,
+        f"{run}: 4 cycles, 8 messages, 0 problems\n",
+        "",
+    )
 
 
 def test_check_finds_a_damaged_message_index(run, capsys):
@@ -148,8 +152,9 @@ def test_check_recover_check(tmp_path, capsys):
     )
     status, out, _ = flowrun(capsys, "recover", path)
     assert (status, out) == (
-        0, f"{path}: kept 5 cycles with 6 messages, {path.stat().st_size} bytes\n",
-    )  # fmt: skip
+        0,
+        f"{path}: kept 5 cycles with 6 messages, {path.stat().st_size} bytes\n",
+    )
     assert flowrun(capsys, "check", path)[:2] == (0, f"{path}: 5 cycles, 6 messages, 0 problems\n")
 
 

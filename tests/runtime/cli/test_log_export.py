@@ -38,8 +38,9 @@ def test_jsonl_is_printed(run, capsys):
     assert (status, err) == (0, "")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [(line["cycle"], line["fields"]) for line in lines] == [
-        (2, {"value": 20}), (3, {"value": 30}),
-    ]  # fmt: skip
+        (2, {"value": 20}),
+        (3, {"value": 30}),
+    ]
 
 
 @pytest.mark.parametrize(("end", "count"), [("+0.000002s", 3), ("2023-11-14T22:13:20.000002", 2)])
@@ -104,9 +105,10 @@ def test_the_name_of_the_file_says_foxglove_too(run, capsys):
 def test_rerun_without_its_package(run, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert flowrun(capsys, "export", run, "-o", "x.rrd") == (
-        2, "",
+        2,
+        "",
         "an export to rerun needs rerun-sdk: pip install 'flowrun-runtime[viewers]'\n",
-    )  # fmt: skip
+    )
     assert [item.name for item in Path().iterdir()] == ["run"]
 
 
@@ -141,12 +143,12 @@ def test_the_trace_names_the_tasks(run, capsys):
         ),
         (("--to", "csv", "--from", "3", "--to", "2"), "--to 2 is before --from 3"),
         (("--to", "csv", "--from", "+3s", "--to", "+2s"), "--to +2s is before --from +3s"),
-        (("--to", "csv", "--from", "99"), "--from 99: is after the last cycle of the log"),
+        (("--to", "csv", "--from", "99"), "--from 99 is after the last cycle of the log"),
         (("--to", "csv", "--to", "mp4"), "--to 'csv' and --to 'mp4': choose one"),
         (("--to", "csv", "--pixels"), "--pixels is for --to jsonl"),
         (
             ("--to", "mcap", "-o", "run/log_0000.mcap"),
-            "-o run/log_0000.mcap: is a file of this log; choose another name",
+            "-o run/log_0000.mcap is a file of this log; choose another name",
         ),
         (("--to", "mp4"), "run: the log has no topic that mp4 can hold"),
         (
@@ -175,11 +177,15 @@ def test_what_is_missing_of_the_log_is_said(tmp_path, capsys):
 def test_diff_of_equal_runs(run, capsys, tmp_path):
     record(plan_of(tmp_path, "n=Numbers(limit: 6); x=Scale", "n > x"), tmp_path / "other")
     assert flowrun(capsys, "diff", run, "other") == (
-        0, "13 messages identical (times not compared)\n", "",
-    )  # fmt: skip
+        0,
+        "13 messages identical (times not compared)\n",
+        "",
+    )
     assert flowrun(capsys, "diff", run, "other", "--times") == (
-        0, "13 messages identical (times too)\n", "",
-    )  # fmt: skip
+        0,
+        "13 messages identical (times too)\n",
+        "",
+    )
 
 
 def test_diff_shows_the_first_difference(run, capsys, tmp_path):

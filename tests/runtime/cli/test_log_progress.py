@@ -67,8 +67,10 @@ def on_a_terminal(
     parent, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words(verb, run)],
-        stdout=subprocess.PIPE, stderr=terminal, env={**os.environ, "TERM": "xterm"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm"},
+    )
     os.close(terminal)
     shown, sent = b"", False
     while True:
@@ -113,8 +115,9 @@ def test_ctrl_c_ends_with_one_line_and_130(run: Path, verb: str) -> None:
     again = f"interrupted: {run} can be recovered again"
     assert last.endswith(again if verb == "recover" else "interrupted")
     assert out == ""
-    assert sorted(run.parent.rglob("*")) == before + [run / ".lock"] * (verb == "recover" and (
-        run / ".lock" not in before))  # fmt: skip
+    assert sorted(run.parent.rglob("*")) == before + [run / ".lock"] * (
+        verb == "recover" and (run / ".lock" not in before)
+    )
     with Log(run) as log:
         assert len(list(log.cycles())) == CYCLES
         assert log.loss is None
@@ -124,6 +127,8 @@ def test_ctrl_c_ends_with_one_line_and_130(run: Path, verb: str) -> None:
 def test_nothing_is_shown_where_nobody_watches(run: Path, verb: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "flowrun.runtime.cli", *words(verb, run)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr == ""

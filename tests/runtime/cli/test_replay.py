@@ -57,10 +57,13 @@ def flowrun(capsys, *words):
 @pytest.mark.parametrize(
     ("options", "cycles"),
     [
-        (["--from", "6"], 5), (["--from", "2", "--to", "5"], 4), (["--to", "+0.000005s"], 6),
-        (["--from", "2023-11-14T22:13:20.000004Z"], 8), (["--from", "+0s", "--to", "9"], 10),
+        (["--from", "6"], 5),
+        (["--from", "2", "--to", "5"], 4),
+        (["--to", "+0.000005s"], 6),
+        (["--from", "2023-11-14T22:13:20.000004Z"], 8),
+        (["--from", "+0s", "--to", "9"], 10),
     ],
-)  # fmt: skip
+)
 def test_a_part_of_a_run_is_replayed(run, capsys, options, cycles):
     status, out, _ = flowrun(capsys, "replay", run, *options)
     assert (status, out.split()[0]) == (0, str(cycles))
@@ -71,22 +74,33 @@ def test_a_part_of_a_run_is_replayed(run, capsys, options, cycles):
     [
         (["--from", "6", "--to", "3"], "--to 3 is before --from 6"),
         (["--from", "99"], "cycle 99 is not in the log, which holds cycles 0 to 10"),
-        (["--from", "+9s"], "--from +9s: is after the last cycle of the log"),
-        (["--to", "noon"], "--to 'noon': expected a cycle number (120), seconds since the first cycle "
-         "(+12.5s), or a time (2026-03-01T08:15:02.5, of UTC unless it says otherwise)"),
-        (["--to", "1999-01-01"], "--to 1999-01-01: is before the first cycle of the log"),
+        (["--from", "+9s"], "--from +9s is after the last cycle of the log"),
+        (
+            ["--to", "noon"],
+            "--to 'noon': expected a cycle number (120), seconds since the first cycle "
+            "(+12.5s), or a time (2026-03-01T08:15:02.5, of UTC unless it says otherwise)",
+        ),
+        (["--to", "1999-01-01"], "--to 1999-01-01 is before the first cycle of the log"),
         (["--speed", "fast"], "--speed fast: expected max, or a number above 0"),
         (["--report", "r.pdf"], "--report r.pdf: expected a name ending in .html or .json"),
         (["--task", "y"], "unknown task 'y'; tasks: n, x, s, g"),
-        (["--tolerance", "IntMsg"], "tolerance IntMsg: expected MSG=NUMBER, MSG.FIELD=NUMBER or "
-         "MSG.FIELD=any, such as DetectionsMsg=0.001 or PromptResponseMsg.response=any"),
-        (["--tolerance", "TextMsg=1"], "tolerance TextMsg: no such message or field in the graph; "
-         "messages: GridMsg, IntMsg"),
-        (["--tolerance", "IntMsg=any"], "tolerance IntMsg=any: name the field, IntMsg.FIELD=any; "
-         "to leave a task out, feed it from the log"),
+        (
+            ["--tolerance", "IntMsg"],
+            "tolerance IntMsg: expected MSG=NUMBER, MSG.FIELD=NUMBER or "
+            "MSG.FIELD=any, such as DetectionsMsg=0.001 or PromptResponseMsg.response=any",
+        ),
+        (
+            ["--tolerance", "TextMsg=1"],
+            "tolerance TextMsg: no such message or field in the graph; messages: GridMsg, IntMsg",
+        ),
+        (
+            ["--tolerance", "IntMsg=any"],
+            "tolerance IntMsg=any: name the field, IntMsg.FIELD=any; "
+            "to leave a task out, feed it from the log",
+        ),
         (["--verify-keyframes", "--verify-count", "0"], "--verify-count 0: expected 1 or more"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_said_in_one_line(run, capsys, options, said):
     assert flowrun(capsys, "replay", run, *options) == (2, "", f"{said}\n")
 
@@ -100,9 +114,10 @@ def test_only_one_task_runs(run, capsys):
 def test_a_value_that_would_change_nothing_is_refused(run, capsys, key):
     words = ("replay", run, "--task", "s", "--set", f"{key}=9")
     assert flowrun(capsys, *words) == (
-        2, "",
+        2,
+        "",
         f"{key} would change nothing: task {key[0]!r} is not run: it is fed from the log\n",
-    )  # fmt: skip
+    )
 
 
 def test_ctrl_c_in_a_background_tasks_process_is_no_error_of_the_task(tmp_path, monkeypatch):
@@ -131,13 +146,15 @@ def test_numbers_may_be_off_by_the_tolerance(run, capsys):
     limits = "--set", "x.factor=3", "--tolerance"
     status, out, _ = flowrun(capsys, "replay", run, *limits, "IntMsg.value=9")
     assert (status, out.splitlines()[1:]) == (
-        0, ["9 messages differ within the tolerance", "21 messages identical (x 10, s 10, g 10)"],
-    )  # fmt: skip
+        0,
+        ["9 messages differ within the tolerance", "21 messages identical (x 10, s 10, g 10)"],
+    )
     status, out, _ = flowrun(capsys, "replay", run, *limits, "IntMsg=8.5")
     # Of the one that is too far off, the sum gets the replayed value; else the recorded ones.
     assert (status, out.splitlines()[1:3]) == (
-        1, ["8 messages differ within the tolerance", "2 of 30 messages differ; the first:"],
-    )  # fmt: skip
+        1,
+        ["8 messages differ within the tolerance", "2 of 30 messages differ; the first:"],
+    )
 
 
 def test_the_speed_is_that_of_the_recording_or_a_multiple(tmp_path, capsys):
@@ -158,9 +175,12 @@ def test_the_speed_is_that_of_the_recording_or_a_multiple(tmp_path, capsys):
 def test_keyframes_are_verified(run, capsys):
     status, out, _ = flowrun(capsys, "replay", run, "--verify-keyframes")
     assert (status, out.splitlines()) == (
-        0, ["11 cycles run from 3 keyframes (of cycles 0, 4, 8)",
-            "no task forgets anything that its outputs depend on"],
-    )  # fmt: skip
+        0,
+        [
+            "11 cycles run from 3 keyframes (of cycles 0, 4, 8)",
+            "no task forgets anything that its outputs depend on",
+        ],
+    )
 
 
 def test_a_forgetful_task_is_named(run, capsys, monkeypatch):
@@ -169,10 +189,15 @@ def test_a_forgetful_task_is_named(run, capsys, monkeypatch):
     monkeypatch.setattr(helpers.Sum, "thaw", lambda self, state: None)
     status, out, _ = flowrun(capsys, "replay", run, "--verify-keyframes", "--verify-count", "2")
     assert (status, out.splitlines()) == (
-        1, ["task 's' forgets something: run from the keyframe of cycle 4, first in",
-            "  cycle 4, task 's', port 'total', field 'value':", "    recorded: 20", "    replayed: 8",
-            "11 cycles run from 2 keyframes (of cycles 0, 4)"],
-    )  # fmt: skip
+        1,
+        [
+            "task 's' forgets something: run from the keyframe of cycle 4, first in",
+            "  cycle 4, task 's', port 'total', field 'value':",
+            "    recorded: 20",
+            "    replayed: 8",
+            "11 cycles run from 2 keyframes (of cycles 0, 4)",
+        ],
+    )
 
 
 def test_every_difference_is_in_the_report(run, capsys, tmp_path):
@@ -185,8 +210,10 @@ def test_every_difference_is_in_the_report(run, capsys, tmp_path):
     assert (found["differing"], found["compared"], len(found["differences"])) == (18, 30, 18)
     first = found["differences"][0]
     assert (first["task"], first["recorded_message"], first["replayed_message"]) == (
-        "x", {"value": 2}, {"value": 5},
-    )  # fmt: skip
+        "x",
+        {"value": 2},
+        {"value": 5},
+    )
     page = (tmp_path / "r.html").read_text()
     assert page.count("<article") == 18
     assert "18 of 30 messages differ" in page
@@ -212,7 +239,7 @@ def test_a_replay_that_never_ran_leaves_no_run(run, capsys, tmp_path):
     assert status == 2
     assert "limit" in err
     status, _, err = flowrun(capsys, "replay", run, "--verify-keyframes", "--from", "3")
-    assert (status, err) == (2, "--verify-keyframes: --from has no meaning beside it\n")
+    assert (status, err) == (2, "--verify-keyframes cannot be combined with --from\n")
 
 
 def test_pictures_are_in_the_report_beside_what_is_said_of_them(tmp_path, capsys):
@@ -223,16 +250,18 @@ def test_pictures_are_in_the_report_beside_what_is_said_of_them(tmp_path, capsys
     assert status == 1
     found = json.loads((tmp_path / "r.json").read_text())["differences"]
     assert [(it["task"], list(it["pictures"])) for it in found[:2]] == [
-        ("d", ["recorded", "replayed"]), ("m", ["frame"]),
-    ]  # fmt: skip
+        ("d", ["recorded", "replayed"]),
+        ("m", ["frame"]),
+    ]
     assert (found[0]["array"]["largest"], found[0]["array"]["count"]) == (2.0, 16 * 12 * 3)
 
 
 def test_nothing_to_compare_is_said(run, capsys):
     status, out, _ = flowrun(capsys, "replay", run, "--feed", "x", "--feed", "s", "--feed", "g")
     assert (status, out.splitlines()[-1]) == (
-        0, "no messages to compare: those of the tasks that ran come from the log, or are none",
-    )  # fmt: skip
+        0,
+        "nothing to compare: no task that ran published a logged message",
+    )
 
 
 def test_a_replay_leaves_a_run_that_replays(run, capsys, tmp_path):
@@ -248,8 +277,9 @@ def test_a_replay_leaves_a_run_that_replays(run, capsys, tmp_path):
     assert (status, out.splitlines()[-1]) == (0, "15 messages identical (x 5, s 5, g 5)")
     status, _, err = flowrun(capsys, "replay", run, "--log-dir", tmp_path / "new")
     assert (status, err) == (
-        1, f"{tmp_path / 'new'}: holds a run already; a log is never written over\n",
-    )  # fmt: skip
+        1,
+        f"{tmp_path / 'new'}: holds a run already; a log is never written over\n",
+    )
 
 
 def test_interrupted_it_says_so_and_what_it_wrote_can_be_read(run, tmp_path):
@@ -257,9 +287,10 @@ def test_interrupted_it_says_so_and_what_it_wrote_can_be_read(run, tmp_path):
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [FLOWRUN, "replay", run, "--speed", "1e-5", "--log-dir", tmp_path / "new"],
-        stdout=subprocess.PIPE, stderr=child,
+        stdout=subprocess.PIPE,
+        stderr=child,
         env={"PYTHONPATH": str(TESTS), "TERM": "xterm"},
-    )  # fmt: skip
+    )
     os.close(child)
     shown = b""
     while b"replay" not in shown:
@@ -295,15 +326,24 @@ def test_commands_are_done_one_after_the_other(run, capsys):
     assert (status, lines) == (
         0,
         [
-            "(0) goto 4", "cycle 4, +0.000 s: begins",
-            "(4) step 2", "cycle 4, +0.000 s: next: s",
-            "(4+2) print x.scaled", "x.scaled, of 1700000000.000 s", "  value = 8",
-            "(4+2) back", "cycle 3, +0.000 s: all tasks have run",
-            "(3+4) up", "cycle 3, +0.000 s: next: g",
-            "(3+3) watch s.total", "  s.total = IntMsg(value=12)",
-            "(3+3) n", "cycle 3, +0.000 s: all tasks have run", "  s.total = IntMsg(value=12)",
+            "(0) goto 4",
+            "cycle 4, +0.000 s: begins",
+            "(4) step 2",
+            "cycle 4, +0.000 s: next: s",
+            "(4+2) print x.scaled",
+            "x.scaled, of 1700000000.000 s",
+            "  value = 8",
+            "(4+2) back",
+            "cycle 3, +0.000 s: all tasks have run",
+            "(3+4) up",
+            "cycle 3, +0.000 s: next: g",
+            "(3+3) watch s.total",
+            "  s.total = IntMsg(value=12)",
+            "(3+3) n",
+            "cycle 3, +0.000 s: all tasks have run",
+            "  s.total = IntMsg(value=12)",
         ],
-    )  # fmt: skip
+    )
 
 
 def test_breakpoints_stop_it_both_ways(run, capsys):
@@ -318,16 +358,20 @@ def test_breakpoints_stop_it_both_ways(run, capsys):
     assert lines[:2] == ["(0) break s.total.value > 30", "breakpoint 1: s.total.value > 30"]
     assert lines[3:5] == ["breakpoint 1: s.total.value > 30", "cycle 6, +0.000 s: next: g"]
     assert lines[-4:] == [
-        "(6+3) reverse", "the beginning of the run", "cycle 0, +0.000 s: begins", "(0) quit",
-    ]  # fmt: skip
+        "(6+3) reverse",
+        "the beginning of the run",
+        "cycle 0, +0.000 s: begins",
+        "(0) quit",
+    ]
     assert lines[6] == "84"
 
 
 def test_a_command_that_fails_ends_the_script(run, capsys):
     status, lines = debug(capsys, run, "goto 99", "step")
     assert (status, lines) == (
-        1, ["(0) goto 99", "cycle 99 is not in the log, which holds cycles 0 to 10"],
-    )  # fmt: skip
+        1,
+        ["(0) goto 99", "cycle 99 is not in the log, which holds cycles 0 to 10"],
+    )
     assert debug(capsys, run, "stop")[1][1].startswith("'stop': unknown command: back, break, ")
     assert debug(capsys, run, "p")[1][1] == "'p': which of these: pdb, print"
 
@@ -336,9 +380,12 @@ def test_messages_are_saved(tmp_path, capsys):
     pictures_run(tmp_path)
     png, array, text = (tmp_path / name for name in ("a.png", "a.npy", "a.json"))
     status, lines = debug(
-        capsys, tmp_path / "run", "goto 2; next",
-        f"save d.darker {png}; save d.darker {array}; save m {text}", f"save m {png}",
-    )  # fmt: skip
+        capsys,
+        tmp_path / "run",
+        "goto 2; next",
+        f"save d.darker {png}; save d.darker {array}; save m {text}",
+        f"save m {png}",
+    )
     assert (status, lines[-1]) == (1, f"{png}: there is no picture in it; save it as .json")
     assert np.array_equal(np.asarray(Image.open(png)), np.load(array))
     assert json.loads(text.read_text()) == {"value": np.load(array).mean()}
@@ -348,9 +395,12 @@ def test_pdb_stops_in_the_tasks_own_code(run):
     done = subprocess.run(
         [FLOWRUN, "debug", run, "-c", "goto 3; pdb s; where"],
         input="print('total before:', self.total)\nself.total = 0\ncontinue\n",
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={"PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
-    )  # fmt: skip
+    )
     assert "total before: 6" in done.stdout
     assert "self.total += a.value" in done.stdout
     assert "not as it was recorded: s" in done.stdout
@@ -369,9 +419,13 @@ def test_pdb_stops_in_a_background_tasks_own_code(tmp_path):
     live.run()
     done = subprocess.run(
         [FLOWRUN, "debug", tmp_path / "run", "-c", "goto 0; pdb f; where; pdb n"],
-        input="where\nquit\n", capture_output=True, text=True, timeout=60, check=False,
+        input="where\nquit\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={"PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
-    )  # fmt: skip
+    )
     stopped, _, behind = done.stdout.partition("(Pdb) ")
     assert "process()" in stopped
     assert "--Call--" not in done.stdout
@@ -382,10 +436,14 @@ def test_pdb_stops_in_a_background_tasks_own_code(tmp_path):
 
 def test_a_terminal_session_ends_with_its_input(run):
     done = subprocess.run(
-        [FLOWRUN, "debug", run], input="help\nstep\nfrobnicate\n\nquit\n",
-        capture_output=True, text=True, timeout=60, check=False,
+        [FLOWRUN, "debug", run],
+        input="help\nstep\nfrobnicate\n\nquit\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={"PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "cycles 0 to 10" in done.stdout
     assert "cycle 0, +0.000 s: next: x" in done.stdout

@@ -142,7 +142,7 @@ def test_a_signal_while_tasks_start_ends_the_run_at_once_and_keeps_no_log(tmp_pa
     assert process.returncode == 0
     assert "g: 0 cycles in" in output
     assert output.endswith(
-        f"ended by {number.name}\n  no log is kept: it ended before its tasks had started\n"
+        f"ended by {number.name}\n  no log is kept: the run ended before its tasks had started\n"
     )
     assert "Traceback" not in output
     assert "error" not in output.lower()
@@ -169,8 +169,9 @@ def test_mistakes_are_lines_with_places_and_no_traceback(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
-    assert all(re.match(rf"{re.escape(str(bad))}:\d+:\d+: ", line)
-               for line in done.stderr.splitlines())  # fmt: skip
+    assert all(
+        re.match(rf"{re.escape(str(bad))}:\d+:\d+: ", line) for line in done.stderr.splitlines()
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -205,9 +206,13 @@ def test_a_terminal_shows_a_live_status(tmp_path):
     parent, child = pty.openpty()
     command = [sys.executable, "-m", "flowrun.runtime.cli", "forever.yaml", "--cycles", "300"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdin=child, stdout=child, stderr=child,
+        command,
+        cwd=tmp_path,
+        stdin=child,
+        stdout=child,
+        stderr=child,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
-    )  # fmt: skip
+    )
     os.close(child)
     shown = b""
     try:
