@@ -65,7 +65,7 @@ def chain() -> Plan:
 
 
 class Spans:
-    """Stands for the executor's `timings`: first start to last end of some of the cycles, in ns."""
+    """In place of the executor's `timings`: from first start to last end of some cycles, in ns."""
 
     def __init__(self) -> None:
         self.spans: list[int] = []
@@ -137,8 +137,10 @@ def report(name: str, plan: Plan, rounds: int) -> None:
     steps = len(plan.steps)
     print(f"\n{name}: {steps} tasks, {len(plan.slots)} outputs; {rounds} windows of {cycles:,}")
     print("cycles each, in turns; median window, and the quickest tenth's limit in brackets")
-    print(f"  {'':8}{'cycles/s':>21}{'ns/cycle':>16}{'ns/step':>9}{'x floor':>14}"
-          "   end-to-end mean, p50, p99 us")  # fmt: skip
+    print(
+        f"  {'':8}{'cycles/s':>21}{'ns/cycle':>16}{'ns/step':>9}{'x floor':>14}"
+        "   end-to-end mean, p50, p99 us"
+    )
     base = contenders["floor"].seconds
     for label, contender in contenders.items():
         seconds = contender.seconds

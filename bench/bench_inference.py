@@ -4,9 +4,9 @@
 
 embedded: captions by the model that ships with flowrun, through the task, one CPU thread; what of it
 is not `model.generate`: the picture's preparation by the model's processor, and what flowrun adds.
-server: `backend: openai` against a real llama-server that serves the same model (`make llama-server`),
-beside a bare HTTP client that posts the very same bytes; what is above that is flowrun's: the JPEG,
-the request, the reading of the answer. The two take turns, answer by answer.
+server: `backend: openai` with a real llama-server that serves the same model (`make llama-server`),
+compared with a bare HTTP client that posts the same bytes; the difference is flowrun's: the JPEG, the
+request, the reading of the answer. The two take turns, answer by answer.
 gpu: models of the size of PaliGemma-3B and SmolVLM-500M with random weights, 20 tokens a caption, a
 static cache, compiled decoding. The floor of decoding is to read all weights of the text side once a
 token, at the bandwidth that a copy reaches here. Without CUDA this part is left out; `--tiny` runs it
@@ -72,9 +72,13 @@ def frames(count: int) -> list[np.ndarray]:
 @contextlib.contextmanager
 def running(config: dict[str, Any]) -> Iterator[tuple[Inference, Context]]:
     ctx = Context(
-        "vlm", time=CycleTime(), log=structlog.get_logger(), graph_dir=Path(), seed=0,
+        "vlm",
+        time=CycleTime(),
+        log=structlog.get_logger(),
+        graph_dir=Path(),
+        seed=0,
         broadcast=Broadcast(),
-    )  # fmt: skip
+    )
     task = Inference(Inference.Config(**config))
     task.start(ctx)
     try:
@@ -145,7 +149,7 @@ def bench_server(answers: int, rounds: int) -> None:
         return
     from support.model_servers.llama import LlamaServer, make_gguf
 
-    print("server: captions of the demo video's frames by llama-server, beside a bare HTTP call")
+    print("server: captions of the demo video's frames by llama-server, and by a bare HTTP call")
     with tempfile.TemporaryDirectory() as folder:
         server = LlamaServer(make_gguf(Path(folder)))
         server.start()
@@ -217,25 +221,47 @@ def paligemma(*, tiny: bool) -> Any:
     from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
     text = {
-        "model_type": "gemma", "vocab_size": 257216, "hidden_size": 2048,
-        "intermediate_size": 16384, "num_hidden_layers": 18, "num_attention_heads": 8,
-        "num_key_value_heads": 1, "head_dim": 256,
-    }  # fmt: skip
+        "model_type": "gemma",
+        "vocab_size": 257216,
+        "hidden_size": 2048,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+    }
     vision = {
-        "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
-        "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 224, "patch_size": 14,
-        "projection_dim": 2048, "vision_use_head": False,
-    }  # fmt: skip
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 14,
+        "projection_dim": 2048,
+        "vision_use_head": False,
+    }
     if tiny:
-        text |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-                 "vocab_size": 1000, "head_dim": 8}  # fmt: skip
-        vision |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-                   "projection_dim": 64}  # fmt: skip
+        text |= {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "vocab_size": 1000,
+            "head_dim": 8,
+        }
+        vision |= {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "projection_dim": 64,
+        }
     image_token = text["vocab_size"] - 1
     config = PaliGemmaConfig(
-        text_config=text, vision_config=vision, projection_dim=text["hidden_size"],
+        text_config=text,
+        vision_config=vision,
+        projection_dim=text["hidden_size"],
         image_token_id=image_token,
-    )  # fmt: skip
+    )
     return _made(PaliGemmaForConditionalGeneration, config), image_token, 256, (3, 224, 224)
 
 
@@ -243,23 +269,42 @@ def smolvlm(*, tiny: bool) -> Any:
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
     text = {
-        "model_type": "llama", "vocab_size": 49280, "hidden_size": 960, "intermediate_size": 2560,
-        "num_hidden_layers": 32, "num_attention_heads": 15, "num_key_value_heads": 5,
-        "head_dim": 64, "max_position_embeddings": 8192, "pad_token_id": 2,
-    }  # fmt: skip
+        "model_type": "llama",
+        "vocab_size": 49280,
+        "hidden_size": 960,
+        "intermediate_size": 2560,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 15,
+        "num_key_value_heads": 5,
+        "head_dim": 64,
+        "max_position_embeddings": 8192,
+        "pad_token_id": 2,
+    }
     vision = {
-        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-        "num_attention_heads": 12, "image_size": 512, "patch_size": 16,
-    }  # fmt: skip
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 512,
+        "patch_size": 16,
+    }
     if tiny:
-        text |= {"hidden_size": 60, "intermediate_size": 128, "num_hidden_layers": 2,
-                 "vocab_size": 1000, "head_dim": 4}  # fmt: skip
+        text |= {
+            "hidden_size": 60,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "vocab_size": 1000,
+            "head_dim": 4,
+        }
         vision |= {"hidden_size": 48, "intermediate_size": 128, "num_hidden_layers": 2}
     image_token = text["vocab_size"] - 1
     config = Idefics3Config(
-        text_config=text, vision_config=vision, scale_factor=4, image_token_id=image_token,
+        text_config=text,
+        vision_config=vision,
+        scale_factor=4,
+        image_token_id=image_token,
         pad_token_id=2,
-    )  # fmt: skip
+    )
     return _made(Idefics3ForConditionalGeneration, config), image_token, 64, (1, 3, 512, 512)
 
 
@@ -298,9 +343,14 @@ def bench_gpu(answers: int, _rounds: int, *, tiny: bool) -> None:
 
 
 def _bench_model(
-    name: str, model: Any, image_token: int, image_tokens: int, shape: Any, bandwidth: float,
+    name: str,
+    model: Any,
+    image_token: int,
+    image_tokens: int,
+    shape: Any,
+    bandwidth: float,
     answers: int,
-) -> None:  # fmt: skip
+) -> None:
     import torch
 
     def inputs(batch: int) -> dict[str, Any]:

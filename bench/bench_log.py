@@ -1,4 +1,4 @@
-"""What the log costs, beside what others take for the same: a table of ratios taken in one run.
+"""What the log costs, compared with other writers and readers: a table of ratios taken in one run.
 
     python bench/bench_log.py [--long] [--dir DIR] [--only small,frames,paced,reading]
 
@@ -44,8 +44,10 @@ class OurWriter:
     """A run's log, with the sizes a run has by default."""
 
     def __init__(self, folder: Path, topics: Sequence[str], messages: Sequence[Any]) -> None:
-        outputs = [LoggedOutput(name, "out", f"/{name}/out", type(m)) for name, m in zip(
-            topics, messages, strict=True)]  # fmt: skip
+        outputs = [
+            LoggedOutput(name, "out", f"/{name}/out", type(m))
+            for name, m in zip(topics, messages, strict=True)
+        ]
         self._writer = LogWriter(folder / "run", outputs=outputs, steps=len(topics), metadata={})
         self._bound = self._writer.bind(messages)
         self._ends = list(range(len(topics)))
@@ -124,8 +126,10 @@ class Bench:
 
     def small_messages(self) -> None:
         cycles, rounds = (40_000, 9) if self.long else (10_000, 5)
-        print(f"\n100-byte messages, {PER_CYCLE} a cycle, {cycles * PER_CYCLE:,} of them, "
-              f"{rounds} rounds")  # fmt: skip
+        print(
+            f"\n100-byte messages, {PER_CYCLE} a cycle, {cycles * PER_CYCLE:,} of them, "
+            f"{rounds} rounds"
+        )
         found = in_turns(self._candidates(lambda name: self.write_small(name, cycles)), rounds)
         print(f"  {'':24}{'µs a message':>13}{'range':>13}{'p50':>7}{'whole':>7}   its time / ours")
         each = cycles * PER_CYCLE
@@ -143,11 +147,15 @@ class Bench:
     def frames(self) -> None:
         count, rounds = (150, 5) if self.long else (50, 5)
         size = self.pixels[0].nbytes
-        print(f"\n1080p raw frames ({size / 1e6:.1f} MB) as fast as they come, {count} of them, "
-              f"{rounds} rounds")  # fmt: skip
+        print(
+            f"\n1080p raw frames ({size / 1e6:.1f} MB) as fast as they come, {count} of them, "
+            f"{rounds} rounds"
+        )
         found = in_turns(self._candidates(lambda name: self.write_frames(name, count)), rounds)
-        print(f"  {'':24}{'GB/s':>6}{'range':>12}{'whole':>7}{'p50 ms':>8}{'p99 ms':>8}   "
-              "its time / ours")  # fmt: skip
+        print(
+            f"  {'':24}{'GB/s':>6}{'range':>12}{'whole':>7}{'p50 ms':>8}{'p99 ms':>8}   "
+            "its time / ours"
+        )
         for name, samples in self._rows(found):
             rates = [count * size / total / 1e9 for total in samples.totals()]
             whole = count * size / statistics.median(samples.whole) / 1e9
@@ -160,8 +168,10 @@ class Bench:
 
     def paced(self) -> None:
         windows, count = (6, 1500) if self.long else (2, 500)
-        print(f"\n1080p raw frames at {FPS} fps, {windows} windows of {count}, in each the plain copy "
-              "of another frame halfway between two appends")  # fmt: skip
+        print(
+            f"\n1080p raw frames at {FPS} fps, {windows} windows of {count}, in each the plain copy "
+            "of another frame halfway between two appends"
+        )
         copies: dict[str, list[float]] = {}
         appends: dict[str, list[float]] = {}
         for number in range(windows):
@@ -178,8 +188,10 @@ class Bench:
             for label, values in [(f"copy, {name}", copies[name]), (f"append, {name}", seconds)]:
                 p50, p99, p999 = np.percentile(values, [50, 99, 99.9]) * 1e3
                 copy = statistics.median(copies[name]) * 1e3
-                print(f"  {label:24}{p50:8.2f}{p99:8.2f}{p999:8.2f}{max(values) * 1e3:8.2f}"
-                      f"{p50 / copy:10.2f}{p999 / p50:11.1f}")  # fmt: skip
+                print(
+                    f"  {label:24}{p50:8.2f}{p99:8.2f}{p999:8.2f}{max(values) * 1e3:8.2f}"
+                    f"{p50 / copy:10.2f}{p999 / p50:11.1f}"
+                )
 
     @staticmethod
     @contextlib.contextmanager
@@ -200,8 +212,8 @@ class Bench:
             start = time.perf_counter()
             for i in range(count):
                 first = (2 * i + number) % len(self.pixels)
-                # Each after a sleep of its own: whoever comes second in a time slice of a shared
-                # machine is the one that loses the processor.
+                # Each after a sleep of its own: the second in a time slice of a shared machine is
+                # the one that loses the processor.
                 time.sleep(max(0.0, start + i / FPS - time.perf_counter()))
                 begin = time.perf_counter()
                 np.copyto(plain, self.pixels[first])
@@ -222,8 +234,10 @@ class Bench:
         each = cycles * PER_CYCLE
         print(f"\nReading {each:,} messages of 100 bytes back, {rounds} rounds")
         with self.new_folder() as folder:
-            for name in {OURS, *(writer for module, writer, _ in READERS.values()
-                                 if not missing(module))}:  # fmt: skip
+            for name in {
+                OURS,
+                *(writer for module, writer, _ in READERS.values() if not missing(module)),
+            }:
                 (folder / name).mkdir()
                 writer = self.open_writer(name, folder / name, self.small)
                 for time_ns in range(cycles):
@@ -259,9 +273,11 @@ class Bench:
                 print(f"  {name:24}{'not installed':>13}")
                 continue
             rates = [each / total for total in found[name].totals()]
-            print(f"  {name:24}{statistics.median(rates):13,.0f}"
-                  f"{f'{min(rates):,.0f}-{max(rates):,.0f}':>22}   "
-                  f"{ratio(found[name].totals(), found[OURS].totals())}")  # fmt: skip
+            print(
+                f"  {name:24}{statistics.median(rates):13,.0f}"
+                f"{f'{min(rates):,.0f}-{max(rates):,.0f}':>22}   "
+                f"{ratio(found[name].totals(), found[OURS].totals())}"
+            )
         self._views()
 
     def _views(self) -> None:
@@ -284,13 +300,16 @@ class Bench:
                     owned = sum(frame.pixels.flags.owndata for frame in log.frames("/cam0/out"))
                     _, peak = tracemalloc.get_traced_memory()
                     tracemalloc.stop()
-                expected = sum(int(self.pixels[i % len(self.pixels)][-1, -1, -1])
-                               for i in range(count))  # fmt: skip
+                expected = sum(
+                    int(self.pixels[i % len(self.pixels)][-1, -1, -1]) for i in range(count)
+                )
                 assert seen == expected
                 label = "CRC checked" if verify else "verify=False"
-                print(f"  raw 1080p, {label:13}{took * 1e6:10.0f} µs a frame; {owned} of {count} own "
-                      f"their memory; most held at once {peak / 1e3:.0f} kB "
-                      f"(a frame: {self.pixels[0].nbytes / 1e3:,.0f} kB)")  # fmt: skip
+                print(
+                    f"  raw 1080p, {label:13}{took * 1e6:10.0f} µs a frame; {owned} of {count} own "
+                    f"their memory; most held at once {peak / 1e3:.0f} kB "
+                    f"(a frame: {self.pixels[0].nbytes / 1e3:,.0f} kB)"
+                )
 
     # -- tables --------------------------------------------------------------------------------
 
@@ -324,9 +343,11 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="flowrun-bench-", dir=args.dir))
     try:
         bench = Bench(folder, long=args.long)
-        runs = dict(zip(
-            parts, [bench.small_messages, bench.frames, bench.paced, bench.reading], strict=True
-        ))  # fmt: skip
+        runs = dict(
+            zip(
+                parts, [bench.small_messages, bench.frames, bench.paced, bench.reading], strict=True
+            )
+        )
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
         for name in wanted:
             runs[name]()

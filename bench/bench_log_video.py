@@ -6,8 +6,8 @@ A 1080p30 film of H.264 is played by a VideoCapture into a task that does nothin
 logged as packets, as pixels, and not at all; and by loops of PyAV alone that decode and convert it,
 with the conversion that a log needs (the same bytes on every machine) and with PyAV's usual one. All
 take turns, and each ratio is that of one round. "work" is processor time on all cores, which other
-programs of the machine disturb less than the clock. Disk is all of the log, beside the bytes of the
-film's own packets.
+programs on the machine disturb less than the clock. Disk is the whole log, compared with the bytes of
+the film's own packets.
 """
 
 from __future__ import annotations
@@ -109,8 +109,10 @@ def disk(film: Path, folder: Path) -> None:
     assert kinds == {"packets"}, kinds
     size = sum(path.stat().st_size for path in (folder / "disk").glob("*.mcap"))
     stream = stream_size(film)
-    print(f"disk: log {size:,} bytes, of which the camera's messages {payloads:,}; packets of the film "
-          f"{stream:,}: {size / stream:.3f}x (wanted <= {MOST_DISK})")  # fmt: skip
+    print(
+        f"disk: log {size:,} bytes, of which the camera's messages {payloads:,}; packets of the film "
+        f"{stream:,}: {size / stream:.3f}x (wanted <= {MOST_DISK})"
+    )
 
 
 def rates(film: Path, folder: Path, rounds: int, frames: int) -> None:
@@ -126,15 +128,19 @@ def rates(film: Path, folder: Path, rounds: int, frames: int) -> None:
         },
         rounds,
     )
-    print(f"\npictures a second, {frames} of 1080p, {rounds} rounds (wanted: packets >= {LEAST_RATE} "
-          f"of {bare_name})")  # fmt: skip
+    print(
+        f"\npictures a second, {frames} of 1080p, {rounds} rounds (wanted: packets >= {LEAST_RATE} "
+        f"of {bare_name})"
+    )
     count = frames - WARM_UP - 1
     for name, samples in found.items():
         seconds = samples.totals()
-        print(f"  {name:<24}{count / statistics.median(seconds):8.1f}   rate / bare: "
-              f"{ratio(found[bare_name].totals(), seconds)}   work "
-              f"{1e3 * statistics.median(samples.whole) / count:.1f} ms a picture, / bare: "
-              f"{ratio(samples.whole, found[bare_name].whole)}")  # fmt: skip
+        print(
+            f"  {name:<24}{count / statistics.median(seconds):8.1f}   rate / bare: "
+            f"{ratio(found[bare_name].totals(), seconds)}   work "
+            f"{1e3 * statistics.median(samples.whole) / count:.1f} ms a picture, / bare: "
+            f"{ratio(samples.whole, found[bare_name].whole)}"
+        )
 
 
 def replay(film: Path, folder: Path, rounds: int, frames: int) -> None:
@@ -148,8 +154,10 @@ def replay(film: Path, folder: Path, rounds: int, frames: int) -> None:
         assert report.identical
         assert report.compared == frames
     speeds = [frames / FPS / it for it in seconds]
-    print(f"\nreplay: {statistics.median(speeds):.1f}x real time ({min(speeds):.1f}-{max(speeds):.1f}; "
-          f"wanted >= {LEAST_REPLAY:g})")  # fmt: skip
+    print(
+        f"\nreplay: {statistics.median(speeds):.1f}x real time ({min(speeds):.1f}-{max(speeds):.1f}; "
+        f"wanted >= {LEAST_REPLAY:g})"
+    )
 
 
 def main() -> None:

@@ -241,9 +241,11 @@ def main() -> None:
             ("packets", f"VideoCapture, config: {{source_uri: {film}}}"),
         ):
             recorded, seconds = replay_speed(folder, args.frames, camera)
-            print(f"  {kind:<8} recorded {recorded:6.2f} s, replayed in "
-                  f"{' '.join(f'{it:.2f}' for it in seconds)} s: "
-                  f"{' '.join(f'{recorded / it:.1f}x' for it in seconds)}")  # fmt: skip
+            print(
+                f"  {kind:<8} recorded {recorded:6.2f} s, replayed in "
+                f"{' '.join(f'{it:.2f}' for it in seconds)} s: "
+                f"{' '.join(f'{recorded / it:.1f}x' for it in seconds)}"
+            )
         bare = [bare_seconds(film) for _ in range(ROUNDS)]
         print(
             f"  a loop of PyAV alone, decoding and converting: {' '.join(f'{it:.2f}' for it in bare)} s"
@@ -254,9 +256,11 @@ def main() -> None:
         )
         for cycles in args.cycles:
             whole, run = jump_ms(folder, cycles)
-            print(f"{cycles:>10,}{np.median(whole):>10.2f}{np.percentile(whole, 99):>8.2f}"
-                  f"{whole.max():>8.2f}{np.median(run):>10.2f}{np.percentile(run, 99):>8.2f}"
-                  f"{np.median(whole - run):>10.2f}")  # fmt: skip
+            print(
+                f"{cycles:>10,}{np.median(whole):>10.2f}{np.percentile(whole, 99):>8.2f}"
+                f"{whole.max():>8.2f}{np.median(run):>10.2f}{np.percentile(run, 99):>8.2f}"
+                f"{np.median(whole - run):>10.2f}"
+            )
         print(f"\nseeking, ms; {SEEKS} places, target {TARGET_SEEK_MS} ms in 100,000 cycles")
         print(f"{'':>29}{'by number':>24}{'by time':>24}")
         heads = f"{'p50':>8}{'p99':>8}{'max':>8}"

@@ -3,7 +3,7 @@
 Each writes the same messages: a writer is made for a new folder and the sizes at hand, `write` takes
 what one cycle brings, `close` ends the file. Each message is encoded inside `write`, by msgpack where
 it is small; pictures are handed over as they are. None compresses, as a raw picture would not shrink,
-but those labelled as defaults, which do what they do unless they are told otherwise: zstd.
+except those labelled "defaults", which use their own default: zstd.
 What is not installed is left out, with the name of its package: `pip install -e .[bench]`.
 """
 
@@ -128,9 +128,10 @@ class FoxgloveWriter:
         # The pixels it takes are `bytes` only: the copy is part of what it costs.
         self._encode = encode if encode is pack_fields else lambda message: bytes(encode(message))
         self._writer = foxglove.open_mcap(
-            folder / "peer.mcap", context=self._context,
+            folder / "peer.mcap",
+            context=self._context,
             writer_options=MCAPWriteOptions(compression=None) if plain else None,
-        )  # fmt: skip
+        )
         schema = foxglove.Schema(name="Peer", encoding="jsonschema", data=b'{"type":"object"}')
         self._log = [
             foxglove.Channel(

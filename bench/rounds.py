@@ -15,7 +15,8 @@ __all__ = ["Samples", "in_turns", "ratio"]
 class Samples:
     """What one candidate took, round by round.
 
-    rounds: seconds of each timed call. whole: seconds of each round with opening and closing.
+    rounds: for each round, the seconds of each timed call.
+    whole: seconds of each round, with opening and closing.
     """
 
     rounds: list[list[float]]
@@ -35,7 +36,7 @@ def in_turns(
 ) -> dict[str, Samples]:
     """Run each candidate once a round; it returns the seconds of its calls, and of all it did.
 
-    Every second round goes backwards, so that no candidate always runs behind the same one.
+    Every second round goes backwards, so that no candidate always runs after the same one.
     """
     found: dict[str, Samples] = {name: Samples([], []) for name in candidates}
     for number in range(rounds):
