@@ -1,5 +1,19 @@
 """WHAT RUNS: a graph, its log and its replay.
 
+| folder or file                   | what it is                                              |
+|----------------------------------|---------------------------------------------------------|
+| `cli/`                           | the command `flowrun`, one module per verb              |
+| `server/`                        | the page and the HTTP API of a run                      |
+| `replay/`                        | a recorded run again                                    |
+| `run/`                           | one live run                                            |
+| `engine/`                        | cycle after cycle, live and recorded                    |
+| `graph/`                         | from a graph file to a plan                             |
+| `log/`                           | a run on disk                                           |
+| `export/`                        | a log for other programs                                |
+| `pictures/`                      | pictures in a log                                       |
+| `children/`                      | processes that end with flowrun                         |
+| `task.py`, `testing.py`          | what authors of tasks use                               |
+
 `Log` and `Replay` are loaded when they are first asked for: importing the package is free.
 """
 
@@ -13,7 +27,7 @@ __all__ = ["Log", "Replay"]
 
 _MODULES = {"Log": "log.reader", "Replay": "replay.replay"}
 
-if not TYPE_CHECKING:  # a type checker would take any name for one that exists
+if not TYPE_CHECKING:  # a type checker would think that every name exists
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

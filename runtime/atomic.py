@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["whole_file"]
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name next to `path` to write to, renamed to `path` at the end, removed if there is an error:
-    an interrupted export leaves no half file, and a file of that name as it was.
+    """Yield a path next to `path` to write to. It is renamed to `path` at the end, and removed after an
+    error: an interrupted export leaves no half file, and an older file as it was.
 
-    A link is followed; a pipe or a device is written to as it is. `LogError` for a directory.
+    A link is followed; a pipe or a device is written to directly. `LogError` for a directory.
     """
     if path.is_dir():
         raise LogError(f"{path}: cannot be written: it is a directory")

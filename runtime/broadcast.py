@@ -18,14 +18,15 @@ Shows = Literal["picture", "answer", "partial answer"]
 """What a task offers to clients: `Picture`, `Answer` or `PartialAnswer` items."""
 
 _WATCH_S = 3.0
-"""How long after a client's last question its sink still counts as watched."""
+"""Seconds after a client's last question for which its sink still counts as watched."""
 
 
 @dataclass(slots=True)
 class Picture:
-    """One frame for clients, encoded when the first of them asks, and once.
+    """One frame for clients, encoded once, when the first of them asks.
 
-    tov_ns, cycle: when the frame was taken, and the cycle in which it passed.
+    tov_ns: when the frame was taken.
+    cycle: the cycle in which it was broadcast.
     encode: gives the JPEG; called at most once, on a client's thread.
     """
 
@@ -58,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class PartialAnswer:
-    """An answer as far as it is, while the model goes on; `tov_ns` and `cycle` are its frame's."""
+    """An answer that is still growing; `tov_ns` and `cycle` are those of its frame."""
 
     tov_ns: int
     cycle: int
@@ -67,10 +68,10 @@ class PartialAnswer:
 
 
 class Broadcast:
-    """The newest item of one sink, numbered; any number of clients wait for the next.
+    """The newest item of one sink, numbered. Any number of clients may wait for the next.
 
-    The cycle only stores a reference: what a client does with it (encoding, sending) happens on the
-    client's thread. Items must not change after `offer`, nor refer to the message of a slot.
+    The cycle only stores a reference; encoding and sending happen on the client's thread. An item must
+    not change after `offer`, nor refer to the message of a slot.
     """
 
     def __init__(self) -> None:
@@ -84,9 +85,8 @@ class Broadcast:
 
     @property
     def watched(self) -> bool:
-        """Whether a client waits now or has asked lately: a sink whose items cost something skips
-        them if not.
-        """
+        """Whether a client is waiting or has asked lately. If not, a sink may skip items that cost
+        something."""
         return bool(self._listeners) or monotonic_s() < self._watched_until
 
     @property
@@ -120,11 +120,11 @@ class Broadcast:
             listener()
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Have `listener()` called after each `offer` and after `close`; the result ends that.
+        """Call `listener()` after each `offer` and after `close`. Returns a function that ends this.
 
-        It is called on the thread that offers, within its cycle: it only passes a word on, never
-        blocks, never raises. One last call may still be under way when the subscription has ended.
-        While there is a listener, the sink counts as watched.
+        The listener is called on the thread that offers, within its cycle: it must not block or raise,
+        only wake another thread. One last call may be under way when the subscription has ended. While
+        there is a listener, the sink counts as watched.
         """
 
         # Wrapped, so that the same function may be subscribed twice and ended once.
@@ -141,11 +141,12 @@ class Broadcast:
         return unsubscribe
 
     def watch(self) -> None:
-        """A client says that it is about to ask."""
+        """Note that a client is about to ask."""
         self._watched_until = monotonic_s() + _WATCH_S
 
     def next(self, after: int, *, timeout_s: float) -> tuple[int, Any] | None:
-        """The first item numbered above `after` (waits for it), or None after `timeout_s`."""
+        """Wait for an item numbered above `after`; returns its number and it, or None after
+        `timeout_s`."""
         with self._changed:
             self.watch()
             self._changed.wait_for(lambda: self._number > after or self._closed, timeout_s)
@@ -153,7 +154,7 @@ class Broadcast:
             return (self._number, self._item) if self._number > after else None
 
     def close(self) -> None:
-        """End the items: `next` gives None at once."""
+        """End the items: `next` returns None at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,7 +1,7 @@
-"""The clocks a run may have, and when a rate is due.
+"""The clocks of a run, and when a rate is due.
 
-Besides the command line and the warden of child processes, a program of its own, no other module of
-the runtime reads a clock.
+No other module of the runtime reads a clock, except the command line and the warden of child processes,
+which is a program of its own.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Protocol
 __all__ = ["Clock", "LiveClock", "ManualClock", "monotonic_s", "next_due", "ticks_ns"]
 
 ticks_ns = time.perf_counter_ns
-"""Monotonic nanoseconds, for durations: the step table is made of them."""
+"""Monotonic nanoseconds, for durations: the step table holds them."""
 
 monotonic_s = time.monotonic
-"""Monotonic seconds, for waiting for what is outside a run: clients, child processes."""
+"""Monotonic seconds, to wait for clients and child processes."""
 
 
 class Clock(Protocol):
@@ -28,13 +28,13 @@ class Clock(Protocol):
 
     @property
     def at(self) -> Callable[[int], int]:
-        """From a reading of `ticks_ns` made just now to the time: one reading serves as both."""
+        """Converts a reading of `ticks_ns`, made just now, to the time: one reading serves as both."""
         ...
 
 
 class LiveClock:
-    """The time outside. It is read from the monotonic clock and an offset taken once, so that it
-    does not jump when the system's clock is set during a run."""
+    """The real time. It is the monotonic clock plus an offset taken once, so that it does not jump when
+    the system's clock is set during a run."""
 
     def __init__(self) -> None:
         self.offset_ns = time.time_ns() - time.perf_counter_ns()
@@ -45,7 +45,7 @@ class LiveClock:
 
 
 class ManualClock:
-    """A clock that moves only when it is moved, for tests and for replay.
+    """A clock that moves only when it is moved, for tests.
 
     step_ns: how far each reading moves it; 0 to move it by hand.
     """
@@ -59,7 +59,7 @@ class ManualClock:
         self.time_ns += self.step_ns
         return now
 
-    def at(self, ticks: int) -> int:  # noqa: ARG002  # the time does not come from outside
+    def at(self, ticks: int) -> int:  # noqa: ARG002  # the time does not depend on it
         return self.now_ns()
 
     def advance_to(self, time_ns: int) -> None:
@@ -68,6 +68,6 @@ class ManualClock:
 
 
 def next_due(due_ns: int, now_ns: int, period_ns: int) -> int:
-    """The first point after `now_ns` of the grid that `due_ns` lies on: a late cycle delays none
-    that follow, and what was missed is not made up for in a burst."""
+    """The first point after `now_ns` on the grid of `due_ns` and `period_ns`. A late cycle does not
+    delay the following ones, and missed ones are not made up for in a burst."""
     return due_ns + period_ns * ((now_ns - due_ns) // period_ns + 1)

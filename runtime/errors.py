@@ -1,4 +1,4 @@
-"""Every error that a user can meet. Each text says what, where, and what to do instead."""
+"""Every error that a user can meet. Each text says what happened, where, and what to do instead."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = [
 
 
 RAISED_BY_TASKS = (Exception, SystemExit, GeneratorExit)
-"""What is an error of the task whose code raises it. A library that calls `sys.exit` does not end the
-run; a KeyboardInterrupt is the user's, wherever it arrives."""
+"""The exceptions that are errors of the task whose code raises them. A library that calls `sys.exit`
+does not end the run. A KeyboardInterrupt comes from the user, wherever it arrives."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,7 +75,13 @@ class TaskDefinitionError(FlowrunError, TypeError):
 
 
 class TaskError(FlowrunError):
-    """A task raised: which one, in which cycle; the cause is chained."""
+    """A task raised an exception, the cause.
+
+    task_id: the task.
+    cycle: the cycle in which it raised; None outside of cycles.
+    phase: what it was doing, such as "process" or "start".
+    cause: what it raised.
+    """
 
     def __init__(
         self, task_id: str, *, cycle: int | None, phase: str, cause: BaseException
@@ -96,7 +102,7 @@ class LogNotFound(LogError):
 
 
 class LogInUse(LogError):
-    """The directory has a writer, or holds a run already."""
+    """The directory has a writer, or already holds a run."""
 
 
 class LogFull(LogError, OSError):
@@ -108,11 +114,11 @@ class LogFull(LogError, OSError):
 
 
 class LogDamaged(LogError):
-    """The bytes are not those of a log, or not as they were written."""
+    """The bytes are not a log, or have changed since they were written."""
 
 
 def unwritable(text: str, cause: OSError) -> LogError:
-    """The error of a log that cannot be written: `LogFull` where that is the cause."""
+    """The error for a log that cannot be written: `LogFull` if the disk or a quota is full."""
     if cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return LogFull(text, cause.errno)
     return LogError(text)
@@ -123,7 +129,7 @@ class ReplayError(FlowrunError):
 
 
 class RecordedError(Exception):
-    """An error that a recording says a task raised; its text is all that is known of it."""
+    """An error that a task raised in a recorded run, of which only the text is known."""
 
 
 class InternalError(Exception):

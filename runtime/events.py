@@ -1,8 +1,8 @@
 """What happens to a run in a cycle besides its messages: the records of `/flowrun/control`.
 
-Each kind is a class; `pack` gives the record as the log holds it, a map of kind, task, key, value and
-input_cycle, and `unpack` makes the event of such a map again. Fields that a kind does not use are empty
-there: "", None and -1.
+Each kind is a class. `pack` gives the record as the log holds it, a map of kind, task, key, value and
+input_cycle; `unpack` makes the event from such a map. Fields that a kind does not use are empty in the
+map: "", None and -1.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Set(Event):
 
 @dataclass(frozen=True, slots=True)
 class Completion(Event):
-    """The result that a background task made of the inputs of an earlier cycle appears in this one.
+    """The result of a background task, made from the inputs of an earlier cycle, appears in this one.
 
     input_cycle: the cycle of its inputs.
     restarted: whether the task was restarted before it made the result.
@@ -80,10 +80,10 @@ class EndOfSource(Event):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Event):
-    """The task raised.
+    """The task raised an error.
 
-    policy: what was done about it: a value of `on_error`.
-    text: the error, secrets masked.
+    policy: how it was handled: a value of `on_error`.
+    text: the error, with secrets masked.
     phase: what the task was doing: "process", "publish" (it published what the log refuses) or
         "configure" (it refused a live value). Only an error in "process" ends a cycle by `skip_cycle`.
     """
@@ -101,14 +101,14 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Restarted(Event):
-    """The task was made and started once more, after an error and a pause."""
+    """The task was made and started again, after an error and a pause."""
 
     kind: ClassVar[str] = "restart"
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped(Event):
-    """The source left out `count` pictures, or whatever it makes. A replay does not need to know."""
+    """The source left out `count` pictures, or whatever it makes. A replay does not need this."""
 
     kind: ClassVar[str] = "dropped"
 
@@ -120,8 +120,8 @@ class Dropped(Event):
 
 @dataclass(frozen=True, slots=True)
 class Replaced(Event):
-    """Newer inputs of a background task took the place of those of `input_cycle`, which it will not
-    see. A replay does not need to know."""
+    """Newer inputs of a background task replaced those of `input_cycle`, which it will not see. A replay
+    does not need this."""
 
     kind: ClassVar[str] = "replaced"
 
@@ -132,7 +132,7 @@ class Replaced(Event):
 
 
 def unpack(record: Mapping[str, Any]) -> Event:
-    """The event of a record that `Event.pack` made; `ValueError` says what is wrong with another."""
+    """The event of a record that `Event.pack` made. Raises `ValueError` for other records."""
     try:
         task, key, value = record["task"], record["key"], record["value"]
         match record["kind"]:

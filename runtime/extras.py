@@ -1,4 +1,4 @@
-"""What flowrun can do without until somebody asks for it: packages that come with an extra."""
+"""Packages that come with an extra, and are loaded when they are needed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Extra = Literal["models", "tables", "viewers"]
 
 
 def missing(what: str, packages: Sequence[str], *, extra: Extra) -> str | None:
-    """What to install for `what`, in a sentence; None where all is there. Loads nothing.
+    """A sentence that says what to install for `what`; None if nothing is missing. Loads nothing.
 
     what: what needs the packages, as the user called it.
     packages: names of modules, the same as pip's.
-    extra: where the packages are listed.
+    extra: the extra that lists the packages.
     """
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     return _needs(what, " and ".join(absent), extra) if absent else None
 
 
 def import_optional(module: str, what: str, *, extra: Extra, install: str = "") -> Any:
-    """The module `module`; `UsageError` says what to install where it is missing.
+    """The module `module`; a `UsageError` says what to install if it is missing.
 
     what: what needs it, as the user called it.
-    extra: where its package is listed.
-    install: what pip calls the package, where that is not the module's name.
+    extra: the extra that lists its package.
+    install: what pip calls the package, if that is not the module's name.
     """
     try:
         return importlib.import_module(module)

@@ -17,9 +17,9 @@ __all__ = ["assert_replays"]
 
 @pytest.fixture
 def assert_replays(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Replay a recorded run with the code of now; every message must come as it was recorded.
+    """Replay a recorded run with the present code, and assert that every message is as recorded.
 
-    As `flowrun.runtime.testing.assert_replays`, with relative paths from the test file's folder.
+    Like `flowrun.runtime.testing.assert_replays`, but relative paths start in the test file's folder.
     """
     return partial(_assert_replays, request.path.parent)
 

@@ -1,4 +1,4 @@
-"""Tables on the terminal, and the same as plain lines in a pipe."""
+"""Tables on the terminal, or as plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["print_table", "size"]
 
 
 def print_table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print `rows` below the column `names`; no heading where all of these are empty."""
+    """Print `rows` below the column `names`; without a heading if all names are empty."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -20,7 +20,7 @@ def print_table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None
     if sys.stdout.isatty():
         Console().print(table)
         return
-    # Into a pipe nothing is folded or padded: lines stay whole for grep.
+    # In a pipe nothing is folded or padded: lines stay whole for grep.
     console = Console(width=4096)
     with console.capture() as captured:
         console.print(table)
@@ -29,7 +29,7 @@ def print_table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None
 
 
 def size(count: int) -> str:
-    """A number of bytes for people: `3.6 MB`."""
+    """A number of bytes as people read it: `3.6 MB`."""
     amount = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1000 or unit == "GB":

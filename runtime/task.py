@@ -1,4 +1,4 @@
-"""All that the author of a task reads.
+"""All that the author of a task needs to read.
 
 A task is a class with a `process` method whose signature declares its ports::
 
@@ -16,13 +16,13 @@ A task is a class with a `process` method whose signature declares its ports::
             blurred.publish(tov_ns=image.tov_ns)
 
 `Input[M]` is a required input: `process` is called only in cycles in which it is present.
-`Input[M] | None` is an optional one: it is None where absent or unconnected. `Output[M]` is an
-output: absent in this cycle unless `publish()` is called. A task without inputs is a source, one
-without outputs a sink.
+`Input[M] | None` is an optional one: it is None if absent or unconnected. `Output[M]` is an output:
+it is absent in a cycle unless `publish()` is called. A task without inputs is a source, one without
+outputs a sink.
 
-Life: `__init__(config)`, then once `start(ctx)`, then `process(ctx, ...)` at most once a cycle, then
-once `stop(ctx)`, also after an error. All on one thread, except that `process` of a task with
-`background: true` runs on a worker, never twice at once.
+The runtime calls `__init__(config)`, then `start(ctx)` once, then `process(ctx, ...)` at most once a
+cycle, then `stop(ctx)` once, also after an error. It calls all on one thread, except `process` of a task
+with `background: true`, which runs on a worker, never twice at once.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ Live = Annotated[T, LiveMarker]
 
 
 class TaskConfig(BaseModel):
-    """Base of a task's `Config`: a frozen pydantic model that knows no other keys than its own."""
+    """Base of a task's `Config`: a frozen pydantic model that accepts no keys but its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -100,8 +100,8 @@ class _Configured(Protocol[C_co]):
 
 
 class _ConfigOfTask:
-    """`Task.config`: each class's own `Config`, which type checkers and editors find by the nested
-    class, so that nobody has to declare it."""
+    """`Task.config`, typed as each class's own `Config`: type checkers and editors find the nested
+    class, so that no task has to declare it."""
 
     @overload
     def __get__(self, task: None, owner: type[Task]) -> Self: ...
@@ -114,7 +114,7 @@ class _ConfigOfTask:
         raise AttributeError(text)
 
     if TYPE_CHECKING:
-        # None at run time: what is in the task's own __dict__ is then found first, and reading
+        # Not defined at run time: Python then looks into the task's own __dict__ first, and reading
         # `self.config` costs no call.
         def __set__(self, task: Task, config: TaskConfig) -> None: ...
 
@@ -131,7 +131,7 @@ class CycleTime:
 
 @dataclass(frozen=True, slots=True)
 class SourceFunctions:
-    """What the context of a source calls; see its methods of these names.
+    """What the context of a source calls; see the methods of these names in `Context`.
 
     logs_packets: see `Context.logs_packets`.
     """
@@ -145,22 +145,30 @@ class SourceFunctions:
 
 
 class Context:
-    """What a task may ask of the runtime. One per task, the same object in every call.
+    """What a task may ask of the runtime. There is one per task, the same object in every call.
 
     task_id: the task's id in the graph file.
     graph_dir: the folder of the graph file; relative paths in a task's config start there.
     log: a structlog logger; its records go to the console and into the run's log.
     broadcast: what a sink hands to clients outside the run (HTTP); see `Broadcast`.
-    progress: for `start` to set where it takes long: what it does, and how much of that is done,
-        from 0 to 1, or None where that is not known. Shown to people, never logged.
-    computes_on: for `start` to set where the bytes of the task's messages hang on it: the device and
-        type that its model computes in. The log keeps it, and a replay notes where it has another.
+    progress: set by a `start` that takes long: what it is doing, and the part that is done, from 0 to
+        1, or None if that is not known. Shown to people, never logged.
+    computes_on: set by `start` if the bytes of the task's messages depend on it: the device and type
+        that its model computes in. The log keeps it, and a replay notes if it has another.
     """
 
     __slots__ = (
-        "_rng", "_seed", "_source", "_time",
-        "broadcast", "computes_on", "graph_dir", "log", "progress", "task_id",
-    )  # fmt: skip
+        "_rng",
+        "_seed",
+        "_source",
+        "_time",
+        "broadcast",
+        "computes_on",
+        "graph_dir",
+        "log",
+        "progress",
+        "task_id",
+    )
 
     def __init__(
         self,
@@ -191,13 +199,13 @@ class Context:
 
     @property
     def now_ns(self) -> int:
-        """The cycle's time, nanoseconds since 1970 UTC. It stands still within a cycle, and is the
-        same again in a replay: never read another clock to compute a message."""
+        """The cycle's time, nanoseconds since 1970 UTC. It does not move within a cycle, and is the
+        same in a replay: never read another clock to compute a message."""
         return self._time.now_ns
 
     @property
     def rng(self) -> np.random.Generator:
-        """Random numbers that replay: seeded by the graph's `runtime: {seed}` and the task's id."""
+        """Random numbers that replay: their seed is the graph's `runtime: {seed}` and the task's id."""
         if self._rng is None:
             import numpy as np
 
@@ -209,8 +217,8 @@ class Context:
         return None if self._rng is None else json.dumps(self._rng.bit_generator.state)
 
     def thaw_rng(self, state: str | None) -> None:
-        """For the runtime: take up a state that `freeze_rng` gave; None is that of the beginning. The
-        generator stays the same object: a task may have kept it."""
+        """For the runtime: restore a state that `freeze_rng` gave; None for the state at the start. The
+        generator stays the same object, because a task may have kept it."""
         kept, self._rng = self._rng, None
         if kept is not None or state is not None:
             fresh = self.rng.bit_generator.state
@@ -220,7 +228,7 @@ class Context:
     # -- for sources only ----------------------------------------------------------------------
 
     def clock_ns(self) -> int:
-        """Sources only: the clock outside, nanoseconds since 1970 UTC."""
+        """Sources only: the time of the run's clock, nanoseconds since 1970 UTC."""
         return self._of_source.clock_ns()
 
     def wake(self) -> None:
@@ -236,19 +244,19 @@ class Context:
         self._of_source.wake_at(time_ns)
 
     def finish(self) -> None:
-        """Sources only: nothing more will come; `process` is not called again. The run ends when
-        all its sources have finished and background work is done."""
+        """Sources only: report that nothing more will come; `process` is not called again. The run
+        ends when all its sources have finished and background work is done."""
         self._of_source.finish()
 
     def dropped(self, count: int) -> None:
-        """Sources only: `count` pictures, or whatever it makes, were left out since the last call. The
-        log keeps it, with the cycle. `TypeError` if it is no whole number."""
+        """Sources only: report that `count` pictures, or whatever the source makes, were left out since
+        the last call. The log keeps it with the cycle. `TypeError` if it is not a whole number."""
         self._of_source.dropped(count)
 
     @property
     def logs_packets(self) -> bool:
-        """Whether the log wants `ImageRgb8Msg.video` of this task; where it does not, keeping
-        compressed packets is for nothing."""
+        """Whether the log takes `ImageRgb8Msg.video` of this task; if not, there is no need to keep
+        compressed packets."""
         return self._source is not None and self._source.logs_packets
 
     @property
@@ -256,13 +264,13 @@ class Context:
         if self._source is None:
             raise UsageError(
                 f"task {self.task_id!r} has inputs: only sources may see the outside. "
-                "Use ctx.now_ns for the time; it is the same again in a replay"
+                "Use ctx.now_ns for the time; it is the same in a replay"
             )
         return self._source
 
 
 class Task:
-    """Base class of tasks: define `process`, and the rest where needed."""
+    """Base class of tasks: define `process`, and the other methods as needed."""
 
     Config: type[TaskConfig] = TaskConfig  # a ClassVar would not match `_Configured`
     """The class of the task's configuration; define it within yours."""
@@ -271,37 +279,40 @@ class Task:
     """The task's configuration, typed as your `Config`. The runtime sets it."""
 
     picture_codecs: ClassVar[tuple[str, ...]] = ("raw", "zstd", "ffv1")
-    """How the log can store the task's pictures, the default first. "packets" is for sources that
-    set `ImageRgb8Msg.video` where `Context.logs_packets`."""
+    """How the log can store the task's pictures, the default first. "packets" is for sources that set
+    `ImageRgb8Msg.video` if `Context.logs_packets`."""
 
     shows: ClassVar[Shows | None] = None
-    """What the task offers to clients outside the run in `ctx.broadcast`: "picture" or "answer", by
+    """What the task offers in `ctx.broadcast` to clients outside the run: "picture" or "answer", by
     which the page and the HTTP API find it, or "partial answer"."""
 
     process: ClassVar[Callable[..., None]]
-    """`process(self, ctx, <ports>) -> None`. What it raises stops the run, named by task and cycle."""
+    """`process(self, ctx, <ports>) -> None`. An exception ends the run, with an error that names task
+    and cycle, unless `on_error` says otherwise."""
 
     def __init__(self, config: TaskConfig) -> None:
-        """Cheap: opens nothing, loads nothing. Called also by `flowrun check`-like tools."""
+        """Keep it cheap: open nothing, load nothing. A replay makes tasks that it never starts."""
         # Not `self.config = ...`, which pyright takes for a second declaration of another type.
         self.__dict__["config"] = config
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterable[tuple[str, str]]:  # noqa: ARG003
-        """What can be seen to be wrong before anything starts, such as a file that is missing:
-        (key of the config, as "key.inner" below another one, text) of each. It is reported at the
-        key's place in the graph file.
+        """What is wrong with a config that is valid in itself, such as a file that is missing: pairs
+        of a key ("key", or "key.inner" below another one) and a text, which is reported at the key's
+        place in the graph file.
 
-        config: valid in itself. graph_dir: where relative paths start. Opens and loads nothing.
-        Not called for a replay.
+        Called before anything starts; opens and loads nothing. Not called for a replay.
+
+        config: the task's config.
+        graph_dir: where relative paths start.
         """
         return ()
 
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:  # noqa: ARG003
-        """Whether what the task publishes comes from outside the run, such as a server's answers:
-        it then need not come again, and a replay takes it from the log without starting the task.
-        Sources always do; they are not asked."""
+        """Whether what the task publishes comes from outside the run, such as a server's answers. It
+        may then differ the next time, and a replay takes it from the log without starting the task.
+        Not called for sources: what they publish always comes from outside."""
         return False
 
     def start(self, ctx: Context) -> None:
@@ -311,18 +322,19 @@ class Task:
         """Release what `start` took. Called once for every task whose `start` was called."""
 
     def interrupt(self, ctx: Context) -> None:
-        """The run ends while `process` of this background task still works: make it return soon,
-        with an error if need be, for what it publishes is not taken any more.
+        """The run ends while `process` of this background task still works: make it return soon, with
+        an error if need be. What it publishes is no longer used.
 
-        Called before `stop`, on another thread than `process`, perhaps more than once. A run waits
-        10 s at most for a call that goes on all the same.
+        Called before `stop`, on another thread than `process`, perhaps more than once. A run waits at
+        most 10 s for a call that goes on nevertheless.
         """
 
     def configure(self, ctx: Context, changed: frozenset[str]) -> None:
         """`self.config` has new values for the `Live` keys in `changed`.
 
-        Called between two cycles (for a background task: between two calls of `process`).
-        The change itself is in the log and comes back at the same cycle in a replay.
+        Called between two cycles (for a background task: between two calls of `process`). If it raises,
+        the task keeps the values that it had, and `on_error` says what follows. The change is in the
+        log, and comes at the same cycle in a replay.
         """
 
     def freeze(self) -> Any:
@@ -331,12 +343,12 @@ class Task:
 
         Called every `logging: {keyframe_interval}` cycles, between two of them (for a background
         task: after each of its calls, on its worker), so that a replay can begin there. Define it
-        with `thaw`, or neither: a class without them is taken to remember nothing, beside its
-        config and `ctx.rng`, which the runtime keeps. `flowrun replay --verify-keyframes` finds a
-        task that forgets something. What it raises is logged, and the run goes on.
+        together with `thaw`, or neither: a class without them is taken to remember nothing besides
+        its config and `ctx.rng`, which the runtime keeps. `flowrun replay --verify-keyframes` finds a
+        task that forgets something. An exception is logged, and the run goes on.
         """
         return None
 
     def thaw(self, state: Any) -> None:
-        """Take up a state that `freeze` gave, in place of the present one. Called in a replay that
-        jumps to a keyframe: after `start`, and with the config of that moment."""
+        """Restore a state that `freeze` gave, in place of the present one. Called in a replay that
+        goes to a keyframe: after `start`, and with the config of that moment."""

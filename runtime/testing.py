@@ -1,5 +1,5 @@
-"""What authors of tasks test with: one task run alone, ends for a graph made of lists, and recorded
-runs that must replay as they were.
+"""For testing tasks: run one task alone, give a graph a source and a sink made of lists, and hold a
+recorded run to its answers.
 
 [first, second] = run_task(Blur, inputs=[{"image": sharp}, {"image": other}])
 assert first.blurred.pixels.max() < 200
@@ -30,15 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["Collect", "Published", "assert_replays", "collector_of", "run_task", "source_of"]
 
 _IDLE_S = 0.01
-"""How long an idle source waits for its `wake` before it is called again, as in a run."""
+"""Seconds that an idle source waits for its `wake` before it is called again, as in a run."""
 
 
 class Published(Mapping[str, Any]):
     """The messages that a task published in one cycle, by output port: `first.mean` is the message of
-    the port `mean`. A port that was not published is not in it.
+    the port `mean`. It lacks the ports on which nothing was published.
 
-    `first["mean"]` is the same, also for a port that is called like a method: keys, values, items,
-    get.
+    `first["mean"]` is the same, and works for a port named like a method too: keys, values, items, get.
     """
 
     __slots__ = ("_messages",)
@@ -47,7 +46,7 @@ class Published(Mapping[str, Any]):
         self._messages = messages
 
     def __getattr__(self, port: str) -> Any:
-        if port.startswith("_"):  # what Python itself asks for, before the object is whole too
+        if port.startswith("_"):  # Python asks for such names, even before `_messages` is set
             raise AttributeError(port)
         if port not in self._messages:
             raise AttributeError(f"{port!r} was not published; published: {listed(self)}")
@@ -84,23 +83,23 @@ def run_task(
     """Run one task alone, from `start` to `stop`, and return copies of what it published, cycle by
     cycle.
 
-    inputs: what each cycle brings, from input port to message. Lacks a cycle a required input, then
-        `process` is not called in it. A message without a `tov_ns` is valid at its cycle's time.
+    inputs: for each cycle, the messages by input port. In a cycle without a required input `process`
+        is not called. A message without a `tov_ns` is valid at its cycle's time.
     config: the task's config, as a graph file would give it.
     cycles: the most cycles to run. A source runs until it calls `ctx.finish()` or this is reached;
-        one of the two must come.
+        one of the two must happen.
     graph_dir: where relative paths of the config start; the current folder if not given.
-    period_ns: cycle k takes place at `k * period_ns`. Time is made, never read: a source that asks
-        for `wake_at` moves it forward, so that nothing waits for it.
+    period_ns: cycle k takes place at `k * period_ns`. No clock is read: a source that asks for
+        `wake_at` moves the time forward, so that nothing waits.
     seed: the seed of `ctx.rng`.
-    broadcast: what `ctx.broadcast` is, for a sink whose offers are to be looked at.
-    timeout_s: how long a source may publish nothing before `UsageError` says so.
+    broadcast: the `ctx.broadcast` of a sink, to look at what it offers.
+    timeout_s: how long a source may publish nothing before `UsageError` is raised.
 
-    As in a run, a source's call that publishes nothing is no cycle: it is called again when its
-    thread calls `wake`. What is published is checked against the message's declared types. An
-    exception of the task comes out as it is, with a note that names the cycle.
+    As in a run, a call of a source that publishes nothing is not a cycle: the source is called again
+    when its thread calls `wake`. What is published is checked against the message's declared types.
+    An exception of the task passes unchanged, with a note that names the cycle.
     """
-    from flowrun.runtime.engine.alone import Alone  # takes a while: not for who only imports this
+    from flowrun.runtime.engine.alone import Alone  # slow to import: only who runs a task pays
 
     ports = ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
     arrivals = _arrivals(task_class.__name__, ports, inputs, cycles)
@@ -142,10 +141,10 @@ def _run_source(
             idle_s += _IDLE_S
             if idle_s >= timeout_s:
                 raise UsageError(
-                    f"source {name} has published nothing for {timeout_s:g} s"
-                    f" after {len(published)} cycles, nor called ctx.finish()"
+                    f"source {name} has neither published nor called ctx.finish() for {timeout_s:g} s"
+                    f" after {len(published)} cycles"
                 )
-            if not ends.ever_woken:  # it looks at the time by itself
+            if not ends.ever_woken:  # it may be waiting for the time to pass
                 now_ns += period_ns
     return published
 
@@ -157,7 +156,7 @@ def _config(task_class: type[Task], given: Mapping[str, Any]) -> TaskConfig:
         lines = [
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}; got {item['input']!r}"
             if item["loc"]
-            else item["msg"]  # of the config as a whole, which may hold a password
+            else item["msg"]  # without the input: the whole config may hold a password
             for item in error.errors()
         ]
         raise UsageError(f"config of {task_class.__name__}: " + "\n".join(lines)) from error
@@ -197,9 +196,9 @@ def _arrivals(
 def source_of(messages: Iterable[Message | None]) -> type[Task]:
     """A source class whose output `out` publishes copies of `messages`, one a cycle, and ends.
 
-    None stands for a call that publishes nothing. All messages must be of one type; one without a
-    `tov_ns` is valid at its cycle's time. Bind the class to a name of a module that the graph can
-    import, and use that as a task's `type`::
+    For a None, the source is called and publishes nothing. All messages must be of one type; one
+    without a `tov_ns` is valid at its cycle's time. Assign the class to a name in a module that the
+    graph can import, and use that as a task's `type`::
 
         Numbers = source_of([IntMsg(value=1), IntMsg(value=2)])
     """
@@ -236,13 +235,13 @@ def source_of(messages: Iterable[Message | None]) -> type[Task]:
         def thaw(self, state: int) -> None:
             self._next = state
 
-    # The port's type is known only now; the annotation of the signature cannot say it.
+    # The port's type is known only here; the annotation in the signature cannot name it.
     ListSource.process.__annotations__["out"] = Output[message_type]  # type: ignore[misc,valid-type]
     return ListSource
 
 
 class Collect(Task):
-    """Base of the sinks that `collector_of` makes: `messages` holds copies of all that came."""
+    """Base of the sinks that `collector_of` makes: `messages` holds copies of all inputs."""
 
     messages: ClassVar[list[Any]] = []
 
@@ -256,7 +255,7 @@ def collector_of(message_type: type[Message]) -> type[Collect]:
     """
 
     class ListSink(Collect):
-        """Collects what comes."""
+        """Collects its inputs."""
 
         messages: ClassVar[list[Any]] = []
 
@@ -277,31 +276,38 @@ def assert_replays(
     to: int | None = None,
     tolerance: Mapping[str, float | None] | None = None,
 ) -> None:
-    """Replay a recorded run with the code of now; every message must come as it was recorded.
+    """Replay a recorded run with the present code, and assert that every message is as recorded.
 
-    run: the run's directory, or a slab of it. graph: another graph file than the recorded one; a
-        run that is checked in needs it where the graph's tasks are files beside it, because the
-        recorded path is that of the machine that recorded. config: "task.key" -> value in place
-        of the recorded one. feed: tasks that are not run, their messages taken from the log: a
-        model that is not bit-exact. start, to: the first and the last cycle to compare; what the
-        tasks remember comes from the keyframe in front of `start`. tolerance: message class, or
-        "Class.field" -> the greatest distance of two numbers; None allows any value of a field.
+    run: the run's directory, or a slab of it.
+    graph: another graph file than the recorded one. A run that is checked in needs it if the graph's
+        tasks are files next to it, because the recorded path is that of the recording machine.
+    config: "task.key" -> value in place of the recorded one.
+    feed: tasks that do not run, such as a model that is not bit-exact; their messages come from the
+        log.
+    start: the first cycle to compare; what the tasks remember comes from the keyframe before it.
+    to: the last cycle to compare.
+    tolerance: message class, or "Class.field" -> the greatest distance of two numbers; None allows
+        any value of a field.
 
-    Raises `AssertionError` with the first difference; also for a log that is damaged, and where
-    nothing was compared, because such a test would hold nothing. A task's error that the recording
-    does not have comes out as `TaskError`. What tasks log is not shown: it was when they ran first.
+    Raises `AssertionError` with the first difference, for a damaged log, and if nothing was compared,
+    because such a test would check nothing. Raises `TaskError` for an error of a task that the
+    recording does not have. Lines that tasks log are not shown.
     """
     __tracebackhide__ = True
-    from flowrun.runtime.graph.find import importable  # a test of one task needs none of them
+    from flowrun.runtime.graph.find import importable  # a test of one task does without these
     from flowrun.runtime.log.reader import Log
     from flowrun.runtime.replay.replay import Replay, Tolerance
 
     try:
         with Log(Path(run)) as log, capture_logs():
             replay = Replay(
-                log, graph=None if graph is None else Path(graph), feed=feed, config=config,
-                tolerance=Tolerance(tolerance), env=os.environ,
-            )  # fmt: skip
+                log,
+                graph=None if graph is None else Path(graph),
+                feed=feed,
+                config=config,
+                tolerance=Tolerance(tolerance),
+                env=os.environ,
+            )
             with importable(replay.plan.graph.spec.path.parent):
                 report = replay.run(start=start, to=to)
             loss = log.loss
@@ -316,6 +322,6 @@ def assert_replays(
         raise AssertionError(f"{run}: not all could be read: {loss}")
     if report.compared == 0:
         raise AssertionError(
-            f"{run}: {report.cycles:,} cycles, and not a message of them was made again: all come "
-            "from sources or `feed`, or were not logged"
+            f"{run}: nothing was compared in {report.cycles:,} cycles: all messages come from sources "
+            "or `feed`, or were not logged"
         )

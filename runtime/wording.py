@@ -29,7 +29,7 @@ _USER_INFO = re.compile(
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the option most like `word`, ignoring case; or nothing."""
+    """` (did you mean 'x'?)` for the option most like `word`, ignoring case; "" if none is like it."""
     by_lower = {option.lower(): option for option in reversed(list(options))}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
@@ -62,8 +62,9 @@ def mask_urls(text: str) -> str:
 def mask_secrets(text: str, secrets: Iterable[str], *, shortest: int = _SHORTEST_SECRET) -> str:
     """`text` as it may leave the process: without `secrets` and the user part of URLs.
 
-    shortest: characters of the shortest secret that is masked. Shorter ones stay: `${CAMERA}` = "1"
-        would make every 1 unreadable.
+    secrets: the texts to mask.
+    shortest: length of the shortest secret that is masked. To mask shorter ones, such as `${CAMERA}` =
+        "1", would make every 1 unreadable.
     """
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= shortest:
@@ -72,7 +73,7 @@ def mask_secrets(text: str, secrets: Iterable[str], *, shortest: int = _SHORTEST
 
 
 def storable(text: str) -> str:
-    """`text` with lone surrogates (of a file name that is not UTF-8) escaped: they have no bytes."""
+    """`text` with lone surrogates, as in a file name that is not UTF-8, escaped: UTF-8 lacks them."""
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -79,8 +79,8 @@ def test_a_test_that_compares_nothing_fails(run):
     with pytest.raises(AssertionError) as caught:
         assert_replays(run, feed=["x", "s"])
     assert str(caught.value) == (
-        f"{run}: 6 cycles, and not a message of them was made again: all come from sources or "
-        "`feed`, or were not logged"
+        f"{run}: nothing was compared in 6 cycles: all messages come from sources or `feed`, or "
+        "were not logged"
     )
 
 

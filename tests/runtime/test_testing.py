@@ -229,7 +229,7 @@ def test_a_source_that_never_publishes_is_an_error() -> None:
     with pytest.raises(UsageError) as caught:
         run_task(Silent, timeout_s=0.05)
     assert str(caught.value) == (
-        "source Silent has published nothing for 0.05 s after 0 cycles, nor called ctx.finish()"
+        "source Silent has neither published nor called ctx.finish() for 0.05 s after 0 cycles"
     )
 
 

@@ -203,7 +203,7 @@ def test_sources_only_may_see_the_clock(tmp_path):
         executor.instances["x"].ctx.clock_ns()
     assert str(caught.value) == (
         "task 'x' has inputs: only sources may see the outside. "
-        "Use ctx.now_ns for the time; it is the same again in a replay"
+        "Use ctx.now_ns for the time; it is the same in a replay"
     )
 
 
