@@ -101,7 +101,7 @@ def test_an_error_that_no_longer_comes_is_a_failure(tmp_path, monkeypatch):
             out.publish()
 
     monkeypatch.setattr(helpers, "Boom", Sound)
-    with pytest.raises(AssertionError, match="cycle 2: task 'b' raised .* and did not raise in the replay$"):
+    with pytest.raises(AssertionError, match="cycle 2: task 'b' .* did not raise in the replay$"):
         assert_replays(tmp_path / "run")
 
 
