@@ -35,7 +35,7 @@ lint: .venv/installed-dev  ## ruff, mypy and the import contracts
 	$(BIN)/lint-imports
 
 .PHONY: format
-format: .venv/installed-dev  ## let ruff write the code as `make lint` wants it
+format: .venv/installed-dev  ## let ruff format the code as `make lint` expects it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -44,7 +44,7 @@ bench: .venv/installed-dev  ## run every script of bench/
 	set -e; for script in bench/bench_*.py; do $(BIN)/python $$script; done
 
 .PHONY: torture
-torture: .venv/installed-dev  ## kill writers and take pages from logs, many times (TORTURE_ARGS=...)
+torture: .venv/installed-dev  ## kill writers of logs and take pages away, many times (TORTURE_ARGS=...)
 	PYTHONPATH=tests $(BIN)/python -m support.torture $(TORTURE_ARGS)
 
 .PHONY: torture-graphs
@@ -52,15 +52,15 @@ torture-graphs: .venv/installed-dev  ## record and replay many random graphs (TO
 	PYTHONPATH=tests $(BIN)/python -m support.torture_graphs $(TORTURE_ARGS)
 
 .PHONY: fuzz
-fuzz: .venv/installed-dev  ## feed the reader of logs with damaged ones (FUZZ_ARGS="--seconds 600 ...")
+fuzz: .venv/installed-dev  ## feed damaged logs to the reader (FUZZ_ARGS="--seconds 600 ...")
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz.feed $(FUZZ_ARGS)
 
 .PHONY: golden
-golden: .venv/installed-dev  ## record the golden run of the tests anew
+golden: .venv/installed-dev  ## record the golden run of the tests again
 	$(BIN)/python tests/golden/record.py
 
 .PHONY: train-model
-train-model: .venv/installed  ## train the model that ships with flowrun anew, into MODEL_OUT (an hour)
+train-model: .venv/installed  ## train the model that ships with flowrun, into MODEL_OUT (an hour)
 	$(BIN)/python -m flowrun.tasks.embedded.training.train --out $(MODEL_OUT)
 
 .PHONY: llama-server
@@ -72,7 +72,7 @@ reference: .venv/installed-dev  ## write docs/graph.md, the reference of graph f
 	$(BIN)/flowrun schema --markdown > docs/graph.md
 
 .PHONY: screenshot
-screenshot: .venv/installed-dev apt  ## take the README's picture of the page anew
+screenshot: .venv/installed-dev apt  ## take the README's picture of the page again
 	$(BIN)/python docs/screenshot.py
 
 .PHONY: clean
@@ -80,7 +80,7 @@ clean:  ## remove what was built and installed; recorded runs stay
 	rm -rf .venv build dist .src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch goes first and alone: whatever depends on it then finds the pinned build already there.
+# torch comes first and alone, so that what depends on it finds the pinned build already there.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --upgrade pip
