@@ -1,4 +1,13 @@
-"""WHAT FLOWS: message classes and their encoding. Imports NumPy and msgpack only."""
+"""WHAT FLOWS: message classes and their encoding. Imports NumPy and msgpack only.
+
+| file                                                | what it is                                  |
+|-----------------------------------------------------|---------------------------------------------|
+| `basic.py`, `image.py`, `text.py`, `detections.py`  | the messages that ship                      |
+| `message.py`                                        | `Message`, the base class of all messages   |
+| `fields.py`                                         | types of fields, and how they are checked   |
+| `schema.py`, `protobuf.py`                          | a message's JSON Schema; protobuf for viewers |
+| `difference.py`                                     | where two messages differ                   |
+"""
 
 from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg
 from flowrun.msgs.detections import DetectionsMsg

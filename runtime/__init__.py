@@ -1,18 +1,21 @@
 """WHAT RUNS: a graph, its log and its replay.
 
-| folder or file                   | what it is                                              |
-|----------------------------------|---------------------------------------------------------|
-| `cli/`                           | the command `flowrun`, one module per verb              |
-| `server/`                        | the page and the HTTP API of a run                      |
-| `replay/`                        | a recorded run again                                    |
-| `run/`                           | one live run                                            |
-| `engine/`                        | cycle after cycle, live and recorded                    |
-| `graph/`                         | from a graph file to a plan                             |
-| `log/`                           | a run on disk                                           |
-| `export/`                        | a log for other programs                                |
-| `pictures/`                      | pictures in a log                                       |
-| `children/`                      | processes that end with flowrun                         |
-| `task.py`, `testing.py`          | what authors of tasks use                               |
+| folder or file                                     | what it is                                     |
+|----------------------------------------------------|------------------------------------------------|
+| `cli/`                                             | the command `flowrun`, one module per verb     |
+| `server/`                                          | the page and the HTTP API of a run             |
+| `replay/`                                          | a recorded run again                           |
+| `run/`                                             | one live run                                   |
+| `engine/`                                          | cycle after cycle, live and recorded           |
+| `graph/`                                           | from a graph file to a plan                    |
+| `log/`                                             | a run on disk                                  |
+| `export/`                                          | a log for other programs                       |
+| `pictures/`                                        | pictures in a log                              |
+| `children/`                                        | processes that end with flowrun                |
+| `task.py`, `testing.py`, `pytest_plugin.py`        | what authors of tasks use                      |
+| `broadcast.py`, `events.py`                        | what sinks show; what happens besides messages |
+| `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
+| `atomic.py`, `extras.py`, `table.py`, `wording.py` | helpers                                        |
 
 `Log` and `Replay` are loaded when they are first asked for: importing the package is free.
 """

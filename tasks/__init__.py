@@ -1,4 +1,14 @@
-"""WHO DOES IT: the tasks that ship with flowrun, one file a family.
+"""WHO DOES IT: the tasks that ship with flowrun, one file per family.
+
+| file or folder                            | what it is                                            |
+|-------------------------------------------|-------------------------------------------------------|
+| `video/`                                  | `VideoCapture`                                        |
+| `inference.py`, `backends/`               | `Inference`, and what answers for it                  |
+| `detect.py`, `parse_detections.py`        | boxes: from a detector, from a model's answer         |
+| `render_boxes.py`, `broadcast.py`         | boxes on pictures; pictures and answers for clients   |
+| `basic.py`                                | `Counter`, `Square`, `Print`, ...                     |
+| `models/`, `embedded/`                    | what models need; the model that ships                |
+| `ask.py`, `commands/`                     | `flowrun ask` and `flowrun models`                    |
 
 The package's metadata offers them to graphs as entry points of the group `flowrun.tasks`, and verbs
 of the command as those of `flowrun.commands`, as any other package may. This module imports none of

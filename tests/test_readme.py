@@ -235,5 +235,22 @@ def test_architecture_names_modules_that_exist() -> None:
             assert (ROOT / folder / Path(place).name).exists(), place
 
 
+@pytest.mark.parametrize(
+    "package",
+    [
+        path.parent
+        for top in ("msgs", "runtime", "tasks")
+        for path in sorted((ROOT / top).rglob("__init__.py"))
+        if "\n| `" in path.read_text(encoding="utf-8")
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_a_packages_table_names_each_of_its_modules(package: Path) -> None:
+    table = re.findall(r"^\| (`.+?) +\|", (package / "__init__.py").read_text(), re.MULTILINE)
+    named = {name for row in table for name in re.findall(r"`([^`]+)`", row)}
+    assert [name for name in named if not (package / name).exists()] == []
+    assert {path.name for path in package.glob("[!_]*.py")} - named == set()
+
+
 def test_picture_of_the_page_is_small() -> None:
     assert (ROOT / "docs" / "page.png").stat().st_size < 300_000

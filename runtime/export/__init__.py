@@ -1,1 +1,13 @@
-"""A log for other programs: texts, tables, films, recordings for viewers. One file a format."""
+"""A LOG FOR OTHER PROGRAMS: what `flowrun log export` writes.
+
+| file                                  | what it is                                            |
+|---------------------------------------|-------------------------------------------------------|
+| `text.py`                             | JSON lines, CSV, Parquet                              |
+| `mp4.py`, `film.py`                   | a film of a topic's pictures, encoded or copied       |
+| `trace.py`                            | when each task ran, for Perfetto                      |
+| `mcap.py`                             | all in one compressed MCAP file                       |
+| `foxglove.py`, `foxglove_messages.py` | an MCAP file with Foxglove's own schemas              |
+| `rerun.py`, `rerun_view.py`           | a recording of Rerun, and how its viewer opens it     |
+| `pictures.py`                         | pictures as viewers take them                         |
+| `selection.py`                        | what to write, and what came of it                    |
+"""

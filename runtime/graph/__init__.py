@@ -1,1 +1,14 @@
-"""From a graph file to a plan: read (graph), find and check (bind), order (plan)."""
+"""FROM A GRAPH FILE TO A PLAN: read it, bind it to task classes, order its steps.
+
+| file                                | what it is                                                 |
+|-------------------------------------|------------------------------------------------------------|
+| `file.py`, `values.py`              | YAML nodes and values, each with its place; `${NAME}`      |
+| `spec.py`                           | what a graph file says: `GraphSpec`                        |
+| `keys.py`, `sentences.py`           | what each key of a graph file, and of a config, is for     |
+| `read.py`, `masking.py`             | a file -> `GraphSpec`; which values are secret             |
+| `find.py`, `ports.py`, `config.py`  | task classes by name, their ports, their configs           |
+| `bind.py`                           | `GraphSpec` -> `BoundGraph`, or every mistake              |
+| `plan.py`                           | `BoundGraph` -> `Plan`: the order, and a slot per output   |
+| `drawing.py`                        | a plan as Mermaid or SVG                                   |
+| `schema.py`, `reference.py`         | the JSON Schema, and docs/graph.md                         |
+"""

@@ -1,4 +1,14 @@
-"""A run on disk: a directory of slabs. `writer` makes it, `reader` opens it.
+"""A RUN ON DISK: a directory of slabs. Nothing here knows how a graph runs.
 
-Neither knows how a graph runs.
+| file                                     | what it is                                            |
+|------------------------------------------|-------------------------------------------------------|
+| `reader.py`                              | `Log`: cycles, messages, pictures, tables             |
+| `writer.py`                              | `LogWriter`: one commit per cycle                     |
+| `check.py`, `diff.py`, `recover.py`      | `flowrun log check`, `diff` and `recover`             |
+| `message.py`, `table.py`, `values.py`    | a message, a topic as columns, how fields are decoded |
+| `files.py`, `retention.py`               | the slabs of a run; removing the oldest runs          |
+| `mend.py`                                | finishing one slab that was cut off                   |
+| `bound.py`, `channels.py`, `lines.py`    | what a writer writes: messages, topics, log lines     |
+| `rolling.py`, `lock.py`                  | one slab after another; one writer per run            |
+| `slab/`                                  | one file: its bytes, written and read                 |
 """

@@ -1,1 +1,10 @@
-"""Pictures in a log: how they are stored, decoded and encoded."""
+"""PICTURES IN A LOG: stored as pixels, losslessly compressed, or as a camera's own packets.
+
+| file           | what it is                                                               |
+|----------------|--------------------------------------------------------------------------|
+| `stored.py`    | a stored picture: its bytes, and encoding it                             |
+| `decode.py`    | a stored picture -> its pixels, checked                                  |
+| `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
+| `video.py`     | decoding and converting video, the same on every machine                 |
+| `bitstream.py` | packets of H.264, H.265 and AV1: whether a decoder can begin with one    |
+"""

@@ -3,7 +3,8 @@
 | file           | what it is                                                               |
 |----------------|--------------------------------------------------------------------------|
 | `serve.py`     | the server: an app on a port, in a thread of its own                     |
-| `app.py`       | the app: its routes, its errors, its page                                |
+| `app.py`       | the app: its routes and its page                                         |
+| `errors.py`    | a request that cannot be answered, as a reply that says why              |
 | `guard.py`     | who may ask: host names, origins, the token                              |
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
 | `streaming.py` | endpoints: pictures, answers, events                                     |

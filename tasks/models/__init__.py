@@ -2,6 +2,7 @@
 
 | file             | what it is                                                             |
 |------------------|------------------------------------------------------------------------|
+| `installed.py`   | whether the packages that run models are installed                     |
 | `question.py`    | a question about a picture, its answer, and the error of a model       |
 | `checkpoints.py` | what a checkpoint is before it is loaded: architecture, size, place    |
 | `loading.py`     | loading a checkpoint: device, number type, why it cannot be loaded     |
