@@ -70,9 +70,11 @@ def _describe_arrays(name: str, before: NDArray[Any], now: NDArray[Any]) -> Fiel
         largest = float(distance.max())
         what += f", by {largest:g} at most"
     return FieldDifference(
-        name, f"{before[first]} at {list(first)}", f"{now[first]} there; {what}",
+        name,
+        f"{before[first]} at {list(first)}",
+        f"{now[first]} there; {what}",
         ArrayDifference(first, len(where), before.size, largest),
-    )  # fmt: skip
+    )
 
 
 def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -40,9 +40,13 @@ Buffer = bytes | memoryview
 T = TypeVar("T")
 _NONE = type(None)
 _SURE_TYPES: dict[type, tuple[type, ...]] = {
-    bool: (bool,), int: (int,), float: (float, int, np.float64), str: (str,), bytes: (bytes,),
+    bool: (bool,),
+    int: (int,),
+    float: (float, int, np.float64),
+    str: (str,),
+    bytes: (bytes,),
     _NONE: (_NONE,),
-}  # fmt: skip
+}
 
 
 class MessageTypeError(TypeError):

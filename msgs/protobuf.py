@@ -126,10 +126,12 @@ def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
 
 
 # Descriptors (google/protobuf/descriptor.proto), only as far as Foxglove's schemas need.
+# fmt: off
 _KINDS = {
     "double": 1, "int64": 3, "int32": 5, "fixed32": 7, "string": 9, "message": 11, "bytes": 12,
     "enum": 14,
-}  # fmt: skip
+}
+# fmt: on
 _OPTIONAL, _REPEATED = 1, 3
 _TIMESTAMP = ".google.protobuf.Timestamp"
 

@@ -23,10 +23,12 @@ from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 __all__ = ["RenderBoxes", "color_of", "draw_boxes"]
 
 _NS_PER_S = 1_000_000_000
+# fmt: off
 _PALETTE = (
     (230, 60, 60), (60, 180, 75), (70, 120, 240), (245, 150, 40), (170, 80, 220), (30, 190, 200),
     (240, 80, 180), (160, 200, 40), (250, 215, 50), (130, 95, 60), (110, 205, 160), (150, 150, 240),
-)  # fmt: skip
+)
+# fmt: on
 _SMALLEST_TEXT_PX = 11
 _LONGEST_LABEL = 60
 

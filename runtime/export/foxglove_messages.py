@@ -156,21 +156,22 @@ def _color(red: float, green: float, blue: float) -> bytes:
 Schema = tuple[str, Callable[[], bytes]]
 
 
+# fmt: off
 def _compressed_image() -> bytes:
     return _set("CompressedImage", [_STAMP, (4, "frame_id", "string"), (2, "data", "bytes"),
-                                    (3, "format", "string")])  # fmt: skip
+                                    (3, "format", "string")])
 
 
 def _compressed_video() -> bytes:
     return _set("CompressedVideo", [_STAMP, (2, "frame_id", "string"), (3, "data", "bytes"),
-                                    (4, "format", "string")])  # fmt: skip
+                                    (4, "format", "string")])
 
 
 def _raw_image() -> bytes:
     return _set("RawImage", [
         _STAMP, (7, "frame_id", "string"), (2, "width", "fixed32"), (3, "height", "fixed32"),
         (4, "encoding", "string"), (5, "step", "fixed32"), (6, "data", "bytes"),
-    ])  # fmt: skip
+    ])
 
 
 def _image_annotations() -> bytes:
@@ -195,12 +196,13 @@ def _image_annotations() -> bytes:
             _STAMP, (2, "position", "Point2"), (3, "text", "string"), (4, "font_size", "double"),
             (5, "text_color", "Color"), (6, "background_color", "Color"), (7, "metadata", metadata),
         ]),
-    ]  # fmt: skip
+    ]
     return _set("ImageAnnotations", [
         (1, "circles", "repeated CircleAnnotation"), (2, "points", "repeated PointsAnnotation"),
         (3, "texts", "repeated TextAnnotation"), (4, "metadata", metadata),
         (5, "timestamp", "timestamp"),
-    ], others)  # fmt: skip
+    ], others)
+# fmt: on
 
 
 _STAMP: protobuf.Member = (1, "timestamp", "timestamp")

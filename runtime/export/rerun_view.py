@@ -25,9 +25,11 @@ _ABOUT_FRAMES = frozenset(
 _LEVELS = ("CRITICAL", "ERROR", "WARN", "INFO", "DEBUG")
 """What the log shows at first: without TRACE, which each background result is."""
 _MOST_PLOTS = 8
+# fmt: off
 _COLORS = (
     (86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0)
-)  # fmt: skip
+)
+# fmt: on
 """Okabe and Ito's, which also the colour-blind tell apart."""
 
 

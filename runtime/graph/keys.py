@@ -38,10 +38,12 @@ __all__ = [
     "required_names",
 ]
 
+# fmt: off
 Kind = Literal[
     "id", "type", "config", "endpoint", "message",  # texts and mappings with rules of their own
     "flag", "whole", "number", "choice", "section", "list",
-]  # fmt: skip
+]
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,9 +140,11 @@ def _in_words(schema: Mapping[str, Any]) -> str:
 
 
 _LIMITS = {
-    "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most",
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
     "exclusiveMaximum": "below",
-}  # fmt: skip
+}
 
 
 def _limits(schema: Mapping[str, Any]) -> str:

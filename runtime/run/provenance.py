@@ -85,9 +85,13 @@ def _git_commit(folder: Path) -> str:
     command = ["git", "-C", str(folder), "describe", *options]
     try:
         done = subprocess.run(  # noqa: S603  # the arguments are ours
-            command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True,
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_GIT_TIMEOUT_S,
+            check=True,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""
     return done.stdout.strip()

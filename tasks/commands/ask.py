@@ -127,10 +127,13 @@ def _objects(detections: DetectionsMsg) -> list[dict[str, Any]]:
             "box": [round(float(edge), 1) for edge in box],
         }
         for label, score, number, box in zip(
-            detections.labels, detections.scores, detections.class_ids, detections.boxes,
+            detections.labels,
+            detections.scores,
+            detections.class_ids,
+            detections.boxes,
             strict=True,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _as_json(reply: Reply, args: argparse.Namespace, width: int, height: int) -> dict[str, Any]:

@@ -20,9 +20,12 @@ def add_parser(verbs: Any) -> None:
         "and those in the folders given. `flowrun ask MODEL PICTURE` tries one.",
     )
     parser.add_argument(
-        "folder", nargs="*", type=Path, metavar="FOLDER",
+        "folder",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
         help="a checkpoint folder, or one that holds checkpoint folders",
-    )  # fmt: skip
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

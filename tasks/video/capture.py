@@ -62,15 +62,25 @@ class VideoCapture(Task):
         container, name = open_video(config, ctx.graph_dir)
         try:
             self._reader = Reader(
-                container, name, config,
-                clock=ctx.clock_ns, wake=ctx.wake, keeps_packets=ctx.logs_packets,
-            )  # fmt: skip
+                container,
+                name,
+                config,
+                clock=ctx.clock_ns,
+                wake=ctx.wake,
+                keeps_packets=ctx.logs_packets,
+            )
         except BaseException:
             container.close()
             raise
         reader = self._reader
-        ctx.log.info("source opened", source=name, width=reader.width, height=reader.height,
-                     fps=round(reader.fps, 3), policy=reader.policy)  # fmt: skip
+        ctx.log.info(
+            "source opened",
+            source=name,
+            width=reader.width,
+            height=reader.height,
+            fps=round(reader.fps, 3),
+            policy=reader.policy,
+        )
         reader.start()
 
     def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:

@@ -124,9 +124,12 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
     host = urlsplit(name).netloc
     if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
         scheme = urlsplit(name).scheme
-        given = "refused the user name and password" if (
-            "@" in urlsplit(config.source_uri).netloc
-        ) else "wants a user name and a password"  # fmt: skip
+        has_given = "@" in urlsplit(config.source_uri).netloc
+        given = (
+            "refused the user name and password"
+            if has_given
+            else "wants a user name and a password"
+        )
         return (
             f"{name} {given}; write {scheme}://${{CAM_USER}}:${{CAM_PASSWORD}}@{host}/... in the "
             "graph file and set both in the environment"

@@ -357,7 +357,17 @@ _UNIT_OUTLINES: dict[str, tuple[Point, ...]] = {
     "triangle": ((0.0, -0.95), (1.0, 0.85), (-1.0, 0.85)),
     "star": _polygon(10, (1.08, 0.45)),
     "cross": (
-        (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
-        (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),
+        (-_ARM, -1),
+        (_ARM, -1),
+        (_ARM, -_ARM),
+        (1, -_ARM),
+        (1, _ARM),
+        (_ARM, _ARM),
+        (_ARM, 1),
+        (-_ARM, 1),
+        (-_ARM, _ARM),
+        (-1, _ARM),
+        (-1, -_ARM),
+        (-_ARM, -_ARM),
     ),
-}  # fmt: skip
+}
