@@ -130,8 +130,10 @@ def check_the_log_that_a_replay_leaves(graph, begin, step_ns):
         assert result.log_error is None
         recorded = messages_of(path / "run", own=["/flowrun/control"])
         for name, of, start in (
-            ("again", "run", None), ("twice", "again", None), ("part", "run", begin)
-        ):  # fmt: skip
+            ("again", "run", None),
+            ("twice", "again", None),
+            ("part", "run", begin),
+        ):
             with Log(path / of) as log:
                 if start is not None and start >= len(log):
                     continue
@@ -241,8 +243,12 @@ def test_a_task_that_iterates_a_set_is_named(tmp_path):
         if words[0] == "replay":
             [words[1]] = words[1].iterdir()
         done = subprocess.run(
-            [flowrun, *words], env={"PYTHONHASHSEED": seed, "PATH": os.environ["PATH"]},
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            [flowrun, *words],
+            env={"PYTHONHASHSEED": seed, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == status, done.stdout + done.stderr
     assert "cycle 0, task 'bad', port 'out', field 'value':" in done.stdout

@@ -109,11 +109,12 @@ MISTAKES = {
     "image.width *": ("image.widht *", "widht"),
     "self.config.scale)": ("self.config.scael)", "scael"),
     "answer.response if answer is not None else": (
-        "answer.response if label is not None else", "response",
+        "answer.response if label is not None else",
+        "response",
     ),
     'label.value = f"': ('label.valeu = f"', "valeu"),
     "self.config.times": ("self.config.tiems", "tiems"),
-}  # fmt: skip
+}
 """What is written -> the mistake in its place, and the name that the error must say."""
 
 

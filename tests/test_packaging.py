@@ -208,8 +208,11 @@ def flowrun(core: Path, folder: Path, *command: str) -> tuple[int, str]:
     """The exit status, and what was said on stderr."""
     done = subprocess.run(
         [core, "-m", "flowrun.runtime.cli", *command],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.returncode, done.stderr
 
 

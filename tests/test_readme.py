@@ -49,8 +49,13 @@ def steps(text: str) -> list[tuple[str, list[str]]]:
 def shell(command: str, folder: Path, *, status: int = 0) -> str:
     done = subprocess.run(
         ["bash", "-c", command],
-        cwd=folder, env=ENV, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        cwd=folder,
+        env=ENV,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == status, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 

@@ -18,8 +18,12 @@ def detections(count: int = 2) -> DetectionsMsg:
         scores=np.linspace(0.5, 1, count, dtype=np.float32),
         labels=[f"thing {k}" for k in range(count)],
         class_ids=np.arange(count, dtype=np.int32),
-        width=640, height=480, frame_id=7, frame_cycle=3, latency_ms=1.5,
-    )  # fmt: skip
+        width=640,
+        height=480,
+        frame_id=7,
+        frame_cycle=3,
+        latency_ms=1.5,
+    )
     message.publish(tov_ns=11)
     return message
 
@@ -82,13 +86,19 @@ def test_every_object_needs_a_box_a_score_a_label_and_a_class() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("boxes", np.zeros((2, 4)), "DetectionsMsg.boxes: expected float32 of shape (N 4), "
-         "got float64 of shape (2, 4)"),
-        ("boxes", np.zeros((2, 5), np.float32), "DetectionsMsg.boxes: expected float32 of shape "
-         "(N 4), got float32 of shape (2, 5)"),
+        (
+            "boxes",
+            np.zeros((2, 4)),
+            "DetectionsMsg.boxes: expected float32 of shape (N 4), got float64 of shape (2, 4)",
+        ),
+        (
+            "boxes",
+            np.zeros((2, 5), np.float32),
+            "DetectionsMsg.boxes: expected float32 of shape (N 4), got float32 of shape (2, 5)",
+        ),
         ("labels", ["cat", 3], "DetectionsMsg.labels: expected list[str], got list ['cat', 3]"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_field_is_named(field: str, value: object, said: str) -> None:
     message = detections()
     setattr(message, field, value)

@@ -41,15 +41,29 @@ class Browser:
 
         self._process = subprocess.Popen(
             [
-                sys.executable, "-c", _AT_3_AND_4, str(to_browser), str(from_browser),
-                program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update",
-                "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
-                f"--user-data-dir={profile}", "about:blank",
+                sys.executable,
+                "-c",
+                _AT_3_AND_4,
+                str(to_browser),
+                str(from_browser),
+                program,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-dev-shm-usage",
+                "--remote-debugging-pipe",
+                f"--user-data-dir={profile}",
+                "about:blank",
             ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             pass_fds=(to_browser, from_browser),
-        )  # fmt: skip
+        )
         os.close(to_browser)
         os.close(from_browser)
         self._buffer = b""
@@ -95,8 +109,11 @@ class Browser:
     def size(self, width, height, *, dark=False):
         self._call(
             "Emulation.setDeviceMetricsOverride",
-            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
-        )  # fmt: skip
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
 

@@ -138,10 +138,15 @@ class FakeRun:
             elif self.task_types[task] == "BroadcastChat" and answers:
                 broadcast.offer(
                     Answer(
-                        picture.tov_ns, self.cycles, self.prompt, self.answer,
-                        "embedded", 7, self.latency_ms,
+                        picture.tov_ns,
+                        self.cycles,
+                        self.prompt,
+                        self.answer,
+                        "embedded",
+                        7,
+                        self.latency_ms,
                     )
-                )  # fmt: skip
+                )
 
     def start(self):
         def work():

@@ -92,8 +92,11 @@ class Object(Task):
         password: str
 
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
-        ctx.log.warning("refused", error=OSError(f"bad login {self.config.password}"),
-                        config={"password": self.config.password})  # fmt: skip
+        ctx.log.warning(
+            "refused",
+            error=OSError(f"bad login {self.config.password}"),
+            config={"password": self.config.password},
+        )
 
 
 class WrongType(Task):

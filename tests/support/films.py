@@ -67,9 +67,10 @@ def recorded(tmp_path: Path, film: Path, config: str = "", codec: str = "packets
     """A run of one film through two cameras; what `b` saw is in the log as raw pixels."""
     shared = f"VideoCapture(source_uri: {film}{config})"
     plan = helpers.plan_of(
-        tmp_path, f"a={shared}@logging: {{codec: {codec}}}; b={shared}@logging: {{codec: raw}}",
+        tmp_path,
+        f"a={shared}@logging: {{codec: {codec}}}; b={shared}@logging: {{codec: raw}}",
         more="logging: {slab_size_mib: 8, section_size_mib: 1}",
-    )  # fmt: skip
+    )
     _, result = helpers.record(plan, tmp_path / "run")
     assert result.error is None, result.error
     return tmp_path / "run"

@@ -37,12 +37,10 @@ def pictures(slabs, topic):
 
 def stored(messages):
     """Pictures of a channel with a codec."""
-    described = [
-        (cycle, message, msgpack.unpackb(message[1000])) for cycle, message in messages
-    ]  # fmt: skip
-    decoded = decode([
-        (own, message.get(3, b"")) for _, message, own in described if own["codec"] == "packets"
-    ])  # fmt: skip
+    described = [(cycle, message, msgpack.unpackb(message[1000])) for cycle, message in messages]
+    decoded = decode(
+        [(own, message.get(3, b"")) for _, message, own in described if own["codec"] == "packets"]
+    )
     found = []
     for cycle, message, own in described:
         if own["codec"] == "packets":
@@ -61,8 +59,13 @@ def raw_image(message):
     frame_id, pts, fps = msgpack.unpackb(message[1000])
     height, width = message.get(3, 0), message.get(2, 0)
     pixels = np.frombuffer(message.get(6, b""), np.uint8).reshape(height, width, 3)
-    return {"pixels": pixels, "frame_id": frame_id, "pts": pts, "fps": fps,
-            "source": message.get(7, b"").decode()}  # fmt: skip
+    return {
+        "pixels": pixels,
+        "frame_id": frame_id,
+        "pts": pts,
+        "fps": fps,
+        "source": message.get(7, b"").decode(),
+    }
 
 
 def alone(own, data):

@@ -68,11 +68,13 @@ class Builder:
         self.channels = b"".join(
             record(
                 0x04,
-                struct.pack("<HH", number, 1) + text(topic) + text("msgpack")
+                struct.pack("<HH", number, 1)
+                + text(topic)
+                + text("msgpack")
                 + pairs({"task": topic.split("/")[1], "port": topic.split("/")[2]}),
             )
             for number, topic in enumerate(self.topics, 1)
-        )  # fmt: skip
+        )
         d += self.schemas + self.channels
         self.add_check(0)
         self.preamble_size = len(d)
@@ -130,9 +132,12 @@ class Builder:
         if patched:
             crc = zlib.crc32(self.data[self.records_start :])
             struct.pack_into(
-                "<QQ", self.data, self.chunk_start + 9, min(self.times, default=0),
+                "<QQ",
+                self.data,
+                self.chunk_start + 9,
+                min(self.times, default=0),
                 max(self.times, default=0),
-            )  # fmt: skip
+            )
             struct.pack_into("<I", self.data, self.chunk_start + 33, crc)
         times = (min(self.times, default=0), max(self.times, default=0))
         places = {}
@@ -183,23 +188,53 @@ class Builder:
                 totals[channel] = totals.get(channel, 0) + count
         times = [time for chunk in self.chunks if chunk[5] for time in chunk[2]]
         counts = b"".join(struct.pack("<HQ", *item) for item in sorted(totals.items()))
-        group(11, record(11, struct.pack(
-            "<QHIIIIQQI", sum(totals.values()), 1, len(self.topics), 1, len(self.metadata_places),
-            len(self.chunks), min(times, default=0), max(times, default=0), len(counts),
-        ) + counts))  # fmt: skip
-        group(8, b"".join(
-            record(8, struct.pack("<QQQQI", *when, at, size + 49, 10 * len(places))
-                   + b"".join(struct.pack("<HQ", *item) for item in places.items())
-                   + struct.pack("<QIQQ", length, 0, size, size))
-            for at, size, when, places, length, _ in self.chunks
-        ))  # fmt: skip
-        group(10, record(10, struct.pack(
-            "<QQQQQ", self.attachment_at, self.attachment_length, 5, 5, len(GRAPH)
-        ) + text("graph.yaml") + text("application/yaml")))  # fmt: skip
-        group(13, b"".join(
-            record(13, struct.pack("<QQ", at, length) + text(name))
-            for name, at, length in self.metadata_places
-        ))  # fmt: skip
+        group(
+            11,
+            record(
+                11,
+                struct.pack(
+                    "<QHIIIIQQI",
+                    sum(totals.values()),
+                    1,
+                    len(self.topics),
+                    1,
+                    len(self.metadata_places),
+                    len(self.chunks),
+                    min(times, default=0),
+                    max(times, default=0),
+                    len(counts),
+                )
+                + counts,
+            ),
+        )
+        group(
+            8,
+            b"".join(
+                record(
+                    8,
+                    struct.pack("<QQQQI", *when, at, size + 49, 10 * len(places))
+                    + b"".join(struct.pack("<HQ", *item) for item in places.items())
+                    + struct.pack("<QIQQ", length, 0, size, size),
+                )
+                for at, size, when, places, length, _ in self.chunks
+            ),
+        )
+        group(
+            10,
+            record(
+                10,
+                struct.pack("<QQQQQ", self.attachment_at, self.attachment_length, 5, 5, len(GRAPH))
+                + text("graph.yaml")
+                + text("application/yaml"),
+            ),
+        )
+        group(
+            13,
+            b"".join(
+                record(13, struct.pack("<QQ", at, length) + text(name))
+                for name, at, length in self.metadata_places
+            ),
+        )
         offset_start = len(self.data)
         for item in groups:
             self.data += record(14, struct.pack("<BQQ", *item))

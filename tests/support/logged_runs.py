@@ -43,9 +43,7 @@ def plan_with(tmp_path, *, source="", scale="", logging=""):
 
 def run(plan, directory, *, start_ns=START_NS):
     lines = Lines()
-    made = Run(
-        plan, clock=ManualClock(start_ns, step_ns=1000), directory=directory, console=lines
-    )  # fmt: skip
+    made = Run(plan, clock=ManualClock(start_ns, step_ns=1000), directory=directory, console=lines)
     result = made.run()
     assert result.error is None
     return lines.lines()

@@ -130,8 +130,9 @@ class Mean(Task):
 def pictures_run(tmp_path):
     """Five small pictures, made darker, and how bright they are then."""
     plan = helpers.plan_of(
-        tmp_path, "c=Camera(width: 16, height: 12); d=Darken; m=Mean",
+        tmp_path,
+        "c=Camera(width: 16, height: 12); d=Darken; m=Mean",
         "c > d: ImageRgb8Msg; d > m: ImageRgb8Msg",
-    )  # fmt: skip
+    )
     _, result = helpers.record(plan, tmp_path / "run")
     assert result.error is None

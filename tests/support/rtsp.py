@@ -40,10 +40,14 @@ GLib.MainLoop().run()
 def serving(video: Path) -> Iterator[str]:
     """host:port of a server that plays `video`, H.264 in MP4, at /cam to whoever is me:secret."""
     python = shutil.which("python3", path="/usr/bin")
-    has_server = python and not subprocess.run(
-        [python, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
-        check=False, stderr=subprocess.DEVNULL,
-    ).returncode  # fmt: skip
+    has_server = (
+        python
+        and not subprocess.run(
+            [python, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
+            check=False,
+            stderr=subprocess.DEVNULL,
+        ).returncode
+    )
     if not has_server or sys.platform != "linux":
         pytest.fail(
             "needs python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-good: "

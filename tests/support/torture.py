@@ -57,9 +57,12 @@ class Cycles:
     def __init__(self, directory: Path, *, largest: int, **options: int) -> None:
         sizes = {"slab_size_mib": 1, "section_size_mib": 1, **options}
         self.writer = LogWriter(
-            directory, outputs=[LoggedOutput("t", "out", TOPIC, BytesMsg)], steps=1,
-            metadata={"run_id": "torture"}, **sizes,
-        )  # fmt: skip
+            directory,
+            outputs=[LoggedOutput("t", "out", TOPIC, BytesMsg)],
+            steps=1,
+            metadata={"run_id": "torture"},
+            **sizes,
+        )
         self.message = BytesMsg()
         self.bound = self.writer.bind([self.message])
         self.largest = largest
@@ -69,9 +72,7 @@ class Cycles:
         cycle = self.next
         self.message.value = payload(cycle, self.largest)
         self.message.publish(tov_ns=cycle)
-        self.writer.commit(
-            cycle, 1 + cycle, self.bound, start_ns=0, ends_ns=[cycle], events=[]
-        )  # fmt: skip
+        self.writer.commit(cycle, 1 + cycle, self.bound, start_ns=0, ends_ns=[cycle], events=[])
         self.next += 1
 
 
@@ -161,9 +162,11 @@ def command_trial(directory: Path, rng: random.Random) -> int:
     graph = directory / "g.yaml"
     graph.write_text(GRAPH)
     running = subprocess.Popen(
-        [*_flowrun(), graph, "--plain"], cwd=directory,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [*_flowrun(), graph, "--plain"],
+        cwd=directory,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while not list(directory.glob("runs/*/log_0000.mcap")):
         assert running.poll() is None
         time.sleep(0.01)
@@ -174,9 +177,11 @@ def command_trial(directory: Path, rng: random.Random) -> int:
     for verb in ("recover", "check"):
         subprocess.run([*_flowrun(), "log", verb, run], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(
-        [*_flowrun(), graph, "--cycles", "5"], cwd=directory, check=True,
+        [*_flowrun(), graph, "--cycles", "5"],
+        cwd=directory,
+        check=True,
         stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     with Log(run) as log:
         assert log.finished
         numbers = [m.fields["value"] for m in log.messages("/square/square")]

@@ -80,12 +80,22 @@ def test_quality_has_bounds() -> None:
 def test_every_answer_is_offered_with_its_frames_time_and_cycle() -> None:
     broadcast = Broadcast()
     message = PromptResponseMsg(
-        prompt="cap en", response="a red circle", frame_id=7, frame_cycle=5, backend="embedded",
-        tokens=4, latency_ms=12.5,
-    )  # fmt: skip
+        prompt="cap en",
+        response="a red circle",
+        frame_id=7,
+        frame_cycle=5,
+        backend="embedded",
+        tokens=4,
+        latency_ms=12.5,
+    )
     message.publish(tov_ns=123)
     run_task(BroadcastChat, inputs=[{"answer": message}], broadcast=broadcast)
     assert broadcast.newest == Answer(
-        tov_ns=123, cycle=5, prompt="cap en", response="a red circle", backend="embedded",
-        tokens=4, latency_ms=12.5,
-    )  # fmt: skip
+        tov_ns=123,
+        cycle=5,
+        prompt="cap en",
+        response="a red circle",
+        backend="embedded",
+        tokens=4,
+        latency_ms=12.5,
+    )

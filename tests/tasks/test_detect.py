@@ -60,15 +60,27 @@ def rt_detr(folder: Path, *, version: int = 1) -> None:
         else (RTDetrV2Config, RTDetrV2ForObjectDetection)
     )
     backbone = RTDetrResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        embedding_size=8,
+        hidden_sizes=[8, 16, 16, 16],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
         out_features=["stage2", "stage3", "stage4"],
-    )  # fmt: skip
+    )
     config = config_class(
-        backbone_config=backbone, encoder_in_channels=[16] * 3, decoder_in_channels=[16] * 3,
-        encoder_hidden_dim=16, d_model=16, encoder_ffn_dim=32, decoder_ffn_dim=32,
-        encoder_attention_heads=2, decoder_attention_heads=2, decoder_layers=2, num_queries=10,
-        num_denoising=0, **LABELS,
-    )  # fmt: skip
+        backbone_config=backbone,
+        encoder_in_channels=[16] * 3,
+        decoder_in_channels=[16] * 3,
+        encoder_hidden_dim=16,
+        d_model=16,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        decoder_layers=2,
+        num_queries=10,
+        num_denoising=0,
+        **LABELS,
+    )
     model_class(config).save_pretrained(folder)
     RTDetrImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
 
@@ -78,16 +90,30 @@ def d_fine(folder: Path) -> None:
     from transformers.models.rt_detr.image_processing_pil_rt_detr import RTDetrImageProcessorPil
 
     backbone = HGNetV2Config(
-        stem_channels=[3, 8, 8], hidden_sizes=[16] * 4, stage_in_channels=[8, 16, 16, 16],
-        stage_mid_channels=[8] * 4, stage_out_channels=[16] * 4, stage_num_blocks=[1] * 4,
-        stage_numb_of_layers=[1] * 4, out_features=["stage2", "stage3", "stage4"],
-    )  # fmt: skip
+        stem_channels=[3, 8, 8],
+        hidden_sizes=[16] * 4,
+        stage_in_channels=[8, 16, 16, 16],
+        stage_mid_channels=[8] * 4,
+        stage_out_channels=[16] * 4,
+        stage_num_blocks=[1] * 4,
+        stage_numb_of_layers=[1] * 4,
+        out_features=["stage2", "stage3", "stage4"],
+    )
     config = DFineConfig(
-        backbone_config=backbone, encoder_in_channels=[16] * 3, decoder_in_channels=[16] * 3,
-        encoder_hidden_dim=16, d_model=16, encoder_ffn_dim=32, decoder_ffn_dim=32,
-        encoder_attention_heads=2, decoder_attention_heads=2, decoder_layers=2, num_queries=10,
-        num_denoising=0, **LABELS,
-    )  # fmt: skip
+        backbone_config=backbone,
+        encoder_in_channels=[16] * 3,
+        decoder_in_channels=[16] * 3,
+        encoder_hidden_dim=16,
+        d_model=16,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        decoder_layers=2,
+        num_queries=10,
+        num_denoising=0,
+        **LABELS,
+    )
     DFineForObjectDetection(config).save_pretrained(folder)
     RTDetrImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
 
@@ -97,14 +123,24 @@ def detr(folder: Path) -> None:
     from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
 
     backbone = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        embedding_size=8,
+        hidden_sizes=[8, 8, 8, 16],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
         out_features=["stage4"],
-    )  # fmt: skip
+    )
     config = DetrConfig(
-        backbone_config=backbone, d_model=16, encoder_layers=1, decoder_layers=1,
-        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
-        decoder_ffn_dim=16, num_queries=5, **LABELS,
-    )  # fmt: skip
+        backbone_config=backbone,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        num_queries=5,
+        **LABELS,
+    )
     DetrForObjectDetection(config).save_pretrained(folder)
     DetrImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64}).save_pretrained(folder)
 
@@ -114,10 +150,16 @@ def yolos(folder: Path) -> Any:
     from transformers.models.yolos.image_processing_pil_yolos import YolosImageProcessorPil
 
     config = YolosConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        image_size=[32, 32], patch_size=8, num_detection_tokens=2,
-        use_mid_position_embeddings=False, **LABELS,
-    )  # fmt: skip
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=[32, 32],
+        patch_size=8,
+        num_detection_tokens=2,
+        use_mid_position_embeddings=False,
+        **LABELS,
+    )
     model = YolosForObjectDetection(config)
     model.save_pretrained(folder)
     YolosImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64}).save_pretrained(folder)

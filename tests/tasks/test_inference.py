@@ -83,9 +83,11 @@ def paligemma(folder: Path) -> None:
 
     made = tokenizer(
         ["<pad>", "<eos>", "<bos>", "<image>"],
-        pad_token="<pad>", eos_token="<eos>", bos_token="<bos>",
+        pad_token="<pad>",
+        eos_token="<eos>",
+        bos_token="<bos>",
         extra_special_tokens={"image_token": "<image>"},
-    )  # fmt: skip
+    )
     images = SiglipImageProcessorPil(size={"height": 32, "width": 32})
     images.image_seq_length = 16
     PaliGemmaProcessor(images, made).save_pretrained(folder)
@@ -110,10 +112,19 @@ def smolvlm(folder: Path) -> None:
     )
 
     made = tokenizer(
-        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>",
-         "<global-img>", "<end_of_utterance>"],
-        pad_token="<|im_end|>", eos_token="<end_of_utterance>", bos_token="<|im_start|>",
-    )  # fmt: skip
+        [
+            "<|endoftext|>",
+            "<|im_start|>",
+            "<|im_end|>",
+            "<fake_token_around_image>",
+            "<image>",
+            "<global-img>",
+            "<end_of_utterance>",
+        ],
+        pad_token="<|im_end|>",
+        eos_token="<end_of_utterance>",
+        bos_token="<|im_start|>",
+    )
     images = Idefics3ImageProcessorPil(
         size={"longest_edge": 32}, max_image_size={"longest_edge": 32}, do_image_splitting=False
     )
@@ -167,8 +178,9 @@ def qwen2_vl(folder: Path) -> None:
     }
     made = tokenizer(
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *tokens.values()],
-        pad_token="<|endoftext|>", eos_token="<|im_end|>",
-    )  # fmt: skip
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+    )
     made.chat_template = (
         "{% for m in messages %}<|im_start|>{{m.role}}\n{% for c in m.content %}"
         "{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
@@ -181,10 +193,16 @@ def qwen2_vl(folder: Path) -> None:
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
     config = Qwen2VLConfig(
         text_config=text_config(made, rope_parameters=rope),
-        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2,
-                       "mlp_ratio": 2, "patch_size": 4},
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 4,
+        },
         **{f"{name}_token_id": made.convert_tokens_to_ids(text) for name, text in tokens.items()},
-    )  # fmt: skip
+    )
     Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
 
 
@@ -262,13 +280,28 @@ def test_a_static_cache_gives_the_same_answers(checkpoints: Path, family: str) -
 @pytest.mark.parametrize("family", [*FAMILIES, "embedded"], indirect=True)
 def test_no_prompt_and_no_size_of_picture_crashes(checkpoints: Path, family: str) -> None:
     prompts = [
-        "", " ", "\n", "\0", "图片里有什么? 😀", "\ud800 half", "<image>", "<im<image>age> twice",
-        "<|image_pad|><|video_pad|>", "<|im_end|><eos>", "{{ messages }} {% if %}", "x" * 300,
-    ]  # fmt: skip
+        "",
+        " ",
+        "\n",
+        "\0",
+        "图片里有什么? 😀",
+        "\ud800 half",
+        "<image>",
+        "<im<image>age> twice",
+        "<|image_pad|><|video_pad|>",
+        "<|im_end|><eos>",
+        "{{ messages }} {% if %}",
+        "x" * 300,
+    ]
     sizes = [(1, 1), (3, 640), (7, 5), (480, 3), (270, 480)]
-    config = {"backend": "embedded"} if family == "embedded" else {
-        "backend": "transformers", "model": family,
-    }  # fmt: skip
+    config = (
+        {"backend": "embedded"}
+        if family == "embedded"
+        else {
+            "backend": "transformers",
+            "model": family,
+        }
+    )
     if family == "qwen2-vl":  # its processor refuses pictures longer than 200 times their width
         sizes.remove((3, 640))
     pictures = [{"image": frame(5, sizes[k % len(sizes)])} for k in range(len(prompts))]

@@ -71,9 +71,11 @@ def run(
     live = Run(made, clock=ManualClock(step_ns=5 * S), directory=directory)
     Scenes.hook = staticmethod(lambda number: hook(live, number))
     configure_logs(
-        now_ns=lambda: 0, target=live.writer, secrets=made.graph.spec.secrets,
+        now_ns=lambda: 0,
+        target=live.writer,
+        secrets=made.graph.spec.secrets,
         stream=io.StringIO(),
-    )  # fmt: skip
+    )
     return live.run()
 
 
@@ -146,8 +148,13 @@ def test_stopping_llama_server_falls_back_and_starting_it_recovers(
         server.stop()
     found = answers(tmp_path / "run")
     assert [a["backend"] for a in found] == [
-        "llama", "llama", "embedded", "embedded", "llama", "llama",
-    ]  # fmt: skip
+        "llama",
+        "llama",
+        "embedded",
+        "embedded",
+        "llama",
+        "llama",
+    ]
     assert [a["frame_id"] for a in found] == [0, 1, 2, 3, 4, 5]
     right = [caption(make_scene(seed)) for seed in HELD_OUT_SEEDS[:6]]
     assert [found[i]["response"] for i in (2, 3)] == right[2:4]
@@ -410,8 +417,11 @@ def test_a_run_may_begin_before_its_server(fault_server: FaultServer, tmp_path: 
     )
     assert run(made, tmp_path / "run", hook).error is None
     assert [a["backend"] for a in answers(tmp_path / "run")] == [
-        "embedded", "openai", "openai", "openai",
-    ]  # fmt: skip
+        "embedded",
+        "openai",
+        "openai",
+        "openai",
+    ]
 
 
 def test_a_key_from_the_environment_shows_nowhere(
@@ -586,11 +596,18 @@ def test_a_server_command_that_cannot_be_run_is_named_with_its_place(
 @pytest.mark.parametrize(
     "url",
     [
-        "", "http://x", "https://me:p%23w@x.example:8443/v1", "http://[::1]:8080/v1", "http://x:/v1",
-        "http://käse.example/v1", "http://a_b:65535", "http://[fe80::1%eth0]:80/v1", "http://1.2.3.4",
+        "",
+        "http://x",
+        "https://me:p%23w@x.example:8443/v1",
+        "http://[::1]:8080/v1",
+        "http://x:/v1",
+        "http://käse.example/v1",
+        "http://a_b:65535",
+        "http://[fe80::1%eth0]:80/v1",
+        "http://1.2.3.4",
         "http://***@x/v1",
     ],
-)  # fmt: skip
+)
 def test_urls_that_can_be_are_taken(url: str) -> None:
     assert OpenAISettings(base_url=url).base_url == url
 

@@ -39,9 +39,13 @@ def model() -> VisionLanguageModel:
 
 def embedded() -> LocalBackend:
     return LocalBackend(
-        MODEL_DIR, device="cpu", dtype="float32", local_files_only=True, max_batch=8,
+        MODEL_DIR,
+        device="cpu",
+        dtype="float32",
+        local_files_only=True,
+        max_batch=8,
         log=structlog.get_logger(),
-    )  # fmt: skip
+    )
 
 
 def picture(number: int, *, noise: int = 0) -> dict[str, Any]:
@@ -109,9 +113,12 @@ def test_answers_of_a_batch_are_those_of_each_alone(model: VisionLanguageModel) 
 def test_loading_tells_how_far_it_is() -> None:
     told: list[tuple[str, float | None]] = []
     VisionLanguageModel.load(
-        MODEL_DIR, device="cpu", dtype="float32", local_files_only=True,
+        MODEL_DIR,
+        device="cpu",
+        dtype="float32",
+        local_files_only=True,
         tell=lambda what, fraction: told.append((what, fraction)),
-    )  # fmt: skip
+    )
     assert told[0] == ("loading the libraries", None)
     assert ("loading weights", 0.0) in told
     assert told[-1] == ("loading weights", 1.0)
@@ -195,9 +202,13 @@ def test_an_error_in_a_batch_reaches_each_who_asked() -> None:
 
 def test_similar_frames_are_left_out_and_counted_in_the_log() -> None:
     inputs = [
-        picture(0), picture(0, noise=4), picture(0, noise=5), picture(1), picture(1),
         picture(0),
-    ]  # fmt: skip
+        picture(0, noise=4),
+        picture(0, noise=5),
+        picture(1),
+        picture(1),
+        picture(0),
+    ]
     with capture_logs() as records:
         out = run_task(Inference, inputs=inputs, config={"skip_similar": 12})
     assert ["answer" in made for made in out] == [True, False, False, True, False, True]

@@ -19,9 +19,14 @@ def parse(*responses: str, prompt: str = "detect cat", size: tuple[int, int] = (
     inputs = []
     for response in responses:
         answer = PromptResponseMsg(
-            prompt=prompt, response=response, frame_id=9, frame_cycle=4, latency_ms=12.0,
-            frame_width=size[0], frame_height=size[1],
-        )  # fmt: skip
+            prompt=prompt,
+            response=response,
+            frame_id=9,
+            frame_cycle=4,
+            latency_ms=12.0,
+            frame_width=size[0],
+            frame_height=size[1],
+        )
         answer.publish(tov_ns=77)
         inputs.append({"answer": answer})
     return [out["detections"] for out in run_task(ParseDetections, inputs=inputs)]
@@ -56,16 +61,21 @@ def test_an_answer_without_boxes_is_one_without_objects(response: str) -> None:
 @pytest.mark.parametrize(
     ("text", "labels"),
     [
-        ("<loc0001><loc0002><loc0003><loc0004> cat ; <loc0001><loc0002><loc0003>", ["cat"]),  # cut off
+        (
+            "<loc0001><loc0002><loc0003><loc0004> cat ; <loc0001><loc0002><loc0003>",
+            ["cat"],
+        ),  # cut off
         ("<loc0001><loc0002><loc0003><loc0004>", [""]),  # cut off before its label
         ("<loc0005><loc0002><loc0003><loc0004> turned", []),
         ("<loc0001><loc0002><loc0001><loc0004> flat", []),
         ("<loc0001><loc0002><loc0003><loc0004><seg001><seg127> cat", ["cat"]),
-        ("<loc0001> <loc0002> <loc0003> <loc0004>cat;<loc0001><loc0002><loc0003><loc0004>dog",
-         ["cat", "dog"]),
+        (
+            "<loc0001> <loc0002> <loc0003> <loc0004>cat;<loc0001><loc0002><loc0003><loc0004>dog",
+            ["cat", "dog"],
+        ),
         ("I see: <loc0001><loc0002><loc0003><loc0004> cat\n", ["cat"]),
     ],
-)  # fmt: skip
+)
 def test_what_is_a_box_and_what_is_not(text: str, labels: list[str]) -> None:
     assert [box.label for box in parse_boxes(text)] == labels
 
@@ -89,9 +99,12 @@ def test_a_prompt_that_asks_for_no_boxes_is_warned_of_once() -> None:
         parse("a circle", "a ring", prompt="cap en")
         parse("none", prompt="detect cat")
     assert [(line["event"], line["prompt"], line["response"]) for line in logs] == [
-        ("no boxes in the answer; ask for them with a prompt such as 'detect cat'", "cap en",
-         "a circle"),
-    ]  # fmt: skip
+        (
+            "no boxes in the answer; ask for them with a prompt such as 'detect cat'",
+            "cap en",
+            "a circle",
+        ),
+    ]
 
 
 def test_an_answer_that_does_not_say_its_frames_size_is_an_error() -> None:

@@ -41,8 +41,9 @@ def found(
         scores=np.full(len(boxes), 0.5, np.float32),
         labels=labels or ["cat"] * len(boxes),
         class_ids=np.zeros(len(boxes), np.int32),
-        width=size[0], height=size[1],
-    )  # fmt: skip
+        width=size[0],
+        height=size[1],
+    )
     message.publish(tov_ns=tov_ns)
     return message
 
@@ -90,8 +91,13 @@ def test_late_detections_are_drawn_on_the_next_pictures_until_newer_ones_come() 
         {"image": picture(14 * S), "detections": found(14 * S)},  # nothing there any more
     )
     assert [image and drawn(image) for image in images] == [
-        None, (20, 30, 60, 90), (20, 30, 60, 90), None, (1, 2, 9, 8), None,
-    ]  # fmt: skip
+        None,
+        (20, 30, 60, 90),
+        (20, 30, 60, 90),
+        None,
+        (1, 2, 9, 8),
+        None,
+    ]
     assert images[3] is None
 
 

@@ -43,10 +43,16 @@ def choose_by_coverage(args: argparse.Namespace, fuzzer: Fuzzer) -> None:
 
     args.kept.mkdir(parents=True, exist_ok=True)
     options = [
-        f"-max_total_time={args.seconds}", f"-timeout={MOST_S}", "-rss_limit_mb=2048",
-        "-malloc_limit_mb=512", f"-max_len={CHOICE_SIZE * MOST_CHOICES}", "-len_control=0",
-        "-print_final_stats=1", f"-artifact_prefix={args.kept}/", f"-seed={args.seed}",
-    ]  # fmt: skip
+        f"-max_total_time={args.seconds}",
+        f"-timeout={MOST_S}",
+        "-rss_limit_mb=2048",
+        "-malloc_limit_mb=512",
+        f"-max_len={CHOICE_SIZE * MOST_CHOICES}",
+        "-len_control=0",
+        "-print_final_stats=1",
+        f"-artifact_prefix={args.kept}/",
+        f"-seed={args.seed}",
+    ]
     if args.cases:
         options.append(f"-runs={args.cases}")
     atheris.Setup([sys.argv[0], *options], one_input)

@@ -125,11 +125,26 @@ def watch(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> int
         left = max(1, args.seconds - int(time.monotonic() - begun))
         (folder / "state").unlink(missing_ok=True)
         code = subprocess.run(
-            [sys.executable, *command, "--child", folder, "--seconds", str(left), "--first",
-             str(first), "--seed", str(args.seed), "--cases", str(args.cases), "--kept", args.kept,
-             *["--coverage"] * args.coverage],
-            check=False, env={**os.environ, "MALLOC_ARENA_MAX": "1"},  # an arena a thread is 64 MiB
-        ).returncode  # fmt: skip
+            [
+                sys.executable,
+                *command,
+                "--child",
+                folder,
+                "--seconds",
+                str(left),
+                "--first",
+                str(first),
+                "--seed",
+                str(args.seed),
+                "--cases",
+                str(args.cases),
+                "--kept",
+                args.kept,
+                *["--coverage"] * args.coverage,
+            ],
+            check=False,
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"},  # an arena a thread is 64 MiB
+        ).returncode
         if args.coverage:
             return code
         number, found = json.loads((folder / "state").read_text())

@@ -83,9 +83,16 @@ def _read(path: Path, case: Case, rng: random.Random) -> tuple[set[int], str | N
     """The cycles that were found, and what the log says is lost."""
     with Log(path) as log:
         for told in (
-            log.topics, log.metadata, log.attachments, log.finished, log.end, log.loss, log.start_ns,
-            log.end_ns, len(log),
-        ):  # fmt: skip
+            log.topics,
+            log.metadata,
+            log.attachments,
+            log.finished,
+            log.end,
+            log.loss,
+            log.start_ns,
+            log.end_ns,
+            len(log),
+        ):
             repr(told)
         found = {}
         previous = -1

@@ -16,18 +16,22 @@ from support.log_bytes import Builder
 FOOTER, MESSAGE, CHUNK, ATTACHMENT, PAD, CYCLE, CHECK = 0x02, 0x05, 0x06, 0x09, 0x80, 0x81, 0x82
 OPCODES = (*range(0x10), PAD, CYCLE, CHECK, 0x83, 0xFF)
 CHUNK_HEAD_SIZE, CYCLE_HEAD_SIZE, MESSAGE_HEAD_SIZE = 49, 41, 31
+# fmt: off
 NUMBERS = (
     0, 1, 2, 7, 8, 9, 16, 22, 31, 32, 40, 41, 49, 50, 127, 128, 255, 256, 4095, 4096, 2**15, 2**16 - 1,
     2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1,
     2**64 - 9, 2**64 - 50,
-)  # fmt: skip
+)
+# fmt: on
+# fmt: off
 PAYLOADS = (
     b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\x91" * 2000,
     b"\xc9\xff\xff\xff\xff\x01", b"\xd4\xff\x00", b"\x81\x90\x01", b"\xcf" + b"\xff" * 8, b"\xc0",
     b"\xff" * 9 + b"\x01", b"\x80\x80\x80\x80\x80\x01", b"\xca\x7f\xc0\x00\x00",
     b"\xa3<f8", b"\xa1O", b"\xab(2,3)V99999", b"\x93\xff\xff\xff", b"\x92\xce\xff\xff\xff\xff\x04",
     b"\x92\xcb" + struct.pack(">d", 3.0), b"\xa4size\x92\xcd\xff\xff\xcd\xff\xff", b"\xa4rawvideo"
-)  # fmt: skip
+)
+# fmt: on
 """What is hard in msgpack and protobuf: counts without contents, depth, types of another kind."""
 MOST_RECORDS = 3000
 MOST_COPIED = 64 << 10
@@ -133,9 +137,15 @@ def attack_number(data: bytearray, rng: random.Random) -> None:
     if at + size <= len(data):
         old = int.from_bytes(data[at : at + size], "little")
         near = (
-            old + 1, old - 1, old + 9, 2 * old, len(data), len(data) - at, len(data) - offset,
+            old + 1,
+            old - 1,
+            old + 9,
+            2 * old,
+            len(data),
+            len(data) - at,
+            len(data) - offset,
             old ^ 1 << rng.randrange(64),
-        )  # fmt: skip
+        )
         value = rng.choice((*NUMBERS, *3 * near)) % 256**size
         data[at : at + size] = value.to_bytes(size, "little")
 
@@ -211,10 +221,12 @@ def splice(data: bytearray, rng: random.Random, other: bytes) -> None:
         data[at : rng.choice((at, stop))] = piece
 
 
+# fmt: off
 MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
     flip_bits, overwrite, zero_run, attack_length, attack_number, attack_opcode, truncate,
     repeat_records, drop_records, move_records, swap_records, insert, attack_payload,
-)  # fmt: skip
+)
+# fmt: on
 
 
 # -- a whole log, changed --------------------------------------------------------------------------

@@ -167,9 +167,14 @@ def written(folder: Path) -> list[Original]:
 
 def _written(run: Path, outputs: Made, more: dict[str, Any]) -> list[Original]:
     writer = LogWriter(
-        run, outputs=[output for output, _ in outputs], steps=2,
-        metadata={"run_id": run.name, "graph": "g"}, slab_size_mib=1, section_size_mib=1, **more,
-    )  # fmt: skip
+        run,
+        outputs=[output for output, _ in outputs],
+        steps=2,
+        metadata={"run_id": run.name, "graph": "g"},
+        slab_size_mib=1,
+        section_size_mib=1,
+        **more,
+    )
     found = []
     for cycle in range(CYCLES):
         messages = [make(cycle) for _, make in outputs]
@@ -177,9 +182,13 @@ def _written(run: Path, outputs: Made, more: dict[str, Any]) -> list[Original]:
         if cycle % 5 == 2:
             writer.log_record(1000 + cycle, "info", f"line {cycle}", "t", {"n": cycle, "w": [1.5]})
         writer.commit(
-            cycle, 1_000_000 + 1000 * cycle, writer.bind(messages), start_ns=cycle,
-            ends_ns=[cycle + 1, cycle + 2], events=events,
-        )  # fmt: skip
+            cycle,
+            1_000_000 + 1000 * cycle,
+            writer.bind(messages),
+            start_ns=cycle,
+            ends_ns=[cycle + 1, cycle + 2],
+            events=events,
+        )
         if cycle == CYCLES - 5:
             writer._slabs._wait_for_finished()
             found.append(_original(run, f"{run.name}, unfinished"))
@@ -226,9 +235,12 @@ def _picture_outputs() -> Made:
         def picture(cycle: int) -> ImageRgb8Msg:
             pixels, video = film[cycle]
             message = ImageRgb8Msg(
-                pixels=pixels, frame_id=cycle, pts=None if codec == "zstd" else cycle, fps=30.0,
+                pixels=pixels,
+                frame_id=cycle,
+                pts=None if codec == "zstd" else cycle,
+                fps=30.0,
                 source="test",
-            )  # fmt: skip
+            )
             if codec == "packets":
                 message.video = video
             message.publish(tov_ns=cycle)

@@ -11,6 +11,7 @@ import zstandard
 
 from flowrun.msgs import protobuf
 
+# fmt: off
 WRONG: tuple[Any, ...] = (
     None, True, 0, -1, 1, 3, 64, 255, 2**16, 2**31 - 1, 2**31, 2**40, 2**63, 2**64 - 1, -(2**63), 0.5,
     float("nan"), float("inf"), "", "packets", "raw", "zstd", "ffv1", "O", "V99999999", "(2,3)f8", "<f8",
@@ -20,7 +21,8 @@ WRONG: tuple[Any, ...] = (
     [[[]]], {}, {"dtype": "<f4", "shape": [2**40], "data": b""},
     {"dtype": "O", "shape": [1], "data": b"12345678"}, {"dtype": "<f4", "shape": [0, -1], "data": b""},
     ["rawvideo", b"", 60000, 60000, "rgb24"], ["h264", b"\x01", 2**33, -1, "nope"],
-)  # fmt: skip
+)
+# fmt: on
 BOMB = zstandard.ZstdCompressor().compress(bytes(1 << 30))
 """A gigabyte of zeros in 32 KiB."""
 

@@ -74,10 +74,16 @@ def _build_in(folder: Path, path: Path) -> None:
         file.extractall(folder, filter="data")
     [sources] = folder.glob("*/llama.cpp")
     configure = [
-        Path(cmake.CMAKE_BIN_DIR) / "cmake", "-S", sources, "-B", folder / "build", "-G", "Ninja",
+        Path(cmake.CMAKE_BIN_DIR) / "cmake",
+        "-S",
+        sources,
+        "-B",
+        folder / "build",
+        "-G",
+        "Ninja",
         f"-DCMAKE_MAKE_PROGRAM={ninja}",
         *(f"-D{name}={value}" for name, value in _OPTIONS.items()),
-    ]  # fmt: skip
+    ]
     with (path.parent / "build.log").open("wb") as log:
         for command in (
             configure,

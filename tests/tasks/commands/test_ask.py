@@ -89,10 +89,16 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("detector")
     config = YolosConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
-        image_size=[32, 32], patch_size=8, num_detection_tokens=2,
-        use_mid_position_embeddings=False, id2label={0: "cat", 1: "dog"},
-    )  # fmt: skip
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        image_size=[32, 32],
+        patch_size=8,
+        num_detection_tokens=2,
+        use_mid_position_embeddings=False,
+        id2label={0: "cat", 1: "dog"},
+    )
     model = YolosForObjectDetection(config)
     head = model.class_labels_classifier.layers[-1]
     head.weight.data.zero_()
@@ -187,8 +193,10 @@ def test_where_nothing_can_be_written_is_said_before_the_model_is_loaded(
     name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(capsys, "no-such-model", SHAPES, "--save", tmp_path / name) == (
-        2, "", said.format(tmp_path),
-    )  # fmt: skip
+        2,
+        "",
+        said.format(tmp_path),
+    )
 
 
 # -- models and options ------------------------------------------------------------------------
@@ -203,8 +211,10 @@ def test_an_unknown_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
         "machine\n",
     )
     assert ask(capsys, tmp_path, SHAPES) == (
-        1, "", f"model '{tmp_path}': the folder {tmp_path} holds no config.json\n",
-    )  # fmt: skip
+        1,
+        "",
+        f"model '{tmp_path}': the folder {tmp_path} holds no config.json\n",
+    )
 
 
 def test_offline_a_model_that_is_not_in_the_cache_is_named(
@@ -226,8 +236,10 @@ def test_a_model_that_wants_a_prompt_says_so(
     config = {"architectures": ["LlavaForConditionalGeneration"], "vision_config": {}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert ask(capsys, tmp_path, SHAPES) == (
-        2, "", f"model '{tmp_path}' needs a prompt, such as \"What is in the picture?\"\n",
-    )  # fmt: skip
+        2,
+        "",
+        f"model '{tmp_path}' needs a prompt, such as \"What is in the picture?\"\n",
+    )
     assert ask(capsys, "embedded", SHAPES, "--threshold", "0.5") == (
         2,
         "",
@@ -241,12 +253,14 @@ def test_a_model_that_wants_a_prompt_says_so(
     [
         (["--threshold", "1.5"], "argument --threshold: expected a number from 0 to 1; got '1.5'"),
         (["--threshold", "x"], "argument --threshold: expected a number from 0 to 1; got 'x'"),
-        (["--max-new-tokens", "0"],
-         "argument --max-new-tokens: expected a whole number, 1 or more; got '0'"),
+        (
+            ["--max-new-tokens", "0"],
+            "argument --max-new-tokens: expected a whole number, 1 or more; got '0'",
+        ),
         (["--device", "tpu"], "argument --device: expected auto, cpu, cuda or cuda:N; got 'tpu'"),
         (["--labels", ","], "argument --labels: expected labels, such as cat,dog"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_option_says_what_is_right(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,8 +46,11 @@ def listed(*words: object, cache: Path) -> str:
     done = subprocess.run(
         [FLOWRUN, "models", *map(str, words)],
         env=os.environ | {"HF_HUB_CACHE": str(cache)},
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -55,8 +58,13 @@ def listed(*words: object, cache: Path) -> str:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     folder = tmp_path / "hub"
-    cached(folder, "google/paligemma-3b-mix-224", "PaliGemmaForConditionalGeneration",
-           weights=5_000_000, vision_config={})  # fmt: skip
+    cached(
+        folder,
+        "google/paligemma-3b-mix-224",
+        "PaliGemmaForConditionalGeneration",
+        weights=5_000_000,
+        vision_config={},
+    )
     cached(folder, "PekingU/rtdetr_r18vd", "RTDetrForObjectDetection", weights=0)
     cached(folder, "bert/bert", "BertModel", weights=2000)
     return folder
@@ -150,7 +158,10 @@ def test_a_model_in_the_cache_is_loaded_without_asking_the_hub(tmp_path: Path) -
     done = subprocess.run(
         [FLOWRUN, "ask", "some/shapes", picture, "cap en"],
         env=os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:1"},
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "a yellow star in the middle" in done.stdout
