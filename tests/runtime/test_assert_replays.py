@@ -46,7 +46,7 @@ def test_unchanged_code_passes_and_says_nothing(run, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_difference_is_told_whole_and_nothing_else(run, monkeypatch, capfd):
+def test_a_difference_is_shown_whole_and_nothing_else(run, monkeypatch, capfd):
     monkeypatch.setattr(helpers, "Scale", WrongAt3)
     with pytest.raises(AssertionError) as caught:
         assert_replays(run)
@@ -57,7 +57,7 @@ def test_a_difference_is_told_whole_and_nothing_else(run, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_lies_behind_to_and_what_is_fed_is_not_compared(run, monkeypatch):
+def test_cycles_after_to_and_fed_messages_are_not_compared(run, monkeypatch):
     monkeypatch.setattr(helpers, "Scale", WrongAt3)
     assert_replays(run, to=2)
     assert_replays(run, feed=["x"])

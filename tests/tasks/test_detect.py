@@ -499,7 +499,7 @@ def test_a_missing_package_is_named(tmp_path: Path, checkpoints: Path) -> None:
     assert "\n" not in text
 
 
-def test_a_graph_file_that_names_no_model_folder_is_told_the_place(tmp_path: Path) -> None:
+def test_a_missing_model_folder_is_reported_at_its_place_in_the_graph_file(tmp_path: Path) -> None:
     assert list(Detect.check(Detect.Config(model="./mine"), tmp_path)) == [
         (
             "model",

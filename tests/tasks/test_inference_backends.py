@@ -378,7 +378,7 @@ def test_an_error_of_the_server_is_logged_and_the_policy_applied(
     assert replays(tmp_path / "run").first is None
 
 
-def test_an_error_without_a_policy_ends_the_run_and_is_told_by_the_replay(
+def test_an_error_without_a_policy_ends_the_run_and_is_reported_by_the_replay(
     fault_server: FaultServer, tmp_path: Path
 ) -> None:
     openai = f"{{base_url: '{fault_server.base_url}', timeout_s: 0.2}}"

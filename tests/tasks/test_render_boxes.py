@@ -112,7 +112,7 @@ def test_detections_grow_too_old() -> None:
     assert [drawn(image) for image in render(*inputs, max_age_s=None)] == [box] * 4
 
 
-def test_detections_of_a_source_that_has_begun_anew_are_not_drawn() -> None:
+def test_detections_of_a_source_that_has_begun_again_are_not_drawn() -> None:
     inputs = [{"detections": found(60 * S, (20, 30, 60, 90))}, {"image": picture(S)}]
     assert drawn(render(*inputs)[1]) is None
 
@@ -137,7 +137,7 @@ def test_the_line_is_as_wide_as_asked_for() -> None:
         ((0, 3, 50, 40), (0, None)),  # moved down: there is no room above
     ],
 )
-def test_a_label_stands_on_its_box_and_inside_the_picture(
+def test_a_label_is_on_its_box_and_inside_the_picture(
     box: tuple[int, int, int, int], patch: tuple[int, int | None]
 ) -> None:
     [image] = render({"image": picture(S), "detections": found(S, box)}, labels=True)

@@ -158,7 +158,7 @@ def test_check_recover_check(tmp_path, capsys):
     assert flowrun(capsys, "check", path)[:2] == (0, f"{path}: 5 cycles, 6 messages, 0 problems\n")
 
 
-def test_loss_is_told_and_is_a_failure(tmp_path, capsys):
+def test_loss_is_reported_and_is_a_failure(tmp_path, capsys):
     builder = small(chunk_cycles=9).leave_open()
     builder.data[builder.ends[2] - 1] ^= 1
     path = tmp_path / "x.mcap"

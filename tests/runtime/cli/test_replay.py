@@ -132,7 +132,7 @@ def test_ctrl_c_in_a_background_tasks_process_is_no_error_of_the_task(tmp_path, 
         Replay(log, env={}).run()
 
 
-def test_another_graph_may_stand_behind_the_run(run, capsys):
+def test_another_graph_may_be_named_after_the_run(run, capsys):
     graph = run.parent / "other.yaml"
     with Log(run) as log:
         graph.write_text(log.attachments["graph.yaml"].decode().replace("factor: 2", "factor: 3"))
@@ -242,7 +242,7 @@ def test_a_replay_that_never_ran_leaves_no_run(run, capsys, tmp_path):
     assert (status, err) == (2, "--verify-keyframes cannot be combined with --from\n")
 
 
-def test_pictures_are_in_the_report_beside_what_is_said_of_them(tmp_path, capsys):
+def test_pictures_are_in_the_report_next_to_what_is_said_of_them(tmp_path, capsys):
     pictures_run(tmp_path)
     status, _, _ = flowrun(
         capsys, "replay", tmp_path / "run", "--set", "d.by=4", "--report", tmp_path / "r.json"

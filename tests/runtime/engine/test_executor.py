@@ -56,7 +56,7 @@ def test_an_absent_optional_input_is_none(tmp_path):
     assert [value for _, value in executor.instances["c"].task.seen] == [0, 1, 5, 8]
 
 
-def test_the_time_stands_still_within_a_cycle_and_never_goes_back(tmp_path):
+def test_the_time_is_fixed_within_a_cycle_and_never_goes_back(tmp_path):
     _, result = record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale", "n > x"), tmp_path / "run")
     assert result.error is None
     with Log(tmp_path / "run") as log:
@@ -258,7 +258,7 @@ def test_a_background_call_is_interrupted_when_the_run_ends(tmp_path):
     assert said == []
 
 
-def test_a_background_call_that_goes_on_is_waited_for_and_left_behind(tmp_path, monkeypatch):
+def test_the_run_waits_for_a_background_call_and_ends_without_it(tmp_path, monkeypatch):
     monkeypatch.setattr(Patient, "deaf", True)
     monkeypatch.setattr("flowrun.runtime.engine.executor.WORKER_STOP_S", 0.05)
     live, said = run_stopped_in_background(tmp_path)

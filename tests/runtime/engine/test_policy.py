@@ -52,7 +52,7 @@ def test_skip_leaves_out_the_tasks_outputs_and_goes_on(tmp_path):
     assert replay(tmp_path / "run").first is None
 
 
-def test_skip_cycle_ends_the_cycle_for_all_behind_it(tmp_path):
+def test_skip_cycle_ends_the_cycle_for_all_tasks_after_it(tmp_path):
     plan = plan_of(
         tmp_path, "n=Numbers(limit: 4); f=Flaky(at: [1])@on_error: skip_cycle; x=Scale",
         "n > f; n > x",
@@ -75,7 +75,7 @@ def is_first_after(times, cycle, since, pause_ns):
     return times[cycle] - times[since] >= pause_ns > times[cycle - 1] - times[since]
 
 
-def test_restart_makes_the_task_anew_after_a_pause_by_the_cycles_time(tmp_path):
+def test_restart_makes_the_task_again_after_a_pause_by_the_cycles_time(tmp_path):
     plan = plan_of(tmp_path, "n=Numbers(limit: 20); f=Flaky(at: [1])@on_error: restart", "n > f")
     messages, events = record(plan, tmp_path / "run", step_ns=S // 4)
     [(failed, *error), (again, *restart)] = events

@@ -145,7 +145,7 @@ def test_a_looped_film_is_one_film(tmp_path):
 
 
 @pytest.mark.parametrize(("step_ns", "frame_s"), [(100_000_000, 0.1), (8_000_000, 0.008)])
-def test_the_last_of_encoded_pictures_stands_as_long_as_the_others(
+def test_the_last_of_encoded_pictures_is_shown_as_long_as_the_others(
     tmp_path, monkeypatch, step_ns, frame_s
 ):
     monkeypatch.setattr("support.pictures.STEP_NS", step_ns)
@@ -161,5 +161,5 @@ def test_the_last_of_encoded_pictures_stands_as_long_as_the_others(
     ("times", "fps", "expected"),
     [([0, 10, 20, 90], 30.0, 10), ([0], 50.0, 20_000), ([0], 0.0, 40_000), ([0, 1], 30.0, 1)],
 )
-def test_the_last_picture_stands_as_long_as_most_do(times, fps, expected):
+def test_the_last_picture_is_shown_as_long_as_most_are(times, fps, expected):
     assert last_duration_us(times, fps) == expected

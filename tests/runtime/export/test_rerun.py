@@ -213,7 +213,7 @@ def test_control_messages_are_lines_and_metadata_properties(tmp_path, chunk):
         ({**Restarted("a").pack(), "kind": "of the future"}, "a: of the future", "INFO"),
     ],
 )
-def test_control_messages_are_told_in_words(control, line, level):
+def test_control_messages_are_put_into_words(control, line, level):
     assert control_line(control) == (line, level)
 
 

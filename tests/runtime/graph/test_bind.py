@@ -188,7 +188,7 @@ def test_the_graphs_folder_leaves_no_trace_on_the_module_path() -> None:
     assert sys.path == before
 
 
-def test_each_graph_means_the_module_beside_it(tmp_path: Path) -> None:
+def test_each_graph_means_the_module_next_to_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "bind_twin.py").write_text(

@@ -57,7 +57,7 @@ def test_keys_in_lists_and_mappings_are_masked() -> None:
     assert stored("      logins: {a: {key: abc}}") == "      logins: {a: {key: '***'}}"
 
 
-def test_a_key_that_a_validator_has_moved_is_masked_where_it_stands() -> None:
+def test_a_key_that_a_validator_has_moved_is_masked_where_it_is() -> None:
     assert stored("      keys: abc") == "      keys: '***'"
 
 

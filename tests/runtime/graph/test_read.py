@@ -413,7 +413,7 @@ def test_a_chain_of_aliases_is_not_deeper_than_a_nest() -> None:
     ]
 
 
-def test_a_problem_behind_two_aliases_is_said_once() -> None:
+def test_a_problem_with_two_aliases_is_reported_once() -> None:
     assert problems(
         "tasks: [{id: a, type: A, config: &c {k: '${K}'}}, {id: b, type: A, config: *c}]"
     ) == ["g.yaml:1:41: environment variable 'K' is not set; set it, or write ${K:-default}"]

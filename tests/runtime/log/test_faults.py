@@ -153,7 +153,7 @@ def test_a_log_that_cannot_be_finished_is_whole_and_says_so(tmp_path, limits):
 
 
 @pytest.mark.parametrize("on_error", ["stop", "continue"])
-def test_a_removed_directory_is_told_where_the_next_slab_begins(tmp_path, on_error):
+def test_a_removed_directory_is_reported_when_the_next_slab_begins(tmp_path, on_error):
     run = tmp_path / "runs" / "run"
     result, console = run_with(
         tmp_path, on_error, at=100, fault=lambda: shutil.rmtree(tmp_path / "runs")
@@ -165,7 +165,7 @@ def test_a_removed_directory_is_told_where_the_next_slab_begins(tmp_path, on_err
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_removed_directory_is_told_at_the_end_of_a_short_run(tmp_path):
+def test_a_removed_directory_is_reported_at_the_end_of_a_short_run(tmp_path):
     runs = tmp_path / "runs"
     Hooked.hook = staticmethod(lambda number: shutil.rmtree(runs) if number == 9 else None)
     _, result = record(plan_of(tmp_path, "n=Hooked(limit: 50)"), runs / "run")
@@ -268,7 +268,7 @@ FULL_DISK = """
 """
 
 
-def test_a_full_disk_ends_the_log_behind_the_last_cycle_that_fits(tmp_path):
+def test_a_full_disk_ends_the_log_after_the_last_cycle_that_fits(tmp_path):
     """A disk of 8 MiB of the test's own, in a user namespace: no privilege is needed."""
     own = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     (tmp_path / "disk").mkdir()

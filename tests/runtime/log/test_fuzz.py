@@ -121,7 +121,7 @@ sys.exit(feed.main([__file__]))
 
 
 @pytest.mark.slow
-def test_the_fuzzer_goes_on_behind_cases_that_end_its_process(tmp_path: Path) -> None:
+def test_the_fuzzer_goes_on_after_cases_that_end_its_process(tmp_path: Path) -> None:
     script = tmp_path / "ends.py"
     script.write_text(ENDS.format(tests=TESTS))
     done = subprocess.run(

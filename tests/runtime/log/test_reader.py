@@ -438,7 +438,7 @@ def test_missing_slab_is_a_loss(tmp_path):
     assert loss == f"{tmp_path}/log_0002.mcap: follows log_0000.mcap: the slabs between are missing"
 
 
-def test_damaged_summary_loses_nothing_but_is_told(write):
+def test_damaged_summary_loses_nothing_but_is_reported(write):
     builder = small().finish(END)
     builder.data[-60] ^= 1
     path = write(builder.data)
@@ -447,7 +447,7 @@ def test_damaged_summary_loses_nothing_but_is_told(write):
     assert ": the summary is damaged (byte " in loss
 
 
-def test_summary_in_front_of_cycles_is_damage(write):
+def test_summary_before_cycles_is_damage(write):
     data = small().finish(END).data
     preamble = Builder().preamble_size
     end = data.rindex(record(0x0F, bytes(4)))

@@ -126,7 +126,7 @@ def test_no_log_directory_yet(tmp_path):
     assert remove(tmp_path, runs=1) == []
 
 
-def test_a_run_that_cannot_be_removed_is_told_and_the_next_one_taken(tmp_path):
+def test_a_run_that_cannot_be_removed_is_reported_and_the_next_one_taken(tmp_path):
     paths = make_runs(tmp_path, 3)
     (paths[0] / "log_0001.mcap").mkdir()  # no slab, and no file that could be removed
     plan = plan_with(tmp_path, logging="keep: {runs: 2}")

@@ -263,7 +263,7 @@ def test_the_types_of_every_message_are_checked(tmp_path, wrong):
         assert [it.fields["value"] for it in log.messages("/t0/out")] == [0, 1, 2, 3]
 
 
-def test_a_payload_that_the_file_system_refuses_leaves_the_cycles_in_front(tmp_path, monkeypatch):
+def test_a_payload_that_the_file_system_refuses_leaves_the_cycles_before_it(tmp_path, monkeypatch):
     """As a file system without preallocation does when the disk is full."""
     never = property(lambda _: 0, lambda *_: None)
     monkeypatch.setattr(log_slab.PagePopulator, "ready_to", never, raising=False)

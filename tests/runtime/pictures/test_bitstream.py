@@ -46,5 +46,5 @@ def test_a_decoder_begins_at_random_access_points_only(form, data, expected):
         ("vp9", b"key", b"extra", b"key"),
     ],
 )
-def test_parameters_stand_in_front_of_a_key_frame_once(form, data, extradata, expected):
+def test_parameters_come_before_a_key_frame_once(form, data, extradata, expected):
     assert bytes(with_parameters(form, memoryview(data), extradata)) == expected

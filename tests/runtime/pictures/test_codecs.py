@@ -53,7 +53,7 @@ def test_pictures_that_were_left_out_leave_their_packets(tmp_path: Path, config:
         assert set(codecs(log, "/a/image")) == {"packets"}
 
 
-def test_a_looped_film_begins_anew_in_the_log_too(tmp_path: Path) -> None:
+def test_a_looped_film_begins_again_in_the_log_too(tmp_path: Path) -> None:
     film = draw(tmp_path / "b.mp4", **FILMS["b_frames.mp4"])
     shared = f"VideoCapture(source_uri: {film}, loop: true)"
     plan = helpers.plan_of(tmp_path, f"a={shared}; b={shared}@logging: {{codec: raw}}")

@@ -100,7 +100,7 @@ def test_a_killed_run_gives_back_every_picture_it_committed(tmp_path: Path, name
         assert check_log(log)[2] == []
 
 
-def test_a_cut_log_is_recovered_with_the_pictures_in_front_of_the_cut(tmp_path: Path) -> None:
+def test_a_cut_log_is_recovered_with_the_pictures_before_the_cut(tmp_path: Path) -> None:
     film = films.draw(tmp_path / "b.mp4", **films.FILMS["b_frames.mp4"])
     whole = run(camera(tmp_path, f"source_uri: {film}"), tmp_path / "run")
     slab = whole / "log_0000.mcap"

@@ -69,7 +69,7 @@ def test_cycles_go_forwards_and_back_and_stay_at_their_ends(debugger):
     assert debugger.place == (19, 3)  # in cycle 20 the source ends, and no task runs
 
 
-def test_breakpoints_stop_in_front_of_a_task_and_behind_a_message(debugger):
+def test_breakpoints_stop_before_a_task_and_after_a_message(debugger):
     debugger.break_at("s")
     debugger.break_at("n.value >= 5")
     hits = []

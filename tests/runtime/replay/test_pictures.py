@@ -33,7 +33,7 @@ def test_a_replay_writes_the_recorded_packets_again(tmp_path, name, start):
             assert new.loss is None
 
 
-def test_the_first_difference_of_pictures_is_told_in_numbers(tmp_path):
+def test_the_first_difference_of_pictures_is_given_in_numbers(tmp_path):
     pictures_run(tmp_path)
     with Log(tmp_path / "run") as log:
         first = Replay(log, config={"d.by": 3}, env={}).run().first

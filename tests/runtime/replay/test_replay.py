@@ -157,7 +157,7 @@ def test_control_messages_come_back_in_their_cycle(tmp_path):
     assert replay(tmp_path / "run").identical
 
 
-def test_background_results_come_back_in_their_cycles_made_anew(tmp_path):
+def test_background_results_are_made_again_and_appear_in_their_cycles(tmp_path):
     plan = plan_of(tmp_path, "n=Hooked(limit: 300); f=Free!; x=Scale", "n > f; n > x")
     live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
     worker = live.executor.workers["f"]

@@ -91,7 +91,7 @@ def test_tasks_run_one_by_one(total_run):
         )
 
 
-def test_a_seek_begins_the_report_anew(total_run):
+def test_a_seek_starts_a_new_report(total_run):
     with Replay(total_run, config={"x.factor": 7}, env={}) as replay:
         replay.seek(10)
         assert (replay.report.cycles, replay.report.differing) == (0, 0)
@@ -113,7 +113,7 @@ def test_a_cycle_that_is_not_there_is_named(total_run):
             replay.task("y")
 
 
-def test_without_keyframes_seeking_runs_all_that_is_in_front(tmp_path):
+def test_without_keyframes_seeking_runs_all_earlier_cycles(tmp_path):
     more = SMALL.replace("keyframe_interval: 3", "keyframe_interval: 0")
     with recorded(tmp_path, "n=Numbers(limit: 9); t=Total", "n > t", more) as log:
         assert "/flowrun/keyframe" in log.topics
@@ -257,7 +257,7 @@ def test_a_freeze_that_fails_is_logged_once_and_the_run_goes_on(tmp_path, monkey
         ]
 
 
-def test_a_task_that_forgets_is_named_and_none_behind_it(tmp_path):
+def test_a_task_that_forgets_is_named_and_none_downstream_of_it(tmp_path):
     with recorded(
         tmp_path,
         "n=Numbers(limit: 20); t=Total; f=Forgetful; x=Scale; y=Total",

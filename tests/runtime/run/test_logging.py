@@ -37,7 +37,7 @@ def test_payload_none_logs_every_message_empty(tmp_path):
         ({"logging": "enable_task_logging: false"}, "none"),
     ],
 )
-def test_a_source_that_cannot_be_replayed_is_told_at_the_start(tmp_path, options, recorded):
+def test_a_source_that_cannot_be_replayed_is_reported_at_the_start(tmp_path, options, recorded):
     assert run(plan_with(tmp_path, **options), tmp_path / "run") == [
         "[warning ] the run cannot be replayed: it logs no payload of a source topics=/n/number"
     ]

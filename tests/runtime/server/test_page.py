@@ -97,7 +97,7 @@ def test_a_new_prompt_is_set_and_a_refused_one_is_explained(opened, monkeypatch)
     )
 
 
-def test_the_end_of_a_run_is_told_with_its_error(opened):
+def test_the_end_of_a_run_is_shown_with_its_error(opened):
     run, _, browser = opened
     browser.wait_for(
         "[...document.querySelectorAll('#screens img')].filter(i => i.naturalWidth).length == 2"
@@ -113,7 +113,7 @@ def test_the_end_of_a_run_is_told_with_its_error(opened):
     nothing_went_wrong(browser)
 
 
-def test_a_run_that_ends_with_its_server_is_told(opened):
+def test_a_run_that_ends_with_its_server_is_shown_as_ended(opened):
     run, server, browser = opened
     browser.wait_for(f"{text('state')} == 'Running'")
     run.end()

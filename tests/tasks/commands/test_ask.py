@@ -54,7 +54,7 @@ def test_the_shipped_model_answers_about_the_shipped_picture(
 
 
 @pytest.mark.slow
-def test_boxes_in_an_answer_are_told_and_drawn(
+def test_boxes_in_an_answer_are_listed_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = tmp_path / "found.png"

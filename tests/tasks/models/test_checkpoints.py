@@ -82,7 +82,7 @@ def config_of(model: str, port: int, home: Path) -> tuple[str, float]:
     return said, took
 
 
-def test_a_hub_that_cannot_be_reached_is_told_in_seconds(tmp_path: Path) -> None:
+def test_a_hub_that_cannot_be_reached_is_an_error_within_seconds(tmp_path: Path) -> None:
     said, took = config_of("some-org/known", free_port(), tmp_path)
     assert said == (
         f"cannot load model 'some-org/known': it is not in the cache {tmp_path}/hub, and could not "

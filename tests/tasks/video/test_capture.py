@@ -257,7 +257,7 @@ def test_damaged_packets_are_skipped_and_logged(folder: Path) -> None:
     ]
 
 
-def test_a_start_behind_the_end_is_an_error(folder: Path) -> None:
+def test_a_start_after_the_end_is_an_error(folder: Path) -> None:
     with pytest.raises(VideoError) as caught:
         capture(folder, source_uri="grey.mp4", start_s=60)
     assert str(caught.value) == "'grey.mp4' has no frame after start_s 60"
