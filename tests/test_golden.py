@@ -1,5 +1,5 @@
 """The golden run: recorded once and checked in, it replays with the code of today. Where that is no
-longer wanted, `make golden` records it anew; tests/golden/record.py says when."""
+longer wanted, `make golden` records it again; tests/golden/record.py says when."""
 
 import subprocess
 import sys

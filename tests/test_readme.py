@@ -61,7 +61,7 @@ def shell(command: str, folder: Path, *, status: int = 0) -> str:
 
 
 def assert_shown(lines: list[str], output: str) -> None:
-    """Every line of the README stands in `output`; run names and times may differ, "…" is any text."""
+    """Every line of the README is in `output`; run names and times may differ, "…" is any text."""
     for line in lines:
         pattern = re.escape(line).replace("…", ".*")
         pattern = re.sub(r"\d{8}T\d{6}Z", r"\\d{8}T\\d{6}Z", pattern)

@@ -1,4 +1,4 @@
-"""The tasks of the golden run. A change here changes what they answer: then record it anew."""
+"""The tasks of the golden run. A change here changes what they answer: then record it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record the golden run anew: `make golden`. Do so when the log's format or golden_tasks.py changes;
+"""Record the golden run again: `make golden`. Do so when the log's format or golden_tasks.py changes;
 what `flowrun log diff` says of the old run and the new one is what the change did.
 """
 

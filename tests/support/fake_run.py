@@ -10,7 +10,7 @@ from flowrun.runtime.errors import UsageError
 from flowrun.runtime.run.report import LogReport, RunReport, TaskReport, newest_answer
 
 START_NS = 1_700_000_000_000_000_000
-"""The frame times of the fake run are far from the clock's: whoever mixes them is found out."""
+"""The frame times of the fake run are far from the clock's: code that mixes them fails."""
 
 _TYPES = {
     "cam0": "VideoCapture",

@@ -321,7 +321,7 @@ class Sees(Task):
 
 
 class RoughNumbers(Numbers):
-    """Numbers that changes live values of other tasks, and fails, where it is told to."""
+    """Numbers that changes live values of other tasks, and fails, if its config says so."""
 
     class Config(TaskConfig):
         limit: int = 5
@@ -394,7 +394,7 @@ class Tells(Task):
 
 class Mistyped(Task):
     def process(self, ctx: Context, number: Input[IntMsg], text: Output[TextMsg]) -> None:
-        text.valeu = "a field that is none"  # type: ignore[attr-defined]
+        text.valeu = "not a field"  # type: ignore[attr-defined]
         text.publish()
 
 
@@ -443,7 +443,7 @@ class Patient(Slow):
 
 
 def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
-    """tasks: "a=Numbers(limit: 3); b=Scale; c=Free!@every: 2": id=Class(config), a "!" behind for
+    """tasks: "a=Numbers(limit: 3); b=Scale; c=Free!@every: 2": id=Class(config), a "!" after it for
     background, "@" before other keys of the task. A class is one of this module, or module.Class of
     another of `support`."""
     lines = ["tasks:"]

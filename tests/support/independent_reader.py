@@ -73,11 +73,11 @@ def _read_slab(data, cycles):
         at = after
     place = 8
     while place < at:
-        opcode, _, behind = _head(data, place)
+        opcode, _, end = _head(data, place)
         if opcode == 0x04:
             (number,) = struct.unpack_from("<H", data, place + 9)
             topics[number], _ = string(data, place + 13)
-        place = behind
+        place = end
     chunks = []  # [offset, whether it is closed]
     damage = None
     try:
@@ -115,9 +115,9 @@ def _structure(data, at, chunks):
                 if compression or records + 40 > length:
                     raise _Stop(at)
         elif opcode == 0x0C:
-            _, _, behind = _head(data, after)
+            _, _, end = _head(data, after)
             _check(data, after, at)
-            after = behind
+            after = end
         elif opcode == 0x0F:
             _end(data, at, length, chunks)
             return

@@ -49,7 +49,7 @@ class Builder:
     indexes: list = field(default_factory=list)
     metadata_places: list = field(default_factory=list)
     written: list = field(default_factory=list)  # what a reader must give back
-    ends: list = field(default_factory=list)  # offset behind each cycle
+    ends: list = field(default_factory=list)  # offset after each cycle
     records_start: int | None = None
 
     def __post_init__(self):

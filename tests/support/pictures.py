@@ -1,4 +1,4 @@
-"""A camera for tests of what reads logs: small pictures with all kinds of fields beside them."""
+"""A camera for tests of what reads logs: small pictures with all kinds of other fields."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ GLib.MainLoop().run()
 
 @contextmanager
 def serving(video: Path) -> Iterator[str]:
-    """host:port of a server that plays `video`, H.264 in MP4, at /cam to whoever is me:secret."""
+    """host:port of a server that plays `video`, H.264 in MP4, at /cam to the user me:secret."""
     python = shutil.which("python3", path="/usr/bin")
     has_server = (
         python

@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--commands", type=int, default=20)
     parser.add_argument("--losses", type=int, default=2000)
-    parser.add_argument("--stride", type=int, default=1, help="cut at every so many bytes")
+    parser.add_argument("--stride", type=int, default=1, help="cut at every N bytes")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     rng = random.Random(args.seed)

@@ -84,9 +84,9 @@ class TestScenes:
 
     def test_objects_stand_off_their_background(self):
         for scene in SCENES:
-            behind = scene.background
+            background = scene.background
             for item in scene.objects:
-                for color in (behind.first, behind.second):
+                for color in (background.first, background.second):
                     assert math.dist(item.rgb, color) > sc.MIN_CONTRAST, scene.seed
 
     def test_places_are_far_from_any_boundary(self):

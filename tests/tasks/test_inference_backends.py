@@ -67,7 +67,7 @@ def plan(config: str, **more: Any) -> Plan:
 def run(
     made: Plan, directory: Path, hook: Callable[[Run, int], None] = lambda run, number: None
 ) -> RunResult:
-    """A run whose clock moves 5 s a cycle, so that whoever rests has rested."""
+    """A run whose clock moves 5 s a cycle, so that every pause is over."""
     live = Run(made, clock=ManualClock(step_ns=5 * S), directory=directory)
     Scenes.hook = staticmethod(lambda number: hook(live, number))
     configure_logs(

@@ -111,17 +111,17 @@ def test_answers_of_a_batch_are_those_of_each_alone(model: VisionLanguageModel) 
 
 
 def test_loading_tells_how_far_it_is() -> None:
-    told: list[tuple[str, float | None]] = []
+    shown: list[tuple[str, float | None]] = []
     VisionLanguageModel.load(
         MODEL_DIR,
         device="cpu",
         dtype="float32",
         local_files_only=True,
-        tell=lambda what, fraction: told.append((what, fraction)),
+        tell=lambda what, fraction: shown.append((what, fraction)),
     )
-    assert told[0] == ("loading the libraries", None)
-    assert ("loading weights", 0.0) in told
-    assert told[-1] == ("loading weights", 1.0)
+    assert shown[0] == ("loading the libraries", None)
+    assert ("loading weights", 0.0) in shown
+    assert shown[-1] == ("loading weights", 1.0)
 
 
 def test_stop_texts_in_a_batch_end_their_own_answer_only(model: VisionLanguageModel) -> None:
@@ -212,8 +212,8 @@ def test_similar_frames_are_left_out_and_counted_in_the_log() -> None:
     with capture_logs() as records:
         out = run_task(Inference, inputs=inputs, config={"skip_similar": 12})
     assert ["answer" in made for made in out] == [True, False, False, True, False, True]
-    told = [r for r in records if r["event"] == "similar frames skipped"]
-    assert [(r["frames"], r["first_cycle"], r["last_cycle"]) for r in told] == [
+    lines = [r for r in records if r["event"] == "similar frames skipped"]
+    assert [(r["frames"], r["first_cycle"], r["last_cycle"]) for r in lines] == [
         (2, 1, 2),
         (1, 4, 4),
     ]

@@ -71,10 +71,10 @@ def test_what_is_no_file_stays_what_it_is(run, capsys):
         assert flowrun(capsys, *words, "pipe") == (0, "", "")
         assert read.result(timeout=10) == printed
     assert Path("pipe").is_fifo()
-    Path("behind.csv").write_text("old")
-    Path("link.csv").symlink_to("behind.csv")
+    Path("target.csv").write_text("old")
+    Path("link.csv").symlink_to("target.csv")
     assert flowrun(capsys, *words, "link.csv")[0] == 0
-    assert (Path("link.csv").is_symlink(), Path("behind.csv").read_text()) == (True, printed)
+    assert (Path("link.csv").is_symlink(), Path("target.csv").read_text()) == (True, printed)
     status, out, err = flowrun(capsys, *words, "run")
     assert (status, out, err) == (1, "", "run: cannot be written: it is a directory\n")
     status, _, err = flowrun(capsys, "export", run, "--to", "mcap", "-o", "-")

@@ -426,11 +426,11 @@ def test_pdb_stops_in_a_background_tasks_own_code(tmp_path):
         check=False,
         env={"PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
     )
-    stopped, _, behind = done.stdout.partition("(Pdb) ")
+    stopped, _, after = done.stdout.partition("(Pdb) ")
     assert "process()" in stopped
     assert "--Call--" not in done.stdout
-    assert "cycle 0, +0.000 s: all tasks have run" in behind
-    assert "n is not run: its messages come from the log" in behind
+    assert "cycle 0, +0.000 s: all tasks have run" in after
+    assert "n is not run: its messages come from the log" in after
     assert (done.returncode, done.stderr) == (1, "")
 
 

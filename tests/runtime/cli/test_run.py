@@ -51,7 +51,7 @@ def test_a_run_leaves_a_log_and_says_how_to_replay_it(tmp_path):
     assert f"replay: flowrun replay runs/{run.name}" in done.stdout
     again = flowrun("replay", f"runs/{run.name}", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "400 messages identical" in again.stdout  # 8 tasks behind the source
+    assert "400 messages identical" in again.stdout  # 8 tasks after the source
 
 
 def test_the_hint_can_be_pasted_whatever_the_path(tmp_path):

@@ -71,7 +71,7 @@ def times_of(directory):
 
 
 def is_first_after(times, cycle, since, pause_ns):
-    """Whether `cycle` is the first whose time is `pause_ns` behind that of `since`."""
+    """Whether `cycle` is the first whose time is `pause_ns` after that of `since`."""
     return times[cycle] - times[since] >= pause_ns > times[cycle - 1] - times[since]
 
 
@@ -83,7 +83,7 @@ def test_restart_makes_the_task_again_after_a_pause_by_the_cycles_time(tmp_path)
     assert error == ["error", "f", "restart", "ValueError: cannot stand 1"]
     assert restart == ["restart", "f", "", None]
     assert is_first_after(times_of(tmp_path / "run"), again, failed, S)
-    # Its state begins anew; the cycles between are without its output.
+    # It begins again from nothing; the cycles between are without its output.
     assert messages["/f/total"][:3] == [(0, 0), (again, again), (again + 1, 2 * again + 1)]
     assert Flaky.starts == 2
     assert replay(tmp_path / "run").first is None
@@ -146,7 +146,7 @@ def test_a_background_task_is_restarted_on_its_worker(tmp_path):
             if m.fields["kind"] == "completion" and m.fields["value"]
         ]
     [(cycle, number)] = restarted
-    assert totals[cycle] == number  # its sum began anew with that number
+    assert totals[cycle] == number  # its sum began again with that number
     assert replay(tmp_path / "run").first is None
 
 
@@ -271,7 +271,7 @@ def test_a_message_that_the_log_refuses_stops_the_run_and_leaves_its_inputs(tmp_
         [error] = [m for m in log.messages("/flowrun/control") if m.fields["kind"] == "error"]
         assert (error.fields["task"], error.fields["key"]) == ("w", "stop")
         assert not [m for m in log.messages(["/w/total", "/w/text"]) if m.cycle == error.cycle]
-        # The tasks behind had run: what they made of it is there.
+        # The tasks downstream had run: what they made of it is there.
         assert [m.fields["value"] for m in log.messages("/s/text")][-1] == "'a text'"
         assert check_log(log)[2] == []  # the second try left nothing of the first in the index
     assert replays_whole(tmp_path).recorded_error == f"task 'w', cycle {error.cycle}: {WRONG}"

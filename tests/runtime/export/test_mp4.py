@@ -58,7 +58,7 @@ def test_packets_are_copied(tmp_path, name):
         seen = pictures(log, "/b/image")
     assert len(shown) == FRAMES
     assert all(np.array_equal(made, pixels) for (_, made), pixels in zip(shown, seen, strict=True))
-    # Each picture stands for one frame, the last too.
+    # Each picture is one frame, the last too.
     assert seconds == pytest.approx((times[-1] + FRAME_US) / 1e6, abs=5e-4)
 
 

@@ -205,7 +205,7 @@ def test_a_resealed_log_gives_out_what_was_changed(whole: list[Original], fuzzer
     original = named(whole, "made")
     data = bytearray(original.slabs[SLAB].data)
     for offset, opcode, length in records(data):
-        if opcode == 0x09:  # an attachment's last byte in front of its CRC
+        if opcode == 0x09:  # an attachment's last byte before its CRC
             data[offset + 9 + length - 5] ^= 1
     damaged = Case(original, {SLAB: bytes(data)}, exact=False, changes=[], donors=[])
     assert fuzzer.hold(damaged) == "refused"

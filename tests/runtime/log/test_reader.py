@@ -60,7 +60,7 @@ def flat(written):
 
 
 def open_with_two_pads():
-    """Grown: the PAD in front has not swallowed the one behind it yet."""
+    """Grown: the PAD before has not swallowed the one after it yet."""
     builder = small()
     builder.data += log_bytes.pad(40)
     return builder.leave_open(60)
@@ -101,7 +101,7 @@ def closing(fields):
 
 
 def committing():
-    """The old PAD has length 32; the cycle's messages stand behind it; the new PAD after them."""
+    """The old PAD has length 32; the cycle's messages come after it, the new PAD after them."""
     builder = small()
     builder.cycle(99, 5000, [(1, 1, b"\x80"), (2, 1, b"\x80")])
     builder.data[builder.ends[-2]] = 0x80
@@ -159,7 +159,7 @@ STATES = {
     "aligned": lambda: small(big=5000).leave_open(),
     "finished": lambda: small(big=5000).finish(END),
     "finished, not cut": lambda: small().finish(END, truncated=False),
-    "finished, old trailer behind": finished_with_rest,
+    "finished, old trailer after it": finished_with_rest,
     "finished without a cycle": lambda: Builder().finish(END),
 }
 
@@ -413,7 +413,7 @@ def test_flipped_payload_ends_the_slab_there_and_says_so(write):
     cycles, loss = read(path)
     assert cycles == builder.written[:5]
     at = builder.ends[4]
-    # A chunk begins with cycle 4, so cycle 5 stands directly behind it.
+    # A chunk begins with cycle 4, so cycle 5 comes directly after it.
     assert loss.startswith(f"{path}: byte {at}: cycle 5 has CRC 0x")
     with Log(path, verify=False) as log:
         assert len(list(log.cycles())) == 9

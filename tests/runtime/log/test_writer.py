@@ -215,7 +215,7 @@ def test_large_payloads_are_the_same_whether_their_pages_are_ready_or_not(
     tmp_path, monkeypatch, ready, faults
 ):
     """Through the mapping or through the file; a chunk's CRC is put together from its payloads'.
-    Pages that were ready and fault nevertheless are populated anew."""
+    Pages that were ready and fault nevertheless are populated again."""
     always = property(lambda _: ready << 40, lambda *_: None)
     monkeypatch.setattr(log_slab.PagePopulator, "ready_to", always, raising=False)
     again = []

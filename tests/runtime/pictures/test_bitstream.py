@@ -1,4 +1,4 @@
-"""What stands in packets, against bytes built by hand."""
+"""What is in packets, against bytes built by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_decoder_begins_at_random_access_points_only(form, data, expected):
         ("h265", HEVC_SPS + CRA, HEVC_SPS, HEVC_SPS + CRA),
         ("av1", FRAME, AV1C + HEADER, HEADER + FRAME),
         ("av1", DELIMITER + HEADER + FRAME, AV1C + HEADER, DELIMITER + HEADER + FRAME),
-        ("av1", FRAME + HEADER, AV1C + HEADER, FRAME + HEADER),  # behind a size of two bytes
+        ("av1", FRAME + HEADER, AV1C + HEADER, FRAME + HEADER),  # after a size of two bytes
         ("av1", b"\x30rest", AV1C + HEADER, HEADER + b"\x30rest"),  # without a size
         ("av1", b"\x32\xff", AV1C + HEADER, HEADER + b"\x32\xff"),  # cut off
         ("vp9", b"key", b"extra", b"key"),

@@ -1,6 +1,6 @@
 """A source's own packets in the log, where things go wrong: kills, drops, live sources, odd films.
 
-`Digest` says in the same run what the task behind the source saw, so that nothing has to be played
+`Digest` says in the same run what the task after the source saw, so that nothing has to be played
 twice.
 """
 

@@ -48,7 +48,7 @@ def test_a_changed_task_is_found_with_cycle_task_field_and_both_values(tmp_path,
     assert str(report.first) == (
         "cycle 3, task 'x', port 'scaled', field 'value':\n  recorded: 30\n  replayed: 31"
     )
-    assert report.differing == 3  # x in cycle 3, and the sum behind it in 3 and 4
+    assert report.differing == 3  # x in cycle 3, and the sum after it in 3 and 4
 
 
 def test_a_differing_array_says_where_how_many_and_how_much(tmp_path, monkeypatch):

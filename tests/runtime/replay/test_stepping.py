@@ -175,7 +175,7 @@ def test_a_value_that_was_asked_for_holds_where_the_run_set_another(tmp_path):
     noted = "cycle 8 had set {}.factor: left out, as another value was asked for"
     with Log(tmp_path / "run") as log:
         with Replay(log, env={}, config=asked) as replay:
-            for cycle in (3, 16, 8):  # 16 and 8 from keyframes behind the change
+            for cycle in (3, 16, 8):  # 16 and 8 from keyframes after the change
                 replay.seek(cycle)
                 assert replay.task("t").config.factor == 5
                 replay.next_cycle()

@@ -256,8 +256,8 @@ def test_events_tell_answers_statistics_and_the_end(run, http):
     run.cycle()
     with http.stream("GET", "/api/v0/events") as reply:
         assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
-        told = events(reply.iter_lines())
-        first = dict([next(told), next(told)])
+        stream = events(reply.iter_lines())
+        first = dict([next(stream), next(stream)])
         assert first["result"] == {
             "task": "chat",
             "timestamp_nanos": START_NS + 40_000_000,
@@ -271,18 +271,18 @@ def test_events_tell_answers_statistics_and_the_end(run, http):
         assert first["statistics"]["id"] == "inference"
         assert first["statistics"]["live"] == {"vlm": ["prompt", "max_new_tokens"]}
         run.end({"Error": "full disk"})
-        name, last = list(told)[-1]
+        name, last = list(stream)[-1]
         assert (name, last["status"]) == ("ended", {"Error": "full disk"})
 
 
 def test_events_tell_an_answer_as_far_as_it_is(run, http):
     run.cycle()
     with http.stream("GET", "/api/v0/events") as reply:
-        told = events(reply.iter_lines())
-        next(told)
+        stream = events(reply.iter_lines())
+        next(stream)
         until(lambda: run.broadcasts["vlm"].watched)
         run.part("A red")
-        assert next(part for name, part in told if name == "partial") == {
+        assert next(part for name, part in stream if name == "partial") == {
             "task": "vlm",
             "timestamp_nanos": START_NS + 40_000_000,
             "cycle": 2,
@@ -611,9 +611,9 @@ def test_stop_ends_streams_and_waiting_clients_and_leaves_no_thread(new_run):
     with (
         asking(server) as http,
         http.stream("GET", "/api/v0/streaming/video/small") as video,
-        http.stream("GET", "/api/v0/events") as told,
+        http.stream("GET", "/api/v0/events") as stream,
     ):
-        pictures, lines = video.iter_raw(), told.iter_lines()
+        pictures, lines = video.iter_raw(), stream.iter_lines()
         next(pictures)
         next(lines)
         asker = threading.Thread(

@@ -73,7 +73,7 @@ def test_an_answer_is_text_with_its_time_and_its_speed(opened):
     browser.wait_for(
         "['good', 'fair', 'slow'].every(c => document.querySelector(`#answers .pill.${c}`))"
     )
-    # The same prompt is told once, above its answers.
+    # The same prompt is shown once, above its answers.
     assert browser.evaluate("document.querySelectorAll('#answers .prompt').length") == 1
     nothing_went_wrong(browser)
 

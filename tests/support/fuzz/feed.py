@@ -4,8 +4,8 @@
                                                  [--kept runs/fuzz] [--case N | --coverage]
 
 A case is one of the logs of `originals` with some of the changes of `mutations`; in half of
-the cases all checksums are made right again, so that what they would have found goes on to what stands
-behind them. It is held to `laws`, in `MOST_S` and with `MOST_MEMORY`, in a child process whose
+the cases all checksums are made right again, so that what they would have found goes on to what comes
+after them. It is held to `laws`, in `MOST_S` and with `MOST_MEMORY`, in a child process whose
 end, whatever it is, does not end the fuzzer. A log that breaks a law is kept, with what it broke; its
 seed and --case give the same case again, here. --coverage: let atheris choose the cases, by the lines
 of the reader that they reach.
@@ -39,7 +39,7 @@ COMMAND = ("-m", "support.fuzz.feed")
 MOST_S = 10
 """A case that takes longer hangs; the usual one takes some milliseconds."""
 MOST_MEMORY = 512 << 20
-"""What a case may take beside what the process takes; the logs are smaller than 2 MiB."""
+"""What a case may take besides what the process takes; the logs are smaller than 2 MiB."""
 
 
 class Fuzzer:
@@ -154,11 +154,11 @@ def watch(args: argparse.Namespace, folder: Path, command: Sequence[str]) -> int
             why = f"{(folder / 'faults.txt').read_text()}\nended the process: {code}"
             fuzzer.keep(args.kept / f"{args.seed}-{number}", fuzzer.case(number), why)
         first = number + 1
-    told = ", ".join(
+    counts = ", ".join(
         f"{outcomes[name]:,} {name}" for name in ("read whole", "read in part", "refused", "wrong")
     )
     took = time.monotonic() - begun
-    print(f"{outcomes.total():,} cases of seed {args.seed} in {took:.0f} s: {told}")
+    print(f"{outcomes.total():,} cases of seed {args.seed} in {took:.0f} s: {counts}")
     return outcomes["wrong"]
 
 

@@ -82,7 +82,7 @@ def hold(run: Path, case: Case, rng: random.Random) -> str:
 def _read(path: Path, case: Case, rng: random.Random) -> tuple[set[int], str | None]:
     """The cycles that were found, and what the log says is lost."""
     with Log(path) as log:
-        for told in (
+        for answer in (
             log.topics,
             log.metadata,
             log.attachments,
@@ -93,7 +93,7 @@ def _read(path: Path, case: Case, rng: random.Random) -> tuple[set[int], str | N
             log.end_ns,
             len(log),
         ):
-            repr(told)
+            repr(answer)
         found = {}
         previous = -1
         for record in log:

@@ -173,7 +173,7 @@ def drop_records(data: bytearray, rng: random.Random) -> None:
 
 
 def move_records(data: bytearray, rng: random.Random) -> None:
-    """To another place, or over what stands there."""
+    """To another place, or over what is there."""
     start, end = _span(data, rng)
     piece = data[start:end]
     del data[start:end]

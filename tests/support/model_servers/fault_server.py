@@ -1,4 +1,4 @@
-"""A server with OpenAI's HTTP API that misbehaves as told, on a free port of 127.0.0.1."""
+"""A server with OpenAI's HTTP API that misbehaves on demand, on a free port of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 WORDS = ["a", " red", " circle"]
-"""What it answers, piece by piece, when it is not told otherwise."""
+"""What it answers, piece by piece, unless it is asked to misbehave."""
 
 
 class FaultServer:
@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = mine.faults.popleft() if mine.faults else ""
         if fault.isdigit():
             key = self.headers.get("Authorization", "")
-            error = {"error": {"message": f"told to give {fault} to {key}", "code": int(fault)}}
+            error = {"error": {"message": f"asked to give {fault} to {key}", "code": int(fault)}}
             self._send(int(fault), "application/json", json.dumps(error))
         elif fault == "hang":
             mine.ending.wait(30)

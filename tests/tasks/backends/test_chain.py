@@ -18,7 +18,7 @@ S = 1_000_000_000
 
 
 class Scripted:
-    """Fails as told: `errors` are raised by the next questions, `load_errors` by the next loads."""
+    """Fails on demand: `errors` are raised by the next questions, `load_errors` by the next loads."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -167,7 +167,7 @@ def test_sampling_and_stop_are_sent(fault_server: FaultServer, connect: Any) -> 
 @pytest.mark.parametrize(
     ("fault", "stream", "text"),
     [
-        ("400", True, "status 400: told to give 400 to "),
+        ("400", True, "status 400: asked to give 400 to "),
         ("html", True, "no answer in JSON but text/html: '<html>This is no model</html>'"),
         ("broken", False, 'no answer in JSON but application/json: \'{"choices": [{"mess\''),
         ("empty", False, "no answer in JSON but application/json: nothing"),
@@ -180,7 +180,7 @@ def test_sampling_and_stop_are_sent(fault_server: FaultServer, connect: Any) -> 
         ("cut", True, "the answer broke off after 1 characters"),
         ("broken stream", True, "broken JSON in the stream: '{\"choices\": ['"),
         ("stream error", True, "out of memory"),
-        ("500", True, "status 500: told to give 500 to "),
+        ("500", True, "status 500: asked to give 500 to "),
     ],
 )
 def test_each_fault_is_named(

@@ -1,4 +1,4 @@
-"""A model server as a child process: started, restarted, and never left behind."""
+"""A model server as a child process: started, restarted, and never left running."""
 
 from __future__ import annotations
 
