@@ -522,7 +522,7 @@ def replay_from_everywhere(directory: Path) -> tuple[list[int], list[str]]:
         first = replay.cycle
         keyframes = replay.keyframes
         for begin in [first, *keyframes]:
-            replay.seek(begin, anew=True)
+            replay.seek(begin, fresh=True)
             while replay.next_cycle():
                 pass
             assert replay.report.first is None, f"from {begin}: {replay.report.first}"
