@@ -87,7 +87,7 @@ def freeze_task(
 def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> None:
     """Give a started task what it remembered. Passes on what `start` or `thaw` raises.
 
-    A task that refuses `config` in `configure` is started with it: it has it from a restart.
+    A task that refuses `config` in `configure` was given it by a restart: it is started with it.
     """
     task = made.task
     changed = changed_keys(task.config, config)

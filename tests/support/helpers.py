@@ -516,7 +516,7 @@ def run_hooked(
 
 
 def replay_from_everywhere(directory: Path) -> tuple[list[int], list[str]]:
-    """Replay from the start and from each keyframe, with tasks made anew, and find no difference; the
+    """Replay from the start and from each keyframe, with tasks made again, and find no difference; the
     cycles of the keyframes, and what was noted."""
     with Log(directory) as log, Replay(log, env={}) as replay:
         first = replay.cycle

@@ -35,6 +35,6 @@ def test_a_source_whose_messages_were_logged_without_payload_cannot_be_fed(tmp_p
     with Log(tmp_path / "run") as log, pytest.raises(ReplayError) as caught:
         Replay(log, env={})
     assert str(caught.value) == (
-        f"{tmp_path / 'run'}: nothing was recorded of /n/number, which replay must feed; recorded: "
-        "/x/scaled"
+        f"{tmp_path / 'run'}: the log holds no messages of /n/number, which the replay must feed; "
+        "it holds: /x/scaled"
     )
