@@ -57,7 +57,7 @@ def write_end(writer: Any, log: Log) -> None:
 def write_front(writer: Any, log: Log) -> None:
     """What the run says of itself."""
     writer.add_metadata(METADATA_NAME, log.metadata)
-    for item in log.slabs[0].attachments.values():
+    for item in log.slabs[0].preamble.attachments.values():
         writer.add_attachment(
             create_time=item.create_time_ns,
             log_time=item.log_time_ns,

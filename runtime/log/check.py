@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import format as fmt
-from flowrun.runtime.log.slab.reader import ChunkSpan, SlabReader
+from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.slab.records import unpack_message_index
+from flowrun.runtime.log.slab.structure import ChunkSpan
 
 __all__ = ["check_log"]
 
@@ -45,9 +46,9 @@ def check_log(
         if said.message_encoding or said.schema_name:
             problems.append(f"{log.path}: {name}: has an encoding or a schema, and no payloads")
     for slab in log.slabs:
-        if not slab.finished or slab.damage is not None:
+        if not slab.structure.finished or slab.structure.damage is not None:
             continue
-        for span in slab.chunks:
+        for span in slab.structure.chunks:
             problems += [f"{slab.path}: byte {span.start}: {it}" for it in _check_chunk(slab, span)]
     return cycles, messages, problems
 

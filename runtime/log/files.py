@@ -8,8 +8,9 @@ from pathlib import Path
 
 from flowrun.runtime.errors import LogDamaged, LogError, LogNotFound
 from flowrun.runtime.log.lock import is_ahead, is_begun, is_locked, slab_number
+from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.format import KEEP_SLABS
-from flowrun.runtime.log.slab.reader import Damage, SlabReader
+from flowrun.runtime.log.slab.reader import SlabReader
 
 __all__ = ["LogFiles", "slab_paths"]
 
@@ -39,8 +40,8 @@ class LogFiles:
         if not self.slabs:
             raise errors[0] if errors else LogNotFound(f"{path}: the log is empty")
         for slab in self.slabs:
-            if slab.damage is not None:
-                self.lose(slab, slab.damage)
+            if slab.structure.damage is not None:
+                self.lose(slab, slab.structure.damage)
         self._check_run()
 
     def close(self) -> None:
@@ -56,13 +57,15 @@ class LogFiles:
         begins_late = self.path.is_dir() and slab_number(first.path) > 0
         if begins_late and not self.losses and not self._keeps_the_last():
             self.losses[first.path] = f"{first.path}: the slabs before it are missing"
+        run_id = first.preamble.metadata.get("run_id")
+        topics = (first.preamble.channels, first.preamble.schemas)
         for number, slab in enumerate(self.slabs):
-            if slab.metadata.get("run_id") != first.metadata.get("run_id"):
+            found = slab.preamble.metadata.get("run_id")
+            if found != run_id:
                 raise LogDamaged(
-                    f"{slab.path}: belongs to run {slab.metadata.get('run_id')!r}; "
-                    f"{first.path.name} to run {first.metadata.get('run_id')!r}"
+                    f"{slab.path}: belongs to run {found!r}; {first.path.name} to run {run_id!r}"
                 )
-            if (slab.channels, slab.schemas) != (first.channels, first.schemas):
+            if (slab.preamble.channels, slab.preamble.schemas) != topics:
                 raise LogDamaged(f"{slab.path}: has other topics than {first.path.name}")
             before = self.slabs[number - 1] if number else None
             if before is not None and not self.losses:
@@ -75,8 +78,8 @@ class LogFiles:
     def _keeps_the_last(self) -> bool:
         """Whether the run's own writer removes slabs: a flight recorder's, unless it has ended and
         there are fewer than it leaves."""
-        keep = self.slabs[0].metadata.get(KEEP_SLABS, "")
-        ended = self.slabs[-1].end is not None
+        keep = self.slabs[0].preamble.metadata.get(KEEP_SLABS, "")
+        ended = self.slabs[-1].structure.end is not None
         return keep.isdecimal() and not (ended and len(self.slabs) < int(keep))
 
     # -- while it is written -------------------------------------------------------------------
@@ -95,7 +98,7 @@ class LogFiles:
             self.slabs[:-1] = [slab for slab in self.slabs[:-1] if slab.path.exists()]
         for place in range(max(0, len(self.slabs) - 2), len(self.slabs)):
             slab = self.slabs[place]
-            if slab.is_outdated() or (slab.path in self.losses and not slab.finished):
+            if slab.is_outdated() or (slab.path in self.losses and not slab.structure.finished):
                 # The old reader is dropped, not closed: payloads and other iterators may use it.
                 self._open_at(place, slab.path)
         for path in added:
@@ -121,8 +124,8 @@ class LogFiles:
             return
         self.slabs[place : place + 1] = [slab]
         self.losses.pop(path, None)
-        if slab.damage is not None:
-            self.lose(slab, slab.damage)
+        if slab.structure.damage is not None:
+            self.lose(slab, slab.structure.damage)
         self._check_run()
 
 
@@ -165,6 +168,6 @@ def _holds_cycles(path: Path) -> bool:
     except LogError:
         return False  # not yet made, or begun since it was listed
     try:
-        return bool(slab.chunks) and slab.first(0) is not None
+        return bool(slab.structure.chunks) and slab.first(0) is not None
     finally:
         slab.close()

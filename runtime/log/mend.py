@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.cycles import CycleHead
 from flowrun.runtime.log.slab.ends import build_end, build_summary
-from flowrun.runtime.log.slab.reader import CycleHead, Damage, SlabReader
+from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.slab.records import TRAILER, pack_message_index
 
 __all__ = ["SlabReport", "mend_slab", "write_all"]
@@ -121,19 +123,20 @@ class _Kept:
         """Message indexes of earlier chunks whose bytes are not as they should be."""
         self.cycles = 0
         self.last: CycleHead | None = None
-        self.end = slab.preamble_end
+        self.end = slab.preamble.size
         """Offset after the last good cycle."""
-        self.lost = slab.damage
+        self.lost = slab.structure.damage
         try:
-            for number in range(len(slab.chunks)):
-                show(number / len(slab.chunks))
+            count = len(slab.structure.chunks)
+            for number in range(count):
+                show(number / count)
                 self._take_chunk(slab, number)
         except Damage as damage:
             self.lost = damage
 
     def _take_chunk(self, slab: SlabReader, number: int) -> None:
-        span = slab.chunks[number]
-        heads = slab.heads(number)
+        span = slab.structure.chunks[number]
+        heads = slab.cycles.heads(number)
         head = next(heads, None)
         if head is None:
             return
@@ -201,7 +204,7 @@ class _Kept:
 
 def _index_entries(slab: SlabReader, head: CycleHead) -> list[tuple[int, int]]:
     """Channel and offset of each Message of a cycle, which is checked."""
-    slab.entries(head)
+    slab.cycles.entries(head)
     found = []
     offset = head.offset + fmt.CYCLE_SIZE
     while offset < head.end:
@@ -218,7 +221,8 @@ def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None)
     tail = bytearray()
     if kept.chunks:
         tail += kept.pack_index(kept.chunks[-1], offset)
-    metadata = [(fmt.METADATA_NAME, slab.places[fmt.METADATA_NAME])]
+    preamble = slab.preamble
+    metadata = [(fmt.METADATA_NAME, preamble.places[fmt.METADATA_NAME])]
     if cycles_before is not None:
         end = {
             "reason": "recovered",
@@ -232,10 +236,10 @@ def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None)
         metadata.append((fmt.END_NAME, placed))
     tail += build_summary(
         offset=offset + len(tail),
-        schemas=list(slab.schemas.values()),
-        channels=list(slab.channels.values()),
+        schemas=list(preamble.schemas.values()),
+        channels=list(preamble.channels.values()),
         chunks=kept.chunks,
-        attachments=[(item, slab.places[name]) for name, item in slab.attachments.items()],
+        attachments=[(item, preamble.places[name]) for name, item in preamble.attachments.items()],
         metadata=metadata,
     )
     return bytes(tail)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import LogDamaged
+from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import CODEC, NO_PAYLOAD, PAYLOAD
-from flowrun.runtime.log.slab.reader import Entry, SlabReader
+from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import StoredPicture
@@ -136,18 +137,18 @@ class LogMessage:
         field number -> value. Raises `LogError` for bytes that are not of that encoding, and for a
         picture that what is stored does not give back bit for bit.
         """
-        slab = self._slab
-        channel = slab.channels[slab.channel_ids[self.topic]]
+        preamble = self._slab.preamble
+        channel = preamble.channel_of[self.topic]
         if channel.metadata.get(PAYLOAD) == NO_PAYLOAD:
             return {}
         if CODEC in channel.metadata:
             return self._picture(pixels=True)
-        schema = slab.schemas.get(channel.schema_id)
+        schema = preamble.schemas.get(channel.schema_id)
         try:
             return decode(self.payload, channel.message_encoding, schema.name if schema else "")
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise LogDamaged(
-                f"{slab.path}: cycle {self.cycle}: {self.topic}: the payload of "
+                f"{self._slab.path}: cycle {self.cycle}: {self.topic}: the payload of "
                 f"{len(self.payload)} bytes is not {channel.message_encoding}: {error}"
             ) from error
 
@@ -155,8 +156,7 @@ class LogMessage:
     def outline(self) -> dict[str, Any]:
         """`fields`, where a picture need not be decoded: its pixels are then zeros that take no
         memory, of the right shape."""
-        slab = self._slab
-        channel = slab.channels[slab.channel_ids[self.topic]]
+        channel = self._slab.preamble.channel_of[self.topic]
         return self._picture(pixels=False) if CODEC in channel.metadata else self.fields
 
     def _picture(self, *, pixels: bool) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from flowrun.runtime.errors import LogError, LogNotFound
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.files import LogFiles, slab_paths
 from flowrun.runtime.log.message import Bounds, Frame, LoggedCycle, LogMessage, Range, Topic
+from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import CODEC
-from flowrun.runtime.log.slab.reader import Damage, Entry, SlabReader
+from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.table import Table, arrow_table, make_table
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.wording import listed, nearest
@@ -66,7 +68,7 @@ class Log:
         self._decoders: dict[str, PictureDecoder] = {}
         self._codecs = {
             channel.topic: channel.metadata[CODEC]
-            for channel in self._slabs[0].channels.values()
+            for channel in self._slabs[0].preamble.channels.values()
             if CODEC in channel.metadata
         }
 
@@ -96,7 +98,7 @@ class Log:
     @property
     def topics(self) -> dict[str, Topic]:
         """Every topic of the run, by name, also those without a message."""
-        first = self._slabs[0]
+        first = self._slabs[0].preamble
         found = {}
         for channel in first.channels.values():
             schema = first.schemas.get(channel.schema_id)
@@ -113,12 +115,12 @@ class Log:
     @property
     def metadata(self) -> dict[str, str]:
         """run_id, graph, versions, ..."""
-        return dict(self._slabs[0].metadata)
+        return dict(self._slabs[0].preamble.metadata)
 
     @property
     def attachments(self) -> dict[str, bytes]:
         """Name -> contents; "graph.yaml" is the graph file that ran."""
-        return {name: item.data for name, item in self._slabs[0].attachments.items()}
+        return {name: item.data for name, item in self._slabs[0].preamble.attachments.items()}
 
     @property
     def slabs(self) -> tuple[SlabReader, ...]:
@@ -128,12 +130,12 @@ class Log:
     @property
     def finished(self) -> bool:
         """Whether the run ended in order, or was recovered."""
-        return self.end is not None and all(slab.finished for slab in self._slabs)
+        return self.end is not None and all(slab.structure.finished for slab in self._slabs)
 
     @property
     def end(self) -> dict[str, str] | None:
         """How the run ended: reason, cycles, ended_ns, error. None while it has not."""
-        return self._slabs[-1].end
+        return self._slabs[-1].structure.end
 
     @property
     def loss(self) -> str | None:
@@ -148,7 +150,7 @@ class Log:
         """Time of the first cycle; None without one."""
         self._check_open()
         for slab in self._slabs:
-            head = slab.first(0) if slab.chunks else None
+            head = slab.first(0) if slab.structure.chunks else None
             if head is not None:
                 return head.time_ns
         return None
@@ -158,10 +160,10 @@ class Log:
         """Time of the last cycle; None without one."""
         self._check_open()
         for slab in reversed(self._slabs):
-            for index in reversed(range(len(slab.chunks))):
+            for index in reversed(range(len(slab.structure.chunks))):
                 last = None
                 try:
-                    for last in slab.heads(index):  # noqa: B007 - the last one is wanted
+                    for last in slab.cycles.heads(index):  # noqa: B007 - the last one is wanted
                         pass
                 except Damage as damage:
                     self._files.lose(slab, damage)
@@ -176,8 +178,8 @@ class Log:
             count = 0
             for slab in self._slabs:
                 try:
-                    for index in range(len(slab.chunks)):
-                        for _ in slab.heads(index):
+                    for index in range(len(slab.structure.chunks)):
+                        for _ in slab.cycles.heads(index):
                             count += 1
                 except Damage as damage:
                     self._files.lose(slab, damage)
@@ -383,11 +385,11 @@ class Log:
             first_chunk = slab.chunk_of(cycle=wanted.start, time_ns=wanted.start_ns)
             count = 0
             try:
-                for index in range(first_chunk, len(slab.chunks)):
+                for index in range(first_chunk, len(slab.structure.chunks)):
                     at = None
                     if index == first_chunk and not wanted.begins_with_log:
                         at = slab.offset_of(index, cycle=wanted.start, time_ns=wanted.start_ns)
-                    for offset, cycle, time_ns, entries in slab.records(index, at):
+                    for offset, cycle, time_ns, entries in slab.cycles.records(index, at):
                         if bounded and not wanted.contains(cycle, time_ns):
                             if wanted.is_over(cycle, time_ns):
                                 return
@@ -409,7 +411,7 @@ class Log:
         start, start_ns = wanted.start, wanted.start_ns
         for position in range(len(self._slabs) - 1, 0, -1):
             slab = self._slabs[position]
-            head = slab.first(0) if slab.chunks else None
+            head = slab.first(0) if slab.structure.chunks else None
             if head is not None and (
                 (start is not None and head.cycle <= start)
                 or (start_ns is not None and head.time_ns < start_ns)
@@ -418,8 +420,9 @@ class Log:
         return 0
 
     def _check_count(self, slab: SlabReader, count: int) -> None:
-        if slab.statistics is not None and slab.statistics.message_count != count:
+        statistics = slab.structure.statistics
+        if statistics is not None and statistics.message_count != count:
             raise Damage(
-                slab.preamble_end,
-                f"{count} messages; the summary counts {slab.statistics.message_count}",
+                slab.preamble.size,
+                f"{count} messages; the summary counts {statistics.message_count}",
             )

@@ -17,7 +17,8 @@ from flowrun.runtime.log.lock import begun_path, is_ahead, locked, slab_files
 from flowrun.runtime.log.mend import SlabReport, mend_slab, write_all
 from flowrun.runtime.log.reader import slab_paths
 from flowrun.runtime.log.slab import format as fmt
-from flowrun.runtime.log.slab.reader import Damage, SlabReader
+from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.slab.records import TRAILER
 
 __all__ = ["RecoveryReport", "SlabReport", "recover"]
@@ -71,7 +72,8 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
                 continue
             try:
                 last = slab_path == paths[-1]
-                if slab.finished and (slab.end is not None or not last):
+                structure = slab.structure
+                if structure.finished and (structure.end is not None or not last):
                     report = _finished(slab)
                 else:
                     report = mend_slab(slab, cycles if last else None, show)
@@ -101,10 +103,10 @@ def _shown(
 
 def _finished(slab: SlabReader) -> SlabReport:
     """The report of a slab that stays as it is; its cycles count."""
-    cycles, lost = 0, slab.damage
+    cycles, lost = 0, slab.structure.damage
     try:
-        for index in range(len(slab.chunks)):
-            for _ in slab.heads(index):
+        for index in range(len(slab.structure.chunks)):
+            for _ in slab.cycles.heads(index):
                 cycles += 1
     except Damage as damage:
         lost = damage

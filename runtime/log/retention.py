@@ -121,7 +121,7 @@ def _metadata(slabs: list[Path]) -> dict[str, str]:
         except LogError:
             continue
         slab.close()
-        return slab.metadata
+        return slab.preamble.metadata
     return {}
 
 

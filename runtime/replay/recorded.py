@@ -27,8 +27,8 @@ from flowrun.runtime.events import (
 from flowrun.runtime.graph.plan import Plan, Slot, Step
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import CODEC, CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD
-from flowrun.runtime.log.slab.reader import Entry
 from flowrun.runtime.replay.background import RecordedBackground
 from flowrun.runtime.replay.compare import Recorded
 from flowrun.runtime.task import CycleTime

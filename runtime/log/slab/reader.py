@@ -1,60 +1,62 @@
-"""The cycles of one slab, read and checked, and found by number and time.
-
-They are read from the file's mapping, so that payloads are views of it; only committed cycles are
-touched, and those are never cut off.
-"""
+"""One slab, finished or not, damaged or whole, and also while it is written."""
 
 from __future__ import annotations
 
 import contextlib
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from flowrun.runtime.log.slab import format as fmt
-from flowrun.runtime.log.slab.opening import ChunkSpan, Damage, SlabFile
+from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.cycles import CycleHead, CycleReader
+from flowrun.runtime.log.slab.opening import open_slab
+from flowrun.runtime.log.slab.structure import ChunkSpan
 
-__all__ = ["ChunkSpan", "CycleHead", "Damage", "Entry", "SlabReader"]
-
-Entry = tuple[str, int, memoryview]
-"""Topic, tov_ns, payload."""
-
-
-class CycleHead(NamedTuple):
-    """A CYCLE record: its offset, where its records end, and its content."""
-
-    offset: int
-    end: int
-    cycle: int
-    time_ns: int
-    message_count: int
-    crc: int
+__all__ = ["SlabReader"]
 
 
-class SlabReader(SlabFile):
-    """One slab file, finished or not, damaged or whole, and also while it is written.
+class SlabReader:
+    """A slab file: its `preamble`, its `structure` and its `cycles`, which it finds by number and time.
 
-    Raises `LogError` where not even the preamble can be read. A snapshot: sections and chunks that
-    a live writer adds later are not seen (`is_outdated` says so), cycles that it adds in the
-    present chunk are.
+    Raises `LogError` where not even the preamble can be read; `structure.damage` says what is wrong
+    after it. A snapshot: sections and chunks that a live writer adds later are not seen
+    (`is_outdated` says so), cycles that it adds in the present chunk are.
     """
 
     def __init__(self, path: Path, *, verify: bool = True) -> None:
-        super().__init__(path, verify=verify)
+        opened = open_slab(path)
+        self.path = path
+        self.size = opened.size
+        self.preamble = opened.preamble
+        self.structure = opened.structure
+        self._mapping = opened.mapping
+        self.view = memoryview(opened.mapping)
+        topics = {channel.id: channel.topic for channel in opened.preamble.channels.values()}
+        self.cycles = CycleReader(self.view, opened.structure, topics, verify=verify)
+        self._verify = verify
+        chunks = opened.structure.chunks
+        self._found_end = chunks[-1].records_end if chunks else 0
         self._firsts: dict[int, CycleHead | None] = {}
+        """What `first` found."""
         self._heads: tuple[int, list[CycleHead]] = (-1, [])
-        self._found_end = self.chunks[-1].records_end if self.chunks else 0
+        """The last chunk of which `offset_of` read all heads."""
+
+    def close(self) -> None:
+        """Give the mapping back, now or when the last payload that views it is gone."""
+        self.view.release()
+        with contextlib.suppress(BufferError):  # payloads still view it; the last of them frees it
+            self._mapping.close()
 
     def is_outdated(self) -> bool:
         """Whether a writer has grown, closed or finished what was the slab's end when it was opened,
         or whether that end was damaged or was not final; opened again, the slab may show more."""
-        if self.finished:
+        structure = self.structure
+        if structure.finished:
             return False
-        if self.damage is not None or not self.chunks or self.chunks[-1].closed:
+        if structure.damage is not None or not structure.chunks or structure.chunks[-1].closed:
             return True
-        last = self.chunks[-1]
+        last = structure.chunks[-1]
         (length,) = fmt.U64.unpack_from(self.view, last.start + fmt.CHUNK_RECORDS_LENGTH_AT)
         try:
             size = self.path.stat().st_size
@@ -62,184 +64,17 @@ class SlabReader(SlabFile):
             size = 0  # removed
         return last.records_start + int(length) != self._found_end or size != len(self.view)
 
-    def records(
-        self, index: int, start: int | None = None
-    ) -> Iterator[tuple[int, int, int, list[Entry]]]:
-        """Offset, number, time and messages of each cycle of chunk `index`, from that at `start`.
-
-        Checked, if the slab is opened so. Raises `Damage`.
-        """
-        # What `heads`, `check` and `entries` do, written out for a cycle that is as it should be:
-        # calls and named tuples would take twice the time. Any other cycle is left to them.
-        chunk = self.chunks[index]
-        offset = chunk.records_start if start is None else start
-        view, topics, verify, crc32 = self.view, self.topics, self.verify, fmt.crc32
-        unpack_cycle, unpack = fmt.CYCLE_RECORD.unpack_from, fmt.MESSAGE_HEAD.unpack_from
-        if self.finished:
-            self._check_indexed(chunk)
-        while True:
-            while chunk.records_end - offset >= fmt.CYCLE_SIZE:
-                opcode, length, cycle, time_ns, count, size, crc, reserved = unpack_cycle(
-                    view, offset
-                )
-                at = offset + 41
-                end = at + size
-                if opcode != 0x81 or length != 32 or reserved or end > chunk.records_end:
-                    break
-                if verify and crc32(view[at:end], crc32(view[offset + 9 : offset + 33])) != crc:
-                    break
-                sequence = cycle & 0xFFFFFFFF
-                entries: list[Entry] = []
-                try:
-                    while at < end:
-                        opcode, length, channel, number, log_time, tov_ns = unpack(view, at)
-                        after = at + 9 + length
-                        if opcode == 0x05:
-                            if number != sequence or log_time != time_ns or length < 22:
-                                break
-                            entries.append((topics[channel], tov_ns, view[at + 31 : after]))
-                        elif opcode != 0x80:
-                            break
-                        at = after
-                except (struct.error, KeyError):
-                    break
-                if at != end or len(entries) != count:
-                    break
-                yield offset, cycle, time_ns, entries
-                offset = end
-            head = next(self.heads(index, offset), None)
-            if head is None:
-                return
-            yield head.offset, head.cycle, head.time_ns, self.entries(head)
-            offset = head.end
-
-    def heads(self, index: int, start: int | None = None) -> Iterator[CycleHead]:
-        """The CYCLE records of chunk `index`, from the one at `start`; raises `Damage`.
-
-        Their crc is not verified.
-        """
-        chunk = self.chunks[index]
-        view = self.view
-        unpack = fmt.CYCLE_RECORD.unpack_from
-        offset = chunk.records_start if start is None else start
-        end = chunk.records_end
-        if self.finished:
-            self._check_indexed(chunk)
-        while offset < end:
-            opcode = view[offset]
-            if opcode != fmt.CYCLE or end - offset < fmt.CYCLE_SIZE:
-                if opcode != fmt.PAD or chunk.closed:
-                    if self._was_closed(chunk, offset):
-                        return
-                    raise Damage(
-                        offset, f"unexpected record of opcode {opcode:#04x}: expected CYCLE"
-                    )
-                self._check_unused(offset, end)
-                return
-            _, length, cycle, time_ns, count, size, crc, reserved = unpack(view, offset)
-            after = offset + fmt.CYCLE_SIZE + size
-            if length != fmt.CYCLE_CONTENT.size or reserved or after > end:
-                raise Damage(
-                    offset,
-                    f"CYCLE of {length} bytes, {size} bytes of messages and reserved {reserved}, "
-                    f"{end - offset} bytes before the end of its chunk",
-                )
-            yield CycleHead(offset, after, cycle, time_ns, count, crc)
-            offset = after
-
-    def _check_indexed(self, chunk: ChunkSpan) -> None:
-        head = fmt.CHUNK_HEAD.unpack_from(self.view, chunk.start)
-        opcode, length, _, _, size, chunk.crc, compression, records_length = head
-        if (opcode, length, compression) != (fmt.CHUNK, chunk.end - chunk.start - fmt.HEAD_SIZE, 0):
-            raise Damage(chunk.start, "not the Chunk that the summary lists here")
-        if not size == records_length == chunk.records_end - chunk.records_start:
-            raise Damage(chunk.start, "a Chunk of another size than the summary lists")
-
-    def _was_closed(self, chunk: ChunkSpan, offset: int) -> bool:
-        """Whether a live writer has closed the chunk at `offset` since it was found open."""
-        if self.finished or chunk is not self.chunks[-1]:
-            return False
-        head = fmt.CHUNK_HEAD.unpack_from(self.view, chunk.start)
-        if head[0] != fmt.CHUNK or chunk.records_start + head[-1] != offset:
-            return False
-        chunk.records_end = offset
-        return True
-
-    def _check_unused(self, offset: int, end: int) -> None:
-        """After the first PAD at `offset` there are only PADs and a cycle that is being committed."""
-        start = offset
-        while end - offset >= fmt.HEAD_SIZE:
-            opcode, length = fmt.RECORD_HEAD.unpack_from(self.view, offset)
-            if opcode not in (fmt.PAD, fmt.MESSAGE):
-                if self.view[start] == fmt.CYCLE or self._was_closed(self.chunks[-1], start):
-                    return  # a live writer committed or closed it this moment
-                raise Damage(
-                    start, f"a PAD with a record of opcode {opcode:#04x} after it, at {offset}"
-                )
-            offset += fmt.HEAD_SIZE + length
-
-    def check(self, head: CycleHead) -> None:
-        """Raise `Damage` where the cycle's crc does not match."""
-        offset = head.offset
-        content = self.view[
-            offset + fmt.HEAD_SIZE : offset + fmt.HEAD_SIZE + fmt.CYCLE_CHECKED.size
-        ]
-        crc = fmt.crc32(self.view[offset + fmt.CYCLE_SIZE : head.end], fmt.crc32(content))
-        if crc != head.crc:
-            raise Damage(
-                offset, f"cycle {head.cycle} has CRC {crc:#010x}; expected {head.crc:#010x}"
-            )
-
-    def entries(self, head: CycleHead) -> list[Entry]:
-        """The cycle's messages in the file's order, checked if the slab is opened so."""
-        if self.verify:
-            self.check(head)
-        view, topics = self.view, self.topics
-        unpack, fixed_size = fmt.MESSAGE_HEAD.unpack_from, fmt.MESSAGE_HEAD.size
-        time_ns, sequence = head.time_ns, head.cycle & 0xFFFFFFFF
-        entries: list[Entry] = []
-        offset, end = head.offset + fmt.CYCLE_SIZE, head.end
-        while offset < end:
-            if end - offset >= fixed_size:
-                opcode, length, channel, number, log_time, tov_ns = unpack(view, offset)
-            elif end - offset >= fmt.HEAD_SIZE:
-                opcode, length = fmt.RECORD_HEAD.unpack_from(view, offset)
-            else:
-                raise Damage(offset, f"cycle {head.cycle} ends inside a record's head")
-            after = offset + fmt.HEAD_SIZE + length
-            if opcode == fmt.MESSAGE and offset + fixed_size <= after <= end:
-                if number != sequence or log_time != time_ns or channel not in topics:
-                    raise Damage(
-                        offset,
-                        f"Message of channel {channel}, sequence {number}, time {log_time} "
-                        f"in cycle {head.cycle}, time {time_ns}",
-                    )
-                entries.append((topics[channel], tov_ns, view[offset + fixed_size : after]))
-            elif opcode != fmt.PAD or after > end:
-                raise Damage(
-                    offset,
-                    f"record of opcode {opcode:#04x} and {length} bytes in cycle {head.cycle}: "
-                    f"expected a Message or PAD of at most {end - offset - fmt.HEAD_SIZE}",
-                )
-            offset = after
-        if len(entries) != head.message_count:
-            raise Damage(
-                head.offset,
-                f"cycle {head.cycle} has {len(entries)} messages; expected {head.message_count}",
-            )
-        return entries
-
     def first(self, index: int) -> CycleHead | None:
         """The first CYCLE of chunk `index`; None where it has none, or a damaged one."""
         if index in self._firsts:
             return self._firsts[index]
         try:
-            head = next(self.heads(index), None)
-            if head is not None and self.verify:
-                self.check(head)
+            head = next(self.cycles.heads(index), None)
+            if head is not None and self._verify:
+                self.cycles.check(head)
         except Damage:
             head = None
-        if head is not None or self.finished:
+        if head is not None or self.structure.finished:
             self._firsts[index] = head
         return head
 
@@ -256,7 +91,7 @@ class SlabReader(SlabFile):
                 time_ns is not None and head.time_ns >= time_ns
             )
 
-        found = bisect_right(range(len(self.chunks)), x=False, key=is_behind)
+        found = bisect_right(range(len(self.structure.chunks)), x=False, key=is_behind)
         return max(0, found - 1)
 
     def offset_of(
@@ -273,9 +108,9 @@ class SlabReader(SlabFile):
             if sought is not None:
                 return sought
             heads = []
-        if kept != index or not self.chunks[index].closed:
+        if kept != index or not self.structure.chunks[index].closed:
             with contextlib.suppress(Damage):  # found again when the cycles are read
-                heads.extend(self.heads(index, heads[-1].end if heads else None))
+                heads.extend(self.cycles.heads(index, heads[-1].end if heads else None))
             self._heads = (index, heads)
 
         def is_wanted(head: CycleHead) -> bool:
@@ -295,7 +130,7 @@ class SlabReader(SlabFile):
         a message of its channel and time, and what is found a cycle that passes its check, with
         the very number that is asked for.
         """
-        chunk, view = self.chunks[index], self.view
+        chunk, view = self.structure.chunks[index], self.view
         first = self.first(index)
         found = self._longest_index(chunk)
         target = cycle if time_ns is None else time_ns
@@ -328,9 +163,9 @@ class SlabReader(SlabFile):
                 while view[offset] in (fmt.MESSAGE, fmt.PAD):
                     _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
                     offset += fmt.HEAD_SIZE + length
-            for head in self.heads(index, offset):
+            for head in self.cycles.heads(index, offset):
                 if (head.cycle if time_ns is None else head.time_ns) >= target:
-                    self.check(head)
+                    self.cycles.check(head)
                     return head.offset if cycle in (None, head.cycle) else None
         except (LookupError, Damage, struct.error):
             pass

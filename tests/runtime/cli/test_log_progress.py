@@ -20,9 +20,9 @@ CYCLES = 300
 SLOW = """
 import sys, threading
 from flowrun.runtime.cli import main
-from flowrun.runtime.log.slab.reader import SlabReader
+from flowrun.runtime.log.slab.cycles import CycleReader
 
-records, heads, pause = SlabReader.records, SlabReader.heads, threading.Event()
+records, heads, pause = CycleReader.records, CycleReader.heads, threading.Event()
 
 def slow(walk):
     def walked(*args):
@@ -31,9 +31,9 @@ def slow(walk):
             yield item
     return walked
 
-SlabReader.records = slow(records)
+CycleReader.records = slow(records)
 if sys.argv[2] == "recover":
-    SlabReader.heads = slow(heads)
+    CycleReader.heads = slow(heads)
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -7,7 +7,7 @@ import pytest
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.reader import SlabReader
+from flowrun.runtime.log.slab.cycles import CycleReader
 from support.log_bytes import Builder, small
 
 END = {"reason": "end of sources", "cycles": "5", "ended_ns": "99"}
@@ -17,14 +17,14 @@ END = {"reason": "end of sources", "cycles": "5", "ended_ns": "99"}
 def heads_read(monkeypatch):
     """How many CYCLE records have been looked at."""
     count = [0]
-    original = SlabReader.heads
+    original = CycleReader.heads
 
     def heads(self, index, start=None):
         for head in original(self, index, start):
             count[0] += 1
             yield head
 
-    monkeypatch.setattr(SlabReader, "heads", heads)
+    monkeypatch.setattr(CycleReader, "heads", heads)
     return count
 
 

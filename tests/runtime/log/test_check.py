@@ -84,7 +84,7 @@ def test_a_chunk_whose_opcode_became_a_pad_is_found_also_where_it_is_the_only_on
     copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
     cycles.writer.finish({"reason": "test"})
     with Log(copy) as log:
-        [chunk] = log.slabs[0].chunks
+        [chunk] = log.slabs[0].structure.chunks
     with (copy / "log_0000.mcap").open("r+b") as file:
         file.seek(chunk.start)
         file.write(b"\x80")
@@ -104,7 +104,7 @@ def test_recover_leaves_a_finished_slab_with_a_damaged_cycle_and_says_so(
     several_slabs(run)
     slab = run / "log_0000.mcap"
     with Log(run) as log:
-        at = log.slabs[0].chunks[1].records_start
+        at = log.slabs[0].structure.chunks[1].records_start
     before = slab.read_bytes()
     damaged = before[:at] + b"\x00" + before[at + 1 :]
     slab.write_bytes(damaged)

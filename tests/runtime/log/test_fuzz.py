@@ -142,15 +142,15 @@ def test_the_laws_notice_a_reader_that_gives_out_damaged_cycles(
     whole: list[Original], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fuzzer = Fuzzer([it for it in whole if it.run == "built"], tmp_path, seed=3)
-    monkeypatch.setattr("flowrun.runtime.log.slab.reader.SlabReader.check", lambda *_: None)
-    monkeypatch.setattr("flowrun.runtime.log.slab.reader.SlabReader.records", _unchecked)
+    monkeypatch.setattr("flowrun.runtime.log.slab.cycles.CycleReader.check", lambda *_: None)
+    monkeypatch.setattr("flowrun.runtime.log.slab.cycles.CycleReader.records", _unchecked)
     with pytest.raises(BrokenLawError, match="was never written so"):
         deque(fuzzer.hold(fuzzer.case(number)) for number in range(200))
 
 
-def _unchecked(slab, index, start=None):
-    for head in slab.heads(index, start):
-        yield head.offset, head.cycle, head.time_ns, slab.entries(head)
+def _unchecked(cycles, index, start=None):
+    for head in cycles.heads(index, start):
+        yield head.offset, head.cycle, head.time_ns, cycles.entries(head)
 
 
 def changed(whole: list[Original], files: dict[str, bytes]) -> Case:

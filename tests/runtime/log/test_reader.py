@@ -317,10 +317,10 @@ def fields_of(write, data, *, encoding="msgpack", schema="Any"):
     builder.cycle(0, 1, [(1, 1, data)])
     log_file = bytes(builder.leave_open().data)
     with Log(write(log_file)) as log:
-        slab = log.slabs[0]
-        channel = slab.channels[1]
-        slab.channels[1] = type(channel)(1, 1, channel.topic, encoding, {})
-        slab.schemas[1] = type(slab.schemas[1])(1, schema, "", b"")
+        found = log.slabs[0].preamble
+        channel = found.channels[1]
+        found.channel_of[channel.topic] = type(channel)(1, 1, channel.topic, encoding, {})
+        found.schemas[1] = type(found.schemas[1])(1, schema, "", b"")
         return next(log.messages()).fields
 
 

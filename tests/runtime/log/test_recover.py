@@ -197,7 +197,7 @@ def test_run_of_several_slabs(tmp_path):
     with Log(tmp_path) as log:
         assert log.finished
         assert log.end["cycles"] == "30"
-        assert log.slabs[1].end is None
+        assert log.slabs[1].structure.end is None
         assert check_log(log) == (30, sum(len(m) for _, _, m in written), [])
     assert read(tmp_path) == written
 

@@ -80,9 +80,13 @@ def _original(run: Path, name: str) -> Original:
         slabs = {
             slab.path.name: Slab(
                 slab.path.read_bytes(),
-                bytes(slab.view[: slab.preamble_end]),
-                {it.topic: (it.id, it.message_encoding) for it in slab.channels.values()},
-                [head.cycle for index in range(len(slab.chunks)) for head in slab.heads(index)],
+                bytes(slab.view[: slab.preamble.size]),
+                {it.topic: (it.id, it.message_encoding) for it in slab.preamble.channels.values()},
+                [
+                    head.cycle
+                    for index in range(len(slab.structure.chunks))
+                    for head in slab.cycles.heads(index)
+                ],
             )
             for slab in log.slabs
         }
