@@ -182,10 +182,3 @@ class Statistics:
 
 crc32: Callable[..., int] = zlib_ng.crc32
 """`crc32(data, start=0)`: zlib's CRC-32 of `data`, continued from `start`, at memory speed."""
-
-
-# -- records: pack and unpack ------------------------------------------------------------------
-# `pack_x` returns a whole record, `unpack_x` takes a record's content and raises `ValueError`.
-
-
-# -- fields ------------------------------------------------------------------------------------
