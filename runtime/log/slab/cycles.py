@@ -54,35 +54,45 @@ class CycleReader:
         Checked, if the slab is opened so.
         """
         # What `heads`, `check` and `entries` do, written out for a cycle that is as it should be:
-        # calls and named tuples would take twice the time. Any other cycle is left to them.
+        # calls, named tuples and attributes of `fmt` would take twice the time. Any other cycle is
+        # left to them.
         chunk = self._structure.chunks[index]
         offset = chunk.records_start if start is None else start
         view, topics, verify, crc32 = self._view, self._topics, self._verify, fmt.crc32
         unpack_cycle, unpack = fmt.CYCLE_RECORD.unpack_from, fmt.MESSAGE_HEAD.unpack_from
+        cycle_opcode, cycle_length = fmt.CYCLE, fmt.CYCLE_CONTENT.size
+        checked_at, checked_end = fmt.HEAD_SIZE, fmt.HEAD_SIZE + fmt.CYCLE_CHECKED.size
+        cycle_size, mask = fmt.CYCLE_SIZE, fmt.SEQUENCE_MASK
+        message_opcode, pad_opcode, head_size = fmt.MESSAGE, fmt.PAD, fmt.HEAD_SIZE
+        data_at, fixed_size = fmt.MESSAGE_HEAD.size, fmt.MESSAGE_FIXED_SIZE
         if self._structure.finished:
             self._check_indexed(chunk)
         while True:
-            while chunk.records_end - offset >= fmt.CYCLE_SIZE:
+            while chunk.records_end - offset >= cycle_size:
                 opcode, length, cycle, time_ns, count, size, crc, reserved = unpack_cycle(
                     view, offset
                 )
-                at = offset + 41
+                at = offset + cycle_size
                 end = at + size
-                if opcode != 0x81 or length != 32 or reserved or end > chunk.records_end:
+                if opcode != cycle_opcode or length != cycle_length or reserved:
                     break
-                if verify and crc32(view[at:end], crc32(view[offset + 9 : offset + 33])) != crc:
+                if end > chunk.records_end:
                     break
-                sequence = cycle & 0xFFFFFFFF
+                if verify:
+                    checked = crc32(view[offset + checked_at : offset + checked_end])
+                    if crc32(view[at:end], checked) != crc:
+                        break
+                sequence = cycle & mask
                 entries: list[Entry] = []
                 try:
                     while at < end:
                         opcode, length, channel, number, log_time, tov_ns = unpack(view, at)
-                        after = at + 9 + length
-                        if opcode == 0x05:
-                            if number != sequence or log_time != time_ns or length < 22:
+                        after = at + head_size + length
+                        if opcode == message_opcode:
+                            if number != sequence or log_time != time_ns or length < fixed_size:
                                 break
-                            entries.append((topics[channel], tov_ns, view[at + 31 : after]))
-                        elif opcode != 0x80:
+                            entries.append((topics[channel], tov_ns, view[at + data_at : after]))
+                        elif opcode != pad_opcode:
                             break
                         at = after
                 except (struct.error, KeyError):
@@ -179,7 +189,7 @@ class CycleReader:
             self.check(head)
         view, topics = self._view, self._topics
         unpack, fixed_size = fmt.MESSAGE_HEAD.unpack_from, fmt.MESSAGE_HEAD.size
-        time_ns, sequence = head.time_ns, head.cycle & 0xFFFFFFFF
+        time_ns, sequence = head.time_ns, head.cycle & fmt.SEQUENCE_MASK
         entries: list[Entry] = []
         offset, end = head.offset + fmt.CYCLE_SIZE, head.end
         while offset < end:

@@ -152,7 +152,7 @@ class SlabReader:
             _, _, _, sequence, log_time, _ = fmt.MESSAGE_HEAD.unpack_from(view, place_of(entry))
             if cycle is None:
                 return int(log_time)
-            return first.cycle + ((int(sequence) - first.cycle) & 0xFFFFFFFF)
+            return first.cycle + ((int(sequence) - first.cycle) & fmt.SEQUENCE_MASK)
 
         try:
             entry = bisect_left(range(count), target, key=value_of)
