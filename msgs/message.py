@@ -30,7 +30,7 @@ import operator
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, Protocol, Self
+from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex
 
 import msgpack
 import numpy as np
@@ -174,15 +174,16 @@ class Message:
         self.__dict__[name] = array
         return array
 
-    def publish(self, *, tov_ns: int | None = None) -> None:
+    def publish(self, *, tov_ns: SupportsIndex | None = None) -> None:
         """Make the message visible to the tasks downstream, in this cycle.
 
         Arrays become read-only until the slot is reused. Publishing twice in one cycle keeps the
         last values. Copies nothing.
 
-        tov_ns: time of validity in nanoseconds; the cycle's time if not given.
+        tov_ns: time of validity in nanoseconds; the cycle's time if not given. NumPy's integers
+            become an `int`; what is no whole number is refused when the message is checked.
         """
-        self.tov_ns = self._now.now_ns if tov_ns is None else tov_ns
+        self.tov_ns = self._now.now_ns if tov_ns is None else _whole(tov_ns)
         self.present = True
         if self.array_fields:
             self._seal()
@@ -294,12 +295,8 @@ class Message:
                 )
 
     def check_envelope(self) -> None:
-        """Raise `MessageTypeError` unless `tov_ns` is a whole number from 0 to 2**63 - 1."""
-        try:
-            tov_ns = operator.index(self.tov_ns)  # NumPy's integers are written as well
-        except TypeError:
-            tov_ns = -1
-        if not 0 <= tov_ns < 2**63:
+        """Raise `MessageTypeError` unless `tov_ns` is an `int` from 0 to 2**63 - 1."""
+        if not (isinstance(self.tov_ns, int) and 0 <= self.tov_ns < 2**63):
             raise MessageTypeError(
                 f"{type(self).__name__}: tov_ns must be a whole number of nanoseconds, 0 or more; "
                 f"got {self.tov_ns!r}"
@@ -355,7 +352,7 @@ class _ReadOnly(Message):
     def __delattr__(self, name: str) -> NoReturn:
         self.__setattr__(name, None)
 
-    def publish(self, *, tov_ns: int | None = None) -> NoReturn:  # noqa: ARG002
+    def publish(self, *, tov_ns: SupportsIndex | None = None) -> NoReturn:  # noqa: ARG002
         raise AttributeError(f"an input cannot be published: {type(self).__name__}")
 
     # These change fields without setting an attribute.
@@ -374,6 +371,14 @@ class _ReadOnly(Message):
 
     def _refuse(self, method: str) -> NoReturn:
         raise AttributeError(f"inputs are read-only: cannot {method} a {type(self).__name__}")
+
+
+def _whole(value: SupportsIndex) -> int:
+    """A whole number of any type as an `int`; anything else as it is, for `check_envelope` to refuse."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return typing.cast("int", value)
 
 
 _packer = msgpack.Packer(use_bin_type=True)

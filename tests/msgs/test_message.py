@@ -242,6 +242,15 @@ def test_unpublished_message_is_absent_and_publishing_sets_the_time() -> None:
     assert message.tov_ns == 0
 
 
+@pytest.mark.parametrize("kind", [int, np.int32, np.int64, np.uint64])
+def test_a_time_of_validity_of_any_integer_type_becomes_an_int(kind: type) -> None:
+    message = IntMsg()
+    message.publish(tov_ns=kind(7))
+    message.check_envelope()
+    assert type(message.view().tov_ns) is int
+    assert message.tov_ns == 7
+
+
 def test_clear_brings_the_defaults_back() -> None:
     message = BoxesMsg(labels=["a"], note="x")
     message.allocate("corners", (3, 4))

@@ -124,6 +124,27 @@ def test_large_pictures_are_aligned_and_views_of_the_file(tmp_path):
             assert not read.flags.writeable
 
 
+@pytest.mark.parametrize("kind", [int, np.int32, np.int64, np.uint64])
+@pytest.mark.parametrize(
+    ("message_type", "codec"),
+    [(IntMsg, "raw"), (ImageRgb8Msg, "raw"), (ImageRgb8Msg, "zstd"), (ImageRgb8Msg, "ffv1")],
+)
+def test_a_time_of_validity_may_be_of_any_integer_type(tmp_path, kind, message_type, codec):
+    message = message_type()
+    output = LoggedOutput("t", "out", "/t/out", message_type, codec=codec)
+    writer = LogWriter(tmp_path / "run", outputs=[output], steps=1, metadata={"run_id": "x"})
+    bound = writer.bind([message])
+    if message_type is ImageRgb8Msg:
+        message.allocate_pixels(4, 6)[...] = 7
+    message.publish(tov_ns=kind(2**31 - 1))
+    commit(writer, bound, 0)
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        [read] = log.messages("/t/out")
+        assert read.tov_ns == 2**31 - 1
+        assert set(read.fields) == set(message.defaults)
+
+
 def test_log_records_and_events_are_messages_of_the_cycle(tmp_path):
     message = IntMsg(value=1)
     writer = writer_of(tmp_path / "run", IntMsg)
