@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from typing import Annotated
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import Answer, Picture
+from flowrun.runtime.pictures.encode import jpeg
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 
 __all__ = ["BroadcastChat", "BroadcastImage"]
@@ -37,7 +35,7 @@ class BroadcastImage(Task):
             return
         # `copy` shares pixels that the slot does not own, such as those of VideoCapture.
         pixels, quality = image.copy().pixels, self.config.quality
-        ctx.broadcast.offer(Picture(image.tov_ns, ctx.cycle, lambda: _jpeg(pixels, quality)))
+        ctx.broadcast.offer(Picture(image.tov_ns, ctx.cycle, lambda: jpeg(pixels, quality=quality)))
 
 
 class BroadcastChat(Task):
@@ -61,11 +59,3 @@ class BroadcastChat(Task):
                 latency_ms=answer.latency_ms,
             )
         )
-
-
-def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return file.getvalue()

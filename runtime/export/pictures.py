@@ -23,7 +23,7 @@ from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, KEYFRAME_TOPIC
 from flowrun.runtime.pictures.bitstream import begins, with_parameters
-from flowrun.runtime.pictures.encode import CRF, JPEG_QUALITY, StreamEncoder, jpeg
+from flowrun.runtime.pictures.encode import CRF, StreamEncoder, jpeg
 from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
 
@@ -36,6 +36,7 @@ _AGAIN = "h264"
 _LEAD_STEP_NS = 1000
 """Between the packets before the first picture: their own times are not known."""
 _HUFFMAN_TABLES = b"\xff\xc4"
+_JPEG_QUALITY = 90
 
 
 def shown_topics(log: Log, selection: Selection) -> list[str]:
@@ -85,7 +86,7 @@ class PictureExport:
         self.note = ""
         if why and self._odd:
             self.form = JPEG
-            self.note = f"{topic}: {why}: written as JPEGs (quality {JPEG_QUALITY})"
+            self.note = f"{topic}: {why}: written as JPEGs (quality {_JPEG_QUALITY})"
         elif why:
             self._encoder = StreamEncoder()
             self.note = f"{topic}: {why}: encoded again as H.264 (crf {CRF})"
@@ -113,7 +114,7 @@ class PictureExport:
         if self._encoder is not None:
             data = memoryview(self._encoder.encode(pixels))
         elif self.form == JPEG:
-            data = memoryview(jpeg(pixels))
+            data = memoryview(jpeg(pixels, quality=_JPEG_QUALITY))
         yield Shown(message.time_ns, message.tov_ns, fields["source"], data, pixels)
 
     # -- which form ----------------------------------------------------------------------------

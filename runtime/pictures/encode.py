@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CRF", "JPEG_QUALITY", "StreamEncoder", "jpeg", "say_colors", "yuv_frame"]
+__all__ = ["CRF", "StreamEncoder", "jpeg", "say_colors", "yuv_frame"]
 
-JPEG_QUALITY = 90
 CRF = 18
 """x264's measure of quality; hardly distinguishable from the original."""
 _KEY_EVERY = 30
@@ -24,12 +23,12 @@ _BT709 = 1
 _MPEG_RANGE = 1
 
 
-def jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """A JPEG file of RGB pixels (height, width, 3)."""
+def jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
+    """A JPEG file of RGB pixels (height, width, 3). quality: from 1 to 100."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 

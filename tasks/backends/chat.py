@@ -7,16 +7,13 @@ one user message of an `image_url` (a data URL) and a text, streamed or not, and
 from __future__ import annotations
 
 import base64
-import io
 import json
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from flowrun.runtime.pictures.encode import jpeg
 from flowrun.tasks.models.question import Answer, ModelError, Question
 
-__all__ = ["StreamedReply", "chat_request", "error_message", "jpeg", "models_in", "whole_answer"]
+__all__ = ["StreamedReply", "chat_request", "error_message", "models_in", "whole_answer"]
 
 _LONGEST_ANSWER = 2**20
 """Bytes of an answer's text in UTF-8: far more than a model writes about a picture. A server that
@@ -27,7 +24,7 @@ def chat_request(
     question: Question, *, model: str | None, stream: bool, jpeg_quality: int
 ) -> bytes:
     """The body of `POST chat/completions` for `question`."""
-    picture = base64.b64encode(jpeg(question.pixels, jpeg_quality)).decode()
+    picture = base64.b64encode(jpeg(question.pixels, quality=jpeg_quality)).decode()
     content = [
         {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{picture}"}},
         {"type": "text", "text": question.prompt},
@@ -145,15 +142,6 @@ def error_message(reply: bytes) -> str:
     except (ValueError, LookupError, TypeError):
         return _shown(reply)
     return text if len(text) <= 2000 else f"{text[:2000]}..."
-
-
-def jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """RGB pixels of shape (H, W, 3) as a JPEG file."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return file.getvalue()
 
 
 def _text(content: Any) -> str:
