@@ -54,9 +54,15 @@ def test_jsonl_has_a_line_a_message(tmp_path):
             assert list(line["fields"]) == list(message.fields)
     readings = [line["fields"] for line in lines if line["topic"] == "/r/reading"]
     assert readings[2] == {
-        "count": 2, "level": 1.0, "ok": True, "name": 'no. "2",\n', "raw": "Ag==", "gap": 2.0,
-        "words": ["a", "a"], "took_ms": 1.0,
-    }  # fmt: skip
+        "count": 2,
+        "level": 1.0,
+        "ok": True,
+        "name": 'no. "2",\n',
+        "raw": "Ag==",
+        "gap": 2.0,
+        "words": ["a", "a"],
+        "took_ms": 1.0,
+    }
 
 
 def test_jsonl_holds_pixels_only_when_asked(tmp_path):
@@ -96,8 +102,12 @@ def test_jsonl_of_what_json_lacks(tmp_path):
     value = [float("nan"), float("inf"), float("-inf"), msgpack.ExtType(5, b"x"), {7: None}]
     _, lines = jsonl(built(tmp_path, msgpack.packb({"a": value})))
     assert lines[0]["fields"]["a"] == [
-        "NaN", "Infinity", "-Infinity", "ExtType(code=5, data=b'x')", {"7": None},
-    ]  # fmt: skip
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "ExtType(code=5, data=b'x')",
+        {"7": None},
+    ]
 
 
 def test_jsonl_says_which_message_cannot_be_decoded_and_goes_on(tmp_path):

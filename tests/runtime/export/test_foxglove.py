@@ -181,9 +181,7 @@ def test_packets_that_are_jpegs_stay_as_they_are(tmp_path):
 def test_a_codec_that_no_viewer_knows_is_encoded_again(tmp_path):
     run = recorded(tmp_path, draw(tmp_path / "mpeg4.avi", **FILMS["mpeg4.avi"]))
     report, _ = exported(run, tmp_path / "out.mcap", Selection(("/a/image",)))
-    assert report.notes == [
-        "/a/image: viewers do not show mpeg4: encoded again as H.264 (crf 18)"
-    ]  # fmt: skip
+    assert report.notes == ["/a/image: viewers do not show mpeg4: encoded again as H.264 (crf 18)"]
 
 
 def test_pictures_before_the_first_key_frame_are_counted(tmp_path):
@@ -191,9 +189,10 @@ def test_pictures_before_the_first_key_frame_are_counted(tmp_path):
         tmp_path / "plain.mp4", frames=8 * FRAMES, moves=False, bf="0", crf="1", sc_threshold="0"
     )
     plan = helpers.plan_of(
-        tmp_path, f"a=VideoCapture(source_uri: {film})",
+        tmp_path,
+        f"a=VideoCapture(source_uri: {film})",
         more="logging: {slab_size_mib: 1, section_size_mib: 1, mode: ring, keep_slabs: 2}",
-    )  # fmt: skip
+    )
     helpers.record(plan, tmp_path / "run")
     report, found = exported(tmp_path / "run", tmp_path / "out.mcap", Selection(("/a/image",)))
     schema, messages = found["/a/image"]
@@ -225,9 +224,10 @@ def test_made_pictures_are_raw_images(tmp_path, codec):
 
 def test_values_are_json_of_their_schema_and_log_lines_say_all_fields(tmp_path):
     plan = helpers.plan_of(
-        tmp_path, "c=Camera(limit: 3); r=Read; w=Answer",
+        tmp_path,
+        "c=Camera(limit: 3); r=Read; w=Answer",
         "c > r: ImageRgb8Msg; c > w: ImageRgb8Msg",
-    )  # fmt: skip
+    )
     helpers.record(plan, tmp_path / "run")
     _, found = exported(tmp_path / "run", tmp_path / "out.mcap")
     schema, messages = found["/r/reading"]
@@ -236,9 +236,15 @@ def test_values_are_json_of_their_schema_and_log_lines_say_all_fields(tmp_path):
     for value in values:
         jsonschema.validate(value, json.loads(schema.data))
     assert values[2] == {
-        "count": 2, "level": 1.0, "ok": True, "name": 'no. "2",\n', "raw": "Ag==", "gap": 2.0,
-        "words": ["a", "a"], "took_ms": 1.0,
-    }  # fmt: skip
+        "count": 2,
+        "level": 1.0,
+        "ok": True,
+        "name": 'no. "2",\n',
+        "raw": "Ag==",
+        "gap": 2.0,
+        "words": ["a", "a"],
+        "took_ms": 1.0,
+    }
     schema, messages = found["/w/answer/log"]
     lines = [parsed(schema, message) for message in messages]
     assert [(it.message, it.name, it.level) for it in lines] == [

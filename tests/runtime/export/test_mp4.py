@@ -15,10 +15,12 @@ from support import helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
 from support.pictures import record_pictures
 
+# fmt: off
 COPIED = {
     "plain.mp4": "h264", "b_frames.mp4": "h264", "open_gop.mp4": "h264", "start_codes.ts": "h264",
     "h265.mp4": "hevc", "vp9.webm": "vp9", "av1.mp4": "libdav1d", "mpeg4.avi": "mpeg4",
-}  # fmt: skip
+}
+# fmt: on
 FRAME_US = 33_333
 
 
@@ -98,20 +100,26 @@ def test_a_film_that_ends_among_b_frames_shows_no_more_than_was_selected(tmp_pat
     ("name", "config", "bounds", "why"),
     [
         (
-            "plain.mp4", "", {"start": KEY_EVERY + 1},
+            "plain.mp4",
+            "",
+            {"start": KEY_EVERY + 1},
             f"cycle {KEY_EVERY + 1} does not begin with a key frame",
         ),
         (
-            "plain.mp4", ", max_fps: 7", {},
+            "plain.mp4",
+            ", max_fps: 7",
+            {},
             "some of the packets are of pictures that are not selected, or were dropped",
         ),
         (
-            "b_frames.mp4", ", max_fps: 11", {},
+            "b_frames.mp4",
+            ", max_fps: 11",
+            {},
             "some of the packets are of pictures that are not selected, or were dropped",
         ),
         ("jpegs.avi", "", {}, "MP4 does not hold mjpeg"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_film_by_itself_is_encoded_again(tmp_path, name, config, bounds, why):
     run = recorded(tmp_path, draw(tmp_path / name, **FILMS[name]), config)
     report, times = export(run, tmp_path / "x.mp4", **bounds)

@@ -110,9 +110,10 @@ def test_rerun_shows_a_finished_run_as_it_is(tmp_path, chunk):
 
 def test_values_text_boxes_and_log_lines(tmp_path, chunk):
     plan = helpers.plan_of(
-        tmp_path, "c=Camera(limit: 3); r=Read; f=Find; w=Answer",
+        tmp_path,
+        "c=Camera(limit: 3); r=Read; f=Find; w=Answer",
         "c > r: ImageRgb8Msg; c > f: ImageRgb8Msg; c > w: ImageRgb8Msg",
-    )  # fmt: skip
+    )
     helpers.record(plan, tmp_path / "run")
     _, _, found, _ = exported(chunk, tmp_path / "run", tmp_path / "x.rrd")
     assert found["/r/reading/count"]["Scalars:scalars"] == [[0.0], [1.0], [2.0]]
@@ -158,9 +159,10 @@ def shown_views(reader):
 
 def test_it_opens_with_pictures_boxes_answers_plots_and_the_log(tmp_path, chunk):
     plan = helpers.plan_of(
-        tmp_path, "c=Camera(limit: 3); d=Camera(limit: 3); r=Read; f=Find; w=Answer; v=Answer",
+        tmp_path,
+        "c=Camera(limit: 3); d=Camera(limit: 3); r=Read; f=Find; w=Answer; v=Answer",
         "c > r: ImageRgb8Msg; d > f: ImageRgb8Msg; c > w: ImageRgb8Msg; d > v: ImageRgb8Msg",
-    )  # fmt: skip
+    )
     helpers.record(plan, tmp_path / "run")
     _, reader, *_ = exported(chunk, tmp_path / "run", tmp_path / "x.rrd")
     assert shown_views(reader) == (
@@ -171,16 +173,21 @@ def test_it_opens_with_pictures_boxes_answers_plots_and_the_log(tmp_path, chunk)
             ("TextDocument", "/v/answer"): ["/v/answer/response/**"],
             ("TextLog", "answers"): ["/w/answer", "/v/answer"],
             ("TimeSeries", "ms"): [
-                "/r/reading/took_ms", "/f/found/latency_ms", "/w/answer/latency_ms",
-                "/v/answer/latency_ms", "/flowrun/steps/cycle_ms",
+                "/r/reading/took_ms",
+                "/f/found/latency_ms",
+                "/w/answer/latency_ms",
+                "/v/answer/latency_ms",
+                "/flowrun/steps/cycle_ms",
             ],
-            ("TimeSeries", "/r/reading"): [f"/r/reading/{it}" for it in ("count", "level", "ok", "gap")],
+            ("TimeSeries", "/r/reading"): [
+                f"/r/reading/{it}" for it in ("count", "level", "ok", "gap")
+            ],
             ("TimeSeries", "/w/answer"): ["/w/answer/tokens"],
             ("TimeSeries", "/v/answer"): ["/v/answer/tokens"],
             ("TextLog", "log"): ["/flowrun/log", "/flowrun/control"],
         },
         ["tov"],
-    )  # fmt: skip
+    )
 
 
 def test_numbers_alone_open_as_a_plot(tmp_path, chunk):

@@ -124,10 +124,16 @@ def test_a_closed_log_says_so(tmp_path, follow):
     assert bytes(payload) == b"\x80"  # what is held stays
     assert topic in log.topics
     reads = [
-        lambda: log[0], lambda: len(log), lambda: log.start_ns, lambda: log.end_ns,
-        lambda: log.messages(topic), lambda: log.table(topic), lambda: list(log.cycles()),
-        lambda: next(cycles), lambda: next(messages),
-    ]  # fmt: skip
+        lambda: log[0],
+        lambda: len(log),
+        lambda: log.start_ns,
+        lambda: log.end_ns,
+        lambda: log.messages(topic),
+        lambda: log.table(topic),
+        lambda: list(log.cycles()),
+        lambda: next(cycles),
+        lambda: next(messages),
+    ]
     for read in reads:
         with pytest.raises(LogError) as caught:
             read()

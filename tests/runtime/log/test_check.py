@@ -60,9 +60,11 @@ def test_check_finds_payloads_where_there_are_none(
 ) -> None:
     monkeypatch.setattr(LogWriter, "_encoder", lambda *_: lambda _cycle: (b"secret",))
     writer = LogWriter(
-        tmp_path / "run", steps=1, metadata={"run_id": "r"},
+        tmp_path / "run",
+        steps=1,
+        metadata={"run_id": "r"},
         outputs=[LoggedOutput("t", "out", "/t/out", IntMsg, payload=False)],
-    )  # fmt: skip
+    )
     message = IntMsg(value=3)
     bound = writer.bind([message])
     for cycle in range(3):

@@ -60,9 +60,11 @@ def run_with(tmp_path, on_error, *, at=None, fault=None):
     Hooked.hook = staticmethod(strike)
     lines = Lines()
     run = Run(
-        plan(tmp_path, on_error), clock=ManualClock(START_NS, step_ns=1000),
-        directory=tmp_path / "runs" / "run", console=lines,
-    )  # fmt: skip
+        plan(tmp_path, on_error),
+        clock=ManualClock(START_NS, step_ns=1000),
+        directory=tmp_path / "runs" / "run",
+        console=lines,
+    )
     result = run.run()
     _print_summary(run, result)
     return result, lines.text
@@ -280,8 +282,12 @@ def test_a_full_disk_ends_the_log_after_the_last_cycle_that_fits(tmp_path):
     script.write_text(textwrap.dedent(FULL_DISK).format(tests=TESTS))
     done = subprocess.run(
         [*own, f'{mount} && exec "$0" "$1"', sys.executable, script],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.stderr == ""
     error, content, end = done.stdout.splitlines()
     assert re.fullmatch(
@@ -299,12 +305,15 @@ def test_a_full_disk_ends_the_log_after_the_last_cycle_that_fits(tmp_path):
 @pytest.mark.slow
 def test_a_few_rounds_of_the_torture_programme():
     """A process of its own: it forks, which a process with threads must not."""
+    options = "--kills 6 --commands 1 --losses 40 --stride 7"
     done = subprocess.run(
-        [sys.executable, "-m", "support.torture", "--kills", "6", "--commands", "1", "--losses", "40",
-         "--stride", "7"],
-        capture_output=True, text=True, check=False, timeout=110,
+        [sys.executable, "-m", "support.torture", *options.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
         env=os.environ | {"PYTHONPATH": str(TESTS)},
-    )  # fmt: skip
+    )
     assert (done.stderr, done.returncode) == ("", 0)
     said = [re.sub(r"\d+", "N", line) for line in done.stdout.splitlines()]
     assert said == [

@@ -89,9 +89,12 @@ def test_damaged_logs_keep_the_laws(fuzzer: Fuzzer, part: int) -> None:
 def test_damaged_logs_keep_the_laws_with_little_memory(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, *feed.COMMAND, "--cases", "150", "--seed", "2", "--kept", tmp_path],
-        capture_output=True, text=True, check=False, timeout=100,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
         env=os.environ | {"PYTHONPATH": str(TESTS)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "150 cases of seed 2 in" in done.stdout
     assert "refused, 0 wrong" in done.stdout
@@ -126,8 +129,11 @@ def test_the_fuzzer_goes_on_after_cases_that_end_its_process(tmp_path: Path) -> 
     script.write_text(ENDS.format(tests=TESTS))
     done = subprocess.run(
         [sys.executable, script, "--cases", "5", "--kept", tmp_path / "kept"],
-        capture_output=True, text=True, check=False, timeout=100,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
     assert done.returncode == 1, done.stderr
     assert "5 cases of seed 1 in" in done.stdout
     assert "3 wrong" in done.stdout

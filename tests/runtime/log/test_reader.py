@@ -193,8 +193,10 @@ def test_log_says_what_it_is(write):
         assert list(log.topics) == list(log_bytes.TOPICS)
         topic = log.topics["/cam/image"]
         assert (topic.message_encoding, topic.schema_name, topic.schema_encoding) == (
-            "msgpack", "Any", "jsonschema",
-        )  # fmt: skip
+            "msgpack",
+            "Any",
+            "jsonschema",
+        )
         assert topic.schema == b'{"title":"Any"}'
         assert topic.metadata == {"task": "cam", "port": "image"}
         assert log.finished
@@ -297,8 +299,11 @@ def test_messages_of_one_topic(write):
         if topic == "/vlm/answer"
     ]
     assert [(m.cycle, m.topic) for m in both] == [
-        (2, "/cam/image"), (2, "/vlm/answer"), (3, "/cam/image"), (3, "/vlm/answer"),
-    ]  # fmt: skip
+        (2, "/cam/image"),
+        (2, "/vlm/answer"),
+        (3, "/cam/image"),
+        (3, "/vlm/answer"),
+    ]
     assert repr(both[0]) == ("LogMessage('/cam/image', cycle=2, time_ns=1020, tov_ns=902, 4 bytes)")
 
 
@@ -393,7 +398,7 @@ def test_every_truncation_gives_an_error_or_a_prefix(state, tmp_path):
 @pytest.mark.parametrize(
     ("state", "change"),
     [("open", "bit"), ("open", "sign"), ("open", "all"), ("open", "pad"), ("finished", "bit")],
-)  # fmt: skip
+)
 def test_every_flipped_byte_gives_an_error_or_a_prefix(state, change, tmp_path):
     builder = DAMAGED[state]()
     # The preamble is under one CRC: one kind of change is enough there.
@@ -459,9 +464,10 @@ def test_summary_before_cycles_is_damage(write):
     }
     for moved, reason in why.items():
         path = write(data[:preamble] + moved + data[preamble:end])
-        assert read(path) == ([], (
-            f"{path}: byte {start}: a summary that is damaged or in a wrong place ({reason})"
-        ))  # fmt: skip
+        assert read(path) == (
+            [],
+            f"{path}: byte {start}: a summary that is damaged or in a wrong place ({reason})",
+        )
 
 
 def test_cycle_with_a_good_crc_but_a_wrong_message_is_damage(write):
@@ -606,7 +612,8 @@ def test_any_bytes_give_an_error_or_checked_cycles(data, tmp_path_factory):
     cycles=st.lists(
         st.lists(
             st.tuples(
-                st.integers(1, 3), st.integers(0, 2**64 - 1),
+                st.integers(1, 3),
+                st.integers(0, 2**64 - 1),
                 st.binary(max_size=9) | st.just(b"x" * 5000),
             ),
             max_size=3,
@@ -615,7 +622,7 @@ def test_any_bytes_give_an_error_or_checked_cycles(data, tmp_path_factory):
     ),
     closes=st.sets(st.integers(0, 8)),
     finished=st.booleans(),
-)  # fmt: skip
+)
 def test_what_was_written_is_read(cycles, closes, finished, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "law.mcap"
     builder = Builder()

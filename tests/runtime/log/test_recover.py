@@ -89,8 +89,10 @@ def test_unfinished_slab_is_finished_in_place(state, tmp_path):
     with Log(path) as log:
         last = builder.written[-1][1] if builder.written else 0
         assert log.end == {
-            "reason": "recovered", "cycles": str(len(builder.written)), "ended_ns": str(last),
-        }  # fmt: skip
+            "reason": "recovered",
+            "cycles": str(len(builder.written)),
+            "ended_ns": str(last),
+        }
         assert log.attachments == {"graph.yaml": b"tasks: []\n"}
 
 

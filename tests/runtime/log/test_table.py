@@ -22,14 +22,30 @@ def test_columns_have_the_types_of_the_fields(tmp_path):
         table = log.table("/r/reading")
         messages = list(log.messages("/r/reading"))
     assert list(table) == [
-        "cycle", "time_ns", "tov_ns", "count", "level", "ok", "name", "raw", "gap", "took_ms",
-    ]  # fmt: skip
+        "cycle",
+        "time_ns",
+        "tov_ns",
+        "count",
+        "level",
+        "ok",
+        "name",
+        "raw",
+        "gap",
+        "took_ms",
+    ]
     kinds = {name: getattr(column, "dtype", list) for name, column in table.items()}
     assert kinds == {
-        "cycle": np.int64, "time_ns": np.int64, "tov_ns": np.int64, "count": np.int64,
-        "level": np.float64, "ok": np.bool_, "name": list, "raw": list, "gap": np.float64,
+        "cycle": np.int64,
+        "time_ns": np.int64,
+        "tov_ns": np.int64,
+        "count": np.int64,
+        "level": np.float64,
+        "ok": np.bool_,
+        "name": list,
+        "raw": list,
+        "gap": np.float64,
         "took_ms": np.float64,
-    }  # fmt: skip
+    }
     assert table["cycle"].tolist() == [message.cycle for message in messages]
     assert table["time_ns"].tolist() == [message.time_ns for message in messages]
     assert table["tov_ns"].tolist() == [message.tov_ns for message in messages]
@@ -74,15 +90,27 @@ def test_a_table_without_messages_has_the_columns_of_the_schema(tmp_path):
         assert types_of(log.table("/r/reading", 50)) == types_of(log.table("/r/reading"))
         assert log.table("/c/image", 50)["pts"].dtype == np.int64
         assert list(log.table("/flowrun/log", 50)) == [
-            "cycle", "time_ns", "tov_ns", "field.time_ns", "level", "message", "name",
-        ]  # fmt: skip
+            "cycle",
+            "time_ns",
+            "tov_ns",
+            "field.time_ns",
+            "level",
+            "message",
+            "name",
+        ]
 
 
 @pytest.mark.parametrize(
     "schema",
-    [b"{", b"[]", b'{"properties": 3}', b'{"properties": {"a": {"type": ["integer", "null"]}}}',
-     b'{"properties": {"a": true}}', b'{"properties": {"a": {"anyOf": [true, 3]}}}'],
-)  # fmt: skip
+    [
+        b"{",
+        b"[]",
+        b'{"properties": 3}',
+        b'{"properties": {"a": {"type": ["integer", "null"]}}}',
+        b'{"properties": {"a": true}}',
+        b'{"properties": {"a": {"anyOf": [true, 3]}}}',
+    ],
+)
 def test_a_strange_schema_gives_an_empty_table_all_the_same(schema):
     topic = Topic("/a/b", "msgpack", "Strange", "jsonschema", schema, {})
     assert list(make_table([], topic))[:3] == ["cycle", "time_ns", "tov_ns"]

@@ -170,9 +170,13 @@ def test_without_payload_a_message_keeps_its_time_and_cycle(tmp_path):
         LoggedOutput("c", "out", "/c/out", IntMsg),
     ]
     writer = LogWriter(
-        tmp_path / "run", outputs=outputs, steps=1, metadata={"run_id": "x"},
-        slab_size_mib=1, section_size_mib=1,
-    )  # fmt: skip
+        tmp_path / "run",
+        outputs=outputs,
+        steps=1,
+        metadata={"run_id": "x"},
+        slab_size_mib=1,
+        section_size_mib=1,
+    )
     number, image, other = IntMsg(value=7), ImageRgb8Msg(), IntMsg(value=8)
     bound = writer.bind([number, image, other])
     for cycle in range(3):
@@ -185,8 +189,10 @@ def test_without_payload_a_message_keeps_its_time_and_cycle(tmp_path):
         commit(writer, bound, cycle)
     writer.finish({"reason": "test"})
     with Log(tmp_path / "run") as log:
-        read = [(m.topic, m.cycle, m.tov_ns, bytes(m.payload)) for m in log.messages(
-            ["/a/out", "/b/out"])]  # fmt: skip
+        read = [
+            (m.topic, m.cycle, m.tov_ns, bytes(m.payload))
+            for m in log.messages(["/a/out", "/b/out"])
+        ]
         assert read == [
             ("/a/out", 0, 0, b""),
             ("/a/out", 1, 1, b""),

@@ -97,9 +97,10 @@ def test_pictures_before_the_first_key_frame_are_said_to_be_missing(tmp_path: Pa
         tmp_path / "plain.mp4", frames=8 * FRAMES, moves=False, bf="0", crf="1", sc_threshold="0"
     )
     plan = helpers.plan_of(
-        tmp_path, f"a=VideoCapture(source_uri: {film})",
+        tmp_path,
+        f"a=VideoCapture(source_uri: {film})",
         more="logging: {slab_size_mib: 1, section_size_mib: 1, mode: ring, keep_slabs: 2}",
-    )  # fmt: skip
+    )
     _, result = helpers.record(plan, tmp_path / "run")
     assert result.log_bytes > 2 << 20
     with Log(tmp_path / "run") as log:
@@ -136,9 +137,10 @@ def test_lossless_codecs_give_back_made_pictures(tmp_path: Path, codec: str) -> 
 def test_a_run_replays_from_every_codec(tmp_path: Path, codec: str) -> None:
     film = draw(tmp_path / "b.mp4", **FILMS["b_frames.mp4"])
     plan = helpers.plan_of(
-        tmp_path, f"a=VideoCapture(source_uri: {film})@logging: {{codec: {codec}}}; r=Read",
+        tmp_path,
+        f"a=VideoCapture(source_uri: {film})@logging: {{codec: {codec}}}; r=Read",
         "a > r: ImageRgb8Msg",
-    )  # fmt: skip
+    )
     helpers.record(plan, tmp_path / "run")
     with Log(tmp_path / "run") as log:
         report = Replay(log, env={}).run()
@@ -177,9 +179,10 @@ def test_a_source_whose_packets_fail_the_proof_is_logged_as_pixels(
         assert all(map(np.array_equal, pictures(log, "/b/image"), pictures(log, "/a/image")))
         assert set(codecs(log, "/a/image")) == {"raw"}
         lines = [
-            it.fields["message"] for it in log.messages("/flowrun/log")
+            it.fields["message"]
+            for it in log.messages("/flowrun/log")
             if "packets" in it.fields["message"]
-        ]  # fmt: skip
+        ]
         assert lines == ["the log keeps pixels: packets do not give them back"]
 
 

@@ -196,9 +196,13 @@ def test_packets_of_dropped_pictures_are_kept_for_those_that_need_them(
 
 @pytest.mark.parametrize(
     ("codec", "pixel_format", "size"),
-    [("libx264", "yuv444p", (129, 97)), ("libx264", "yuv420p", (130, 98)),
-     ("mjpeg", "yuvj444p", (33, 17)), ("libx264", "yuv420p", (2, 2))],
-)  # fmt: skip
+    [
+        ("libx264", "yuv444p", (129, 97)),
+        ("libx264", "yuv420p", (130, 98)),
+        ("mjpeg", "yuvj444p", (33, 17)),
+        ("libx264", "yuv420p", (2, 2)),
+    ],
+)
 def test_pictures_of_any_size_come_back(
     tmp_path: Path, codec: str, pixel_format: str, size: tuple[int, int]
 ) -> None:
@@ -232,9 +236,14 @@ def test_a_stream_without_time_stamps_is_logged_as_packets(tmp_path: Path, name:
 
 @pytest.mark.parametrize(
     ("logging", "more"),
-    [("codec: raw", MORE), ("codec: zstd", MORE), ("enabled: false", MORE), ("payload: none", MORE),
-     ("", "logging: {enable_task_logging: false}")],
-)  # fmt: skip
+    [
+        ("codec: raw", MORE),
+        ("codec: zstd", MORE),
+        ("enabled: false", MORE),
+        ("payload: none", MORE),
+        ("", "logging: {enable_task_logging: false}"),
+    ],
+)
 def test_packets_that_no_log_wants_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logging: str, more: str
 ) -> None:

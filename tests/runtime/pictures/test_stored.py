@@ -88,9 +88,10 @@ def test_a_flight_recorders_pictures_before_the_first_key_frame_are_not_given(tm
         tmp_path / "plain.mp4", frames=8 * FRAMES, moves=False, bf="0", crf="1", sc_threshold="0"
     )
     plan = helpers.plan_of(
-        tmp_path, f"a=VideoCapture(source_uri: {film})",
+        tmp_path,
+        f"a=VideoCapture(source_uri: {film})",
         more="logging: {slab_size_mib: 1, section_size_mib: 1, mode: ring, keep_slabs: 2}",
-    )  # fmt: skip
+    )
     helpers.record(plan, tmp_path / "run")
     found = independent(tmp_path / "run", "/a/image")
     begin = next(cycle for cycle, _ in found if cycle % KEY_EVERY == 0)

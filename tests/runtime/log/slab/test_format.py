@@ -53,11 +53,14 @@ def our_parts(builder):
     schemas = [fmt.Schema(1, "Any", "jsonschema", b'{"title":"Any"}')]
     channels = [
         fmt.Channel(
-            number, 1, topic, "msgpack",
+            number,
+            1,
+            topic,
+            "msgpack",
             {"task": topic.split("/")[1], "port": topic.split("/")[2]},
         )
         for number, topic in enumerate(builder.topics, 1)
-    ]  # fmt: skip
+    ]
     attachment = fmt.Attachment("graph.yaml", "application/yaml", log_bytes.GRAPH, 5, 5)
     return schemas, channels, attachment
 
@@ -181,10 +184,18 @@ def test_chunk_index_and_statistics_round_trip(numbers, by_channel):
 
 
 UNPACKERS = [
-    unpack_header, unpack_metadata, unpack_check, unpack_attachment, unpack_schema,
-    unpack_channel, unpack_message_index, unpack_statistics, unpack_chunk_index,
-    unpack_metadata_index, unpack_log,
-]  # fmt: skip
+    unpack_header,
+    unpack_metadata,
+    unpack_check,
+    unpack_attachment,
+    unpack_schema,
+    unpack_channel,
+    unpack_message_index,
+    unpack_statistics,
+    unpack_chunk_index,
+    unpack_metadata_index,
+    unpack_log,
+]
 
 
 @pytest.mark.parametrize("unpack", UNPACKERS, ids=lambda unpack: unpack.__name__)
@@ -204,20 +215,32 @@ def test_attachment_with_a_flipped_byte_is_refused():
 
 @quick
 @given(
-    u64.filter(lambda t: t < 2**63), st.sampled_from(LEVELS), texts, texts,
+    u64.filter(lambda t: t < 2**63),
+    st.sampled_from(LEVELS),
+    texts,
+    texts,
     st.dictionaries(texts, st.integers(-9, 9) | texts | st.none(), max_size=3),
-)  # fmt: skip
+)
 def test_log_record_round_trip(time_ns, level, message, name, fields):
     assert unpack_log(pack_log(time_ns, level, message, name, fields)) == {
-        "time_ns": time_ns, "level": level, "message": message, "name": name, "fields": fields,
-    }  # fmt: skip
+        "time_ns": time_ns,
+        "level": level,
+        "message": message,
+        "name": name,
+        "fields": fields,
+    }
 
 
 @pytest.mark.parametrize(
     ("given_level", "level"),
-    [("info", "INFO"), ("critical", "FATAL"), ("warn", "WARNING"), ("exception", "ERROR"),
-     ("loud", "UNKNOWN")],
-)  # fmt: skip
+    [
+        ("info", "INFO"),
+        ("critical", "FATAL"),
+        ("warn", "WARNING"),
+        ("exception", "ERROR"),
+        ("loud", "UNKNOWN"),
+    ],
+)
 def test_log_record_levels_of_the_logging_methods(given_level, level):
     assert unpack_log(pack_log(0, given_level, "", "", {}))["level"] == level
 
