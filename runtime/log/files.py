@@ -27,6 +27,7 @@ class LogFiles:
         self.slabs: list[SlabReader] = []
         self.losses: dict[Path, str] = {}
         """What could not be read of each slab, as far as was found until now."""
+        self.closed = False
         self.vanished: Path | None = None
         """A slab that a flight recorder removed while it was read: maybe not to its end."""
         errors = []
@@ -45,8 +46,14 @@ class LogFiles:
         self._check_run()
 
     def close(self) -> None:
+        self.closed = True
         for slab in self.slabs:
             slab.close()
+
+    def check_open(self) -> None:
+        """Raise `LogError` after `close`."""
+        if self.closed:
+            raise LogError(f"{self.path}: the log is closed")
 
     def lose(self, slab: SlabReader, damage: Damage) -> None:
         """Note what ends the reading of `slab`; the first cause stays."""

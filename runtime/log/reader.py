@@ -8,7 +8,6 @@ with Log("runs/inference-20260105T101500Z") as log:
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,11 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from flowrun.msgs.image import ImageRgb8Msg
-from flowrun.runtime.clock import ticks_ns
-from flowrun.runtime.errors import LogError, LogNotFound
+from flowrun.runtime.errors import LogNotFound
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.files import LogFiles, slab_paths
 from flowrun.runtime.log.message import Bounds, Frame, LoggedCycle, LogMessage, Range, Topic
+from flowrun.runtime.log.scan import follow, scan
 from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import CODEC
@@ -30,9 +29,6 @@ from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = ["Bounds", "Frame", "Log", "LogMessage", "LoggedCycle", "Table", "Topic", "slab_paths"]
-
-_POLL_S = 0.02
-"""How often a log that is followed is looked at while nothing comes; a look takes some 20 us."""
 
 
 class Log:
@@ -63,7 +59,6 @@ class Log:
         self.timeout_s = timeout_s
         self._files = LogFiles(self.path, verify=verify)
         self._slabs = self._files.slabs
-        self._closed = False
         self._cycle_count: int | None = None
         self._decoders: dict[str, PictureDecoder] = {}
         self._codecs = {
@@ -86,12 +81,7 @@ class Log:
     def close(self) -> None:
         """Give the files back. Payloads that are still held stay valid; what is known without
         reading, as topics and metadata, is still known, and reading raises `LogError`."""
-        self._closed = True
         self._files.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise LogError(f"{self.path}: the log is closed")
 
     # -- what the log says of itself -----------------------------------------------------------
 
@@ -148,7 +138,7 @@ class Log:
     @property
     def start_ns(self) -> int | None:
         """Time of the first cycle; None without one."""
-        self._check_open()
+        self._files.check_open()
         for slab in self._slabs:
             head = slab.first(0) if slab.structure.chunks else None
             if head is not None:
@@ -158,7 +148,7 @@ class Log:
     @property
     def end_ns(self) -> int | None:
         """Time of the last cycle; None without one."""
-        self._check_open()
+        self._files.check_open()
         for slab in reversed(self._slabs):
             for index in reversed(range(len(slab.structure.chunks))):
                 last = None
@@ -174,7 +164,7 @@ class Log:
     def __len__(self) -> int:
         """Number of cycles. Walks over them, without checking them, and remembers the answer."""
         if self._cycle_count is None or not self.finished:
-            self._check_open()
+            self._files.check_open()
             count = 0
             for slab in self._slabs:
                 try:
@@ -334,95 +324,14 @@ class Log:
                 )
 
     def _records(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
-        self._check_open()
-        read = self._followed if self.follow else self._read
-        return read(wanted)
+        self._files.check_open()
+        if self.follow:
+            return follow(self._files, wanted, timeout_s=self.timeout_s)
+        return scan(self._files, wanted)
 
     def _present(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         """What is there now, also of a log that is followed."""
-        self._check_open()
+        self._files.check_open()
         if self.follow:
             self._files.refresh()
-        return self._read(wanted)
-
-    def _followed(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
-        idle_since, alive, waiting = ticks_ns(), True, threading.Event()
-        start, end = wanted.start, wanted.end
-        while True:
-            self._check_open()
-            self._files.refresh()
-            over = self.end is not None or not alive
-            found = False
-            for slab, record in self._read(Range(start, start_ns=wanted.start_ns)):
-                if wanted.is_over(record.cycle, record.time_ns):
-                    return
-                files = self._files
-                vanished = files.vanished
-                if vanished is not None and slab.path != vanished:
-                    if start is not None and record.cycle > start:
-                        files.losses[vanished] = f"{vanished}: was removed before it was read"
-                    files.vanished = None
-                found = True
-                start = record.cycle + 1
-                yield slab, record
-            if over or (end is not None and start is not None and start >= end):
-                return
-            if found:
-                idle_since = ticks_ns()
-                continue
-            if self.timeout_s is not None and ticks_ns() - idle_since >= self.timeout_s * 1e9:
-                return
-            # Asked before the next look: what a writer commits before it dies is then read.
-            alive = self._files.writer_lives()
-            if alive:
-                waiting.wait(_POLL_S)
-
-    def _read(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
-        self._check_open()
-        bounded = not wanted.is_everything
-        previous = -1
-        for slab in self._slabs[self._first_slab(wanted) :]:
-            first_chunk = slab.chunk_of(cycle=wanted.start, time_ns=wanted.start_ns)
-            count = 0
-            try:
-                for index in range(first_chunk, len(slab.structure.chunks)):
-                    at = None
-                    if index == first_chunk and not wanted.begins_with_log:
-                        at = slab.offset_of(index, cycle=wanted.start, time_ns=wanted.start_ns)
-                    for offset, cycle, time_ns, entries in slab.cycles.records(index, at):
-                        if bounded and not wanted.contains(cycle, time_ns):
-                            if wanted.is_over(cycle, time_ns):
-                                return
-                            continue
-                        if cycle <= previous:
-                            raise Damage(offset, f"cycle {cycle} after cycle {previous}")
-                        previous = cycle
-                        count += len(entries)
-                        yield slab, LoggedCycle(cycle, time_ns, entries)
-                        if self._closed:
-                            self._check_open()
-                if not bounded:
-                    self._check_count(slab, count)
-            except Damage as damage:
-                self._files.lose(slab, damage)
-
-    def _first_slab(self, wanted: Range) -> int:
-        """The last slab that may hold the first cycle of the range."""
-        start, start_ns = wanted.start, wanted.start_ns
-        for position in range(len(self._slabs) - 1, 0, -1):
-            slab = self._slabs[position]
-            head = slab.first(0) if slab.structure.chunks else None
-            if head is not None and (
-                (start is not None and head.cycle <= start)
-                or (start_ns is not None and head.time_ns < start_ns)
-            ):
-                return position
-        return 0
-
-    def _check_count(self, slab: SlabReader, count: int) -> None:
-        statistics = slab.structure.statistics
-        if statistics is not None and statistics.message_count != count:
-            raise Damage(
-                slab.preamble.size,
-                f"{count} messages; the summary counts {statistics.message_count}",
-            )
+        return scan(self._files, wanted)
