@@ -18,6 +18,7 @@ from zlib_ng.zlib_ng import crc32
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.pictures.lossless import LOSSLESS, MOST_PIXELS, packer, unpack
 
 __all__ = [
     "PICTURE_SCHEMA_NAME",
@@ -36,8 +37,6 @@ _FORMATS = {"hevc": "h265", "libdav1d": "av1", "libaom-av1": "av1"}
 
 _MOST_ROWS = 1 << 31
 _MOST_PACKETS = 1 << 62  # they are time stamps to FFmpeg
-_MOST_PACKED = 1 << 28
-"""The format's limit of zstd and ffv1, in pixels."""
 
 Piece = bytes | memoryview
 
@@ -68,7 +67,7 @@ class PictureEncoder:
         self.codec = codec
         self._keys = -1, -1, -1
         """Cycles of the last three key frames, newest first."""
-        self._compress = _compressor(codec)
+        self._pack = _packer(codec)
 
     def encode(self, message: ImageRgb8Msg, cycle: int) -> tuple[Piece, ...]:
         """The message's bytes, in parts. `MessageTypeError` as `Message.encode`."""
@@ -86,10 +85,10 @@ class PictureEncoder:
             shown = shown_format(video.decoder.name)
             data: Piece = b"".join(packet for packet, _ in video.packets)
             own |= self._packets(video, cycle)
-        elif self.codec == "packets" or not 0 < pixels.size <= 3 * _MOST_PACKED:
+        elif self.codec == "packets" or not 0 < pixels.size <= 3 * MOST_PIXELS:
             own["codec"], data = "raw", pixels.data.cast("B") if pixels.size else b""
         else:
-            own["codec"], data = self.codec, self._compress(pixels)
+            own["codec"], data = self.codec, self._pack(pixels)
             shown = self.codec
         fields = [protobuf.text_field(_FORMAT, shown)]
         front = message.pack_front(own, fields, source=_FRAME_ID, data=_DATA, size=len(data))
@@ -175,14 +174,10 @@ class StoredPicture:
         """
         height, width = self.own["size"]
         codec, size = self.own["codec"], height * width * 3
-        if codec in ("zstd", "ffv1") and size > 3 * _MOST_PACKED:
-            raise ValueError(f"{height} x {width} pixels; expected at most {_MOST_PACKED}")
         if codec == "raw" or not size:
             flat = np.frombuffer(self.data, np.uint8)
-        elif codec == "zstd":
-            flat = np.frombuffer(_unzstd(self.data, size), np.uint8)
-        elif codec == "ffv1":
-            flat = _unffv1(self.data, height, width)
+        elif codec in LOSSLESS:
+            flat = unpack(codec, self.data, height, width)
         else:
             raise ValueError(f"unknown codec {codec!r}")
         return self.checked(flat.reshape(height, width, 3))
@@ -253,64 +248,9 @@ def _all_within(values: list[Any], least: int, end: int) -> bool:
     return all(type(value) is int and least <= value < end for value in values)
 
 
-def _compressor(codec: str) -> Callable[[NDArray[np.uint8]], bytes]:
-    if codec == "zstd":
-        import zstandard
-
-        # Level 1 without long matches: a cycle waits for it.
-        compressor = zstandard.ZstdCompressor(level=1)
-        return lambda pixels: compressor.compress(pixels.data.cast("B"))
-    if codec == "ffv1":
-        return _ffv1
+def _packer(codec: str) -> Callable[[NDArray[np.uint8]], bytes]:
+    if codec in LOSSLESS:
+        return packer(codec)
     if codec == "packets":
         return lambda _: b""
     raise UsageError(f"unknown codec {codec!r}")
-
-
-def _unzstd(data: memoryview, size: int) -> bytes:
-    import zstandard
-
-    try:
-        # It allocates what the frame says, whatever limit it is given.
-        if zstandard.frame_content_size(data) != size:
-            raise ValueError(f"zstd: expected {size} bytes")
-        content = zstandard.ZstdDecompressor().decompress(data)
-    except zstandard.ZstdError as error:
-        raise ValueError(f"zstd: {error}") from error
-    return content
-
-
-def _ffv1(pixels: NDArray[np.uint8]) -> bytes:
-    import av
-
-    height, width = pixels.shape[:2]
-    # A context a picture: each then begins with the state that its decoder begins with.
-    context: Any = av.CodecContext.create("ffv1", "w")
-    context.width, context.height, context.pix_fmt = width, height, "bgr0"
-    context.framerate, context.thread_count = 1, 1
-    context.options = {"level": "3", "slicecrc": "0", "coder": "range_def"}
-    picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
-    packets = [*context.encode(picture), *context.encode(None)]
-    extradata = context.extradata or b""
-    return len(extradata).to_bytes(4, "little") + extradata + b"".join(map(bytes, packets))
-
-
-def _unffv1(data: memoryview, height: int, width: int) -> NDArray[np.uint8]:
-    import av
-
-    length = int.from_bytes(data[:4], "little")
-    context: Any = av.CodecContext.create("ffv1", "r")
-    context.extradata = bytes(data[4 : 4 + length])
-    context.width, context.height, context.pix_fmt = width, height, "bgr0"
-    context.thread_count = 1
-    content = data[4 + length :]
-    packet = av.Packet(len(content))  # not `Packet(content)`, which has no zeros after it
-    packet.update(bytes(content))
-    try:
-        decoded = [*context.decode(packet), *context.decode(None)]
-    except av.error.FFmpegError as error:
-        raise ValueError(f"ffv1: {error}") from error
-    if len(decoded) != 1:
-        raise ValueError(f"ffv1: {len(decoded)} pictures")
-    rgb: NDArray[np.uint8] = decoded[0].reformat(format="rgb24").to_ndarray()
-    return rgb.reshape(-1)
