@@ -8,6 +8,7 @@
 | `message.py`, `table.py`, `values.py`    | a message, a topic as columns, how fields are decoded |
 | `files.py`, `retention.py`               | the slabs of a run; removing the oldest runs          |
 | `mend.py`                                | finishing one slab that was cut off                   |
+| `scan.py`                                | going over the cycles of a run, slab after slab       |
 | `bound.py`, `channels.py`, `lines.py`    | what a writer writes: messages, topics, log lines     |
 | `rolling.py`, `lock.py`                  | one slab after another; one writer per run            |
 | `slab/`                                  | one file: its bytes, written and read                 |

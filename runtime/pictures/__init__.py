@@ -3,6 +3,7 @@
 | file           | what it is                                                               |
 |----------------|--------------------------------------------------------------------------|
 | `stored.py`    | a stored picture: its bytes, and encoding it                             |
+| `lossless.py`  | zstd and FFV1: compressed without loss                                   |
 | `decode.py`    | a stored picture -> its pixels, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
 | `video.py`     | decoding and converting video, the same on every machine                 |

@@ -18,11 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import test_determinism
 from hypothesis import HealthCheck, given, seed, settings
 
 from flowrun.runtime.log.reader import Log
-from support import helpers
+from support import determinism, helpers
 
 
 class Counted:
@@ -51,7 +50,7 @@ def tried(check: Callable[..., None], arguments: tuple[Any, ...], graphs: int, n
         seen["graphs"] += 1
         check(**values)
 
-    test_determinism.record = counted.record
+    determinism.record = counted.record
     held = True
     try:
         seed(number)(
@@ -64,7 +63,7 @@ def tried(check: Callable[..., None], arguments: tuple[Any, ...], graphs: int, n
         traceback.print_exc(file=sys.stdout)
         held = False
     finally:
-        test_determinism.record = helpers.record
+        determinism.record = helpers.record
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counted.controls.items()))
     print(
         f"{check.__name__}: {'held' if held else 'FAILED'}: {seen['graphs']} graphs, "
@@ -82,7 +81,7 @@ def main() -> None:
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         held = [  # without the log lines of all these runs
             tried(check, arguments, args.graphs, args.seed)
-            for check, arguments in test_determinism.PROPERTIES.items()
+            for check, arguments in determinism.PROPERTIES.items()
         ]
     sys.exit(0 if all(held) else 1)
 
