@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What `make test-all` needs besides Python: a browser, and a real RTSP server.
 APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good
-# One process a core; the tests of a file share what its fixtures make.
-PARALLEL := -n auto --dist loadfile
+# One process a core, each with one thread for torch; the tests of a file share what its fixtures make.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 GRAPH ?= graphs/inference.yaml
 MODEL_OUT ?= runs/model
 
@@ -21,11 +21,11 @@ demo: .venv/installed  ## install, then run graphs/inference.yaml: its page is a
 
 .PHONY: test
 test: .venv/installed-dev  ## install what the tests need, then run those that need no more than pip (PYTEST_ARGS=... for some)
-	$(BIN)/python -m pytest $(PARALLEL) -m "not real" $(PYTEST_ARGS)
+	$(PYTEST) -m "not real and not long" $(PYTEST_ARGS)
 
 .PHONY: test-all
 test-all: .venv/installed-dev apt llama-server  ## run all tests, with a real browser, RTSP server and llama-server (built once, 10 minutes)
-	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: .venv/installed-dev  ## ruff, mypy and the import contracts

@@ -27,14 +27,14 @@ from support.helpers import record
 
 @given(*PROPERTIES[check_two_recordings_and_replays_from_anywhere])
 @pytest.mark.timeout(900)  # a busy machine takes its time
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_recording_twice_and_replaying_from_anywhere_gives_the_same_bytes(graph, jumps):
     check_two_recordings_and_replays_from_anywhere(graph, jumps)
 
 
 @given(*PROPERTIES[check_the_log_that_a_replay_leaves])
 @pytest.mark.timeout(900)  # a busy machine takes its time
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_replay_leaves_the_same_log_as_its_run(graph, begin, step_ns):
     """Errors, restarts, live values, dropped and replaced inputs included; and so does a replay of what
     the replay left, and one that begins in the middle."""

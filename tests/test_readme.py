@@ -172,6 +172,7 @@ def test_http_commands_answer_as_shown(demo: str, tmp_path: Path) -> None:
     assert (tmp_path / "frame.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_models_answer_and_find_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "graphs").symlink_to(ROOT / "graphs")
@@ -183,6 +184,7 @@ def test_models_answer_and_find_as_shown(tmp_path: Path, monkeypatch: pytest.Mon
     assert "detect: 5 cycles in " in shell(f"{run} --cycles 5 --plain --port 0", tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
     motion, test, freeze = blocks("python", TUTORIAL)

@@ -142,6 +142,7 @@ class TestPrompts:
                 assert processor.decode(ids, skip_special_tokens=True) == answer
 
 
+@pytest.mark.long
 class TestTraining:
     def test_pictures_are_resized_as_the_processor_does(self, processor):
         import torch

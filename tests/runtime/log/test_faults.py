@@ -302,6 +302,7 @@ def test_a_full_disk_ends_the_log_after_the_last_cycle_that_fits(tmp_path):
 # -- crashes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_few_rounds_of_the_torture_programme():
     """A process of its own: it forks, which a process with threads must not."""

@@ -85,6 +85,7 @@ def test_damaged_logs_keep_the_laws(fuzzer: Fuzzer, part: int) -> None:
         hold(fuzzer, number)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_damaged_logs_keep_the_laws_with_little_memory(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -123,6 +124,7 @@ sys.exit(feed.main([__file__]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_fuzzer_goes_on_after_cases_that_end_its_process(tmp_path: Path) -> None:
     script = tmp_path / "ends.py"
