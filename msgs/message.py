@@ -183,7 +183,10 @@ class Message:
         tov_ns: time of validity in nanoseconds; the cycle's time if not given. NumPy's integers
             become an `int`; what is no whole number is refused when the message is checked.
         """
-        self.tov_ns = self._now.now_ns if tov_ns is None else _whole(tov_ns)
+        if tov_ns is None:
+            self.tov_ns = self._now.now_ns
+        else:
+            self.tov_ns = tov_ns if tov_ns.__class__ is int else _whole(tov_ns)
         self.present = True
         if self.array_fields:
             self._seal()

@@ -148,6 +148,7 @@ class Cycle:
         self._instances = instances
         self._secrets = plan.graph.spec.secrets
         self._is_skipped = False
+        self._step_count = len(plan.steps)
         self.rates = {step.task.id: rate_of(step) for step in plan.steps}
         self.policies = policies_of(
             [made for id_, made in instances.items() if id_ in running],
@@ -237,7 +238,7 @@ class Cycle:
     def next_step(self) -> int | None:
         """The index of the step that `step` runs next; None at the end of the cycle."""
         done = len(self.ends_ns)
-        is_over = self.failure is not None or self._is_skipped or done == len(self.plan.steps)
+        is_over = self.failure is not None or self._is_skipped or done == self._step_count
         return None if is_over else done
 
     def step(self) -> Step | None:
@@ -275,8 +276,8 @@ class Cycle:
         A message that the log refuses becomes the cycle's `failure`, and the cycle is written without
         any output of its task. Raises `LogError` if the log cannot be written.
         """
-        if len(self.ends_ns) < len(self.plan.steps):
-            missing = len(self.plan.steps) - len(self.ends_ns)
+        missing = self._step_count - len(self.ends_ns)
+        if missing:
             self.ends_ns = [*self.ends_ns, *[ticks_ns()] * missing]
         if self.failure is not None:
             self._note_failure(self.failure)
