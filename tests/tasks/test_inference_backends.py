@@ -215,6 +215,7 @@ def test_a_switch_of_prompt_backend_and_length_shows_in_answers_log_and_replay(
     assert replays(tmp_path / "run").first is None
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_switch_between_models_in_the_process_is_computed_again(tmp_path: Path) -> None:
     from flowrun.tasks.embedded import MODEL_DIR

@@ -204,6 +204,7 @@ def test_a_task_that_was_down_is_down_at_the_keyframe(tmp_path):
             assert report.first is None, str(report.first)
 
 
+@pytest.mark.long
 def test_results_that_were_being_made_at_a_keyframe_are_made_again(tmp_path):
     plan = plan_of(tmp_path, "n=Hooked(limit: 200); t=Total!; x=Scale", "n > t; t.total > x", SMALL)
     live = Run(plan, clock=ManualClock(1, step_ns=10), directory=tmp_path / "run")
