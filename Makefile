@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What `make test-all` needs besides Python: a browser, and a real RTSP server.
 APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good
-# One process a core, each with one thread for torch; the tests of a file share what its fixtures make.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# One process a core, each with one thread for torch; one that is done takes tests from the other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 GRAPH ?= graphs/inference.yaml
 MODEL_OUT ?= runs/model
 
