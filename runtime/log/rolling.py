@@ -159,7 +159,7 @@ class RollingSlabs:
             future.result().slab.discard()
 
     def _wait_for_finished(self) -> None:
-        """As a rule it is long done. A writer that fills slabs faster waits for the disk here."""
+        """Usually there is nothing to wait for; a writer that fills slabs faster waits for the disk."""
         future, self._finishing = self._finishing, None
         if future is not None:
             future.result()

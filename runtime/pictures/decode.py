@@ -141,7 +141,7 @@ class PictureDecoder:
         return _convert(decoded, picture)
 
     def _prepare(self) -> None:
-        """Decode the pictures that are asked for next, as a rule, and convert them meanwhile."""
+        """Decode the pictures that are usually asked for next, and convert them meanwhile."""
         for _ in range(_AHEAD):
             if len(self._decoded) >= _AHEAD or not self._feed_next():
                 break

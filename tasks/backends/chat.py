@@ -125,7 +125,7 @@ def models_in(reply: bytes, *, where: str) -> list[str]:
     except (ValueError, KeyError, TypeError):
         raise ModelError(
             f"{where}/models gives no list of models but {_shown(reply)}; base_url must "
-            "be where the API begins, as a rule with /v1"
+            "be where the API begins, usually with /v1"
         ) from None
 
 

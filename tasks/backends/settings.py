@@ -119,7 +119,7 @@ class OpenAISettings(TaskConfig):
     type: Literal["openai"] = "openai"
     """The kind of backend."""
     base_url: _Url
-    """Where the API begins, as a rule with /v1: http://127.0.0.1:8080/v1"""
+    """Where the API begins, usually with /v1: http://127.0.0.1:8080/v1"""
     model: str | None = None
     """The server's name for the model. If not given, the only one that it has."""
     api_key: SecretStr | None = None
