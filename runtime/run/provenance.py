@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 import subprocess
@@ -67,7 +68,7 @@ def _code_of(plan: Plan) -> dict[str, str]:
     modules = {name for name in modules if not name.startswith("flowrun.")}
     if not modules:
         return {}
-    packages = packages_distributions()
+    packages = _packages()
     found: dict[str, str] = {}
     for name in sorted(modules):
         distributions = packages.get(name.partition(".")[0])
@@ -78,6 +79,13 @@ def _code_of(plan: Plan) -> dict[str, str]:
         if path is not None and Path(path).is_file():
             found[f"{_CODE}{name}"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return found
+
+
+@functools.cache
+def _packages() -> Mapping[str, list[str]]:
+    """The distributions of each top-level module. Finding them reads the list of files of all that is
+    installed, for a quarter of a second."""
+    return packages_distributions()
 
 
 def _git_commit(folder: Path) -> str:
