@@ -1,4 +1,13 @@
-"""Every error that a user can meet. Each text says what happened, where, and what to do instead."""
+"""Every error that a user can meet. Each text says what happened, where, and what to do instead.
+
+What the code of a task raises is an error of that task, whatever it is: a library may call `sys.exit`,
+raise `asyncio.CancelledError`, or panic in Rust, and none of that ends the run by itself. Only a
+KeyboardInterrupt comes from the user, wherever it arrives. So each place that calls a task says::
+
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+"""
 
 from __future__ import annotations
 
@@ -6,7 +15,6 @@ import errno
 from dataclasses import dataclass
 
 __all__ = [
-    "RAISED_BY_TASKS",
     "FlowrunError",
     "GraphError",
     "InternalError",
@@ -22,13 +30,25 @@ __all__ = [
     "TaskDefinitionError",
     "TaskError",
     "UsageError",
+    "text_of",
     "unwritable",
+    "worded",
 ]
 
 
-RAISED_BY_TASKS = (Exception, SystemExit, GeneratorExit)
-"""The exceptions that are errors of the task whose code raises them. A library that calls `sys.exit`
-does not end the run. A KeyboardInterrupt comes from the user, wherever it arrives."""
+def worded(error: BaseException) -> str:
+    """`Type: text` of an exception, also of one that cannot give its text."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def text_of(value: object) -> str:
+    """`str(value)`, or in angle brackets what that raised: `__str__` may be anybody's code."""
+    try:
+        return str(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever a library raises
+        return f"<its text cannot be had: str() raised {type(error).__name__}>"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,7 +110,7 @@ class TaskError(FlowrunError):
         self.cycle = cycle
         self.phase = phase
         where = phase if cycle is None else f"{phase}, cycle {cycle}"
-        super().__init__(f"task {task_id!r} failed in {where}: {type(cause).__name__}: {cause}")
+        super().__init__(f"task {task_id!r} failed in {where}: {worded(cause)}")
 
 
 class LogError(FlowrunError):
@@ -129,7 +149,14 @@ class ReplayError(FlowrunError):
 
 
 class RecordedError(Exception):
-    """An error that a task raised in a recorded run, of which only the text is known."""
+    """An error that a task raised in a recorded run, of which only the text and the place are known.
+
+    place: see `events.Failed`.
+    """
+
+    def __init__(self, text: str, place: str = "") -> None:
+        super().__init__(text)
+        self.place = place
 
 
 class InternalError(Exception):

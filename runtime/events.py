@@ -86,6 +86,7 @@ class Failed(Event):
     text: the error, with secrets masked.
     phase: what the task was doing: "process", "publish" (it published what the log refuses) or
         "configure" (it refused a live value). Only an error in "process" ends a cycle by `skip_cycle`.
+    place: the function of the task that raised it, and the line of source in it; "" if not known.
     """
 
     kind: ClassVar[str] = "error"
@@ -93,10 +94,15 @@ class Failed(Event):
     policy: str
     text: str
     phase: str = _PROCESS
+    place: str = ""
 
     def pack(self) -> dict[str, Any]:
         record = _record(self.kind, self.task, key=self.policy, value=self.text)
-        return record if self.phase == _PROCESS else {**record, "phase": self.phase}
+        if self.phase != _PROCESS:
+            record["phase"] = self.phase
+        if self.place:
+            record["place"] = self.place
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,9 @@ def unpack(record: Mapping[str, Any]) -> Event:
             case EndOfSource.kind:
                 return EndOfSource(task)
             case Failed.kind:
-                return Failed(task, key, value, record.get("phase", _PROCESS))
+                return Failed(
+                    task, key, value, record.get("phase", _PROCESS), record.get("place", "")
+                )
             case Restarted.kind:
                 return Restarted(task)
             case Dropped.kind:

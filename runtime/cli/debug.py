@@ -17,7 +17,7 @@ import numpy as np
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.cli import replay as replay_verb
-from flowrun.runtime.errors import FlowrunError, LogError, UsageError
+from flowrun.runtime.errors import FlowrunError, LogError, UsageError, worded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -383,8 +383,10 @@ class _Shell(cmd.Cmd):
             raise not_a_message
         try:
             return eval(text, {**known, "np": np})  # noqa: S307  # the user's own
-        except Exception as error:  # noqa: BLE001
-            raise UsageError(f"{text}: {type(error).__name__}: {error}") from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # of a task's `__repr__`, say
+            raise UsageError(f"{text}: {worded(error)}") from None
 
     def _print_all(self) -> None:
         found = False

@@ -128,9 +128,12 @@ def run(args: argparse.Namespace) -> int:
     if report.tolerated:
         print(f"{report.tolerated:,} messages differ within the tolerance")
     if report.first is not None:
-        print(f"{report.differing:,} of {report.compared:,} messages differ; the first:")
+        errors = f" and {report.errors:,} errors" if report.errors else ""
+        print(f"{report.differing:,} of {report.compared:,} messages{errors} differ; the first:")
         print(report.first)
         return 1
+    if report.errors:
+        print(f"{report.errors:,} errors came again")
     if not report.compared:
         print("nothing to compare: no task that ran published a logged message")
         return 0

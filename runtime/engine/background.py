@@ -28,7 +28,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.engine.policy import ErrorPolicy, FailedInPhase, restart_task
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.engine.record import ALWAYS, StepCall, call_process, outputs_of_step
-from flowrun.runtime.errors import RAISED_BY_TASKS
+from flowrun.runtime.errors import worded
 from flowrun.runtime.events import Event, Replaced
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.graph.plan import Step
@@ -225,12 +225,10 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
             for message in outputs_of_step(step, _BySlot(job.messages)):
                 if message.present:
                     message.check_published()
-    except Exception as error:  # noqa: BLE001  # raised again by the cycle, named by task
-        job.error = error
-    except BaseException as error:  # of a library: it must not end the worker
+    except BaseException as error:  # raised again by the cycle, named by task
         if isinstance(error, KeyboardInterrupt) and _is_main_thread():
             raise
-        job.error = RuntimeError(f"{type(error).__name__}: {error}")
+        job.error = error
 
 
 def _reconfigure_for(job: Job, task: Task, ctx: Context) -> None:
@@ -243,7 +241,9 @@ def _reconfigure_for(job: Job, task: Task, ctx: Context) -> None:
         return
     try:
         task.configure(ctx, changed)
-    except RAISED_BY_TASKS as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # see `errors`
         task.config = job.accepted = before
         job.error, job.phase = error, "configure"
 
@@ -306,9 +306,11 @@ class BackgroundWorker:
             return
         try:
             self._task.interrupt(self._ctx)
-        except Exception as error:  # noqa: BLE001  # the other tasks must get their turn
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # the other tasks must get their turn
             self._ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
-                "interrupt failed", error=f"{type(error).__name__}: {error}"
+                "interrupt failed", error=worded(error)
             )
 
     def stop(self, *, timeout_s: float) -> bool:
@@ -326,7 +328,7 @@ class BackgroundWorker:
                 if self._freeze is not None:
                     job.frozen = self._freeze(job)
             except BaseException as error:  # noqa: BLE001  # the run must not wait forever
-                job.error = RuntimeError(f"{type(error).__name__}: {error}")
+                job.error = error
             finally:
                 self.jobs.finish(job)
                 self._wake()

@@ -15,18 +15,21 @@ tuples to unpack and attributes to look up. For a graph of three tasks it is::
         if came and not apply(came): return True
         try:
             at = 0
-            if g0.present: p0(a0_0, a0_1)           # the steps, in the plan's order
+            # the steps, in the plan's order
+            if g0.present and (back := p0(a0_0, a0_1)) is not None: refuse(back)
             e1 = ticks()
             said = after_sources()
             if said: events += said
             if not (events or m0.present or has_taken()): return False
             at = 1
-            if m0.present: p1(a1_0, a1_1, a1_2)
+            if m0.present and (back := p1(a1_0, a1_1, a1_2)) is not None: refuse(back)
             e2 = ticks()
             ...
         except SkipCycle:
             skip([e1, e2, e3][:at])
-        except RAISED_BY_TASKS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             fail(at, error, [e1, e2, e3][:at])
         else:
             cycle.ends_ns = [e1, e2, e3]
@@ -44,10 +47,19 @@ from typing import Any
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.policy import SkipCycle
-from flowrun.runtime.engine.record import ALWAYS, AllPresent, CycleRecord, Gate
-from flowrun.runtime.errors import RAISED_BY_TASKS
+from flowrun.runtime.engine.record import (
+    ALWAYS,
+    AllPresent,
+    CycleRecord,
+    Gate,
+    refuse_returned,
+    run_process,
+)
 
 __all__ = ["compile_cycle"]
+
+_CHECKED = "back := "
+"""Before a call of `process`, whose result is checked."""
 
 
 def compile_cycle(
@@ -63,7 +75,7 @@ def compile_cycle(
     bound: dict[str, Any] = {
         **names,
         "SkipCycle": SkipCycle,
-        "RAISED_BY_TASKS": RAISED_BY_TASKS,
+        "refuse": refuse_returned,
     }
     ends = [f"e{at + 1}" for at in range(len(record.calls))]
     all_ends = f"[{', '.join(ends)}]"
@@ -83,7 +95,9 @@ def compile_cycle(
         *_steps(record, source_count, len(record.calls), bound),
         "except SkipCycle:",
         f"    skip(at, {all_ends}[:at])",
-        "except RAISED_BY_TASKS as error:",
+        "except KeyboardInterrupt:",
+        "    raise",
+        "except BaseException as error:",
         f"    fail(at, error, {all_ends}[:at])",
         "else:",
         f"    cycle.ends_ns = {all_ends}",
@@ -91,7 +105,7 @@ def compile_cycle(
     ]
     text = [f"def make({', '.join(bound)}):", "    def run():"]
     text += [*(f"        {line}" for line in lines), "    return run"]
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {"__name__": __name__}
     exec("\n".join(text), made)  # noqa: S102  # only names that are made here
     run: Callable[[], bool] = made["make"](**bound)
     return run
@@ -121,10 +135,17 @@ def _steps(record: CycleRecord, begin: int, end: int, bound: dict[str, Any]) -> 
         gate, call = record.calls[at]
         lines += [
             f"    at = {at}",
-            f"    {_condition(at, gate, record, bound)}{_call(at, call, bound)}",
+            f"    {_step(_condition(at, gate, record, bound), _call(at, call, bound))}",
             f"    e{at + 1} = ticks()",
         ]
     return lines
+
+
+def _step(condition: str, call: str) -> str:
+    if call.startswith(_CHECKED):
+        tests = [condition, f"({call}) is not None"] if condition else [f"({call}) is not None"]
+        return f"if {' and '.join(tests)}: refuse(back)"
+    return f"if {condition}: {call}" if condition else call
 
 
 def _condition(at: int, gate: Gate, record: CycleRecord, bound: dict[str, Any]) -> str:
@@ -137,14 +158,16 @@ def _condition(at: int, gate: Gate, record: CycleRecord, bound: dict[str, Any]) 
     else:
         bound[f"g{at}"] = gate
         tests = [f"g{at}.present"]
-    return f"if {' and '.join(tests)}: "
+    return " and ".join(tests)
 
 
 def _call(at: int, call: Callable[[], None], bound: dict[str, Any]) -> str:
     if not isinstance(call, partial) or call.keywords:
         bound[f"p{at}"] = call
         return f"p{at}()"
-    bound[f"p{at}"] = call.func
-    arguments = [f"a{at}_{number}" for number in range(len(call.args))]
-    bound |= dict(zip(arguments, call.args, strict=True))
-    return f"p{at}({', '.join(arguments)})"
+    is_process = call.func is run_process
+    function, *given = call.args if is_process else (call.func, *call.args)
+    bound[f"p{at}"] = function
+    arguments = [f"a{at}_{number}" for number in range(len(given))]
+    bound |= dict(zip(arguments, given, strict=True))
+    return f"{_CHECKED if is_process else ''}p{at}({', '.join(arguments)})"

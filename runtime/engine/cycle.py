@@ -35,7 +35,7 @@ from flowrun.runtime.engine.outside import Outside
 from flowrun.runtime.engine.policy import (
     FailedInPhase,
     SkipCycle,
-    error_text,
+    failed,
     policies_of,
     reconfigure,
     refusal,
@@ -48,7 +48,7 @@ from flowrun.runtime.engine.record import (
     make_record,
     outputs_of_step,
 )
-from flowrun.runtime.errors import RAISED_BY_TASKS, InternalError, RecordedError, TaskError
+from flowrun.runtime.errors import InternalError, RecordedError, TaskError
 from flowrun.runtime.events import Event, Failed, Set
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.task import CycleTime
@@ -257,7 +257,9 @@ class Cycle:
             self.ends_ns.append(ticks_ns())
         except SkipCycle:
             self._skip(at, self.ends_ns)
-        except RAISED_BY_TASKS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # see `errors`
             self._fail(at, error, self.ends_ns)
         else:
             if at == self.plan.source_count - 1:
@@ -280,7 +282,7 @@ class Cycle:
         if missing:
             self.ends_ns = [*self.ends_ns, *[ticks_ns()] * missing]
         if self.failure is not None:
-            self._note_failure(self.failure)
+            self.note(self.event_of(self.failure))
             if self.log is not None:
                 self.leave_out_refused()
         while self.log is not None:
@@ -303,24 +305,32 @@ class Cycle:
                 self.keyframe = None
                 return
 
-    def _note_failure(self, failure: Failure) -> None:
+    def event_of(self, failure: Failure) -> Failed:
+        """The event of an error that ends the run."""
         phase = "publish" if failure.phase.startswith("publish") else failure.phase
-        text = error_text(failure.cause, self._secrets)
-        self.note(Failed(failure.task_id, "stop", text, phase))
+        return failed(
+            failure.task_id, failure.cause, policy="stop", phase=phase, secrets=self._secrets
+        )
 
     def leave_out_refused(self) -> list[Failure]:
         """Clear all outputs of each task that published what the log refuses, and note the errors."""
+        failures = self.refused()
+        for failure in failures:
+            self.note(self.event_of(failure))
+        tasks = {failure.task_id for failure in failures}
+        for slot, message in zip(self.plan.slots, self.messages, strict=True):
+            if slot.task_id in tasks:
+                message.clear()
+        return failures
+
+    def refused(self) -> list[Failure]:
+        """For each task that has published what the log refuses, why it does."""
         failures: dict[str, Failure] = {}
         for slot, message in zip(self.plan.slots, self.messages, strict=True):
             cause = refusal(slot, message)
             if cause is not None and slot.task_id not in failures:
                 phase = f"publishing {slot.port!r}"
                 failures[slot.task_id] = Failure(slot.task_id, self.time.cycle, phase, cause)
-        for failure in failures.values():
-            self._note_failure(failure)
-        for slot, message in zip(self.plan.slots, self.messages, strict=True):
-            if slot.task_id in failures:
-                message.clear()
         return list(failures.values())
 
     # -- inside ----------------------------------------------------------------------------------
@@ -329,7 +339,7 @@ class Cycle:
         """Apply what came from outside; False if an error ended the cycle."""
         for event in came:
             if type(event) is Failed and event.policy == "stop":
-                cause = RecordedError(event.text)
+                cause = RecordedError(event.text, event.place)
                 self.failure = Failure(event.task, self.time.cycle, event.phase, cause)
             else:
                 self.events.append(event)
@@ -365,7 +375,9 @@ class Cycle:
             else:
                 new = changed_config(made.bound, made.task.config, event.values)
                 reconfigure(made, new, self.policies.get(made.id))
-        except RAISED_BY_TASKS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # see `errors`
             self.failure = Failure(made.id, self.time.cycle, "configure", error)
 
     def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:

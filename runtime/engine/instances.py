@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from flowrun.runtime.broadcast import Broadcast
-from flowrun.runtime.errors import RAISED_BY_TASKS, FlowrunError, TaskError, UsageError
+from flowrun.runtime.errors import FlowrunError, TaskError, UsageError, worded
 from flowrun.runtime.graph.bind import BoundTask, live_keys
 from flowrun.runtime.graph.config import changed_keys, check_values
 from flowrun.runtime.graph.plan import Plan
@@ -76,7 +76,9 @@ def make_instances(
             task = bound.task_class(bound.config)
         except FlowrunError:
             raise
-        except RAISED_BY_TASKS as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise TaskError(bound.id, cycle=None, phase="__init__", cause=error) from error
         instances[bound.id] = Instance(bound, task, ctx, own)
     return instances
@@ -105,7 +107,7 @@ def start_all(
     except BaseException as error:
         on_start(None)
         stop_all(begun)
-        if isinstance(error, FlowrunError) or not isinstance(error, RAISED_BY_TASKS):
+        if isinstance(error, (FlowrunError, KeyboardInterrupt)):
             raise
         raise TaskError(begun[-1].id, cycle=None, phase="start", cause=error) from error
 
@@ -115,9 +117,11 @@ def stop_all(instances: list[Instance]) -> None:
     for instance in reversed(instances):
         try:
             instance.task.stop(instance.ctx)
-        except RAISED_BY_TASKS as error:  # the other tasks must be stopped too
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # the other tasks must be stopped too
             instance.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
-                "stop failed", error=f"{type(error).__name__}: {error}"
+                "stop failed", error=worded(error)
             )
 
 

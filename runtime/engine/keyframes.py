@@ -34,7 +34,6 @@ from flowrun.runtime.engine.background import BackgroundTask, Job, JobState
 from flowrun.runtime.engine.instances import Instance, changed_config
 from flowrun.runtime.engine.policy import ErrorPolicy, error_text, restart_task
 from flowrun.runtime.engine.rates import Rate
-from flowrun.runtime.errors import RAISED_BY_TASKS
 from flowrun.runtime.graph.bind import BoundTask
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.task import Task, TaskConfig
@@ -95,7 +94,9 @@ def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> 
     if changed:
         try:
             task.configure(made.ctx, changed)
-        except RAISED_BY_TASKS:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001  # see `errors`
             restart_task(task, made.ctx)
     made.ctx.thaw_rng(frozen.get("rng"))
     if "state" in frozen:
@@ -193,7 +194,9 @@ class Keyframes:
                 [job.cycle, changed_values(made.bound, job.config), job.state is JobState.TAKEN]
                 for job in in_flight
             ]
-        except Exception as error:  # noqa: BLE001  # of a user's config
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # of a user's config
             frozen["error"] = error_text(error, self._secrets)
         return frozen
 

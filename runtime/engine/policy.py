@@ -25,13 +25,15 @@ the task fails again, restarts it in the same cycle.
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.instances import Instance
-from flowrun.runtime.errors import RAISED_BY_TASKS, RecordedError
+from flowrun.runtime.errors import RecordedError, worded
 from flowrun.runtime.events import Event, Failed, Restarted
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.graph.plan import Slot
@@ -43,6 +45,7 @@ __all__ = [
     "FailedInPhase",
     "SkipCycle",
     "error_text",
+    "failed",
     "policies_of",
     "reconfigure",
     "refusal",
@@ -51,6 +54,8 @@ __all__ = [
 
 _FIRST_PAUSE_NS = 1_000_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000
+_RUNTIME = ("flowrun.runtime.", "flowrun.msgs.")
+_LONGEST_PLACE = 300
 
 
 class SkipCycle(Exception):  # noqa: N818  # not an error: the policy has handled that
@@ -69,7 +74,43 @@ def error_text(error: BaseException, secrets: frozenset[str]) -> str:
     """An error as the log holds it."""
     if isinstance(error, RecordedError):
         return str(error)
-    return storable(mask_secrets(f"{type(error).__name__}: {error}", secrets))
+    return storable(mask_secrets(worded(error), secrets))
+
+
+def failed(
+    task_id: str,
+    error: BaseException,
+    *,
+    policy: str,
+    phase: str,
+    secrets: frozenset[str],
+) -> Failed:
+    """The event of an error that a task raised.
+
+    policy: how it is handled.
+    phase: what the task was doing; see `events.Failed`.
+    secrets: masked in what is logged.
+    """
+    text = error_text(error, secrets)
+    if isinstance(error, RecordedError):
+        return Failed(task_id, policy, text, phase, error.place)
+    place = storable(mask_secrets(_place(error.__traceback__), secrets))
+    return Failed(task_id, policy, text, phase, place)
+
+
+def _place(traceback: TracebackType | None) -> str:
+    """The outermost function of the task in a traceback, and its line; "" if there is none.
+
+    Not the line's number: lines above it may come and go.
+    """
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if not frame.f_globals.get("__name__", "").startswith(_RUNTIME):
+            code = frame.f_code
+            line = linecache.getline(code.co_filename, traceback.tb_lineno, frame.f_globals)
+            return f"{code.co_qualname}: {line.strip()}"[:_LONGEST_PLACE]
+        traceback = traceback.tb_next
+    return ""
 
 
 def refusal(slot: Slot, message: Message) -> MessageTypeError | None:
@@ -95,7 +136,9 @@ def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> 
         return  # a task that is down will start with the new configuration
     try:
         made.task.configure(made.ctx, changed)
-    except RAISED_BY_TASKS as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if policy is None:
             raise
         made.task.config = before
@@ -110,8 +153,10 @@ def restart_task(task: Task, ctx: Context) -> None:
     config = task.config
     try:
         task.stop(ctx)
-    except RAISED_BY_TASKS as error:  # it has failed already
-        ctx.log.warning("stop failed before a restart", error=f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # it has failed already
+        ctx.log.warning("stop failed before a restart", error=worded(error))
     task.__dict__.clear()
     try:
         type(task).__init__(task, config)
@@ -159,7 +204,9 @@ class ErrorPolicy:
                 for message in outputs:
                     if message.present:
                         message.check_published()
-            except RAISED_BY_TASKS as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001  # see `errors`
                 for message in outputs:
                     message.clear()
                 self.handle(error)
@@ -171,9 +218,9 @@ class ErrorPolicy:
     def handle(self, error: BaseException, *, phase: str = "process") -> None:
         """Log what the task raised, and do what the policy says: begin the pause before a restart, or
         end the cycle with `SkipCycle`."""
-        text = error_text(error, self._secrets)
-        self._note(Failed(self._made.id, self._kind, text, phase))
-        self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
+        event = failed(self._made.id, error, policy=self._kind, phase=phase, secrets=self._secrets)
+        self._note(event)
+        self._made.ctx.log.error("task failed", error=event.text, on_error=self._kind)
         if self._kind == "restart":
             pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
             self._failures += 1
@@ -219,7 +266,9 @@ class ErrorPolicy:
             return False
         try:
             restart_task(self._made.task, self._made.ctx)
-        except RAISED_BY_TASKS as error:  # counted, and tried again
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # counted, and tried again
             self.handle(error)
             return False
         self._until_ns = None

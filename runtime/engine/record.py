@@ -7,6 +7,7 @@ nothing that outlives it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ __all__ = [
     "call_process",
     "make_record",
     "outputs_of_step",
+    "refuse_returned",
+    "run_process",
 ]
 
 
@@ -111,8 +114,27 @@ def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Conte
     if required:
         gate = required[0] if len(required) == 1 else AllPresent(required)
     if not optional:
-        return gate, partial(task.process, ctx, *arguments)
+        return gate, partial(run_process, task.process, ctx, *arguments)
     return gate, partial(_call_with_optional, task, ctx, tuple(arguments), tuple(optional))
+
+
+def run_process(process: Callable[..., Any], *arguments: Any) -> None:
+    """Call `process`, and refuse what it returns if that would have to be run."""
+    back = process(*arguments)
+    if back is not None:
+        refuse_returned(back)
+
+
+def refuse_returned(back: Any) -> None:
+    """Raise `TypeError` for a coroutine or a generator that `process` returned: nobody runs it."""
+    if inspect.isawaitable(back) or inspect.isgenerator(back) or inspect.isasyncgen(back):
+        close = getattr(back, "close", None)
+        if close is not None:
+            close()  # or Python warns that it was never awaited
+        raise TypeError(
+            f"process returned a {type(back).__name__}, which nobody runs; write a plain "
+            "`def process` that has done its work when it returns"
+        )
 
 
 def outputs_of_step(step: Step, messages: Sequence[Message]) -> list[Message]:
@@ -134,4 +156,4 @@ def _call_with_optional(
     for index, message in optional:
         if not message.present:
             given[index] = None
-    task.process(ctx, *given)
+    run_process(task.process, ctx, *given)

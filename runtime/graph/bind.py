@@ -27,7 +27,7 @@ from flowrun.runtime.graph.masking import with_secrets_masked
 from flowrun.runtime.graph.ports import Port, is_source, ports_of
 from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
-from flowrun.runtime.wording import listed, nearest
+from flowrun.runtime.wording import listed, mask_secrets, nearest
 
 __all__ = ["BoundConnection", "BoundGraph", "BoundTask", "bind", "live_keys"]
 
@@ -150,11 +150,19 @@ class _Binder:
             self.problems |= dict.fromkeys(found)
             found = task_class.Config.model_construct()
         elif self.ready:
-            for key, text in task_class.check(found, self.graph.path.parent):
-                path = tuple(key.split("."))
-                where = spec.config_where.get(path, spec.key_where.get("config", spec.where))
-                self.problem(where, text)
+            self._check_ready(spec, task_class, found)
         return BoundTask(spec, task_class, found, ports)
+
+    def _check_ready(self, spec: TaskSpec, task_class: type[Task], config: TaskConfig) -> None:
+        whole = spec.key_where.get("config", spec.where)
+        try:
+            for key, text in task_class.check(config, self.graph.path.parent):
+                self.problem(spec.config_where.get(tuple(key.split(".")), whole), text)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # of the task's author
+            said = mask_secrets(in_one_line(error), spec.secrets)
+            self.problem(whole, f"check of task {spec.id!r} raised {said}")
 
     def _check_codec(self, spec: TaskSpec, task_class: type[Task], ports: tuple[Port, ...]) -> None:
         codec = spec.logging.codec
@@ -342,7 +350,9 @@ def _ports(task_class: type[Task]) -> tuple[Port, ...]:
         return ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
     except FlowrunError:
         raise
-    except Exception as error:  # an annotation may be any expression, and raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an annotation may be any expression, and raise anything
         raise TaskDefinitionError(
             f"{task_class.__name__}.process: its annotations raised {in_one_line(error)}"
         ) from error

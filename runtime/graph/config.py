@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from flowrun.runtime.errors import Location, Problem, UsageError
+from flowrun.runtime.errors import Location, Problem, UsageError, worded
 from flowrun.runtime.wording import counted, described, listed, mask_secrets, nearest
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
         return task_class.Config.model_validate(spec.config)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    except Exception as error:  # noqa: BLE001  # a validator of the task's author may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # of a validator of the task's author
         message = f"config of task {spec.id!r}: its check raised {_raised(error, spec)}"
         return [Problem(_place(spec, ()), message)]
     problems = []
@@ -97,7 +99,9 @@ def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) 
         return type(config).model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    except Exception as error:  # noqa: BLE001  # see check_config
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # see check_config
         message = f"{spec.id}: the check of its config raised {_raised(error, spec)}"
         raise UsageError(message) from None
     mistakes = []
@@ -202,9 +206,8 @@ def _expected(detail: ErrorDetails) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _raised(error: Exception, spec: TaskSpec) -> str:
-    first_line = str(error).partition("\n")[0]
-    return mask_secrets(f"{type(error).__name__}: {first_line}", spec.secrets)
+def _raised(error: BaseException, spec: TaskSpec) -> str:
+    return mask_secrets(worded(error).partition("\n")[0], spec.secrets)
 
 
 def _keys(model: type[BaseModel], path: _Path) -> list[str]:

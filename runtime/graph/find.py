@@ -12,7 +12,7 @@ from types import ModuleType
 
 import flowrun.msgs
 from flowrun.msgs.message import Message
-from flowrun.runtime.errors import UsageError
+from flowrun.runtime.errors import UsageError, text_of
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
 
@@ -143,7 +143,9 @@ def _import(name: str, *, folder: Path) -> ModuleType:
                 "Python's module path"
             ) from None
         raise UsageError(f"module {name!r} cannot be imported: {in_one_line(error)}") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UsageError(f"module {name!r} cannot be imported: {in_one_line(error)}") from error
 
 
@@ -177,5 +179,5 @@ def _forget_namesake(top: str, folder: Path) -> None:
 
 def in_one_line(error: BaseException) -> str:
     """The exception in one line; pydantic's go on with advice and links."""
-    said = str(error).strip().partition("\n")[0]
+    said = text_of(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

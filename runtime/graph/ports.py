@@ -40,7 +40,9 @@ def is_source(ports: tuple[Port, ...]) -> bool:
 @functools.cache
 def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
     """The ports of `task_class`, in the order of its signature. `TaskDefinitionError` says what is
-    wrong with the signature and shows a valid one."""
+    wrong with the signature and shows a valid one, or names a method that the runtime would call in
+    vain, because it only makes a coroutine or a generator."""
+    _refuse_asynchronous(task_class)
     name = task_class.__name__
     process = getattr(task_class, "process", None)
     if not callable(process):
@@ -61,6 +63,53 @@ def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
             raise TaskDefinitionError(f"{name}.process: parameter {parameter} is not a plain port")
         ports.append(_port(name, parameter.name, hints.get(parameter.name)))
     return tuple(ports)
+
+
+_METHODS = (
+    "process",
+    "__init__",
+    "start",
+    "stop",
+    "interrupt",
+    "configure",
+    "freeze",
+    "thaw",
+    "is_external",
+    "check",
+)
+
+
+def _refuse_asynchronous(task_class: type[Task]) -> None:
+    for name in _METHODS:
+        kind = _asynchronous(getattr(task_class, name, None))
+        if kind is None or (name == "check" and kind == "a generator"):  # it returns an iterable
+            continue
+        raise TaskDefinitionError(
+            f"{task_class.__name__}.{name} is {kind}: calling it only makes an object that nobody "
+            f"runs; write a plain `def {name}`, without `yield`, that has done its work when it returns"
+            + (" (slow work: `background: true`)" if name == "process" else "")
+        )
+
+
+def _asynchronous(method: Any) -> str | None:
+    """What `method` is if calling it does not run it; None for a plain function. Looks through
+    `functools.partial` and decorators that use `functools.wraps`."""
+    while method is not None:
+        if isinstance(method, (functools.partial, functools.partialmethod)):
+            method = method.func
+        elif partial := getattr(method, "_partialmethod", None):
+            method = partial
+        elif not (inspect.isroutine(method) or isinstance(method, type)):
+            method = type(method).__call__ if callable(method) else None
+        elif inspect.iscoroutinefunction(method):
+            return "an `async def`"
+        elif inspect.isasyncgenfunction(method):
+            return "an asynchronous generator"
+        elif inspect.isgeneratorfunction(method):
+            return "a generator"
+        else:
+            method = getattr(method, "__wrapped__", None)
+    return None
 
 
 def _port(task_name: str, name: str, declared: Any) -> Port:

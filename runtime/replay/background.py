@@ -95,7 +95,7 @@ class RecordedBackground:
         job = Job(input_cycle, self._time.now_ns, self.jobs.config, {})
         job.frozen = {"error": f"the log lacks the inputs of cycle {input_cycle}"}
         if failed is not None:
-            job.error, job.phase = RecordedError(failed.text), failed.phase
+            job.error, job.phase = RecordedError(failed.text, failed.place), failed.phase
         for argument in self._step.arguments:
             if argument.port.direction == "output" and argument.slot is not None:
                 made = job.messages[argument.slot] = argument.port.message_type()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,19 @@ from flowrun.msgs.difference import ArrayDifference, FieldDifference, differing_
 from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.events import Failed
 
-__all__ = ["Difference", "OnDifference", "Recorded", "Tolerance", "compare"]
+__all__ = [
+    "Difference",
+    "OnDifference",
+    "Recorded",
+    "Tolerance",
+    "compare",
+    "is_same_error",
+    "says_the_same",
+]
+
+_ADDRESS = re.compile("0x[0-9a-fA-F]+")
 
 
 class Recorded:
@@ -76,6 +88,27 @@ class Difference:
         where = f"cycle {self.cycle}, task {self.task!r}, port {self.port!r}"
         what = f", field {self.field!r}" if self.field else ""
         return f"{where}{what}:\n  recorded: {self.recorded}\n  replayed: {self.replayed}"
+
+
+def is_same_error(recorded: Failed, replayed: Failed) -> bool:
+    """Whether a task raised the same error again: of the same type, in the same place.
+
+    Its text may differ, as it may hold an address or a duration. An error whose place is not known
+    must have the same text, but for addresses.
+    """
+    if (recorded.phase, _type_of(recorded)) != (replayed.phase, _type_of(replayed)):
+        return False
+    is_there = recorded.place != "" and recorded.place == replayed.place
+    return is_there or says_the_same(recorded, replayed)
+
+
+def says_the_same(recorded: Failed, replayed: Failed) -> bool:
+    """Whether two errors have the same text, but for addresses of objects."""
+    return _ADDRESS.sub("", recorded.text) == _ADDRESS.sub("", replayed.text)
+
+
+def _type_of(error: Failed) -> str:
+    return error.text.partition(":")[0]
 
 
 OnDifference = Callable[[Difference, Recorded | None, Message | None], None]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any, TypeGuard
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance, make_instances
 from flowrun.runtime.engine.keyframes import restored_config, thaw_task
-from flowrun.runtime.engine.policy import error_text, refusal, restart_task
+from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.rates import RatedGate
 from flowrun.runtime.errors import (
-    RAISED_BY_TASKS,
     FlowrunError,
     LogError,
+    RecordedError,
     ReplayError,
     TaskError,
 )
@@ -30,6 +31,8 @@ from flowrun.runtime.replay.compare import (
     Recorded,
     Tolerance,
     compare,
+    is_same_error,
+    says_the_same,
 )
 from flowrun.runtime.replay.recorded import RecordedOutside
 from flowrun.runtime.task import CycleTime
@@ -49,6 +52,7 @@ class ReplayReport:
     first: the first difference.
     recorded_error: the error that ended the recorded run, if it came again.
     per_task: number of compared messages of each task.
+    errors: number of errors compared, after which the run went on.
     """
 
     cycles: int = 0
@@ -59,6 +63,7 @@ class ReplayReport:
     first: Difference | None = None
     recorded_error: str | None = None
     per_task: dict[str, int] = field(default_factory=dict)
+    errors: int = 0
 
     @property
     def identical(self) -> bool:
@@ -96,8 +101,8 @@ class CycleReplay:
         self.ran: str | None = None
         """The task of the last step; None if it had nothing to do."""
         self._note = note
+        self._reworded: set[str] = set()
         self._tolerance = tolerance
-        self._secrets = plan.graph.spec.secrets
         time = CycleTime()
         self.instances = make_instances(plan, time)
         self.active = [made for id_, made in self.instances.items() if id_ not in self.fed]
@@ -245,15 +250,17 @@ class CycleReplay:
     def end(self) -> None:
         """End the cycle: all steps have run, or an error that was recorded has ended it."""
         expected = list(self.outside.ended_by.values())
+        self._compare_errors()
         if self.cycle.failure is None:
-            self._compare_errors()
             if not expected:
                 self.report.cycles += 1
             else:
                 self._note_end(expected[0])
-                self.cycle.leave_out_refused()
+                refused = {failure.task_id for failure in self.cycle.leave_out_refused()}
+                events = self.cycle.events
+                del events[len(events) - len(refused) :]
                 for event in expected:
-                    if event.task in self.fed:
+                    if event.task in refused or event.task in self.fed:
                         self.cycle.note(event)
         if self.cycle.log is not None:
             self.cycle.commit()
@@ -264,12 +271,15 @@ class CycleReplay:
         if failure is None:
             return False
         expected = self.outside.ended_by.get(failure.task_id)
-        if expected is None or expected.text != error_text(failure.cause, self._secrets):
+        event = self.cycle.event_of(failure)
+        if expected is None or not is_same_error(expected, event):
             if self.cycle.log is not None:
                 self.cycle.commit()
             if isinstance(failure.cause, (ReplayError, LogError)):
                 raise failure.cause
             raise failure.error from failure.cause
+        self._note_other_text(expected, event)
+        self.cycle.failure = replace(failure, cause=RecordedError(expected.text, expected.place))
         self._note_end(expected)
         return True
 
@@ -279,10 +289,10 @@ class CycleReplay:
 
     def _refuses_again(self, step: Step, expected: Failed) -> bool:
         """Whether the step has made a message that the log refuses, as in the recorded run."""
-        errors = (refusal(slot, self.messages[slot.index]) for slot in self._slots[step.task.id])
         return any(
-            error is not None and error_text(error, self._secrets) == expected.text
-            for error in errors
+            is_same_error(expected, self.cycle.event_of(failure))
+            for failure in self.cycle.refused()
+            if failure.task_id == step.task.id
         )
 
     # -- comparing -------------------------------------------------------------------------------
@@ -330,21 +340,38 @@ class CycleReplay:
                 recorded.load_into(message)
 
     def _compare_errors(self) -> None:
-        """Compare the errors after which the run went on: they must come again, with the same text."""
-        policies = self.cycle.policies
-        made = {
-            it.task: it.text for it in self.cycle.events if _is_handled(it) and it.task in policies
-        }
-        recorded = {
-            it.task: it.text
-            for it in self.outside.events
-            if _is_handled(it) and it.task in policies
-        }
-        for task in sorted(made.keys() | recorded.keys()):
-            before, now = recorded.get(task, "no error"), made.get(task, "no error")
-            if before != now:
-                cycle = self.cycle.time.cycle
-                self._differs(Difference(cycle, task, "", "error", before, now))
+        """Compare the errors after which the run went on: they must come again. One that does is noted
+        as it was recorded."""
+        events = self.cycle.events
+        for task in self.cycle.policies:
+            made = [at for at, it in enumerate(events) if _is_handled(it) and it.task == task]
+            recorded = [it for it in self.outside.events if _is_handled(it) and it.task == task]
+            for before, at in zip_longest(recorded, made):
+                now = None if at is None else events[at]
+                assert now is None or isinstance(now, Failed)
+                self.report.errors += 1
+                if before is None or now is None or not is_same_error(before, now):
+                    self._differs(
+                        Difference(
+                            self.cycle.time.cycle,
+                            task,
+                            "",
+                            "error",
+                            _shown(before, but=now),
+                            _shown(now, but=before),
+                        )
+                    )
+                else:
+                    self._note_other_text(before, now)
+                    events[at] = before
+
+    def _note_other_text(self, recorded: Failed, replayed: Failed) -> None:
+        if not says_the_same(recorded, replayed) and recorded.task not in self._reworded:
+            self._reworded.add(recorded.task)
+            self._note(
+                f"task {recorded.task!r} raised the same error with another text, first in cycle "
+                f"{self.cycle.time.cycle}: {replayed.text}; recorded: {recorded.text}"
+            )
 
     def _differs(
         self,
@@ -363,10 +390,24 @@ def _is_handled(event: object) -> TypeGuard[Failed]:
     return type(event) is Failed and event.policy != "stop"
 
 
+def _shown(error: Failed | None, *, but: Failed | None) -> str:
+    """An error as a difference shows it.
+
+    but: the one that it differs from.
+    """
+    if error is None:
+        return "no error"
+    if but is not None and error.text == but.text:
+        return f"{error.text} (in {error.phase}: {error.place or 'its place is not known'})"
+    return error.text
+
+
 def _guard(made: Instance, phase: str, call: Callable[[], None]) -> None:
     try:
         call()
     except FlowrunError:
         raise
-    except RAISED_BY_TASKS as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise TaskError(made.id, cycle=None, phase=phase, cause=error) from error

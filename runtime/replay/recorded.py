@@ -234,7 +234,7 @@ class RecordedOutside:
                 if event.policy == "skip_cycle":
                     raise SkipCycle
             elif event.phase != "publish":
-                raise FailedInPhase(event.phase) from RecordedError(event.text)
+                raise FailedInPhase(event.phase) from RecordedError(event.text, event.place)
 
     def of_step(self, task_id: str) -> list[Event]:
         """The recorded events of the step of a task that is fed."""

@@ -13,7 +13,7 @@ import structlog
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock
 from flowrun.runtime.engine.executor import Executor
-from flowrun.runtime.errors import FlowrunError, LogError
+from flowrun.runtime.errors import FlowrunError, LogError, worded
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
@@ -114,7 +114,7 @@ class Run:
         except FlowrunError as failure:
             reason, error = "error", failure
         except BaseException as failure:
-            self._finish("internal error", f"{type(failure).__name__}: {failure}")
+            self._finish("internal error", worded(failure))
             raise
         if error is None and not self.executor.has_started:
             self._recording.discard()

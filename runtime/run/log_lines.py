@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from flowrun.runtime.errors import text_of
 from flowrun.runtime.wording import mask_secrets
 
 _HARMLESS = (bool, int, float, type(None))
@@ -111,7 +112,7 @@ class LineQueue:
 def _masker(secrets: frozenset[str]) -> Any:
     def mask(_logger: Any, _method: str, record: dict[str, Any]) -> dict[str, Any]:
         return {
-            key: value if isinstance(value, _HARMLESS) else mask_secrets(str(value), secrets)
+            key: value if isinstance(value, _HARMLESS) else mask_secrets(text_of(value), secrets)
             for key, value in record.items()
         }
 

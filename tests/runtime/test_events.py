@@ -32,7 +32,7 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     EndOfSource: st.builds(EndOfSource, tasks),
     Failed: st.builds(
         Failed, tasks, st.sampled_from(["stop", "skip", "skip_cycle", "restart"]), st.text(),
-        st.sampled_from(["process", "publish", "configure"]),
+        st.sampled_from(["process", "publish", "configure"]), st.text(),
     ),
     Restarted: st.builds(Restarted, tasks),
     Dropped: st.builds(Dropped, tasks, cycles),
@@ -54,11 +54,13 @@ def test_an_event_comes_back_from_its_record(event):
 
 
 @given(st.one_of(*BY_KIND.values()))
-def test_a_record_has_the_five_keys_and_a_phase_only_where_it_is_not_process(event):
+def test_a_record_has_the_five_keys_and_those_of_an_error_that_say_something(event):
     record = event.pack()
     keys = ["kind", "task", "key", "value", "input_cycle"]
     if isinstance(event, Failed) and event.phase != "process":
         keys.append("phase")
+    if isinstance(event, Failed) and event.place:
+        keys.append("place")
     assert list(record) == keys
 
 

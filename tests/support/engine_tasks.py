@@ -12,7 +12,7 @@ import numpy as np
 from flowrun.msgs import BytesMsg, FloatMsg, ImageRgb8Msg, IntMsg
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.run.live import Run, RunResult
-from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
+from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from support.helpers import Numbers, run_hooked
 
 
@@ -60,6 +60,105 @@ class Cancelled(HeldCount):
         if self.calls in (2, 3):
             raise asyncio.CancelledError("from a library")
         return super().freeze()
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+class MuteError(Exception):
+    """Cannot give its text."""
+
+    def __str__(self) -> str:
+        raise asyncio.CancelledError
+
+    __repr__ = __str__
+
+
+class Raises(Task):
+    """Raises at a number, or elsewhere, what is no `Exception`, or is one that has no text."""
+
+    kinds: ClassVar[dict[str, BaseException]] = {
+        "cancelled": asyncio.CancelledError("by a library"),
+        "panic": Panic("index out of bounds"),
+        "exit": GeneratorExit(),
+        "group": BaseExceptionGroup("several", [Panic("one")]),
+        "mute": MuteError(),
+    }
+
+    class Config(TaskConfig):
+        what: str
+        at: int = -1
+        where: str = "process"
+        gain: Live[int] = 1
+
+    config: Config
+
+    def _raise_in(self, where: str) -> None:
+        if self.config.where == where:
+            raise self.kinds[self.config.what]
+
+    def start(self, ctx: Context) -> None:
+        self._raise_in("start")
+
+    def stop(self, ctx: Context) -> None:
+        self._raise_in("stop")
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        self._raise_in("configure")
+
+    def freeze(self) -> None:
+        self._raise_in("freeze")
+
+    def thaw(self, state: None) -> None: ...
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if number.value == self.config.at:
+            self._raise_in("process")
+        out.value = number.value
+        out.publish()
+
+
+class Addressed(Task):
+    """Fails, with a text that holds an address: another one each time."""
+
+    error: ClassVar[type[Exception]] = ValueError
+    says: ClassVar[str] = "cannot use"
+    used: ClassVar[list[object]] = []
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        self.used.append(object())
+        raise self.error(f"{self.says} {self.used[-1]}")
+
+
+class Promise:
+    """Something to await."""
+
+    def __await__(self) -> Any: ...
+
+
+class HandsBack(Task):
+    """Returns something from `process`."""
+
+    class Config(TaskConfig):
+        kind: str
+
+    config: Config
+
+    def process(self, ctx: Context, number: Input[IntMsg]) -> Any:
+        async def coroutine() -> None: ...
+
+        async def agen() -> Any:
+            yield
+
+        made: dict[str, Callable[[], Any]] = {
+            "coroutine": coroutine,
+            "generator": lambda: (it for it in ()),
+            "async_generator": agen,
+            "Promise": Promise,
+            "int": lambda: 3,
+        }
+        return made[self.config.kind]()
 
 
 class Both(Task):

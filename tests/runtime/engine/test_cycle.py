@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
 from support.helpers import controls, plan_of, record, replay_from_everywhere, values
 
 
@@ -65,3 +67,23 @@ def test_an_error_names_its_step_wherever_in_the_plan_it_is(tmp_path, at):
 def _topic(tasks, id_):
     [task] = [task for task in tasks if task.startswith(id_)]
     return f"/{id_}/{'out' if 'Boom' in task else 'scaled'}"
+
+
+@pytest.mark.parametrize("mark", ["", "!"])
+@pytest.mark.parametrize("kind", ["coroutine", "generator", "async_generator", "Promise"])
+def test_a_process_that_returns_what_nobody_runs_is_an_error(tmp_path, kind, mark):
+    tasks = f"n=Numbers(limit: 1); h=engine_tasks.HandsBack(kind: {kind}){mark}@on_error: skip"
+    _, result = record(plan_of(tmp_path, tasks, "n > h"), tmp_path / "run")
+    assert result.error is None
+    assert [text for _, _, _, text in controls(tmp_path / "run", "error")] == [
+        f"TypeError: process returned a {kind}, which nobody runs; write a plain `def process` that "
+        "has done its work when it returns"
+    ]
+    with Log(tmp_path / "run") as log:
+        assert Replay(log, env={}).run().first is None
+
+
+def test_what_else_a_process_returns_does_not_matter(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 1); h=engine_tasks.HandsBack(kind: int)", "n > h")
+    _, result = record(plan, None)
+    assert result.error is None

@@ -78,6 +78,7 @@ def test_a_task_error_names_task_and_cycle_and_leaves_a_finished_log(tmp_path):
     assert controls[-1] == {
         "kind": "error", "task": "b", "key": "stop", "value": "ValueError: cannot stand 2",
         "input_cycle": -1,
+        "place": 'Boom.process: raise ValueError(f"cannot stand {number.value}")',
     }  # fmt: skip
 
 

@@ -328,6 +328,70 @@ def test_a_task_that_exits_elsewhere_is_named_and_the_others_are_stopped(tmp_pat
         assert error.startswith("task 'b' failed in process, cycle 2")
 
 
+RAISED = {
+    "cancelled": "CancelledError: by a library",
+    "panic": "Panic: index out of bounds",
+    "exit": "GeneratorExit: ",
+    "group": "BaseExceptionGroup: several (1 sub-exception)",
+    "mute": "MuteError: <its text cannot be had: str() raised CancelledError>",
+}
+
+
+@pytest.mark.parametrize("what", RAISED)
+def test_whatever_a_task_raises_its_policy_holds(tmp_path, what):
+    tasks = "; ".join(
+        f"{policy}{mark.count('!')}=engine_tasks.Raises(what: {what}, at: 1){mark}@on_error: {policy}"
+        for policy in ("skip", "restart", "skip_cycle")
+        for mark in ("", "!")
+    )
+    ids = [task.partition("=")[0] for task in tasks.split("; ")]
+    plan = plan_of(
+        tmp_path, f"n=Numbers(limit: 4); {tasks}", "; ".join(f"n > {id_}" for id_ in ids)
+    )
+    _, events = record(plan, tmp_path / "run")
+    errors = {(task, key, text) for _, kind, task, key, text in events if kind == "error"}
+    # A background task need not get to number 1: newer inputs may replace it.
+    assert {(id_, id_[:-1], RAISED[what]) for id_ in ids if id_.endswith("0")} <= errors
+    assert {text for _, _, text in errors} == {RAISED[what]}
+    report = replays_whole(tmp_path)
+    assert report.errors == len([event for event in events if event[1] == "error"])
+
+
+@pytest.mark.parametrize("mark", ["", "!"])
+@pytest.mark.parametrize("what", RAISED)
+def test_whatever_ends_a_run_its_cycle_is_in_the_log(tmp_path, what, mark):
+    plan = plan_of(
+        tmp_path, f"n=Numbers(limit: 1); r=engine_tasks.Raises(what: {what}, at: 0){mark}", "n > r"
+    )
+    _, result = helpers.record(plan, tmp_path / "run")
+    [(cycle, _, _, text)] = helpers.controls(tmp_path / "run", "error")
+    assert (text, str(result.error)) == (
+        RAISED[what], f"task 'r' failed in process, cycle {cycle}: {text}"
+    )  # fmt: skip
+    assert replays_whole(tmp_path).recorded_error == f"task 'r', cycle {cycle}: {text}"
+
+
+@pytest.mark.parametrize("where", ["start", "stop", "freeze", "configure"])
+@pytest.mark.parametrize("what", ["cancelled", "mute"])
+def test_whatever_a_task_raises_elsewhere_is_an_error_of_it(tmp_path, what, where):
+    plan = plan_of(
+        tmp_path,
+        f"n=Numbers(limit: 4); r=engine_tasks.Raises(what: {what}, where: {where})",
+        "n > r",
+    )
+    live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    live.set_live("r", {"gain": 2})
+    error = live.run().error
+    if where in ("stop", "freeze"):
+        assert error is None
+        with Log(tmp_path / "run") as log:
+            lines = [line.fields for line in log.messages("/flowrun/log")]
+        assert [line["fields"]["error"] for line in lines] == [RAISED[what]]
+    else:
+        cycle = ", cycle 0" if where == "configure" else ""
+        assert str(error) == f"task 'r' failed in {where}{cycle}: {RAISED[what]}"
+
+
 def test_an_interrupt_in_a_task_is_an_interrupt(tmp_path):
     plan = plan_of(tmp_path, "n=Numbers; e=Exits(at: 1, interrupted: true)@on_error: skip", "n > e")
     live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")

@@ -1,0 +1,100 @@
+"""Methods of a task that the runtime would call in vain."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from flowrun.msgs import IntMsg
+from flowrun.runtime.errors import TaskDefinitionError
+from flowrun.runtime.graph.ports import ports_of
+from flowrun.runtime.task import Context, Input, Task
+
+METHODS = [
+    "process", "start", "stop", "interrupt", "configure", "freeze", "thaw", "is_external", "check"
+]  # fmt: skip
+
+
+def logged(function):
+    """A decorator, as people write them."""
+
+    @functools.wraps(function)
+    def call(*args):
+        return function(*args)
+
+    return call
+
+
+class Sound(Task):
+    def process(self, ctx: Context, number: Input[IntMsg]) -> None: ...
+
+    def freeze(self): ...
+
+    def thaw(self, state): ...
+
+
+async def coroutine(self, ctx: Context, number: Input[IntMsg]) -> None: ...
+
+
+def generator(self, ctx: Context, number: Input[IntMsg]):
+    yield
+
+
+async def asynchronous(self, ctx: Context, number: Input[IntMsg]):
+    yield
+
+
+async def of_more(self, ctx, number, more): ...
+
+
+class Object:
+    async def __call__(self, task, ctx: Context, number: Input[IntMsg]) -> None: ...
+
+
+def made(name, method):
+    return type("Waits", (Sound,), {name: method})
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        (coroutine, "an `async def`"),
+        (generator, "a generator"),
+        (asynchronous, "an asynchronous generator"),
+        (staticmethod(coroutine), "an `async def`"),
+        (classmethod(generator), "a generator"),
+        (logged(logged(coroutine)), "an `async def`"),
+        (functools.partial(logged(generator)), "a generator"),
+        (functools.partialmethod(of_more, more=1), "an `async def`"),
+        (Object(), "an `async def`"),
+    ],
+)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_only_makes_what_nobody_runs_is_refused(name, method, kind):
+    task = made(name, method)
+    if name == "check" and kind == "a generator":
+        ports_of(task)
+        return
+    with pytest.raises(TaskDefinitionError) as caught:
+        ports_of(task)
+    assert str(caught.value) == (
+        f"Waits.{name} is {kind}: calling it only makes an object that nobody runs; write a plain "
+        f"`def {name}`, without `yield`, that has done its work when it returns"
+        + (" (slow work: `background: true`)" if name == "process" else "")
+    )
+
+
+class Driver:
+    """As of a library that runs a coroutine to its end."""
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+
+    def __call__(self, task, ctx, number): ...
+
+
+@pytest.mark.parametrize("method", [logged(Sound.process), Driver(coroutine)])
+def test_a_decorator_that_runs_what_it_decorates_is_none_of_that(method):
+    [port] = ports_of(made("process", method))
+    assert port.name == "number"
