@@ -27,7 +27,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 def test_links_lead_to_the_folders() -> None:
     links = ROOT / ".src" / "flowrun"
     assert {link.name: link.resolve() for link in links.iterdir()} == {
-        folder: ROOT / folder for folder in FOLDERS
+        **{folder: ROOT / folder for folder in FOLDERS},
+        "__main__.py": ROOT / "runtime" / "cli" / "__main__.py",
     }
 
 
@@ -78,6 +79,7 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
         for path in (copy / folder).rglob("*")
         if path.is_file() and "training" not in path.parts
     }
+    tree.add("flowrun/__main__.py")
     assert {name for name in names if name.startswith("flowrun/")} == tree
     assert {f"flowrun/{folder}/py.typed" for folder in FOLDERS} <= names
     assert "flowrun/runtime/server/page/index.html" in names

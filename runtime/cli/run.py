@@ -61,11 +61,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """0 for a run that ended well, 1 after an error, 2 for a mistake in the graph or the options."""
-    from flowrun.runtime.graph.find import importable
+    from flowrun.runtime.graph.find import importable, unused_modules
 
     if args.cycles is not None and args.cycles < 0:
         raise UsageError(f"--cycles {args.cycles}: expected a number of cycles, 0 or more")
     with importable(args.graph.parent):
+        unused = unused_modules(args.graph.parent)
+        if unused:
+            print(
+                f"warning: not used: {', '.join(unused)} in {args.graph.parent.absolute()}: installed "
+                "modules have these names, and are imported instead; rename yours",
+                file=sys.stderr,
+            )
         return _run(args)
 
 

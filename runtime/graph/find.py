@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,7 @@ __all__ = [
     "in_one_line",
     "message_types",
     "task_types",
+    "unused_modules",
 ]
 
 
@@ -109,6 +112,7 @@ def _find(path: str, *, folder: Path, base: type, what: str) -> type:
     module_name, _, class_name = path.rpartition(".")
     module = _import(module_name, folder=folder)
     found = getattr(module, class_name, None)
+    unused = _unused_neighbour(module_name, folder)
     if isinstance(found, type) and issubclass(found, base) and found is not base:
         return found
     classes = sorted(
@@ -119,49 +123,120 @@ def _find(path: str, *, folder: Path, base: type, what: str) -> type:
     plural = {"task class": "task classes", "message class": "message classes"}[what]
     known = f"its {plural}: {listed(classes)}" + nearest(class_name, classes)
     if found is None:
-        raise UsageError(f"module {module_name!r} has no {class_name!r}; {known}")
+        raise UsageError(f"module {module_name!r} has no {class_name!r}; {unused or known}")
     kind = f"a class that does not derive from {base.__name__}"
     if found is base:
         kind = "the base class itself"
     elif not isinstance(found, type):
         name = type(found).__name__
         kind = f"an {name}" if name[0] in "aeiou" else f"a {name}"
-    raise UsageError(f"{path!r} is not a {what} but {kind}; {known}")
+    raise UsageError(f"{path!r} is not a {what} but {kind}; {unused or known}")
 
 
 def _import(name: str, *, folder: Path) -> ModuleType:
     """The module `name`, which may be one in the graph's `folder`."""
     try:
-        with importable(folder):
+        with _on_module_path(folder):
             _forget_namesake(name.partition(".")[0], folder.resolve())
             importlib.invalidate_caches()
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+        missing = error.name
+        if missing is not None and (name == missing or name.startswith(f"{missing}.")):
+            unused = _unused_neighbour(name, folder)
             raise UsageError(
-                f"no module named {error.name!r}; looked in the graph's folder {folder} and on "
+                f"no module named {missing!r}; {unused}"
+                if unused
+                else f"no module named {missing!r}; looked in the graph's folder {folder} and on "
                 "Python's module path"
             ) from None
-        raise UsageError(f"module {name!r} cannot be imported: {in_one_line(error)}") from error
+        raise UsageError(_not_importable(name, error, folder)) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise UsageError(f"module {name!r} cannot be imported: {in_one_line(error)}") from error
+        raise UsageError(_not_importable(name, error, folder)) from error
+
+
+def _not_importable(name: str, error: BaseException, folder: Path) -> str:
+    text = f"module {name!r} cannot be imported: {in_one_line(error)}"
+    culprit = None
+    if isinstance(error, ImportError):
+        culprit = error.name
+    elif isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        culprit = error.obj.__name__
+    unused = _unused_neighbour(culprit, folder) if culprit else ""
+    return f"{text}; {unused}" if unused else text
+
+
+def _unused_neighbour(name: str, folder: Path) -> str:
+    """What to do about the file in the graph's `folder` that module `name` would be in if no installed
+    module had its name; "" if there is none."""
+    top, folder = name.partition(".")[0], folder.resolve()
+    own = next((it for it in (folder / f"{top}.py", folder / top) if it.exists()), None)
+    loaded = sys.modules.get(top)
+    if own is None or loaded is None:
+        return ""
+    places = [Path(it).resolve() for it in getattr(loaded, "__path__", ())]
+    if getattr(loaded, "__file__", None) is not None:
+        places.append(Path(str(loaded.__file__)).resolve())
+    if any(it in (own, own / "__init__.py") for it in places):
+        return ""
+    return (
+        f"{own.name} in the graph's folder is not used, since the installed module {top!r} has its "
+        "name; rename it"
+    )
 
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
     """Put the graph's `folder` on the module path: tasks may import their neighbours there, also
-    later than their own module, in `start`."""
+    later than their own module, in `start`.
+
+    It comes last, so that no file there hides an installed module that anybody else imports. If the
+    folder is the current one and has such files, the Python processes that tasks start (those of
+    multiprocessing, for example) do not look there first either.
+    """
+    keeps_safe = folder.resolve() == Path.cwd() and "PYTHONSAFEPATH" not in os.environ
+    with _on_module_path(folder):
+        keeps_safe = keeps_safe and bool(unused_modules(folder))
+        if keeps_safe:
+            os.environ["PYTHONSAFEPATH"] = "1"
+        try:
+            yield
+        finally:
+            if keeps_safe:
+                os.environ.pop("PYTHONSAFEPATH", None)
+
+
+@contextmanager
+def _on_module_path(folder: Path) -> Iterator[None]:
     place = str(folder.resolve())
     is_there = place in sys.path
     if not is_there:
-        sys.path.insert(0, place)
+        sys.path.append(place)
     try:
         yield
     finally:
         if not is_there:
             sys.path.remove(place)
+
+
+def unused_modules(folder: Path) -> list[str]:
+    """The Python files and packages in `folder` that are never imported from there, because an
+    installed module has their name."""
+    place = folder.resolve()
+    others = [it for it in sys.path if Path(it).resolve() != place]
+    if len(others) < len(sys.path) - 1 or sys.path[-1:] != [str(place)]:
+        return []  # the user has put the folder on the path, before others
+    found = []
+    for path in sorted(place.iterdir()) if place.is_dir() else ():
+        is_module = path.suffix == ".py" or (path / "__init__.py").is_file()
+        name = path.stem if path.suffix == ".py" else path.name
+        if is_module and name.isidentifier() and name != "__init__":
+            spec = PathFinder.find_spec(name, others)
+            if name in sys.builtin_module_names or (spec is not None and spec.loader is not None):
+                found.append(path.name)
+    return found
 
 
 def _forget_namesake(top: str, folder: Path) -> None:

@@ -199,7 +199,7 @@ def _is_near(old: Any, new: Any, limit: float) -> bool:
         # Floats are too coarse for times and ids; modulo 2**64 this is exact.
         higher, lower = np.maximum(old, new), np.minimum(old, new)
         apart = higher.astype(np.uint64) - lower.astype(np.uint64)
-        return bool(np.all(apart <= np.uint64(min(limit, 2**63))))
+        return bool(np.all(apart <= np.uint64(int(min(limit, 2**64 - 1)))))
     if isinstance(old, (int, float)) and isinstance(new, (int, float)):
         if isinstance(old, bool) or isinstance(new, bool):
             return old is new

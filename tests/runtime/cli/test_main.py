@@ -48,6 +48,21 @@ def test_an_unknown_word_names_the_nearest_command(capsys: pytest.CaptureFixture
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["flowrun", "flowrun.runtime.cli"])
+def test_the_command_without_its_script(module: str, tmp_path: Path) -> None:
+    (tmp_path / "http.py").write_text("raise RuntimeError('the current folder hides a module')")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "replay", "--help"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("usage: flowrun replay ")
+    assert done.stderr == ""
+
+
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("flowrun 0.")

@@ -390,6 +390,44 @@ def test_bad_config_values_are_said_in_plain_words_at_their_keys() -> None:
     ]
 
 
+def test_true_is_no_number() -> None:
+    Path("bind_numbers.py").write_text(
+        "from pydantic import BaseModel, Field\n"
+        "from bind_parts import *\n"
+        "class Plain(BaseModel):\n"
+        "    n: int = 1\n"
+        "class Numbers(Source):\n"
+        "    class Config(TaskConfig):\n"
+        "        n: int = 1\n"
+        "        x: float | None = None\n"
+        "        either: bool | int = 0\n"
+        "        many: list[int] = []\n"
+        "        named: dict[str, float] = {}\n"
+        "        below: Plain = Plain()\n"
+        "        called: int = Field(0, alias='as')\n"
+    )
+    assert problems("""\
+        tasks:
+          - id: a
+            type: bind_numbers.Numbers
+            config:
+              n: true
+              x: false
+              either: true
+              many: [1, true]
+              named: {a: 1, b: true}
+              below: {n: true}
+              as: true
+        """) == [
+        "g.yaml:5:7: 'n' of task 'a' must be a whole number; got true",
+        "g.yaml:6:7: 'x' of task 'a' must be a number; got false",
+        "g.yaml:8:17: 'many[1]' of task 'a' must be a whole number; got true",
+        "g.yaml:9:21: 'named.b' of task 'a' must be a number; got true",
+        "g.yaml:10:15: 'below.n' of task 'a' must be a whole number; got true",
+        "g.yaml:11:7: 'as' of task 'a' must be a whole number; got true",
+    ]
+
+
 def test_an_authors_own_checks_speak_for_themselves_without_secrets() -> None:
     text = """\
         tasks:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import random
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.graph.find import TaskTypes, find_task_class, task_types
+from flowrun.runtime.graph.find import (
+    TaskTypes,
+    find_task_class,
+    importable,
+    task_types,
+    unused_modules,
+)
 from flowrun.tasks.basic import Counter
 
 Install = Callable[[str, str], None]
@@ -68,3 +78,60 @@ def test_an_installation_without_any_task_of_its_own_is_too_old() -> None:
     assert refusal("Counter", {}) == said
     other = EntryPoint("Other", "plug.tasks:Other", "flowrun.tasks")
     assert refusal("Counter", {"Other": (other,)}) == said
+
+
+# -- modules next to the graph that have the name of an installed one --------------------------
+
+
+HIDING = "raise RuntimeError('a module next to the graph hides an installed one')"
+
+
+@pytest.fixture
+def shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, a graph's: with files named like modules of Python and of packages."""
+    for name in ("http", "random", "numpy", "threading"):
+        (tmp_path / f"{name}.py").write_text(HIDING)
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "queue" / "__init__.py").write_text(HIDING)
+    (tmp_path / "own_helper.py").write_text("NAME = 'own'")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_graphs_folder_hides_no_installed_module(shadowed: Path) -> None:
+    hint = "in the graph's folder is not used, since the installed module"
+    assert refusal("http.T") == (
+        f"module 'http' has no 'T'; http.py {hint} 'http' has its name; rename it"
+    )
+    assert refusal("queue.Queue") == (
+        "'queue.Queue' is not a task class but a class that does not derive from Task; "
+        f"queue {hint} 'queue' has its name; rename it"
+    )
+    assert refusal("random.tasks.T") == (
+        f"no module named 'random.tasks'; random.py {hint} 'random' has its name; rename it"
+    )
+    (shadowed / "own_wrong.py").write_text("from random import NAME")
+    assert refusal("own_wrong.T").endswith(f"; random.py {hint} 'random' has its name; rename it")
+    (shadowed / "own_late.py").write_text("import random\nrandom.NAME")
+    assert refusal("own_late.T") == (
+        "module 'own_late' cannot be imported: AttributeError: module 'random' has no attribute "
+        f"'NAME'; random.py {hint} 'random' has its name; rename it"
+    )
+
+
+def test_modules_that_are_not_used_are_named(shadowed: Path) -> None:
+    with importable(shadowed):
+        found = unused_modules(shadowed)
+    assert found == ["http.py", "numpy.py", "queue", "random.py", "threading.py"]
+
+
+def own_name(_number: int) -> tuple[str, str]:
+    return import_module("own_helper").NAME, random.__name__
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shadowed")
+def test_processes_of_a_task_find_installed_modules_and_its_neighbours() -> None:
+    with importable(Path()), multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map_async(own_name, [0]).get(timeout=60) == [("own", "random")]
+    assert "PYTHONSAFEPATH" not in os.environ

@@ -96,6 +96,10 @@ def test_whole_numbers_in_arrays_are_compared_as_such():
     assert beyond({"Reading.stamps_ns": 100.5}, stamps_ns=later) is None
     far = np.array([1795256184954953645, 2**63 - 1])
     assert beyond({"Reading.stamps_ns": 1e18}, stamps_ns=far) == "stamps_ns"
+    assert beyond({"Reading.stamps_ns": 2.0**63}, stamps_ns=far) == "stamps_ns"
+    assert beyond({"Reading.stamps_ns": 2**64 - 2}, stamps_ns=far) == "stamps_ns"
+    assert beyond({"Reading.stamps_ns": 2**64 - 1}, stamps_ns=far) is None
+    assert beyond({"Reading.stamps_ns": math.inf}, stamps_ns=far) is None
     assert beyond({"Reading": 3}, ids=np.array([2, 253], np.uint8)) is None
     assert beyond({"Reading": 1}, ids=np.array([2, 253], np.uint8)) == "ids"
     assert beyond({"Reading": 0}, depth_m=np.array([1.0, 1.0], np.float32)) == "depth_m"

@@ -1,0 +1,1 @@
+../../runtime/cli/__main__.py
