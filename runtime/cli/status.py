@@ -156,6 +156,9 @@ def _line(report: RunReport) -> str:
     dropped = sum(task.dropped for task in report.tasks.values())
     if dropped:
         line += f"  {dropped:,} dropped"
+    for task_id, task in report.tasks.items():
+        if task.late_s is not None:
+            line += f"  {task_id} hangs: {task.late_s:,.0f} s in one call"
     if report.log is not None:
         line += f"  log {report.log.bytes / 2**20:,.1f} MiB"
     return line

@@ -114,6 +114,11 @@ class Jobs:
         return any(job.state in (JobState.WAITING, JobState.RUNNING) for job in self.in_flight)
 
     @property
+    def running(self) -> Job | None:
+        """The job that runs."""
+        return next((job for job in self.in_flight if job.state is JobState.RUNNING), None)
+
+    @property
     def has_done(self) -> bool:
         """Whether a job may be taken: one is done, and none is taken."""
         return bool(self._jobs) and self._jobs[0].state is JobState.DONE
@@ -295,6 +300,11 @@ class BackgroundWorker:
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def thread_id(self) -> int | None:
+        """The worker's `threading.get_ident`; None before `start`."""
+        return self._thread.ident
 
     def submit(self, job: Job) -> int | None:
         replaced = self.jobs.submit(job)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import CodeType, FunctionType
 from typing import Any, Protocol
 
 from flowrun.msgs.fields import MessageTypeError
@@ -176,6 +177,11 @@ class Cycle:
         """Write the following cycles to `log`."""
         self.log = log
         self._bound = [log.bind(record.messages) for record in self._ring]
+
+    @property
+    def codes(self) -> frozenset[CodeType]:
+        """The code of the functions that `run` calls; their local `at` is the step that runs."""
+        return frozenset(run.__code__ for run in self._runs if isinstance(run, FunctionType))
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -29,6 +29,7 @@ from flowrun.runtime.engine.keyframes import freeze_after
 from flowrun.runtime.engine.outside import LiveOutside
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.engine.waiting import Waiting
+from flowrun.runtime.engine.watchdog import Watchdog
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Failed
 from flowrun.runtime.graph.plan import Plan, Step
@@ -101,6 +102,7 @@ class Executor:
             time=time,
             log=log,
         )
+        self.watchdog = Watchdog(self.cycle, self.instances, self.workers)
         self._waiting = Waiting(
             clock,
             outside,
@@ -184,8 +186,10 @@ class Executor:
                 self.cycle.keyframes.begin()
             for worker in self.workers.values():
                 worker.start()
+            self.watchdog.start()
             self.run_cycles(cycles)
         finally:
+            self.watchdog.stop()
             self._stop_workers()
             stop_all(instances)
         assert self.stop_reason is not None

@@ -131,6 +131,12 @@ TASK = _section(
         "number",
         "Run at most this many times a second; a source is asked at most this often. null: no limit.",
     ),
+    Key(
+        "deadline_ms",
+        "whole",
+        "How long one call of the task may take. One that takes longer is named in the log, on the "
+        "terminal and on the page while it lasts; nothing ends it. 0: as long as it likes.",
+    ),
     TASK_LOGGING,
     kind="list",
 )

@@ -76,6 +76,7 @@ class TaskSpec:
     on_error: str = "stop"
     every: int = 1
     rate_hz: float | None = None
+    deadline_ms: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)

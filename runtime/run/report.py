@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowrun.runtime.broadcast import Answer, Broadcast
+from flowrun.runtime.clock import monotonic_s
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.executor import Executor
@@ -26,6 +27,8 @@ class TaskReport:
     p99_us: 99th percentile of the same.
     background: whether a worker runs it while the cycles go on.
     dropped: number of inputs or pictures that were left out.
+    late_s: how long its call has taken so far, in seconds, if that is beyond its `deadline_ms`; None
+        if it is not.
     """
 
     type: str
@@ -33,6 +36,7 @@ class TaskReport:
     p99_us: float | None = None
     background: bool = False
     dropped: int = 0
+    late_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class RunReport:
     """A run at one moment.
 
     cycles: number of cycles that have ended.
-    cycle_rate_hz: cycles per second, over the last 1,024 at most; 0 before the second has ended.
+    cycle_rate_hz: cycles per second, over the last 1,024 at most; 0 before the second has ended, and
+        while a task that the cycle waits for is late.
     uptime_s: seconds since the run was made.
     starting: id of the task whose `start` is running; None before and after.
     progress: of that task; None where it says nothing.
@@ -96,6 +101,9 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
         quantiles = zip(p50.tolist(), p99.tolist(), strict=True)
         rate_hz = (len(timings) - 1) * 1e9 / max(1, timings[-1][0] - timings[0][0])
     tasks = {}
+    late, now_s = executor.watchdog.late, monotonic_s()
+    if any(id_ not in executor.workers for id_ in late):
+        rate_hz = 0.0
     for step, (p50_us, p99_us) in zip(steps, quantiles, strict=True):
         id_ = step.task.id
         worker = executor.workers.get(id_)
@@ -106,6 +114,7 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
             p99_us=p99_us,
             background=worker is not None,
             dropped=executor.left_out[id_] + replaced,
+            late_s=round(now_s - late[id_].since_s, 1) if id_ in late else None,
         )
     return tasks, round(rate_hz, 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -159,6 +160,36 @@ class HandsBack(Task):
             "int": lambda: 3,
         }
         return made[self.config.kind]()
+
+
+class Hangs(Task):
+    """Waits once, in one of its methods, until the test lets it go on."""
+
+    go_on: ClassVar[threading.Event] = threading.Event()
+    began: ClassVar[threading.Event] = threading.Event()
+
+    class Config(TaskConfig):
+        where: str = "process"
+        gain: Live[int] = 1
+
+    config: Config
+
+    def _hang_in(self, where: str) -> None:
+        if self.config.where == where:
+            self.began.set()
+            assert self.go_on.wait(30)
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        self._hang_in("configure")
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        self._hang_in("process")
+        out.publish()
+
+    def freeze(self) -> None:
+        self._hang_in("freeze")
+
+    def thaw(self, state: None) -> None: ...
 
 
 class Both(Task):

@@ -190,6 +190,9 @@ $("form").addEventListener("submit", async event => {
 let over = false;
 function notice(text, cls = "") { $("notice").hidden = !text; $("notice").textContent = text; $("notice").className = cls; }
 function setState(text, cls) { $("state").textContent = text; $("state").className = `pill ${cls}`; }
+function late(task) {
+  return known(task.late_s) ? [make("small", {text: `hangs: ${duration(task.late_s)} in one call`, cls: "slow"})] : [];
+}
 function showReport(report) {
   $("name").textContent = report.id;
   document.title = `${report.id} - flowrun`;
@@ -199,7 +202,7 @@ function showReport(report) {
   $("logsize").textContent = report.log?.path ? bytes(report.log.bytes) : "off";
   $("logpath").textContent = report.log?.path ?? "off";
   $("tasks").replaceChildren(...Object.entries(report.tasks ?? {}).map(([id, task]) => make("tr", {},
-    make("td", {text: id}, make("small", {text: task.type ?? ""})),
+    make("td", {text: id}, make("small", {text: task.type ?? ""}), ...late(task)),
     make("td", {text: micros(task.p50_us)}), make("td", {text: micros(task.p99_us)}),
     make("td", {text: count(task.dropped)}))));
 }

@@ -120,6 +120,7 @@ def test_masked_is_the_graph_as_a_file_would_say_it() -> None:
                 "on_error": "stop",
                 "every": 1,
                 "rate_hz": None,
+                "deadline_ms": 10_000,
                 "logging": {"enabled": True, "payload": "all", "codec": None},
             }
         ],
@@ -269,7 +270,7 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         "g.yaml:4:11: 'type' must be a text; got a list",
         "g.yaml:5:5: unknown key 'confg' in a task; "
         "valid keys: id, type, config, background, on_error, every, rate_hz, "
-        "logging (did you mean 'config'?)",
+        "deadline_ms, logging (did you mean 'config'?)",
         "g.yaml:6:17: 'background' must be true or false; got 'maybe'",
         "g.yaml:7:5: a task lacks 'id'; it needs id, type",
         "g.yaml:10:13: 'config' must be a mapping (key: value); got a list",
