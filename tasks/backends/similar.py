@@ -22,7 +22,8 @@ class SimilarFrames:
     def __init__(self) -> None:
         self._answered: tuple[list[Any], NDArray[np.int16]] | None = None
         self._looked_at: tuple[list[Any], NDArray[np.int16]] | None = None
-        self._skipped: list[int] = []
+        self._skipped = 0
+        self._first_skipped = self._last_skipped = 0
 
     def skips(
         self, pixels: NDArray[np.uint8], asked: list[Any], cycle: int, *, limit: float
@@ -39,7 +40,10 @@ class SimilarFrames:
             return False
         if np.abs(cells - self._answered[1]).max() >= limit:
             return False
-        self._skipped.append(cycle)
+        if not self._skipped:
+            self._first_skipped = cycle
+        self._skipped += 1
+        self._last_skipped = cycle
         return True
 
     def answered(self) -> None:
@@ -51,11 +55,11 @@ class SimilarFrames:
         if self._skipped:
             log.info(
                 "similar frames skipped",
-                frames=len(self._skipped),
-                first_cycle=self._skipped[0],
-                last_cycle=self._skipped[-1],
+                frames=self._skipped,
+                first_cycle=self._first_skipped,
+                last_cycle=self._last_skipped,
             )
-            self._skipped.clear()
+            self._skipped = 0
 
     def freeze(self) -> dict[str, Any] | None:
         """The frame that others are compared with."""

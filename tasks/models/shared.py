@@ -73,6 +73,7 @@ A = TypeVar("A")
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[Q, A]):
     question: Q
+    max_batch: int
     answers: Sequence[A] = ()
     """The one answer, once it has come."""
     error: Exception | None = None
@@ -80,7 +81,7 @@ class _Waiting(Generic[Q, A]):
 
 class SharedModel(Generic[M, Q, A]):
     """A loaded model that several threads ask. Those who wait while it answers are answered
-    together, as many as `max_batch`.
+    together, as many as each of them allows.
 
     answers: the model's answers to several questions, in their order.
     """
@@ -92,8 +93,12 @@ class SharedModel(Generic[M, Q, A]):
         self._waiting: list[_Waiting[Q, A]] = []
 
     def answer(self, question: Q, *, max_batch: int) -> A:
-        """The answer to `question`; at most `max_batch` questions are computed at once."""
-        mine = _Waiting[Q, A](question)
+        """The answer to `question`, which is computed with at most `max_batch` - 1 others.
+
+        If a batch fails, each of its questions is asked alone, so that only those who are at fault
+        get an error.
+        """
+        mine = _Waiting[Q, A](question, max_batch)
         self._waiting.append(mine)  # atomic, as is taking away
         while True:
             with self._busy:  # its holder answers for those who wait
@@ -101,21 +106,35 @@ class SharedModel(Generic[M, Q, A]):
                     raise mine.error
                 if mine.answers:
                     return mine.answers[0]
-                self._answer_some(mine, max_batch)
+                some = self._batch(mine)
+                try:
+                    self._answer_some(some)
+                finally:  # Ctrl-C leaves the others their turn
+                    for item in some:
+                        if item is mine or item.answers or item.error is not None:
+                            self._waiting.remove(item)
 
-    def _answer_some(self, first: _Waiting[Q, A], max_batch: int) -> None:
-        """The answer to `first`, and to others who have waited as long and may be joined."""
-        some = [first]
-        if (joins := first.question.joins) is not None:
-            others = [item for item in list(self._waiting) if item is not first]
-            some += [item for item in others if item.question.joins == joins][: max_batch - 1]
-        for item in some:
-            self._waiting.remove(item)
+    def _batch(self, first: _Waiting[Q, A]) -> list[_Waiting[Q, A]]:
+        """`first`, and others who wait and may be joined with it and with each other."""
+        some, most = [first], first.max_batch
+        joins = first.question.joins
+        for item in list(self._waiting) if joins is not None else ():
+            if item is first or item.question.joins != joins:
+                continue
+            if len(some) < min(most, item.max_batch):
+                some.append(item)
+                most = min(most, item.max_batch)
+        return some
+
+    def _answer_some(self, some: list[_Waiting[Q, A]]) -> None:
         try:
             answers = self._answers([item.question for item in some])
-        except Exception as error:  # noqa: BLE001  # raised by each who asked
+        except Exception as error:  # noqa: BLE001  # raised by who asked
+            if len(some) == 1:
+                some[0].error = error
+                return
             for item in some:
-                item.error = error
+                self._answer_some([item])
             return
         for item, answer in zip(some, answers, strict=True):
             item.answers = (answer,)

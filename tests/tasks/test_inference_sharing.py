@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from collections.abc import Sequence
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
 from flowrun.tasks.inference import Inference
 from flowrun.tasks.models.question import Answer, Question, Sampling
-from flowrun.tasks.models.shared import SharedModel
+from flowrun.tasks.models.shared import SharedModel, _Waiting
 from flowrun.tasks.models.vlm import VisionLanguageModel
 
 pytestmark = pytest.mark.slow
@@ -35,6 +38,19 @@ def model() -> VisionLanguageModel:
 
     torch.set_num_threads(1)
     return VisionLanguageModel.load(MODEL_DIR, device="cpu", dtype="float32", local_files_only=True)
+
+
+def reachable_bytes(thing: Any) -> int:
+    """Size of `thing` and of all that only data leads to from it."""
+    seen: dict[int, Any] = {}
+    left = [thing]
+    while left:
+        item = left.pop()
+        if id(item) in seen or isinstance(item, (type, FunctionType, ModuleType)):
+            continue
+        seen[id(item)] = item
+        left += gc.get_referents(item)
+    return sum(sys.getsizeof(item) for item in seen.values())
 
 
 def embedded() -> LocalBackend:
@@ -197,6 +213,54 @@ def test_an_error_in_a_batch_reaches_each_who_asked() -> None:
     assert not shared._waiting
 
 
+class Numbered:
+    """A question to a model that keeps which were asked together."""
+
+    joins = "all"
+
+    def __init__(self, name: Any) -> None:
+        self.name = name
+
+
+def test_each_keeps_its_own_max_batch() -> None:
+    batches: list[list[str]] = []
+    began, gate = threading.Event(), threading.Event()
+
+    def answers(questions: Sequence[Numbered]) -> list[str]:
+        batches.append([question.name for question in questions])
+        began.set()
+        assert gate.wait(20)
+        return [question.name for question in questions]
+
+    shared = SharedModel(None, answers)
+    limits = [("first", 4), ("a", 1), ("b", 4), ("c", 2), ("d", 4), ("e", 1), ("f", 4)]
+    threads = []
+    for name, limit in limits:
+        ask = threading.Thread(
+            target=shared.answer, args=[Numbered(name)], kwargs={"max_batch": limit}
+        )
+        ask.start()
+        threads.append(ask)
+        assert began.wait(20)
+        while len(shared._waiting) < len(threads):
+            threading.Event().wait(0.001)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(name for batch in batches for name in batch) == sorted(name for name, _ in limits)
+    most = dict(limits)
+    assert all(len(batch) <= min(most[name] for name in batch) for batch in batches)
+    assert max(map(len, batches)) > 1
+
+
+def test_an_error_of_one_question_does_not_reach_the_others_of_its_batch() -> None:
+    model = SharedModel(None, lambda asked: [10 // question.name for question in asked])
+    some = [_Waiting(Numbered(number), 4) for number in (5, 0, 2)]
+    model._answer_some(some)
+    assert [item.answers for item in some] == [(2,), (), (5,)]
+    assert isinstance(some[1].error, ZeroDivisionError)
+
+
 # -- similar frames ----------------------------------------------------------------------------
 
 
@@ -217,6 +281,28 @@ def test_similar_frames_are_left_out_and_counted_in_the_log() -> None:
         (2, 1, 2),
         (1, 4, 4),
     ]
+
+
+def test_frames_left_out_are_counted_not_kept() -> None:
+    frames = SimilarFrames()
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    frames.skips(pixels, ["p"], 0, limit=5)
+    frames.answered()
+    sizes = set()
+    for cycle in range(1, 2001):
+        assert frames.skips(pixels, ["p"], 10**9 + cycle, limit=5)
+        if cycle % 500 == 0:
+            sizes.add(reachable_bytes(frames))
+    assert len(sizes) == 1
+    with capture_logs() as records:
+        frames.report_to(structlog.get_logger())
+        frames.report_to(structlog.get_logger())
+    [line] = records
+    assert (line["frames"], line["first_cycle"], line["last_cycle"]) == (
+        2000,
+        10**9 + 1,
+        10**9 + 2000,
+    )
 
 
 def test_no_frame_is_left_out_by_default() -> None:
