@@ -19,8 +19,9 @@ another thread of the task still writes to it.
 A live value that `configure` refuses is not kept: the task goes on with the config that it had. The
 cycle goes on, also with `skip_cycle`.
 
-Every error is a record of `/flowrun/control`. Pauses follow the cycles' time, so that a replay, in which
-the task fails again, restarts it in the same cycle.
+Every error is a record of `/flowrun/control`. A log line says the same; an error that repeats itself is
+logged every 10 s at most, with the number of times. Pauses follow the cycles' time, so that a replay, in
+which the task fails again, restarts it in the same cycle.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ _FIRST_PAUSE_NS = 1_000_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000
 _RUNTIME = ("flowrun.runtime.", "flowrun.msgs.")
 _LONGEST_PLACE = 300
+_REPEATED_NS = 10_000_000_000
+"""How long the same error is only counted after it was logged."""
 
 
 class SkipCycle(Exception):  # noqa: N818  # not an error: the policy has handled that
@@ -187,6 +190,9 @@ class ErrorPolicy:
         self._kind = made.bound.spec.on_error
         self._failures = 0
         self._until_ns: int | None = None
+        self._logged = ""
+        self._logged_ns = 0
+        self._unlogged = 0
 
     def guard(self, call: Callable[[], None], outputs: Sequence[Message]) -> Callable[[], None]:
         """A call that runs `call` under the policy.
@@ -220,13 +226,24 @@ class ErrorPolicy:
         end the cycle with `SkipCycle`."""
         event = failed(self._made.id, error, policy=self._kind, phase=phase, secrets=self._secrets)
         self._note(event)
-        self._made.ctx.log.error("task failed", error=event.text, on_error=self._kind)
+        self._log(event.text)
         if self._kind == "restart":
             pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
             self._failures += 1
             self._until_ns = self._time.now_ns + pause_ns
         if self._kind == "skip_cycle" and phase == "process":
             raise SkipCycle from error
+
+    def _log(self, text: str) -> None:
+        now_ns = self._time.now_ns
+        if text == self._logged and 0 <= now_ns - self._logged_ns < _REPEATED_NS:
+            self._unlogged += 1
+            return
+        repeated = (
+            {"repeated": self._unlogged + 1} if text == self._logged and self._unlogged else {}
+        )
+        self._logged, self._logged_ns, self._unlogged = text, now_ns, 0
+        self._made.ctx.log.error("task failed", error=text, on_error=self._kind, **repeated)
 
     @property
     def is_down(self) -> bool:

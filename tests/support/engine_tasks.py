@@ -202,6 +202,13 @@ class Both(Task):
         both.publish()
 
 
+class Broken(Task):
+    """Fails always, in the same words; otherwise in cycle 30."""
+
+    def process(self, ctx: Context, number: Input[IntMsg]) -> None:
+        raise OSError("another fault" if number.value == 30 else "out of order")
+
+
 class Leaves(Task):
     """In cycle 1, leaves something on outputs that it does not publish."""
 

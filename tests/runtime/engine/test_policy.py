@@ -52,6 +52,25 @@ def test_skip_leaves_out_the_tasks_outputs_and_goes_on(tmp_path):
     assert replay(tmp_path / "run").first is None
 
 
+def test_the_log_folds_an_error_that_repeats_itself(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 60); b=engine_tasks.Broken@on_error: skip", "n > b")
+    _, events = record(plan, tmp_path / "run", step_ns=S // 2)
+    assert len(events) == 60
+    with Log(tmp_path / "run") as log:
+        told = [
+            (m.fields["fields"]["error"], m.fields["fields"].get("repeated"))
+            for m in log.messages("/flowrun/log")
+            if m.fields["message"] == "task failed"
+        ]
+    same, other = "OSError: out of order", "OSError: another fault"
+    assert told[0] == (same, None)
+    at = told.index((other, None))
+    assert 1 < at < 5
+    assert {error for error, _ in told[:at]} == {same}
+    assert all(5 < repeated < 25 for _, repeated in told[1:at])
+    assert told[at + 1] == (same, None)
+
+
 def test_skip_cycle_ends_the_cycle_for_all_tasks_after_it(tmp_path):
     plan = plan_of(
         tmp_path, "n=Numbers(limit: 4); f=Flaky(at: [1])@on_error: skip_cycle; x=Scale",
