@@ -12,7 +12,10 @@ class PromptResponseMsg(Message):
     """An answer of a vision-language model about one frame; `tov_ns` is the frame's time.
 
     prompt: what was asked.
-    response: the whole answer, without special tokens.
+    response: the answer, without special tokens and without the model's reasoning.
+    truncated: whether the answer was cut off before the model had ended it: at `max_new_tokens`, or by
+        the server.
+    reasoning: what a reasoning model thought before it answered; "" of others.
     frame_id: `ImageRgb8Msg.frame_id` of the frame that the answer is about.
     frame_cycle: the cycle in which that frame was taken.
     frame_width, frame_height: the size of that frame in pixels, to which boxes in the response refer.
@@ -23,6 +26,8 @@ class PromptResponseMsg(Message):
 
     prompt: str
     response: str
+    truncated: bool
+    reasoning: str
     frame_id: int
     frame_cycle: int
     frame_width: int

@@ -46,12 +46,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of a model for clients; `tov_ns` and `cycle` are those of its frame."""
+    """One answer of a model for clients; `tov_ns` and `cycle` are those of its frame, the others are
+    fields of `PromptResponseMsg`."""
 
     tov_ns: int
     cycle: int
     prompt: str
     response: str
+    truncated: bool
+    reasoning: str
     backend: str
     tokens: int
     latency_ms: float

@@ -54,6 +54,8 @@ class BroadcastChat(Task):
                 cycle=answer.frame_cycle,
                 prompt=answer.prompt,
                 response=answer.response,
+                truncated=answer.truncated,
+                reasoning=answer.reasoning,
                 backend=answer.backend,
                 tokens=answer.tokens,
                 latency_ms=answer.latency_ms,

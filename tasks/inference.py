@@ -247,6 +247,8 @@ class Inference(Task):
         answer.latency_ms = (time.perf_counter() - called) * 1000
         answer.prompt = prompt
         answer.response = made.text
+        answer.reasoning = made.reasoning
+        answer.truncated = made.truncated
         answer.tokens = made.tokens
         answer.backend = backend
         answer.frame_id = image.frame_id
@@ -300,7 +302,9 @@ class Inference(Task):
             max_batch=config.max_batch,
             threads=threads,
             log=ctx.log,
+            rng=ctx.rng,
             tell=tell,
+            waits=not config.fallback,
         )
 
 

@@ -165,7 +165,9 @@ def _line(report: RunReport) -> str:
 
 
 def _answer(answer: Answer) -> str:
-    return f"cycle {answer.cycle}: {answer.response}  ({answer.prompt}, {answer.latency_ms:.0f} ms)"
+    text = answer.response or "(an empty answer)"
+    cut_off = " ... (cut off)" if answer.truncated else ""
+    return f"cycle {answer.cycle}: {text}{cut_off}  ({answer.prompt}, {answer.latency_ms:.0f} ms)"
 
 
 def _microseconds(value: float | None) -> str:

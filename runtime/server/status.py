@@ -62,6 +62,8 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     return {
         "prompt": answer.prompt,
         "response": answer.response,
+        "truncated": answer.truncated,
+        "reasoning": answer.reasoning,
         "latency_ms": answer.latency_ms,
         "backend": answer.backend,
         "cycle": answer.cycle,

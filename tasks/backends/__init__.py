@@ -6,7 +6,9 @@
 | `settings.py` | what a graph file may say of each kind                                    |
 | `local.py`    | `embedded` and `transformers`: a checkpoint in this process               |
 | `openai.py`   | `openai`: llama-server, vLLM, Ollama, ... over HTTP                       |
-| `chat.py`     | what is sent to such a server, and how its replies are read               |
+| `chat.py`     | what is sent to such a server, and what its errors say                    |
+| `reply.py`    | its answer, whole or streamed                                             |
+| `backoff.py`  | how long it is left alone after it failed                                 |
 | `server.py`   | such a server as a child process: started, watched, ended with the run    |
 | `chain.py`    | a backend and its fallbacks: who answers now                              |
 | `similar.py`  | frames that look like the last one that was answered                      |

@@ -1,4 +1,4 @@
-"""OpenAI's HTTP API in bytes: what is sent to ask about a JPEG of a frame, and how replies are read.
+"""OpenAI's HTTP API in bytes: what is sent to ask about a JPEG of a frame, and what its errors say.
 
 The part of the API that llama-server, vLLM, Ollama and others share: `POST chat/completions` with
 one user message of an `image_url` (a data URL) and a text, streamed or not, and `GET models`.
@@ -8,16 +8,47 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 from flowrun.runtime.pictures.encode import jpeg
-from flowrun.tasks.models.question import Answer, ModelError, Question
+from flowrun.tasks.models.question import ModelError, Question
 
-__all__ = ["StreamedReply", "chat_request", "error_message", "models_in", "whole_answer"]
+__all__ = [
+    "RETRIED",
+    "ServerError",
+    "chat_request",
+    "error_code",
+    "error_text",
+    "is_error",
+    "models_in",
+    "refusal_text",
+    "shown",
+]
 
-_LONGEST_ANSWER = 2**20
-"""Bytes of an answer's text in UTF-8: far more than a model writes about a picture. A server that
-sends without end must not fill the memory and the log."""
+RETRIED = {408, 425, 429, 500, 502, 503, 504}
+"""The statuses after which the same request may well be answered."""
+_LONGEST_ERROR = 2000
+
+
+class ServerError(ModelError):
+    """A server refused a question, or its reply holds no answer.
+
+    status: of the HTTP response; 0 if none came, or if it was 200.
+    retry_after_s: how long the server asks to be left alone; None if it does not.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        may_pass: bool = False,
+        status: int = 0,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(text, may_pass=may_pass)
+        self.status = status
+        self.retry_after_s = retry_after_s
 
 
 def chat_request(
@@ -46,115 +77,60 @@ def chat_request(
     return json.dumps(body).encode()
 
 
-def whole_answer(reply: bytes, kind: str, *, where: str) -> Answer:
-    """The answer in a reply that is one piece of JSON.
-
-    kind: its content type, for the error's text.
-    where: the server, for the same. Raises `ModelError`.
-    """
-    try:
-        data = json.loads(reply)
-        text = _text(data["choices"][0]["message"]["content"])
-        tokens = int((data.get("usage") or {}).get("completion_tokens") or 0)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise ModelError(
-            f"{where}: no answer in JSON but {kind or 'no content type'}: {_shown(reply)}",
-            may_pass=True,
-        ) from None
-    _check_size(_size(text), where)
-    return Answer(text, tokens)
-
-
-class StreamedReply:
-    """An answer that comes as server-sent events, line by line.
-
-    where: the server, for errors.
-    """
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self.text = ""
-        """The answer as far as it has come."""
-        self._size = 0
-        self._tokens = 0
-        self._ended = False
-
-    def add(self, line: str) -> bool:
-        """Take in a line; whether it was a piece of the answer. Raises `ModelError`."""
-        if not line.startswith("data:"):
-            return False
-        piece = line[5:].strip()
-        if piece == "[DONE]":
-            self._ended = True
-            return False
-        try:
-            data = json.loads(piece)
-            if data.get("error"):
-                raise ModelError(f"{self._where}: {error_message(piece.encode())}", may_pass=True)
-            self._add(data)
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise ModelError(
-                f"{self._where}: broken JSON in the stream: {_shown(piece.encode())}",
-                may_pass=True,
-            ) from None
-        _check_size(self._size, self._where)
-        return True
-
-    def _add(self, data: dict[str, Any]) -> None:
-        self._tokens = int((data.get("usage") or {}).get("completion_tokens") or self._tokens)
-        for choice in data.get("choices") or []:
-            added = (choice.get("delta") or {}).get("content") or ""
-            self.text += added
-            self._size += _size(added)
-            self._ended = self._ended or bool(choice.get("finish_reason"))
-
-    def answer(self) -> Answer:
-        """The answer, once all lines have come. Raises `ModelError` if it is not whole."""
-        if not self._ended:
-            raise ModelError(
-                f"{self._where}: the answer broke off after {len(self.text)} characters",
-                may_pass=True,
-            )
-        return Answer(_text(self.text), self._tokens)
-
-
 def models_in(reply: bytes, *, where: str) -> list[str]:
     """The names in a server's list of its models. Raises `ModelError`."""
     try:
         return [str(model["id"]) for model in json.loads(reply)["data"]]
-    except (ValueError, KeyError, TypeError):
-        raise ModelError(
-            f"{where}/models gives no list of models but {_shown(reply)}; base_url must "
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ServerError(
+            f"{where}/models gives no list of models but {shown(reply)}; base_url must "
             "be where the API begins, usually with /v1"
         ) from None
 
 
-def _check_size(size: int, where: str) -> None:
-    if size > _LONGEST_ANSWER:
-        raise ModelError(f"{where}: the answer is longer than {_LONGEST_ANSWER >> 20} MiB of text")
+def is_error(reply: dict[str, Any]) -> bool:
+    """Whether a reply with status 200 is an error nevertheless."""
+    return bool(reply.get("error")) or reply.get("object") == "error"
 
 
-def error_message(reply: bytes) -> str:
-    """The text of `{"error": {"message": ...}}` or `{"error": ...}`; any other reply as it came."""
+def error_text(reply: Any) -> str:
+    """The text of an error: `{"error": {"message": ...}}`, `{"error": ...}`, `{"message": ...}`,
+    `{"detail": ...}`; of any other reply the reply itself."""
+    found = reply
+    while isinstance(found, dict):
+        inner = next((found[key] for key in ("error", "message", "detail") if found.get(key)), None)
+        if inner is None:
+            break
+        found = inner
+    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
+
+
+def error_code(reply: Any) -> int:
+    """The number that an error gives as its code; 0 if it gives none."""
+    error = reply.get("error") if isinstance(reply, dict) else None
+    code = (error if isinstance(error, dict) else reply if isinstance(reply, dict) else {}).get(
+        "code"
+    )
+    return code if isinstance(code, int) else 0
+
+
+def refusal_text(reply: bytes) -> str:
+    """What the body of a refused request says, as one line."""
     try:
-        error = json.loads(reply)["error"]
-        text = str(error["message"]) if isinstance(error, dict) else str(error)
-    except (ValueError, LookupError, TypeError):
-        return _shown(reply)
-    return text if len(text) <= 2000 else f"{text[:2000]}..."
+        parsed = json.loads(reply.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return shown(reply)
+    return error_text(parsed) if isinstance(parsed, dict) else shown(reply)
 
 
-def _text(content: Any) -> str:
-    if not isinstance(content, str):
-        raise TypeError
-    # Half a surrogate pair can come from JSON; the log cannot hold one.
-    return content.encode("utf-8", "replace").decode().strip()
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
-
-
-def _shown(reply: bytes) -> str:
-    text = reply[:200].decode(errors="replace").strip()
-    return f"{text!r}{'...' if len(reply) > 200 else ''}" if text else "nothing"
+def shown(reply: bytes) -> str:
+    """The beginning of a reply that is not what was expected; of a web page, its words."""
+    text = reply.decode("utf-8", "replace").strip()
+    kind = ""
+    if re.match(r"(?i)<(!doctype|html|head|\?xml)", text):
+        kind = "a web page: "
+        text = " ".join(re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text).split())
+    if not text:
+        return f"{kind or 'nothing'}".removesuffix(": ")
+    return f"{kind}{text[:200]!r}{'...' if len(text) > 200 else ''}"

@@ -13,6 +13,7 @@ from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.progress import Tell
 
 if TYPE_CHECKING:
+    import numpy as np
     from structlog.typing import FilteringBoundLogger
 
 __all__ = ["make_backend", "make_embedded"]
@@ -25,11 +26,18 @@ def make_backend(
     max_batch: int,
     threads: int | None,
     log: FilteringBoundLogger,
+    rng: np.random.Generator,
     tell: Tell,
+    waits: bool,
 ) -> Backend:
-    """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing."""
+    """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing.
+
+    waits: whether a server that is loading its model is waited for.
+    """
     if isinstance(settings, OpenAISettings):
-        return OpenAIBackend(settings, graph_dir=graph_dir, log=log)
+        return OpenAIBackend(
+            settings, graph_dir=graph_dir, log=log, rng=rng, tell=tell, waits=waits
+        )
     return LocalBackend(
         find_checkpoint(settings.model, graph_dir),
         device=settings.device,

@@ -5,27 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 import threading
+import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowrun.runtime.wording import mask_urls
+from flowrun.runtime.wording import listed, mask_urls, nearest
+from flowrun.tasks.backends.backoff import Backoff, retry_after_s
 from flowrun.tasks.backends.chat import (
-    StreamedReply,
+    RETRIED,
+    ServerError,
     chat_request,
-    error_message,
     models_in,
-    whole_answer,
+    refusal_text,
 )
+from flowrun.tasks.backends.reply import LONGEST_REPLY, ReplyReader
 from flowrun.tasks.backends.server import ServerProcess
 from flowrun.tasks.backends.settings import OpenAISettings
+from flowrun.tasks.models.progress import Tell
 from flowrun.tasks.models.question import Answer, ModelError, Question
 from flowrun.tasks.models.shared import Shared
 
 if TYPE_CHECKING:
     import httpx
+    import numpy as np
     from structlog.typing import FilteringBoundLogger
 
 __all__ = ["OpenAIBackend"]
@@ -37,21 +43,36 @@ _SERVERS: Shared[ServerProcess] = Shared(ServerProcess.stop)
 _HEALTH_S = 0.5
 _LOAD_S = 10.0
 """How long a server may take to list its models."""
-_RETRIED = {408, 429, 500, 502, 503, 504}
-_FIRST_RETRY_S = 0.1
-_LONGEST_REPLY = 8 * 2**20
-"""Bytes of JSON: JSON may write a character of the text in six."""
+_NOT_READY = {502, 503, 504}
+"""What a server answers while it loads its model, or the proxy before it."""
+_LOOK_S = 1.0
+_TOLD_S = 1.0
+"""A longer pause before a retry is logged."""
+_TAIL_S = 1.0
+"""How long the end of a reply may take after the end of the answer."""
 _CANCEL_S = 1.0
 """How long `close` waits for a request that it has cancelled."""
 
 
 class OpenAIBackend:
-    """A client of one server, which it starts if the settings say so."""
+    """A client of one server, which it starts if the settings say so.
+
+    rng: varies the pauses after failures.
+    tell: called with what `load` waits for.
+    waits: whether the first `load` waits for a server that is loading its model.
+    """
 
     where = ""
 
     def __init__(
-        self, settings: OpenAISettings, *, graph_dir: Path, log: FilteringBoundLogger
+        self,
+        settings: OpenAISettings,
+        *,
+        graph_dir: Path,
+        log: FilteringBoundLogger,
+        rng: np.random.Generator,
+        tell: Tell = lambda _what, _fraction: None,
+        waits: bool = True,
     ) -> None:
         self._settings = settings
         self._graph_dir = graph_dir
@@ -59,6 +80,10 @@ class OpenAIBackend:
         self._url = settings.base_url.rstrip("/")
         self._where = mask_urls(self._url)
         self._model = settings.model
+        self._models_found: list[str] = []
+        self._tell = tell
+        self._backoff = Backoff(rng)
+        self._may_wait = waits
         self._server_key: Hashable | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: httpx.AsyncClient | None = None
@@ -75,10 +100,7 @@ class OpenAIBackend:
         self._start_server()
         if self._client is None:
             self._open()
-        try:
-            found = self._do(self._models(), timeout_s=_LOAD_S)
-        except TimeoutError:
-            raise ModelError(f"{self._where}: no list of models within {_LOAD_S:g} s") from None
+        self._models_found = found = self._models_when_ready()
         if self._settings.model is None:
             if len(found) != 1:
                 raise ModelError(
@@ -88,7 +110,31 @@ class OpenAIBackend:
             [self._model] = found
         self._log.info("model server found", url=self._where, model=self._model)
 
+    def _models_when_ready(self) -> list[str]:
+        """The server's models, once it is ready."""
+        until_s = time.monotonic() + (self._settings.start_timeout_s if self._may_wait else 0.0)
+        self._may_wait = False
+        said = ""
+        while True:
+            try:
+                return self._do(self._models(), timeout_s=_LOAD_S)
+            except TimeoutError:
+                raise ModelError(f"{self._where}: no list of models within {_LOAD_S:g} s") from None
+            except ServerError as error:
+                if error.status not in _NOT_READY:
+                    raise
+                if time.monotonic() > until_s:
+                    waited = f"; waited {self._settings.start_timeout_s:g} s (start_timeout_s)"
+                    raise ModelError(f"{error}{waited if said else ''}") from None
+                if said != str(error):
+                    said = str(error)
+                    self._log.info("waiting for the model server", said=said)
+                self._tell(f"waiting for the model server: {said}", None)
+            self._do(asyncio.sleep(_LOOK_S), timeout_s=2 * _LOOK_S)
+
     def answer(self, question: Question) -> Answer:
+        asked = question.prompt, question.max_new_tokens, question.stop
+        self._backoff.check(asked)
         body = chat_request(
             question,
             model=self._model,
@@ -97,11 +143,18 @@ class OpenAIBackend:
         )
         limit_s = self._settings.timeout_s
         try:
-            return self._do(self._answer(body, question.on_text), timeout_s=limit_s)
+            answer = self._do(self._answer(body, question.on_text, limit_s), timeout_s=limit_s)
         except TimeoutError:
             raise ModelError(f"{self._where}: no answer within {limit_s:g} s (timeout_s)") from None
+        except ServerError as error:
+            self._backoff.note_failure(error, asked)
+            raise
+        self._backoff.note_success()
+        return answer
 
     def healthy(self) -> bool:
+        if self._backoff.rests:
+            return False
         try:
             self._do(self._models(), timeout_s=_HEALTH_S)
         except (ModelError, TimeoutError):
@@ -228,26 +281,13 @@ class OpenAIBackend:
         body = bytearray()
         async for piece in response.aiter_bytes():
             body += piece
-            if len(body) > _LONGEST_REPLY:
+            if len(body) > LONGEST_REPLY:
                 if cut:
                     break
-                raise ModelError(
-                    f"{self._where}: the reply is longer than {_LONGEST_REPLY >> 20} MiB"
+                raise ServerError(
+                    f"{self._where}: the reply is longer than {LONGEST_REPLY >> 20} MiB"
                 )
         return bytes(body)
-
-    async def _lines(self, response: httpx.Response) -> AsyncIterator[str]:
-        """As `httpx.Response.aiter_lines`, but of a line that never ends not all is kept."""
-        rest = b""
-        async for piece in response.aiter_bytes():
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                yield line.decode(errors="replace")
-            if len(rest) > _LONGEST_REPLY:
-                raise ModelError(
-                    f"{self._where}: a line of the reply is longer than {_LONGEST_REPLY >> 20} MiB"
-                )
-        yield rest.decode(errors="replace")
 
     @contextlib.asynccontextmanager
     async def _sent(
@@ -259,15 +299,15 @@ class OpenAIBackend:
         try:
             async with contextlib.aclosing(await self._send(method, path, body)) as response:
                 if response.status_code != 200:
-                    raise self._refusal(response.status_code, await self._body(response, cut=True))
+                    raise self._refusal(response, await self._body(response, cut=True))
                 yield response
         except httpx.ConnectError as error:
-            raise ModelError(
+            raise ServerError(
                 f"{self._where}: no answer ({_first_line(error)}); is the server running?",
                 may_pass=True,
             ) from error
         except httpx.HTTPError as error:
-            raise ModelError(f"{self._where}: {_first_line(error)}", may_pass=True) from error
+            raise ServerError(f"{self._where}: {_first_line(error)}", may_pass=True) from error
 
     async def _send(self, method: str, path: str, body: bytes | None) -> httpx.Response:
         import httpx
@@ -285,35 +325,88 @@ class OpenAIBackend:
             # What of a URL the settings let pass, and sockets do not.
             raise ModelError(f"{self._where}: cannot be asked: {_first_line(error)}") from error
 
-    def _refusal(self, status: int, reply: bytes) -> ModelError:
-        text = f"{self._where}: status {status}: {error_message(reply)}"
-        return ModelError(text, may_pass=status in _RETRIED)
+    def _refusal(self, response: httpx.Response, reply: bytes) -> ServerError:
+        status = response.status_code
+        wait_s = retry_after_s(response.headers, now_s=time.time())
+        text = f"{self._where}: status {status}: {refusal_text(reply)}"
+        if wait_s is not None:
+            text += f" (it asks to wait {wait_s:,.0f} s)"
+        return ServerError(
+            text + self._advice(response, text),
+            may_pass=status in RETRIED,
+            status=status,
+            retry_after_s=wait_s,
+        )
 
-    async def _answer(self, body: bytes, on_text: Callable[[str], None] | None) -> Answer:
-        left, pause_s = self._settings.retries, _FIRST_RETRY_S
+    def _advice(self, response: httpx.Response, text: str) -> str:
+        status = response.status_code
+        if status in (401, 403):
+            has_key = "authorization" in response.request.headers
+            return "; it does not accept the api_key" if has_key else "; give its key as api_key"
+        if status == 404 and self._model is not None and self._model not in self._models_found:
+            hint = nearest(self._model, self._models_found)
+            return f"; the server's models: {listed(self._models_found)}{hint}"
+        if status in (404, 405):
+            return "; base_url must be where the API begins, usually with /v1"
+        if 300 <= status < 400:
+            target = mask_urls(response.headers.get("location", "nowhere"))
+            return f"; it redirects to {target}: give the final URL as base_url"
+        if status in (400, 413, 422) and re.search(r"(?i)context.{0,20}(size|length|window)", text):
+            return "; shorten the prompt, or start the server with a larger context"
+        return ""
+
+    async def _answer(
+        self, body: bytes, on_text: Callable[[str], None] | None, limit_s: float
+    ) -> Answer:
+        until_s = asyncio.get_running_loop().time() + limit_s
+        tried = 0
         while True:
             try:
                 async with self._sent("POST", "chat/completions", body) as response:
-                    kind = response.headers.get("content-type", "").partition(";")[0].strip()
-                    if kind == "text/event-stream":
-                        return await self._read_stream(response, on_text)
-                    return whole_answer(await self._body(response), kind, where=self._where)
-            except ModelError as error:
-                if not left or not error.may_pass:
+                    return await self._read(response, on_text)
+            except ServerError as error:
+                if tried == self._settings.retries or not error.may_pass:
                     raise
-            left -= 1
+                pause_s = self._backoff.retry_s(tried, error)
+                if asyncio.get_running_loop().time() + pause_s >= until_s:
+                    raise
+                text = str(error)
+            tried += 1
+            if pause_s > _TOLD_S:
+                self._log.warning("waiting before a retry", error=text, pause_s=round(pause_s, 1))
             await asyncio.sleep(pause_s)
-            pause_s *= 2
 
-    async def _read_stream(
+    async def _read(
         self, response: httpx.Response, on_text: Callable[[str], None] | None
     ) -> Answer:
-        reply = StreamedReply(self._where)
+        import httpx
+
+        kind = response.headers.get("content-type", "").partition(";")[0].strip()
+        reply = ReplyReader(self._where, kind=kind)
+        pieces = response.aiter_bytes()
+        until_s: float | None = None
         # Read to the end, also after the last word: only then can the connection be used again.
-        async for line in self._lines(response):
-            if reply.add(line) and on_text is not None and reply.text:
-                on_text(reply.text)
+        try:
+            while True:
+                if reply.is_whole and until_s is None:
+                    until_s = asyncio.get_running_loop().time() + _TAIL_S
+                async with asyncio.timeout_at(until_s):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
+                if reply.add(piece) and on_text is not None and reply.text:
+                    on_text(reply.text)
+        except (TimeoutError, httpx.HTTPError) as error:
+            if not reply.is_whole:
+                raise self._broken_off(reply, error) from error
         return reply.answer()
+
+    def _broken_off(self, reply: ReplyReader, error: Exception) -> ServerError:
+        return ServerError(
+            f"{self._where}: the answer broke off after {len(reply.text)} characters: "
+            f"{_first_line(error)}",
+            may_pass=True,
+        )
 
 
 def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:

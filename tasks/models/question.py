@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowrun.runtime.errors import FlowrunError
 
-__all__ = ["Answer", "ModelError", "Question", "Sampling"]
+__all__ = ["Answer", "ModelError", "Question", "Sampling", "split_reasoning"]
 
 
 class ModelError(FlowrunError):
@@ -59,9 +59,35 @@ class Question:
 class Answer:
     """What a model answers.
 
-    text: without special tokens.
-    tokens: number of tokens that were generated; 0 if that is not known.
+    text: without special tokens, and without the reasoning.
+    tokens: number of tokens that were generated, those of the reasoning included; 0 if that is not
+        known.
+    truncated: whether the answer was cut off before the model had ended it.
+    reasoning: what a reasoning model thought first; "" if it gave none.
     """
 
     text: str
     tokens: int
+    truncated: bool = False
+    reasoning: str = ""
+
+
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("[THINK]", "[/THINK]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+)
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """What a model thought, if its text begins with that, and its answer.
+
+    Some chat templates write the opening mark themselves, so that the text has only the closing one.
+    """
+    for begin, end in _THOUGHTS:
+        begun = text.lstrip()
+        if begun.startswith(begin) or end in text:
+            thought, _, answer = begun.removeprefix(begin).partition(end)
+            return thought, answer
+    return "", text

@@ -142,6 +142,8 @@ class FakeRun:
                         self.cycles,
                         self.prompt,
                         self.answer,
+                        False,
+                        "",
                         "embedded",
                         7,
                         self.latency_ms,

@@ -82,6 +82,8 @@ def test_every_answer_is_offered_with_its_frames_time_and_cycle() -> None:
     message = PromptResponseMsg(
         prompt="cap en",
         response="a red circle",
+        truncated=True,
+        reasoning="it is red",
         frame_id=7,
         frame_cycle=5,
         backend="embedded",
@@ -95,6 +97,8 @@ def test_every_answer_is_offered_with_its_frames_time_and_cycle() -> None:
         cycle=5,
         prompt="cap en",
         response="a red circle",
+        truncated=True,
+        reasoning="it is red",
         backend="embedded",
         tokens=4,
         latency_ms=12.5,

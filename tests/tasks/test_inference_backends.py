@@ -29,7 +29,7 @@ from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run, RunResult
 from flowrun.runtime.run.log_lines import configure_logs
 from flowrun.runtime.server.serve import Server
-from flowrun.tasks.backends import openai
+from flowrun.tasks.backends import backoff, openai
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, make_scene
 from support.model_servers.fault_server import FaultServer
@@ -365,8 +365,9 @@ logging: {slab_size_mib: 4, section_size_mib: 1}
 
 
 def test_an_error_of_the_server_is_logged_and_the_policy_applied(
-    fault_server: FaultServer, tmp_path: Path
+    fault_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(backoff, "_FIRST_REST_S", 0.0)
     openai = f"{{base_url: '{fault_server.base_url}', retries: 0}}"
     made = plan(f"backend: openai, backends: {{openai: {openai}}}", more="on_error: skip", limit=5)
     fault_server.faults += ["", "500", "html"]
@@ -505,7 +506,8 @@ def test_a_recorded_run_may_be_asked_what_another_backend_would_say(
         (
             "backends: {openai: {base_url: 'http://x', modle: y}}",
             "6:56: unknown key 'modle' in 'backends.openai' of the config of task 'vlm'; valid "
-            "keys: type, base_url, model, api_key, timeout_s, retries, stream, jpeg_quality, "
+            "keys: type, base_url, model, api_key, timeout_s, retries, "
+            "start_timeout_s, stream, jpeg_quality, "
             "server (did you mean 'model'?)",
         ),
         (

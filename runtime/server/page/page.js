@@ -90,11 +90,15 @@ function addAnswer(answer) {
     make("time", {text: clock(answer.timestamp_nanos), title: "when the frame was taken"}),
     make("span", {cls: `pill ${speed(answer.latency_ms)}`, text: millis(answer.latency_ms), title: "latency"}),
     make("span", {text: [`cycle ${answer.cycle}`, answer.backend, `${answer.tokens} tokens`].join(" · ")}));
+  if (answer.truncated) meta.append(make("span", {cls: "pill fair", text: "cut off", title: "the model had not ended this answer"}));
+  const parts = [make("div", {cls: "response", text: answer.response || "(an empty answer)"})];
+  if (answer.reasoning)
+    parts.push(make("details", {}, make("summary", {text: "reasoning"}), make("div", {cls: "response", text: answer.reasoning})));
   // A prompt is shown once, above all its answers.
   const above = $("answers").querySelector("li:first-child .prompt");
   if (above?.textContent === answer.prompt) above.remove();
   $("answers").prepend(make("li", {}, meta,
-    make("div", {cls: "prompt", text: answer.prompt}), make("div", {cls: "response", text: answer.response})));
+    make("div", {cls: "prompt", text: answer.prompt}), ...parts));
   while ($("answers").children.length > ANSWERS_KEPT) $("answers").lastChild.remove();
   if (seen.size > 1000) { seen.clear(); seen.add(key); }
 }

@@ -68,7 +68,8 @@ def test_real_and_fake_run_report_the_same(real, fake):
     types = [types_in(report_json(report)) for report in reports]
     assert types[0].pop("tasks")["x"] == types[1].pop("tasks")["vlm"]
     assert types[1].pop("last_answer").keys() == {
-        "prompt", "response", "latency_ms", "backend", "cycle", "timestamp_nanos",
+        "prompt", "response", "truncated", "reasoning", "latency_ms", "backend", "cycle",
+        "timestamp_nanos",
     }  # fmt: skip
     assert types[0].pop("last_answer") is ...
     assert types[0] == types[1]

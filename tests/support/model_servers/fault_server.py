@@ -18,9 +18,10 @@ class FaultServer:
 
     "500" (a status), "400", "hang", "drip" (a stream that never ends), "cut" (ends in the middle),
     "html", "broken" (JSON), "empty", "stream error", "no content", "no usage", "silent" (answers,
-    without a stream), "close" (the connection, without a word), "long text", "long stream",
-    "long body", "long line", "long refusal" (30 MB, or 1.1 MB of text). `bodies`, `headers`: of the
-    requests that came.
+    without a stream), "no end" (says all, and keeps the connection open), "close" (the connection,
+    without a word), "long text", "long stream", "long body", "long line", "long refusal" (30 MB, or
+    1.1 MB of text); or a reply in JSON. `bodies`, `headers`: of the requests that came.
+    `retry_after`: sent with each status but 200.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,9 @@ class FaultServer:
         self.headers: list[dict[str, str]] = []
         self.models = ["tiny"]
         self.models_status = 200
+        self.not_ready = 0
+        """How many requests for its models get a status of 503 first."""
+        self.retry_after: str | None = None
         self.ending = threading.Event()
         server = self
 
@@ -58,6 +62,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         mine = self.fault_server
         models = {"data": [{"id": name} for name in mine.models]}
+        if mine.not_ready:
+            mine.not_ready -= 1
+            error = {"error": {"message": "Loading model", "type": "unavailable_error"}}
+            self._send(503, "application/json", json.dumps(error))
+            return
         self._send(mine.models_status, "application/json", json.dumps(models))
 
     def do_POST(self) -> None:
@@ -85,6 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, "application/json", '{"choices": [{"message": {"content": null}}]}')
         elif fault.startswith("long "):
             self._long(fault)
+        elif fault.startswith("{"):
+            self._send(200, "application/json", fault)
         elif body["stream"] and fault != "silent":
             self._stream(fault)
         else:
@@ -146,6 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
         if fault != "no usage":
             self._event({"choices": [], "usage": {"completion_tokens": len(WORDS)}})
+        if fault == "no end":
+            self.fault_server.ending.wait(30)
+            return
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _event(self, data: Any) -> None:
@@ -157,5 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
+        if status != 200 and self.fault_server.retry_after is not None:
+            self.send_header("Retry-After", self.fault_server.retry_after)
         self.end_headers()
         self.wfile.write(data)

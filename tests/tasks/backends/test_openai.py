@@ -17,6 +17,7 @@ import structlog
 from PIL import Image
 from structlog.testing import capture_logs
 
+from flowrun.tasks.backends import openai
 from flowrun.tasks.backends.openai import OpenAIBackend
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
@@ -42,6 +43,7 @@ def connect(opened: list[OpenAIBackend]) -> Any:
             OpenAISettings(base_url=base_url, **settings),
             graph_dir=Path(),
             log=structlog.get_logger(),
+            rng=np.random.default_rng(0),
         )
         opened.append(backend)
         backend.load()
@@ -60,9 +62,9 @@ def ask(backend: OpenAIBackend, prompt: str = "cap en", **more: Any) -> Answer:
     )
 
 
-def failure(backend: OpenAIBackend) -> str:
+def failure(backend: OpenAIBackend, prompt: str = "cap en") -> str:
     with pytest.raises(ModelError) as caught:
-        ask(backend)
+        ask(backend, prompt)
     return str(caught.value)
 
 
@@ -168,15 +170,10 @@ def test_sampling_and_stop_are_sent(fault_server: FaultServer, connect: Any) -> 
     ("fault", "stream", "text"),
     [
         ("400", True, "status 400: asked to give 400 to "),
-        ("html", True, "no answer in JSON but text/html: '<html>This is no model</html>'"),
-        ("broken", False, 'no answer in JSON but application/json: \'{"choices": [{"mess\''),
-        ("empty", False, "no answer in JSON but application/json: nothing"),
-        (
-            "no content",
-            False,
-            "no answer in JSON but application/json: "
-            '\'{"choices": [{"message": {"content": null}}]}\'',
-        ),
+        ("html", True, "no answer in the reply but text/html: a web page: 'This is no model'"),
+        ("broken", False, 'no answer in the reply but application/json: \'{"choices": [{"mess\''),
+        ("empty", False, "no answer in the reply but application/json: nothing"),
+        ("no content", False, "the reply holds no text (content: null)"),
         ("cut", True, "the answer broke off after 1 characters"),
         ("broken stream", True, "broken JSON in the stream: '{\"choices\": ['"),
         ("stream error", True, "out of memory"),
@@ -189,7 +186,7 @@ def test_each_fault_is_named(
     backend = connect(fault_server.base_url, stream=stream, retries=0)
     fault_server.faults.append(fault)
     assert failure(backend) == f"{fault_server.base_url}: {text}"
-    assert ask(backend).text == "a red circle"
+    assert ask(backend, "something else").text == "a red circle"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +195,7 @@ def test_each_fault_is_named(
         ("long text", "the answer is longer than 1 MiB of text"),
         ("long stream", "the answer is longer than 1 MiB of text"),
         ("long body", "the reply is longer than 8 MiB"),
-        ("long line", "a line of the reply is longer than 8 MiB"),
+        ("long line", "the reply is longer than 8 MiB"),
         ("long refusal", f"status 400: {'x' * 2000}..."),
     ],
 )
@@ -209,7 +206,7 @@ def test_an_answer_without_end_is_given_up_and_not_asked_for_again(
     fault_server.faults.append(fault)
     assert failure(backend) == f"{fault_server.base_url}: {text}"
     assert len(fault_server.bodies) == 1
-    assert ask(backend).text == "a red circle"
+    assert ask(backend, "something else").text == "a red circle"
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429", "html", "broken", "cut", "stream error"])
@@ -281,7 +278,8 @@ def test_a_url_that_the_settings_let_pass_is_an_error_of_the_model(
     opened: list[OpenAIBackend], url: str, text: str
 ) -> None:
     settings = OpenAISettings.model_construct(base_url=url, model="tiny", timeout_s=5.0)
-    backend = OpenAIBackend(settings, graph_dir=Path(), log=structlog.get_logger())
+    rng = np.random.default_rng(0)
+    backend = OpenAIBackend(settings, graph_dir=Path(), log=structlog.get_logger(), rng=rng)
     opened.append(backend)
     with pytest.raises(ModelError) as caught:
         backend.load()
@@ -309,6 +307,134 @@ def test_a_password_in_the_url_is_not_shown(connect: Any) -> None:
     with pytest.raises(ModelError) as caught:
         connect(f"http://me:sesame@127.0.0.1:{free_port()}/v1")
     assert "sesame" not in str(caught.value)
+
+
+# -- left alone, and waited for -----------------------------------------------------------------
+
+
+def test_a_server_that_asks_for_a_pause_gets_it(fault_server: FaultServer, connect: Any) -> None:
+    backend = connect(fault_server.base_url, retries=5, timeout_s=5)
+    fault_server.faults += ["429"] * 50
+    fault_server.retry_after = "60"
+    text = f"{fault_server.base_url}: status 429: asked to give 429 to  (it asks to wait 60 s)"
+    assert failure(backend) == text
+    assert not backend.healthy()
+    assert all(failure(backend).startswith(f"{text}; it is left alone for 6") for _ in range(50))
+    assert len(fault_server.bodies) == 1
+    assert failure(backend, "something else") == text
+    assert len(fault_server.bodies) == 2
+
+
+def test_a_short_pause_is_waited_for(fault_server: FaultServer, connect: Any) -> None:
+    backend = connect(fault_server.base_url, retries=1)
+    fault_server.faults.append("503")
+    fault_server.retry_after = "0.3"
+    began = time.monotonic()
+    assert ask(backend).text == "a red circle"
+    assert time.monotonic() - began >= 0.3
+
+
+def test_what_a_model_says_instead_of_an_answer_is_no_failure_of_the_server(
+    fault_server: FaultServer, connect: Any
+) -> None:
+    backend = connect(fault_server.base_url, retries=5)
+    fault_server.faults.append('{"choices": [{"message": {"refusal": "no"}}]}')
+    assert failure(backend) == f"{fault_server.base_url}: the model refuses to answer: 'no'"
+    assert len(fault_server.bodies) == 1
+    assert ask(backend).text == "a red circle"
+
+
+def test_a_server_that_loads_its_model_is_waited_for(
+    fault_server: FaultServer, opened: list[OpenAIBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "_LOOK_S", 0.01)
+    fault_server.not_ready = 3
+    shown: list[str] = []
+    settings = OpenAISettings(base_url=fault_server.base_url)
+    backend = OpenAIBackend(
+        settings,
+        graph_dir=Path(),
+        log=structlog.get_logger(),
+        rng=np.random.default_rng(0),
+        tell=lambda what, _fraction: shown.append(what),
+    )
+    opened.append(backend)
+    with capture_logs() as records:
+        backend.load()
+    said = f"{fault_server.base_url}: status 503: Loading model"
+    assert shown == [f"waiting for the model server: {said}"] * 3
+    assert records[0] == {
+        "event": "waiting for the model server",
+        "log_level": "info",
+        "said": said,
+    }
+    assert [record["event"] for record in records[1:]] == ["model server found"]
+    assert ask(backend).text == "a red circle"
+
+
+def test_a_server_is_not_waited_for_without_end(
+    fault_server: FaultServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "_LOOK_S", 0.01)
+    fault_server.not_ready = 10**9
+    with pytest.raises(ModelError) as caught:
+        connect(fault_server.base_url, start_timeout_s=0.05)
+    assert str(caught.value) == (
+        f"{fault_server.base_url}: status 503: Loading model; waited 0.05 s (start_timeout_s)"
+    )
+
+
+def test_a_reply_whose_connection_does_not_end_is_an_answer(
+    fault_server: FaultServer, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "_TAIL_S", 0.05)
+    backend = connect(fault_server.base_url)
+    fault_server.faults.append("no end")
+    assert ask(backend) == Answer("a red circle", 3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "key", "model", "text"),
+    [
+        ("401", None, None, "401: asked to give 401 to ; give its key as api_key"),
+        ("403", "k", None, "403: asked to give 403 to Bearer k; it does not accept the api_key"),
+        (
+            "404",
+            None,
+            "tinny",
+            "404: asked to give 404 to ; the server's models: tiny (did you mean 'tiny'?)",
+        ),
+        (
+            "404",
+            None,
+            None,
+            "404: asked to give 404 to ; base_url must be where the API begins, usually with /v1",
+        ),
+        (
+            "405",
+            None,
+            None,
+            "405: asked to give 405 to ; base_url must be where the API begins, usually with /v1",
+        ),
+        (
+            "307",
+            None,
+            None,
+            "307: asked to give 307 to ; it redirects to nowhere: give the final URL as base_url",
+        ),
+    ],
+)
+def test_a_refusal_says_what_to_change(
+    fault_server: FaultServer,
+    connect: Any,
+    fault: str,
+    key: str | None,
+    model: str | None,
+    text: str,
+) -> None:
+    backend = connect(fault_server.base_url, api_key=key, model=model)
+    fault_server.faults.append(fault)
+    assert failure(backend) == f"{fault_server.base_url}: status {text}"
 
 
 # -- withdrawn ---------------------------------------------------------------------------------
