@@ -7,6 +7,7 @@
 | `keys.py`, `sentences.py`           | what each key of a graph file, and of a config, is for     |
 | `read.py`, `masking.py`             | a file -> `GraphSpec`; which values are secret             |
 | `find.py`, `ports.py`, `config.py`  | task classes by name, their ports, their configs           |
+| `stale.py`                          | modules of the user that have changed load again           |
 | `bind.py`                           | `GraphSpec` -> `BoundGraph`, or every mistake              |
 | `plan.py`                           | `BoundGraph` -> `Plan`: the order, and a slot per output   |
 | `drawing.py`                        | a plan as Mermaid or SVG                                   |

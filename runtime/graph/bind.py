@@ -26,10 +26,11 @@ from flowrun.runtime.graph.find import (
 from flowrun.runtime.graph.masking import with_secrets_masked
 from flowrun.runtime.graph.ports import Port, is_source, ports_of
 from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
+from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
 from flowrun.runtime.wording import listed, mask_secrets, nearest
 
-__all__ = ["BoundConnection", "BoundGraph", "BoundTask", "bind", "live_keys"]
+__all__ = ["BoundConnection", "BoundGraph", "BoundTask", "bind", "dotted_names", "live_keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,19 @@ def live_keys(task_class: type[Task]) -> tuple[str, ...]:
 def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> BoundGraph:
     """Find and check everything that `graph` names.
 
-    Imports the modules of the tasks; opens and starts nothing. `GraphError` lists every mistake; what
-    depends on a task that could not be bound is not checked.
+    Imports the modules of the tasks, again if they have changed; opens and starts nothing.
+    `GraphError` lists every mistake; what depends on a task that could not be bound is not checked.
 
     complete: False if a part of the file could not be read, which may hold what `graph` lacks.
     ready: whether the graph is to run now, so that the files it needs must exist (`Task.check`); a
         replay needs none.
     """
+    folder, names = graph.path.parent, dotted_names(graph)
+    forget_changed(folder, names)
     binder = _Binder(graph, complete, ready)
     tasks = {task.id: binder.task(task) for task in graph.tasks}
     connections = binder.connections(tasks)
+    note_loaded(folder, names)
     binder.unconnected_inputs(tasks)
     if binder.problems:
         raise GraphError(list(binder.problems))
@@ -103,6 +107,12 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
     specs = {spec.id: spec for spec in graph.tasks}
     made = tuple(replace(task, spec=specs[task.id]) for task in bound)
     return BoundGraph(graph, made, tuple(filter(None, connections)))
+
+
+def dotted_names(graph: GraphSpec) -> set[str]:
+    """The dotted paths of classes that the graph names."""
+    named = [task.type for task in graph.tasks] + [cnx.msg for cnx in graph.connections]
+    return {name for name in named if "." in name}
 
 
 @dataclass(slots=True)

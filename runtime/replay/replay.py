@@ -22,10 +22,11 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.engine.cycle import CycleLog
 from flowrun.runtime.engine.instances import start_all, stop_all
 from flowrun.runtime.errors import LogError, ReplayError, UsageError
-from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.bind import bind, dotted_names
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import GraphSpec
+from flowrun.runtime.graph.stale import changed_modules
 from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
@@ -148,6 +149,12 @@ class Replay:
         """Start the tasks that run, and go to the first cycle that can run. `TaskError` if a task
         raises."""
         active = self._graph.active
+        graph = self.plan.graph.spec
+        for module in changed_modules(graph.path.parent, dotted_names(graph)):
+            self._note(
+                f"{module} has changed since this replay was made, and is replayed as it was then; "
+                "make another `Replay` to run it as it is now"
+            )
         start_all(active)
         for note in computed_elsewhere(self.log, active):
             self._note(note)

@@ -291,7 +291,7 @@ def test_a_replay_may_end_early(tmp_path):
 def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
     from flowrun.runtime.run import provenance
 
-    (tmp_path / "doubling.py").write_text(
+    code = (
         "from flowrun.msgs import IntMsg\n"
         "from flowrun.runtime.task import Context, Input, Output, Task\n"
         "class Double(Task):\n"
@@ -299,6 +299,7 @@ def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
         "        b.value = 2 * a.value\n"
         "        b.publish()\n"
     )
+    (tmp_path / "doubling.py").write_text(code)
     plan = plan_of(tmp_path, "n=Numbers(limit: 2)")
     text = plan.graph.spec.text.replace("cnx: []", "cnx: [{src: n, dst: d, msg: IntMsg}]")
     text = text.replace("cnx:", "  - {id: d, type: doubling.Double}\ncnx:")
@@ -314,7 +315,7 @@ def test_what_is_not_as_it_was_recorded_is_noted(tmp_path, monkeypatch):
         assert log.metadata["version_numpy"] == "1.0"
         assert len(log.metadata["code_doubling"]) == 64
         assert Replay(log, env={}).notes == []
-        (tmp_path / "doubling.py").write_text("# another file")
+        (tmp_path / "doubling.py").write_text(f"{code}# another file\n")
         monkeypatch.setattr(
             provenance, "_version", lambda package: "1.0" if package != "av" else "2"
         )
