@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 __all__ = ["Clock", "LiveClock", "ManualClock", "monotonic_s", "next_due", "ticks_ns"]
@@ -17,6 +18,15 @@ ticks_ns = time.perf_counter_ns
 
 monotonic_s = time.monotonic
 """Monotonic seconds, to wait for clients and child processes."""
+
+
+_boot_ns: Callable[[], int] = (
+    partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else ticks_ns
+)
+_SUSPENDED_NS = 1_000_000
+"""By how much two clocks must have parted for the machine to have been suspended in between."""
 
 
 class Clock(Protocol):
@@ -31,17 +41,34 @@ class Clock(Protocol):
         """Converts a reading of `ticks_ns`, made just now, to the time: one reading serves as both."""
         ...
 
+    def refreshed_at(self) -> Callable[[int], int]:
+        """`at` as it is from now on: the machine may have been suspended since it was last asked for."""
+        ...
+
 
 class LiveClock:
-    """The real time. It is the monotonic clock plus an offset taken once, so that it does not jump when
-    the system's clock is set during a run."""
+    """The real time. It is a clock that nobody sets plus an offset taken once, so that it does not jump
+    when the system's clock is set during a run; only a machine that was suspended has lost no time.
 
-    def __init__(self) -> None:
-        self.offset_ns = time.time_ns() - time.perf_counter_ns()
-        self.at: Callable[[int], int] = self.offset_ns.__add__
+    boot_ns: the clock that nobody sets, which goes on while the machine is suspended. `ticks_ns` may
+        stop then.
+    """
+
+    def __init__(self, boot_ns: Callable[[], int] = _boot_ns) -> None:
+        self._boot_ns = boot_ns
+        self._offset_ns = time.time_ns() - boot_ns()
+        self._ahead_ns = boot_ns() - ticks_ns()
+        self.at: Callable[[int], int] = (self._offset_ns + self._ahead_ns).__add__
 
     def now_ns(self) -> int:
-        return time.perf_counter_ns() + self.offset_ns
+        return self._boot_ns() + self._offset_ns
+
+    def refreshed_at(self) -> Callable[[int], int]:
+        ahead_ns = self._boot_ns() - ticks_ns()
+        if ahead_ns - self._ahead_ns > _SUSPENDED_NS:
+            self._ahead_ns = ahead_ns
+            self.at = (self._offset_ns + ahead_ns).__add__
+        return self.at
 
 
 class ManualClock:
@@ -61,6 +88,9 @@ class ManualClock:
 
     def at(self, ticks: int) -> int:  # noqa: ARG002  # the time does not depend on it
         return self.now_ns()
+
+    def refreshed_at(self) -> Callable[[int], int]:
+        return self.at
 
     def advance_to(self, time_ns: int) -> None:
         """Move forward to `time_ns`; never back."""

@@ -293,7 +293,8 @@ class Context:
         self._of_source.wake()
 
     def wake_at(self, time_ns: int) -> None:
-        """Sources only: call `process` again no later than at `time_ns` of `clock_ns`.
+        """Sources only, from any thread: call `process` again no later than at `time_ns` of `clock_ns`,
+        a whole number.
 
         A source whose `process` publishes nothing is called again when `wake` or `wake_at` say so,
         and otherwise every 10 ms.

@@ -29,7 +29,11 @@ from flowrun.runtime.events import Completion, Dropped, EndOfSource, Event, Set
 from flowrun.runtime.graph.plan import Step
 from flowrun.runtime.task import CycleTime, SourceFunctions
 
-__all__ = ["LiveOutside", "Outside"]
+__all__ = ["Due", "LiveOutside", "Outside"]
+
+
+_REFRESH_NS = 100_000_000
+"""Interval at which the clock is asked whether the machine was suspended."""
 
 
 class Outside(Protocol):
@@ -68,6 +72,41 @@ class SourceGate:
     present: bool = True
 
 
+class Due:
+    """When each source wants to be called again, in nanoseconds since 1970 UTC. For any thread."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def set(self, task_id: str, time_ns: int) -> None:
+        """Call the source again at `time_ns`, in place of the time that it gave before."""
+        time_ns = operator.index(time_ns)
+        with self._lock:
+            self._times[task_id] = time_ns
+
+    def not_before(self, task_id: str, time_ns: int) -> None:
+        """Call the source again at `time_ns`, or later if it said so."""
+        with self._lock:
+            self._times[task_id] = max(time_ns, self._times.get(task_id, time_ns))
+
+    def first(self) -> int | None:
+        """When the first of all sources is due; None if none has given a time."""
+        with self._lock:
+            return min(self._times.values(), default=None)
+
+    def forget(self, task_id: str) -> None:
+        """Forget the time that a source gave."""
+        with self._lock:
+            self._times.pop(task_id, None)
+
+    def forget_until(self, now_ns: int) -> None:
+        """Forget the times that have come."""
+        with self._lock:
+            for task_id in [id_ for id_, time_ns in self._times.items() if time_ns <= now_ns]:
+                del self._times[task_id]
+
+
 class LiveOutside:
     """The world: a clock, sources that finish and drop, people who set live values, workers.
 
@@ -83,17 +122,21 @@ class LiveOutside:
         """The gate of each source's step: closed when the source has said that nothing more comes."""
         self.woken = threading.Event()
         """Set when something has come."""
-        self.due: dict[str, int] = {}
-        """When each source wants to be called again, in nanoseconds since 1970 UTC."""
+        self.due = Due()
+        """When each source wants to be called again."""
         self.left_out: Counter[str] = Counter()
         """Number of pictures, or whatever it makes, that each source has reported as left out."""
         self._clock = clock
         self._packets = packets
         self._at = clock.at
+        self._refresh_at = 0
         self._controls: deque[Event] = deque()
         self._noted: deque[Event] = deque()
+        self._lock = threading.Lock()
 
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:
+        if start_ns > self._refresh_at:
+            self._at, self._refresh_at = self._clock.refreshed_at(), start_ns + _REFRESH_NS
         time.now_ns = self._at(start_ns)
         if not (self._controls or self._noted or self.background):
             return ()
@@ -119,7 +162,7 @@ class LiveOutside:
         return SourceFunctions(
             clock_ns=self._clock.now_ns,
             wake=self.woken.set,
-            wake_at=partial(self.due.__setitem__, task_id),
+            wake_at=partial(self.due.set, task_id),
             finish=partial(self._finish, task_id),
             dropped=partial(self._dropped, task_id),
             logs_packets=task_id in self._packets,
@@ -134,15 +177,18 @@ class LiveOutside:
 
     def _finish(self, task_id: str) -> None:
         gate = self.gates[task_id]
-        if gate.present:
+        with self._lock:
+            if not gate.present:
+                return
             gate.present = False
-            self.due.pop(task_id, None)
-            self._noted.append(EndOfSource(task_id))
-            self.woken.set()
+        self.due.forget(task_id)
+        self._noted.append(EndOfSource(task_id))
+        self.woken.set()
 
     def _dropped(self, task_id: str, count: int) -> None:
         count = operator.index(count)
-        self.left_out[task_id] += count
+        with self._lock:
+            self.left_out[task_id] += count
         self._noted.append(Dropped(task_id, count))
 
 

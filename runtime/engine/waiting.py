@@ -16,6 +16,10 @@ IDLE_POLL_NS = 10_000_000
 """Interval at which a source that called neither `wake` nor `wake_at` is asked again."""
 
 
+_LONGEST_WAIT_S = 1.0
+"""Seconds after which a wait looks at the clock again: the machine may have been suspended."""
+
+
 class Waiting:
     """Waits for sources and for the graph's pace.
 
@@ -57,7 +61,7 @@ class Waiting:
         if isinstance(self._clock, ManualClock):
             self._clock.advance_to(due_ns)
         while (wait_ns := due_ns - self._clock.now_ns()) > 0 and not self._stopped.is_set():
-            self._stopped.wait(wait_ns / 1e9)
+            self._stopped.wait(min(wait_ns / 1e9, _LONGEST_WAIT_S))
 
     def count(self, time: CycleTime) -> None:
         """Count a cycle for the pace."""
@@ -72,28 +76,23 @@ class Waiting:
         outside, clock = self._outside, self._clock
         for task_id, rate in self._rated.items():
             if rate.due_ns is not None and outside.gates[task_id].present:
-                outside.due[task_id] = max(rate.due_ns, outside.due.get(task_id, 0))
-        due = min(outside.due.values(), default=None)
+                outside.due.not_before(task_id, rate.due_ns)
+        due = outside.due.first()
         if isinstance(clock, ManualClock):
             if due is None:
                 outside.woken.wait(IDLE_POLL_NS / 1e9)
                 return
             clock.advance_to(due)
-            self._forget_due(due)
+            outside.due.forget_until(due)
             return
         until = now_ns + IDLE_POLL_NS if due is None else min(due, now_ns + IDLE_POLL_NS)
         wait_ns = until - clock.now_ns()
         if wait_ns > 0:
             outside.woken.wait(wait_ns / 1e9)
         if due is not None:
-            self._forget_due(clock.now_ns())
+            outside.due.forget_until(clock.now_ns())
 
     def after_source_error(self) -> None:
         """Wait a moment: a source that fails at once may do so forever."""
         if not isinstance(self._clock, ManualClock):
             self._stopped.wait(IDLE_POLL_NS / 1e9)
-
-    def _forget_due(self, now_ns: int) -> None:
-        due = self._outside.due
-        for task_id in [id_ for id_, time_ns in due.items() if time_ns <= now_ns]:
-            del due[task_id]

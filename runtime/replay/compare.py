@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from flowrun.msgs.difference import ArrayDifference, FieldDifference, differing_field
@@ -153,6 +154,13 @@ class Tolerance:
         fields = {f"{kind.__name__}.{name}" for kind in known for name in kind.defaults}
         names = {kind.__name__ for kind in known}
         for name, limit in self._limits.items():
+            own = {kind for kind in known if kind.__name__ == name.partition(".")[0]}
+            if len(own) > 1:
+                paths = sorted(f"{kind.__module__}.{kind.__name__}" for kind in own)
+                raise UsageError(
+                    f"tolerance {name}: the graph has several messages of that name, "
+                    f"{' and '.join(paths)}; rename one of them"
+                )
             if name not in names and name not in fields:
                 raise UsageError(
                     f"tolerance {name}: no such message or field in the graph; messages: "
@@ -180,11 +188,19 @@ class Tolerance:
                 continue
             limit = self._limits.get(own, self._limits.get(name))
             if limit is None:
-                if differing_field({field: old}, {field: now[field]}) is not None:
+                if not _is_same(old, now[field]):
                     return field
             elif not _is_near(old, now[field], limit):
                 return field
         return None
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Whether two values are the same to the bit: NaN has many, and 0.0 is not -0.0."""
+    if differing_field({"": old}, {"": new}) is not None:
+        return False
+    before, now = (msgpack.packb(value, default=lambda _array: None) for value in (old, new))
+    return bool(before == now)
 
 
 def _is_near(old: Any, new: Any, limit: float) -> bool:
@@ -244,7 +260,9 @@ def compare(
         return True
     # Fields that were added to the class since the recording have nothing to compare them with.
     old = {name: value for name, value in message.__dict__.items() if name in fields}
-    if len(old) < len(message.__dict__) and differing_field(fields, old) is None:
+    if len(old) < len(message.__dict__) and all(
+        name in old and _is_same(value, old[name]) for name, value in fields.items()
+    ):
         return True
     if tolerance.holds_for(kind):
         field = tolerance.beyond(kind, fields, old)

@@ -274,6 +274,13 @@ class WakesInThePast(Task):
         self.asked += 1
 
 
+class WakesLater(Task):
+    """A source that gives a time of a wrong type."""
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        ctx.wake_at(1e18)  # type: ignore[arg-type]
+
+
 def run_held(
     plan: Plan,
     directory: Path,

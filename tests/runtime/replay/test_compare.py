@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs import FloatMsg, Message, Shape
 from flowrun.msgs.difference import ArrayDifference, FieldDifference, differing_field
+from flowrun.runtime.errors import UsageError
 from flowrun.runtime.replay.compare import Recorded, Tolerance, compare
 
 
@@ -132,6 +133,23 @@ def test_a_nan_of_other_bits_is_a_difference_unless_its_class_has_a_limit():
 class Pair(Message):
     a: float
     b: float
+
+
+def test_a_limit_of_one_field_leaves_the_bits_of_the_others(tmp_path):
+    [other] = struct.unpack(">d", bytes.fromhex("7ff8000000000001"))
+    strict = Tolerance({"Pair.a": 1})
+    assert strict.beyond(Pair, {"a": 0.0, "b": math.nan}, {"a": 0.5, "b": other}) == "b"
+    assert strict.beyond(Pair, {"a": math.nan, "b": 0.0}, {"a": other, "b": 0.0}) is None
+
+
+def test_a_limit_for_messages_of_one_name_is_refused():
+    other = type("Pair", (Message,), {"__annotations__": {"a": float}, "__module__": "elsewhere"})
+    with pytest.raises(UsageError) as caught:
+        Tolerance({"Pair.a": 1}).check([Pair, other, Pair])
+    assert str(caught.value) == (
+        "tolerance Pair.a: the graph has several messages of that name, elsewhere.Pair and "
+        f"{__name__}.Pair; rename one of them"
+    )
 
 
 def test_a_field_without_a_limit_must_be_the_same_beside_one_that_has_one():

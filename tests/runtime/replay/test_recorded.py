@@ -38,3 +38,17 @@ def test_a_source_whose_messages_were_logged_without_payload_cannot_be_fed(tmp_p
         f"{tmp_path / 'run'}: the log holds no messages of /n/number, which the replay must feed; "
         "it holds: /x/scaled"
     )
+
+
+def test_a_task_that_was_not_logged_is_in_the_way_only_of_those_that_read_it(tmp_path):
+    tasks = "n=Numbers(limit: 3); u=Scale@logging: {enabled: false}; x=Scale; y=Scale"
+    record(plan_of(tmp_path, tasks, "n > u; n > x; u > y"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        report = Replay(log, only=["x"], env={}).run()
+        assert (report.first, report.per_task) == (None, {"x": 3})
+        with pytest.raises(ReplayError) as caught:
+            Replay(log, only=["y"], env={})
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'}: the log holds no messages of /u/scaled, which the replay must feed; it "
+        "holds: /n/number, /x/scaled, /y/scaled"
+    )
