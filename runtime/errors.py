@@ -12,6 +12,7 @@ KeyboardInterrupt comes from the user, wherever it arrives. So each place that c
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "NoKey",
     "Problem",
     "RecordedError",
     "ReplayError",
@@ -144,8 +146,29 @@ def unwritable(text: str, cause: OSError) -> LogError:
     return LogError(text)
 
 
+class NoKey(FlowrunError):
+    """The key that signs the user's runs can neither be read nor made."""
+
+
 class ReplayError(FlowrunError):
     """A run cannot be replayed."""
+
+
+class UntrustedRun(ReplayError):
+    """A run that is not known to be the user's own, whose graph says what a replay runs.
+
+    why: what is wrong with its signature.
+    would_run: the code and the commands that its graph names, a sentence each.
+    """
+
+    def __init__(self, path: str, why: str, would_run: Sequence[str]) -> None:
+        self.why = why
+        self.would_run = tuple(would_run)
+        super().__init__(
+            f"{path}: {why}, so nothing that its graph names is run"
+            + "".join(f"\n  {item}" for item in would_run)
+            + "\nreplay it with a graph of your own, or say that you trust it"
+        )
 
 
 class RecordedError(Exception):

@@ -275,12 +275,14 @@ def assert_replays(
     start: int | None = None,
     to: int | None = None,
     tolerance: Mapping[str, float | None] | None = None,
+    trust: bool = False,
 ) -> None:
     """Replay a recorded run with the present code, and assert that every message is as recorded.
 
     run: the run's directory, or a slab of it.
     graph: another graph file than the recorded one. A run that is checked in needs it if the graph's
         tasks are files next to it, because the recorded path is that of the recording machine.
+        It needs it, or `trust`, wherever another user runs the test.
     config: "task.key" -> value in place of the recorded one.
     feed: tasks that do not run, such as a model that is not bit-exact; their messages come from the
         log.
@@ -288,6 +290,8 @@ def assert_replays(
     to: the last cycle to compare.
     tolerance: message class, or "Class.field" -> the greatest distance of two numbers; None allows
         any value of a field.
+    trust: whether the recorded graph may run, which names code and commands, though another user
+        has recorded it.
 
     Raises `AssertionError` with the first difference, for a damaged log, and if nothing was compared,
     because such a test would check nothing. Raises `TaskError` for an error of a task that the
@@ -307,6 +311,7 @@ def assert_replays(
                 config=config,
                 tolerance=Tolerance(tolerance),
                 env=os.environ,
+                trust=trust,
             )
             with importable(replay.plan.graph.spec.path.parent):
                 report = replay.run(start=start, to=to)

@@ -112,7 +112,7 @@ def test_a_task_that_iterates_a_set_is_named(tmp_path):
             [words[1]] = words[1].iterdir()
         done = subprocess.run(
             [flowrun, *words],
-            env={"PYTHONHASHSEED": seed, "PATH": os.environ["PATH"]},
+            env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             timeout=60,

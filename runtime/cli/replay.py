@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowrun.runtime.errors import UsageError
+from flowrun.runtime.errors import UntrustedRun, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +103,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="use this config value instead of the recorded one, from beginning to end (may be "
         "repeated); the logs and reports of the replay show what you type here",
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code and the commands that the recorded graph names, though somebody else may "
+        "have recorded it",
+    )
     parser.add_argument("--verbose", action="store_true", help="show what the tasks log")
 
 
@@ -158,7 +164,14 @@ def prepare(
     if args.graph and args.graph_option:
         raise UsageError(f"two graphs: {args.graph} and --graph {args.graph_option}")
     path = args.graph or args.graph_option
-    graph = recorded_graph(log, os.environ) if path is None else load_graph(path, env=os.environ)
+    try:
+        graph = (
+            recorded_graph(log, os.environ, trust=args.trust)
+            if path is None
+            else load_graph(path, env=os.environ)
+        )
+    except UntrustedRun as error:
+        raise UsageError(_how_to_trust(args, error)) from None
     configure_logs(
         now_ns=time.time_ns, stream=None if args.verbose else _Nowhere(), secrets=graph.secrets
     )
@@ -171,6 +184,17 @@ def prepare(
         tolerance=Tolerance.parse(tolerance or []),
         keyframes=keyframes,
         env=os.environ,
+    )
+
+
+def _how_to_trust(args: argparse.Namespace, error: UntrustedRun) -> str:
+    command = f"flowrun {args.verb} {shlex.quote(str(args.run))}"
+    would_run = "".join(f"\n  {item}" for item in error.would_run)
+    return (
+        f"{args.run}: {error.why}, so it may not be yours, and nothing that its graph names is run"
+        + (f":{would_run}" if would_run else "")
+        + f"\nto run it all the same: {command} --trust\n"
+        f"to run a graph of your own on its sources: {command} GRAPH"
     )
 
 

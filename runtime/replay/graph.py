@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import os
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.engine.instances import COMPUTES_ON, Instance
-from flowrun.runtime.errors import ReplayError, UsageError
+from flowrun.runtime.errors import GraphError, ReplayError, UntrustedRun, UsageError
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.graph.read import parse_graph, read_graph
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import GRAPH_SOURCE, LOG_TOPIC
+from flowrun.runtime.run.trust import why_not_own
 
 __all__ = [
     "REPLAY_FED",
@@ -41,14 +44,50 @@ class _RecordedEnvironment(dict[str, str]):
         return True
 
 
-def recorded_graph(log: Log, env: Mapping[str, str]) -> GraphSpec:
-    """The graph that made `log`, as it was when it ran."""
+def recorded_graph(log: Log, env: Mapping[str, str], *, trust: bool = False) -> GraphSpec:
+    """The graph that made `log`, as it was when it ran.
+
+    env: the environment variables that it may name.
+    trust: whether the code and the commands that it names may run though somebody else, or nobody
+        known, has recorded it. `UntrustedRun` is raised without; nothing of the graph is looked up then.
+    """
     text = log.attachments.get(GRAPH_SOURCE)
     if text is None:
         raise ReplayError(f"{log.path}: the log holds no graph; give one to replay it with")
     path = Path(log.metadata.get("graph_path", "graph.yaml"))
+    why = None if trust else why_not_own(log.metadata, text, os.environ)
+    if why is not None:
+        raise UntrustedRun(str(log.path), why, _would_run(text, path))
     spec = parse_graph(text.decode(), path=path, env=_RecordedEnvironment(env))
     return with_config(spec, json.loads(log.metadata.get(REPLAY_SET, "{}")))
+
+
+def _would_run(text: bytes, path: Path) -> list[str]:
+    """The code and the commands that a graph names, without looking anything up."""
+    try:
+        spec = read_graph(text.decode(), path=path, env=_RecordedEnvironment({})).graph
+    except (GraphError, UnicodeDecodeError):
+        return []
+    found = [
+        f"code: {task.type}, from {path.parent}, the module path or a package"
+        for task in spec.tasks
+        if "." in task.type and not task.type.startswith("flowrun.")
+    ]
+    for task in spec.tasks:
+        found += [f"command: {command}" for command in _commands(task.masked_config)]
+    return list(dict.fromkeys(found))
+
+
+def _commands(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key == "command":
+                yield value if isinstance(value, str) else shlex.join(map(str, value or ()))
+            else:
+                yield from _commands(value)
+    elif isinstance(config, list):
+        for item in config:
+            yield from _commands(item)
 
 
 def is_recorded_graph(log: Log, spec: GraphSpec) -> bool:

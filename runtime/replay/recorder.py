@@ -20,7 +20,7 @@ from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.graph import REPLAY_FED, REPLAY_SET
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.provenance import versions
-from flowrun.runtime.run.recording import attachments_of, metadata_of
+from flowrun.runtime.run.recording import attachments_of, metadata_of, sign
 from flowrun.runtime.wording import mask_secrets
 
 __all__ = ["ReplayLog"]
@@ -58,12 +58,13 @@ class ReplayLog:
             REPLAY_SET: mask_secrets(json.dumps(dict(config), default=str), self._secrets),
             KEYFRAME_INTERVAL: str(self._interval),
         }
+        attachments = attachments_of(plan, now_ns)
         self._writer = LogWriter(
             directory,
             outputs=plan.slots,
             steps=len(plan.steps),
-            metadata=metadata,
-            attachments=attachments_of(plan, now_ns),
+            metadata=sign(metadata, attachments)[0],
+            attachments=attachments,
             library=f"flowrun {versions()['flowrun']}",
             slab_size_mib=logging.slab_size_mib,
             section_size_mib=logging.section_size_mib,

@@ -14,6 +14,7 @@ with Log("runs/porch-20260301T081502Z") as log, Replay(log) as replay:
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -63,7 +64,7 @@ _EXTERNAL = (
 class Replay:
     """A recorded run, to run again.
 
-    log: the run's log.
+    log: the run's log, or its path.
     graph: another graph than the recorded one, or its file; its sources must have the recorded topics.
     feed: ids of tasks that do not run, besides sources; their messages come from the log.
     only: ids of the tasks that run; all others are fed. None runs all but `feed`.
@@ -72,6 +73,8 @@ class Replay:
     tolerance: how far messages may be from the recorded ones.
     keyframes: whether `seek` may begin at a keyframe; False runs all earlier cycles instead.
     env: environment variables for `${NAME}` in the graph; None for the process's own.
+    trust: whether the recorded graph may run, which names code and commands, though the run has not
+        your own signature. `UntrustedRun` is raised without, unless `graph` is given.
 
     `run` does all at once. To step through the run, use `Replay` as a context manager, which starts
     the tasks, and stops them at the end::
@@ -84,16 +87,20 @@ class Replay:
 
     def __init__(
         self,
-        log: Log,
+        log: Log | Path | str,
         *,
-        graph: Path | GraphSpec | None = None,
+        graph: Path | str | GraphSpec | None = None,
         feed: Collection[str] = (),
         only: Collection[str] | None = None,
         config: Mapping[str, Any] | None = None,
         tolerance: Tolerance | None = None,
         keyframes: bool = True,
         env: Mapping[str, str] | None = None,
+        trust: bool = False,
     ) -> None:
+        if not isinstance(log, Log):
+            log = Log(log)
+            weakref.finalize(self, log.close)
         self.log = log
         env = os.environ if env is None else env
         self.notes: list[str] = []
@@ -101,7 +108,11 @@ class Replay:
         if isinstance(graph, GraphSpec):
             spec = graph
         else:
-            spec = recorded_graph(log, env) if graph is None else load_graph(graph, env=env)
+            spec = (
+                recorded_graph(log, env, trust=trust)
+                if graph is None
+                else load_graph(Path(graph), env=env)
+            )
         self.plan: Plan = plan_graph(bind(with_config(spec, config or {}), ready=False))
         self.notes += changes(log.metadata, self.plan)
         ids = [step.task.id for step in self.plan.steps]

@@ -7,4 +7,5 @@
 | `report.py`     | how it is doing: for the terminal, the page and the API                 |
 | `log_lines.py`  | log lines: for people on the console, as messages in the log            |
 | `provenance.py` | what it was made with: versions, code, commit                           |
+| `trust.py`      | whose it is: the signature that a replay looks for                      |
 """

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, NoKey
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.log.retention import OldRun, free_preallocated, remove_old_runs
 from flowrun.runtime.log.slab.format import (
     GRAPH_RESOLVED,
+    GRAPH_SOURCE,
     KEYFRAME_INTERVAL,
     STEP_TASKS,
     Attachment,
 )
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.provenance import provenance, versions
+from flowrun.runtime.run.trust import signed
 from flowrun.runtime.wording import mask_secrets, mask_urls
 
-__all__ = ["Recording", "attachments_of", "metadata_of"]
+__all__ = ["Recording", "attachments_of", "metadata_of", "sign"]
 
 
 class Recording:
@@ -53,6 +56,7 @@ class Recording:
         self._graph = plan.graph.spec
         self._now_ns = now_ns
         self._removed: list[OldRun] = []
+        self._unsigned: str | None = None
         self._log: Any = None
         self.outlived = self._graph.logging.on_error == "continue"
         """Whether the run goes on where its log cannot."""
@@ -85,6 +89,11 @@ class Recording:
             log.error("the run is not logged", error=str(self.error))
         elif self.writer is not None:
             self._warn_of_unlogged_sources()
+            if self._unsigned is not None:
+                log.warning(
+                    "the run is not signed: a replay will not know that it is yours",
+                    why=self._unsigned,
+                )
 
     def give_up(self, error: LogError, *, cycles: int) -> None:
         """Finish what there is of the log; the run goes on without."""
@@ -118,12 +127,15 @@ class Recording:
 
     def _make_writer(self, directory: Path, started_ns: int) -> LogWriter:
         logging = self._graph.logging
+        attachments = attachments_of(self._plan, started_ns)
+        metadata = metadata_of(self._plan, directory, started_ns)
+        metadata, self._unsigned = sign(metadata, attachments)
         return LogWriter(
             directory,
             outputs=self._plan.slots,
             steps=len(self._plan.steps),
-            metadata=metadata_of(self._plan, directory, started_ns),
-            attachments=attachments_of(self._plan, started_ns),
+            metadata=metadata,
+            attachments=attachments,
             library=f"flowrun {versions()['flowrun']}",
             slab_size_mib=logging.slab_size_mib,
             section_size_mib=logging.section_size_mib,
@@ -185,12 +197,23 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
     }
 
 
+def sign(
+    metadata: dict[str, str], attachments: Iterable[Attachment]
+) -> tuple[dict[str, str], str | None]:
+    """`metadata` with the user's signature, or as it is and why there can be none."""
+    [graph] = [item.data for item in attachments if item.name == GRAPH_SOURCE]
+    try:
+        return signed(metadata, graph, os.environ), None
+    except NoKey as error:
+        return metadata, str(error)
+
+
 def attachments_of(plan: Plan, now_ns: int) -> list[Attachment]:
     """The graph file, and the resolved graph, secrets masked."""
     graph = plan.graph.spec
     text = mask_urls(graph.text if graph.stored_text is None else graph.stored_text)
     resolved = json.dumps(masked_graph(graph), indent=1, default=str).encode()
     return [
-        Attachment("graph.yaml", "application/yaml", text.encode(), now_ns, now_ns),
+        Attachment(GRAPH_SOURCE, "application/yaml", text.encode(), now_ns, now_ns),
         Attachment(GRAPH_RESOLVED, "application/json", resolved, now_ns, now_ns),
     ]

@@ -289,7 +289,7 @@ def test_interrupted_it_says_so_and_what_it_wrote_can_be_read(run, tmp_path):
         [FLOWRUN, "replay", run, "--speed", "1e-5", "--log-dir", tmp_path / "new"],
         stdout=subprocess.PIPE,
         stderr=child,
-        env={"PYTHONPATH": str(TESTS), "TERM": "xterm"},
+        env={**os.environ, "PYTHONPATH": str(TESTS), "TERM": "xterm"},
     )
     os.close(child)
     shown = b""
@@ -399,7 +399,7 @@ def test_pdb_stops_in_the_tasks_own_code(run):
         text=True,
         timeout=60,
         check=False,
-        env={"PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
+        env={**os.environ, "PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
     )
     assert "total before: 6" in done.stdout
     assert "self.total += a.value" in done.stdout
@@ -424,7 +424,7 @@ def test_pdb_stops_in_a_background_tasks_own_code(tmp_path):
         text=True,
         timeout=60,
         check=False,
-        env={"PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
+        env={**os.environ, "PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
     )
     stopped, _, after = done.stdout.partition("(Pdb) ")
     assert "process()" in stopped
@@ -442,7 +442,7 @@ def test_a_terminal_session_ends_with_its_input(run):
         text=True,
         timeout=60,
         check=False,
-        env={"PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
+        env={**os.environ, "PYTHONPATH": str(TESTS), "PATH": "/usr/bin"},
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "cycles 0 to 10" in done.stdout
