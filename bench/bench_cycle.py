@@ -110,6 +110,8 @@ class Floor(Contender):
 
     def run(self, cycles: int) -> None:
         calls = [call for _gate, call in self.executor.cycle.calls]
+        for message in self.executor.cycle.messages:
+            message.envelope.is_open = True
         begin = time.perf_counter()
         for _ in range(cycles):
             for call in calls:

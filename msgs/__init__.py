@@ -5,13 +5,14 @@
 | `basic.py`, `image.py`, `text.py`, `detections.py`  | the messages that ship                      |
 | `message.py`                                        | `Message`, the base class of all messages   |
 | `fields.py`                                         | types of fields, and how they are checked   |
+| `values.py`, `arrays.py`                            | what publishing makes of values and arrays  |
 | `schema.py`, `protobuf.py`                          | a message's JSON Schema; protobuf for viewers |
 | `difference.py`                                     | where two messages differ                   |
 """
 
 from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg
 from flowrun.msgs.detections import DetectionsMsg
-from flowrun.msgs.fields import Measured, MessageTypeError, Shape
+from flowrun.msgs.fields import LatePublishError, Measured, MessageTypeError, Shape
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.msgs.text import PromptResponseMsg
@@ -23,6 +24,7 @@ __all__ = [
     "FloatMsg",
     "ImageRgb8Msg",
     "IntMsg",
+    "LatePublishError",
     "Measured",
     "Message",
     "MessageTypeError",

@@ -50,9 +50,14 @@ def differing_field(before: Mapping[str, Any], now: Mapping[str, Any]) -> FieldD
         if isinstance(old, np.ndarray) and isinstance(new, np.ndarray):
             if old.dtype != new.dtype or old.tobytes() != new.tobytes() or old.shape != new.shape:
                 return _describe_arrays(name, old, new)
-        elif type(old) is not type(new) or repr(old) != repr(new):
+        elif _kind(old) is not _kind(new) or repr(old) != repr(new):
             return FieldDifference(name, repr(old), repr(new))
     return None
+
+
+def _kind(value: Any) -> type:
+    """The type as the log knows it: lists and dicts of messages are of classes of their own."""
+    return next((kind for kind in (list, dict) if isinstance(value, kind)), type(value))
 
 
 def _describe_arrays(name: str, before: NDArray[Any], now: NDArray[Any]) -> FieldDifference:

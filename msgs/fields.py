@@ -7,10 +7,9 @@ these, `T | None` of these, and NumPy arrays annotated with a `Shape`.
 from __future__ import annotations
 
 import functools
-import itertools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 __all__ = [
     "ArrayField",
     "Buffer",
+    "LatePublishError",
     "Measured",
     "MessageTypeError",
     "Shape",
@@ -30,27 +30,25 @@ __all__ = [
     "is_field_type",
     "is_measured",
     "is_optional",
+    "is_unicode",
     "short",
     "strip",
-    "type_check",
+    "sure_tests",
     "type_name",
+    "wrong_type",
 ]
 
 Buffer = bytes | memoryview
 T = TypeVar("T")
 _NONE = type(None)
-_SURE_TYPES: dict[type, tuple[type, ...]] = {
-    bool: (bool,),
-    int: (int,),
-    float: (float, int, np.float64),
-    str: (str,),
-    bytes: (bytes,),
-    _NONE: (_NONE,),
-}
 
 
 class MessageTypeError(TypeError):
     """A message class is declared wrongly, or a field holds what its declaration does not allow."""
+
+
+class LatePublishError(RuntimeError):
+    """A message was published after the call of `process` that had it as an output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,29 +110,42 @@ def is_field_type(declared: Any, *, inside: bool = False) -> bool:
     return kind in (bool, int, float, str, bytes, list, dict) or (inside and kind is Any)
 
 
-def type_check(declared: Mapping[str, Any], count: int) -> Callable[[dict[str, Any]], bool]:
-    """`Message.has_sure_types` of a class: one expression, compiled once, since a loop over the fields
-    would take six times as long.
+def sure_tests(declared: Mapping[str, Any]) -> dict[str, str] | None:
+    """For a class whose fields are all scalars: for each field, the Python expression in `{0}` which
+    shows that it accepts a value and that the log gives this back as it is. None for other classes.
 
-    declared: the types of the fields that are not arrays.
-    count: the number of all fields.
+    The expressions use `is_unicode`.
     """
-    sure = {f"kinds_{i}": _sure_types(kind) for i, kind in enumerate(declared.values())}
-    tests = [
-        f"type(fields[{name!r}]) in {kinds}" for name, kinds in zip(declared, sure, strict=True)
-    ]
-    check: Callable[[dict[str, Any]], bool] = eval(  # noqa: S307  # of names that are identifiers
-        f"lambda fields: {' and '.join([f'len(fields) == {count}', *tests])}", dict(sure)
-    )
-    return check
+    tests = {name: _sure_test(kind) for name, kind in declared.items()}
+    sure = {name: test for name, test in tests.items() if test is not None}
+    return sure if len(sure) == len(tests) else None
 
 
-def _sure_types(declared: Any) -> tuple[type, ...]:
-    """The Python types of which such a field accepts every value; none for a list or dict."""
+_LEAST, _MOST = -(2**63), 2**64 - 1
+_SURE_TESTS: dict[Any, str] = {
+    bool: "({0} is True or {0} is False)",
+    int: f"(type({{0}}) is int and {_LEAST} <= {{0}} <= {_MOST})",
+    float: f"(type({{0}}) is float or (type({{0}}) is int and {_LEAST} <= {{0}} <= {_MOST}))",
+    str: "(type({0}) is str and ({0}.isascii() or is_unicode({0})))",
+    bytes: "type({0}) is bytes",
+    _NONE: "{0} is None",
+}
+
+
+def _sure_test(declared: Any) -> str | None:
     base, _ = strip(declared)
     options = typing.get_args(base) if is_optional(base) else (base,)
-    kinds = (_SURE_TYPES.get(option, ()) for option in options if isinstance(option, type))
-    return tuple(itertools.chain.from_iterable(kinds))
+    tests = [_SURE_TESTS[option] for option in options if option in _SURE_TESTS]
+    return f"({' or '.join(tests)})" if len(tests) == len(options) else None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold `text`: it has no lone surrogate, as in a file name that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def strip(declared: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -167,7 +178,7 @@ def allows(declared: Any, value: Any) -> bool:
     if kind is float:
         return isinstance(value, (float, int)) and not isinstance(value, bool)
     if kind is int:
-        return type(value) is int and -(2**63) <= value < 2**64
+        return type(value) is int and _LEAST <= value <= _MOST
     if not isinstance(kind, type) or not isinstance(value, kind):
         return False
     arguments = typing.get_args(base)
@@ -183,11 +194,23 @@ def check_array(owner: str, name: str, value: Any, declared: ArrayField) -> None
     """Raise `MessageTypeError` unless the field `name` of the class `owner` accepts `value`."""
     if not isinstance(value, np.ndarray):
         raise MessageTypeError(f"{owner}.{name}: expected an array, got {type(value).__name__}")
+    if isinstance(value, np.ma.MaskedArray):
+        raise MessageTypeError(
+            f"{owner}.{name}: a masked array; the log keeps no mask: use filled()"
+        )
     if value.dtype != declared.dtype or not declared.shape.matches(value.shape):
         raise MessageTypeError(
             f"{owner}.{name}: expected {declared.dtype} of shape ({declared.shape.dims}), "
             f"got {value.dtype} of shape {value.shape}"
         )
+
+
+def wrong_type(owner: str, name: str, value: Any, declared: Any) -> MessageTypeError:
+    """The error for a field of the class `owner` whose value its declaration forbids."""
+    return MessageTypeError(
+        f"{owner}.{name}: expected {type_name(declared)}, got {type(value).__name__} {short(value)}"
+        + (" (an int has 64 bits)" if type(value) is int and declared is int else "")
+    )
 
 
 def type_name(declared: Any) -> str:

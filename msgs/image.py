@@ -63,8 +63,8 @@ class VideoPackets:
 class ImageRgb8Msg(Message):
     """A picture: 8 bits a channel, RGB.
 
-    pixels: uint8 of shape (height, width, 3), C-contiguous. Either the slot's own array
-        (`allocate_pixels`) or one that the task sets; publishing makes it read-only.
+    pixels: uint8 of shape (height, width, 3), C-contiguous. The slot's own array (`allocate_pixels`),
+        one that the task hands over, or one that it sets, which publishing copies.
     frame_id: number of the frame at its source, counted from 0, skipped frames included.
     pts: presentation time stamp in the container's own units, None where there is none.
     fps: nominal frames per second of the source, 0 where unknown.
@@ -110,7 +110,8 @@ class ImageRgb8Msg(Message):
 
     def checked_pixels(self) -> NDArray[np.uint8]:
         """`pixels`, C-contiguous; `MessageTypeError` names a field of the message that is wrong."""
-        self._check_types()
+        if not self.is_view:
+            self.check_fields()
         return np.ascontiguousarray(self.pixels)
 
     def pack_front(

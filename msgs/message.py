@@ -13,22 +13,23 @@ A message class declares its fields as annotations, with a default where zero is
 `fields` lists the types that a field may have.
 
 The runtime creates the instances once and reuses them every cycle. A task that has an `Output[M]`
-sets fields and calls `publish()`; a task that has an `Input[M]` sees a read-only view of the same
-fields. Fields live in the instance's `__dict__`, in the order of declaration, so that a message is
-encoded without building anything first; the envelope lives in slots.
+sets fields and calls `publish()`; a task that has an `Input[M]` sees a read-only view.
 
-Types are checked when a class is declared, by `flowrun.runtime.testing` at each publish, and for
-every message that goes into the log, so that a replay can make again whatever a run has logged.
+What others see is what was published, and what the log returns. `publish` checks the fields, makes
+their values those that the log gives back (`values`), and puts them into the message's `Envelope`,
+from which views read and the log writes. Whatever happens to the message, to a list or to an array
+afterwards, they do not see it.
 """
 
 from __future__ import annotations
 
-import copy
+import functools
 import inspect
 import math
 import operator
+import threading
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex
 
@@ -36,9 +37,12 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.msgs.arrays import is_published, is_reused, owner_of, shown
+from flowrun.msgs.difference import differing_field
 from flowrun.msgs.fields import (
     ArrayField,
     Buffer,
+    LatePublishError,
     MessageTypeError,
     Shape,
     allows,
@@ -48,14 +52,19 @@ from flowrun.msgs.fields import (
     is_field_type,
     is_measured,
     is_optional,
+    is_unicode,
     short,
     strip,
-    type_check,
+    sure_tests,
     type_name,
+    wrong_type,
 )
 from flowrun.msgs.schema import json_schema
+from flowrun.msgs.values import as_stored, pack, thawed, unpack
 
-__all__ = ["HasNow", "Message"]
+__all__ = ["Envelope", "HasNow", "Message"]
+
+_TIME_ENDS = 2**63
 
 
 class HasNow(Protocol):
@@ -72,21 +81,61 @@ class _Epoch:
 _EPOCH = _Epoch()
 
 
+class Envelope:
+    """What others see of a message. Only `publish`, and the runtime, change it.
+
+    own: the message's own fields, as its task sets them; the same dict for ever, as is `fields`.
+    fields: as they were published last, read-only all the way down.
+    present: whether the message was published in this cycle.
+    tov_ns: time of validity; 0 before the message was first published.
+    packed: the msgpack map of the fields that are not arrays, if `publish` has made it.
+    is_open: whether it may be published; None before its task was first called.
+    owner: the task and port that publish it, for errors.
+    note_late: called with the error when it is published while it is not open.
+    """
+
+    __slots__ = (
+        "fields",
+        "is_open",
+        "note_late",
+        "own",
+        "owner",
+        "packed",
+        "present",
+        "tov_ns",
+    )
+
+    def __init__(self, own: dict[str, Any], fields: Mapping[str, Any]) -> None:
+        self.own = own
+        self.fields = dict(fields)
+        self.present = False
+        self.tov_ns = 0
+        self.packed: bytes | None = None
+        self.is_open: bool | None = True
+        self.owner = ""
+        self.note_late: Callable[[LatePublishError], None] | None = None
+
+    def show(self, other: Envelope) -> None:
+        """Show what `other` shows; copies nothing."""
+        self.fields.update(other.fields)
+        self.packed = other.packed
+        self.tov_ns = other.tov_ns
+        self.present = other.present
+
+
 class Message:
     """Base class of messages. Subclasses declare fields; they define no `__init__`.
 
-    Envelope, set by `publish`:
-        tov_ns: time of validity: when what the message describes was true (a picture: when it was
-            taken), in nanoseconds since 1970 UTC.
-        present: whether the message was published in this cycle.
+    Two messages are equal if they are of one class and the log would hold the same bytes of their
+    fields: NaN equals itself, 1 is not 1.0, and the envelope does not count. A message has no hash,
+    since its fields change.
 
     A message is never copied within a cycle, and an unpublished one is never seen.
     """
 
-    __slots__ = ("__dict__", "_buffers", "_now", "_view", "present", "tov_ns")
+    __slots__ = ("__dict__", "_buffers", "_now", "envelope")
 
-    tov_ns: int
-    present: bool
+    envelope: Envelope
 
     schema_name: ClassVar[str]
     """Name of the schema in the log; the class's name unless the class says otherwise."""
@@ -105,10 +154,8 @@ class Message:
     has_containers: ClassVar[bool]
     """Whether a default is a list or a dict, of which each message needs one of its own."""
     _reader: ClassVar[type[Message]]
-    has_sure_types: ClassVar[Callable[[dict[str, Any]], bool]]
-    """Whether the types of the fields alone show that `check_fields` accepts them. Arrays and the range
-    of an integer are left out; the packer checks the latter. A deleted field raises `KeyError`, as a
-    rule. It takes a twentieth of a microsecond: the log calls it for each message."""
+    _writer: ClassVar[type[Message]]
+    _unset: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -120,7 +167,8 @@ class Message:
         # The class of the views that inputs are: a subclass, so that reading costs nothing and
         # isinstance holds. A check in __setattr__ of the message itself would add 0.25 us to every
         # field that a task sets.
-        namespace = {"__module__": cls.__module__, "is_view": True}
+        namespace = {"__module__": cls.__module__, "__doc__": cls.__doc__, "is_view": True}
+        cls._writer = cls
         cls._reader = type(cls.__name__, (_ReadOnly, cls), namespace)
 
     def __init__(self, **fields: Any) -> None:
@@ -128,25 +176,27 @@ class Message:
         for name in fields:
             if name not in self.defaults:
                 raise _unknown_field(self, name)
-        self.present = False
-        self.tov_ns = 0
         self._now: HasNow = _EPOCH
         self._buffers: dict[str, NDArray[Any]] = {}
-        self.__dict__.update(self._fresh())
-        self.__dict__.update(fields)
-        view = object.__new__(self._reader)
-        object.__setattr__(view, "__dict__", self.__dict__)
-        object.__setattr__(view, "_view", self)
-        self._view: Message = view
+        own = self.__dict__
+        own.update(self._fresh())
+        own.update(fields)
+        self.envelope = Envelope(own, self._unset)
+
+    @property
+    def present(self) -> bool:
+        """Whether the message was published in this cycle."""
+        return self.envelope.present
+
+    @property
+    def tov_ns(self) -> int:
+        """Time of validity, set by `publish`: when what the message describes was true (a picture: when
+        it was taken), in nanoseconds since 1970 UTC; 0 before."""
+        return self.envelope.tov_ns
 
     @classmethod
     def _fresh(cls) -> dict[str, Any]:
-        if not cls.has_containers:
-            return cls.defaults
-        return {
-            name: copy.deepcopy(value) if isinstance(value, (list, dict)) else value
-            for name, value in cls.defaults.items()
-        }
+        return thawed(cls.defaults) if cls.has_containers else cls.defaults
 
     def bind_time(self, now: HasNow) -> None:
         """Make `publish` use `now.now_ns` where it is given no `tov_ns`. Called once per slot."""
@@ -155,9 +205,9 @@ class Message:
     def allocate(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """Set array field `name` to the slot's own array of `shape`, and return it for writing.
 
-        The memory is allocated once and reused every cycle; it grows when a shape needs more than
-        any before. It contains whatever the slot held last. Raises `MessageTypeError`
-        for a shape that the declaration forbids.
+        Publishing copies such an array not: do not write to it afterwards. The memory is allocated
+        once and reused every cycle; it grows when a shape needs more than any before. It contains
+        whatever the slot held last. Raises `MessageTypeError` for a shape that the declaration forbids.
         """
         declared = self.array_fields.get(name)
         if declared is None or not declared.shape.matches(shape):
@@ -167,88 +217,123 @@ class Message:
             )
         size = math.prod(shape)
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size:
+        # Once published, others see the memory until the end of the cycle.
+        if buffer is None or buffer.size < size or self.envelope.present:
             buffer = np.empty(size, declared.dtype)
             self._buffers[name] = buffer
+        buffer.setflags(write=True)
         array = buffer[:size].reshape(shape)
         self.__dict__[name] = array
         return array
 
-    def publish(self, *, tov_ns: SupportsIndex | None = None) -> None:
-        """Make the message visible to the tasks downstream, in this cycle.
+    def hand_over(self, name: str, array: NDArray[Any]) -> None:
+        """Set array field `name` to `array`, which is the message's from now on: publishing does not
+        copy it. You promise that nobody writes to its memory again; `array` itself becomes read-only.
 
-        Arrays become read-only until the slot is reused. Publishing twice in one cycle keeps the
-        last values. Copies nothing.
+        An array that is only set (`message.pixels = array`) is copied when it is published, since no
+        flag shows whether its memory is shared. Raises `MessageTypeError` for an array that the
+        declaration forbids.
+        """
+        declared = self.array_fields.get(name)
+        if declared is None:
+            raise MessageTypeError(
+                f"{type(self).__name__} has no array field {name!r}; array fields: "
+                f"{list(self.array_fields)}"
+            )
+        check_array(type(self).__name__, name, array, declared)
+        self.__dict__[name] = shown(array) if _is_like_stored(array) else array
+
+    def publish(self, *, tov_ns: SupportsIndex | None = None) -> None:
+        """Show the message, as it is now, to the tasks downstream in this cycle.
+
+        Publishing again in one cycle shows the new values; setting a field alone does not. Values
+        become those that the log gives back: np.float64 a float, a tuple a list, a StrEnum a str. An
+        array is copied unless it is the slot's own (`allocate`), handed over, or of an input.
 
         tov_ns: time of validity in nanoseconds; the cycle's time if not given. NumPy's integers
-            become an `int`; what is no whole number is refused when the message is checked.
-        """
-        if tov_ns is None:
-            self.tov_ns = self._now.now_ns
-        else:
-            self.tov_ns = tov_ns if tov_ns.__class__ is int else _whole(tov_ns)
-        self.present = True
-        if self.array_fields:
-            self._seal()
+            become an `int`.
 
-    def _seal(self) -> None:
-        fields = self.__dict__
-        for name in self.array_fields:
-            array = fields[name]
-            if isinstance(array, np.ndarray):
-                array.setflags(write=False)
+        Raises `MessageTypeError` naming a field whose value its declaration, or the log, does not
+        allow; what was published before stays. Raises `LatePublishError` after `process` has returned.
+        """
+        if not self.envelope.is_open:
+            self._refuse_late()
+        self._show(self._now.now_ns if tov_ns is None else tov_ns)
+
+    def restore(self, fields: Mapping[str, Any], *, tov_ns: int) -> None:
+        """Publish recorded `fields`, as `decode_fields` gives them, also while the message is not open.
+
+        A field that is not in `fields` keeps its value; one that the class does not have is ignored.
+        Arrays are taken over. Raises `MessageTypeError` as `publish`.
+        """
+        own = self.__dict__
+        for name, value in fields.items():
+            if name not in self.defaults:
+                continue
+            is_array = name in self.array_fields and isinstance(value, np.ndarray)
+            own[name] = shown(value) if is_array and _is_like_stored(value) else value
+        self._show(tov_ns)
 
     def view(self) -> Self:
-        """The read-only view that a task gets as its input: the same fields, no copy."""
-        return typing.cast("Self", self._view)
+        """The read-only view that a task gets as its input: what is published, without a copy."""
+        return typing.cast("Self", self._view_of(self.envelope.fields))
 
     def clear(self) -> None:
         """Make the message unpublished, with default fields. Called before each cycle."""
-        self.present = False
-        self.__dict__.clear()  # including attributes that are not fields
-        self.__dict__.update(self._fresh())
+        envelope, fields = self.envelope, self.__dict__
+        envelope.present = False
+        fields.clear()  # including attributes that are not fields
+        fields.update(self._fresh())
+        if self.array_fields:  # memory is freed
+            envelope.fields.update(self._unset)
 
     def copy(self) -> Self:
-        """The message as it is now, for use beyond its cycle.
+        """The message as it is now, for use beyond its cycle; its fields may be set, its lists and dicts
+        changed.
 
-        Copies arrays that live in a slot (this one, or another one whose array was passed on) and
-        views of a writable array. Shares an array of the task's own that is read-only all the way
-        down, since nobody writes to it.
+        Its arrays are read-only. Those that live in a slot, which overwrites them later, are copied,
+        others shared.
         """
-        writer = self._view if self.is_view else self
-        other = type(writer)()
-        for name, value in self.__dict__.items():
-            copied = value
-            if isinstance(value, (list, dict)):
-                copied = copy.deepcopy(value)
-            elif isinstance(value, np.ndarray) and not _is_frozen(value):
-                copied = value.copy()
-                copied.setflags(write=False)
-            other.__dict__[name] = copied
-        other.tov_ns = self.tov_ns
-        other.present = self.present
+        other = self._writer()
+        kept: dict[int, NDArray[Any]] = {}
+        for fields, copied in (
+            (self.__dict__, other.__dict__),
+            (self.envelope.fields, other.envelope.fields),
+        ):
+            for name, value in fields.items():
+                if isinstance(value, np.ndarray):
+                    if id(value) not in kept:
+                        kept[id(value)] = _durable(value)
+                    copied[name] = kept[id(value)]
+                else:
+                    copied[name] = value
+        other.__dict__.update(
+            (name, thawed(value))
+            for name, value in other.__dict__.items()
+            if isinstance(value, (list, dict))
+        )
+        mine, others = self.envelope, other.envelope
+        others.present, others.tov_ns, others.packed = mine.present, mine.tov_ns, mine.packed
         return typing.cast("Self", other)
 
-    def adopt(self, other: Message) -> None:
-        """Take the fields of `other`, a published message that nobody uses any longer; copy nothing."""
+    def fill(self, other: Message) -> None:
+        """Set all fields to those of `other`, a message of the same class."""
         self.__dict__.update(other.__dict__)
-        self.tov_ns = other.tov_ns
-        self.present = other.present
 
     def encode(self) -> tuple[Buffer, ...]:
         """The message's bytes in the log, as one or more parts to be written in this order.
 
-        A part that is a `memoryview` refers to the message's own array and is valid until the slot
-        is reused. Raises `MessageTypeError` naming a field whose value is not of its type.
+        Of a view: what is published; valid until the slot is reused. Of a message: its fields as they
+        are now; raises `MessageTypeError` naming a field that could not be published.
         """
-        self._check_types()
+        fields = self.__dict__ if self.is_view else self._checked()[1]
         if not self.array_fields:
-            return (_pack(self, self.__dict__),)
+            return (pack(fields),)
         packed = {
-            name: array_to_map(value) if isinstance(value, np.ndarray) else value
-            for name, value in self.__dict__.items()
+            name: array_to_map(value) if name in self.array_fields else value
+            for name, value in fields.items()
         }
-        return (_pack(self, packed),)
+        return (pack(packed),)
 
     @classmethod
     def decode_fields(cls, data: Buffer) -> dict[str, Any]:
@@ -278,7 +363,11 @@ class Message:
         return json_schema(cls)
 
     def check_fields(self) -> None:
-        """Raise `MessageTypeError` naming the first field whose value its declaration forbids."""
+        """Raise `MessageTypeError` naming the first field whose value its declaration forbids.
+
+        A class may add what must hold between its fields: `publish` calls this on a view of the values
+        that it is about to show.
+        """
         fields = self.__dict__
         for name in fields:
             if name not in self.defaults:
@@ -291,46 +380,99 @@ class Message:
             if array is not None:
                 check_array(type(self).__name__, name, value, array)
             elif not allows(declared, value):
-                raise MessageTypeError(
-                    f"{type(self).__name__}.{name}: expected {type_name(declared)}, "
-                    f"got {type(value).__name__} {short(value)}"
-                    + (" (an int has 64 bits)" if type(value) is int and declared is int else "")
-                )
+                raise wrong_type(type(self).__name__, name, value, declared)
 
-    def check_envelope(self) -> None:
-        """Raise `MessageTypeError` unless `tov_ns` is an `int` from 0 to 2**63 - 1."""
-        if not (isinstance(self.tov_ns, int) and 0 <= self.tov_ns < 2**63):
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _view_of(self, fields: dict[str, Any]) -> Message:
+        view = object.__new__(self._reader)
+        object.__setattr__(view, "__dict__", fields)
+        object.__setattr__(view, "envelope", self.envelope)
+        return view
+
+    def _show(self, tov_ns: SupportsIndex) -> None:
+        """Put the fields into the envelope, made what the log gives back. All of them, or none."""
+        envelope, time_ns = self.envelope, self._checked_time(tov_ns)
+        packed, fields = self._checked()
+        envelope.fields.update(fields)
+        envelope.packed = packed
+        envelope.tov_ns = time_ns
+        envelope.present = True
+
+    def _checked(self) -> tuple[bytes, dict[str, Any]]:
+        """The fields as others will see them; without the arrays, also in msgpack."""
+        owner, own = type(self).__name__, self.__dict__
+        if own.keys() != self.defaults.keys():
+            self.check_fields()  # names the field that was deleted, or set but not declared
+        arrays = {
+            name: self._array_to_show(name, own[name], declared)
+            for name, declared in self.array_fields.items()
+        }
+        declared = {k: v for k, v in self.field_types.items() if k not in arrays}
+        packed, stored = as_stored(owner, own, declared)
+        fields = {name: arrays[name] if name in arrays else stored[name] for name in self.defaults}
+        writer = self._writer
+        if writer.check_fields is not Message.check_fields:
+            self._view_of(fields).check_fields()
+        if writer.encode is not Message.encode:
+            self._view_of(fields).encode()
+        return packed, fields
+
+    def _array_to_show(self, name: str, value: Any, declared: ArrayField) -> NDArray[Any]:
+        check_array(type(self).__name__, name, value, declared)
+        array: NDArray[Any] = value
+        if _is_like_stored(array):
+            if is_published(array):
+                return array.view(np.ndarray)  # the task may change the shape of its own one
+            if owner_of(array) is self._buffers.get(name):
+                return shown(array, is_reused=True)
+        return shown(np.array(array, order="C", subok=False))
+
+    def _checked_time(self, tov_ns: SupportsIndex) -> int:
+        try:
+            whole = operator.index(tov_ns)
+        except TypeError:
+            whole = -1
+        if not 0 <= whole < _TIME_ENDS:
             raise MessageTypeError(
                 f"{type(self).__name__}: tov_ns must be a whole number of nanoseconds, 0 or more; "
-                f"got {self.tov_ns!r}"
+                f"got {tov_ns!r}"
             )
+        return whole
 
-    def check_published(self) -> None:
-        """Raise `MessageTypeError` if the log would refuse the message. Copies no array."""
-        self.check_envelope()
-        if not self.array_fields or type(self).encode is not Message.encode:
-            self.encode()
-            return
-        self._check_types()
-        arrays = self.array_fields
-        _pack(self, {k: None if k in arrays else v for k, v in self.__dict__.items()})
+    def _refuse_late(self) -> NoReturn:
+        envelope = self.envelope
+        error = LatePublishError(
+            f"{envelope.owner}: {type(self).__name__}.publish() was called outside process, on thread "
+            f"{threading.current_thread().name!r}; publish before process returns, or keep the value "
+            "and publish it in a later call"
+        )
+        if envelope.note_late is not None:
+            envelope.note_late(error)
+        raise error
 
-    def _check_types(self) -> None:
-        """`check_fields`, in a quicker way where the types alone decide."""
-        fields = self.__dict__
-        try:
-            is_sure = type(self).has_sure_types(fields)
-        except KeyError:
-            is_sure = False
-        if not is_sure:
-            self.check_fields()
-            return
-        for name, array in self.array_fields.items():
-            check_array(type(self).__name__, name, fields[name], array)
+    # -- as a Python object ----------------------------------------------------------------------
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        fields = thawed(dict(self.__dict__))
+        return _unpickled, (self._writer, fields, self.envelope.tov_ns if self.present else None)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message) or other._writer is not self._writer:
+            return NotImplemented
+        return differing_field(self.__dict__, other.__dict__) is None
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={short(v)}" for k, v in self.__dict__.items())
-        return f"{type(self).__name__}({shown})"
+        shown_fields = ", ".join(f"{k}={short(v)}" for k, v in self.__dict__.items())
+        return f"{type(self).__name__}({shown_fields})"
 
 
 class _ReadOnly(Message):
@@ -338,10 +480,6 @@ class _ReadOnly(Message):
 
     __slots__ = ()
     is_view = True
-
-    # The envelope is read from the message, which alone holds it: publishing stays one store.
-    tov_ns = property(lambda self: self._view.tov_ns)
-    present = property(lambda self: self._view.present)
 
     def __init__(self, **_fields: Any) -> None:
         raise TypeError("a view is made by its message")
@@ -363,39 +501,43 @@ class _ReadOnly(Message):
     def allocate(self, name: str, shape: tuple[int, ...]) -> NoReturn:  # noqa: ARG002
         self.__setattr__(name, None)
 
-    def adopt(self, other: Message) -> NoReturn:  # noqa: ARG002
-        self._refuse("adopt")
+    def hand_over(self, name: str, array: NDArray[Any]) -> NoReturn:  # noqa: ARG002
+        self.__setattr__(name, None)
 
     def clear(self) -> NoReturn:
         self._refuse("clear")
 
+    def fill(self, other: Message) -> NoReturn:  # noqa: ARG002
+        self._refuse("fill")
+
     def load(self, data: Buffer) -> NoReturn:  # noqa: ARG002
         self._refuse("load")
+
+    def restore(self, fields: Mapping[str, Any], *, tov_ns: int) -> NoReturn:  # noqa: ARG002
+        self._refuse("restore")
 
     def _refuse(self, method: str) -> NoReturn:
         raise AttributeError(f"inputs are read-only: cannot {method} a {type(self).__name__}")
 
 
-def _whole(value: SupportsIndex) -> int:
-    """A whole number of any type as an `int`; anything else as it is, for `check_envelope` to refuse."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        return typing.cast("int", value)
+def _unpickled(kind: type[Message], fields: Mapping[str, Any], tov_ns: int | None) -> Message:
+    message = kind()
+    message.__dict__.update(fields)
+    if tov_ns is not None:
+        message.restore(fields, tov_ns=tov_ns)
+    return message
 
 
-_packer = msgpack.Packer(use_bin_type=True)
+def _is_like_stored(array: NDArray[Any]) -> bool:
+    """Whether the array is laid out as the log gives it back: sums of floats depend on it."""
+    return array.flags.c_contiguous and array.flags.aligned
 
 
-def _pack(message: Message, fields: dict[str, Any]) -> bytes:
-    if len(fields) != len(message.defaults):
-        message.check_fields()  # names the field that was deleted, or set but not declared
-    try:
-        return typing.cast("bytes", _packer.pack(fields))
-    except (TypeError, ValueError, OverflowError) as error:
-        _packer.reset()
-        message.check_fields()
-        raise MessageTypeError(f"{type(message).__name__}: {error}") from error
+def _durable(array: NDArray[Any]) -> NDArray[Any]:
+    """`array`, or a copy if its memory may be written to after the cycle."""
+    if is_published(array) and not is_reused(array):
+        return array
+    return shown(np.array(array, order="C", subok=False))
 
 
 def _declare_fields(cls: type[Message]) -> None:
@@ -425,16 +567,63 @@ def _declare_fields(cls: type[Message]) -> None:
         array = _array_field(cls, name, declared)
         if array is not None:
             cls.array_fields[name] = array
-            empty = np.zeros(array.shape.empty(), array.dtype)
-            empty.setflags(write=False)
-            cls.defaults[name] = empty
+            cls.defaults[name] = shown(np.zeros(array.shape.empty(), array.dtype))
         else:
             cls.defaults[name] = _default(cls, name, declared)
     cls.measured_fields = frozenset(measured)
     cls.has_containers = any(isinstance(v, (list, dict)) for v in cls.defaults.values())
-    scalars = {name: d for name, d in annotations.items() if name not in cls.array_fields}
-    cls.has_sure_types = staticmethod(type_check(scalars, len(annotations)))
+    cls._unset = {
+        name: value if name in cls.array_fields else unpack(pack(value))
+        for name, value in cls.defaults.items()
+    }
     cls.is_plain = not cls.array_fields and cls.encode is Message.encode
+    is_sure = cls.is_plain and cls.check_fields is Message.check_fields
+    tests = sure_tests(annotations) if is_sure else None
+    if tests is not None and inspect.unwrap(cls.publish) is Message.publish:
+        cls.publish = _quick_publish(tests)  # type: ignore[method-assign]
+
+
+def _quick_publish(tests: Mapping[str, str]) -> Callable[..., None]:
+    """`Message.publish` for a class of scalars: one function, compiled once, which tests the types of
+    the fields and leaves all that is not sure to the general one. A loop over the fields would take six
+    times as long, and publishing is what the tasks of a graph do most often.
+
+    tests: what `sure_tests` gave.
+    """
+    fields = list(enumerate(tests.items()))
+    condition = " and ".join(
+        [f"len(own) == {len(fields)}", *(test.format(f"v{i}") for i, (_, test) in fields)]
+    )
+    lines = [
+        "def publish(self, *, tov_ns=None):",
+        "    envelope = self.envelope",
+        "    own = envelope.own",
+        "    try:",
+        *(f"        v{i} = own[{name!r}]" for i, (name, _) in fields),
+        "        pass",
+        "    except KeyError:",  # a field was deleted
+        "        return publish_any(self, tov_ns=tov_ns)",
+        f"    if not (envelope.is_open and {condition}):",
+        "        return publish_any(self, tov_ns=tov_ns)",
+        "    now_ns = self._now.now_ns",
+        "    if tov_ns is None or tov_ns is now_ns:",
+        "        envelope.tov_ns = now_ns",
+        f"    elif type(tov_ns) is int and 0 <= tov_ns < {_TIME_ENDS}:",
+        "        envelope.tov_ns = tov_ns",
+        "    else:",
+        "        return publish_any(self, tov_ns=tov_ns)",
+        "    shown = envelope.fields",
+        *(f"    shown[{name!r}] = v{i}" for i, (name, _) in fields),
+        "    envelope.present = True",
+    ]
+    made: dict[str, Any] = {
+        "__name__": __name__,
+        "is_unicode": is_unicode,
+        "publish_any": Message.publish,
+    }
+    exec("\n".join(lines), made)  # noqa: S102  # of names that are identifiers
+    publish: Callable[..., None] = functools.wraps(Message.publish)(made["publish"])
+    return publish
 
 
 def _array_field(cls: type[Message], name: str, declared: Any) -> ArrayField | None:
@@ -444,7 +633,7 @@ def _array_field(cls: type[Message], name: str, declared: Any) -> ArrayField | N
     shapes = [item for item in metadata if isinstance(item, Shape)]
     arguments = typing.get_args(base)
     element = typing.get_args(arguments[1])[0] if len(arguments) == 2 else None
-    if not shapes or not isinstance(element, type):
+    if not shapes or not isinstance(element, type) or np.dtype(element).kind not in "biufc":
         raise MessageTypeError(
             f"{cls.__name__}.{name}: an array field is declared as "
             'Annotated[NDArray[np.float32], Shape("N 3")]'
@@ -476,13 +665,3 @@ def _unknown_field(message: Message, name: str) -> MessageTypeError:
     return MessageTypeError(
         f"{type(message).__name__} has no field {name!r}; fields: {list(message.defaults)}"
     )
-
-
-def _is_frozen(array: NDArray[Any]) -> bool:
-    """Whether nobody can write to the memory of `array`, by it or by an array that it is a view of."""
-    owner: Any = array
-    while isinstance(owner, np.ndarray):
-        if owner.flags.writeable:
-            return False
-        owner = owner.base
-    return True

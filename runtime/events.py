@@ -84,7 +84,7 @@ class Failed(Event):
 
     policy: how it was handled: a value of `on_error`.
     text: the error, with secrets masked.
-    phase: what the task was doing: "process", "publish" (it published what the log refuses) or
+    phase: what the task was doing: "process", "publish" (it published outside `process`) or
         "configure" (it refused a live value). Only an error in "process" ends a cycle by `skip_cycle`.
     place: the function of the task that raised it, and the line of source in it; "" if not known.
     """

@@ -222,7 +222,7 @@ def source_of(messages: Iterable[Message | None]) -> type[Task]:
             message = listed[self._next]
             self._next += 1
             if message is not None:
-                out.adopt(message.copy())
+                out.fill(message)
                 out.publish(tov_ns=message.tov_ns or None)
             else:
                 ctx.wake()

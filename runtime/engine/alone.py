@@ -137,16 +137,11 @@ class Alone:
         while self._cycle.step() is not None:
             pass
         published = {}
+        for slot in self._outputs:
+            message = self._cycle.messages[slot.index]
+            if message.present:
+                published[slot.port] = message.view().copy()
         error = None if self._cycle.failure is None else self._cycle.failure.cause
-        if error is None:
-            try:
-                for slot in self._outputs:
-                    message = self._cycle.messages[slot.index]
-                    if message.present:
-                        message.check_published()
-                        published[slot.port] = message.copy()
-            except TypeError as refused:
-                error = refused
         if error is not None:
             error.add_note(f"raised in cycle {cycle} of {self._made.id}")
             raise error
@@ -180,7 +175,7 @@ class _Given:
 
     def _feed(self, outputs: Mapping[str, Message]) -> None:
         for name, message in self.arrived.items():
-            outputs[name].adopt(message.copy())
+            outputs[name].fill(message)
             outputs[name].publish(tov_ns=message.tov_ns or None)
 
 

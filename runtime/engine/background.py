@@ -226,14 +226,13 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
             return
         _gate, call = call_process(step, _BySlot(job.messages), task, ctx)
         call()
-        if step.task.spec.on_error != "stop":
-            for message in outputs_of_step(step, _BySlot(job.messages)):
-                if message.present:
-                    message.check_published()
     except BaseException as error:  # raised again by the cycle, named by task
         if isinstance(error, KeyboardInterrupt) and _is_main_thread():
             raise
         job.error = error
+    finally:
+        for message in outputs_of_step(step, _BySlot(job.messages)):
+            message.envelope.is_open = False
 
 
 def _reconfigure_for(job: Job, task: Task, ctx: Context) -> None:
@@ -414,8 +413,12 @@ def prepare_job(
         if argument.slot is None:
             continue
         message = messages[argument.slot]
-        is_input = argument.port.direction == "input"
-        own[argument.slot] = message.copy() if is_input else type(message)()
+        if argument.port.direction == "input":
+            own[argument.slot] = message.copy()
+            continue
+        output = own[argument.slot] = type(message)()
+        output.envelope.owner = message.envelope.owner
+        output.envelope.note_late = message.envelope.note_late
     return Job(time.cycle, time.now_ns, config, own)
 
 
@@ -424,5 +427,7 @@ def _publish(job: Job, step: Step, messages: Sequence[Message]) -> None:
     for argument in step.arguments:
         if argument.port.direction == "output" and argument.slot is not None:
             made = job.messages[argument.slot]
+            shown = messages[argument.slot].envelope
+            shown.is_open = False  # the task was called
             if made.present:
-                messages[argument.slot].adopt(made)
+                shown.show(made.envelope)

@@ -4,25 +4,33 @@ Live runs call it. It does what `Cycle.begin` and one `Cycle.step` after another
 tuples to unpack and attributes to look up. For a graph of three tasks it is::
 
     def run():
-        m0.present = False                          # clear the record
-        if len(f0) != n0: f0.clear()
-        f0.update(d0)
+        m0.present = False                          # clear the record: message 0's envelope,
+        f0['value'] = d0                            # its own fields,
+        if len(f0) != 1: clear0()                   # and what is none
         ...
         e1 = e2 = e3 = 0                            # when each step ended
         cycle.events = events = []
         cycle.start_ns = start = ticks()
         came = begin(time, start)                   # what came from outside
         if came and not apply(came): return True
+        if late and take_late(): return True        # published outside process, on another thread
         try:
             at = 0
-            # the steps, in the plan's order
-            if g0.present and (back := p0(a0_0, a0_1)) is not None: refuse(back)
+            if g0.present:                          # the steps, in the plan's order
+                m0.is_open = True                   # what it publishes
+                back = p0(a0_0, a0_1)
+                m0.is_open = False
+                if back is not None: refuse(back)
             e1 = ticks()
             said = after_sources()
             if said: events += said
             if not (events or m0.present or has_taken()): return False
             at = 1
-            if m0.present and (back := p1(a1_0, a1_1, a1_2)) is not None: refuse(back)
+            if m0.present:
+                m1.is_open = True
+                back = p1(a1_0, a1_1, a1_2)
+                m1.is_open = False
+                if back is not None: refuse(back)
             e2 = ticks()
             ...
         except SkipCycle:
@@ -45,7 +53,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from flowrun.msgs.message import Message
+from flowrun.msgs.message import Envelope, Message
 from flowrun.runtime.engine.policy import SkipCycle
 from flowrun.runtime.engine.record import (
     ALWAYS,
@@ -58,7 +66,7 @@ from flowrun.runtime.engine.record import (
 
 __all__ = ["compile_cycle"]
 
-_CHECKED = "back := "
+_CHECKED = "back = "
 """Before a call of `process`, whose result is checked."""
 
 
@@ -69,8 +77,8 @@ def compile_cycle(
 
     source_count: number of steps that are sources.
     source_slots: slots that the sources publish on.
-    names: the objects that the text uses: cycle, time, ticks, begin, apply, after_sources, has_taken,
-        skip and fail.
+    names: the objects that the text uses: cycle, time, ticks, begin, apply, late, take_late,
+        after_sources, has_taken, skip and fail.
     """
     bound: dict[str, Any] = {
         **names,
@@ -87,6 +95,7 @@ def compile_cycle(
         "cycle.start_ns = start = ticks()",
         "came = begin(time, start)",
         "if came and not apply(came): return True",
+        "if late and take_late(): return True",
         "try:",
         *_steps(record, 0, source_count, bound),
         "    said = after_sources()",
@@ -112,20 +121,20 @@ def compile_cycle(
 
 
 def _clear(record: CycleRecord, bound: dict[str, Any]) -> list[str]:
-    """`Message.clear` of each message, written out unless its class overrides it."""
+    """`Message.clear` of each message; written out for scalars, unless its class overrides it."""
     lines = []
     for slot, message in enumerate(record.messages):
-        bound[f"m{slot}"] = message
-        if type(message).clear is not Message.clear or message.has_containers:
-            lines.append(f"m{slot}.clear()")
+        bound |= {f"m{slot}": message.envelope, f"clear{slot}": message.clear}
+        has_more = message.has_containers or message.array_fields
+        if has_more or type(message).clear is not Message.clear:
+            lines.append(f"clear{slot}()")
             continue
-        fields = message.__dict__
-        bound |= {f"f{slot}": fields, f"d{slot}": type(message).defaults, f"n{slot}": len(fields)}
-        lines += [
-            f"m{slot}.present = False",
-            f"if len(f{slot}) != n{slot}: f{slot}.clear()",
-            f"f{slot}.update(d{slot})",
-        ]
+        bound[f"f{slot}"] = message.__dict__
+        lines.append(f"m{slot}.present = False")
+        for number, (name, default) in enumerate(message.defaults.items()):
+            bound[f"d{slot}_{number}"] = default
+            lines.append(f"f{slot}[{name!r}] = d{slot}_{number}")
+        lines.append(f"if len(f{slot}) != {len(message.defaults)}: clear{slot}()")
     return lines
 
 
@@ -133,32 +142,47 @@ def _steps(record: CycleRecord, begin: int, end: int, bound: dict[str, Any]) -> 
     lines = []
     for at in range(begin, end):
         gate, call = record.calls[at]
+        outputs = _is_open(record.outputs[at], record)
         lines += [
             f"    at = {at}",
-            f"    {_step(_condition(at, gate, record, bound), _call(at, call, bound))}",
+            *_step(_condition(at, gate, record, bound), _call(at, call, bound), outputs),
             f"    e{at + 1} = ticks()",
         ]
     return lines
 
 
-def _step(condition: str, call: str) -> str:
-    if call.startswith(_CHECKED):
-        tests = [condition, f"({call}) is not None"] if condition else [f"({call}) is not None"]
-        return f"if {' and '.join(tests)}: refuse(back)"
-    return f"if {condition}: {call}" if condition else call
+def _step(condition: str, call: str, outputs: Sequence[str]) -> list[str]:
+    is_checked = call.startswith(_CHECKED)
+    if not is_checked and not outputs:
+        return [f"    if {condition}: {call}" if condition else f"    {call}"]
+    lines = [call]
+    if outputs:
+        opened, closed = (" = ".join([*outputs, value]) for value in ("True", "False"))
+        lines = [opened, call, closed]
+    if is_checked:
+        lines.append("if back is not None: refuse(back)")
+    if not condition:
+        return [f"    {line}" for line in lines]
+    return [f"    if {condition}:", *(f"        {line}" for line in lines)]
 
 
 def _condition(at: int, gate: Gate, record: CycleRecord, bound: dict[str, Any]) -> str:
     if gate is ALWAYS:
         return ""
-    slots = {id(message): slot for slot, message in enumerate(record.messages)}
-    messages = gate.messages if isinstance(gate, AllPresent) else [gate]
-    if all(id(message) in slots for message in messages):
-        tests = [f"m{slots[id(message)]}.present" for message in messages]
+    slots = {id(message.envelope): slot for slot, message in enumerate(record.messages)}
+    envelopes = gate.envelopes if isinstance(gate, AllPresent) else [gate]
+    if all(id(envelope) in slots for envelope in envelopes):
+        tests = [f"m{slots[id(envelope)]}.present" for envelope in envelopes]
     else:
         bound[f"g{at}"] = gate
         tests = [f"g{at}.present"]
     return " and ".join(tests)
+
+
+def _is_open(outputs: Sequence[Envelope], record: CycleRecord) -> list[str]:
+    """Where the envelopes keep whether they are open."""
+    slots = {id(message.envelope): slot for slot, message in enumerate(record.messages)}
+    return [f"m{slots[id(envelope)]}.is_open" for envelope in outputs]
 
 
 def _call(at: int, call: Callable[[], None], bound: dict[str, Any]) -> str:

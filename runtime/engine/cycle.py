@@ -20,12 +20,13 @@ An `Outside` gives what comes from outside; nothing else here depends on whether
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any, Protocol
 
-from flowrun.msgs.fields import MessageTypeError
+from flowrun.msgs.fields import LatePublishError, MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.engine.background import bind_background
@@ -39,7 +40,6 @@ from flowrun.runtime.engine.policy import (
     failed,
     policies_of,
     reconfigure,
-    refusal,
 )
 from flowrun.runtime.engine.rates import RatedGate, is_rated, rate_of
 from flowrun.runtime.engine.record import (
@@ -166,7 +166,10 @@ class Cycle:
             secrets=self._secrets,
         )
         ring_size = plan.graph.spec.runtime.ring_size
-        self._ring = [make_record(plan, time, self._bind_step) for _ in range(ring_size)]
+        self._late: deque[tuple[str, LatePublishError]] = deque()
+        self._ring = [
+            make_record(plan, time, self._bind_step, self._note_late) for _ in range(ring_size)
+        ]
         self._runs = [self._compiled(record) for record in self._ring]
         self._index = 0
         self._bound: list[Any] = []
@@ -210,6 +213,8 @@ class Cycle:
             "ticks": ticks_ns,
             "begin": self._outside.begin,
             "apply": self._apply,
+            "late": self._late,
+            "take_late": self._take_late,
             "after_sources": self._outside.after_sources,
             "has_taken": self._has_taken,
             "skip": self._skip,
@@ -238,7 +243,9 @@ class Cycle:
         self.failure = None
         self._is_skipped = False
         self.start_ns = start_ns = ticks_ns()
-        return self._apply(self._outside.begin(self.time, start_ns))
+        if not self._apply(self._outside.begin(self.time, start_ns)):
+            return False
+        return not (self._late and self._take_late())
 
     @property
     def next_step(self) -> int | None:
@@ -253,13 +260,18 @@ class Cycle:
         if at is None:
             return None
         step = self.plan.steps[at]
-        gate, call = self._ring[self._index].calls[at]
+        record = self._ring[self._index]
+        gate, call = record.calls[at]
         try:
             if gate.present:
+                for envelope in record.outputs[at]:
+                    envelope.is_open = True
                 if self.around is not None and step.task.id in self._running:
                     self.around(step.task.id, call)
                 else:
                     call()
+                for envelope in record.outputs[at]:
+                    envelope.is_open = False
             self.ends_ns.append(ticks_ns())
         except SkipCycle:
             self._skip(at, self.ends_ns)
@@ -279,65 +291,37 @@ class Cycle:
     # -- what comes of it ------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Write the cycle to the log, if there is one.
-
-        A message that the log refuses becomes the cycle's `failure`, and the cycle is written without
-        any output of its task. Raises `LogError` if the log cannot be written.
-        """
+        """Write the cycle to the log, if there is one. Raises `LogError` if that cannot be written."""
         missing = self._step_count - len(self.ends_ns)
         if missing:
             self.ends_ns = [*self.ends_ns, *[ticks_ns()] * missing]
         if self.failure is not None:
             self.note(self.event_of(self.failure))
-            if self.log is not None:
-                self.leave_out_refused()
-        while self.log is not None:
-            try:
-                self.log.commit(
-                    self.time.cycle,
-                    self.time.now_ns,
-                    self._bound[self._index],
-                    start_ns=self.start_ns,
-                    ends_ns=self.ends_ns,
-                    events=self.events,
-                    keyframe=self.keyframe,
-                )
-            except MessageTypeError as error:
-                failures = self.leave_out_refused()
-                if not failures:
-                    raise InternalError(f"the log refuses what it accepted: {error}") from error
-                self.failure = self.failure or failures[0]
-            else:
-                self.keyframe = None
-                return
+        if self.log is None:
+            return
+        try:
+            self.log.commit(
+                self.time.cycle,
+                self.time.now_ns,
+                self._bound[self._index],
+                start_ns=self.start_ns,
+                ends_ns=self.ends_ns,
+                events=self.events,
+                keyframe=self.keyframe,
+            )
+        except MessageTypeError as error:
+            raise InternalError(f"the log refuses what was published: {error}") from error
+        self.keyframe = None
 
     def event_of(self, failure: Failure) -> Failed:
         """The event of an error that ends the run."""
-        phase = "publish" if failure.phase.startswith("publish") else failure.phase
         return failed(
-            failure.task_id, failure.cause, policy="stop", phase=phase, secrets=self._secrets
+            failure.task_id,
+            failure.cause,
+            policy="stop",
+            phase=failure.phase,
+            secrets=self._secrets,
         )
-
-    def leave_out_refused(self) -> list[Failure]:
-        """Clear all outputs of each task that published what the log refuses, and note the errors."""
-        failures = self.refused()
-        for failure in failures:
-            self.note(self.event_of(failure))
-        tasks = {failure.task_id for failure in failures}
-        for slot, message in zip(self.plan.slots, self.messages, strict=True):
-            if slot.task_id in tasks:
-                message.clear()
-        return failures
-
-    def refused(self) -> list[Failure]:
-        """For each task that has published what the log refuses, why it does."""
-        failures: dict[str, Failure] = {}
-        for slot, message in zip(self.plan.slots, self.messages, strict=True):
-            cause = refusal(slot, message)
-            if cause is not None and slot.task_id not in failures:
-                phase = f"publishing {slot.port!r}"
-                failures[slot.task_id] = Failure(slot.task_id, self.time.cycle, phase, cause)
-        return list(failures.values())
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -356,10 +340,30 @@ class Cycle:
                 return False
         return True
 
+    def _note_late(self, task_id: str, error: LatePublishError) -> None:
+        self._late.append((task_id, error))
+
+    def _take_late(self) -> bool:
+        """Handle what tasks published outside `process` since the last cycle, on any thread; returns
+        whether that ends the cycle, and the run.
+
+        It has no place in a cycle, so that a policy other than `stop` only logs it."""
+        while self._late:
+            task_id, error = self._late.popleft()
+            policy = self.policies.get(task_id)
+            if policy is None:
+                self.failure = Failure(task_id, self.time.cycle, "publish", error)
+                self.ends_ns = []
+                return True
+            policy.note_late(error)
+        return False
+
     def _skip(self, at: int, ends_ns: list[int]) -> None:
         """The step at `at` has ended the cycle."""
         self._is_skipped = True
         self.ends_ns = ends_ns
+        for envelope in self._ring[self._index].outputs[at]:
+            envelope.is_open = False
         if at < self.plan.source_count:
             self.events += self._outside.after_sources()
 

@@ -8,13 +8,9 @@
 | restart    | goes on without the task's outputs     | is made and started again, after a pause   |
 |            |                                        | of 1 s, doubled with each failure up to 30 |
 
-A message that the log would refuse (a field of another type than declared, a `tov_ns` that is not a
-time) is an error of the task that publishes it, as if `publish` had raised. With a policy other
-than `stop` each output is checked after `process`, before any task sees it, so that a replay meets the
-error in the same place. With `stop` nothing is checked twice: writing the cycle finds the message,
-after the tasks downstream have run on it. The cycle is then logged without any output of the task, and
-the run ends. It ends in the same way if a message went wrong after that check, for example because
-another thread of the task still writes to it.
+A message that the log would refuse is an error of the task: `publish` raises it. So is a message that
+another thread of the task publishes after `process` has returned; the cycle that comes next ends with
+`stop`, and goes on, with a line in the log, otherwise.
 
 A live value that `configure` refuses is not kept: the task goes on with the config that it had. The
 cycle goes on, also with `skip_cycle`.
@@ -31,13 +27,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.errors import RecordedError, worded
 from flowrun.runtime.events import Event, Failed, Restarted
 from flowrun.runtime.graph.config import changed_keys
-from flowrun.runtime.graph.plan import Slot
 from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
 from flowrun.runtime.wording import mask_secrets, storable
 
@@ -49,7 +43,6 @@ __all__ = [
     "failed",
     "policies_of",
     "reconfigure",
-    "refusal",
     "restart_task",
 ]
 
@@ -114,20 +107,6 @@ def _place(traceback: TracebackType | None) -> str:
             return f"{code.co_qualname}: {line.strip()}"[:_LONGEST_PLACE]
         traceback = traceback.tb_next
     return ""
-
-
-def refusal(slot: Slot, message: Message) -> MessageTypeError | None:
-    """Why the log cannot take what `message` holds; None if it can, or does not log it."""
-    if not message.present or not slot.logged:
-        return None
-    try:
-        if slot.payload:
-            message.check_published()
-        else:
-            message.check_envelope()
-    except MessageTypeError as error:
-        return error
-    return None
 
 
 def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> None:
@@ -207,9 +186,6 @@ class ErrorPolicy:
                 return
             try:
                 call()
-                for message in outputs:
-                    if message.present:
-                        message.check_published()
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001  # see `errors`
@@ -220,6 +196,11 @@ class ErrorPolicy:
                 self.note_success()
 
         return guarded
+
+    def note_late(self, error: BaseException) -> None:
+        """Log that the task published a message outside `process`."""
+        text = error_text(error, self._secrets)
+        self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
 
     def handle(self, error: BaseException, *, phase: str = "process") -> None:
         """Log what the task raised, and do what the policy says: begin the pause before a restart, or

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from flowrun.msgs.message import Message
+from flowrun.msgs.fields import LatePublishError
+from flowrun.msgs.message import Envelope, Message
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.task import Context, CycleTime, Task
 
@@ -48,14 +49,14 @@ ALWAYS: Gate = _Always()
 class AllPresent:
     """Open when all of several required inputs are present."""
 
-    __slots__ = ("messages",)
+    __slots__ = ("envelopes",)
 
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self.messages = messages
+    def __init__(self, envelopes: Sequence[Envelope]) -> None:
+        self.envelopes = envelopes
 
     @property
     def present(self) -> bool:
-        return all(message.present for message in self.messages)
+        return all(envelope.present for envelope in self.envelopes)
 
 
 StepCall = tuple[Gate, Callable[[], None]]
@@ -68,10 +69,13 @@ class CycleRecord:
 
     messages: one for each slot of the plan.
     calls: one for each step of the plan, on these messages.
+    outputs: for each step, the envelopes of what it publishes when it is called: open while it runs. A
+        background task publishes on messages of its jobs.
     """
 
     messages: tuple[Message, ...]
     calls: tuple[StepCall, ...]
+    outputs: tuple[tuple[Envelope, ...], ...]
 
     def clear(self) -> None:
         """Make all messages absent, with default fields: no task sees those of an older cycle."""
@@ -83,22 +87,37 @@ def make_record(
     plan: Plan,
     time: CycleTime,
     bind_step: Callable[[Step, tuple[Message, ...]], StepCall],
+    note_late: Callable[[str, LatePublishError], None],
 ) -> CycleRecord:
     """A record for `plan`.
 
     time: gives the messages their default `tov_ns`.
     bind_step: gives gate and call of a step on the record's messages.
+    note_late: called, on any thread, with the task that published outside its `process`, and the error.
     """
     messages = tuple(slot.message_type() for slot in plan.slots)
-    for message in messages:
+    for slot, message in zip(plan.slots, messages, strict=True):
         message.bind_time(time)
-    return CycleRecord(messages, tuple(bind_step(step, messages) for step in plan.steps))
+        envelope = message.envelope
+        envelope.owner = f"task {slot.task_id!r}, port {slot.port!r}"
+        envelope.note_late = partial(note_late, slot.task_id)
+        envelope.is_open = None
+    return CycleRecord(
+        messages,
+        tuple(bind_step(step, messages) for step in plan.steps),
+        tuple(
+            ()
+            if step.task.spec.background
+            else tuple(message.envelope for message in outputs_of_step(step, messages))
+            for step in plan.steps
+        ),
+    )
 
 
 def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Context) -> StepCall:
     """Gate and call of a step whose task runs: `task.process(ctx, views of inputs, outputs)`."""
-    required: list[Message] = []
-    optional: list[tuple[int, Message]] = []
+    required: list[Envelope] = []
+    optional: list[tuple[int, Envelope]] = []
     arguments: list[Any] = []
     for argument in step.arguments:
         message = None if argument.slot is None else messages[argument.slot]
@@ -107,9 +126,9 @@ def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Conte
             continue
         arguments.append(None if message is None else message.view())
         if message is not None and argument.port.required:
-            required.append(message)
+            required.append(message.envelope)
         elif message is not None:
-            optional.append((len(arguments) - 1, message))
+            optional.append((len(arguments) - 1, message.envelope))
     gate: Gate = ALWAYS
     if required:
         gate = required[0] if len(required) == 1 else AllPresent(required)
@@ -150,10 +169,10 @@ def _call_with_optional(
     task: Task,
     ctx: Context,
     arguments: tuple[Any, ...],
-    optional: tuple[tuple[int, Message], ...],
+    optional: tuple[tuple[int, Envelope], ...],
 ) -> None:
     given = list(arguments)
-    for index, message in optional:
-        if not message.present:
+    for index, envelope in optional:
+        if not envelope.present:
             given[index] = None
     run_process(task.process, ctx, *given)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgpack
 
 from flowrun.msgs.fields import Buffer
-from flowrun.msgs.message import Message
+from flowrun.msgs.message import Envelope
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.records import gap_before, pack_pad
 
@@ -50,17 +50,15 @@ def message_fronts(channel: int) -> Remembered[bytes]:
 class BoundOutput(NamedTuple):
     """A logged output.
 
-    message: written where it is present.
-    is_sure: whether its payload is the msgpack map of these fields, which need no further check;
-        None where it never is.
+    envelope: of the message, which is written where it is present.
+    encode: what makes the payload, in pieces, for a cycle; None where it is the msgpack map of the
+        envelope's fields.
     fronts: of its channel.
-    encode: what makes the payload otherwise, in pieces, for a cycle.
     """
 
-    message: Message
-    is_sure: Callable[[dict[str, Any]], bool] | None
+    envelope: Envelope
+    encode: Callable[[int], Sequence[Buffer]] | None
     fronts: Remembered[bytes]
-    encode: Callable[[int], Sequence[Buffer]]
 
 
 class BoundMessages:
@@ -68,25 +66,16 @@ class BoundMessages:
 
     encode: called with cycle, time, the stamp of messages that are valid at that time, the records
         of the runtime's own messages, that of the step table, and the file offset at which the
-        cycle's records will begin. It raises `MessageTypeError` or another error where a
-        message cannot be encoded; `explain` then names the message.
+        cycle's records will begin.
     """
 
-    __slots__ = ("_outputs", "encode")
+    __slots__ = ("encode",)
 
     def __init__(self, outputs: list[BoundOutput]) -> None:
-        self._outputs = outputs
         self.encode: Callable[[int, int, bytes, bytes, bytes, int], Encoded]
         self.encode = partial(_encode, outputs)
-        if all(output.is_sure is not None for output in outputs):
+        if all(output.encode is None for output in outputs):
             self.encode = _written_out(outputs, self.encode)
-
-    def explain(self, cycle: int) -> None:
-        """Raise `MessageTypeError` for the first message that cannot be encoded."""
-        for output in self._outputs:
-            if output.message.present:
-                output.message.check_envelope()
-                output.encode(cycle)
 
 
 def _encode(
@@ -101,19 +90,16 @@ def _encode(
     """The records in parts: a payload in pieces may be a picture, which is not copied."""
     parts: list[Buffer] = []
     count = 0
-    for message, is_sure, fronts, encode in outputs:
-        if not message.present:
+    for envelope, encode, fronts in outputs:
+        if not envelope.present:
             continue
         own_stamp = stamp
-        if message.tov_ns is not now_ns:
-            own_stamp = _pack_stamp(cycle & fmt.SEQUENCE_MASK, now_ns, message.tov_ns)
-        if is_sure is not None and is_sure(message.__dict__):
-            pieces: Sequence[Buffer] = (_pack(message.__dict__),)
-        else:
-            pieces = encode(cycle)
-            gap = _gap(at + sum(map(len, parts)) + fmt.MESSAGE_HEAD.size, pieces)
-            if gap:
-                parts.append(pack_pad(gap))
+        if envelope.tov_ns is not now_ns:
+            own_stamp = _pack_stamp(cycle & fmt.SEQUENCE_MASK, now_ns, envelope.tov_ns)
+        pieces = (_pack(envelope.fields),) if encode is None else encode(cycle)
+        gap = _gap(at + sum(map(len, parts)) + fmt.MESSAGE_HEAD.size, pieces)
+        if gap:
+            parts.append(pack_pad(gap))
         parts += (fronts[sum(map(len, pieces))], own_stamp, *pieces)
         count += 1
     parts += (extra, steps)
@@ -140,12 +126,9 @@ _OUTPUT = """\
         if message_{i}.tov_ns is not stamped:
             stamped = message_{i}.tov_ns
             stamp = pack_stamp(cycle & sequence_mask, now_ns, stamped)
-        if is_sure_{i}(fields_{i}):
-            data_{i} = pack(fields_{i})
-        else:
-            data_{i} = message_{i}.encode()[0]
-            if len(data_{i}) >= aligned_size:
-                return in_parts(cycle, now_ns, first_stamp, extra, steps, at)
+        data_{i} = pack(fields_{i})
+        if len(data_{i}) >= aligned_size:
+            return in_parts(cycle, now_ns, first_stamp, extra, steps, at)
         front_{i}, stamp_{i} = fronts_{i}[len(data_{i})], stamp
     else:
         count -= 1
@@ -160,8 +143,7 @@ def _written_out(
 
     Logging a small message is what flowrun does most often. A loop over the outputs spends a fifth of
     the time on fetching what belongs to each and on a list of parts: 3.2 instead of 2.6 us for the 9
-    outputs of graphs/caterpillar.yaml, where packing their fields alone takes 0.8. Testing the types
-    of the fields here, too, instead of calling `is_sure`, gained another 0.1 and was left.
+    outputs of graphs/caterpillar.yaml, where packing their fields alone takes 0.8.
     """
     names: dict[str, Any] = {
         "join": b"".join,
@@ -171,9 +153,9 @@ def _written_out(
         "aligned_size": fmt.ALIGNED_PART_SIZE,
         "in_parts": in_parts,
     }
-    for i, (message, is_sure, fronts, _) in enumerate(outputs):
-        names[f"message_{i}"], names[f"fields_{i}"] = message, message.__dict__
-        names[f"is_sure_{i}"], names[f"fronts_{i}"] = is_sure, fronts
+    for i, (envelope, _, fronts) in enumerate(outputs):
+        names[f"message_{i}"], names[f"fields_{i}"] = envelope, envelope.fields
+        names[f"fronts_{i}"] = fronts
     numbers = range(len(outputs))
     source = _FUNCTION.format(
         outputs="".join(_OUTPUT.format(i=i) for i in numbers),

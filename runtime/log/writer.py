@@ -130,27 +130,30 @@ class LogWriter:
         """Prepare to commit these messages, in the order of `outputs`, again and again."""
         bound = [
             BoundOutput(
-                message,
-                output.message_type.has_sure_types
-                if output.message_type.is_plain and output.payload
-                else None,
-                message_fronts(channel),
+                message.envelope,
                 self._encoder(output, message),
+                message_fronts(channel),
             )
             for message, (output, channel) in zip(messages, self._outputs, strict=True)
             if output.logged
         ]
         return BoundMessages(bound)
 
-    def _encoder(self, output: Loggable, message: Message) -> Callable[[int], Sequence[Buffer]]:
+    def _encoder(
+        self, output: Loggable, message: Message
+    ) -> Callable[[int], Sequence[Buffer]] | None:
         if not output.payload:
             return lambda _cycle: ()
+        if output.message_type.is_plain:
+            return None
+        view = message.view()
         if output.codec == "raw":
-            return lambda _cycle: message.encode()
+            return lambda _cycle: view.encode()
         assert isinstance(message, ImageRgb8Msg)
-        picture = message
+        assert isinstance(view, ImageRgb8Msg)
+        picture, shown = message, view
         encoder = self._pictures.setdefault(output.topic, PictureEncoder(output.codec))
-        return lambda cycle: encoder.encode(picture, cycle)
+        return lambda cycle: encoder.encode(shown, cycle, video=picture.video)
 
     def commit(
         self,
@@ -167,8 +170,6 @@ class LogWriter:
         and the steps.
 
         keyframe: the tasks' states before the cycle.
-        Raises `MessageTypeError` if a message cannot be encoded; nothing of the cycle is kept then,
-        and it can be committed without that message.
         Raises `LogError` if the file cannot grow, or there is no room for a new one; nothing of the
         cycle is kept then either, what was committed before is, and `finish` is the next to call.
         """
@@ -184,11 +185,7 @@ class LogWriter:
             total += count
         while True:
             first = slab.position + _CYCLE_SIZE
-            try:
-                records, outputs = bound.encode(cycle, now_ns, stamp, extra, steps, first)
-            except (KeyError, TypeError, ValueError, OverflowError, struct.error):
-                bound.explain(cycle)
-                raise
+            records, outputs = bound.encode(cycle, now_ns, stamp, extra, steps, first)
             size = len(records) if isinstance(records, bytes) else sum(map(len, records))
             end = first + size
             if end <= slab.room_ends_at or self._reserve(end):

@@ -69,8 +69,13 @@ class PictureEncoder:
         """Cycles of the last three key frames, newest first."""
         self._pack = _packer(codec)
 
-    def encode(self, message: ImageRgb8Msg, cycle: int) -> tuple[Piece, ...]:
-        """The message's bytes, in parts. `MessageTypeError` as `Message.encode`."""
+    def encode(
+        self, message: ImageRgb8Msg, cycle: int, *, video: VideoPackets | None = None
+    ) -> tuple[Piece, ...]:
+        """The message's bytes, in parts. `MessageTypeError` as `Message.encode`.
+
+        video: the packets of the picture, if its source has any.
+        """
         pixels = message.checked_pixels()
         own: dict[str, Any] = {
             "frame_id": message.frame_id,
@@ -79,7 +84,6 @@ class PictureEncoder:
             "size": list(pixels.shape[:2]),
             "crc": crc32(pixels.data.cast("B")) if pixels.size else 0,
         }
-        video = message.video
         shown = "rgb8"
         if self.codec == "packets" and video is not None:
             shown = shown_format(video.decoder.name)

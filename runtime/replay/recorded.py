@@ -219,6 +219,8 @@ class RecordedOutside:
 
     def _comes_with_step(self, event: Event) -> bool:
         """Whether the event belongs to the task's step: it comes again when the step is reached."""
+        if type(event) is Failed and event.phase == "publish":
+            return False  # it came from another thread, before the cycle
         if type(event) is Failed and event.phase == "configure":
             return event.task not in self.fed
         return type(event) in (Failed, Restarted, Replaced)
@@ -233,7 +235,7 @@ class RecordedOutside:
                 self.note_event(event)
                 if event.policy == "skip_cycle":
                     raise SkipCycle
-            elif event.phase != "publish":
+            else:
                 raise FailedInPhase(event.phase) from RecordedError(event.text, event.place)
 
     def of_step(self, task_id: str) -> list[Event]:

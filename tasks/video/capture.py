@@ -115,7 +115,7 @@ class VideoCapture(Task):
         assert reader is not None
         pixels = frame.pixels
         if pixels.flags.c_contiguous:
-            image.pixels = pixels
+            image.hand_over("pixels", pixels)
         else:
             np.copyto(image.allocate_pixels(*pixels.shape[:2]), pixels)
         image.frame_id = frame.frame_id

@@ -46,6 +46,7 @@ class HeldCount(Held):
         self.calls += 1
         super().process(ctx, number, out)
         out.value = self.calls
+        out.publish(tov_ns=number.tov_ns)
 
     def freeze(self) -> int:
         return self.calls

@@ -310,6 +310,7 @@ class WrongSource(Numbers):
         super().process(ctx, number)
         if number.value == 2:
             number.value = 2**70
+            number.publish()
 
 
 class Sees(Task):

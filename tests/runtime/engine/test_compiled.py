@@ -37,18 +37,20 @@ class Compiled:
 
         def gate(needs):
             if len(needs) > 1:
-                return AllPresent([messages[at] for at in needs])
-            return messages[needs[0]] if needs else ALWAYS
+                return AllPresent([messages[at].envelope for at in needs])
+            return messages[needs[0]].envelope if needs else ALWAYS
 
         record = CycleRecord(
             messages,
             tuple((gate(needs), lambda at=at: call(at)) for at, needs in enumerate(gates)),
+            tuple((message.envelope,) for message in messages),
         )
         self.run = compile_cycle(
             record, source_count=sources, source_slots=range(sources),
             names={
                 "cycle": self.cycle, "time": None, "ticks": lambda: next(ticks),
                 "begin": lambda _time, _start: (), "apply": lambda _came: True,
+                "late": (), "take_late": lambda: False,
                 "after_sources": lambda: (), "has_taken": lambda: False,
                 "skip": lambda at, ends: self.said.append(("skip", at, ends)),
                 "fail": lambda at, error, ends: self.said.append(("fail", at, error, ends)),

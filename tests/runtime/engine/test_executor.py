@@ -86,7 +86,7 @@ def test_a_field_that_is_none_is_named_with_its_task(tmp_path):
     plan = plan_of(tmp_path, "n=Numbers; m=Mistyped", "n > m")
     _, result = record(plan, tmp_path / "run")
     assert str(result.error) == (
-        "task 'm' failed in publishing 'text', cycle 0: MessageTypeError: "
+        "task 'm' failed in process, cycle 0: MessageTypeError: "
         "TextMsg has no field 'valeu'; fields: ['value']"
     )
 

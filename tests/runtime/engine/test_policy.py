@@ -263,7 +263,7 @@ def test_a_background_message_that_the_log_refuses_follows_the_policy(tmp_path, 
 def test_a_sources_message_that_the_log_refuses_is_seen_by_no_task(tmp_path):
     plan = plan_of(tmp_path, "n=WrongSource(limit: 4)@on_error: skip; s=Sum", "n > s.a")
     messages, events = record(plan, tmp_path / "run")
-    assert [value for _, value in messages["/s/total"]] == [0, 1, 4]
+    assert [value for _, value in messages["/s/total"]] == [0, 1, 4]  # of 0, 1 and 3
     assert [kind for _, kind, *_ in events] == ["error"]
     replays_whole(tmp_path)
 
@@ -282,7 +282,7 @@ def test_a_message_that_the_log_refuses_stops_the_run_and_leaves_its_inputs(tmp_
     result = Run(
         plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
     ).run()  # fmt: skip
-    assert str(result.error).startswith("task 'w' failed in publishing 'total', cycle ")
+    assert str(result.error).startswith("task 'w' failed in process, cycle ")
     assert str(result.error).endswith(f": {WRONG}")
     with Log(tmp_path / "run") as log:
         assert log.finished
@@ -290,25 +290,10 @@ def test_a_message_that_the_log_refuses_stops_the_run_and_leaves_its_inputs(tmp_
         [error] = [m for m in log.messages("/flowrun/control") if m.fields["kind"] == "error"]
         assert (error.fields["task"], error.fields["key"]) == ("w", "stop")
         assert not [m for m in log.messages(["/w/total", "/w/text"]) if m.cycle == error.cycle]
-        # The tasks downstream had run: what they made of it is there.
-        assert [m.fields["value"] for m in log.messages("/s/text")][-1] == "'a text'"
-        assert check_log(log)[2] == []  # the second try left nothing of the first in the index
+        # No task downstream has seen it.
+        assert "a text" not in str([m.fields["value"] for m in log.messages("/s/text")])
+        assert check_log(log)[2] == []
     assert replays_whole(tmp_path).recorded_error == f"task 'w', cycle {error.cycle}: {WRONG}"
-
-
-def test_an_error_in_a_cycle_with_a_message_that_the_log_refuses_leaves_its_inputs(tmp_path):
-    plan = plan_of(
-        tmp_path, "n=Numbers(limit: 4); w=Wrong(at: [2])@on_error: stop; b=Boom",
-        "n > w; n > b",
-    )  # fmt: skip
-    result = Run(
-        plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run"
-    ).run()  # fmt: skip
-    assert str(result.error) == "task 'b' failed in process, cycle 2: ValueError: cannot stand 2"
-    with Log(tmp_path / "run") as log:
-        assert [m.fields["value"] for m in log.messages("/n/number")] == [0, 1, 2]
-    report = replays_whole(tmp_path)
-    assert report.recorded_error == "task 'b', cycle 2: ValueError: cannot stand 2"
 
 
 def test_a_foreground_task_that_exits_is_skipped(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 
-from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg, MessageTypeError
+from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg
 from flowrun.runtime.errors import LogError, LogInUse
 from flowrun.runtime.events import Set
 from flowrun.runtime.log.channels import LoggedOutput
@@ -181,8 +181,8 @@ def test_without_payload_a_message_keeps_its_time_and_cycle(tmp_path):
     bound = writer.bind([number, image, other])
     for cycle in range(3):
         number.publish(tov_ns=cycle)
+        image.clear()
         image.allocate_pixels(700, 900)
-        image.present = False
         if cycle == 1:
             image.publish(tov_ns=5)
         other.publish(tov_ns=0)
@@ -267,27 +267,6 @@ def test_large_payloads_are_the_same_whether_their_pages_are_ready_or_not(
     with (tmp_path / "run" / "log_0000.mcap").open("rb") as file:
         reader = make_reader(file, validate_crcs=True)
         assert len(list(reader.iter_messages("/t0/out"))) == len(sizes)
-
-
-@pytest.mark.parametrize("wrong", ["3", np.int64(3), None, 3.0, True, 2**64])
-def test_the_types_of_every_message_are_checked(tmp_path, wrong):
-    """Of those too whose first ones were right."""
-    message = IntMsg()
-    writer = writer_of(tmp_path / "run", IntMsg)
-    bound = writer.bind([message])
-    for cycle in range(3):
-        message.value = cycle
-        message.publish(tov_ns=cycle)
-        commit(writer, bound, cycle)
-    message.value = wrong
-    message.publish(tov_ns=3)
-    with pytest.raises(MessageTypeError, match="^IntMsg.value: expected int, got "):
-        commit(writer, bound, 3)
-    message.value = 3
-    commit(writer, bound, 3)
-    writer.finish({"reason": "test"})
-    with Log(tmp_path / "run") as log:
-        assert [it.fields["value"] for it in log.messages("/t0/out")] == [0, 1, 2, 3]
 
 
 def test_a_payload_that_the_file_system_refuses_leaves_the_cycles_before_it(tmp_path, monkeypatch):

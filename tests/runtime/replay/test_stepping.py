@@ -283,6 +283,7 @@ def test_a_task_that_is_not_deterministic_is_not_called_forgetful(total_run, mon
         def process(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
             super().process(ctx, number, total)
             total.value += id(self) + 1
+            total.publish()
 
     monkeypatch.setattr(helpers, "Total", Unsteady)
     found = verify_keyframes(Replay(total_run, env={}), count=3)
