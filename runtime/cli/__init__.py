@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import importlib
 import io
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,25 @@ _BROKEN_PIPE = 128 + 13
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name), and return the exit status: 0; 1 if
-    something failed; 2 for a wrong command line or graph file; 130 after Ctrl-C."""
+    something failed; 2 for a wrong command line or graph file; 130 after Ctrl-C.
+
+    Without `argv` this is the process's own command: if a task's call was left running, it ends the
+    process at once, with that status.
+    """
+    status = _status(argv)
+    if argv is None and any(
+        thread.daemon and thread.name.startswith("flowrun-") for thread in threading.enumerate()
+    ):
+        # The interpreter would end that thread inside the library that computes, which aborts the
+        # process (torch: "terminate called without an active exception", status 134).
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    return status
+
+
+def _status(argv: list[str] | None) -> int:
     _print_anything()
     try:
         status = _dispatch(sys.argv[1:] if argv is None else argv)

@@ -199,11 +199,12 @@ class Executor:
         for worker in self.workers.values():
             worker.interrupt()
         for id_, worker in self.workers.items():
-            if worker.stop(timeout_s=min(_SILENT_STOP_S, WORKER_STOP_S)):
+            silent_s = min(_SILENT_STOP_S, WORKER_STOP_S)
+            if worker.stop(timeout_s=silent_s):
                 continue
             log = self.instances[id_].ctx.log
             log.info("waiting for its running call", up_to_s=WORKER_STOP_S)
-            if not worker.stop(timeout_s=WORKER_STOP_S):
+            if not worker.stop(timeout_s=WORKER_STOP_S - silent_s):
                 log.warning("still running; the run ends without it")
 
     def _note_start(self, task_id: str | None) -> None:

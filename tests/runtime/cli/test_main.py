@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,64 @@ def test_json_on_a_stdout_that_is_not_utf_8_is_json(
     assert main(["log", "cat", str(tmp_path / "run"), "--json", "--topic", "/n/text"]) == 0
     stream.seek(0)
     assert json.loads(stream.read())["fields"] == {"value": text}
+
+
+def test_a_call_that_is_left_running_does_not_abort_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = threading.Event()
+    left = threading.Thread(target=ended.wait, name="flowrun-vlm", daemon=True)
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(sys, "argv", ["flowrun", "--version"])
+    assert main() == 0
+    assert codes == []
+    left.start()
+    try:
+        assert main(["--version"]) == 0
+        assert codes == []
+        main()
+    finally:
+        ended.set()
+        left.join()
+    assert codes == [0]
+
+
+@pytest.mark.long
+def test_a_library_that_still_computes_does_not_change_the_exit_status(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "g.yaml").write_text(
+        "tasks:\n"
+        "  - {id: n, type: Counter, config: {limit: 5}}\n"
+        "  - {id: busy, type: busy.Busy, background: true}\n"
+        "cnx: [{src: n, dst: busy, msg: IntMsg}]\n"
+    )
+    (tmp_path / "busy.py").write_text(
+        "import torch\n"
+        "from flowrun.msgs import IntMsg\n"
+        "from flowrun.runtime.task import Context, Input, Task\n"
+        "big = torch.ones(3000, 3000)\n"
+        "class Busy(Task):\n"
+        "    def process(self, ctx: Context, n: Input[IntMsg]) -> None:\n"
+        "        ctx.log.info('at work')\n"
+        "        while True:\n"
+        "            big @ big\n"
+    )
+    program = (
+        "import sys; from flowrun.runtime.engine import executor; "
+        "from flowrun.runtime.cli import main; executor.WORKER_STOP_S = 0.6; "
+        "sys.argv = ['flowrun', 'g.yaml', '--no-log', '--plain']; sys.exit(main())"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    for line in child.stdout:
+        if "at work" in line:
+            break
+    child.terminate()
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 0, said
+    assert "still running; the run ends without it" in said
+    assert "ended by SIGTERM" in said
