@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from flowrun.tasks.models.installed import need_packages
 from flowrun.tasks.models.progress import Tell
-from flowrun.tasks.models.question import Answer, Question
+from flowrun.tasks.models.question import Answer, ModelError, Question
 from flowrun.tasks.models.shared import Shared, SharedModel
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class LocalBackend:
         self._tell = tell
         self._key: Hashable = (str(checkpoint), device, dtype, static_cache)
         self._model: _SharedModel | None = None
+        self._cancelled = threading.Event()
         self.where = ""
 
     def load(self) -> None:
@@ -71,13 +74,18 @@ class LocalBackend:
 
     def answer(self, question: Question) -> Answer:
         assert self._model is not None
-        return self._model.answer(question, max_batch=self._max_batch)
+        asked = replace(question, withdrawn=self._cancelled.is_set)
+        answer = self._model.answer(asked, max_batch=self._max_batch)
+        if self._cancelled.is_set():
+            raise ModelError("the question was withdrawn")
+        return answer
 
     def healthy(self) -> bool:
         return True
 
     def cancel(self) -> None:
-        """Nothing: other tasks may wait for the same batch."""
+        """A batch ends once none of its questions is wanted any more."""
+        self._cancelled.set()
 
     def close(self) -> None:
         if self._model is not None:

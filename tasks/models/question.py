@@ -32,6 +32,10 @@ class Sampling:
     temperature: float
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question about one picture.
@@ -40,6 +44,7 @@ class Question:
     sampling: None takes the likeliest token each time.
     stop: the answer ends before the first of these texts.
     on_text: called with the answer so far, as it grows, on any thread.
+    withdrawn: says whether the answer is not wanted any more; called often, on any thread.
     """
 
     pixels: NDArray[np.uint8]
@@ -48,6 +53,7 @@ class Question:
     sampling: Sampling | None = None
     stop: tuple[str, ...] = ()
     on_text: Callable[[str], None] | None = None
+    withdrawn: Callable[[], bool] = _never
 
     @property
     def joins(self) -> Hashable:

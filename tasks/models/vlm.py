@@ -6,6 +6,7 @@ torchvision is not needed: pictures are prepared by the processors' Pillow varia
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.tasks.models.checkpoints import config_of
-from flowrun.tasks.models.growing import GrowingAnswers, cut_at_stop
+from flowrun.tasks.models.growing import GrowingAnswers, cut_at_stop, layers_of
 from flowrun.tasks.models.loading import cache_first, loading, pick_device, pick_dtype
 from flowrun.tasks.models.progress import Tell, progress_passed_on
-from flowrun.tasks.models.question import Answer, Question, Sampling
+from flowrun.tasks.models.question import (
+    Answer,
+    ModelError,
+    Question,
+    Sampling,
+    split_reasoning,
+)
 
 __all__ = ["VisionLanguageModel"]
 
@@ -49,6 +56,10 @@ class VisionLanguageModel:
         ends = model.generation_config.eos_token_id
         self._end_tokens = set(ends if isinstance(ends, list) else [ends])
         self._tokenizer.padding_side = "left"  # of prompts: answers begin together
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._context: int | None = context if isinstance(context, int) else None
+        # A GPU reads a prompt in less than a second, and hooks would end its compiled graph.
+        self._layers = layers_of(model) if device == "cpu" else []
 
     def answer(
         self,
@@ -84,29 +95,43 @@ class VisionLanguageModel:
             **({"padding": True} if len(questions) > 1 else {}),
         ).to(self._device, dtype=self._dtype)
         begin = inputs["input_ids"].shape[1]
-        limit = max(question.max_new_tokens for question in questions)
-        settings: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False}
-        if GrowingAnswers.needed(questions):
-            watch = GrowingAnswers(questions, begin=begin, decode=self._decode)
-            settings["stopping_criteria"] = [watch]
-        if sampling is None:
-            with torch.inference_mode():
+        wanted = max(question.max_new_tokens for question in questions)
+        limit = min(wanted, self._room_after(begin))
+        watch = GrowingAnswers(questions, begin=begin, decode=self._decode, layers=self._layers)
+        settings = {"max_new_tokens": limit, "do_sample": False, "stopping_criteria": [watch]}
+        with torch.inference_mode(), watch:
+            if sampling is None:
                 tokens = self._model.generate(**inputs, **settings)
-        else:
-            settings |= {"do_sample": True, "temperature": sampling.temperature}
-            devices = [self._device] if self._device.startswith("cuda") else []
-            # torch's random numbers are the whole process's.
-            with _DRAWING, torch.inference_mode(), torch.random.fork_rng(devices):
-                torch.manual_seed(sampling.seed)
-                tokens = self._model.generate(**inputs, **settings)
+            else:
+                settings |= {"do_sample": True, "temperature": sampling.temperature}
+                devices = [self._device] if self._device.startswith("cuda") else []
+                # torch's random numbers are the whole process's.
+                with _DRAWING, torch.random.fork_rng(devices):
+                    torch.manual_seed(sampling.seed)
+                    tokens = self._model.generate(**inputs, **settings)
         rows = tokens[:, begin:]
         return [self._cut(question, row) for question, row in zip(questions, rows, strict=True)]
+
+    def _room_after(self, begin: int) -> int:
+        """Number of tokens that an answer may have after `begin` others. `ModelError` if none."""
+        if self._context is None:
+            return sys.maxsize
+        if begin >= self._context:
+            raise ModelError(
+                f"the prompt and the picture take {begin:,} tokens, but the model's context holds "
+                f"{self._context:,}, the answer included; shorten the prompt"
+            )
+        return self._context - begin
 
     def _cut(self, question: Question, row: Any) -> Answer:
         """The answer in a row of new tokens, which is as long as the longest of the batch."""
         ends = [i for i, token in enumerate(row.tolist()) if token in self._end_tokens]
-        row = row[: min(question.max_new_tokens, ends[0] + 1 if ends else len(row))]
-        return Answer(cut_at_stop(self._decode(row), question.stop).strip(), len(row))
+        count = min(question.max_new_tokens, ends[0] + 1 if ends else len(row))
+        whole = self._decode(row[:count])
+        text = cut_at_stop(whole, question.stop)
+        has_ended = len(text) < len(whole) or (bool(ends) and ends[0] < count)
+        thought, answer = split_reasoning(text)
+        return Answer(answer.strip(), count, not has_ended, thought.strip())
 
     def _decode(self, tokens: Any) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))

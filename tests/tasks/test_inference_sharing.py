@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import structlog
+from PIL import Image
 from structlog.testing import capture_logs
 
 from flowrun.msgs import ImageRgb8Msg
@@ -22,7 +24,7 @@ from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
 from flowrun.tasks.inference import Inference
-from flowrun.tasks.models.question import Answer, Question, Sampling
+from flowrun.tasks.models.question import Answer, ModelError, Question, Sampling
 from flowrun.tasks.models.shared import SharedModel, _Waiting
 from flowrun.tasks.models.vlm import VisionLanguageModel
 
@@ -109,6 +111,88 @@ def test_the_task_shows_clients_that_watch_the_answer_in_part() -> None:
 def test_the_task_takes_stop_texts() -> None:
     [out] = run_task(Inference, inputs=[picture(0)], config={"stop": [STOP]})
     assert out["answer"].response == caption(SCENES[0]).partition(STOP)[0]
+
+
+# -- too much, and too late ---------------------------------------------------------------------
+
+
+def test_a_prompt_longer_than_the_context_is_refused_before_it_is_computed(
+    model: VisionLanguageModel,
+) -> None:
+    hook = model._model.register_forward_pre_hook(lambda *_: pytest.fail("it was computed"))
+    try:
+        with pytest.raises(ModelError) as caught:
+            model.answers([Question(draw(SCENES[0]), "word " * 20_000, 50)])
+    finally:
+        hook.remove()
+    found = re.fullmatch(
+        "the prompt and the picture take ([0-9,]+) tokens, but the model's context holds 512, the "
+        "answer included; shorten the prompt",
+        str(caught.value),
+    )
+    assert found is not None
+    assert int(found[1].replace(",", "")) > 20_000
+
+
+def test_an_answer_ends_with_the_context_and_says_so(model: VisionLanguageModel) -> None:
+    picture = Image.fromarray(draw(SCENES[0]))
+    inputs = model._processor(text=[model._text("cap en")], images=[[picture]])
+    whole, model._context = model._context, len(inputs["input_ids"][0]) + 4
+    try:
+        [answer] = model.answers([Question(draw(SCENES[0]), "cap en", 50)])
+    finally:
+        model._context = whole
+    assert (answer.tokens, answer.truncated) == (4, True)
+    assert caption(SCENES[0]).startswith(answer.text)
+
+
+def test_an_answer_says_whether_it_was_cut_off(model: VisionLanguageModel) -> None:
+    pixels = draw(SCENES[0])
+    [whole] = model.answers([Question(pixels, "cap en", 50)])
+    exact, short, stopped = model.answers(
+        [
+            Question(pixels, "cap en", whole.tokens),
+            Question(pixels, "cap en", whole.tokens - 1),
+            Question(pixels, "cap en", 50, stop=(STOP,)),
+        ]
+    )
+    assert [it.truncated for it in (whole, exact, short, stopped)] == [False, False, True, False]
+
+
+def test_a_question_that_is_withdrawn_ends_the_model_soon(model: VisionLanguageModel) -> None:
+    asked = 0
+
+    def withdrawn() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    with pytest.raises(ModelError, match="^the question was withdrawn$"):
+        model.answers([Question(draw(SCENES[0]), "cap en", 50, withdrawn=withdrawn)])
+    assert asked == 4  # within the first forward pass
+    assert model.answers([Question(draw(SCENES[0]), "cap en", 50)])[0].text == caption(SCENES[0])
+
+
+def test_a_withdrawn_question_leaves_the_others_of_its_batch_alone(
+    model: VisionLanguageModel,
+) -> None:
+    pixels = draw(SCENES[0])
+    _, other = model.answers(
+        [
+            Question(pixels, "cap en", 50, withdrawn=lambda: True),
+            Question(pixels, "cap en", 50),
+        ]
+    )
+    assert other.text == caption(SCENES[0])
+
+
+def test_a_cancelled_backend_answers_no_more() -> None:
+    backend = embedded()
+    backend.load()
+    backend.cancel()
+    with pytest.raises(ModelError, match="^the question was withdrawn$"):
+        backend.answer(Question(draw(SCENES[0]), "cap en", 50))
+    backend.close()
 
 
 # -- several at once ---------------------------------------------------------------------------
