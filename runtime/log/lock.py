@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,9 @@ __all__ = [
 ]
 
 _LOCK_NAME = ".lock"
+_LOCK = struct.Struct("@hhqqi4x")
+"""`struct flock`: type, whence, start, length, process."""
+_WHOLE_FILE = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 _BEGUN, _AHEAD = ".mcap", ".next"
 _SLAB_NAME = re.compile(rf"log_(\d{{4,}})({re.escape(_BEGUN)}|{re.escape(_AHEAD)})")
 
@@ -68,14 +73,20 @@ def slab_files(directory: Path) -> list[Path]:
 def take_lock(directory: Path, *, create: bool = True) -> int | None:
     """The descriptor of the run's lock, which is held until it is closed; None if somebody else
     holds it. `OSError` if the file cannot be opened."""
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-    descriptor = os.open(directory / _LOCK_NAME, flags, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    while True:
+        descriptor = os.open(directory / _LOCK_NAME, flags, 0o644)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+            is_removed = os.fstat(descriptor).st_nlink == 0
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return None
+            raise
+        if not is_removed:
+            return descriptor
+        os.close(descriptor)  # whoever held it has removed it meanwhile
 
 
 @contextmanager
@@ -100,18 +111,19 @@ def locked(directory: Path, *, create: bool = True) -> Iterator[bool]:
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a process holds the run's lock, as its writer does to its end."""
+    """Whether a process holds the run's lock, as its writer does to its end. Only asks: a lock, held
+    for a moment, would keep somebody else from taking it. `OSError` if it cannot be known."""
     try:
-        descriptor = os.open(directory / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        descriptor = os.open(
+            directory / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
+    except FileNotFoundError:
         return False  # a copy, or a run that was moved
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _WHOLE_FILE)
     finally:
         os.close(descriptor)
-    return False
+    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def remove_lock(directory: Path) -> None:

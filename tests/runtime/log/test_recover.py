@@ -1,4 +1,3 @@
-import fcntl
 import io
 import os
 import signal
@@ -12,6 +11,7 @@ from mcap.reader import make_reader
 from flowrun.runtime.errors import LogError, LogInUse
 from flowrun.runtime.log import recover as log_recover
 from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.lock import locked
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from support import independent_reader
@@ -222,8 +222,7 @@ def test_run_that_is_being_written_is_refused(tmp_path):
     path = tmp_path / "log_0000.mcap"
     path.write_bytes(small().leave_open().data)
     before = path.read_bytes()
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(tmp_path):
         for target in (tmp_path, path):
             with pytest.raises(LogInUse) as caught:
                 recover(target)
