@@ -60,6 +60,10 @@ __all__ = ["Cycle", "CycleLog", "Failure"]
 class CycleLog(Protocol):
     """Where cycles are written; `LogWriter` is one."""
 
+    def check(self) -> None:
+        """Raise the `LogError` that keeping what was committed has met since. Takes no time."""
+        ...
+
     def bind(self, messages: Sequence[Message]) -> Any:
         """Prepare to commit these messages, by slot index, in many cycles."""
         ...

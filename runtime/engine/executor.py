@@ -251,6 +251,11 @@ class Executor:
 
     def _idle(self, *, polled: bool) -> None:
         """Nothing came. polled: whether nothing came the last time either."""
+        if self.cycle.log is not None:
+            try:
+                self.cycle.log.check()
+            except LogError as error:
+                self._lose_log(error)
         if self._is_over():
             self.stop_reason = "end of sources"
         elif polled:

@@ -203,6 +203,11 @@ LOGGING = _section(
         "Cycles from one keyframe, where a replay can begin, to the next; 0 makes none.",
     ),
     Key(
+        "sync_s",
+        "number",
+        "Seconds of the run that a power cut may take; what is older is on the disk.",
+    ),
+    Key(
         "keep_slabs",
         "whole",
         "In mode ring: how many files stay, including the one being written.",

@@ -117,6 +117,7 @@ class LoggingSpec:
     mode: str = "all"
     keep_slabs: int = 4
     keyframe_interval: int = 100
+    sync_s: float = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@
 | `writer.py`                              | `LogWriter`: one commit per cycle                     |
 | `check.py`, `diff.py`, `recover.py`      | `flowrun log check`, `diff` and `recover`             |
 | `message.py`, `table.py`, `values.py`    | a message, a topic as columns, how fields are decoded |
-| `files.py`, `retention.py`               | the slabs of a run; removing the oldest runs          |
+| `files.py`                               | the slabs of a run                                    |
+| `directory.py`, `retention.py`           | making a run's directory; removing the oldest runs    |
 | `mend.py`                                | finishing one slab that was cut off                   |
 | `scan.py`                                | going over the cycles of a run, slab after slab       |
 | `bound.py`, `channels.py`, `lines.py`    | what a writer writes: messages, topics, log lines     |
 | `rolling.py`, `lock.py`                  | one slab after another; one writer per run            |
+| `upkeep.py`, `spare.py`                  | a writer's threads; file descriptors of its own       |
 | `slab/`                                  | one file: its bytes, written and read                 |
 """

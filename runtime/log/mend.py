@@ -123,6 +123,7 @@ class _Kept:
         """Message indexes of earlier chunks whose bytes are not as they should be."""
         self.cycles = 0
         self.last: CycleHead | None = None
+        """The last CYCLE."""
         self.end = slab.preamble.size
         """Offset after the last good cycle."""
         self.lost = slab.structure.damage
@@ -197,8 +198,9 @@ class _Kept:
             info.start_time_ns = info.start_time_ns if info.message_counts else head.time_ns
             info.end_time_ns = head.time_ns
         info.message_counts = {channel: len(entries) for channel, entries in self.index.items()}
-        self.cycles += 1
-        self.last = head
+        if head.opcode == fmt.CYCLE:
+            self.cycles += 1
+            self.last = head
         self.end = head.end
 
 

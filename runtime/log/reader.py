@@ -22,7 +22,7 @@ from flowrun.runtime.log.message import Bounds, Frame, LoggedCycle, LogMessage, 
 from flowrun.runtime.log.scan import follow, scan
 from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.cycles import Entry
-from flowrun.runtime.log.slab.format import CODEC
+from flowrun.runtime.log.slab.format import CODEC, CYCLE
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.table import Table, arrow_table, make_table
 from flowrun.runtime.pictures.decode import PictureDecoder
@@ -140,9 +140,14 @@ class Log:
         """Time of the first cycle; None without one."""
         self._files.check_open()
         for slab in self._slabs:
-            head = slab.first(0) if slab.structure.chunks else None
-            if head is not None:
-                return head.time_ns
+            for index in range(len(slab.structure.chunks)):
+                try:
+                    for head in slab.cycles.heads(index):
+                        if head.opcode == CYCLE:
+                            return head.time_ns
+                except Damage as damage:
+                    self._files.lose(slab, damage)
+                    break
         return None
 
     @property
@@ -165,15 +170,17 @@ class Log:
         """Number of cycles. Walks over them, without checking them, and remembers the answer."""
         if self._cycle_count is None or not self.finished:
             self._files.check_open()
-            count = 0
+            count, opcode = 0, CYCLE
             for slab in self._slabs:
                 try:
                     for index in range(len(slab.structure.chunks)):
-                        for _ in slab.cycles.heads(index):
-                            count += 1
+                        for head in slab.cycles.heads(index):
+                            opcode = head.opcode
+                            count += opcode == CYCLE
                 except Damage as damage:
                     self._files.lose(slab, damage)
-            self._cycle_count = count
+            # Log lines of a cycle that did not come any more are one of their own.
+            self._cycle_count = count + (opcode != CYCLE)
         return self._cycle_count
 
     def __bool__(self) -> bool:

@@ -106,8 +106,8 @@ def _finished(slab: SlabReader) -> SlabReport:
     cycles, lost = 0, slab.structure.damage
     try:
         for index in range(len(slab.structure.chunks)):
-            for _ in slab.cycles.heads(index):
-                cycles += 1
+            for head in slab.cycles.heads(index):
+                cycles += head.opcode == fmt.CYCLE
     except Damage as damage:
         lost = damage
     return SlabReport(

@@ -1,21 +1,29 @@
 """The slabs of a run, one after another: each is made before the one in use is full, and finished
-after the next has begun, both by a helper thread, so that a cycle never waits for the disk."""
+after the next has begun, both by a helper thread, so that a cycle never waits for the disk.
+
+A slab, its first bytes and its name in the directory, is on the disk before a cycle goes into it, and
+all of it when it is finished; in between, `sync` brings there what is committed.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError, unwritable
 from flowrun.runtime.log.lock import ahead_path, slab_path
+from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
 from flowrun.runtime.log.slab.format import Attachment, Channel, ChunkInfo, Placed, Schema
 from flowrun.runtime.log.slab.writer import Slab
+from flowrun.runtime.log.spare import SpareDescriptors
 
 __all__ = ["MIB", "RollingSlabs", "RunDescription"]
 
@@ -72,12 +80,22 @@ class RollingSlabs:
         self._keep_slabs = keep_slabs
         self._make_room = make_room
         self._closed_bytes = 0
+        self._spare = SpareDescriptors()
+        self._names = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
         self._next: Future[_NumberedSlab] | None = None
         """The slab after the present one, being made by the helper."""
         self._finishing: Future[None] | None = None
-        self._present = _begun(self._new_slab(0, slab_size))
+        try:
+            self._present = _begun(self._new_slab(0, slab_size))
+            self._sync_names()
+        except BaseException:
+            self._close()
+            raise
         self.slab = self._present.slab
+        self._begun = self._synced_names = 1
+        """Number of slabs that have been begun, and of those whose names are on the disk."""
+        self._unfinished: tuple[_NumberedSlab, ...] = (self._present,)
 
     @property
     def size(self) -> int:
@@ -100,18 +118,63 @@ class RollingSlabs:
         made = _begun(self._take_next(cycle_size))
         full = self._present
         self._present, self.slab = made, made.slab
+        self._unfinished = (full, made)
+        self._begun += 1
         self._closed_bytes += full.slab.position
         self._finishing = self._helper.submit(self._finish_full, full)
 
     def finish(self, end: Mapping[str, str]) -> None:
         """Finish the last slab; `end` says how the run ended. `LogError` if that is impossible."""
         with ExitStack() as steps:  # each is taken whatever became of those before
-            steps.callback(self._helper.shutdown)
+            steps.callback(self._close)
+            steps.callback(self._sync_names)
             steps.callback(self._finish_slab, self._present, end)
             steps.callback(self._wait_for_finished)
             steps.callback(self._discard_next)
 
+    # -- for other threads ---------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Bring to the disk all that was committed before the call. `LogError` if the disk did not take
+        it, or did not take what was written earlier."""
+        begun = self._begun
+        for made in self._unfinished:
+            try:
+                made.slab.sync()
+            except OSError as error:
+                raise _not_taken(made.slab.path, error) from error
+        if begun > self._synced_names:
+            self._sync_names()
+            self._synced_names = begun
+        finishing = self._finishing
+        if finishing is not None and finishing.done():
+            finishing.result()
+
+    def look(self) -> None:
+        """`LogError` if a file of the run was removed, or another put in its place."""
+        last = self._present
+        keep = self._keep_slabs
+        first = 0 if keep is None else max(0, last.number + 1 - keep)
+        for number in range(first, last.number):
+            path = slab_path(self._directory, number)
+            if _is_gone(path, None):
+                raise LogError(f"{path}: was removed while the run was logged")
+        if _is_gone(last.slab.path, last.slab.identity) and last is self._present:
+            raise LogError(f"{last.slab.path}: the log was removed while it was written")
+        self._spare.fill()
+
     # -- inside --------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        self._helper.shutdown()
+        self._spare.close()
+        os.close(self._names)
+
+    def _sync_names(self) -> None:
+        try:
+            disk.sync_directory(self._names)
+        except OSError as error:
+            raise _not_taken(self._directory, error) from error
 
     def _new_slab(self, number: int, capacity: int) -> _NumberedSlab:
         taken = self.size if number else 0
@@ -128,13 +191,22 @@ class RollingSlabs:
             channels=description.channels,
         )
         try:
-            slab = Slab(
-                path,
-                ahead=ahead_path(path),
-                capacity=capacity,
-                section=self._section_size,
-                head=preamble,
+            slab = self._spare.lend(
+                partial(
+                    Slab,
+                    path,
+                    ahead=ahead_path(path),
+                    capacity=capacity,
+                    section=self._section_size,
+                    head=preamble,
+                )
             )
+            try:
+                slab.sync()
+                disk.sync_directory(self._names)
+            except OSError:
+                slab.discard()
+                raise
         except OSError as error:
             raise _slab_error(path, capacity, error) from error
         return _NumberedSlab(slab, number, metadata_at, attachments_at)
@@ -151,6 +223,7 @@ class RollingSlabs:
                     return made
                 made.slab.discard()
         needed = self.slab.head_size + cycle_size + self._section_size
+        needed += needed // 7  # of which a slab may hold an eighth back
         return self._new_slab(self._present.number + 1, max(self._slab_size, needed))
 
     def _discard_next(self) -> None:
@@ -200,6 +273,22 @@ class RollingSlabs:
             raise unwritable(text, error) from error
         if removed:
             raise LogError(f"{slab.path}: the log was removed while it was written")
+
+
+def _is_gone(path: Path, identity: tuple[int, int] | None) -> bool:
+    """Whether there is no such file, or another than that of `identity`."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # nobody can say
+    return identity not in (None, (found.st_dev, found.st_ino))
+
+
+def _not_taken(path: Path, error: OSError) -> LogError:
+    text = f"{path}: the disk did not take what was written to the log: {error.strerror}"
+    return unwritable(text, error)
 
 
 def _begun(made: _NumberedSlab) -> _NumberedSlab:

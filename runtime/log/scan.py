@@ -9,6 +9,8 @@ from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.log.files import LogFiles
 from flowrun.runtime.log.message import LoggedCycle, Range
 from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.cycles import Entry
+from flowrun.runtime.log.slab.format import LINES
 from flowrun.runtime.log.slab.reader import SlabReader
 
 __all__ = ["follow", "scan"]
@@ -17,14 +19,21 @@ _POLL_S = 0.02
 """How often a log that is followed is looked at while nothing comes; a look takes some 20 us."""
 
 
-def scan(files: LogFiles, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
+def scan(
+    files: LogFiles, wanted: Range, *, goes_on: bool = False
+) -> Iterator[tuple[SlabReader, LoggedCycle]]:
     """The cycles of `wanted` that are there, each with its slab, in order.
 
+    Log lines that were written before their cycle are among its messages; those of a cycle that did not
+    come any more are a cycle of their own, unless the log `goes_on`.
     Damage ends the reading of its slab, and is noted in `files.losses`.
     """
     files.check_open()
     bounded = not wanted.is_everything
     previous = -1
+    lines: list[Entry] = []
+    last = -1, 0
+    """Number and time of `lines`."""
     for slab in files.slabs[_first_slab(files, wanted) :]:
         chunks = slab.structure.chunks
         first_chunk = slab.chunk_of(cycle=wanted.start, time_ns=wanted.start_ns)
@@ -34,15 +43,27 @@ def scan(files: LogFiles, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCyc
                 at = None
                 if index == first_chunk and not wanted.begins_with_log:
                     at = slab.offset_of(index, cycle=wanted.start, time_ns=wanted.start_ns)
-                for offset, cycle, time_ns, entries in slab.cycles.records(index, at):
+                for opcode, offset, cycle, time_ns, entries in slab.cycles.records(index, at):
                     if bounded and not wanted.contains(cycle, time_ns):
                         if wanted.is_over(cycle, time_ns):
                             return
                         continue
                     if cycle <= previous:
                         raise Damage(offset, f"cycle {cycle} after cycle {previous}")
-                    previous = cycle
                     count += len(entries)
+                    if opcode == LINES:
+                        lines += entries
+                        last = cycle, time_ns
+                        continue
+                    if lines:
+                        if last[0] == cycle:
+                            entries = lines + entries  # noqa: PLW2901 - rarely
+                        else:  # their own cycle is damaged
+                            yield slab, LoggedCycle(*last, lines)
+                        lines = []
+                    if count == len(entries) and previous >= 0:
+                        _check_follows(files, slab, previous, cycle)
+                    previous = cycle
                     yield slab, LoggedCycle(cycle, time_ns, entries)
                     if files.closed:
                         files.check_open()
@@ -50,6 +71,8 @@ def scan(files: LogFiles, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCyc
                 _check_count(slab, count)
         except Damage as damage:
             files.lose(slab, damage)
+    if lines and not goes_on:
+        yield files.slabs[-1], LoggedCycle(*last, lines)
 
 
 def follow(
@@ -63,7 +86,8 @@ def follow(
         files.refresh()
         over = files.slabs[-1].structure.end is not None or not alive
         found = False
-        for slab, record in scan(files, Range(start, start_ns=wanted.start_ns)):
+        now = Range(start, start_ns=wanted.start_ns)
+        for slab, record in scan(files, now, goes_on=not over):
             if wanted.is_over(record.cycle, record.time_ns):
                 return
             vanished = files.vanished
@@ -99,6 +123,16 @@ def _first_slab(files: LogFiles, wanted: Range) -> int:
         ):
             return position
     return 0
+
+
+def _check_follows(files: LogFiles, slab: SlabReader, previous: int, cycle: int) -> None:
+    """Note where the first cycle of `slab` is not the one after the last of the slab before: a power cut
+    takes the end of that one, and leaves what came later."""
+    if cycle > previous + 1 and not files.losses:
+        files.losses[slab.path] = (
+            f"{slab.path}: begins with cycle {cycle}; expected {previous + 1}, the one after the last "
+            "of the slab before"
+        )
 
 
 def _check_count(slab: SlabReader, count: int) -> None:

@@ -2,8 +2,12 @@
 
 The cycle calls `commit` with messages bound before; nothing is queued and nothing is held back: when
 `commit` returns, the cycle is in the page cache, whole and checked by its CRC, and survives the death
-of the process. It never waits for the disk: a helper thread makes the next slab before this one is
-full, and finishes the one before.
+of the process. It never waits for the disk: helper threads make the next slab before this one is full,
+finish the one before, and bring to the disk what is committed, so that a power cut takes `sync_s`
+seconds at most. What they find wrong is raised by the next `commit` or `check`. A finished log is on the
+disk.
+
+Log lines go into the next cycle; where none comes, a thread writes them by themselves.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,20 +28,31 @@ from zlib_ng.zlib_ng import crc32, crc32_combine
 from flowrun.msgs.fields import Buffer
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
+from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import LogError, LogInUse, unwritable
 from flowrun.runtime.events import Event
 from flowrun.runtime.log.bound import BoundMessages, BoundOutput, Remembered, message_fronts
 from flowrun.runtime.log.channels import Loggable, channels_of
+from flowrun.runtime.log.directory import make_directory
 from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.lock import remove_lock, slab_files, take_lock
 from flowrun.runtime.log.rolling import MIB, RollingSlabs, RunDescription
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.format import Attachment
 from flowrun.runtime.log.slab.writer import Slab
+from flowrun.runtime.log.upkeep import Periodic
 from flowrun.runtime.pictures.stored import PictureEncoder
 
 __all__ = ["LogWriter"]
 
+_LOOK_S = 0.4
+"""Log lines that were there at a look and are at the next are written then: within a second."""
+_MOST_LINES = 10_000
+"""Log lines that may wait; those that come while so many do are counted and left out."""
+_SLOW_SYNCS = 3
+_LOCK_TRIES = 100
+"""How often to ask for the lock of an empty directory: another run's start may hold it for a moment, to
+find out whether it is litter."""
 _LARGE = 64 << 10
 """From this size on, payloads are copied straight into the mapping instead of being joined first."""
 
@@ -47,6 +63,8 @@ _Message = tuple[int, int, bytes]
 # Bound once: these are used in every cycle.
 _pack_checked = fmt.CYCLE_CHECKED.pack
 _CYCLE_HEAD = fmt.RECORD_HEAD.pack(fmt.CYCLE, fmt.CYCLE_CONTENT.size)
+_LINES_HEAD = fmt.RECORD_HEAD.pack(fmt.LINES, fmt.CYCLE_CONTENT.size)
+_LINES_CRC = fmt.CRC_STARTS[fmt.LINES]
 _STAMP_AT, _STAMP_ENDS = fmt.MESSAGE_FRONT.size, fmt.MESSAGE_HEAD.size
 _HEAD_SIZE, _CYCLE_SIZE, _PAD = fmt.HEAD_SIZE, fmt.CYCLE_SIZE, fmt.PAD
 
@@ -61,6 +79,10 @@ class LogWriter:
     keep_slabs: number of slabs to keep, including the one in use; None keeps all.
     make_room: called before each slab is made, with the bytes that the run takes with it; on another
         thread, except for the first.
+    sync_s: seconds of committed cycles that a power cut may take; None leaves it to the system, which
+        may take half a minute.
+    on_slow_sync: called, on another thread, with the seconds that the third sync in a row took which
+        was too slow for `sync_s`.
     Raises `LogError` if the directory is in use, not writable, or the disk is full.
     """
 
@@ -77,11 +99,20 @@ class LogWriter:
         section_size_mib: int = 100,
         keep_slabs: int | None = None,
         make_room: Callable[[int], None] = lambda _: None,
+        sync_s: float | None = 1.0,
+        on_slow_sync: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.directory = directory
         self.messages = 0
         """Messages of outputs written so far."""
+        self._lock = threading.Lock()
+        """Held by whoever writes into the slab."""
+        self._failure: LogError | None = None
         self._records: deque[tuple[int, str, str, str, dict[str, Any]]] = deque()
+        self._left_out = 0
+        """Log records that came while too many were waiting."""
+        self._waited: object = None
+        """The first record that waited at the last look."""
         self._packed_records: list[_Message] = []
         schemas, channels, self._outputs = channels_of(outputs)
         self._pictures: dict[str, PictureEncoder] = {}
@@ -99,7 +130,8 @@ class LogWriter:
         self._pack_steps = struct.Struct(f"<{len(front)}sIQQ{len(payload)}s{steps + 1}Q").pack
         self._small_cycles = Remembered(_pack_small_cycle)
         self._pack = msgpack.Packer(use_bin_type=True).pack
-        self._last = -1, 0
+        # Lines that come before the first cycle have the time of the run's start.
+        self._last = -1, int(metadata.get(fmt.STARTED_NS, "0"))
         description = RunDescription(
             library,
             dict(metadata) if keep_slabs is None else {**metadata, fmt.KEEP_SLABS: str(keep_slabs)},
@@ -123,6 +155,14 @@ class LogWriter:
                 remove_lock(directory)
                 directory.rmdir()
             raise
+        self._sync_s = sync_s
+        self._on_slow_sync = on_slow_sync
+        self._slow_syncs = 0
+        """How many of the last syncs were too slow, in a row."""
+        self._upkeep = [Periodic(self._look, period_s=_LOOK_S, name="flowrun-log")]
+        if sync_s is not None:
+            # Half of it: what is committed while the disk is at work waits for the next time.
+            self._upkeep.append(Periodic(self._sync, period_s=sync_s / 2, name="flowrun-sync"))
 
     # -- for the executor ----------------------------------------------------------------------
 
@@ -170,46 +210,65 @@ class LogWriter:
         and the steps.
 
         keyframe: the tasks' states before the cycle.
-        Raises `LogError` if the file cannot grow, or there is no room for a new one; nothing of the
-        cycle is kept then either, what was committed before is, and `finish` is the next to call.
+        Raises `LogError` if the file cannot grow, there is no room for a new one, or as `check`;
+        nothing of the cycle is kept then either, what was committed before is, and `finish` is the next
+        to call.
         """
-        slab = self._slabs.slab
-        front, payload = self._steps
-        steps = self._pack_steps(
-            front, cycle & fmt.SEQUENCE_MASK, now_ns, now_ns, payload, start_ns, *ends_ns
-        )
-        stamp = steps[_STAMP_AT:_STAMP_ENDS]
-        extra, total = b"", 1
-        if events or self._records or self._packed_records or keyframe:
-            extra, count = self._pack_extra(cycle, now_ns, events, keyframe)
-            total += count
-        while True:
-            first = slab.position + _CYCLE_SIZE
-            records, outputs = bound.encode(cycle, now_ns, stamp, extra, steps, first)
-            size = len(records) if isinstance(records, bytes) else sum(map(len, records))
-            end = first + size
-            if end <= slab.room_ends_at or self._reserve(end):
-                break
-            self._slabs.go_on(size)  # and encode again: large pieces are aligned to the file
+        with self._lock:
+            self.check()
             slab = self._slabs.slab
-        self._store(slab, _pack_checked(cycle, now_ns, total + outputs, size), records, size)
-        if self._packed_records:
-            self._packed_records = []
-        self.messages += outputs
-        self._last = cycle, now_ns
-        if end > slab.attention_at:
-            self._slabs.attend()
+            front, payload = self._steps
+            steps = self._pack_steps(
+                front, cycle & fmt.SEQUENCE_MASK, now_ns, now_ns, payload, start_ns, *ends_ns
+            )
+            stamp = steps[_STAMP_AT:_STAMP_ENDS]
+            extra, total = b"", 1
+            if events or self._records or self._packed_records or keyframe:
+                extra, count = self._pack_extra(cycle, now_ns, events, keyframe)
+                total += count
+            while True:
+                first = slab.position + _CYCLE_SIZE
+                records, outputs = bound.encode(cycle, now_ns, stamp, extra, steps, first)
+                size = len(records) if isinstance(records, bytes) else sum(map(len, records))
+                end = first + size
+                if end <= slab.room_ends_at or self._reserve(end):
+                    break
+                self._slabs.go_on(size)  # and encode again: large pieces are aligned to the file
+                slab = self._slabs.slab
+            self._store(slab, _pack_checked(cycle, now_ns, total + outputs, size), records, size)
+            if self._packed_records:
+                self._packed_records = []
+            self.messages += outputs
+            self._last = cycle, now_ns
+            if end > slab.attention_at:
+                self._slabs.attend()
 
-    def _store(self, slab: Slab, checked: bytes, records: bytes | list[Buffer], size: int) -> None:
+    def check(self) -> None:
+        """Raise the `LogError` that a helper thread met: the disk did not take what was committed, or
+        a file was removed. To be called while there is no cycle to commit; takes no time."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _store(
+        self,
+        slab: Slab,
+        checked: bytes,
+        records: bytes | list[Buffer],
+        size: int,
+        *,
+        head: bytes = _CYCLE_HEAD,
+        crc_start: int = 0,
+    ) -> None:
         """Write a cycle over the slab's PAD, and commit it.
 
         checked: the CYCLE's content up to its crc.
         size: bytes of `records`.
+        head, crc_start: of a CYCLE; a LINES has others.
         """
         mapping, position = slab.mapping, slab.position
         first = position + _CYCLE_SIZE
         end = first + size
-        crc = crc32(checked)
+        crc = crc32(checked, crc_start)
         pad_length = slab.trailer_at - end - _HEAD_SIZE
         if size <= _LARGE:
             whole = records if isinstance(records, bytes) else b"".join(records)
@@ -226,7 +285,7 @@ class LogWriter:
         # All is there. This store makes a CYCLE of the PAD before it: in whichever order its bytes
         # appear, a reader sees one of the states of FORMAT.md, since of the length only the low
         # bytes change.
-        mapping[position : position + _HEAD_SIZE] = _CYCLE_HEAD
+        mapping[position : position + _HEAD_SIZE] = head
         slab.cycles.append(position)
         slab.position = end
 
@@ -249,8 +308,13 @@ class LogWriter:
     def log_record(
         self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
     ) -> None:
-        """Keep a log record for the next cycle's commit. From any thread; never blocks."""
-        self._records.append((time_ns, level, message, name, fields))
+        """Keep a log record for the next cycle's commit; it is in the file within a second, also where
+        there is none. From any thread; never blocks. While 10,000 records wait, others are left out,
+        and a line says how many."""
+        if len(self._records) < _MOST_LINES:
+            self._records.append((time_ns, level, message, name, fields))
+        else:
+            self._left_out += 1
 
     @property
     def size(self) -> int:
@@ -274,14 +338,56 @@ class LogWriter:
         the log was removed; what was committed is then whole all the same. Log records that come
         later are dropped.
         """
+        for upkeep in self._upkeep:
+            upkeep.stop()
         self._forget_uncommitted()
         with ExitStack() as steps:  # each is taken whatever became of those before
             steps.callback(os.close, self._lock_fd)
             steps.callback(self._slabs.finish, end)
-            if self._records or self._packed_records:
-                # A cycle that never ran: it has no step table, and a replay passes over it.
-                self._commit_records()
+            self._commit_records(is_last=True)
         self._records = deque(maxlen=0)
+
+    # -- on other threads ----------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Bring to the disk what was committed before the call. `LogError` if the disk did not take
+        it."""
+        self._slabs.sync()
+
+    def write_lines(self) -> None:
+        """Write the log records that wait, without a cycle. `LogError` as `commit`."""
+        with self._lock:
+            self._commit_records()
+
+    def _sync(self) -> bool:
+        assert self._sync_s is not None
+        started = monotonic_s()
+        try:
+            self.sync()
+        except LogError as error:
+            return self._fail(error)
+        took = monotonic_s() - started
+        self._slow_syncs = self._slow_syncs + 1 if took > self._sync_s / 2 else 0
+        if self._slow_syncs == _SLOW_SYNCS:
+            self._on_slow_sync(took)
+        return True
+
+    def _look(self) -> bool:
+        try:
+            self._slabs.look()
+            waiting = self._records[0] if self._records else None
+            if waiting is not None and waiting is self._waited:
+                self.write_lines()
+            self._waited = waiting
+        except LogError as error:
+            return self._fail(error)
+        except IndexError:  # a cycle has just taken them
+            pass
+        return self._failure is None
+
+    def _fail(self, error: LogError) -> bool:
+        self._failure = self._failure or error
+        return False
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -302,18 +408,35 @@ class LogWriter:
         while self._records:
             time_ns, level, message, name, fields = self._records.popleft()
             packed.append((self._log, time_ns, pack_log(time_ns, level, message, name, fields)))
+        if packed and self._left_out:
+            text = f"{self._left_out} log lines were left out: {_MOST_LINES} were waiting already"
+            self._left_out = 0
+            time_ns = packed[-1][1]
+            packed.append((self._log, time_ns, pack_log(time_ns, "warning", text, "flowrun", {})))
         return packed
 
-    def _commit_records(self) -> None:
+    def _commit_records(self, *, is_last: bool = False) -> None:
+        """Write the waiting log records by themselves, for the cycle that comes next.
+
+        is_last: no cycle comes; if one does, it may already have its time, earlier than that of its
+            lines, and times must not decrease.
+        """
         packed = self._packed_records + self._take_records()
-        cycle, now_ns = self._last[0] + 1, max(self._last[1], packed[-1][1])
+        if not packed:
+            return
+        cycle, now_ns = self._last[0] + 1, self._last[1]
+        if is_last:
+            now_ns = max(now_ns, packed[-1][1])
         records = _messages(cycle, now_ns, packed)
         size = len(records)
         if not self._reserve(self._slabs.slab.position + _CYCLE_SIZE + size):
             self._slabs.go_on(size)
-        self._store(
-            self._slabs.slab, _pack_checked(cycle, now_ns, len(packed), size), records, size
-        )
+        slab = self._slabs.slab
+        checked = _pack_checked(cycle, now_ns, len(packed), size)
+        self._store(slab, checked, records, size, head=_LINES_HEAD, crc_start=_LINES_CRC)
+        self._packed_records = []
+        if slab.position > slab.attention_at:
+            self._slabs.attend()
 
     # -- slabs ---------------------------------------------------------------------------------
 
@@ -352,8 +475,13 @@ def _pack_small_cycle(size: int) -> Callable[..., None]:
 def _lock(directory: Path) -> int:
     """Create `directory`, and lock it for this process until the descriptor is closed."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        fd = take_lock(directory)
+        fd = None
+        for _ in range(_LOCK_TRIES):
+            with contextlib.suppress(FileNotFoundError):  # tidied away by another run's start
+                make_directory(directory)
+                fd = take_lock(directory)
+                if fd is not None or slab_files(directory):
+                    break
     except OSError as error:
         text = f"{directory}: cannot create the run's directory: {error.strerror}"
         raise unwritable(text, error) from error

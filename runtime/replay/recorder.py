@@ -68,6 +68,7 @@ class ReplayLog:
             library=f"flowrun {versions()['flowrun']}",
             slab_size_mib=logging.slab_size_mib,
             section_size_mib=logging.section_size_mib,
+            sync_s=logging.sync_s,
         )
         self._videos = {
             slot.index: _RecordedVideo(replay.log, slot)
@@ -94,6 +95,10 @@ class ReplayLog:
     def wants_keyframe(self, cycle: int) -> bool:
         """At every interval, and in the first cycle, which may be in the middle of the run."""
         return self._interval > 0 and (self._cycles == 0 or cycle % self._interval == 0)
+
+    def check(self) -> None:
+        """As `LogWriter.check`."""
+        self._writer.check()
 
     def bind(self, messages: Sequence[Message]) -> tuple[Sequence[Message], Any]:
         """As `LogWriter.bind`."""

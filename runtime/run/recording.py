@@ -141,6 +141,8 @@ class Recording:
             section_size_mib=logging.section_size_mib,
             keep_slabs=logging.keep_slabs if logging.mode == "ring" else None,
             make_room=partial(self._make_room, directory),
+            sync_s=logging.sync_s,
+            on_slow_sync=self._warn_of_slow_disk,
         )
 
     def _make_room(self, directory: Path, taken: int) -> None:
@@ -167,6 +169,14 @@ class Recording:
                 self._log.info("removed an old run", **fields)
             else:
                 self._log.warning("cannot remove an old run", **fields, why=old.problem)
+
+    def _warn_of_slow_disk(self, took_s: float) -> None:
+        if self._log is not None:
+            self._log.warning(
+                "the disk is slow: a power cut may take more than logging: {sync_s}",
+                sync_s=self._graph.logging.sync_s,
+                last_sync_took_s=round(took_s, 2),
+            )
 
     def _warn_of_unlogged_sources(self) -> None:
         sources = {step.task.id for step in self._plan.steps[: self._plan.source_count]}

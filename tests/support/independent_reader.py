@@ -16,12 +16,23 @@ def string(data, at):
 
 def read(data):
     """Cycles as (cycle, time_ns, [(topic, tov_ns, payload)]), and where damage ended it."""
-    cycles = []
+    cycles, where = [], None
     try:
         _read_slab(data, cycles)
     except _Stop as stop:
-        return cycles, stop.args[0]
-    return cycles, None
+        where = stop.args[0]
+    return _with_lines(cycles), where
+
+
+def _with_lines(found):
+    """Log lines that were written before their cycle are among its messages."""
+    cycles = []
+    for _, cycle, time_ns, messages in found:
+        if cycles and cycles[-1][0] == cycle:
+            before = cycles.pop()[2]
+            messages = before + messages  # noqa: PLW2901 - rarely
+        cycles.append((cycle, time_ns, messages))
+    return cycles
 
 
 def channels(data):
@@ -102,7 +113,7 @@ def _structure(data, at, chunks):
         elif opcode in (0x06, 0x07):
             if opcode == 0x07 and (not chunks or length < 6 or (length - 6) % 16):
                 raise _Stop(at)
-            if pads > 64 and opcode == 0x06 and data[at + 49 : at + 50] == b"\x81":
+            if pads > 64 and opcode == 0x06 and data[at + 49 : at + 50] in (b"\x81", b"\x83"):
                 raise _Stop(at)
             if opcode == 0x06:
                 if at + 49 > len(data):
@@ -163,19 +174,21 @@ def _chunk(data, chunk, topics, cycles, *, closed, last):
         if data[at] == 0x80 and last and not closed:
             _unused(data, at, end)
             return
-        if data[at] != 0x81 or at + 41 > end:
+        if data[at] not in (0x81, 0x83) or at + 41 > end:
             raise _Stop(at)
+        start = zlib.crc32(b"\x83") if data[at] == 0x83 else 0
         head = struct.unpack_from("<QQQIIII", data, at + 1)
         length, cycle, time_ns, count, size, crc, reserved = head
         stop = at + 41 + size
         if length != 32 or reserved or stop > end:
             raise _Stop(at)
-        if zlib.crc32(data[at + 41 : stop], zlib.crc32(data[at + 9 : at + 33])) != crc:
+        if zlib.crc32(data[at + 41 : stop], zlib.crc32(data[at + 9 : at + 33], start)) != crc:
             raise _Stop(at)
-        if cycles and cycle <= cycles[-1][0]:
+        if cycles and (cycle < cycles[-1][1] or (cycle, 0x81) == (cycles[-1][1], cycles[-1][0])):
             raise _Stop(at)
-        cycles.append((cycle, time_ns, _messages(data, at + 41, stop, cycle, time_ns, topics)))
-        if len(cycles[-1][2]) != count:
+        messages = _messages(data, at + 41, stop, cycle, time_ns, topics)
+        cycles.append((data[at], cycle, time_ns, messages))
+        if len(messages) != count:
             cycles.pop()
             raise _Stop(at)
         at = stop

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mcap.reader import make_reader
 
@@ -54,7 +55,7 @@ def payload(cycle: int, largest: int) -> bytes:
 class Cycles:
     """Commits cycle after cycle, and tells a shared counter as soon as each commit has returned."""
 
-    def __init__(self, directory: Path, *, largest: int, **options: int) -> None:
+    def __init__(self, directory: Path, *, largest: int, **options: Any) -> None:
         sizes = {"slab_size_mib": 1, "section_size_mib": 1, **options}
         self.writer = LogWriter(
             directory,

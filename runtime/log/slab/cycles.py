@@ -21,8 +21,9 @@ Entry = tuple[str, int, memoryview]
 
 
 class CycleHead(NamedTuple):
-    """A CYCLE record: its offset, where its records end, and its content."""
+    """A CYCLE or LINES record: its opcode, its offset, where its records end, and its content."""
 
+    opcode: int
     offset: int
     end: int
     cycle: int
@@ -48,8 +49,9 @@ class CycleReader:
 
     def records(
         self, index: int, start: int | None = None
-    ) -> Iterator[tuple[int, int, int, list[Entry]]]:
-        """Offset, number, time and messages of each cycle of chunk `index`, from that at `start`.
+    ) -> Iterator[tuple[int, int, int, int, list[Entry]]]:
+        """Opcode, offset, number, time and messages of each CYCLE and LINES of chunk `index`, from that
+        at `start`.
 
         Checked, if the slab is opened so.
         """
@@ -99,16 +101,17 @@ class CycleReader:
                     break
                 if at != end or len(entries) != count:
                     break
-                yield offset, cycle, time_ns, entries
+                yield cycle_opcode, offset, cycle, time_ns, entries
                 offset = end
             head = next(self.heads(index, offset), None)
             if head is None:
                 return
-            yield head.offset, head.cycle, head.time_ns, self.entries(head)
+            yield head.opcode, head.offset, head.cycle, head.time_ns, self.entries(head)
             offset = head.end
 
     def heads(self, index: int, start: int | None = None) -> Iterator[CycleHead]:
-        """The CYCLE records of chunk `index`, from the one at `start`. Their crc is not verified."""
+        """The CYCLE and LINES records of chunk `index`, from the one at `start`. Their crc is not
+        verified."""
         chunk = self._structure.chunks[index]
         view = self._view
         unpack = fmt.CYCLE_RECORD.unpack_from
@@ -118,7 +121,7 @@ class CycleReader:
             self._check_indexed(chunk)
         while offset < end:
             opcode = view[offset]
-            if opcode != fmt.CYCLE or end - offset < fmt.CYCLE_SIZE:
+            if opcode not in fmt.CRC_STARTS or end - offset < fmt.CYCLE_SIZE:
                 if opcode != fmt.PAD or chunk.closed:
                     if self._was_closed(chunk, offset):
                         return
@@ -135,7 +138,7 @@ class CycleReader:
                     f"CYCLE of {length} bytes, {size} bytes of messages and reserved {reserved}, "
                     f"{end - offset} bytes before the end of its chunk",
                 )
-            yield CycleHead(offset, after, cycle, time_ns, count, crc)
+            yield CycleHead(opcode, offset, after, cycle, time_ns, count, crc)
             offset = after
 
     def _check_indexed(self, chunk: ChunkSpan) -> None:
@@ -162,7 +165,7 @@ class CycleReader:
         while end - offset >= fmt.HEAD_SIZE:
             opcode, length = fmt.RECORD_HEAD.unpack_from(self._view, offset)
             if opcode not in (fmt.PAD, fmt.MESSAGE):
-                if self._view[start] == fmt.CYCLE or self._was_closed(
+                if self._view[start] in fmt.CRC_STARTS or self._was_closed(
                     self._structure.chunks[-1], start
                 ):
                     return  # a live writer committed or closed it this moment
@@ -177,7 +180,8 @@ class CycleReader:
         content = self._view[
             offset + fmt.HEAD_SIZE : offset + fmt.HEAD_SIZE + fmt.CYCLE_CHECKED.size
         ]
-        crc = fmt.crc32(self._view[offset + fmt.CYCLE_SIZE : head.end], fmt.crc32(content))
+        checked = fmt.crc32(content, fmt.CRC_STARTS[head.opcode])
+        crc = fmt.crc32(self._view[offset + fmt.CYCLE_SIZE : head.end], checked)
         if crc != head.crc:
             raise Damage(
                 offset, f"cycle {head.cycle} has CRC {crc:#010x}; expected {head.crc:#010x}"

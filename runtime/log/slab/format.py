@@ -27,6 +27,7 @@ DATA_END = 0x0F
 PAD = 0x80
 CYCLE = 0x81
 CHECK = 0x82
+LINES = 0x83
 
 PROFILE = "flowrun"
 FORMAT = "1"
@@ -42,6 +43,10 @@ CODEC = "codec"
 PAYLOAD = "payload"
 """Key of a Channel's metadata; `NO_PAYLOAD` is its only value."""
 NO_PAYLOAD = "none"
+STARTED_NS = "started_ns"
+"""Key of the Metadata "flowrun": when the run began."""
+RUN_NUMBER = "run_number"
+"""Key of the Metadata "flowrun": which run it is of those that were begun in its log directory."""
 KEEP_SLABS = "keep_slabs"
 """Key of the Metadata "flowrun"."""
 KEYFRAME_INTERVAL = "keyframe_interval"
@@ -182,3 +187,6 @@ class Statistics:
 
 crc32: Callable[..., int] = zlib_ng.crc32
 """`crc32(data, start=0)`: zlib's CRC-32 of `data`, continued from `start`, at memory speed."""
+
+CRC_STARTS: Mapping[int, int] = {CYCLE: 0, LINES: crc32(bytes([LINES]))}
+"""The records before messages: from what their crc is continued, so that none is taken for another."""

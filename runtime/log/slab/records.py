@@ -131,9 +131,10 @@ def pack_chunk_head(
     # fmt: on
 
 
-def cycle_crc(content: Buffer, records: Buffer) -> int:
-    """The crc of a CYCLE: of the checked part of its content, then of the cycle's records."""
-    return fmt.crc32(records, fmt.crc32(content[: fmt.CYCLE_CHECKED.size]))
+def cycle_crc(content: Buffer, records: Buffer, *, opcode: int = fmt.CYCLE) -> int:
+    """The crc of a CYCLE or LINES: of the checked part of its content, then of the records."""
+    checked = fmt.crc32(content[: fmt.CYCLE_CHECKED.size], fmt.CRC_STARTS[opcode])
+    return fmt.crc32(records, checked)
 
 
 def pack_cycle_head(cycle: int, time_ns: int, message_count: int, records: Buffer) -> bytes:

@@ -88,7 +88,7 @@ class _Walk:
         the first cycle of the second: after long PADs there is no cycle.
         """
         first = offset + fmt.CHUNK_RECORDS_AT
-        if self._data.read(first, 1)[0] == fmt.CYCLE:
+        if self._data.read(first, 1)[0] in fmt.CRC_STARTS:
             self._chunks.pop()
             raise Damage(
                 offset,
@@ -104,13 +104,13 @@ class _Walk:
             return
         head = data.read(first, fmt.CYCLE_SIZE)
         opcode, length, _, _, _, size, crc, reserved = fmt.CYCLE_RECORD.unpack(head)
-        if (opcode, length, reserved) != (fmt.CYCLE, fmt.CYCLE_CONTENT.size, 0):
+        if opcode not in fmt.CRC_STARTS or (length, reserved) != (fmt.CYCLE_CONTENT.size, 0):
             return
         if first + fmt.CYCLE_SIZE + size <= min(end, data.size) and size <= fmt.MAX_HELD_SIZE:
             records = data.read(first + fmt.CYCLE_SIZE, size)
             # Looked at again: a live writer may have begun the chunk since.
             is_pad = data.read(offset, 1)[0] == fmt.PAD
-            if is_pad and cycle_crc(head[fmt.HEAD_SIZE :], records) == crc:
+            if is_pad and cycle_crc(head[fmt.HEAD_SIZE :], records, opcode=opcode) == crc:
                 raise Damage(offset, f"a PAD over a cycle, at {first}: expected a Chunk")
 
     def _close_last(self) -> None:

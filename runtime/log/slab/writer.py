@@ -6,10 +6,9 @@ The slab knows where its open chunk ends and how to make room; what a cycle's by
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import mmap
 import os
+import threading
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,9 @@ from pathlib import Path
 from zlib_ng.zlib_ng import crc32_combine
 
 from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.disk import write_all
 from flowrun.runtime.log.slab.index import MessagePlaces, message_places
 from flowrun.runtime.log.slab.pages import PagePopulator, page_faults
 from flowrun.runtime.log.slab.records import (
@@ -33,7 +34,6 @@ __all__ = ["CHUNK_SIZE", "Slab"]
 CHUNK_SIZE = 8 << 20
 """A chunk is closed when its records pass this: what a reader must scan to find one message."""
 
-_FALLOC_FL_KEEP_SIZE = 1
 _PAGE = mmap.PAGESIZE
 _LOOK_AHEAD = 32 << 20
 """How far ahead of the writer pages are populated: first-touch page faults cost several times
@@ -48,9 +48,8 @@ own, 6 to 12 where others wanted the processor; 1080p at 30 fps comes at 5.3."""
 _PREPARE_AT = 0.75
 """How full a slab is when the next one should be made."""
 _LARGEST_END = 8 << 20
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_WRITTEN_SECTION = 4 << 20
+"""By how much a file grows whose blocks are taken by writing zeros: that takes 1 ms in a cycle."""
 
 
 class Slab:
@@ -59,7 +58,8 @@ class Slab:
     path: must not exist.
     ahead: the file's name until `begin`; readers pass over it.
     capacity: bytes mapped for cycles; an eighth more, at most 8 MiB, is preallocated for what ends
-        a slab, so that it can be finished on a full disk.
+        a slab, so that it can be finished on a full disk. Where the file system cannot preallocate,
+        blocks are taken section by section, and an eighth of the room is held back for the end.
     section: bytes by which the file grows.
     head: MAGIC and all records before the first chunk.
 
@@ -71,6 +71,7 @@ class Slab:
     cycles: offset of each CYCLE of the open chunk; the writer adds those that it has committed.
     prepare_at: the position from which on the slab will be full soon.
     head_size: bytes of `head`.
+    identity: device and number of the file, whatever its name is.
     """
 
     def __init__(
@@ -91,8 +92,13 @@ class Slab:
         self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
         self.capacity = max(_round_up(capacity, _PAGE), self._section)
         self.prepare_at = int(self.capacity * _PREPARE_AT)
-        # The look-ahead needs no growing then: a slab made ahead is zeros after its first PAD.
-        size = min(self.capacity, max(self._section, _round_up(len(head) + _LOOK_AHEAD, _PAGE)))
+        self._held_back = 0
+        """Bytes before the trailer that cycles leave for what ends the slab."""
+        self._sync_lock = threading.Lock()
+        self._ends = False
+        """Whether `finish` or `close` was called."""
+        self._synced: tuple[int, int, int] | None = None
+        """Position, trailer and number of closed chunks that have reached the disk."""
         self._chunk_at = 0
         self._checked: list[tuple[int, int, int]] = []
         """Start, end and CRC of the large payloads of the open chunk, in order."""
@@ -103,17 +109,18 @@ class Slab:
             # A mapping may not be longer than its file when it is made; afterwards it may.
             os.ftruncate(self._fd, self.capacity)
             self.mapping = mmap.mmap(self._fd, self.capacity)
-            os.ftruncate(self._fd, size)
-            self._preallocate()
+            size = self._take_blocks()
             self._set_trailer_at(size - len(TRAILER))
-            _write_all(self._fd, TRAILER, self.trailer_at)
+            write_all(self._fd, TRAILER, self.trailer_at)
             # In one go, and from the front: what a kill leaves is known for a slab without cycles.
             pad = fmt.RECORD_HEAD.pack(fmt.PAD, self.trailer_at - len(head) - fmt.HEAD_SIZE)
-            _write_all(self._fd, head + pad, 0)
+            write_all(self._fd, head + pad, 0)
         except BaseException:
             os.close(self._fd)
             self._ahead.unlink(missing_ok=True)
             raise
+        found = os.fstat(self._fd)
+        self.identity = found.st_dev, found.st_ino
         self.position = len(head)
         self._populator = PagePopulator(self.mapping)
         self._open_chunk()
@@ -121,15 +128,19 @@ class Slab:
         self.attention_at = self.position
         self.attend()
 
-    def _preallocate(self) -> None:
-        """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle."""
-        size = self.capacity + min(self.capacity // 8, _LARGEST_END)
-        if _libc.fallocate(self._fd, _FALLOC_FL_KEEP_SIZE, 0, size) == 0:
-            return
-        code = ctypes.get_errno()
-        if code in (errno.EOPNOTSUPP, errno.ENOSYS):
-            return  # a file system without preallocation: blocks are taken as they are written
-        raise OSError(code, os.strerror(code))
+    def _take_blocks(self) -> int:
+        """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle.
+        Returns the size that the file has then."""
+        end = min(self.capacity // 8, _LARGEST_END)
+        # The look-ahead needs no growing then: a slab made ahead is zeros after its first PAD.
+        size = max(self._section, _round_up(self.head_size + _LOOK_AHEAD, _PAGE))
+        size = min(self.capacity, size)
+        os.ftruncate(self._fd, size)
+        if not disk.preallocate(self._fd, self.capacity + end):
+            self._held_back = end
+            self._section = min(self._section, _WRITTEN_SECTION)
+            disk.write_zeros(self._fd, 0, size)
+        return size
 
     def begin(self) -> None:
         """Give the file its name: from now on this is a slab of the run. `OSError` if it is gone."""
@@ -140,12 +151,25 @@ class Slab:
         """Whether somebody has taken the file away; what is written is then lost."""
         return os.fstat(self._fd).st_nlink == 0
 
+    def sync(self) -> None:
+        """Bring all that is committed to the disk; does nothing where it is there. From any thread.
+        `OSError` if the disk did not take it, or something that was written before."""
+        with self._sync_lock:
+            state = self.position, self.trailer_at, len(self.chunks)
+            if self._ends or state == self._synced:
+                return
+            position, trailer_at, _ = state
+            # The trailer first: a chunk that reaches to one that is not there would look cut off.
+            disk.sync_pages(self.mapping, trailer_at, trailer_at + len(TRAILER))
+            disk.sync_pages(self.mapping, 0, position + fmt.HEAD_SIZE)
+            self._synced = state
+
     # -- room ----------------------------------------------------------------------------------
 
     def reserve(self, end: int) -> bool:
         """Make the room reach to `end` and a PAD's head after it; False if the slab is too small.
         Need not be called for an `end` up to `room_ends_at`. `OSError` if the file cannot grow."""
-        needed = end + fmt.HEAD_SIZE + len(TRAILER)
+        needed = end + fmt.HEAD_SIZE + self._held_back + len(TRAILER)
         if needed > self.capacity:
             return False
         while self.trailer_at + len(TRAILER) < needed:
@@ -192,7 +216,7 @@ class Slab:
                     ready, size = False, 8 * _BLOCK
                     self._populator.populate_again(end)
             else:
-                _write_all(self._fd, block, at + start)
+                write_all(self._fd, block, at + start)
             crc = fmt.crc32(block, crc)
             start += len(block)
         self._checked.append((at, end, crc))
@@ -221,7 +245,9 @@ class Slab:
         size = min(old + len(TRAILER) + self._section, self.capacity)
         new = size - len(TRAILER)
         try:
-            _write_all(self._fd, TRAILER, new)
+            if self._held_back:
+                disk.write_zeros(self._fd, old + len(TRAILER), size)
+            write_all(self._fd, TRAILER, new)
         except OSError:
             os.ftruncate(self._fd, old + len(TRAILER))  # a piece of it may have been written
             raise
@@ -309,32 +335,43 @@ class Slab:
     # -- the end -------------------------------------------------------------------------------
 
     def finish(self, tail: Callable[[int, list[fmt.ChunkInfo]], bytes]) -> None:
-        """Close the chunk, write the last chunk's index and `tail`, cut the file, let it go.
+        """Close the chunk, write the last chunk's index and `tail`, cut the file, let it go. All of
+        it is on the disk then.
 
         tail: from the offset at which it will be and the slab's chunks to the bytes that end
             the file, the last MAGIC included.
         """
+        with self._sync_lock:
+            self._ends = True
         try:
             index, at = self._close_chunk(self._message_places()), self.position
             end = index + tail(at + len(index), self.chunks)
             needed = at + len(end) + fmt.HEAD_SIZE
             if needed > self.trailer_at:
                 # Through the file, not the mapping: this may be more than was preallocated.
-                _write_all(self._fd, TRAILER, needed)
+                write_all(self._fd, TRAILER, needed)
                 self._set_trailer_at(needed)
                 self._set_pad(at)
-            _write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
+            write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
             self.mapping[at + 1 : at + fmt.HEAD_SIZE] = end[1 : fmt.HEAD_SIZE]
             self.mapping[at] = end[0]
+            # All of it is on the disk before the file is cut: a power cut leaves one or the other.
+            if at + len(end) <= self.capacity:
+                disk.sync_pages(self.mapping, 0, at + len(end))
+            else:
+                disk.sync_file(self._fd)
             os.ftruncate(self._fd, at + len(end))
+            disk.sync_file(self._fd)
         finally:
             self.close()
 
     def close(self) -> None:
         """Let the file go as it is: unfinished, but readable."""
         self._populator.stop()
-        self.mapping.close()
-        os.close(self._fd)
+        with self._sync_lock:
+            self._ends = True
+            self.mapping.close()
+            os.close(self._fd)
 
     def discard(self) -> None:
         """Remove a slab that was never begun."""
@@ -343,7 +380,7 @@ class Slab:
 
     def _set_trailer_at(self, offset: int) -> None:
         self.trailer_at = offset
-        self.room_ends_at = offset - fmt.HEAD_SIZE
+        self.room_ends_at = offset - fmt.HEAD_SIZE - self._held_back
 
     def _set_pad(self, at: int) -> None:
         self.mapping[at : at + fmt.HEAD_SIZE] = fmt.RECORD_HEAD.pack(
@@ -356,10 +393,3 @@ class Slab:
 
 def _round_up(size: int, unit: int) -> int:
     return -(-size // unit) * unit
-
-
-def _write_all(fd: int, data: bytes | memoryview, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, at)
-        view, at = view[written:], at + written

@@ -105,14 +105,13 @@ def no_more_files(limits):
     limits(resource.RLIMIT_NOFILE, free)
 
 
-def test_no_next_slab_stops_the_run_and_keeps_the_log(tmp_path, limits, capsys):
-    result, console = run_with(tmp_path, "stop", at=3000, fault=lambda: no_more_files(limits))
-    limits(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+def test_no_next_slab_stops_the_run_and_keeps_the_log(tmp_path, capsys):
     run = tmp_path / "runs" / "run"
-    expected = f"{run}/log_0001.mcap: cannot create the log: Too many open files"
+    result, console = run_with(tmp_path, "stop", at=100, fault=(run / "log_0001.next").mkdir)
+    expected = f"{run}/log_0001.mcap: cannot create the log: File exists"
     assert (str(result.error), result.log_error, console) == (expected, None, "")
     found, end = values(run)
-    assert 3000 < len(found) < COUNT
+    assert 1000 < len(found) < COUNT
     assert found == [10 * i for i in range(len(found))]
     assert (end["reason"], end["error"], end["cycles"]) == ("error", expected, str(len(found)))
     printed = capsys.readouterr()
@@ -120,22 +119,30 @@ def test_no_next_slab_stops_the_run_and_keeps_the_log(tmp_path, limits, capsys):
     assert "ended by an error" in printed.out
 
 
-def test_no_next_slab_lets_the_run_go_on_if_it_shall(tmp_path, limits, capsys):
-    result, console = run_with(tmp_path, "continue", at=3000, fault=lambda: no_more_files(limits))
-    limits(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+def test_no_next_slab_lets_the_run_go_on_if_it_shall(tmp_path, capsys):
     run = tmp_path / "runs" / "run"
-    expected = f"{run}/log_0001.mcap: cannot create the log: Too many open files"
+    result, console = run_with(tmp_path, "continue", at=100, fault=(run / "log_0001.next").mkdir)
+    expected = f"{run}/log_0001.mcap: cannot create the log: File exists"
     assert (result.error, str(result.log_error)) == (None, expected)
     assert (result.reason, result.cycles) == ("end of sources", COUNT + 1)
     assert console.count("the log ends here; the run goes on") == 1
     assert console.count(expected) == 1
     found, end = values(run)
-    assert 3000 < len(found) < COUNT
+    assert 1000 < len(found) < COUNT
     assert found == [10 * i for i in range(len(found))]
     assert (end["reason"], end["error"], end["cycles"]) == ("log error", expected, str(len(found)))
     printed = capsys.readouterr()
     assert printed.err == f"  log ended before the run did: {expected}\n"
     assert "ended by end of sources" in printed.out
+
+
+def test_a_log_has_descriptors_of_its_own_where_the_process_has_no_more(tmp_path, limits):
+    result, _ = run_with(tmp_path, "stop", at=100, fault=lambda: no_more_files(limits))
+    limits(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    assert (result.error, result.cycles) == (None, COUNT + 1)
+    assert len(list((tmp_path / "runs" / "run").glob("*.mcap"))) >= 4
+    found, _ = values(tmp_path / "runs" / "run")
+    assert found == [10 * i for i in range(COUNT)]
 
 
 def test_a_log_that_cannot_be_finished_is_whole_and_says_so(tmp_path, limits):

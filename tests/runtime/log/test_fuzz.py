@@ -158,7 +158,7 @@ def test_the_laws_notice_a_reader_that_gives_out_damaged_cycles(
 
 def _unchecked(cycles, index, start=None):
     for head in cycles.heads(index, start):
-        yield head.offset, head.cycle, head.time_ns, cycles.entries(head)
+        yield head.opcode, head.offset, head.cycle, head.time_ns, cycles.entries(head)
 
 
 def changed(whole: list[Original], files: dict[str, bytes]) -> Case:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -14,9 +13,10 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.lock import locked
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.retention import free_preallocated, remove_old_runs
-from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.slab import disk
 from flowrun.runtime.run.live import Run
 from support.helpers import START_NS
 from support.logged_runs import plan_with, run
@@ -175,14 +175,13 @@ def test_what_a_killed_run_had_preallocated_is_given_back(tmp_path):
     slab = path / "log_0000.mcap"
     before, content = slab.stat(), slab.read_bytes()
     with slab.open("r+b") as file:
-        assert log_slab._libc.fallocate(file.fileno(), 1, 0, 8 << 20) == 0
+        assert disk.preallocate(file.fileno(), 8 << 20)
     (tmp_path / "runs" / "g-notes").write_text("")
 
     def held():
         return 512 * slab.stat().st_blocks
 
-    with (path / ".lock").open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as its writer does
+    with locked(path):  # as its writer does
         free_preallocated(tmp_path / "runs", graph="g")
         assert held() >= 8 << 20
     run(plan_with(tmp_path), tmp_path / "runs" / "g-new")
@@ -194,7 +193,7 @@ def test_a_log_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(log_slab.Slab, "_preallocate", refuse)
+    monkeypatch.setattr(disk, "preallocate", refuse)
     with pytest.raises(LogError, match="the disk is full"):
         Run(plan_with(tmp_path), clock=ManualClock(1), directory=tmp_path / "runs" / "g-0")
     assert left(tmp_path) == []

@@ -283,7 +283,7 @@ def test_a_payload_that_the_file_system_refuses_leaves_the_cycles_before_it(tmp_
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(log_slab, "_write_all", refuse)
+        patch.setattr(log_slab, "write_all", refuse)
         with pytest.raises(LogError, match="the log cannot grow: No space left on device"):
             commit(writer, bound, 1)
     writer.finish({"reason": "full"})
@@ -305,7 +305,7 @@ def test_recovery_removes_a_slab_that_was_killed_while_it_was_made(tmp_path, mon
     """Whatever of its beginning was written when the process died."""
     states = []
     path = tmp_path / "run" / "log_0000.next"
-    write_all = log_slab._write_all
+    write_all = log_slab.write_all
 
     def write_and_copy(fd, data, at):
         states.append(path.read_bytes())
@@ -332,7 +332,7 @@ def test_recovery_removes_a_slab_that_was_killed_while_it_was_made(tmp_path, mon
         begin(slab)
 
     with monkeypatch.context() as patch:
-        patch.setattr(log_slab, "_write_all", write_and_copy)
+        patch.setattr(log_slab, "write_all", write_and_copy)
         patch.setattr(log_slab.Slab, "commit_records", commit_and_copy)
         patch.setattr(log_slab.Slab, "begin", copy_and_begin)
         writer = writer_of(tmp_path / "run", IntMsg)

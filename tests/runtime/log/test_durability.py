@@ -1,0 +1,337 @@
+"""What is brought to the disk and when, and what is noticed while no cycle comes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from flowrun.msgs import BytesMsg, IntMsg
+from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.errors import LogError, LogFull
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
+from flowrun.runtime.log.slab import disk
+from flowrun.runtime.run.live import Run
+from support import independent_reader, torture
+from support.helpers import START_NS, plan_of
+from support.log_writing import commit, payload, writer_of
+
+SMALL = "logging: {{slab_size_mib: 1, section_size_mib: 1, sync_s: 0.02, on_error: {}}}"
+
+
+def failing(code):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def wait_for(condition):
+    """Until `condition` holds; a look of the log's own threads comes at every 0.4 s."""
+    waiting = threading.Event()
+    for _ in range(3000):
+        if condition():
+            return
+        waiting.wait(0.01)
+    raise AssertionError("it did not come")
+
+
+# -- in which order ------------------------------------------------------------------------------
+
+
+def test_a_log_is_on_the_disk_before_its_first_cycle_and_after_its_last(tmp_path, monkeypatch):
+    asked = []
+    run = tmp_path / "runs" / "run"
+
+    def noted(name, real):
+        def call(first, *rest):
+            where = first if isinstance(first, int) else None
+            asked.append((name, where and str(Path(f"/proc/self/fd/{where}").readlink()), *rest))
+            real(first, *rest)
+
+        return call
+
+    for name in ("sync_pages", "sync_file", "sync_directory"):
+        monkeypatch.setattr(disk, name, noted(name, getattr(disk, name)))
+    message = IntMsg(value=1)
+    writer = writer_of(run, IntMsg, sync_s=None)
+    parents = [("sync_directory", str(path)) for path in (tmp_path, tmp_path / "runs")]
+    assert asked[:2] == parents
+    made = [("sync_directory", str(run))] * 2  # with the slab's first name, and its last
+    assert [it for it in asked[2:] if it[0] != "sync_pages"] == made
+    pages = [it[2:] for it in asked if it[0] == "sync_pages"]
+    assert (pages[0][1] - pages[0][0], pages[1][0]) == (50, 0)  # the trailer, what comes first
+    asked.clear()
+    bound = writer.bind([message])
+    message.publish(tov_ns=1)
+    commit(writer, bound, 0)
+    assert asked == []
+    writer.finish({"reason": "test"})
+    names = [it[:2] for it in asked]
+    slab = str(run / "log_0000.mcap")
+    assert names == [
+        ("sync_pages", None), ("sync_file", slab), ("sync_directory", str(run)),
+    ]  # fmt: skip
+
+
+def test_a_sync_writes_what_is_committed_and_not_what_is_prepared(tmp_path, monkeypatch):
+    message = BytesMsg(value=payload(0, 5000))
+    writer = writer_of(tmp_path / "run", BytesMsg, sync_s=None)
+    bound = writer.bind([message])
+    message.publish(tov_ns=0)
+    commit(writer, bound, 0)
+    asked = []
+    monkeypatch.setattr(disk, "sync_pages", lambda _, start, end: asked.append((start, end)))
+    writer.sync()
+    writer.sync()  # nothing has come since
+    assert len(asked) == 2
+    assert asked[1] == (0, writer._slabs.slab.position + 9)
+    writer.finish({"reason": "test"})
+
+
+# -- what the disk did not take ------------------------------------------------------------------
+
+
+def sync_and_finish(writer):
+    writer.sync()
+    writer.finish({"reason": "test"})
+
+
+@pytest.mark.parametrize("name", ["sync_pages", "sync_directory", "sync_file"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_what_the_disk_does_not_take_is_an_error_of_the_log(tmp_path, monkeypatch, name, code):
+    cycles = torture.Cycles(tmp_path / "run", largest=3000, sync_s=None)
+    while not (tmp_path / "run" / "log_0001.mcap").exists():
+        cycles.commit()
+    cycles.commit()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, name, failing(code))
+        with pytest.raises(LogError) as caught:
+            sync_and_finish(cycles.writer)
+    assert os.strerror(code) in str(caught.value)
+    assert isinstance(caught.value, LogFull) == (code == errno.ENOSPC)
+    assert torture.read(tmp_path / "run", 3000)[0] == list(range(cycles.next))
+
+
+def silent_run(tmp_path, on_error):
+    """A run whose sources give three messages, then nothing, until it is stopped."""
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 3); i=Idle; x=Scale", "n > x", SMALL.format(on_error)
+    )
+    return Run(plan, clock=ManualClock(START_NS), directory=tmp_path / "runs" / "run")
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+@pytest.mark.parametrize("fault", ["disk", "directory", "slab"])
+def test_a_run_whose_source_is_silent_notices_what_becomes_of_its_log(
+    tmp_path, monkeypatch, on_error, fault
+):
+    running = silent_run(tmp_path, on_error)
+    slab = tmp_path / "runs" / "run" / "log_0000.mcap"
+    results = []
+    thread = threading.Thread(target=lambda: results.append(running.run()))
+    thread.start()
+    wait_for(lambda: running.executor.cycles >= 3)
+    if fault == "disk":
+        monkeypatch.setattr(disk, "sync_pages", failing(errno.EIO))
+        running.writer._slabs.slab._synced = None
+        expected = f"{slab}: the disk did not take what was written to the log: Input/output error"
+    else:
+        shutil.rmtree(slab.parent) if fault == "directory" else slab.unlink()
+        expected = f"{slab}: the log was removed while it was written"
+    if on_error == "continue":
+        wait_for(lambda: running._recording.error is not None)
+        running.stop("the test")
+    thread.join(30)
+    [result] = results
+    assert str(result.error if on_error == "stop" else result.log_error) == expected
+    assert result.reason == ("error" if on_error == "stop" else "the test")
+
+
+def test_a_removed_earlier_slab_is_noticed(tmp_path):
+    cycles = torture.Cycles(tmp_path / "run", largest=3000, sync_s=None)
+    while not (tmp_path / "run" / "log_0002.mcap").exists():
+        cycles.commit()
+    (tmp_path / "run" / "log_0000.mcap").unlink()
+    wait_for(lambda: cycles.writer._failure is not None)
+    with pytest.raises(LogError) as caught:
+        cycles.commit()
+    assert str(caught.value) == (
+        f"{tmp_path}/run/log_0000.mcap: was removed while the run was logged"
+    )
+    cycles.writer.finish({"reason": "test"})
+
+
+def test_a_disk_that_is_too_slow_is_reported(tmp_path, monkeypatch):
+    took = []
+    slow = threading.Event()
+    monkeypatch.setattr(disk, "sync_pages", lambda *_: slow.wait(0.02))
+    cycles = torture.Cycles(tmp_path / "run", largest=40, sync_s=0.01, on_slow_sync=took.append)
+    wait_for(lambda: cycles.commit() or took)
+    cycles.writer.finish({"reason": "test"})
+    assert took[0] >= 0.04
+
+
+# -- a file system that does not preallocate -----------------------------------------------------
+
+
+def test_without_preallocation_a_full_disk_is_an_error_and_the_log_is_finished(
+    tmp_path, monkeypatch
+):
+    room = [40 << 20]
+
+    def write_zeros(fd, start, end):
+        room[0] -= end - start
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(fd, start, end)
+
+    real = disk.write_zeros
+    monkeypatch.setattr(disk, "preallocate", lambda *_: False)
+    monkeypatch.setattr(disk, "write_zeros", write_zeros)
+    cycles = torture.Cycles(tmp_path / "run", largest=90_000, slab_size_mib=64)
+
+    def commit_for_ever():
+        while True:
+            cycles.commit()
+
+    with pytest.raises(LogFull) as caught:
+        commit_for_ever()
+    slab = tmp_path / "run" / "log_0000.mcap"
+    assert str(caught.value) == f"{slab}: the log cannot grow: No space left on device"
+    # What was written is within the blocks that were taken, and so is what ends the slab.
+    held = 512 * slab.stat().st_blocks
+    assert 24 << 20 < cycles.writer.size < (40 << 20) - (7 << 20)
+    cycles.writer.finish({"reason": "full"})
+    assert slab.stat().st_size <= held
+    assert torture.read(tmp_path / "run", 90_000) == (list(range(cycles.next)), None)
+
+
+def test_without_preallocation_a_cycle_larger_than_a_slab_gets_one_of_its_own(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(disk, "preallocate", lambda *_: False)
+    message = BytesMsg(value=payload(0, 9 << 20))
+    writer = writer_of(tmp_path / "run", BytesMsg)
+    bound = writer.bind([message])
+    message.publish(tov_ns=0)
+    commit(writer, bound, 0)
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        assert [len(m.fields["value"]) for m in log.messages("/t0/out")] == [9 << 20]
+        assert check_log(log)[2] == []
+
+
+# -- log lines without a cycle -------------------------------------------------------------------
+
+
+def lines_of(path):
+    with Log(path) as log:
+        assert log.loss is None
+        return [(m.cycle, m.fields["message"]) for m in log.messages("/flowrun/log")]
+
+
+def test_log_lines_are_in_the_file_though_no_cycle_comes(tmp_path):
+    writer = writer_of(tmp_path / "run", IntMsg)
+    for number in range(151):
+        writer.log_record(number, "info", f"line {number}", "t", {})
+    wait_for(lambda: not writer._records)
+    shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    expected = [(0, f"line {number}") for number in range(151)]
+    assert lines_of(tmp_path / "killed") == expected
+    report = recover(tmp_path / "killed")
+    assert (report.lost, report.cycles) == (None, 0)
+    assert lines_of(tmp_path / "killed") == expected
+    writer.finish({"reason": "test"})
+
+
+def test_log_lines_that_were_written_before_their_cycle_are_read_with_it(tmp_path):
+    message = IntMsg(value=1)
+    writer = writer_of(tmp_path / "run", IntMsg, sync_s=None)
+    bound = writer.bind([message])
+    message.publish(tov_ns=1)
+    for cycle in range(3):
+        for place in range(2):
+            writer.log_record(cycle, "info", f"{cycle}.{place}", "t", {})
+            writer.write_lines()
+        writer.log_record(cycle, "info", f"{cycle}.2", "t", {})
+        commit(writer, bound, cycle)
+    writer.log_record(9, "info", "after", "t", {})
+    writer.write_lines()
+    writer.log_record(10, "info", "last", "t", {})
+    writer.finish({"reason": "test"})
+    path = tmp_path / "run"
+    assert lines_of(path) == [
+        *((cycle, f"{cycle}.{place}") for cycle in range(3) for place in range(3)),
+        (3, "after"), (3, "last"),
+    ]  # fmt: skip
+    with Log(path) as log:
+        assert len(log) == len(list(log.cycles())) == 4
+        assert [cycle.cycle for cycle in log.cycles(1, 3)] == [1, 2]
+        assert [topic for topic, _, _ in log[1].entries].count("/flowrun/log") == 3
+        assert check_log(log)[2] == []
+        [slab] = log.slabs
+        expected = [
+            (it.cycle, it.time_ns, [(topic, tov, bytes(data)) for topic, tov, data in it.entries])
+            for it in log.cycles()
+        ]
+    found, damage = independent_reader.read(slab.path.read_bytes())
+    assert damage is None
+    assert [number for number, _, _ in found] == [0, 1, 2, 3]
+    assert [(number, messages) for number, _, messages in found] == [
+        (number, messages) for number, _, messages in expected
+    ]
+
+
+def test_a_follower_passes_over_no_cycle_whose_lines_came_before_it(tmp_path):
+    message = IntMsg(value=1)
+    writer = writer_of(tmp_path / "run", IntMsg, sync_s=None)
+    bound = writer.bind([message])
+    message.publish(tov_ns=1)
+    commit(writer, bound, 0)
+    writer.log_record(1, "info", "early", "t", {})
+    writer.write_lines()
+    with Log(tmp_path / "run", follow=True) as log:
+        cycles = log.cycles()
+        assert next(cycles).cycle == 0
+        commit(writer, bound, 1)
+        found = next(cycles)
+        assert (found.cycle, len(found.entries)) == (1, 3)
+        writer.finish({"reason": "test"})
+        assert list(cycles) == []
+
+
+def test_a_damaged_opcode_makes_no_lines_of_a_cycle(tmp_path):
+    message = IntMsg(value=1)
+    writer = writer_of(tmp_path / "run", IntMsg, sync_s=None)
+    bound = writer.bind([message])
+    message.publish(tov_ns=1)
+    commit(writer, bound, 0)
+    at = writer._slabs.slab.cycles[0]
+    commit(writer, bound, 1)
+    writer.finish({"reason": "test"})
+    [path] = Path(tmp_path / "run").glob("*.mcap")
+    data = bytearray(path.read_bytes())
+    assert data[at] == 0x81
+    data[at] = 0x83
+    path.write_bytes(data)
+    with Log(path) as log:
+        assert list(log.cycles()) == []
+        assert "has CRC" in log.loss
+
+
+def test_too_many_waiting_log_lines_are_counted(tmp_path):
+    writer = writer_of(tmp_path / "run", IntMsg, sync_s=None)
+    with writer._lock:  # as a cycle does that takes long
+        for number in range(10_007):
+            writer.log_record(number, "info", f"line {number}", "t", {})
+    writer.finish({"reason": "test"})
+    found = [text for _, text in lines_of(tmp_path / "run")]
+    assert found[:10_000] == [f"line {number}" for number in range(10_000)]
+    assert found[10_000:] == ["7 log lines were left out: 10000 were waiting already"]

@@ -1,0 +1,27 @@
+"""What a power cut leaves of a log; the disk is simulated."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.power_cuts import cut_trial
+
+_LOSING = 312
+"""A trial in which the end of one slab is lost, and the next one is there."""
+
+
+def trials(tmp_path, seeds):
+    for seed in seeds:
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        cut_trial(folder, seed)
+
+
+def test_what_was_synced_is_read_and_recovered_after_a_power_cut(tmp_path):
+    trials(tmp_path, [*range(12), _LOSING])
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_what_was_synced_is_read_and_recovered_after_many_power_cuts(tmp_path):
+    trials(tmp_path, range(100, 400))
