@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import shlex
@@ -88,6 +89,9 @@ def _run(args: argparse.Namespace) -> int:
     try:
         running = Run(plan, clock=LiveClock(), directory=directory, console=lines)
     except FlowrunError as error:
+        if directory is not None:
+            with contextlib.suppress(OSError):  # not made, or something is in it
+                directory.rmdir()
         _print_error(error, plan.graph.spec.secrets)
         if isinstance(error, LogError):
             print("choose another directory with --log-dir, or run with --no-log", file=sys.stderr)
@@ -110,14 +114,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_directory(parent: Path, name: str) -> Path:
-    """A directory for this run that does not exist yet."""
+    """A directory for this run, of which no other knows."""
+    from flowrun.runtime.log.directory import new_run_directory
+
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    directory = parent / f"{name}-{stamp}"
-    number = 2
-    while directory.exists():
-        directory = parent / f"{name}-{stamp}-{number}"
-        number += 1
-    return directory
+    return new_run_directory(parent, f"{name}-{stamp}")
 
 
 @contextmanager
