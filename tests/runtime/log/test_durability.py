@@ -140,7 +140,8 @@ def test_a_run_whose_source_is_silent_notices_what_becomes_of_its_log(
     wait_for(lambda: running.executor.cycles >= 3)
     if fault == "disk":
         monkeypatch.setattr(disk, "sync_pages", failing(errno.EIO))
-        running.writer._slabs.slab._synced = None
+        running.writer.log_record(1, "info", "something to sync", "t", {})
+        running.writer.write_lines()
         expected = f"{slab}: the disk did not take what was written to the log: Input/output error"
     else:
         shutil.rmtree(slab.parent) if fault == "directory" else slab.unlink()
