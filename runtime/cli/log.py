@@ -54,6 +54,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     cat.add_argument(
         "--follow", action="store_true", help="wait for what a live run adds, until it ends"
     )
+    check.add_argument(
+        "--fast", action="store_true", help="do not decode pictures to compare their pixels"
+    )
     add_export(export)
 
 
@@ -151,7 +154,7 @@ def _check(args: argparse.Namespace) -> int:
 
     with Log(args.path) as log:
         with by_time(log, "check") as read:
-            cycles, messages, problems = check_log(log, progress=read)
+            cycles, messages, problems = check_log(log, pictures=not args.fast, progress=read)
         finished = log.finished
     for problem in problems:
         print(problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.reader import SlabReader
@@ -14,15 +15,20 @@ __all__ = ["check_log"]
 
 
 def check_log(
-    log: Log, *, progress: Callable[[int], None] | None = None
+    log: Log, *, pictures: bool = True, progress: Callable[[int], None] | None = None
 ) -> tuple[int, int, list[str]]:
     """Cycles, messages, and what is wrong, in the order of the files; reads all of the log.
 
     Besides each cycle's crc: the chunks' CRCs and the MessageIndex records, which other MCAP tools
-    use, and that a channel without payloads has none. progress: called with the time of each cycle
-    that has been read.
+    use, and that a channel without payloads has none.
+
+    pictures: whether to decode the pictures that a codec stored, and compare their pixels with what
+        was recorded of them.
+    progress: called with the time of each cycle that has been read.
     """
     cycles = messages = 0
+    undecoded: list[str] = []
+    coded = {name for name, it in log.topics.items() if fmt.CODEC in it.metadata}
     silent = {
         name for name, it in log.topics.items() if it.metadata.get(fmt.PAYLOAD) == fmt.NO_PAYLOAD
     }
@@ -32,7 +38,13 @@ def check_log(
             progress(record.time_ns)
         cycles += 1
         messages += len(record.entries)
-        for topic, _, payload in record.entries:
+        for entry in record.entries:
+            topic, _, payload = entry
+            if pictures and topic in coded:
+                try:
+                    _ = log.message(record, entry).fields
+                except LogError as error:
+                    undecoded.append(str(error))
             if topic in silent and payload:
                 talking.setdefault(
                     topic,
@@ -41,6 +53,7 @@ def check_log(
                 )
     problems = [log.loss] if log.loss else []
     problems += [f"{log.path}: {it}" for it in talking.values()]
+    problems += undecoded
     for name in sorted(silent):
         said = log.topics[name]
         if said.message_encoding or said.schema_name:
