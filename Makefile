@@ -51,6 +51,10 @@ torture: .venv/installed-dev  ## kill writers of logs and take pages away, many 
 torture-graphs: .venv/installed-dev  ## record and replay many random graphs (TORTURE_ARGS="--graphs 300 --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m support.torture_graphs $(TORTURE_ARGS)
 
+.PHONY: torture-video
+torture-video: .venv/installed-dev  ## record damaged films, and ask for everything back (TORTURE_ARGS="--films 1000 --seed 1")
+	PYTHONPATH=tests $(BIN)/python -m support.torture_video $(TORTURE_ARGS)
+
 .PHONY: fuzz
 fuzz: .venv/installed-dev  ## feed damaged logs to the reader (FUZZ_ARGS="--seconds 600 ...")
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz.feed $(FUZZ_ARGS)

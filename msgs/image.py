@@ -29,6 +29,10 @@ class VideoDecoder:
     extradata: bytes that are not in the packets; b"" where the packets hold everything.
     width, height: the size of the picture in pixels.
     pixel_format: FFmpeg's name of the decoder's pixel format.
+    tag: the container's four letters for the codec; "" where there are none.
+    bits: bits of a pixel as the container says; 0 where it does not.
+    reorder: how many pictures the decoder holds back for their order, as far as is known before.
+    color: FFmpeg's numbers of the colour space and range that the container says.
     """
 
     name: str
@@ -36,20 +40,28 @@ class VideoDecoder:
     width: int
     height: int
     pixel_format: str
+    tag: str = ""
+    bits: int = 0
+    reorder: int = 0
+    color: tuple[int, int] = (2, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class VideoPackets:
     """The compressed packets of a picture, which the log can keep instead of its pixels.
 
-    packets: (bytes, is a key frame), in decoding order: all that came after those of the previously
-        published picture, up to the picture's own. They include packets of pictures that were never
-        published, because later ones refer to them.
+    A decoder that got the packets of a section, from its first one up to these, in one thread, has
+    given the picture by the last of them.
+
+    packets: (bytes, is a key frame), in decoding order: all that the source's decoder got after those
+        of the previously published picture, until it gave this one. They include packets of pictures
+        that were never published, because later ones refer to them.
     first: the number of the first of them at the source.
     number: the number of the picture's own packet; it may be less than `first`, since pictures do not
         come in decoding order.
-    section: how often the decoder has started over, as at each round of a looped file.
-    color: FFmpeg's numbers of the decoded picture's colour space and range.
+    section: how often the decoder has started over, as at key frames.
+    begins: whether the first packet is the first one of its section.
+    drained: whether the picture came when the section was at its end, after all its packets.
     """
 
     decoder: VideoDecoder
@@ -57,7 +69,8 @@ class VideoPackets:
     first: int
     number: int
     section: int
-    color: tuple[int, int]
+    begins: bool
+    drained: bool
 
 
 class ImageRgb8Msg(Message):

@@ -102,8 +102,6 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
         return "no picture is selected"
     if shown_format(decoder.name) not in _RAW_FORMATS:
         return f"MP4 does not hold {decoder.name}"
-    if not all(packet.data for packet in packets):
-        return "a packet of the source was damaged"
     duration = last_duration_us(list(shown_us.values()), fps)
     end_us = last + duration
     hidden = _after(decoder, packets, shown_us)
@@ -156,8 +154,16 @@ def _decoded_order(decoder: VideoDecoder, packets: list[StoredPacket]) -> list[i
         made = PacketDecoder(decoder, ahead=True)
     except ValueError:  # this FFmpeg has none
         return []
-    fed = (made.decode(packet.number, packet.data) for packet in packets)
-    return [number for pictures in [*fed, made.drain()] for number, _ in pictures]
+    order: list[int] = []
+
+    def take(number: int | None, _picture: Any) -> None:
+        if number is not None:
+            order.append(number)
+
+    for packet in packets:
+        made.decode(packet.number, packet.data, take)
+    made.drain(take)
+    return order
 
 
 def last_duration_us(times: list[int], fps: float) -> int:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +126,7 @@ class PictureExport:
         first: tuple[LogMessage, StoredPicture] | None = None
         kinds, formats = set(), set()
         reordered = several = jpegs = False
+        last = -1
         for message in self._log.messages(self._topic, **selection.bounds):
             picture = _parsed(message)
             own = picture.own
@@ -135,7 +137,8 @@ class PictureExport:
             first = first or (message, picture)
             if picture.decoder is not None:
                 formats.add(shown_format(picture.decoder.name))
-            reordered |= own["number"] != own["first"] + len(own["sizes"]) - 1
+            reordered |= own["number"] < last
+            last = own["number"]
             several |= len(own["sizes"]) > 1
             if first[0] is message:
                 jpegs = bool(own["sizes"]) and _is_jpeg(picture.packets[-1].data)
@@ -166,22 +169,27 @@ class PictureExport:
         messages = self._log.messages(
             self._topic, cycle, selection.bounds.get("end"), end_ns=selection.bounds.get("end_ns")
         )
-        section, last = -1, -1
+        order: list[int] = []
+
+        def take(number: int | None, _picture: Any) -> None:
+            if number is not None:
+                order.append(number)
+
+        section = -1
         decoder: PacketDecoder | None = None
         described = begin.decoder
         rest = (packet for message in messages for packet in _parsed(message).packets)
-        for group in (begin.packets, rest):
-            for packet in group:
-                made = []
-                if packet.section != section:
-                    made = decoder.drain() if decoder else []
-                    decoder = PacketDecoder(described, ahead=True)
-                    section = packet.section
-                made += decoder.decode(packet.number, packet.data) if decoder else []
-                for number, _ in made:
-                    if number < last:
-                        return False
-                    last = number
+        for packet in chain(begin.packets, rest):
+            if packet.section != section:
+                if decoder is not None:
+                    decoder.drain(take)
+                decoder = PacketDecoder(described, ahead=True)
+                section = packet.section
+            if decoder is not None:
+                decoder.decode(packet.number, packet.data, take)
+            if any(later < sooner for sooner, later in pairwise(order)):
+                return False
+            del order[:-1]
         return True
 
     # -- a stream ------------------------------------------------------------------------------
@@ -217,7 +225,6 @@ class PictureExport:
                 )
             self._decoder = begin.decoder
             packets = _from_last_key([*begin.packets, *packets])
-        packets = [packet for packet in packets if packet.data]
         for left, packet in enumerate(packets, 1 - len(packets)):
             time_ns, tov_ns = self._times(message, -left, len(packets))
             data: bytes | memoryview = packet.data

@@ -6,6 +6,6 @@
 | `lossless.py`  | zstd and FFV1: compressed without loss                                   |
 | `decode.py`    | a stored picture -> its pixels, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
-| `video.py`     | decoding and converting video, the same on every machine                 |
+| `video.py`     | decoding and converting video: the same pictures in a run and from its log |
 | `bitstream.py` | packets of H.264, H.265 and AV1: whether a decoder can begin with one    |
 """

@@ -1,4 +1,4 @@
-"""What is in a packet of H.264, H.265 or AV1: whether a decoder can begin with it.
+"""What is in a packet: whether a decoder can begin with it.
 
 H.264 and H.265 packets are NAL units with start codes (Annex B), AV1 packets are OBUs with sizes.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from flowrun.msgs.fields import Buffer
 
-__all__ = ["begins", "with_parameters"]
+__all__ = ["begins", "closes", "holds_parameters", "with_parameters"]
 
 _START_CODE = b"\x00\x00\x01"
 _PARAMETERS = {"h264": 7, "h265": 33, "av1": 1}
@@ -17,6 +17,9 @@ _PARAMETERS = {"h264": 7, "h265": 33, "av1": 1}
 _BEGINS = {"h264": range(5, 6), "h265": range(16, 24)}
 """Types of the units with which a decoder can begin: IDR pictures, and H.265's other random access
 points. AV1 and VP9 have no key frames but such."""
+_CLOSES = {"h264": range(5, 6), "h265": range(16, 21)}
+"""Types of the units at which everything before is forgotten: IDR pictures, and H.265's BLA."""
+_VP8_KEY = b"\x9d\x01\x2a"
 _AV1C_HEAD = 4
 """Bytes of AV1's extradata before its OBUs, where they begin with 0x81."""
 
@@ -24,6 +27,32 @@ _AV1C_HEAD = 4
 def begins(form: str, data: Buffer) -> bool:
     """Whether a decoder that has seen nothing yet can begin with this key frame."""
     return form not in _BEGINS or any(kind in _BEGINS[form] for kind in _units(form, bytes(data)))
+
+
+def closes(form: str, data: Buffer) -> bool:
+    """Whether this key frame closes what is before it: no picture before needs it, nor does any
+    after it need one before. False where that is not known."""
+    content = bytes(data[:16]) if form in ("vp8", "vp9", "mjpeg") else bytes(data)
+    if form in _CLOSES:
+        return any(kind in _CLOSES[form] for kind in _units(form, content))
+    if form == "av1":
+        return _PARAMETERS["av1"] in _units(form, content)
+    if form == "vp8":
+        return content[3:6] == _VP8_KEY and not content[0] & 1
+    if form == "vp9":
+        return bool(content) and _is_vp9_key(content[0])
+    return form == "mjpeg"
+
+
+def _is_vp9_key(head: int) -> bool:
+    """Whether the frame that begins with this byte is a key frame: of profile 0 to 2, and not the
+    repetition of another."""
+    return head >> 6 == 2 and head >> 4 & 3 != 3 and not head & 0x0C
+
+
+def holds_parameters(form: str, data: Buffer) -> bool:
+    """Whether the packet says what all pictures have in common, where packets of that form do."""
+    return form in _PARAMETERS and _PARAMETERS[form] in _units(form, bytes(data))
 
 
 def with_parameters(form: str, data: Buffer, extradata: bytes) -> Buffer:

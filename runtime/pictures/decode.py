@@ -1,7 +1,7 @@
 """The pixels of one topic's stored pictures, in whichever order they are asked for.
 
-Compressed packets are decoded from the last key frame on. Asked for one picture after the other, each
-packet is decoded once; a jump costs what lies between its picture and the key frame before.
+Compressed packets are decoded from the beginning of their section on. Asked for one picture after the
+other, each packet is decoded once; a jump costs what lies between its picture and that beginning.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.stored import StoredPicture
-from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter, picture_rgb
+from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter
 
 __all__ = ["PictureDecoder"]
 
 _of_thread = threading.local()
-_MOST_KEY_FRAMES = 8
 _FARTHEST = 64
 """Within this number of messages after a picture's own, its packet must have given it: decoders hold
 back 16 for their order and one for each of their threads."""
@@ -43,20 +43,10 @@ class PictureDecoder:
     """
 
     def __init__(self, stored: Stored, *, ahead: bool) -> None:
-        self._stored = stored
-        self._ahead = ahead
-        self._decoder: PacketDecoder | None = None
-        self._section = -1
-        self._source: Iterator[tuple[int, memoryview]] = iter(())
-        self._next_cycle = 0
-        """The first cycle whose packets have not been decoded."""
-        self._begun = False
-        self._asked = -1
-        """The last cycle asked for since decoding began at a key frame."""
-        self._decoded: dict[tuple[int, int], Any] = {}
-        """Pictures that came out and were not asked for yet, by section and number."""
-        self._stored_as: dict[tuple[int, int], StoredPicture] = {}
-        """The messages of pictures that were not asked for yet."""
+        self._as_recorded = _AsRecorded(stored)
+        self._ahead = _Ahead(stored) if ahead else None
+        self._differs = -1
+        """The section of which decoding ahead gave other pixels."""
         self._newest: tuple[int, NDArray[np.uint8]] | None = None
 
     def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8]:
@@ -69,63 +59,172 @@ class PictureDecoder:
             return picture.unpacked()
         if self._newest is not None and self._newest[0] == cycle:
             return self._newest[1]
-        if own["key"] < 0:
-            raise ValueError("it comes before the first key frame in the log")
-        problem = "its packets do not give it"
-        # Pictures come out in the order in which they are shown, which is that of the cycles.
-        follows = self._asked < cycle and own["key"] < self._next_cycle
-        for begin in chain([None] if follows else [], self._key_frames(picture)):
-            if begin is not None:
-                self._restart(begin)
+        found = None
+        if self._ahead is not None and own["section"] != self._differs:
             try:
-                found = self._find(cycle, picture)
-            except ValueError as error:
-                problem = str(error)
-                continue
-            if found is not None:
-                self._newest = cycle, found
-                return found
-        self._next_cycle = 0  # begin at a key frame
-        first, _ = next(self._stored(0), (-1, b""))
-        if first > own["key"]:  # a flight recorder's log begins after it
+                found = self._ahead.pixels(cycle, picture)
+            except ValueError:
+                found = None
+        if found is None:
+            self._differs = own["section"]
+            found = self._as_recorded.pixels(cycle, picture)
+        self._newest = cycle, found
+        return found
+
+
+class _Messages:
+    """The messages of a topic, one after the other, from some cycle on."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self._source: Iterator[tuple[int, memoryview]] = iter(())
+        self.next_cycle = 0
+        """The first cycle that was not read."""
+
+    def read(self) -> tuple[int, StoredPicture] | None:
+        """The next one that holds packets; None if there is none. A log that grows may have more
+        later."""
+        while True:
+            entry = next(self._source, None)
+            if entry is None:
+                self._source = self._stored(self.next_cycle)
+                entry = next(self._source, None)
+                if entry is None:
+                    return None
+            cycle, payload = entry
+            self.next_cycle = cycle + 1
+            picture = StoredPicture.parse(payload)
+            if picture.own["codec"] == "packets":
+                return cycle, picture
+
+    def read_first(self, key: int) -> tuple[StoredPicture, VideoDecoder]:
+        """Read the message of cycle `key`; `ValueError` if no section begins there."""
+        read = self.read() if self.next_cycle <= key else None
+        if read is None or read[0] != key:
+            self._source, self.next_cycle = self._stored(key), key
+            read = self.read()
+        if read is None or read[0] != key:  # a flight recorder's log begins after it
             raise ValueError("it comes before the first key frame in the log")
-        raise ValueError(problem)
+        decoder = read[1].decoder
+        if decoder is None:
+            raise ValueError("a section without its decoder")
+        return read[1], decoder
 
-    def _key_frames(self, picture: StoredPicture) -> Iterator[int]:
-        """Where to begin decoding: at the last key frame; where that does not give the picture, as
-        where decoders want some pictures to settle (open GOP), farther and farther back."""
-        begin = picture.own["key"]
-        yield begin
-        begin = picture.own["key_before"]
-        for _ in range(_MOST_KEY_FRAMES):
-            if begin < 0:
-                return
-            yield begin
-            cycle, payload = next(self._stored(begin), (-1, memoryview(b"")))
-            if cycle != begin:
-                return  # not in the log
-            begin = StoredPicture.parse(payload).own["key_before"]
 
-    def _restart(self, cycle: int) -> None:
-        self._decoder = None
+class _AsRecorded:
+    """Decodes each section as its source did: the same packets, from the first one, in one thread."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._messages = _Messages(stored)
+        self._converter = RgbConverter()
+        self._decoder: PacketDecoder | None = None
         self._section = -1
-        self._begun = False
+        self._next_number = 0
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        """By number, pictures that came out and may be asked for."""
+
+    def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8]:
+        """`ValueError` where they are not the recorded ones."""
+        own = picture.own
+        try:
+            if self._section != own["section"] or self._messages.next_cycle > cycle:
+                first, decoder = self._messages.read_first(own["key"])
+                self._decoder = PacketDecoder(decoder)
+                self._section, self._next_number = first.own["section"], first.own["first"]
+                self._kept.clear()
+                self._feed(first, is_wanted=own["key"] == cycle)
+            while self._messages.next_cycle <= cycle:
+                read = self._messages.read()
+                if read is None or read[0] > cycle:
+                    break
+                self._feed(read[1], is_wanted=read[0] == cycle)
+            found = self._kept.pop(own["number"], None)
+            if found is None:
+                raise ValueError("its packets do not give it")
+            return picture.checked(found)
+        except ValueError:
+            self._section = -1
+            raise
+
+    def _feed(self, picture: StoredPicture, *, is_wanted: bool) -> None:
+        """Decode the packets of the next message. Pictures that came before are of no interest: those
+        kept are this one, and what came with it and may be another message's."""
+        own = picture.own
+        packets = picture.packets
+        decoder = self._decoder
+        if own["section"] != self._section or decoder is None:
+            raise ValueError("packets of another section come before it")
+        if packets and own["first"] != self._next_number:
+            raise ValueError("packets before it are missing in the log")
+        at_end = False
+
+        def take(number: int | None, decoded: Any) -> None:
+            is_own = number == own["number"]
+            if number is not None and (is_wanted if is_own else at_end):
+                with suppress(ValueError):  # it was left out of the run too
+                    self._kept[number] = self._converter.rgb(decoded)
+
+        for at, packet in enumerate(packets, 1):
+            at_end = at == len(packets)
+            decoder.decode(packet.number, packet.data, take)
+        self._next_number += len(packets)
+        if own["drained"]:
+            at_end = True
+            decoder.drain(take)
+        while len(self._kept) > _FARTHEST:  # of pictures that were never published
+            del self._kept[next(iter(self._kept))]
+
+
+class _Ahead:
+    """Decodes ahead on all cores, and through sections that follow each other: the pictures are those
+    of `_AsRecorded` where no packet was damaged."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._messages = _Messages(stored)
+        self._decoder: PacketDecoder | None = None
+        self._described: VideoDecoder | None = None
+        self._section = -1
+        self._next_number = -1
+        self._asked = -1
+        """The last cycle asked for since decoding began at a key frame."""
+        self._decoded: dict[int, Any] = {}
+        """By number, pictures that came out and were not asked for yet."""
+        self._stored_as: dict[int, StoredPicture] = {}
+        """By number, the messages of pictures that were not asked for yet."""
+
+    def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8] | None:
+        """None, or `ValueError`, where they are not the recorded ones."""
+        # Pictures come out in the order in which they are shown, which is that of the cycles.
+        follows = 0 <= self._asked < cycle and picture.own["key"] < self._messages.next_cycle
+        if not follows:
+            self._begin(picture.own["key"])
+        try:
+            found = self._find(cycle, picture, goes_on=follows)
+        except ValueError:
+            self._asked = -1
+            raise
+        if found is None:
+            self._asked = -1
+        return found
+
+    def _begin(self, key: int) -> None:
+        self._decoder = self._described = None
         self._decoded.clear()
         self._stored_as.clear()
-        self._asked = -1
-        self._next_cycle = cycle
-        self._source = self._stored(cycle)
+        first, _ = self._messages.read_first(key)
+        self._feed(first)
 
-    def _find(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8] | None:
-        wanted = picture.own["section"], picture.own["number"]
-        goes_on = self._asked >= 0
+    def _find(
+        self, cycle: int, picture: StoredPicture, *, goes_on: bool
+    ) -> NDArray[np.uint8] | None:
+        wanted = picture.own["number"]
         self._asked = cycle
         after = 0
         while wanted not in self._decoded and after < _FARTHEST:
             if not self._feed_next():
                 self._drain()
                 break
-            after += self._next_cycle > cycle + 1
+            after += self._messages.next_cycle > cycle + 1
         if wanted not in self._decoded:
             return None
         for made in list(self._decoded):  # earlier ones were never published, or not asked for
@@ -133,7 +232,7 @@ class PictureDecoder:
             self._stored_as.pop(made, None)
             if made == wanted:
                 break
-        if self._ahead and goes_on:
+        if goes_on:
             self._prepare()
         if isinstance(decoded, Future):
             pixels: NDArray[np.uint8] = decoded.result()
@@ -152,47 +251,43 @@ class PictureDecoder:
 
     def _feed_next(self) -> bool:
         """Decode the packets of the next message; False if there is none."""
-        entry = next(self._source, None)
-        if entry is None:  # a log that grows may have more by now
-            self._source = self._stored(self._next_cycle)
-            entry = next(self._source, None)
-            if entry is None:
-                return False
-        cycle, payload = entry
-        self._next_cycle = cycle + 1
-        picture = StoredPicture.parse(payload)
-        if picture.own["codec"] != "packets":
-            return True
-        section = picture.own["section"]
-        self._stored_as[section, picture.own["number"]] = picture
-        if section != self._section:
+        read = self._messages.read()
+        if read is not None:
+            self._feed(read[1])
+        return read is not None
+
+    def _feed(self, picture: StoredPicture) -> None:
+        own = picture.own
+        self._stored_as[own["number"]] = picture
+        while len(self._stored_as) > 2 * _FARTHEST:
+            del self._stored_as[next(iter(self._stored_as))]
+        if picture.decoder is not None and own["section"] != self._section:
+            self._change(picture.decoder, own["first"])
+        self._section = own["section"]
+        for packet in picture.packets:
+            if self._decoder is None or packet.number != self._next_number:
+                raise ValueError("packets before it are missing in the log")
+            self._decoder.decode(packet.number, packet.data, self._take)
+            self._next_number += 1
+
+    def _change(self, decoder: VideoDecoder, first: int) -> None:
+        """Begin a section. The same decoder goes on where the section follows the one before."""
+        if decoder != self._described or first != self._next_number or self._decoder is None:
             self._drain()
-            self._section = section
-        for _, number, data, is_key in picture.packets:
-            if not self._begun:
-                if not is_key:
-                    continue
-                decoder = picture.decoder
-                if decoder is None:
-                    raise ValueError("a key frame without its decoder")
-                self._decoder = PacketDecoder(decoder, ahead=self._ahead)
-                self._begun = True
-            assert self._decoder is not None
-            self._keep(self._decoder.decode(number, data))
-        return True
+            self._decoder, self._described = PacketDecoder(decoder, ahead=True), decoder
+            self._next_number = first
 
     def _drain(self) -> None:
         if self._decoder is not None:
-            self._keep(self._decoder.drain())
-        self._decoder, self._begun = None, False
+            self._decoder.drain(self._take)
+        self._decoder = None
 
-    def _keep(self, decoded: list[tuple[int, Any]]) -> None:
-        for number, made in decoded:
-            self._decoded[self._section, number] = made
+    def _take(self, number: int | None, decoded: Any) -> None:
+        # Kept, against what `Take` says: memory does not matter to pictures without damage.
+        if number is not None:
+            self._decoded[number] = decoded
         while len(self._decoded) > _FARTHEST:  # of pictures that were never published
             del self._decoded[next(iter(self._decoded))]
-        while len(self._stored_as) > 2 * _FARTHEST:
-            del self._stored_as[next(iter(self._stored_as))]
 
 
 @functools.cache
@@ -206,4 +301,4 @@ def _convert(decoded: Any, picture: StoredPicture) -> NDArray[np.uint8]:
     converter = getattr(_of_thread, "converter", None)
     if converter is None:
         converter = _of_thread.converter = RgbConverter()
-    return picture.checked(picture_rgb(decoded, picture.own["color"], converter))
+    return picture.checked(converter.rgb(decoded))

@@ -60,13 +60,26 @@ def shown_format(decoder: str) -> str:
     return _FORMATS.get(decoder, decoder)
 
 
+class _Logged(NamedTuple):
+    """What the log holds of a source's packets.
+
+    section: the last section of which it has packets.
+    key: the cycle of the section's first packet.
+    next: the number of the packet that comes next; -1 where one is missing.
+    """
+
+    section: int = -1
+    key: int = -1
+    next: int = -1
+
+
 class PictureEncoder:
     """Encodes the pictures of one output. Twice the same cycle gives the same bytes."""
 
     def __init__(self, codec: str) -> None:
         self.codec = codec
-        self._keys = -1, -1, -1
-        """Cycles of the last three key frames, newest first."""
+        self._cycle = -1
+        self._before = self._logged = _Logged()
         self._pack = _packer(codec)
 
     def encode(
@@ -84,11 +97,12 @@ class PictureEncoder:
             "size": list(pixels.shape[:2]),
             "crc": crc32(pixels.data.cast("B")) if pixels.size else 0,
         }
+        packets = None if video is None else self._packets(video, cycle)
         shown = "rgb8"
-        if self.codec == "packets" and video is not None:
+        if video is not None and packets is not None:
             shown = shown_format(video.decoder.name)
             data: Piece = b"".join(packet for packet, _ in video.packets)
-            own |= self._packets(video, cycle)
+            own |= packets
         elif self.codec == "packets" or not 0 < pixels.size <= 3 * MOST_PIXELS:
             own["codec"], data = "raw", pixels.data.cast("B") if pixels.size else b""
         else:
@@ -98,24 +112,45 @@ class PictureEncoder:
         front = message.pack_front(own, fields, source=_FRAME_ID, data=_DATA, size=len(data))
         return front, data
 
-    def _packets(self, video: VideoPackets, cycle: int) -> dict[str, Any]:
-        keys = [is_key for _, is_key in video.packets]
-        if any(keys) and self._keys[0] != cycle:
-            self._keys = cycle, *self._keys[:2]
+    def _packets(self, video: VideoPackets, cycle: int) -> dict[str, Any] | None:
+        """None where the log lacks packets of the section that are needed before these."""
+        if self.codec != "packets":
+            return None
+        if cycle != self._cycle:
+            self._cycle, self._before = cycle, self._logged
+        after = self._before
+        if video.section != after.section:
+            key, number = (cycle, video.first) if video.begins else (-1, -1)
+            after = _Logged(video.section, key, number)
+        follows = after.next == video.first if video.packets else after.next >= 0
+        if follows:
+            self._logged = after._replace(next=after.next + len(video.packets))
+        else:
+            self._logged = after._replace(next=-1)
+            return None
         own: dict[str, Any] = {
             "codec": "packets",
             "section": video.section,
             "number": video.number,
             "first": video.first,
             "sizes": [len(packet) for packet, _ in video.packets],
-            "keys": keys,
-            "key": self._keys[0],
-            "key_before": self._keys[1],
-            "color": list(video.color),
+            "keys": [is_key for _, is_key in video.packets],
+            "key": after.key,
+            "drained": video.drained,
         }
-        if any(keys):
+        if after.key == cycle:
             made = video.decoder
-            own["decoder"] = [made.name, made.extradata, made.width, made.height, made.pixel_format]
+            own["decoder"] = [
+                made.name,
+                made.extradata,
+                made.width,
+                made.height,
+                made.pixel_format,
+                made.tag,
+                made.bits,
+                made.reorder,
+                *made.color,
+            ]
         return own
 
 
@@ -169,7 +204,12 @@ class StoredPicture:
     @property
     def decoder(self) -> VideoDecoder | None:
         described = self.own.get("decoder")
-        return None if described is None else VideoDecoder(*described)
+        if described is None:
+            return None
+        name, extradata, width, height, pixel_format, tag, bits, reorder, space, span = described
+        return VideoDecoder(
+            name, extradata, width, height, pixel_format, tag, bits, reorder, (space, span)
+        )
 
     def unpacked(self) -> NDArray[np.uint8]:
         """The pixels (H, W, 3) where the message alone gives them (not of "packets").
@@ -223,27 +263,28 @@ def _check_own(own: dict[str, Any]) -> None:
 
 
 def _check_packets(own: dict[str, Any], length: int) -> None:
-    numbers = [own[name] for name in ("section", "number", "first")]
-    sizes, keys, color = own["sizes"], own["keys"], own["color"]
+    numbers = [own[name] for name in ("section", "number", "first", "key")]
+    sizes, keys = own["sizes"], own["keys"]
     if not (
         isinstance(sizes, list)
         and isinstance(keys, list)
-        and isinstance(color, list)
-        and _all_within([*numbers, *sizes], 0, _MOST_PACKETS)
-        and _all_within([own["key"], own["key_before"]], -1, 1 << 64)
-        and _all_within(color, 0, 1 << 31)
+        and _all_within(numbers, 0, _MOST_PACKETS)
+        and _all_within(sizes, 1, _MOST_PACKETS)
+        and type(own["drained"]) is bool
         and sum(sizes) == length
         and len(keys) == len(sizes)
-        and len(color) == 2
     ):
         raise ValueError("packets that do not fit the data")
     if "decoder" in own:
-        name, extradata, width, height, pixel_format = own["decoder"]
+        name, extradata, width, height, pixel_format, tag, *rest = own["decoder"]
         if not (
             isinstance(name, str)
             and isinstance(extradata, bytes)
             and _all_within([width, height], 0, _MOST_ROWS)
             and isinstance(pixel_format, str)
+            and isinstance(tag, str)
+            and len(rest) == 4
+            and _all_within(rest, 0, _MOST_ROWS)
         ):
             raise ValueError("a decoder with a field of a wrong type or out of range")
 

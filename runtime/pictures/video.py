@@ -1,25 +1,39 @@
-"""Compressed packets -> pictures -> RGB pixels: the same bytes wherever it is done.
+"""Decoding and converting video: the same bytes wherever it is done.
 
-A video source decodes once when it runs; a log that holds its packets is decoded again when it is
-read or replayed. Both go through here, so that both give the same pixels: swscale converts with
-ACCURATE_RND | BITEXACT, one thread: its vectorised and its plain code then give the same bytes
-(without ACCURATE_RND up to 3 levels apart in 36 % of the values, measured by switching off the CPU's
-vector units), at 4.9 ms instead of 0.8 ms a 1080p frame.
+A video source decodes its packets when it runs; a log that holds them decodes them again when it is
+read or replayed. Both go through here, and by `PacketDecoder` in one thread both give the same pixels,
+also of damaged packets. What they depend on is the same in both:
+
+- the decoder begins with the same packet, knowing nothing before it, and gets the same ones after it;
+- one thread: with more, what is decoded after an error depends on which thread was faster;
+- each picture is given back after the next packet was decoded, and before the one after that: a
+  decoder that leaves parts of a picture out leaves there what an earlier picture had in the same
+  memory, and takes memory that is free. Until then another thread may convert the picture.
+
+swscale converts with ACCURATE_RND | BITEXACT, one thread: its vectorised and its plain code then give
+the same bytes (without ACCURATE_RND up to 3 levels apart in 36 % of the values, measured by switching
+off the CPU's vector units), at 4.9 ms instead of 0.8 ms a 1080p frame.
 What stays with the FFmpeg version: the decoder, and swscale's rounding itself (white comes out as
 253). A log therefore keeps a checksum of each picture's pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.msgs.image import VideoDecoder, VideoPackets
+from flowrun.msgs.image import VideoDecoder
 
-__all__ = ["PacketDecoder", "RgbConverter", "decode_one", "picture_rgb", "set_color"]
+__all__ = ["ContainerDecoder", "PacketDecoder", "RgbConverter", "Take", "described"]
+
+Take = Callable[[int | None, Any], "Future[Any] | None"]
+"""Called with each picture that comes out, an `av.VideoFrame`, and the number of its packet. It MUST
+NOT keep the picture: what it needs of it, it converts, or has it converted until the `Future` that it
+returns is done. What does so must have let go of the picture by then."""
 
 
 class RgbConverter:
@@ -35,10 +49,16 @@ class RgbConverter:
 
     def rgb(self, decoded: Any) -> NDArray[np.uint8]:
         """The pixels (H, W, 3) of a decoded `av.VideoFrame`: a read-only view of the converted
-        picture's own memory, which it keeps alive; its rows may lie apart."""
-        rgb = self._reformatter.reformat(
-            decoded, format="rgb24", interpolation=self._flags, threads=1
-        )
+        picture's own memory, which it keeps alive; its rows may lie apart. `ValueError` where its
+        colours cannot be converted."""
+        import av
+
+        try:
+            rgb = self._reformatter.reformat(
+                decoded, format="rgb24", interpolation=self._flags, threads=1
+            )
+        except (av.error.FFmpegError, OverflowError) as error:
+            raise ValueError(f"its colours cannot be converted: {error}") from error
         plane: Any = rgb.planes[0]
         height, width, stride = rgb.height, rgb.width, plane.line_size
         rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8, count=height * stride).reshape(
@@ -48,19 +68,42 @@ class RgbConverter:
         return rows[:, : width * 3].reshape(height, width, 3)
 
 
+def described(context: Any, extradata: bytes) -> VideoDecoder:
+    """What a decoder must know that shall decode as `context`, an `av.VideoCodecContext`, does.
+
+    extradata: what it gets in place of the context's own.
+    """
+    try:
+        tag = context.codec_tag.strip("\0") and context.codec_tag
+    except UnicodeDecodeError:
+        tag = ""
+    return VideoDecoder(
+        context.codec.name,
+        extradata,
+        context.width,
+        context.height,
+        context.pix_fmt or "",
+        tag=tag,
+        bits=context.bits_per_coded_sample,
+        reorder=context.reorder_depth,
+        color=(int(context.colorspace), int(context.color_range)),
+    )
+
+
 class PacketDecoder:
     """Decodes the numbered packets of one section of a source.
 
-    ahead: decode some pictures ahead on all cores; each picture then comes some packets later.
+    ahead: decode some pictures ahead on all cores, which gives the same pictures where no packet is
+        damaged; each picture then comes some packets later.
+    strict: refuse packets that are damaged, where the decoder can; otherwise it makes what it can of
+        them.
+
     Raises `ValueError` if this FFmpeg has no such decoder, or it does not take what `decoder` says.
     """
 
-    def __init__(self, decoder: VideoDecoder, *, ahead: bool) -> None:
+    def __init__(self, decoder: VideoDecoder, *, ahead: bool = False, strict: bool = False) -> None:
         import av
 
-        self._invalid = av.error.InvalidDataError
-        self._failed = av.error.FFmpegError
-        self._packet = av.Packet
         try:
             context: Any = av.CodecContext.create(decoder.name, "r")
             if decoder.extradata:
@@ -70,65 +113,82 @@ class PacketDecoder:
             context.width, context.height = decoder.width, decoder.height
             if decoder.pixel_format:
                 context.pix_fmt = decoder.pixel_format
+            if decoder.tag:
+                context.codec_tag = decoder.tag
+            context.bits_per_coded_sample = decoder.bits
+            context.reorder_depth = decoder.reorder
+            context.colorspace, context.color_range = decoder.color
         except (av.error.FFmpegError, ValueError, OverflowError, LookupError) as error:
             raise ValueError(f"no decoder {decoder.name!r} in this FFmpeg: {error}") from error
-        context.thread_type = "AUTO" if ahead else "SLICE"
+        if ahead:
+            context.thread_type = "AUTO"
+        else:
+            context.thread_count = 1
+        if strict:
+            context.options = {"err_detect": "explode"}
+        self._use(context)
+
+    def _use(self, context: Any) -> None:
+        import av
+
         self._context = context
+        self._held: list[Any] = []
+        self._converting: list[Future[Any]] = []
+        self._failed = av.error.FFmpegError
+        self._ended = av.error.EOFError
+        self._packet = av.Packet
 
-    def decode(self, number: int, data: bytes | memoryview) -> list[tuple[int, Any]]:
-        """The pictures that come out when packet `number` went in, each with its packet's number.
+    @property
+    def reorder(self) -> int:
+        """How many pictures it holds back for their order, as far as it knows until now."""
+        return int(self._context.reorder_depth)
 
-        A packet that the decoder refuses gives none: a live source's decoder passed over it too.
-        `ValueError` where it does not work at all.
-        """
+    def decode(self, number: int, data: bytes | memoryview, take: Take) -> bool:
+        """Give the decoder packet `number`; False if it refuses it. `data` MUST NOT be empty: that
+        would end the stream."""
         # Nothing of Python's may be inside: freeing a decoder with frame threads would wait for ever
         # for them, and they for the GIL. So a copy, not `Packet(data)`; and the number as the time
         # stamp, which a decoder hands on to the picture, not as `opaque`.
         packet = self._packet(len(data))
         packet.update(data)
         packet.pts = packet.dts = number
-        return self._pictures(packet)
+        return self._send(packet, take)
 
-    def drain(self) -> list[tuple[int, Any]]:
-        """The pictures that are still inside. The decoder takes no packets any more."""
-        return self._pictures(None)
+    def drain(self, take: Take) -> bool:
+        """Have the pictures come out that are still inside; False if one could not be decoded. The
+        decoder takes no packets any more."""
+        return self._send(None, take)
 
-    def _pictures(self, packet: Any) -> list[tuple[int, Any]]:
+    def _send(self, packet: Any, take: Take) -> bool:
         try:
-            return [(picture.pts, picture) for picture in self._context.decode(packet)]
-        except self._invalid:
-            return []
-        except self._failed as error:
-            raise ValueError(f"decoder {self._context.name!r}: {error}") from error
+            made: list[Any] = self._context.decode(packet)
+        except self._ended:  # drained before
+            return True
+        except self._failed:
+            return False
+        wait(self._converting)
+        self._converting.clear()
+        self._held = made
+        for picture in made:
+            future = take(picture.pts, picture)
+            if future is not None:
+                self._converting.append(future)
+        return True
 
 
-def set_color(decoded: Any, color: Sequence[int]) -> None:
-    """Say how the picture's colours are meant: a container may say it, which packets do not."""
-    decoded.colorspace, decoded.color_range = color
+class ContainerDecoder(PacketDecoder):
+    """Decodes the packets of a container's stream as they are, with what the container says besides
+    their bytes.
 
+    context: that of the stream.
+    """
 
-def picture_rgb(decoded: Any, color: Sequence[int], converter: RgbConverter) -> NDArray[np.uint8]:
-    """The pixels of a decoded picture whose colours are meant so; `ValueError` where they cannot be."""
-    import av
+    def __init__(self, context: Any) -> None:
+        if not context.is_open:
+            context.thread_count = 1
+        self._use(context)
 
-    try:
-        set_color(decoded, color)
-        return converter.rgb(decoded)
-    except (av.error.FFmpegError, OverflowError) as error:
-        raise ValueError(f"colours {list(color)}: {error}") from error
-
-
-def decode_one(video: VideoPackets, converter: RgbConverter) -> NDArray[np.uint8] | None:
-    """The picture of `video`, decoded from its first key frame on; None if that does not give it."""
-    decoder = PacketDecoder(video.decoder, ahead=False)
-    begun = False
-    for number, (data, is_key) in enumerate(video.packets, video.first):
-        begun = begun or is_key
-        if begun:
-            for made, picture in decoder.decode(number, data):
-                if made == video.number:
-                    return picture_rgb(picture, video.color, converter)
-    for made, picture in decoder.drain():
-        if made == video.number:
-            return picture_rgb(picture, video.color, converter)
-    return None
+    def decode(self, number: int, data: Any, take: Take) -> bool:
+        """As for `PacketDecoder`; `data` is the container's packet."""
+        data.pts = data.dts = number
+        return self._send(data, take)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.msgs.message import Message
-from flowrun.runtime.errors import LogError, ReplayError
+from flowrun.runtime.errors import ReplayError
 from flowrun.runtime.events import Event
 from flowrun.runtime.graph.plan import Slot
 from flowrun.runtime.log.reader import Log, LoggedCycle
@@ -120,7 +120,7 @@ class ReplayLog:
         for index, video in self._videos.items():
             message = messages[index]
             if message.present and isinstance(message, ImageRgb8Msg):
-                message.video = video.packets(self._log[cycle], is_first=self._cycles == 0)
+                message.video = video.packets(self._log[cycle])
         self._writer.commit(
             cycle,
             now_ns,
@@ -140,20 +140,21 @@ class _RecordedVideo:
         self._log = log
         self._topic = slot.topic
         self._decoder: VideoDecoder | None = None
+        self._section = -1
 
-    def packets(self, cycle: LoggedCycle, *, is_first: bool) -> VideoPackets | None:
-        """The packets of the cycle's picture. None if the log holds its pixels instead.
-
-        is_first: whether it is the first picture, which needs all packets from its key frames on.
-        """
-        own = self._read(cycle)
-        if own is None or own.own["codec"] != "packets":
+    def packets(self, cycle: LoggedCycle) -> VideoPackets | None:
+        """The packets of the cycle's picture: of the first one of a section, all from its beginning
+        on. None if the log holds its pixels instead."""
+        stored = self._read(cycle)
+        if stored is None or stored.own["codec"] != "packets":
             return None
-        pictures = [own]
-        if is_first or self._decoder is None:
-            pictures = self._since_key(own, cycle.cycle) or [own]
-        for picture in pictures:
-            self._decoder = picture.decoder or self._decoder
+        own = stored.own
+        pictures = [stored]
+        begins = own["section"] != self._section
+        if begins:
+            pictures = self._since(own["key"], cycle.cycle, own["section"])
+            self._decoder = pictures[0].decoder if pictures else None
+        self._section = own["section"]
         if self._decoder is None:
             return None
         return VideoPackets(
@@ -164,28 +165,22 @@ class _RecordedVideo:
                 for packet in picture.packets
             ),
             first=pictures[0].own["first"],
-            number=own.own["number"],
-            section=own.own["section"],
-            color=tuple(own.own["color"]),
+            number=own["number"],
+            section=own["section"],
+            begins=begins,
+            drained=own["drained"],
         )
 
-    def _since_key(self, own: StoredPicture, cycle: int) -> list[StoredPicture]:
-        """The messages from the last key frame but one to that of `cycle`."""
-        for key in (own.own["key_before"], own.own["key"]):
-            try:
-                found = [self._read(record) for record in self._log.cycles(key, cycle + 1)]
-            except LogError:
-                continue
-            whole = [
-                picture
-                for picture in found
-                if picture is not None
-                and picture.own["codec"] == "packets"
-                and picture.own["section"] == own.own["section"]
-            ]
-            if key >= 0 and whole and whole[0].decoder is not None:
-                return whole
-        return []
+    def _since(self, key: int, cycle: int, section: int) -> list[StoredPicture]:
+        """The messages of the section from its first one on; none if the log lacks it."""
+        found = [
+            picture
+            for record in self._log.cycles(key, cycle + 1)
+            if (picture := self._read(record)) is not None
+            and picture.own["codec"] == "packets"
+            and picture.own["section"] == section
+        ]
+        return found if found and found[0].decoder is not None else []
 
     def _read(self, cycle: LoggedCycle) -> StoredPicture | None:
         for topic, _, payload in cycle.entries:

@@ -6,5 +6,6 @@
 | `settings.py` | what a graph file may say of a source                                     |
 | `opening.py`  | an address -> an opened container, or an error that says what to do       |
 | `reader.py`   | the thread that decodes a few frames ahead                                |
+| `decoding.py` | packets -> pictures, as the log will decode them                          |
 | `packets.py`  | the compressed packets, kept for the log                                  |
 """

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoPackets
 from flowrun.runtime.pictures.video import RgbConverter
+from flowrun.tasks.video.decoding import Picture, SourceDecoder
 from flowrun.tasks.video.opening import VideoError, reason_of
-from flowrun.tasks.video.packets import PacketQueue
+from flowrun.tasks.video.packets import Origin, PacketQueue
 from flowrun.tasks.video.settings import VideoSettings
 
 __all__ = ["Frame", "Reader"]
@@ -25,23 +27,22 @@ _AHEAD = 4
 """How many frames a reader holds ready where every frame is wanted."""
 
 
+_NOT_YET: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
+
+
 @dataclass(slots=True)
 class Frame:
     """A decoded frame.
 
     time_ns: since the file's first frame; for a live source, nanoseconds since 1970.
-    packet: the number of its packet, None where the log cannot have packets for it.
-    section: how often the decoder had started again before it.
-    color: FFmpeg's numbers of its color space and color range.
+    origin: the packets of which it is decoded; None where the log must have its pixels.
     """
 
     pixels: NDArray[np.uint8]
     frame_id: int
     pts: int | None
     time_ns: int
-    packet: int | None = None
-    section: int = 0
-    color: tuple[int, int] = (0, 0)
+    origin: Origin | None = None
 
 
 class Reader:
@@ -51,7 +52,6 @@ class Reader:
     live: whether frames come at the source's own time.
     error: why it ended, if not because the source is at its end.
     dropped: how many frames it decoded that were not taken.
-    damaged: how many packets the decoder refused; the stream goes on after them.
     """
 
     def __init__(
@@ -73,8 +73,6 @@ class Reader:
         self.live = config.kind not in ("file", "url") or (
             config.kind == "url" and container.duration is None
         )
-        # Frame threads decode fastest, but hold back a frame each: not for a live picture.
-        stream.thread_type = "SLICE" if self.live else "AUTO"
         self.name = name
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
         rate = stream.average_rate or stream.guessed_rate
@@ -85,20 +83,32 @@ class Reader:
         self._ended = False
         self.error: VideoError | None = None
         self.dropped = 0
-        self.damaged = 0
-        self._invalid = av.error.InvalidDataError
         self._errors = av.error.FFmpegError
         self._container, self._stream = container, stream
         self._config = config
         self._clock, self._wake = clock, wake
         self._converter = RgbConverter()
-        self._packets = PacketQueue(stream) if keeps_packets else None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"convert {name}")
+        self._converting: deque[tuple[Frame, Future[NDArray[np.uint8] | None] | None]] = deque()
+        """Frames that have been decoded, in their order."""
+        self._packets = PacketQueue() if keeps_packets else None
+        self._decoder = SourceDecoder(stream, self._packets)
         # A file that is played at its own speed is decoded ahead also where only the newest frame
         # is wanted: the cycle's time decides which one that is.
         self._newest_only = self.policy == "latest" and not (config.realtime and not self.live)
         self._played_ns = -1
         self._decoded_s = 0.0
-        self._period_ns = int(1_000_000_000 / self._rate) if self._rate else 0
+        self._period = 1 / self._rate if self._rate else Fraction(0)
+        self._period_ns = int(1_000_000_000 * self._period)
+        self._next_id = 0
+        self._kept_slot = -1
+        self._start = (stream.start_time or 0) * (stream.time_base or Fraction(1))
+        self._offset = Fraction(0)
+        """How long the earlier rounds of a loop took."""
+        self._first: Fraction | None = None
+        """The time stamp of this round's first frame; None before it."""
+        self._at = Fraction(0)
+        """The time stamp of the last frame."""
         self._buffer: deque[Frame] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -121,14 +131,19 @@ class Reader:
 
     def packets_of(self, frame: Frame) -> VideoPackets | None:
         """What the log needs instead of the frame's pixels; asked once of each frame published."""
-        if self._packets is None or frame.packet is None:
+        if self._packets is None or frame.origin is None:
             return None
-        return self._packets.take(frame.packet, frame.section, frame.color)
+        return self._packets.take(frame.origin)
 
     @property
     def has_packets(self) -> bool:
         """Whether packets can replace pixels in the log."""
-        return self._packets is not None and self._packets.usable
+        return self._packets is not None and self._decoder.logs_packets
+
+    @property
+    def damaged(self) -> int:
+        """How many packets the decoder refused; the stream goes on after them."""
+        return self._decoder.damaged
 
     @property
     def drained(self) -> bool:
@@ -184,6 +199,7 @@ class Reader:
                 self._ended = True
                 self._changed.notify_all()
             self._container.close()
+            self._pool.shutdown(wait=False)
         self._wake()
 
     def _loss(self, failed: Exception) -> str:
@@ -213,31 +229,89 @@ class Reader:
         return True
 
     def _frames(self) -> Iterator[Frame]:
-        kept = -1
-        for frame_id, (decoded, number, since_start_ns) in enumerate(self._decoded()):
-            if self._stopping:
+        start_s, period = self._config.start_s, self._period
+        again = False
+        while True:
+            if start_s or again:
+                self._container.seek(int((float(self._start) + start_s) * 1_000_000))
+                self._decoder.restart()
+            self._first, self._at = None, self._start - period
+            self._decoded_s = time.monotonic()
+            yield from self._round()
+            if self._first is None and not self.live:
+                what = f"has no frame after start_s {start_s:g}" if start_s else "has no frames"
+                raise VideoError(f"{self.name!r} {what}")
+            if not self._config.loop or self._first is None:
                 return
-            time_ns = self._clock() if self.live else since_start_ns
-            slot = self._slot(frame_id, time_ns)
-            if slot == kept:
-                continue
-            kept = slot
-            if time_ns + self._period_ns <= self._played_ns:
-                self.dropped += 1
-                continue
-            yield self._frame(decoded, number, frame_id, time_ns)
+            self._offset += self._at - self._first + period
+            again = True
 
-    def _frame(self, decoded: Any, number: int | None, frame_id: int, time_ns: int) -> Frame:
-        pixels, packets = self._converter.rgb(decoded), self._packets
-        if packets is None:
-            return Frame(pixels, frame_id, decoded.pts, time_ns)
-        color = int(decoded.colorspace), int(decoded.color_range)
-        if decoded.is_corrupt:
-            number = None
-        section = packets.section
-        if number is not None and not packets.proven:
-            packets.prove(number, color, pixels, self._converter)
-        return Frame(pixels, frame_id, decoded.pts, time_ns, number, section, color)
+    def _round(self) -> Iterator[Frame]:
+        """The frames up to the end of the stream; those before an error come first."""
+        packets = iter(self._container.demux(self._stream))
+        failed: Exception | None = None
+        while failed is None:
+            try:
+                packet = next(packets, None)
+            except self._errors as error:
+                failed = error
+                break
+            if packet is None:
+                break
+            if packet.size:  # at its end a container gives one without
+                earlier = len(self._converting)
+                self._decoder.feed(packet, self._take)
+                # Converted while this packet was decoded; a live picture does not wait for the next.
+                yield from self._converted(len(self._converting) if self.live else earlier)
+        self._decoder.drain(self._take)
+        yield from self._converted(len(self._converting))
+        if failed is not None:
+            raise failed
+
+    def _take(self, picture: Picture) -> Future[NDArray[np.uint8] | None] | None:
+        frame = self._frame(picture)
+        if frame is None:
+            return None
+        if picture.pixels is not None:
+            frame.pixels = picture.pixels
+            self._converting.append((frame, None))
+            return None
+        future = self._pool.submit(_convert, self._converter, [picture.decoded])
+        self._converting.append((frame, future))
+        return future
+
+    def _converted(self, count: int) -> Iterator[Frame]:
+        """The first frames that are being converted, when they are."""
+        for _ in range(count):
+            frame, future = self._converting.popleft()
+            pixels = frame.pixels if future is None else future.result()
+            if pixels is None:
+                self._decoder.damaged += 1
+                continue
+            frame.pixels = pixels
+            yield frame
+
+    def _frame(self, picture: Picture) -> Frame | None:
+        """The frame of a picture, without its pixels; None where it is to be left out."""
+        self._decoded_s = time.monotonic()
+        pts, base = picture.pts, self._stream.time_base
+        self._at = pts * base if pts is not None else self._at + self._period
+        if not self.live and self._at - self._start < self._config.start_s:
+            return None
+        if self._first is None:
+            self._first = self._at
+        since_start = self._offset + self._at - self._first
+        time_ns = self._clock() if self.live else int(since_start * 1_000_000_000)
+        frame_id = self._next_id
+        self._next_id += 1
+        slot = self._slot(frame_id, time_ns)
+        if slot == self._kept_slot:
+            return None
+        self._kept_slot = slot
+        if time_ns + self._period_ns <= self._played_ns:
+            self.dropped += 1
+            return None
+        return Frame(_NOT_YET, frame_id, pts, time_ns, picture.origin)
 
     def _slot(self, frame_id: int, time_ns: int) -> int:
         """The frame's place at `max_fps`: of the frames with one place, the first is kept."""
@@ -248,52 +322,14 @@ class Reader:
             return int(time_ns * wanted / 1_000_000_000)
         return int(frame_id * wanted / self._rate)
 
-    def _decoded(self) -> Iterator[tuple[Any, int | None, int]]:
-        """Decoded frames, the number of the packet of each where it is known, and their time since
-        the first one, which goes on through a loop."""
-        stream, start_s = self._stream, self._config.start_s
-        period = 1 / self._rate if self._rate else Fraction(0)
-        zero = (stream.start_time or 0) * (stream.time_base or Fraction(1))
-        offset = Fraction(0)
-        again = False
-        while True:
-            if start_s or again:
-                self._container.seek(int((float(zero) + start_s) * 1_000_000))
-                if self._packets is not None:
-                    self._packets.begin_section()
-            first: Fraction | None = None
-            at = zero - period
-            self._decoded_s = time.monotonic()
-            for decoded, number in self._pictures():
-                self._decoded_s = time.monotonic()
-                known = decoded.pts is not None
-                at = decoded.pts * decoded.time_base if known else at + period
-                if not self.live and at - zero < start_s:
-                    continue
-                if first is None:
-                    first = at
-                yield decoded, number, int((offset + at - first) * 1_000_000_000)
-            if first is None and not self.live:
-                what = f"has no frame after start_s {start_s:g}" if start_s else "has no frames"
-                raise VideoError(f"{self.name!r} {what}")
-            if not self._config.loop or first is None:
-                return
-            offset += at - first + period
-            again = True
 
-    def _pictures(self) -> Iterator[tuple[Any, int | None]]:
-        packets = self._packets
-        for packet in self._container.demux(self._stream):
-            pts = packets.stamp(packet) if packets is not None and packet.size else 0
-            try:
-                pictures = packet.decode()
-            except self._invalid:
-                self.damaged += 1
-                pictures = []
-            if packets is not None and packet.size:
-                packets.append(packet, pts)
-            for decoded in pictures:
-                yield decoded, packets.number_of(decoded) if packets is not None else None
+def _convert(converter: RgbConverter, picture: list[Any]) -> NDArray[np.uint8] | None:
+    """The pixels of the one picture of the list, which is then empty: nothing holds the picture. None
+    where its colours cannot be converted."""
+    try:
+        return converter.rgb(picture.pop())
+    except ValueError:
+        return None
 
 
 def _streams(container: Any) -> str:

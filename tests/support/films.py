@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs import protobuf
 from flowrun.runtime import Log
-from flowrun.runtime.pictures.video import RgbConverter, set_color
+from flowrun.runtime.pictures.video import RgbConverter
 from support import helpers
 
 FRAMES = 24
@@ -92,7 +92,7 @@ def decoded(form: str, packets: list[bytes], color: tuple[int, int]) -> list[NDA
             packet = av.Packet(len(data))
             packet.update(data)
         for picture in decoder.decode(packet):
-            set_color(picture, color)
+            picture.colorspace, picture.color_range = color
             made.append(converter.rgb(picture))
     return made
 

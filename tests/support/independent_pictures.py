@@ -44,8 +44,7 @@ def stored(messages):
     found = []
     for cycle, message, own in described:
         if own["codec"] == "packets":
-            picture = decoded.get(own["number"])
-            pixels = None if picture is None else rgb(picture, own["color"])
+            pixels = decoded.get(own["number"])
         else:
             pixels = alone(own, message.get(3, b""))
         if pixels is not None and zlib.crc32(pixels.tobytes()) != own["crc"]:
@@ -87,42 +86,43 @@ def alone(own, data):
 
 
 def decode(stream):
-    """Packet's number -> decoded picture. All packets from the first key frame on, one decoder a
-    section."""
-    made, section, decoder = {}, None, None
+    """Packet's number -> pixels. One decoder a section, in one thread, from its first packet on; each
+    picture is given back after the next packet."""
+    made, section, decoder, held = {}, None, None, []
 
     def put(packet):
-        try:
-            for picture in decoder.decode(packet):
-                made[picture.pts] = picture
-        except av.error.InvalidDataError:
-            pass
+        pictures = decoder.decode(packet)
+        held.clear()
+        held.extend(pictures)
+        for picture in pictures:
+            made[picture.pts] = rgb(picture)
 
     for own, data in stream:
         if own["section"] != section:
-            if decoder is not None:
-                put(None)
             section, decoder = own["section"], None
+        if "decoder" in own:
+            name, extradata, width, height, form, tag, bits, reorder, *color = own["decoder"]
+            decoder = av.CodecContext.create(name, "r")
+            decoder.thread_count = 1
+            decoder.extradata = extradata
+            decoder.width, decoder.height = width, height
+            if form:
+                decoder.pix_fmt = form
+            if tag:
+                decoder.codec_tag = tag
+            decoder.bits_per_coded_sample, decoder.reorder_depth = bits, reorder
+            decoder.colorspace, decoder.color_range = color
+        if decoder is None:  # the section began before the log
+            continue
         at = 0
-        packets = zip(own["sizes"], own["keys"], strict=True)
-        for number, (size, key) in enumerate(packets, own["first"]):
-            if key and decoder is None:
-                name, extradata, width, height, form = own["decoder"]
-                decoder = av.CodecContext.create(name, "r")
-                decoder.thread_count = 1
-                if extradata:
-                    decoder.extradata = extradata
-                if width and height:
-                    decoder.width, decoder.height = width, height
-                if form:
-                    decoder.pix_fmt = form
-            if decoder is not None:
-                packet = padded(data[at : at + size])
-                packet.pts = packet.dts = number
-                put(packet)
+        for number, size in enumerate(own["sizes"], own["first"]):
+            packet = padded(data[at : at + size])
+            packet.pts = packet.dts = number
+            put(packet)
             at += size
-    if decoder is not None:
-        put(None)
+        if own["drained"]:
+            put(None)
+            decoder = None
     return made
 
 
@@ -132,8 +132,7 @@ def padded(data):
     return packet
 
 
-def rgb(picture, color):
-    picture.colorspace, picture.color_range = color
+def rgb(picture):
     made = VideoReformatter().reformat(picture, format="rgb24", interpolation=FLAGS)
     return made.to_ndarray()
 

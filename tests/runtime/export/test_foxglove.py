@@ -93,7 +93,7 @@ def test_packets_of_dropped_pictures_are_messages_between_the_others(tmp_path):
         kept = list(log.messages("/a/image"))
         seen = pictures(log, "/b/image")
     assert len(kept) < FRAMES // 3
-    assert len(messages) > FRAMES - 5
+    assert len(messages) > FRAMES - KEY_EVERY
     times = [message.log_time for message in messages]
     assert times == sorted(set(times))
     stamps = [time_of(video) for video in videos]

@@ -10,7 +10,7 @@ from flowrun.runtime.export.film import last_duration_us
 from flowrun.runtime.export.mp4 import export_mp4
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.pictures.video import RgbConverter, set_color
+from flowrun.runtime.pictures.video import RgbConverter
 from support import helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
 from support.pictures import record_pictures
@@ -31,7 +31,7 @@ def film(path):
         stream = container.streams.video[0]
         shown = []
         for picture in container.decode(stream):
-            set_color(picture, (2, 1))
+            picture.colorspace, picture.color_range = 2, 1
             shown.append((round(picture.time * 1e6), converter.rgb(picture)))
         seconds = float(stream.duration * stream.time_base)
         assert container.duration == pytest.approx(seconds * 1e6, abs=1000)

@@ -6,16 +6,16 @@ import random
 import shutil
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from zlib_ng.zlib_ng import crc32
 
+from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime import Log
 from flowrun.runtime.errors import GraphError, LogError
 from flowrun.runtime.log.diff import compare_logs
 from flowrun.runtime.replay.replay import Replay
-from flowrun.tasks.video.packets import PacketQueue
+from flowrun.tasks.video.packets import Origin, PacketQueue
 from support import helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, codecs, draw, pictures, recorded
 
@@ -170,14 +170,11 @@ def test_other_pixels_than_recorded_are_an_error_and_never_shown(tmp_path: Path)
     )
 
 
-def test_a_source_whose_packets_fail_the_proof_is_logged_as_pixels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flowrun.tasks.video.packets.decode_one", lambda *_: None)
-    film = draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"])
+def test_a_codec_whose_packets_do_not_say_everything_is_logged_as_pixels(tmp_path: Path) -> None:
+    film = draw(tmp_path / "ffv1.avi", codec="ffv1")
     with Log(recorded(tmp_path, film)) as log:
         assert all(map(np.array_equal, pictures(log, "/b/image"), pictures(log, "/a/image")))
-        assert set(codecs(log, "/a/image")) == {"raw"}
+        assert codecs(log, "/a/image") == ["raw"] * FRAMES
         lines = [
             it.fields["message"]
             for it in log.messages("/flowrun/log")
@@ -186,22 +183,25 @@ def test_a_source_whose_packets_fail_the_proof_is_logged_as_pixels(
         assert lines == ["the log keeps pixels: packets do not give them back"]
 
 
-def test_packets_that_nobody_takes_are_forgotten_up_to_a_key_frame(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    film = draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"])
-    monkeypatch.setattr("flowrun.tasks.video.packets._MOST_BYTES", film.stat().st_size // 2)
-    with av.open(str(film)) as container:
-        stream = container.streams.video[0]
-        queue = PacketQueue(stream)
-        for packet in container.demux(stream):
-            if packet.size:
-                queue.append(packet, queue.stamp(packet))
-    assert queue.take(3, 0, (2, 1)) is None
-    video = queue.take(FRAMES - 1, 0, (2, 1))
+def test_packets_that_nobody_takes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowrun.tasks.video.packets._MOST_BYTES", 10)
+    decoder = VideoDecoder("h264", b"", 2, 2, "yuv420p")
+    queue = PacketQueue()
+    queue.begin_section(0, decoder, 0)
+    for number in range(4):
+        queue.append(0, number, b"abc", is_key=number == 0)
+    assert queue.overflowed
+    queue.append(0, 4, b"abc", is_key=False)
+    video = queue.take(Origin(0, 4, 4, drained=False))
     assert video is not None
-    assert video.first == FRAMES - KEY_EVERY or video.first == FRAMES - 2 * KEY_EVERY
-    assert video.packets[0][1]
+    assert (video.first, video.begins) == (4, False)  # what the log has no beginning of
+    queue.begin_section(1, decoder, 5)
+    assert not queue.overflowed
+    queue.append(1, 5, b"abc", is_key=True)
+    video = queue.take(Origin(1, 5, 5, drained=False))
+    assert video is not None
+    assert (video.first, video.begins, video.packets) == (5, True, ((b"abc", True),))
+    assert queue.take(Origin(0, 3, 3, drained=False)) is None
 
 
 def test_two_runs_of_different_codecs_are_compared_by_their_pixels(tmp_path: Path) -> None:

@@ -269,9 +269,9 @@ def made_queues(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made = []
 
     class Counted(PacketQueue):
-        def __init__(self, stream: Any) -> None:
+        def __init__(self) -> None:
             made.append(self)
-            super().__init__(stream)
+            super().__init__()
 
     monkeypatch.setattr("flowrun.tasks.video.reader.PacketQueue", Counted)
     return made
@@ -283,12 +283,12 @@ def made_queues(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_picture_of_a_topic_without_messages_is_an_error_not_the_end_of_an_iterator() -> None:
     image = ImageRgb8Msg(pixels=np.zeros((4, 6, 3), np.uint8), frame_id=0, fps=0.0, source="")
     described = VideoDecoder("mpeg4", b"", 6, 4, "yuv420p")
-    image.video = VideoPackets(described, ((b"abc", True),), 0, 0, 0, (2, 1))
+    image.video = VideoPackets(described, ((b"abc", True),), 0, 0, 0, begins=True, drained=False)
     image.publish()
-    payload = b"".join(map(bytes, PictureEncoder("packets").encode(image, 3)))
+    payload = b"".join(map(bytes, PictureEncoder("packets").encode(image, 3, video=image.video)))
     picture = StoredPicture.parse(memoryview(payload))
     decoder = PictureDecoder(lambda _cycle: iter(()), ahead=False)
-    with pytest.raises(ValueError, match="its packets do not give it"):
+    with pytest.raises(ValueError, match="it comes before the first key frame in the log"):
         decoder.pixels(3, picture)
 
 

@@ -25,7 +25,7 @@ from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.log.slab import writer as log_slab
 from flowrun.runtime.log.writer import LogWriter
-from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter, set_color
+from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter
 from support import films, helpers
 from support.log_bytes import small
 
@@ -272,16 +272,25 @@ def _film() -> list[tuple[Any, VideoPackets]]:
         packets += encoder.encode(av.VideoFrame.from_ndarray(drawn, format="rgb24"))
     packets += encoder.encode(None)
     described = VideoDecoder("mpeg4", bytes(encoder.extradata or b""), 32, 16, "yuv420p")
-    decoder, converter, made = PacketDecoder(described, ahead=False), RgbConverter(), []
-    decoded = []
+    decoder, converter, made = PacketDecoder(described), RgbConverter(), []
+    decoded: list[np.ndarray[Any, Any]] = []
+
+    def take(number: int | None, picture: Any) -> None:
+        assert number == len(decoded)
+        decoded.append(np.ascontiguousarray(converter.rgb(picture)))
+
     for number, packet in enumerate(packets):
-        decoded += decoder.decode(number, bytes(packet))
-    decoded += decoder.drain()
-    assert [number for number, _ in decoded] == list(range(CYCLES))
-    for (number, picture), packet in zip(decoded, packets, strict=True):
-        color = int(picture.colorspace), int(picture.color_range)
-        set_color(picture, color)
-        pixels = np.ascontiguousarray(converter.rgb(picture))
-        content = ((bytes(packet), bool(packet.is_keyframe)),)
-        made.append((pixels, VideoPackets(described, content, number, number, 0, color)))
+        assert decoder.decode(number, bytes(packet), take)
+        assert len(decoded) == number + 1
+    for number, (pixels, packet) in enumerate(zip(decoded, packets, strict=True)):
+        video = VideoPackets(
+            described,
+            ((bytes(packet), bool(packet.is_keyframe)),),
+            number,
+            number,
+            0,
+            begins=number == 0,
+            drained=False,
+        )
+        made.append((pixels, video))
     return made

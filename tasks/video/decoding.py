@@ -1,0 +1,323 @@
+"""A source's packets -> its pictures, decoded as the log that gets the packets will decode them.
+
+The packets are cut into sections. A section begins with a key frame and a decoder that knows nothing
+before it, and ends before the next one, or with the first packet that is damaged: so what is logged
+of it, decoded again from its beginning, gives the same pictures. Which pictures are not sure to do so
+is said of each; the log gets their pixels:
+
+- those that come out after a packet was damaged, until the next section begins;
+- those before the first key frame, as of a live source that is joined in the middle;
+- those that are shown before a section's first picture and decoded after it (open groups).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.runtime.pictures.bitstream import closes, holds_parameters
+from flowrun.runtime.pictures.stored import shown_format
+from flowrun.runtime.pictures.video import (
+    ContainerDecoder,
+    PacketDecoder,
+    RgbConverter,
+    Take,
+    described,
+)
+from flowrun.tasks.video.packets import Origin, PacketQueue
+
+__all__ = ["Picture", "SourceDecoder"]
+
+_LONGEST = 500
+"""Packets of a section after which the next key frame begins another, also where groups are open: a
+jump in the log decodes no more, and the log of a flight recorder loses no more."""
+_MOST_HELD = 64
+"""Packets after which a decoder must have given a picture, if it does at all."""
+_MOST_LATE = 4
+"""Pictures that a section holds before the one before it must have given its own."""
+_FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+_LENGTH_PREFIXED = b"\x01"
+"""First byte of the extradata of a stream whose packets have lengths instead of start codes."""
+_LOGGED = frozenset(
+    "h264 hevc vp8 vp9 av1 mpeg1video mpeg2video mpeg4 mjpeg rawvideo".split()  # noqa: SIM905
+)
+"""The codecs whose decoders need no more than `VideoDecoder` and the packets' bytes."""
+_STRICT = frozenset({"mjpeg"})
+"""Codecs whose decoders do not say that a picture is damaged unless they may refuse it, and whose
+pictures need no other: one that is refused is decoded once more, as far as it goes."""
+
+
+class Picture(NamedTuple):
+    """A decoded picture, valid during the call that it is given to.
+
+    decoded: the `av.VideoFrame`, None where `pixels` are given instead.
+    pts: of its packet, in the container's units; None where it has none.
+    origin: the packets of which it is decoded; None where the log must have its pixels.
+    """
+
+    decoded: Any
+    pixels: NDArray[np.uint8] | None
+    pts: int | None
+    origin: Origin | None
+
+
+Emit = Callable[[Picture], "Future[Any] | None"]
+"""Returns what `Take` does."""
+
+
+class _Section:
+    """Packets that one decoder gets.
+
+    number: among the sections that the log may get; -1 of one that it does not.
+    first: the number of its first packet.
+    is_sure: whether decoding its packets again gives the same pictures.
+    """
+
+    def __init__(self, decoder: PacketDecoder, number: int, first: int, *, is_sure: bool) -> None:
+        self.decoder = decoder
+        self.number = number
+        self.first = first
+        self.is_sure = is_sure
+        self.has_begun = False
+        """Whether the picture of its first packet has come out."""
+        self.ends_with: int | None = None
+        """The number of the picture that comes out of the next section instead."""
+        self.is_over = False
+        self.held: list[Picture] = []
+        """Its pictures that wait for the last ones of the section before."""
+        self._given: deque[int] = deque(maxlen=_MOST_HELD)
+
+    def decode(self, number: int, data: Any, take: Take) -> bool:
+        """Decode a packet; False if the decoder refuses it."""
+        took = self.decoder.decode(number, data, take)
+        if not took or (not self.has_begun and number - self.first > _MOST_HELD):
+            self.is_sure = False
+        return took
+
+    def origin_of(self, number: int | None, decoded: Any, fed: int, drained: bool) -> Origin | None:  # noqa: FBT001
+        """Where a picture comes from that has just come out; None if that is not sure."""
+        is_corrupt = bool(decoded.is_corrupt)
+        if is_corrupt and self.has_begun:
+            self.is_sure = False
+        self.has_begun |= number == self.first
+        if number is None or number < self.first or number in self._given:
+            return None
+        self._given.append(number)
+        if not self.is_sure or not self.has_begun or is_corrupt:
+            return None
+        return Origin(self.number, number, fed, drained)
+
+
+class SourceDecoder:
+    """Decodes the packets of `stream`, numbered from 0 in the order in which they come.
+
+    queue: gets the packets for the log; None where no log wants them.
+    damaged: how many packets, or pictures, could not be decoded.
+    logs_packets: whether packets of this codec can be logged.
+    """
+
+    def __init__(self, stream: Any, queue: PacketQueue | None) -> None:
+        context = stream.codec_context
+        name = context.codec.canonical_name
+        self.logs_packets = name in _LOGGED
+        self.damaged = 0
+        self._queue = queue if self.logs_packets else None
+        self._context = context
+        self._form = shown_format(name)
+        self._strict = name in _STRICT
+        extradata = context.extradata or b""
+        self._filter: Any = None
+        if name in _FILTERS:
+            from av.bitstream import BitStreamFilterContext
+
+            self._filter = BitStreamFilterContext(_FILTERS[name], stream)
+            if extradata.startswith(_LENGTH_PREFIXED):
+                extradata = b""  # the filter puts it before the key frames
+        self._described = described(context, extradata)
+        self._in_packets = False
+        """Whether packets have said what all pictures have in common, and not the container alone."""
+        self._number = -1
+        self._pts: dict[int, int | None] = {}
+        """By number, of packets whose pictures have not come out yet."""
+        self._sections = 0
+        self._current: _Section | None = None
+        self._next: _Section | None = None
+        """A section whose first picture comes after some of the section before."""
+        self._converter = RgbConverter()
+
+    def feed(self, packet: Any, emit: Emit) -> None:
+        """Decode the next packet; `emit` is called with each picture that comes out."""
+        self._number += 1
+        self._pts[self._number] = packet.pts
+        if len(self._pts) > 4 * _MOST_HELD:  # of packets that gave no picture
+            del self._pts[next(iter(self._pts))]
+        is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
+        if not self.logs_packets:
+            self._current = self._current or self._section(is_sure=False)
+            self._decode(self._current, packet, emit)
+            return
+        data = self._bytes(packet)
+        if not data:
+            self.damaged += 1
+            self._doubt()
+            return
+        if is_damaged:
+            self._doubt()
+        elif is_key:
+            self._begin(data, emit)
+        self._in_packets |= holds_parameters(self._form, data)
+        current = self._current = self._current or self._section(is_sure=False)
+        if self._next is not None:
+            self._decode(current, data, emit)
+            self._hold(self._next, data, emit, is_key=is_key)
+            return
+        was_sure = current.is_sure
+        took = self._decode(current, data, emit)
+        if was_sure and took:
+            self._append(current, data, is_key=is_key)
+
+    def drain(self, emit: Emit) -> None:
+        """The stream is at its end: have all pictures come out."""
+        if self._current is not None:
+            self._drain(self._current, emit)
+        if self._next is not None:
+            self._release(self._next, emit)
+            self._drain(self._next, emit)
+        self._current = self._next = None
+
+    def restart(self) -> None:
+        """The stream goes on elsewhere, as after a seek."""
+        self._current = self._next = None
+        self._pts.clear()
+        if self._filter is not None:
+            self._filter.flush()
+
+    # -- packets -------------------------------------------------------------------------------
+
+    def _bytes(self, packet: Any) -> bytes:
+        """What the decoder and the log get of `packet`; b"" where the filter cannot read it."""
+        import av
+
+        try:
+            made = [packet] if self._filter is None else self._filter.filter(packet)
+        except av.error.FFmpegError:
+            return b""
+        return b"".join(map(bytes, made))
+
+    def _decode(self, section: _Section, data: Any, emit: Emit) -> bool:
+        """Whether the decoder took the packet."""
+        if section.decode(self._number, data, self._taker(section, emit)):
+            return True
+        self.damaged += 1
+        if self._strict:
+            again = _Section(PacketDecoder(self._described), -1, self._number, is_sure=False)
+            again.decode(self._number, data, self._taker(again, emit))
+        return False
+
+    def _append(self, section: _Section, data: bytes, *, is_key: bool) -> None:
+        if self._queue is not None:
+            self._queue.append(section.number, self._number, data, is_key=is_key)
+
+    # -- pictures ------------------------------------------------------------------------------
+
+    def _taker(self, section: _Section, emit: Emit, *, drained: bool = False) -> Take:
+        """Takes what comes out of the section's decoder."""
+        fed = self._number
+
+        def take(number: int | None, decoded: Any) -> Future[Any] | None:
+            section.is_over |= number is not None and number == section.ends_with
+            if section.is_over:
+                return None
+            origin = section.origin_of(number, decoded, fed, drained)
+            pts = None if number is None else self._pts.pop(number, None)
+            return emit(Picture(decoded, None, pts, origin))
+
+        return take
+
+    def _drain(self, section: _Section, emit: Emit) -> None:
+        if not section.decoder.drain(self._taker(section, emit, drained=True)):
+            self.damaged += 1
+
+    # -- sections ------------------------------------------------------------------------------
+
+    def _begin(self, data: bytes, emit: Emit) -> None:
+        """Begin a section with this key frame, if one should begin with it."""
+        current = self._current
+        if current is None:
+            self._current = self._section(is_sure=True)
+            return
+        if self._next is not None:
+            return
+        knows_parameters = not self._in_packets or holds_parameters(self._form, data)
+        if knows_parameters and closes(self._form, data):
+            self._drain(current, emit)
+            self._current = self._section(is_sure=True)
+        elif (
+            not current.is_sure
+            or self._number - current.first >= _LONGEST
+            or (self._queue is not None and self._queue.overflowed)
+        ):
+            self._next = self._section(is_sure=True)
+            current.ends_with, current.is_sure = self._number, False
+
+    def _section(self, *, is_sure: bool) -> _Section:
+        """A section that begins with the packet of now."""
+        if not self.logs_packets:
+            return _Section(ContainerDecoder(self._context), -1, self._number, is_sure=False)
+        if self._current is not None and self._current.decoder.reorder > self._described.reorder:
+            self._described = replace(self._described, reorder=self._current.decoder.reorder)
+        number = -1
+        if is_sure:
+            number = self._sections
+            self._sections += 1
+            if self._queue is not None:
+                self._queue.begin_section(number, self._described, self._number)
+        return _Section(
+            PacketDecoder(self._described, strict=self._strict),
+            number,
+            self._number,
+            is_sure=is_sure,
+        )
+
+    def _hold(self, section: _Section, data: bytes, emit: Emit, *, is_key: bool) -> None:
+        """Decode a packet of the section that comes next; it takes over when the one before has given
+        all its pictures."""
+
+        def take(number: int | None, decoded: Any) -> None:
+            origin = section.origin_of(number, decoded, self._number, drained=False)
+            if section.has_begun and number is not None:
+                try:
+                    pixels = self._converter.rgb(decoded)
+                except ValueError:
+                    self.damaged += 1
+                    return
+                section.held.append(Picture(None, pixels, self._pts.pop(number, None), origin))
+
+        was_sure = section.is_sure
+        if section.decode(self._number, data, take) and was_sure:
+            self._append(section, data, is_key=is_key)
+        current = self._current
+        assert current is not None
+        if section.has_begun and (current.is_over or len(section.held) > _MOST_LATE):
+            self._current, self._next = section, None
+            self._release(section, emit)
+        elif not section.is_sure and not section.has_begun:
+            self._next = current.ends_with = None  # it cannot begin here
+            current.is_over = False
+
+    def _release(self, section: _Section, emit: Emit) -> None:
+        for picture in section.held:
+            emit(picture)
+        section.held.clear()
+
+    def _doubt(self) -> None:
+        """A packet is missing."""
+        for section in (self._current, self._next):
+            if section is not None:
+                section.is_sure = False
