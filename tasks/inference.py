@@ -43,6 +43,10 @@ __all__ = ["Inference"]
 
 EMBEDDED = "embedded"
 
+_LONGEST_PROMPT = 16_384
+"""Characters. A prompt may come from anybody who sees the page, and what a model needs for a longer one
+grows faster than its length."""
+
 
 class Inference(Task):
     """Answer `prompt` about each frame that comes.
@@ -60,8 +64,8 @@ class Inference(Task):
     """
 
     class Config(TaskConfig):
-        prompt: Live[str] = "cap en"
-        """What the model is asked about each frame."""
+        prompt: Live[Annotated[str, Field(max_length=_LONGEST_PROMPT)]] = "cap en"
+        """What the model is asked about each frame: at most 16,384 characters."""
         max_new_tokens: Live[PositiveInt] = 50
         """The length at which an answer is cut off, in tokens."""
         stop: Live[list[str]] = Field(default_factory=list)
