@@ -55,7 +55,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     parser.add_argument(
         "--token",
-        help="what clients must send; if --host is not 127.0.0.1, needed, and made if not given",
+        help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
+        "given and --host is not 127.0.0.1",
     )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live status")
 
@@ -168,7 +169,8 @@ def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
         return
     from flowrun.runtime.server.serve import Server
 
-    server = Server.start(running, host=args.host, port=port, token=args.token)
+    token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
+    server = Server.start(running, host=args.host, port=port, token=token)
     try:
         yield server
     finally:

@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
 
+import base64
+import hashlib
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
@@ -9,35 +11,42 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.server.bodies import Json
 from flowrun.runtime.server.channels import Channels
 from flowrun.runtime.server.control import Control
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.guard import Guard, is_loopback
+from flowrun.runtime.server.head import Head
 from flowrun.runtime.server.status import Status
 from flowrun.runtime.server.streaming import Streaming
 from flowrun.runtime.server.watchable import Watchable
+from flowrun.runtime.wording import described
 
 __all__ = ["create_app"]
 
 _ASSETS = "/docs/assets"
 
-_CONTENT_POLICY = (
-    "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+_DOCS_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-"""The page is one file and loads nothing from elsewhere, whatever an answer might talk it into."""
 
 
-def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0.1") -> FastAPI:
+def create_app(
+    run: Watchable, *, token: str | None = None, host: str = "127.0.0.1", connections: int = 512
+) -> FastAPI:
     """The app that watches `run`.
 
-    host: the address that it will be bound to; any but a loopback address needs a token.
     token: what every request must carry, or None.
+    host: the address that it will be bound to; any but a loopback address needs a token.
+    connections: how many the server has at most; a part of them is for streams, and for requests
+        that wait.
 
     `app.state.close`, called on the loop's thread, ends its streams and answers what waits; without
     it a server that shuts down would wait for its clients.
@@ -45,11 +54,12 @@ def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0
     if token is None and not is_loopback(host):
         raise UsageError(f"host {host!r} is not a loopback address: it needs a token")
     status = Status(run)
-    channels = Channels(status)
-    page = _page()
+    channels = Channels(status, connections=connections)
+    page, content_policy = _page()
     app = FastAPIOffline(
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         static_url=_ASSETS,
         title=f"flowrun: {run.name}",
         description="The HTTP API of one run. Times are nanoseconds since 1970 UTC.",
@@ -61,7 +71,7 @@ def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0
     @app.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(page, headers={"Content-Security-Policy": _CONTENT_POLICY})
+            return HTMLResponse(page, headers={"Content-Security-Policy": content_policy})
         return PlainTextResponse(_index(app, status))
 
     @app.get("/docs", include_in_schema=False)
@@ -69,7 +79,7 @@ def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0
         # The browser asks for the parts of the page without a header: they carry the token too.
         given = request.query_params.get("token")
         query = "" if given is None else f"?token={quote(given, safe='')}"
-        return get_swagger_ui_html(
+        reply = get_swagger_ui_html(
             title=app.title,
             openapi_url=f"{app.openapi_url}{query}",
             swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js{query}",
@@ -77,23 +87,38 @@ def create_app(run: Watchable, *, token: str | None = None, host: str = "127.0.0
             swagger_favicon_url=f"{_ASSETS}/favicon.png{query}",
             swagger_ui_parameters={"requestSnippetsEnabled": True},
         )
+        reply.headers["Content-Security-Policy"] = _DOCS_POLICY
+        return reply
 
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _not_found)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _failed)
+    app.add_middleware(Head)
     app.add_middleware(Guard, token=token, host=host)
     return app
 
 
-def _page() -> str:
-    """The page as one file, with its style and its script in it."""
+def _page() -> tuple[str, str]:
+    """The page as one file, with its style and its script in it; and what it may load and run: what
+    it holds, and pictures and data of this server, whatever an answer might talk it into."""
     folder = files("flowrun.runtime.server") / "page"
     page, style, script = (
         (folder / name).read_text(encoding="utf-8")
         for name in ("index.html", "style.css", "page.js")
     )
-    return page.replace("/* style.css */\n", style).replace("// page.js\n", script)
+    page = page.replace("/* style.css */\n", style).replace("// page.js\n", script)
+    allowed = {}
+    for tag in ("script", "style"):
+        _, _, rest = page.partition(f"<{tag}>")
+        digest = hashlib.sha256(rest.partition(f"</{tag}>")[0].encode()).digest()
+        allowed[tag] = f"'sha256-{base64.b64encode(digest).decode()}'"
+    return page, (
+        f"default-src 'none'; script-src {allowed['script']}; style-src {allowed['style']}; "
+        "img-src 'self' data:; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _index(app: FastAPI, status: Status) -> str:
@@ -113,27 +138,34 @@ def _index(app: FastAPI, status: Status) -> str:
 
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.content, status_code=error.status)
+    return Json(error.content, status_code=error.status)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    path = described(request.scope["path"])  # `request.url` needs a Host header that can be one
     text = {
-        404: f"no such path {request.url.path!r}; GET / lists all",
-        405: f"{request.method} is not for {request.url.path!r}; GET / lists all",
+        404: f"no such path {path}; GET / lists all",
+        405: f"{request.method} is not for {path}; GET / lists all",
     }.get(error.status_code, error.detail)
-    return JSONResponse({"error": text}, status_code=error.status_code, headers=error.headers)
+    return Json({"error": text}, status_code=error.status_code, headers=error.headers)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems: list[dict[str, Any]] = list(error.errors())
     text = "; ".join(
-        f"{problem['loc'][-1]}: {problem['msg']}, got {problem['input']!r}" for problem in problems
+        f"{problem['loc'][-1]}: {problem['msg']}, got {described(problem['input'])}"
+        for problem in problems
     )
-    return JSONResponse({"error": text}, status_code=422)
+    return Json({"error": text}, status_code=422)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)  # nobody gets it
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    # The server that runs the app logs the traceback; the client gets the error without it.
-    return JSONResponse({"error": f"{type(error).__name__}: {error}"}, status_code=500)
+    # The server that runs the app logs all of it; a client gets no text that nobody has read.
+    text = f"flowrun failed to answer ({type(error).__name__}); the run's log has the traceback"
+    return Json({"error": text}, status_code=500)

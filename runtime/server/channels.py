@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.broadcast import Answer, PartialAnswer, Picture, Shows
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.feed import Feed
+from flowrun.runtime.wording import described
 
 if TYPE_CHECKING:
     from fastapi import Request
 
     from flowrun.runtime.server.status import Status
 
-__all__ = ["ANSWERS", "PARTS", "PICTURES", "Channels", "Kind"]
+__all__ = ["ANSWERS", "PARTS", "PICTURES", "Channels", "Kind", "Places"]
 
 _LOOK_S = 1.0
 """How often a waiting request looks whether its client is still there."""
@@ -45,15 +48,46 @@ PARTS = Kind(PartialAnswer, "partial answer")
 """These have no channels: only the event stream has them."""
 
 
+class Places:
+    """A number of clients that may stay at once, so that connections are left for the others.
+
+    most: how many.
+    what: what they do, in the plural.
+    """
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most = most
+        self._what = what
+        self._taken = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold a place; `ApiError` if there is none."""
+        if self._taken >= self._most:
+            raise ApiError(
+                503, f"{self._most} {self._what} already, which is the limit", wrapped=True
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
 class Channels:
     """What the sinks of a run show, by kind and channel. All methods are for the loop's thread.
 
+    connections: how many the server has at most; some of them stay free of requests that wait.
+
     feeds: task id -> what it shows.
     closing: set when the server ends.
+    streams: the places of clients that are sent a stream.
     """
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, *, connections: int) -> None:
         self.status = status
+        self.streams = Places(connections // 4, "streams are open")
+        self._waits = Places(connections * 5 // 8, "clients wait for messages")
         self.feeds = {task: Feed(shown) for task, shown in status.run.broadcasts.items()}
         self.closing = asyncio.Event()
         self._shows = dict(status.run.shows)
@@ -89,12 +123,13 @@ class Channels:
             )
         if channel == "":
             return tasks[0], 0
-        if channel.isascii() and channel.isdigit() and int(channel[:9]) < len(tasks):
-            return tasks[int(channel)], int(channel)
+        for number, task in enumerate(tasks):
+            if channel == str(number):
+                return task, number
         valid = ", ".join(f"{number} or {task}" for number, task in enumerate(tasks))
         raise ApiError(
             404,
-            f"unknown channel {channel!r}; the channels of {kind.noun}s are: {valid}",
+            f"unknown channel {described(channel)}; the channels of {kind.noun}s are: {valid}",
             wrapped=True,
         )
 
@@ -112,7 +147,8 @@ class Channels:
         if not (
             latest and item is not None and (kind.fresh_s is None or shown.age_s < kind.fresh_s)
         ):
-            item = await self._wait(request, kind, task, timeout_s)
+            with self._waits.taken():
+                item = await self._wait(request, kind, task, timeout_s)
         if not isinstance(item, kind.item):
             raise ApiError(
                 404,

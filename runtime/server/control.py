@@ -4,18 +4,32 @@
 
 import asyncio
 import json
+import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
+from pydantic_core import from_json
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.server.bodies import (
+    Json,
+    MessageReply,
+    Pipeline,
+    Report,
+    SetReply,
+    refusals,
+)
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.status import Status, jsonable
+from flowrun.runtime.wording import described
 
 __all__ = ["Control"]
 
-_BODY_LIMIT = 1 << 20
+_BODY_LIMIT = 256 << 10
+_SHOWN = 5
+"""How many unknown keys an error names."""
+
 _STOP_S = 4.0
 _STOP_LOOK_S = 0.02
 
@@ -28,39 +42,85 @@ class Control:
         self._run = status.run
 
     def router(self) -> APIRouter:
-        router = APIRouter(prefix="/api/v0")
-        router.add_api_route("/pipeline/list", self.list_, methods=["GET"])
-        router.add_api_route("/pipeline/config", self.config, methods=["GET"])
-        router.add_api_route("/report", self.report, methods=["GET"])
-        for path, endpoint, example in (
-            ("/pipeline/stop", self.stop, {"pipeline_id": self._run.name}),
-            ("/inference/settings", self.settings, {"prompt": "Is there any human?"}),
-        ):
-            body = {"content": {"application/json": {"example": example}}, "required": True}
+        router = APIRouter(prefix="/api/v0", default_response_class=Json)
+        wrong = {404: "No such pipeline.", 422: "A parameter is wrong."}
+        gets: list[tuple[str, Callable[..., Any], Any, dict[int, str]]] = [
+            ("/pipeline/list", self.list_, list[Pipeline], {}),
+            ("/pipeline/config", self.config, dict[str, Any], wrong),
+            ("/report", self.report, Report, {}),
+        ]
+        for path, endpoint, reply, errors in gets:
             router.add_api_route(
-                path, endpoint, methods=["POST"], openapi_extra={"requestBody": body}
+                path, endpoint, responses={200: {"model": reply}, **refusals(errors)}
             )
+        errors = {
+            400: "The body is not JSON, or names another pipeline.",
+            413: f"The body is larger than {_BODY_LIMIT} bytes.",
+            422: "A key or a value is wrong; the error names it.",
+        }
+        router.add_api_route(
+            "/pipeline/stop",
+            self.stop,
+            methods=["POST"],
+            responses={
+                200: {"model": MessageReply},
+                202: {"model": MessageReply, "description": "A task has not returned yet."},
+                **refusals(errors),
+            },
+            openapi_extra=_json_body(self._stop_schema()),
+        )
+        router.add_api_route(
+            "/inference/settings",
+            self.settings,
+            methods=["POST"],
+            responses={
+                200: {"model": SetReply},
+                **refusals({**errors, 503: "The run has ended."}),
+            },
+            openapi_extra=_json_body(self._settings_schema()),
+        )
         return router
 
-    async def list_(self) -> JSONResponse:
+    def _stop_schema(self) -> dict[str, Any]:
+        name = {"type": "string", "const": self._run.name}
+        return {
+            "type": "object",
+            "properties": {"pipeline_id": name, "name": name},
+            "anyOf": [{"required": ["pipeline_id"]}, {"required": ["name"]}],
+            "example": {"pipeline_id": self._run.name},
+        }
+
+    def _settings_schema(self) -> dict[str, Any]:
+        live = {task: keys for task, keys in self._run.live_keys().items() if keys}
+        keys: dict[str, Any] = {key: {} for task_keys in live.values() for key in task_keys}
+        return {
+            "type": "object",
+            "properties": {"task": {"type": "string", "enum": list(live)}, **keys},
+            "additionalProperties": False,
+            "minProperties": 1,
+            "example": {"prompt": "Is there any human?"},
+        }
+
+    async def list_(self) -> Json:
         """The pipeline of this server: `"Running"`, `"Stopped"` or `{"Error": text}`."""
-        return JSONResponse([self._status.pipeline()])
+        return Json([self._status.pipeline()])
 
     async def config(
         self, pipeline_id: Annotated[str | None, Query(description="The pipeline's id.")] = None
-    ) -> JSONResponse:
+    ) -> Json:
         """The graph, resolved, with secrets masked."""
         if pipeline_id not in {None, self._run.name}:
             raise ApiError(
-                404, f"Pipeline not found: {pipeline_id!r}; the pipeline is {self._run.name!r}"
+                404,
+                f"Pipeline not found: {described(pipeline_id)}; the pipeline is {self._run.name!r}",
             )
-        return JSONResponse(jsonable(self._run.graph()))
+        return Json(jsonable(self._run.graph()))
 
-    async def report(self) -> JSONResponse:
+    async def report(self) -> Json:
         """Cycles, times of the tasks, size of the log, the last answer, and what may be set."""
-        return JSONResponse(self._status.report())
+        return Json(self._status.report())
 
-    async def stop(self, request: Request) -> JSONResponse:
+    async def stop(self, request: Request) -> Json:
         """End the run: `{"pipeline_id": ...}` or `{"name": ...}`.
 
         Returns within 5 s; 202 says that a task has not returned yet.
@@ -74,12 +134,12 @@ class Control:
         deadline = loop.time() + _STOP_S
         while self._status.running:
             if loop.time() > deadline:
-                return JSONResponse(
+                return Json(
                     {"message": f"Pipeline {name} is stopping: a task has not returned yet"},
                     status_code=202,
                 )
             await asyncio.sleep(_STOP_LOOK_S)
-        return JSONResponse({"message": f"Pipeline {name} stopped"})
+        return Json({"message": f"Pipeline {name} stopped"})
 
     async def settings(self, request: Request) -> Response:
         """Change values while the graph runs, from the next cycle on.
@@ -97,25 +157,27 @@ class Control:
                 self._run.set_live(task, changes)
             except UsageError as error:
                 raise ApiError(422, str(error)) from None
-        return JSONResponse({"success": True})
+        return Json({"success": True})
 
     def _changes(self, values: dict[str, Any]) -> dict[str, dict[str, Any]]:
         live = {task: keys for task, keys in self._run.live_keys().items() if keys}
         if "task" in values:
             task = values["task"]
-            if not isinstance(task, str) or task not in live:
+            if not isinstance(task, str):
+                raise ApiError(422, f"task: must be a text; got {described(task)}")
+            if task not in live:
                 valid = ", ".join(live) or "none"
                 raise ApiError(
-                    422, f"unknown task {task!r}; tasks with keys that may be set: {valid}"
+                    422, f"unknown task {described(task)}; tasks with keys that may be set: {valid}"
                 )
             live = {task: live[task]}
         keys = [key for key in values if key != "task"]
         known = list(dict.fromkeys(key for task_keys in live.values() for key in task_keys))
         valid = ", ".join(known) or "none"
         if unknown := [key for key in keys if key not in known]:
-            raise ApiError(
-                422, f"unknown key {', '.join(map(repr, unknown))}; keys that may be set: {valid}"
-            )
+            shown = ", ".join(map(described, unknown[:_SHOWN]))
+            more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+            raise ApiError(422, f"unknown key {shown}{more}; keys that may be set: {valid}")
         if not keys:
             raise ApiError(422, f"nothing to set; keys that may be set: {valid}")
         return {
@@ -125,17 +187,41 @@ class Control:
         }
 
 
+def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
+    """The body of a request as OpenAPI describes it; any content type is taken for JSON, so that
+    `curl -d` will do."""
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
+
+
 async def _body(request: Request) -> dict[str, Any]:
     """The request's body, which must be a JSON object."""
+    too_large = ApiError(413, f"the body is larger than {_BODY_LIMIT} bytes")
+    if int(request.headers.get("content-length", "0")) > _BODY_LIMIT:
+        raise too_large
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > _BODY_LIMIT:
-            raise ApiError(413, f"the body is larger than {_BODY_LIMIT} bytes")
+            raise too_large
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        # Strict: UTF-8, no NaN, no half surrogate pairs, no more than 200 levels.
+        body = from_json(bytes(raw), allow_inf_nan=False)
+        json.loads(raw, object_pairs_hook=_without_duplicates, parse_float=_finite)
+    except ValueError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ApiError(422, f"the body must be a JSON object, got {type(body).__name__}")
     return body
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"key {described(key)} occurs twice in one object")
+        seen.add(key)
+
+
+def _finite(text: str) -> None:
+    if math.isinf(float(text)):
+        raise ValueError(f"number {text[:20]} is too large")

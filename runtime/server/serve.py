@@ -9,7 +9,7 @@ import logging
 import secrets
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import structlog
@@ -17,7 +17,9 @@ import uvicorn
 
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.server.app import create_app
-from flowrun.runtime.server.guard import is_loopback
+from flowrun.runtime.server.connections import Connections, most_connections
+from flowrun.runtime.server.guard import check_token, is_loopback
+from flowrun.runtime.wording import described
 
 if TYPE_CHECKING:
     from flowrun.runtime.server.watchable import Watchable
@@ -46,7 +48,8 @@ class Server:
         self.url = f"http://{shown}:{port}/" + (
             "" if token is None else f"?token={quote(token, safe='')}"
         )
-        self._app = create_app(run, token=token, host=host)
+        most = most_connections()
+        self._app = create_app(run, token=token, host=host, connections=most)
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
@@ -64,6 +67,8 @@ class Server:
                 timeout_graceful_shutdown=1,  # for what `_cut` has not ended
             )
         )
+        self._most = most
+        self._connections: Connections | None = None
         self._thread = threading.Thread(target=self._serve, name="flowrun-server", daemon=True)
 
     @classmethod
@@ -75,11 +80,13 @@ class Server:
         port: 0 picks a free one, see `url`.
         token: generated if there is none and `host` is not a loopback address.
         """
-        if token is None and not is_loopback(host):
+        if token is not None:
+            check_token(token)
+        listener = _listen(host, port)
+        bound = listener.getsockname()[0]  # a name may mean another machine's address here
+        if token is None and not (is_loopback(host) and is_loopback(bound)):
             token = secrets.token_urlsafe(24)
-        elif token is not None and not token:
-            raise UsageError("the token is empty: leave it out to have one made, or give one")
-        server = cls(run, _listen(host, port), host, token)
+        server = cls(run, listener, host, token)
         server._thread.start()
         server._ready.wait()
         return server
@@ -103,11 +110,16 @@ class Server:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_log_error)
+        self._connections = Connections(self._listener, self._uvicorn, most=self._most)
+        self._connections.accept()
         # Connections queue at the listening socket from here on: clients may come at once.
         self._loop.call_soon(self._ready.set)
-        await self._uvicorn.serve(sockets=[self._listener])
+        await self._uvicorn.serve(sockets=[])
 
     def _end(self) -> None:
+        assert self._connections is not None
+        self._connections.close()
         self._app.state.close()
         self._uvicorn.should_exit = True
         assert self._loop is not None
@@ -118,6 +130,13 @@ class Server:
         for connection in list(self._uvicorn.server_state.connections):
             if (transport := connection.transport) is not None:
                 transport.abort()
+
+
+def _log_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An error in one of the loop's callbacks: asyncio would print it on the operator's terminal."""
+    structlog.get_logger("flowrun.server").error(
+        str(context["message"]), exc_info=context.get("exception")
+    )
 
 
 class _uvicorn_log(logging.Handler):  # noqa: N801  # used as a context
@@ -154,16 +173,18 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(512)
         listener.setblocking(False)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no host name at all
         if listener is not None:
             listener.close()
-        if error.errno == errno.EADDRINUSE:
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.EADDRINUSE:
             text = f"port {port} of {host!r} is taken; port 0 picks a free one"
-        elif error.errno == errno.EACCES:
+        elif number in {errno.EACCES, errno.EPERM}:
             text = (
                 f"port {port} of {host!r} is not allowed; give one above 1023, or 0 for a free one"
             )
         else:
-            text = f"host {host!r} is no address of this machine: {error.strerror or error}"
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            text = f"host {described(host)} is no address of this machine: {why}"
         raise UsageError(text) from None
     return listener

@@ -6,10 +6,19 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from flowrun.runtime.broadcast import Answer, Picture
-from flowrun.runtime.server.channels import ANSWERS, PICTURES, Channels
+from flowrun.runtime.server.bodies import (
+    ChannelAnswerReply,
+    ChannelPictureReply,
+    Json,
+    NewestAnswerReply,
+    PictureReply,
+    refusals,
+)
+from flowrun.runtime.server.channels import ANSWERS, PICTURES, Channels, Places
 from flowrun.runtime.server.events import event_stream
 from flowrun.runtime.server.feed import Feed
 from flowrun.runtime.server.status import answer_json
@@ -17,6 +26,7 @@ from flowrun.runtime.server.status import answer_json
 __all__ = ["Streaming"]
 
 _BOUNDARY = b"flowrun-frame"
+_MULTIPART = "multipart/x-mixed-replace"
 
 _Timeout = Annotated[
     float, Query(ge=0, le=60, description="Seconds to wait for the next message, then 503.")
@@ -35,27 +45,35 @@ class Streaming:
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/api/v0")
-        picture: dict[int | str, dict[str, Any]] = {
-            200: {"content": {"image/jpeg": {}, "application/json": {}}},
-            503: {"description": "No picture, and why."},
-        }
-        answer: dict[int | str, dict[str, Any]] = {503: {"description": "No answer, and why."}}
-        stream = {"response_class": StreamingResponse}
-        for path, endpoint, options in (
-            ("/streaming/image", self.image, {"responses": picture, "response_class": Response}),
+        jpeg = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
+        errors = refusals(
+            {422: "A parameter is wrong."},
+            wrapped={
+                404: "No such channel; the error lists them.",
+                503: "Nothing to show in time, and why; or too many clients wait.",
+            },
+        )
+        for path, endpoint, reply in (
+            ("/streaming/image", self.image, {"model": ChannelPictureReply, "content": jpeg}),
             (
                 "/streaming/image/{channel}",
                 self.channel_image,
-                {"responses": picture, "response_class": Response},
+                {"model": ChannelPictureReply, "content": jpeg},
             ),
-            ("/streaming/video/{task}", self.video, stream),
-            ("/inference/image", self.inference_image, {"responses": picture}),
-            ("/inference/result", self.result, {"responses": answer}),
-            ("/inference/results", self.result, {"responses": answer}),
-            ("/inference/result/{channel}", self.channel_result, {"responses": answer}),
-            ("/events", self.events, stream),
+            ("/streaming/video/{task}", self.video, {"content": {_MULTIPART: {}}}),
+            ("/inference/image", self.inference_image, {"model": PictureReply}),
+            ("/inference/result", self.result, {"model": NewestAnswerReply}),
+            ("/inference/results", self.result, {"model": NewestAnswerReply}),
+            ("/inference/result/{channel}", self.channel_result, {"model": ChannelAnswerReply}),
+            ("/events", self.events, {"content": {"text/event-stream": {}}}),
         ):
-            router.add_api_route(path, endpoint, methods=["GET"], **options)
+            router.add_api_route(
+                path,
+                endpoint,
+                methods=["GET"],
+                responses={200: reply, **errors},
+                response_class=Json if "model" in reply else StreamingResponse,
+            )
         return router
 
     # -- pictures -------------------------------------------------------------------------------
@@ -89,7 +107,7 @@ class Streaming:
                 "data": list(jpeg),
                 "encoding": "jpeg",
             }
-            return JSONResponse({"Success": success}, headers=_stamp(picture))
+            return Json({"Success": success}, headers=_stamp(picture))
         return Response(jpeg, media_type="image/jpeg", headers=_stamp(picture))
 
     async def inference_image(
@@ -99,7 +117,7 @@ class Streaming:
         task, _ = self._channels.find(PICTURES, "")
         picture, jpeg = await self._picture(request, task, timeout_s, latest=latest)
         image = {"data": list(jpeg), "encoding": "jpeg"}
-        return JSONResponse(
+        return Json(
             {"Success": {"timestamp_nanos": picture.tov_ns, "image": image}},
             headers=_stamp(picture),
         )
@@ -121,19 +139,21 @@ class Streaming:
         feed = self._channels.feeds[found]
         if feed.ended:
             raise self._channels.ended()
-        return StreamingResponse(
-            _parts(feed), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}"
+        return _Stream(
+            _parts(feed),
+            media_type=f"{_MULTIPART}; boundary={_BOUNDARY.decode()}",
+            places=self._channels.streams,
         )
 
     # -- answers --------------------------------------------------------------------------------
 
     async def result(
         self, request: Request, *, timeout_s: _Timeout = 5.0, latest: _Latest = False
-    ) -> JSONResponse:
+    ) -> Json:
         """The next answer of the first task that shows answers, with the time of its frame."""
         task, _ = self._channels.find(ANSWERS, "")
         answer = await self._answer(request, task, timeout_s, latest=latest)
-        return JSONResponse({"Success": {"timestamp_nanos": answer.tov_ns, **answer_json(answer)}})
+        return Json({"Success": {"timestamp_nanos": answer.tov_ns, **answer_json(answer)}})
 
     async def channel_result(
         self,
@@ -142,11 +162,11 @@ class Streaming:
         *,
         timeout_s: _Timeout = 5.0,
         latest: _Latest = False,
-    ) -> JSONResponse:
+    ) -> Json:
         """The next answer of one task that shows answers: its id, or its number from 0."""
         task, number = self._channels.find(ANSWERS, channel)
         answer = await self._answer(request, task, timeout_s, latest=latest)
-        return JSONResponse(
+        return Json(
             {"Success": {"stamp_ns": answer.tov_ns, "channel_id": number, **answer_json(answer)}}
         )
 
@@ -165,7 +185,23 @@ class Streaming:
         it is (of those that come while a client is busy, the newest); `statistics`, the report, every
         second; `ended`, the last report, when the run or the server ends.
         """
-        return StreamingResponse(event_stream(self._channels), media_type="text/event-stream")
+        return _Stream(
+            event_stream(self._channels),
+            media_type="text/event-stream",
+            places=self._channels.streams,
+        )
+
+
+class _Stream(StreamingResponse):
+    """A reply without an end, which takes one of `places` as long as it lasts."""
+
+    def __init__(self, content: AsyncIterator[Any], *, media_type: str, places: Places) -> None:
+        super().__init__(content, media_type=media_type)
+        self._places = places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._places.taken():
+            await super().__call__(scope, receive, send)
 
 
 async def _parts(feed: Feed) -> AsyncIterator[bytes]:
@@ -180,7 +216,9 @@ async def _parts(feed: Feed) -> AsyncIterator[bytes]:
         jpeg = await feed.jpeg(picture)
         lines = {"Content-Type": "image/jpeg", "Content-Length": len(jpeg), **_stamp(picture)}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        yield head.encode() + b"\r\n" + jpeg + b"\r\n--" + _BOUNDARY + b"\r\n"
+        yield head.encode() + b"\r\n"
+        yield jpeg  # as it is: all clients are sent the same bytes
+        yield b"\r\n--" + _BOUNDARY + b"\r\n"
 
 
 def _stamp(picture: Picture) -> dict[str, str]:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -15,10 +17,27 @@ from PIL import Image
 
 from flowrun.runtime.broadcast import Broadcast, Picture
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.server import control
+from flowrun.runtime.server import control, guard
 from flowrun.runtime.server.app import create_app
 from flowrun.runtime.server.serve import Server
-from support.fake_run import START_NS
+from support.api_schema import ApiSchema
+from support.fake_run import START_NS, FakeRun
+
+
+def must_be_described(reply):
+    """The API's own description allows the reply, of whatever test."""
+    request, body = reply.request, None
+    content_type = reply.headers.get("content-type", "")
+    if content_type == "application/json":
+        body = json.loads(reply.read() or "null")
+    path = unquote(request.url.path)
+    problem = schema().problem(request.method, path, reply.status_code, content_type, body)
+    assert problem is None
+
+
+@cache
+def schema():
+    return ApiSchema(create_app(FakeRun()).openapi())
 
 
 def asking(server):
@@ -26,7 +45,12 @@ def asking(server):
     headers = {"Authorization": f"Bearer {query.removeprefix('token=')}"} if query else {}
     # verify=False: no certificates to load, which takes longer than most of these tests.
     return httpx.Client(
-        base_url=address, headers=headers, timeout=10, trust_env=False, verify=False
+        base_url=address,
+        headers=headers,
+        timeout=10,
+        trust_env=False,
+        verify=False,
+        event_hooks={"response": [must_be_described]},
     )
 
 
@@ -93,15 +117,18 @@ def test_image_as_json_is_the_oldest_form(run, http):
 
 
 def test_a_channel_is_a_number_or_a_task(run, http):
-    run.cycle()
     for channel, number in (("0", 0), ("screen", 0), ("1", 1), ("small", 1)):
+        run.cycle()
         reply = http.get(
             f"/api/v0/streaming/image/{channel}?latest=1", headers={"Accept": "application/json"}
         )
         assert reply.json()["Success"]["channel_id"] == number
 
 
-@pytest.mark.parametrize("channel", ["2", "-1", "chat", "cam0", "²", "99999999999999999999"])
+@pytest.mark.parametrize(
+    "channel",
+    ["2", "-1", "chat", "cam0", "²", "00", "0000000001", "1.0", "+1", "99999999999999999999"],
+)
 def test_unknown_channel_lists_the_valid_ones(quiet_http, channel):
     reply = quiet_http.get(f"/api/v0/streaming/image/{channel}")
     assert reply.status_code == 404
@@ -361,7 +388,7 @@ def test_settings_go_to_every_task_with_the_key(run, http):
         (
             422,
             '{"task": ["vlm"], "prompt": "x"}',
-            "unknown task ['vlm']; tasks with keys that may be set: vlm",
+            "task: must be a text; got a list",
         ),
         (
             422,
@@ -373,10 +400,10 @@ def test_settings_go_to_every_task_with_the_key(run, http):
         (
             400,
             '{"prompt": ',
-            "the body is not JSON: Expecting value: line 1 column 12 (char 11)",
+            "the body is not JSON: EOF while parsing a value at line 1 column 11",
         ),
-        (400, "", "the body is not JSON: Expecting value: line 1 column 1 (char 0)"),
-        (413, '"' + 2_000_000 * "x" + '"', "the body is larger than 1048576 bytes"),
+        (400, "", "the body is not JSON: EOF while parsing a value at line 1 column 0"),
+        (413, '"' + 300_000 * "x" + '"', "the body is larger than 262144 bytes"),
     ],
 )
 def test_a_bad_setting_is_refused_whole(quiet, quiet_http, status, body, error):
@@ -385,7 +412,24 @@ def test_a_bad_setting_is_refused_whole(quiet, quiet_http, status, body, error):
     assert quiet[0].set == []
 
 
-@pytest.mark.parametrize("body", [b"[" * 200_000, b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"prompt": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b"\xff\xfe\x00",
+        b'{"prompt": "\xff"}',
+        b'{"prompt": "\\ud800"}',
+        b'{"prompt": NaN}',
+        b'{"prompt": -Infinity}',
+        b'{"prompt": 1e999}',
+        b'{"prompt": %s}' % (b"9" * 5000),
+        b'{"prompt": "a", "prompt": "b"}',
+        b'\xef\xbb\xbf{"prompt": "a"}',
+        '{"prompt": "a"}'.encode("utf-16"),
+        b"prompt=a",
+    ],
+)
 def test_a_body_of_rubbish_is_400(quiet_http, body):
     reply = quiet_http.post("/api/v0/inference/settings", content=body)
     assert reply.status_code == 400
@@ -461,7 +505,7 @@ def test_index_is_text_for_curl_and_a_page_for_browsers(quiet_http):
     assert "POST /api/v0/inference/settings" in text.text
     page = quiet_http.get("/", headers={"Accept": "text/html,application/xhtml+xml"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
     assert "prefers-color-scheme: dark" in page.text
     assert "new EventSource(" in page.text
     assert "page.js" not in page.text
@@ -481,14 +525,30 @@ def test_unknown_path_and_method_are_said_in_json(quiet_http):
     )
 
 
+def test_head_is_get_without_the_body_and_ends(run, quiet_http):
+    for path in ("/", "/docs", "/api/v0/report", "/api/v0/events", "/api/v0/streaming/video/0"):
+        reply = quiet_http.head(path)
+        assert (reply.status_code, reply.content) == (200, b"")
+    assert quiet_http.head("/none").status_code == 404
+    assert quiet_http.head("/api/v0/inference/settings").status_code == 405
+
+
 def test_our_own_defect_is_a_500_in_json_and_goes_to_the_log(run, http, monkeypatch):
+    http.event_hooks = {}  # no description promises this one
+
     def report():
         raise ZeroDivisionError("rate")
 
     monkeypatch.setattr(run, "report", report)
     with structlog.testing.capture_logs() as logged:
         reply = http.get("/api/v0/report")
-        assert (reply.status_code, reply.json()) == (500, {"error": "ZeroDivisionError: rate"})
+        assert (reply.status_code, reply.json()) == (
+            500,
+            {
+                "error": "flowrun failed to answer (ZeroDivisionError); the run's log has the "
+                "traceback"
+            },
+        )
         until(lambda: logged)
     assert logged[0]["log_level"] == "error"
     assert isinstance(logged[0]["exc_info"][1], ZeroDivisionError)
@@ -534,7 +594,8 @@ def test_our_own_page_may_change_the_run(http):
     assert reply.status_code == 200
 
 
-def test_every_path_needs_the_token(run, new_server):
+def test_every_path_needs_the_token(run, new_server, monkeypatch):
+    monkeypatch.setattr(guard, "_FREE_S", 100)
     server = new_server(run, token="s3cret")
     assert server.url.endswith("/?token=s3cret")
     address = server.url.partition("/?")[0]
@@ -550,6 +611,97 @@ def test_every_path_needs_the_token(run, new_server):
             expected = 404 if path == "/none" else 200
             assert http.get(f"{path}?token=s3cret").status_code == expected
             assert http.get(path, headers=good).status_code == expected
+
+
+def test_wrong_tokens_make_an_address_wait(run, new_server, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(guard, "monotonic_s", lambda: now)
+    server = new_server(run, token="s3cret")
+    address = server.url.partition("?")[0]
+    with httpx.Client(base_url=address, trust_env=False, verify=False) as http:
+        assert [http.get(f"/?token={n}").status_code for n in range(10)] == 10 * [401]
+        for token in ("10", "s3cret"):
+            reply = http.get(f"/?token={token}")
+            assert reply.status_code == 429
+            assert reply.headers["retry-after"] == "1"
+            assert reply.json() == {"error": "too many wrong tokens from this address; wait 1 s"}
+        assert http.get("/").status_code == 401  # no guess
+        now += 1
+        assert http.get("/?token=s3cret").status_code == 200
+        assert http.get("/?token=11").status_code == 401
+        assert http.get("/?token=s3cret").status_code == 429
+        now += 100
+        assert [http.get(f"/?token={n}").status_code for n in range(11)] == 10 * [401] + [429]
+
+
+def test_wrong_tokens_are_counted_by_network_and_forgotten():
+    guesses = guard._Guesses()
+
+    def network(host):
+        return guard._network({"client": (host, 1)})
+
+    for _ in range(11):
+        guesses.count(network("2001:db8::1"))
+    assert guesses.wait_s(network("2001:db8::2")) > 0
+    assert guesses.wait_s(network("2001:db8:0:1::1")) == 0
+    assert network("::ffff:192.0.2.1") == network("192.0.2.1") == "192.0.2.1"
+    assert network("fe80::1%eth0") == "fe80::/64"
+    for n in range(5000):
+        guesses.count(f"10.0.{n // 256}.{n % 256}")
+    assert len(guesses._full_until) == 1024
+
+
+@pytest.mark.parametrize(
+    ("token", "error"),
+    [
+        ("", "the token is empty: leave it out to have one made, or give one"),
+        (
+            " s3cret",
+            "the token's character 1 is a blank, which not every client can send: "
+            "use letters, digits and signs such as - and _",
+        ),
+        (
+            "s3crét",
+            "the token's character 5 is not a visible ASCII character, which not every client can "
+            "send: use letters, digits and signs such as - and _",
+        ),
+        ("x" * 1025, "the token has 1,025 characters; at most 1,024"),
+    ],
+)
+def test_a_token_that_clients_could_not_send_is_refused_at_start(run, token, error):
+    with pytest.raises(UsageError) as raised:
+        Server.start(run, port=0, token=token)
+    assert str(raised.value) == error
+
+
+def test_any_other_token_is_taken_from_header_and_address(run, new_server):
+    token = "".join(map(chr, range(33, 127)))
+    server = new_server(run, token=token)
+    headers = {"Authorization": f"Bearer {token}"}
+    for address, given in ((server.url, {}), (server.url.partition("?")[0], headers)):
+        assert httpx.get(address, headers=given, trust_env=False, verify=False).status_code == 200
+
+
+def test_a_local_name_that_means_another_address_needs_a_token(run, new_server, monkeypatch):
+    real = socket.getaddrinfo
+
+    def names(host, *args, **options):
+        return real("0.0.0.0" if host == "run.localhost" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    assert len(new_server(run, host="run.localhost").token) >= 32
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/none", "/api/v0/report", "/openapi.json"])
+def test_no_other_site_may_embed_or_keep_a_reply(quiet_http, path):
+    headers = quiet_http.get(path, headers={"Accept": "text/html"}).headers
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
 def test_another_host_gets_a_token_of_its_own(run, new_server):
@@ -583,8 +735,9 @@ def test_a_taken_port_is_said_with_what_to_do(run, new_server):
     [
         ({"port": 70000}, "port 70000 is not a port: give 1 to 65535, or 0 for a free one"),
         (
-            {"port": 0, "token": ""},
-            "the token is empty: leave it out to have one made, or give one",
+            {"port": 0, "host": "a" * 64},
+            f"host '{'a' * 56}... is no address of this machine: encoding with 'idna' codec failed "
+            "(UnicodeError: label too long)",
         ),
         (
             {"port": 0, "host": "192.0.2.1", "token": "x"},

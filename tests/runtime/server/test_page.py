@@ -136,7 +136,7 @@ def test_page_fits_a_phone_in_both_schemes(opened):
 
 def test_page_and_docs_work_with_a_token_and_without_a_network(browser, new_run, new_server):
     run = new_run().start()
-    server = new_server(run, token="s3cret/+ &")
+    server = new_server(run, token="s3cret/+%&")
     browser.open(server.url)
     browser.wait_for("document.querySelector('#screens img')?.naturalWidth")
     browser.wait_for("document.querySelectorAll('#answers .response').length >= 1")

@@ -1,0 +1,179 @@
+"""What replies hold, as the API's description says it; and how they become JSON."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations.
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+
+from flowrun.runtime.run.report import LogReport, Progress, TaskReport
+
+__all__ = [
+    "ChannelAnswerReply",
+    "ChannelPictureReply",
+    "ErrorReply",
+    "Json",
+    "MessageReply",
+    "NewestAnswerReply",
+    "PictureReply",
+    "Pipeline",
+    "Report",
+    "SetReply",
+    "WrappedError",
+    "refusals",
+]
+
+
+class Json(JSONResponse):
+    """A reply in JSON, whatever text it holds: half a surrogate pair becomes its JSON escape."""
+
+    def render(self, content: Any) -> bytes:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+# -- errors -------------------------------------------------------------------------------------
+
+
+class ErrorReply(_Body):
+    """Why a request was not answered."""
+
+    error: str
+
+
+class WrappedError(_Body):
+    """The same where success is `{"Success": ...}`."""
+
+    Error: ErrorReply
+
+
+def refusals(
+    plain: Mapping[int, str], wrapped: Mapping[int, str] = MappingProxyType({})
+) -> dict[int | str, dict[str, Any]]:
+    """The replies with an error that a path may give, besides those of every path.
+
+    plain: status -> what it means, where the body is `ErrorReply`.
+    wrapped: the same where it is `WrappedError`.
+    """
+    replies: dict[int | str, dict[str, Any]] = {
+        401: {"model": ErrorReply, "description": "The token is missing or wrong."},
+        403: {"model": ErrorReply, "description": "Another host's name, or another site's page."},
+        429: {"model": ErrorReply, "description": "Too many wrong tokens from this address."},
+    }
+    for model, meanings in ((ErrorReply, plain), (WrappedError, wrapped)):
+        for status, meaning in meanings.items():
+            replies[status] = {"model": model, "description": meaning}
+    return replies
+
+
+# -- pictures -----------------------------------------------------------------------------------
+
+
+class _Image(_Body):
+    data: list[int] = Field(description="The bytes of a JPEG file.")
+    encoding: Literal["jpeg"]
+
+
+class _Picture(_Body):
+    timestamp_nanos: int
+    image: _Image
+
+
+class PictureReply(_Body):
+    """A picture; its time is when its frame was taken."""
+
+    Success: _Picture
+
+
+class _ChannelPicture(_Image):
+    stamp_ns: int
+    channel_id: int
+
+
+class ChannelPictureReply(_Body):
+    """A picture of one channel."""
+
+    Success: _ChannelPicture
+
+
+# -- answers ------------------------------------------------------------------------------------
+
+
+class _Answer(_Body):
+    prompt: str
+    response: str
+    truncated: bool
+    reasoning: str
+    latency_ms: float
+    backend: str
+    cycle: int
+
+
+class _NewestAnswer(_Answer):
+    timestamp_nanos: int
+
+
+class NewestAnswerReply(_Body):
+    """An answer; its time is when its frame was taken."""
+
+    Success: _NewestAnswer
+
+
+class _ChannelAnswer(_Answer):
+    stamp_ns: int
+    channel_id: int
+
+
+class ChannelAnswerReply(_Body):
+    """An answer of one channel."""
+
+    Success: _ChannelAnswer
+
+
+# -- the run ------------------------------------------------------------------------------------
+
+
+class _Failed(_Body):
+    Error: str
+
+
+class Pipeline(_Body):
+    """The state of a run."""
+
+    id: str
+    status: Literal["Running", "Stopped"] | _Failed
+
+
+class Report(Pipeline):
+    """How a run is doing."""
+
+    cycles: int
+    cycle_rate_hz: float
+    uptime_s: float
+    starting: str | None
+    progress: Progress | None
+    log: LogReport | None
+    tasks: dict[str, TaskReport]
+    last_answer: _NewestAnswer | None
+    shows: dict[str, Literal["picture", "answer", "partial answer"]]
+    live: dict[str, list[str]]
+
+
+class MessageReply(_Body):
+    """What has been done."""
+
+    message: str
+
+
+class SetReply(_Body):
+    """The values are set."""
+
+    success: Literal[True]
