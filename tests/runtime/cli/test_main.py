@@ -235,7 +235,7 @@ def test_a_library_that_still_computes_does_not_change_the_exit_status(tmp_path:
         "import torch\n"
         "from flowrun.msgs import IntMsg\n"
         "from flowrun.runtime.task import Context, Input, Task\n"
-        "big = torch.ones(3000, 3000)\n"
+        "big = torch.ones(200, 200)\n"
         "class Busy(Task):\n"
         "    def process(self, ctx: Context, n: Input[IntMsg]) -> None:\n"
         "        ctx.log.info('at work')\n"
