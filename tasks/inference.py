@@ -25,7 +25,7 @@ from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.backends.backend import Backend
 from flowrun.tasks.backends.chain import Chain
 from flowrun.tasks.backends.make import make_backend, make_embedded
-from flowrun.tasks.backends.server import unusable_program
+from flowrun.tasks.backends.server import problems_of
 from flowrun.tasks.backends.settings import (
     KINDS,
     BackendSettings,
@@ -188,8 +188,7 @@ class Inference(Task):
             if not settings.base_url:
                 yield f"backends.{name}.base_url", "base_url is empty"
             if settings.server is not None:
-                problem = unusable_program(list(settings.server.command), graph_dir)
-                if problem is not None:
+                for problem in problems_of(settings.server, settings.api_key, graph_dir):
                     yield f"backends.{name}.server.command", problem
         for key, model in models.items():
             try:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from flowrun.runtime.children import warden
@@ -53,15 +53,24 @@ class ChildProcess:
     command: program and arguments.
     folder: where it runs.
     name: for the names of the threads that watch it.
+    env: environment variables besides those of this process; other users cannot read them, as they
+        can the arguments.
     first_pause_s: seconds to wait before the first restart; doubled each time.
     """
 
     def __init__(
-        self, command: Sequence[str], *, folder: Path, name: str, first_pause_s: float = 1.0
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        name: str,
+        env: Mapping[str, str] | None = None,
+        first_pause_s: float = 1.0,
     ) -> None:
         self._command = list(command)
         self._folder = folder
         self._name = name
+        self._env = dict(env or {})
         self._first_pause_s = first_pause_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -80,6 +89,7 @@ class ChildProcess:
                 self._process = subprocess.Popen(  # noqa: S603  # the user's own command
                     [sys.executable, "-I", "-S", _WARDEN, str(reading), *self._command],
                     cwd=self._folder,
+                    env={**os.environ, **self._env},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -200,7 +200,8 @@ class OpenAIBackend:
             return
         command = [str(word) for word in server.command]
         url = server.ready_url or f"{self._url}/models"
-        key = (tuple(command), url, self._graph_dir)
+        env = {name: value.get_secret_value() for name, value in server.env.items()}
+        key = (tuple(command), tuple(env.items()), url, self._graph_dir)
 
         def start() -> ServerProcess:
             process = ServerProcess(
@@ -209,6 +210,7 @@ class OpenAIBackend:
                 ready_url=url,
                 start_timeout_s=server.start_timeout_s,
                 log=self._log,
+                env=env,
             )
             self._starting = process
             try:

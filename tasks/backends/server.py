@@ -5,28 +5,58 @@ again when it dies, ended with the run.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from flowrun.runtime.children.process import ChildProcess, find_program, why_unusable
 from flowrun.runtime.wording import mask_urls
+from flowrun.tasks.backends.settings import ServerSettings
 from flowrun.tasks.models.question import ModelError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["ServerProcess", "unusable_program"]
+__all__ = ["ServerProcess", "problems_of"]
 
 _LOOK_S = 0.05
 _SHOWN_LINES = 8
+_SHORTEST_KEY = 4
+"""Shorter keys are stand-ins, and parts of other words."""
 
 
-def unusable_program(command: list[str], folder: Path) -> str | None:
-    """Why the program of `command` cannot be run though its file exists; None if it can be, or if
-    there is no such file yet.
+def problems_of(server: ServerSettings, api_key: SecretStr | None, folder: Path) -> Iterator[str]:
+    """What is wrong with a command that is valid in itself: a program whose file exists and cannot be
+    run, a secret among the arguments.
+
+    api_key: what the server's clients must send.
+    folder: where relative paths start.
     """
-    problem = why_unusable(command[0], folder)
-    return None if problem is None else f"server: cannot start {command[0]!r}: {problem}"
+    problem = unusable_program(server.command[0], folder)
+    if problem is not None:
+        yield problem
+    key = api_key.get_secret_value() if api_key is not None else ""
+    option = server.secret_option
+    if option is not None:
+        what = f"{option} puts a secret into the command"
+    elif len(key) >= _SHORTEST_KEY and any(key in word for word in server.command):
+        what = "the command holds the api_key"
+    else:
+        return
+    yield (
+        f"server: {what}, which everybody on this machine can read; give it by the environment, for "
+        "example env: {LLAMA_API_KEY: ...} (llama-server), VLLM_API_KEY or HF_TOKEN"
+    )
+
+
+def unusable_program(name: str, folder: Path) -> str | None:
+    """Why program `name` cannot be run though its file exists; None if it can be, or if there is no
+    such file yet.
+    """
+    problem = why_unusable(name, folder)
+    return None if problem is None else f"server: cannot start {name!r}: {problem}"
 
 
 class ServerProcess:
@@ -36,6 +66,7 @@ class ServerProcess:
     folder: where it runs.
     ready_url: answers 200 when the server is ready; it must not answer before.
     start_timeout_s: how long `start` waits for that.
+    env: environment variables besides those of this process.
     first_pause_s: seconds to wait before the first restart; doubled each time.
     """
 
@@ -47,6 +78,7 @@ class ServerProcess:
         ready_url: str,
         start_timeout_s: float,
         log: FilteringBoundLogger,
+        env: Mapping[str, str] | None = None,
         first_pause_s: float = 1.0,
     ) -> None:
         self._program = command[0]
@@ -61,6 +93,7 @@ class ServerProcess:
             [found or self._program, *command[1:]],
             folder=folder,
             name="flowrun-model-server",
+            env=env,
             first_pause_s=first_pause_s,
         )
 
@@ -99,7 +132,7 @@ class ServerProcess:
         if self._is_found:
             return
         name = self._program
-        problem = unusable_program([name], self._folder)
+        problem = unusable_program(name, self._folder)
         if problem is None:
             place = self._folder / Path(name).expanduser()
             where = f"no such program: {place}" if "/" in name else "it is not on the PATH"

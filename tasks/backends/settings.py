@@ -70,6 +70,11 @@ def _is_host(host: str) -> bool:
     return True
 
 
+_SECRET_OPTION = re.compile(
+    r"(--?(?:[\w-]*(?:api[-_]?key|(?:hf|auth|access)[-_]?token|password|passwd|secret)|token))(?:=|$)",
+    re.IGNORECASE,
+)
+
 # An environment variable that is not set is empty in a replay, which reaches no server.
 _Url = Annotated[str, AfterValidator(_http_url)]
 
@@ -98,11 +103,22 @@ class ServerSettings(TaskConfig):
 
     command: list[str] | str
     """The program and its arguments, as a list or as one text; run in the graph file's folder, not
-    by a shell."""
+    by a shell. Everybody on the machine can read it: keys and passwords belong in `env`."""
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], SecretStr] = Field(
+        default_factory=dict
+    )
+    """Environment variables of the server besides flowrun's own, such as `LLAMA_API_KEY` or
+    `HF_TOKEN`; their values are masked wherever they would show."""
     ready_url: _Url | None = None
     """The URL that answers 200 when the server is ready; if not given, `models` below `base_url`."""
     start_timeout_s: PositiveFloat = 120.0
     """How long the server may take until it is ready; loading a large model takes a while."""
+
+    @property
+    def secret_option(self) -> str | None:
+        """An option of the command whose value is a secret by its name."""
+        found = (re.match(_SECRET_OPTION, word) for word in self.command)
+        return next((match[1] for match in found if match is not None), None)
 
     @field_validator("command")
     @classmethod

@@ -504,6 +504,24 @@ def test_a_recorded_run_may_be_asked_what_another_backend_would_say(
             "'transformers', 'openai'; got a mapping",
         ),
         (
+            "backends: {openai: {base_url: 'http://x', server: {command: 'serve --api-key k'}}}",
+            "6:65: server: --api-key puts a secret into the command, which everybody on this machine "
+            "can read; give it by the environment, for example env: {LLAMA_API_KEY: ...} "
+            "(llama-server), VLLM_API_KEY or HF_TOKEN",
+        ),
+        (
+            "backends: {openai: {base_url: 'http://x', api_key: sesame, "
+            "server: {command: [a, -ksesame]}}}",
+            "6:82: server: the command holds the api_key, which everybody on this machine can read; "
+            "give it by the environment, for example env: {LLAMA_API_KEY: ...} (llama-server), "
+            "VLLM_API_KEY or HF_TOKEN",
+        ),
+        (
+            "backends: {openai: {base_url: 'http://x', server: {command: a, env: {A-B: c}}}}",
+            "6:83: 'backends.openai.server.env.A-B' of task 'vlm' must be a text that matches "
+            "^[A-Za-z_][A-Za-z0-9_]*$; got 'c'",
+        ),
+        (
             "backends: {openai: {base_url: 'http://x', modle: y}}",
             "6:56: unknown key 'modle' in 'backends.openai' of the config of task 'vlm'; valid "
             "keys: type, base_url, model, api_key, timeout_s, retries, "

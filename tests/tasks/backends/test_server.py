@@ -58,6 +58,23 @@ def make(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
         server.stop()
 
 
+def test_a_server_gets_secrets_by_its_environment(make: Callable[..., ServerProcess]) -> None:
+    program = (
+        "import http.server, os, sys\n"
+        "class Handler(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200 if os.environ.get('KEY') == 'ses' + 'ame' else 500)\n"
+        "        self.end_headers()\n"
+        "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n"
+    )
+    port = free_port()
+    server = make([PYTHON, "-c", program, str(port)], port, env={"KEY": "sesame"})
+    server.start()  # it answers 200 only with the key
+    assert server._child.pid is not None
+    assert "sesame" not in Path(f"/proc/{server._child.pid}/cmdline").read_text()
+    assert "KEY" not in os.environ
+
+
 def web_server(tmp_path: Path, port: int, *, before: str = "") -> list[str]:
     """A command that notes the pids of its processes, the server's last, and serves."""
     script = tmp_path / "serve.sh"
