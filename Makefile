@@ -59,6 +59,11 @@ torture-video: .venv/installed-dev  ## record damaged films, and ask for everyth
 fuzz: .venv/installed-dev  ## feed damaged logs to the reader (FUZZ_ARGS="--seconds 600 ...")
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz.feed $(FUZZ_ARGS)
 
+.PHONY: mutation
+mutation: .venv/installed-dev  ## change the code in small ways; a test must notice (MUTATION_ARGS="engine log --sample 100 --seed 2 --jobs 2")
+	$(PIP) install -c constraints.txt -e '.[mutation]'
+	PYTHONPATH=tests $(BIN)/python -m support.mutation $(MUTATION_ARGS)
+
 .PHONY: golden
 golden: .venv/installed-dev  ## record the golden run of the tests again
 	$(BIN)/python tests/golden/record.py
