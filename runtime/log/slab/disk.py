@@ -40,7 +40,9 @@ def sync_pages(mapping: mmap.mmap, start: int, end: int) -> None:
     """
     start &= -_PAGE
     export = ctypes.c_char.from_buffer(mapping)
-    if _libc.msync(ctypes.addressof(export) + start, end - start, _MS_SYNC) != 0:
+    failed = _libc.msync(ctypes.addressof(export) + start, end - start, _MS_SYNC) != 0
+    del export  # an error would keep it, and the mapping could not be closed
+    if failed:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

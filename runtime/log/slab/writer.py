@@ -6,6 +6,7 @@ The slab knows where its open chunk ends and how to make room; what a cycle's by
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -370,7 +371,10 @@ class Slab:
         self._populator.stop()
         with self._sync_lock:
             self._ends = True
-            self.mapping.close()
+            # Where somebody looks at the frames of all threads, one may keep a view of it for a moment;
+            # it is unmapped when that is gone.
+            with contextlib.suppress(BufferError):
+                self.mapping.close()
             os.close(self._fd)
 
     def discard(self) -> None:

@@ -179,6 +179,16 @@ def test_a_disk_that_is_too_slow_is_reported(tmp_path, monkeypatch):
     assert took[0] >= 0.04
 
 
+def test_a_slab_is_finished_while_somebody_keeps_a_view_of_it(tmp_path):
+    """As a watchdog does that looks at the frames of all threads while one of them closes a chunk."""
+    cycles = torture.Cycles(tmp_path / "run", largest=3000, sync_s=None)
+    cycles.commit()
+    view = memoryview(cycles.writer._slabs.slab.mapping)
+    cycles.writer.finish({"reason": "test"})
+    assert view[:8] == b"\x89MCAP0\r\n"
+    assert torture.read(tmp_path / "run", 3000) == ([0], None)
+
+
 # -- a file system that does not preallocate -----------------------------------------------------
 
 
