@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
+    "LOCK_NAME",
     "ahead_path",
     "begun_path",
     "is_ahead",
@@ -25,7 +26,7 @@ __all__ = [
     "take_lock",
 ]
 
-_LOCK_NAME = ".lock"
+LOCK_NAME = ".lock"
 _LOCK = struct.Struct("@hhqqi4x")
 """`struct flock`: type, whence, start, length, process."""
 _WHOLE_FILE = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -75,7 +76,7 @@ def take_lock(directory: Path, *, create: bool = True) -> int | None:
     holds it. `OSError` if the file cannot be opened."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     while True:
-        descriptor = os.open(directory / _LOCK_NAME, flags, 0o644)
+        descriptor = os.open(directory / LOCK_NAME, flags, 0o644)
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
             is_removed = os.fstat(descriptor).st_nlink == 0
@@ -115,7 +116,7 @@ def is_locked(directory: Path) -> bool:
     for a moment, would keep somebody else from taking it. `OSError` if it cannot be known."""
     try:
         descriptor = os.open(
-            directory / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         )
     except FileNotFoundError:
         return False  # a copy, or a run that was moved
@@ -127,4 +128,4 @@ def is_locked(directory: Path) -> bool:
 
 
 def remove_lock(directory: Path) -> None:
-    (directory / _LOCK_NAME).unlink(missing_ok=True)
+    (directory / LOCK_NAME).unlink(missing_ok=True)

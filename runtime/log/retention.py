@@ -1,5 +1,8 @@
 """Removes the oldest runs of a graph, so that its logs keep within what the graph file allows.
 
+Runs are counted when they begin, and are removed in that order: the clock of a device that was off, or
+that somebody has set, says nothing about which is older.
+
 Only files that a run consists of are removed, and only from runs that nobody writes. A run whose
 process was killed counts like one that ended in order: a device that is switched off, not stopped,
 would otherwise never have its disk tidied.
@@ -8,17 +11,25 @@ would otherwise never have its disk tidied.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.log.lock import locked, remove_lock, slab_files
+from flowrun.runtime.log.directory import make_directory
+from flowrun.runtime.log.lock import LOCK_NAME, is_ahead, locked, remove_lock, slab_files
+from flowrun.runtime.log.slab import disk
+from flowrun.runtime.log.slab.format import RUN_NUMBER, STARTED_NS
+from flowrun.runtime.log.slab.opening import open_file
 from flowrun.runtime.log.slab.reader import SlabReader
 
-__all__ = ["OldRun", "free_preallocated", "remove_old_runs"]
+__all__ = ["OldRun", "number_run", "remove_old_runs", "tidy"]
 
+_COUNTER = ".last_run"
+"""The file of a log directory that holds the number of the run that was begun last."""
 _WORTH_FREEING = 1 << 20
 
 
@@ -26,11 +37,14 @@ _WORTH_FREEING = 1 << 20
 class OldRun:
     """A run in a log directory.
 
+    number: which run it is of those that were begun in the directory; 0 if nobody has counted it.
+    started_ns: when it began, by the clock that it had then.
     size: bytes of disk that its slabs take.
     problem: why it could not be removed; None if it was, or if that was not tried.
     """
 
     path: Path
+    number: int
     started_ns: int
     size: int
     problem: str | None = None
@@ -55,7 +69,7 @@ def remove_old_runs(
     """
     left = sorted(
         _runs_of(parent, graph, graph_path, present),
-        key=lambda run: (run.started_ns, run.path.name),
+        key=lambda run: (run.number, run.started_ns, run.path.name),
     )
     chosen: list[OldRun] = []
     count, total = len(left), sum(run.size for run in left)
@@ -73,22 +87,79 @@ def remove_old_runs(
     return chosen
 
 
-def free_preallocated(parent: Path, *, graph: str) -> None:
-    """Give back what killed runs of `graph` had preallocated after their ends, up to the size of a
-    slab each: a device that is switched off again and again would fill its disk with it. What
-    is in the files stays as it is."""
+def number_run(parent: Path, *, graph: str, graph_path: str, after_all: bool) -> int:
+    """A number for a run that begins in `parent`, greater than those of all before.
+
+    after_all: look at the runs of the graph that are there, too; one may have been copied from another
+        log directory, with a greater number. They are looked at in any case where nobody has counted
+        yet. graph, graph_path: as in `remove_old_runs`.
+    `OSError` if the counter cannot be written.
+    """
+    make_directory(parent)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    counter = os.open(parent / _COUNTER, flags, 0o644)
+    try:
+        fcntl.flock(counter, fcntl.LOCK_EX)  # for as long as it takes to count
+        text = os.pread(counter, 32, 0).decode(errors="replace").strip()
+        number = int(text) if text.isdecimal() else 0
+        if after_all or not number:
+            there = (run.number for run in _runs_of(parent, graph, graph_path, None))
+            number = max(number, *there, 0)
+        os.pwrite(counter, f"{number + 1:<31}\n".encode(), 0)
+        disk.sync_file(counter)
+    finally:
+        os.close(counter)
+    return number + 1
+
+
+def tidy(parent: Path, *, graph: str) -> None:
+    """Remove what killed processes have left of runs of `graph` that hold nothing, and give back what
+    they had preallocated after the ends of others, up to the size of a slab each: a device that is
+    switched off again and again would fill its disk with it. What is in the files stays as it is."""
     for path in _named(parent, graph):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, LogError):
+            if _is_litter(path):
+                _remove(path)
+                continue
             held = [slab for slab in slab_files(path) if _behind_end(slab) > _WORTH_FREEING]
             if not held:
                 continue
             with locked(path, create=False) as is_ours:
                 for slab in held if is_ours else []:
-                    os.truncate(slab, slab.stat().st_size)
+                    with open_file(slab, os.O_RDWR) as fd:
+                        os.ftruncate(fd, os.fstat(fd).st_size)
+
+
+def _is_litter(path: Path) -> bool:
+    """Whether a directory holds nothing of a run but its lock, and slabs without a cycle that were not
+    begun: its process was killed while it began the run, or removed it."""
+    items = list(path.iterdir())
+    if not items:
+        return False  # a run may be about to begin
+    for item in items:
+        if is_ahead(item):
+            if _holds_cycle(item):
+                return False
+        elif item.name != LOCK_NAME:
+            return False
+    return True
+
+
+def _holds_cycle(path: Path) -> bool:
+    try:
+        slab = SlabReader(path, verify=False)
+    except LogError:
+        return False
+    try:
+        return bool(slab.structure.chunks) and slab.first(0) is not None
+    finally:
+        slab.close()
 
 
 def _behind_end(slab: Path) -> int:
-    found = slab.stat()
+    found = slab.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        return 0
     return 512 * found.st_blocks - found.st_size
 
 
@@ -100,9 +171,14 @@ def _runs_of(parent: Path, graph: str, graph_path: str, present: Path | None) ->
             slabs = slab_files(path)
             metadata = _metadata(slabs)
             if metadata.get("graph") == graph and metadata.get("graph_path") == graph_path:
-                started = metadata.get("started_ns", "")
-                size = sum(512 * slab.stat().st_blocks for slab in slabs)
-                yield OldRun(path, int(started) if started.isdecimal() else 0, size)
+                size = sum(512 * slab.lstat().st_blocks for slab in slabs)
+                number, started_ns = (_whole(metadata, key) for key in (RUN_NUMBER, STARTED_NS))
+                yield OldRun(path, number, started_ns, size)
+
+
+def _whole(metadata: dict[str, str], key: str) -> int:
+    text = metadata.get(key, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _named(parent: Path, graph: str) -> list[Path]:
@@ -132,7 +208,7 @@ def _remove(directory: Path) -> bool:
         if not is_ours:
             return False
         for slab in reversed(slab_files(directory)):
-            slab.unlink()
+            slab.unlink(missing_ok=True)
         remove_lock(directory)
         if not any(directory.iterdir()):  # what somebody put there stays
             directory.rmdir()

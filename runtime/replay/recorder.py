@@ -20,7 +20,7 @@ from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.graph import REPLAY_FED, REPLAY_SET
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.provenance import versions
-from flowrun.runtime.run.recording import attachments_of, metadata_of, sign
+from flowrun.runtime.run.recording import attachments_of, metadata_of, numbered, sign
 from flowrun.runtime.wording import mask_secrets
 
 __all__ = ["ReplayLog"]
@@ -51,7 +51,7 @@ class ReplayLog:
         fed = [
             step.task.id for step in plan.steps[plan.source_count :] if step.task.id in replay.fed
         ]
-        metadata = metadata_of(plan, directory, now_ns)
+        metadata = metadata_of(plan, directory, now_ns) | numbered(plan, directory)
         metadata |= {
             "replay_of": replay.log.metadata.get("run_id", replay.log.path.name),
             REPLAY_FED: " ".join(fed),

@@ -13,11 +13,13 @@ from typing import Any
 from flowrun.runtime.errors import LogError, NoKey
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.log.retention import OldRun, free_preallocated, remove_old_runs
+from flowrun.runtime.log.retention import OldRun, number_run, remove_old_runs, tidy
 from flowrun.runtime.log.slab.format import (
     GRAPH_RESOLVED,
     GRAPH_SOURCE,
     KEYFRAME_INTERVAL,
+    RUN_NUMBER,
+    STARTED_NS,
     STEP_TASKS,
     Attachment,
 )
@@ -26,7 +28,7 @@ from flowrun.runtime.run.provenance import provenance, versions
 from flowrun.runtime.run.trust import signed
 from flowrun.runtime.wording import mask_secrets, mask_urls
 
-__all__ = ["Recording", "attachments_of", "metadata_of", "sign"]
+__all__ = ["Recording", "attachments_of", "metadata_of", "numbered", "sign"]
 
 
 class Recording:
@@ -63,7 +65,7 @@ class Recording:
         if directory is None:
             return
         try:
-            free_preallocated(directory.parent, graph=self._graph.name)
+            tidy(directory.parent, graph=self._graph.name)
             self.writer = self._make_writer(directory, started_ns)
         except LogError as error:
             if not self.outlived:
@@ -129,6 +131,7 @@ class Recording:
         logging = self._graph.logging
         attachments = attachments_of(self._plan, started_ns)
         metadata = metadata_of(self._plan, directory, started_ns)
+        metadata |= numbered(self._plan, directory)
         metadata, self._unsigned = sign(metadata, attachments)
         return LogWriter(
             directory,
@@ -199,12 +202,28 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
         "run_id": directory.name,
         "graph": graph.name,
         "graph_path": str(graph.path.absolute()),
-        "started_ns": str(started_ns),
+        STARTED_NS: str(started_ns),
         "seed": str(graph.runtime.seed),
         KEYFRAME_INTERVAL: str(graph.logging.keyframe_interval),
         STEP_TASKS: " ".join(step.task.id for step in plan.steps),
         **provenance(plan),
     }
+
+
+def numbered(plan: Plan, directory: Path) -> dict[str, str]:
+    """Which run it is of those of its log directory, for its metadata; empty where nobody can count."""
+    graph = plan.graph.spec
+    keep = graph.logging.keep
+    try:
+        number = number_run(
+            directory.parent,
+            graph=graph.name,
+            graph_path=str(graph.path.absolute()),
+            after_all=keep.gib is not None or keep.runs is not None,
+        )
+    except OSError:
+        return {}  # what it means for the run, its own directory will show
+    return {RUN_NUMBER: str(number)}
 
 
 def sign(

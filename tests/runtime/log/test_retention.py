@@ -13,9 +13,10 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
-from flowrun.runtime.log.lock import locked
+from flowrun.runtime.log import writer as log_writer
+from flowrun.runtime.log.lock import locked, take_lock
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.retention import free_preallocated, remove_old_runs
+from flowrun.runtime.log.retention import remove_old_runs, tidy
 from flowrun.runtime.log.slab import disk
 from flowrun.runtime.run.live import Run
 from support.helpers import START_NS
@@ -43,7 +44,7 @@ def remove(tmp_path, *, runs=None, size=None, graph="g", graph_path=None):
 
 
 def left(tmp_path):
-    return sorted(path.name for path in (tmp_path / "runs").iterdir())
+    return sorted(it.name for it in (tmp_path / "runs").iterdir() if it.name != ".last_run")
 
 
 def test_the_oldest_runs_go_first(tmp_path):
@@ -182,7 +183,7 @@ def test_what_a_killed_run_had_preallocated_is_given_back(tmp_path):
         return 512 * slab.stat().st_blocks
 
     with locked(path):  # as its writer does
-        free_preallocated(tmp_path / "runs", graph="g")
+        tidy(tmp_path / "runs", graph="g")
         assert held() >= 8 << 20
     run(plan_with(tmp_path), tmp_path / "runs" / "g-new")
     assert held() < before.st_size + 8192
@@ -197,3 +198,104 @@ def test_a_log_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(LogError, match="the disk is full"):
         Run(plan_with(tmp_path), clock=ManualClock(1), directory=tmp_path / "runs" / "g-0")
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("new", [0, 2_051_222_400_000_000_000])
+def test_the_order_of_the_runs_counts_not_their_clock(tmp_path, new):
+    """A clock that was never set says 1970; one that was set wrong says 2035."""
+    plan = plan_with(tmp_path)
+    starts = [START_NS, new, START_NS + 1]
+    for number, start_ns in enumerate(starts):
+        run(plan, tmp_path / "runs" / f"g-{number}", start_ns=start_ns)
+    assert remove(tmp_path, runs=2) == ["g-0"]
+    run(plan, tmp_path / "runs" / "g-3", start_ns=START_NS)
+    assert remove(tmp_path, runs=2) == ["g-1"]
+    assert left(tmp_path) == ["g-2", "g-3"]
+
+
+def test_a_run_that_begins_with_a_wrong_clock_removes_others_not_itself(tmp_path):
+    make_runs(tmp_path, 2)
+    run(plan_with(tmp_path, logging="keep: {runs: 2}"), tmp_path / "runs" / "g-new", start_ns=5)
+    assert left(tmp_path) == ["g-1", "g-new"]
+    run(plan_with(tmp_path, logging="keep: {runs: 2}"), tmp_path / "runs" / "g-next")
+    assert left(tmp_path) == ["g-new", "g-next"]
+
+
+def test_a_lost_counter_is_made_again_from_the_runs(tmp_path):
+    make_runs(tmp_path, 3)
+    (tmp_path / "runs" / ".last_run").unlink()
+    run(plan_with(tmp_path), tmp_path / "runs" / "g-new", start_ns=1)
+    assert remove(tmp_path, runs=1) == ["g-0", "g-1", "g-2"]
+
+
+def test_a_run_from_another_log_directory_is_as_old_as_its_coming(tmp_path):
+    make_runs(tmp_path, 5)
+    runs, other = tmp_path / "runs", tmp_path / "other"
+    runs.rename(other)
+    keeping = plan_with(tmp_path, logging="keep: {runs: 3}")
+    run(keeping, runs / "g-5")
+    shutil.copytree(other / "g-4", runs / "g-copied")
+    run(keeping, runs / "g-6")
+    run(keeping, runs / "g-7")
+    assert left(tmp_path) == ["g-6", "g-7", "g-copied"]
+    run(keeping, runs / "g-8")
+    assert left(tmp_path) == ["g-6", "g-7", "g-8"]
+
+
+def test_leftovers_of_killed_starts_and_removals_are_tidied(tmp_path):
+    make_runs(tmp_path, 1)
+    runs = tmp_path / "runs"
+    for name in ("g-lock", "g-ahead", "g-held", "g-mine", "g-empty"):
+        (runs / name).mkdir()
+    for name in ("g-lock", "g-ahead", "g-held", "g-mine"):
+        (runs / name / ".lock").write_bytes(b"")
+    (runs / "g-ahead" / "log_0000.next").write_bytes(bytes(5000))
+    (runs / "g-mine" / "notes.txt").write_text("mine")
+    with locked(runs / "g-held"):
+        run(plan_with(tmp_path), runs / "g-new")
+        assert left(tmp_path) == ["g-0", "g-empty", "g-held", "g-mine", "g-new"]
+    run(plan_with(tmp_path), runs / "g-newer")
+    assert left(tmp_path) == ["g-0", "g-empty", "g-mine", "g-new", "g-newer"]
+
+
+def test_a_slab_ahead_with_cycles_is_no_leftover(tmp_path):
+    [path] = make_runs(tmp_path, 1)
+    (path / "log_0000.mcap").rename(path / "log_0000.next")
+    run(plan_with(tmp_path), tmp_path / "runs" / "g-new")
+    assert left(tmp_path) == ["g-0", "g-new"]
+
+
+def test_a_start_waits_for_another_that_looks_at_its_directory(tmp_path, monkeypatch):
+    """It is empty but for the lock, as a leftover is."""
+    tries = []
+
+    def busy_once(directory):
+        tries.append(directory)
+        return None if len(tries) == 1 else take_lock(directory)
+
+    monkeypatch.setattr(log_writer, "take_lock", busy_once)
+    run(plan_with(tmp_path), tmp_path / "runs" / "g-new")
+    assert len(tries) == 2
+
+
+def test_removing_runs_follows_no_link_and_changes_no_other_file(tmp_path):
+    paths = make_runs(tmp_path, 2)
+    victim = tmp_path / "victim.mcap"
+    shutil.copy(paths[1] / "log_0000.mcap", victim)
+    with victim.open("r+b") as file:
+        disk.preallocate(file.fileno(), 8 << 20)
+    held = victim.stat().st_blocks
+    (paths[0] / "log_0001.mcap").symlink_to(victim)
+    (paths[0] / "log_0002.mcap").hardlink_to(victim)
+    tidy(tmp_path / "runs", graph="g")
+    assert remove(tmp_path, runs=1) == ["g-0"]
+    assert not paths[0].exists()
+    assert victim.stat().st_blocks == held
+
+
+def test_removing_runs_keeps_no_lock(tmp_path):
+    make_runs(tmp_path, 2)
+    (tmp_path / "runs" / "g-0" / "notes.txt").write_text("the directory stays, and its lock goes")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
+    assert remove(tmp_path, runs=0) == ["g-0", "g-1"]
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
