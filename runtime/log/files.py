@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class LogFiles:
 
     def __init__(self, path: Path, *, verify: bool) -> None:
         self.path = path
+        self.is_run = path.is_dir()
+        """Whether it is a run's directory, not one slab of it; later it may be gone."""
         self.verify = verify
         self.slabs: list[SlabReader] = []
         self.losses: dict[Path, str] = {}
@@ -35,6 +38,7 @@ class LogFiles:
             try:
                 self.slabs.append(SlabReader(slab_path, verify=verify))
             except LogError as error:
+                _raise_if_ours(error)
                 errors.append(error)
                 if slab_path.exists():  # a flight recorder may have removed it meanwhile
                     self.losses[slab_path] = str(error)
@@ -61,7 +65,7 @@ class LogFiles:
 
     def _check_run(self) -> None:
         first = self.slabs[0]
-        begins_late = self.path.is_dir() and slab_number(first.path) > 0
+        begins_late = self.is_run and slab_number(first.path) > 0
         if begins_late and not self.losses and not self._keeps_the_last():
             self.losses[first.path] = f"{first.path}: the slabs before it are missing"
         run_id = first.preamble.metadata.get("run_id")
@@ -92,8 +96,14 @@ class LogFiles:
     # -- while it is written -------------------------------------------------------------------
 
     def writer_lives(self) -> bool:
-        """Whether a process holds the run's lock, as its writer does to its end."""
-        return is_locked(self.path if self.path.is_dir() else self.path.parent)
+        """Whether a process holds the run's lock, as its writer does to its end. `LogError` if nobody
+        can say."""
+        directory = self.path if self.is_run else self.path.parent
+        try:
+            return is_locked(directory)
+        except OSError as error:
+            text = f"{directory}: cannot find out whether it is being written: {error.strerror}"
+            raise LogError(text) from error
 
     def refresh(self) -> None:
         """See what a writer has added: cycles, chunks, sections, slabs."""
@@ -112,18 +122,21 @@ class LogFiles:
             self._open_at(len(self.slabs), path)
 
     def _added_paths(self) -> list[Path]:
-        if not self.path.is_dir():
+        if not self.is_run:
             return []
         last = slab_number(self.slabs[-1].path)
-        found = [
-            item for item in self.path.iterdir() if is_begun(item) and slab_number(item) > last
-        ]
+        try:
+            items = list(self.path.iterdir())
+        except OSError as error:
+            raise LogError(f"{self.path}: cannot be read: {error.strerror}") from error
+        found = [item for item in items if is_begun(item) and slab_number(item) > last]
         return sorted(found, key=slab_number)
 
     def _open_at(self, place: int, path: Path) -> None:
         try:
             slab = SlabReader(path, verify=self.verify)
         except LogError as error:
+            _raise_if_ours(error)
             if path.exists():
                 self.losses[path] = str(error)
             elif place < len(self.slabs):
@@ -136,6 +149,13 @@ class LogFiles:
         self._check_run()
 
 
+def _raise_if_ours(error: LogError) -> None:
+    """Raise an error that says nothing about the file: this process can open no more."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
+
+
 def slab_paths(path: Path) -> list[Path]:
     """The slabs at `path`, a run directory or one slab, in order. `LogError` if there are none.
 
@@ -144,7 +164,7 @@ def slab_paths(path: Path) -> list[Path]:
     try:
         if not path.is_dir():
             path.stat()
-            return [path]
+            return [path.resolve() if path.is_symlink() else path]
         items = list(path.iterdir())
         begun = [item for item in items if is_begun(item)]
         begun += [it for it in items if is_ahead(it) and _holds_cycles(it)]

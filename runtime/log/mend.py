@@ -1,4 +1,5 @@
-"""Finishes one slab that its writer could not finish, in place.
+"""Finishes one slab that its writer could not finish: in place, or, where something is cut off that a
+reader may have in its memory, in a copy.
 
 The order is that of FORMAT.md's states: the chunk is closed, the index and the summary are written
 inside the PAD after it, the PAD shrinks, the file is cut. No byte of a kept cycle is ever written, and
@@ -9,18 +10,25 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.cycles import CycleHead
+from flowrun.runtime.log.slab.disk import write_all
 from flowrun.runtime.log.slab.ends import build_end, build_summary
+from flowrun.runtime.log.slab.opening import open_file
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.slab.records import TRAILER, pack_message_index
 
-__all__ = ["SlabReport", "mend_slab", "write_all"]
+__all__ = ["PART", "SlabReport", "mend_slab"]
+
+PART = ".part"
+"""What the name of a slab's copy ends with while it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +68,82 @@ def mend_slab(
     kept = _Kept(slab, show)
     # The tail goes inside the PAD that covers everything after the last good cycle; the PAD's
     # head stays, because shortening it is the store that makes the tail valid.
-    tail_at = kept.end + fmt.HEAD_SIZE
-    tail = _tail(slab, kept, tail_at, cycles_before)
-    size = tail_at + len(tail)
-    with slab.path.open("r+b") as file:
-        fd = file.fileno()
-        # A trailer after all that will be written; it is written over a PAD's content.
-        trailer_at = max(slab.size, size + fmt.HEAD_SIZE)
-        write_all(fd, trailer_at, TRAILER)
-        os.fsync(fd)
-        pad = fmt.RECORD_HEAD.pack(fmt.PAD, trailer_at - tail_at)
-        if kept.chunks:
-            last = kept.chunks[-1]
-            write_all(
-                fd,
-                last.start + fmt.CHUNK_LENGTH_AT,
-                fmt.U64.pack(trailer_at - last.start - fmt.HEAD_SIZE),
-            )
-            os.fsync(fd)
-            write_all(fd, kept.end, pad)
-            os.fsync(fd)
-            for at, value in (
-                (fmt.CHUNK_RECORDS_LENGTH_AT, last.records_size),
-                (fmt.CHUNK_SIZE_AT, last.records_size),
-                (fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + last.records_size),
-            ):
-                write_all(fd, last.start + at, fmt.U64.pack(value))
-                os.fsync(fd)
-        else:
-            write_all(fd, kept.end, pad)
-        for info, crc in zip(kept.chunks, kept.crcs, strict=True):
-            times = struct.pack("<QQ", info.start_time_ns, info.end_time_ns)
-            write_all(fd, info.start + fmt.CHUNK_START_TIME_AT, times)
-            write_all(fd, info.start + fmt.CHUNK_CRC_AT, struct.pack("<I", crc))
-        for at, index in kept.patches:
-            write_all(fd, at, index)
-        write_all(fd, tail_at, tail)
-        os.fsync(fd)
-        write_all(fd, kept.end, fmt.RECORD_HEAD.pack(fmt.PAD, 0))
-        os.fsync(fd)
-        os.ftruncate(fd, size)
-        os.fsync(fd)
+    tail = _tail(slab, kept, kept.end + fmt.HEAD_SIZE, cycles_before)
+    if kept.lost is None:
+        with open_file(slab.path, os.O_RDWR) as fd:
+            _write_end(fd, slab.size, kept, tail)
+    else:
+        with _replaced(slab) as fd:
+            _write_end(fd, slab.size, kept, tail)
     return SlabReport(
         slab.path,
         recovered=True,
         cycles=kept.cycles,
         messages=sum(sum(info.message_counts.values()) for info in kept.chunks),
-        size=size,
+        size=kept.end + fmt.HEAD_SIZE + len(tail),
         lost=None if kept.lost is None else f"what came after {kept.lost}",
     )
+
+
+@contextmanager
+def _replaced(slab: SlabReader) -> Iterator[int]:
+    """The descriptor of a copy, within, that takes the slab's place at the end.
+
+    Where there is damage, cycles may come after it, and somebody may read them who does not verify
+    what he reads: to cut them off in place would end his process.
+    """
+    part = slab.path.with_name(f"{slab.path.name}{PART}")
+    part.unlink(missing_ok=True)
+    with open_file(slab.path, os.O_RDONLY) as old:
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            os.fchmod(fd, os.fstat(old).st_mode & 0o777)
+            done = 0
+            while done < slab.size and (n := os.sendfile(fd, old, done, slab.size - done)):
+                done += n
+            yield fd
+            part.rename(slab.path)
+        finally:
+            os.close(fd)
+            part.unlink(missing_ok=True)
+
+
+def _write_end(fd: int, size: int, kept: _Kept, tail: bytes) -> None:
+    """Make the file of `size` bytes end after what is kept, step by step."""
+    tail_at = kept.end + fmt.HEAD_SIZE
+    # A trailer after all that will be written; it is written over a PAD's content.
+    trailer_at = max(size, tail_at + len(tail) + fmt.HEAD_SIZE)
+    write_all(fd, TRAILER, trailer_at)
+    disk.sync_file(fd)
+    pad = fmt.RECORD_HEAD.pack(fmt.PAD, trailer_at - tail_at)
+    if kept.chunks:
+        last = kept.chunks[-1]
+        content = fmt.U64.pack(trailer_at - last.start - fmt.HEAD_SIZE)
+        write_all(fd, content, last.start + fmt.CHUNK_LENGTH_AT)
+        disk.sync_file(fd)
+        write_all(fd, pad, kept.end)
+        disk.sync_file(fd)
+        for at, value in (
+            (fmt.CHUNK_RECORDS_LENGTH_AT, last.records_size),
+            (fmt.CHUNK_SIZE_AT, last.records_size),
+            (fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + last.records_size),
+        ):
+            write_all(fd, fmt.U64.pack(value), last.start + at)
+            disk.sync_file(fd)
+    else:
+        write_all(fd, pad, kept.end)
+    for info, crc in zip(kept.chunks, kept.crcs, strict=True):
+        times = struct.pack("<QQ", info.start_time_ns, info.end_time_ns)
+        write_all(fd, times, info.start + fmt.CHUNK_START_TIME_AT)
+        write_all(fd, struct.pack("<I", crc), info.start + fmt.CHUNK_CRC_AT)
+    for at, index in kept.patches:
+        write_all(fd, index, at)
+    write_all(fd, tail, tail_at)
+    disk.sync_file(fd)
+    write_all(fd, fmt.RECORD_HEAD.pack(fmt.PAD, 0), kept.end)
+    disk.sync_file(fd)
+    os.ftruncate(fd, tail_at + len(tail))
+    disk.sync_file(fd)
 
 
 class _Kept:
@@ -245,10 +280,3 @@ def _tail(slab: SlabReader, kept: _Kept, offset: int, cycles_before: int | None)
         metadata=metadata,
     )
     return bytes(tail)
-
-
-def write_all(fd: int, offset: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written

@@ -6,18 +6,21 @@ A recovery that is interrupted is simply run again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from flowrun.runtime.errors import LogDamaged, LogError, LogInUse, unwritable
 from flowrun.runtime.log.lock import begun_path, is_ahead, locked, slab_files
-from flowrun.runtime.log.mend import SlabReport, mend_slab, write_all
+from flowrun.runtime.log.mend import PART, SlabReport, mend_slab
 from flowrun.runtime.log.reader import slab_paths
+from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.disk import write_all
+from flowrun.runtime.log.slab.opening import open_file
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.slab.records import TRAILER
 
@@ -54,9 +57,12 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
     leaves a log that can be read, and recovered again.
     """
     path = Path(path)
+    directory = path if path.is_dir() else path.parent
+    _check_own([path] if path.is_symlink() and not path.is_dir() else [])
     if not _made_ahead(path):
         slab_paths(path)  # raises if there is nothing to recover
-    with _locked(path if path.is_dir() else path.parent):
+    with _locked(directory):
+        _check_own(slab_files(path) if path.is_dir() else [path])
         _mend_names(path)
         paths = slab_paths(path)
         reports = []
@@ -87,6 +93,7 @@ def recover(path: str | Path, *, progress: Callable[[float], None] | None = None
                 slab.close()
             cycles += report.cycles
             reports.append(report)
+        _sync_names(directory)
         if not any(report.recovered or report.cycles or not report.lost for report in reports):
             raise LogDamaged(str(reports[0].lost))
         return RecoveryReport(tuple(reports))
@@ -118,6 +125,36 @@ def _finished(slab: SlabReader) -> SlabReport:
     )
 
 
+def _check_own(paths: Sequence[Path]) -> None:
+    """Raise `LogError` for a slab that is not the run's alone: recovery would change something else."""
+    for path in paths:
+        try:
+            found = path.lstat()
+        except OSError as error:
+            raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
+        why = None
+        if stat.S_ISLNK(found.st_mode):
+            why = "it is a symbolic link"
+        elif not stat.S_ISREG(found.st_mode):
+            why = "it is not a regular file"
+        elif found.st_nlink > 1:
+            why = "the file has another name, too (a hard link)"
+        if why is not None:
+            raise LogError(f"{path}: is not recovered: {why}; recover a copy of the run (cp -rL)")
+
+
+def _sync_names(directory: Path) -> None:
+    """Bring the names that were changed to the disk."""
+    with suppress(
+        PermissionError
+    ):  # to read the directory; whoever may not, may change files in it
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            disk.sync_directory(fd)
+        finally:
+            os.close(fd)
+
+
 def _made_ahead(directory: Path) -> list[Path]:
     """The slabs of a run that have not got their names, in order."""
     if not directory.is_dir():
@@ -126,12 +163,15 @@ def _made_ahead(directory: Path) -> list[Path]:
 
 
 def _mend_names(directory: Path) -> None:
-    """Remove slabs that were made ahead and never begun; name those that hold something, whose
-    renaming did not reach the disk."""
+    """Remove slabs that were made ahead and never begun, and copies of which an earlier recovery made
+    only a part; name slabs that hold something, whose renaming did not reach the disk."""
+    if directory.is_dir():
+        for part in directory.glob(f"log_*{PART}"):
+            part.unlink(missing_ok=True)
     for path in _made_ahead(directory):
         try:
-            with path.open("rb") as file:
-                holds_nothing = _holds_nothing(file)
+            with open_file(path, os.O_RDONLY) as fd:
+                holds_nothing = _holds_nothing(fd)
             if holds_nothing:
                 path.unlink()
             else:
@@ -144,21 +184,21 @@ def _mend_magic(path: Path) -> None:
     """Write the MAGIC of a slab that has zeros there, followed by its Header: that may be all of the
     file's first sector that did not reach the disk."""
     try:
-        with path.open("r+b") as file:
-            beginning = file.read(len(fmt.MAGIC) + 1)
+        with open_file(path, os.O_RDWR) as fd:
+            beginning = os.pread(fd, len(fmt.MAGIC) + 1, 0)
             if beginning == bytes(len(fmt.MAGIC)) + bytes([fmt.HEADER]):
-                write_all(file.fileno(), 0, fmt.MAGIC)
+                write_all(fd, fmt.MAGIC, 0)
     except OSError as error:
         raise LogError(f"{path}: cannot be recovered: {error.strerror}") from error
 
 
-def _holds_nothing(file: BinaryIO) -> bool:
+def _holds_nothing(fd: int) -> bool:
     """Whether a slab was never begun: zeros after the beginning that its writer made, or had made a
     part of when it was killed."""
-    end = os.fstat(file.fileno()).st_size - len(TRAILER)
+    end = os.fstat(fd).st_size - len(TRAILER)
     offset = len(fmt.MAGIC)
     while offset + fmt.HEAD_SIZE <= end:
-        opcode, length = fmt.RECORD_HEAD.unpack(os.pread(file.fileno(), fmt.HEAD_SIZE, offset))
+        opcode, length = fmt.RECORD_HEAD.unpack(os.pread(fd, fmt.HEAD_SIZE, offset))
         if opcode == fmt.CHUNK:
             offset += fmt.CHUNK_RECORDS_AT + fmt.HEAD_SIZE
             break
@@ -171,7 +211,7 @@ def _holds_nothing(file: BinaryIO) -> bool:
             break
         offset += fmt.HEAD_SIZE + length
     while offset < end:
-        piece = os.pread(file.fileno(), min(1 << 20, end - offset), offset)
+        piece = os.pread(fd, min(1 << 20, end - offset), offset)
         if piece.count(0) != len(piece):
             return False
         offset += len(piece)

@@ -14,6 +14,7 @@
 | `ends.py`        | writing its two ends: the preamble and the summary                |
 | `index.py`       | the message index of a chunk                                      |
 | `pages.py`       | preparing pages before they are written                           |
+| `mapping.py`     | a file in memory, without a descriptor                            |
 | `disk.py`        | taking blocks, bringing bytes to the disk                         |
 | `records.py`     | records: pack and unpack                                          |
 | `bytes.py`       | the bytes of the file, within their bounds                        |

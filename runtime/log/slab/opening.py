@@ -5,54 +5,83 @@ FORMAT.md says what the bytes mean.
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.slab.bytes import Damage, SlabBytes
+from flowrun.runtime.log.slab.mapping import map_file
 from flowrun.runtime.log.slab.preamble import Preamble, read_preamble
 from flowrun.runtime.log.slab.structure import Structure
 from flowrun.runtime.log.slab.summary import check_uncut, read_summary
 from flowrun.runtime.log.slab.walk import walk
 
-__all__ = ["OpenedSlab", "open_slab"]
+__all__ = ["OpenedSlab", "open_file", "open_slab"]
 
-_OPEN_TRIES = 5
-"""How often a slab is read again that its writer changes while it is opened."""
+_OPEN_TRIES = 20
+"""How often a slab is read again that its writer changes while it is opened. It grows and is finished
+once in a while; twice within one reading is rare."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedSlab:
-    """What opening finds. size: bytes of the file, as it was read."""
+    """What opening finds.
+
+    view: the file's bytes, read-only.
+    size: bytes of the file, as it was read.
+    """
 
     preamble: Preamble
     structure: Structure
-    mapping: mmap.mmap
+    view: memoryview
     size: int
 
 
 def open_slab(path: Path) -> OpenedSlab:
     """The slab at `path`; `LogError` where it cannot be read, or its preamble is damaged."""
     try:
-        with path.open("rb") as file:
-            fd = file.fileno()
-            for _ in range(1 + _OPEN_TRIES):
+        with open_file(path, os.O_RDONLY) as fd:
+            for _ in range(_OPEN_TRIES):
                 data = SlabBytes(fd, os.fstat(fd).st_size)
                 preamble = read_preamble(data, path)
                 structure = _read_structure(data, preamble.size)
                 size = os.fstat(fd).st_size
-                if structure.damage is None or size == data.size:
+                view = map_file(fd, size)
+                cut = os.fstat(fd).st_size < size
+                if not cut and (structure.damage is None or size == data.size):
                     break
                 # Its writer grew or finished it while we read: what looks damaged is only torn.
-            mapping = _mapped(fd, size)
+            if cut:
+                raise LogError(f"{path}: cannot be read: it is cut again and again")
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     for chunk in structure.chunks:
         chunk.records_end = min(chunk.records_end, size)
-    return OpenedSlab(preamble, structure, mapping, data.size)
+    return OpenedSlab(preamble, structure, view, data.size)
+
+
+@contextmanager
+def open_file(path: Path, flags: int) -> Iterator[int]:
+    """The descriptor of a regular file, within. `LogError` for a link, a pipe or a device: in a run that
+    comes from somebody else it may lead anywhere, or never end. `OSError` if it cannot be opened."""
+    _check_regular(path, os.lstat(path))
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        _check_regular(path, os.fstat(fd))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise LogError(f"{path}: is a symbolic link; expected a file of the run itself")
+    if not stat.S_ISREG(found.st_mode):
+        raise LogError(f"{path}: is not a regular file")
 
 
 def _read_structure(data: SlabBytes, preamble_size: int) -> Structure:
@@ -74,10 +103,3 @@ def _read_structure(data: SlabBytes, preamble_size: int) -> Structure:
         except Damage as damage:
             structure.damage = damage
     return structure
-
-
-def _mapped(fd: int, size: int) -> mmap.mmap:
-    try:
-        return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-    except ValueError as error:  # the file was cut in this moment
-        raise OSError(errno.EAGAIN, f"it changes while it is opened ({error})") from error

@@ -30,8 +30,7 @@ class SlabReader:
         self.size = opened.size
         self.preamble = opened.preamble
         self.structure = opened.structure
-        self._mapping = opened.mapping
-        self.view = memoryview(opened.mapping)
+        self.view = opened.view
         topics = {channel.id: channel.topic for channel in opened.preamble.channels.values()}
         self.cycles = CycleReader(self.view, opened.structure, topics, verify=verify)
         self._verify = verify
@@ -45,8 +44,6 @@ class SlabReader:
     def close(self) -> None:
         """Give the mapping back, now or when the last payload that views it is gone."""
         self.view.release()
-        with contextlib.suppress(BufferError):  # payloads still view it; the last of them frees it
-            self._mapping.close()
 
     def is_outdated(self) -> bool:
         """Whether a writer has grown, closed or finished what was the slab's end when it was opened,
