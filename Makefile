@@ -10,6 +10,7 @@ APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreame
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 GRAPH ?= graphs/inference.yaml
 MODEL_OUT ?= runs/model
+MINUTES ?= 10
 
 .PHONY: help
 help:  ## list the targets
@@ -54,6 +55,14 @@ torture-graphs: .venv/installed-dev  ## record and replay many random graphs (TO
 .PHONY: torture-video
 torture-video: .venv/installed-dev  ## record damaged films, and ask for everything back (TORTURE_ARGS="--films 1000 --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m support.torture_video $(TORTURE_ARGS)
+
+.PHONY: torture-api
+torture-api: .venv/installed-dev  ## send a run everything that an HTTP client can (TORTURE_ARGS="--examples 300")
+	PYTHONPATH=tests $(BIN)/python -m support.torture_api $(TORTURE_ARGS)
+
+.PHONY: soak
+soak: .venv/installed-dev  ## run graphs with clients for MINUTES (10), and fail if anything grows
+	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(MINUTES) $(SOAK_ARGS)
 
 .PHONY: fuzz
 fuzz: .venv/installed-dev  ## feed damaged logs to the reader (FUZZ_ARGS="--seconds 600 ...")
