@@ -7,6 +7,7 @@ import statistics
 import struct
 from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +20,13 @@ from flowrun.runtime.pictures.bitstream import with_parameters
 from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
 
-__all__ = ["TIME_BASE", "Film", "film_of", "last_duration_us", "write_film"]
+__all__ = ["Film", "FilmTimes", "film_of", "film_times", "last_duration", "write_film"]
 
-TIME_BASE = Fraction(1, 1_000_000)
+_FINEST_US, _COARSEST_US = 1, 1000
+_MOST_UNITS = 1 << 29
+"""Between two pictures: MP4 has 31 bits for it, and some are needed for the pictures' order."""
+_LONGEST_MS = 1 << 31
+"""The duration of a film whose end can be moved."""
 _DEFAULT_US = 40_000
 """The duration of a single picture whose source does not say its rate."""
 _RAW_FORMATS = {"h264": "h264", "h265": "hevc", "mpeg4": "m4v", "vp9": "ivf", "av1": "ivf"}
@@ -33,8 +38,65 @@ _PROBED = 16
 """Packets from which FFmpeg finds out what MP4's head must say."""
 
 
+class FilmTimes(NamedTuple):
+    """When the pictures of a film are shown.
+
+    unit_us: the unit of all times of the film, in microseconds: 1, or more where pictures are minutes
+        apart.
+    times: of the pictures, ascending, from 0.
+    moved: pictures that were not taken later than the one before, and are shown a unit after it.
+    cut: pictures that came days after the one before, and are shown sooner.
+    """
+
+    unit_us: int
+    times: list[int]
+    moved: int
+    cut: int
+
+    @property
+    def base(self) -> Fraction:
+        """The unit in seconds."""
+        return Fraction(self.unit_us, 1_000_000)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Of FFmpeg's MP4 muxer."""
+        return {"movflags": "+faststart", "video_track_timescale": str(1_000_000 // self.unit_us)}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the film does not show as it was."""
+        found = []
+        if self.moved:
+            found.append(
+                f"{self.moved} pictures were not taken later than the one before: {self.unit_us} us "
+                "after it instead"
+            )
+        if self.cut:
+            found.append(f"{self.cut} pictures came days after the one before: sooner instead")
+        return found
+
+
+def film_times(tov_ns: list[int]) -> FilmTimes:
+    """When the pictures taken at `tov_ns` are shown."""
+    longest_us = max((later - sooner for sooner, later in pairwise(tov_ns)), default=0) // 1000
+    unit_us = _FINEST_US if longest_us < _MOST_UNITS else _COARSEST_US
+    times: list[int] = []
+    last, moved, cut, left_out = -1, 0, 0, 0
+    for tov in tov_ns:
+        time = (tov - tov_ns[0]) // (1000 * unit_us) - left_out
+        if time - last > _MOST_UNITS:
+            left_out += time - last - _MOST_UNITS
+            time = last + _MOST_UNITS
+            cut += 1
+        moved += time <= last
+        last = max(time, last + 1)
+        times.append(last)
+    return FilmTimes(unit_us, times, moved, cut)
+
+
 class FilmPacket(NamedTuple):
-    """One packet; `pts` and `dts` in microseconds."""
+    """One packet; `pts` and `dts` in the film's unit."""
 
     data: memoryview
     is_key: bool
@@ -45,17 +107,22 @@ class FilmPacket(NamedTuple):
 class Film(NamedTuple):
     """The packets of a film in decoding order, and the film's facts.
 
-    duration_us: of the last picture. end_us: when it ends. hidden: pictures after it that the run never
-    published: others cannot be decoded without their packets, but the film ends before them.
-    moved: pictures that were not taken later than the one before, and are shown 1 us after it.
+    times: of its pictures.
+    duration: of the last picture, in the film's unit.
+    hidden: number of pictures after it that the run never published: others cannot be decoded without
+        their packets, but the film ends before them.
     """
 
     decoder: VideoDecoder
     packets: list[FilmPacket]
-    duration_us: int
-    end_us: int
+    times: FilmTimes
+    duration: int
     hidden: int
-    moved: int
+
+    @property
+    def end(self) -> int:
+        """When it ends, in its unit."""
+        return self.times.times[-1] + self.duration
 
     @property
     def pictures(self) -> int:
@@ -70,10 +137,10 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     comes after them all. The packets stay in the mapped file.
     """
     packets: list[StoredPacket] = []
-    shown_us: dict[int, int] = {}
+    taken: dict[int, int] = {}
     decoder: VideoDecoder | None = None
     size: list[int] | None = None
-    first_ns, last, moved, fps = 0, -1, 0, 0.0
+    fps = 0.0
     for message in selection.messages(log, topic):
         try:
             picture = StoredPicture.parse(message.payload)
@@ -87,38 +154,38 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
             return f"the size changes in cycle {message.cycle}"
         if picture.decoder is not None:
             decoder = decoder or picture.decoder
-            if picture.decoder != decoder:
+            if replace(picture.decoder, reorder=decoder.reorder) != decoder:
                 return f"the codec or its parameters change in cycle {message.cycle}"
         if not packets:
             if not own["sizes"] or not own["keys"][0]:
                 return f"cycle {message.cycle} does not begin with a key frame"
-            first_ns, fps = message.tov_ns, own["fps"]
+            fps = own["fps"]
         packets += picture.packets
-        pts = (message.tov_ns - first_ns) // 1000
-        moved += pts <= last
-        last = max(pts, last + 1)
-        shown_us[own["number"]] = last
+        taken[own["number"]] = message.tov_ns
     if decoder is None:
         return "no picture is selected"
     if shown_format(decoder.name) not in _RAW_FORMATS:
         return f"MP4 does not hold {decoder.name}"
-    duration = last_duration_us(list(shown_us.values()), fps)
-    end_us = last + duration
-    hidden = _after(decoder, packets, shown_us)
-    if hidden is None or len(shown_us) + len(hidden) != len(packets):
+    film = film_times(list(taken.values()))
+    duration = last_duration(film, fps)
+    hidden = _after(decoder, packets, taken)
+    if hidden is None or len(taken) + len(hidden) != len(packets):
         return "some of the packets are of pictures that are not selected, or were dropped"
-    shown_us |= {number: end_us + at * duration for at, number in enumerate(hidden)}
-    times = [shown_us[packet.number] for packet in packets]
+    end = film.times[-1] + duration
+    if hidden and end * film.unit_us // 1000 >= _LONGEST_MS:
+        return "it is longer than 24 days"
+    shown = dict(zip(taken, film.times, strict=True))
+    shown |= {number: end + at * duration for at, number in enumerate(hidden)}
+    times = [shown[packet.number] for packet in packets]
     return Film(
         decoder,
         [
             FilmPacket(packet.data, packet.is_key, pts, dts)
             for packet, pts, dts in zip(packets, times, _decode_times(times, duration), strict=True)
         ],
+        film,
         duration,
-        end_us,
         len(hidden),
-        moved,
     )
 
 
@@ -166,13 +233,13 @@ def _decoded_order(decoder: VideoDecoder, packets: list[StoredPacket]) -> list[i
     return order
 
 
-def last_duration_us(times: list[int], fps: float) -> int:
-    """How long the last picture is shown, in microseconds: as long as most of the others do.
+def last_duration(film: FilmTimes, fps: float) -> int:
+    """How long the last picture is shown, in the film's unit: as long as most of the others are.
 
-    times: of the pictures, ascending. fps: what the source says, asked where there is one only.
+    fps: what the source says, asked where there is one picture only.
     """
-    if len(times) > 1:
-        gaps = [later - sooner for sooner, later in pairwise(times)]
+    if len(film.times) > 1:
+        gaps = [later - sooner for sooner, later in pairwise(film.times)]
         return max(1, round(statistics.median(gaps)))
     return round(1e6 / fps) if fps > 0 else _DEFAULT_US
 
@@ -202,19 +269,20 @@ def write_film(film: Film, path: Path) -> None:
             template = probed.streams.video[0]
         except (av.error.InvalidDataError, av.error.EOFError, IndexError) as error:
             raise ValueError(f"FFmpeg finds no {name} in its packets") from error
-        options = {"movflags": "+faststart"}
-        container = opened.enter_context(av.open(str(path), "w", format="mp4", options=options))
+        container = opened.enter_context(
+            av.open(str(path), "w", format="mp4", options=film.times.options)
+        )
         stream: Any = container.add_stream_from_template(template, opaque=True)
-        stream.time_base = TIME_BASE
+        stream.time_base = film.times.base
         for it in film.packets:
             packet = av.Packet(len(it.data))
             packet.update(bytes(it.data))
-            packet.stream, packet.time_base = stream, TIME_BASE
+            packet.stream, packet.time_base = stream, film.times.base
             packet.pts, packet.dts, packet.is_keyframe = it.pts, it.dts, it.is_key
-            packet.duration = film.duration_us
+            packet.duration = film.duration
             container.mux(packet)
     if film.hidden:
-        _end_at(path, film.end_us)
+        _end_at(path, film.end * film.times.unit_us)
 
 
 def _end_at(path: Path, end_us: int) -> None:

@@ -57,8 +57,8 @@ def export_foxglove(log: Log, selection: Selection, path: Path) -> ExportReport:
         for message in selection.messages(log, *topics):
             try:
                 ways[message.topic](message)
-            except LogError:
-                report.unreadable += 1
+            except LogError as error:
+                report.leave_out(error)
         write_end(writer, log)
     return report
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.errors import LogError, LogNotFound
-from flowrun.runtime.export.film import TIME_BASE, film_of, last_duration_us, write_film
+from flowrun.runtime.export.film import FilmTimes, film_of, film_times, last_duration, write_film
 from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC
@@ -22,8 +22,10 @@ __all__ = ["export_mp4"]
 def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
     """Write the film to `path`.
 
-    A picture's time in the film is its `tov_ns` after that of the first, in microseconds; one that
-    is not later than the picture before comes 1 us after it. The last is shown as long as most of
+    A picture's time in the film is its `tov_ns` after that of the first, in microseconds, or in
+    milliseconds where two are more than minutes apart; one that is not later than the picture before
+    comes right after it. One that cannot be decoded is left out and counted.
+    The last is shown as long as most of
     the others do. Packets are copied without decoding them, so without comparing their pictures with
     the checksums of the log. What is encoded must have even sizes (H.264 in yuv420p): an odd last
     column or row is cut off, and a note says so. `LogError` where a picture has another size than the
@@ -42,7 +44,7 @@ def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
                 film = str(error)
             else:
                 report.count = film.pictures
-                _note_moved(report, film.moved)
+                report.notes += film.times.notes
                 return report
         report.notes.append(f"encoded again, as {film}")
     _encode(log, selection, topic, path, report)
@@ -52,12 +54,13 @@ def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
 def _encode(log: Log, selection: Selection, topic: str, path: Path, report: ExportReport) -> None:
     import av
 
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    cycles = [(it.cycle, it.tov_ns) for it in log.messages(topic, **selection.bounds)]
+    film = film_times([tov_ns for _, tov_ns in cycles])
+    shown_at = dict(zip([cycle for cycle, _ in cycles], film.times, strict=True))
+    with av.open(str(path), "w", format="mp4", options=film.options) as container:
         stream: Any = None
-        first_ns, fps = 0, 0.0
-        times: list[int] = []
+        fps = 0.0
         shape: tuple[int, int] = (0, 0)
-        moved = 0
         held: list[Any] = []
 
         def mux(packets: list[Any]) -> None:
@@ -67,13 +70,17 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
             del held[:-1]
 
         for message in selection.messages(log, topic):
-            fields = message.fields
+            try:
+                fields = message.fields
+            except LogError as error:
+                report.leave_out(error)
+                continue
             pixels = fields["pixels"]
             if stream is None:
-                shape, first_ns = pixels.shape[:2], message.tov_ns
+                shape = pixels.shape[:2]
                 fps = fields["fps"]
                 stream = _add_stream(
-                    container, shape, f"{log.path}: cycle {message.cycle}: {topic}"
+                    container, shape, film, f"{log.path}: cycle {message.cycle}: {topic}"
                 )
                 if shape[0] % 2 or shape[1] % 2:
                     report.notes.append(
@@ -86,38 +93,27 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
                     f"{pixels.shape[1]}x{pixels.shape[0]} after those of {shape[1]}x{shape[0]}; "
                     f"a film has one size: begin with cycle {message.cycle}, or end before it"
                 )
-            pts = (message.tov_ns - first_ns) // 1000
-            last = times[-1] if times else -1
-            moved += pts <= last
-            times.append(max(pts, last + 1))
             even = pixels[: stream.height, : stream.width]
             frame = yuv_frame(even)
-            frame.pts, frame.time_base = times[-1], TIME_BASE
+            frame.pts, frame.time_base = shown_at[message.cycle], film.base
             mux(stream.encode(frame))
             report.count += 1
         if stream is None:
             raise LogNotFound(f"{log.path}: {topic}: no picture in the selected cycles")
         mux(stream.encode())
-        duration = last_duration_us(times, fps)
+        duration = last_duration(film, fps)
         for packet in held:
             packet.duration = duration
         container.mux(held)
-    _note_moved(report, moved)
+    report.notes += film.notes
 
 
-def _note_moved(report: ExportReport, moved: int) -> None:
-    if moved:
-        report.notes.append(
-            f"{moved} pictures were not taken later than the one before: 1 us after it instead"
-        )
-
-
-def _add_stream(container: Any, shape: tuple[int, int], where: str) -> Any:
+def _add_stream(container: Any, shape: tuple[int, int], film: FilmTimes, where: str) -> Any:
     height, width = (length - length % 2 for length in shape)
     if not height or not width:
         raise LogError(f"{where}: a picture of {shape[1]}x{shape[0]} is too small for H.264")
     stream = container.add_stream("libx264", options={"crf": str(CRF), "preset": "veryfast"})
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    stream.codec_context.time_base = stream.time_base = TIME_BASE
+    stream.codec_context.time_base = stream.time_base = film.base
     say_colors(stream.codec_context)
     return stream

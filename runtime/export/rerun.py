@@ -76,8 +76,8 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
             try:
                 ways[message.topic](message)
                 report.count += 1
-            except LogError:
-                report.unreadable += 1
+            except LogError as error:
+                report.leave_out(error)
         shown = blueprint(rerun, entities.view, log.attachments.get("graph.json", b""))
         if shown is not None:
             recording.send_blueprint(shown)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from flowrun.runtime.errors import UsageError
+from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.log.message import Bounds, LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.wording import listed
 
 __all__ = ["ExportReport", "Selection"]
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,9 @@ class ExportReport:
     count: int = 0
     unreadable: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def leave_out(self, error: LogError) -> None:
+        """Go on without a message that cannot be decoded; the first ones are named in the notes."""
+        self.unreadable += 1
+        if self.unreadable <= _MOST_NAMED:
+            self.notes.append(f"left out: {error}")

@@ -67,7 +67,7 @@ def damaged(source: Path, path: Path, rng: np.random.Generator) -> str:
     if rng.random() < 0.75:
         how = [str(name) for name in rng.choice(list(_PACKETS), int(rng.integers(1, 4)))]
         done += how
-        _remux(source, path, lambda chunks: [_PACKETS[name](chunks, rng) for name in how])
+        remux(source, path, lambda chunks: [_PACKETS[name](chunks, rng) for name in how])
     else:
         path.write_bytes(source.read_bytes())
     if not done or rng.random() < 0.2:
@@ -79,7 +79,8 @@ def damaged(source: Path, path: Path, rng: np.random.Generator) -> str:
     return "+".join(done)
 
 
-def _remux(source: Path, path: Path, change: Callable[[list[Chunk]], Any]) -> None:
+def remux(source: Path, path: Path, change: Callable[[list[Chunk]], Any]) -> None:
+    """Write the packets of `source` to `path`, after `change` has changed the list of them."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         stream = old.streams.video[0]
         made = new.add_stream_from_template(stream, opaque=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
 
-from flowrun.runtime.export.film import last_duration_us
+from flowrun.runtime.export.film import FilmTimes, film_times, last_duration
 from flowrun.runtime.export.mp4 import export_mp4
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.video import RgbConverter
-from support import helpers
+from support import damaged, helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
 from support.pictures import record_pictures
 
@@ -127,7 +129,9 @@ def test_what_is_no_film_by_itself_is_encoded_again(tmp_path, name, config, boun
     codec, seconds, shown = film(tmp_path / "x.mp4")
     assert codec == "h264"
     assert [time for time, _ in shown] == times
-    assert seconds == pytest.approx((times[-1] + last_duration_us(times, 30)) / 1e6, abs=5e-4)
+    assert seconds == pytest.approx(
+        (times[-1] + last_duration(FilmTimes(1, times, 0, 0), 30)) / 1e6, abs=5e-4
+    )
 
 
 def test_packets_that_ffmpeg_cannot_read_are_encoded_again(tmp_path, monkeypatch):
@@ -170,4 +174,46 @@ def test_the_last_of_encoded_pictures_is_shown_as_long_as_the_others(
     [([0, 10, 20, 90], 30.0, 10), ([0], 50.0, 20_000), ([0], 0.0, 40_000), ([0, 1], 30.0, 1)],
 )
 def test_the_last_picture_is_shown_as_long_as_most_are(times, fps, expected):
-    assert last_duration_us(times, fps) == expected
+    assert last_duration(FilmTimes(1, times, 0, 0), fps) == expected
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "jpegs.avi"])
+def test_pictures_that_are_an_hour_apart_are_a_film(tmp_path, name):
+    def an_hour_later(chunks):
+        ticks = 3600 * 1000  # a Matroska file counts milliseconds
+        for at in range(KEY_EVERY, len(chunks)):
+            it = chunks[at]
+            chunks[at] = replace(it, pts=it.pts + ticks, dts=it.dts and it.dts + ticks)
+
+    once = tmp_path / "once.mkv"
+    damaged.remux(draw(tmp_path / name, **FILMS[name]), once, lambda _: None)
+    damaged.remux(once, tmp_path / "gap.mkv", an_hour_later)
+    run = recorded(tmp_path, tmp_path / "gap.mkv")
+    _, times = export(run, tmp_path / "x.mp4")
+    assert times[KEY_EVERY] - times[KEY_EVERY - 1] > 3600e6
+    shown = [time for time, _ in film(tmp_path / "x.mp4")[2]]
+    assert shown == pytest.approx(times, abs=1000)
+
+
+@pytest.mark.parametrize(
+    ("taken_s", "unit_us", "times", "notes"),
+    [
+        ([0, 1, 3], 1, [0, 1_000_000, 3_000_000], []),
+        ([5, 5 + 3600], 1000, [0, 3_600_000], []),
+        (
+            [0, 3600, 3600],
+            1000,
+            [0, 3_600_000, 3_600_001],
+            ["1 pictures were not taken later than the one before: 1000 us after it instead"],
+        ),
+        (
+            [0, 86_400 * 1000, 86_400 * 1000 + 1],
+            1000,
+            [0, 1 << 29, (1 << 29) + 1000],
+            ["1 pictures came days after the one before: sooner instead"],
+        ),
+    ],
+)
+def test_the_times_of_a_film_fit_what_mp4_holds(taken_s, unit_us, times, notes):
+    found = film_times([second * 10**9 for second in taken_s])
+    assert (found.unit_us, found.times, found.notes) == (unit_us, times, notes)
