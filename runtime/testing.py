@@ -325,6 +325,9 @@ def assert_replays(
         )
     if loss is not None:
         raise AssertionError(f"{run}: not all could be read: {loss}")
+    if report.missing:
+        lost = "\n".join(note for note in replay.notes if note.startswith("not given back"))
+        raise AssertionError(f"{run}: {report.missing:,} pictures are not given back:\n{lost}")
     if report.compared == 0:
         raise AssertionError(
             f"{run}: nothing was compared in {report.cycles:,} cycles: all messages come from sources "

@@ -27,7 +27,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "replay",
         description="Run a recorded log again. Sources, times, control messages and the cycles in "
         "which background results appear come from the log; all else is computed again and compared "
-        "byte for byte. The exit status is 1 if a message differs.",
+        "byte for byte. The exit status is 1 if a message differs, or a picture is not given back.",
     )
     add_options(parser)
     where = _where()
@@ -113,7 +113,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if all messages are identical, 1 if one differs."""
+    """0 if all messages are identical, 1 if one differs or a picture is not given back."""
     from flowrun.runtime.graph.find import importable
     from flowrun.runtime.log.reader import Log
 
@@ -140,11 +140,14 @@ def run(args: argparse.Namespace) -> int:
         return 1
     if report.errors:
         print(f"{report.errors:,} errors came again")
-    if not report.compared:
+    if report.compared:
+        same = report.compared - report.tolerated
+        print(f"{same:,} messages identical" + _by_task(report.per_task))
+    else:
         print("nothing to compare: no task that ran published a logged message")
-        return 0
-    same = report.compared - report.tolerated
-    print(f"{same:,} messages identical" + _by_task(report.per_task))
+    if report.missing:
+        print(f"{report.missing:,} pictures are not given back by the log")
+        return 1
     return 0
 
 

@@ -125,26 +125,29 @@ class _AsRecorded:
 
     def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8]:
         """`ValueError` where they are not the recorded ones."""
-        own = picture.own
         try:
-            if self._section != own["section"] or self._messages.next_cycle > cycle:
-                first, decoder = self._messages.read_first(own["key"])
-                self._decoder = PacketDecoder(decoder)
-                self._section, self._next_number = first.own["section"], first.own["first"]
-                self._kept.clear()
-                self._feed(first, is_wanted=own["key"] == cycle)
-            while self._messages.next_cycle <= cycle:
-                read = self._messages.read()
-                if read is None or read[0] > cycle:
-                    break
-                self._feed(read[1], is_wanted=read[0] == cycle)
-            found = self._kept.pop(own["number"], None)
-            if found is None:
-                raise ValueError("its packets do not give it")
-            return picture.checked(found)
+            found = self._find(cycle, picture)
         except ValueError:
             self._section = -1
             raise
+        if found is None:
+            raise ValueError("its packets do not give it")
+        return picture.checked(found)
+
+    def _find(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8] | None:
+        own = picture.own
+        if self._section != own["section"] or self._messages.next_cycle > cycle:
+            first, decoder = self._messages.read_first(own["key"])
+            self._decoder = PacketDecoder(decoder)
+            self._section, self._next_number = first.own["section"], first.own["first"]
+            self._kept.clear()
+            self._feed(first, is_wanted=own["key"] == cycle)
+        while self._messages.next_cycle <= cycle:
+            read = self._messages.read()
+            if read is None or read[0] > cycle:
+                break
+            self._feed(read[1], is_wanted=read[0] == cycle)
+        return self._kept.pop(own["number"], None)
 
     def _feed(self, picture: StoredPicture, *, is_wanted: bool) -> None:
         """Decode the packets of the next message. Pictures that came before are of no interest: those

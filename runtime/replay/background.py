@@ -50,6 +50,8 @@ class RecordedBackground:
         self.is_fed = False
         """Whether this cycle's result comes from the log, because the log lacks its inputs: a log of
         mode `ring` begins in the middle."""
+        self.lacks_inputs = False
+        """Whether an input of the running cycle is not to be had: no job runs on the others."""
         self._step = step
         self._time = time
         self._secrets = secrets
@@ -67,7 +69,7 @@ class RecordedBackground:
     def submit(self, job: Job) -> int | None:
         """Run the job if its result appeared; if not, it was replaced, or the run ended first."""
         restarts = self._input_cycles.get(job.cycle)
-        if restarts is not None:
+        if restarts is not None and not self.lacks_inputs:
             job.restarts = restarts
             self._run(job)
         replaced, self.replaced = self.replaced, None

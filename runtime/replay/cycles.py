@@ -16,6 +16,7 @@ from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.rates import RatedGate
 from flowrun.runtime.errors import (
     FlowrunError,
+    LogDamaged,
     LogError,
     RecordedError,
     ReplayError,
@@ -39,6 +40,9 @@ from flowrun.runtime.task import CycleTime
 
 __all__ = ["CycleReplay", "ReplayReport"]
 
+_MOST_NAMED = 10
+"""Pictures that are named, of those that the log does not give back."""
+
 
 @dataclass(slots=True)
 class ReplayReport:
@@ -53,6 +57,8 @@ class ReplayReport:
     recorded_error: the error that ended the recorded run, if it came again.
     per_task: number of compared messages of each task.
     errors: number of errors compared, after which the run went on.
+    missing: number of pictures that the log does not give back; the tasks that read them did not run
+        in their cycles.
     """
 
     cycles: int = 0
@@ -64,10 +70,12 @@ class ReplayReport:
     recorded_error: str | None = None
     per_task: dict[str, int] = field(default_factory=dict)
     errors: int = 0
+    missing: int = 0
 
     @property
     def identical(self) -> bool:
-        return self.differing == 0
+        """Whether everything was given back, and no message differs."""
+        return self.differing == 0 and self.missing == 0
 
 
 class CycleReplay:
@@ -233,9 +241,20 @@ class CycleReplay:
             return False
         step = self.plan.steps[at]
         self.ran = step.task.id if self.will_run(at) else None
-        self.cycle.step()
+        missing = len(self.outside.missing)
+        instead = self.outside.instead_of(step, self.messages)
+        if instead is not None:
+            self.ran = None
+        self.cycle.step(instead)
+        for why in list(self.outside.missing.values())[missing:]:
+            self._not_given(why)
         if self._has_failed():
             return False
+        if instead is not None:
+            self.report.fed += sum(
+                self.messages[it.index].present for it in self._slots[step.task.id]
+            )
+            return True
         expected = self.outside.ended_by.get(step.task.id)
         if expected is not None and step.task.id not in self.fed:
             raise ReplayError(
@@ -296,9 +315,13 @@ class CycleReplay:
         if recorded is None and slot.topic not in self.outside.compared_topics:
             return  # it was not logged, or without payloads
         report, task = self.report, slot.task_id
+        try:
+            found = compare(recorded, message, self._tolerance)
+        except LogDamaged as error:  # a picture that a codec stored
+            self._not_given(str(error))
+            return
         report.compared += 1
         report.per_task[task] = report.per_task.get(task, 0) + 1
-        found = compare(recorded, message, self._tolerance)
         if found is True:
             return
         if found is False:
@@ -318,6 +341,11 @@ class CycleReplay:
             message.clear()
             if recorded is not None:
                 recorded.load_into(message)
+
+    def _not_given(self, why: str) -> None:
+        self.report.missing += 1
+        if self.report.missing <= _MOST_NAMED:
+            self._note(f"not given back: {why}")
 
     def _compare_errors(self) -> None:
         """Compare the errors after which the run went on: they must come again. One that does is noted

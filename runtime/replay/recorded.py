@@ -14,7 +14,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.policy import FailedInPhase, SkipCycle
 from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
-from flowrun.runtime.errors import LogError, RecordedError, ReplayError
+from flowrun.runtime.errors import LogDamaged, LogError, RecordedError, ReplayError
 from flowrun.runtime.events import (
     Completion,
     Event,
@@ -69,6 +69,8 @@ class RecordedOutside:
         """The topics whose messages the log holds with their payloads."""
         self.note_event: Callable[[Event], None] = lambda _: None
         """Takes the events of a task that is fed, when its step is reached."""
+        self.missing: dict[str, str] = {}
+        """Pictures of the cycle that the log does not give back, by topic, and why."""
         self.fed = fed
         self.fed_packets = [
             slot.topic
@@ -106,6 +108,7 @@ class RecordedOutside:
     def show(self, cycle: LoggedCycle) -> None:
         """Make `cycle` the next one."""
         self._time_ns = cycle.time_ns
+        self.missing = {}
         self.recorded = self._messages(cycle)
         self.events = []
         for topic, _, payload in cycle.entries:
@@ -164,7 +167,10 @@ class RecordedOutside:
                     "being made at a keyframe are taken from the log"
                 )
                 return None
-            self._load(recorded, messages[slot.index], slot)
+            try:
+                self._load(recorded, messages[slot.index], slot)
+            except LogDamaged:
+                return None
         return record.time_ns, messages
 
     def inputs_of(self, task_id: str) -> list[Slot]:
@@ -210,7 +216,7 @@ class RecordedOutside:
 
     def _complete(self, event: Completion) -> None:
         def feed(message: Message, slot: int) -> None:
-            self._load(self.recorded, message, self._plan.slots[slot])
+            self._give(message, self._plan.slots[slot])
 
         failed = next(
             (it for it in self.events if type(it) is Failed and it.task == event.task), None
@@ -227,7 +233,7 @@ class RecordedOutside:
 
     def _feed(self, task_id: str, outputs: Sequence[tuple[Message, Slot]]) -> None:
         for message, slot in outputs:
-            self._load(self.recorded, message, slot)
+            self._give(message, slot)
         for event in self.of_step(task_id):
             if type(event) is not Failed:
                 self.note_event(event)
@@ -241,6 +247,34 @@ class RecordedOutside:
     def of_step(self, task_id: str) -> list[Event]:
         """The recorded events of the step of a task that is fed."""
         return [it for it in self.events if it.task == task_id and self._comes_with_step(it)]
+
+    def instead_of(self, step: Step, messages: Sequence[Message]) -> Callable[[], None] | None:
+        """What to call in place of a step's task, because the cycle lacks one of its inputs: it takes
+        the task's messages from the log. None for other steps, and for background tasks."""
+        task_id = step.task.id
+        lacks_inputs = task_id not in self.fed and any(
+            slot.topic in self.missing for slot in self.inputs_of(task_id)
+        )
+        background = self.background.get(task_id)
+        if background is not None:
+            background.lacks_inputs = lacks_inputs
+        if not lacks_inputs or background is not None:
+            return None
+        self._note(
+            f"task {task_id!r} did not run on pictures that the log does not give back: its messages "
+            "of their cycles are taken from the log, and what it remembers lacks them"
+        )
+        slots = [slot for slot in self._plan.slots if slot.task_id == task_id]
+        return partial(self._feed, task_id, [(messages[slot.index], slot) for slot in slots])
+
+    def _give(self, message: Message, slot: Slot) -> None:
+        """Load the message of the cycle. A picture that the log does not give back is missing."""
+        try:
+            self._load(self.recorded, message, slot)
+        except LogDamaged as error:
+            if slot.topic not in self._coded:
+                raise
+            self.missing[slot.topic] = str(error)
 
     def _load(self, recorded: Mapping[str, Recorded], message: Message, slot: Slot) -> None:
         found = recorded.get(slot.topic)

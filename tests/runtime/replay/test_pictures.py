@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from zlib_ng.zlib_ng import crc32
 
+from flowrun.runtime.export.foxglove import export_foxglove
+from flowrun.runtime.export.mp4 import export_mp4
+from flowrun.runtime.export.selection import Selection
+from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
@@ -31,6 +36,74 @@ def test_a_replay_writes_the_recorded_packets_again(tmp_path, name, start):
             assert all(map(np.array_equal, found, expected))
             assert set(codecs(new, "/a/image")) == {"packets"}
             assert new.loss is None
+
+
+def with_a_wrong_picture(tmp_path, monkeypatch, tasks, cnx, *, number):
+    """A run of a film of 12 pictures. What the log says of the picture `number` is not what is decoded
+    from it, as if another version of FFmpeg decoded it otherwise."""
+    seen = []
+
+    def crc_of(data):
+        seen.append(crc32(data))
+        return seen[-1] ^ (len(seen) == number + 1)
+
+    film = draw(tmp_path / "b.mp4", frames=12, **FILMS["b_frames.mp4"])
+    plan = helpers.plan_of(tmp_path, f"a=VideoCapture(source_uri: {film}); {tasks}", cnx)
+    with monkeypatch.context() as patched:
+        patched.setattr("flowrun.runtime.pictures.stored.crc32", crc_of)
+        _, result = helpers.record(plan, tmp_path / "run")
+    assert result.error is None
+    assert len(seen) == 12
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("start", [None, 2, 5, 6])
+def test_a_picture_that_is_not_given_back_costs_that_picture(tmp_path, monkeypatch, start):
+    run = with_a_wrong_picture(
+        tmp_path, monkeypatch, "d=Digest; s=Scale", "a > d: ImageRgb8Msg; d > s", number=5
+    )
+    with Log(run) as log:
+        replay = Replay(log, env={})
+        report = replay.run(start=start)
+        assert report.first is None
+        is_lost = start is None or start <= 5
+        assert report.missing == is_lost
+        assert report.identical == (not is_lost)
+        # What reads the picture did not run; what reads that task's message did, on the recorded one.
+        first = start or 0
+        assert report.per_task == {"d": 12 - first - is_lost, "s": 12 - first}
+        lost = [note for note in replay.notes if note.startswith("not given back")]
+        assert lost == [
+            f"not given back: {log.slabs[0].path}: cycle 5: /a/image: the picture cannot be decoded: "
+            "other pixels than were recorded"
+        ]
+
+
+def test_a_background_task_does_not_run_on_a_missing_picture(tmp_path, monkeypatch):
+    run = with_a_wrong_picture(
+        tmp_path, monkeypatch, "d=Digest!; s=Scale", "a > d: ImageRgb8Msg; d > s", number=0
+    )
+    with Log(run) as log:
+        report = Replay(log, env={}).run()
+    assert (report.first, report.missing) == (None, 1)
+    assert report.compared > 0
+
+
+def test_an_export_names_the_picture_that_it_leaves_out(tmp_path, monkeypatch):
+    run = with_a_wrong_picture(tmp_path, monkeypatch, "d=Digest", "a > d: ImageRgb8Msg", number=5)
+    selection = Selection(("/a/image",), {"start": 1})  # no film by itself: it begins in the middle
+    with Log(run) as log:
+        report = export_mp4(log, selection, tmp_path / "x.mp4")
+        named = (
+            f"left out: {log.slabs[0].path}: cycle 5: /a/image: the picture cannot be decoded: other "
+            "pixels than were recorded"
+        )
+        assert named in report.notes
+        assert (report.count, report.unreadable) == (10, 1)
+        found = export_foxglove(log, selection, tmp_path / "x.mcap")
+        assert (found.unreadable, named in found.notes) == (1, True)
+        assert check_log(log)[2] == [named.removeprefix("left out: ")]
+        assert check_log(log, pictures=False)[2] == []
 
 
 def test_the_first_difference_of_pictures_is_given_in_numbers(tmp_path):
