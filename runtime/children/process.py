@@ -44,7 +44,7 @@ def why_unusable(name: str, folder: Path) -> str | None:
 
 
 def _place(name: str, folder: Path) -> Path:
-    return folder / Path(name).expanduser()
+    return (folder / Path(name).expanduser()).absolute()  # a bare name is looked for on the PATH
 
 
 class ChildProcess:

@@ -132,3 +132,18 @@ def test_a_program_that_cannot_be_run_is_explained(tmp_path):
         f"{tmp_path}/text is not executable; chmod +x makes it so"
     )
     assert why_unusable(f"{tmp_path}/", tmp_path) == f"{tmp_path} is a folder"
+
+
+def test_a_program_beside_a_graph_in_this_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "serve.sh"
+    program.write_text("#!/bin/sh\n")
+    assert find_program("./serve.sh", Path()) is None
+    assert (
+        why_unusable("./serve.sh", Path()) == f"{program} is not executable; chmod +x makes it so"
+    )
+    program.chmod(0o755)
+    assert find_program("./serve.sh", Path()) == str(program)
+    assert why_unusable("./serve.sh", Path()) is None
