@@ -384,7 +384,7 @@ class Task:
         an error if need be. What it publishes is no longer used.
 
         Called before `stop`, on another thread than `process`, perhaps more than once. A run waits at
-        most 10 s for a call that goes on nevertheless.
+        most 8 s for a call that goes on nevertheless.
         """
 
     def configure(self, ctx: Context, changed: frozenset[str]) -> None:

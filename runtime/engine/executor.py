@@ -37,7 +37,7 @@ from flowrun.runtime.task import CycleTime
 
 __all__ = ["Executor", "StartInterrupted"]
 
-WORKER_STOP_S = 10.0
+WORKER_STOP_S = 8.0
 """Seconds that a stopping run waits for a background task's running call."""
 _SILENT_STOP_S = 0.5
 """Seconds to wait before logging that we are waiting."""
