@@ -5,11 +5,12 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
 
-from flowrun.msgs import IntMsg
-from flowrun.msgs.fields import MessageTypeError
+from flowrun.msgs import ImageRgb8Msg, IntMsg
+from flowrun.msgs.fields import MessageTypeError, short
 from flowrun.msgs.message import Message
 from flowrun.msgs.protobuf import descriptor_set
 
@@ -80,3 +81,13 @@ def test_the_kinds_of_a_descriptor_are_those_of_protobuf() -> None:
     labels = {field.name: FieldDescriptorProto.Label.Name(field.label) for field in message.field}
     assert {name for name, label in labels.items() if label == "LABEL_REPEATED"} == {"many"}
     assert [value.name for value in message.enum_type[0].value] == ["LOW", "HIGH"]
+
+
+def test_a_value_is_shown_whole_up_to_60_characters() -> None:
+    assert short("x" * 58) == repr("x" * 58)
+    assert short("x" * 59) == "'" + "x" * 56 + "..."
+
+
+def test_a_picture_has_the_size_of_its_pixels() -> None:
+    image = ImageRgb8Msg(pixels=np.zeros((3, 5, 3), np.uint8))
+    assert (image.height, image.width) == (3, 5)
