@@ -15,6 +15,7 @@
 | `task.py`, `testing.py`, `pytest_plugin.py`        | what authors of tasks use                      |
 | `broadcast.py`, `events.py`                        | what sinks show; what happens besides messages |
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
+| `places.py`                                        | where in the user's code an error was raised   |
 | `atomic.py`, `extras.py`, `table.py`, `wording.py` | helpers                                        |
 
 `Log` and `Replay` are loaded when they are first asked for: importing the package is free.

@@ -13,11 +13,14 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowrun.runtime.cli.failures import print_error, say
+from flowrun.runtime.cli.signals import Ended, exit_status, listening
 from flowrun.runtime.errors import FlowrunError, GraphError, UsageError
 from flowrun.runtime.wording import nearest
 
@@ -44,7 +47,8 @@ _BROKEN_PIPE = 128 + 13
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name), and return the exit status: 0; 1 if
-    something failed; 2 for a wrong command line or graph file; 130 after Ctrl-C.
+    something failed; 2 for a wrong command line or graph file; 130 after Ctrl-C, 143 after SIGTERM, 129
+    after SIGHUP; 141 if the reader of stdout went away.
 
     Without `argv` this is the process's own command: if a task's call was left running, it ends the
     process at once, with that status.
@@ -63,21 +67,68 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _status(argv: list[str] | None) -> int:
+    if argv is None:
+        _open_outputs()
     _print_anything()
     try:
-        status = _dispatch(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
+        with listening():
+            status = _dispatch(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
         return status
     except FlowrunError as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         return 2 if isinstance(error, (GraphError, UsageError)) else 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
+        is_int = number == signal.SIGINT
+        say("interrupted" if is_int else f"ended by {signal.Signals(number).name}")
+        return exit_status(interrupt)
+    except OSError as error:
+        raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+        if not isinstance(raw, _Stdout) or raw.error is not error:
+            raise
         # Python flushes stdout once more at exit; the rest must go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), raw.fileno())
+        if isinstance(error, BrokenPipeError):
+            return _BROKEN_PIPE
+        say(f"flowrun: cannot write to stdout: {error.strerror}")
+        return 1
+
+
+class _Stdout(io.FileIO):
+    """The file of stdout, which knows which error came from it."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _open_outputs() -> None:
+    """Take the places of stdin, stdout and stderr, if they are closed: the next file that is opened,
+    such as a slab of a log, would get their number, and what libraries print would go into it.
+    Writing to a stdout that was closed stays an error."""
+    is_own = sys.stdout is sys.__stdout__
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            found = os.open(os.devnull, os.O_RDWR if number == 2 else os.O_RDONLY)
+            os.set_inheritable(found, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    if is_own and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Stdout(1, "w", closefd=False)),
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=sys.stdout.line_buffering,
+        )
 
 
 def _print_anything() -> None:

@@ -8,6 +8,7 @@ import cmd
 import inspect
 import json
 import pdb  # noqa: T100  # the command's `pdb` runs it
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ import numpy as np
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.cli import replay as replay_verb
+from flowrun.runtime.cli.signals import Ended
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError, worded
 
 if TYPE_CHECKING:
@@ -117,7 +119,9 @@ class _Shell(cmd.Cmd):
         while True:
             try:
                 self.cmdloop()
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
+                if isinstance(interrupt, Ended) and interrupt.number != signal.SIGINT:
+                    raise
                 self._say("interrupted")
                 self._set_prompt()
                 continue

@@ -18,6 +18,7 @@ from flowrun.runtime.cli.log_export import (
     export,
 )
 from flowrun.runtime.cli.progress import progress
+from flowrun.runtime.cli.signals import exit_status
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log, LogMessage
 from flowrun.runtime.table import print_table
@@ -169,9 +170,9 @@ def _recover(args: argparse.Namespace) -> int:
     try:
         with progress("recover", 1) as show:
             report = recover(args.path, progress=show)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f"interrupted: {args.path} can be recovered again", file=sys.stderr)
-        return 130
+        return exit_status(interrupt)
     print(report)
     return 0
 

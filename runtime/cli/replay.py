@@ -7,11 +7,13 @@ import os
 import shlex
 import sys
 import time
-from contextlib import ExitStack
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowrun.runtime.errors import UntrustedRun, UsageError
+from flowrun.runtime.errors import TaskError, UntrustedRun, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +111,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="run the code and the commands that the recorded graph names, though somebody else may "
         "have recorded it",
     )
-    parser.add_argument("--verbose", action="store_true", help="show what the tasks log")
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show what the tasks log, and the whole traceback of a task's error",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.log.reader import Log
 
     pace = _pace(args.speed)
-    with Log(args.run) as log:
+    with _traceback_if(wanted=args.verbose), Log(args.run) as log:
         replay = prepare(args, log, tolerance=args.tolerance, keyframes=not args.no_keyframes)
         with importable(replay.plan.graph.spec.path.parent):
             if args.verify_keyframes:
@@ -149,6 +155,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"{report.missing:,} pictures are not given back by the log")
         return 1
     return 0
+
+
+@contextmanager
+def _traceback_if(*, wanted: bool) -> Iterator[None]:
+    """Show the whole traceback of a task's error before its one line."""
+    try:
+        yield
+    except TaskError as error:
+        if wanted and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        raise
 
 
 def prepare(

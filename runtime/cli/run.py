@@ -9,24 +9,30 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from flowrun.runtime.cli.failures import print_error
+from flowrun.runtime.cli.signals import listening
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError
-from flowrun.runtime.wording import mask_secrets
 
 if TYPE_CHECKING:
+    from flowrun.runtime.cli.terminal import Terminal
     from flowrun.runtime.run.live import Run, RunResult
     from flowrun.runtime.server.serve import Server
 
 __all__ = ["add_parser", "run"]
 
 DEFAULT_PORT = 3000
+
+_SAY_AFTER_S = 0.5
+"""Seconds from a signal to the line that says what the run waits for."""
+_SAY_EVERY_S = 5.0
+_STUCK_S = 8.0
+"""Seconds after SIGTERM or SIGHUP at which a run ends without its tasks; supervisors kill after 10."""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,27 +85,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from flowrun.runtime.cli.terminal import Terminal
+
+    with Terminal() as terminal:
+        return _run_on(terminal, args)
+
+
+def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
+    from flowrun.runtime.cli.terminal import LogLines
     from flowrun.runtime.clock import LiveClock
     from flowrun.runtime.graph.plan import load_plan
     from flowrun.runtime.run.live import Run
-    from flowrun.runtime.run.log_lines import LineQueue
 
     plan = load_plan(args.graph, env=os.environ)
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
-    lines = LineQueue()
     try:
-        running = Run(plan, clock=LiveClock(), directory=directory, console=lines)
+        running = Run(plan, clock=LiveClock(), directory=directory, console=LogLines())
     except FlowrunError as error:
         if directory is not None:
             with contextlib.suppress(OSError):  # not made, or something is in it
                 directory.rmdir()
-        _print_error(error, plan.graph.spec.secrets)
+        print_error(error, secrets=plan.graph.spec.secrets, before="error: ")
         if isinstance(error, LogError):
             print("choose another directory with --log-dir, or run with --no-log", file=sys.stderr)
         return 1
     with (
         running.discarded_unless_run(),
-        _stop_on_signals(running),
+        listening(_Stopper(running, terminal)),
         _served(running, args) as server,
     ):
         # All that is loaded now lives as long as the process. The collector must not visit it again
@@ -108,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
         gc.freeze()
         from flowrun.runtime.cli.status import StatusDisplay
 
-        with StatusDisplay(running, server.url if server else None, lines, plain=args.plain):
+        with StatusDisplay(running, server.url if server else None, terminal, plain=args.plain):
             result = running.run(cycles=args.cycles)
     _print_summary(running, result)
     return 0 if result.error is None else 1
@@ -122,40 +134,44 @@ def _run_directory(parent: Path, name: str) -> Path:
     return new_run_directory(parent, f"{name}-{stamp}")
 
 
-@contextmanager
-def _stop_on_signals(running: Run) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the run after the running cycle, or at once while its tasks
-    start. The second ends the process.
+class _Stopper:
+    """Signals end the run: the first one after the running cycle, or at once while its tasks start; the
+    second one now, with the log finished. A supervisor that sends SIGTERM once does not wait for ever:
+    that ends a run that is stuck by itself."""
 
-    A handler may interrupt the main thread while it holds a lock that `stop` needs, so it only leaves
-    a note for a thread that can wait.
-    """
-    notes: SimpleQueue[str | None] = SimpleQueue()
-    seen: list[int] = []
+    def __init__(self, running: Run, terminal: Terminal) -> None:
+        self._run = running
+        self._terminal = terminal
+        self._say_at_s = _SAY_AFTER_S
 
-    def stop(number: int, _frame: object) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        name = signal.Signals(number).name
-        notes.put(name)
-        running.interrupt_start(name)
+    def interrupt(self, number: int) -> None:
+        self._run.interrupt_start(signal.Signals(number).name)
 
-    def listen() -> None:
-        while (name := notes.get()) is not None:
-            running.stop(name)
+    def first(self, number: int) -> None:
+        self._run.stop(signal.Signals(number).name)
 
-    listener = threading.Thread(target=listen, name="flowrun-signals", daemon=True)
-    listener.start()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        notes.put(None)
-        listener.join()
+    def waiting(self, number: int, seconds: float) -> None:
+        busy = self._run.busy()
+        if number != signal.SIGINT and seconds >= _STUCK_S and busy:
+            self._end(number)
+        if seconds < self._say_at_s:
+            return
+        self._say_at_s += _SAY_EVERY_S
+        again = "press Ctrl-C again to end now" if number == signal.SIGINT else "again to end now"
+        tasks = [f"{it.task} ({it.for_s:.0f} s in {it.method})" for it in busy]
+        whom = f"task {', '.join(tasks)}" if tasks else "the run to end"
+        print(f"{signal.Signals(number).name}: waiting for {whom}; {again}", file=sys.stderr)
+
+    def again(self, number: int, *, is_stuck: bool) -> None:
+        del is_stuck
+        self._end(number)
+
+    def _end(self, number: int) -> None:
+        result = self._run.end_now(signal.Signals(number).name)
+        self._terminal.show(None)
+        _print_summary(self._run, result)
+        self._terminal.end()
+        os._exit(128 + number)
 
 
 @contextmanager
@@ -177,16 +193,11 @@ def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
         server.stop()
 
 
-def _print_error(error: FlowrunError, secrets: frozenset[str]) -> None:
-    sys.stdout.flush()
-    print(f"error: {mask_secrets(str(error), secrets)}", file=sys.stderr, flush=True)
-
-
 def _print_summary(running: Run, result: RunResult) -> None:
     report = running.report()
     print()
     if result.error is not None:
-        _print_error(result.error, running.plan.graph.spec.secrets)
+        print_error(result.error, secrets=running.plan.graph.spec.secrets, before="error: ")
     why = "an error" if result.error is not None else result.reason
     print(f"{running.name}: {result.cycles:,} cycles in {report.uptime_s:.1f} s, ended by {why}")
     if result.log_error is not None:

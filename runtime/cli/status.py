@@ -2,65 +2,72 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-import threading
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self, TextIO, cast
+
+from flowrun.runtime.cli.terminal import can_draw
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
     from flowrun.runtime.broadcast import Answer
+    from flowrun.runtime.cli.terminal import Outlet, Terminal
     from flowrun.runtime.run.live import Run
-    from flowrun.runtime.run.log_lines import LineQueue
     from flowrun.runtime.run.report import RunReport
+    from flowrun.runtime.run.whereabouts import Busy
 
 __all__ = ["StatusDisplay"]
 
-_REFRESH_HZ = 4
 _PLAIN_EVERY_S = 5.0
 _ANSWERS_SHOWN = 5
+_USUAL_WIDTH = 80
+_BUSY_S = 2.0
+"""Seconds after which a method of a task that runs is mentioned."""
 
 
 class StatusDisplay:
-    """Shows a run from its own thread while the context is open; never in a cycle.
+    """Shows a run on a terminal while the context is open; never in a cycle.
 
     running: the run.
     url: where its page is served; None if it is not.
-    lines: log lines to write in between.
+    terminal: calls `tick` from its thread.
     plain: whether to print lines on a TTY too.
     """
 
     def __init__(
-        self, running: Run, url: str | None, lines: LineQueue, *, plain: bool = False
+        self, running: Run, url: str | None, terminal: Terminal, *, plain: bool = False
     ) -> None:
         self._run = running
         self._url = url
-        self._lines = lines
+        self._terminal = terminal
         self._live: Live | None = None
-        self._is_plain = plain or not sys.stdout.isatty()
+        self._screen = None if plain or not can_draw() else terminal.screen
         self._answers: list[Answer] = []
         self._printed_s = 0.0
-        self._is_gone = False
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="flowrun-status", daemon=True)
 
     def __enter__(self) -> Self:
         where = self._run.directory or "nothing (--no-log)"
         print(f"{self._run.name}: {len(self._run.plan.steps)} tasks, logging to {where}")
         if self._url is not None:
             print(f"{self._run.name}: page and API at {self._url}")
-        sys.stdout.flush()
-        if not self._is_plain:
+        if self._screen is not None:
             from rich.console import Console
             from rich.live import Live
 
+            file = _Screen(self._screen, sys.stdout)
             self._live = Live(
-                get_renderable=self._table, auto_refresh=False, console=Console(highlight=False)
+                get_renderable=self._table,
+                auto_refresh=False,
+                console=Console(file=cast("IO[str]", file), highlight=False, width=_width()),
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
-            self._live.start()
-        self._thread.start()
+        self._terminal.show(self)
         return self
 
     def __exit__(
@@ -69,34 +76,46 @@ class StatusDisplay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._show(last=True)
+        self._terminal.show(None)
+
+    # -- called by the terminal's thread ---------------------------------------------------------
+
+    @property
+    def is_live(self) -> bool:
+        return self._live is not None and self._live.is_started
+
+    def begin(self) -> None:
         if self._live is not None:
-            self._live.stop()
+            self._live.start()
+            # A shell that comes back after Ctrl-Z, or after a kill, has its cursor then.
+            self._live.console.show_cursor(True)
 
-    def _work(self) -> None:
-        """Write all that goes to the terminal, including log lines: two threads would mix their lines
-        and leave parts of the table on the screen."""
-        while not self._ended.wait(1 / _REFRESH_HZ):
-            try:
-                self._show()
-            except OSError:  # the terminal, or the reader of our output, is gone; the run goes on
-                self._is_gone = True
-
-    def _show(self, *, last: bool = False) -> None:
-        self._lines.drain()
-        if self._is_gone:
-            return
+    def tick(self) -> None:
+        self._run.attend()
         if self._live is not None:
             self._live.refresh()
             return
         report = self._run.report()
         if self._note_answer(report.last_answer):
-            print(f"  {_answer(self._answers[-1])}", flush=True)
-        if report.uptime_s - self._printed_s >= _PLAIN_EVERY_S and not last:
+            print(f"  {_answer(self._answers[-1])}")
+        if report.uptime_s - self._printed_s >= _PLAIN_EVERY_S:
             self._printed_s = report.uptime_s
-            print(_line(report), flush=True)
+            print(_line(report, self._run.busy()))
+
+    def above(self, text: str) -> None:
+        from rich.ansi import AnsiDecoder
+        from rich.text import Text
+
+        assert self._live is not None
+        lines = Text("\n").join(AnsiDecoder().decode(text))
+        self._live.console.print(lines, soft_wrap=True)
+
+    def end(self) -> None:
+        if self._live is not None:
+            self._live.refresh()
+            self._live.stop()
+        elif self._note_answer(self._run.report().last_answer):
+            print(f"  {_answer(self._answers[-1])}")
 
     def _note_answer(self, newest: Answer | None) -> bool:
         """Keep the newest answer; returns whether it is new."""
@@ -127,7 +146,7 @@ class StatusDisplay:
                 _microseconds(task.p99_us),
                 f"{task.dropped:,}" if task.dropped else "-",
             )
-        parts: list[RenderableType] = [Text(_line(report), style="bold")]
+        parts: list[RenderableType] = [Text(_line(report, self._run.busy()), style="bold")]
         if report.progress is not None and report.progress.fraction is not None:
             from rich.progress_bar import ProgressBar
 
@@ -142,7 +161,7 @@ class StatusDisplay:
         return Group(*parts)
 
 
-def _line(report: RunReport) -> str:
+def _line(report: RunReport, busy: Sequence[Busy] = ()) -> str:
     if report.starting is not None:
         line = f"{report.uptime_s:6.1f} s  starting {report.starting}"
         if report.progress is None:
@@ -153,6 +172,9 @@ def _line(report: RunReport) -> str:
     line = (
         f"{report.uptime_s:6.1f} s  {report.cycles:,} cycles  {report.cycle_rate_hz:,.1f} cycles/s"
     )
+    for it in busy:
+        if it.for_s >= _BUSY_S and report.tasks[it.task].late_s is None:
+            line += f"  {it.task}: {it.for_s:.0f} s in {it.method}"
     dropped = sum(task.dropped for task in report.tasks.values())
     if dropped:
         line += f"  {dropped:,} dropped"
@@ -176,3 +198,30 @@ def _microseconds(value: float | None) -> str:
     if value >= 1000:
         return f"{value / 1000:,.1f} ms"
     return f"{value:,.1f} µs"
+
+
+def _width() -> int | None:
+    """None, for that of the terminal, unless COLUMNS says that it has none."""
+    return _USUAL_WIDTH if os.environ.get("COLUMNS") == "0" else None
+
+
+class _Screen(io.TextIOBase):
+    """A terminal as a file for rich, which looks at the stream that it takes the place of."""
+
+    def __init__(self, outlet: Outlet, stream: TextIO) -> None:
+        self._outlet = outlet
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def write(self, text: str) -> int:
+        self._outlet.write_now(text.encode(self.encoding, errors=self._stream.errors or "replace"))
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._outlet.fd
+
+    def isatty(self) -> bool:
+        return True

@@ -319,7 +319,7 @@ class BackgroundWorker:
             raise
         except BaseException as error:  # noqa: BLE001  # the other tasks must get their turn
             self._ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
-                "interrupt failed", error=worded(error)
+                "interrupt failed", error=worded(error), raised=error
             )
 
     def stop(self, *, timeout_s: float) -> bool:

@@ -27,6 +27,7 @@ from flowrun.runtime.engine.instances import (
 )
 from flowrun.runtime.engine.keyframes import freeze_after
 from flowrun.runtime.engine.outside import LiveOutside
+from flowrun.runtime.engine.published import Published
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.engine.waiting import Waiting
 from flowrun.runtime.engine.watchdog import Watchdog
@@ -79,6 +80,8 @@ class Executor:
         """The task whose `start` runs now."""
         self.has_started = False
         """Whether the `start` of every task has returned."""
+        self.published = Published(plan)
+        self._clock = clock
         self._on_log_error = on_log_error
         self._outside = outside = LiveOutside(
             clock,
@@ -143,6 +146,13 @@ class Executor:
         if self.starting is not None:
             self.stop_reason = reason
             raise StartInterrupted
+
+    def awaits(self, source: str) -> bool:
+        """Whether something may come from `source` at any moment: it has not finished, and has not said
+        when it is due."""
+        outside = self._outside
+        is_later = outside.due.is_later(source, self._clock.now_ns())
+        return outside.gates[source].present and not is_later
 
     def set_live(self, task_id: str, values: Mapping[str, Any]) -> None:
         """Change live configuration values at the next cycle boundary. From any thread.
@@ -216,7 +226,7 @@ class Executor:
         """Run cycles until the run ends, or `limit` cycles are completed in all. The caller has
         started the tasks, as `run` does."""
         cycle, waiting = self.cycle, self._waiting
-        time, timings = cycle.time, self.timings
+        time, timings, published = cycle.time, self.timings, self.published
         paced = waiting.is_paced
         polled = False
         while self.stop_reason is None:
@@ -241,6 +251,8 @@ class Executor:
             except LogError as error:
                 self._lose_log(error)
             self.cycles = number + 1
+            if published.pending:
+                published.note(cycle.messages)
             timings.append((cycle.start_ns, cycle.ends_ns))
             if cycle.failure is not None:
                 self._end_with(cycle.failure)

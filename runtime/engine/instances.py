@@ -33,12 +33,14 @@ class Instance:
     """One task of a run: its object, its context, and the time that the context shows.
 
     time: the cycle's time; for a background task, the time of the job that its worker runs.
+    freeze_error: what its last `freeze` raised; None if it did not.
     """
 
     bound: BoundTask
     task: Task
     ctx: Context
     time: CycleTime
+    freeze_error: BaseException | None = None
 
     @property
     def id(self) -> str:
@@ -121,7 +123,7 @@ def stop_all(instances: list[Instance]) -> None:
             raise
         except BaseException as error:  # noqa: BLE001  # the other tasks must be stopped too
             instance.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
-                "stop failed", error=worded(error)
+                "stop failed", error=worded(error), raised=error
             )
 
 

@@ -79,6 +79,7 @@ def freeze_task(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # whatever a library raises: the run goes on
+        made.freeze_error = error
         frozen["error"] = error_text(error, secrets)
     return frozen
 
@@ -205,7 +206,11 @@ class Keyframes:
             self._failing.discard(made.id)
         elif made.id not in self._failing:
             self._failing.add(made.id)
-            made.ctx.log.error("freeze failed: no replay can begin at this keyframe", error=error)
+            made.ctx.log.error(
+                "freeze failed: no replay can begin at this keyframe",
+                error=error,
+                raised=made.freeze_error,
+            )
 
 
 def freeze_after(made: Instance, job: Job, *, secrets: frozenset[str]) -> dict[str, Any]:

@@ -90,6 +90,11 @@ class Due:
         with self._lock:
             self._times[task_id] = max(time_ns, self._times.get(task_id, time_ns))
 
+    def is_later(self, task_id: str, now_ns: int) -> bool:
+        """Whether the source gave a time, and that is after `now_ns`."""
+        with self._lock:
+            return self._times.get(task_id, now_ns) > now_ns
+
     def first(self) -> int | None:
         """When the first of all sources is due; None if none has given a time."""
         with self._lock:

@@ -138,7 +138,7 @@ def restart_task(task: Task, ctx: Context) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # it has failed already
-        ctx.log.warning("stop failed before a restart", error=worded(error))
+        ctx.log.warning("stop failed before a restart", error=worded(error), raised=error)
     task.__dict__.clear()
     try:
         type(task).__init__(task, config)
@@ -207,7 +207,7 @@ class ErrorPolicy:
         end the cycle with `SkipCycle`."""
         event = failed(self._made.id, error, policy=self._kind, phase=phase, secrets=self._secrets)
         self._note(event)
-        self._log(event.text)
+        self._log(event.text, error)
         if self._kind == "restart":
             pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
             self._failures += 1
@@ -215,7 +215,7 @@ class ErrorPolicy:
         if self._kind == "skip_cycle" and phase == "process":
             raise SkipCycle from error
 
-    def _log(self, text: str) -> None:
+    def _log(self, text: str, error: BaseException) -> None:
         now_ns = self._time.now_ns
         if text == self._logged and 0 <= now_ns - self._logged_ns < _REPEATED_NS:
             self._unlogged += 1
@@ -224,7 +224,9 @@ class ErrorPolicy:
             {"repeated": self._unlogged + 1} if text == self._logged and self._unlogged else {}
         )
         self._logged, self._logged_ns, self._unlogged = text, now_ns, 0
-        self._made.ctx.log.error("task failed", error=text, on_error=self._kind, **repeated)
+        self._made.ctx.log.error(
+            "task failed", error=text, raised=error, on_error=self._kind, **repeated
+        )
 
     @property
     def is_down(self) -> bool:

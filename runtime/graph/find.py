@@ -15,6 +15,7 @@ from types import ModuleType
 import flowrun.msgs
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError, text_of
+from flowrun.runtime.places import place_of
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
 
@@ -253,6 +254,10 @@ def _forget_namesake(top: str, folder: Path) -> None:
 
 
 def in_one_line(error: BaseException) -> str:
-    """The exception in one line; pydantic's go on with advice and links."""
-    said = text_of(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    """The exception in one line, with the place in the user's code where it was raised; pydantic's go on
+    with advice and links."""
+    said = error.msg if isinstance(error, SyntaxError) else text_of(error)
+    said = said.strip().partition("\n")[0]
+    line = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    place = place_of(error)
+    return line if place is None else f"{line} (at {place})"

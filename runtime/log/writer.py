@@ -331,6 +331,10 @@ class LogWriter:
             remove_lock(self.directory)
             self.directory.rmdir()
 
+    def let_go(self) -> None:
+        """In a child process of a fork: write nothing, and do not hold the lock for the parent."""
+        os.close(self._lock_fd)
+
     def finish(self, end: Mapping[str, str]) -> None:
         """Write the waiting log records, the run's end and the summary; the log is then finished.
 

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
 
 from flowrun.runtime.broadcast import Broadcast
-from flowrun.runtime.clock import Clock
+from flowrun.runtime.clock import Clock, monotonic_s
+from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.executor import Executor
-from flowrun.runtime.errors import FlowrunError, LogError, worded
+from flowrun.runtime.errors import FlowrunError, LogError, TaskError, worded
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.log.writer import LogWriter
-from flowrun.runtime.run.log_lines import Stream, configure_logs
+from flowrun.runtime.run.captured import Captured
+from flowrun.runtime.run.log_lines import TO_LOG_ONLY, Stream, configure_logs
 from flowrun.runtime.run.recording import Recording
 from flowrun.runtime.run.report import LogReport, Progress, RunReport, newest_answer, task_reports
+from flowrun.runtime.run.whereabouts import Busy, Whereabouts
 from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = ["Run", "RunResult"]
+
+_SILENT_S = 5.0
+"""Seconds after which a source that publishes nothing is mentioned; then twice as many, and so on."""
+_SILENT_AT_MOST_S = 300.0
+_BUSY_S = 1.0
+_COMMIT_S = 2.0
+"""Seconds that the end of a stuck run waits for a cycle that is being written."""
+_LOG_MODULE = "flowrun.runtime.log."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +87,11 @@ class Run:
         self._started_ns = clock.now_ns()
         self._state: str | dict[str, str] = "Running"
         self._has_run = False
+        self._ended = threading.Event()
         self._recording = Recording(
             plan, directory, started_ns=self._started_ns, now_ns=clock.now_ns
         )
-        configure_logs(
+        self._lines = configure_logs(
             now_ns=clock.now_ns, target=self.writer, secrets=plan.graph.spec.secrets, stream=console
         )
         self._recording.report_to(structlog.get_logger())
@@ -89,6 +106,12 @@ class Run:
         except BaseException:
             self._recording.discard()
             raise
+        self._whereabouts = Whereabouts(self.executor.instances)
+        self._captured = Captured(self._whereabouts)
+        self._mention_s: dict[str, float] = {}
+        self._thread = threading.get_ident()
+        self._pid = os.getpid()
+        _RUNS.add(self)
 
     # -- running -------------------------------------------------------------------------------
 
@@ -108,25 +131,78 @@ class Run:
         cycles: end after this number of cycles.
         """
         self._has_run = True
+        self._thread = threading.get_ident()
         reason, error = "", None
         try:
-            reason = self.executor.run(cycles=cycles)
-        except FlowrunError as failure:
-            reason, error = "error", failure
+            with self._captured.capturing():
+                reason, error = self._run(cycles)
         except BaseException as failure:
+            self._leave_if_child()
             self._finish("internal error", worded(failure))
             raise
+        self._leave_if_child()
         if error is None and not self.executor.has_started:
             self._recording.discard()
         finish_error = self._finish(reason, None if error is None else str(error))
+        return self._result(reason, error or finish_error)
+
+    def _result(self, reason: str, error: FlowrunError | None) -> RunResult:
         return RunResult(
             reason=reason,
-            error=error or finish_error,
+            error=error,
             cycles=self.executor.cycles,
             messages=self._recording.messages,
             log_bytes=self._recording.size,
             log_error=self._recording.error,
         )
+
+    def _run(self, cycles: int | None) -> tuple[str, FlowrunError | None]:
+        reason, error = "error", None
+        log = structlog.get_logger()
+        try:
+            reason = self.executor.run(cycles=cycles)
+        except FlowrunError as failure:
+            error = failure
+            fields: dict[str, Any] = {}
+            if isinstance(failure, TaskError):
+                fields["task"] = failure.task_id
+            # The console shows it at the end, without the traceback.
+            fields |= {TO_LOG_ONLY: True}
+            log.error(str(failure), raised=failure.__cause__, **fields)  # noqa: TRY400
+        if self.executor.has_started and self.executor.cycles:
+            for task in self.executor.published.nothing_from:
+                log.info("ran, and published nothing", task=task)
+            for task in self.executor.published.never_ran:
+                log.info("never ran: what it needs did not come", task=task)
+        self._lines.flush()
+        return reason, error
+
+    def let_go(self) -> None:
+        """In a child process of a fork: the run is the parent's."""
+        self.executor.cycle.log = None
+        self.executor.stop_reason = "a fork"
+        self._recording.let_go()
+
+    def _leave_if_child(self) -> None:
+        if os.getpid() != self._pid:  # a task forked, and came back from its `process` twice
+            os._exit(0)
+
+    def end_now(self, reason: str) -> RunResult:
+        """Finish the log while `run` has not returned: a task does not come back. From another thread
+        than that of `run`; end the process afterwards, as tasks may still be at work.
+
+        The cycle that is running is not in the log.
+        """
+        self.executor.stop(reason)
+        self.executor.cycle.log = None  # the cycle that runs is committed to nothing
+        until = monotonic_s() + _COMMIT_S
+        while _is_committing(sys._current_frames().get(self._thread)) and monotonic_s() < until:  # noqa: SLF001
+            self._ended.wait(0.01)
+        names = ", ".join(dict.fromkeys(repr(busy.task) for busy in self.busy()))
+        waited = f", without waiting for task {names}" if names else ""
+        self._lines.flush()
+        error = self._finish(reason + waited, None)
+        return self._result(reason + waited, error)
 
     def _finish(self, reason: str, error: str | None) -> FlowrunError | None:
         if error is not None:
@@ -154,6 +230,36 @@ class Run:
         self.executor.interrupt_start(reason)
 
     # -- watching it ---------------------------------------------------------------------------
+
+    def busy(self) -> list[Busy]:
+        """The tasks whose methods run now; the console asks a few times a second."""
+        return self._whereabouts.busy(self.executor.cycle.start_ns)
+
+    def attend(self) -> None:
+        """Log which source is silent. To be called a few times a second, from any thread but that of
+        `run`."""
+        if self._has_run and self._state == "Running":
+            self._captured.keep_on()
+            if self.executor.has_started and self.executor.stop_reason is None:
+                self._mention_silence()
+
+    def _mention_silence(self) -> None:
+        silent = self.executor.published.silent_s(monotonic_s())
+        stuck = {busy.task for busy in self.busy() if busy.for_s >= _BUSY_S}
+        foreground = stuck - self.executor.workers.keys()
+        for source, for_s in silent.items():
+            if for_s < _SILENT_S:
+                if self._mention_s.pop(source, 0.0) > _SILENT_S:
+                    self._log_of(source).info("publishes again")
+                continue
+            if foreground - {source} or not self.executor.awaits(source):
+                continue
+            if for_s >= self._mention_s.get(source, _SILENT_S):
+                self._mention_s[source] = for_s + min(for_s, _SILENT_AT_MOST_S)
+                self._log_of(source).warning("has published nothing", for_s=round(for_s))
+
+    def _log_of(self, task: str) -> Any:
+        return self.executor.instances[task].ctx.log
 
     @property
     def writer(self) -> LogWriter | None:
@@ -192,3 +298,24 @@ class Run:
     def _progress(self) -> Progress | None:
         made = self.executor.instances.get(self.executor.starting or "")
         return None if made is None or made.ctx.progress is None else Progress(*made.ctx.progress)
+
+
+def _is_committing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if frame.f_code is Cycle.commit.__code__ or name.startswith(_LOG_MODULE):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_RUNS: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """A task forked. Its child has neither the threads that a run needs nor any business in its log."""
+    for run in _RUNS:
+        run.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

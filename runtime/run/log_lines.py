@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Callable, Mapping
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 
+from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import text_of
+from flowrun.runtime.places import explained
 from flowrun.runtime.wording import mask_secrets
 
-_HARMLESS = (bool, int, float, type(None))
+__all__ = ["TO_LOG_ONLY", "Folding", "LogTarget", "Stream", "configure_logs"]
 
-__all__ = ["LineQueue", "LogTarget", "Stream", "configure_logs"]
+TO_LOG_ONLY = "_to_log_only"
+"""A record with this key, true, goes into the log and not to the console."""
+_REPEATED = "repeated"
+_FOLD_AFTER = 10
+"""Number of equal lines in `_FOLD_S` seconds that are shown; further ones are counted."""
+_FOLD_S = 1.0
+_FOLD_KEPT = 256
+"""Number of different lines that are remembered."""
+_TRACEBACKS_KEPT = 64
+_Record = MutableMapping[str, Any]
+_HARMLESS = (bool, int, float, type(None))
 
 
 class Stream(Protocol):
-    """Where console lines go."""
+    """Where console lines go; in colours if it is a TTY."""
 
     def write(self, text: str, /) -> Any: ...
     def flush(self) -> None: ...
@@ -39,34 +54,72 @@ def configure_logs(
     target: LogTarget | None = None,
     secrets: frozenset[str] = frozenset(),
     stream: Stream | None = None,
-) -> None:
+) -> Folding:
     """Send every structlog record to `stream` (stderr), and to `target` if there is one.
+
+    A record with an exception as `raised` names the place in the user's code; the whole traceback goes
+    to `target` alone. Lines that come again and again are counted; see `Folding`.
 
     secrets: texts that are replaced by "***" wherever they occur in a record.
     """
     stream = _Stderr() if stream is None else stream
-    colors = stream.isatty()
+    folding = Folding()
 
-    def keep(_logger: Any, level: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        fields = {k: _plain(v) for k, v in record.items() if k not in ("event", "level", "task")}
+    def keep(_logger: Any, level: str, record: _Record) -> Mapping[str, Any]:
+        is_for_log_only = record.pop(TO_LOG_ONLY, False)
+        left_out = ("event", "level", "task")
+        fields = {k: _plain(v) for k, v in record.items() if k not in left_out}
         if target is not None:
             task = str(record.get("task", "flowrun"))
             target.log_record(now_ns(), level, str(record.get("event", "")), task, fields)
+        if is_for_log_only:
+            raise structlog.DropEvent
+        record.pop(_TRACEBACK, None)
         return record
 
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _Places(),
             structlog.processors.format_exc_info,
             _masker(secrets),
+            folding,
             keep,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=28),
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=28),
         ],
         logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+    return folding
+
+
+_TRACEBACK = "traceback"
+
+
+class _Places:
+    """Says of the exception `raised` where the user's code raised it, and keeps each traceback once."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, None] = OrderedDict()
+
+    def __call__(
+        self, _logger: Any, _method: str, record: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        raised = record.pop("raised", None)
+        if not isinstance(raised, BaseException):
+            return record
+        places = explained(raised)
+        if places:
+            record["at"] = "; ".join(line.strip() for line in places).removeprefix("at ")
+        text = "".join(traceback.format_exception(raised))
+        if text not in self._kept:
+            self._kept[text] = None
+            record[_TRACEBACK] = text
+            while len(self._kept) > _TRACEBACKS_KEPT:
+                self._kept.popitem(last=False)
+        return record
 
 
 class _Stderr:
@@ -82,35 +135,61 @@ class _Stderr:
         return sys.stderr.isatty()
 
 
-class LineQueue:
-    """Console lines that wait for the thread that owns the terminal: a cycle that logs a line does
-    not wait for the terminal to show it."""
+class Folding:
+    """Lets the first lines of many that are equal through, and says of the others how many they were:
+    a task that fails in every cycle of a fast graph would fill the log with one sentence."""
 
     def __init__(self) -> None:
-        self._texts: deque[str] = deque()
+        self._lock = threading.Lock()
+        self._lines: OrderedDict[Any, _Folded] = OrderedDict()
 
-    def write(self, text: str, /) -> int:
-        self._texts.append(text)
-        return len(text)
+    def __call__(
+        self, _logger: Any, method: str, record: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        now = monotonic_s()
+        key = method, tuple((name, str(value)) for name, value in record.items())
+        with self._lock:
+            line = self._lines.get(key)
+            if line is None or now - line.since_s > _FOLD_S:
+                repeated = 0 if line is None else line.folded
+                self._lines[key] = _Folded(now, method, dict(record))
+                self._lines.move_to_end(key)
+                self._forget_old()
+                return {**record, _REPEATED: repeated} if repeated else record
+            line.shown += 1
+            if line.shown <= _FOLD_AFTER:
+                return record
+            line.folded += 1
+            raise structlog.DropEvent
 
     def flush(self) -> None:
-        """Nothing: `drain` writes."""
+        """Log what was folded and has not been mentioned yet."""
+        with self._lock:
+            lines = [line for line in self._lines.values() if line.folded]
+            self._lines.clear()
+        for line in lines:
+            log = structlog.get_logger()
+            getattr(log, line.method)(**line.record, **{_REPEATED: line.folded})
 
-    def isatty(self) -> bool:
-        return sys.stderr.isatty()
+    def _forget_old(self) -> None:
+        while len(self._lines) > _FOLD_KEPT:
+            key = next((key for key, line in self._lines.items() if not line.folded), None)
+            self._lines.pop(next(iter(self._lines)) if key is None else key)
 
-    def drain(self) -> None:
-        """Write what has come to stderr, whatever that is now: a live display may have replaced it."""
-        texts = []
-        while self._texts:
-            texts.append(self._texts.popleft())
-        if texts:
-            sys.stderr.write("".join(texts))
-            sys.stderr.flush()
+
+@dataclass(slots=True)
+class _Folded:
+    since_s: float
+    method: str
+    record: dict[str, Any]
+    shown: int = 1
+    folded: int = 0
 
 
 def _masker(secrets: frozenset[str]) -> Any:
-    def mask(_logger: Any, _method: str, record: dict[str, Any]) -> dict[str, Any]:
+    def mask(
+        _logger: Any, _method: str, record: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
         return {
             key: value if isinstance(value, _HARMLESS) else mask_secrets(text_of(value), secrets)
             for key, value in record.items()

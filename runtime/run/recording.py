@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,8 @@ class Recording:
         """None for a run that keeps no log."""
         self.error: LogError | None = None
         """Why the log ends before the run does."""
+        self._finishing = threading.Lock()
+        self._is_finished = False
         self._plan = plan
         self._graph = plan.graph.spec
         self._now_ns = now_ns
@@ -106,14 +109,23 @@ class Recording:
         self._log.error("the log ends here; the run goes on", error=str(error))
 
     def finish(self, reason: str, error: str | None, *, cycles: int) -> LogError | None:
-        """Finish the log, unless `give_up` has; what went wrong with that, if something did."""
-        if self.error is not None:
+        """Finish the log, unless it is finished, or `give_up` has; what went wrong with that, if
+        something did. From any thread, while no other one commits a cycle."""
+        with self._finishing:
+            if self.error is not None or self._is_finished:
+                return None
+            self._is_finished = True
+            try:
+                self._finish(reason, error, cycles=cycles)
+            except LogError as failure:
+                return failure
             return None
-        try:
-            self._finish(reason, error, cycles=cycles)
-        except LogError as failure:
-            return failure
-        return None
+
+    def let_go(self) -> None:
+        """In a child process of a fork: the log is the parent's."""
+        if self.writer is not None:
+            self.writer.let_go()
+            self.writer = None
 
     def discard(self) -> None:
         """Leave nothing of the log."""

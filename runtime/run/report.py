@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowrun.runtime.broadcast import Answer, Broadcast
-from flowrun.runtime.clock import monotonic_s
+from flowrun.runtime.clock import monotonic_s, ticks_ns
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.executor import Executor
@@ -100,6 +100,8 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
         p50, p99 = np.percentile(np.diff(moments, axis=1) / 1e3, [50, 99], axis=0).round(1)
         quantiles = zip(p50.tolist(), p99.tolist(), strict=True)
         rate_hz = (len(timings) - 1) * 1e9 / max(1, timings[-1][0] - timings[0][0])
+        # Of a run that is stuck, the last cycles say nothing of now.
+        rate_hz = min(rate_hz, 1e9 / max(1, ticks_ns() - timings[-1][0]))
     tasks = {}
     late, now_s = executor.watchdog.late, monotonic_s()
     if any(id_ not in executor.workers for id_ in late):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import threading
@@ -22,7 +23,6 @@ from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.run.log_lines import LineQueue
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.detect import _MODELS, Detect
 from flowrun.tasks.embedded import MODEL_DIR
@@ -410,7 +410,7 @@ cnx:
 logging: {{slab_size_mib: 4, section_size_mib: 1}}
 """
     plan = plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={})))
-    run = Run(plan, clock=LiveClock(), directory=tmp_path / "run", console=LineQueue())
+    run = Run(plan, clock=LiveClock(), directory=tmp_path / "run", console=io.StringIO())
     try:
         assert run.run().error is None
     finally:

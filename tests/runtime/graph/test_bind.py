@@ -254,10 +254,13 @@ def test_a_module_that_raises_is_named_with_its_exception() -> None:
           - {id: b, type: bind_exits.A}
           - {id: c, type: bind_lacks.A}
         """) == [
-        "g.yaml:2:19: module 'bind_raises' cannot be imported: ValueError: no camera",
-        "g.yaml:3:19: module 'bind_exits' cannot be imported: SystemExit",
+        "g.yaml:2:19: module 'bind_raises' cannot be imported: ValueError: no camera "
+        "(at bind_raises.py:1: raise ValueError('no camera'))",
+        "g.yaml:3:19: module 'bind_exits' cannot be imported: SystemExit "
+        "(at bind_exits.py:1: raise SystemExit)",
         "g.yaml:4:19: module 'bind_lacks' cannot be imported: "
-        "ModuleNotFoundError: No module named 'bind_not_installed'",
+        "ModuleNotFoundError: No module named 'bind_not_installed' "
+        "(at bind_lacks.py:1: import bind_not_installed)",
     ]
 
 

@@ -115,7 +115,7 @@ def test_a_graphs_folder_hides_no_installed_module(shadowed: Path) -> None:
     (shadowed / "own_late.py").write_text("import random\nrandom.NAME")
     assert refusal("own_late.T") == (
         "module 'own_late' cannot be imported: AttributeError: module 'random' has no attribute "
-        f"'NAME'; random.py {hint} 'random' has its name; rename it"
+        f"'NAME' (at own_late.py:2: random.NAME); random.py {hint} 'random' has its name; rename it"
     )
 
 

@@ -1,0 +1,40 @@
+"""How an error is shown: in a line, with the place in the user's code below it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection
+
+from flowrun.runtime.errors import FlowrunError, TaskError
+
+__all__ = ["print_error", "say"]
+
+
+def print_error(
+    error: FlowrunError, *, secrets: Collection[str] = frozenset(), before: str = ""
+) -> None:
+    """Print the error on stderr; that of a task with the place where its code raised it.
+
+    secrets: texts that are masked.
+    before: what its first line begins with.
+    """
+    lines = [f"{before}{error}"]
+    if isinstance(error, TaskError) and error.__cause__ is not None:
+        from flowrun.runtime.places import explained
+
+        lines += [f"  {line}" for line in explained(error.__cause__)]
+    text = "\n".join(lines)
+    if secrets:
+        from flowrun.runtime.wording import mask_secrets
+
+        text = mask_secrets(text, secrets)
+    say(text)
+
+
+def say(text: str) -> None:
+    """Print `text` on stderr, if anybody reads that."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

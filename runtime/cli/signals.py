@@ -1,0 +1,147 @@
+"""What signals do to the command.
+
+| signal                  | the first time                            | the second time           |
+|-------------------------|-------------------------------------------|---------------------------|
+| SIGINT (Ctrl-C)         | asks for the end                          | ends the process now      |
+| SIGTERM                 | the same                                  | the same                  |
+| SIGHUP (terminal gone)  | the same                                  | the same                  |
+
+A signal that was ignored when the process began stays ignored: SIGHUP under `nohup`, SIGINT for a
+background job of a script.
+
+Python calls handlers on the main thread, between two of its instructions: never while a task waits in a
+library. So a thread listens as well; it can say what the process waits for, and end it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["Ended", "Listener", "exit_status", "listening"]
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
+_TICK_S = 0.25
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asks a command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def exit_status(interrupt: KeyboardInterrupt) -> int:
+    """The exit status that a shell gives a command that the signal ended."""
+    return 128 + (interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT)
+
+
+class Listener(Protocol):
+    """What is called."""
+
+    def interrupt(self, number: int) -> None:
+        """On the main thread, at each signal: may raise. Called late, or never, while the main thread
+        is in a library."""
+        ...
+
+    def first(self, number: int) -> None:
+        """On a thread of its own, at the first signal."""
+        ...
+
+    def waiting(self, number: int, seconds: float) -> None:
+        """There too, a few times a second from the first signal on; with the seconds since then."""
+        ...
+
+    def again(self, number: int, *, is_stuck: bool) -> None:
+        """There too, at each further signal.
+
+        is_stuck: whether the main thread has not yet come to the signals before this one.
+        """
+        ...
+
+
+class Stops:
+    """A command that leaves nothing to finish: each signal raises `Ended`; the next one ends the
+    process if the main thread has not come to it."""
+
+    def interrupt(self, number: int) -> None:
+        raise Ended(number)
+
+    def first(self, number: int) -> None: ...
+
+    def waiting(self, number: int, seconds: float) -> None: ...
+
+    def again(self, number: int, *, is_stuck: bool) -> None:
+        if is_stuck:
+            os._exit(128 + number)
+
+
+@contextmanager
+def listening(listener: Listener | None = None) -> Iterator[None]:
+    """Call `listener` for the signals of the table while the context is open. The main thread alone
+    may do that; elsewhere this does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = _Heard(Stops() if listener is None else listener)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    handlers = {
+        number: signal.signal(number, heard.on_main_thread)
+        for number in _NUMBERS
+        if number not in _MAY_BE_IGNORED or signal.getsignal(number) != signal.SIG_IGN
+    }
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread = threading.Thread(
+        target=heard.listen, args=[reading], name="flowrun-signals", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+class _Heard:
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._delivered = 0
+
+    def on_main_thread(self, number: int, _frame: object) -> None:
+        self._delivered += 1
+        self._listener.interrupt(number)
+
+    def listen(self, reading: int) -> None:
+        """Until the other end is closed."""
+        first, ticks, count = 0, 0, 0
+        ready = select.poll()
+        ready.register(reading, select.POLLIN)
+        while True:
+            if not ready.poll(_TICK_S * 1000 if first else None):
+                ticks += 1
+                self._listener.waiting(first, ticks * _TICK_S)
+                continue
+            numbers = os.read(reading, 64)
+            if not numbers:
+                return
+            for number in numbers:
+                if number not in _NUMBERS:
+                    continue
+                count += 1
+                if first:
+                    self._listener.again(number, is_stuck=self._delivered < count - 1)
+                else:
+                    first = number
+                    self._listener.first(number)

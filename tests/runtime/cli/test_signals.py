@@ -1,0 +1,179 @@
+"""What signals do to the command: whom it waits for, and how it ends now."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from flowrun.runtime.cli.signals import Ended, exit_status, listening
+from flowrun.runtime.log.reader import Log
+
+
+class Listener:
+    """Notes what it hears; raises if it is asked to."""
+
+    def __init__(self, *, raises=False):
+        self.said = []
+        self.heard = threading.Semaphore(0)
+        self._raises = raises
+
+    def interrupt(self, number):
+        self.said.append(("interrupt", number))
+        if self._raises:
+            raise Ended(number)
+
+    def first(self, number):
+        self.said.append(("first", number))
+        self.heard.release()
+
+    def waiting(self, number, seconds): ...
+
+    def again(self, number, *, is_stuck):
+        self.said.append(("again", number, is_stuck))
+        self.heard.release()
+
+
+@pytest.fixture(autouse=True)
+def _as_from_a_terminal():
+    """Also where whoever runs the tests has them ignore SIGINT, as shells do in the background."""
+    before = {
+        number: signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_and_the_second_signal_are_heard_on_a_thread(number):
+    listener = Listener()
+    with listening(listener):
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+            assert listener.heard.acquire(timeout=30)
+    assert sorted(listener.said, key=str) == sorted(
+        [
+            ("interrupt", number),
+            ("interrupt", number),
+            ("first", number),
+            ("again", number, False),
+        ],
+        key=str,
+    )
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_was_ignored_stays_ignored(number):
+    signal.signal(number, signal.SIG_IGN)
+    listener = Listener()
+    with listening(listener):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert listener.heard.acquire(timeout=30)
+    assert ("first", signal.SIGTERM) in listener.said
+    assert all(number not in words for words in listener.said)
+
+
+def kill_itself(number):
+    with listening():
+        os.kill(os.getpid(), number)
+        threading.Event().wait(60)
+
+
+def test_a_signal_raises_where_the_main_thread_is():
+    with pytest.raises(Ended) as caught:
+        kill_itself(signal.SIGTERM)
+    assert exit_status(caught.value) == 143
+    assert exit_status(KeyboardInterrupt()) == 130
+
+
+def test_other_threads_listen_to_nothing():
+    def work():
+        with listening(Listener()):
+            done.append(signal.getsignal(signal.SIGTERM))
+
+    done = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [signal.SIG_DFL]
+
+
+STUCK = """
+import threading
+from flowrun.msgs import IntMsg
+from flowrun.runtime.task import Context, Input, Output, Task
+
+class Stuck(Task):
+    def process(self, ctx: Context, n: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if n.value == 3:
+            print("stuck", flush=True)
+            threading.Event().wait()
+        out.publish()
+"""
+GRAPH = """
+tasks:
+  - {id: n, type: Counter}
+  - {id: s, type: stuck.Stuck}
+cnx: [{src: n, dst: s, msg: IntMsg}]
+logging: {slab_size_mib: 1, section_size_mib: 1}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
+def test_a_run_that_is_stuck_says_in_what_and_ends_at_the_second_signal(tmp_path, number):
+    (tmp_path / "stuck.py").write_text(STUCK)
+    (tmp_path / "g.yaml").write_text(GRAPH)
+    command = [sys.executable, "-m", "flowrun.runtime.cli", "g.yaml", "--log-dir", "runs"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            for expected in ("stuck\n", f"{number.name}: waiting for task s ("):
+                for line in process.stdout:
+                    if line.startswith(expected):
+                        break
+                process.send_signal(number)
+            output = process.stdout.read()
+            assert process.wait(timeout=30) == 128 + number
+        finally:
+            process.kill()
+    assert "g: 3 cycles in" in output
+    assert f"ended by {number.name}, without waiting for task 's'" in output
+    [run] = (tmp_path / "runs").iterdir()
+    with Log(run) as log:
+        assert log.finished
+        assert log.end["reason"] == f"{number.name}, without waiting for task 's'"
+        assert log.end["cycles"] == "3"
+        assert len(log) == 3
+
+
+@pytest.mark.long
+def test_sigterm_alone_ends_a_run_that_is_stuck(tmp_path):
+    (tmp_path / "stuck.py").write_text(STUCK)
+    (tmp_path / "g.yaml").write_text(GRAPH)
+    command = [sys.executable, "-m", "flowrun.runtime.cli", "g.yaml"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert "stuck\n" in iter(process.stdout.readline, "")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 143
+        finally:
+            process.kill()
+    [run] = (tmp_path / "runs").iterdir()
+    with Log(run) as log:
+        assert log.finished
