@@ -37,6 +37,7 @@ from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.graph.bind import BoundTask
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.task import Task, TaskConfig
+from flowrun.runtime.wording import MASK, spellings
 
 __all__ = [
     "Keyframes",
@@ -51,6 +52,9 @@ __all__ = [
 ]
 
 _ARRAY = "__ndarray__"
+_SHORTEST_SECRET, _SHORTEST_WITHIN = 4, 7
+"""Length of the shortest secret that is masked in a state, and of the shortest within a text: the task
+goes on from there in a replay, and a word that merely is in the text must stay."""
 
 
 def is_frozen(task_class: type[Task]) -> bool:
@@ -64,7 +68,7 @@ def freeze_task(
     """What the task remembers now: its part of a keyframe.
 
     config: the config that the task has.
-    secrets: masked in "error", which says why no replay can begin there.
+    secrets: masked in "state", and in "error", which says why no replay can begin there.
     with_state: False for a task that is down, and has nothing to remember.
     """
     task, frozen = made.task, dict[str, Any]()
@@ -75,7 +79,7 @@ def freeze_task(
         frozen["live"] = changed_values(made.bound, config)
         if with_state and is_frozen(type(task)):
             # Packed and unpacked at once: what the task changes later does not reach it.
-            frozen["state"] = _unpack(_pack(task.freeze()))
+            frozen["state"] = _without(_unpack(_pack(task.freeze())), secrets)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # whatever a library raises: the run goes on
@@ -133,7 +137,7 @@ class Keyframes:
     policies: the error policy of each task that has one, by id.
     rates: the rate of each task, by id.
     background: the tasks with `background: true`, by id.
-    secrets: masked in the error of a `freeze` that fails.
+    secrets: masked in what `freeze` gives, and in its error if it fails.
     """
 
     def __init__(
@@ -233,6 +237,31 @@ def first_error(tasks: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | Non
         if "error" in frozen:
             return task_id, frozen["error"]
     return None
+
+
+def _without(value: Any, secrets: frozenset[str]) -> Any:
+    """What `freeze` gave, with `secrets` masked in its texts and bytes; arrays stay as they are."""
+    if not secrets:
+        return value
+    long = [text for text in spellings(secrets) if len(text) >= _SHORTEST_WITHIN]
+    exact = {text for text in secrets if len(text) >= _SHORTEST_SECRET}
+
+    def masked(item: Any) -> Any:
+        if isinstance(item, dict) and item.keys() != {_ARRAY}:
+            return {masked(key): masked(below) for key, below in item.items()}
+        if isinstance(item, list):
+            return [masked(below) for below in item]
+        if isinstance(item, str):
+            for text in long:
+                item = item.replace(text, MASK)
+            return MASK if item in exact else item
+        if isinstance(item, bytes):
+            for text in long:
+                item = item.replace(text.encode(errors="surrogateescape"), MASK.encode())
+            return MASK.encode() if item.decode(errors="replace") in exact else item
+        return item
+
+    return masked(value)
 
 
 def _pack(value: Any) -> bytes:

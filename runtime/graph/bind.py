@@ -23,7 +23,7 @@ from flowrun.runtime.graph.find import (
     in_one_line,
     task_types,
 )
-from flowrun.runtime.graph.masking import with_secrets_masked
+from flowrun.runtime.graph.masking import declares_secret, with_secrets_masked
 from flowrun.runtime.graph.ports import Port, is_source, ports_of
 from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
@@ -154,6 +154,14 @@ class _Binder:
                 f"task {spec.id!r} is a source, and 'every' would make it wait for cycles that only "
                 "its own messages start; use 'rate_hz'",
             )
+        for name in live_keys(task_class):
+            if declares_secret(name, task_class.Config.model_fields[name].annotation):
+                self.problem(
+                    type_where,
+                    f"'{task_class.__name__}.Config.{name}' is Live, and a secret by its name or type: "
+                    "what changes while the graph runs is in the log, which holds no secrets; leave "
+                    "Live out",
+                )
         self._check_codec(spec, task_class, ports)
         found = check_config(spec, task_class)
         if isinstance(found, list):

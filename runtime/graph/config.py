@@ -65,9 +65,12 @@ _EXPECTED: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Problem]:
-    """The configuration of `spec` as `task_class` declares it, or every mistake in it."""
+    """The configuration of `spec` as `task_class` declares it, or every mistake in it.
+
+    The context of its validators is {"secrets": the texts that are known to be secret}.
+    """
     try:
-        return task_class.Config.model_validate(spec.config)
+        return task_class.Config.model_validate(spec.config, context={"secrets": spec.secrets})
     except ValidationError as error:
         details = error.errors(include_url=False)
     except KeyboardInterrupt:

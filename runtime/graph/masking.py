@@ -1,13 +1,15 @@
-"""Secrets that a graph's configs declare (`SecretStr`) -> the graph as it may be stored and shown.
+"""The secrets of a graph -> the graph as it may be stored and shown.
 
-What comes from `${ENV}` is masked where it is read. A password that is written in the file itself is
-known to be one only when the task's class is known.
+A value is secret if the name of its key or of its environment variable says so, if it is written
+`${secret:NAME}`, if a URL holds it as a password, or if the task's class declares it as `SecretStr`,
+which is known only when the class is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +18,11 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from flowrun.runtime.graph import keys
 from flowrun.runtime.graph.keys import plain_section
 from flowrun.runtime.graph.spec import GraphSpec, LoggingSpec, TaskSpec
+from flowrun.runtime.graph.values import VARIABLE, is_secret_place
 from flowrun.runtime.task import TaskConfig
-from flowrun.runtime.wording import MASK, mask_secrets
+from flowrun.runtime.wording import MASK, mask_secrets, mask_within, says_secret
 
-__all__ = ["masked_graph", "with_secrets_masked"]
+__all__ = ["declares_secret", "masked_graph", "with_secrets_masked"]
 
 _Path = tuple[str | int, ...]
 
@@ -30,8 +33,6 @@ Shorter ones are mostly stand-ins (`api_key: ollama`) that are also the names of
 _NODE = re.compile(r"(?s)((?:[&!]\S*\s+)*)(.*?)(\s*)")
 """Anchors and tags, the scalar, and the white space after a block scalar."""
 
-_DEFAULT = re.compile(r"(\$\{\w+:-)[^}]+")
-
 
 def with_secrets_masked(graph: GraphSpec, configs: Mapping[str, TaskConfig]) -> GraphSpec:
     """`graph` with the secrets of `configs` added to those of its tasks, and masked in `masked_config`
@@ -40,25 +41,45 @@ def with_secrets_masked(graph: GraphSpec, configs: Mapping[str, TaskConfig]) -> 
     configs: task id -> the task's validated config.
     """
     found = {task.id: dict(_secrets_in(configs[task.id], ())) for task in graph.tasks}
-    places = {place for task in graph.tasks for place in _places(task, found[task.id])}
+    named = {
+        task.scalars[path]
+        for task in graph.tasks
+        for path in task.scalars
+        if is_secret_place(path, _get(task.config, path))
+    }
+    declared = {place for task in graph.tasks for place in _places(task, found[task.id])}
+    others = {place for task in graph.tasks for place in task.scalars.values()}
+    places = named | declared
     secrets = frozenset(secret for of_task in found.values() for secret in of_task.values())
     tasks = []
     for task in graph.tasks:
         shown: Any = task.masked_config
         for path, place in task.scalars.items():
-            if place in places:  # the place of an alias is that of its anchor
+            if place in declared:  # the place of an alias is that of its anchor
                 shown = _put(shown, path)
         tasks.append(
             replace(
                 task,
-                masked_config=_without(shown, secrets),
+                masked_config=mask_within(shown, secrets, shortest=_SHORTEST_ELSEWHERE),
                 secrets=task.secrets.union(found[task.id].values()),
             )
         )
+    written = frozenset(text for task in graph.tasks for text in task.secrets) | secrets
     text = graph.text
-    for start, end in sorted(places, reverse=True):
-        text = text[:start] + _masked_node(text[start:end]) + text[end:]
-    return replace(graph, tasks=tuple(tasks), stored_text=_without(text, secrets))
+    for start, end in sorted(places | others, reverse=True):
+        node = text[start:end]
+        node = _masked_node(node) if (start, end) in places else _shown_node(node, written)
+        text = text[:start] + node + text[end:]
+    graph = replace(graph, tasks=tuple(tasks))
+    return replace(
+        graph,
+        stored_text=mask_secrets(text, written, shortest=_SHORTEST_ELSEWHERE),
+        environment={
+            name: value
+            for name, value in graph.environment.items()
+            if value not in secrets and mask_secrets(value, graph.secrets) == value
+        },
+    )
 
 
 def masked_graph(graph: GraphSpec) -> dict[str, Any]:
@@ -74,6 +95,12 @@ def masked_graph(graph: GraphSpec) -> dict[str, Any]:
         "logging": _plain_logging(graph.logging),
         "runtime": plain_section(keys.RUNTIME, graph.runtime),
     }
+
+
+def declares_secret(name: str, annotation: Any) -> bool:
+    """Whether a config's field is a secret by its name, being a text, or by its type."""
+    types = [annotation, *typing.get_args(annotation)]
+    return SecretStr in types or SecretBytes in types or (str in types and says_secret(name))
 
 
 def _plain_logging(logging: LoggingSpec) -> dict[str, Any]:
@@ -115,12 +142,51 @@ def _places(task: TaskSpec, found: Mapping[_Path, str]) -> Iterator[tuple[int, i
 
 
 def _masked_node(node: str) -> str:
+    """The text of a secret scalar as the log keeps it. Variables stay: a replay may have them."""
     match = _NODE.fullmatch(node)
     assert match is not None
     before, scalar, after = match.groups()
-    # `${NAME` stays: a replay may have the variable.
-    masked = _DEFAULT.sub(rf"\1{MASK}", scalar) if "${" in scalar else f"'{MASK}'"
-    return f"{before}{masked}{after}"
+    variables = [found for found in VARIABLE.finditer(scalar) if found["name"]]
+    if not variables:
+        return f"{before}'{MASK}'{after}"
+    written, end = [], 0
+    for found in variables:
+        written.append(scalar[end : found.start()])
+        end = found.end()
+    written.append(scalar[end:])
+    if not any(text.strip("'\" \n") for text in written):
+        return f"{before}{VARIABLE.sub(_masked_default, scalar)}{after}"
+    parts = [MASK if written[0].strip("'\" \n") else ""]
+    for found, text in zip(variables, written[1:], strict=True):
+        parts += [_masked_default(found), MASK if text.strip("'\" \n") else ""]
+    return f"{before}'{''.join(parts)}'{after}"
+
+
+def _masked_default(found: re.Match[str]) -> str:
+    if not found["default"]:
+        return found[0]
+    return f"${{{found['mark'] or ''}{found['name']}:-{MASK}}}"
+
+
+def _shown_node(node: str, secrets: frozenset[str]) -> str:
+    """The text of a scalar that is no secret itself, without the secrets in it: longer ones, and the
+    defaults of secret variables."""
+    shown = VARIABLE.sub(
+        lambda found: (
+            _masked_default(found)
+            if found["mark"] or says_secret(found["name"] or "")
+            else found[0]
+        ),
+        node,
+    )
+    masked = mask_secrets(shown, secrets, shortest=_SHORTEST_ELSEWHERE)
+    match = _NODE.fullmatch(masked)
+    assert match is not None
+    before, scalar, after = match.groups()
+    if not scalar.startswith(MASK):
+        return masked
+    quoted = scalar.replace("'", "''")  # in YAML an asterisk begins an alias
+    return f"{before}'{quoted}'{after}"
 
 
 def _get(value: Any, path: _Path) -> Any:
@@ -141,14 +207,3 @@ def _put(value: Any, path: _Path) -> Any:
     made = value.copy()
     made[path[0]] = _put(value[path[0]], path[1:])
     return made
-
-
-def _without(value: Any, secrets: Collection[str]) -> Any:
-    """`value` with the longer ones of `secrets` masked in its texts."""
-    if isinstance(value, dict):
-        return {key: _without(item, secrets) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without(item, secrets) for item in value]
-    if isinstance(value, str):
-        return mask_secrets(value, secrets, shortest=_SHORTEST_ELSEWHERE)
-    return value

@@ -29,6 +29,7 @@ from flowrun.runtime.graph.spec import (
     TaskSpec,
 )
 from flowrun.runtime.graph.values import ValueReader, is_null
+from flowrun.runtime.wording import mask_within
 
 __all__ = ["ReadGraph", "load_graph", "parse_graph", "read_graph"]
 
@@ -104,6 +105,15 @@ def _read_graph(
         connections=tuple(connections),
         logging=_read_logging(reader, items.get("logging")),
         runtime=RuntimeSpec(**_values(reader, keys.RUNTIME, runtime)),
+    )
+    plain = reader.plain_variables - reader.secret_variables
+    hidden = frozenset(map(reader.variables.__getitem__, reader.secret_variables)) - {""}
+    graph = replace(
+        graph,
+        tasks=tuple(
+            replace(task, masked_config=mask_within(task.masked_config, hidden)) for task in tasks
+        ),
+        environment={name: reader.variables[name] for name in sorted(plain)},
     )
     return graph, complete
 

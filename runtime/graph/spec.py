@@ -55,8 +55,8 @@ class TaskSpec:
     config: as in the file, with `${ENV}` resolved; not validated.
     where: the entry's own place.
     config_where: the place of each key and list item within `config`, by its path.
-    secrets: texts that came from the environment, and, once bound, what the config declares as
-        secret. They never reach a log, a reply or an error text.
+    secrets: texts that are secret by their names, marks and places, and, once bound, what the config
+        declares as secret. They never reach a log, a reply or an error text.
     scalars: the start and end of each value of `config` in the file's text, by its path.
     key_where: the places of the values of the entry's keys.
     masked_config: `config` as it may be shown.
@@ -137,7 +137,9 @@ class GraphSpec:
     path: as the user gave it.
     text: the file as it is, `${ENV}` unresolved.
     stored_text: `text` without the secrets that are written in it; None until the graph is bound,
-        since only the classes of its tasks say what is secret.
+        since the classes of its tasks say what else is secret.
+    environment: the environment variables that the file names, with their values, "" for one that is
+        not set; without those that give secrets.
     """
 
     name: str
@@ -148,6 +150,7 @@ class GraphSpec:
     logging: LoggingSpec
     runtime: RuntimeSpec
     stored_text: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def secrets(self) -> frozenset[str]:

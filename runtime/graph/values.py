@@ -14,14 +14,26 @@ from typing import Any
 import yaml
 
 from flowrun.runtime.errors import Location, Problem
-from flowrun.runtime.wording import MASK, described, listed, mask_urls, nearest
+from flowrun.runtime.wording import (
+    MASK,
+    described,
+    is_secret_between,
+    listed,
+    mask_urls,
+    nearest,
+    says_password,
+    says_secret,
+    secrets_in_urls,
+)
 
-__all__ = ["ConfigValues", "Value", "ValueReader", "is_null"]
+__all__ = ["VARIABLE", "ConfigValues", "Value", "ValueReader", "is_null", "is_secret_place"]
 
 _TAG = "tag:yaml.org,2002:"
-_VARIABLE = re.compile(
-    r"(?P<literal>\$\$\{)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?"
+VARIABLE = re.compile(
+    r"(?P<literal>\$\$\{)|"
+    r"\$\{(?:(?P<mark>secret:)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?"
 )
+"""`${NAME}`, `${secret:NAME}`, each with a default or without; `$${` for the text itself."""
 _INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
@@ -51,12 +63,18 @@ class Value:
     """A scalar's value.
 
     masked: the same as it may be shown.
-    secrets: the texts in it that came from the environment.
+    secrets: the texts in it that are secret.
+    variables: the names of the environment variables in it.
+    shown: those whose values may be shown.
+    only_variables: whether it holds nothing else.
     """
 
     value: Any
     masked: Any
     secrets: frozenset[str] = frozenset()
+    variables: frozenset[str] = frozenset()
+    shown: frozenset[str] = frozenset()
+    only_variables: bool = False
 
 
 @dataclass(slots=True)
@@ -67,7 +85,8 @@ class ConfigValues:
     masked: the same as it may be shown.
     where: the place of each key and item, by its path.
     scalars: the start and end of each scalar in the file's text, by its path.
-    secrets: the texts that came from the environment.
+    secrets: the texts that are secret: by the name of their key or of their environment variable,
+        marked as `${secret:NAME}`, or the password in a URL.
     """
 
     value: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +103,13 @@ class ValueReader:
     file: str
     env: Mapping[str, str]
     problems: dict[Problem, None] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    """The environment variables that the file names, with the values that they have; "" for one that
+    is not set."""
+    secret_variables: set[str] = field(default_factory=set)
+    """Those that give a secret somewhere."""
+    plain_variables: set[str] = field(default_factory=set)
+    """Those whose value is shown somewhere."""
     _scalars: dict[int, Value | None] = field(default_factory=dict)
 
     def at(self, node: yaml.Node) -> Location:
@@ -165,6 +191,7 @@ class ValueReader:
         found = self.scalar(node)
         if found is None:
             return default
+        self._note_shown(found)
         if fits(found.value):
             return found.value
         self.problem(node, f"{what} must be {expected}; got {described(found.masked)}")
@@ -202,7 +229,13 @@ class ValueReader:
         else:
             read.scalars[path] = node.start_mark.index, node.end_mark.index
             found = self.scalar(node) or Value(None, None)
+            if is_secret_place(path, found.value):
+                if found.only_variables:
+                    self.secret_variables |= found.variables
+                read.secrets.add(str(found.value))
+                return found.value, MASK
             read.secrets |= found.secrets
+            self._note_shown(found)
             return found.value, found.masked
         return plain, masked
 
@@ -220,48 +253,72 @@ class ValueReader:
         plain = _is_plain(node)
         if "${" not in text:
             value = _typed(text) if plain else text
-            return Value(value, mask_urls(value) if isinstance(value, str) else value)
-        values, shown, end, known_problems = [], [], 0, len(self.problems)
+            if not isinstance(value, str):
+                return Value(value, value)
+            return Value(value, mask_urls(value), secrets_in_urls(value))
+        values: list[str] = []
+        shown: list[str] = []
+        end, known_problems = 0, len(self.problems)
         secrets: set[str] = set()
-        for match in _VARIABLE.finditer(text):
+        names: dict[str, str] = {}
+        for match in VARIABLE.finditer(text):
             before = text[end : match.start()]
             end = match.end()
-            value, masked = self._variable(node, match, secrets)
+            value, is_secret = self._variable(node, match)
+            if value and is_secret_between("".join([*values, before]), text[end:]):
+                is_secret = True
+                self.secret_variables |= {match["name"]} - {None}
+            if match["name"]:
+                names[match["name"]] = value
+            if is_secret and value:
+                secrets.add(value)
             values += [before, value]
-            shown += [before, masked]
+            shown += [before, MASK if is_secret and value else value]
         if len(self.problems) > known_problems:
             return None
+        only_variables = not "".join([*values[::2], text[end:]])
         whole = len(values) == 2 and not values[0] and end == len(text)
         resolved = "".join([*values, text[end:]])
         masked = mask_urls("".join([*shown, text[end:]]))
+        in_urls = secrets_in_urls(resolved)
+        secrets |= in_urls
+        self.secret_variables |= {name for name, value in names.items() if value in in_urls}
+        visible = frozenset(name for name, value in names.items() if value in masked)
         if whole and plain:
             resolved, masked = _typed(resolved), _typed(masked)
-        return Value(resolved, masked, frozenset(secrets))
+        return Value(
+            resolved, masked, frozenset(secrets), frozenset(names), visible, only_variables
+        )
 
-    def _variable(
-        self, node: yaml.Node, match: re.Match[str], secrets: set[str]
-    ) -> tuple[str, str]:
-        """The text that `match` stands for, and the same as it may be shown. A value from the
-        environment is added to `secrets`."""
+    def _variable(self, node: yaml.Node, match: re.Match[str]) -> tuple[str, bool]:
+        """The text that `match` stands for, and whether it is secret."""
         if match["literal"]:
-            return "${", "${"
+            return "${", False
         name, default = match["name"], match["default"]
         if name is None:
             self.problem(
-                node, "'${' must begin ${NAME} or ${NAME:-default}; write '$${' for the text '${'"
+                node,
+                "'${' must begin ${NAME}, ${NAME:-default} or ${secret:NAME}; write '$${' for the text "
+                "'${'",
             )
-            return "", ""
+            return "", False
+        is_secret = match["mark"] is not None or says_secret(name)
         value = self.env.get(name, "")
+        self.variables[name] = value
+        if is_secret:
+            self.secret_variables.add(name)
         if value or (default is None and name in self.env):
-            secrets |= {value} if value else set()
-            return value, MASK
+            return value, is_secret
         if default is not None:
-            return default, default
+            return default, is_secret
         self.problem(
             node,
             f"environment variable {name!r} is not set; set it, or write ${{{name}:-default}}",
         )
-        return "", ""
+        return "", False
+
+    def _note_shown(self, found: Value) -> None:
+        self.plain_variables |= found.shown
 
     def _untagged(self, node: yaml.Node, kind: str) -> bool:
         if node.tag == _TAG + kind:
@@ -280,6 +337,16 @@ class ValueReader:
 def _is_plain(node: yaml.Node) -> bool:
     """Whether `node` is a scalar without quotes, whose text YAML gives a type."""
     return isinstance(node, yaml.ScalarNode) and node.style is None
+
+
+def is_secret_place(path: _Path, value: Any) -> bool:
+    """Whether `value`, at `path` of a task's config, is a secret by the names of its keys. Numbers are
+    one only where the name can mean nothing else."""
+    if isinstance(value, str):
+        return bool(value) and any(isinstance(key, str) and says_secret(key) for key in path)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return any(isinstance(key, str) and says_password(key) for key in path)
 
 
 def is_null(node: yaml.Node) -> bool:

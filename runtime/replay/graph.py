@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.engine.instances import COMPUTES_ON, Instance
-from flowrun.runtime.errors import GraphError, ReplayError, UntrustedRun, UsageError
+from flowrun.runtime.errors import FlowrunError, GraphError, ReplayError, UntrustedRun, UsageError
+from flowrun.runtime.graph.file import read_text
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.read import parse_graph, read_graph
 from flowrun.runtime.graph.spec import GraphSpec
+from flowrun.runtime.graph.values import is_secret_place
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import GRAPH_SOURCE, LOG_TOPIC
+from flowrun.runtime.log.slab.format import ENVIRONMENT, GRAPH_SOURCE, LOG_TOPIC
 from flowrun.runtime.run.trust import why_not_own
+from flowrun.runtime.wording import MASK
 
 __all__ = [
     "REPLAY_FED",
@@ -25,11 +29,14 @@ __all__ = [
     "computed_elsewhere",
     "external_tasks",
     "is_recorded_graph",
+    "masked_values",
     "recorded_feed",
     "recorded_graph",
     "with_config",
 ]
 
+_MASKED = re.compile(rf"'{re.escape(MASK)}'|{re.escape(MASK)}")
+"""A scalar that was masked, or a part of one."""
 REPLAY_FED = "replay_fed"
 """Metadata key in a log that a replay wrote: the tasks that it did not run."""
 REPLAY_SET = "replay_set"
@@ -37,8 +44,10 @@ REPLAY_SET = "replay_set"
 
 
 class _RecordedEnvironment(dict[str, str]):
-    """The environment for a recorded graph: variables that are no longer set are empty. Usually that is
-    the password of a source, which a replay does not open; `${NAME:-default}` gives its default."""
+    """The environment for a recorded graph: as it was when the run was recorded. Variables that gave
+    secrets are not recorded, and have their present values; if one is no longer set, it is empty.
+    Usually that is the password of a source, which a replay does not open; `${NAME:-default}` gives its
+    default."""
 
     def __contains__(self, name: object) -> bool:
         return True
@@ -58,7 +67,9 @@ def recorded_graph(log: Log, env: Mapping[str, str], *, trust: bool = False) -> 
     why = None if trust else why_not_own(log.metadata, text, os.environ)
     if why is not None:
         raise UntrustedRun(str(log.path), why, _would_run(text, path))
-    spec = parse_graph(text.decode(), path=path, env=_RecordedEnvironment(env))
+    recorded = json.loads(log.metadata.get(ENVIRONMENT, "{}"))
+    written = text.decode() if trust else _as_written(text.decode(), path)
+    spec = parse_graph(written, path=path, env=_RecordedEnvironment({**env, **recorded}))
     return with_config(spec, json.loads(log.metadata.get(REPLAY_SET, "{}")))
 
 
@@ -91,8 +102,46 @@ def _commands(config: Any) -> Iterator[str]:
 
 
 def is_recorded_graph(log: Log, spec: GraphSpec) -> bool:
-    """Whether `spec` has the text of the graph that made `log`."""
-    return log.attachments.get(GRAPH_SOURCE) == spec.text.encode()
+    """Whether `spec` has the text of the graph that made `log`, apart from the secrets in it."""
+    stored = log.attachments.get(GRAPH_SOURCE)
+    return stored is not None and _hides(stored.decode(errors="replace"), spec.text)
+
+
+def _as_written(stored: str, path: Path) -> str:
+    """The text of the graph file at `path` if it is the one that the log holds: the secrets are there.
+    Otherwise `stored`, which has masks in their places."""
+    if MASK not in stored:
+        return stored
+    try:
+        text = read_text(path)
+    except FlowrunError:
+        return stored
+    return text if _hides(stored, text) else stored
+
+
+def _hides(stored: str, text: str) -> bool:
+    """Whether `stored` is `text` with masks in some places."""
+    first, *others = _MASKED.split(stored)
+    if not others:
+        return stored == text
+    if not text.startswith(first):
+        return False
+    end = len(first)
+    for part in others[:-1]:
+        end = text.find(part, end) + len(part)
+        if end < len(part):
+            return False
+    return len(text) - end >= len(others[-1]) and text.endswith(others[-1])
+
+
+def masked_values(spec: GraphSpec, tasks: Collection[str]) -> list[str]:
+    """A sentence on each of `tasks` whose config has a mask where the recorded run had a secret."""
+    return [
+        f"task {task.id!r} is run with {MASK} for a secret in its config: the log keeps none, and "
+        f"{spec.path} is gone or has changed"
+        for task in spec.tasks
+        if task.id in tasks and MASK in json.dumps(task.config, default=str)
+    ]
 
 
 def recorded_feed(log: Log, tasks: Collection[str]) -> list[str]:
@@ -110,8 +159,13 @@ def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
         task = tasks.get(task_id)
         if task is None:
             raise UsageError(f"unknown task {task_id!r}; tasks: {', '.join(tasks)}")
-        shown = {**task.masked_config, key: value}
-        tasks[task_id] = replace(task, config={**task.config, key: value}, masked_config=shown)
+        is_secret = is_secret_place((key,), value)
+        tasks[task_id] = replace(
+            task,
+            config={**task.config, key: value},
+            masked_config={**task.masked_config, key: MASK if is_secret else value},
+            secrets=task.secrets | ({str(value)} if is_secret else set()),
+        )
     return replace(spec, tasks=tuple(tasks.values()))
 
 

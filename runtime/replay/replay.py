@@ -35,6 +35,7 @@ from flowrun.runtime.replay.graph import (
     computed_elsewhere,
     external_tasks,
     is_recorded_graph,
+    masked_values,
     recorded_feed,
     recorded_graph,
     with_config,
@@ -124,6 +125,7 @@ class Replay:
         if only is not None:
             fed = {*feed, *(id_ for id_ in ids if id_ not in only)}
         fed |= set(sources)
+        self.notes += masked_values(spec, [id_ for id_ in ids if id_ not in fed])
         for task in ids:
             if task in fed & external and task not in (*feed, *sources) and only is None:
                 self.notes.append(f"task {task!r} is not run: {_EXTERNAL}")

@@ -6,11 +6,21 @@ import ipaddress
 import re
 import shlex
 import urllib.parse
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, SecretStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from flowrun.runtime.task import TaskConfig
+from flowrun.runtime.wording import secrets_in_urls
 
 __all__ = [
     "KINDS",
@@ -21,6 +31,9 @@ __all__ = [
     "ServerSettings",
     "TransformersSettings",
 ]
+
+_SHORTEST_WITHIN = 8
+"""Length of the shortest secret that is looked for within arguments: `api_key: ollama` is no secret."""
 
 KINDS = ("transformers", "openai")
 """The kinds that `backends:` may hold; `embedded` needs no settings."""
@@ -98,15 +111,34 @@ class TransformersSettings(TaskConfig):
     takes a minute at the first answer and makes all others faster."""
 
 
+def _as_text(value: Any) -> Any:
+    """YAML reads 0 as a number, and a variable that is empty as nothing."""
+    if value is None:
+        return ""
+    return str(value) if type(value) in (int, float) else value
+
+
+def _tells_secret(arguments: list[str], secrets: Collection[str]) -> bool:
+    """Whether one of `arguments` is one of `secrets`, or holds one."""
+    long = [secret for secret in secrets if len(secret) >= _SHORTEST_WITHIN]
+    return any(
+        bool(secrets_in_urls(argument))
+        or any(secret in (argument, argument.partition("=")[2]) for secret in secrets)
+        or any(secret in argument for secret in long)
+        for argument in arguments
+    )
+
+
 class ServerSettings(TaskConfig):
     """A server that runs as long as the graph does."""
 
     command: list[str] | str
     """The program and its arguments, as a list or as one text; run in the graph file's folder, not
     by a shell. Everybody on the machine can read it: keys and passwords belong in `env`."""
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], SecretStr] = Field(
-        default_factory=dict
-    )
+    env: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
+        Annotated[SecretStr, BeforeValidator(_as_text)],
+    ] = Field(default_factory=dict)
     """Environment variables of the server besides flowrun's own, such as `LLAMA_API_KEY` or
     `HF_TOKEN`; their values are masked wherever they would show."""
     ready_url: _Url | None = None
@@ -122,10 +154,15 @@ class ServerSettings(TaskConfig):
 
     @field_validator("command")
     @classmethod
-    def _has_a_program(cls, command: list[str] | str) -> list[str]:
+    def _has_a_program(cls, command: list[str] | str, info: ValidationInfo) -> list[str]:
         words = shlex.split(command) if isinstance(command, str) else command
         if not words or not words[0]:
             raise ValueError("names no program; give it and its arguments: [llama-server, -m, ...]")
+        if _tells_secret(words[1:], (info.context or {}).get("secrets", ())):
+            raise ValueError(
+                "holds a secret, which everybody on this machine can read; give it by the environment, "
+                "as in env: {LLAMA_API_KEY: ${secret:KEY}}"
+            )
         return words
 
 

@@ -24,6 +24,7 @@ class Keyed(Task):
         logins: dict[str, Login] = Field(default_factory=dict)
         keys: list[SecretStr] = Field(default_factory=list)
         command: list[str] = Field(default_factory=list)
+        notes: dict[str, Any] = Field(default_factory=dict)
 
         @field_validator("keys", mode="before")
         @classmethod

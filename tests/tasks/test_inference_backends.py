@@ -576,6 +576,20 @@ def test_a_recorded_run_may_be_asked_what_another_backend_would_say(
             "6:65: 'backends.openai.server.command' of task 'vlm': names no program; give it and "
             "its arguments: [llama-server, -m, ...]",
         ),
+        *(
+            (
+                f"backends: {{openai: {{base_url: 'http://x', server: {{command: {command}}}}}}}",
+                "6:65: 'backends.openai.server.command' of task 'vlm': holds a secret, which "
+                "everybody on this machine can read; give it by the environment, as in "
+                "env: {LLAMA_API_KEY: ${secret:KEY}}",
+            )
+            for command in (
+                "'s ${secret:X:-abcd}'",
+                "'s --login=${secret:X:-abcd}'",
+                "'s ${X_TOKEN:-long-enough}-2'",
+                "'s --proxy http://me:abcd@h'",
+            )
+        ),
         (
             "backends: {box: {type: transformers, model: ./nowhere}}",
             f"6:51: model './nowhere': no such folder: {Path.cwd()}/nowhere; give a checkpoint "

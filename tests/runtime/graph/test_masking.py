@@ -70,6 +70,55 @@ def test_what_the_environment_gives_stays_a_variable() -> None:
     assert stored(line.format("${KEY:-}")) == line.format("${KEY:-}")
 
 
+def test_what_is_written_besides_a_variable_is_masked() -> None:
+    line = "      login: {{key: {}}}"
+    for written, kept in (
+        ("'hunter2-${TEAM}'", "'***${TEAM}'"),
+        ('"${TEAM}-hunter2"', "'${TEAM}***'"),
+        ("'${TEAM}a${TEAM:-b}'", "'${TEAM}***${TEAM:-***}'"),
+        ("'pa$${ssw0rd'", "'***'"),
+        ("'$${TEAM}'", "'***'"),
+        ("'${TEAM}${secret:KEY}'", "'${TEAM}${secret:KEY}'"),
+        ("'${secret:KEY:-abc}'", "'${secret:KEY:-***}'"),
+    ):
+        assert stored(line.format(written), {"TEAM": "red", "KEY": "x"}) == line.format(kept)
+
+
+def test_names_say_secret_without_the_class() -> None:
+    assert stored("      notes: {db_password: abc, user: me, token_limit: x}") == (
+        "      notes: {db_password: '***', user: me, token_limit: x}"
+    )
+    assert stored("      notes: {password: 1234, key: 5, secret: true}") == (
+        "      notes: {password: '***', key: 5, secret: true}"
+    )
+    assert stored("      notes: {header: '${HF_TOKEN:-abc}', cam: '${CAM:-def}'}") == (
+        "      notes: {header: '${HF_TOKEN:-***}', cam: '${CAM:-def}'}"
+    )
+    shown = bound("      notes: {api_keys: [abc], a: {secret: {b: xyz}}}").spec.tasks[0]
+    assert shown.masked_config == {"notes": {"api_keys": ["***"], "a": {"secret": {"b": "***"}}}}
+    assert shown.secrets == {"abc", "xyz"}
+
+
+def test_the_values_of_plain_variables_are_kept_for_a_replay() -> None:
+    config = (
+        "      login: {user: '${CAM}', key: '${CODE}'}\n      notes: {a: '${N:-3}', b: '${HEX}'}"
+    )
+    env = {"CAM": "front", "CODE": "4711", "HEX": "x-4711-y"}
+    assert bound(config, env).spec.environment == {"CAM": "front", "N": ""}
+
+
+@pytest.mark.parametrize("length", [11, 12])
+def test_secrets_of_twelve_characters_are_masked_elsewhere_in_the_graph(length: int) -> None:
+    secret = "k" * length
+    config = "      login: {{key: {0}}}\n      command: [server, {1}]"
+    shown = "'***'" if length == 12 else secret
+    assert stored(config.format(secret, secret)) == config.format("'***'", shown)
+    block = "      login:\n        key: {0}\n      command:\n        - --key={1}  # not {1}"
+    shown = "--key=***  # not ***" if length == 12 else f"--key={secret}  # not {secret}"
+    kept = "      login:\n        key: '***'\n      command:\n        - " + shown
+    assert stored(block.format(secret, secret)) == kept
+
+
 def test_a_stand_in_for_a_key_may_be_the_name_of_something() -> None:
     config = "      login: {{key: {}, user: ollama}}\n      command: [ollama, serve]"
     assert stored(config.format("ollama")) == config.format("'***'")

@@ -7,6 +7,7 @@ import json
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from flowrun.runtime.graph.spec import (
     RuntimeSpec,
     TaskLogging,
 )
-from flowrun.runtime.wording import mask_urls
+from flowrun.runtime.wording import mask_secrets, mask_urls, says_secret, secrets_in_urls
 
 
 def parse(text: str, **env: str) -> GraphSpec:
@@ -201,26 +202,76 @@ def test_environment_variables_fill_in_values() -> None:
     }
 
 
-def test_what_came_from_the_environment_is_masked() -> None:
-    task = parse(
+def test_secrets_of_the_environment_are_masked_and_nothing_else() -> None:
+    graph = parse(
         """\
         tasks:
-          - id: a
+          - id: front
             type: A
-            config: {uri: "rtsp://${USER}:${WORD}@cam/1", port: "${PORT:-80}", "n": ["${WORD}"]}
-          - {id: b, type: A, config: {uri: "http://me:pw@host/x"}}
+            config:
+              uri: "rtsp://${USER}:${WORD}@${HOST}/1"
+              port: "${PORT:-80}"
+              list: ["${WORD}", "${CAM}", "${secret:CODE}", "${HF_TOKEN:-hf_default}"]
+              db_password: "x${CAM}"
+              pin_code: 5
+              password: 1234
+              token_limit: 5
+              api_key:
+          - {id: b, type: A, config: {uri: "http://me:pass@host/x?sig=abcd&n=1", cam: "${CAM}"}}
+          - {id: c, type: A, config: {uri: "http://${HOST}:${NUMBER}/v1?x=a@b&n=${CAM}"}}
         """,
         USER="joe",
         WORD="s3cret",
-    ).tasks[0]
-    assert task.secrets == {"joe", "s3cret"}
-    assert task.config == {"uri": "rtsp://joe:s3cret@cam/1", "port": "80", "n": ["s3cret"]}
-    assert task.masked_config == {"uri": "rtsp://***@cam/1", "port": "80", "n": ["***"]}
+        HOST="cam.local",
+        CAM="front",
+        CODE="4711",
+        NUMBER="8080",
+    )
+    first, second, third = graph.tasks
+    assert first.config["uri"] == "rtsp://joe:s3cret@cam.local/1"
+    assert first.secrets == {"s3cret", "4711", "hf_default", "xfront", "1234"}
+    assert first.masked_config == {
+        "uri": "rtsp://***@cam.local/1",
+        "port": "80",
+        "list": ["***", "front", "***", "***"],
+        "db_password": "***",
+        "pin_code": 5,
+        "password": "***",
+        "token_limit": 5,
+        "api_key": None,
+    }
+    assert second.secrets == {"pass", "abcd"}
+    assert second.masked_config == {"uri": "http://***@host/x?sig=***&n=1", "cam": "front"}
+    assert third.masked_config == {"uri": "http://cam.local:8080/v1?x=a@b&n=front"}
+    assert (third.config, third.secrets) == (third.masked_config, frozenset())
+    assert graph.environment == {
+        "CAM": "front",
+        "HOST": "cam.local",
+        "NUMBER": "8080",
+        "PORT": "",
+    }
 
 
 def test_a_secret_belongs_to_its_own_task_only() -> None:
-    text = 'tasks: [{id: a, type: A, config: {k: "${K}"}}, {id: b, type: B, config: {k: v}}]'
-    assert [task.secrets for task in parse(text, K="x").tasks] == [frozenset({"x"}), frozenset()]
+    text = 'tasks: [{id: a, type: A, config: {k: "${K_KEY}"}}, {id: b, type: B, config: {k: v}}]'
+    secrets = [task.secrets for task in parse(text, K_KEY="x").tasks]
+    assert secrets == [frozenset({"x"}), frozenset()]
+
+
+SECRET = (
+    "password PASSWORD passwd db_password DBPASSWORD pwd CAM_PW RTSP_PASS apiKey api_key APIKEY key "
+    "OPENAI_API_KEY token accessToken HF_TOKEN_2 secret client_secret passphrase private_keys "
+    "api_tokens credentials Authorization"
+)
+PLAIN = (
+    "max_new_tokens stop_tokens tokens tokenizer token_limit key_file sort_key public_key keys monkey "
+    "keyframe keyframe_interval keypoints passes bypass turnkey model prompt host user source_uri CAM"
+)
+
+
+def test_names_that_say_secret() -> None:
+    assert [name for name in SECRET.split() if not says_secret(name)] == []
+    assert [name for name in PLAIN.split() if says_secret(name)] == []
 
 
 @pytest.mark.parametrize(
@@ -230,12 +281,41 @@ def test_a_secret_belongs_to_its_own_task_only() -> None:
         ("see rtsp://u:p@h and http://x@y.", "see rtsp://***@h and http://***@y."),
         ("rtsp://u:p@ss@h", "rtsp://***@h"),
         ("rtsp://u:a/b@h", "rtsp://***@h"),
+        ("rtsp://u:p@ss/w%rd@h/1", "rtsp://***@h/1"),
+        ("rtsp://u:p#a?b@h/1", "rtsp://***@h/1"),
+        ("'rtsp://u:it's@h/1'", "'rtsp://***@h/1'"),
+        ("http://h/?pwd=a&x=1&token=b#c", "http://h/?pwd=***&x=1&token=***#c"),
+        ("http://h/?X-Amz-Signature=a&key=b;c", "http://h/?X-Amz-Signature=***&key=***;c"),
+        ("http://h/?tokens=5&monkey=1", "http://h/?tokens=5&monkey=1"),
         ("http://h:8080/a@b", "http://h:8080/a@b"),
+        ("http://h:8080?x=a@b", "http://h:8080?x=a@b"),
         ("a@b", "a@b"),
     ],
 )
 def test_passwords_in_urls_are_masked(text: str, masked: str) -> None:
     assert mask_urls(text) == masked
+
+
+def test_passwords_in_urls_are_secrets_however_they_are_spelled() -> None:
+    [secret, *_] = sorted(secrets_in_urls("rtsp://joe:p@ss/w%rd@cam/1"), key=len, reverse=True)
+    assert secret == "p@ss/w%rd"
+    text = "no p%40ss%2Fw%25rd for 'p@ss/w%rd'"
+    assert mask_secrets(text, {secret}) == "no *** for '***'"
+    assert secrets_in_urls("rtsp://joe:p%40ss%2Fw%25rd@cam/1") == {"p%40ss%2Fw%25rd"}
+    assert mask_secrets(text, {"p%40ss%2Fw%25rd"}) == "no *** for '***'"
+
+
+@given(st.text(min_size=4, max_size=12), st.text(max_size=20), st.text(max_size=20))
+def test_a_secret_is_masked_in_whatever_spelling(secret: str, before: str, after: str) -> None:
+    for spelled in (secret, quote(secret, safe=""), repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+        shown = mask_secrets(f"{before}{spelled}{after}", {secret})
+        assert secret not in shown.replace("***", "\0") or secret in "***"
+    assert mask_secrets("12 of 123", {"1", "12", "123"}) == "12 of 123"
+
+
+@pytest.mark.parametrize("text", ["a.", "a://", "a://b:", "a://b:c@", "?key=", "&", "k=v&"])
+def test_masking_a_long_text_takes_no_long_time(text: str) -> None:
+    mask_urls(text * (200_000 // len(text)))
 
 
 # -- mistakes ----------------------------------------------------------------------------------
@@ -354,7 +434,8 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         ),
         (
             "tasks: [{id: a, type: A, config: {k: '${1x}'}}]",
-            "1:38: '${' must begin ${NAME} or ${NAME:-default}; write '$${' for the text '${'",
+            "1:38: '${' must begin ${NAME}, ${NAME:-default} or ${secret:NAME}; write '$${' "
+            "for the text '${'",
         ),
     ],
 )
