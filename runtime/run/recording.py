@@ -215,12 +215,8 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
         "run_id": directory.name,
         "graph": graph.name,
         "graph_path": str(graph.path.absolute()),
-<<<<<<< HEAD
-        STARTED_NS: str(started_ns),
-=======
         STARTED_NS: str(started_ns),
         ENVIRONMENT: json.dumps(dict(graph.environment)),
->>>>>>> 123d88f (Mask what is secret, and nothing else)
         "seed": str(graph.runtime.seed),
         KEYFRAME_INTERVAL: str(graph.logging.keyframe_interval),
         STEP_TASKS: " ".join(step.task.id for step in plan.steps),
