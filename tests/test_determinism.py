@@ -21,6 +21,7 @@ from support.determinism import (
     PROPERTIES,
     check_the_log_that_a_replay_leaves,
     check_two_recordings_and_replays_from_anywhere,
+    check_whatever_a_run_meets_it_replays_from_everywhere,
 )
 from support.helpers import record
 
@@ -39,6 +40,13 @@ def test_a_replay_leaves_the_same_log_as_its_run(graph, begin, step_ns):
     """Errors, restarts, live values, dropped and replaced inputs included; and so does a replay of what
     the replay left, and one that begins in the middle."""
     check_the_log_that_a_replay_leaves(graph, begin, step_ns)
+
+
+@given(*PROPERTIES[check_whatever_a_run_meets_it_replays_from_everywhere])
+@pytest.mark.timeout(900)  # a busy machine takes its time
+@settings(max_examples=8, deadline=None)
+def test_whatever_a_run_meets_it_replays_from_everywhere(graph, cycles, begin, step_ns):
+    check_whatever_a_run_meets_it_replays_from_everywhere(graph, cycles, begin, step_ns)
 
 
 PLANTED = """
