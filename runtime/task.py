@@ -22,7 +22,8 @@ outputs a sink.
 
 The runtime calls `__init__(config)`, then `start(ctx)` once, then `process(ctx, ...)` at most once a
 cycle, then `stop(ctx)` once, also after an error. It calls all on one thread, except `process` of a task
-with `background: true`, which runs on a worker, never twice at once.
+with `background: true`, which runs on a worker, never twice at once, and the restart of a source after
+an error (`on_error: restart`), which has a thread of its own.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@
 | `published.py`  | which tasks have published, and which source is silent                 |
 | `background.py` | `background: true`: jobs, and the worker that runs them                |
 | `policy.py`     | `on_error`                                                             |
+| `restarts.py`   | sources that are restarted, while the cycles go on                     |
 | `rates.py`      | `every` and `rate_hz`                                                  |
 | `instances.py`  | the tasks as objects: made, started, changed, stopped                  |
 | `record.py`     | the ring of cycle records: messages and calls, bound once              |

@@ -16,7 +16,8 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.engine.background import BackgroundTask
 from flowrun.runtime.engine.cycle import Cycle
-from flowrun.runtime.engine.instances import make_instances
+from flowrun.runtime.engine.instances import Instance, make_instances
+from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
 from flowrun.runtime.errors import Location
 from flowrun.runtime.events import Event
@@ -172,6 +173,10 @@ class _Given:
 
     def gate(self, task_id: str) -> Gate:  # noqa: ARG002
         return ALWAYS
+
+    def restart(self, made: Instance) -> bool:
+        restart_task(made.task, made.ctx)
+        return True
 
     def _feed(self, outputs: Mapping[str, Message]) -> None:
         for name, message in self.arrived.items():

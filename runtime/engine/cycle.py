@@ -160,6 +160,7 @@ class Cycle:
             time,
             note=self.note,
             secrets=self._secrets,
+            restart=outside.restart,
         )
         inner = [step.task.id for step in plan.steps[plan.source_count :]]
         self.keyframes = Keyframes(
@@ -392,8 +393,10 @@ class Cycle:
                 jobs = background.jobs
                 jobs.config = changed_config(made.bound, jobs.config, event.values)
             else:
-                new = changed_config(made.bound, made.task.config, event.values)
-                reconfigure(made, new, self.policies.get(made.id))
+                policy = self.policies.get(made.id)
+                config = made.task.config if policy is None else policy.config
+                new = changed_config(made.bound, config, event.values)
+                reconfigure(made, new, policy)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # see `errors`

@@ -201,7 +201,8 @@ class Executor:
         finally:
             self.watchdog.stop()
             self._stop_workers()
-            stop_all(instances)
+            starting = self._outside.restarts.end(silent_s=_SILENT_STOP_S, timeout_s=WORKER_STOP_S)
+            stop_all([made for made in instances if made.id not in starting])
         assert self.stop_reason is not None
         return self.stop_reason
 

@@ -22,9 +22,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.clock import Clock
+from flowrun.runtime.clock import Clock, ManualClock
 from flowrun.runtime.engine.background import BackgroundTask
+from flowrun.runtime.engine.instances import Instance
+from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import Gate, StepCall
+from flowrun.runtime.engine.restarts import Restarts
 from flowrun.runtime.events import Completion, Dropped, EndOfSource, Event, Set
 from flowrun.runtime.graph.plan import Step
 from flowrun.runtime.task import CycleTime, SourceFunctions
@@ -32,6 +35,8 @@ from flowrun.runtime.task import CycleTime, SourceFunctions
 __all__ = ["Due", "LiveOutside", "Outside"]
 
 
+_AT_ONCE_S = 0.02
+"""Seconds that a cycle waits for the restart of a source that it begins."""
 _REFRESH_NS = 100_000_000
 """Interval at which the clock is asked whether the machine was suspended."""
 
@@ -62,6 +67,13 @@ class Outside(Protocol):
 
     def gate(self, task_id: str) -> Gate:
         """The gate of a source that runs: open while it may have more."""
+        ...
+
+    def restart(self, made: Instance) -> bool:
+        """Restart a task that is down; False if that is under way, to be asked again.
+
+        Passes on what the task raises.
+        """
         ...
 
 
@@ -131,6 +143,9 @@ class LiveOutside:
         """When each source wants to be called again."""
         self.left_out: Counter[str] = Counter()
         """Number of pictures, or whatever it makes, that each source has reported as left out."""
+        at_once_s = None if isinstance(clock, ManualClock) else _AT_ONCE_S
+        self.restarts = Restarts(self.woken.set, at_once_s=at_once_s)
+        """The restarts of sources."""
         self._clock = clock
         self._packets = packets
         self._at = clock.at
@@ -161,6 +176,12 @@ class LiveOutside:
 
     def gate(self, task_id: str) -> Gate:
         return self.gates[task_id]
+
+    def restart(self, made: Instance) -> bool:
+        if made.bound.is_source:
+            return self.restarts.restart(made)
+        restart_task(made.task, made.ctx)
+        return True
 
     def source(self, task_id: str) -> SourceFunctions:
         """What the context of a source calls."""

@@ -8,6 +8,9 @@
 | restart    | goes on without the task's outputs     | is made and started again, after a pause   |
 |            |                                        | of 1 s, doubled with each failure up to 30 |
 
+A source is restarted on a thread of its own, and its step is left out until that has ended; another task
+within the cycle, which waits for it.
+
 A message that the log would refuse is an error of the task: `publish` raises it. So is a message that
 another thread of the task publishes after `process` has returned; the cycle that comes next ends with
 `stop`, and goes on, with a line in the log, otherwise.
@@ -111,11 +114,14 @@ def _place(traceback: TracebackType | None) -> str:
 
 def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> None:
     """Give a task on the cycle's thread a new configuration; `policy` handles what it raises."""
+    if policy is not None and policy.is_down:
+        policy.start_with(new)
+        return
     before = made.task.config
     changed = changed_keys(before, new)
     made.task.config = new
-    if not changed or (policy is not None and policy.is_down):
-        return  # a task that is down will start with the new configuration
+    if not changed:
+        return
     try:
         made.task.configure(made.ctx, changed)
     except KeyboardInterrupt:
@@ -152,6 +158,8 @@ class ErrorPolicy:
 
     note: takes the events of the running cycle.
     secrets: masked in what is logged.
+    restart: restarts the task, and passes on what it raises; False if that is under way on another
+        thread.
     """
 
     def __init__(
@@ -161,14 +169,20 @@ class ErrorPolicy:
         *,
         note: Callable[[Event], None],
         secrets: frozenset[str],
+        restart: Callable[[Instance], bool],
     ) -> None:
         self._made = made
         self._time = time
         self._note = note
         self._secrets = secrets
         self._kind = made.bound.spec.on_error
+        self._restart = restart
         self._failures = 0
         self._until_ns: int | None = None
+        self._starts_with: TaskConfig | None = None
+        """While a restart is under way, the config that it was given."""
+        self._new_config: TaskConfig | None = None
+        """The config that was set while a restart is under way."""
         self._logged = ""
         self._logged_ns = 0
         self._unlogged = 0
@@ -234,6 +248,20 @@ class ErrorPolicy:
         return self._until_ns is not None
 
     @property
+    def config(self) -> TaskConfig:
+        """The config that the task has, or will start with."""
+        if self._new_config is not None:
+            return self._new_config
+        return self._made.task.config if self._starts_with is None else self._starts_with
+
+    def start_with(self, config: TaskConfig) -> None:
+        """Let a task that is down start with another config."""
+        if self._starts_with is not None:
+            self._new_config = config
+        else:
+            self._made.task.config = config
+
+    @property
     def restarts(self) -> bool:
         return self._kind == "restart"
 
@@ -264,11 +292,22 @@ class ErrorPolicy:
         assert self._until_ns is not None
         if self._time.now_ns < self._until_ns:
             return False
+        made = self._made
+        if self._starts_with is None:
+            self._starts_with = made.task.config
+        error: BaseException | None = None
         try:
-            restart_task(self._made.task, self._made.ctx)
+            if not self._restart(made):
+                return False
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001  # counted, and tried again
+        except BaseException as raised:  # noqa: BLE001  # counted, and tried again
+            error = raised
+        self._starts_with = None
+        if self._new_config is not None:
+            made.task.config, self._new_config = self._new_config, None
+            return self._come_up()  # what it did with the config before does not count
+        if error is not None:
             self.handle(error)
             return False
         self._until_ns = None
@@ -282,10 +321,11 @@ def policies_of(
     *,
     note: Callable[[Event], None],
     secrets: frozenset[str],
+    restart: Callable[[Instance], bool],
 ) -> dict[str, ErrorPolicy]:
     """The policy of each task whose `on_error` is not `stop`, by id."""
     return {
-        made.id: ErrorPolicy(made, time, note=note, secrets=secrets)
+        made.id: ErrorPolicy(made, time, note=note, secrets=secrets, restart=restart)
         for made in instances
         if made.bound.spec.on_error != "stop"
     }

@@ -12,7 +12,7 @@ import msgpack
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.instances import Instance
-from flowrun.runtime.engine.policy import FailedInPhase, SkipCycle
+from flowrun.runtime.engine.policy import FailedInPhase, SkipCycle, restart_task
 from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
 from flowrun.runtime.errors import LogDamaged, LogError, RecordedError, ReplayError
 from flowrun.runtime.events import (
@@ -213,6 +213,10 @@ class RecordedOutside:
 
     def gate(self, task_id: str) -> Gate:  # noqa: ARG002
         return ALWAYS  # sources do not run
+
+    def restart(self, made: Instance) -> bool:
+        restart_task(made.task, made.ctx)
+        return True
 
     def _complete(self, event: Completion) -> None:
         def feed(message: Message, slot: int) -> None:

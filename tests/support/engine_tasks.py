@@ -163,6 +163,41 @@ class HandsBack(Task):
         return made[self.config.kind]()
 
 
+class SlowSource(Numbers):
+    """A source that fails at 1, and whose next `start` waits until the test lets it go on; that fails
+    too if the test says so. It publishes its `gain` after that."""
+
+    go_on: ClassVar[threading.Event] = threading.Event()
+    starts: ClassVar[list[int]] = []
+    fails: ClassVar[bool] = False
+
+    class Config(TaskConfig):
+        limit: int = 3
+        gain: Live[int] = 1
+
+    config: Config  # type: ignore[assignment]
+
+    def start(self, ctx: Context) -> None:
+        super().start(ctx)
+        gain = self.config.gain
+        self.starts.append(gain)
+        if len(self.starts) > 1:
+            assert self.go_on.wait(30)
+            self.next = 2
+        if len(self.starts) == 2 and self.fails:
+            raise OSError("the camera does not answer")
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        if self.next == 1:
+            raise OSError("the cable is out")
+        if self.next == self.config.limit:
+            ctx.finish()
+            return
+        self.next += 1
+        number.value = self.config.gain
+        number.publish()
+
+
 class Hangs(Task):
     """Waits once, in one of its methods, until the test lets it go on."""
 

@@ -1,0 +1,81 @@
+"""A source that is restarted does not hold up the cycles."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.engine import executor, policy
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
+from support.engine_tasks import SlowSource
+from support.helpers import controls, plan_of, until, values
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run, on a thread, of a source that is being restarted and of one that goes on."""
+    monkeypatch.setattr(policy, "_FIRST_PAUSE_NS", 1000)
+    SlowSource.go_on, SlowSource.starts, SlowSource.fails = threading.Event(), [], False
+    tasks = "s=engine_tasks.SlowSource@on_error: restart; n=Numbers(limit: 1000000)@rate_hz: 500"
+    run = Run(plan_of(tmp_path, tasks), clock=LiveClock(), directory=tmp_path / "run")
+    thread = threading.Thread(target=run.run)
+    thread.start()
+    until(lambda: len(SlowSource.starts) == 2)
+    yield run
+    SlowSource.go_on.set()
+    run.stop("the test is over")
+    thread.join()
+
+
+def ended(run, tmp_path):
+    until(lambda: not run.executor._outside.gates["s"].present)
+    run.stop("the test is over")
+    until(lambda: run.state() == "Stopped")
+    with Log(tmp_path / "run") as log:
+        assert Replay(log, env={}).run().first is None
+    return [(kind, value) for _, kind, _, value in controls(tmp_path / "run", "error", "restart")]
+
+
+def test_the_cycles_go_on_while_a_source_starts_again(run, tmp_path):
+    before = run.executor.cycles
+    until(lambda: run.executor.cycles > before + 3)
+    assert len(SlowSource.starts) == 2
+    SlowSource.go_on.set()
+    assert ended(run, tmp_path) == [("error", "OSError: the cable is out"), ("restart", None)]
+    assert [value for _, value in values(tmp_path / "run", "/s/number")] == [1, 1]
+
+
+def test_a_restart_that_fails_is_the_tasks_error_and_is_tried_again(run, tmp_path):
+    SlowSource.fails = True
+    SlowSource.go_on.set()
+    assert ended(run, tmp_path) == [
+        ("error", "OSError: the cable is out"),
+        ("error", "OSError: the camera does not answer"),
+        ("restart", None),
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_value_that_is_set_meanwhile_is_what_the_source_starts_with(run, tmp_path, fails):
+    SlowSource.fails = fails
+    run.set_live("s", {"gain": 2})
+    run.set_live("s", {"gain": 3})
+    until(lambda: run.executor.cycle.policies["s"].config.gain == 3)
+    SlowSource.go_on.set()
+    assert ended(run, tmp_path) == [("error", "OSError: the cable is out"), ("restart", None)]
+    assert SlowSource.starts == [1, 1, 3]
+    assert [value for _, value in values(tmp_path / "run", "/s/number")] == [1, 3]
+
+
+def test_a_run_ends_without_a_source_that_still_starts(run, monkeypatch):
+    monkeypatch.setattr(executor, "WORKER_STOP_S", 0.01)
+    monkeypatch.setattr(executor, "_SILENT_STOP_S", 0.01)
+    stopped = []
+    run.executor.instances["s"].task.stop = lambda _ctx: stopped.append("s")
+    run.stop("the test is over")
+    until(lambda: run.state() == "Stopped")
+    assert stopped == []
