@@ -358,6 +358,28 @@ class Message:
         self.__dict__.update((k, v) for k, v in fields.items() if k in self.defaults)
 
     @classmethod
+    def migrate(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a message that was recorded when the class had other fields, as the class has
+        them today. A field that is left out gets its default.
+
+        A replay calls it for each recorded message that it feeds, if the recorded schema is not
+        today's. Override it when you rename a field or change its type::
+
+            @classmethod
+            def migrate(cls, fields):
+                fields["distance_m"] = fields.pop("distance_mm") / 1000
+                return fields
+        """
+        return fields
+
+    @classmethod
+    def has_migration(cls) -> bool:
+        """Whether the class says how to `migrate`."""
+        return getattr(cls.migrate, "__func__", None) is not getattr(
+            Message.migrate, "__func__", None
+        )
+
+    @classmethod
     def schema(cls) -> bytes:
         """The schema of the message as the log stores it (`schema_encoding` says which kind)."""
         return json_schema(cls)

@@ -12,5 +12,6 @@
 | `recorded.py`   | the log as the outside of a graph                                      |
 | `background.py` | a background task: its jobs run at once, in the cycle of their inputs  |
 | `compare.py`    | a message against the recorded one, with a tolerance                   |
+| `migrate.py`    | recorded messages made to fit the classes of today                     |
 | `graph.py`      | the graph that made the log                                            |
 """

@@ -3,13 +3,13 @@ not run come from the log."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgpack
 
+from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.policy import FailedInPhase, SkipCycle, restart_task
@@ -31,6 +31,7 @@ from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import CODEC, CONTROL_TOPIC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.replay.background import RecordedBackground
 from flowrun.runtime.replay.compare import Recorded
+from flowrun.runtime.replay.migrate import Migration, migration_of, recorded_fields
 from flowrun.runtime.task import CycleTime
 
 __all__ = ["RecordedOutside"]
@@ -89,7 +90,7 @@ class RecordedOutside:
         self._sources = {step.task.id for step in plan.steps[: plan.source_count]}
         self._coded = {name for name, topic in log.topics.items() if CODEC in topic.metadata}
         self._check_topics()
-        self._note_new_fields()
+        self._migrations = self._find_migrations()
         inputs = self._input_cycles()
         self.background = {
             step.task.id: RecordedBackground(
@@ -286,6 +287,11 @@ class RecordedOutside:
             return
         try:
             found.load_into(message)
+        except MessageTypeError as error:
+            raise ReplayError(
+                f"cycle {self._time.cycle}: {slot.topic}: the recorded message does not fit the class "
+                f"of today: {error}; {type(message).__name__}.migrate can say how it comes to fit"
+            ) from error
         except ValueError as error:
             raise ReplayError(
                 f"cycle {self._time.cycle}: {slot.topic}: the message cannot be read as "
@@ -302,12 +308,16 @@ class RecordedOutside:
                 recorded[topic] = Recorded(
                     tov_ns,
                     partial(self.log.raw_payload, cycle, entry),
-                    partial(self._picture, cycle, entry) if topic in self._coded else None,
+                    partial(self._fields, cycle, entry)
+                    if topic in self._coded or topic in self._migrations
+                    else None,
                 )
         return recorded
 
-    def _picture(self, cycle: LoggedCycle, entry: Entry) -> dict[str, Any]:
-        return self.log.message(cycle, entry).fields
+    def _fields(self, cycle: LoggedCycle, entry: Entry) -> dict[str, Any]:
+        fields = self.log.message(cycle, entry).fields
+        migrate = self._migrations.get(entry[0])
+        return fields if migrate is None else migrate(fields)
 
     def _input_cycles(self) -> dict[str, dict[int, bool]]:
         """For each background task, the cycles whose inputs gave a result that appeared later, and
@@ -322,19 +332,26 @@ class RecordedOutside:
                     inputs[event.task][event.input_cycle] = event.restarted
         return inputs
 
-    def _note_new_fields(self) -> None:
-        """Note the message classes to which fields were added since the recording."""
+    def _find_migrations(self) -> dict[str, Migration]:
+        """How the fed messages whose class has changed since the recording are made to fit, by topic.
+        Notes what has changed, and the fields that were added to the messages of running tasks."""
+        migrations: dict[str, Migration] = {}
         for slot in self._plan.slots:
             topic = self.log.topics.get(slot.topic)
-            if topic is None or slot.task_id in self.fed or topic.schema_encoding != "jsonschema":
+            if topic is None or slot.topic not in self.compared_topics:
                 continue
-            try:
-                known = json.loads(topic.schema)["properties"].keys()
-            except (ValueError, KeyError, AttributeError, TypeError):
-                continue  # another writer's schema
-            new = [name for name in slot.message_type.defaults if name not in known]
+            recorded = recorded_fields(topic.schema, topic.schema_encoding)
+            if recorded is None:
+                continue
+            if slot.task_id in self.fed:
+                found = migration_of(slot.topic, slot.message_type, recorded, note=self._note)
+                if found is not None:
+                    migrations[slot.topic] = found
+                continue
+            new = [name for name in slot.message_type.defaults if name not in recorded]
             if new:
                 self._note(f"{slot.topic} was recorded without {', '.join(new)}: not compared")
+        return migrations
 
     def _check_topics(self) -> None:
         recorded = [name for name in self.log.topics if name in self.compared_topics]
