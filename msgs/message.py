@@ -65,6 +65,7 @@ from flowrun.msgs.values import as_stored, pack, thawed, unpack
 __all__ = ["Envelope", "HasNow", "Message"]
 
 _TIME_ENDS = 2**63
+_POISON = 0xDB
 
 
 class HasNow(Protocol):
@@ -122,6 +123,26 @@ class Envelope:
         self.tov_ns = other.tov_ns
         self.present = other.present
 
+    def correct(self, name: str, value: Any) -> None:
+        """Show another value of one field that is no array."""
+        self.fields[name] = value
+        if self.packed is not None:
+            self.packed = pack(self._without_arrays())
+
+    def mend(self) -> str | None:
+        """Show again what was published, if fields that are not arrays were changed in place since;
+        returns the first of them. C code, such as heapq, changes lists that refuse it."""
+        if not self.present or self.packed is None or pack(self._without_arrays()) == self.packed:
+            return None
+        published = unpack(self.packed)
+        changed = differing_field(published, self._without_arrays())
+        self.fields.update(published)
+        return None if changed is None else changed.name
+
+    def _without_arrays(self) -> dict[str, Any]:
+        fields = self.fields.items()
+        return {name: value for name, value in fields if not isinstance(value, np.ndarray)}
+
 
 class Message:
     """Base class of messages. Subclasses declare fields; they define no `__init__`.
@@ -153,6 +174,8 @@ class Message:
     """Whether `msgpack` of the fields is the whole encoding (no arrays, no own encoding)."""
     has_containers: ClassVar[bool]
     """Whether a default is a list or a dict, of which each message needs one of its own."""
+    may_hold_containers: ClassVar[bool]
+    """Whether a field may hold a list or a dict."""
     _reader: ClassVar[type[Message]]
     _writer: ClassVar[type[Message]]
     _unset: ClassVar[dict[str, Any]]
@@ -271,7 +294,9 @@ class Message:
             if name not in self.defaults:
                 continue
             is_array = name in self.array_fields and isinstance(value, np.ndarray)
-            own[name] = shown(value) if is_array and _is_like_stored(value) else value
+            if is_array and _is_like_stored(value):
+                value = shown(value, is_reused=True)  # noqa: PLW2901  # as in the run, for a cycle
+            own[name] = value
         self._show(tov_ns)
 
     def view(self) -> Self:
@@ -314,7 +339,17 @@ class Message:
         )
         mine, others = self.envelope, other.envelope
         others.present, others.tov_ns, others.packed = mine.present, mine.tov_ns, mine.packed
+        if mine.packed is not None:
+            others.fields.update(unpack(mine.packed))
         return typing.cast("Self", other)
+
+    def poison(self) -> None:
+        """Overwrite the slot's own arrays, and give the memory up: who kept one reads nonsense."""
+        for buffer in self._buffers.values():
+            buffer.setflags(write=True)
+            buffer.view(np.uint8).fill(_POISON)
+            buffer.setflags(write=False)
+        self._buffers.clear()
 
     def fill(self, other: Message) -> None:
         """Set all fields to those of `other`, a message of the same class."""
@@ -529,6 +564,14 @@ class _ReadOnly(Message):
     def clear(self) -> NoReturn:
         self._refuse("clear")
 
+    def poison(self) -> None:
+        """Overwrite the slot's own arrays, and give the memory up: who kept one reads nonsense."""
+        for buffer in self._buffers.values():
+            buffer.setflags(write=True)
+            buffer.view(np.uint8).fill(_POISON)
+            buffer.setflags(write=False)
+        self._buffers.clear()
+
     def fill(self, other: Message) -> NoReturn:  # noqa: ARG002
         self._refuse("fill")
 
@@ -598,6 +641,8 @@ def _declare_fields(cls: type[Message]) -> None:
         name: value if name in cls.array_fields else unpack(pack(value))
         for name, value in cls.defaults.items()
     }
+    scalars = {name: it for name, it in annotations.items() if name not in cls.array_fields}
+    cls.may_hold_containers = sure_tests(scalars) is None
     cls.is_plain = not cls.array_fields and cls.encode is Message.encode
     is_sure = cls.is_plain and cls.check_fields is Message.check_fields
     tests = sure_tests(annotations) if is_sure else None

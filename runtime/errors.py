@@ -25,6 +25,7 @@ __all__ = [
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "MessageMisused",
     "NoKey",
     "Problem",
     "RecordedError",
@@ -148,6 +149,17 @@ def unwritable(text: str, cause: OSError) -> LogError:
 
 class NoKey(FlowrunError):
     """The key that signs the user's runs can neither be read nor made."""
+
+
+class MessageMisused(FlowrunError):
+    """A task changed a message that was published, or kept an input beyond its call of `process`.
+
+    task_id: the task that did it.
+    """
+
+    def __init__(self, task_id: str, text: str) -> None:
+        self.task_id = task_id
+        super().__init__(text)
 
 
 class ReplayError(FlowrunError):

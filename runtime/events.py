@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 __all__ = [
+    "OUTSIDE",
     "Completion",
     "Dropped",
     "EndOfSource",
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 _PROCESS = "process"
+OUTSIDE = "use of messages"
+"""The phase of an error that has no place in a step: a task published after its call of `process`, or
+kept or changed a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class Failed(Event):
 
     policy: how it was handled: a value of `on_error`.
     text: the error, with secrets masked.
-    phase: what the task was doing: "process", "publish" (it published outside `process`) or
+    phase: what the task was doing: "process", `OUTSIDE` (it misused messages outside of its step) or
         "configure" (it refused a live value). Only an error in "process" ends a cycle by `skip_cycle`.
     place: the function of the task that raised it, and the line of source in it; "" if not known.
     """

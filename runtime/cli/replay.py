@@ -112,6 +112,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "have recorded it",
     )
     parser.add_argument(
+        "--debug-messages",
+        action="store_true",
+        help="find tasks that change a message after it was published, or keep an input (slow)",
+    )
+    parser.add_argument(
         "--verbose",
         action="store_true",
         help="show what the tasks log, and the whole traceback of a task's error",
@@ -204,6 +209,7 @@ def prepare(
         tolerance=Tolerance.parse(tolerance or []),
         keyframes=keyframes,
         env=os.environ,
+        debug_messages=args.debug_messages,
     )
 
 

@@ -64,6 +64,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
         "given and --host is not 127.0.0.1",
     )
+    parser.add_argument(
+        "--debug-messages",
+        action="store_true",
+        help="find tasks that change a message after it was published, or keep an input (slow)",
+    )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live status")
 
 
@@ -100,7 +105,13 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
     plan = load_plan(args.graph, env=os.environ)
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
     try:
-        running = Run(plan, clock=LiveClock(), directory=directory, console=LogLines())
+        running = Run(
+            plan,
+            clock=LiveClock(),
+            directory=directory,
+            console=LogLines(),
+            debug_messages=args.debug_messages,
+        )
     except FlowrunError as error:
         if directory is not None:
             with contextlib.suppress(OSError):  # not made, or something is in it

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import CodeType, FunctionType
 from typing import Any, Protocol
 
@@ -43,14 +44,16 @@ from flowrun.runtime.engine.policy import (
 )
 from flowrun.runtime.engine.rates import RatedGate, is_rated, rate_of
 from flowrun.runtime.engine.record import (
+    BoundView,
     CycleRecord,
     StepCall,
     call_process,
     make_record,
     outputs_of_step,
 )
-from flowrun.runtime.errors import InternalError, RecordedError, TaskError
-from flowrun.runtime.events import Event, Failed, Set
+from flowrun.runtime.engine.watch import Kept, KeptInputs, MessageWatch
+from flowrun.runtime.errors import InternalError, MessageMisused, RecordedError, TaskError
+from flowrun.runtime.events import OUTSIDE, Event, Failed, Set
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.task import CycleTime
 
@@ -96,7 +99,7 @@ class CycleLog(Protocol):
 class Failure:
     """An error of a task that ends the run.
 
-    phase: what the task was doing: "process", "configure", "publish" or "publishing 'port'".
+    phase: what the task was doing; see `events.Failed`.
     cause: what it raised.
     """
 
@@ -121,6 +124,7 @@ class Cycle:
     running: ids of the tasks that run.
     time: the time that the tasks' contexts show; the caller sets `time.cycle` before each cycle.
     log: where cycles are written; None writes none. It may be set to None between two cycles.
+    watch: checks what the tasks do with messages; None does not.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class Cycle:
         running: frozenset[str],
         time: CycleTime,
         log: CycleLog | None = None,
+        watch: MessageWatch | None = None,
     ) -> None:
         self.plan = plan
         self.time = time
@@ -171,11 +176,14 @@ class Cycle:
             secrets=self._secrets,
         )
         ring_size = plan.graph.spec.runtime.ring_size
+        self._watch = watch
+        self._views: list[BoundView] = []
         self._late: deque[tuple[str, LatePublishError]] = deque()
         self._ring = [
             make_record(plan, time, self._bind_step, self._note_late) for _ in range(ring_size)
         ]
         self._runs = [self._compiled(record) for record in self._ring]
+        self._kept = KeptInputs(plan, self._views)
         self._index = 0
         self._bound: list[Any] = []
         if log is not None:
@@ -302,15 +310,46 @@ class Cycle:
 
     def commit(self) -> None:
         """Write the cycle to the log, if there is one. Raises `LogError` if that cannot be written."""
+        self.check_messages()
         missing = self._step_count - len(self.ends_ns)
         if missing:
             self.ends_ns = [*self.ends_ns, *[ticks_ns()] * missing]
         if self.failure is not None:
             self.note(self.event_of(self.failure))
-        if self.log is None:
-            return
+        if self.log is not None:
+            self._write(self.log)
+        if self._watch is not None and self.failure is None:
+            self._misused(partial(self._watch.retire, self._ring[self._index]))
+
+    def check_messages(self) -> None:
+        """At the end of the cycle, if messages are watched: a message that was changed becomes the
+        cycle's `failure`."""
+        if self._watch is not None and self.failure is None:
+            self._misused(partial(self._watch.check, self._ring[self._index]))
+
+    def kept_inputs(self) -> list[Kept]:
+        """Before a cycle: the inputs that tasks keep, though the cycle is to use their slots again.
+
+        If messages are watched, those of the cycle before, by raising `TaskError` for one of them."""
+        if self._watch is None:
+            record = self._ring[self.time.cycle % len(self._ring)]
+            return [*self._kept.views(), *self._kept.arrays(record)]
         try:
-            self.log.commit(
+            self._watch.retire(self._ring[self._index])
+        except MessageMisused as error:
+            failure = Failure(error.task_id, self.time.cycle, OUTSIDE, error)
+            raise failure.error from error
+        return []
+
+    def _misused(self, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except MessageMisused as error:
+            self.failure = Failure(error.task_id, self.time.cycle, OUTSIDE, error)
+
+    def _write(self, log: CycleLog) -> None:
+        try:
+            log.commit(
                 self.time.cycle,
                 self.time.now_ns,
                 self._bound[self._index],
@@ -362,7 +401,7 @@ class Cycle:
             task_id, error = self._late.popleft()
             policy = self.policies.get(task_id)
             if policy is None:
-                self.failure = Failure(task_id, self.time.cycle, "publish", error)
+                self.failure = Failure(task_id, self.time.cycle, OUTSIDE, error)
                 self.ends_ns = []
                 return True
             policy.note_late(error)
@@ -383,7 +422,10 @@ class Cycle:
         phase = "process"
         if isinstance(error, FailedInPhase) and error.__cause__ is not None:
             phase, error = error.phase, error.__cause__
-        self.failure = Failure(self.plan.steps[at].task.id, self.time.cycle, phase, error)
+        task_id = self.plan.steps[at].task.id
+        if isinstance(error, MessageMisused):
+            task_id = error.task_id
+        self.failure = Failure(task_id, self.time.cycle, phase, error)
 
     def _configure(self, event: Set) -> None:
         made = self._instances[event.task]
@@ -405,7 +447,9 @@ class Cycle:
     def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:
         outside = self._outside.bind(step, messages)
         if outside is not None:
-            return outside
+            gate, call = outside
+            watch = self._watch
+            return outside if watch is None else (gate, watch.checked(step, messages, call))
         made = self._instances[step.task.id]
         policy = self.policies.get(made.id)
         background = self._outside.background.get(made.id)
@@ -419,7 +463,10 @@ class Cycle:
                 policy=policy,
                 note=self.note,
             )
-        gate, call = call_process(step, messages, made.task, made.ctx)
+        if self._watch is not None:
+            gate, call = self._watch.call(step, messages, made.task, made.ctx)
+        else:
+            gate, call = call_process(step, messages, made.task, made.ctx, views=self._views)
         if policy is not None:
             call = policy.guard(call, outputs_of_step(step, messages))
         if made.bound.is_source:

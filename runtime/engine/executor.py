@@ -30,6 +30,7 @@ from flowrun.runtime.engine.outside import LiveOutside
 from flowrun.runtime.engine.published import Published
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.engine.waiting import Waiting
+from flowrun.runtime.engine.watch import MessageWatch
 from flowrun.runtime.engine.watchdog import Watchdog
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Failed
@@ -59,6 +60,7 @@ class Executor:
     on_log_error: called once with the error that ended the log; the run then goes on without one.
         None ends the run.
     broadcasts: the `ctx.broadcast` of each sink, by task id.
+    debug_messages: whether to check what tasks do with messages; see `watch`.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Executor:
         log: CycleLog | None = None,
         on_log_error: Callable[[LogError], None] | None = None,
         broadcasts: Mapping[str, Broadcast] | None = None,
+        debug_messages: bool = False,
     ) -> None:
         self.plan = plan
         self.cycles = 0
@@ -104,6 +107,7 @@ class Executor:
             running=frozenset(self.instances),
             time=time,
             log=log,
+            watch=MessageWatch(plan) if debug_messages else None,
         )
         self.watchdog = Watchdog(self.cycle, self.instances, self.workers)
         self._waiting = Waiting(

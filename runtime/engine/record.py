@@ -11,16 +11,18 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from flowrun.msgs.fields import LatePublishError
 from flowrun.msgs.message import Envelope, Message
+from flowrun.runtime.errors import MessageMisused
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.task import Context, CycleTime, Task
 
 __all__ = [
     "ALWAYS",
     "AllPresent",
+    "BoundView",
     "CycleRecord",
     "Gate",
     "StepCall",
@@ -114,8 +116,27 @@ def make_record(
     )
 
 
-def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Context) -> StepCall:
-    """Gate and call of a step whose task runs: `task.process(ctx, views of inputs, outputs)`."""
+class BoundView(NamedTuple):
+    """A view of an input, as the calls of a step get it."""
+
+    task_id: str
+    port: str
+    view: Message
+
+
+def call_process(
+    step: Step,
+    messages: Sequence[Message],
+    task: Task,
+    ctx: Context,
+    *,
+    views: list[BoundView] | None = None,
+) -> StepCall:
+    """Gate and call of a step whose task runs: `task.process(ctx, views of inputs, outputs)`.
+
+    views: gets those that the call is bound to.
+    """
+    watched: list[tuple[str, Envelope]] = []
     required: list[Envelope] = []
     optional: list[tuple[int, Envelope]] = []
     arguments: list[Any] = []
@@ -124,17 +145,46 @@ def call_process(step: Step, messages: Sequence[Message], task: Task, ctx: Conte
         if argument.port.direction == "output":
             arguments.append(message)
             continue
-        arguments.append(None if message is None else message.view())
-        if message is not None and argument.port.required:
+        if message is None:
+            arguments.append(None)
+            continue
+        view = message.view()
+        arguments.append(view)
+        if views is not None:
+            views.append(BoundView(step.task.id, argument.port.name, view))
+        if message.may_hold_containers:
+            watched.append((argument.port.name, message.envelope))
+        if argument.port.required:
             required.append(message.envelope)
-        elif message is not None:
+        else:
             optional.append((len(arguments) - 1, message.envelope))
     gate: Gate = ALWAYS
     if required:
         gate = required[0] if len(required) == 1 else AllPresent(required)
-    if not optional:
-        return gate, partial(run_process, task.process, ctx, *arguments)
-    return gate, partial(_call_with_optional, task, ctx, tuple(arguments), tuple(optional))
+    call: Callable[[], None]
+    if optional:
+        call = partial(_call_with_optional, task, ctx, tuple(arguments), tuple(optional))
+    else:
+        call = partial(run_process, task.process, ctx, *arguments)
+    return gate, partial(_call_watched, step.task.id, call, watched) if watched else call
+
+
+def _call_watched(
+    task_id: str, call: Callable[[], None], watched: Sequence[tuple[str, Envelope]]
+) -> None:
+    """Call, and see that lists and dicts of the inputs are as they were."""
+    try:
+        call()
+    except BaseException:
+        for _, envelope in watched:
+            envelope.mend()
+        raise
+    for port, envelope in watched:
+        field = envelope.mend()
+        if field is not None:
+            raise MessageMisused(
+                task_id, f"process changed {field!r} of its input {port!r}, which is read-only"
+            )
 
 
 def run_process(process: Callable[..., Any], *arguments: Any) -> None:

@@ -71,6 +71,7 @@ class Difference:
     recorded: the recorded value, as text.
     replayed: the value that the replay made, as text.
     array: for two arrays, where they differ and by how much.
+    hint: what the task does that may be why, such as keeping an input.
     """
 
     cycle: int
@@ -80,11 +81,13 @@ class Difference:
     recorded: str
     replayed: str
     array: ArrayDifference | None = None
+    hint: str = ""
 
     def __str__(self) -> str:
         where = f"cycle {self.cycle}, task {self.task!r}, port {self.port!r}"
         what = f", field {self.field!r}" if self.field else ""
-        return f"{where}{what}:\n  recorded: {self.recorded}\n  replayed: {self.replayed}"
+        hint = f"\n  hint: {self.hint}" if self.hint else ""
+        return f"{where}{what}:\n  recorded: {self.recorded}\n  replayed: {self.replayed}{hint}"
 
 
 def is_same_error(recorded: Failed, replayed: Failed) -> bool:
@@ -245,7 +248,7 @@ def compare(
         what = f"{len(payload)} bytes that are not a {kind.__name__} ({error})"
         return FieldDifference("", what, repr(message))
     for name in message.measured_fields & fields.keys():
-        message.envelope.fields[name] = fields[name]
+        message.envelope.correct(name, fields[name])
     if tov_ns != message.tov_ns:
         return FieldDifference("tov_ns", str(tov_ns), str(message.tov_ns))
     if b"".join(message.view().encode()) == payload:

@@ -14,6 +14,7 @@ from flowrun.runtime.engine.instances import Instance, make_instances
 from flowrun.runtime.engine.keyframes import restored_config, thaw_task
 from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.rates import RatedGate
+from flowrun.runtime.engine.watch import MessageWatch
 from flowrun.runtime.errors import (
     FlowrunError,
     LogDamaged,
@@ -22,7 +23,7 @@ from flowrun.runtime.errors import (
     ReplayError,
     TaskError,
 )
-from flowrun.runtime.events import Failed
+from flowrun.runtime.events import OUTSIDE, Failed
 from flowrun.runtime.graph.plan import Plan, Slot, Step
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
@@ -96,6 +97,7 @@ class CycleReplay:
         tolerance: Tolerance,
         config: Collection[str],
         note: Callable[[str], None],
+        debug_messages: bool = False,
     ) -> None:
         self.log = log
         self.plan = plan
@@ -130,7 +132,10 @@ class CycleReplay:
             instances=self.instances,
             running=frozenset(made.id for made in self.active),
             time=time,
+            watch=MessageWatch(plan) if debug_messages else None,
         )
+        self._kept: dict[str, str] = {}
+        """What each task that keeps an input keeps, in words."""
         self.outside.note_event = self.cycle.note
         self._slots = {
             step.task.id: [slot for slot in plan.slots if slot.task_id == step.task.id]
@@ -213,6 +218,9 @@ class CycleReplay:
         self.differences = []
         self.ran = None
         self.cycle.time.cycle = recorded.cycle
+        for kept in self.cycle.kept_inputs():
+            for task in kept.tasks:
+                self._kept.setdefault(task, str(kept))
         self.cycle.begin()
         return not self._has_failed()
 
@@ -267,6 +275,9 @@ class CycleReplay:
     def end(self) -> None:
         """End the cycle: all steps have run, or an error that was recorded has ended it."""
         self._compare_errors()
+        self.cycle.check_messages()
+        if self.cycle.failure is not None and self.cycle.failure.phase == OUTSIDE:
+            self._has_failed()
         if self.cycle.failure is None:
             self.report.cycles += 1
         if self.cycle.log is not None:
@@ -335,6 +346,7 @@ class CycleReplay:
             found.before,
             found.now,
             found.array,
+            self._kept.get(task, ""),
         )
         self._differs(difference, recorded, message.view())
         if self.isolate:

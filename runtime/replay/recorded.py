@@ -16,6 +16,7 @@ from flowrun.runtime.engine.policy import FailedInPhase, SkipCycle, restart_task
 from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
 from flowrun.runtime.errors import LogDamaged, LogError, RecordedError, ReplayError
 from flowrun.runtime.events import (
+    OUTSIDE,
     Completion,
     Event,
     Failed,
@@ -230,7 +231,7 @@ class RecordedOutside:
 
     def _comes_with_step(self, event: Event) -> bool:
         """Whether the event belongs to the task's step: it comes again when the step is reached."""
-        if type(event) is Failed and event.phase == "publish":
+        if type(event) is Failed and event.phase == OUTSIDE:
             return False  # it came from another thread, before the cycle
         if type(event) is Failed and event.phase == "configure":
             return event.task not in self.fed

@@ -74,6 +74,7 @@ class Replay:
     tolerance: how far messages may be from the recorded ones.
     keyframes: whether `seek` may begin at a keyframe; False runs all earlier cycles instead.
     env: environment variables for `${NAME}` in the graph; None for the process's own.
+    debug_messages: whether to raise an error for a task that changes a message or keeps an input.
     trust: whether the recorded graph may run, which names code and commands, though the run has not
         your own signature. `UntrustedRun` is raised without, unless `graph` is given.
 
@@ -98,6 +99,7 @@ class Replay:
         keyframes: bool = True,
         env: Mapping[str, str] | None = None,
         trust: bool = False,
+        debug_messages: bool = False,
     ) -> None:
         if not isinstance(log, Log):
             log = Log(log)
@@ -136,7 +138,13 @@ class Replay:
         tolerance = tolerance or Tolerance()
         tolerance.check([slot.message_type for slot in self.plan.slots])
         self._graph = CycleReplay(
-            log, self.plan, fed=fed, tolerance=tolerance, config=config or {}, note=self._note
+            log,
+            self.plan,
+            fed=fed,
+            tolerance=tolerance,
+            config=config or {},
+            note=self._note,
+            debug_messages=debug_messages,
         )
         self._keyframes = RecordedKeyframes(log, self._graph.outside, note=self._note)
         self._uses_keyframes = keyframes

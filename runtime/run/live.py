@@ -69,10 +69,17 @@ class Run:
     clock: the time of its cycles.
     directory: where the log goes; None keeps none.
     console: where log lines go, stderr if None.
+    debug_messages: whether to find tasks that change messages or keep inputs; slow.
     """
 
     def __init__(
-        self, plan: Plan, *, clock: Clock, directory: Path | None, console: Stream | None = None
+        self,
+        plan: Plan,
+        *,
+        clock: Clock,
+        directory: Path | None,
+        console: Stream | None = None,
+        debug_messages: bool = False,
     ) -> None:
         self.plan = plan
         self.name = plan.graph.spec.name
@@ -102,6 +109,7 @@ class Run:
                 log=self.writer,
                 on_log_error=self._lose_log if self._recording.outlived else None,
                 broadcasts=self.broadcasts,
+                debug_messages=debug_messages,
             )
         except BaseException:
             self._recording.discard()
