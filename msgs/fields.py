@@ -222,7 +222,10 @@ def short(value: Any) -> str:
     """A value as an error text shows it: at most 60 characters."""
     if isinstance(value, np.ndarray):
         return f"<{value.dtype} {list(value.shape)}>"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # nested too deeply, or a `__repr__` that raises
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -169,6 +169,8 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, (np.float16, np.float32)):
         return float(value)
+    if isinstance(value, int):
+        raise OverflowError("an int has 64 bits")
     hint = ""
     if isinstance(value, np.ndarray):
         hint = "; declare an array field for it, or use tolist()"
@@ -187,8 +189,6 @@ def _refuse_extension(code: int, data: bytes) -> NoReturn:  # noqa: ARG001
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start]!r} at {error.start} of a text is not Unicode"
-    if isinstance(error, OverflowError):
-        return "an int has 64 bits"
     if isinstance(error, RecursionError) or "recursion limit" in str(error):
         return "it is nested too deeply, or contains itself"
     return str(error)

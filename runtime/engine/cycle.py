@@ -209,6 +209,21 @@ class Cycle:
         """Gate and call of each step of the plan, in its order, on the cycle's messages."""
         return self._ring[self._index].calls
 
+    @property
+    def silent(self) -> list[str]:
+        """The tasks that were called, and have never published a message on any of their outputs."""
+        called: dict[str, bool] = {}
+        published = set()
+        for record in self._ring:
+            for slot, message in zip(self.plan.slots, record.messages, strict=True):
+                envelope = message.envelope
+                called[slot.task_id] = (
+                    called.get(slot.task_id, False) or envelope.is_open is not None
+                )
+                if envelope.tov_ns or envelope.present:
+                    published.add(slot.task_id)
+        return [id_ for id_, was_called in called.items() if was_called and id_ not in published]
+
     # -- a cycle at once -------------------------------------------------------------------------
 
     def run(self) -> bool:

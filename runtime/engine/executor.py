@@ -123,6 +123,11 @@ class Executor:
         self._configs = {id_: made.task.config for id_, made in self.instances.items()}
         self._set_lock = threading.Lock()
 
+    @property
+    def silent(self) -> list[str]:
+        """The tasks that were called, and have never published a message on any of their outputs."""
+        return self.cycle.silent
+
     def _worker(self, step: Step) -> BackgroundWorker:
         made = self.instances[step.task.id]
         freeze: Callable[[Job], dict[str, Any]] | None = None

@@ -112,10 +112,14 @@ class KeptInputs:
         task_id: str,
         before: Mapping[tuple[int, str], int],
         now: Mapping[tuple[int, str], int],
+        passed_on: Mapping[tuple[int, str], int],
     ) -> None:
-        """The task has taken references to the arrays of which there are more `now`."""
+        """The task has taken references to the arrays of which there are more `now`.
+
+        passed_on: how many of them its outputs hold.
+        """
         for key, count in now.items():
-            if count > before.get(key, count):
+            if count - passed_on.get(key, 0) > before.get(key, count):
                 self._suspects.setdefault(key, []).append(task_id)
 
     def _view_counts(self) -> Iterator[int]:
@@ -176,7 +180,11 @@ class MessageWatch:
                 self._check_publisher(slot, messages[slot].envelope)
             before = self._references(inputs, messages)
             call()
-            self._kept.suspect(step.task.id, before, self._references(inputs, messages))
+            now, passed_on = (
+                self._references(inputs, messages),
+                _passed_on(inputs, outputs, messages),
+            )
+            self._kept.suspect(step.task.id, before, now, passed_on)
             for slot, port in inputs:
                 envelope = messages[slot].envelope
                 if self._has_changed(slot, envelope):
@@ -237,6 +245,27 @@ def _readers_of(plan: Plan) -> list[list[tuple[str, str]]]:
             if is_read and argument.slot is not None:
                 readers[argument.slot].append((step.task.id, argument.port.name))
     return readers
+
+
+def _passed_on(
+    inputs: Sequence[tuple[int, str]], outputs: Sequence[int], messages: Sequence[Message]
+) -> dict[tuple[int, str], int]:
+    """For each array of the inputs, how many arrays of the outputs show its memory."""
+    fields = [
+        *(messages[slot].__dict__ for slot in outputs),
+        *(messages[slot].envelope.fields for slot in outputs),
+    ]
+    owners = [
+        id(owner_of(value))
+        for shown in fields
+        for value in shown.values()
+        if isinstance(value, np.ndarray)
+    ]
+    return {
+        (slot, name): owners.count(id(owner_of(messages[slot].envelope.fields[name])))
+        for slot, _ in inputs
+        for name in messages[slot].array_fields
+    }
 
 
 def _digest(envelope: Envelope) -> bytes:

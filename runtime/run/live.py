@@ -151,6 +151,8 @@ class Run:
         self._leave_if_child()
         if error is None and not self.executor.has_started:
             self._recording.discard()
+        for task in self.executor.silent:
+            self.executor.instances[task].ctx.log.info("ran, and never published a message")
         finish_error = self._finish(reason, None if error is None else str(error))
         return self._result(reason, error or finish_error)
 

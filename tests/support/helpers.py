@@ -486,6 +486,8 @@ def _type(name: str) -> str:
 
 
 def _msg(name: str) -> str:
+    if "." in name:
+        return f"support.{name}"
     return f"{__name__}.GridMsg" if name == "GridMsg" else name or "IntMsg"
 
 
