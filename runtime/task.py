@@ -90,10 +90,12 @@ class LiveMarker:
 
 
 Input = Annotated[M, _InputMarker]
-"""A port that reads: a read-only view of the message, valid until `process` returns."""
+"""A port that reads: a read-only view of the message, valid until `process` returns. Keep a `copy()` of
+it for later."""
 
 Output = Annotated[M, _OutputMarker]
-"""A port that writes: set the message's fields, then `publish()` it."""
+"""A port that writes: set the message's fields, then `publish()` it, before `process` returns. Others
+see the fields as they are at that moment."""
 
 Live = Annotated[T, LiveMarker]
 """A configuration value that may change while the graph runs; see `Task.configure`."""
