@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from flowrun.msgs.fields import Buffer
 
-__all__ = ["begins", "closes", "holds_parameters", "with_parameters"]
+__all__ = ["begins", "closes", "holds_parameters", "with_parameters", "with_start_codes"]
 
 _START_CODE = b"\x00\x00\x01"
 _PARAMETERS = {"h264": 7, "h265": 33, "av1": 1}
@@ -19,9 +19,42 @@ _BEGINS = {"h264": range(5, 6), "h265": range(16, 24)}
 points. AV1 and VP9 have no key frames but such."""
 _CLOSES = {"h264": range(5, 6), "h265": range(16, 21)}
 """Types of the units at which everything before is forgotten: IDR pictures, and H.265's BLA."""
+_LISTS = {"h264": 5, "h265": 22}
+"""Where the parameter sets are in an MP4's extradata."""
 _VP8_KEY = b"\x9d\x01\x2a"
 _AV1C_HEAD = 4
 """Bytes of AV1's extradata before its OBUs, where they begin with 0x81."""
+
+
+def with_start_codes(form: str, extradata: bytes) -> bytes:
+    """The parameter sets of an MP4's H.264 or H.265, each with a start code before it instead of its
+    length; b"" where they cannot be read."""
+    found: list[bytes] = []
+    at = _LISTS[form]
+    try:
+        if form == "h264":  # a list of each kind, the number of units before it
+            for _ in range(2):
+                at = _read_units(extradata, at + 1, extradata[at] & 0x1F, found)
+        else:
+            lists = extradata[at]
+            at += 1
+            for _ in range(lists):
+                count = int.from_bytes(extradata[at + 1 : at + 3])
+                at = _read_units(extradata, at + 3, count, found)
+    except IndexError:
+        return b""
+    return b"".join(b"\x00" + _START_CODE + unit for unit in found)
+
+
+def _read_units(extradata: bytes, at: int, count: int, found: list[bytes]) -> int:
+    """Add `count` units, each with its length before it, to `found`; where they end."""
+    for _ in range(count):
+        end = at + 2 + int.from_bytes(extradata[at : at + 2])
+        if end > len(extradata):
+            raise IndexError
+        found.append(extradata[at + 2 : end])
+        at = end
+    return at
 
 
 def begins(form: str, data: Buffer) -> bool:

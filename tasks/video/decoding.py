@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.runtime.pictures.bitstream import closes, holds_parameters
+from flowrun.runtime.pictures.bitstream import closes, holds_parameters, with_start_codes
 from flowrun.runtime.pictures.stored import shown_format
 from flowrun.runtime.pictures.video import (
     ContainerDecoder,
@@ -138,7 +138,7 @@ class SourceDecoder:
 
             self._filter = BitStreamFilterContext(_FILTERS[name], stream)
             if extradata.startswith(_LENGTH_PREFIXED):
-                extradata = b""  # the filter puts it before the key frames
+                extradata = with_start_codes(self._form, extradata)
         self._described = described(context, extradata)
         self._in_packets = False
         """Whether packets have said what all pictures have in common, and not the container alone."""
@@ -153,6 +153,8 @@ class SourceDecoder:
 
     def feed(self, packet: Any, emit: Emit) -> None:
         """Decode the next packet; `emit` is called with each picture that comes out."""
+        if not packet.size:  # nothing new, or the container's end: to a decoder, its own end
+            return
         self._number += 1
         self._pts[self._number] = packet.pts
         if len(self._pts) > 4 * _MOST_HELD:  # of packets that gave no picture

@@ -258,11 +258,10 @@ class Reader:
                 break
             if packet is None:
                 break
-            if packet.size:  # at its end a container gives one without
-                earlier = len(self._converting)
-                self._decoder.feed(packet, self._take)
-                # Converted while this packet was decoded; a live picture does not wait for the next.
-                yield from self._converted(len(self._converting) if self.live else earlier)
+            earlier = len(self._converting)
+            self._decoder.feed(packet, self._take)
+            # Converted while this packet was decoded; a live picture does not wait for the next.
+            yield from self._converted(len(self._converting) if self.live else earlier)
         self._decoder.drain(self._take)
         yield from self._converted(len(self._converting))
         if failed is not None:

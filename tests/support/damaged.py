@@ -79,6 +79,12 @@ def damaged(source: Path, path: Path, rng: np.random.Generator) -> str:
     return "+".join(done)
 
 
+def spoil(chunks: list[Chunk], rng: np.random.Generator) -> None:
+    """Damage some of the packets in each way that leaves them where they are."""
+    for change in (_flip, _cut, _noise, _swapped):
+        change(chunks, rng)
+
+
 def remux(source: Path, path: Path, change: Callable[[list[Chunk]], Any]) -> None:
     """Write the packets of `source` to `path`, after `change` has changed the list of them."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import av
 import pytest
+from av.bitstream import BitStreamFilterContext
 
-from flowrun.runtime.pictures.bitstream import begins, with_parameters
+from flowrun.runtime.pictures.bitstream import begins, closes, with_parameters, with_start_codes
+from support.films import draw
 
 SPS, IDR, SLICE = b"\0\0\0\1\x67sps", b"\0\0\1\x65key", b"\0\0\1\x41delta"
 HEVC_SPS, CRA, TRAIL = b"\0\0\0\1\x42\1sps", b"\0\0\1\x2a\1key", b"\0\0\1\x02\1delta"
@@ -48,3 +51,48 @@ def test_a_decoder_begins_at_random_access_points_only(form, data, expected):
 )
 def test_parameters_come_before_a_key_frame_once(form, data, extradata, expected):
     assert bytes(with_parameters(form, memoryview(data), extradata)) == expected
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_the_parameter_sets_of_an_mp4_are_those_of_its_filtered_key_frames(tmp_path, codec):
+    name = {"libx264": "h264", "libx265": "hevc"}[codec]
+    film = draw(tmp_path / "film.mp4", codec=codec, frames=2, **{"x265-params": "log-level=none"})
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        extradata = stream.codec_context.extradata
+        convert = BitStreamFilterContext(f"{name}_mp4toannexb", stream)
+        (first,) = convert.filter(next(container.demux(stream)))
+    form = {"hevc": "h265"}.get(name, name)
+    found = with_start_codes(form, extradata)
+    assert found
+    units = found.split(b"\x00\x00\x00\x01")[1:]
+    assert len(units) >= 2
+    assert all(unit in bytes(first) for unit in units)
+    assert closes(form, bytes(first))
+    for length in range(len(extradata)):
+        cut = with_start_codes(form, extradata[:length])
+        assert cut == b"" or found.startswith(cut)
+
+
+@pytest.mark.parametrize(
+    ("form", "data", "is_closed"),
+    [
+        ("h264", b"\x00\x00\x01\x65", True),
+        ("h264", b"\x00\x00\x01\x06\x00\x00\x01\x41", False),  # an I picture at which one can begin
+        ("h265", b"\x00\x00\x01\x26\x01", True),
+        ("h265", b"\x00\x00\x01\x2a\x01", False),  # CRA: pictures before it come after it
+        ("vp8", b"\x10\x00\x00\x9d\x01\x2a", True),
+        ("vp8", b"\x11\x00\x00\x9d\x01\x2a", False),
+        ("vp8", b"", False),
+        ("vp9", b"\x82", True),
+        ("vp9", b"\x86", False),  # no key frame
+        ("vp9", b"\x8a", False),  # one that is shown again
+        ("vp9", b"", False),
+        ("av1", b"\x0a\x01\x00", True),
+        ("av1", b"\x32\x01\x00", False),
+        ("mjpeg", b"\xff\xd8", True),
+        ("mpeg4", b"\x00\x00\x01\xb6", False),
+    ],
+)
+def test_a_key_frame_that_closes_what_is_before_it(form, data, is_closed):
+    assert closes(form, data) == is_closed

@@ -31,6 +31,26 @@ def test_packets_give_back_the_pixels_that_the_run_saw(tmp_path: Path, name: str
         assert codecs(log, "/a/image") == ["packets"] * FRAMES
 
 
+@pytest.mark.parametrize("name", ["b_frames.mp4", "mpeg4.avi"])
+@pytest.mark.parametrize("config", [", start_s: 0.39", ", loop: true"])
+def test_packets_of_a_film_that_starts_elsewhere_give_its_pixels(
+    tmp_path: Path, name: str, config: str
+) -> None:
+    film = draw(tmp_path / name, **FILMS[name])
+    shared = f"VideoCapture(source_uri: {film}{config})"
+    plan = helpers.plan_of(
+        tmp_path,
+        f"a={shared}; b={shared}@logging: {{codec: raw}}",
+        more="logging: {slab_size_mib: 8, section_size_mib: 1}",
+    )
+    helpers.record(plan, tmp_path / "run", cycles=2 * FRAMES)
+    with Log(tmp_path / "run") as log:
+        seen, read = pictures(log, "/b/image"), pictures(log, "/a/image")
+        assert len(read) == (2 * FRAMES if "loop" in config else FRAMES - 12)
+        assert all(map(np.array_equal, seen, read))
+        assert set(codecs(log, "/a/image")) == {"packets"}
+
+
 @pytest.mark.parametrize("name", ["plain.mp4", "b_frames.mp4", "open_gop.mp4", "vp9.webm"])
 def test_pictures_can_be_asked_for_in_any_order(tmp_path: Path, name: str) -> None:
     film = draw(tmp_path / name, **FILMS[name])

@@ -21,6 +21,8 @@ from flowrun.runtime.errors import UsageError
 from flowrun.runtime.task import Context, Output
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.video.capture import VideoCapture, VideoError
+from flowrun.tasks.video.opening import open_video
+from flowrun.tasks.video.reader import Reader
 from support.rtsp import serving
 
 FRAMES = 12
@@ -167,6 +169,96 @@ def test_latest_counts_what_no_cycle_took(folder: Path) -> None:
     out = run_task(Watched, config={"source_uri": "grey.mp4", "policy": "latest"}, graph_dir=folder)
     assert out[-1]["image"].frame_id == FRAMES - 1
     assert len(out) + dropped[0] == FRAMES
+
+
+def test_latest_of_a_file_leaves_out_what_is_not_taken_in_time(folder: Path) -> None:
+    reader = reader_of(folder, policy="latest")
+    reader.start()
+    reader._thread.join()
+    frame = reader.take(0.0)
+    assert frame is not None
+    assert (frame.frame_id, reader.dropped, reader.drained) == (FRAMES - 1, FRAMES - 1, True)
+
+
+def test_every_frame_of_a_file_waits_until_it_is_taken(folder: Path) -> None:
+    reader = reader_of(folder)
+    reader.start()
+    ids = []
+    while (frame := reader.take(10.0)) is not None:
+        ids.append(frame.frame_id)
+    assert (ids, reader.dropped) == (list(range(FRAMES)), 0)
+
+
+def reader_of(folder: Path, **config: Any) -> Reader:
+    settings = VideoCapture.Config(source_uri="grey.mp4", **config)
+    container, name = open_video(settings, folder)
+    return Reader(
+        container, name, settings, clock=lambda: 1, wake=lambda: None, keeps_packets=False
+    )
+
+
+def test_frames_of_two_files_are_in_the_same_cycles(folder: Path, tmp_path: Path) -> None:
+    """A cycle waits for a file's next frame; a run that drops nothing says nothing of it."""
+    from flowrun.runtime.log.reader import Log
+    from support import helpers
+
+    film = f"VideoCapture(source_uri: {folder / 'grey.mp4'})"
+    helpers.record(helpers.plan_of(tmp_path, f"a={film}; b={film}"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        frames = [(it.cycle, it.outline["frame_id"]) for it in log.messages("/a/image")]
+        assert frames == [(k, k) for k in range(FRAMES)]
+        assert frames == [(it.cycle, it.outline["frame_id"]) for it in log.messages("/b/image")]
+        kinds = {message.fields["kind"] for message in log.messages("/flowrun/control")}
+    assert kinds == {"end_of_source"}
+
+
+def test_realtime_waits_for_the_first_frame(folder: Path) -> None:
+    config = {"source_uri": "grey.mp4", "realtime": True}
+    first = run_task(VideoCapture, config=config, graph_dir=folder, cycles=1, period_ns=1)
+    assert [cycle["image"].frame_id for cycle in first] == [0]
+
+
+def test_max_fps_goes_by_time_where_the_rate_is_not_known(folder: Path) -> None:
+    reader = reader_of(folder, max_fps=4)
+    reader._rate = None
+    reader.start()
+    ids = []
+    while (frame := reader.take(10.0)) is not None:
+        ids.append(frame.frame_id)
+    assert ids == [0, 3, 5, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("live", "text"),
+    [
+        (False, "'grey.mp4' cannot be decoded: not a video that FFmpeg can read"),
+        (True, "'grey.mp4' was lost: not a video that FFmpeg can read"),
+    ],
+)
+def test_frames_before_an_error_of_the_container_are_given(
+    folder: Path, live: bool, text: str
+) -> None:
+    reader = reader_of(folder, policy="every_frame")
+    reader.live = live
+    whole = reader._container
+
+    class Breaks:
+        """A container that cannot be read to its end."""
+
+        close = whole.close
+
+        def demux(self, stream: Any) -> Iterator[Any]:
+            for _, packet in zip(range(4), whole.demux(stream), strict=False):
+                yield packet
+            raise av.error.InvalidDataError(1, "Invalid data found when processing input")
+
+    reader._container = Breaks()
+    reader.start()
+    ids = []
+    while (frame := reader.take(10.0)) is not None:
+        ids.append(frame.frame_id)
+    assert ids == [0, 1, 2, 3]
+    assert str(reader.error) == text
 
 
 def test_the_log_says_how_many_pictures_were_left_out(folder: Path, tmp_path: Path) -> None:
