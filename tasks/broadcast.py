@@ -25,8 +25,6 @@ class BroadcastImage(Task):
     class Config(TaskConfig):
         quality: Annotated[int, Field(ge=1, le=100)] = 80
         """Quality of the JPEG, from 1 to 100."""
-        channel_id: Annotated[int, Field(ge=0)] = 0
-        """The number of this sink in the HTTP API."""
 
     shows = "picture"
 
@@ -40,10 +38,6 @@ class BroadcastImage(Task):
 
 class BroadcastChat(Task):
     """Offer answers to clients."""
-
-    class Config(TaskConfig):
-        channel_id: Annotated[int, Field(ge=0)] = 0
-        """The number of this sink in the HTTP API."""
 
     shows = "answer"
 
