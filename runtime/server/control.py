@@ -126,8 +126,9 @@ class Control:
         Returns within 5 s; 202 says that a task has not returned yet.
         """
         body = await _body(request)
-        name = body.get("pipeline_id", body.get("name"))
-        if name != self._run.name:
+        name = self._run.name
+        given = [body[key] for key in ("pipeline_id", "name") if key in body]
+        if not given or any(one != name for one in given):
             raise ApiError(400, "Pipeline not found")
         self._run.stop("a client asked over HTTP")
         loop = asyncio.get_running_loop()

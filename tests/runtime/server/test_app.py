@@ -460,8 +460,12 @@ def test_pipeline_stop_ends_the_run(run, http, key):
     assert run.state() == "Stopped"
 
 
-def test_pipeline_stop_of_another_is_400(run, http):
-    reply = http.post("/api/v0/pipeline/stop", json={"name": "other"})
+@pytest.mark.parametrize(
+    "body",
+    [{"name": "other"}, {}, {"name": ["inference"]}, {"pipeline_id": "inference", "name": "x"}],
+)
+def test_pipeline_stop_of_another_is_400(run, http, body):
+    reply = http.post("/api/v0/pipeline/stop", json=body)
     assert (reply.status_code, reply.json()) == (400, {"error": "Pipeline not found"})
     assert run.state() == "Running"
 
