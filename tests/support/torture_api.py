@@ -50,7 +50,8 @@ def examine(url: str, *, examples: int, seed: int, skip: str) -> int:
         # 503 is described, any other 5xx is not. Whether a value suits a task, only the task knows.
         *("--exclude-checks", "not_a_server_error,positive_data_acceptance"),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as directory:  # it leaves a cache where it runs
+        done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
     found = _GENERATED.search(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert found is not None, done.stdout
