@@ -10,6 +10,7 @@ from flowrun.runtime.pictures.bitstream import begins, closes, with_parameters, 
 from support.films import draw
 
 SPS, IDR, SLICE = b"\0\0\0\1\x67sps", b"\0\0\1\x65key", b"\0\0\1\x41delta"
+SEI = b"\0\0\1\x06sei"
 HEVC_SPS, CRA, TRAIL = b"\0\0\0\1\x42\1sps", b"\0\0\1\x2a\1key", b"\0\0\1\x02\1delta"
 # OBU headers: type << 3 | 2 (has a size); 1 sequence header, 2 temporal delimiter, 6 frame.
 HEADER, DELIMITER, FRAME = b"\x0a\3seq", b"\x12\0", b"\x32\x81\1" + bytes(129)
@@ -21,6 +22,7 @@ AV1C = b"\x81\0\x0c\0"
     [
         ("h264", SPS + IDR, True),
         ("h264", SPS + SLICE, False),
+        ("h264", SEI + SLICE, False),
         ("h265", HEVC_SPS + CRA, True),
         ("h265", TRAIL, False),
         ("vp9", b"any", True),
@@ -30,6 +32,35 @@ AV1C = b"\x81\0\x0c\0"
 )
 def test_a_decoder_begins_at_random_access_points_only(form, data, expected):
     assert begins(form, data) is expected
+
+
+def hevc(kind: int) -> bytes:
+    return b"\0\0\1" + bytes([kind << 1, 1]) + b"unit"
+
+
+@pytest.mark.parametrize(
+    ("form", "data", "expected"),
+    [
+        ("h264", SPS + IDR, True),
+        ("h264", SPS + SLICE, False),
+        ("h264", SEI + SLICE, False),
+        *[("h265", hevc(kind), 16 <= kind <= 20) for kind in range(14, 24)],
+        ("av1", DELIMITER + HEADER + FRAME, True),
+        ("av1", DELIMITER + FRAME, False),
+        ("vp8", b"\x10\0\0\x9d\x01\x2asize", True),
+        ("vp8", b"\x11\0\0\x9d\x01\x2asize", False),  # its first bit says that it is none
+        ("vp8", b"\x10\0\0\x9d\x01\x2bsize", False),
+        *[("vp9", bytes([0x80 | profile << 4]), profile != 3) for profile in range(4)],
+        ("vp9", b"\x84", False),  # another kind of frame
+        ("vp9", b"\x88", False),  # shows one again
+        ("vp9", b"\xc0", False),
+        ("vp9", b"", False),
+        ("mjpeg", b"any", True),
+        ("mpeg4", b"any", False),
+    ],
+)
+def test_what_closes_all_before_it(form, data, expected):
+    assert closes(form, memoryview(data)) is expected
 
 
 @pytest.mark.parametrize(
