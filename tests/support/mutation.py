@@ -1,6 +1,6 @@
 """Changes the code in small ways, and looks whether a test near the change notices; `make mutation`.
 
-    PYTHONPATH=tests python -m support.mutation [AREA ...] [--sample 40] [--seed 1] [--jobs 1]
+    PYTHONPATH=tests python -m support.mutation [AREA ...] [--sample 40] [--seed 1] [--jobs 1] [--quick]
 
 Cosmic Ray makes the mutants: a sample of them, drawn by the seed, in a copy of the project. Each runs
 against the tests of its area, those of the changed module first, in a process of its own that ends with
@@ -52,7 +52,10 @@ _IMPORTED = (
     "fastapi", "httpx", "rich.live", "zstandard",
 )  # fmt: skip
 """What the tests import besides flowrun: once, before the processes that run them are forked."""
-_NEEDS_ARGUMENTS = ("VariableReplacer", "VariableInserter")
+_LEFT_OUT = (
+    *("VariableReplacer", "VariableInserter"),  # need names to be given
+    *("_Is_Eq", "_IsNot_NotEq", "_Eq_Is", "_NotEq_IsNot"),  # the same for nearly all values
+)
 _LEAST_S = 60.0
 
 
@@ -117,7 +120,7 @@ def places_in(root: Path, path: str) -> Iterator[Place]:
     unseen = list(never_run(source))
     kinds: dict[str, list[str]] = defaultdict(list)
     for name in operator_names():
-        if not name.endswith(_NEEDS_ARGUMENTS):
+        if not name.endswith(_LEFT_OUT):
             kinds["_".join(name.split("_")[:2])].append(name)
     for names in kinds.values():
         operator, number = get_operator(names[0])(), 0
@@ -168,13 +171,17 @@ def sample_of(root: Path, area: str, size: int, seed: int) -> list[Mutant]:
     return list(islice((mutant for mutant in mutants if mutant is not None), size))
 
 
-def tests_near(root: Path, path: str, area: str) -> list[str]:
-    """The tests of the area: first those that are named like the module, or its folder."""
+def near(root: Path, path: str, area: str, *, quick: bool = False) -> list[str]:
+    """The tests of the area: first those that are named like the module or its folder, then those that
+    import it, then, unless `quick`, all others."""
     _, tests = AREAS[area]
-    names = {f"test_{part}.py" for part in Path(path).with_suffix("").parts}
+    parts = Path(path).with_suffix("").parts
+    names, module = {f"test_{part}.py" for part in parts}, ".".join(["flowrun", *parts])
     files = [p for place in tests for p in sorted((root / place).rglob("test_*.py"))]
-    first = [p.relative_to(root).as_posix() for p in files if p.name in names]
-    return [*first, *tests]
+    named = [p for p in files if p.name in names]
+    importing = [p for p in files if f"from {module} import" in p.read_text()]
+    first = [p.relative_to(root).as_posix() for p in dict.fromkeys([*named, *importing])]
+    return first if quick and first else [*first, *tests]
 
 
 # -- running the tests of one mutant -----------------------------------------------------------
@@ -235,11 +242,14 @@ def run_tests(folder: Path, tests: list[str]) -> None:
     os._exit(int(pytest.main([*words, *tests])))
 
 
-def tried(mutant: Mutant, area: str, copies: Any, timeout_s: float) -> tuple[Mutant, bool, float]:
+def tried(
+    mutant: Mutant, area: str, copies: Any, timeout_s: float, *, quick: bool
+) -> tuple[Mutant, bool, float]:
     copy = copies.get()
     began = time.monotonic()
+    tests = near(copy.folder, mutant.path, area, quick=quick)
     try:
-        survives = copy.passes(mutant, tests_near(copy.folder, mutant.path, area), timeout_s)
+        survives = copy.passes(mutant, tests, timeout_s)
     finally:
         copies.put(copy)
     return mutant, survives, time.monotonic() - began
@@ -265,6 +275,11 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=40, metavar="N", help="mutants an area (40)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the sample (1)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at once (1)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="only the tests that are named like a module or import it",
+    )
     args = parser.parse_args()
     unknown = set(args.areas) - set(AREAS)
     if unknown:
@@ -294,12 +309,12 @@ def report(area: str, args: Any, copies: Any, equivalents: set[tuple[str, str, s
         print(f"{area}: the tests fail without any change:\n{said}", flush=True)
         return False
     base_s = time.monotonic() - began
-    timeout_s = max(_LEAST_S, 3 * base_s)
+    timeout_s = _LEAST_S + 2 * base_s
     mutants = sample_of(first.folder, area, args.sample, args.seed)
     print(f"{area}: {len(mutants)} mutants; the tests take {base_s:.0f} s", flush=True)
     survivors, equal = [], 0
     with ThreadPool(args.jobs) as pool:
-        attempt = partial(tried, area=area, copies=copies, timeout_s=timeout_s)
+        attempt = partial(tried, area=area, copies=copies, timeout_s=timeout_s, quick=args.quick)
         for mutant, survives, took_s in pool.imap_unordered(attempt, mutants):
             if mutant.key in equivalents:
                 equal += 1
