@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowrun.msgs import BytesMsg, FloatMsg, ImageRgb8Msg, IntMsg
+from flowrun.msgs.message import LatePublishError
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.run.live import Run, RunResult
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
@@ -137,6 +139,25 @@ class Promise:
     """Something to await."""
 
     def __await__(self) -> Any: ...
+
+
+class Late(Task):
+    """In its second call, a thread publishes what the first call kept."""
+
+    kept: Any = None
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if number.value == 0:
+            self.kept = out
+        elif number.value == 1:
+            thread = threading.Thread(target=self._publish, name="helper")
+            thread.start()
+            thread.join()
+
+    def _publish(self) -> None:
+        with contextlib.suppress(LatePublishError):
+            self.kept.value = 7
+            self.kept.publish()
 
 
 class HandsBack(Task):

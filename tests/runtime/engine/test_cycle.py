@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from flowrun.msgs import IntMsg
+from flowrun.runtime.engine.alone import Alone
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
-from support.helpers import controls, plan_of, record, replay_from_everywhere, values
+from support.helpers import Flaky, Scale, controls, plan_of, record, replay_from_everywhere, values
 
 
 def test_a_task_with_two_required_inputs_runs_only_when_both_are_there(tmp_path):
@@ -83,7 +85,62 @@ def test_a_process_that_returns_what_nobody_runs_is_an_error(tmp_path, kind, mar
         assert Replay(log, env={}).run().first is None
 
 
+def test_a_process_that_returns_what_nobody_runs_ends_a_run_without_a_policy(tmp_path):
+    tasks = "n=Numbers(limit: 3); h=engine_tasks.HandsBack(kind: generator)"
+    _, result = record(plan_of(tmp_path, tasks, "n > h"), None)
+    assert str(result.error).startswith(
+        "task 'h' failed in process, cycle 0: TypeError: process returned a generator"
+    )
+
+
+LATE = "IntMsg.publish() was called outside process, on thread 'helper'; publish before process returns"
+
+
+def test_what_is_published_after_process_ends_the_run(tmp_path):
+    _, result = record(plan_of(tmp_path, "n=Numbers(limit: 9); l=engine_tasks.Late", "n > l"), None)
+    assert LATE in str(result.error)
+    assert result.cycles < 9
+
+
+def test_what_is_published_after_process_is_logged_with_a_policy(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 9); l=engine_tasks.Late@on_error: skip", "n > l")
+    _, result = record(plan, tmp_path / "run")
+    assert result.error is None
+    assert values(tmp_path / "run", "/l/out") == []
+    assert len(values(tmp_path / "run", "/n/number")) == 9
+
+
+def test_a_run_without_keyframes_freezes_nothing(tmp_path, monkeypatch):
+    frozen = []
+    monkeypatch.setattr(Flaky, "freeze", lambda self: frozen.append(self.total))
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 5); f=Flaky(at: [])", "n > f",
+        "logging: {slab_size_mib: 4, section_size_mib: 1, keyframe_interval: 2}",
+    )  # fmt: skip
+    record(plan, None)
+    assert frozen == []
+    record(plan, tmp_path / "run")
+    assert frozen == [0, 1, 6, 10]
+
+
 def test_what_else_a_process_returns_does_not_matter(tmp_path):
     plan = plan_of(tmp_path, "n=Numbers(limit: 1); h=engine_tasks.HandsBack(kind: int)", "n > h")
     _, result = record(plan, None)
     assert result.error is None
+
+
+def test_a_cycle_that_is_stepped_asks_the_outside_between_sources_and_others(tmp_path):
+    alone = Alone(Scale, Scale.Config(), graph_dir=tmp_path)
+    cycle, asked = alone._cycle, []
+
+    def after_sources():
+        asked.append(len(cycle.ends_ns))  # steps that have ended
+        return ()
+
+    alone._outside.after_sources = after_sources
+    alone.start()
+    number = IntMsg(value=3)
+    number.publish(tov_ns=1)
+    [made] = alone.run({alone.inputs[0]: number}, cycle=0, now_ns=1).values()
+    assert made.value == 30
+    assert asked == [1]

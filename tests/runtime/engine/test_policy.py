@@ -4,6 +4,7 @@ import pytest
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.engine.policy import failed
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
@@ -401,3 +402,22 @@ def test_an_interrupt_in_a_task_is_an_interrupt(tmp_path):
     live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         live.run()
+
+
+def test_the_place_of_an_error_is_its_function_and_line_up_to_300_characters(tmp_path):
+    path = tmp_path / "long.py"
+    path.write_text(f"def fails():\n    raise ValueError('{'x' * 400}')\n")
+    made = {"__name__": "long"}
+    exec(compile(path.read_text(), str(path), "exec"), made)
+    error = failed(
+        "t", raised_in(made["fails"]), policy="stop", phase="process", secrets=frozenset()
+    )
+    assert error.place == f"fails: raise ValueError('{'x' * 400}')"[:300]
+
+
+def raised_in(function):
+    """What `function` raises, with a traceback that begins there."""
+    try:
+        function()
+    except ValueError as error:
+        return error.with_traceback(error.__traceback__.tb_next)

@@ -23,6 +23,7 @@ AV1C = b"\x81\0\x0c\0"
         ("h264", SPS + IDR, True),
         ("h264", SPS + SLICE, False),
         ("h264", SEI + SLICE, False),
+        ("h264", b"\0\0\1\x64part", False),  # type 4: a part of a slice
         ("h265", HEVC_SPS + CRA, True),
         ("h265", TRAIL, False),
         ("vp9", b"any", True),

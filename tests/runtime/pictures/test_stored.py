@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
 
+from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime import Log
 from flowrun.runtime.log.files import slab_paths
+from flowrun.runtime.pictures import stored
 from support import helpers, independent_pictures
 from support.films import FILMS, FRAMES, KEY_EVERY, draw, recorded
 from support.paths import TESTS
@@ -103,3 +106,42 @@ def test_a_flight_recorders_pictures_before_the_first_key_frame_are_not_given(tm
             assert fields["pixels"] is None
         else:
             assert np.array_equal(fields["pixels"], ours[cycle])
+
+
+def own_of(codec: str, *size: int, **fields: Any) -> dict[str, Any]:
+    message = ImageRgb8Msg(pixels=np.zeros((*size, 3), np.uint8), **fields)
+    message.publish()
+    payload = b"".join(map(bytes, stored.PictureEncoder(codec).encode(message, 0)))
+    return stored.StoredPicture.parse(payload).own
+
+
+def test_a_picture_too_large_for_a_codec_is_stored_raw(monkeypatch):
+    monkeypatch.setattr(stored, "MOST_PIXELS", 6)
+    assert own_of("zstd", 2, 3)["codec"] == "zstd"
+    assert own_of("zstd", 1, 7)["codec"] == "raw"
+    assert own_of("zstd", 0, 0)["codec"] == "raw"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("frame_id", 1.0),
+        ("frame_id", True),
+        ("crc", None),
+        ("pts", "3"),
+        ("pts", 3.5),
+        ("fps", "30"),
+        ("codec", 1),
+        ("size", {0: 2, 1: 3}),
+        ("size", [2, -1]),
+        ("size", [2, 2.0]),
+    ],
+)
+def test_what_a_picture_says_of_itself_has_the_right_types(field, value):
+    own = own_of("zstd", 2, 3, pts=5)
+    stored._check_own(own)
+    stored._check_own(own | {"pts": None})
+    with pytest.raises(
+        ValueError, match="^frame_id, pts, fps, codec, size or crc is of a wrong type"
+    ):
+        stored._check_own(own | {field: value})
