@@ -51,6 +51,7 @@ def hevc(kind: int) -> bytes:
         ("vp8", b"\x10\0\0\x9d\x01\x2asize", True),
         ("vp8", b"\x11\0\0\x9d\x01\x2asize", False),  # its first bit says that it is none
         ("vp8", b"\x10\0\0\x9d\x01\x2bsize", False),
+        ("vp8", b"", False),
         *[("vp9", bytes([0x80 | profile << 4]), profile != 3) for profile in range(4)],
         ("vp9", b"\x84", False),  # another kind of frame
         ("vp9", b"\x88", False),  # shows one again
@@ -104,27 +105,3 @@ def test_the_parameter_sets_of_an_mp4_are_those_of_its_filtered_key_frames(tmp_p
     for length in range(len(extradata)):
         cut = with_start_codes(form, extradata[:length])
         assert cut == b"" or found.startswith(cut)
-
-
-@pytest.mark.parametrize(
-    ("form", "data", "is_closed"),
-    [
-        ("h264", b"\x00\x00\x01\x65", True),
-        ("h264", b"\x00\x00\x01\x06\x00\x00\x01\x41", False),  # an I picture at which one can begin
-        ("h265", b"\x00\x00\x01\x26\x01", True),
-        ("h265", b"\x00\x00\x01\x2a\x01", False),  # CRA: pictures before it come after it
-        ("vp8", b"\x10\x00\x00\x9d\x01\x2a", True),
-        ("vp8", b"\x11\x00\x00\x9d\x01\x2a", False),
-        ("vp8", b"", False),
-        ("vp9", b"\x82", True),
-        ("vp9", b"\x86", False),  # no key frame
-        ("vp9", b"\x8a", False),  # one that is shown again
-        ("vp9", b"", False),
-        ("av1", b"\x0a\x01\x00", True),
-        ("av1", b"\x32\x01\x00", False),
-        ("mjpeg", b"\xff\xd8", True),
-        ("mpeg4", b"\x00\x00\x01\xb6", False),
-    ],
-)
-def test_a_key_frame_that_closes_what_is_before_it(form, data, is_closed):
-    assert closes(form, data) == is_closed
