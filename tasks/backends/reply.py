@@ -170,8 +170,8 @@ class ReplyReader:
     def _take(self, data: dict[str, Any]) -> None:
         """Take in a whole reply, or a part of one. `TypeError` if it has another shape."""
         self._message.take_usage(data.get("usage"))
-        for choice in _list(data.get("choices")):
-            if _dict(choice).get("index"):  # one answer was asked for
+        for choice in map(_dict, _list(data.get("choices"))):
+            if choice.get("index"):  # one answer was asked for
                 continue
             self._has_data = True
             if isinstance(whole := choice.get("message"), dict):
@@ -231,20 +231,21 @@ class _Message:
             self._has_content = self._has_content or content is not None
             self._add("text", content)
             return
-        for part in content:
-            if isinstance(part, str):
-                self._add_content(part)
+        for item in content:
+            if isinstance(item, str):
+                self._add("text", item)
                 continue
-            kind = str(_dict(part).get("type"))
+            part = _dict(item)
+            kind = str(part.get("type"))
             if kind in ("text", "output_text"):
-                self._add_content(part.get("text"))
+                self._add("text", part.get("text"))
             elif kind == "refusal":
                 self._add("refusal", part.get("refusal"))
             elif kind in ("thinking", "reasoning"):
                 inner = part.get("thinking", part.get("text"))
                 texts = inner if isinstance(inner, list) else [{"text": inner}]
-                for item in texts:
-                    self._add("reasoning", _dict(item).get("text"))
+                for text in texts:
+                    self._add("reasoning", _dict(text).get("text"))
             else:
                 self._others.append(kind)
 

@@ -138,6 +138,7 @@ def test_the_pieces_in_which_a_reply_comes_do_not_matter(data: st.DataObject) ->
     st.sampled_from([b"%s", b"data: %s\n\n", b"error: %s\n"]),
 )  # fmt: skip
 @example(b"[" * 100_000, b"%s")
+@example(b'{"choices": [null, {"delta": {"content": [null, {"type": "thinking"}]}}]}', b"data: %s")
 @example(
     b'{"choices": [{"message": {"content": "a"}}], "usage": {"completion_tokens": 1e999}}', b"%s"
 )
