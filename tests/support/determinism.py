@@ -72,7 +72,8 @@ def rough_graphs(draw):
     """A random DAG of all that is hard to replay, with the options of its run.
 
     Background tasks that lag and fail, inputs that are not logged, a log of mode `ring`, states that
-    cannot be frozen, pictures as packets, and an end with jobs in flight.
+    cannot be frozen, pictures as packets, arrays of memory that is written to, and an end with jobs
+    in flight.
     """
     makers, tasks, connections = [], [], []
     rings = draw(st.booleans())
@@ -113,6 +114,14 @@ def rough_graphs(draw):
             connections.append(f"{draw(st.sampled_from(makers))} > {id_}.b")
         if kind in ("Evens", "Scale", "Picky", "Sum", "Flaky", "Lags", "Melts", "Both"):
             makers.append(id_)
+    if draw(st.booleans()):
+        tasks += [
+            "lent=rough_tasks.Borrows",
+            "grid=rough_tasks.Gathers",
+            "later=rough_tasks.Gathers!",
+        ]
+        connections += [f"{draw(st.sampled_from(makers))} > lent", "lent > grid: GridMsg"]
+        connections.append("lent > later: GridMsg")
     if rings:
         tasks.append("heavy=rough_tasks.Heavy")
         connections.append("n0 > heavy")

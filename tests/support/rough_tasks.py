@@ -9,10 +9,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import ClassVar
 
+import numpy as np
+
 from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from support.films import draw
-from support.helpers import RoughNumbers, Sum
+from support.helpers import GridMsg, RoughNumbers, Sum
 
 
 class Paced(RoughNumbers):
@@ -82,6 +84,38 @@ class Heavy(Task):
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[BytesMsg]) -> None:
         out.value = number.value.to_bytes(8, "little", signed=True) * 20_000
         out.publish()
+
+
+class Borrows(Task):
+    """Publishes an array of memory that it goes on writing to."""
+
+    def start(self, ctx: Context) -> None:
+        self.memory = bytearray(32)
+        self.numbers = np.frombuffer(self.memory, np.float32).reshape(4, 2)
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[GridMsg]) -> None:
+        self.numbers[...] = number.value
+        out.grid = self.numbers
+        out.publish(tov_ns=number.tov_ns)
+        self.memory[:] = bytes([ctx.cycle % 256]) * 32
+
+
+class Gathers(Task):
+    """Sums up arrays, the one before included, of which it kept a copy."""
+
+    def start(self, ctx: Context) -> None:
+        self.kept: list[float] = []
+
+    def process(self, ctx: Context, grid: Input[GridMsg], out: Output[IntMsg]) -> None:
+        out.value = int(grid.grid.sum() + sum(self.kept)) % 1_000_003
+        self.kept = grid.grid.ravel().tolist()
+        out.publish()
+
+    def freeze(self) -> list[float]:
+        return self.kept
+
+    def thaw(self, state: list[float]) -> None:
+        self.kept = state
 
 
 @cache
