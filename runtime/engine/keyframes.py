@@ -42,7 +42,6 @@ from flowrun.runtime.wording import MASK, spellings
 __all__ = [
     "Keyframes",
     "changed_values",
-    "first_error",
     "freeze_after",
     "freeze_task",
     "is_frozen",
@@ -229,14 +228,6 @@ def unpack_keyframe(data: bytes | memoryview) -> dict[str, dict[str, Any]]:
     if not isinstance(found, dict) or not isinstance(found.get("tasks"), dict):
         raise ValueError("not a keyframe")  # noqa: TRY004  # the bytes are wrong, not a type
     return cast("dict[str, dict[str, Any]]", found["tasks"])
-
-
-def first_error(tasks: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
-    """The first task whose `freeze` failed in this keyframe, and why; None if there is none."""
-    for task_id, frozen in tasks.items():
-        if "error" in frozen:
-            return task_id, frozen["error"]
-    return None
 
 
 def _without(value: Any, secrets: frozenset[str]) -> Any:

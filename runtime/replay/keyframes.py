@@ -13,11 +13,11 @@ It can also begin at the first cycle of the run, where no task remembers anythin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
-from flowrun.runtime.engine.keyframes import first_error, unpack_keyframe
+from flowrun.runtime.engine.keyframes import unpack_keyframe
 from flowrun.runtime.errors import LogError, ReplayError
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
@@ -115,30 +115,54 @@ class RecordedKeyframes:
             self._note(f"the keyframe of cycle {cycle} cannot be read: {error}")
             return None
         tasks = {id_: frozen for id_, frozen in tasks.items() if id_ not in self._outside.fed}
-        failed = first_error(tasks)
-        if failed is not None:
-            self._note(
-                f"no replay can begin at the keyframe of cycle {cycle}: freeze of task "
-                f"{failed[0]!r} failed: {failed[1]}"
-            )
-            return None
         if cycle < self.first_decodable:
             return None
-        missing = self._missing_inputs(tasks)
-        if missing is not None:
-            self._note(f"no replay can begin at the keyframe of cycle {cycle}: {missing}")
+        for problem in self._problems(tasks).values():
+            self._note(f"no replay can begin at the keyframe of cycle {cycle}: {problem}")
             return None
         return tasks
 
-    def _missing_inputs(self, tasks: Mapping[str, Mapping[str, Any]]) -> str | None:
-        """What the log lacks of the inputs of the jobs that were in flight; None if nothing."""
-        for task_id, frozen in tasks.items():
-            background = self._outside.background.get(task_id)
-            if background is None or not ("state" in frozen or "rng" in frozen):
+    def in_the_way(self) -> set[str]:
+        """If the log begins in the middle of its run, and no replay can begin at any of its keyframes:
+        the tasks of which one of them lacks what they remember. Of no keyframe there are fewer."""
+        if not self.first_cycle or KEYFRAME_TOPIC not in self._log.topics:
+            return set()
+        fewest: set[str] = set()
+        for message in self._log.messages(KEYFRAME_TOPIC):
+            try:
+                tasks = unpack_keyframe(message.payload)
+            except (ValueError, TypeError, msgpack.UnpackException):
                 continue
-            for input_cycle, _, _ in frozen.get("jobs", []):
-                if background.gives(input_cycle) and not self._has_inputs(task_id, input_cycle):
-                    return f"the log lacks the inputs of cycle {input_cycle} of task {task_id!r}"
+            tasks = {id_: it for id_, it in tasks.items() if id_ not in self._outside.fed}
+            if message.cycle >= self.first_decodable:
+                found = {*self._problems(tasks)}
+                if not found:
+                    return set()
+                fewest = found if not fewest or len(found) < len(fewest) else fewest
+        return fewest
+
+    def _problems(self, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Why no replay can begin at a keyframe, by task; empty if one can."""
+        problems = {}
+        for task_id, frozen in tasks.items():
+            if "error" in frozen:
+                problems[task_id] = f"freeze of task {task_id!r} failed: {frozen['error']}"
+                continue
+            missing = self._missing_input(task_id, frozen)
+            if missing is not None:
+                problems[task_id] = (
+                    f"the log lacks the inputs of cycle {missing} of task {task_id!r}"
+                )
+        return problems
+
+    def _missing_input(self, task_id: str, frozen: Mapping[str, Any]) -> int | None:
+        """The first cycle whose inputs the log lacks, of those of the jobs that were in flight."""
+        background = self._outside.background.get(task_id)
+        if background is None or not ("state" in frozen or "rng" in frozen):
+            return None
+        for input_cycle, _, _ in frozen.get("jobs", []):
+            if background.gives(input_cycle) and not self._has_inputs(task_id, input_cycle):
+                return cast("int", input_cycle)
         return None
 
     def _has_inputs(self, task_id: str, cycle: int) -> bool:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -59,6 +61,12 @@ class Recorder(CycleLog, Protocol):
 _EXTERNAL = (
     "as it is configured, what it makes comes from outside (from a server, or a batch that depends on "
     "who waits), and is taken from the log; name it as a task to run to have it asked again"
+)
+
+
+_LOST = (
+    "no keyframe of the log, which begins in the middle of its run, holds all that it remembers and "
+    "works on; its messages are taken from the log"
 )
 
 
@@ -137,16 +145,24 @@ class Replay:
                 raise UsageError(f"{name} would change nothing: task {task!r} is not run: {why}")
         tolerance = tolerance or Tolerance()
         tolerance.check([slot.message_type for slot in self.plan.slots])
-        self._graph = CycleReplay(
+        made = partial(
+            CycleReplay,
             log,
             self.plan,
-            fed=fed,
             tolerance=tolerance,
             config=config or {},
             note=self._note,
             debug_messages=debug_messages,
         )
+        self._graph: CycleReplay = made(fed=fed)
         self._keyframes = RecordedKeyframes(log, self._graph.outside, note=self._note)
+        lost = self._keyframes.in_the_way() if keyframes else set()
+        if lost and not lost & {name.partition(".")[0] for name in config or {}}:
+            with suppress(ReplayError):  # what the others need of them is not in the log either
+                self._graph = made(fed=fed | lost)
+                self._keyframes = RecordedKeyframes(log, self._graph.outside, note=self._note)
+                for task in sorted(lost):
+                    self._note(f"task {task!r} is not run: {_LOST}")
         self._uses_keyframes = keyframes
         self._differs_from_recorded = bool(config) or not is_recorded_graph(log, spec)
         self._cycles: Iterator[LoggedCycle] = iter(())

@@ -8,11 +8,13 @@ import pytest
 
 from flowrun.runtime.engine.background import JobState
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.replay.verify import verify_keyframes
 from support import films
 from support.engine_tasks import run_held
 from support.helpers import (
+    START_NS,
     controls,
     plan_of,
     record,
@@ -186,6 +188,35 @@ def test_a_job_on_inputs_that_are_not_logged_is_in_the_way_of_a_task_that_rememb
     keyframes, _ = replay_from_everywhere(tmp_path / "run")
     assert recorded[:4] == [0, 2, 4, 6]
     assert set(recorded[:4]) - set(keyframes) == set(passed_over)
+
+
+@pytest.mark.parametrize("fed", [True, False], ids=["logged", "not logged"])
+def test_what_cannot_begin_at_any_keyframe_is_taken_from_the_log(tmp_path, fed):
+    """A log that begins in the middle, in which a job on earlier inputs is always in flight."""
+    unlogged = "" if fed else "@logging: {enabled: false}"
+    plan = plan_of(
+        tmp_path,
+        f"n=Hooked(limit: 12); h=engine_tasks.HeldCount!{unlogged}; s=Sum; t=Sum",
+        "n > h; h > s.a; n > t.a", SMALL,
+    )  # fmt: skip
+    run_with_a_long_job(plan, tmp_path / "run", ends_at=11)
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, env={})
+        with ReplayLog(replay, tmp_path / "part", config={}, now_ns=START_NS) as recorder:
+            assert replay.run(start=4, to=12, recorder=recorder).first is None
+    with Log(tmp_path / "part") as log:
+        part = Replay(log, env={})
+        report = part.run()
+    if fed:
+        assert part.notes == [
+            "task 'h' is not run: no keyframe of the log, which begins in the middle of its run, holds "
+            "all that it remembers and works on; its messages are taken from the log"
+        ]
+        assert (report.first, report.per_task) == (None, {"s": 1, "t": 8})
+    else:
+        assert part.notes[-1] == (
+            "the log begins at cycle 4, without a keyframe: the tasks begin as at the start of a run"
+        )
 
 
 @pytest.mark.parametrize("policy", ["skip", "stop"])
