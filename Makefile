@@ -45,11 +45,14 @@ bench: .venv/installed-dev  ## run every script of bench/
 	set -e; for script in bench/bench_*.py; do $(BIN)/python $$script; done
 
 .PHONY: torture
-torture: .venv/installed-dev  ## kill writers of logs and take pages away, many times (TORTURE_ARGS=...)
+torture: torture-log torture-graphs torture-video torture-api  ## run the four that follow, for hours
+
+.PHONY: torture-log
+torture-log: .venv/installed-dev  ## kill writers of logs and take pages away, many times (TORTURE_ARGS=...)
 	PYTHONPATH=tests $(BIN)/python -m support.torture $(TORTURE_ARGS)
 
 .PHONY: torture-graphs
-torture-graphs: .venv/installed-dev  ## record and replay many random graphs (TORTURE_ARGS="--graphs 300 --seed 1")
+torture-graphs: .venv/installed-dev  ## record and replay many random graphs (TORTURE_ARGS="--graphs 2000 --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m support.torture_graphs $(TORTURE_ARGS)
 
 .PHONY: torture-video

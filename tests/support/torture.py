@@ -1,4 +1,4 @@
-"""Kills the real writer, takes pages from its files and cuts them, many times; `make torture`.
+"""Kills the real writer, takes pages from its files and cuts them, many times; `make torture-log`.
 
     PYTHONPATH=tests python -m support.torture [--kills 300] [--commands 20] [--losses 2000] [--seed 1]
 

@@ -1,6 +1,6 @@
 """Tries the properties of determinism on many random graphs; `make torture-graphs`.
 
-    PYTHONPATH=tests python -m support.torture_graphs [--graphs 300] [--seed 1]
+    PYTHONPATH=tests python -m support.torture_graphs [--graphs 2000] [--seed 1]
 
 Each property is tried on that number of graphs. One that fails is printed, shrunk, with what went wrong.
 """
@@ -95,7 +95,7 @@ def tried(check: Callable[..., None], arguments: tuple[Any, ...], graphs: int, n
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--graphs", type=int, default=300)
+    parser.add_argument("--graphs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="the properties whose name holds this")
     args = parser.parse_args()
