@@ -16,7 +16,8 @@
 | `broadcast.py`, `events.py`                        | what sinks show; what happens besides messages |
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
 | `places.py`                                        | where in the user's code an error was raised   |
-| `atomic.py`, `extras.py`, `table.py`, `wording.py` | helpers                                        |
+| `atomic.py`, `extras.py`, `wording.py`             | helpers                                        |
+| `printing.py`                                      | what the commands print                        |
 
 `Log` and `Replay` are loaded when they are first asked for: importing the package is free.
 """

@@ -14,18 +14,25 @@ __all__ = [
     "MASK",
     "counted",
     "described",
+    "escaped",
     "is_secret_between",
     "listed",
     "mask_secrets",
     "mask_urls",
     "mask_within",
     "nearest",
+    "one_line",
     "says_password",
     "says_secret",
     "secrets_in_urls",
     "spellings",
     "storable",
 ]
+
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LINE_ENDS = {ord("\n"): r"\n", ord("\r"): r"\r", ord("\t"): r"\t"}
 
 MASK = "***"
 _SHORTEST_SECRET = 4
@@ -189,6 +196,17 @@ def spellings(secrets: frozenset[str]) -> tuple[str, ...]:
     for secret in list(found):
         found |= {repr(secret)[1:-1], json.dumps(secret)[1:-1]}
     return tuple(sorted(found - {""}, key=len, reverse=True))
+
+
+def escaped(text: str) -> str:
+    r"""`text` as a terminal may get it: control characters (ESC among them), marks that reverse what
+    follows, and lone surrogates as `\u001b`. Lines and tabs stay, and so do all scripts and emoji."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    r"""`text` as `escaped` gives it, on one line: line ends and tabs as `\n`, `\r`, `\t`."""
+    return escaped(text.translate(_LINE_ENDS))
 
 
 def storable(text: str) -> str:

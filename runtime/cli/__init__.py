@@ -17,12 +17,13 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowrun.runtime.cli.failures import print_error, say
 from flowrun.runtime.cli.signals import Ended, exit_status, listening
 from flowrun.runtime.errors import FlowrunError, GraphError, UsageError
-from flowrun.runtime.wording import nearest
+from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import escaped, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -150,7 +151,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 def _dispatch(argv: list[str]) -> int:
     verb, rest = _verb(argv)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="flowrun",
         description="A deterministic dataflow graph runtime for cameras and VLMs.",
         epilog="flowrun GRAPH.yaml means flowrun run GRAPH.yaml; flowrun VERB --help says more.",
@@ -178,13 +179,20 @@ def _dispatch(argv: list[str]) -> int:
 
         from flowrun.runtime.extras import DISTRIBUTION
 
-        print(f"flowrun {version(DISTRIBUTION)}")
+        print_text(f"flowrun {version(DISTRIBUTION)}")
         return 0
     if module is None:
         parser.print_help()
         return 2
     status: int = module.run(args)
     return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors quote the command line as a terminal may get it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
 
 
 def _module(verb: str) -> Any:

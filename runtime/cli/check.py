@@ -10,6 +10,7 @@ from typing import Any
 
 from flowrun.runtime.errors import GraphError, UsageError
 from flowrun.runtime.graph.plan import Plan, load_plan
+from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted
 
 __all__ = ["add_parser", "run", "summary"]
@@ -30,10 +31,10 @@ def run(args: argparse.Namespace) -> int:
         try:
             plan = load_plan(path, env=os.environ)
         except (GraphError, UsageError) as error:
-            print(error, file=sys.stderr)
+            print_text(error, file=sys.stderr)
             status = 2
         else:
-            print(f"{path}: ok: {summary(plan)}")
+            print_text(f"{path}: ok: {summary(plan)}")
     return status
 
 

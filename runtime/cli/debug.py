@@ -20,6 +20,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.cli import replay as replay_verb
 from flowrun.runtime.cli.signals import Ended
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError, worded
+from flowrun.runtime.wording import escaped, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.log.reader import Log
     from flowrun.runtime.replay.debugger import Debugger
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     with ExitStack() as stack:
         log = stack.enter_context(Log(args.run))
         replay = replay_verb.prepare(args, log)
@@ -68,12 +69,13 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(replay)
         shell = _Shell(Debugger(replay), console)
         for note in ([log.loss] if log.loss else []) + replay.notes:
-            console.print(f"note: {note}", markup=False)
+            console.print(one_line(f"note: {note}"), markup=False)
         if args.commands is not None:
             return shell.run_all([part for text in args.commands for part in text.split(";")])
         first, last = replay.cycle, replay.last_cycle
         console.print(
-            f"{args.run}: cycles {first} to {last}; `help` lists the commands", markup=False
+            escaped(f"{args.run}: cycles {first} to {last}; `help` lists the commands"),
+            markup=False,
         )
         shell.run_interactively()
     return 0
@@ -328,11 +330,11 @@ class _Shell(cmd.Cmd):
     # -- inside --------------------------------------------------------------------------------
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(escaped(text), markup=False)
 
     def _fail(self, text: str) -> None:
         self._failed = True
-        self._console.print(text, markup=False, style="red")
+        self._console.print(escaped(text), markup=False, style="red")
 
     def _set_prompt(self) -> None:
         cycle, ran = self._debugger.place

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection
 
 from flowrun.runtime.errors import FlowrunError, TaskError
+from flowrun.runtime.printing import print_text
 
 __all__ = ["print_error", "say"]
 
@@ -37,4 +38,4 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print_text(text, file=sys.stderr, flush=True)

@@ -21,7 +21,8 @@ from flowrun.runtime.cli.progress import progress
 from flowrun.runtime.cli.signals import exit_status
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log, LogMessage
-from flowrun.runtime.table import print_table
+from flowrun.runtime.printing import print_table, print_text
+from flowrun.runtime.wording import one_line
 
 __all__ = ["add_parser", "run"]
 
@@ -91,7 +92,7 @@ def _info(args: argparse.Namespace) -> int:
             "loss": log.loss,
         }
     if args.json:
-        print(json.dumps(described, indent=2))
+        print_text(json.dumps(described, indent=2))
         return 0
     rows: list[tuple[str, ...]] = []
     for name, value in described.items():
@@ -128,7 +129,7 @@ def _ls(args: argparse.Namespace) -> int:
         ]
         loss = log.loss
     if args.json:
-        print(json.dumps(rows, indent=2))
+        print_text(json.dumps(rows, indent=2))
     else:
         names = ("topic", "messages", "rate_hz", "bytes", "type", "encoding")
         print_table(names, [tuple(_text(row[name]) for name in names) for row in rows])
@@ -145,7 +146,7 @@ def _cat(args: argparse.Namespace) -> int:
                 undecoded = True
                 fields = {"error": str(error)}
             line = _json_line(message, fields) if args.json else _line(message, fields)
-            print(line, flush=args.follow)
+            print_text(line, flush=args.follow)
         loss = log.loss
     return _say_loss(loss) or int(undecoded)
 
@@ -158,9 +159,11 @@ def _check(args: argparse.Namespace) -> int:
             cycles, messages, problems = check_log(log, pictures=not args.fast, progress=read)
         finished = log.finished
     for problem in problems:
-        print(problem)
+        print_text(one_line(str(problem)))
     state = "" if finished else ", not finished: being written, or cut off (flowrun log recover)"
-    print(f"{args.path}: {cycles} cycles, {messages} messages, {len(problems)} problems{state}")
+    print_text(
+        f"{args.path}: {cycles} cycles, {messages} messages, {len(problems)} problems{state}"
+    )
     return 1 if problems else 0
 
 
@@ -171,22 +174,22 @@ def _recover(args: argparse.Namespace) -> int:
         with progress("recover", 1) as show:
             report = recover(args.path, progress=show)
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted: {args.path} can be recovered again", file=sys.stderr)
+        print_text(f"interrupted: {args.path} can be recovered again", file=sys.stderr)
         return exit_status(interrupt)
-    print(report)
+    print_text(report)
     return 0
 
 
 def _say_loss(loss: str | None) -> int:
     if loss is None:
         return 0
-    print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
+    print_text(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
     return 1
 
 
 def _line(message: LogMessage, fields: dict[str, Any]) -> str:
     shown = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
-    return f"{_time(message.time_ns)} {message.cycle} {message.topic} {shown}"
+    return one_line(f"{_time(message.time_ns)} {message.cycle} {message.topic} {shown}")
 
 
 def _json_line(message: LogMessage, fields: dict[str, Any]) -> str:

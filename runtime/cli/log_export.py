@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from flowrun.runtime.cli.moments import MOMENT, moment
 from flowrun.runtime.cli.progress import progress
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.log.reader import Bounds, Log
+from flowrun.runtime.printing import Escaping, Writable, print_text
+from flowrun.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from flowrun.runtime.export.selection import ExportReport, Selection
@@ -126,7 +128,7 @@ def export(args: argparse.Namespace) -> int:
             output = Path((name.stem if name.is_file() else name.name) + _SUFFIXES[kind])
         if output is None:
             selection = Selection(topics, limits)
-            report = _write_text(log, selection, sys.stdout, kind, args)
+            report = _write_text(log, selection, Escaping(sys.stdout), kind, args)
         else:
             if output.exists() and any(output.samefile(slab.path) for slab in log.slabs):
                 raise UsageError(f"-o {output} is a file of this log; choose another name")
@@ -135,14 +137,14 @@ def export(args: argparse.Namespace) -> int:
                 report = _write(log, selection, part, kind, args)
         loss = log.loss
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print_text(one_line(f"note: {note}"), file=sys.stderr)
     if report.unreadable:
-        print(f"flowrun log: {report.unreadable} messages cannot be decoded", file=sys.stderr)
+        print_text(f"flowrun log: {report.unreadable} messages cannot be decoded", file=sys.stderr)
     if loss is not None:
-        print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
+        print_text(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
     if output is not None and output.is_file():
         size = output.stat().st_size
-        print(f"{output}: {report.count:,} {_COUNTED.get(kind, 'messages')}, {size:,} bytes")
+        print_text(f"{output}: {report.count:,} {_COUNTED.get(kind, 'messages')}, {size:,} bytes")
     return 1 if loss is not None or report.unreadable else 0
 
 
@@ -193,7 +195,7 @@ def _write(
 
 
 def _write_text(
-    log: Log, selection: Selection, stream: TextIO, kind: str, args: argparse.Namespace
+    log: Log, selection: Selection, stream: Writable, kind: str, args: argparse.Namespace
 ) -> ExportReport:
     from flowrun.runtime.export.text import export_csv, export_jsonl
 
@@ -226,11 +228,11 @@ def diff(args: argparse.Namespace) -> int:
             found = compare_logs(first, second, times=args.times, progress=read)
         losses = [log.loss for log in (first, second) if log.loss is not None]
     for loss in losses:
-        print(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
+        print_text(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
     if found.difference is not None:
-        print(f"{found.identical:,} messages identical, then a difference:")
-        print(found.difference.text(first=args.path, second=args.other))
+        print_text(f"{found.identical:,} messages identical, then a difference:")
+        print_text(found.difference.text(first=args.path, second=args.other))
         return 1
     times = "times too" if args.times else "times not compared"
-    print(f"{found.identical:,} messages identical ({times})")
+    print_text(f"{found.identical:,} messages identical ({times})")
     return 1 if losses else 0

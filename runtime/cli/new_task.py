@@ -11,6 +11,7 @@ from typing import Any
 
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.graph.find import task_types
+from flowrun.runtime.printing import print_text
 
 __all__ = ["add_parser", "run"]
 
@@ -47,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}") from error
     task, test, graph = files
-    print(f"wrote {task}, {test}, {graph}\n")
-    print(f"  flowrun {graph}    run it")
-    print(f"  pytest {test}    test it")
+    print_text(f"wrote {task}, {test}, {graph}\n")
+    print_text(f"  flowrun {graph}    run it")
+    print_text(f"  pytest {test}    test it")
     return 0
 
 

@@ -11,6 +11,7 @@ from flowrun.runtime.cli.check import summary
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.graph.drawing import mermaid, svg
 from flowrun.runtime.graph.plan import Plan, Step, load_plan
+from flowrun.runtime.printing import print_text
 
 __all__ = ["add_parser", "run", "text"]
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     plan = load_plan(args.graph, env=os.environ)
     drawn = _FORMATS[args.format](plan)
     if args.output is None:
-        print(drawn, end="")
+        print_text(drawn, end="")
         return 0
     try:
         args.output.write_text(drawn, encoding="utf-8")

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.errors import TaskError, UntrustedRun, UsageError
+from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,26 +140,30 @@ def run(args: argparse.Namespace) -> int:
             report, took = _replay(args, log, replay, pace)
         loss = log.loss
     for note in ([loss] if loss else []) + replay.notes:
-        print(f"note: {note}")
+        print_text(one_line(f"note: {note}"))
     if report.recorded_error is not None:
-        print(f"the recorded error came again: {report.recorded_error}")
-    print(f"{report.cycles:,} cycles in {took:.1f} s, {report.fed:,} messages fed from the log")
+        print_text(f"the recorded error came again: {report.recorded_error}")
+    print_text(
+        f"{report.cycles:,} cycles in {took:.1f} s, {report.fed:,} messages fed from the log"
+    )
     if report.tolerated:
-        print(f"{report.tolerated:,} messages differ within the tolerance")
+        print_text(f"{report.tolerated:,} messages differ within the tolerance")
     if report.first is not None:
         errors = f" and {report.errors:,} errors" if report.errors else ""
-        print(f"{report.differing:,} of {report.compared:,} messages{errors} differ; the first:")
-        print(report.first)
+        print_text(
+            f"{report.differing:,} of {report.compared:,} messages{errors} differ; the first:"
+        )
+        print_text(report.first)
         return 1
     if report.errors:
-        print(f"{report.errors:,} errors came again")
+        print_text(f"{report.errors:,} errors came again")
     if report.compared:
         same = report.compared - report.tolerated
-        print(f"{same:,} messages identical" + _by_task(report.per_task))
+        print_text(f"{same:,} messages identical" + _by_task(report.per_task))
     else:
-        print("nothing to compare: no task that ran published a logged message")
+        print_text("nothing to compare: no task that ran published a logged message")
     if report.missing:
-        print(f"{report.missing:,} pictures are not given back by the log")
+        print_text(f"{report.missing:,} pictures are not given back by the log")
         return 1
     return 0
 
@@ -294,20 +300,22 @@ def _verify(replay: Replay, count: int) -> int:
     with progress("verify", 2 * _cycles(replay, None, None)) as show:
         found = verify_keyframes(replay, count=count, progress=show)
     for note in replay.notes:
-        print(f"note: {note}")
+        print_text(one_line(f"note: {note}"))
     for task, difference in found.unsteady.items():
-        print(f"task {task!r} makes something else than was recorded even from the start:")
-        print(f"  {difference}".replace("\n", "\n  "))
+        print_text(f"task {task!r} makes something else than was recorded even from the start:")
+        print_text(f"  {difference}".replace("\n", "\n  "))
     for task, (cycle, difference) in found.forgetful.items():
-        print(f"task {task!r} forgets something: run from the keyframe of cycle {cycle}, first in")
-        print(f"  {difference}".replace("\n", "\n  "))
+        print_text(
+            f"task {task!r} forgets something: run from the keyframe of cycle {cycle}, first in"
+        )
+        print_text(f"  {difference}".replace("\n", "\n  "))
     keyframes = ", ".join(map(str, found.verified))
-    print(
+    print_text(
         f"{found.cycles:,} cycles run from {len(found.verified)} keyframes (of cycles {keyframes})"
     )
     if found.forgetful or found.unsteady:
         return 1
-    print("no task forgets anything that its outputs depend on")
+    print_text("no task forgets anything that its outputs depend on")
     return 0
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from flowrun.runtime.cli.failures import print_error
 from flowrun.runtime.cli.signals import listening
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError
+from flowrun.runtime.printing import print_text
 
 if TYPE_CHECKING:
     from flowrun.runtime.cli.terminal import Terminal
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     with importable(args.graph.parent):
         unused = unused_modules(args.graph.parent)
         if unused:
-            print(
+            print_text(
                 f"warning: not used: {', '.join(unused)} in {args.graph.parent.absolute()}: installed "
                 "modules have these names, and are imported instead; rename yours",
                 file=sys.stderr,
@@ -118,7 +119,9 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
                 directory.rmdir()
         print_error(error, secrets=plan.graph.spec.secrets, before="error: ")
         if isinstance(error, LogError):
-            print("choose another directory with --log-dir, or run with --no-log", file=sys.stderr)
+            print_text(
+                "choose another directory with --log-dir, or run with --no-log", file=sys.stderr
+            )
         return 1
     with (
         running.discarded_unless_run(),
@@ -171,7 +174,7 @@ class _Stopper:
         again = "press Ctrl-C again to end now" if number == signal.SIGINT else "again to end now"
         tasks = [f"{it.task} ({it.for_s:.0f} s in {it.method})" for it in busy]
         whom = f"task {', '.join(tasks)}" if tasks else "the run to end"
-        print(f"{signal.Signals(number).name}: waiting for {whom}; {again}", file=sys.stderr)
+        print_text(f"{signal.Signals(number).name}: waiting for {whom}; {again}", file=sys.stderr)
 
     def again(self, number: int, *, is_stuck: bool) -> None:
         del is_stuck
@@ -206,16 +209,20 @@ def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
 
 def _print_summary(running: Run, result: RunResult) -> None:
     report = running.report()
-    print()
+    print_text()
     if result.error is not None:
         print_error(result.error, secrets=running.plan.graph.spec.secrets, before="error: ")
     why = "an error" if result.error is not None else result.reason
-    print(f"{running.name}: {result.cycles:,} cycles in {report.uptime_s:.1f} s, ended by {why}")
+    print_text(
+        f"{running.name}: {result.cycles:,} cycles in {report.uptime_s:.1f} s, ended by {why}"
+    )
     if result.log_error is not None:
-        print(f"  log ended before the run did: {result.log_error}", file=sys.stderr)
+        print_text(f"  log ended before the run did: {result.log_error}", file=sys.stderr)
     if running.writer is not None:
         size = result.log_bytes / 2**20
-        print(f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)")
-        print(f"  replay: flowrun replay {shlex.quote(str(running.directory))}")
+        print_text(
+            f"  log:    {running.directory}  ({result.messages:,} messages, {size:,.1f} MiB)"
+        )
+        print_text(f"  replay: flowrun replay {shlex.quote(str(running.directory))}")
     elif not running.executor.has_started and result.error is None:
-        print("  no log is kept: the run ended before its tasks had started")
+        print_text("  no log is kept: the run ended before its tasks had started")

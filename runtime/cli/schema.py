@@ -9,6 +9,7 @@ from typing import Any
 from flowrun.runtime.graph.find import task_types
 from flowrun.runtime.graph.reference import graph_reference
 from flowrun.runtime.graph.schema import graph_schema
+from flowrun.runtime.printing import print_text
 
 __all__ = ["add_parser", "run"]
 
@@ -25,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.markdown:
-        print(graph_reference(task_types()), end="")
+        print_text(graph_reference(task_types()), end="")
         return 0
-    print(json.dumps(graph_schema(), indent=2))
+    print_text(json.dumps(graph_schema(), indent=2))
     return 0

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self, TextIO, cast
 
 from flowrun.runtime.cli.terminal import can_draw
+from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,9 +54,9 @@ class StatusDisplay:
 
     def __enter__(self) -> Self:
         where = self._run.directory or "nothing (--no-log)"
-        print(f"{self._run.name}: {len(self._run.plan.steps)} tasks, logging to {where}")
+        print_text(f"{self._run.name}: {len(self._run.plan.steps)} tasks, logging to {where}")
         if self._url is not None:
-            print(f"{self._run.name}: page and API at {self._url}")
+            print_text(f"{self._run.name}: page and API at {self._url}")
         if self._screen is not None:
             from rich.console import Console
             from rich.live import Live
@@ -97,10 +99,10 @@ class StatusDisplay:
             return
         report = self._run.report()
         if self._note_answer(report.last_answer):
-            print(f"  {_answer(self._answers[-1])}")
+            print_text(f"  {_answer(self._answers[-1])}")
         if report.uptime_s - self._printed_s >= _PLAIN_EVERY_S:
             self._printed_s = report.uptime_s
-            print(_line(report, self._run.busy()))
+            print_text(_line(report, self._run.busy()))
 
     def above(self, text: str) -> None:
         from rich.ansi import AnsiDecoder
@@ -115,7 +117,7 @@ class StatusDisplay:
             self._live.refresh()
             self._live.stop()
         elif self._note_answer(self._run.report().last_answer):
-            print(f"  {_answer(self._answers[-1])}")
+            print_text(f"  {_answer(self._answers[-1])}")
 
     def _note_answer(self, newest: Answer | None) -> bool:
         """Keep the newest answer; returns whether it is new."""
@@ -141,7 +143,7 @@ class StatusDisplay:
         for task_id, task in report.tasks.items():
             table.add_row(
                 task_id,
-                task.type + (" (background)" if task.background else ""),
+                Text(one_line(task.type) + (" (background)" if task.background else "")),
                 _microseconds(task.p50_us),
                 _microseconds(task.p99_us),
                 f"{task.dropped:,}" if task.dropped else "-",
@@ -167,8 +169,8 @@ def _line(report: RunReport, busy: Sequence[Busy] = ()) -> str:
         if report.progress is None:
             return f"{line} ..."
         if report.progress.fraction is None:
-            return f"{line}: {report.progress.what} ..."
-        return f"{line}: {report.progress.what} {report.progress.fraction:.0%}"
+            return f"{line}: {one_line(report.progress.what)} ..."
+        return f"{line}: {one_line(report.progress.what)} {report.progress.fraction:.0%}"
     line = (
         f"{report.uptime_s:6.1f} s  {report.cycles:,} cycles  {report.cycle_rate_hz:,.1f} cycles/s"
     )
@@ -189,7 +191,9 @@ def _line(report: RunReport, busy: Sequence[Busy] = ()) -> str:
 def _answer(answer: Answer) -> str:
     text = answer.response or "(an empty answer)"
     cut_off = " ... (cut off)" if answer.truncated else ""
-    return f"cycle {answer.cycle}: {text}{cut_off}  ({answer.prompt}, {answer.latency_ms:.0f} ms)"
+    return one_line(
+        f"cycle {answer.cycle}: {text}{cut_off}  ({answer.prompt}, {answer.latency_ms:.0f} ms)"
+    )
 
 
 def _microseconds(value: float | None) -> str:

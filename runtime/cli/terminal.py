@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+from flowrun.runtime.printing import print_text
+
 __all__ = ["Display", "LogLines", "Outlet", "Terminal", "can_draw"]
 
 _REFRESH_S = 0.25
@@ -302,7 +304,7 @@ class Terminal:
         except Exception as error:  # noqa: BLE001  # lines are still to be written, the run goes on
             self._wanted = self._display = None
             self._shown.set()
-            print(f"the display of the run has failed: {error!r}", file=sys.stderr)
+            print_text(f"the display of the run has failed: {error!r}", file=sys.stderr)
 
     def _write(self, *, idle_s: float = _MOMENT_S, at_most_s: float = _REFRESH_S) -> None:
         display = self._display

@@ -6,7 +6,7 @@ import base64
 import csv
 import json
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.table import Table, arrow_table
 from flowrun.runtime.log.values import plain_value
+from flowrun.runtime.printing import Writable
 from flowrun.runtime.wording import listed
 
 __all__ = ["export_csv", "export_jsonl", "export_parquet"]
 
 
 def export_jsonl(
-    log: Log, selection: Selection, stream: TextIO, *, pixels: bool = False
+    log: Log, selection: Selection, stream: Writable, *, pixels: bool = False
 ) -> ExportReport:
     """A JSON object a line and message: topic, cycle, time_ns, tov_ns, fields.
 
@@ -51,7 +52,7 @@ def export_jsonl(
     return report
 
 
-def export_csv(log: Log, selection: Selection, stream: TextIO) -> ExportReport:
+def export_csv(log: Log, selection: Selection, stream: Writable) -> ExportReport:
     """One topic: a row a message, with the columns of `Log.table`. Bytes are base64."""
     table, report = _table(log, selection, "csv")
     writer = csv.writer(stream, lineterminator="\n")

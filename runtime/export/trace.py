@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TextIO
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -20,13 +20,14 @@ from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, STEP_TASKS, STEPS_TOPIC
+from flowrun.runtime.printing import Writable
 
 __all__ = ["export_trace"]
 
 _IDS = {"pid": 1, "tid": 1}
 
 
-def export_trace(log: Log, selection: Selection, stream: TextIO) -> ExportReport:
+def export_trace(log: Log, selection: Selection, stream: Writable) -> ExportReport:
     """Write the trace of the selected cycles as JSON.
 
     Steps have the names of their tasks, or numbers where the log does not name them.
@@ -52,7 +53,7 @@ def export_trace(log: Log, selection: Selection, stream: TextIO) -> ExportReport
 
 
 class _Trace:
-    def __init__(self, stream: TextIO, steps: Sequence[str]) -> None:
+    def __init__(self, stream: Writable, steps: Sequence[str]) -> None:
         self._stream = stream
         self._steps = steps
         self.named = True

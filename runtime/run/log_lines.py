@@ -15,7 +15,7 @@ import structlog
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import text_of
 from flowrun.runtime.places import explained
-from flowrun.runtime.wording import mask_secrets
+from flowrun.runtime.wording import escaped, mask_secrets, one_line
 
 __all__ = ["TO_LOG_ONLY", "Folding", "LogTarget", "Stream", "configure_logs"]
 
@@ -29,6 +29,7 @@ _FOLD_KEPT = 256
 """Number of different lines that are remembered."""
 _TRACEBACKS_KEPT = 64
 _Record = MutableMapping[str, Any]
+_SEVERAL_LINES = ("exception", "stack")
 _HARMLESS = (bool, int, float, type(None))
 
 
@@ -87,6 +88,7 @@ def configure_logs(
             folding,
             keep,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            _escape,
             structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=28),
         ],
         logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]
@@ -196,6 +198,30 @@ def _masker(secrets: frozenset[str]) -> Any:
         }
 
     return mask
+
+
+def _escape(
+    _logger: Any, _method: str, record: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Nothing in a line is a command to the terminal; a traceback has lines of its own."""
+    shown: dict[str, Any] = {}
+    for key, value in record.items():
+        if key in _SEVERAL_LINES:
+            value = escaped(str(value))  # noqa: PLW2901
+        elif not isinstance(value, _HARMLESS):
+            value = _Shown(one_line(str(value)))  # noqa: PLW2901
+        shown[one_line(key)] = value
+    return shown
+
+
+class _Shown(str):
+    """A text whose quoted form escapes nothing: it is escaped already."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        quote = '"' if "'" in self and '"' not in self else "'"
+        return f"{quote}{self}{quote}"
 
 
 def _plain(value: Any) -> Any:

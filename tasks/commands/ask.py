@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowrun.runtime.table import print_table
-from flowrun.runtime.wording import counted
+from flowrun.runtime.printing import print_table, print_text
+from flowrun.runtime.wording import counted, one_line
 
 if TYPE_CHECKING:
     from flowrun.msgs.detections import DetectionsMsg
@@ -80,13 +80,13 @@ def run(args: argparse.Namespace) -> int:
         save_picture(args.save, pixels, reply.detections)
     height, width = pixels.shape[:2]
     if args.json:
-        print(json.dumps(_as_json(reply, args, width, height), ensure_ascii=False, indent=2))
+        print_text(json.dumps(_as_json(reply, args, width, height), ensure_ascii=False, indent=2))
         return 0
     if reply.response is not None:
-        print(reply.response or "(an empty answer)")
+        print_text(reply.response or "(an empty answer)")
     if reply.detections is not None:
         _print_detections(reply.detections)
-    print()
+    print_text()
     facts = [("model", f"{reply.model} ({reply.architecture})")]
     facts.append(("picture", f"{args.picture}, {width}x{height}"))
     if reply.prompt is not None:
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_detections(detections: DetectionsMsg) -> None:
     if not detections.count:
-        print("no objects")
+        print_text("no objects")
         return
     scored = not all(map(math.isnan, detections.scores))
     names = ("label", *(["score"] if scored else []), "left", "top", "right", "bottom")
@@ -114,7 +114,7 @@ def _print_detections(detections: DetectionsMsg) -> None:
         )
         for item in _objects(detections)
     ]
-    print(f"{counted(detections.count, 'object')}:")
+    print_text(f"{counted(detections.count, 'object')}:")
     print_table(names, rows)
 
 
@@ -191,8 +191,9 @@ def _waiting(text: str) -> AbstractContextManager[Any]:
     if not sys.stderr.isatty():
         return nullcontext()
     from rich.console import Console
+    from rich.text import Text
 
-    return Console(stderr=True).status(text)
+    return Console(stderr=True).status(Text(one_line(text)))
 
 
 class _Nowhere:

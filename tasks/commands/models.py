@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.table import print_table, size
+from flowrun.runtime.printing import print_table, print_text, size
 
 __all__ = ["add_parser", "run"]
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             }
             for item in listed
         ]
-        print(json.dumps(rows, indent=2))
+        print_text(json.dumps(rows, indent=2))
         return 0
     print_table(
         ("model", "task", "architecture", "size"),
@@ -62,5 +62,5 @@ def run(args: argparse.Namespace) -> int:
         ],
     )
     count = f"{len(cached)}" if cached else "none"
-    print(f"\nin the hub's cache, {checkpoints.hub_cache_path()}: {count}")
+    print_text(f"\nin the hub's cache, {checkpoints.hub_cache_path()}: {count}")
     return 0
