@@ -69,7 +69,7 @@ async def _send_parts(task: str, feed: Feed, queue: asyncio.Queue[str | None]) -
 async def _send_reports(channels: Channels, queue: asyncio.Queue[str | None]) -> None:
     """The report every second; at the end None, which ends the stream."""
     while channels.status.running and not channels.closing.is_set():
-        await queue.put(_event("statistics", channels.status.report()))
+        await queue.put(_event("statistics", channels.status.recent_report()))
         try:
             async with asyncio.timeout(_REPORT_EVERY_S):
                 await channels.closing.wait()

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flowrun.runtime.clock import monotonic_s
+
 if TYPE_CHECKING:
     from flowrun.runtime.broadcast import Answer
     from flowrun.runtime.run.report import RunReport
@@ -14,11 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["Status", "answer_json", "jsonable", "report_json"]
 
 
+_RECENT_S = 0.5
+
+
 class Status:
     """What the API says about a run as a whole."""
 
     def __init__(self, run: Watchable) -> None:
         self.run = run
+        self._recent: dict[str, Any] = {}
+        self._recent_until = 0.0
 
     @property
     def running(self) -> bool:
@@ -45,6 +52,14 @@ class Status:
             {**self.pipeline(), **report_json(self.run.report()), "shows": shows, "live": live}
         )
         return report
+
+    def recent_report(self) -> dict[str, Any]:
+        """The report, made once in a while for all streams: it costs a millisecond."""
+        now = monotonic_s()
+        if now >= self._recent_until:
+            self._recent = self.report()
+            self._recent_until = now + _RECENT_S
+        return self._recent
 
 
 def report_json(report: RunReport) -> dict[str, Any]:

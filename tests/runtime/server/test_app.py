@@ -17,7 +17,7 @@ from PIL import Image
 
 from flowrun.runtime.broadcast import Broadcast, Picture
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.server import control, guard
+from flowrun.runtime.server import control, guard, status
 from flowrun.runtime.server.app import create_app
 from flowrun.runtime.server.serve import Server
 from support.api_schema import ApiSchema
@@ -306,6 +306,16 @@ def test_events_tell_answers_statistics_and_the_end(run, http):
         assert (name, last["status"]) == ("ended", {"Error": "full disk"})
 
 
+def test_streams_share_the_statistics(run, http, monkeypatch):
+    monkeypatch.setattr(status, "_RECENT_S", 100.0)
+    reports, real = [], run.report
+    monkeypatch.setattr(run, "report", lambda: reports.append(1) or real())
+    for _ in range(3):
+        with http.stream("GET", "/api/v0/events") as reply:
+            assert next(events(reply.iter_lines()))[0] == "statistics"
+    assert reports == [1]
+
+
 def test_events_tell_an_answer_as_far_as_it_is(run, http):
     run.cycle()
     with http.stream("GET", "/api/v0/events") as reply:
@@ -326,7 +336,8 @@ def test_events_tell_an_answer_as_far_as_it_is(run, http):
 def test_three_hundred_waiting_clients_get_one_encoding(run, new_server):
     server = new_server(run)
     request = (
-        b"GET /api/v0/streaming/image HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        b"GET /api/v0/streaming/image?timeout_s=60 HTTP/1.1\r\n"
+        b"Host: localhost\r\nConnection: close\r\n\r\n"
     )
     threads = threading.active_count()
     clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
