@@ -141,6 +141,13 @@ class Promise:
     def __await__(self) -> Any: ...
 
 
+class Caused(Task):
+    """Raises an error that was caused by another."""
+
+    def process(self, ctx: Context, number: Input[IntMsg]) -> None:
+        raise ValueError("no answer") from OSError("no line")
+
+
 class Late(Task):
     """In its second call, a thread publishes what the first call kept."""
 

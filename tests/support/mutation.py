@@ -40,7 +40,10 @@ from support.paths import ROOT
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.txt")
 EVERYWHERE = "tests/test_determinism.py"
 AREAS = {
-    "engine": (["runtime/engine"], ["tests/runtime/engine", EVERYWHERE]),
+    "engine": (
+        ["runtime/engine"],
+        ["tests/runtime/engine", "tests/runtime/test_testing.py", EVERYWHERE],
+    ),
     "replay": (["runtime/replay"], ["tests/runtime/replay", EVERYWHERE]),
     "log": (["runtime/log"], ["tests/runtime/log"]),
     "messages": (["msgs"], ["tests/msgs"]),
@@ -177,7 +180,8 @@ def near(root: Path, path: str, area: str, *, quick: bool = False) -> list[str]:
     _, tests = AREAS[area]
     parts = Path(path).with_suffix("").parts
     names, module = {f"test_{part}.py" for part in parts}, ".".join(["flowrun", *parts])
-    files = [p for place in tests for p in sorted((root / place).rglob("test_*.py"))]
+    files = [root / place for place in tests if place.endswith(".py")]
+    files += [p for place in tests for p in sorted((root / place).rglob("test_*.py"))]
     named = [p for p in files if p.name in names]
     importing = [p for p in files if f"from {module} import" in p.read_text()]
     first = [p.relative_to(root).as_posix() for p in dict.fromkeys([*named, *importing])]

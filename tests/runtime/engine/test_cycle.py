@@ -93,6 +93,14 @@ def test_a_process_that_returns_what_nobody_runs_ends_a_run_without_a_policy(tmp
     )
 
 
+@pytest.mark.parametrize("mark", ["", "!"])
+def test_an_error_that_has_a_cause_is_named_itself(tmp_path, mark):
+    tasks = f"n=Numbers(limit: 1); c=engine_tasks.Caused{mark}"
+    _, result = record(plan_of(tmp_path, tasks, "n > c"), None)
+    assert str(result.error).startswith("task 'c' failed in process, cycle ")
+    assert str(result.error).endswith(": ValueError: no answer")
+
+
 LATE = "IntMsg.publish() was called outside process, on thread 'helper'; publish before process returns"
 
 
