@@ -259,6 +259,16 @@ def test_a_background_call_is_interrupted_when_the_run_ends(tmp_path):
     assert said == [("ran, and published nothing", "s")]
 
 
+def test_a_background_task_that_does_nothing_is_not_interrupted(tmp_path):
+    Patient.threads.clear()
+    plan = plan_of(tmp_path, "n=Numbers(limit: 1); e=Evens@every: 2; s=Patient!", "n > e; e > s")
+    executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000))
+    Slow.gate.release()
+    executor.run()
+    assert (executor.cycles, Patient.threads) == (3, [])
+    assert Slow.began.acquire(timeout=1)
+
+
 def test_the_run_waits_for_a_background_call_and_ends_without_it(tmp_path, monkeypatch):
     monkeypatch.setattr(Patient, "deaf", True)
     monkeypatch.setattr("flowrun.runtime.engine.executor.WORKER_STOP_S", 0.05)

@@ -6,9 +6,12 @@ import pytest
 
 from flowrun.runtime.clock import ManualClock, next_due
 from flowrun.runtime.engine.executor import Executor
+from flowrun.runtime.engine.rates import Rate, RatedGate
+from flowrun.runtime.engine.record import ALWAYS
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.task import CycleTime
 from support.helpers import START_NS, plan_of, record
 
 MS = 1_000_000
@@ -106,3 +109,19 @@ def test_a_rate_that_cannot_be_is_named(tmp_path, keys, text):
     [problem] = caught.value.problems
     assert problem.message == text
     assert problem.where.line == 4
+
+
+def test_asking_whether_a_task_would_run_does_not_count_as_a_run():
+    time, rate = CycleTime(0, 0), Rate(every=2, rate_hz=1)
+    gate = RatedGate(ALWAYS, rate, time)
+    assert [rate.would_admit(time), gate.would_open(), rate.would_admit(time)] == [True] * 3
+    assert rate.due_ns is None
+    assert gate.present
+    assert rate.due_ns == 1000 * MS
+    time.cycle, time.now_ns = 2, 999 * MS
+    assert (rate.would_admit(time), gate.would_open()) == (False, False)
+    time.cycle, time.now_ns = 3, 1000 * MS
+    assert not gate.would_open()
+    time.cycle = 4
+    assert gate.would_open()
+    assert rate.due_ns == 1000 * MS

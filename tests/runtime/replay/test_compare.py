@@ -156,3 +156,43 @@ def test_a_field_without_a_limit_must_be_the_same_beside_one_that_has_one():
     before, now = {"a": 0.0, "b": 0.0}, {"a": 0.5, "b": -0.0}
     assert Tolerance({"Pair.a": 1}).beyond(Pair, before, now) == "b"
     assert Tolerance({"Pair": 1}).beyond(Pair, before, now) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["IntMsg=abc", "IntMsg=", "=1", "IntMsg", "IntMsg=-1", "IntMsg=nan"]
+)
+def test_a_limit_that_is_none_is_named(text):
+    with pytest.raises(UsageError) as caught:
+        Tolerance.parse([text])
+    assert str(caught.value) == (
+        f"tolerance {text}: expected MSG=NUMBER, MSG.FIELD=NUMBER or MSG.FIELD=any, such as "
+        "DetectionsMsg=0.001 or PromptResponseMsg.response=any"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_near"),
+    [
+        (1, 2, True),
+        (1, 2.5, False),
+        (1, True, False),
+        (True, True, True),
+        (math.nan, math.nan, True),
+        (math.nan, 1.0, False),
+        ([1, 2], [2, 3], True),
+        ([1, 2], [2, 9], False),
+        ([1, 2], [1], False),
+        ([[1]], [[1.5]], True),
+        ({"a": 1}, {"a": 2}, True),
+        ({"a": 1}, {"a": 9}, False),
+        ({"a": 1}, {"b": 1}, False),
+        ("a", "a", True),
+        ("a", "b", False),
+        (b"a", "a", False),
+        (None, None, True),
+        ([1], {"a": 1}, False),
+    ],
+)
+def test_what_is_near(before, now, is_near):
+    found = Tolerance({"Pair": 1}).beyond(Pair, {"a": before}, {"a": now})
+    assert found == (None if is_near else "a")
