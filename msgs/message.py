@@ -139,6 +139,17 @@ class Envelope:
         self.fields.update(published)
         return None if changed is None else changed.name
 
+    def set_since(self) -> str | None:
+        """The first scalar field that was set to another value since the message was published, which
+        nobody sees; None if there is none."""
+        for name, shown_value in self.fields.items():
+            is_scalar = not isinstance(shown_value, (list, dict, np.ndarray))
+            if is_scalar and name in self.own:
+                own = self.own[name]
+                if own is not shown_value and own != shown_value and own == own:  # noqa: PLR0124  # NaN
+                    return name
+        return None
+
     def _without_arrays(self) -> dict[str, Any]:
         fields = self.fields.items()
         return {name: value for name, value in fields if not isinstance(value, np.ndarray)}

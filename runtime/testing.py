@@ -189,7 +189,8 @@ def _arrivals(
                     f"inputs[{cycle}]: input {port_name!r} of {name} takes "
                     f"{port.message_type.__name__}, got {type(message).__name__}"
                 )
-            message.check_fields()
+            if not message.is_view:
+                message.encode()  # as publishing does, checks it
     return inputs if cycles is None else inputs[:cycles]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.engine.background import BackgroundTask
@@ -19,6 +20,7 @@ from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance, make_instances
 from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
+from flowrun.runtime.engine.watch import set_in_vain
 from flowrun.runtime.errors import Location
 from flowrun.runtime.events import Event
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask
@@ -143,6 +145,11 @@ class Alone:
             if message.present:
                 published[slot.port] = message.view().copy()
         error = None if self._cycle.failure is None else self._cycle.failure.cause
+        for slot in self._outputs:
+            envelope = self._cycle.messages[slot.index].envelope
+            field = envelope.set_since() if envelope.present and error is None else None
+            if field is not None:
+                error = MessageTypeError(set_in_vain(slot.port, field))
         if error is not None:
             error.add_note(f"raised in cycle {cycle} of {self._made.id}")
             raise error

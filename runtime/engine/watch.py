@@ -33,7 +33,7 @@ from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.task import Context, Task
 from flowrun.runtime.wording import listed
 
-__all__ = ["Kept", "KeptInputs", "MessageWatch"]
+__all__ = ["Kept", "KeptInputs", "MessageWatch", "set_in_vain"]
 
 
 class Kept(NamedTuple):
@@ -194,8 +194,13 @@ class MessageWatch:
                     )
             for slot in outputs:
                 self._published.pop(slot, None)
-                if messages[slot].present:
-                    self._published[slot] = _digest(messages[slot].envelope)
+                envelope = messages[slot].envelope
+                if not envelope.present:
+                    continue
+                field = envelope.set_since()
+                if field is not None:
+                    raise MessageMisused(step.task.id, set_in_vain(self._names[slot][1], field))
+                self._published[slot] = _digest(envelope)
 
         return checking
 
@@ -234,6 +239,11 @@ class MessageWatch:
     def _has_changed(self, slot: int, envelope: Envelope) -> bool:
         known = self._published.get(slot)
         return envelope.present and known is not None and known != _digest(envelope)
+
+
+def set_in_vain(port: str, field: str) -> str:
+    """The error of a task that set a field after it had published the message."""
+    return f"{field!r} of port {port!r} was set after publish(), so that nobody sees it: publish() again"
 
 
 def _readers_of(plan: Plan) -> list[list[tuple[str, str]]]:

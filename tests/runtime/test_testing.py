@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from pathlib import Path
 
@@ -275,3 +276,25 @@ def test_both_ends_work_in_a_graph(tmp_path: Path) -> None:
     sink = executor.instances["seen"].bound.task_class
     assert issubclass(sink, Collect)
     assert [message.value for message in sink.messages] == [0, 1, 2, 3, 4]
+
+
+class SetsInVain(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        out.value = np.int64(number.value)
+        out.publish()
+        if number.value == 2:
+            out.value = 5
+
+
+def test_a_field_that_is_set_after_publishing_is_an_error() -> None:
+    assert run_task(SetsInVain, inputs=[{"number": IntMsg(value=1)}])[0].out.value == 1
+    text = "'value' of port 'out' was set after publish(), so that nobody sees it: publish() again"
+    with pytest.raises(MessageTypeError, match=f"^{re.escape(text)}"):
+        run_task(SetsInVain, inputs=[{"number": IntMsg(value=2)}])
+
+
+def test_inputs_are_checked_as_published_messages_are() -> None:
+    [made] = run_task(SetsInVain, inputs=[{"number": IntMsg(value=np.int64(1))}])
+    assert type(made.out.value) is int
+    with pytest.raises(MessageTypeError, match=r"^IntMsg\.value: expected int, got str 'x'$"):
+        run_task(SetsInVain, inputs=[{"number": IntMsg(value="x")}])
