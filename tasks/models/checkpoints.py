@@ -91,14 +91,44 @@ def find_checkpoint(model: str, folder: Path) -> Path | str:
     path = folder / Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"model {model!r}: the folder {path} holds no config.json")
+            raise ModelError(f"model {model!r}: {_what_else(path)}")
         return path
+    if path.exists():
+        raise ModelError(f"model {model!r}: {_what_else(path)}")
     if model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model):
         raise ModelError(
             f"model {model!r}: no such folder: {path}; give a checkpoint folder, or a hub id "
             "such as 'google/paligemma-3b-mix-224'"
         )
     return model
+
+
+def _what_else(path: Path) -> str:
+    """What a file, or a folder without a config.json, is instead of a checkpoint, and what to do."""
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    if any(file.name == "adapter_config.json" for file in files):
+        return _adapter(path)
+    gguf = next((file for file in files if file.suffix == ".gguf"), None)
+    if gguf is not None:
+        return (
+            f"{gguf} is a GGUF file, which llama.cpp runs: start `llama-server -m {gguf.name}`, with "
+            "the --mmproj file of its pictures, and ask it with backend: openai"
+        )
+    if path.is_file():
+        return f"{path} is a file; give the checkpoint folder, which holds a config.json"
+    return f"the folder {path} holds no config.json"
+
+
+def _adapter(folder: Path) -> str:
+    try:
+        said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        base = str(said["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        base = "its base model"
+    return (
+        f"{folder} is an adapter (LoRA) for {base}, without that model's weights: load both with the "
+        "package peft, and give the folder that `merge_and_unload()` and `save_pretrained` make"
+    )
 
 
 def in_folder(folder: Path) -> list[Checkpoint]:
@@ -209,7 +239,12 @@ def hub_failure(model: str, error: Exception, *, offline: str | None) -> str:
 
     offline: why the hub was not asked; None if it was.
     """
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     cache = hub_cache_path()
     causes = (error, error.__cause__, error.__context__)
@@ -217,6 +252,15 @@ def hub_failure(model: str, error: Exception, *, offline: str | None) -> str:
         return (
             f"model {model!r} is gated: accept its licence at https://huggingface.co/{model}, then "
             "run `hf auth login`"
+        )
+    if any(
+        isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError)
+        for cause in causes
+    ):
+        return (
+            f"model {model!r}: the repository holds no config.json, so it is no checkpoint of the "
+            "transformers library; it may be an adapter (LoRA), to be merged into its base model, or "
+            "GGUF files, which llama-server runs (backend: openai)"
         )
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return f"model {model!r}: the hub has no such model, or you must run `hf auth login`"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.models.checkpoints import architecture_of, config_of, task_of
-from flowrun.tasks.models.loading import cache_first, loading, pick_device
+from flowrun.tasks.models.loading import ONLY_DATA, cache_first, loading, pick_device
 from flowrun.tasks.models.question import ModelError
 
 __all__ = ["Found", "ObjectDetector", "Search"]
@@ -159,10 +159,14 @@ class ObjectDetector:
         def load(*, local: bool) -> tuple[Any, Any]:
             with loading(checkpoint, device=device, parts=parts, local=local) as transformers:
                 processor = transformers.AutoImageProcessor.from_pretrained(
-                    checkpoint, local_files_only=local
+                    checkpoint, local_files_only=local, **ONLY_DATA
                 )
                 model = transformers.AutoModelForObjectDetection.from_pretrained(
-                    checkpoint, local_files_only=local, dtype=torch_dtype
+                    checkpoint,
+                    local_files_only=local,
+                    dtype=torch_dtype,
+                    weights_only=True,
+                    **ONLY_DATA,
                 )
                 return processor, model.to(device).eval()
 

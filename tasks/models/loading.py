@@ -8,14 +8,19 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 from flowrun.tasks.models.checkpoints import first_line, hub_failure, is_cached
 from flowrun.tasks.models.question import ModelError
 
-__all__ = ["cache_first", "loading", "pick_device", "pick_dtype"]
+__all__ = ["ONLY_DATA", "cache_first", "loading", "pick_device", "pick_dtype"]
 
 T = TypeVar("T")
+
+ONLY_DATA = {"trust_remote_code": False}
+"""For every `from_pretrained`: no code of a checkpoint is run. Left out, transformers asks on the
+terminal."""
 
 
 def cache_first(checkpoint: Path | str, *, local: bool, load: Callable[..., T]) -> T:
@@ -79,9 +84,20 @@ def loading(checkpoint: Path | str, *, device: str, parts: str, local: bool) -> 
         yield transformers
     except torch.OutOfMemoryError as error:
         raise ModelError(f"model {str(checkpoint)!r} does not fit into {device}") from error
+    except UnpicklingError as error:
+        raise ModelError(
+            f"model {str(checkpoint)!r}: its weights are pickled Python objects, which could run any "
+            "code, and are not loaded; save them as .safetensors"
+        ) from error
     except ImportError as error:
         raise ModelError(f"model {str(checkpoint)!r}: {first_line(error)}") from error
     except Exception as error:
+        if "custom code" in str(error) or "trust_remote_code" in str(error):
+            raise ModelError(
+                f"model {str(checkpoint)!r}: its checkpoint brings Python code of its own, which "
+                "flowrun never runs; choose one whose architecture the transformers library has, or "
+                "run it on a model server and ask that with backend: openai"
+            ) from error
         if isinstance(checkpoint, Path):
             raise ModelError(
                 f"cannot load the model in {checkpoint}: {first_line(error)}; it must be a "

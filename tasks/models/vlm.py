@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flowrun.tasks.models.checkpoints import config_of
 from flowrun.tasks.models.growing import GrowingAnswers, cut_at_stop, layers_of
-from flowrun.tasks.models.loading import cache_first, loading, pick_device, pick_dtype
+from flowrun.tasks.models.loading import ONLY_DATA, cache_first, loading, pick_device, pick_dtype
 from flowrun.tasks.models.progress import Tell, progress_passed_on
 from flowrun.tasks.models.question import (
     Answer,
@@ -196,7 +196,12 @@ class VisionLanguageModel:
                 processor = _load_processor(checkpoint, local_files_only=local)
                 with progress_passed_on(tell) as bars:
                     model = transformers.AutoModelForImageTextToText.from_pretrained(
-                        checkpoint, local_files_only=local, dtype=torch_dtype, **bars
+                        checkpoint,
+                        local_files_only=local,
+                        dtype=torch_dtype,
+                        weights_only=True,
+                        **ONLY_DATA,
+                        **bars,
                     )
                 return processor, model.to(device).eval()
 
@@ -214,14 +219,16 @@ def _load_processor(checkpoint: Path | str, *, local_files_only: bool) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
     from transformers.utils import is_torchvision_available
 
-    config = AutoConfig.from_pretrained(checkpoint, local_files_only=local_files_only)
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=local_files_only, **ONLY_DATA)
     processor_class: Any = PROCESSOR_MAPPING.get(type(config), None)
     if (
         is_torchvision_available()
         or processor_class is None
         or "video_processor" not in processor_class.get_attributes()
     ):
-        return AutoProcessor.from_pretrained(checkpoint, local_files_only=local_files_only)
+        return AutoProcessor.from_pretrained(
+            checkpoint, local_files_only=local_files_only, **ONLY_DATA
+        )
 
     class PicturesOnly(processor_class):  # type: ignore[misc]
         video_processor = None
@@ -232,7 +239,7 @@ def _load_processor(checkpoint: Path | str, *, local_files_only: bool) -> Any:
 
     # Some take the video half as an argument that must be given (SmolVLM2).
     return PicturesOnly.from_pretrained(
-        checkpoint, local_files_only=local_files_only, video_processor=None
+        checkpoint, local_files_only=local_files_only, video_processor=None, **ONLY_DATA
     )
 
 
