@@ -147,7 +147,10 @@ class _AsRecorded:
             if read is None or read[0] > cycle:
                 break
             self._feed(read[1], is_wanted=read[0] == cycle)
-        return self._kept.pop(own["number"], None)
+        found = self._kept.get(own["number"])
+        while found is not None and self._kept.pop(next(iter(self._kept))) is not found:
+            pass  # one that comes earlier was never published
+        return found
 
     def _feed(self, picture: StoredPicture, *, is_wanted: bool) -> None:
         """Decode the packets of the next message. Pictures that came before are of no interest: those

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.bitstream import closes, holds_parameters, with_start_codes
 from flowrun.runtime.pictures.stored import shown_format
 from flowrun.runtime.pictures.video import (
@@ -45,9 +46,19 @@ _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _LENGTH_PREFIXED = b"\x01"
 """First byte of the extradata of a stream whose packets have lengths instead of start codes."""
 _LOGGED = frozenset(
-    "h264 hevc vp8 vp9 av1 mpeg1video mpeg2video mpeg4 mjpeg rawvideo".split()  # noqa: SIM905
+    {
+        *("h264", "hevc", "vp8", "vp9", "av1"),
+        *("mpeg1video", "mpeg2video", "mpeg4", "h263", "flv1", "theora"),
+        *("msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"),
+        *("mjpeg", "jpeg2000", "png", "prores", "dnxhd", "dvvideo"),
+        *("rawvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo"),
+    }
 )
-"""The codecs whose decoders need no more than `VideoDecoder` and the packets' bytes."""
+"""The codecs whose decoders need no more than `VideoDecoder` and the packets' bytes. Others may get more
+from their container, as a palette."""
+_PALETTE = "pal8"
+_JPEG = b"\xff\xd8\xff"
+"""How a JPEG begins."""
 _STRICT = frozenset({"mjpeg"})
 """Codecs whose decoders do not say that a picture is damaged unless they may refuse it, and whose
 pictures need no other: one that is refused is decoded once more, as far as it goes."""
@@ -125,7 +136,7 @@ class SourceDecoder:
     def __init__(self, stream: Any, queue: PacketQueue | None) -> None:
         context = stream.codec_context
         name = context.codec.canonical_name
-        self.logs_packets = name in _LOGGED
+        self.logs_packets = name in _LOGGED and context.pix_fmt != _PALETTE
         self.damaged = 0
         self._queue = queue if self.logs_packets else None
         self._context = context
@@ -161,7 +172,7 @@ class SourceDecoder:
             del self._pts[next(iter(self._pts))]
         is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
         if not self.logs_packets:
-            self._current = self._current or self._section(is_sure=False)
+            self._current = self._current or self._section(packet, is_sure=False)
             self._decode(self._current, packet, emit)
             return
         data = self._bytes(packet)
@@ -174,7 +185,7 @@ class SourceDecoder:
         elif is_key:
             self._begin(data, emit)
         self._in_packets |= holds_parameters(self._form, data)
-        current = self._current = self._current or self._section(is_sure=False)
+        current = self._current = self._current or self._section(data, is_sure=False)
         if self._next is not None:
             self._decode(current, data, emit)
             self._hold(self._next, data, emit, is_key=is_key)
@@ -218,7 +229,8 @@ class SourceDecoder:
             return True
         self.damaged += 1
         if self._strict:
-            again = _Section(PacketDecoder(self._described), -1, self._number, is_sure=False)
+            decoder = PacketDecoder(self._what_decodes(data))
+            again = _Section(decoder, -1, self._number, is_sure=False)
             again.decode(self._number, data, self._taker(again, emit))
         return False
 
@@ -252,40 +264,48 @@ class SourceDecoder:
         """Begin a section with this key frame, if one should begin with it."""
         current = self._current
         if current is None:
-            self._current = self._section(is_sure=True)
+            self._current = self._section(data, is_sure=True)
             return
         if self._next is not None:
             return
         knows_parameters = not self._in_packets or holds_parameters(self._form, data)
         if knows_parameters and closes(self._form, data):
             self._drain(current, emit)
-            self._current = self._section(is_sure=True)
+            self._current = self._section(data, is_sure=True)
         elif (
             not current.is_sure
             or self._number - current.first >= _LONGEST
             or (self._queue is not None and self._queue.overflowed)
         ):
-            self._next = self._section(is_sure=True)
+            self._next = self._section(data, is_sure=True)
             current.ends_with, current.is_sure = self._number, False
 
-    def _section(self, *, is_sure: bool) -> _Section:
+    def _section(self, data: Any, *, is_sure: bool) -> _Section:
         """A section that begins with the packet of now."""
         if not self.logs_packets:
             return _Section(ContainerDecoder(self._context), -1, self._number, is_sure=False)
         if self._current is not None and self._current.decoder.reorder > self._described.reorder:
             self._described = replace(self._described, reorder=self._current.decoder.reorder)
+        made = self._what_decodes(data)
         number = -1
         if is_sure:
             number = self._sections
             self._sections += 1
             if self._queue is not None:
-                self._queue.begin_section(number, self._described, self._number)
+                self._queue.begin_section(number, made, self._number)
         return _Section(
-            PacketDecoder(self._described, strict=self._strict),
+            PacketDecoder(made, strict=self._strict),
             number,
             self._number,
             is_sure=is_sure,
         )
+
+    def _what_decodes(self, data: bytes) -> VideoDecoder:
+        """What decodes a section that begins with this packet. FFmpeg takes a JPEG that is lower than
+        it was told for half of an interlaced picture, whose other half comes in the same packet."""
+        if self._form == "mjpeg" and data.count(_JPEG) == 1:
+            return replace(self._described, width=0, height=0)
+        return self._described
 
     def _hold(self, section: _Section, data: bytes, emit: Emit, *, is_key: bool) -> None:
         """Decode a packet of the section that comes next; it takes over when the one before has given

@@ -39,6 +39,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "mpeg2.ts": {"codec": "mpeg2video", "bf": "2"},
     "jpegs.avi": {"codec": "mjpeg"},
     "jpegs.mkv": {"codec": "mjpeg"},
+    "mpeg1.mpg": {"codec": "mpeg1video", "bf": "2"},
+    "wmv.avi": {"codec": "wmv2"},
+    "flv.flv": {"codec": "flv"},
+    "ffv1.mkv": {"codec": "ffv1"},
     "yuyv.avi": {"codec": "rawvideo"},
 }
 

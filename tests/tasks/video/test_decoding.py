@@ -163,6 +163,23 @@ def test_half_a_jpeg_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
     assert [k for k, section in enumerate(sections(found)) if section is None] == [4]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "film"),
+    [(".mjpeg", {"codec": "mjpeg"}), (".ts", {"bf": "2"})],
+)
+def test_pictures_may_change_their_size(tmp_path: Path, suffix: str, film: dict[str, Any]) -> None:
+    parts = [
+        draw(tmp_path / f"{at}{suffix}", size=size, **film).read_bytes()
+        for at, size in enumerate([(128, 96), (96, 48), (128, 96)])
+    ]
+    whole = tmp_path / f"film{suffix}"
+    whole.write_bytes(b"".join(parts))
+    found, _ = decoded(whole)
+    heights = [pixels.shape[0] for pixels, _ in found]
+    assert heights == [96] * FRAMES + [48] * FRAMES + [96] * FRAMES
+    assert sections(found).count(None) <= 12
+
+
 def test_a_film_that_begins_in_the_middle_is_pixels_up_to_its_first_key_frame(
     tmp_path: Path,
 ) -> None:
