@@ -13,7 +13,7 @@ from types import FrameType
 
 from flowrun.runtime.errors import text_of
 
-__all__ = ["Place", "explained", "is_users", "place_of"]
+__all__ = ["Place", "explained", "is_users", "place_in", "place_of"]
 
 _INSTALLED = ("site-packages", "dist-packages")
 _CAUSES = 3
@@ -48,7 +48,27 @@ def place_of(error: BaseException) -> Place | None:
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
         source = (error.text or "").strip()
         return Place(_shown(error.filename), error.lineno or 1, "", source)
-    frames = list(_frames(error))
+    return _deepest(list(_frames(error)))
+
+
+def place_in(frame: FrameType) -> Place | None:
+    """The line of the user's own code that a task is in; see `place_of`.
+
+    frame: the innermost of the stack; what called the engine is not looked at.
+    """
+    frames = []
+    inner: FrameType | None = frame
+    while inner is not None and not _is_engine(inner):
+        frames.append((inner, inner.f_lineno))
+        inner = inner.f_back
+    return _deepest(frames[::-1])
+
+
+def _is_engine(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("flowrun.runtime.engine.")
+
+
+def _deepest(frames: list[tuple[FrameType, int]]) -> Place | None:
     own = [it for it in frames if is_users(it[0])]
     if not own:
         frames = [it for it in frames if _is_of_package(it[0])]

@@ -10,7 +10,6 @@ it goes on.
 
 from __future__ import annotations
 
-import linecache
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,13 +22,13 @@ from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.keyframes import freeze_task
 from flowrun.runtime.engine.policy import reconfigure
+from flowrun.runtime.places import place_in
 
 __all__ = ["Late", "Watchdog"]
 
 _LOOKS_PER_DEADLINE = 4
 _LONGEST_PAUSE_S = 1.0
 _LOGGED_EVERY_S = 60.0
-_RUNTIME = ("flowrun.runtime.", "flowrun.msgs.")
 
 _Call = tuple[str, int]
 """A task's call: what it does, and a number that no other call of the task has."""
@@ -119,11 +118,12 @@ class Watchdog:
             if now_s - self._logged_s.get(id_, -_LOGGED_EVERY_S) >= _LOGGED_EVERY_S:
                 self._logged_s[id_] = now_s
                 seen.is_logged = True
+                place = place_in(frame)
                 self._instances[id_].ctx.log.warning(
                     f"still in {call[0]}, beyond its deadline",
                     since_s=round(now_s - seen.since_s, 1),
                     deadline_ms=self._instances[id_].bound.spec.deadline_ms,
-                    at=_line_of(frame),
+                    **({} if place is None else {"at": str(place)}),
                 )
         self.late = late
 
@@ -168,16 +168,3 @@ def _code_of(function: Callable[..., object]) -> CodeType:
 
 _MADE = {_code_of(reconfigure): "configure", _code_of(freeze_task): "freeze"}
 """Functions that call one task, a local `made`."""
-
-
-def _line_of(frame: FrameType | None) -> str:
-    """The deepest line of a task's code in a stack, with its place; "" if there is none."""
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
-        if not name.startswith(_RUNTIME) and "site-packages" not in frame.f_code.co_filename:
-            code, line = frame.f_code, frame.f_lineno
-            source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
-            if name.partition(".")[0] not in sys.stdlib_module_names:
-                return f"{code.co_filename}:{line}, in {code.co_name}: {source}"
-        frame = frame.f_back
-    return ""
