@@ -10,7 +10,7 @@
 | `compiled.py`   | a cycle as one function, for live runs                                 |
 | `outside.py`    | where time, live values and results come from; the live one            |
 | `keyframes.py`  | what tasks remember, so that a replay can begin there                  |
-| `published.py`  | which tasks have published, and which source is silent                 |
+| `published.py`  | which tasks have run, and which source is silent                       |
 | `background.py` | `background: true`: jobs, and the worker that runs them                |
 | `policy.py`     | `on_error`                                                             |
 | `restarts.py`   | sources that are restarted, while the cycles go on                     |

@@ -1,4 +1,4 @@
-"""Which tasks have published, and for how long a source has not.
+"""Which tasks have run, and for how long a source has published nothing.
 
 Noted only for tasks of which nothing has been seen: a cycle in which all is well pays for one look at an
 empty list.
@@ -22,12 +22,11 @@ class _Watched:
     slots: list[int]
     is_source: bool
     has_run: bool = False
-    has_published: bool = False
 
 
 @dataclass(slots=True)
 class Published:
-    """What the tasks of `plan` have published.
+    """What has been seen of the tasks of `plan`.
 
     pending: the tasks to look at after the next cycle; empty if there are none.
     """
@@ -49,9 +48,9 @@ class Published:
         left = []
         for task in self.pending:
             task.has_run = task.has_run or _came(task.step, messages)
-            if any(messages[slot].present for slot in task.slots):
-                task.has_published = True
-            elif task.slots or not task.has_run:
+            if not task.has_run or (
+                task.is_source and not any(messages[slot].present for slot in task.slots)
+            ):
                 left.append(task)
         self.pending = left
 
@@ -68,12 +67,6 @@ class Published:
         again = [it for it in self._tasks.values() if it.is_source and it not in self.pending]
         self.pending = [*self.pending, *again]
         return silent
-
-    @property
-    def nothing_from(self) -> list[str]:
-        """The tasks that have outputs, have run, and have published nothing."""
-        tasks = self._tasks.items()
-        return [id_ for id_, it in tasks if it.slots and it.has_run and not it.has_published]
 
     @property
     def never_ran(self) -> list[str]:

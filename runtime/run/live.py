@@ -151,8 +151,6 @@ class Run:
         self._leave_if_child()
         if error is None and not self.executor.has_started:
             self._recording.discard()
-        for task in self.executor.silent:
-            self.executor.instances[task].ctx.log.info("ran, and never published a message")
         finish_error = self._finish(reason, None if error is None else str(error))
         return self._result(reason, error or finish_error)
 
@@ -180,8 +178,8 @@ class Run:
             fields |= {TO_LOG_ONLY: True}
             log.error(str(failure), raised=failure.__cause__, **fields)  # noqa: TRY400
         if self.executor.has_started and self.executor.cycles:
-            for task in self.executor.published.nothing_from:
-                log.info("ran, and published nothing", task=task)
+            for task in self.executor.silent:
+                log.info("ran, and never published a message", task=task)
             for task in self.executor.published.never_ran:
                 log.info("never ran: what it needs did not come", task=task)
         self._lines.flush()

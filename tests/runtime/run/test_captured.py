@@ -94,7 +94,7 @@ def test_a_task_that_publishes_nothing_is_mentioned_at_the_end(tmp_path):
     tasks = "n=Numbers(limit: 3); q=chatty_tasks.Quiet; after=Scale; sum=Scale"
     lines, _ = lines_of(tmp_path, tasks, "n>q:IntMsg; q>after:IntMsg; n>sum:IntMsg")
     assert [(it["name"], it["message"]) for it in lines] == [
-        ("q", "ran, and published nothing"),
+        ("q", "ran, and never published a message"),
         ("after", "never ran: what it needs did not come"),
     ]
 
