@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import faulthandler
 import importlib
 import io
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,7 +25,7 @@ from flowrun.runtime.cli.failures import print_error, say
 from flowrun.runtime.cli.signals import Ended, exit_status, listening
 from flowrun.runtime.errors import FlowrunError, GraphError, UsageError
 from flowrun.runtime.printing import print_text
-from flowrun.runtime.wording import escaped, nearest
+from flowrun.runtime.wording import counted, escaped, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -46,20 +48,20 @@ _BROKEN_PIPE = 128 + 13
 """The exit status that a shell gives a command ended by SIGPIPE, as in `cat big.txt | head -1`."""
 
 
+_THREADS_END_S = 2.0
+"""Seconds that the end waits for threads of tasks."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name), and return the exit status: 0; 1 if
     something failed; 2 for a wrong command line or graph file; 130 after Ctrl-C, 143 after SIGTERM, 129
     after SIGHUP; 141 if the reader of stdout went away.
 
-    Without `argv` this is the process's own command: if a task's call was left running, it ends the
-    process at once, with that status.
+    Without `argv` this is the process's own command: if a task's call or a thread of a task was left
+    running, it ends the process at once, with that status.
     """
     status = _status(argv)
-    if argv is None and any(
-        thread.daemon and thread.name.startswith("flowrun-") for thread in threading.enumerate()
-    ):
-        # The interpreter would end that thread inside the library that computes, which aborts the
-        # process (torch: "terminate called without an active exception", status 134).
+    if argv is None and (_left_waiting() or _left_computing()):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -67,9 +69,34 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
+def _left_computing() -> bool:
+    """Whether a task's call goes on. The interpreter would end its thread inside the library that
+    computes, which aborts the process (torch: "terminate called without an active exception", status
+    134)."""
+    return any(
+        thread.daemon and thread.name.startswith("flowrun-") for thread in threading.enumerate()
+    )
+
+
+def _left_waiting() -> bool:
+    """Whether threads go on that a task began and did not end: the interpreter would wait for them."""
+    until = time.monotonic() + _THREADS_END_S
+    own = threading.main_thread(), threading.current_thread()
+    threads = [it for it in threading.enumerate() if not it.daemon and it not in own]
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    names = [repr(thread.name) for thread in threads if thread.is_alive()]
+    if names:
+        say(
+            f"flowrun: ends without waiting for {counted(len(names), 'thread')}: {', '.join(names)}"
+        )
+    return bool(names)
+
+
 def _status(argv: list[str] | None) -> int:
     if argv is None:
         _open_outputs()
+        faulthandler.enable(2)  # a library that crashes the process: which line called it
     _print_anything()
     try:
         with listening():

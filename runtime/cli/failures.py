@@ -12,6 +12,10 @@ from flowrun.runtime.printing import print_text
 __all__ = ["print_error", "say"]
 
 
+_LONGEST = 4000
+"""Number of characters of a task's error that are shown; the log has all."""
+
+
 def print_error(
     error: FlowrunError, *, secrets: Collection[str] = frozenset(), before: str = ""
 ) -> None:
@@ -20,7 +24,10 @@ def print_error(
     secrets: texts that are masked.
     before: what its first line begins with.
     """
-    lines = [f"{before}{error}"]
+    text = f"{before}{error}"
+    if isinstance(error, TaskError) and len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}... ({len(text):,} characters)"
+    lines = [text]
     if isinstance(error, TaskError) and error.__cause__ is not None:
         from flowrun.runtime.places import explained
 

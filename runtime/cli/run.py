@@ -110,7 +110,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
             plan,
             clock=LiveClock(),
             directory=directory,
-            console=LogLines(),
+            console=LogLines(terminal.stderr),
             debug_messages=args.debug_messages,
         )
     except FlowrunError as error:
@@ -136,6 +136,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
 
         with StatusDisplay(running, server.url if server else None, terminal, plain=args.plain):
             result = running.run(cycles=args.cycles)
+    terminal.take_back()
     _print_summary(running, result)
     return 0 if result.error is None else 1
 
@@ -174,7 +175,10 @@ class _Stopper:
         again = "press Ctrl-C again to end now" if number == signal.SIGINT else "again to end now"
         tasks = [f"{it.task} ({it.for_s:.0f} s in {it.method})" for it in busy]
         whom = f"task {', '.join(tasks)}" if tasks else "the run to end"
-        print_text(f"{signal.Signals(number).name}: waiting for {whom}; {again}", file=sys.stderr)
+        print_text(
+            f"{signal.Signals(number).name}: waiting for {whom}; {again}",
+            file=self._terminal.stderr,
+        )
 
     def again(self, number: int, *, is_stuck: bool) -> None:
         del is_stuck
@@ -183,6 +187,7 @@ class _Stopper:
     def _end(self, number: int) -> None:
         result = self._run.end_now(signal.Signals(number).name)
         self._terminal.show(None)
+        self._terminal.take_back()
         _print_summary(self._run, result)
         self._terminal.end()
         os._exit(128 + number)

@@ -21,7 +21,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["Ended", "Listener", "exit_status", "listening"]
 
@@ -99,6 +99,7 @@ def listening(listener: Listener | None = None) -> Iterator[None]:
         if number not in _MAY_BE_IGNORED or signal.getsignal(number) != signal.SIG_IGN
     }
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _HANDLERS.append(handlers)
     thread = threading.Thread(
         target=heard.listen, args=[reading], name="flowrun-signals", daemon=True
     )
@@ -107,11 +108,43 @@ def listening(listener: Listener | None = None) -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
+        _HANDLERS.remove(handlers)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         os.close(writing)
         thread.join()
         os.close(reading)
+
+
+_HANDLERS: list[dict[signal.Signals, Any]] = []
+"""What handled the signals before each `listening` that is open."""
+
+
+def _let_go_in_child() -> None:
+    """A child process of a fork, such as a worker of `multiprocessing`, ends as it would without us: its
+    signals must not be heard here."""
+    if _HANDLERS:
+        signal.set_wakeup_fd(-1)
+        for handlers in reversed(_HANDLERS):
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        _HANDLERS.clear()
+    _go_on()
+
+
+_FORKING = threading.local()
+
+
+def _wait_for_fork() -> None:
+    """Until the child has handlers of its own, its signals wait."""
+    _FORKING.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+
+
+def _go_on() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _FORKING.mask)
+
+
+os.register_at_fork(before=_wait_for_fork, after_in_parent=_go_on, after_in_child=_let_go_in_child)
 
 
 class _Heard:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self, TextIO, cast
@@ -54,14 +53,14 @@ class StatusDisplay:
 
     def __enter__(self) -> Self:
         where = self._run.directory or "nothing (--no-log)"
-        print_text(f"{self._run.name}: {len(self._run.plan.steps)} tasks, logging to {where}")
+        self._say(f"{self._run.name}: {len(self._run.plan.steps)} tasks, logging to {where}")
         if self._url is not None:
-            print_text(f"{self._run.name}: page and API at {self._url}")
+            self._say(f"{self._run.name}: page and API at {self._url}")
         if self._screen is not None:
             from rich.console import Console
             from rich.live import Live
 
-            file = _Screen(self._screen, sys.stdout)
+            file = _Screen(self._screen, self._terminal.stdout)
             self._live = Live(
                 get_renderable=self._table,
                 auto_refresh=False,
@@ -99,10 +98,10 @@ class StatusDisplay:
             return
         report = self._run.report()
         if self._note_answer(report.last_answer):
-            print_text(f"  {_answer(self._answers[-1])}")
+            self._say(f"  {_answer(self._answers[-1])}")
         if report.uptime_s - self._printed_s >= _PLAIN_EVERY_S:
             self._printed_s = report.uptime_s
-            print_text(_line(report, self._run.busy()))
+            self._say(_line(report, self._run.busy()))
 
     def above(self, text: str) -> None:
         from rich.ansi import AnsiDecoder
@@ -117,7 +116,10 @@ class StatusDisplay:
             self._live.refresh()
             self._live.stop()
         elif self._note_answer(self._run.report().last_answer):
-            print_text(f"  {_answer(self._answers[-1])}")
+            self._say(f"  {_answer(self._answers[-1])}")
+
+    def _say(self, text: str) -> None:
+        print_text(text, file=self._terminal.stdout)
 
     def _note_answer(self, newest: Answer | None) -> bool:
         """Keep the newest answer; returns whether it is new."""

@@ -204,6 +204,12 @@ class _Raw(io.RawIOBase):
         return self._stream.isatty()
 
 
+class _Stream(io.TextIOWrapper):
+    """A stream that stays open whatever a task does to it: the run has something to say at its end."""
+
+    def close(self) -> None: ...
+
+
 class Terminal:
     """Takes the place of `sys.stdout` and `sys.stderr` while the context is open.
 
@@ -214,6 +220,8 @@ class Terminal:
         self._outlets: list[Outlet] = []
         self._raws: list[_Raw] = []
         self._before = sys.stdout, sys.stderr
+        self.stdout: TextIO = sys.stdout
+        self.stderr: TextIO = sys.stderr
         self._wanted: Display | None = None
         self._display: Display | None = None
         self._unfinished: dict[Outlet, str] = {}
@@ -226,8 +234,8 @@ class Terminal:
 
     def __enter__(self) -> Self:
         self._before = sys.stdout, sys.stderr
-        sys.stdout = self._queued(sys.stdout)
-        sys.stderr = self._queued(sys.stderr)
+        sys.stdout = self.stdout = self._queued(sys.stdout)
+        sys.stderr = self.stderr = self._queued(sys.stderr)
         os.register_at_fork(after_in_child=self._let_go_in_child)
         self._thread.start()
         return self
@@ -250,6 +258,10 @@ class Terminal:
         self._woken.set()
         if threading.current_thread() is not self._thread:
             self._shown.wait(_REFRESH_S * 4)
+
+    def take_back(self) -> None:
+        """Print to `stdout` and `stderr` again, whatever a task made of those of `sys`."""
+        sys.stdout, sys.stderr = self.stdout, self.stderr
 
     @property
     def screen(self) -> Outlet | None:
@@ -304,7 +316,7 @@ class Terminal:
         except Exception as error:  # noqa: BLE001  # lines are still to be written, the run goes on
             self._wanted = self._display = None
             self._shown.set()
-            print_text(f"the display of the run has failed: {error!r}", file=sys.stderr)
+            print_text(f"the display of the run has failed: {error!r}", file=self.stderr)
 
     def _write(self, *, idle_s: float = _MOMENT_S, at_most_s: float = _REFRESH_S) -> None:
         display = self._display
@@ -344,7 +356,7 @@ class Terminal:
             stream.flush()
         raw = _Raw(outlet, stream)
         self._raws.append(raw)
-        return io.TextIOWrapper(
+        return _Stream(
             raw,  # a raw stream does, since nothing is held back
             encoding=stream.encoding,
             errors=stream.errors,
@@ -369,17 +381,20 @@ class Terminal:
 
 
 class LogLines:
-    """Where the lines of a run's log are shown: on stderr, whatever that is when one comes."""
+    """Where the lines of a run's log are shown."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
     def write(self, text: str, /) -> int:
-        return sys.stderr.write(text)
+        return self._stream.write(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        self._stream.flush()
 
     def isatty(self) -> bool:
         """Whether they are coloured; see https://no-color.org."""
-        return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and _has_commands()
+        return self._stream.isatty() and not os.environ.get("NO_COLOR") and _has_commands()
 
 
 def can_draw() -> bool:

@@ -69,7 +69,7 @@ def make_instances(
             bound.id,
             time=own,
             log=log.bind(task=bound.id),
-            graph_dir=graph.path.parent,
+            graph_dir=graph.path.parent.absolute(),
             seed=graph.runtime.seed,
             broadcast=(broadcasts or {}).get(bound.id) or Broadcast(),
             source=source(bound.id) if source is not None and bound.is_source else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -95,9 +96,9 @@ class Run:
         self._state: str | dict[str, str] = "Running"
         self._has_run = False
         self._ended = threading.Event()
-        self._recording = Recording(
-            plan, directory, started_ns=self._started_ns, now_ns=clock.now_ns
-        )
+        # A task may change the working directory.
+        place = None if directory is None else directory.absolute()
+        self._recording = Recording(plan, place, started_ns=self._started_ns, now_ns=clock.now_ns)
         self._lines = configure_logs(
             now_ns=clock.now_ns, target=self.writer, secrets=plan.graph.spec.secrets, stream=console
         )
@@ -146,7 +147,10 @@ class Run:
                 reason, error = self._run(cycles)
         except BaseException as failure:
             self._leave_if_child()
-            self._finish("internal error", worded(failure))
+            is_users = isinstance(failure, KeyboardInterrupt)
+            self._finish(
+                *("interrupted", None) if is_users else ("internal error", worded(failure))
+            )
             raise
         self._leave_if_child()
         if error is None and not self.executor.has_started:
@@ -177,6 +181,10 @@ class Run:
             # The console shows it at the end, without the traceback.
             fields |= {TO_LOG_ONLY: True}
             log.error(str(failure), raised=failure.__cause__, **fields)  # noqa: TRY400
+        except KeyboardInterrupt as interrupt:
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                raise  # the user's
+            error = self._error_of(interrupt)
         if self.executor.has_started and self.executor.cycles:
             for task in self.executor.silent:
                 log.info("ran, and never published a message", task=task)
@@ -184,6 +192,17 @@ class Run:
                 log.info("never ran: what it needs did not come", task=task)
         self._lines.flush()
         return reason, error
+
+    def _error_of(self, interrupt: KeyboardInterrupt) -> TaskError:
+        """The error for a KeyboardInterrupt that no signal raised."""
+        traceback = interrupt.__traceback__
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        frame = None if traceback is None else traceback.tb_frame
+        task = self._whereabouts.task_of(frame) or "?"
+        error = TaskError(task, cycle=self.executor.cycles, phase="process", cause=interrupt)
+        error.__cause__ = interrupt
+        return error
 
     def let_go(self) -> None:
         """In a child process of a fork: the run is the parent's."""

@@ -106,6 +106,21 @@ def test_other_threads_listen_to_nothing():
     assert done == [signal.SIG_DFL]
 
 
+def test_signals_of_a_forked_child_are_not_heard():
+    listener = Listener()
+    with listening(listener):
+        child = os.fork()
+        if child == 0:
+            threading.Event().wait(60)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert listener.heard.acquire(timeout=30)
+    assert ("first", signal.SIGHUP) in listener.said
+
+
 STUCK = """
 import threading
 from flowrun.msgs import IntMsg
@@ -154,7 +169,7 @@ def test_a_run_that_is_stuck_says_in_what_and_ends_at_the_second_signal(tmp_path
             process.kill()
     assert "g: 3 cycles in" in output
     assert f"ended by {number.name}, without waiting for task 's'" in output
-    [run] = (tmp_path / "runs").iterdir()
+    [run] = (tmp_path / "runs").glob("g-*")
     with Log(run) as log:
         assert log.finished
         assert log.end["reason"] == f"{number.name}, without waiting for task 's'"
@@ -174,6 +189,6 @@ def test_sigterm_alone_ends_a_run_that_is_stuck(tmp_path):
             assert process.wait(timeout=60) == 143
         finally:
             process.kill()
-    [run] = (tmp_path / "runs").iterdir()
+    [run] = (tmp_path / "runs").glob("g-*")
     with Log(run) as log:
         assert log.finished
