@@ -4,7 +4,9 @@
 
 minutes: how long the demo graph runs, looped, as the command does, while clients load its page, poll
 pictures and answers, watch streams, post settings, leave connections half open and streams unread.
-cycles: how many cycles the fastest graph then runs.
+cycles: how many cycles the fastest graph runs before.
+
+Either is left out if it is 0.
 
 A log in ring mode keeps the size of both bounded. Memory (anonymous: what is mapped from the log is the
 system's to take back), descriptors, threads and the log are looked at every second. Whether one of
@@ -173,6 +175,10 @@ class Clients:
         self._ending.set()
         for thread in self._threads:
             thread.join()
+        self.must_go_on()
+
+    def must_go_on(self) -> None:
+        """Raise what a client has met, if anything."""
         if self._failed:
             raise self._failed[0]
 
@@ -180,7 +186,7 @@ class Clients:
         rng = random.Random(kind.__name__)
         while not self._ending.is_set():
             try:
-                with httpx.Client(base_url=self._url, timeout=30, trust_env=False) as http:
+                with httpx.Client(base_url=self._url, timeout=120, trust_env=False) as http:
                     for _ in range(20):
                         if self._ending.is_set():
                             return
@@ -262,6 +268,7 @@ def demo(directory: Path, minutes: float) -> list[str]:
         try:
             while (at := time.monotonic() - began) < minutes * 60:
                 assert run.poll() is None, console.read_text()
+                clients.must_go_on()
                 samples.add(at, look(run.pid, directory / "runs"))
                 time.sleep(1)
         finally:
@@ -303,6 +310,8 @@ def main() -> int:
     args = parser.parse_args()
     grown = []
     for soak, amount in ((fastest, args.cycles), (demo, args.minutes)):
+        if not amount:
+            continue
         with tempfile.TemporaryDirectory() as directory:
             grown += soak(Path(directory), amount)
     return 1 if grown else 0

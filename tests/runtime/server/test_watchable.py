@@ -2,6 +2,7 @@
 
 import inspect
 
+import httpx
 import pytest
 
 from flowrun.runtime.clock import ManualClock
@@ -12,6 +13,7 @@ from flowrun.runtime.run.live import Run
 from flowrun.runtime.run.report import RunReport
 from flowrun.runtime.server.status import report_json
 from flowrun.runtime.server.watchable import Watchable
+from support.paths import MEDIA
 
 GRAPH = """
 tasks:
@@ -87,3 +89,22 @@ def test_the_fake_graph_says_nothing_that_a_real_one_does_not(real, fake):
     for key in ("tasks", "cnx"):
         assert fake[key][0].keys() <= real[key][0].keys()
     assert type(real["tasks"][0]["config"]) is type(fake["tasks"][0]["config"]) is dict
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_the_limit(tmp_path, new_server):
+    graph = f"""
+    tasks:
+      - {{id: cam, type: VideoCapture, config: {{source_uri: {MEDIA / "shapes.mp4"}}}}}
+      - {{id: vlm, type: Inference}}
+    cnx: [{{src: cam, dst: vlm, msg: ImageRgb8Msg}}]
+    """
+    plan = plan_graph(bind(parse_graph(graph, path=tmp_path / "ask.yaml", env={})))
+    run = Run(plan, clock=ManualClock(1, step_ns=1000), directory=None)
+    address = f"{new_server(run).url}api/v0/inference/settings"
+    with run.discarded_unless_run(), httpx.Client(trust_env=False, verify=False) as http:
+        assert http.post(address, json={"prompt": "x" * 16_384}).status_code == 200
+        reply = http.post(address, json={"prompt": "x" * 16_385})
+    assert (reply.status_code, reply.json()) == (
+        422,
+        {"error": f"vlm.prompt: must be a text of at most 16384 characters; got '{'x' * 56}..."},
+    )
