@@ -359,3 +359,18 @@ def run_held(
         return run_hooked(plan, directory, hook, step_ns=step_ns)
     finally:
         Held.hold = None
+
+
+class Unmade(Task):
+    """Cannot be made."""
+
+    class Config(TaskConfig):
+        by: str
+
+    config: Config
+
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        raise {"error": ValueError("no"), "user": KeyboardInterrupt()}[self.config.by]
+
+    def process(self, ctx: Context) -> None: ...

@@ -6,6 +6,7 @@ import pytest
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.engine.alone import Alone
+from flowrun.runtime.errors import TaskError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from support.helpers import Flaky, Scale, controls, plan_of, record, replay_from_everywhere, values
@@ -99,6 +100,22 @@ def test_an_error_that_has_a_cause_is_named_itself(tmp_path, mark):
     _, result = record(plan_of(tmp_path, tasks, "n > c"), None)
     assert str(result.error).startswith("task 'c' failed in process, cycle ")
     assert str(result.error).endswith(": ValueError: no answer")
+
+
+def test_a_task_that_cannot_be_made_is_named(tmp_path):
+    tasks = "n=Numbers(limit: 1); u=engine_tasks.Unmade(by: {by})"
+    with pytest.raises(TaskError, match="^task 'u' failed in __init__: ValueError: no$"):
+        record(plan_of(tmp_path, tasks.replace("{by}", "error")), None)
+    with pytest.raises(KeyboardInterrupt):
+        record(plan_of(tmp_path, tasks.replace("{by}", "user")), None)
+
+
+def test_an_interrupt_on_a_worker_is_an_error_of_its_task(tmp_path):
+    tasks = "n=Numbers(limit: 1); e=Exits(at: 0, interrupted: true)!@on_error: skip"
+    _, result = record(plan_of(tmp_path, tasks, "n > e"), tmp_path / "run")
+    assert result.error is None
+    [(*_, text)] = controls(tmp_path / "run", "error")
+    assert text.startswith("KeyboardInterrupt")
 
 
 LATE = "IntMsg.publish() was called outside process, on thread 'helper'; publish before process returns"
