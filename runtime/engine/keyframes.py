@@ -37,7 +37,7 @@ from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.graph.bind import BoundTask
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.task import Task, TaskConfig
-from flowrun.runtime.wording import MASK, spellings
+from flowrun.runtime.wording import MASK, mask_urls, spellings
 
 __all__ = [
     "Keyframes",
@@ -51,9 +51,9 @@ __all__ = [
 ]
 
 _ARRAY = "__ndarray__"
-_SHORTEST_SECRET, _SHORTEST_WITHIN = 4, 7
-"""Length of the shortest secret that is masked in a state, and of the shortest within a text: the task
-goes on from there in a replay, and a word that merely is in the text must stay."""
+_SHORTEST_SECRET, _SHORTEST_WORD = 4, 7
+"""Length of the shortest secret that is masked in a state, and of the shortest one of letters alone that
+is masked within a text: the task goes on from there in a replay, and a mere word must stay."""
 
 
 def is_frozen(task_class: type[Task]) -> bool:
@@ -234,7 +234,8 @@ def _without(value: Any, secrets: frozenset[str]) -> Any:
     """What `freeze` gave, with `secrets` masked in its texts and bytes; arrays stay as they are."""
     if not secrets:
         return value
-    long = [text for text in spellings(secrets) if len(text) >= _SHORTEST_WITHIN]
+    found = [text for text in spellings(secrets) if len(text) >= _SHORTEST_SECRET]
+    sure = [text for text in found if not text.isalpha() or len(text) >= _SHORTEST_WORD]
     exact = {text for text in secrets if len(text) >= _SHORTEST_SECRET}
 
     def masked(item: Any) -> Any:
@@ -243,11 +244,13 @@ def _without(value: Any, secrets: frozenset[str]) -> Any:
         if isinstance(item, list):
             return [masked(below) for below in item]
         if isinstance(item, str):
-            for text in long:
+            if any(text in item for text in found):
+                item = mask_urls(item)
+            for text in sure:
                 item = item.replace(text, MASK)
             return MASK if item in exact else item
         if isinstance(item, bytes):
-            for text in long:
+            for text in sure:
                 item = item.replace(text.encode(errors="surrogateescape"), MASK.encode())
             return MASK.encode() if item.decode(errors="replace") in exact else item
         return item

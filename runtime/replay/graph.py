@@ -68,7 +68,7 @@ def recorded_graph(log: Log, env: Mapping[str, str], *, trust: bool = False) -> 
     if why is not None:
         raise UntrustedRun(str(log.path), why, _would_run(text, path))
     recorded = json.loads(log.metadata.get(ENVIRONMENT, "{}"))
-    written = text.decode() if trust else _as_written(text.decode(), path)
+    written = _as_written(text.decode(), path)
     spec = parse_graph(written, path=path, env=_RecordedEnvironment({**env, **recorded}))
     return with_config(spec, json.loads(log.metadata.get(REPLAY_SET, "{}")))
 

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from flowrun.runtime.clock import LiveClock, ManualClock
+from flowrun.runtime.engine import keyframes
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.engine.waiting import IDLE_POLL_NS
 from flowrun.runtime.errors import TaskError, UsageError
@@ -280,3 +281,15 @@ def test_the_run_waits_for_a_background_call_and_ends_without_it(tmp_path, monke
     ]  # fmt: skip
     Slow.gate.release()
     live.executor.workers["s"]._thread.join(10)
+
+
+def test_a_state_keeps_words_that_merely_look_like_a_secret():
+    secrets = frozenset({"camera", "s3cr", "a-long-password"})
+    state = {"camera": "the camera", "uri": "rtsp://u:camera@h", 7: ["camera", b"xs3crx"], "n": 4}
+    assert keyframes._without(state, secrets) == {
+        "***": "the camera",
+        "uri": "rtsp://***@h",
+        7: ["***", b"x***x"],
+        "n": 4,
+    }
+    assert keyframes._without({"__ndarray__": b"s3cr"}, secrets) == {"__ndarray__": b"s3cr"}

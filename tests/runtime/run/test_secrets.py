@@ -18,7 +18,7 @@ from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
 from support.helpers import START_NS
 
-SECRETS = ("hunter2", "s3cret-word", "p@ss/w%rd", "it's-secret", 'say"it"', "schön-geheim")
+SECRETS = ("hunter2", "abc1", "s3cret-word", "p@ss/w%rd", "it's-secret", 'say"it"', "schön-geheim")
 
 PLACES = {
     "a name that says it": "password: '${DB_PASSWORD}'",
