@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.slab.records import unpack_message_index
 from flowrun.runtime.log.slab.structure import ChunkSpan
@@ -19,8 +20,8 @@ def check_log(
 ) -> tuple[int, int, list[str]]:
     """Cycles, messages, and what is wrong, in the order of the files; reads all of the log.
 
-    Besides each cycle's crc: the chunks' CRCs and the MessageIndex records, which other MCAP tools
-    use, and that a channel without payloads has none.
+    Besides each cycle's crc: what other MCAP tools use, the chunks' CRCs, the MessageIndex records, and
+    what the summary says of both; and that a channel without payloads has none.
 
     pictures: whether to decode the pictures that a codec stored, and compare their pixels with what
         was recorded of them.
@@ -73,7 +74,8 @@ def _check_chunk(slab: SlabReader, span: ChunkSpan) -> list[str]:
     actual = fmt.crc32(view[span.records_start : span.records_end])
     if crc not in (0, actual):
         return [f"chunk has CRC {actual:#010x}; expected {crc:#010x}"]
-    offset = span.end
+    offset = begin = slab.index_at(span)
+    found_at: dict[int, int] = {}
     while offset + fmt.HEAD_SIZE < len(view) and view[offset] == fmt.MESSAGE_INDEX:
         _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
         try:
@@ -82,6 +84,7 @@ def _check_chunk(slab: SlabReader, span: ChunkSpan) -> list[str]:
             )
         except ValueError as error:
             return [f"message index at byte {offset}: {error}"]
+        found_at[channel] = offset
         for time_ns, at in entries:
             place = span.records_start + at
             if place + fmt.MESSAGE_HEAD.size > span.records_end:
@@ -90,4 +93,33 @@ def _check_chunk(slab: SlabReader, span: ChunkSpan) -> list[str]:
             if (opcode, found, log_time) != (fmt.MESSAGE, channel, time_ns):
                 return [f"message index at byte {offset} points to byte {place}: no such message"]
         offset += fmt.HEAD_SIZE + length
+    return _check_indexed(slab, span, found_at, offset - begin)
+
+
+def _check_indexed(
+    slab: SlabReader, span: ChunkSpan, found_at: dict[int, int], length: int
+) -> list[str]:
+    """What the summary says of a chunk, against where its index is: `length` bytes, that of each channel
+    at `found_at`."""
+    info = span.info
+    if info is None:
+        return []
+    listed = info.message_index_offsets, info.message_index_length
+    # A recovery that finds an index of a wrong size lists none.
+    if listed not in ((found_at, length), ({}, 0)):
+        return [
+            f"the summary puts its message indexes at {listed}; they are at {(found_at, length)}"
+        ]
+    index = slab.structure.chunks.index(span)
+    try:
+        times = [head.time_ns for head in slab.cycles.heads(index) if head.message_count]
+    except Damage:
+        return []  # found where the cycles are read
+    actual = min(times, default=0), max(times, default=0)
+    said = info.start_time_ns, info.end_time_ns
+    _, _, start_ns, end_ns, *_ = fmt.CHUNK_HEAD.unpack_from(slab.view, span.start)
+    if not actual == said == (start_ns, end_ns):
+        return [
+            f"its messages are of {actual}; the summary says {said}, the chunk {(start_ns, end_ns)}"
+        ]
     return []

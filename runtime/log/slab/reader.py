@@ -168,11 +168,22 @@ class SlabReader:
             pass
         return None
 
+    def index_at(self, chunk: ChunkSpan) -> int:
+        """Where the MessageIndex records of a closed chunk begin, if it has any: a recovery leaves a PAD
+        before them."""
+        offset, view = chunk.end, self.view
+        while len(view) - offset > fmt.HEAD_SIZE and view[offset] == fmt.PAD:
+            _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
+            if length > fmt.MAX_PAD_BETWEEN_CHUNKS:
+                break
+            offset += fmt.HEAD_SIZE + length
+        return offset
+
     def _longest_index(self, chunk: ChunkSpan) -> tuple[int, int, int] | None:
         """Channel, offset of the first entry, and number of entries; None where there is no index."""
         if not chunk.closed or chunk.end != chunk.records_end:
             return None
-        best, offset, view = None, chunk.end, self.view
+        best, offset, view = None, self.index_at(chunk), self.view
         fixed = fmt.MESSAGE_INDEX_FIXED_SIZE
         while len(view) - offset > fmt.HEAD_SIZE and view[offset] == fmt.MESSAGE_INDEX:
             _, length = fmt.RECORD_HEAD.unpack_from(view, offset)

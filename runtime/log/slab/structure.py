@@ -13,13 +13,17 @@ __all__ = ["ChunkSpan", "Structure", "read_end"]
 
 @dataclass(slots=True)
 class ChunkSpan:
-    """A chunk's place: its opcode, its records, and the end of the whole record."""
+    """A chunk's place: its opcode, its records, and the end of the whole record.
+
+    info: what the summary says of it; None where the slab has none.
+    """
 
     start: int
     records_end: int
     end: int
     crc: int = 0
     closed: bool = False
+    info: fmt.ChunkInfo | None = None
 
     @property
     def records_start(self) -> int:

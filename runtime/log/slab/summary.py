@@ -102,7 +102,7 @@ def _chunk(chunk: fmt.ChunkInfo, least: int, data_end: int) -> ChunkSpan:
             f"the summary gives a chunk of {chunk.length} bytes {chunk.records_size} bytes of "
             f"records; expected {chunk.length - fmt.CHUNK_HEAD.size}",
         )
-    return ChunkSpan(chunk.start, end, end, closed=True)
+    return ChunkSpan(chunk.start, end, end, closed=True, info=chunk)
 
 
 def _end(data: SlabBytes, offset: int) -> dict[str, str] | None:

@@ -7,6 +7,7 @@ import pytest
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab.cycles import CycleReader
 from support.log_bytes import Builder, small
 
@@ -138,3 +139,30 @@ def test_a_closed_log_says_so(tmp_path, follow):
         with pytest.raises(LogError) as caught:
             read()
         assert str(caught.value) == f"{log.path}: the log is closed"
+
+
+def test_access_gives_out_no_cycle_before_the_one_that_is_sought(tmp_path, monkeypatch):
+    """By `records`, which checks and unpacks each: not from the beginning of a chunk on."""
+    given = [0]
+    original = CycleReader.records
+
+    def records(self, index, start=None):
+        for found in original(self, index, start):
+            given[0] += 1
+            yield found
+
+    monkeypatch.setattr(CycleReader, "records", records)
+    with Log(slab(tmp_path, long_log().finish(END))) as log:
+        for number in range(0, 2000, 77):
+            assert log[number].cycle == number
+            assert next(log.cycles(start_ns=1000 + 10 * number)).cycle == number
+    assert given[0] == 2 * len(range(0, 2000, 77))
+
+
+def test_the_last_chunk_of_a_recovered_slab_is_searched_by_its_index(tmp_path, heads_read):
+    path = slab(tmp_path, long_log().leave_open())
+    recover(path)
+    heads_read[0] = 0
+    with Log(path) as log:
+        assert log[1500].cycle == 1500
+    assert heads_read[0] < 10

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
+from mcap.reader import make_reader
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.cli import main
@@ -16,6 +18,7 @@ from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import writer as log_slab
 from flowrun.runtime.log.writer import LogWriter
 from support import torture
+from support.fuzz.mutations import reseal
 
 
 def several_slabs(run: Path, **options: int) -> None:
@@ -115,3 +118,65 @@ def test_recover_leaves_a_finished_slab_with_a_damaged_cycle_and_says_so(
     assert report.lost is not None
     assert report.lost.startswith(f"{slab}: what came after byte {at}: unexpected record")
     assert slab.read_bytes() == damaged
+
+
+def indexed(run: Path) -> Path:
+    """A slab of two chunks with messages of two channels, and its path."""
+    cycles = torture.Cycles(run, largest=3000, sync_s=None)
+    for _ in range(60):
+        cycles.commit()
+    cycles.writer.finish({"reason": "test", "cycles": "60", "ended_ns": "1"})
+    [path] = run.glob("*.mcap")
+    return path
+
+
+def test_the_summary_says_where_each_message_index_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_slab, "CHUNK_SIZE", 20_000)
+    path = indexed(tmp_path / "run")
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    assert len(summary.chunk_indexes) > 2
+    for chunk in summary.chunk_indexes:
+        assert len(chunk.message_index_offsets) == 2
+        for channel, offset in chunk.message_index_offsets.items():
+            assert (data[offset], data[offset + 9]) == (0x07, channel)
+        end = chunk.chunk_start_offset + chunk.chunk_length
+        assert min(chunk.message_index_offsets.values()) == end
+        last = max(chunk.message_index_offsets.values())
+        (size,) = struct.unpack_from("<Q", data, last + 1)
+        assert last + 9 + size == end + chunk.message_index_length
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        (9, "its messages are of (1, 60); the summary says"),
+        (17, "its messages are of (1, 60); the summary says"),
+        (9 + 32 + 4 + 2, "the summary puts its message indexes at"),
+        (9 + 32 + 4 + 12, "the summary puts its message indexes at"),
+        (9 + 32 + 4 + 20, "the summary puts its message indexes at"),
+    ],
+)
+def test_check_compares_the_summary_with_the_chunks(tmp_path: Path, at: int, says: str) -> None:
+    """at: of a number in a ChunkIndex: times, the two offsets, the length."""
+    path = indexed(tmp_path / "run")
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    [chunk] = summary.chunk_indexes
+    place = data.rindex(
+        struct.pack("<QQ", chunk.message_start_time, chunk.message_end_time)
+        + struct.pack("<QQ", chunk.chunk_start_offset, chunk.chunk_length)
+    )
+    data[place - 9 + at] ^= 1
+    reseal(data)
+    path.write_bytes(data)
+    with Log(path) as log:
+        _, _, problems = check_log(log)
+    assert len(problems) == 1
+    assert says in problems[0]

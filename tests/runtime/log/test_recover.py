@@ -1,9 +1,11 @@
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
+import zlib
 
 import pytest
 from mcap.reader import make_reader
@@ -329,3 +331,39 @@ def test_killed_writer_loses_no_committed_cycle(tmp_path):
     with Log(run) as log:
         assert log.finished
         assert check_log(log)[2] == []
+
+
+def test_a_recovered_chunk_has_the_times_of_its_messages(tmp_path):
+    builder = Builder()
+    for number, messages in enumerate(([], [(1, 1, b"\x80")], [(2, 1, b"\x80")], [])):
+        builder.cycle(number, 1000 + 10 * number, messages)
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(builder.leave_open().data)
+    recover(path)
+    with path.open("rb") as file:
+        [chunk] = make_reader(file).get_summary().chunk_indexes
+    assert (chunk.message_start_time, chunk.message_end_time) == (1010, 1020)
+
+
+def test_the_report_counts_the_cycles_of_the_slabs_that_were_recovered(tmp_path):
+    (tmp_path / "log_0000.mcap").write_bytes(small(cycles=3).finish().data)
+    (tmp_path / "log_0001.mcap").write_bytes(small(cycles=4, first=3, slab=1).leave_open().data)
+    report = recover(tmp_path)
+    assert [slab.cycles for slab in report.slabs] == [3, 4]
+    assert report.cycles == 4
+
+
+def test_a_cycle_with_fewer_messages_than_it_says_is_damaged(tmp_path):
+    builder = small(cycles=2)
+    builder.cycle(2, 1020, [(1, 1, b"\x80")])
+    data = builder.leave_open().data
+    at = builder.ends[1]
+    struct.pack_into("<I", data, at + 9 + 16, 2)
+    size = builder.ends[2] - at - 41
+    crc = zlib.crc32(data[at + 41 : at + 41 + size], zlib.crc32(data[at + 9 : at + 33]))
+    struct.pack_into("<I", data, at + 33, crc)
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(data)
+    with Log(path) as log:
+        assert [cycle.cycle for cycle in log.cycles()] == [0, 1]
+        assert log.loss == f"{path}: byte {at}: cycle 2 has 1 messages; expected 2"
