@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
 
 from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.log import scan as log_scan
 from flowrun.runtime.log.channels import LoggedOutput
+from flowrun.runtime.log.files import LogFiles
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.live import Run
+from support import torture
 from support.helpers import Hooked, plan_of
 
 META = {"format": "1", "run_id": "run", "graph": "g"}
@@ -176,3 +180,21 @@ def test_a_live_run_is_followed_whole(tmp_path):
     finally:
         go.set()
         thread.join()
+
+
+def test_the_time_without_anything_new_begins_again_with_each_cycle(tmp_path, monkeypatch):
+    """A clock of the test's: a second goes by whenever it is read, and after five a cycle comes."""
+    cycles = torture.Cycles(tmp_path / "run", largest=40)
+    cycles.commit()
+    seconds, looks = itertools.count(), itertools.count(1)
+    monkeypatch.setattr(log_scan, "ticks_ns", lambda: next(seconds) * 10**9)
+
+    def lives(_files):
+        if next(looks) % 5 == 0 and cycles.next < 4:
+            cycles.commit()
+        return True
+
+    monkeypatch.setattr(LogFiles, "writer_lives", lives)
+    with Log(tmp_path / "run", follow=True, timeout_s=9) as log:
+        assert [cycle.cycle for cycle in log.cycles()] == [0, 1, 2, 3]
+    cycles.writer.finish({"reason": "test"})

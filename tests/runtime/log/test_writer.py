@@ -23,6 +23,7 @@ from flowrun.runtime.log.files import slab_paths
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.slab.format import Attachment
 from flowrun.runtime.log.writer import LogWriter
 from support.log_writing import T0, commit, payload, writer_of
 from support.paths import TESTS
@@ -94,6 +95,14 @@ def test_chunks_are_closed_and_indexed(tmp_path, monkeypatch):
     counts = summary.statistics.channel_message_counts
     assert counts == {1: 2000, 2: 2000}
     assert all(len(index.message_index_offsets) == 2 for index in summary.chunk_indexes)
+
+
+def test_a_slab_holds_all_its_blocks_from_the_beginning(tmp_path):
+    writer = writer_of(tmp_path / "run", IntMsg, slab_size_mib=64)
+    slab = tmp_path / "run" / "log_0000.mcap"
+    assert slab.stat().st_size < 40 << 20
+    assert 512 * slab.stat().st_blocks >= 72 << 20
+    writer.finish({"reason": "test"})
 
 
 def test_a_finished_slab_keeps_nothing_preallocated(tmp_path):
@@ -551,3 +560,37 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path):
             with path.open("rb") as file:
                 seen += len(list(make_reader(file).iter_messages(topics=["/t0/out"])))
         assert seen == len(read)
+
+
+def test_a_preamble_larger_than_a_section_fits(tmp_path):
+    message = IntMsg(value=5)
+    large = Attachment("graph.yaml", "application/yaml", bytes(3 << 20), 1, 1)
+    writer = writer_of(
+        tmp_path / "run", IntMsg, slab_size_mib=1, section_size_mib=1, attachments=[large]
+    )
+    bound = writer.bind([message])
+    message.publish(tov_ns=1)
+    for cycle in range(3):
+        commit(writer, bound, cycle)
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        assert [m.fields["value"] for m in log.messages("/t0/out")] == [5, 5, 5]
+        assert len(log.attachments["graph.yaml"]) == 3 << 20
+        assert check_log(log)[2] == []
+
+
+@pytest.mark.parametrize(("logged_ns", "expected_ns"), [(5, T0 + 1), (T0 + 77, T0 + 77)])
+def test_lines_after_the_last_cycle_are_not_before_it(tmp_path, logged_ns, expected_ns):
+    message = IntMsg(value=5)
+    writer = writer_of(tmp_path / "run", IntMsg)
+    bound = writer.bind([message])
+    message.publish(tov_ns=1)
+    commit(writer, bound, 0)
+    commit(writer, bound, 1)
+    writer.log_record(logged_ns, "info", "the end", "t", {})
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        *_, last = log.cycles()
+        assert (last.cycle, last.time_ns, log.end_ns) == (2, expected_ns, expected_ns)
+        [line] = log.messages("/flowrun/log")
+        assert (line.tov_ns, line.fields["time_ns"]) == (logged_ns, logged_ns)

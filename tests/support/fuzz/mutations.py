@@ -13,8 +13,9 @@ from support.fuzz.originals import Original
 from support.fuzz.payloads import with_wrong_payloads
 from support.log_bytes import Builder
 
-FOOTER, MESSAGE, CHUNK, ATTACHMENT, PAD, CYCLE, CHECK = 0x02, 0x05, 0x06, 0x09, 0x80, 0x81, 0x82
-OPCODES = (*range(0x10), PAD, CYCLE, CHECK, 0x83, 0xFF)
+FOOTER, MESSAGE, CHUNK, ATTACHMENT = 0x02, 0x05, 0x06, 0x09
+PAD, CYCLE, CHECK, LINES = 0x80, 0x81, 0x82, 0x83
+OPCODES = (*range(0x10), PAD, CYCLE, CHECK, LINES, 0xFF)
 CHUNK_HEAD_SIZE, CYCLE_HEAD_SIZE, MESSAGE_HEAD_SIZE = 49, 41, 31
 # fmt: off
 NUMBERS = (
@@ -44,7 +45,11 @@ def records(data: bytes | bytearray) -> list[tuple[int, int, int]]:
     while offset + 9 <= len(data) and len(found) < MOST_RECORDS:
         opcode, length = struct.unpack_from("<BQ", data, offset)
         found.append((offset, opcode, length))
-        sizes = {CHUNK: CHUNK_HEAD_SIZE, CYCLE: CYCLE_HEAD_SIZE}  # their records follow their heads
+        sizes = {
+            CHUNK: CHUNK_HEAD_SIZE,
+            CYCLE: CYCLE_HEAD_SIZE,
+            LINES: CYCLE_HEAD_SIZE,
+        }  # their records follow their heads
         offset += sizes.get(opcode, 9 + length)
     return found
 
@@ -54,11 +59,12 @@ def reseal(data: bytearray) -> None:
     found = records(data)
     for offset, opcode, length in found:
         content = offset + 9
-        if opcode == CYCLE and offset + CYCLE_HEAD_SIZE <= len(data):
+        if opcode in (CYCLE, LINES) and offset + CYCLE_HEAD_SIZE <= len(data):
             (size,) = struct.unpack_from("<I", data, content + 20)
             body = data[offset + CYCLE_HEAD_SIZE :][:size]
+            start = crc32(bytes([LINES])) if opcode == LINES else 0
             struct.pack_into(
-                "<I", data, content + 24, crc32(body, crc32(data[content : content + 24]))
+                "<I", data, content + 24, crc32(body, crc32(data[content : content + 24], start))
             )
         elif opcode == ATTACHMENT and length >= 4 and content + length <= len(data):
             end = content + length - 4
