@@ -51,6 +51,10 @@ torture: torture-log torture-graphs torture-video torture-api  ## run the four t
 torture-log: .venv/installed-dev  ## kill writers of logs and take pages away, many times (TORTURE_ARGS=...)
 	PYTHONPATH=tests $(BIN)/python -m support.torture $(TORTURE_ARGS)
 
+.PHONY: torture-disk
+torture-disk: .venv/installed-dev  ## cut the power of real file systems, fill them, take files away; needs root (TORTURE_ARGS=...)
+	PYTHONPATH=tests $(BIN)/python -m support.torture_disk $(TORTURE_ARGS)
+
 .PHONY: torture-graphs
 torture-graphs: .venv/installed-dev  ## record and replay many random graphs (TORTURE_ARGS="--graphs 2000 --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m support.torture_graphs $(TORTURE_ARGS)

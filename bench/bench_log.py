@@ -1,6 +1,6 @@
 """What the log costs, compared with other writers and readers: a table of ratios taken in one run.
 
-    python bench/bench_log.py [--long] [--dir DIR] [--only small,frames,paced,reading]
+    python bench/bench_log.py [--long] [--dir DIR] [--only small,frames,paced,sync,reading]
 
 Some two minutes; --long takes more rounds, and 30 fps for minutes instead of seconds. All run in
 turns, and each ratio is that of one round: machines are shared, absolute figures drift. A range in
@@ -43,12 +43,20 @@ WINDOW = 100  # cycles of small messages that are timed together
 class OurWriter:
     """A run's log, with the sizes a run has by default."""
 
-    def __init__(self, folder: Path, topics: Sequence[str], messages: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        topics: Sequence[str],
+        messages: Sequence[Any],
+        sync_s: float | None = 1.0,
+    ) -> None:
         outputs = [
             LoggedOutput(name, "out", f"/{name}/out", type(m))
             for name, m in zip(topics, messages, strict=True)
         ]
-        self._writer = LogWriter(folder / "run", outputs=outputs, steps=len(topics), metadata={})
+        self._writer = LogWriter(
+            folder / "run", outputs=outputs, steps=len(topics), metadata={}, sync_s=sync_s
+        )
         self._bound = self._writer.bind(messages)
         self._ends = list(range(len(topics)))
         self._cycle = 0
@@ -227,6 +235,62 @@ class Bench:
             writer.close()
         return copied, appended
 
+    # -- bringing it to the disk ---------------------------------------------------------------
+
+    def syncing(self) -> None:
+        seconds, rounds = (20, 5) if self.long else (6, 3)
+        frame = ImageRgb8Msg()
+        frame.pixels = self.pixels[0]
+        frame.publish(tov_ns=1)
+        loads = {
+            f"{PER_CYCLE} small messages": (self.small, 500),
+            "a 1080p raw frame": ([frame], FPS),
+        }
+        for load, (messages, rate_hz) in loads.items():
+            print(
+                f"\nCycles of {load}, {rate_hz} a second, with and without sync_s: 1, "
+                f"{rounds} rounds of {seconds} s each"
+            )
+
+            def run(sync_s: float | None, load: str = load) -> tuple[list[float], float]:
+                messages, rate_hz = loads[load]
+                return self._write_paced(messages, rate_hz, seconds * rate_hz, sync_s)
+
+            found = in_turns(
+                {"synced": lambda run=run: run(1.0), "not": lambda run=run: run(None)}, rounds
+            )
+            print(
+                f"  {'':24}{'p50 µs':>9}{'p99':>9}{'p99.9':>9}{'max':>9}{'whole s':>9}   p50 / not"
+            )
+            for name, samples in found.items():
+                values = [samples.percentile(q) * 1e6 for q in (50, 99, 99.9, 100)]
+                p50s, others = (
+                    [statistics.median(calls) for calls in it.rounds]
+                    for it in (samples, found["not"])
+                )
+                print(
+                    f"  {name:24}"
+                    + "".join(f"{value:9.1f}" for value in values)
+                    + f"{statistics.median(samples.whole):9.2f}   {ratio(p50s, others)}"
+                )
+
+    def _write_paced(
+        self, messages: Sequence[Any], rate_hz: int, cycles: int, sync_s: float | None
+    ) -> tuple[list[float], float]:
+        calls = []
+        with self.new_folder() as folder:
+            opened = time.perf_counter()
+            writer = OurWriter(folder, [f"t{i}" for i in range(len(messages))], messages, sync_s)
+            start = time.perf_counter()
+            for i in range(cycles):
+                time.sleep(max(0.0, start + i / rate_hz - time.perf_counter()))
+                begin = time.perf_counter()
+                writer.write(i, messages)
+                calls.append(time.perf_counter() - begin)
+            writer.close()
+            whole = time.perf_counter() - opened
+        return calls, whole
+
     # -- reading -------------------------------------------------------------------------------
 
     def reading(self) -> None:
@@ -333,7 +397,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--long", action="store_true", help="more rounds: some ten minutes")
     parser.add_argument("--dir", type=Path, help="where to write (the system's temporary folder)")
-    parts = ["small", "frames", "paced", "reading"]
+    parts = ["small", "frames", "paced", "sync", "reading"]
     parser.add_argument("--only", default=",".join(parts), help="parts of the table, by comma")
     args = parser.parse_args()
     wanted = args.only.split(",")
@@ -345,7 +409,9 @@ def main() -> None:
         bench = Bench(folder, long=args.long)
         runs = dict(
             zip(
-                parts, [bench.small_messages, bench.frames, bench.paced, bench.reading], strict=True
+                parts,
+                [bench.small_messages, bench.frames, bench.paced, bench.syncing, bench.reading],
+                strict=True,
             )
         )
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

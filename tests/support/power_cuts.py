@@ -5,17 +5,21 @@ Nothing is cut off for real, no privilege is needed; `torture_disk` does that.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log import mend
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
@@ -92,6 +96,12 @@ class Disk:
             for name, number in rng.choice(self._names).items():
                 (to / name).write_bytes(self._file(number).cut(rng))
 
+    def sync_all(self) -> None:
+        """All that is there now is on the disk."""
+        for name, number in self._present().items():
+            self._sync(number, 0, (self._root / name).stat().st_size)
+        self.sync_directory(0)
+
     # -- in place of the system's --------------------------------------------------------------
 
     def sync_pages(self, mapping: mmap.mmap, start: int, end: int) -> None:
@@ -118,8 +128,7 @@ class Disk:
         return self._files.setdefault(number, _File())
 
     def _present(self) -> dict[str, int]:
-        slabs = [*self._root.glob("*.mcap"), *self._root.glob("*.next")]
-        return {path.name: path.stat().st_ino for path in slabs}
+        return {path.name: path.stat().st_ino for path in self._root.glob("log_*")}
 
 
 _mmap = mmap.mmap
@@ -191,3 +200,52 @@ def cut_trial(folder: Path, seed: int) -> int:
         assert log.finished
         assert check_log(log)[2] == ([] if loss is None else [loss])
     return len(found) - safe
+
+
+class _Cut(BaseException):
+    """The power is gone."""
+
+
+def recovery_trial(folder: Path, seed: int) -> None:
+    """Cut the power at some step of a recovery: what is left can be read as before, and recovered."""
+    rng = random.Random(seed)
+    run, left = folder / "run", folder / "left"
+    with simulated(run):
+        cycles = torture.Cycles(run, largest=rng.choice([40, 3000]), sync_s=None)
+        for _ in range(rng.randrange(40)):
+            cycles.commit()
+        kept = {path.name: path.read_bytes() for path in run.glob("log_*")}
+        cycles.writer.finish({"reason": "test"})
+    for name, content in kept.items():
+        data = bytearray(content)
+        if rng.random() < 0.3:
+            data[rng.randrange(len(data) // 4)] ^= 1
+        (run / name).write_bytes(data)
+    try:
+        before, _ = torture.read(run, cycles.largest)
+    except LogError:
+        return
+    steps = rng.randrange(30)
+    with simulated(run) as power, pytest.MonkeyPatch.context() as patch:
+        power.sync_all()
+
+        def step(real: Callable[..., Any], *args: Any) -> Any:
+            nonlocal steps
+            if steps == 0:
+                raise _Cut
+            steps -= 1
+            found = real(*args)
+            power.notice()
+            return found
+
+        patch.setattr(mend, "write_all", partial(step, disk.write_all))
+        patch.setattr(os, "ftruncate", partial(step, os.ftruncate))
+        with contextlib.suppress(_Cut):
+            recover(run)
+        power.notice()
+        power.cut(left, rng)
+    assert torture.read(left, cycles.largest)[0] == before
+    recover(left)
+    assert torture.read(left, cycles.largest)[0] == before
+    with Log(left) as log:
+        assert log.finished

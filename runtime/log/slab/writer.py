@@ -93,6 +93,7 @@ class Slab:
         self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
         self.capacity = max(_round_up(capacity, _PAGE), self._section)
         self.prepare_at = int(self.capacity * _PREPARE_AT)
+        self._look_ahead = _LOOK_AHEAD
         self._held_back = 0
         """Bytes before the trailer that cycles leave for what ends the slab."""
         self._sync_lock = threading.Lock()
@@ -133,13 +134,17 @@ class Slab:
         """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle.
         Returns the size that the file has then."""
         end = min(self.capacity // 8, _LARGEST_END)
-        # The look-ahead needs no growing then: a slab made ahead is zeros after its first PAD.
-        size = max(self._section, _round_up(self.head_size + _LOOK_AHEAD, _PAGE))
-        size = min(self.capacity, size)
-        os.ftruncate(self._fd, size)
-        if not disk.preallocate(self._fd, self.capacity + end):
+        os.ftruncate(self._fd, 0)  # now: cutting a file later gives back what was preallocated
+        preallocates = disk.preallocate(self._fd, self.capacity + end)
+        if not preallocates:
             self._held_back = end
             self._section = min(self._section, _WRITTEN_SECTION)
+            self._look_ahead = min(self._look_ahead, 2 * _WRITTEN_SECTION)
+        # The look-ahead needs no growing then: a slab made ahead is zeros after its first PAD.
+        size = max(self._section, _round_up(self.head_size + self._look_ahead, _PAGE))
+        size = min(self.capacity, size)
+        os.ftruncate(self._fd, size)
+        if not preallocates:
             disk.write_zeros(self._fd, 0, size)
         return size
 
@@ -183,14 +188,15 @@ class Slab:
         try:
             if self.position - self.records_at > CHUNK_SIZE:
                 self._next_chunk()
-            if self.position >= self._populated_to - _LOOK_AHEAD // 2:
+            if self.position >= self._populated_to - self._look_ahead // 2:
                 self._populate()
         except OSError:
             # The file cannot grow. Nothing needs the room yet: `reserve` tells who does.
             self.attention_at = self.capacity
             return
         self.attention_at = min(
-            self.records_at + CHUNK_SIZE, max(self._populated_to - _LOOK_AHEAD // 2, self.position)
+            self.records_at + CHUNK_SIZE,
+            max(self._populated_to - self._look_ahead // 2, self.position),
         )
         if self.position < self.prepare_at:
             self.attention_at = min(self.attention_at, self.prepare_at)
@@ -228,7 +234,7 @@ class Slab:
         self._checked = [it for it in self._checked if it[0] < self.position]
 
     def _populate(self) -> None:
-        end = min(self.position + _LOOK_AHEAD, self.capacity)
+        end = min(self.position + self._look_ahead, self.capacity)
         while self.trailer_at + len(TRAILER) < end:
             self._grow()
         now_ns, written = ticks_ns(), self.position - self._asked_at
@@ -238,7 +244,7 @@ class Slab:
         else:
             self._populator.populate(self.position, end)
         self._asked_at, self._asked_ns = self.position, now_ns
-        self._populated_to = end if end < self.capacity else self.capacity + _LOOK_AHEAD
+        self._populated_to = end if end < self.capacity else self.capacity + self._look_ahead
 
     def _grow(self) -> None:
         """Move the trailer a section further; the stores' order is FORMAT.md's state "grow"."""

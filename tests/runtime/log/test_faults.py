@@ -331,3 +331,22 @@ def test_a_few_rounds_of_the_torture_programme():
         "N cuts of a log (unfinished): each gave a prefix",
         "N logs with lost pages: N cycles read, none wrong, each loss stated",
     ]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_few_power_cuts_and_full_disks():
+    """Real ones, where root may mount; `make torture-disk` has more."""
+    done = subprocess.run(
+        [sys.executable, "-m", "support.torture_disk", "--cuts", "4"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+    )
+    if done.stdout.startswith("skipped: "):
+        pytest.skip(done.stdout.strip())
+    assert (done.stderr, done.returncode) == ("", 0), done.stdout
+    assert "WRONG" not in done.stdout
+    assert done.stdout.count("\n") == 13
