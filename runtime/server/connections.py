@@ -24,8 +24,11 @@ __all__ = ["Connections", "most_connections"]
 
 _MOST = 512
 
-_LIMITS_S = {"request": 10.0, "body": 10.0, "reply": 20.0}
-"""Seconds that a client has for its part: to send the whole head of a request, however slowly it
+_Part = Literal["request", "body", "reply"]
+"""What a connection may wait for: the client's part."""
+
+_LIMITS_S: dict[_Part, float] = {"request": 10.0, "body": 10.0, "reply": 20.0}
+"""Seconds that a client has for it: to send the whole head of a request, however slowly it
 comes; to send the rest of the body; to make room for more of a reply."""
 
 _PIECE = 64 << 10
@@ -150,7 +153,7 @@ class _Connection(H11Protocol):
         self, connections: Connections, config: uvicorn.Config, state: ServerState
     ) -> None:
         super().__init__(config, state, {})
-        self.waits_for: Literal["request", "body", "reply"] | None = None
+        self.waits_for: _Part | None = None
         self.unsent = 0
         self._all = connections
         self._timer: asyncio.TimerHandle | None = None
@@ -207,7 +210,7 @@ class _Connection(H11Protocol):
         """Note whom it waits for; give the client its time if that has changed."""
         if self._lost:
             return
-        waits_for: Literal["request", "body", "reply"] | None = None
+        waits_for: _Part | None = None
         asked = self.cycle  # another request, another time
         if asked is None or asked.response_complete:
             waits_for = "request"
@@ -215,10 +218,10 @@ class _Connection(H11Protocol):
             waits_for = "body"
         elif self.flow.write_paused:
             waits_for = "reply"
-        if (waits_for, asked) != (self.waits_for, self._asked) or self._timer is None:
+        if (waits_for, asked) != (self.waits_for, self._asked):
             self._wait(waits_for, asked)
 
-    def _wait(self, waits_for: Literal["request", "body", "reply"] | None, asked: object) -> None:
+    def _wait(self, waits_for: _Part | None, asked: object) -> None:
         self.waits_for, self._asked = waits_for, asked
         if self._timer is not None:
             self._timer.cancel()
