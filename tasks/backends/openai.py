@@ -46,7 +46,7 @@ _LOAD_S = 10.0
 _NOT_READY = {502, 503, 504}
 """What a server answers while it loads its model, or the proxy before it."""
 _LOOK_S = 1.0
-_TOLD_S = 1.0
+_LOGGED_PAUSE_S = 1.0
 """A longer pause before a retry is logged."""
 _TAIL_S = 1.0
 """How long the end of a reply may take after the end of the answer."""
@@ -374,7 +374,7 @@ class OpenAIBackend:
                     raise
                 text = str(error)
             tried += 1
-            if pause_s > _TOLD_S:
+            if pause_s > _LOGGED_PAUSE_S:
                 self._log.warning("waiting before a retry", error=text, pause_s=round(pause_s, 1))
             await asyncio.sleep(pause_s)
 

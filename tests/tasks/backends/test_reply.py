@@ -316,5 +316,5 @@ def test_a_reply_without_end_is_not_kept(begin: bytes, piece: bytes, text: str) 
         ("a <think> tag", "", "a <think> tag"),
     ],
 )
-def test_reasoning_is_told_from_the_answer(text: str, thought: str, answer: str) -> None:
+def test_reasoning_is_kept_apart_from_the_answer(text: str, thought: str, answer: str) -> None:
     assert split_reasoning(text) == (thought, answer)
