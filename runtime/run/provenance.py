@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import platform
 import subprocess
 import sys
@@ -90,7 +91,10 @@ def _packages() -> Mapping[str, list[str]]:
 
 def _git_commit(folder: Path) -> str:
     options = ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    command = ["git", "-C", str(folder), "describe", *options]
+    # The repository's fsmonitor would run a command of its config; GIT_DIR, set where a hook of git runs
+    # flowrun, would name another repository.
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), "describe", *options]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(  # noqa: S603  # the arguments are ours
             command,
@@ -99,6 +103,7 @@ def _git_commit(folder: Path) -> str:
             timeout=_GIT_TIMEOUT_S,
             check=True,
             stdin=subprocess.DEVNULL,
+            env={**env, "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""

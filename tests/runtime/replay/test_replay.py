@@ -367,7 +367,9 @@ def test_fields_that_a_message_has_got_since_are_not_compared(tmp_path, monkeypa
         assert other.run().first.field == "value"
 
 
-def test_the_commit_of_the_graphs_folder_is_recorded(tmp_path):
+def test_the_commit_of_the_graphs_folder_is_recorded_and_none_of_its_hooks_run(
+    tmp_path, monkeypatch
+):
     import subprocess
 
     def git(*words):
@@ -379,9 +381,16 @@ def test_the_commit_of_the_graphs_folder_is_recorded(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     git("add", "a.txt")
     git("commit", "-qm", "one")
+    hook = tmp_path / ".git" / "hook.sh"
+    hook.write_text("#!/bin/sh\ntouch .git/was-run\n")
+    hook.chmod(0o755)
+    git("config", "core.fsmonitor", str(hook))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))  # as a hook of git has it
     record(plan_of(tmp_path, "n=Numbers(limit: 1)"), tmp_path / "one")
     (tmp_path / "a.txt").write_text("b")
     record(plan_of(tmp_path, "n=Numbers(limit: 1)"), tmp_path / "two")
+    assert not (tmp_path / ".git" / "was-run").exists()
+    monkeypatch.delenv("GIT_DIR")
     commit = git("rev-parse", "HEAD")
     for name, expected in (("one", commit), ("two", f"{commit}-dirty")):
         with Log(tmp_path / name) as log:
