@@ -149,14 +149,15 @@ class Folding:
         self, _logger: Any, method: str, record: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
         now = monotonic_s()
-        key = method, tuple((name, str(value)) for name, value in record.items())
+        key = method, *record.items()  # after the masker: texts and numbers
         with self._lock:
             line = self._lines.get(key)
             if line is None or now - line.since_s > _FOLD_S:
                 repeated = 0 if line is None else line.folded
-                self._lines[key] = _Folded(now, method, dict(record))
+                self._lines[key] = _Folded(now)
                 self._lines.move_to_end(key)
-                self._forget_old()
+                if len(self._lines) > _FOLD_KEPT:
+                    self._forget_oldest()
                 return {**record, _REPEATED: repeated} if repeated else record
             line.shown += 1
             if line.shown <= _FOLD_AFTER:
@@ -167,23 +168,19 @@ class Folding:
     def flush(self) -> None:
         """Log what was folded and has not been mentioned yet."""
         with self._lock:
-            lines = [line for line in self._lines.values() if line.folded]
+            lines = [(key, line.folded) for key, line in self._lines.items() if line.folded]
             self._lines.clear()
-        for line in lines:
-            log = structlog.get_logger()
-            getattr(log, line.method)(**line.record, **{_REPEATED: line.folded})
+        for (method, *record), folded in lines:
+            getattr(structlog.get_logger(), method)(**{**dict(record), _REPEATED: folded})
 
-    def _forget_old(self) -> None:
-        while len(self._lines) > _FOLD_KEPT:
-            key = next((key for key, line in self._lines.items() if not line.folded), None)
-            self._lines.pop(next(iter(self._lines)) if key is None else key)
+    def _forget_oldest(self) -> None:
+        key = next((key for key, line in self._lines.items() if not line.folded), None)
+        self._lines.pop(next(iter(self._lines)) if key is None else key)
 
 
 @dataclass(slots=True)
 class _Folded:
     since_s: float
-    method: str
-    record: dict[str, Any]
     shown: int = 1
     folded: int = 0
 
