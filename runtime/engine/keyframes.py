@@ -13,8 +13,9 @@ runs::
         "error": why `freeze` failed; no replay can begin at this keyframe then
         "config": for a background task: "live" for the jobs to come; its own "live" and all else
             are as they were after the last job whose result has appeared
-        "jobs": [[cycle, live, taken]]: for a background task: the jobs in flight, whose results
-            appear later; "taken" ones were waiting for their step
+        "jobs": [[cycle, live, taken, restarts]]: for a background task: the jobs in flight, whose
+            results appear later; "taken" ones were waiting for their step; "restarts" ones begin with
+            a restart
     }}}
 
 A background task whose next job begins with a restart has no "state": it starts from nothing.
@@ -195,7 +196,12 @@ class Keyframes:
         try:
             frozen["config"] = changed_values(made.bound, task.jobs.config)
             frozen["jobs"] = [
-                [job.cycle, changed_values(made.bound, job.config), job.state is JobState.TAKEN]
+                [
+                    job.cycle,
+                    changed_values(made.bound, job.config),
+                    job.state is JobState.TAKEN,
+                    job.restarts,
+                ]
                 for job in in_flight
             ]
         except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.engine.background import (
     Job,
     Jobs,
+    JobState,
     are_complete,
     job_inputs,
     prepare_job,
@@ -52,6 +53,8 @@ class RecordedBackground:
         mode `ring` begins in the middle."""
         self.lacks_inputs = False
         """Whether an input of the running cycle is not to be had: no job runs on the others."""
+        self._fed: Job | None = None
+        """The last result that was taken from the log."""
         self._step = step
         self._time = time
         self._secrets = secrets
@@ -75,20 +78,9 @@ class RecordedBackground:
         replaced, self.replaced = self.replaced, None
         return replaced
 
-    def take(
-        self,
-        input_cycle: int,
-        *,
-        feed: Callable[[Message, int], None],
-        failed: Failed | None,
-    ) -> None:
-        """Let the result of `input_cycle` appear in the running cycle.
-
-        If it could not be made again, it comes from the log.
-
-        feed: loads a slot's recorded message into a message.
-        failed: the error that was recorded in place of a result.
-        """
+    def take(self, input_cycle: int) -> None:
+        """Let the result of `input_cycle` appear from the running cycle on. If it could not be made
+        again, it comes from the log: see `fill`."""
         self.is_fed = False
         in_flight = self.jobs.in_flight
         if in_flight and in_flight[0].cycle == input_cycle and self.jobs.take() is not None:
@@ -96,13 +88,25 @@ class RecordedBackground:
         self.is_fed = True
         job = Job(input_cycle, self._time.now_ns, self.jobs.config, {})
         job.frozen = {"error": f"the log lacks the inputs of cycle {input_cycle}"}
+        self._fed = job
+        self.jobs.put_taken(job)
+
+    def fill(self, *, feed: Callable[[Message, int], None], failed: Failed | None) -> None:
+        """Let a result that comes from the log be what the log has in the running cycle: in which
+        cycle the step gives it depends on where others end theirs.
+
+        feed: loads a slot's recorded message into a message.
+        failed: the error that was recorded in place of a result.
+        """
+        job = self._fed
+        if job is None or job.state is not JobState.TAKEN:
+            return
         if failed is not None:
             job.error, job.phase = RecordedError(failed.text, failed.place), failed.phase
         for argument in self._step.arguments:
             if argument.port.direction == "output" and argument.slot is not None:
                 made = job.messages[argument.slot] = argument.port.message_type()
                 feed(made, argument.slot)
-        self.jobs.put_taken(job)
 
     def reset(self) -> None:
         """Go back to before the first cycle; the caller makes the task again."""
@@ -125,15 +129,15 @@ class RecordedBackground:
         bound = self.made.bound
         thaw_task(self.made, restored_config(bound, frozen.get("live", {})), frozen)
         self.jobs.frozen = dict(frozen)
-        for cycle, live, taken in frozen.get("jobs", []):
-            found = inputs_of(cycle) if cycle in self._input_cycles else None
+        for cycle, live, taken, restarts in frozen.get("jobs", []):
+            found = inputs_of(cycle) if taken or cycle in self._input_cycles else None
             if found is None:
                 continue
             now_ns, messages = found
             if are_complete(job_inputs(self._step, messages)):
                 time, config = CycleTime(cycle, now_ns), restored_config(bound, live)
                 job = prepare_job(self._step, messages, time=time, config=config)
-                job.restarts = self._input_cycles[cycle]
+                job.restarts = restarts
                 self._run(job)
                 if taken:
                     self.jobs.take()

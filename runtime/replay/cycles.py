@@ -205,8 +205,8 @@ class CycleReplay:
             asked[name] = self.outside.as_asked(task_id, frozen[name], recorded)
         if "jobs" in frozen:
             asked["jobs"] = [
-                [cycle, self.outside.as_asked(task_id, live, recorded), taken]
-                for cycle, live, taken in frozen["jobs"]
+                [cycle, self.outside.as_asked(task_id, live, recorded), taken, restarts]
+                for cycle, live, taken, restarts in frozen["jobs"]
             ]
         return asked
 

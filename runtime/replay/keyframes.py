@@ -158,10 +158,13 @@ class RecordedKeyframes:
     def _missing_input(self, task_id: str, frozen: Mapping[str, Any]) -> int | None:
         """The first cycle whose inputs the log lacks, of those of the jobs that were in flight."""
         background = self._outside.background.get(task_id)
-        if background is None or not ("state" in frozen or "rng" in frozen):
+        if background is None:
             return None
-        for input_cycle, _, _ in frozen.get("jobs", []):
-            if background.gives(input_cycle) and not self._has_inputs(task_id, input_cycle):
+        remembers = "state" in frozen or "rng" in frozen
+        for input_cycle, _, taken, _ in frozen.get("jobs", []):
+            # That a result was taken is in the log only where that was before the keyframe.
+            is_needed = taken or (remembers and background.gives(input_cycle))
+            if is_needed and not self._has_inputs(task_id, input_cycle):
                 return cast("int", input_cycle)
         return None
 

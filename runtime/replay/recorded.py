@@ -194,13 +194,17 @@ class RecordedOutside:
         sources_have_run = False
         for event in self.events:
             if type(event) is Completion and event.task in self.background:
-                self._complete(event)
+                self.background[event.task].take(event.input_cycle)
             if type(event) is Replaced and event.task in self.background:
                 self.background[event.task].replaced = event.input_cycle
             elif self._comes_with_step(event):
                 sources_have_run = sources_have_run or event.task in self._sources
             else:
                 (self._came_later if sources_have_run else came).append(event)
+        for task_id, background in self.background.items():
+            if background.is_fed:
+                failed = (it for it in self.events if type(it) is Failed and it.task == task_id)
+                background.fill(feed=self._feed_slot, failed=next(failed, None))
         return came
 
     def after_sources(self) -> Sequence[Event]:
@@ -220,14 +224,8 @@ class RecordedOutside:
         restart_task(made.task, made.ctx)
         return True
 
-    def _complete(self, event: Completion) -> None:
-        def feed(message: Message, slot: int) -> None:
-            self._give(message, self._plan.slots[slot])
-
-        failed = next(
-            (it for it in self.events if type(it) is Failed and it.task == event.task), None
-        )
-        self.background[event.task].take(event.input_cycle, feed=feed, failed=failed)
+    def _feed_slot(self, message: Message, slot: int) -> None:
+        self._give(message, self._plan.slots[slot])
 
     def _comes_with_step(self, event: Event) -> bool:
         """Whether the event belongs to the task's step: it comes again when the step is reached."""

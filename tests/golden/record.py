@@ -45,3 +45,6 @@ if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER / "run"
     shutil.rmtree(target, ignore_errors=True)
     record(target)
+    (FOLDER / ".last_run").unlink(
+        missing_ok=True
+    )  # the counter of a log directory, which this is not

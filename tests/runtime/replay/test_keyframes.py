@@ -190,6 +190,30 @@ def test_a_job_on_inputs_that_are_not_logged_is_in_the_way_of_a_task_that_rememb
     assert set(recorded[:4]) - set(keyframes) == set(passed_over)
 
 
+@pytest.mark.parametrize("start", [2, 4, 5])
+@pytest.mark.parametrize("task", ["Held", "HeldCount"])
+def test_a_result_that_was_taken_in_a_cycle_that_an_error_ended_is_in_each_replay(
+    tmp_path, task, start
+):
+    """It is taken in cycle 4 and given in cycle 5: in a log that begins at `start`, its inputs are
+    missing, and that it was taken may be too."""
+    plan = plan_of(
+        tmp_path,
+        f"n=Hooked(limit: 9); b=Boom(at: 4)@on_error: skip_cycle; h=engine_tasks.{task}!; s=Sum",
+        "n > b; n > h; h > s.a",
+        "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 1}",
+    )
+    run_with_a_long_job(plan, tmp_path / "run", ends_at=3)
+    completed = [cycle for cycle, *_ in controls(tmp_path / "run", "completion")]
+    assert (completed[0], values(tmp_path / "run", "/h/out")[0][0]) == (4, 5)
+    replay_from_everywhere(tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, env={})
+        with ReplayLog(replay, tmp_path / "part", config={}, now_ns=START_NS) as recorder:
+            assert replay.run(start=start, recorder=recorder).first is None
+    replay_from_everywhere(tmp_path / "part")
+
+
 @pytest.mark.parametrize("fed", [True, False], ids=["logged", "not logged"])
 def test_what_cannot_begin_at_any_keyframe_is_taken_from_the_log(tmp_path, fed):
     """A log that begins in the middle, in which a job on earlier inputs is always in flight."""
