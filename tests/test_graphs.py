@@ -56,6 +56,6 @@ def test_run_replays_identical(name: str, cycles: int, compared: int, tmp_path: 
     graph = ROOT / "graphs" / f"{name}.yaml"
     out = flowrun(graph, "--plain", "--cycles", str(cycles), cwd=tmp_path)
     assert f"{name}: {cycles:,} cycles in " in out
-    [run] = (tmp_path / "runs").iterdir()
+    [run] = (tmp_path / "runs").glob("[!.]*")
     out = flowrun("replay", run, cwd=tmp_path)
     assert f"{compared:,} messages identical" in out

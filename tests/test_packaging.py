@@ -227,7 +227,7 @@ def test_core_install_records_and_replays(core: Path, tmp_path: Path) -> None:
     graph = str(ROOT / "graphs" / "minimal.yaml")
     assert flowrun(core, tmp_path, "--version") == (0, "")
     assert flowrun(core, tmp_path, graph, "--plain", "--log-dir", "run")[0] == 0
-    [run] = (tmp_path / "run").iterdir()
+    [run] = (tmp_path / "run").glob("[!.]*")
     assert flowrun(core, tmp_path, "replay", str(run)) == (0, "")
     assert flowrun(core, tmp_path, "log", "export", str(run), "-o", "run.jsonl") == (0, "")
 
@@ -307,7 +307,7 @@ def test_replay_that_needs_models_says_so(core: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flowrun.runtime.cli", str(ROOT / "graphs" / "inference.yaml")]
     options = ["--plain", "--port", "0", "--cycles", "3", "--log-dir", "runs"]
     subprocess.run([*command, *options], cwd=tmp_path, check=True, capture_output=True)
-    [run] = (tmp_path / "runs").iterdir()
+    [run] = (tmp_path / "runs").glob("[!.]*")
     said = f"a model in this process {NO_MODELS}"
     assert flowrun(core, tmp_path, "replay", str(run)) == (1, said)
 

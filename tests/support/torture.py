@@ -174,7 +174,7 @@ def command_trial(directory: Path, rng: random.Random) -> int:
     time.sleep(rng.uniform(0, 1.5))
     running.kill()
     running.wait()
-    [run] = (directory / "runs").iterdir()
+    [run] = (directory / "runs").glob("[!.]*")
     for verb in ("recover", "check"):
         subprocess.run([*_flowrun(), "log", verb, run], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(

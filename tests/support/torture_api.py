@@ -166,7 +166,7 @@ def torture(directory: Path, *, examples: int, raw: int, seed: int) -> None:
     text = console.read_text()
     assert "Traceback" not in text, text
     assert "error" not in text.lower(), text
-    (log,) = (directory / "runs").iterdir()
+    (log,) = (directory / "runs").glob("[!.]*")
     replay = subprocess.run(
         [*_FLOWRUN, "replay", str(log)], capture_output=True, text=True, check=False
     )

@@ -90,7 +90,7 @@ def test_a_signal_ends_the_run_with_a_finished_log(tmp_path, number):
             break
     run = None
     while run is None or not list(run.glob("*.mcap")) or not _has_cycles(run):
-        run = next((tmp_path / "runs").iterdir(), None)
+        run = next((tmp_path / "runs").glob("[!.]*"), None)
     process.send_signal(number)
     output = process.stdout.read()
     assert process.wait(timeout=20) == 0
