@@ -128,7 +128,9 @@ def described(value: Any) -> str:
 def mask_urls(text: str) -> str:
     """`text` with the `user:password` of every URL in it, and the values of parameters that are secret,
     replaced by `***`."""
-    return _QUERY.sub(_masked_parameter, _USER_INFO.sub(rf"\1{MASK}@", text))
+    if "@" in text and "://" in text:
+        text = _USER_INFO.sub(rf"\1{MASK}@", text)
+    return _QUERY.sub(_masked_parameter, text) if "=" in text else text
 
 
 def _masked_parameter(match: re.Match[str]) -> str:
