@@ -319,12 +319,13 @@ def report(area: str, args: Any, copies: Any, equivalents: set[tuple[str, str, s
     survivors, equal = [], 0
     with ThreadPool(args.jobs) as pool:
         attempt = partial(tried, area=area, copies=copies, timeout_s=timeout_s, quick=args.quick)
-        for mutant, survives, took_s in pool.imap_unordered(attempt, mutants):
+        results = pool.imap_unordered(attempt, mutants)
+        for number, (mutant, survives, took_s) in enumerate(results, 1):
             if mutant.key in equivalents:
                 equal += 1
             elif survives:
                 survivors.append(mutant)
-                print(f"survived, {took_s:.0f} s: {mutant}", flush=True)
+                print(f"{number}: survived, {took_s:.0f} s: {mutant}", flush=True)
     counted = len(mutants) - equal
     killed = counted - len(survivors)
     print(
