@@ -154,10 +154,15 @@ def _cat(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from flowrun.runtime.log.check import check_log
 
+    notes: list[str] = []
     with Log(args.path) as log:
         with by_time(log, "check") as read:
-            cycles, messages, problems = check_log(log, pictures=not args.fast, progress=read)
+            cycles, messages, problems = check_log(
+                log, pictures=not args.fast, progress=read, note=notes.append
+            )
         finished = log.finished
+    for note in notes:
+        print_text(one_line(f"note: {note}"))
     for problem in problems:
         print_text(one_line(str(problem)))
     state = "" if finished else ", not finished: being written, or cut off (flowrun log recover)"

@@ -11,12 +11,17 @@ from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.slab.records import unpack_message_index
 from flowrun.runtime.log.slab.structure import ChunkSpan
+from flowrun.runtime.pictures.stored import StoredPicture
 
 __all__ = ["check_log"]
 
 
 def check_log(
-    log: Log, *, pictures: bool = True, progress: Callable[[int], None] | None = None
+    log: Log,
+    *,
+    pictures: bool = True,
+    progress: Callable[[int], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> tuple[int, int, list[str]]:
     """Cycles, messages, and what is wrong, in the order of the files; reads all of the log.
 
@@ -26,9 +31,13 @@ def check_log(
     pictures: whether to decode the pictures that a codec stored, and compare their pixels with what
         was recorded of them.
     progress: called with the time of each cycle that has been read.
+    note: called with a sentence on what is no damage: pictures of a flight recorder's log that come
+        before its first key frame.
     """
     cycles = messages = 0
+    first: int | None = None
     undecoded: list[str] = []
+    early: dict[str, int] = {}
     coded = {name for name, it in log.topics.items() if fmt.CODEC in it.metadata}
     silent = {
         name for name, it in log.topics.items() if it.metadata.get(fmt.PAYLOAD) == fmt.NO_PAYLOAD
@@ -37,6 +46,7 @@ def check_log(
     for record in log.cycles():
         if progress is not None:
             progress(record.time_ns)
+        first = record.cycle if first is None else first
         cycles += 1
         messages += len(record.entries)
         for entry in record.entries:
@@ -45,13 +55,19 @@ def check_log(
                 try:
                     _ = log.message(record, entry).fields
                 except LogError as error:
-                    undecoded.append(str(error))
+                    if _begins_before(payload, first):
+                        early[topic] = early.get(topic, 0) + 1
+                    else:
+                        undecoded.append(str(error))
             if topic in silent and payload:
                 talking.setdefault(
                     topic,
                     f"cycle {record.cycle}: {topic}: a payload of {len(payload)} bytes; expected none, "
                     "as its channel says",
                 )
+    for topic, count in early.items():
+        if note is not None:
+            note(f"{topic}: the first {count} pictures come before the first key frame in the log")
     problems = [log.loss] if log.loss else []
     problems += [f"{log.path}: {it}" for it in talking.values()]
     problems += undecoded
@@ -65,6 +81,15 @@ def check_log(
         for span in slab.structure.chunks:
             problems += [f"{slab.path}: byte {span.start}: {it}" for it in _check_chunk(slab, span)]
     return cycles, messages, problems
+
+
+def _begins_before(payload: memoryview, first: int) -> bool:
+    """Whether a picture's packets begin before the cycle `first`."""
+    try:
+        own = StoredPicture.parse(payload).own
+    except ValueError:
+        return False
+    return bool(own["codec"] == "packets" and own["key"] < first)
 
 
 def _check_chunk(slab: SlabReader, span: ChunkSpan) -> list[str]:

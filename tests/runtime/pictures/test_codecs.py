@@ -13,6 +13,7 @@ from zlib_ng.zlib_ng import crc32
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime import Log
 from flowrun.runtime.errors import GraphError, LogError
+from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.diff import compare_logs
 from flowrun.runtime.replay.replay import Replay
 from flowrun.tasks.video.packets import Origin, PacketQueue
@@ -133,6 +134,11 @@ def test_pictures_before_the_first_key_frame_are_said_to_be_missing(tmp_path: Pa
                     message.fields  # noqa: B018
             else:
                 assert message.fields["pixels"].shape == (96, 128, 3)
+        notes: list[str] = []
+        assert check_log(log, note=notes.append)[2] == []  # that is no damage
+        early = firsts[0] - messages[0].cycle
+        text = f"/a/image: the first {early} pictures come before the first key frame in the log"
+        assert notes == ([text] if early else [])
 
 
 @pytest.mark.parametrize("codec", ["zstd", "ffv1"])
