@@ -5,6 +5,7 @@
 | `executor.py`   | a live run: one cycle after another until its sources end              |
 | `alone.py`      | one task run by itself: `run_task`, `flowrun ask`                      |
 | `watchdog.py`   | names a task that hangs                                                |
+| `watch.py`      | names a task that changes a message or keeps an input                  |
 | `waiting.py`    | how a live run waits, for its sources and for the graph's pace         |
 | `cycle.py`      | what a cycle is: begin, step, commit                                   |
 | `compiled.py`   | a cycle as one function, for live runs                                 |
