@@ -15,6 +15,7 @@ library. So a thread listens as well; it can say what the process waits for, and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -107,13 +108,17 @@ def listening(listener: Listener | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.set_wakeup_fd(before)
+        signal.set_wakeup_fd(-1)
+        with contextlib.suppress(OSError, ValueError):  # a task closed all that it found
+            signal.set_wakeup_fd(before)
         _HANDLERS.remove(handlers)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        os.close(writing)
+        with contextlib.suppress(OSError):
+            os.close(writing)
         thread.join()
-        os.close(reading)
+        with contextlib.suppress(OSError):
+            os.close(reading)
 
 
 _HANDLERS: list[dict[signal.Signals, Any]] = []
@@ -158,6 +163,10 @@ class _Heard:
 
     def listen(self, reading: int) -> None:
         """Until the other end is closed."""
+        with contextlib.suppress(OSError):
+            self._listen(reading)
+
+    def _listen(self, reading: int) -> None:
         first, ticks, count = 0, 0, 0
         ready = select.poll()
         ready.register(reading, select.POLLIN)

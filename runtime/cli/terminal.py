@@ -159,7 +159,8 @@ class Outlet:
     def close(self) -> None:
         with self._lock:
             self._is_gone = True
-        os.close(self.fd)
+        with contextlib.suppress(OSError):  # a task closed all that it found
+            os.close(self.fd)
 
     def _write(self, data: bytes | memoryview) -> int:
         count = os.write(self.fd, data if self._is_file else data[:_PIECE])
