@@ -215,7 +215,8 @@ class LogWriter:
         to call.
         """
         with self._lock:
-            self.check()
+            if self._failure is not None:  # `check`, without the call
+                raise self._failure
             slab = self._slabs.slab
             front, payload = self._steps
             steps = self._pack_steps(
