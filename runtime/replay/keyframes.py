@@ -160,10 +160,13 @@ class RecordedKeyframes:
         background = self._outside.background.get(task_id)
         if background is None:
             return None
-        remembers = "state" in frozen or "rng" in frozen
+        # The result of a task that remembers nothing can be taken from the log, if that has it.
+        is_computed = "state" in frozen or "rng" in frozen
+        for slot in self._outside.outputs_of(task_id):
+            is_computed = is_computed or slot.topic not in self._outside.compared_topics
         for input_cycle, _, taken, _ in frozen.get("jobs", []):
             # That a result was taken is in the log only where that was before the keyframe.
-            is_needed = taken or (remembers and background.gives(input_cycle))
+            is_needed = taken or (is_computed and background.gives(input_cycle))
             if is_needed and not self._has_inputs(task_id, input_cycle):
                 return cast("int", input_cycle)
         return None

@@ -175,6 +175,10 @@ class RecordedOutside:
                 return None
         return record.time_ns, messages
 
+    def outputs_of(self, task_id: str) -> list[Slot]:
+        """The slots that a task publishes on."""
+        return [slot for slot in self._plan.slots if slot.task_id == task_id]
+
     def inputs_of(self, task_id: str) -> list[Slot]:
         """The slots that a task reads."""
         return [
