@@ -17,7 +17,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,7 +48,7 @@ _BROKEN_PIPE = 128 + 13
 
 
 _THREADS_END_S = 2.0
-"""Seconds that the end waits for threads of tasks."""
+"""Seconds that the interpreter may wait for threads of tasks at its end."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,16 +56,22 @@ def main(argv: list[str] | None = None) -> int:
     something failed; 2 for a wrong command line or graph file; 130 after Ctrl-C, 143 after SIGTERM, 129
     after SIGHUP; 141 if the reader of stdout went away.
 
-    Without `argv` this is the process's own command: if a task's call or a thread of a task was left
-    running, it ends the process at once, with that status.
+    Without `argv` this is the process's own command, which ends with that status: at once if a task's
+    call was left running, and soon if a thread of a task was.
     """
     status = _status(argv)
-    if argv is None and (_left_waiting() or _left_computing()):
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(status)
+    if argv is None:
+        if _left_computing():
+            _end_now(status)
+        _bound_the_end(status)
     return status
+
+
+def _end_now(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _left_computing() -> bool:
@@ -78,19 +83,27 @@ def _left_computing() -> bool:
     )
 
 
-def _left_waiting() -> bool:
-    """Whether threads go on that a task began and did not end: the interpreter would wait for them."""
-    until = time.monotonic() + _THREADS_END_S
-    own = threading.main_thread(), threading.current_thread()
-    threads = [it for it in threading.enumerate() if not it.daemon and it not in own]
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    names = [repr(thread.name) for thread in threads if thread.is_alive()]
+def _bound_the_end(status: int) -> None:
+    """Let the interpreter end pools of threads and wait for other threads, but not for ever."""
+    if len(_waited_for()) > 0:
+        timer = threading.Timer(_THREADS_END_S, _end_without_threads, (status,))
+        timer.daemon = True
+        timer.start()
+
+
+def _waited_for() -> list[threading.Thread]:
+    """The threads that the interpreter waits for at its end."""
+    main_thread = threading.main_thread()
+    return [it for it in threading.enumerate() if not it.daemon and it is not main_thread]
+
+
+def _end_without_threads(status: int) -> None:
+    names = [repr(thread.name) for thread in _waited_for()]
     if names:
         say(
             f"flowrun: ends without waiting for {counted(len(names), 'thread')}: {', '.join(names)}"
         )
-    return bool(names)
+        _end_now(status)
 
 
 def _status(argv: list[str] | None) -> int:

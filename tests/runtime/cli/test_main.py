@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -208,6 +209,7 @@ def test_a_call_that_is_left_running_does_not_abort_the_process(
     left = threading.Thread(target=ended.wait, name="flowrun-vlm", daemon=True)
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(threading, "Timer", Mock())  # bounds the wait for threads of other tests
     monkeypatch.setattr(sys, "argv", ["flowrun", "--version"])
     assert main() == 0
     assert codes == []
@@ -220,6 +222,26 @@ def test_a_call_that_is_left_running_does_not_abort_the_process(
         ended.set()
         left.join()
     assert codes == [0]
+
+
+IDLE_POOL = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from flowrun.runtime.cli import main
+ThreadPoolExecutor().submit(print).result()
+sys.exit(main())
+"""
+
+
+def test_idle_threads_of_a_pool_are_not_waited_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IDLE_POOL, "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.long
