@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -43,9 +44,7 @@ def helper(tmp_path, monkeypatch):
     (tmp_path / "places_helper.py").write_text(HELPER)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    import places_helper
-
-    yield places_helper
+    yield importlib.import_module("places_helper")
     del sys.modules["places_helper"]
 
 
