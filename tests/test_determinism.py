@@ -117,7 +117,7 @@ def test_a_task_that_iterates_a_set_is_named(tmp_path):
         ("2", ["replay", tmp_path / "runs"], 1),
     ):
         if words[0] == "replay":
-            [words[1]] = words[1].iterdir()
+            [words[1]] = words[1].glob("[!.]*")
         done = subprocess.run(
             [flowrun, *words],
             env={**os.environ, "PYTHONHASHSEED": seed},

@@ -92,7 +92,7 @@ def test_what_is_no_file_stays_what_it_is(run, capsys):
 def test_binary_formats_get_the_runs_name(run, capsys, kind, name, count):
     status, out, _ = flowrun(capsys, "export", run, "--to", kind)
     assert (status, out) == (0, f"{name}: {count}, {Path(name).stat().st_size:,} bytes\n")
-    assert sorted(item.name for item in Path().iterdir()) == sorted(["run", name])
+    assert sorted(item.name for item in Path().glob("[!.]*")) == sorted(["run", name])
 
 
 def test_the_name_of_the_file_says_foxglove_too(run, capsys):
@@ -109,7 +109,7 @@ def test_rerun_without_its_package(run, capsys, monkeypatch):
         "",
         "an export to rerun needs rerun-sdk: pip install 'flowrun-runtime[viewers]'\n",
     )
-    assert [item.name for item in Path().iterdir()] == ["run"]
+    assert [item.name for item in Path().glob("[!.]*")] == ["run"]
 
 
 def test_what_a_viewer_does_not_show_is_said(tmp_path, capsys):
@@ -160,7 +160,7 @@ def test_the_trace_names_the_tasks(run, capsys):
 )
 def test_what_cannot_be_exported(run, capsys, words, error):
     assert flowrun(capsys, "export", run, *words) == (2, "", error + "\n")
-    assert [item.name for item in Path().iterdir()] == ["run"]
+    assert [item.name for item in Path().glob("[!.]*")] == ["run"]
 
 
 def test_what_is_missing_of_the_log_is_said(tmp_path, capsys):

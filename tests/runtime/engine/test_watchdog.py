@@ -87,8 +87,10 @@ def test_what_hangs_for_long_is_logged_once_a_minute_and_its_end_too(tmp_path):
 
 
 def test_no_thread_of_a_run_keeps_the_process_from_ending(tmp_path):
+    before = set(threading.enumerate())
     with hanging(tmp_path, "process", "!@deadline_ms: 600000"):
         until(Hangs.began.is_set)
-        threads = {it.name: it.daemon for it in threading.enumerate() if "flowrun-" in it.name}
+        begun = set(threading.enumerate()) - before
+        threads = {it.name: it.daemon for it in begun if "flowrun-" in it.name}
     assert {"flowrun-h", "flowrun-watchdog"} <= threads.keys()
     assert all(threads.values())
