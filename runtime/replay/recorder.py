@@ -75,6 +75,12 @@ class ReplayLog:
             for slot in plan.slots
             if slot.codec == "packets" and slot.task_id in replay.fed
         }
+        self._bare = {
+            slot.topic: slot.index
+            for slot in plan.slots
+            if slot.task_id in replay.fed and not slot.payload
+        }
+        """The slots whose messages are fed, and are written without payload."""
 
     def __enter__(self) -> Self:
         return self
@@ -115,12 +121,14 @@ class ReplayLog:
         events: Sequence[Event],
         keyframe: bytes | None = None,
     ) -> None:
-        """As `LogWriter.commit`; fed pictures are written as the packets that they came in."""
+        """As `LogWriter.commit`; fed pictures are written as the packets that they came in, and a fed
+        message that was logged without payload as that it came."""
         messages, bound_messages = bound
         for index, video in self._videos.items():
             message = messages[index]
             if message.present and isinstance(message, ImageRgb8Msg):
                 message.video = video.packets(self._log[cycle])
+        came = self._mark_bare(cycle, messages)
         self._writer.commit(
             cycle,
             now_ns,
@@ -130,7 +138,22 @@ class ReplayLog:
             events=events,
             keyframe=keyframe,
         )
+        for message in came:
+            message.envelope.present = False  # nobody may read what the log does not hold
         self._cycles += 1
+
+    def _mark_bare(self, cycle: int, messages: Sequence[Message]) -> list[Message]:
+        """Mark as present what came without payload; returns these messages."""
+        if not self._bare:
+            return []
+        came = []
+        for topic, tov_ns, _ in self._log[cycle].entries:
+            if topic not in self._bare or messages[self._bare[topic]].present:
+                continue
+            message = messages[self._bare[topic]]
+            message.envelope.present, message.envelope.tov_ns = True, tov_ns
+            came.append(message)
+        return came
 
 
 class _RecordedVideo:

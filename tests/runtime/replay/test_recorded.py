@@ -6,8 +6,10 @@ import pytest
 
 from flowrun.runtime.errors import ReplayError
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
-from support.helpers import controls, plan_of, record, run_hooked
+from support.determinism import messages_of
+from support.helpers import START_NS, controls, plan_of, record, run_hooked
 
 
 @pytest.mark.parametrize("policy", ["skip", "skip_cycle", "restart"])
@@ -52,3 +54,22 @@ def test_a_task_that_was_not_logged_is_in_the_way_only_of_those_that_read_it(tmp
         f"{tmp_path / 'run'}: the log holds no messages of /u/scaled, which the replay must feed; it "
         "holds: /n/number, /x/scaled, /y/scaled"
     )
+
+
+def test_a_fed_message_that_was_logged_without_payload_is_in_the_replays_log_but_not_read(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 3); e=Evens@logging: {payload: none}; x=Scale", "n > e; n > x"
+    )
+    record(plan, tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, feed=["e"], env={})
+        with ReplayLog(replay, tmp_path / "again", config={}, now_ns=START_NS) as recorder:
+            report = replay.run(to=0, recorder=recorder)
+        assert (report.first, report.per_task, replay.message("e")) == (None, {"x": 1}, None)
+        with ReplayLog(replay, tmp_path / "whole", config={}, now_ns=START_NS) as recorder:
+            assert replay.run(recorder=recorder).first is None
+    recorded = messages_of(tmp_path / "run")
+    assert [(cycle, size) for cycle, topic, _, size in recorded if topic == "/e/even"] == [
+        (0, b""), (2, b"")
+    ]  # fmt: skip
+    assert messages_of(tmp_path / "whole") == recorded
