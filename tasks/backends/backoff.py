@@ -65,10 +65,20 @@ class Backoff:
         self._failures = 0
         self._error = None
 
+    def note_health(self) -> None:
+        """The server is ready: it rests no longer, unless it asked to."""
+        if not self.is_wanted:
+            self._until_s = 0.0
+
     @property
     def rests(self) -> bool:
         """Whether the server is left alone now."""
         return self._error is not None and self._now_s() < self._until_s
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the server is left alone now because it asked for that."""
+        return self.rests and self._error is not None and self._error.retry_after_s is not None
 
     def check(self, asked: Any) -> None:
         """Raise the last failure while the server rests, unless something else is asked."""

@@ -153,12 +153,13 @@ class OpenAIBackend:
         return answer
 
     def healthy(self) -> bool:
-        if self._backoff.rests:
+        if self._backoff.is_wanted:
             return False
         try:
             self._do(self._models(), timeout_s=_HEALTH_S)
         except (ModelError, TimeoutError):
             return False
+        self._backoff.note_health()
         return True
 
     def cancel(self) -> None:

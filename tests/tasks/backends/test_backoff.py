@@ -82,6 +82,20 @@ def test_another_question_and_an_answer_end_the_rest() -> None:
     assert bench.rest_s() < 1.3  # counted from the first again
 
 
+def test_a_server_that_is_ready_rests_only_if_it_asked_to() -> None:
+    bench = Bench()
+    bench.backoff.note_failure(failure(), "cap en")
+    bench.backoff.note_health()
+    bench.backoff.check("cap en")
+    bench.backoff.note_failure(failure(), "cap en")
+    assert bench.rest_s() > 1.4  # counted on
+    bench.backoff.note_failure(failure(7), "cap en")
+    bench.backoff.note_health()
+    assert bench.backoff.is_wanted
+    assert bench.rest_s() > 6.9
+    assert not bench.backoff.is_wanted
+
+
 def test_retries_of_one_question_double_and_heed_the_server() -> None:
     backoff = Bench().backoff
     for number, about_s in enumerate([0.1, 0.2, 0.4, 0.8]):
