@@ -69,6 +69,10 @@ class RecordedBackground:
         """Whether the result of that cycle's inputs appears in the log."""
         return input_cycle in self._input_cycles
 
+    def gives_after(self, input_cycle: int) -> bool:
+        """Whether the result of later inputs appears in the log."""
+        return any(later > input_cycle for later in self._input_cycles)
+
     def submit(self, job: Job) -> int | None:
         """Run the job if its result appeared; if not, it was replaced, or the run ended first."""
         restarts = self._input_cycles.get(job.cycle)

@@ -4,7 +4,7 @@ It can begin at a cycle if all of this holds:
 
 - the log has a keyframe there, in which every task that runs could say what it remembers;
 - the log holds the inputs of every job that was in flight there and whose result appears later, unless
-  the task remembers nothing: then the result is taken from the log;
+  the task remembers nothing, also after it: then the result is taken from the log;
 - the pictures that are fed from there on can be decoded: their key frames are in the log.
 
 It can also begin at the first cycle of the run, where no task remembers anything yet.
@@ -13,11 +13,12 @@ It can also begin at the first cycle of the run, where no task remembers anythin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 import msgpack
 
-from flowrun.runtime.engine.keyframes import unpack_keyframe
+from flowrun.runtime.engine.keyframes import is_frozen, unpack_keyframe
 from flowrun.runtime.errors import LogError, ReplayError
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
@@ -117,7 +118,7 @@ class RecordedKeyframes:
         tasks = {id_: frozen for id_, frozen in tasks.items() if id_ not in self._outside.fed}
         if cycle < self.first_decodable:
             return None
-        for problem in self._problems(tasks).values():
+        for problem in self._problems(cycle, tasks).values():
             self._note(f"no replay can begin at the keyframe of cycle {cycle}: {problem}")
             return None
         return tasks
@@ -135,41 +136,70 @@ class RecordedKeyframes:
                 continue
             tasks = {id_: it for id_, it in tasks.items() if id_ not in self._outside.fed}
             if message.cycle >= self.first_decodable:
-                found = {*self._problems(tasks)}
+                found = {*self._problems(message.cycle, tasks)}
                 if not found:
                     return set()
                 fewest = found if not fewest or len(found) < len(fewest) else fewest
         return fewest
 
-    def _problems(self, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Why no replay can begin at a keyframe, by task; empty if one can."""
+    def _problems(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Why no replay can begin at the keyframe of `cycle`, by task; empty if one can."""
         problems = {}
         for task_id, frozen in tasks.items():
             if "error" in frozen:
                 problems[task_id] = f"freeze of task {task_id!r} failed: {frozen['error']}"
                 continue
-            missing = self._missing_input(task_id, frozen)
+            missing = self._missing_input(cycle, task_id, frozen)
             if missing is not None:
                 problems[task_id] = (
                     f"the log lacks the inputs of cycle {missing} of task {task_id!r}"
                 )
         return problems
 
-    def _missing_input(self, task_id: str, frozen: Mapping[str, Any]) -> int | None:
-        """The first cycle whose inputs the log lacks, of those of the jobs that were in flight."""
+    def _missing_input(self, cycle: int, task_id: str, frozen: Mapping[str, Any]) -> int | None:
+        """The first cycle whose inputs the log lacks, of those of the jobs that were in flight at the
+        keyframe of `cycle`."""
         background = self._outside.background.get(task_id)
         if background is None:
             return None
-        # The result of a task that remembers nothing can be taken from the log, if that has it.
-        is_computed = "state" in frozen or "rng" in frozen
+        # The result of a task that remembers nothing can be taken from the log, if that has it. One
+        # that is about to restart, or has drawn nothing yet, may remember something after it.
+        remembers = is_frozen(type(background.made.task)) or "rng" in frozen
         for slot in self._outside.outputs_of(task_id):
-            is_computed = is_computed or slot.topic not in self._outside.compared_topics
+            remembers = remembers or slot.topic not in self._outside.compared_topics
         for input_cycle, _, taken, _ in frozen.get("jobs", []):
             # That a result was taken is in the log only where that was before the keyframe.
-            is_needed = taken or (is_computed and background.gives(input_cycle))
-            if is_needed and not self._has_inputs(task_id, input_cycle):
+            if not taken and not background.gives(input_cycle):
+                continue
+            if self._has_inputs(task_id, input_cycle):
+                continue
+            if taken or remembers or self._may_draw(task_id, input_cycle, since=cycle):
                 return cast("int", input_cycle)
         return None
+
+    def _may_draw(self, task_id: str, input_cycle: int, *, since: int) -> bool:
+        """Whether a job that was in flight at the keyframe of cycle `since` may have drawn the task's
+        first random numbers, on which those of later jobs depend."""
+        for cycle, in_flight in self._undrawn.get(task_id, []):
+            if cycle > since and input_cycle not in in_flight:
+                return False
+        return self._outside.background[task_id].gives_after(input_cycle)
+
+    @cached_property
+    def _undrawn(self) -> dict[str, list[tuple[int, set[int]]]]:
+        """The keyframes before which a background task had drawn no random numbers, with the inputs of
+        the jobs in flight there, by task."""
+        found: dict[str, list[tuple[int, set[int]]]] = {}
+        for message in self._log.messages(KEYFRAME_TOPIC):
+            try:
+                tasks = unpack_keyframe(message.payload)
+            except (ValueError, TypeError, msgpack.UnpackException):
+                continue
+            for task_id, frozen in tasks.items():
+                if "jobs" in frozen and not {"rng", "error"} & frozen.keys():
+                    jobs = {input_cycle for input_cycle, *_ in frozen["jobs"]}
+                    found.setdefault(task_id, []).append((message.cycle, jobs))
+        return found
 
     def _has_inputs(self, task_id: str, cycle: int) -> bool:
         slots = self._outside.inputs_of(task_id)

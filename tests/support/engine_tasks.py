@@ -57,6 +57,15 @@ class HeldCount(Held):
         self.calls = state
 
 
+class HeldDraw(Held):
+    """Publishes a random number."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        super().process(ctx, number, out)
+        out.value = int(ctx.rng.integers(1_000_000))
+        out.publish(tov_ns=number.tov_ns)
+
+
 class Cancelled(HeldCount):
     """Its `freeze` is cancelled after the second and the third call, as by a library's event loop."""
 

@@ -169,7 +169,9 @@ def test_keyframes_with_a_job_whose_inputs_have_left_the_log_are_passed_over(tmp
 
 
 @pytest.mark.parametrize(
-    ("task", "passed_over"), [("HeldCount", [2, 4, 6]), ("Held", [])], ids=["remembers", "does not"]
+    ("task", "passed_over"),
+    [("HeldCount", [2, 4, 6]), ("HeldDraw", [2, 4, 6]), ("Held", [])],
+    ids=["remembers", "draws its first numbers", "does not"],
 )
 def test_a_job_on_inputs_that_are_not_logged_is_in_the_way_of_a_task_that_remembers_only(
     tmp_path, task, passed_over
@@ -188,6 +190,52 @@ def test_a_job_on_inputs_that_are_not_logged_is_in_the_way_of_a_task_that_rememb
     keyframes, _ = replay_from_everywhere(tmp_path / "run")
     assert recorded[:4] == [0, 2, 4, 6]
     assert set(recorded[:4]) - set(keyframes) == set(passed_over)
+
+
+def test_a_job_may_have_drawn_the_first_numbers_if_no_later_keyframe_says_otherwise(tmp_path):
+    plan = plan_of(
+        tmp_path,
+        "n=Hooked(limit: 8); x=Scale(factor: 1)@logging: {enabled: false}; h=engine_tasks.HeldDraw!",
+        "n > x; x > h", SMALL.replace("interval: 2", "interval: 6"),
+    )  # fmt: skip
+    run_with_a_long_job(plan, tmp_path / "run", ends_at=7)
+    with Log(tmp_path / "run") as log:
+        assert [m.cycle for m in log.messages("/flowrun/keyframe")] == [0, 6]
+    assert replay_from_everywhere(tmp_path / "run")[0] == [0]
+
+
+def test_a_job_that_begins_with_a_restart_is_in_the_way_if_the_log_lacks_its_inputs(tmp_path):
+    """Its task has no state at the keyframe, and has one after the job."""
+    gate = threading.Semaphore(0)
+    plan = plan_of(
+        tmp_path,
+        "n=Hooked(limit: 14); x=Scale(factor: 1)@logging: {enabled: false}; "
+        "h=engine_tasks.HeldCount(fails_at: [0])!@on_error: restart, every: 3",
+        "n > x; x > h", SMALL,
+    )  # fmt: skip
+
+    def hook(live, number):
+        jobs = live.executor.workers["h"].jobs
+        if number == 7:
+            until(lambda: jobs.in_flight[0].state is JobState.RUNNING)
+        if number == 9:
+            gate.release(999)
+        if number == 1 or number > 8:
+            wait_for_workers(live)
+
+    result = run_held(
+        plan,
+        tmp_path / "run",
+        hook,
+        lambda _, number: number == 0 or gate.acquire(timeout=30),
+        step_ns=S // 2,
+    )
+    assert result.error is None
+    completed = controls(tmp_path / "run", "completion")
+    assert [restarted for *_, restarted in completed[:2]] == [False, True]
+    keyframes, _ = replay_from_everywhere(tmp_path / "run")
+    assert completed[1][0] > 8
+    assert 8 not in keyframes
 
 
 @pytest.mark.parametrize("start", [2, 4, 5])
