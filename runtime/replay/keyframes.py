@@ -163,17 +163,24 @@ class RecordedKeyframes:
         if background is None:
             return None
         # The result of a task that remembers nothing can be taken from the log, if that has it. One
-        # that is about to restart, or has drawn nothing yet, may remember something after it.
+        # that is about to restart, or has drawn nothing yet, may remember something after it, and
+        # one may refuse the live values of the job, which later jobs then do not get.
         remembers = is_frozen(type(background.made.task)) or "rng" in frozen
         for slot in self._outside.outputs_of(task_id):
             remembers = remembers or slot.topic not in self._outside.compared_topics
-        for input_cycle, _, taken, _ in frozen.get("jobs", []):
+        for input_cycle, live, taken, _ in frozen.get("jobs", []):
             # That a result was taken is in the log only where that was before the keyframe.
             if not taken and not background.gives(input_cycle):
                 continue
             if self._has_inputs(task_id, input_cycle):
                 continue
-            if taken or remembers or self._may_draw(task_id, input_cycle, since=cycle):
+            may_refuse = live != frozen.get("live", {})
+            if (
+                taken
+                or remembers
+                or may_refuse
+                or self._may_draw(task_id, input_cycle, since=cycle)
+            ):
                 return cast("int", input_cycle)
         return None
 

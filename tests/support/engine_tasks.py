@@ -57,6 +57,17 @@ class HeldCount(Held):
         self.calls = state
 
 
+class HeldPicky(Held):
+    """Refuses a gain of 2."""
+
+    class Config(Held.Config):
+        gain: Live[int] = 1
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        if self.config.gain == 2:  # type: ignore[attr-defined]
+            raise ValueError("no gain of 2")
+
+
 class HeldDraw(Held):
     """Publishes a random number."""
 

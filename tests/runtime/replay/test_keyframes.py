@@ -238,6 +238,35 @@ def test_a_job_that_begins_with_a_restart_is_in_the_way_if_the_log_lacks_its_inp
     assert 8 not in keyframes
 
 
+def test_a_job_that_may_refuse_a_live_value_is_in_the_way_if_the_log_lacks_its_inputs(tmp_path):
+    """Later jobs have the value that was there before."""
+    gate = threading.Semaphore(0)
+    plan = plan_of(
+        tmp_path,
+        "n=Hooked(limit: 14); x=Scale(factor: 1)@logging: {enabled: false}; "
+        "h=engine_tasks.HeldPicky!@on_error: skip",
+        "n > x; x > h", SMALL,
+    )  # fmt: skip
+
+    def hook(live, number):
+        jobs = live.executor.workers["h"].jobs
+        if number == 1:
+            until(lambda: jobs.in_flight[0].state is JobState.RUNNING)
+            live.set_live("h", {"gain": 2})
+        if number == 5:
+            gate.release(999)
+        if number >= 5:
+            wait_for_workers(live)
+
+    result = run_held(plan, tmp_path / "run", hook, lambda *_: gate.acquire(timeout=30))
+    assert result.error is None
+    errors = {value for *_, value in controls(tmp_path / "run", "error")}
+    assert errors == {"ValueError: no gain of 2"}
+    keyframes, _ = replay_from_everywhere(tmp_path / "run")
+    assert {0, 12} < set(keyframes)
+    assert 6 not in keyframes
+
+
 @pytest.mark.parametrize("start", [2, 4, 5])
 @pytest.mark.parametrize("task", ["Held", "HeldCount"])
 def test_a_result_that_was_taken_in_a_cycle_that_an_error_ended_is_in_each_replay(
