@@ -151,14 +151,16 @@ class LiveOutside:
         self._at = clock.at
         self._refresh_at = 0
         self._controls: deque[Event] = deque()
-        self._noted: deque[Event] = deque()
+        self._ends: deque[Event] = deque()
+        self._newly_left_out: Counter[str] = Counter()
+        """What `left_out` has gained since the last cycle."""
         self._lock = threading.Lock()
 
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:
         if start_ns > self._refresh_at:
             self._at, self._refresh_at = self._clock.refreshed_at(), start_ns + _REFRESH_NS
         time.now_ns = self._at(start_ns)
-        if not (self._controls or self._noted or self.background):
+        if not (self._controls or self._ends or self._newly_left_out or self.background):
             return ()
         events = _drained(self._controls)
         for task_id, task in self.background.items():
@@ -166,10 +168,16 @@ class LiveOutside:
                 job = task.jobs.take()
                 if job is not None:
                     events.append(Completion(task_id, job.cycle, job.restarts))
-        return events + _drained(self._noted)
+        events += self.after_sources()
+        return events
 
     def after_sources(self) -> Sequence[Event]:
-        return _drained(self._noted) if self._noted else ()
+        if not (self._ends or self._newly_left_out):
+            return ()
+        with self._lock:
+            counts, self._newly_left_out = self._newly_left_out, Counter()
+        dropped = [Dropped(task_id, count) for task_id, count in counts.items()]
+        return [*dropped, *_drained(self._ends)]
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:  # noqa: ARG002
         return None
@@ -208,18 +216,16 @@ class LiveOutside:
                 return
             gate.present = False
         self.due.forget(task_id)
-        self._noted.append(EndOfSource(task_id))
+        self._ends.append(EndOfSource(task_id))
         self.woken.set()
 
     def _dropped(self, task_id: str, count: int) -> None:
         count = operator.index(count)
         with self._lock:
             self.left_out[task_id] += count
-        self._noted.append(Dropped(task_id, count))
+            self._newly_left_out[task_id] += count
 
 
 def _drained(events: deque[Event]) -> list[Event]:
-    taken = []
-    while events:
-        taken.append(events.popleft())
-    return taken
+    """What is there now: others may add more all the time."""
+    return [events.popleft() for _ in range(len(events))]
