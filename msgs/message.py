@@ -575,14 +575,6 @@ class _ReadOnly(Message):
     def clear(self) -> NoReturn:
         self._refuse("clear")
 
-    def poison(self) -> None:
-        """Overwrite the slot's own arrays, and give the memory up: who kept one reads nonsense."""
-        for buffer in self._buffers.values():
-            buffer.setflags(write=True)
-            buffer.view(np.uint8).fill(_POISON)
-            buffer.setflags(write=False)
-        self._buffers.clear()
-
     def fill(self, other: Message) -> NoReturn:  # noqa: ARG002
         self._refuse("fill")
 
