@@ -23,13 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    # A shell that starts `make test &` lets its children ignore Ctrl-C. Tests send it to theirs.
+    # `make test &` and nohup let children ignore SIGINT and SIGHUP. Tests send both to theirs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def data_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The user's data folder: the key that signs runs is not that of whoever runs the tests."""
+    """The user's data folder: the tests sign runs with a key of their own."""
     folder = tmp_path_factory.mktemp("data_home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(folder))

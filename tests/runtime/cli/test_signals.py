@@ -40,7 +40,7 @@ class Listener:
 
 @pytest.fixture(autouse=True)
 def _as_from_a_terminal():
-    """Also where whoever runs the tests has them ignore SIGINT, as shells do in the background."""
+    """No signal has a handler, as in a process that a terminal started."""
     before = {
         number: signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
