@@ -87,7 +87,7 @@ def take_lock(directory: Path, *, create: bool = True) -> int | None:
             raise
         if not is_removed:
             return descriptor
-        os.close(descriptor)  # whoever held it has removed it meanwhile
+        os.close(descriptor)  # its holder has removed it meanwhile
 
 
 @contextmanager

@@ -145,9 +145,8 @@ def _check_own(paths: Sequence[Path]) -> None:
 
 def _sync_names(directory: Path) -> None:
     """Bring the names that were changed to the disk."""
-    with suppress(
-        PermissionError
-    ):  # to read the directory; whoever may not, may change files in it
+    # Reading the directory may be forbidden where writing its files is allowed.
+    with suppress(PermissionError):
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             disk.sync_directory(fd)

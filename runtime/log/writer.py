@@ -48,7 +48,7 @@ __all__ = ["LogWriter"]
 _LOOK_S = 0.4
 """Log lines that were there at a look and are at the next are written then: within a second."""
 _MOST_LINES = 10_000
-"""Log lines that may wait; those that come while so many do are counted and left out."""
+"""Number of log lines that may wait. Further ones are left out, and counted."""
 _SLOW_SYNCS = 3
 _LOCK_TRIES = 100
 """How often to ask for the lock of an empty directory: another run's start may hold it for a moment, to
@@ -106,7 +106,7 @@ class LogWriter:
         self.messages = 0
         """Messages of outputs written so far."""
         self._lock = threading.Lock()
-        """Held by whoever writes into the slab."""
+        """Held while a thread writes into the slab."""
         self._failure: LogError | None = None
         self._records: deque[tuple[int, str, str, str, dict[str, Any]]] = deque()
         self._left_out = 0

@@ -106,7 +106,7 @@ def _assert_pictures(run: Path, rng: np.random.Generator) -> collections.Counter
 
 
 def with_threads(count: int) -> Any:
-    """A `PacketDecoder` that decodes ahead with so many threads, where it does."""
+    """A `PacketDecoder` that uses this number of threads where it decodes ahead."""
 
     class Threads(video.PacketDecoder):
         def __init__(self, decoder: Any, *, ahead: bool = False, strict: bool = False) -> None:
