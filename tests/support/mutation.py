@@ -203,8 +203,8 @@ class Copy:
             ignore=shutil.ignore_patterns(".git", ".venv", "runs", "*cache*", "build", "dist"),
         )
 
-    def passes(self, mutant: Mutant | None, tests: Sequence[str], timeout_s: float) -> bool:
-        """Whether all tests pass within `timeout_s`."""
+    def passes(self, mutant: Mutant | None, tests: Sequence[str], timeout_s: float) -> bool | None:
+        """Whether all tests pass; None if they have not ended within `timeout_s`."""
         if mutant is None:
             return self._run(tests, timeout_s)
         path = self.folder / mutant.path
@@ -215,15 +215,16 @@ class Copy:
         finally:
             path.write_text(whole)
 
-    def _run(self, tests: Sequence[str], timeout_s: float) -> bool:
+    def _run(self, tests: Sequence[str], timeout_s: float) -> bool | None:
         context = multiprocessing.get_context("fork")
         child = context.Process(target=run_tests, args=[self.folder, list(tests)])
         child.start()
         child.join(timeout_s)
+        has_ended = child.exitcode is not None
         with suppress(ProcessLookupError):  # also what the tests have started
             os.killpg(child.pid or 0, signal.SIGKILL)
         child.join()
-        return child.exitcode == 0
+        return child.exitcode == 0 if has_ended else None
 
 
 def run_tests(folder: Path, tests: list[str]) -> None:
@@ -248,7 +249,7 @@ def run_tests(folder: Path, tests: list[str]) -> None:
 
 def tried(
     mutant: Mutant, area: str, copies: Any, timeout_s: float, *, quick: bool
-) -> tuple[Mutant, bool, float]:
+) -> tuple[Mutant, bool | None, float]:
     copy = copies.get()
     began = time.monotonic()
     tests = near(copy.folder, mutant.path, area, quick=quick)
@@ -316,7 +317,7 @@ def report(area: str, args: Any, copies: Any, equivalents: set[tuple[str, str, s
     timeout_s = _LEAST_S + 2 * base_s
     mutants = sample_of(first.folder, area, args.sample, args.seed)
     print(f"{area}: {len(mutants)} mutants; the tests take {base_s:.0f} s", flush=True)
-    survivors, equal = [], 0
+    survivors, equal, late = [], 0, 0
     with ThreadPool(args.jobs) as pool:
         attempt = partial(tried, area=area, copies=copies, timeout_s=timeout_s, quick=args.quick)
         results = pool.imap_unordered(attempt, mutants)
@@ -326,11 +327,14 @@ def report(area: str, args: Any, copies: Any, equivalents: set[tuple[str, str, s
             elif survives:
                 survivors.append(mutant)
                 print(f"{number}: survived, {took_s:.0f} s: {mutant}", flush=True)
+            elif survives is None:
+                late += 1
+                print(f"{number}: not done after {took_s:.0f} s: {mutant}", flush=True)
     counted = len(mutants) - equal
     killed = counted - len(survivors)
     print(
-        f"{area}: {killed} of {counted} killed ({killed / max(1, counted):.0%}), {len(survivors)} "
-        f"survived, {equal} equivalent, in {time.monotonic() - began:.0f} s",
+        f"{area}: {killed} of {counted} killed ({killed / max(1, counted):.0%}), {late} of them by "
+        f"time; {len(survivors)} survived, {equal} equivalent, in {time.monotonic() - began:.0f} s",
         flush=True,
     )
     return killed >= 0.95 * counted
