@@ -1,13 +1,16 @@
 """WHAT FLOWS: message classes and their encoding. Imports NumPy and msgpack only.
 
-| file                                                | what it is                                  |
-|-----------------------------------------------------|---------------------------------------------|
-| `basic.py`, `image.py`, `text.py`, `detections.py`  | the messages that ship                      |
-| `message.py`                                        | `Message`, the base class of all messages   |
-| `fields.py`                                         | types of fields, and how they are checked   |
-| `values.py`, `arrays.py`                            | what publishing makes of values and arrays  |
-| `schema.py`, `protobuf.py`                          | a message's JSON Schema; protobuf for viewers |
-| `difference.py`                                     | where two messages differ                   |
+| file                                               | what it is                                       |
+|----------------------------------------------------|--------------------------------------------------|
+| `basic.py`, `image.py`, `text.py`, `detections.py` | the messages that ship                           |
+| `message.py`                                       | `Message`, the base class of all messages        |
+| `declare.py`                                       | what a message class declares                    |
+| `fields.py`                                        | types of fields, and how they are checked        |
+| `publish.py`                                       | `publish` as compiled for a class of scalars     |
+| `values.py`, `arrays.py`                           | what publishing makes of values and arrays       |
+| `envelope.py`, `view.py`                           | what others see of a message; what inputs refuse |
+| `schema.py`, `protobuf.py`                         | a message's JSON Schema; protobuf for viewers    |
+| `difference.py`                                    | where two messages differ                        |
 """
 
 from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg

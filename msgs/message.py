@@ -23,13 +23,12 @@ afterwards, they do not see it.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 import operator
 import threading
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex
 
@@ -38,33 +37,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.arrays import is_published, is_reused, owner_of, shown
+from flowrun.msgs.declare import declared_fields
 from flowrun.msgs.difference import differing_field
+from flowrun.msgs.envelope import TIME_ENDS, Envelope
 from flowrun.msgs.fields import (
     ArrayField,
     Buffer,
     LatePublishError,
     MessageTypeError,
-    Shape,
     allows,
     array_from_map,
     array_to_map,
     check_array,
-    is_field_type,
-    is_measured,
-    is_optional,
-    is_unicode,
     short,
-    strip,
     sure_tests,
-    type_name,
     wrong_type,
 )
+from flowrun.msgs.publish import quick_publish
 from flowrun.msgs.schema import json_schema
 from flowrun.msgs.values import as_stored, pack, thawed, unpack
+from flowrun.msgs.view import ReadOnly
 
-__all__ = ["Envelope", "HasNow", "Message"]
+__all__ = ["HasNow", "Message"]
 
-_TIME_ENDS = 2**63
 _POISON = 0xDB
 
 
@@ -80,79 +75,6 @@ class _Epoch:
 
 
 _EPOCH = _Epoch()
-
-
-class Envelope:
-    """What others see of a message. Only `publish`, and the runtime, change it.
-
-    own: the message's own fields, as its task sets them; the same dict for ever, as is `fields`.
-    fields: as they were published last, read-only all the way down.
-    present: whether the message was published in this cycle.
-    tov_ns: time of validity; 0 before the message was first published.
-    packed: the msgpack map of the fields that are not arrays, if `publish` has made it.
-    is_open: whether it may be published; None before its task was first called.
-    owner: the task and port that publish it, for errors.
-    note_late: called with the error when it is published while it is not open.
-    """
-
-    __slots__ = (
-        "fields",
-        "is_open",
-        "note_late",
-        "own",
-        "owner",
-        "packed",
-        "present",
-        "tov_ns",
-    )
-
-    def __init__(self, own: dict[str, Any], fields: Mapping[str, Any]) -> None:
-        self.own = own
-        self.fields = dict(fields)
-        self.present = False
-        self.tov_ns = 0
-        self.packed: bytes | None = None
-        self.is_open: bool | None = True
-        self.owner = ""
-        self.note_late: Callable[[LatePublishError], None] | None = None
-
-    def show(self, other: Envelope) -> None:
-        """Show what `other` shows; copies nothing."""
-        self.fields.update(other.fields)
-        self.packed = other.packed
-        self.tov_ns = other.tov_ns
-        self.present = other.present
-
-    def correct(self, name: str, value: Any) -> None:
-        """Show another value of one field that is no array."""
-        self.fields[name] = value
-        if self.packed is not None:
-            self.packed = pack(self._without_arrays())
-
-    def mend(self) -> str | None:
-        """Show again what was published, if fields that are not arrays were changed in place since;
-        returns the first of them. C code, such as heapq, changes lists that refuse it."""
-        if not self.present or self.packed is None or pack(self._without_arrays()) == self.packed:
-            return None
-        published = unpack(self.packed)
-        changed = differing_field(published, self._without_arrays())
-        self.fields.update(published)
-        return None if changed is None else changed.name
-
-    def set_since(self) -> str | None:
-        """The first scalar field that was set to another value since the message was published, which
-        nobody sees; None if there is none."""
-        for name, shown_value in self.fields.items():
-            is_scalar = not isinstance(shown_value, (list, dict, np.ndarray))
-            if is_scalar and name in self.own:
-                own = self.own[name]
-                if own is not shown_value and own != shown_value and own == own:  # noqa: PLR0124  # NaN
-                    return name
-        return None
-
-    def _without_arrays(self) -> dict[str, Any]:
-        fields = self.fields.items()
-        return {name: value for name, value in fields if not isinstance(value, np.ndarray)}
 
 
 class Message:
@@ -197,13 +119,32 @@ class Message:
             return
         if "schema_name" not in cls.__dict__:
             cls.schema_name = cls.__name__
-        _declare_fields(cls)
+        cls._declare()
         # The class of the views that inputs are: a subclass, so that reading costs nothing and
         # isinstance holds. A check in __setattr__ of the message itself would add 0.25 us to every
         # field that a task sets.
         namespace = {"__module__": cls.__module__, "__doc__": cls.__doc__, "is_view": True}
         cls._writer = cls
-        cls._reader = type(cls.__name__, (_ReadOnly, cls), namespace)
+        cls._reader = type(cls.__name__, (ReadOnly, cls), namespace)
+
+    @classmethod
+    def _declare(cls) -> None:
+        """Read the annotations into the field tables."""
+        declared = declared_fields(cls, Message)
+        cls.field_types, cls.array_fields = declared.types, declared.arrays
+        cls.defaults, cls.measured_fields = declared.defaults, declared.measured
+        cls.has_containers = any(isinstance(v, (list, dict)) for v in cls.defaults.values())
+        cls._unset = {
+            name: value if name in cls.array_fields else unpack(pack(value))
+            for name, value in cls.defaults.items()
+        }
+        scalars = {k: v for k, v in cls.field_types.items() if k not in cls.array_fields}
+        tests = sure_tests(scalars)
+        cls.may_hold_containers = tests is None
+        cls.is_plain = not cls.array_fields and cls.encode is Message.encode
+        is_sure = cls.is_plain and cls.check_fields is Message.check_fields
+        if is_sure and tests is not None and inspect.unwrap(cls.publish) is Message.publish:
+            cls.publish = quick_publish(tests, Message.publish)  # type: ignore[method-assign]
 
     def __init__(self, **fields: Any) -> None:
         """An unpublished message: defaults, then `fields`; `MessageTypeError` names a wrong one."""
@@ -501,7 +442,7 @@ class Message:
             whole = operator.index(tov_ns)
         except TypeError:
             whole = -1
-        if not 0 <= whole < _TIME_ENDS:
+        if not 0 <= whole < TIME_ENDS:
             raise MessageTypeError(
                 f"{type(self).__name__}: tov_ns must be a whole number of nanoseconds, 0 or more; "
                 f"got {tov_ns!r}"
@@ -543,51 +484,6 @@ class Message:
         return f"{type(self).__name__}({shown_fields})"
 
 
-class _ReadOnly(Message):
-    """Mixed into the class of a message's view: fields are read as usual; setting one is an error."""
-
-    __slots__ = ()
-    is_view = True
-
-    def __init__(self, **_fields: Any) -> None:
-        raise TypeError("a view is made by its message")
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(
-            f"inputs are read-only: cannot set {type(self).__name__}.{name}; "
-            "copy() the message, or publish the new value on an output"
-        )
-
-    def __delattr__(self, name: str) -> NoReturn:
-        self.__setattr__(name, None)
-
-    def publish(self, *, tov_ns: SupportsIndex | None = None) -> NoReturn:  # noqa: ARG002
-        raise AttributeError(f"an input cannot be published: {type(self).__name__}")
-
-    # These change fields without setting an attribute.
-
-    def allocate(self, name: str, shape: tuple[int, ...]) -> NoReturn:  # noqa: ARG002
-        self.__setattr__(name, None)
-
-    def hand_over(self, name: str, array: NDArray[Any]) -> NoReturn:  # noqa: ARG002
-        self.__setattr__(name, None)
-
-    def clear(self) -> NoReturn:
-        self._refuse("clear")
-
-    def fill(self, other: Message) -> NoReturn:  # noqa: ARG002
-        self._refuse("fill")
-
-    def load(self, data: Buffer) -> NoReturn:  # noqa: ARG002
-        self._refuse("load")
-
-    def restore(self, fields: Mapping[str, Any], *, tov_ns: int) -> NoReturn:  # noqa: ARG002
-        self._refuse("restore")
-
-    def _refuse(self, method: str) -> NoReturn:
-        raise AttributeError(f"inputs are read-only: cannot {method} a {type(self).__name__}")
-
-
 def _unpickled(kind: type[Message], fields: Mapping[str, Any], tov_ns: int | None) -> Message:
     message = kind()
     message.__dict__.update(fields)
@@ -606,129 +502,6 @@ def _durable(array: NDArray[Any]) -> NDArray[Any]:
     if is_published(array) and not is_reused(array):
         return array
     return shown(np.array(array, order="C", subok=False))
-
-
-def _declare_fields(cls: type[Message]) -> None:
-    """Read the annotations of `cls` (bases first) into its field tables."""
-    annotations: dict[str, Any] = {}
-    try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except NameError as error:
-        raise MessageTypeError(
-            f"{cls.__name__}: {error}; message types must be importable at module level"
-        ) from error
-    for base in reversed(cls.__mro__):
-        if base is Message or not issubclass(base, Message):
-            continue
-        for name in inspect.get_annotations(base):
-            declared = hints[name]
-            if typing.get_origin(declared) is not ClassVar:
-                annotations[name] = declared
-    cls.field_types = annotations
-    cls.array_fields, cls.defaults = {}, {}
-    measured = set()
-    for name, declared in annotations.items():
-        if hasattr(Message, name):
-            raise MessageTypeError(f"{cls.__name__}.{name}: the name is taken by Message itself")
-        if is_measured(declared):
-            measured.add(name)
-        array = _array_field(cls, name, declared)
-        if array is not None:
-            cls.array_fields[name] = array
-            cls.defaults[name] = shown(np.zeros(array.shape.empty(), array.dtype))
-        else:
-            cls.defaults[name] = _default(cls, name, declared)
-    cls.measured_fields = frozenset(measured)
-    cls.has_containers = any(isinstance(v, (list, dict)) for v in cls.defaults.values())
-    cls._unset = {
-        name: value if name in cls.array_fields else unpack(pack(value))
-        for name, value in cls.defaults.items()
-    }
-    scalars = {name: it for name, it in annotations.items() if name not in cls.array_fields}
-    cls.may_hold_containers = sure_tests(scalars) is None
-    cls.is_plain = not cls.array_fields and cls.encode is Message.encode
-    is_sure = cls.is_plain and cls.check_fields is Message.check_fields
-    tests = sure_tests(annotations) if is_sure else None
-    if tests is not None and inspect.unwrap(cls.publish) is Message.publish:
-        cls.publish = _quick_publish(tests)  # type: ignore[method-assign]
-
-
-def _quick_publish(tests: Mapping[str, str]) -> Callable[..., None]:
-    """`Message.publish` for a class of scalars: one function, compiled once, which tests the types of
-    the fields and leaves all that is not sure to the general one. A loop over the fields would take six
-    times as long, and publishing is what the tasks of a graph do most often.
-
-    tests: what `sure_tests` gave.
-    """
-    fields = list(enumerate(tests.items()))
-    condition = " and ".join(
-        [f"len(own) == {len(fields)}", *(test.format(f"v{i}") for i, (_, test) in fields)]
-    )
-    lines = [
-        "def publish(self, *, tov_ns=None):",
-        "    envelope = self.envelope",
-        "    own = envelope.own",
-        "    try:",
-        *(f"        v{i} = own[{name!r}]" for i, (name, _) in fields),
-        "        pass",
-        "    except KeyError:",  # a field was deleted
-        "        return publish_any(self, tov_ns=tov_ns)",
-        f"    if not (envelope.is_open and {condition}):",
-        "        return publish_any(self, tov_ns=tov_ns)",
-        "    now_ns = self._now.now_ns",
-        "    if tov_ns is None or tov_ns is now_ns:",
-        "        envelope.tov_ns = now_ns",
-        f"    elif type(tov_ns) is int and 0 <= tov_ns < {_TIME_ENDS}:",
-        "        envelope.tov_ns = tov_ns",
-        "    else:",
-        "        return publish_any(self, tov_ns=tov_ns)",
-        "    shown = envelope.fields",
-        *(f"    shown[{name!r}] = v{i}" for i, (name, _) in fields),
-        "    envelope.present = True",
-    ]
-    made: dict[str, Any] = {
-        "__name__": __name__,
-        "is_unicode": is_unicode,
-        "publish_any": Message.publish,
-    }
-    exec("\n".join(lines), made)  # noqa: S102  # of names that are identifiers
-    publish: Callable[..., None] = functools.wraps(Message.publish)(made["publish"])
-    return publish
-
-
-def _array_field(cls: type[Message], name: str, declared: Any) -> ArrayField | None:
-    base, metadata = strip(declared)
-    if typing.get_origin(base) is not np.ndarray and base is not np.ndarray:
-        return None
-    shapes = [item for item in metadata if isinstance(item, Shape)]
-    arguments = typing.get_args(base)
-    element = typing.get_args(arguments[1])[0] if len(arguments) == 2 else None
-    if not shapes or not isinstance(element, type) or np.dtype(element).kind not in "biufc":
-        raise MessageTypeError(
-            f"{cls.__name__}.{name}: an array field is declared as "
-            'Annotated[NDArray[np.float32], Shape("N 3")]'
-        )
-    return ArrayField(np.dtype(element), shapes[0])
-
-
-def _default(cls: type[Message], name: str, declared: Any) -> Any:
-    base, _ = strip(declared)
-    if not is_field_type(declared):
-        raise MessageTypeError(
-            f"{cls.__name__}.{name}: unsupported type {type_name(declared)}; use bool, int, float, "
-            "str, bytes, list, dict, T | None, or "
-            'Annotated[NDArray[...], Shape("...")]'
-        )
-    if any(name in base.__dict__ for base in cls.__mro__):
-        value = getattr(cls, name)
-        if not allows(declared, value):
-            raise MessageTypeError(
-                f"{cls.__name__}.{name}: default {value!r} is not a {type_name(declared)}"
-            )
-        return value
-    if is_optional(base):
-        return None
-    return (typing.get_origin(base) or base)()
 
 
 def _unknown_field(message: Message, name: str) -> MessageTypeError:

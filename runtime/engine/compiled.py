@@ -53,7 +53,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from flowrun.msgs.message import Envelope, Message
+from flowrun.msgs.envelope import Envelope
+from flowrun.msgs.message import Message
 from flowrun.runtime.engine.policy import SkipCycle
 from flowrun.runtime.engine.record import (
     ALWAYS,

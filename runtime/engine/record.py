@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from flowrun.msgs.envelope import Envelope
 from flowrun.msgs.fields import LatePublishError
-from flowrun.msgs.message import Envelope, Message
+from flowrun.msgs.message import Message
 from flowrun.runtime.errors import MessageMisused
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.task import Context, CycleTime, Task

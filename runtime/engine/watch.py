@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from flowrun.msgs.arrays import is_reused, owner_of
-from flowrun.msgs.message import Envelope, Message
+from flowrun.msgs.envelope import Envelope
+from flowrun.msgs.message import Message
 from flowrun.msgs.values import pack
 from flowrun.runtime.engine.record import (
     BoundView,

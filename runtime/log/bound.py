@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
+from flowrun.msgs.envelope import Envelope
 from flowrun.msgs.fields import Buffer
-from flowrun.msgs.message import Envelope
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.records import gap_before, pack_pad
 

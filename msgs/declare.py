@@ -1,0 +1,115 @@
+"""What a message class declares: its fields, read from its annotations and those of its bases."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowrun.msgs.arrays import shown
+from flowrun.msgs.fields import (
+    ArrayField,
+    MessageTypeError,
+    Shape,
+    allows,
+    is_field_type,
+    is_measured,
+    is_optional,
+    strip,
+    type_name,
+)
+
+__all__ = ["Fields", "declared_fields"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The fields of a message class, those of its bases first.
+
+    types: the declared type of each field.
+    arrays: the element type and shape of those that are arrays.
+    defaults: what each field holds before it is set.
+    measured: the names of those that are measurements of the run.
+    """
+
+    types: dict[str, Any]
+    arrays: dict[str, ArrayField]
+    defaults: dict[str, Any]
+    measured: frozenset[str]
+
+
+def declared_fields(cls: type, message: type) -> Fields:
+    """The fields of `cls`. Raises `MessageTypeError` for one that a message cannot have.
+
+    message: `Message`, whose annotations declare no fields.
+    """
+    types = _field_types(cls, message)
+    arrays: dict[str, ArrayField] = {}
+    defaults: dict[str, Any] = {}
+    for name, declared in types.items():
+        if hasattr(message, name):
+            raise MessageTypeError(f"{cls.__name__}.{name}: the name is taken by Message itself")
+        array = _array_field(cls, name, declared)
+        if array is not None:
+            arrays[name] = array
+            defaults[name] = shown(np.zeros(array.shape.empty(), array.dtype))
+        else:
+            defaults[name] = _default(cls, name, declared)
+    measured = frozenset(name for name, declared in types.items() if is_measured(declared))
+    return Fields(types, arrays, defaults, measured)
+
+
+def _field_types(cls: type, message: type) -> dict[str, Any]:
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise MessageTypeError(
+            f"{cls.__name__}: {error}; message types must be importable at module level"
+        ) from error
+    types: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base is message or not issubclass(base, message):
+            continue
+        for name in inspect.get_annotations(base):
+            declared = hints[name]
+            if typing.get_origin(declared) is not ClassVar:
+                types[name] = declared
+    return types
+
+
+def _array_field(cls: type, name: str, declared: Any) -> ArrayField | None:
+    base, metadata = strip(declared)
+    if typing.get_origin(base) is not np.ndarray and base is not np.ndarray:
+        return None
+    shapes = [item for item in metadata if isinstance(item, Shape)]
+    arguments = typing.get_args(base)
+    element = typing.get_args(arguments[1])[0] if len(arguments) == 2 else None
+    if not shapes or not isinstance(element, type) or np.dtype(element).kind not in "biufc":
+        raise MessageTypeError(
+            f"{cls.__name__}.{name}: an array field is declared as "
+            'Annotated[NDArray[np.float32], Shape("N 3")]'
+        )
+    return ArrayField(np.dtype(element), shapes[0])
+
+
+def _default(cls: type, name: str, declared: Any) -> Any:
+    base, _ = strip(declared)
+    if not is_field_type(declared):
+        raise MessageTypeError(
+            f"{cls.__name__}.{name}: unsupported type {type_name(declared)}; use bool, int, float, "
+            "str, bytes, list, dict, T | None, or "
+            'Annotated[NDArray[...], Shape("...")]'
+        )
+    if any(name in base.__dict__ for base in cls.__mro__):
+        value = getattr(cls, name)
+        if not allows(declared, value):
+            raise MessageTypeError(
+                f"{cls.__name__}.{name}: default {value!r} is not a {type_name(declared)}"
+            )
+        return value
+    if is_optional(base):
+        return None
+    return (typing.get_origin(base) or base)()

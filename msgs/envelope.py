@@ -1,0 +1,90 @@
+"""What others see of a message: views read from its `Envelope`, and the log writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from flowrun.msgs.difference import differing_field
+from flowrun.msgs.fields import LatePublishError
+from flowrun.msgs.values import pack, unpack
+
+__all__ = ["TIME_ENDS", "Envelope"]
+
+TIME_ENDS = 2**63
+"""Every time of validity, in nanoseconds, is less."""
+
+
+class Envelope:
+    """What others see of a message. Only `publish`, and the runtime, change it.
+
+    own: the message's own fields, as its task sets them; the same dict for ever, as is `fields`.
+    fields: as they were published last, read-only all the way down.
+    present: whether the message was published in this cycle.
+    tov_ns: time of validity; 0 before the message was first published.
+    packed: the msgpack map of the fields that are not arrays, if `publish` has made it.
+    is_open: whether it may be published; None before its task was first called.
+    owner: the task and port that publish it, for errors.
+    note_late: called with the error when it is published while it is not open.
+    """
+
+    __slots__ = (
+        "fields",
+        "is_open",
+        "note_late",
+        "own",
+        "owner",
+        "packed",
+        "present",
+        "tov_ns",
+    )
+
+    def __init__(self, own: dict[str, Any], fields: Mapping[str, Any]) -> None:
+        self.own = own
+        self.fields = dict(fields)
+        self.present = False
+        self.tov_ns = 0
+        self.packed: bytes | None = None
+        self.is_open: bool | None = True
+        self.owner = ""
+        self.note_late: Callable[[LatePublishError], None] | None = None
+
+    def show(self, other: Envelope) -> None:
+        """Show what `other` shows; copies nothing."""
+        self.fields.update(other.fields)
+        self.packed = other.packed
+        self.tov_ns = other.tov_ns
+        self.present = other.present
+
+    def correct(self, name: str, value: Any) -> None:
+        """Show another value of one field that is no array."""
+        self.fields[name] = value
+        if self.packed is not None:
+            self.packed = pack(self._without_arrays())
+
+    def mend(self) -> str | None:
+        """Show again what was published, if fields that are not arrays were changed in place since;
+        returns the first of them. C code, such as heapq, changes lists that refuse it."""
+        if not self.present or self.packed is None or pack(self._without_arrays()) == self.packed:
+            return None
+        published = unpack(self.packed)
+        changed = differing_field(published, self._without_arrays())
+        self.fields.update(published)
+        return None if changed is None else changed.name
+
+    def set_since(self) -> str | None:
+        """The first scalar field that was set to another value since the message was published, which
+        nobody sees; None if there is none."""
+        for name, shown_value in self.fields.items():
+            is_scalar = not isinstance(shown_value, (list, dict, np.ndarray))
+            if is_scalar and name in self.own:
+                own = self.own[name]
+                if own is not shown_value and own != shown_value and own == own:  # noqa: PLR0124  # NaN
+                    return name
+        return None
+
+    def _without_arrays(self) -> dict[str, Any]:
+        fields = self.fields.items()
+        return {name: value for name, value in fields if not isinstance(value, np.ndarray)}
