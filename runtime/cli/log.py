@@ -108,10 +108,9 @@ def _ls(args: argparse.Namespace) -> int:
     with Log(args.path) as log:
         counts = dict.fromkeys(log.topics, 0)
         sizes = dict.fromkeys(log.topics, 0)
-        for record in log.cycles():
-            for topic, _, payload in record.entries:
-                counts[topic] += 1
-                sizes[topic] += len(payload)
+        for message in log.messages():
+            counts[message.topic] += 1
+            sizes[message.topic] += len(message.payload)
         start_ns, end_ns = log.start_ns, log.end_ns
         seconds = 0 if start_ns is None or end_ns is None else (end_ns - start_ns) / _NS
         rows = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.message import LateLines
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.bytes import Damage
@@ -43,11 +44,11 @@ def check_log(
         name for name, it in log.topics.items() if it.metadata.get(fmt.PAYLOAD) == fmt.NO_PAYLOAD
     }
     talking: dict[str, str] = {}
-    for record in log.cycles():
+    for record in log.records():
         if progress is not None:
             progress(record.time_ns)
         first = record.cycle if first is None else first
-        cycles += 1
+        cycles += not isinstance(record, LateLines)
         messages += len(record.entries)
         for entry in record.entries:
             topic, _, payload = entry

@@ -19,7 +19,7 @@ from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import StoredPicture
 
-__all__ = ["Bounds", "Frame", "LogMessage", "LoggedCycle", "Range", "Topic"]
+__all__ = ["Bounds", "Frame", "LateLines", "LogMessage", "LoggedCycle", "Range", "Topic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,12 @@ class LoggedCycle(NamedTuple):
     cycle: int
     time_ns: int
     entries: list[Entry]
+
+
+class LateLines(LoggedCycle):
+    """Log lines whose cycle never came, or is damaged: `cycle` is the number that it would have."""
+
+    __slots__ = ()
 
 
 class Bounds(TypedDict, total=False):

@@ -18,7 +18,15 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import LogNotFound
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.files import LogFiles, slab_paths
-from flowrun.runtime.log.message import Bounds, Frame, LoggedCycle, LogMessage, Range, Topic
+from flowrun.runtime.log.message import (
+    Bounds,
+    Frame,
+    LateLines,
+    LoggedCycle,
+    LogMessage,
+    Range,
+    Topic,
+)
 from flowrun.runtime.log.scan import follow, scan
 from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.cycles import Entry
@@ -158,8 +166,8 @@ class Log:
             for index in reversed(range(len(slab.structure.chunks))):
                 last = None
                 try:
-                    for last in slab.cycles.heads(index):  # noqa: B007 - the last one is wanted
-                        pass
+                    for head in slab.cycles.heads(index):
+                        last = head if head.opcode == CYCLE else last
                 except Damage as damage:
                     self._files.lose(slab, damage)
                 if last is not None:
@@ -170,17 +178,15 @@ class Log:
         """Number of cycles. Walks over them, without checking them, and remembers the answer."""
         if self._cycle_count is None or not self.finished:
             self._files.check_open()
-            count, opcode = 0, CYCLE
+            count = 0
             for slab in self._slabs:
                 try:
                     for index in range(len(slab.structure.chunks)):
                         for head in slab.cycles.heads(index):
-                            opcode = head.opcode
-                            count += opcode == CYCLE
+                            count += head.opcode == CYCLE
                 except Damage as damage:
                     self._files.lose(slab, damage)
-            # Log lines of a cycle that did not come any more are one of their own.
-            self._cycle_count = count + (opcode != CYCLE)
+            self._cycle_count = count
         return self._cycle_count
 
     def __bool__(self) -> bool:
@@ -201,7 +207,8 @@ class Log:
                 f"log[{cycle!r}]: a cycle is found by its number; for a range: log.cycles(start, end)"
             ) from None
         for _, record in self._present(Range(number, number + 1)):
-            return record
+            if not isinstance(record, LateLines):
+                return record
         raise LogNotFound(f"{self.path}: cycle {cycle} is not in the log")
 
     def cycles(
@@ -213,6 +220,19 @@ class Log:
         end_ns: int | None = None,
     ) -> Iterator[LoggedCycle]:
         """The cycles with start <= cycle < end and start_ns <= time < end_ns, in order."""
+        for record in self.records(start, end, start_ns=start_ns, end_ns=end_ns):
+            if not isinstance(record, LateLines):
+                yield record
+
+    def records(
+        self,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+    ) -> Iterator[LoggedCycle]:
+        """`cycles`, and the log lines that belong to none of them, as `LateLines`."""
         for _, record in self._records(Range(start, end, start_ns, end_ns)):
             yield record
 
@@ -225,7 +245,8 @@ class Log:
         start_ns: int | None = None,
         end_ns: int | None = None,
     ) -> Iterator[LogMessage]:
-        """The messages of one, several or all topics; bounds as in `cycles`.
+        """The messages of one, several or all topics; bounds as in `cycles`. Among them are the log
+        lines that came after the last cycle.
 
         `LogNotFound` for a topic that the log does not have.
         """

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.log.files import LogFiles
-from flowrun.runtime.log.message import LoggedCycle, Range
+from flowrun.runtime.log.message import LateLines, LoggedCycle, Range
 from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.cycles import Entry
 from flowrun.runtime.log.slab.format import LINES
@@ -25,7 +25,7 @@ def scan(
     """The cycles of `wanted` that are there, each with its slab, in order.
 
     Log lines that were written before their cycle are among its messages; those of a cycle that did not
-    come any more are a cycle of their own, unless the log `goes_on`.
+    come any more are `LateLines`, unless the log `goes_on`.
     Damage ends the reading of its slab, and is noted in `files.losses`.
     """
     files.check_open()
@@ -59,7 +59,7 @@ def scan(
                         if last[0] == cycle:
                             entries = lines + entries  # noqa: PLW2901 - rarely
                         else:  # their own cycle is damaged
-                            yield slab, LoggedCycle(*last, lines)
+                            yield slab, LateLines(*last, lines)
                         lines = []
                     if count == len(entries) and previous >= 0:
                         _check_follows(files, slab, previous, cycle)
@@ -72,7 +72,7 @@ def scan(
         except Damage as damage:
             files.lose(slab, damage)
     if lines and not goes_on:
-        yield files.slabs[-1], LoggedCycle(*last, lines)
+        yield files.slabs[-1], LateLines(*last, lines)
 
 
 def follow(

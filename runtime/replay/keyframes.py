@@ -20,21 +20,15 @@ import msgpack
 
 from flowrun.runtime.engine.keyframes import is_frozen, unpack_keyframe
 from flowrun.runtime.errors import LogError, ReplayError
-from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL, KEYFRAME_TOPIC, STEPS_TOPIC
+from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL, KEYFRAME_TOPIC
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.recorded import RecordedOutside
 
-__all__ = ["Keyframe", "RecordedKeyframes", "has_run"]
+__all__ = ["Keyframe", "RecordedKeyframes"]
 
 Keyframe = tuple[int, dict[str, dict[str, Any]]]
 """A cycle, and what each task remembered before it; see `engine.keyframes`."""
-
-
-def has_run(cycle: LoggedCycle) -> bool:
-    """Whether it is a cycle of the run, with a step table: log lines after the last cycle have none."""
-    return any(topic == STEPS_TOPIC for topic, _, _ in cycle.entries)
 
 
 class RecordedKeyframes:
@@ -50,7 +44,7 @@ class RecordedKeyframes:
         self._note = note
         interval = log.metadata.get(KEYFRAME_INTERVAL, "0")
         self._interval = int(interval) if interval.isdigit() else 0
-        first = next((record.cycle for record in log.cycles() if has_run(record)), None)
+        first = next((record.cycle for record in log.cycles()), None)
         if first is None:
             raise ReplayError(f"{log.path}: the log holds no cycle")
         self.first_cycle: int = first

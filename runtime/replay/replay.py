@@ -42,7 +42,7 @@ from flowrun.runtime.replay.graph import (
     recorded_graph,
     with_config,
 )
-from flowrun.runtime.replay.keyframes import Keyframe, RecordedKeyframes, has_run
+from flowrun.runtime.replay.keyframes import Keyframe, RecordedKeyframes
 from flowrun.runtime.run.provenance import changes
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
@@ -254,7 +254,7 @@ class Replay:
     @property
     def last_cycle(self) -> int:
         """The last cycle of the log. Reads all of it."""
-        *_, last = (record.cycle for record in self.log.cycles() if has_run(record))
+        *_, last = (record.cycle for record in self.log.cycles())
         return last
 
     @property
@@ -423,7 +423,7 @@ class Replay:
 
     def _go_to(self, cycle: int) -> None:
         self._graph.clear()
-        self._cycles = filter(has_run, self.log.cycles(cycle))
+        self._cycles = self.log.cycles(cycle)
         self._next = next(self._cycles, None)
         self._in_cycle = self._must_seek = False
 

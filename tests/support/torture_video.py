@@ -32,7 +32,6 @@ from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures import video
 from flowrun.runtime.pictures.stored import StoredPicture
-from flowrun.runtime.replay.keyframes import has_run
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
 from support import damaged, helpers
@@ -65,7 +64,7 @@ def record(film: Path, folder: Path, config: str) -> Exception | None:
 def assert_kept(run: Path, folder: Path, rng: np.random.Generator) -> collections.Counter[str]:
     """Assert that the log of a run that ended well gives everything back; counts its pictures."""
     with Log(run) as log:
-        if not any(map(has_run, log.cycles())):  # refused before its first cycle
+        if not len(log):  # refused before its first cycle
             return collections.Counter()
         report = Replay(log, env={}).run()
         assert report.identical, report.first

@@ -9,6 +9,7 @@ import pytest
 
 from flowrun.runtime.cli import main
 from support.log_bytes import Builder, small
+from support.log_writing import T0, commit, writer_of
 
 
 def builder_of_four():
@@ -104,6 +105,25 @@ def test_info_as_json(run, capsys):
     assert info["files"].keys() == {"log_0000.mcap"}
     assert info["attachments"] == {"graph.yaml": 10}
     assert info["loss"] is None
+
+
+def test_log_lines_after_the_last_cycle_are_no_cycle(tmp_path, capsys):
+    writer = writer_of(tmp_path / "run", sync_s=None)
+    bound = writer.bind([])
+    commit(writer, bound, 0)
+    commit(writer, bound, 1)
+    writer.log_record(T0 + 5, "info", "still here", "t", {})
+    writer.finish({"reason": "test", "cycles": "2"})
+    run = tmp_path / "run"
+    info = json.loads(flowrun(capsys, "info", run, "--json")[1])
+    assert (info["cycles"], info["end"]["cycles"], info["duration_s"]) == (2, "2", 1e-9)
+    assert flowrun(capsys, "check", run)[1] == f"{run}: 2 cycles, 3 messages, 0 problems\n"
+    rows = json.loads(flowrun(capsys, "ls", run, "--json")[1])
+    assert {row["topic"]: row["messages"] for row in rows if row["messages"]} == {
+        "/flowrun/steps": 2,
+        "/flowrun/log": 1,
+    }
+    assert "still here" in flowrun(capsys, "cat", run)[1]
 
 
 def test_ls_counts_each_topic(run, capsys):

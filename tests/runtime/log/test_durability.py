@@ -12,8 +12,9 @@ import pytest
 
 from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.errors import LogError, LogFull
+from flowrun.runtime.errors import LogError, LogFull, LogNotFound
 from flowrun.runtime.log.check import check_log
+from flowrun.runtime.log.message import LateLines
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import disk
@@ -283,14 +284,19 @@ def test_log_lines_that_were_written_before_their_cycle_are_read_with_it(tmp_pat
         (3, "after"), (3, "last"),
     ]  # fmt: skip
     with Log(path) as log:
-        assert len(log) == len(list(log.cycles())) == 4
+        assert len(log) == len(list(log)) == check_log(log)[0] == 3
+        assert [it.cycle for it in log.records()] == [0, 1, 2, 3]
+        assert [isinstance(it, LateLines) for it in log.records()] == [False] * 3 + [True]
+        assert log.end_ns == log[2].time_ns
+        with pytest.raises(LogNotFound, match="cycle 3 is not in the log"):
+            _ = log[3]
         assert [cycle.cycle for cycle in log.cycles(1, 3)] == [1, 2]
         assert [topic for topic, _, _ in log[1].entries].count("/flowrun/log") == 3
         assert check_log(log)[2] == []
         [slab] = log.slabs
         expected = [
             (it.cycle, it.time_ns, [(topic, tov, bytes(data)) for topic, tov, data in it.entries])
-            for it in log.cycles()
+            for it in log.records()
         ]
     found, damage = independent_reader.read(slab.path.read_bytes())
     assert damage is None

@@ -590,7 +590,7 @@ def test_lines_after_the_last_cycle_are_not_before_it(tmp_path, logged_ns, expec
     writer.log_record(logged_ns, "info", "the end", "t", {})
     writer.finish({"reason": "test"})
     with Log(tmp_path / "run") as log:
-        *_, last = log.cycles()
-        assert (last.cycle, last.time_ns, log.end_ns) == (2, expected_ns, expected_ns)
+        *_, last = log.records()
+        assert (last.cycle, last.time_ns, log.end_ns) == (2, expected_ns, T0 + 1)
         [line] = log.messages("/flowrun/log")
         assert (line.tov_ns, line.fields["time_ns"]) == (logged_ns, logged_ns)

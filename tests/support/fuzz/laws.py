@@ -96,7 +96,7 @@ def _read(path: Path, case: Case, rng: random.Random) -> tuple[set[int], str | N
             repr(answer)
         found = {}
         previous = -1
-        for record in log:
+        for record in log.records():
             _check_cycle(case, record)
             if record.cycle <= previous:
                 raise BrokenLawError(f"cycle {record.cycle} after cycle {previous}")
@@ -140,7 +140,7 @@ def _find(log: Log, case: Case, cycle: int, time_ns: int) -> None:
                 fields = log.message(record, entry).fields
                 _check_pixels(case, cycle, entry[0], fields.get("pixels"))
     for end in (None, cycle + 2):
-        for record in log.cycles(end=end, start_ns=time_ns - 1, end_ns=time_ns + 1000):
+        for record in log.records(end=end, start_ns=time_ns - 1, end_ns=time_ns + 1000):
             _check_cycle(case, record)
             if not time_ns - 1 <= record.time_ns < time_ns + 1000:
                 raise BrokenLawError(f"asked for time {time_ns}, got {record.time_ns}")

@@ -90,7 +90,7 @@ def _original(run: Path, name: str) -> Original:
             )
             for slab in log.slabs
         }
-        cycles = {record.cycle: plain(record) for record in log}
+        cycles = {record.cycle: plain(record) for record in log.records()}
         pixels = {
             (message.cycle, message.topic): crc32(message.fields["pixels"].tobytes())
             for message in log.messages([name for name, it in log.topics.items() if it.is_picture])
