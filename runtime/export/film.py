@@ -228,7 +228,7 @@ def _decoded_order(decoder: VideoDecoder, packets: list[StoredPacket]) -> list[i
             order.append(number)
 
     for packet in packets:
-        made.decode(packet.number, packet.data, take)
+        made.decode(packet.number, packet.data, take, is_key=packet.is_key)
     made.drain(take)
     return order
 

@@ -186,7 +186,7 @@ class PictureExport:
                 decoder = PacketDecoder(described, ahead=True)
                 section = packet.section
             if decoder is not None:
-                decoder.decode(packet.number, packet.data, take)
+                decoder.decode(packet.number, packet.data, take, is_key=packet.is_key)
             if any(later < sooner for sooner, later in pairwise(order)):
                 return False
             del order[:-1]

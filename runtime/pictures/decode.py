@@ -172,7 +172,7 @@ class _AsRecorded:
 
         for at, packet in enumerate(packets, 1):
             at_end = at == len(packets)
-            decoder.decode(packet.number, packet.data, take)
+            decoder.decode(packet.number, packet.data, take, is_key=packet.is_key)
         self._next_number += len(packets)
         if own["drained"]:
             at_end = True
@@ -273,7 +273,7 @@ class _Ahead:
         for packet in picture.packets:
             if self._decoder is None or packet.number != self._next_number:
                 raise ValueError("packets before it are missing in the log")
-            self._decoder.decode(packet.number, packet.data, self._take)
+            self._decoder.decode(packet.number, packet.data, self._take, is_key=packet.is_key)
             self._next_number += 1
 
     def _change(self, decoder: VideoDecoder, first: int) -> None:

@@ -143,15 +143,19 @@ class PacketDecoder:
         """How many pictures it holds back for their order, as far as it knows until now."""
         return int(self._context.reorder_depth)
 
-    def decode(self, number: int, data: bytes | memoryview, take: Take) -> bool:
-        """Give the decoder packet `number`; False if it refuses it. `data` MUST NOT be empty: that
-        would end the stream."""
+    def decode(self, number: int, data: bytes | memoryview, take: Take, *, is_key: bool) -> bool:
+        """Give the decoder packet `number`; False if it refuses it.
+
+        data: MUST NOT be empty: that would end the stream.
+        is_key: what the container says. A PNG that is no key frame is added to the one before.
+        """
         # Nothing of Python's may be inside: freeing a decoder with frame threads would wait for ever
         # for them, and they for the GIL. So a copy, not `Packet(data)`; and the number as the time
         # stamp, which a decoder hands on to the picture, not as `opaque`.
         packet = self._packet(len(data))
         packet.update(data)
         packet.pts = packet.dts = number
+        packet.is_keyframe = is_key
         return self._send(packet, take)
 
     def drain(self, take: Take) -> bool:
@@ -188,7 +192,8 @@ class ContainerDecoder(PacketDecoder):
             context.thread_count = 1
         self._use(context)
 
-    def decode(self, number: int, data: Any, take: Take) -> bool:
+    def decode(self, number: int, data: Any, take: Take, *, is_key: bool) -> bool:
         """As for `PacketDecoder`; `data` is the container's packet."""
         data.pts = data.dts = number
+        data.is_keyframe = is_key
         return self._send(data, take)

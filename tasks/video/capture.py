@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flowrun.msgs.envelope import TIME_ENDS
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.opening import VideoError, missing_file, open_video
@@ -129,7 +130,8 @@ class VideoCapture(Task):
                 "the log keeps pixels: packets do not give them back", source=reader.name
             )
         assert self._base_ns is not None
-        image.publish(tov_ns=frame.time_ns if reader.live else self._base_ns + frame.time_ns)
+        tov_ns = frame.time_ns if reader.live else self._base_ns + frame.time_ns
+        image.publish(tov_ns=min(max(0, tov_ns), TIME_ENDS - 1))  # files say what they like
 
     def _end(self, ctx: Context, reader: Reader) -> None:
         if not reader.drained:

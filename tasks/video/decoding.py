@@ -82,6 +82,18 @@ Emit = Callable[[Picture], "Future[Any] | None"]
 """Returns what `Take` does."""
 
 
+class _Fed(NamedTuple):
+    """A packet that a decoder has got.
+
+    pts: in the container's units; None where it has none.
+    is_shown: False where the container says that its picture is there for others only, as those before
+        the place where a film was cut.
+    """
+
+    pts: int | None
+    is_shown: bool
+
+
 class _Section:
     """Packets that one decoder gets.
 
@@ -104,9 +116,9 @@ class _Section:
         """Its pictures that wait for the last ones of the section before."""
         self._given: deque[int] = deque(maxlen=_MOST_HELD)
 
-    def decode(self, number: int, data: Any, take: Take) -> bool:
+    def decode(self, number: int, data: Any, take: Take, *, is_key: bool) -> bool:
         """Decode a packet; False if the decoder refuses it."""
-        took = self.decoder.decode(number, data, take)
+        took = self.decoder.decode(number, data, take, is_key=is_key)
         if not took or (not self.has_begun and number - self.first > _MOST_HELD):
             self.is_sure = False
         return took
@@ -154,8 +166,8 @@ class SourceDecoder:
         self._in_packets = False
         """Whether packets have said what all pictures have in common, and not the container alone."""
         self._number = -1
-        self._pts: dict[int, int | None] = {}
-        """By number, of packets whose pictures have not come out yet."""
+        self._fed: dict[int, _Fed] = {}
+        """By number, the packets whose pictures have not come out yet."""
         self._sections = 0
         self._current: _Section | None = None
         self._next: _Section | None = None
@@ -167,13 +179,13 @@ class SourceDecoder:
         if not packet.size:  # nothing new, or the container's end: to a decoder, its own end
             return
         self._number += 1
-        self._pts[self._number] = packet.pts
-        if len(self._pts) > 4 * _MOST_HELD:  # of packets that gave no picture
-            del self._pts[next(iter(self._pts))]
+        self._fed[self._number] = _Fed(packet.pts, not packet.is_discard)
+        if len(self._fed) > 4 * _MOST_HELD:  # some gave no picture
+            del self._fed[next(iter(self._fed))]
         is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
         if not self.logs_packets:
             self._current = self._current or self._section(packet, is_sure=False)
-            self._decode(self._current, packet, emit)
+            self._decode(self._current, packet, emit, is_key=is_key)
             return
         data = self._bytes(packet)
         if not data:
@@ -187,11 +199,11 @@ class SourceDecoder:
         self._in_packets |= holds_parameters(self._form, data)
         current = self._current = self._current or self._section(data, is_sure=False)
         if self._next is not None:
-            self._decode(current, data, emit)
+            self._decode(current, data, emit, is_key=is_key)
             self._hold(self._next, data, emit, is_key=is_key)
             return
         was_sure = current.is_sure
-        took = self._decode(current, data, emit)
+        took = self._decode(current, data, emit, is_key=is_key)
         if was_sure and took:
             self._append(current, data, is_key=is_key)
 
@@ -207,7 +219,7 @@ class SourceDecoder:
     def restart(self) -> None:
         """The stream goes on elsewhere, as after a seek."""
         self._current = self._next = None
-        self._pts.clear()
+        self._fed.clear()
         if self._filter is not None:
             self._filter.flush()
 
@@ -223,15 +235,15 @@ class SourceDecoder:
             return b""
         return b"".join(map(bytes, made))
 
-    def _decode(self, section: _Section, data: Any, emit: Emit) -> bool:
+    def _decode(self, section: _Section, data: Any, emit: Emit, *, is_key: bool) -> bool:
         """Whether the decoder took the packet."""
-        if section.decode(self._number, data, self._taker(section, emit)):
+        if section.decode(self._number, data, self._taker(section, emit), is_key=is_key):
             return True
         self.damaged += 1
         if self._strict:
             decoder = PacketDecoder(self._what_decodes(data))
             again = _Section(decoder, -1, self._number, is_sure=False)
-            again.decode(self._number, data, self._taker(again, emit))
+            again.decode(self._number, data, self._taker(again, emit), is_key=is_key)
         return False
 
     def _append(self, section: _Section, data: bytes, *, is_key: bool) -> None:
@@ -249,10 +261,15 @@ class SourceDecoder:
             if section.is_over:
                 return None
             origin = section.origin_of(number, decoded, fed, drained)
-            pts = None if number is None else self._pts.pop(number, None)
-            return emit(Picture(decoded, None, pts, origin))
+            pts, is_shown = self._pop(number)
+            return emit(Picture(decoded, None, pts, origin)) if is_shown else None
 
         return take
+
+    def _pop(self, number: int | None) -> _Fed:
+        """The packet of a picture that has come out."""
+        found = None if number is None else self._fed.pop(number, None)
+        return found or _Fed(None, is_shown=True)
 
     def _drain(self, section: _Section, emit: Emit) -> None:
         if not section.decoder.drain(self._taker(section, emit, drained=True)):
@@ -319,10 +336,12 @@ class SourceDecoder:
                 except ValueError:
                     self.damaged += 1
                     return
-                section.held.append(Picture(None, pixels, self._pts.pop(number, None), origin))
+                pts, is_shown = self._pop(number)
+                if is_shown:
+                    section.held.append(Picture(None, pixels, pts, origin))
 
         was_sure = section.is_sure
-        if section.decode(self._number, data, take) and was_sure:
+        if section.decode(self._number, data, take, is_key=is_key) and was_sure:
             self._append(section, data, is_key=is_key)
         current = self._current
         assert current is not None

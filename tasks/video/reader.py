@@ -96,7 +96,8 @@ class Reader:
         # A file that is played at its own speed is decoded ahead also where only the newest frame
         # is wanted: the cycle's time decides which one that is.
         self._newest_only = self.policy == "latest" and not (config.realtime and not self.live)
-        self._played_ns = -1
+        self._played_ns: int | None = None
+        """The time up to which frames were taken, where the newest one is."""
         self._decoded_s = 0.0
         self._period = 1 / self._rate if self._rate else Fraction(0)
         self._period_ns = int(1_000_000_000 * self._period)
@@ -295,7 +296,8 @@ class Reader:
         self._decoded_s = time.monotonic()
         pts, base = picture.pts, self._stream.time_base
         self._at = pts * base if pts is not None else self._at + self._period
-        if not self.live and self._at - self._start < self._config.start_s:
+        start_s = self._config.start_s
+        if start_s and not self.live and self._at - self._start < start_s:
             return None
         if self._first is None:
             self._first = self._at
@@ -307,7 +309,7 @@ class Reader:
         if slot == self._kept_slot:
             return None
         self._kept_slot = slot
-        if time_ns + self._period_ns <= self._played_ns:
+        if self._played_ns is not None and time_ns + self._period_ns <= self._played_ns:
             self.dropped += 1
             return None
         return Frame(_NOT_YET, frame_id, pts, time_ns, picture.origin)

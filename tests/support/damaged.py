@@ -43,6 +43,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "wmv.avi": {"codec": "wmv2"},
     "flv.flv": {"codec": "flv"},
     "ffv1.mkv": {"codec": "ffv1"},
+    "png.mov": {"codec": "png"},
     "yuyv.avi": {"codec": "rawvideo"},
 }
 

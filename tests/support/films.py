@@ -17,6 +17,7 @@ from support import helpers
 
 FRAMES = 24
 KEY_EVERY = 8
+_PIXEL_FORMATS = {"mjpeg": "yuvj420p", "rawvideo": "yuyv422", "png": "rgb24"}
 
 
 def draw(
@@ -38,7 +39,7 @@ def draw(
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30, options=options)
         stream.width, stream.height = width, height
-        stream.pix_fmt = {"mjpeg": "yuvj420p", "rawvideo": "yuyv422"}.get(codec, "yuv420p")
+        stream.pix_fmt = _PIXEL_FORMATS.get(codec, "yuv420p")
         stream.gop_size = KEY_EVERY
         for k in range(frames):
             if not moves:
@@ -60,6 +61,7 @@ FILMS: dict[str, dict[str, Any]] = {
     "jpegs.avi": {"codec": "mjpeg"},
     "yuyv.avi": {"codec": "rawvideo"},
     "mpeg4.avi": {"codec": "mpeg4"},
+    "png.mov": {"codec": "png"},
 }
 
 

@@ -115,9 +115,12 @@ def decode(stream):
         if decoder is None:  # the section began before the log
             continue
         at = 0
-        for number, size in enumerate(own["sizes"], own["first"]):
+        for number, (size, key) in enumerate(
+            zip(own["sizes"], own["keys"], strict=True), own["first"]
+        ):
             packet = padded(data[at : at + size])
             packet.pts = packet.dts = number
+            packet.is_keyframe = key
             put(packet)
             at += size
         if own["drained"]:

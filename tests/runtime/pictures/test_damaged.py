@@ -54,9 +54,11 @@ def test_a_log_that_grows_is_decoded_once(
         decoded = []
 
         class Counted(PacketDecoder):
-            def decode(self, number: int, data: bytes | memoryview, take: Take) -> bool:
+            def decode(
+                self, number: int, data: bytes | memoryview, take: Take, *, is_key: bool
+            ) -> bool:
                 decoded.append(number)
-                return super().decode(number, data, take)
+                return super().decode(number, data, take, is_key=is_key)
 
         monkeypatch.setattr(decode, "PacketDecoder", Counted)
         grown = 0

@@ -280,7 +280,7 @@ def _film() -> list[tuple[Any, VideoPackets]]:
         decoded.append(np.ascontiguousarray(converter.rgb(picture)))
 
     for number, packet in enumerate(packets):
-        assert decoder.decode(number, bytes(packet), take)
+        assert decoder.decode(number, bytes(packet), take, is_key=packet.is_keyframe)
         assert len(decoded) == number + 1
     for number, (pixels, packet) in enumerate(zip(decoded, packets, strict=True)):
         video = VideoPackets(

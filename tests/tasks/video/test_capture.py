@@ -7,6 +7,7 @@ import http.server
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from flowrun.runtime.testing import run_task
 from flowrun.tasks.video.capture import VideoCapture, VideoError
 from flowrun.tasks.video.opening import open_video
 from flowrun.tasks.video.reader import Reader
+from support.damaged import Chunk, remux
 from support.rtsp import serving
 
 FRAMES = 12
@@ -120,6 +122,32 @@ def test_max_fps_keeps_the_same_frames_every_run(
 ) -> None:
     images = capture(folder, source_uri="grey.mp4", max_fps=max_fps)
     assert [image.frame_id for image in images] == kept == levels(images)
+
+
+def later(by: int, chunks: list[Chunk]) -> None:
+    chunks[:] = [replace(it, pts=(it.pts or 0) + by, dts=(it.dts or 0) + by) for it in chunks]
+
+
+def test_a_clock_that_goes_back_before_the_first_frame_loses_none(tmp_path: Path) -> None:
+    early = draw(tmp_path / "early.ts", codec="mpeg2video")
+    remux(early, tmp_path / "late.ts", functools.partial(later, 900_000))
+    film = tmp_path / "both.ts"
+    film.write_bytes((tmp_path / "late.ts").read_bytes() + early.read_bytes())
+    images = capture(tmp_path, source_uri="both.ts")
+    assert [image.frame_id for image in images] == list(range(2 * FRAMES))
+    assert levels(images) == [*range(FRAMES), *range(FRAMES)]
+
+
+def test_a_time_that_no_clock_has_loses_no_frame(tmp_path: Path) -> None:
+    def spoil(chunks: list[Chunk]) -> None:
+        rest = chunks[6:]
+        later(1 << 60, rest)
+        chunks[6:] = rest
+
+    remux(draw(tmp_path / "whole.nut", codec="mpeg2video"), tmp_path / "spoilt.nut", spoil)
+    images = capture(tmp_path, source_uri="spoilt.nut")
+    assert levels(images) == list(range(FRAMES))
+    assert images[-1].tov_ns == 2**63 - 1
 
 
 def test_start_s_skips_to_the_frame_of_that_time(folder: Path) -> None:

@@ -73,6 +73,21 @@ def test_the_pictures_are_those_of_the_containers_own_decoder(tmp_path: Path, na
     assert None not in sections(found)
 
 
+def test_a_picture_that_its_container_hides_is_not_given(tmp_path: Path) -> None:
+    """Those before the place where a film was cut are there for others only."""
+
+    def cut(chunks: list[Chunk]) -> None:
+        begin = chunks[3].pts or 0
+        chunks[:] = [
+            replace(it, pts=(it.pts or 0) - begin, dts=(it.dts or 0) - begin) for it in chunks
+        ]
+
+    found, _ = decoded(changed(tmp_path, cut, suffix=".mp4", bf="0"))
+    whole = by_ffmpeg(tmp_path / "whole.mp4")
+    assert len(found) == FRAMES - 3
+    assert all(map(np.array_equal, (pixels for pixels, _ in found), whole[3:]))
+
+
 def test_a_section_begins_with_each_closed_key_frame(tmp_path: Path) -> None:
     found, _ = decoded(draw(tmp_path / "b.mp4", **B_FRAMES))
     assert sections(found) == [k // KEY_EVERY for k in range(FRAMES)]
@@ -112,8 +127,8 @@ def test_what_the_log_gets_of_a_section_gives_its_pictures(tmp_path: Path) -> No
         assert video is not None
         if video.begins:
             decoder = PacketDecoder(video.decoder)
-        for number, (data, _) in enumerate(video.packets, video.first):
-            decoder.decode(number, data, take)
+        for number, (data, is_key) in enumerate(video.packets, video.first):
+            decoder.decode(number, data, take, is_key=is_key)
         if video.drained:
             decoder.drain(take)
         assert np.array_equal(made[video.number], pixels)
