@@ -160,6 +160,11 @@ def run(args: argparse.Namespace) -> int:
     if report.compared:
         same = report.compared - report.tolerated
         print_text(f"{same:,} messages identical" + _by_task(report.per_task))
+        if report.bare:
+            print_text(
+                f"{report.bare:,} of them were logged without payload: compared is only whether and "
+                "when they came"
+            )
     else:
         print_text("nothing to compare: no task that ran published a logged message")
     if report.missing:

@@ -22,6 +22,7 @@ __all__ = [
     "Recorded",
     "Tolerance",
     "compare",
+    "compare_bare",
     "is_same_error",
     "says_the_same",
 ]
@@ -226,6 +227,21 @@ def _is_near(old: Any, new: Any, limit: float) -> bool:
     if isinstance(old, dict) and isinstance(new, dict):
         return old.keys() == new.keys() and all(_is_near(old[k], new[k], limit) for k in old)
     return type(old) is type(new) and bool(old == new)
+
+
+def compare_bare(tov_ns: int | None, message: Message) -> FieldDifference | None:
+    """How a message differs from one that was logged without payload: in whether it came, or in its
+    time of validity.
+
+    tov_ns: the recorded one; None if no message was recorded.
+    """
+    if tov_ns is None:
+        return FieldDifference("", "no message", repr(message)) if message.present else None
+    if not message.present:
+        return FieldDifference("", "a message", "no message")
+    if tov_ns != message.tov_ns:
+        return FieldDifference("tov_ns", str(tov_ns), str(message.tov_ns))
+    return None
 
 
 def compare(

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any, TypeGuard
 
+from flowrun.msgs.difference import FieldDifference
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance, make_instances
@@ -33,6 +34,7 @@ from flowrun.runtime.replay.compare import (
     Recorded,
     Tolerance,
     compare,
+    compare_bare,
     is_same_error,
     says_the_same,
 )
@@ -51,6 +53,7 @@ class ReplayReport:
 
     cycles: number of cycles run to their end.
     compared: number of messages made again and compared.
+    bare: number of those that were logged without payload: only whether and when they came is compared.
     fed: number of messages taken from the log.
     differing: number of compared messages that differ by more than the tolerance.
     tolerated: number of compared messages that differ within the tolerance.
@@ -72,6 +75,7 @@ class ReplayReport:
     per_task: dict[str, int] = field(default_factory=dict)
     errors: int = 0
     missing: int = 0
+    bare: int = 0
 
     @property
     def identical(self) -> bool:
@@ -320,17 +324,22 @@ class CycleReplay:
             self._compare(slot, self.messages[slot.index])
 
     def _compare(self, slot: Slot, message: Message) -> None:
-        recorded = self.recorded.get(slot.topic)
-        if recorded is None and not message.present:
+        outside, report, task = self.outside, self.report, slot.task_id
+        recorded, bare_ns = outside.recorded.get(slot.topic), outside.bare.get(slot.topic)
+        if recorded is None and bare_ns is None and not message.present:
             return
-        if recorded is None and slot.topic not in self.outside.compared_topics:
-            return  # it was not logged, or without payloads
-        report, task = self.report, slot.task_id
-        try:
-            found = compare(recorded, message, self._tolerance)
-        except LogDamaged as error:  # a picture that a codec stored
-            self._not_given(str(error))
-            return
+        found: FieldDifference | bool
+        if slot.topic in outside.bare_topics:
+            found = compare_bare(bare_ns, message) or True
+            report.bare += 1
+        elif slot.topic in outside.compared_topics:
+            try:
+                found = compare(recorded, message, self._tolerance)
+            except LogDamaged as error:  # a picture that a codec stored
+                self._not_given(str(error))
+                return
+        else:
+            return  # it was not logged
         report.compared += 1
         report.per_task[task] = report.per_task.get(task, 0) + 1
         if found is True:
@@ -350,9 +359,20 @@ class CycleReplay:
         )
         self._differs(difference, recorded, message.view())
         if self.isolate:
-            message.clear()
-            if recorded is not None:
-                recorded.load_into(message)
+            self._correct(message, recorded, bare_ns)
+
+    def _correct(self, message: Message, recorded: Recorded | None, bare_ns: int | None) -> None:
+        """Make a message the recorded one, or as much of it as the log holds.
+
+        bare_ns: the time of validity of a recorded message without payload.
+        """
+        if bare_ns is not None:
+            if message.present:
+                message.restore({}, tov_ns=bare_ns)
+            return
+        message.clear()
+        if recorded is not None:
+            recorded.load_into(message)
 
     def _not_given(self, why: str) -> None:
         self.report.missing += 1

@@ -63,16 +63,23 @@ class RecordedOutside:
         self.log = log
         self.recorded: dict[str, Recorded] = {}
         """What the log holds of the cycle, by topic."""
+        self.bare: dict[str, int] = {}
+        """The times of validity of the cycle's messages that were logged without payload, by topic."""
         self.events: list[Event] = []
         """What was recorded of the cycle besides its messages."""
-        self.compared_topics = frozenset(
-            name for name, topic in log.topics.items() if topic.metadata.get(PAYLOAD) != NO_PAYLOAD
+        self.bare_topics = frozenset(
+            name for name, topic in log.topics.items() if topic.metadata.get(PAYLOAD) == NO_PAYLOAD
         )
+        """The topics whose messages the log holds without their payloads."""
+        self.compared_topics = frozenset(log.topics) - self.bare_topics
         """The topics whose messages the log holds with their payloads."""
         self.note_event: Callable[[Event], None] = lambda _: None
         """Takes the events of a task that is fed, when its step is reached."""
         self.missing: dict[str, str] = {}
         """Pictures of the cycle that the log does not give back, by topic, and why."""
+        self._unknown: set[str] = set()
+        """Topics whose message of the cycle nobody knows: its task did not run, as it lacked an input,
+        and the log does not hold it either."""
         self.fed = fed
         self.fed_packets = [
             slot.topic
@@ -111,7 +118,11 @@ class RecordedOutside:
         """Make `cycle` the next one."""
         self._time_ns = cycle.time_ns
         self.missing = {}
+        self._unknown = set()
         self.recorded = self._messages(cycle)
+        self.bare = {
+            topic: tov_ns for topic, tov_ns, _ in cycle.entries if topic in self.bare_topics
+        }
         self.events = []
         for topic, _, payload in cycle.entries:
             if topic == CONTROL_TOPIC:
@@ -126,7 +137,7 @@ class RecordedOutside:
 
     def clear(self) -> None:
         """Forget the cycle."""
-        self.recorded, self.events = {}, []
+        self.recorded, self.bare, self.events = {}, {}, []
 
     @property
     def ended_by(self) -> dict[str, Failed]:
@@ -207,6 +218,7 @@ class RecordedOutside:
                 (self._came_later if sources_have_run else came).append(event)
         for task_id, background in self.background.items():
             if background.is_fed:
+                self._leave_unknown(task_id)
                 failed = (it for it in self.events if type(it) is Failed and it.task == task_id)
                 background.fill(feed=self._feed_slot, failed=next(failed, None))
         return came
@@ -217,7 +229,7 @@ class RecordedOutside:
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:
         if step.task.id not in self.fed:
             return None
-        slots = [slot for slot in self._plan.slots if slot.task_id == step.task.id]
+        slots = self.outputs_of(step.task.id)
         outputs = [(messages[slot.index], slot) for slot in slots]
         return _FedGate(self, step.task.id, slots), partial(self._feed, step.task.id, outputs)
 
@@ -260,20 +272,35 @@ class RecordedOutside:
         """What to call in place of a step's task, because the cycle lacks one of its inputs: it takes
         the task's messages from the log. None for other steps, and for background tasks."""
         task_id = step.task.id
-        lacks_inputs = task_id not in self.fed and any(
-            slot.topic in self.missing for slot in self.inputs_of(task_id)
+        topics = {slot.topic for slot in self.inputs_of(task_id)}
+        lacks_picture = not topics.isdisjoint(self.missing)
+        lacks_inputs = task_id not in self.fed and (
+            lacks_picture or not topics.isdisjoint(self._unknown)
         )
         background = self.background.get(task_id)
         if background is not None:
             background.lacks_inputs = lacks_inputs
         if not lacks_inputs or background is not None:
             return None
-        self._note(
-            f"task {task_id!r} did not run on pictures that the log does not give back: its messages "
-            "of their cycles are taken from the log, and what it remembers lacks them"
+        lacking = (
+            "on pictures that the log does not give back"
+            if lacks_picture
+            else "where a task before it did not run, whose messages the log does not hold"
         )
-        slots = [slot for slot in self._plan.slots if slot.task_id == task_id]
-        return partial(self._feed, task_id, [(messages[slot.index], slot) for slot in slots])
+        self._note(
+            f"task {task_id!r} did not run {lacking}: its messages of those cycles are taken from the "
+            "log, and what it remembers lacks them"
+        )
+        self._leave_unknown(task_id)
+        outputs = [(messages[slot.index], slot) for slot in self.outputs_of(task_id)]
+        return partial(self._feed, task_id, outputs)
+
+    def _leave_unknown(self, task_id: str) -> None:
+        """Leave unknown what a task that did not run made, and the log does not hold."""
+        for slot in self.outputs_of(task_id):
+            is_absent = slot.topic in self.bare_topics and slot.topic not in self.bare
+            if slot.topic not in self.compared_topics and not is_absent:
+                self._unknown.add(slot.topic)
 
     def _give(self, message: Message, slot: Slot) -> None:
         """Load the message of the cycle. A picture that the log does not give back is missing."""

@@ -170,6 +170,7 @@ class DifferenceReport:
             "fed": report.fed,
             "differing": report.differing,
             "tolerated": report.tolerated,
+            "bare": report.bare,
             "recorded_error": report.recorded_error,
             "notes": list(self._replay.notes),
         }

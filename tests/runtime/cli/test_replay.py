@@ -264,6 +264,21 @@ def test_nothing_to_compare_is_said(run, capsys):
     )
 
 
+def test_how_many_messages_have_no_payload_to_compare_is_said(tmp_path, capsys):
+    tasks = "n=Numbers(limit: 3); x=Scale@logging: {payload: none}; y=Scale"
+    record(plan_of(tmp_path, tasks, "n > x; n > y", SMALL), tmp_path / "run")
+    page = tmp_path / "r.html"
+    status, out, _ = flowrun(capsys, "replay", tmp_path / "run", "--report", page)
+    assert (status, out.splitlines()[-2:]) == (
+        0,
+        [
+            "6 messages identical (x 3, y 3)",
+            "3 of them were logged without payload: compared is only whether and when they came",
+        ],
+    )
+    assert ", 3 compared without payload, which the log does not hold" in page.read_text()
+
+
 def test_a_replay_leaves_a_run_that_replays(run, capsys, tmp_path):
     status, _, _ = flowrun(
         capsys, "replay", run, "--from", "5", "--set", "x.factor=5", "--log-dir", tmp_path / "new"

@@ -79,6 +79,27 @@ def test_a_picture_that_is_not_given_back_costs_that_picture(tmp_path, monkeypat
         ]
 
 
+@pytest.mark.parametrize("kept", ["payload: none", "enabled: false"])
+def test_what_a_task_made_of_a_missing_picture_and_the_log_does_not_hold_is_no_difference(
+    tmp_path, monkeypatch, kept
+):
+    """Nor what the tasks after it made of that."""
+    tasks = f"d=Digest@logging: {{{kept}}}; s=Scale; r=Scale"
+    run = with_a_wrong_picture(
+        tmp_path, monkeypatch, tasks, "a > d: ImageRgb8Msg; d > s; s > r", number=5
+    )
+    with Log(run) as log:
+        replay = Replay(log, env={})
+        report = replay.run()
+    assert (report.first, report.missing) == (None, 1)
+    d = {"d": 11} if kept == "payload: none" else {}
+    assert report.per_task == {**d, "s": 11, "r": 12}
+    assert (
+        "task 's' did not run where a task before it did not run, whose messages the log does not "
+        "hold: its messages of those cycles are taken from the log, and what it remembers lacks them"
+    ) in replay.notes
+
+
 def test_a_background_task_does_not_run_on_a_missing_picture(tmp_path, monkeypatch):
     run = with_a_wrong_picture(
         tmp_path, monkeypatch, "d=Digest!; s=Scale", "a > d: ImageRgb8Msg; d > s", number=0
