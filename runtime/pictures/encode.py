@@ -52,7 +52,6 @@ class StreamEncoder:
 
     def __init__(self) -> None:
         self._context: Any = None
-        self._next = 0
 
     def encode(self, pixels: NDArray[np.uint8]) -> bytes:
         """The packet of the next picture, RGB pixels of even height and width. A picture of another
@@ -61,10 +60,7 @@ class StreamEncoder:
         context = self._context
         if context is None or (context.height, context.width) != (height, width):
             self._context = context = _context(height, width)
-        frame = yuv_frame(pixels)
-        frame.pts, frame.time_base = self._next, context.time_base
-        self._next += 1
-        return b"".join(map(bytes, context.encode(frame)))
+        return b"".join(map(bytes, context.encode(yuv_frame(pixels))))
 
 
 def _context(height: int, width: int) -> Any:
@@ -73,7 +69,7 @@ def _context(height: int, width: int) -> Any:
     context: Any = av.CodecContext.create("libx264", "w")
     context.height, context.width, context.pix_fmt = height, width, "yuv420p"
     # x264 spends its bits by the number of pictures, not by their times, with a constant rate factor.
-    context.framerate, context.time_base = Fraction(30), Fraction(1, 30)
+    context.framerate = Fraction(30)
     context.gop_size = _KEY_EVERY
     context.options = {"crf": str(CRF), "preset": "veryfast", "tune": "zerolatency"}
     say_colors(context)
