@@ -22,6 +22,8 @@ _CLOSES = {"h264": range(5, 6), "h265": range(16, 21)}
 _LISTS = {"h264": 5, "h265": 22}
 """Where the parameter sets are in an MP4's extradata."""
 _VP8_KEY = b"\x9d\x01\x2a"
+_MOST_LEB128 = 8
+"""Bytes of the size of an OBU."""
 _AV1C_HEAD = 4
 """Bytes of AV1's extradata before its OBUs, where they begin with 0x81."""
 
@@ -39,8 +41,7 @@ def with_start_codes(form: str, extradata: bytes) -> bytes:
             lists = extradata[at]
             at += 1
             for _ in range(lists):
-                count = int.from_bytes(extradata[at + 1 : at + 3])
-                at = _read_units(extradata, at + 3, count, found)
+                at = _read_units(extradata, at + 3, _uint16(extradata, at + 1), found)
     except IndexError:
         return b""
     return b"".join(b"\x00" + _START_CODE + unit for unit in found)
@@ -49,12 +50,16 @@ def with_start_codes(form: str, extradata: bytes) -> bytes:
 def _read_units(extradata: bytes, at: int, count: int, found: list[bytes]) -> int:
     """Add `count` units, each with its length before it, to `found`; where they end."""
     for _ in range(count):
-        end = at + 2 + int.from_bytes(extradata[at : at + 2])
+        end = at + 2 + _uint16(extradata, at)
         if end > len(extradata):
             raise IndexError
         found.append(extradata[at + 2 : end])
         at = end
     return at
+
+
+def _uint16(data: bytes, at: int) -> int:
+    return int.from_bytes([data[at], data[at + 1]])
 
 
 def begins(form: str, data: Buffer) -> bool:
@@ -124,11 +129,10 @@ def _obus(data: bytes) -> Iterator[int]:
         at += 2 if head & 0x04 else 1  # with an extension
         if not head & 0x02:  # without a size: it reaches to the end
             return
-        size = shift = 0
-        while at < len(data) and shift < 56:
-            byte = data[at]
-            size |= (byte & 0x7F) << shift
-            at, shift = at + 1, shift + 7
+        size = 0
+        for number, byte in enumerate(data[at : at + _MOST_LEB128]):
+            size |= (byte & 0x7F) << 7 * number
+            at += 1
             if byte < 0x80:
                 break
         at += size

@@ -6,7 +6,13 @@ import av
 import pytest
 from av.bitstream import BitStreamFilterContext
 
-from flowrun.runtime.pictures.bitstream import begins, closes, with_parameters, with_start_codes
+from flowrun.runtime.pictures.bitstream import (
+    begins,
+    closes,
+    holds_parameters,
+    with_parameters,
+    with_start_codes,
+)
 from support.films import draw
 
 SPS, IDR, SLICE = b"\0\0\0\1\x67sps", b"\0\0\1\x65key", b"\0\0\1\x41delta"
@@ -15,6 +21,10 @@ HEVC_SPS, CRA, TRAIL = b"\0\0\0\1\x42\1sps", b"\0\0\1\x2a\1key", b"\0\0\1\x02\1d
 # OBU headers: type << 3 | 2 (has a size); 1 sequence header, 2 temporal delimiter, 6 frame.
 HEADER, DELIMITER, FRAME = b"\x0a\3seq", b"\x12\0", b"\x32\x81\1" + bytes(129)
 AV1C = b"\x81\0\x0c\0"
+
+
+def hevc(kind: int) -> bytes:
+    return b"\0\0\1" + bytes([kind << 1, 1]) + b"unit"
 
 
 @pytest.mark.parametrize(
@@ -29,14 +39,15 @@ AV1C = b"\x81\0\x0c\0"
         ("vp9", b"any", True),
         ("h264", b"", False),
         ("h264", b"\0\0\1", False),
+        ("h264", b"\0\0\1\xe5", True),
+        *[("h264", b"\0\0\1" + bytes([kind]), kind == 5) for kind in range(3, 8)],
+        *[("h265", hevc(kind), 16 <= kind <= 23) for kind in range(14, 26)],
+        ("h265", b"\0\0\1" + hevc(20)[3:].replace(b"\x28", b"\xa8"), True),
+        *[(form, SLICE, True) for form in ("av1", "vp8", "mjpeg")],
     ],
 )
 def test_a_decoder_begins_at_random_access_points_only(form, data, expected):
     assert begins(form, data) is expected
-
-
-def hevc(kind: int) -> bytes:
-    return b"\0\0\1" + bytes([kind << 1, 1]) + b"unit"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +56,7 @@ def hevc(kind: int) -> bytes:
         ("h264", SPS + IDR, True),
         ("h264", SPS + SLICE, False),
         ("h264", SEI + SLICE, False),
+        *[("h264", b"\0\0\1" + bytes([kind]), kind == 5) for kind in range(3, 8)],
         *[("h265", hevc(kind), 16 <= kind <= 20) for kind in range(14, 24)],
         ("av1", DELIMITER + HEADER + FRAME, True),
         ("av1", DELIMITER + FRAME, False),
@@ -52,17 +64,33 @@ def hevc(kind: int) -> bytes:
         ("vp8", b"\x11\0\0\x9d\x01\x2asize", False),  # its first bit says that it is none
         ("vp8", b"\x10\0\0\x9d\x01\x2bsize", False),
         ("vp8", b"", False),
-        *[("vp9", bytes([0x80 | profile << 4]), profile != 3) for profile in range(4)],
-        ("vp9", b"\x84", False),  # another kind of frame
-        ("vp9", b"\x88", False),  # shows one again
-        ("vp9", b"\xc0", False),
         ("vp9", b"", False),
         ("mjpeg", b"any", True),
-        ("mpeg4", b"any", False),
+        *[
+            (form, data, False)
+            for form in ("a", "mpeg4", "zz")  # of others, it is not known
+            for data in (SPS + IDR, HEADER, b"\x80\0\0\x9d\x01\x2asize")
+        ],
+        ("av1", b"\x8a\3seq", True),  # a bit that decoders do not look at
+        ("av1", b"\x36\0\3any" + HEADER, True),  # an OBU with an extension
+        ("av1", b"\x36", False),
+        ("av1", b"\x32", False),
+        ("av1", b"\x32" + 7 * b"\x80" + b"\0" + HEADER, True),  # a size of 8 bytes
+        ("av1", b"\x32" + 8 * b"\x80" + HEADER, True),
+        ("av1", b"\x32\x80\1" + bytes(128) + HEADER, True),
+        ("av1", b"\x32\xff\1" + bytes(255) + HEADER, True),
+        ("av1", b"\x32\x80\x80\1" + bytes(1 << 14) + HEADER, True),
+        ("av1", b"\x30" + HEADER, False),  # without a size
     ],
 )
 def test_what_closes_all_before_it(form, data, expected):
     assert closes(form, memoryview(data)) is expected
+
+
+def test_vp9_says_in_its_first_byte_what_closes_all_before_it():
+    """The frame marker 2, a profile of 2 bits, 0 for no frame that is shown again, 0 for a key."""
+    keys = {*range(0x80, 0x84), *range(0x90, 0x94), *range(0xA0, 0xA4)}
+    assert {head for head in range(256) if closes("vp9", bytes([head]))} == keys
 
 
 @pytest.mark.parametrize(
@@ -79,6 +107,9 @@ def test_what_closes_all_before_it(form, data, expected):
         ("av1", FRAME + HEADER, AV1C + HEADER, FRAME + HEADER),  # after a size of two bytes
         ("av1", b"\x30rest", AV1C + HEADER, HEADER + b"\x30rest"),  # without a size
         ("av1", b"\x32\xff", AV1C + HEADER, HEADER + b"\x32\xff"),  # cut off
+        ("av1", FRAME, b"\x80\0\x0c\0" + HEADER, FRAME),
+        ("av1", FRAME, AV1C, FRAME),
+        ("h264", IDR, SPS[1:], SPS[1:] + IDR),
         ("vp9", b"key", b"extra", b"key"),
     ],
 )
@@ -102,6 +133,40 @@ def test_the_parameter_sets_of_an_mp4_are_those_of_its_filtered_key_frames(tmp_p
     assert len(units) >= 2
     assert all(unit in bytes(first) for unit in units)
     assert closes(form, bytes(first))
-    for length in range(len(extradata)):
-        cut = with_start_codes(form, extradata[:length])
-        assert cut == b"" or found.startswith(cut)
+
+
+START, LONG = b"\0\0\0\1", bytes(range(256)) + b"sps"
+AVCC = b"\1abc\xff\xe2\1\3" + LONG + b"\0\1t" + b"\1\0\3pps"
+HVCC = (
+    bytes(22) + b"\3" + b"\xa0\0\1\1\3" + LONG + b"\xa1\1\2" + 258 * b"\0\1t" + b"\xa2\0\1\0\3pps"
+)
+
+
+@pytest.mark.parametrize(
+    ("form", "extradata", "units"),
+    [("h264", AVCC, [LONG, b"t", b"pps"]), ("h265", HVCC, [LONG, *258 * [b"t"], b"pps"])],
+)
+def test_the_parameter_sets_of_an_mp4_are_all_or_none(form, extradata, units):
+    expected = b"".join(START + unit for unit in units)
+    assert with_start_codes(form, extradata) == expected
+    assert with_start_codes(form, extradata + b"more") == expected
+    for length in [*range(40), *range(len(extradata) - 40, len(extradata))]:
+        assert with_start_codes(form, extradata[:length]) == b""
+
+
+@pytest.mark.parametrize(
+    ("form", "data", "expected"),
+    [
+        ("h264", SEI + SPS + IDR, True),
+        ("h264", SEI + IDR, False),
+        ("h265", HEVC_SPS + CRA, True),
+        ("h265", CRA, False),
+        *[("h265", hevc(kind), kind == 33) for kind in (32, 33, 34)],
+        ("av1", DELIMITER + HEADER, True),
+        ("av1", DELIMITER + FRAME, False),
+        ("vp9", SPS + HEADER, False),
+        ("mpeg4", SPS + HEADER, False),
+    ],
+)
+def test_which_packets_say_what_pictures_have_in_common(form, data, expected):
+    assert holds_parameters(form, memoryview(data)) is expected
