@@ -58,7 +58,7 @@ def _ffv1(pixels: NDArray[np.uint8]) -> bytes:
     # A context a picture: each then begins with the state that its decoder begins with.
     context: Any = av.CodecContext.create("ffv1", "w")
     context.width, context.height, context.pix_fmt = width, height, "bgr0"
-    context.framerate, context.thread_count = 1, 1
+    context.thread_count = 1
     context.options = {"level": "3", "slicecrc": "0", "coder": "range_def"}
     picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
     packets = [*context.encode(picture), *context.encode(None)]
@@ -78,13 +78,12 @@ def _unffv1(data: memoryview, height: int, width: int) -> NDArray[np.uint8]:
     packet = av.Packet(len(content))  # not `Packet(content)`, which has no zeros after it
     packet.update(bytes(content))
     try:
-        decoded = [*context.decode(packet), *context.decode(None)]
+        made: list[Any] = [*context.decode(packet), *context.decode(None)]
     except av.error.FFmpegError as error:
         raise ValueError(f"ffv1: {error}") from error
-    if len(decoded) != 1:
-        raise ValueError(f"ffv1: {len(decoded)} pictures")
-    rgb: NDArray[np.uint8] = decoded[0].reformat(format="rgb24").to_ndarray()
-    return rgb.reshape(-1)
+    [picture] = made
+    rgb: NDArray[np.uint8] = picture.reformat(format="rgb24").to_ndarray()
+    return rgb.ravel()
 
 
 _PACKERS: dict[str, Callable[[], Callable[[NDArray[np.uint8]], bytes]]]

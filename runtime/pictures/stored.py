@@ -6,7 +6,6 @@ the pixels is a msgpack map in its field 1000, which protobuf readers skip.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
-from flowrun.runtime.errors import UsageError
 from flowrun.runtime.pictures.lossless import LOSSLESS, MOST_PIXELS, packer, unpack
 
 __all__ = [
@@ -65,12 +63,12 @@ class _Logged(NamedTuple):
 
     section: the last section of which it has packets.
     key: the cycle of the section's first packet.
-    next: the number of the packet that comes next; -1 where one is missing.
+    next: the number of the packet that comes next; None where one is missing.
     """
 
-    section: int = -1
-    key: int = -1
-    next: int = -1
+    section: int
+    key: int
+    next: int | None
 
 
 class PictureEncoder:
@@ -78,9 +76,10 @@ class PictureEncoder:
 
     def __init__(self, codec: str) -> None:
         self.codec = codec
-        self._cycle = -1
-        self._before = self._logged = _Logged()
-        self._pack = _packer(codec)
+        self._cycle: int | None = None
+        self._before: _Logged | None = None
+        self._logged: _Logged | None = None
+        self._pack = packer(codec) if codec in LOSSLESS else None
 
     def encode(
         self, message: ImageRgb8Msg, cycle: int, *, video: VideoPackets | None = None
@@ -103,7 +102,7 @@ class PictureEncoder:
             shown = shown_format(video.decoder.name)
             data: Piece = b"".join(packet for packet, _ in video.packets)
             own |= packets
-        elif self.codec == "packets" or not 0 < pixels.size <= 3 * MOST_PIXELS:
+        elif self._pack is None or not pixels.size or pixels.size > 3 * MOST_PIXELS:
             own["codec"], data = "raw", pixels.data.cast("B") if pixels.size else b""
         else:
             own["codec"], data = self.codec, self._pack(pixels)
@@ -119,15 +118,12 @@ class PictureEncoder:
         if cycle != self._cycle:
             self._cycle, self._before = cycle, self._logged
         after = self._before
-        if video.section != after.section:
-            key, number = (cycle, video.first) if video.begins else (-1, -1)
-            after = _Logged(video.section, key, number)
-        follows = after.next == video.first if video.packets else after.next >= 0
-        if follows:
-            self._logged = after._replace(next=after.next + len(video.packets))
-        else:
-            self._logged = after._replace(next=-1)
+        if after is None or video.section != after.section:
+            after = _Logged(video.section, cycle, video.first if video.begins else None)
+        if after.next is None or (video.packets and video.first != after.next):
+            self._logged = after._replace(next=None)
             return None
+        self._logged = after._replace(next=after.next + len(video.packets))
         own: dict[str, Any] = {
             "codec": "packets",
             "section": video.section,
@@ -217,8 +213,8 @@ class StoredPicture:
         `ValueError` where it does not. Allocates what `size` says and no more.
         """
         height, width = self.own["size"]
-        codec, size = self.own["codec"], height * width * 3
-        if codec == "raw" or not size:
+        codec = self.own["codec"]
+        if codec == "raw" or not height * width:
             flat = np.frombuffer(self.data, np.uint8)
         elif codec in LOSSLESS:
             flat = unpack(codec, self.data, height, width)
@@ -291,11 +287,3 @@ def _check_packets(own: dict[str, Any], length: int) -> None:
 
 def _all_within(values: list[Any], least: int, end: int) -> bool:
     return all(type(value) is int and least <= value < end for value in values)
-
-
-def _packer(codec: str) -> Callable[[NDArray[np.uint8]], bytes]:
-    if codec in LOSSLESS:
-        return packer(codec)
-    if codec == "packets":
-        return lambda _: b""
-    raise UsageError(f"unknown codec {codec!r}")
