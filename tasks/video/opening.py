@@ -44,7 +44,7 @@ def _open_file(config: VideoSettings, graph_dir: Path) -> tuple[Any, str]:
         raise VideoError(_missing_file(config.source_uri, path))
     try:
         return av.open(str(path), metadata_errors="replace"), config.source_uri
-    except (av.error.FFmpegError, OSError) as error:
+    except av.error.FFmpegError as error:
         raise VideoError(f"cannot read the video {str(path)!r}: {reason_of(error)}") from error
 
 
@@ -91,7 +91,7 @@ def _open_device(config: VideoSettings, _graph_dir: Path) -> tuple[Any, str]:
         raise VideoError(
             f"no permission to read {device}; join its group: sudo usermod -aG video $USER"
         ) from None
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError) as error:
         if getattr(error, "errno", None) == errno.EBUSY:
             raise VideoError(f"{device} is in use by another program") from None
         asked = f" with {options}" if options else ""
@@ -110,7 +110,7 @@ def _open_url(config: VideoSettings, _graph_dir: Path) -> tuple[Any, str]:
         opened = av.open(
             config.source_uri, options=options, timeout=config.timeout_s, metadata_errors="replace"
         )
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError) as error:
         # The text and the chain of FFmpeg's error hold the address with its password.
         # A camera that accepts the connection and stays silent ends as invalid data.
         silent = time.monotonic() - asked_s >= config.timeout_s

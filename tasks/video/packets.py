@@ -93,7 +93,7 @@ class PacketQueue:
                 first,
                 origin.number,
                 origin.section,
-                begins=bool(packets) and first == begin,
+                begins=first == begin,
                 drained=origin.drained,
             )
 

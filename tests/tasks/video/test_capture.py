@@ -15,7 +15,6 @@ import av
 import numpy as np
 import pytest
 import structlog
-from pydantic import ValidationError
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.errors import UsageError
@@ -396,42 +395,6 @@ def test_an_unreachable_camera_is_named_without_its_password(folder: Path) -> No
         "rtsp://127.0.0.1:9/cam"
     )
     assert caught.value.__cause__ is None
-
-
-@pytest.mark.parametrize(
-    ("uri", "kind"),
-    [
-        ("a.mp4", "file"),
-        ("file:///a.mp4", "file"),
-        ("rtsp://host/cam", "rtsp"),
-        ("RTSPS://host/cam", "rtsp"),
-        ("http://host/a.m3u8", "url"),
-        ("/dev/video2", "v4l2"),
-        ("0", "v4l2"),
-    ],
-)
-def test_the_source_type_is_inferred(uri: str, kind: str) -> None:
-    assert VideoCapture.Config(source_uri=uri).kind == kind
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (
-            {"source_uri": "a.mp4", "width": 640, "height": 480},
-            "width, height and fps are asked of a v4l2 device, not of a file",
-        ),
-        ({"source_uri": "0", "width": 640}, "give both width and height, or neither"),
-        (
-            {"source_uri": "rtsp://host/cam", "loop": True},
-            "realtime, loop and start_s are for files, not for a rtsp source",
-        ),
-    ],
-)
-def test_settings_of_another_kind_are_refused(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError) as caught:
-        VideoCapture.Config(**config)
-    assert caught.value.errors()[0]["msg"] == f"Value error, {message}"
 
 
 # -- real HTTP servers -------------------------------------------------------------------------

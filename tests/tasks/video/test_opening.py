@@ -1,0 +1,241 @@
+"""An address -> an opened container, or an error that says what to do."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from flowrun.tasks.video import opening
+from flowrun.tasks.video.opening import VideoError, missing_file, open_video
+from flowrun.tasks.video.settings import VideoSettings
+
+URI = "rtsp://127.0.0.1:9/cam"
+
+
+def error_of(folder: Path, uri: str, **config: Any) -> str:
+    with pytest.raises(VideoError) as caught:
+        open_video(VideoSettings(source_uri=uri, **config), folder)
+    return str(caught.value)
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def test_at_most_three_similar_files_are_named(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        (tmp_path / f"film{number}.mp4").touch()
+    (tmp_path / "film7.mp4").mkdir()  # no file
+    assert error_of(tmp_path, "film.mp4") == (
+        f"no such video file: 'film.mp4' (looked for {tmp_path}/film.mp4); "
+        "that folder has: film5.mp4, film4.mp4, film3.mp4"
+    )
+
+
+def test_at_most_five_videos_are_named(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        (tmp_path / f"{name * 9}.avi").touch()
+    (tmp_path / "aaaa.txt").touch()
+    listed = ", ".join(f"{name * 9}.avi" for name in "abcde")
+    assert error_of(tmp_path, "zzz") == (
+        f"no such video file: 'zzz' (looked for {tmp_path}/zzz); that folder has: {listed}"
+    )
+
+
+def test_a_folder_without_videos_has_none_to_name(tmp_path: Path) -> None:
+    (tmp_path / "aaaa.txt").touch()
+    assert error_of(tmp_path, "zzz") == f"no such video file: 'zzz' (looked for {tmp_path}/zzz)"
+
+
+def test_only_a_file_can_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    for uri in ("a.mp4", f"file://{tmp_path}/a.mp4", URI, "0"):
+        assert missing_file(VideoSettings(source_uri=uri), tmp_path) is None
+    assert missing_file(VideoSettings(source_uri="~/none.mp4"), tmp_path) == (
+        f"no such video file: '~/none.mp4' (looked for {Path.home()}/none.mp4)"
+    )
+
+
+# -- devices -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> str:
+    path = tmp_path / "video0"
+    path.touch()
+    return str(path)
+
+
+def test_what_is_no_device_is_said(device: str, tmp_path: Path) -> None:
+    reason = "Inappropriate ioctl for device"
+    assert error_of(tmp_path, device, source_type="v4l2") == f"cannot open {device}: {reason}"
+    size = {"width": 640, "height": 480, "fps": 12.5}
+    assert error_of(tmp_path, f"v4l2://{device}", **size) == (
+        f"cannot open {device} with {{'video_size': '640x480', 'framerate': '12.5'}}: {reason}"
+    )
+
+
+def test_a_device_that_is_not_there_lists_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "Path", lambda path: tmp_path / path.strip("/"))
+    assert error_of(tmp_path, "7") == "no such device: /dev/video7; video devices: none"
+    (tmp_path / "dev").mkdir()
+    for name in ("video3", "video1", "null"):
+        (tmp_path / "dev" / name).touch()
+    assert error_of(tmp_path, "7") == (
+        f"no such device: /dev/video7; video devices: {tmp_path}/dev/video1, {tmp_path}/dev/video3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            av.error.PermissionError(errno.EACCES, "Permission denied"),
+            "no permission to read {}; join its group: sudo usermod -aG video $USER",
+        ),
+        (
+            av.error.OSError(errno.EBUSY, "Device or resource busy"),
+            "{} is in use by another program",
+        ),
+        (av.error.OSError(errno.EIO, "Input/output error"), "cannot open {}: Input/output error"),
+        (ValueError("no container format 'v4l2'"), "cannot open {}: no container format 'v4l2'"),
+    ],
+)
+def test_a_device_that_refuses_says_why(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    raising(monkeypatch, error)
+    assert error_of(tmp_path, device, source_type="v4l2") == text.format(device)
+
+
+# -- what FFmpeg is asked ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "config", "name", "asked"),
+    [
+        ("rtsp://me:p@ss@host:5/cam?token=x", {}, "rtsp://host:5/cam", {"rtsp_transport": "tcp"}),
+        ("http://host/a.mp4", {"timeout_s": 2.5}, "http://host/a.mp4", {}),
+        ("{device}", {"source_type": "v4l2"}, "{device}", {}),
+        (
+            "v4l2://{device}",
+            {"width": 32, "height": 16, "fps": 5},
+            "{device}",
+            {"video_size": "32x16", "framerate": "5"},
+        ),
+    ],
+)
+def test_what_the_settings_say_is_asked_of_the_source(
+    device: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    uri: str,
+    config: dict[str, Any],
+    name: str,
+    asked: dict[str, str],
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(av, "open", lambda *args, **given: calls.append((args, given)) or "opened")
+    settings = VideoSettings(source_uri=uri.format(device=device), **config)
+    name = name.format(device=device)
+    assert open_video(settings, tmp_path) == ("opened", name)
+    [((where,), given)] = calls
+    assert where == (device if settings.kind == "v4l2" else settings.source_uri)
+    assert given.pop("options") == asked
+    assert given.pop("timeout") == settings.timeout_s
+    how = {"format": "v4l2"} if settings.kind == "v4l2" else {"metadata_errors": "replace"}
+    assert given == how
+
+
+# -- what a server answers ---------------------------------------------------------------------
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(av, "open", refuse)
+
+
+LOGIN = (
+    "write rtsp://${CAM_USER}:${CAM_PASSWORD}@127.0.0.1:9/... in the graph file and set both in the "
+    "environment"
+)
+NO_NETWORK = f"cannot reach 127.0.0.1:9: unknown name, or no network; check the address {URI}"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            av.error.HTTPUnauthorizedError(401, "no"),
+            f"{URI} refused the user name and password; {LOGIN}",
+        ),
+        (
+            av.error.HTTPForbiddenError(403, "no"),
+            f"{URI} refused the user name and password; {LOGIN}",
+        ),
+        (
+            av.error.HTTPNotFoundError(404, "no"),
+            "127.0.0.1:9 answers, but has no stream '/cam' (404); check the path",
+        ),
+        (
+            av.error.ConnectionRefusedError(errno.ECONNREFUSED, "no"),
+            f"nothing listens at 127.0.0.1:9 (connection refused); check address and port of {URI}",
+        ),
+        (
+            av.error.TimeoutError(errno.ETIMEDOUT, "no"),
+            f"{URI} did not answer within timeout_s 2.5",
+        ),
+        (av.error.ExitError(1, "no"), f"{URI} did not answer within timeout_s 2.5"),
+        (av.error.OSError(errno.EIO, "no"), NO_NETWORK),
+        (av.error.OSError(errno.ENETUNREACH, "no"), NO_NETWORK),
+        (av.error.OSError(errno.EHOSTUNREACH, "no"), NO_NETWORK),
+        (av.error.OSError(errno.EPROTO, "Protocol error"), f"cannot open {URI}: Protocol error"),
+        (av.error.InvalidDataError(errno.EIO, "odd"), f"cannot open {URI}: odd"),
+        (ValueError("odd"), f"cannot open {URI}: odd"),
+        (
+            av.error.InvalidDataError(1, "Invalid data found when processing input"),
+            f"cannot open {URI}: not a video that FFmpeg can read",
+        ),
+    ],
+)
+def test_what_a_server_answers_is_said_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    raising(monkeypatch, error)
+    uri = URI.replace("://", "://me:secret@")
+    assert error_of(tmp_path, uri, timeout_s=2.5) == text
+
+
+def test_who_gives_no_name_is_asked_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising(monkeypatch, av.error.HTTPUnauthorizedError(401, "no"))
+    assert error_of(tmp_path, URI) == f"{URI} wants a user name and a password; {LOGIN}"
+
+
+@pytest.mark.parametrize(
+    ("took_s", "text"),
+    [(2.49, "was no video"), (2.5, "did not answer within timeout_s 2.5")],
+)
+def test_a_source_that_was_silent_for_the_timeout_did_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took_s: float, text: str
+) -> None:
+    """A camera that takes the connection and stays silent ends as if it sent no video."""
+    raising(monkeypatch, av.error.InvalidDataError(1, "was no video"))
+    times = iter([100.0, 100.0 + took_s])
+    monkeypatch.setattr(opening.time, "monotonic", lambda: next(times))
+    assert error_of(tmp_path, URI, timeout_s=2.5).endswith(text)
+
+
+def test_an_address_that_cannot_be_written_is_refused_without_its_password(tmp_path: Path) -> None:
+    assert error_of(tmp_path, "http://me:secret@127.0.0.1:9/\ud800") == (
+        "cannot open http://127.0.0.1:9/\ud800: 'utf-8' codec can't encode character '\\ud800' in "
+        "position 29: surrogates not allowed"
+    )
