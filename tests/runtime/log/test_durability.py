@@ -7,17 +7,20 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import LogError, LogFull, LogNotFound
+from flowrun.runtime.log import writer as log_writer
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.message import LateLines
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import disk
+from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.live import Run
 from support import independent_reader, torture
 from support.helpers import START_NS, plan_of
@@ -190,6 +193,141 @@ def test_a_slab_is_finished_while_somebody_keeps_a_view_of_it(tmp_path):
     assert torture.read(tmp_path / "run", 3000) == ([0], None)
 
 
+# -- at intervals --------------------------------------------------------------------------------
+
+
+class ByHand:
+    """What a `Periodic` would do, when the test says so."""
+
+    made: ClassVar[dict[str, ByHand]] = {}
+
+    def __init__(self, work, *, period_s, name):
+        self.work, self.period_s = work, period_s
+        self.stopped = 0
+        self.made[name] = self
+
+    def stop(self):
+        self.stopped += 1
+
+
+@pytest.fixture
+def upkeep(monkeypatch):
+    monkeypatch.setattr(log_writer, "Periodic", ByHand)
+    ByHand.made = {}
+    return ByHand.made
+
+
+def test_a_log_is_looked_at_twice_a_second_and_synced_twice_in_its_time(tmp_path, upkeep):
+    writer = writer_of(tmp_path / "run", sync_s=3.0)
+    assert {name: it.period_s for name, it in upkeep.items()} == {
+        "flowrun-log": 0.4,  # lines wait for two looks at most, so less than a second
+        "flowrun-sync": 1.5,
+    }
+    writer.finish({"reason": "test"})
+    assert [it.stopped for it in upkeep.values()] == [1, 1]
+    upkeep.clear()
+    writer_of(tmp_path / "other", sync_s=None).finish({"reason": "test"})
+    assert list(upkeep) == ["flowrun-log"]
+
+
+def test_lines_are_written_at_the_second_look_that_finds_them(tmp_path, upkeep):
+    writer = writer_of(tmp_path / "run", sync_s=None)
+    look = upkeep["flowrun-log"].work
+    bound = writer.bind([])
+    size = writer.size
+    assert look()
+    writer.log_record(5, "info", "first", "t", {})
+    assert look()
+    assert writer.size == size
+    writer.log_record(6, "info", "second", "t", {})
+    assert look()
+    assert lines_of(tmp_path / "run") == [(0, "first"), (0, "second")]
+    size = writer.size
+    writer.log_record(7, "info", "third", "t", {})
+    assert look()
+    commit(writer, bound, 0)
+    writer.log_record(8, "info", "fourth", "t", {})
+    assert look()  # it has waited for no look before
+    assert lines_of(tmp_path / "run")[2:] == [(0, "third")]
+    assert look()
+    assert lines_of(tmp_path / "run")[3:] == [(1, "fourth")]
+    writer.finish({"reason": "test"})
+
+
+def test_the_third_slow_sync_in_a_row_is_reported_once(tmp_path, monkeypatch, upkeep):
+    seconds, took = iter([]), []
+    monkeypatch.setattr(log_writer, "monotonic_s", lambda: next(seconds))
+    writer = writer_of(tmp_path / "run", sync_s=2.0, on_slow_sync=took.append)
+    sync = upkeep["flowrun-sync"].work
+    said = []
+    for duration in (1.5, 1.5, 1.0, 1.5, 1.5, 1.75, 1.5, 1.5, 0.5, 1.25, 1.25, 1.25):
+        seconds = iter([10.0, 10.0 + duration])
+        assert sync()
+        said.append(list(took))
+    assert said == [[]] * 5 + [[1.75]] * 6 + [[1.75, 1.25]]
+    writer.finish({"reason": "test"})
+
+
+def test_the_first_failure_ends_the_upkeep_and_stays(tmp_path, monkeypatch, upkeep):
+    writer = writer_of(tmp_path / "run", sync_s=1.0)
+    bound = writer.bind([])
+    commit(writer, bound, 0)
+    writer.check()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_pages", failing(errno.EIO))
+        assert not upkeep["flowrun-sync"].work()
+    (tmp_path / "run" / "log_0000.mcap").rename(tmp_path / "gone")
+    assert not upkeep["flowrun-log"].work()
+    for call in (writer.check, lambda: commit(writer, bound, 1)):
+        with pytest.raises(LogError, match="Input/output error"):
+            call()
+    (tmp_path / "gone").rename(tmp_path / "run" / "log_0000.mcap")
+    assert not upkeep["flowrun-log"].work()
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        assert (len(log), log.end) == (1, {"reason": "test"})
+
+
+def test_lines_that_fill_a_slab_go_on_in_the_next(tmp_path, upkeep):
+    writer = writer_of(tmp_path / "run", slab_size_mib=1, sync_s=None)
+    text = "x" * 100_000
+    for number in range(15):
+        writer.log_record(number, "info", text, str(number), {})
+        writer.write_lines()
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        found = [(m.tov_ns, m.fields["name"]) for m in log.messages()]
+        assert found == [(number, str(number)) for number in range(15)]
+        assert (len(log.slabs), len(log), log.loss) == (2, 0, None)
+        assert check_log(log) == (0, 15, [])
+        assert (log.start_ns, log.end_ns) == (None, None)
+
+
+@pytest.mark.parametrize("started", [None, "123"])
+def test_lines_before_the_first_cycle_have_the_time_of_the_start(tmp_path, upkeep, started):
+    metadata = {"run_id": "x"} if started is None else {"run_id": "x", "started_ns": started}
+    writer = LogWriter(
+        tmp_path / "run",
+        outputs=[],
+        steps=0,
+        metadata=metadata,
+        slab_size_mib=1,
+        section_size_mib=1,
+    )
+    bound = writer.bind([])
+    writer.log_record(999, "info", "early", "t", {})
+    writer.write_lines()
+    writer.commit(7, 200, bound, start_ns=1, ends_ns=[], events=[])
+    writer.log_record(999, "info", "late", "t", {})
+    writer.write_lines()
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        heads = list(log.slabs[0].cycles.heads(0))
+    assert [(it.opcode, it.cycle, it.time_ns, it.message_count) for it in heads] == [
+        (0x83, 0, int(started or 0), 1), (0x81, 7, 200, 1), (0x83, 8, 200, 1),
+    ]  # fmt: skip
+
+
 # -- a file system that does not preallocate -----------------------------------------------------
 
 
@@ -352,3 +490,27 @@ def test_too_many_waiting_log_lines_are_counted(tmp_path):
     found = [text for _, text in lines_of(tmp_path / "run")]
     assert found[:10_000] == [f"line {number}" for number in range(10_000)]
     assert found[10_000:] == ["7 log lines were left out: 10000 were waiting already"]
+    with Log(tmp_path / "run") as log:
+        *_, last = log.messages("/flowrun/log")
+        assert last.fields == {
+            "time_ns": 9999,
+            "level": "WARNING",
+            "message": found[-1],
+            "name": "flowrun",
+            "fields": {},
+        }
+
+
+def test_what_was_left_out_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_writer, "_MOST_LINES", 2)
+    writer = writer_of(tmp_path / "run", sync_s=None)
+    with writer._lock:
+        for number in range(3):
+            writer.log_record(number, "info", f"line {number}", "t", {})
+    writer.write_lines()
+    writer.log_record(5, "info", "line 5", "t", {})
+    writer.finish({"reason": "test"})
+    writer.log_record(6, "info", "too late", "t", {})
+    assert [text for _, text in lines_of(tmp_path / "run")] == [
+        "line 0", "line 1", "1 log lines were left out: 2 were waiting already", "line 5",
+    ]  # fmt: skip
