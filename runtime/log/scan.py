@@ -37,7 +37,7 @@ def scan(
     for slab in files.slabs[_first_slab(files, wanted) :]:
         chunks = slab.structure.chunks
         first_chunk = slab.chunk_of(cycle=wanted.start, time_ns=wanted.start_ns)
-        count = 0
+        count, begins = 0, True
         try:
             for index in range(first_chunk, len(chunks)):
                 at = None
@@ -61,9 +61,9 @@ def scan(
                         else:  # their own cycle is damaged
                             yield slab, LateLines(*last, lines)
                         lines = []
-                    if count == len(entries) and previous >= 0:
+                    if begins and previous >= 0:
                         _check_follows(files, slab, previous, cycle)
-                    previous = cycle
+                    previous, begins = cycle, False
                     yield slab, LoggedCycle(cycle, time_ns, entries)
                     if files.closed:
                         files.check_open()

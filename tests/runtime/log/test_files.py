@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import resource
+import stat
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
+import zlib
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogDamaged, LogError
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.directory import new_run_directory
-from flowrun.runtime.log.lock import is_locked, locked
+from flowrun.runtime.log.lock import (
+    ahead_path,
+    begun_path,
+    is_ahead,
+    is_begun,
+    is_locked,
+    locked,
+    remove_lock,
+    slab_files,
+    slab_number,
+    slab_path,
+    take_lock,
+)
+from flowrun.runtime.log.message import LateLines, LoggedCycle
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import opening
-from support import torture
-from support.log_bytes import small
+from flowrun.runtime.log.spare import SpareDescriptors
+from support import log_bytes, torture
+from support.fuzz.mutations import reseal
+from support.log_bytes import Builder, small
 from support.paths import TESTS
 
 END = {"reason": "test"}
@@ -297,3 +318,314 @@ def test_runs_of_the_same_second_get_directories_of_their_own(tmp_path):
 def test_a_run_directory_that_cannot_be_made_is_left_to_the_log(tmp_path):
     (tmp_path / "runs").write_text("a file")
     assert new_run_directory(tmp_path / "runs", "g-1") == tmp_path / "runs" / "g-1"
+
+
+# -- what is missing of a run --------------------------------------------------------------------
+
+
+def put(directory, number, builder, end=None):
+    path = directory / f"log_{number:04}.mcap"
+    path.write_bytes(builder.finish(end).data if end != "open" else builder.leave_open().data)
+    return path
+
+
+def loss_of(path):
+    with Log(path) as log:
+        for _ in log.cycles():
+            pass
+        return log.loss
+
+
+def test_a_slab_begins_with_the_cycle_after_the_last_of_the_slab_before(tmp_path):
+    """Within a slab numbers may be missing, but not between two: a power cut takes the end of one."""
+    for second, says in ((5, None), (6, "begins with cycle 6; expected 5")):
+        first = Builder()
+        for number in (0, 2, 4):
+            first.cycle(number, 1000 + number, [])
+        follows = Builder(slab=1)
+        for number in (second, second + 3, second + 7):
+            follows.cycle(number, 2000 + number, [])
+        put(tmp_path, 0, first, "open")
+        path = put(tmp_path, 1, follows, END)
+        assert loss_of(tmp_path) == (
+            says and f"{path}: {says}, the one after the last of the slab before"
+        )
+        with Log(tmp_path) as log:
+            assert [it.cycle for it in log.cycles(second)] == [second, second + 3, second + 7]
+            assert log.loss is None  # nobody asked for what comes before
+    # What is known to be damaged needs no second sentence.
+    data = bytearray((tmp_path / "log_0000.mcap").read_bytes())
+    data[first.ends[2] - 8] ^= 1
+    (tmp_path / "log_0000.mcap").write_bytes(data)
+    assert "cycle 4 has CRC" in loss_of(tmp_path)
+    assert "begins with" not in loss_of(tmp_path)
+
+
+def lines(builder, number):
+    """Two log lines before the cycle `number`."""
+    at = len(builder.data)
+    builder.cycle(number, 1500, [(3, 7, b"\x80"), (3, 8, b"\x81")])
+    builder.written.pop()
+    builder.data[at] = 0x83
+    crc = zlib.crc32(builder.data[at + 9 : at + 33], zlib.crc32(b"\x83"))
+    struct.pack_into("<I", builder.data, at + 33, zlib.crc32(builder.data[at + 41 :], crc))
+
+
+def test_lines_are_of_their_cycle_or_late(tmp_path):
+    builder = Builder()
+    builder.cycle(0, 1000, [(1, 1, b"\x80")])
+    lines(builder, 1)
+    lines(builder, 1)
+    builder.cycle(1, 1600, [(1, 1, b"\x80")])
+    lines(builder, 2)  # and cycle 2 did not come
+    builder.cycle(3, 1700, [(1, 1, b"\x80")])
+    lines(builder, 4)
+    put(tmp_path, 0, builder, "open")
+    with Log(tmp_path) as log:
+        found = [(type(it), it.cycle, it.time_ns, len(it.entries)) for it in log.records()]
+        assert found == [
+            (LoggedCycle, 0, 1000, 1),
+            (LoggedCycle, 1, 1600, 5),
+            (LateLines, 2, 1500, 2),
+            (LoggedCycle, 3, 1700, 1),
+            (LateLines, 4, 1500, 2),
+        ]
+        assert [it.cycle for it in log] == [0, 1, 3]
+        assert len(log) == 3
+        assert [it.tov_ns for it in log.messages("/flowrun/log", 2)] == [7, 8, 7, 8]
+        assert (log.start_ns, log.end_ns) == (1000, 1700)
+        assert log.loss is None
+        # The topic comes first in an entry, and lines come before the messages of their cycle.
+        assert [topic for topic, _, _ in log[1].entries] == ["/flowrun/log"] * 4 + ["/cam/image"]
+
+
+def test_only_who_reads_all_compares_what_the_summary_counts(tmp_path):
+    builder = small().finish(END)
+    at = builder.data.rindex(struct.pack("<BQQ", 11, 76, 6))
+    builder.data[at + 9] = 5
+    reseal(builder.data)
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(builder.data)
+    with Log(path) as log:
+        for bounds in ((0,), (None, 9), (None, None, 0), (None, None, None, 10**9)):
+            start, end, start_ns, end_ns = (*bounds, None, None, None)[:4]
+            assert len(list(log.cycles(start, end, start_ns=start_ns, end_ns=end_ns))) == 5
+            assert log.loss is None
+        assert len(list(log.cycles())) == 5
+        assert log.loss == (
+            f"{path}: byte {builder.preamble_size}: 6 messages; the summary counts 5"
+        )
+
+
+def test_slabs_of_a_run_have_the_same_topics(tmp_path):
+    put(tmp_path, 0, small())
+    path = put(tmp_path, 1, small(first=5, slab=1, topics=("/a/b", "/c/d", "/e/f")), END)
+    with pytest.raises(LogDamaged) as caught:
+        Log(tmp_path)
+    assert str(caught.value) == f"{path}: has other topics than log_0000.mcap"
+
+
+@pytest.mark.parametrize("second", [2, 3])
+def test_a_hole_in_a_run_is_where_a_number_is_missing(tmp_path, second):
+    for number in (0, 1, second):
+        path = put(tmp_path, number, small(first=5 * number, slab=number), "open")
+    expected = f"{path}: follows log_0001.mcap: the slabs between are missing"
+    assert loss_of(tmp_path) == (None if second == 2 else expected)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 9999, 10_000])
+def test_a_slab_by_itself_misses_no_other(tmp_path, number):
+    path = put(tmp_path, number, small(slab=number), "open")
+    assert loss_of(path) is None
+    assert loss_of(tmp_path) == (
+        None if number == 0 else f"{path}: the slabs before it are missing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keep", "count", "ended", "missing"),
+    [
+        ("3", 3, True, False), ("3", 4, True, False), ("3", 2, True, True), ("3", 2, False, False),
+        ("3", 1, False, False), ("x", 3, True, True), ("", 3, False, True),
+    ],
+)  # fmt: skip
+def test_a_flight_recorder_may_lack_what_it_removes_itself(tmp_path, keep, count, ended, missing):
+    for number in range(5, 5 + count):
+        builder = Builder(slab=number)
+        values = {"format": "1", "run_id": "run-1", "slab": str(number), "keep_slabs": keep}
+        metadata = log_bytes.record(0x0C, log_bytes.text("flowrun") + log_bytes.pairs(values))
+        _, at, length = builder.metadata_places[0]
+        builder.data[at : at + length] = metadata
+        del builder.data[-21:]  # the CHECK
+        builder.add_check(0)
+        builder.cycle(number, 1000 + number, [])
+        if ended and number == 4 + count:
+            builder.close_chunk()
+            builder.add_check(builder.add_metadata("flowrun.end", {"reason": "done"}))
+            builder.data += log_bytes.TRAILER
+        else:
+            builder.leave_open()
+        (tmp_path / f"log_{number:04}.mcap").write_bytes(builder.data)
+    first = tmp_path / "log_0005.mcap"
+    assert loss_of(tmp_path) == (f"{first}: the slabs before it are missing" if missing else None)
+
+
+def test_names_of_slabs():
+    for name, number, begun in (
+        ("log_0000.mcap", 0, True), ("log_0012.mcap", 12, True), ("log_12345.mcap", 12345, True),
+        ("log_0003.next", 3, False),
+    ):  # fmt: skip
+        path = Path("run") / name
+        assert (slab_number(path), is_begun(path), is_ahead(path)) == (number, begun, not begun)
+        assert slab_path(path.parent, number) == begun_path(path)
+        assert ahead_path(begun_path(path)).name == name.replace(".mcap", ".next")
+    for name in (
+        "log_000.mcap", "log_0000.mcap2", "log_0000xmcap", "xlog_0000.mcap", "log_abcd.mcap",
+        "log_0000.mcap.part", "log_0000", ".lock", "LOG_0000.mcap",
+    ):  # fmt: skip
+        path = Path(name)
+        assert (slab_number(path), is_begun(path), is_ahead(path)) == (0, False, False)
+
+
+def test_slabs_are_in_the_order_of_their_numbers(tmp_path):
+    names = ["log_10000.mcap", "log_9999.mcap", "log_0010.next", "log_0002.mcap"]
+    for name in [*names, "log_x.mcap", "other"]:
+        (tmp_path / name).touch()
+    assert [it.name for it in slab_files(tmp_path)] == names[::-1]
+
+
+# -- its lock ------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_held_until_it_is_closed(tmp_path):
+    fd = take_lock(tmp_path)
+    assert not os.get_inheritable(fd)
+    assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) & 0o600 == 0o600
+    assert take_lock(tmp_path) is None
+    with locked(tmp_path) as is_ours:
+        assert not is_ours
+    assert is_locked(tmp_path)
+    os.close(fd)
+    assert not is_locked(tmp_path)
+    with locked(tmp_path) as is_ours:
+        assert is_ours
+    assert not is_locked(tmp_path)
+
+
+def test_a_run_without_a_lock_is_not_being_written(tmp_path):
+    with locked(tmp_path, create=False) as is_ours:
+        assert is_ours
+    assert list(tmp_path.iterdir()) == []
+    assert not is_locked(tmp_path)
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "none"):
+        pass
+    with locked(tmp_path):
+        pass
+    assert [it.name for it in tmp_path.iterdir()] == [".lock"]
+    remove_lock(tmp_path)
+    remove_lock(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "pipe"])
+def test_a_lock_that_is_no_file_is_an_error_or_nobodys(tmp_path, kind):
+    lock = tmp_path / ".lock"
+    if kind == "directory":
+        lock.mkdir()
+    elif kind == "link":
+        (tmp_path / "victim").touch()
+        lock.symlink_to(tmp_path / "victim")
+    else:
+        os.mkfifo(lock)
+        with pytest.raises(OSError, match=r".*"):
+            os.close(os.open(lock, os.O_WRONLY | os.O_NONBLOCK))  # nobody reads it
+        assert not is_locked(tmp_path)  # and nobody waits for it
+        return
+    with pytest.raises(OSError, match=r"directory|symbolic links"):
+        take_lock(tmp_path)
+    if kind == "link":
+        with pytest.raises(OSError, match="symbolic links"):
+            is_locked(tmp_path)
+        (tmp_path / "log_0000.mcap").write_bytes(small().leave_open().data)
+        with Log(tmp_path, follow=True) as log, pytest.raises(LogError) as caught:
+            list(log.cycles())
+        assert str(caught.value) == (
+            f"{tmp_path}: cannot find out whether it is being written: "
+            "Too many levels of symbolic links"
+        )
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    real, calls = fcntl.fcntl, []
+
+    def removing(fd, *rest):
+        calls.append(fd)
+        if len(calls) == 1:
+            (tmp_path / ".lock").unlink()
+        return real(fd, *rest)
+
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
+    monkeypatch.setattr(fcntl, "fcntl", removing)
+    fd = take_lock(tmp_path)
+    assert len(calls) == 2
+    assert os.fstat(fd).st_nlink == 1
+    os.close(fd)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EACCES, errno.ENOLCK])
+def test_a_lock_that_cannot_be_had_is_somebody_elses_or_an_error(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    if code == errno.ENOLCK:
+        with pytest.raises(OSError, match=os.strerror(code)):
+            take_lock(tmp_path)
+    else:
+        assert take_lock(tmp_path) is None
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+# -- descriptors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_spare_descriptors_are_lent_two_by_two_until_it_suffices(code):
+    spare = SpareDescriptors()
+    held = []
+
+    def make():
+        held.append(len(spare._held))
+        if len(held) < 4:
+            raise OSError(code, "no more")
+        return "made"
+
+    assert spare.lend(make) == "made"
+    assert held == [8, 6, 4, 2]
+    spare.fill()
+    assert len(spare._held) == 8
+    assert not any(map(os.get_inheritable, spare._held))
+
+    def fail():
+        held.append(len(spare._held))
+        raise OSError(code, "no more")
+
+    held.clear()
+    with pytest.raises(OSError, match="no more"):
+        spare.lend(fail)
+    assert held == [8, 6, 4, 2, 0]
+
+
+def test_spare_descriptors_are_not_lent_for_other_errors():
+    spare = SpareDescriptors()
+
+    def fail():
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        spare.lend(fail)
+    assert len(spare._held) == 8
+    spare.close()
+    assert spare._held == []
