@@ -40,10 +40,10 @@ class VideoDecoder:
     width: int
     height: int
     pixel_format: str
-    tag: str = ""
-    bits: int = 0
-    reorder: int = 0
-    color: tuple[int, int] = (2, 0)
+    tag: str
+    bits: int
+    reorder: int
+    color: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def test_a_codec_whose_packets_do_not_say_everything_is_logged_as_pixels(tmp_pat
 
 def test_packets_that_nobody_takes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowrun.tasks.video.packets._MOST_BYTES", 10)
-    decoder = VideoDecoder("h264", b"", 2, 2, "yuv420p")
+    decoder = VideoDecoder("h264", b"", 2, 2, "yuv420p", tag="", bits=0, reorder=0, color=(2, 0))
     queue = PacketQueue()
     queue.begin_section(0, decoder, 0)
     for number in range(4):

@@ -282,7 +282,7 @@ def made_queues(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_a_picture_of_a_topic_without_messages_is_an_error_not_the_end_of_an_iterator() -> None:
     image = ImageRgb8Msg(pixels=np.zeros((4, 6, 3), np.uint8), frame_id=0, fps=0.0, source="")
-    described = VideoDecoder("mpeg4", b"", 6, 4, "yuv420p")
+    described = VideoDecoder("mpeg4", b"", 6, 4, "yuv420p", tag="", bits=0, reorder=0, color=(2, 0))
     image.video = VideoPackets(described, ((b"abc", True),), 0, 0, 0, begins=True, drained=False)
     image.publish()
     payload = b"".join(map(bytes, PictureEncoder("packets").encode(image, 3, video=image.video)))

@@ -271,7 +271,17 @@ def _film() -> list[tuple[Any, VideoPackets]]:
         drawn[:, cycle % 32] = 255
         packets += encoder.encode(av.VideoFrame.from_ndarray(drawn, format="rgb24"))
     packets += encoder.encode(None)
-    described = VideoDecoder("mpeg4", bytes(encoder.extradata or b""), 32, 16, "yuv420p")
+    described = VideoDecoder(
+        "mpeg4",
+        bytes(encoder.extradata or b""),
+        32,
+        16,
+        "yuv420p",
+        tag="",
+        bits=0,
+        reorder=0,
+        color=(2, 0),
+    )
     decoder, converter, made = PacketDecoder(described), RgbConverter(), []
     decoded: list[np.ndarray[Any, Any]] = []
 
