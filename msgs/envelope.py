@@ -79,12 +79,18 @@ class Envelope:
         nobody sees; None if there is none."""
         for name, shown_value in self.fields.items():
             is_scalar = not isinstance(shown_value, (list, dict, np.ndarray))
-            if is_scalar and name in self.own:
-                own = self.own[name]
-                if own is not shown_value and own != shown_value and own == own:  # noqa: PLR0124  # NaN
-                    return name
+            if is_scalar and name in self.own and not _is_same(self.own[name], shown_value):
+                return name
         return None
 
     def _without_arrays(self) -> dict[str, Any]:
         fields = self.fields.items()
         return {name: value for name, value in fields if not isinstance(value, np.ndarray)}
+
+
+def _is_same(own: Any, shown_value: Any) -> bool:
+    """Whether `own`, which a task has set to anything, is the value that is shown; NaN is NaN."""
+    try:
+        return bool(own == shown_value or (own != own and shown_value != shown_value))  # noqa: PLR0124
+    except Exception:  # noqa: BLE001  # an array or a tensor: nothing that is shown is one
+        return False
