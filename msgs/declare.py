@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -84,15 +85,17 @@ def _array_field(cls: type, name: str, declared: Any) -> ArrayField | None:
     base, metadata = strip(declared)
     if typing.get_origin(base) is not np.ndarray and base is not np.ndarray:
         return None
-    shapes = [item for item in metadata if isinstance(item, Shape)]
-    arguments = typing.get_args(base)
-    element = typing.get_args(arguments[1])[0] if len(arguments) == 2 else None
-    if not shapes or not isinstance(element, type) or np.dtype(element).kind not in "biufc":
-        raise MessageTypeError(
-            f"{cls.__name__}.{name}: an array field is declared as "
-            'Annotated[NDArray[np.float32], Shape("N 3")]'
-        )
-    return ArrayField(np.dtype(element), shapes[0])
+    with suppress(TypeError, ValueError):  # no shape, no element type, or one without a size
+        [shape] = [item for item in metadata if isinstance(item, Shape)]
+        _, kind = typing.get_args(base)
+        [element] = typing.get_args(kind)
+        dtype = np.dtype(element)
+        if dtype.kind in "biufc":
+            return ArrayField(dtype, shape)
+    raise MessageTypeError(
+        f"{cls.__name__}.{name}: an array field is declared as "
+        'Annotated[NDArray[np.float32], Shape("N 3")]'
+    )
 
 
 def _default(cls: type, name: str, declared: Any) -> Any:
