@@ -7,6 +7,7 @@ these, `T | None` of these, and NumPy arrays annotated with a `Shape`.
 from __future__ import annotations
 
 import functools
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -104,9 +105,11 @@ def is_field_type(declared: Any, *, inside: bool = False) -> bool:
         )
     kind = typing.get_origin(base) or base
     if kind is dict and arguments:
-        return arguments[0] is str and is_field_type(arguments[1], inside=True)
+        key, item = arguments
+        return key is str and is_field_type(item, inside=True)
     if kind is list and arguments:
-        return is_field_type(arguments[0], inside=True)
+        [item] = arguments
+        return is_field_type(item, inside=True)
     return kind in (bool, int, float, str, bytes, list, dict) or (inside and kind is Any)
 
 
@@ -116,9 +119,13 @@ def sure_tests(declared: Mapping[str, Any]) -> dict[str, str] | None:
 
     The expressions use `is_unicode`.
     """
-    tests = {name: _sure_test(kind) for name, kind in declared.items()}
-    sure = {name: test for name, test in tests.items() if test is not None}
-    return sure if len(sure) == len(tests) else None
+    tests = {}
+    for name, kind in declared.items():
+        test = _sure_test(kind)
+        if test is None:
+            return None
+        tests[name] = test
+    return tests
 
 
 _LEAST, _MOST = -(2**63), 2**64 - 1
@@ -135,8 +142,9 @@ _SURE_TESTS: dict[Any, str] = {
 def _sure_test(declared: Any) -> str | None:
     base, _ = strip(declared)
     options = typing.get_args(base) if is_optional(base) else (base,)
-    tests = [_SURE_TESTS[option] for option in options if option in _SURE_TESTS]
-    return f"({' or '.join(tests)})" if len(tests) == len(options) else None
+    if any(option not in _SURE_TESTS for option in options):
+        return None
+    return f"({' or '.join(_SURE_TESTS[option] for option in options)})"
 
 
 def is_unicode(text: str) -> bool:
@@ -170,8 +178,6 @@ def allows(declared: Any, value: Any) -> bool:
     base, _ = strip(declared)
     if typing.get_origin(base) in (typing.Union, types.UnionType):
         return any(allows(option, value) for option in typing.get_args(base))
-    if base in (None, _NONE):
-        return value is None
     kind = typing.get_origin(base) or base
     if kind is Any:
         return True
@@ -179,12 +185,13 @@ def allows(declared: Any, value: Any) -> bool:
         return isinstance(value, (float, int)) and not isinstance(value, bool)
     if kind is int:
         return type(value) is int and _LEAST <= value <= _MOST
-    if not isinstance(kind, type) or not isinstance(value, kind):
+    if not isinstance(value, kind):
         return False
     arguments = typing.get_args(base)
-    if isinstance(value, list) and arguments:
-        return all(allows(arguments[0], item) for item in value)
-    if isinstance(value, dict):
+    if kind is list and arguments:
+        [item] = arguments
+        return all(allows(item, it) for it in value)
+    if kind is dict:
         key, item = arguments or (str, Any)
         return all(allows(key, k) and allows(item, v) for k, v in value.items())
     return True
@@ -230,18 +237,19 @@ def short(value: Any) -> str:
 
 
 def array_to_map(array: NDArray[Any]) -> dict[str, Any]:
-    contiguous = np.ascontiguousarray(array)
-    little = contiguous.astype(contiguous.dtype.newbyteorder("<"), copy=False)
+    little = np.asarray(array, array.dtype.newbyteorder("<"))
     return {"dtype": little.dtype.str, "shape": list(array.shape), "data": little.tobytes()}
 
 
 def array_from_map(packed: Any) -> NDArray[Any]:
     """The array in a map {dtype, shape, data}, as a view of `data`. `ValueError` for any other map."""
     try:
-        dtype = packed["dtype"]
-        # NumPy makes types of maps and lists too, and records of names with commas.
-        if not isinstance(dtype, str) or "," in dtype:
-            raise TypeError(f"dtype {dtype!r}")
-        return np.frombuffer(packed["data"], dtype=dtype).reshape(packed["shape"])
-    except (KeyError, TypeError, ValueError, OverflowError, SyntaxError) as error:
+        dtype, shape, data = packed["dtype"], packed["shape"], packed["data"]
+        # NumPy would make types of maps, lists and names with commas, and find a length for -1 or None.
+        if not re.fullmatch(r"[<|][biufc]\d+", dtype):
+            raise ValueError(f"dtype {dtype!r}")
+        if not all(type(length) is int and length >= 0 for length in shape):
+            raise ValueError(f"shape {shape!r}")
+        return np.frombuffer(data, dtype).reshape(tuple(shape))
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not an array: {error}") from error
