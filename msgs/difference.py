@@ -65,7 +65,7 @@ def _describe_arrays(name: str, before: NDArray[Any], now: NDArray[Any]) -> Fiel
         old, new = (f"{array.dtype} {list(array.shape)}" for array in (before, now))
         return FieldDifference(name, old, new)
     # Compared as bytes: NaN equals the same NaN, and -0.0 is not 0.0.
-    differs = (_as_bytes(before) != _as_bytes(now)).any(axis=-1).reshape(before.shape)
+    differs = (_as_bytes(before) != _as_bytes(now)).any(axis=1).reshape(before.shape)
     where = np.argwhere(differs)
     first = tuple(int(i) for i in where[0])
     what, largest = f"{len(where)} of {before.size} elements differ", None
@@ -83,4 +83,4 @@ def _describe_arrays(name: str, before: NDArray[Any], now: NDArray[Any]) -> Fiel
 
 
 def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.frombuffer(array.tobytes(), np.uint8).reshape(-1, array.dtype.itemsize)
+    return np.frombuffer(array.tobytes(), np.uint8).reshape(array.size, array.dtype.itemsize)

@@ -435,14 +435,14 @@ class Message:
                 return array.view(np.ndarray)  # the task may change the shape of its own one
             if owner_of(array) is self._buffers.get(name):
                 return shown(array, is_reused=True)
-        return shown(np.array(array, order="C", subok=False))
+        return shown(np.array(array, order="C"))
 
     def _checked_time(self, tov_ns: SupportsIndex) -> int:
         try:
             whole = operator.index(tov_ns)
         except TypeError:
-            whole = -1
-        if not 0 <= whole < TIME_ENDS:
+            whole = None
+        if whole is None or not 0 <= whole < TIME_ENDS:
             raise MessageTypeError(
                 f"{type(self).__name__}: tov_ns must be a whole number of nanoseconds, 0 or more; "
                 f"got {tov_ns!r}"
@@ -501,7 +501,7 @@ def _durable(array: NDArray[Any]) -> NDArray[Any]:
     """`array`, or a copy if its memory may be written to after the cycle."""
     if is_published(array) and not is_reused(array):
         return array
-    return shown(np.array(array, order="C", subok=False))
+    return shown(np.array(array, order="C"))
 
 
 def _unknown_field(message: Message, name: str) -> MessageTypeError:

@@ -114,14 +114,12 @@ def number(value: int | memoryview) -> int:
 
 
 def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < len(data) and shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
+    """The varint that begins at `position`, of at most 10 bytes, and where it ends."""
+    value = 0
+    for place, byte in enumerate(data[position : position + 10]):
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value, position
-        shift += 7
+            return value, position + place + 1
     raise ValueError(f"protobuf: bad varint at byte {position}")
 
 

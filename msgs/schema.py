@@ -58,13 +58,11 @@ def _of_type(declared: Any) -> dict[str, Any]:
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [_of_type(option) for option in arguments]}
     kind = origin or declared
+    *_, item = arguments or (Any,)
     if kind is list:
-        return {"type": "array", "items": _of_type(arguments[0]) if arguments else {}}
+        return {"type": "array", "items": _of_type(item)}
     if kind is dict:
-        return {
-            "type": "object",
-            "additionalProperties": _of_type(arguments[1]) if arguments else {},
-        }
+        return {"type": "object", "additionalProperties": _of_type(item)}
     return dict(_SCALARS.get(kind, {}))
 
 

@@ -145,7 +145,7 @@ def _check_storable(owner: str, name: str, value: Any, declared: Any) -> None:
 def pack(value: Any) -> bytes:
     """The value in msgpack. Raises what msgpack raises, or `TypeError` for a type without a place
     there."""
-    packer = msgpack.Packer(default=_plain, use_bin_type=True, buf_size=4096)
+    packer = msgpack.Packer(default=_plain, buf_size=4096)
     packed: bytes = packer.pack(value)
     return packed
 

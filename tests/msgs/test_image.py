@@ -1,15 +1,18 @@
 """Pictures as any other reader sees them: `foxglove.RawImage`, by the protobuf package."""
 
+import re
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowrun.msgs import ImageRgb8Msg
+from flowrun.msgs import ImageRgb8Msg, MessageTypeError
 from flowrun.msgs import protobuf as ours
+from flowrun.msgs.image import VideoDecoder, VideoPackets
 
 
 def raw_image_class() -> Any:
@@ -109,44 +112,102 @@ def test_picture_of_another_program_is_a_value_error() -> None:
         ImageRgb8Msg.decode_fields(foreign.SerializeToString())
 
 
+def without(number: int, *instead: bytes) -> bytes:
+    """The bytes of a picture that lacks the field `number`, then `instead`."""
+    data = b"".join(picture().encode())
+    kept, rest = [], memoryview(data)
+    for key, value in ours.fields(rest):
+        size = value if isinstance(value, int) else bytes(value)
+        if key == number:
+            continue
+        if isinstance(size, bytes):
+            kept.append(ours.bytes_field(key, size))
+        else:
+            kept.append(ours.fixed32_field(key, size))
+    return b"".join([*kept, *instead])
+
+
+OWN = ours.bytes_field(1000, msgpack.packb([7, 90_000, 29.97]))
+
+
+@pytest.mark.parametrize(
+    ("number", "instead", "said"),
+    [
+        (1000, (), "KeyError(1000)"),
+        (2, (), "KeyError(2)"),
+        (3, (), "KeyError(3)"),
+        (6, (), "KeyError(6)"),
+        (7, (), "KeyError(7)"),
+        (1000, (ours.varint_field(1000, 5),), "TypeError("),
+        (1000, (ours.bytes_field(1000, b"\xc1"),), "FormatError("),
+        (1000, (ours.bytes_field(1000, b"\x93\x01"),), "ValueError("),
+        (1000, (ours.bytes_field(1000, msgpack.packb([7, 1])),), "ValueError("),
+        (1000, (ours.bytes_field(1000, msgpack.packb(7)),), "TypeError("),
+        (2, (ours.text_field(2, "3"),), "ValueError('protobuf: a length-delimited field"),
+        (3, (ours.text_field(3, "2"),), "ValueError('protobuf: a length-delimited field"),
+        (6, (ours.varint_field(6, 18),), "ValueError('protobuf: 18; expected"),
+        (7, (ours.varint_field(7, 18),), "ValueError('protobuf: 18; expected"),
+        (7, (ours.bytes_field(7, b"\xff"),), "UnicodeDecodeError("),
+        (6, (ours.bytes_field(6, bytes(17)),), "ValueError("),
+        (6, (ours.bytes_field(6, bytes(19)),), "ValueError("),
+        (2, (ours.fixed32_field(2, 4),), "ValueError("),
+        (3, (ours.varint_field(3, 2**64 - 1),), "ValueError("),
+    ],
+)
+def test_what_is_no_picture_is_named(number: int, instead: tuple[bytes, ...], said: str) -> None:
+    assert ImageRgb8Msg.decode_fields(without(1000, OWN))["pts"] == 90_000
+    with pytest.raises(ValueError, match=rf"^not an ImageRgb8Msg: {re.escape(said)}"):
+        ImageRgb8Msg.decode_fields(without(number, *instead))
+
+
+def test_a_picture_is_the_bytes_of_its_fields() -> None:
+    """In this order, so that the pixels come last, by reference."""
+    message = picture()
+    front, pixels = message.encode()
+    assert front == (
+        ours.timestamp_field(1, message.tov_ns)
+        + ours.text_field(7, "cam0")
+        + ours.fixed32_field(2, 3)
+        + ours.fixed32_field(3, 2)
+        + ours.text_field(4, "rgb8")
+        + ours.fixed32_field(5, 9)
+        + OWN
+        + ours.tag_and_length(6, 18)
+    )
+    assert bytes(pixels) == bytes(range(18))
+    assert ImageRgb8Msg().encode()[1] == b""
+
+
+def test_a_picture_whose_fields_do_not_fit_is_refused() -> None:
+    message = picture()
+    message.fps = 2**64
+    with pytest.raises(MessageTypeError, match=r"^ImageRgb8Msg\.fps: the log cannot hold"):
+        message.publish(tov_ns=1)
+    with pytest.raises(MessageTypeError, match=r"^ImageRgb8Msg: Integer value out of range$"):
+        message.pack_front([2**64], [], source=7, data=6, size=0)
+    message.source = "\ud800"
+    with pytest.raises(MessageTypeError, match=r"^ImageRgb8Msg: 'utf-8' codec can't encode"):
+        message.pack_front([], [], source=7, data=6, size=0)
+    message.pixels = np.zeros((2, 2), np.uint8)
+    for made in (message.encode, message.checked_pixels):
+        with pytest.raises(
+            MessageTypeError, match=r"^ImageRgb8Msg\.pixels: expected uint8 of shape"
+        ):
+            made()
+
+
+def test_the_packets_of_a_picture_last_for_a_cycle() -> None:
+    message = ImageRgb8Msg()
+    assert message.video is None
+    message.video = VideoPackets(
+        VideoDecoder("h264", b"", 2, 2, "yuv420p", "", 0, 0, (2, 0)), (), 0, 0, 0, True, False
+    )
+    message.clear()
+    assert message.video is None
+
+
 def test_cut_picture_is_a_value_error() -> None:
     data = b"".join(picture().encode())
     for length in range(len(data)):
         with pytest.raises(ValueError):
             ImageRgb8Msg.decode_fields(data[:length])
-
-
-def test_enum_of_a_descriptor_is_known_to_other_readers() -> None:
-    data = ours.descriptor_set(
-        "demo",
-        "Level",
-        [(1, "level", "enum"), (2, "when", "timestamp")],
-        enum=("Kind", ["LOW", "HIGH"]),
-    )
-    pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
-        pool.Add(file)
-    made = message_factory.GetMessageClass(pool.FindMessageTypeByName("demo.Level"))
-    assert made.Kind.items() == [("LOW", 0), ("HIGH", 1)]
-    seen = made.FromString(ours.varint_field(1, 1) + ours.bytes_field(2, ours.varint_field(1, 5)))
-    assert (seen.level, seen.when.seconds) == (1, 5)
-
-
-@given(number=st.integers(1, 2**29 - 1), value=st.integers(0, 2**64 - 1))
-def test_varint_fields_read_back(number: int, value: int) -> None:
-    assert list(ours.fields(memoryview(ours.varint_field(number, value)))) == [(number, value)]
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (b"\x0f", "protobuf: unknown wire type 7 at byte 1"),
-        (b"\x0a\x05ab", "protobuf: field 1 ends at byte 7, after the end of the data at 4"),
-        (b"\x0d\x01", "protobuf: field 1 ends at byte 5, after the end of the data at 2"),
-        (b"\x08", "protobuf: bad varint at byte 1"),
-        (b"\x08" + b"\xff" * 11, "protobuf: bad varint at byte 11"),
-    ],
-)
-def test_bad_bytes_are_named(data: bytes, text: str) -> None:
-    with pytest.raises(ValueError, match=f"^{text}$"):
-        list(ours.fields(memoryview(data)))

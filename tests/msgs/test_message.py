@@ -27,6 +27,7 @@ from flowrun.msgs import (
     Shape,
     TextMsg,
 )
+from flowrun.msgs.arrays import is_reused
 
 
 class BoxesMsg(Message):
@@ -140,8 +141,13 @@ def test_array_without_a_shape_is_refused() -> None:
     )
     with pytest.raises(MessageTypeError, match=whole(text)):
         declare(value=NDArray[np.uint8])
+    for declared in (np.ndarray, NDArray, NDArray[Any], np.ndarray[Any, Any]):
+        with pytest.raises(MessageTypeError, match=whole(text)):
+            declare(value=Annotated[declared, Shape("N")])
     with pytest.raises(MessageTypeError, match=whole(text)):
-        declare(value=Annotated[np.ndarray, Shape("N")])
+        declare(value=Annotated[NDArray[np.uint8], Shape("N"), Shape("N 3")])
+    kind = declare(value=Annotated[NDArray[np.uint8], "a picture", Shape("N")])
+    assert kind.array_fields["value"].shape == Shape("N")
 
 
 def test_name_of_a_method_is_refused() -> None:
@@ -205,13 +211,19 @@ def test_view_cannot_be_published() -> None:
 
 @pytest.mark.parametrize(
     ("method", "arguments"),
-    [("fill", (IntMsg(value=2),)), ("clear", ()), ("load", (b"\x81\xa5value\x02",))],
+    [
+        ("fill", (IntMsg(value=2),)),
+        ("clear", ()),
+        ("load", (b"\x81\xa5value\x02",)),
+        ("restore", ({"value": 2},)),
+    ],
 )
 def test_view_cannot_be_changed_by_a_method(method: str, arguments: tuple[Any, ...]) -> None:
     message = IntMsg(value=7)
     text = f"inputs are read-only: cannot {method} a IntMsg"
+    also = {"tov_ns": 1} if method == "restore" else {}
     with pytest.raises(AttributeError, match=whole(text)):
-        getattr(message.view(), method)(*arguments)
+        getattr(message.view(), method)(*arguments, **also)
     assert message.value == 7
 
 
@@ -222,6 +234,8 @@ def test_view_cannot_be_allocated() -> None:
     )
     with pytest.raises(AttributeError, match=whole(text)):
         ImageRgb8Msg().view().allocate_pixels(2, 2)
+    with pytest.raises(AttributeError, match=whole(text)):
+        ImageRgb8Msg().view().hand_over("pixels", np.zeros((1, 1, 3), np.uint8))
 
 
 def test_view_is_made_by_its_message_only() -> None:
@@ -357,18 +371,6 @@ def test_copy_of_containers_is_deep() -> None:
     message.labels.append("b")
     message.scores["a"] = 2.0
     assert (copied.labels, copied.scores) == (["a"], {"a": 1.0})
-
-
-def test_an_envelope_shows_what_another_shows_without_copying() -> None:
-    result, slot = ImageRgb8Msg(source="a"), ImageRgb8Msg()
-    result.allocate_pixels(2, 2)[:] = 3
-    result.publish(tov_ns=11)
-    slot.envelope.show(result.envelope)
-    assert slot.view().pixels is result.view().pixels
-    assert (slot.view().source, slot.tov_ns, slot.present) == ("a", 11, True)
-    slot.clear()
-    assert (slot.present, slot.view().pixels.shape) == (False, (0, 0, 3))
-    assert result.view().source == "a"
 
 
 # -- what a field may hold ---------------------------------------------------------------------
@@ -583,6 +585,56 @@ def test_schema_says_what_each_field_is() -> None:
     }
 
 
+def test_schema_of_each_type() -> None:
+    class AllMsg(Message):
+        truth: bool
+        count: Measured[int]
+        ratio: Annotated[float, "metres"]
+        data: bytes
+        bare_list: list  # type: ignore[type-arg]
+        bare_dict: dict  # type: ignore[type-arg]
+        anything: list[Any]
+        either: int | list[str] | None
+        old: dict[str, int | None]
+        samples: Annotated[NDArray[np.int16], Shape("N 2")]
+
+    schema = json.loads(AllMsg.schema())
+    assert "description" not in schema
+    assert schema["properties"] == {
+        "truth": {"type": "boolean"},
+        "count": {
+            "type": "integer",
+            "description": "A measurement of the run; replay does not compare it.",
+        },
+        "ratio": {"type": "number"},
+        "data": {"type": "string", "contentEncoding": "base64"},
+        "bare_list": {"type": "array", "items": {}},
+        "bare_dict": {"type": "object", "additionalProperties": {}},
+        "anything": {"type": "array", "items": {}},
+        "either": {
+            "anyOf": [
+                {"type": "integer"},
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "null"},
+            ]
+        },
+        "old": {
+            "type": "object",
+            "additionalProperties": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        },
+        "samples": {
+            "type": "object",
+            "description": "int16 array of shape (N 2), row-major",
+            "properties": {
+                "dtype": {"const": "<i2"},
+                "shape": {"type": "array", "items": {"type": "integer"}},
+                "data": {"type": "string", "contentEncoding": "base64"},
+            },
+        },
+    }
+    assert json.loads(IntMsg.schema())["properties"] == {"value": {"type": "integer"}}
+
+
 def test_schema_refuses_a_field_of_another_type() -> None:
     validator = jsonschema.Draft202012Validator(json.loads(FloatMsg.schema()))
     assert validator.is_valid({"value": 1.5})
@@ -601,3 +653,128 @@ def test_schema_marks_measurements() -> None:
 def test_long_values_are_shown_short() -> None:
     assert repr(TextMsg(value="x" * 100)) == f"TextMsg(value='{'x' * 56}...)"
     assert repr(BoxesMsg()).startswith("BoxesMsg(corners=<float32 [0, 4]>, labels=[]")
+
+
+# -- the slot ----------------------------------------------------------------------------------
+
+
+def test_memory_is_used_again_for_the_same_shape_unless_others_see_it() -> None:
+    message = ImageRgb8Msg()
+    first = message.allocate_pixels(2, 3)
+    assert np.shares_memory(message.allocate_pixels(2, 3), first)
+    message.publish(tov_ns=1)
+    second = message.allocate_pixels(2, 3)
+    assert not np.shares_memory(second, first)
+    message.clear()
+    assert np.shares_memory(message.allocate_pixels(2, 3), second)
+    assert message.allocate_pixels(2, 3).flags.writeable
+
+
+def test_who_keeps_an_array_of_a_poisoned_slot_reads_nonsense() -> None:
+    message = ImageRgb8Msg()
+    kept = message.allocate_pixels(2, 3)
+    kept[:] = 1
+    message.poison()
+    assert (kept == 0xDB).all()
+    with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
+        kept[:].setflags(write=True)
+    fresh = message.allocate_pixels(2, 3)
+    assert not np.shares_memory(fresh, kept)
+    message.publish(tov_ns=1)
+    seen = message.view().pixels
+    message.poison()
+    assert (seen == 0xDB).all()
+
+
+def test_filling_sets_all_fields() -> None:
+    one, other = BoxesMsg(note="a", labels=["b"]), BoxesMsg()
+    other.fill(one)
+    assert (other.note, other.labels, other.present) == ("a", ["b"], False)
+
+
+def test_restoring_keeps_fields_that_are_not_recorded_and_ignores_unknown_ones() -> None:
+    message = BoxesMsg(note="kept")
+    corners = np.ones((1, 4), np.float32)
+    message.restore({"gone": 1, "labels": ["a"], "corners": corners}, tov_ns=0)
+    view = message.view()
+    assert (view.note, view.labels, view.tov_ns, view.present) == ("kept", ["a"], 0, True)
+    assert np.shares_memory(view.corners, corners)
+    assert is_reused(view.corners)  # a copy of it has memory of its own
+    assert "gone" not in message.__dict__
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("corners", [[1.0] * 4], "BoxesMsg.corners: expected an array, got list"),
+        ("note", np.zeros(1), "BoxesMsg.note: expected str, got ndarray <float64 [1]>"),
+    ],
+)
+def test_a_recorded_field_of_another_type_is_named(name: str, value: Any, text: str) -> None:
+    with pytest.raises(MessageTypeError, match=whole(text)):
+        BoxesMsg().restore({name: value}, tov_ns=1)
+
+
+def test_a_recorded_array_of_another_layout_is_copied() -> None:
+    message, corners = BoxesMsg(), np.ones((4, 4), np.float32)[::2]
+    message.restore({"corners": corners}, tov_ns=1)
+    assert message.view().corners.flags.c_contiguous
+    assert not np.shares_memory(message.view().corners, corners)
+
+
+def test_a_message_outside_a_cycle_is_published_at_0() -> None:
+    message = IntMsg(value=1)
+    assert (message.tov_ns, message.present) == (0, False)
+    message.publish()
+    assert (message.tov_ns, message.present) == (0, True)
+
+
+def test_a_class_says_whether_it_migrates() -> None:
+    class OldMsg(Message):
+        value: int
+
+        @classmethod
+        def migrate(cls, fields: dict[str, Any]) -> dict[str, Any]:
+            return {"value": fields["number"]}
+
+    class NewMsg(OldMsg):
+        pass
+
+    class ThirdMsg(Message):
+        @staticmethod
+        def migrate(fields: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+            return fields
+
+    assert [kind.has_migration() for kind in (IntMsg, OldMsg, NewMsg, ThirdMsg)] == [
+        False, True, True, True,
+    ]  # fmt: skip
+    assert IntMsg.migrate({"value": 1}) == {"value": 1}
+    assert NewMsg.migrate({"number": 1}) == {"value": 1}
+
+
+def test_a_subclass_has_a_schema_name_of_its_own_unless_it_says_another() -> None:
+    class SmallMsg(ImageRgb8Msg):
+        pass
+
+    class NamedMsg(IntMsg):
+        schema_name: ClassVar[str] = "other.Name"
+
+    assert (SmallMsg.schema_name, NamedMsg.schema_name) == ("SmallMsg", "other.Name")
+    assert list(SmallMsg.defaults) == list(ImageRgb8Msg.defaults)
+
+
+def test_a_class_knows_whether_it_may_hold_containers() -> None:
+    class AnyMsg(Message):
+        value: int | list[int] | None
+
+    kinds = (IntMsg, PromptResponseMsg, ImageRgb8Msg, AnyMsg, BoxesMsg)
+    assert [kind.may_hold_containers for kind in kinds] == [False, False, False, True, True]
+    assert [kind.has_containers for kind in kinds] == [False, False, False, False, True]
+    assert [kind.is_plain for kind in kinds] == [True, True, False, True, False]
+
+
+def test_maps_inside_a_field_may_have_any_keys() -> None:
+    message = EverythingMsg(anything=[{1: 2, b"k": [{None: 0.5}]}])
+    message.publish()
+    fields = EverythingMsg.decode_fields(b"".join(message.encode()))
+    assert fields["anything"] == message.view().anything == [{1: 2, b"k": [{None: 0.5}]}]

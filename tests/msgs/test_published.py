@@ -14,6 +14,7 @@ import weakref
 from collections import Counter, OrderedDict, namedtuple
 from typing import Annotated, Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,6 +79,16 @@ class MyStr(str):
     __slots__ = ()
 
 
+class Item:
+    """Has `item`, as NumPy's scalars have, but no `dtype`."""
+
+    item = 5
+
+    def __repr__(self) -> str:
+        return "Item()"
+
+
+NONE_OF = "is none of bool, int, float, str, bytes, list, dict and None"
 Pair = namedtuple("Pair", "a b")  # noqa: PYI024
 
 
@@ -197,6 +208,8 @@ def test_a_consumer_sees_what_the_log_returns_and_a_replay_feeds(fields: dict[st
         ("anything", [(1, (2,))], [[1, [2]]]),
         ("things", {"box": Pair(1, Name.RED)}, {"box": [1, "red"]}),
         ("bare", (1, "a"), [1, "a"]),
+        ("anything", [{1: (), b"k": {None: np.uint8(2)}}], [{1: [], b"k": {None: 2}}]),
+        ("things", {"half": np.float16(0.5), "no": np.bool_(False)}, {"half": 0.5, "no": False}),
     ],
 )
 def test_values_become_those_of_the_log(field: str, value: Any, shown: Any) -> None:
@@ -238,6 +251,22 @@ def test_values_become_those_of_the_log(field: str, value: Any, shown: Any) -> N
             "a masked array; the log keeps no mask: use filled()",
         ),
         ("row", [1.0], "expected an array, got list"),
+        *(
+            ("things", {"t": it}, f"the log cannot hold {{'t': {it!r}}}: {kind} {it!r} {rest}")
+            for kind, it, rest in (
+                ("longdouble", np.longdouble(1), f"{NONE_OF}; use item()"),
+                ("complex64", np.complex64(1), f"{NONE_OF}; use item()"),
+                ("complex", 1j, NONE_OF),
+                ("Item", Item(), NONE_OF),
+            )
+        ),
+        (
+            "anything",
+            [msgpack.ExtType(5, b"x")],
+            "the log cannot hold [ExtType(code=5, data=b'x')]: an extension type of msgpack (code 5) "
+            "has no place in a field",
+        ),
+        ("things", [1], "expected dict[str, typing.Any], got list [1]"),
     ],
 )  # fmt: skip
 def test_values_that_the_log_does_not_hold_are_refused(field: str, value: Any, text: str) -> None:
@@ -246,6 +275,12 @@ def test_values_that_the_log_does_not_hold_are_refused(field: str, value: Any, t
     with pytest.raises(MessageTypeError, match=whole(f"MixMsg.{field}: {text}")):
         message.publish(tov_ns=8)
     assert (message.view().name, message.tov_ns) == ("before", 7)  # what was published stays
+
+
+def test_memory_with_gaps_is_refused() -> None:
+    """In the words of Python's version."""
+    with pytest.raises(MessageTypeError, match=r"^MixMsg\.anything: the log cannot hold \[<memory"):
+        published(MixMsg, anything=[memoryview(b"abcd")[::2]])
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
@@ -378,14 +413,6 @@ def test_containers_of_an_input_are_lists_and_dicts() -> None:
     assert type(copy.copy(seen.things)) is type(seen.things | {}) is dict
 
 
-def test_what_c_code_changes_is_put_back() -> None:
-    message = published(MixMsg, numbers=[3, 4])
-    assert message.envelope.mend() is None
-    heapq.heappush(message.view().numbers, 1)  # type: ignore[attr-defined]
-    assert message.envelope.mend() == "numbers"
-    assert message.view().numbers == [3, 4]  # type: ignore[attr-defined]
-
-
 # -- arrays ------------------------------------------------------------------------------------
 
 
@@ -476,6 +503,24 @@ def test_an_array_is_as_the_log_gives_it_back() -> None:
     assert image.view().pixels.flags.c_contiguous
     message = published(ArrMsg, data=np.arange(3, dtype=np.float32).view(np.recarray))
     assert type(message.view().data) is np.ndarray  # type: ignore[attr-defined]
+    unaligned = np.frombuffer(b"." + np.arange(3, dtype=np.float32).tobytes(), np.float32, offset=1)
+    for how in (ArrMsg.hand_over, Message.__setattr__):
+        message = ArrMsg()
+        how(message, "data", unaligned)
+        message.publish(tov_ns=1)
+        assert message.view().data.flags.aligned
+        assert message.view().data.tolist() == [0, 1, 2]
+
+
+def test_a_published_array_keeps_its_shape() -> None:
+    message = ImageRgb8Msg()
+    own = message.allocate_pixels(2, 3)
+    message.publish(tov_ns=1)
+    message.pixels = seen = message.view().pixels  # shown by itself
+    message.publish(tov_ns=2)
+    assert message.view().pixels is not seen
+    own.shape = seen.shape = (3, 2, 3)
+    assert message.view().pixels.shape == (2, 3, 3)
 
 
 def test_a_published_array_stays_read_only() -> None:
@@ -582,6 +627,20 @@ def test_a_copy_may_be_changed() -> None:
         copied.publish(tov_ns=9)
         assert copied.view().numbers == [1, 2]  # type: ignore[attr-defined]
     assert message.view().numbers == [1]  # type: ignore[attr-defined]
+
+
+def test_a_copy_has_lists_of_its_own_also_for_c_code() -> None:
+    message = published(MixMsg, numbers=[3, 4])
+    copied = message.view().copy()
+    heapq.heappush(copied.view().numbers, 1)  # type: ignore[attr-defined]
+    assert message.view().numbers == [3, 4]  # type: ignore[attr-defined]
+    assert copied.envelope.mend() == "numbers"
+
+
+def test_a_copy_of_a_draft_is_a_draft() -> None:
+    copied = MixMsg(count=3).copy()
+    assert (copied.count, copied.present, copied.tov_ns) == (3, False, 0)
+    assert copied.view().count == 0
 
 
 @pytest.mark.parametrize("of", [lambda message: message, lambda message: message.view()])
