@@ -29,7 +29,6 @@ import operator
 import threading
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex
 
 import msgpack
@@ -69,9 +68,8 @@ class HasNow(Protocol):
     now_ns: int
 
 
-@dataclass(slots=True)
 class _Epoch:
-    now_ns: int = 0
+    now_ns = 0
 
 
 _EPOCH = _Epoch()
