@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from flowrun.runtime.broadcast import Answer
     from flowrun.runtime.cli.terminal import Outlet, Terminal
+    from flowrun.runtime.engine.whereabouts import Busy
     from flowrun.runtime.run.live import Run
     from flowrun.runtime.run.report import RunReport
-    from flowrun.runtime.run.whereabouts import Busy
 
 __all__ = ["StatusDisplay"]
 

@@ -182,7 +182,7 @@ class _Given:
         return ALWAYS
 
     def restart(self, made: Instance) -> bool:
-        restart_task(made.task, made.ctx)
+        restart_task(made)
         return True
 
     def _feed(self, outputs: Mapping[str, Message]) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowrun.msgs.message import Message
+from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.policy import ErrorPolicy, FailedInPhase, restart_task
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.engine.record import ALWAYS, StepCall, call_process, outputs_of_step
@@ -32,7 +33,7 @@ from flowrun.runtime.errors import worded
 from flowrun.runtime.events import Event, Replaced
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.graph.plan import Step
-from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
+from flowrun.runtime.task import CycleTime, TaskConfig
 
 __all__ = [
     "BackgroundTask",
@@ -44,6 +45,7 @@ __all__ = [
     "bind_background",
     "job_inputs",
     "prepare_job",
+    "reconfigure_for",
     "run_job",
 ]
 
@@ -211,20 +213,20 @@ class BackgroundTask(Protocol):
         ...
 
 
-def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> None:
+def run_job(job: Job, step: Step, made: Instance) -> None:
     """Call `process` for `job`, after the restart or the `configure` that it asks for.
 
     What the task raises is kept in the job. A KeyboardInterrupt on the main thread, where a replay runs
     jobs, comes from the user and passes.
     """
-    time.cycle, time.now_ns = job.cycle, job.now_ns
+    made.time.cycle, made.time.now_ns = job.cycle, job.now_ns
     for message in job.messages.values():
-        message.bind_time(time)
+        message.bind_time(made.time)
     try:
-        _reconfigure_for(job, task, ctx)
+        reconfigure_for(job, made)
         if job.error is not None:
             return
-        _gate, call = call_process(step, _BySlot(job.messages), task, ctx)
+        _gate, call = call_process(step, _BySlot(job.messages), made.task, made.ctx)
         call()
     except BaseException as error:  # raised again by the cycle, named by task
         if isinstance(error, KeyboardInterrupt) and _is_main_thread():
@@ -235,16 +237,18 @@ def run_job(job: Job, step: Step, task: Task, ctx: Context, time: CycleTime) -> 
             message.envelope.is_open = False
 
 
-def _reconfigure_for(job: Job, task: Task, ctx: Context) -> None:
+def reconfigure_for(job: Job, made: Instance) -> None:
+    """Restart the task, or give it the job's config, as the job asks for."""
+    task = made.task
     before, task.config = task.config, job.config
     if job.restarts:
-        restart_task(task, ctx)
+        restart_task(made)
         return
     changed = changed_keys(before, job.config)
     if not changed:
         return
     try:
-        task.configure(ctx, changed)
+        task.configure(made.ctx, changed)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001  # see `errors`
@@ -279,18 +283,14 @@ class BackgroundWorker:
     def __init__(
         self,
         step: Step,
-        task: Task,
-        ctx: Context,
-        time: CycleTime,
+        made: Instance,
         *,
         wake: Callable[[], None],
         freeze: Callable[[Job], dict[str, Any]] | None = None,
     ) -> None:
-        self.jobs = Jobs(task.config)
+        self.jobs = Jobs(made.task.config)
         self._step = step
-        self._task = task
-        self._ctx = ctx
-        self._time = time
+        self._made = made
         self._wake = wake
         self._freeze = freeze
         self._thread = threading.Thread(
@@ -313,12 +313,13 @@ class BackgroundWorker:
         """Begin no further job, and let the task know that nobody waits for the running one."""
         if not self.jobs.close():
             return
+        made = self._made
         try:
-            self._task.interrupt(self._ctx)
+            made.task.interrupt(made.ctx)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # the other tasks must get their turn
-            self._ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
+            made.ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
                 "interrupt failed", error=worded(error), raised=error
             )
 
@@ -333,7 +334,7 @@ class BackgroundWorker:
     def _work(self) -> None:
         while (job := self.jobs.begin()) is not None:
             try:
-                run_job(job, self._step, self._task, self._ctx, self._time)
+                run_job(job, self._step, self._made)
                 if self._freeze is not None:
                     job.frozen = self._freeze(job)
             except BaseException as error:  # noqa: BLE001  # the run must not wait forever

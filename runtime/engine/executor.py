@@ -32,6 +32,7 @@ from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.engine.waiting import Waiting
 from flowrun.runtime.engine.watch import MessageWatch
 from flowrun.runtime.engine.watchdog import Watchdog
+from flowrun.runtime.engine.whereabouts import Whereabouts
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Failed
 from flowrun.runtime.graph.plan import Plan, Step
@@ -109,7 +110,8 @@ class Executor:
             log=log,
             watch=MessageWatch(plan) if debug_messages else None,
         )
-        self.watchdog = Watchdog(self.cycle, self.instances, self.workers)
+        self.whereabouts = Whereabouts(self.cycle, self.instances)
+        self.watchdog = Watchdog(self.whereabouts, self.instances, self.workers)
         self._waiting = Waiting(
             clock,
             outside,
@@ -133,9 +135,7 @@ class Executor:
         freeze: Callable[[Job], dict[str, Any]] | None = None
         if self._keyframe_interval:
             freeze = partial(freeze_after, made, secrets=self.plan.graph.spec.secrets)
-        return BackgroundWorker(
-            step, made.task, made.ctx, made.time, wake=self._outside.woken.set, freeze=freeze
-        )
+        return BackgroundWorker(step, made, wake=self._outside.woken.set, freeze=freeze)
 
     # -- from other threads --------------------------------------------------------------------
 

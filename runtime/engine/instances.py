@@ -99,12 +99,12 @@ def start_all(
     """
     begun: list[Instance] = []
     try:
-        for instance in instances:
-            on_start(instance.id)
-            begun.append(instance)
-            instance.task.start(instance.ctx)
-            if instance.ctx.computes_on:
-                instance.ctx.log.info(COMPUTES_ON, where=instance.ctx.computes_on)
+        for made in instances:
+            on_start(made.id)
+            begun.append(made)
+            made.task.start(made.ctx)
+            if made.ctx.computes_on:
+                made.ctx.log.info(COMPUTES_ON, where=made.ctx.computes_on)
         on_start(None)
     except BaseException as error:
         on_start(None)
@@ -116,13 +116,13 @@ def start_all(
 
 def stop_all(instances: list[Instance]) -> None:
     """Stop every task, the last one first. An error of one is logged; the others are stopped too."""
-    for instance in reversed(instances):
+    for made in reversed(instances):
         try:
-            instance.task.stop(instance.ctx)
+            made.task.stop(made.ctx)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  # the other tasks must be stopped too
-            instance.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
+            made.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
                 "stop failed", error=worded(error), raised=error
             )
 

@@ -102,7 +102,7 @@ def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> 
         except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001  # see `errors`
-            restart_task(task, made.ctx)
+            restart_task(made)
     made.ctx.thaw_rng(frozen.get("rng"))
     if "state" in frozen:
         # A copy each time: the task may change what it is given.

@@ -188,7 +188,7 @@ class LiveOutside:
     def restart(self, made: Instance) -> bool:
         if made.bound.is_source:
             return self.restarts.restart(made)
-        restart_task(made.task, made.ctx)
+        restart_task(made)
         return True
 
     def source(self, task_id: str) -> SourceFunctions:

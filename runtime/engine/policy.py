@@ -35,7 +35,7 @@ from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.errors import RecordedError, worded
 from flowrun.runtime.events import Event, Failed, Restarted
 from flowrun.runtime.graph.config import changed_keys
-from flowrun.runtime.task import Context, CycleTime, Task, TaskConfig
+from flowrun.runtime.task import CycleTime, TaskConfig
 from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = [
@@ -133,11 +133,12 @@ def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> 
         policy.handle(error, phase="configure")
 
 
-def restart_task(task: Task, ctx: Context) -> None:
-    """Stop `task`, forget its state, and start it again with its present configuration.
+def restart_task(made: Instance) -> None:
+    """Stop a task, forget its state, and start it again with its present configuration.
 
     It stays the same object: every cycle record is bound to it.
     """
+    task, ctx = made.task, made.ctx
     config = task.config
     try:
         task.stop(ctx)

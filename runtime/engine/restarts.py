@@ -28,7 +28,7 @@ class _Restart:
 
     def _work(self) -> None:
         try:
-            restart_task(self.made.task, self.made.ctx)
+            restart_task(self.made)
         except BaseException as error:  # noqa: BLE001  # of the task; the policy handles it
             self.error = error
         self._wake()

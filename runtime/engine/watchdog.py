@@ -10,18 +10,15 @@ it goes on.
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from types import FrameType
 
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.engine.background import BackgroundWorker
-from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance
-from flowrun.runtime.engine.keyframes import freeze_task
-from flowrun.runtime.engine.policy import reconfigure
+from flowrun.runtime.engine.whereabouts import Call, Whereabouts, stacks
 from flowrun.runtime.places import place_in
 
 __all__ = ["Late", "Watchdog"]
@@ -30,25 +27,22 @@ _LOOKS_PER_DEADLINE = 4
 _LONGEST_PAUSE_S = 1.0
 _LOGGED_EVERY_S = 60.0
 
-_Call = tuple[str, int]
-"""A task's call: what it does, and a number that no other call of the task has."""
-
 
 @dataclass(frozen=True, slots=True)
 class Late:
     """A call that takes longer than it may.
 
-    phase: what the task does: "process", "configure" or "freeze".
+    method: see `Call`.
     since_s: when it was seen first, in `monotonic_s`; it began up to a quarter of the deadline before.
     """
 
-    phase: str
+    method: str
     since_s: float
 
 
 @dataclass(slots=True)
 class _Seen:
-    call: _Call
+    call: Call
     since_s: float
     is_logged: bool = False
 
@@ -56,19 +50,19 @@ class _Seen:
 class Watchdog:
     """Watches the tasks of a live run.
 
-    cycle: the run's, whose thread calls `start`.
+    whereabouts: tells what the threads of the run do.
     workers: those of its background tasks, by id.
     """
 
     def __init__(
         self,
-        cycle: Cycle,
+        whereabouts: Whereabouts,
         instances: Mapping[str, Instance],
         workers: Mapping[str, BackgroundWorker],
     ) -> None:
         self.late: Mapping[str, Late] = {}
         """The tasks that hang now, by id. Replaced, never changed."""
-        self._cycle = cycle
+        self._whereabouts = whereabouts
         self._instances = instances
         self._workers = workers
         self._deadlines_s = {
@@ -76,7 +70,6 @@ class Watchdog:
             for id_, made in instances.items()
             if made.bound.spec.deadline_ms
         }
-        self._codes = cycle.codes
         self._cycles_thread = 0
         self._seen: dict[str, _Seen] = {}
         self._logged_s: dict[str, float] = {}
@@ -104,8 +97,7 @@ class Watchdog:
 
     def look(self, now_s: float) -> None:
         """See what each task does at `now_s`."""
-        frames = sys._current_frames()  # noqa: SLF001  # the documented way, in spite of its name
-        calls = dict(self._calls(frames))
+        calls = {call.task: (call, frame) for call, frame in self._calls()}
         late: dict[str, Late] = {}
         for id_ in [*self._seen]:
             if self._seen[id_].call != calls.get(id_, (None, None))[0]:
@@ -114,13 +106,13 @@ class Watchdog:
             seen = self._seen.setdefault(id_, _Seen(call, now_s))
             if now_s - seen.since_s < self._deadlines_s[id_]:
                 continue
-            late[id_] = Late(call[0], seen.since_s)
+            late[id_] = Late(call.method, seen.since_s)
             if now_s - self._logged_s.get(id_, -_LOGGED_EVERY_S) >= _LOGGED_EVERY_S:
                 self._logged_s[id_] = now_s
                 seen.is_logged = True
                 place = place_in(frame)
                 self._instances[id_].ctx.log.warning(
-                    f"still in {call[0]}, beyond its deadline",
+                    f"still in {call.method}, beyond its deadline",
                     since_s=round(now_s - seen.since_s, 1),
                     deadline_ms=self._instances[id_].bound.spec.deadline_ms,
                     **({} if place is None else {"at": str(place)}),
@@ -130,41 +122,13 @@ class Watchdog:
     def _note_end(self, task_id: str, seen: _Seen, now_s: float) -> None:
         if seen.is_logged:
             took_s = round(now_s - seen.since_s, 1)
-            self._instances[task_id].ctx.log.info(f"{seen.call[0]} has ended", after_s=took_s)
+            self._instances[task_id].ctx.log.info(f"{seen.call.method} has ended", after_s=took_s)
 
-    def _calls(
-        self, frames: Mapping[int, FrameType]
-    ) -> Iterator[tuple[str, tuple[_Call, FrameType]]]:
+    def _calls(self) -> Iterator[tuple[Call, FrameType]]:
         """What each task that has a deadline does, with the stack that does it."""
-        for id_, worker in self._workers.items():
-            job, frame = worker.jobs.running, frames.get(worker.thread_id or 0)
-            if job is not None and frame is not None and id_ in self._deadlines_s:
-                yield id_, (("process", job.cycle), frame)
-        frame = frames.get(self._cycles_thread)
-        found = None if frame is None else self._of_cycle(frame)
-        if found is not None and frame is not None and found[0] in self._deadlines_s:
-            yield found[0], (found[1], frame)
-
-    def _of_cycle(self, frame: FrameType | None) -> tuple[str, _Call] | None:
-        """Which task the thread of the cycles is in, from the top of its stack."""
-        begun_at = self._cycle.start_ns
-        while frame is not None:
-            code = frame.f_code
-            if code in _MADE:
-                made: Instance = frame.f_locals["made"]
-                return made.id, (_MADE[code], begun_at)
-            if code in self._codes:
-                at = frame.f_locals.get("at")
-                if at is None or at >= len(self._cycle.plan.steps):
-                    return None
-                return self._cycle.plan.steps[at].task.id, ("process", begun_at)
-            frame = frame.f_back
-        return None
-
-
-def _code_of(function: Callable[..., object]) -> CodeType:
-    return function.__code__
-
-
-_MADE = {_code_of(reconfigure): "configure", _code_of(freeze_task): "freeze"}
-"""Functions that call one task, a local `made`."""
+        frames = stacks()
+        for thread in (self._cycles_thread, *(it.thread_id for it in self._workers.values())):
+            frame = frames.get(thread or 0)
+            call = self._whereabouts.call_in(frame)
+            if call is not None and frame is not None and call.task in self._deadlines_s:
+                yield call, frame

@@ -151,6 +151,6 @@ class RecordedBackground:
         self.jobs.submit(job)
         self.jobs.begin()
         made = self.made
-        run_job(job, self._step, made.task, made.ctx, made.time)
+        run_job(job, self._step, made)
         job.frozen = freeze_after(made, job, secrets=self._secrets)
         self.jobs.finish(job)

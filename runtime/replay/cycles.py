@@ -171,7 +171,7 @@ class CycleReplay:
         for made in self.active:
             made.task.config = made.bound.config
             made.ctx.thaw_rng(None)
-            _guard(made, "start", partial(restart_task, made.task, made.ctx))
+            _guard(made, "start", partial(restart_task, made))
             cycle.rates[made.id].due_ns = None
             if made.id in cycle.policies:
                 cycle.policies[made.id].thaw({})
@@ -189,7 +189,7 @@ class CycleReplay:
             policy = self.cycle.policies.get(made.id)
             if policy is not None and policy.is_down:
                 made.task.config = made.bound.config
-                _guard(made, "start", partial(restart_task, made.task, made.ctx))
+                _guard(made, "start", partial(restart_task, made))
             background = self.outside.background.get(made.id)
             if background is not None:
                 inputs = partial(self.outside.inputs_at, made.id)

@@ -237,7 +237,7 @@ class RecordedOutside:
         return ALWAYS  # sources do not run
 
     def restart(self, made: Instance) -> bool:
-        restart_task(made.task, made.ctx)
+        restart_task(made)
         return True
 
     def _feed_slot(self, message: Message, slot: int) -> None:

@@ -7,7 +7,6 @@
 | `report.py`     | how it is doing: for the terminal, the page and the API                 |
 | `log_lines.py`  | log lines: for people on the console, as messages in the log            |
 | `captured.py`   | Python's `logging` and warnings of tasks, and what their threads died of |
-| `whereabouts.py` | which task's code a thread is in                                       |
 | `provenance.py` | what it was made with: versions, code, commit                           |
 | `trust.py`      | whose it is: the signature that a replay looks for                      |
 """

@@ -16,8 +16,8 @@ from typing import Any
 
 import structlog
 
+from flowrun.runtime.engine.whereabouts import Whereabouts
 from flowrun.runtime.run.log_lines import TO_LOG_ONLY
-from flowrun.runtime.run.whereabouts import Whereabouts
 
 __all__ = ["Captured"]
 

@@ -20,6 +20,7 @@ from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock, monotonic_s
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.executor import Executor
+from flowrun.runtime.engine.whereabouts import Busy
 from flowrun.runtime.errors import FlowrunError, LogError, TaskError, worded
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.masking import masked_graph
@@ -29,7 +30,6 @@ from flowrun.runtime.run.captured import Captured
 from flowrun.runtime.run.log_lines import TO_LOG_ONLY, Stream, configure_logs
 from flowrun.runtime.run.recording import Recording
 from flowrun.runtime.run.report import LogReport, Progress, RunReport, newest_answer, task_reports
-from flowrun.runtime.run.whereabouts import Busy, Whereabouts
 from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = ["Run", "RunResult"]
@@ -115,8 +115,7 @@ class Run:
         except BaseException:
             self._recording.discard()
             raise
-        self._whereabouts = Whereabouts(self.executor.instances)
-        self._captured = Captured(self._whereabouts)
+        self._captured = Captured(self.executor.whereabouts)
         self._mention_s: dict[str, float] = {}
         self._thread = threading.get_ident()
         self._pid = os.getpid()
@@ -199,7 +198,7 @@ class Run:
         while traceback is not None and traceback.tb_next is not None:
             traceback = traceback.tb_next
         frame = None if traceback is None else traceback.tb_frame
-        task = self._whereabouts.task_of(frame) or "?"
+        task = self.executor.whereabouts.task_of(frame) or "?"
         error = TaskError(task, cycle=self.executor.cycles, phase="process", cause=interrupt)
         error.__cause__ = interrupt
         return error
@@ -260,7 +259,7 @@ class Run:
 
     def busy(self) -> list[Busy]:
         """The tasks whose methods run now; the console asks a few times a second."""
-        return self._whereabouts.busy(self.executor.cycle.start_ns)
+        return self.executor.whereabouts.busy()
 
     def attend(self) -> None:
         """Log which source is silent. To be called a few times a second, from any thread but that of

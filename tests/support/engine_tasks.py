@@ -394,3 +394,46 @@ class Unmade(Task):
         raise {"error": ValueError("no"), "user": KeyboardInterrupt()}[self.config.by]
 
     def process(self, ctx: Context) -> None: ...
+
+
+class Looks(Task):
+    """Calls the test in each of its methods; fails in its second call, or `waits` in the first until it
+    is interrupted."""
+
+    look: ClassVar[Callable[[str], None]] = staticmethod(lambda _method: None)
+
+    class Config(TaskConfig):
+        gain: Live[int] = 1
+        waits: bool = False
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.calls, self.interrupted = 0, threading.Event()
+        type(self).look("start")
+
+    def stop(self, ctx: Context) -> None:
+        type(self).look("stop")
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        type(self).look("configure")
+
+    def freeze(self) -> int:
+        type(self).look("freeze")
+        return self.calls
+
+    def thaw(self, state: int) -> None:
+        self.calls = state
+
+    def interrupt(self, ctx: Context) -> None:
+        type(self).look("interrupt")
+        self.interrupted.set()
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        self.calls += 1
+        type(self).look("process")
+        if self.config.waits:
+            assert self.interrupted.wait(30)
+        if self.calls == 2:
+            raise ValueError("no second call")
+        out.publish()

@@ -50,7 +50,7 @@ def test_a_task_beyond_its_deadline_is_named_until_it_goes_on(tmp_path, where, m
         assert (report.tasks["n"].late_s, report.tasks["h"].late_s >= 0) == (None, True)
         if not mark:
             assert report.cycle_rate_hz == 0
-        assert [late.phase for late in run.executor.watchdog.late.values()] == [where]
+        assert [late.method for late in run.executor.watchdog.late.values()] == [where]
         Hangs.go_on.set()
         until(lambda: run.report().tasks["h"].late_s is None)
     said, *rest = [line for line in lines(tmp_path) if line["name"] == "h"]
