@@ -16,6 +16,7 @@
 | `broadcast.py`, `events.py`                        | what sinks show; what happens besides messages |
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
 | `places.py`                                        | where in the user's code an error was raised   |
+| `interrupts.py`                                    | which KeyboardInterrupt comes from the user    |
 | `atomic.py`, `extras.py`, `wording.py`             | helpers                                        |
 | `printing.py`                                      | what the commands print                        |
 

@@ -1,12 +1,12 @@
 """Every error that a user can meet. Each text says what happened, where, and what to do instead.
 
 What the code of a task raises is an error of that task, whatever it is: a library may call `sys.exit`,
-raise `asyncio.CancelledError`, or panic in Rust, and none of that ends the run by itself. Only a
-KeyboardInterrupt comes from the user, wherever it arrives. So each place that calls a task says::
+raise `asyncio.CancelledError` or KeyboardInterrupt, or panic in Rust, and none of that ends the run by
+itself. Only the user's own Ctrl-C passes, wherever it arrives. So each place that calls a task says::
 
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if is_users(error):
+            raise
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from flowrun.runtime.interrupts import is_users
 
 __all__ = [
     "FlowrunError",
@@ -48,9 +50,9 @@ def text_of(value: object) -> str:
     """`str(value)`, or in angle brackets what that raised: `__str__` may be anybody's code."""
     try:
         return str(value)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # whatever a library raises
+    except BaseException as error:  # whatever a library raises
+        if is_users(error):
+            raise
         return f"<its text cannot be had: str() raised {type(error).__name__}>"
 
 

@@ -20,6 +20,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.cli import replay as replay_verb
 from flowrun.runtime.cli.signals import Ended
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError, worded
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.wording import escaped, one_line
 
 if TYPE_CHECKING:
@@ -389,9 +390,9 @@ class _Shell(cmd.Cmd):
             raise not_a_message
         try:
             return eval(text, {**known, "np": np})  # noqa: S307  # the user's own
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # of a task's `__repr__`, say
+        except BaseException as error:  # of a task's `__repr__`, say
+            if is_users(error):
+                raise
             raise UsageError(f"{text}: {worded(error)}") from None
 
     def _print_all(self) -> None:

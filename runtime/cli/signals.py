@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from flowrun.runtime.interrupts import Handler, Interrupted
+
 __all__ = ["Ended", "Listener", "exit_status", "listening"]
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,7 +33,7 @@ _MAY_BE_IGNORED = (signal.SIGINT, signal.SIGHUP)
 _TICK_S = 0.25
 
 
-class Ended(KeyboardInterrupt):
+class Ended(Interrupted):
     """A signal asks a command to end."""
 
     def __init__(self, number: int) -> None:
@@ -95,7 +97,7 @@ def listening(listener: Listener | None = None) -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     handlers = {
-        number: signal.signal(number, heard.on_main_thread)
+        number: signal.signal(number, Handler(heard.on_main_thread))
         for number in _NUMBERS
         if number not in _MAY_BE_IGNORED or signal.getsignal(number) != signal.SIG_IGN
     }

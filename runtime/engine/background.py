@@ -33,6 +33,7 @@ from flowrun.runtime.errors import worded
 from flowrun.runtime.events import Event, Replaced
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.graph.plan import Step
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import CycleTime, TaskConfig
 
 __all__ = [
@@ -216,8 +217,7 @@ class BackgroundTask(Protocol):
 def run_job(job: Job, step: Step, made: Instance) -> None:
     """Call `process` for `job`, after the restart or the `configure` that it asks for.
 
-    What the task raises is kept in the job. A KeyboardInterrupt on the main thread, where a replay runs
-    jobs, comes from the user and passes.
+    What the task raises is kept in the job.
     """
     made.time.cycle, made.time.now_ns = job.cycle, job.now_ns
     for message in job.messages.values():
@@ -229,7 +229,7 @@ def run_job(job: Job, step: Step, made: Instance) -> None:
         _gate, call = call_process(step, _BySlot(job.messages), made.task, made.ctx)
         call()
     except BaseException as error:  # raised again by the cycle, named by task
-        if isinstance(error, KeyboardInterrupt) and _is_main_thread():
+        if is_users(error):
             raise
         job.error = error
     finally:
@@ -249,15 +249,11 @@ def reconfigure_for(job: Job, made: Instance) -> None:
         return
     try:
         task.configure(made.ctx, changed)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # see `errors`
+    except BaseException as error:
+        if is_users(error):
+            raise
         task.config = job.accepted = before
         job.error, job.phase = error, "configure"
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 class _BySlot(Sequence[Message]):
@@ -316,9 +312,9 @@ class BackgroundWorker:
         made = self._made
         try:
             made.task.interrupt(made.ctx)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # the other tasks must get their turn
+        except BaseException as error:  # the other tasks must get their turn
+            if is_users(error):
+                raise
             made.ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
                 "interrupt failed", error=worded(error), raised=error
             )

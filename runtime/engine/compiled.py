@@ -35,9 +35,8 @@ tuples to unpack and attributes to look up. For a graph of three tasks it is::
             ...
         except SkipCycle:
             skip([e1, e2, e3][:at])
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if is_users(error): raise
             fail(at, error, [e1, e2, e3][:at])
         else:
             cycle.ends_ns = [e1, e2, e3]
@@ -64,6 +63,7 @@ from flowrun.runtime.engine.record import (
     refuse_returned,
     run_process,
 )
+from flowrun.runtime.interrupts import is_users
 
 __all__ = ["compile_cycle"]
 
@@ -85,6 +85,7 @@ def compile_cycle(
         **names,
         "SkipCycle": SkipCycle,
         "refuse": refuse_returned,
+        "is_users": is_users,
     }
     ends = [f"e{at + 1}" for at in range(len(record.calls))]
     all_ends = f"[{', '.join(ends)}]"
@@ -105,9 +106,8 @@ def compile_cycle(
         *_steps(record, source_count, len(record.calls), bound),
         "except SkipCycle:",
         f"    skip(at, {all_ends}[:at])",
-        "except KeyboardInterrupt:",
-        "    raise",
         "except BaseException as error:",
+        "    if is_users(error): raise",
         f"    fail(at, error, {all_ends}[:at])",
         "else:",
         f"    cycle.ends_ns = {all_ends}",

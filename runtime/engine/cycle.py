@@ -55,6 +55,7 @@ from flowrun.runtime.engine.watch import Kept, KeptInputs, MessageWatch
 from flowrun.runtime.errors import InternalError, MessageMisused, RecordedError, TaskError
 from flowrun.runtime.events import OUTSIDE, Event, Failed, Set
 from flowrun.runtime.graph.plan import Plan, Step
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import CycleTime
 
 __all__ = ["Cycle", "CycleLog", "Failure"]
@@ -308,9 +309,9 @@ class Cycle:
             self.ends_ns.append(ticks_ns())
         except SkipCycle:
             self._skip(at, self.ends_ns)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # see `errors`
+        except BaseException as error:
+            if is_users(error):
+                raise
             self._fail(at, error, self.ends_ns)
         else:
             if at == self.plan.source_count - 1:
@@ -454,9 +455,9 @@ class Cycle:
                 config = made.task.config if policy is None else policy.config
                 new = changed_config(made.bound, config, event.values)
                 reconfigure(made, new, policy)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # see `errors`
+        except BaseException as error:
+            if is_users(error):
+                raise
             self.failure = Failure(made.id, self.time.cycle, "configure", error)
 
     def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:

@@ -36,6 +36,7 @@ from flowrun.runtime.engine.whereabouts import Whereabouts
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Failed
 from flowrun.runtime.graph.plan import Plan, Step
+from flowrun.runtime.interrupts import Interrupted
 from flowrun.runtime.task import CycleTime
 
 __all__ = ["Executor", "StartInterrupted"]
@@ -46,7 +47,7 @@ _SILENT_STOP_S = 0.5
 """Seconds to wait before logging that we are waiting."""
 
 
-class StartInterrupted(KeyboardInterrupt):
+class StartInterrupted(Interrupted):
     """The run was asked to stop while tasks were starting.
 
     Not an `Exception`: a library that a task calls in its `start` lets it pass, as it does Ctrl-C.

@@ -13,6 +13,7 @@ from flowrun.runtime.errors import FlowrunError, TaskError, UsageError, worded
 from flowrun.runtime.graph.bind import BoundTask, live_keys
 from flowrun.runtime.graph.config import changed_keys, check_values
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import Context, CycleTime, SourceFunctions, Task, TaskConfig
 
 __all__ = [
@@ -78,9 +79,9 @@ def make_instances(
             task = bound.task_class(bound.config)
         except FlowrunError:
             raise
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if is_users(error):
+                raise
             raise TaskError(bound.id, cycle=None, phase="__init__", cause=error) from error
         instances[bound.id] = Instance(bound, task, ctx, own)
     return instances
@@ -109,7 +110,7 @@ def start_all(
     except BaseException as error:
         on_start(None)
         stop_all(begun)
-        if isinstance(error, (FlowrunError, KeyboardInterrupt)):
+        if isinstance(error, FlowrunError) or is_users(error):
             raise
         raise TaskError(begun[-1].id, cycle=None, phase="start", cause=error) from error
 
@@ -119,9 +120,9 @@ def stop_all(instances: list[Instance]) -> None:
     for made in reversed(instances):
         try:
             made.task.stop(made.ctx)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # the other tasks must be stopped too
+        except BaseException as error:  # the other tasks must be stopped too
+            if is_users(error):
+                raise
             made.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
                 "stop failed", error=worded(error), raised=error
             )

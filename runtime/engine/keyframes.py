@@ -37,6 +37,7 @@ from flowrun.runtime.engine.policy import ErrorPolicy, error_text, restart_task
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.graph.bind import BoundTask
 from flowrun.runtime.graph.config import changed_keys
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import Task, TaskConfig
 from flowrun.runtime.wording import MASK, mask_urls, spellings
 
@@ -80,9 +81,9 @@ def freeze_task(
         if with_state and is_frozen(type(task)):
             # Packed and unpacked at once: what the task changes later does not reach it.
             frozen["state"] = _without(_unpack(_pack(task.freeze())), secrets)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # whatever a library raises: the run goes on
+    except BaseException as error:  # whatever a library raises: the run goes on
+        if is_users(error):
+            raise
         made.freeze_error = error
         frozen["error"] = error_text(error, secrets)
     return frozen
@@ -99,9 +100,9 @@ def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> 
     if changed:
         try:
             task.configure(made.ctx, changed)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001  # see `errors`
+        except BaseException as error:
+            if is_users(error):
+                raise
             restart_task(made)
     made.ctx.thaw_rng(frozen.get("rng"))
     if "state" in frozen:
@@ -204,9 +205,9 @@ class Keyframes:
                 ]
                 for job in in_flight
             ]
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # of a user's config
+        except BaseException as error:  # of a user's config
+            if is_users(error):
+                raise
             frozen["error"] = error_text(error, self._secrets)
         return frozen
 

@@ -35,6 +35,7 @@ from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.errors import RecordedError, worded
 from flowrun.runtime.events import Event, Failed, Restarted
 from flowrun.runtime.graph.config import changed_keys
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import CycleTime, TaskConfig
 from flowrun.runtime.wording import mask_secrets, storable
 
@@ -124,10 +125,8 @@ def reconfigure(made: Instance, new: TaskConfig, policy: ErrorPolicy | None) -> 
         return
     try:
         made.task.configure(made.ctx, changed)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
-        if policy is None:
+        if policy is None or is_users(error):
             raise
         made.task.config = before
         policy.handle(error, phase="configure")
@@ -142,9 +141,9 @@ def restart_task(made: Instance) -> None:
     config = task.config
     try:
         task.stop(ctx)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # it has failed already
+    except BaseException as error:  # it has failed already
+        if is_users(error):
+            raise
         ctx.log.warning("stop failed before a restart", error=worded(error), raised=error)
     task.__dict__.clear()
     try:
@@ -201,9 +200,9 @@ class ErrorPolicy:
                 return
             try:
                 call()
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001  # see `errors`
+            except BaseException as error:
+                if is_users(error):
+                    raise
                 for message in outputs:
                     message.clear()
                 self.handle(error)
@@ -300,9 +299,9 @@ class ErrorPolicy:
         try:
             if not self._restart(made):
                 return False
-        except KeyboardInterrupt:
-            raise
-        except BaseException as raised:  # noqa: BLE001  # counted, and tried again
+        except BaseException as raised:  # counted, and tried again
+            if is_users(raised):
+                raise
             error = raised
         self._starts_with = None
         if self._new_config is not None:

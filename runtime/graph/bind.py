@@ -27,6 +27,7 @@ from flowrun.runtime.graph.masking import declares_secret, with_secrets_masked
 from flowrun.runtime.graph.ports import Port, is_source, ports_of
 from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
 from flowrun.runtime.wording import listed, mask_secrets, nearest
 
@@ -176,9 +177,9 @@ class _Binder:
         try:
             for key, text in task_class.check(config, self.graph.path.parent):
                 self.problem(spec.config_where.get(tuple(key.split(".")), whole), text)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  # of the task's author
+        except BaseException as error:  # of the task's author
+            if is_users(error):
+                raise
             said = mask_secrets(in_one_line(error), spec.secrets)
             self.problem(whole, f"check of task {spec.id!r} raised {said}")
 
@@ -368,9 +369,9 @@ def _ports(task_class: type[Task]) -> tuple[Port, ...]:
         return ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
     except FlowrunError:
         raise
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # an annotation may be any expression, and raise anything
+        if is_users(error):
+            raise
         raise TaskDefinitionError(
             f"{task_class.__name__}.process: its annotations raised {in_one_line(error)}"
         ) from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from flowrun.runtime.errors import Location, Problem, UsageError, worded
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.wording import counted, described, listed, mask_secrets, nearest
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
         return task_class.Config.model_validate(spec.config, context={"secrets": spec.secrets})
     except ValidationError as error:
         details = error.errors(include_url=False)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # of a validator of the task's author
+    except BaseException as error:  # of a validator of the task's author
+        if is_users(error):
+            raise
         message = f"config of task {spec.id!r}: its check raised {_raised(error, spec)}"
         return [Problem(_place(spec, ()), message)]
     problems = []
@@ -102,9 +103,9 @@ def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) 
         return type(config).model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001  # see check_config
+    except BaseException as error:  # see check_config
+        if is_users(error):
+            raise
         message = f"{spec.id}: the check of its config raised {_raised(error, spec)}"
         raise UsageError(message) from None
     mistakes = []

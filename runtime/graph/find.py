@@ -15,6 +15,7 @@ from types import ModuleType
 import flowrun.msgs
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError, text_of
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.places import place_of
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
@@ -152,9 +153,9 @@ def _import(name: str, *, folder: Path) -> ModuleType:
                 "Python's module path"
             ) from None
         raise UsageError(_not_importable(name, error, folder)) from error
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if is_users(error):
+            raise
         raise UsageError(_not_importable(name, error, folder)) from error
 
 

@@ -26,6 +26,7 @@ from flowrun.runtime.errors import (
 )
 from flowrun.runtime.events import OUTSIDE, Failed
 from flowrun.runtime.graph.plan import Plan, Slot, Step
+from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import (
@@ -447,7 +448,7 @@ def _guard(made: Instance, phase: str, call: Callable[[], None]) -> None:
         call()
     except FlowrunError:
         raise
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if is_users(error):
+            raise
         raise TaskError(made.id, cycle=None, phase=phase, cause=error) from error

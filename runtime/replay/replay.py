@@ -30,6 +30,7 @@ from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.graph.stale import changed_modules
+from flowrun.runtime.interrupts import telling_interrupts
 from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
@@ -182,6 +183,7 @@ class Replay:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @telling_interrupts()
     def start(self) -> None:
         """Start the tasks that run, and go to the first cycle that can run. `TaskError` if a task
         raises."""
@@ -203,11 +205,13 @@ class Replay:
             self.stop()
             raise
 
+    @telling_interrupts()
     def stop(self) -> None:
         """Stop the tasks."""
         self._is_started = False
         stop_all(self._graph.active)
 
+    @telling_interrupts()
     def run(
         self,
         *,
@@ -333,6 +337,7 @@ class Replay:
         found.load_into(message)
         return message
 
+    @telling_interrupts()
     def step(self) -> str | None:
         """Run the next task of the cycle, which the first call begins; returns its id, or None at the
         end of the cycle: after its last task, or after an error that ended it.
@@ -345,6 +350,7 @@ class Replay:
                 return self._graph.ran
         return None
 
+    @telling_interrupts()
     def next_cycle(self) -> bool:
         """Run the cycle to its end; False after the last one. Raises as `step` does."""
         self._check_started()
@@ -359,6 +365,7 @@ class Replay:
         """The cycles of the keyframes at which a replay can begin."""
         return list(self._keyframes)
 
+    @telling_interrupts()
     def seek(self, cycle: int, *, fresh: bool = False) -> None:
         """Go to before `cycle`, forwards or back: the tasks remember what they remembered then.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import weakref
@@ -25,6 +24,7 @@ from flowrun.runtime.errors import FlowrunError, LogError, TaskError, worded
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.interrupts import is_users, telling_interrupts
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.captured import Captured
 from flowrun.runtime.run.log_lines import TO_LOG_ONLY, Stream, configure_logs
@@ -132,6 +132,7 @@ class Run:
             if not self._has_run:
                 self._recording.discard()
 
+    @telling_interrupts()
     def run(self, *, cycles: int | None = None) -> RunResult:
         """Run to the end; the log is finished then, whatever happened. No log is left of a run that
         is stopped while its tasks start.
@@ -146,9 +147,8 @@ class Run:
                 reason, error = self._run(cycles)
         except BaseException as failure:
             self._leave_if_child()
-            is_users = isinstance(failure, KeyboardInterrupt)
             self._finish(
-                *("interrupted", None) if is_users else ("internal error", worded(failure))
+                *("interrupted", None) if is_users(failure) else ("internal error", worded(failure))
             )
             raise
         self._leave_if_child()
@@ -180,10 +180,6 @@ class Run:
             # The console shows it at the end, without the traceback.
             fields |= {TO_LOG_ONLY: True}
             log.error(str(failure), raised=failure.__cause__, **fields)  # noqa: TRY400
-        except KeyboardInterrupt as interrupt:
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                raise  # the user's
-            error = self._error_of(interrupt)
         if self.executor.has_started and self.executor.cycles:
             for task in self.executor.silent:
                 log.info("ran, and never published a message", task=task)
@@ -191,17 +187,6 @@ class Run:
                 log.info("never ran: what it needs did not come", task=task)
         self._lines.flush()
         return reason, error
-
-    def _error_of(self, interrupt: KeyboardInterrupt) -> TaskError:
-        """The error for a KeyboardInterrupt that no signal raised."""
-        traceback = interrupt.__traceback__
-        while traceback is not None and traceback.tb_next is not None:
-            traceback = traceback.tb_next
-        frame = None if traceback is None else traceback.tb_frame
-        task = self.executor.whereabouts.task_of(frame) or "?"
-        error = TaskError(task, cycle=self.executor.cycles, phase="process", cause=interrupt)
-        error.__cause__ = interrupt
-        return error
 
     def let_go(self) -> None:
         """In a child process of a fork: the run is the parent's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -100,12 +101,15 @@ class MuteError(Exception):
 
 
 class Raises(Task):
-    """Raises at a number, or elsewhere, what is no `Exception`, or is one that has no text."""
+    """Raises at a number, or elsewhere, what is no `Exception`, or is one that has no text. "signal" is
+    what the user sends with Ctrl-C."""
 
     kinds: ClassVar[dict[str, BaseException]] = {
         "cancelled": asyncio.CancelledError("by a library"),
         "panic": Panic("index out of bounds"),
         "exit": GeneratorExit(),
+        "leave": SystemExit(3),
+        "interrupt": KeyboardInterrupt("by a library"),
         "group": BaseExceptionGroup("several", [Panic("one")]),
         "mute": MuteError(),
     }
@@ -118,8 +122,14 @@ class Raises(Task):
 
     config: Config
 
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        self._raise_in("__init__")
+
     def _raise_in(self, where: str) -> None:
         if self.config.where == where:
+            if self.config.what == "signal":
+                signal.raise_signal(signal.SIGINT)
             raise self.kinds[self.config.what]
 
     def start(self, ctx: Context) -> None:

@@ -209,7 +209,6 @@ class Exits(Task):
     class Config(TaskConfig):
         at: int = -1
         where: str = "process"
-        interrupted: bool = False
 
     def start(self, ctx: Context) -> None:
         self._exit_in("start")
@@ -228,8 +227,6 @@ class Exits(Task):
 
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
         if number.value == self.config.at:
-            if self.config.interrupted:
-                raise KeyboardInterrupt
             sys.exit(3)
         out.value = number.value
         out.publish()

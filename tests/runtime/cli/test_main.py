@@ -282,3 +282,29 @@ def test_a_library_that_still_computes_does_not_change_the_exit_status(tmp_path:
     assert child.returncode == 0, said
     assert "still running; the run ends without it" in said
     assert "ended by SIGTERM" in said
+
+
+@pytest.mark.parametrize("where", ["__init__", "start", "process"])
+def test_a_task_that_raises_an_interrupt_is_not_taken_for_ctrl_c(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("g.yaml").write_text(
+        "tasks:\n"
+        "  - {id: n, type: support.helpers.Numbers, config: {limit: 2}}\n"
+        f"  - {{id: r, type: support.engine_tasks.Raises,"
+        f" config: {{what: interrupt, where: {where}, at: 1}}}}\n"
+        "cnx: [{src: n, dst: r, msg: IntMsg}]\n"
+    )
+    assert main(["g.yaml", "--plain", "--log-dir", "runs"]) == 1
+    cycle = ", cycle 1" if where == "process" else ""
+    said = f"error: task 'r' failed in {where}{cycle}: KeyboardInterrupt: by a library\n"
+    assert said in capsys.readouterr().err
+    if cycle:
+        [run] = Path("runs").glob("g-*")
+        assert main(["replay", str(run), "g.yaml"]) == 0
+        again = "the recorded error came again: task 'r', cycle 1: KeyboardInterrupt: by a library"
+        assert again in capsys.readouterr().out

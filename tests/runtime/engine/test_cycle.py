@@ -111,7 +111,7 @@ def test_a_task_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_an_interrupt_on_a_worker_is_an_error_of_its_task(tmp_path):
-    tasks = "n=Numbers(limit: 1); e=Exits(at: 0, interrupted: true)!@on_error: skip"
+    tasks = "n=Numbers(limit: 1); e=engine_tasks.Raises(at: 0, what: interrupt)!@on_error: skip"
     _, result = record(plan_of(tmp_path, tasks, "n > e"), tmp_path / "run")
     assert result.error is None
     [(*_, text)] = controls(tmp_path / "run", "error")

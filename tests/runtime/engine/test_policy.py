@@ -337,6 +337,8 @@ RAISED = {
     "cancelled": "CancelledError: by a library",
     "panic": "Panic: index out of bounds",
     "exit": "GeneratorExit: ",
+    "leave": "SystemExit: 3",
+    "interrupt": "KeyboardInterrupt: by a library",
     "group": "BaseExceptionGroup: several (1 sub-exception)",
     "mute": "MuteError: <its text cannot be had: str() raised CancelledError>",
 }
@@ -377,7 +379,7 @@ def test_whatever_ends_a_run_its_cycle_is_in_the_log(tmp_path, what, mark):
 
 
 @pytest.mark.parametrize("where", ["start", "stop", "freeze", "configure"])
-@pytest.mark.parametrize("what", ["cancelled", "mute"])
+@pytest.mark.parametrize("what", ["cancelled", "mute", "interrupt"])
 def test_whatever_a_task_raises_elsewhere_is_an_error_of_it(tmp_path, what, where):
     plan = plan_of(
         tmp_path,
@@ -397,11 +399,22 @@ def test_whatever_a_task_raises_elsewhere_is_an_error_of_it(tmp_path, what, wher
         assert str(error) == f"task 'r' failed in {where}{cycle}: {RAISED[what]}"
 
 
-def test_an_interrupt_in_a_task_is_an_interrupt(tmp_path):
-    plan = plan_of(tmp_path, "n=Numbers; e=Exits(at: 1, interrupted: true)@on_error: skip", "n > e")
+@pytest.mark.parametrize("where", ["start", "process", "configure", "freeze", "stop"])
+def test_an_interrupt_of_the_user_in_a_task_is_an_interrupt(tmp_path, where):
+    task = f"engine_tasks.Raises(what: signal, at: 1, where: {where})"
+    plan = plan_of(
+        tmp_path,
+        f"n=Numbers(limit: 2); e={task}@on_error: skip",
+        "n > e",
+        "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 1}",
+    )
     live = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    live.set_live("e", {"gain": 2})
     with pytest.raises(KeyboardInterrupt):
         live.run()
+    with Log(tmp_path / "run") as log:
+        assert log.end["reason"] == "interrupted"
+        assert not [m for m in log.messages("/flowrun/control") if m.fields["kind"] == "error"]
 
 
 def test_the_place_of_an_error_is_its_function_and_line_up_to_300_characters(tmp_path):
