@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
-from flowrun.runtime.clock import LiveClock
-from flowrun.runtime.engine.outside import LiveOutside
-from flowrun.runtime.events import Dropped, EndOfSource
+import pytest
+
+from flowrun.runtime.clock import Clock, LiveClock, ManualClock
+from flowrun.runtime.engine.instances import Instance, make_instances
+from flowrun.runtime.engine.outside import Due, LiveOutside
+from flowrun.runtime.events import Dropped, EndOfSource, Event, Set
+from flowrun.runtime.task import CycleTime
+from support.helpers import plan_of
 
 
 def test_what_a_source_drops_between_two_cycles_is_one_event() -> None:
@@ -31,3 +38,107 @@ def test_what_a_source_drops_between_two_cycles_is_one_event() -> None:
     ]
     assert list(outside.after_sources()) == []
     assert outside.left_out == {"cam": 8000, "mic": 1}
+
+
+class AskedClock(ManualClock):
+    """Counts how often it was asked whether the machine was suspended."""
+
+    asked = 0
+
+    def refreshed_at(self):
+        self.asked += 1
+        return super().refreshed_at()
+
+
+def test_a_cycle_asks_every_100_ms_whether_the_machine_was_suspended() -> None:
+    clock, time, ms = AskedClock(7), CycleTime(), 1_000_000
+    outside = LiveOutside(clock, sources=[], packets=())
+    asked = []
+    for start_ns in (1, 2, 1 + 100 * ms, 2 + 100 * ms, 3 + 100 * ms, 3 + 200 * ms):
+        assert list(outside.begin(time, start_ns)) == []
+        asked.append(clock.asked)
+    assert (asked, time.now_ns) == ([1, 1, 1, 2, 2, 3], 7)
+
+
+def begun(outside: LiveOutside) -> list[Event]:
+    return list(outside.begin(CycleTime(), 1))
+
+
+def test_whatever_has_come_is_in_the_next_cycle_alone() -> None:
+    outside = LiveOutside(ManualClock(), sources=["cam", "mic"], packets=())
+    cam, mic = outside.source("cam"), outside.source("mic")
+    outside.set("x", {"gain": 2})
+    outside.set("x", {"gain": 3})
+    assert outside.woken.is_set()
+    assert begun(outside) == [Set("x", {"gain": 2}), Set("x", {"gain": 3})]
+    assert begun(outside) == []
+    mic.dropped(2)
+    assert begun(outside) == [Dropped("mic", 2)]
+    assert begun(outside) == []
+    outside.woken.clear()
+    cam.finish()
+    assert outside.woken.is_set()
+    assert (outside.gate("cam").present, outside.gate("mic").present) == (False, True)
+    assert begun(outside) == [EndOfSource("cam")]
+    cam.finish()
+    assert begun(outside) == []
+
+
+def test_a_source_that_ended_is_due_no_more() -> None:
+    outside = LiveOutside(ManualClock(), sources=["cam"], packets=())
+    cam = outside.source("cam")
+    cam.wake_at(5)
+    assert outside.due.first() == 5
+    cam.finish()
+    assert outside.due.first() is None
+
+
+def test_a_source_knows_whether_the_log_wants_its_packets() -> None:
+    outside = LiveOutside(ManualClock(3), sources=["cam", "mic"], packets={"cam"})
+    assert (outside.source("cam").logs_packets, outside.source("mic").logs_packets) == (True, False)
+    assert outside.source("cam").clock_ns() == 3
+    outside.source("cam").wake()
+    assert outside.woken.is_set()
+
+
+def test_a_source_is_due_later_only_after_the_time_that_it_gave() -> None:
+    due = Due()
+    due.set("cam", 5)
+    assert [due.is_later("cam", now_ns) for now_ns in (4, 5, 6)] == [True, False, False]
+    assert not due.is_later("mic", 0)
+
+
+def test_only_a_source_is_restarted_on_a_thread_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tmp_path, "n=Numbers; x=Scale", "n > x")
+    outside = LiveOutside(LiveClock(), sources=["n"], packets=())
+    made = make_instances(plan, CycleTime(), source=outside.source)
+    asked: list[str] = []
+
+    def restart(it: Instance) -> bool:
+        asked.append(it.id)
+        return False
+
+    monkeypatch.setattr(outside.restarts, "restart", restart)
+    assert (outside.restart(made["n"]), outside.restart(made["x"])) == (False, True)
+    assert asked == ["n"]
+    assert made["x"].task.changes == []  # it was started
+
+
+@pytest.mark.parametrize(("clock", "at_once_s"), [(ManualClock(), None), (LiveClock(), 0.02)])
+def test_a_restart_is_waited_for_shortly_or_by_a_manual_clock_to_its_end(
+    clock: Clock, at_once_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float | None] = []
+
+    def wait(self: object, timeout_s: float | None) -> bool:
+        waits.append(timeout_s)
+        return False
+
+    monkeypatch.setattr("flowrun.runtime.engine.restarts._Restart.wait", wait)
+    outside = LiveOutside(clock, sources=["n"], packets=())
+    made = SimpleNamespace(id="n", bound=SimpleNamespace(is_source=True), task=None, ctx=None)
+    for _ in range(3):
+        assert not outside.restart(made)  # type: ignore[arg-type]
+    assert waits == [at_once_s, 0.0, 0.0]

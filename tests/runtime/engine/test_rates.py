@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
 from flowrun.runtime.clock import ManualClock, next_due
 from flowrun.runtime.engine.executor import Executor
-from flowrun.runtime.engine.rates import Rate, RatedGate
+from flowrun.runtime.engine.rates import Rate, RatedGate, is_rated
 from flowrun.runtime.engine.record import ALWAYS
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.log.reader import Log
@@ -125,3 +126,37 @@ def test_asking_whether_a_task_would_run_does_not_count_as_a_run():
     time.cycle = 4
     assert gate.would_open()
     assert rate.due_ns == 1000 * MS
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "period_ns"),
+    [(3, 333_333_333), (0.5, 2_000_000_000), (1e9, 1), (4e9, 1)],
+)
+def test_a_rate_admits_again_exactly_one_period_later(rate_hz, period_ns):
+    time, rate = CycleTime(0, 7), Rate(every=1, rate_hz=rate_hz)
+    assert rate.due_ns is None
+    assert rate.admits(time)
+    assert not rate.admits(time)
+    assert rate.due_ns == 7 + period_ns
+    time.now_ns = 7 + period_ns - 1
+    assert not rate.admits(time)
+    time.now_ns = 7 + period_ns
+    assert rate.admits(time)
+    assert rate.due_ns == 7 + 2 * period_ns
+
+
+def test_a_closed_gate_does_not_count_as_a_run():
+    time, rate, inner = CycleTime(0, 7), Rate(every=1, rate_hz=1), SimpleNamespace(present=False)
+    gate = RatedGate(inner, rate, time)
+    assert not gate.present
+    assert not gate.would_open()
+    assert rate.due_ns is None
+    inner.present = True
+    assert gate.would_open()
+    assert gate.present
+
+
+def test_a_task_is_rated_if_the_graph_says_every_or_rate_hz(tmp_path):
+    tasks = "n=Numbers; a=Scale; b=Scale@every: 1; c=Scale@every: 2; d=Scale@rate_hz: 5"
+    plan = plan_of(tmp_path, tasks, "n > a; n > b; n > c; n > d")
+    assert [step.task.id for step in plan.steps if is_rated(step)] == ["c", "d"]

@@ -8,11 +8,13 @@ import time
 
 import pytest
 
-from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.clock import LiveClock, ManualClock
 from flowrun.runtime.engine.executor import Executor
-from flowrun.runtime.engine.outside import Due
-from flowrun.runtime.engine.waiting import IDLE_POLL_NS
+from flowrun.runtime.engine.outside import Due, LiveOutside
+from flowrun.runtime.engine.rates import Rate
+from flowrun.runtime.engine.waiting import IDLE_POLL_NS, Waiting
 from flowrun.runtime.run.live import Run
+from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of
 
 
@@ -132,3 +134,131 @@ def test_a_time_that_is_no_whole_number_is_an_error_of_its_source(tmp_path):
         "task 'n' failed in process, cycle 0: TypeError: 'float' object cannot be interpreted as an "
         "integer"
     )
+
+
+# -- for how long, by a clock that only waiting moves ------------------------------------------
+
+MS = 1_000_000
+
+
+class StillClock(LiveClock):
+    """Stands still, but for those who wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time_ns = 0
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+
+class Waited(threading.Event):
+    """Keeps for how long it was waited for, which takes no time."""
+
+    def __init__(self, clock: StillClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.waits_s: list[float] = []
+
+    def wait(self, timeout=None):
+        self.waits_s.append(timeout)
+        self._clock.time_ns += round(timeout * 1e9)
+        return self.is_set()
+
+
+def waiting(clock, *, rated=(), rate_hz=None):
+    """A `Waiting` whose waits are kept: the outside's, then its own."""
+    outside = LiveOutside(clock, sources=["a", "b"], packets=())
+    outside.woken = Waited(clock)
+    made = Waiting(clock, outside, rated=dict(rated), rate_hz=rate_hz)
+    made._stopped = Waited(clock)
+    return made, outside, outside.woken.waits_s, made._stopped.waits_s
+
+
+@pytest.mark.parametrize(
+    ("asked_ms", "due_ms", "waits_s"),
+    [
+        (0, None, [0.01]),
+        (0, 4, [0.004]),
+        (0, 25, [0.01]),
+        (-7, None, [0.003]),
+        (-7, 4, [0.003]),
+        (-10, None, []),
+        (-12, None, []),
+        (0, 0, []),
+    ],
+)
+def test_sources_are_waited_for_until_one_is_due_and_10_ms_at_most(asked_ms, due_ms, waits_s):
+    clock = StillClock()
+    made, outside, waited, _ = waiting(clock)
+    clock.time_ns = 10**9
+    if due_ms is not None:
+        outside.due.set("a", clock.time_ns + due_ms * MS)
+    made.for_sources(clock.time_ns + asked_ms * MS)
+    assert waited == waits_s
+    has_come = (due_ms is not None and waits_s == [due_ms / 1e3]) or due_ms == 0
+    assert (outside.due.first() is None) == (due_ms is None or has_come)
+
+
+def test_a_rated_source_is_due_by_its_rate_unless_it_has_ended():
+    clock, rates = StillClock(), {id_: Rate(every=1, rate_hz=500) for id_ in "ab"}
+    made, outside, waited, _ = waiting(clock, rated=rates)
+    made.for_sources(0)
+    assert waited == [0.01]  # neither has run
+    clock.time_ns = 0
+    assert rates["a"].admits(CycleTime(0, 0))
+    made.for_sources(0)
+    assert waited == [0.01, 0.002]
+    clock.time_ns = 0
+    outside.gates["a"].present = False
+    made.for_sources(0)
+    assert waited == [0.01, 0.002, 0.01]
+
+
+def test_a_manual_clock_moves_to_what_is_due_and_nobody_waits():
+    clock = ManualClock(5)
+    outside = LiveOutside(clock, sources=["a"], packets=())
+    outside.woken = Waited(StillClock())
+    made = Waiting(clock, outside, rated={}, rate_hz=2)
+    outside.due.set("a", 80)
+    made.for_sources(5)
+    assert (clock.time_ns, outside.due.first(), outside.woken.waits_s) == (80, None, [])
+    made.for_sources(80)
+    assert (clock.time_ns, outside.woken.waits_s) == (80, [0.01])
+    made._stopped = Waited(StillClock())
+    made.after_source_error()
+    made.count(CycleTime(0, 80))
+    made.for_pace()
+    assert (clock.time_ns, made._stopped.waits_s) == (80 + 500 * MS, [])
+
+
+def test_the_pace_of_the_graph_is_waited_for_a_second_at_a_time():
+    clock = StillClock()
+    made, _, _, waited = waiting(clock, rate_hz=0.4)
+    assert made.is_paced
+    made.for_pace()
+    made.count(CycleTime(0, 0))
+    assert waited == []
+    made.for_pace()
+    assert waited == [1.0, 1.0, 0.5]
+    made.for_pace()
+    assert waited == [1.0, 1.0, 0.5]  # it is due now
+    clock.time_ns = 0
+    made.stop()
+    made.for_pace()
+    assert waited == [1.0, 1.0, 0.5]
+
+
+def test_without_a_pace_nothing_is_waited_for():
+    made, _, _, waited = waiting(StillClock())
+    made.count(CycleTime(0, 0))
+    made.for_pace()
+    assert (made.is_paced, waited) == (False, [])
+
+
+def test_a_source_that_fails_is_asked_again_after_10_ms():
+    made, outside, _, waited = waiting(StillClock())
+    made.after_source_error()
+    assert waited == [0.01]
+    made.stop()
+    assert outside.woken.is_set()
