@@ -97,7 +97,7 @@ class Executor:
         time = CycleTime()
         self.instances = make_instances(plan, time, broadcasts=broadcasts, source=outside.source)
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
-        self._next_keyframe = 0 if self._keyframe_interval else -1
+        self._next_keyframe = 0 if self._keyframe_interval else None
         self.workers = {
             step.task.id: self._worker(step) for step in plan.steps if step.task.spec.background
         }

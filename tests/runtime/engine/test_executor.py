@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,7 +13,7 @@ from flowrun.runtime.clock import LiveClock, ManualClock
 from flowrun.runtime.engine import keyframes
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.engine.waiting import IDLE_POLL_NS
-from flowrun.runtime.errors import TaskError, UsageError
+from flowrun.runtime.errors import LogError, TaskError, UsageError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
@@ -293,3 +296,240 @@ def test_a_state_keeps_words_that_merely_look_like_a_secret():
         "n": 4,
     }
     assert keyframes._without({"__ndarray__": b"s3cr"}, secrets) == {"__ndarray__": b"s3cr"}
+
+
+class Fullness:
+    """A log that refuses to commit a cycle, or says when it is checked that it is full."""
+
+    def __init__(self, *, at=None, checks=False):
+        self.at, self.checks, self.committed, self.failed = at, checks, [], LogError("it is full")
+
+    def check(self):
+        if self.checks:
+            raise self.failed
+
+    def bind(self, messages):
+        return messages
+
+    def commit(self, cycle, *_args, **_more):
+        if cycle == self.at:
+            raise self.failed
+        self.committed.append(cycle)
+
+
+NUMBERED = "n=Numbers(limit: 4); b=Boom(at: {at})"
+
+
+@pytest.mark.parametrize("log", [Fullness(at=2), Fullness(checks=True)])
+def test_a_log_that_is_lost_ends_the_run_unless_somebody_goes_on_without(tmp_path, log):
+    plan = plan_of(tmp_path, NUMBERED.format(at=9), "n > b")
+    executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000), log=log)
+    with pytest.raises(LogError, match="it is full"):
+        executor.run()
+    assert executor.stop_reason == "it is full"
+    lost = []
+    executor = Executor(
+        plan, clock=ManualClock(START_NS, step_ns=1000), log=log, on_log_error=lost.append
+    )
+    log.committed.clear()
+    assert executor.run() == "end of sources"
+    assert (lost, executor.cycles) == ([log.failed], 5)
+    assert log.committed == ([0, 1] if log.at else [0, 1, 2, 3, 4])
+
+
+def test_an_error_of_a_task_counts_more_than_the_log_that_cannot_hold_it(tmp_path):
+    plan = plan_of(tmp_path, NUMBERED.format(at=2), "n > b")
+    log, lost = Fullness(at=2), []
+    executor = Executor(
+        plan, clock=ManualClock(START_NS, step_ns=1000), log=log, on_log_error=lost.append
+    )
+    with pytest.raises(TaskError, match="cannot stand 2") as caught:
+        executor.run()
+    assert (caught.value.__cause__, lost) == (log.failed, [])
+    assert executor.stop_reason == str(caught.value)
+
+
+def test_a_run_that_may_have_no_cycle_has_none(tmp_path):
+    executor, reason = run(plan_of(tmp_path, "n=Numbers"), cycles=0)
+    assert (executor.cycles, reason) == (0, "the limit of 0 cycles")
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["", "into an error of a library"])
+def test_an_interrupt_while_tasks_start_ends_the_run_before_its_first_cycle(tmp_path, turned):
+    executor = Executor(
+        plan_of(tmp_path, "n=Numbers; x=Scale; c=Collect", "n > x; x > c"),
+        clock=ManualClock(START_NS, step_ns=1000),
+    )
+    seen, stopped = [], []
+    executor.interrupt_start("too early")  # nothing starts yet
+    assert executor.stop_reason is None
+
+    def start(_ctx):
+        seen.append((executor.starting, executor.has_started))
+        try:
+            executor.interrupt_start("enough")
+        except KeyboardInterrupt as error:
+            if turned:
+                raise OSError("cancelled") from error
+            raise
+
+    executor.instances["x"].task.start = start
+    for id_, made in executor.instances.items():
+        made.task.stop = lambda _ctx, id_=id_: stopped.append(id_)
+    assert executor.run() == "enough"
+    assert (seen, stopped) == ([("x", False)], ["x", "n"])
+    assert (executor.cycles, executor.has_started, executor.starting) == (0, False, None)
+
+
+def test_a_run_that_is_stopped_while_a_task_starts_starts_no_other(tmp_path):
+    executor = Executor(
+        plan_of(tmp_path, "n=Numbers; x=Scale; c=Collect", "n > x; x > c"),
+        clock=ManualClock(START_NS, step_ns=1000),
+    )
+    executor.instances["x"].task.start = lambda _ctx: executor.stop("enough")
+    executor.stop_reason = None
+    assert executor.run() == "enough"
+    assert not hasattr(executor.instances["c"].task, "seen")
+    assert not executor.has_started
+
+
+def test_after_its_tasks_have_started_a_run_cannot_be_interrupted_only_stopped(tmp_path):
+    executor = Executor(
+        plan_of(tmp_path, "n=Hooked(limit: 2)"), clock=ManualClock(START_NS, step_ns=1000)
+    )
+    Hooked.hook = lambda _number: executor.interrupt_start("too late")
+    assert executor.run() == "end of sources"
+    assert executor.has_started
+
+
+def test_the_first_reason_to_stop_is_the_one(tmp_path):
+    executor = Executor(
+        plan_of(tmp_path, "n=Hooked(limit: 9)"), clock=ManualClock(START_NS, step_ns=1000)
+    )
+
+    def hook(number):
+        if number == 2:
+            executor.stop("enough")
+            executor.stop("once more")
+
+    Hooked.hook = hook
+    assert executor.run() == "enough"
+    assert executor.cycles == 3
+
+
+class Deaf:
+    """A worker that ends within as many waits as the test says."""
+
+    def __init__(self, waits):
+        self.left, self.waited_s, self.interrupted, self.thread_id = waits, [], 0, None
+        self.jobs = SimpleNamespace(busy=False)
+
+    def start(self): ...
+
+    def interrupt(self):
+        self.interrupted += 1
+
+    def stop(self, *, timeout_s):
+        self.waited_s.append(timeout_s)
+        return len(self.waited_s) >= self.left
+
+
+def test_a_run_says_after_half_a_second_whom_it_waits_for_and_waits_8_s(tmp_path):
+    tasks = "n=Numbers(limit: 0); a=Free!; b=Free!; c=Free!"
+    executor = Executor(
+        plan_of(tmp_path, tasks, "n > a; n > b; n > c"), clock=ManualClock(START_NS, step_ns=1000)
+    )
+    executor.workers.update(a=Deaf(1), b=Deaf(9), c=Deaf(2))
+    with capture_logs() as said:
+        executor.run()
+    assert [it.waited_s for it in executor.workers.values()] == [[0.5], [0.5, 7.5], [0.5, 7.5]]
+    assert {it.interrupted for it in executor.workers.values()} == {1}
+    assert [(it["event"], it["task"], it.get("up_to_s")) for it in said] == [
+        ("waiting for its running call", "b", 8.0),
+        ("still running; the run ends without it", "b", None),
+        ("waiting for its running call", "c", 8.0),
+    ]
+
+
+def test_a_run_waits_for_restarts_as_long_as_for_workers(tmp_path, monkeypatch):
+    executor = Executor(
+        plan_of(tmp_path, "n=Numbers(limit: 0); x=Scale", "n > x"),
+        clock=ManualClock(START_NS, step_ns=1000),
+    )
+    asked, stopped = [], []
+    executor._outside.restarts.end = lambda **times: asked.append(times) or {"n"}
+    for id_, made in executor.instances.items():
+        made.task.stop = lambda _ctx, id_=id_: stopped.append(id_)
+    executor.run()
+    assert asked == [{"silent_s": 0.5, "timeout_s": 8.0}]
+    assert stopped == ["x"]
+
+
+def test_a_run_waits_after_an_error_of_a_source_and_of_no_other_task(tmp_path):
+    source = "n=RoughNumbers(limit: 4, fails_at: [2], set_at: {})@on_error: skip"
+    plan = plan_of(tmp_path, f"{source}; b=Boom(at: 1)@on_error: skip", "n > b")
+    executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000))
+    waited = []
+    executor._waiting.after_source_error = lambda: waited.append(executor.cycles)
+    executor.run()
+    assert waited == [3]
+
+
+def test_something_may_come_from_a_source_that_goes_on_and_is_due(tmp_path):
+    clock = ManualClock(7)
+    executor = Executor(plan_of(tmp_path, "n=Numbers"), clock=clock)
+    assert executor.awaits("n")
+    executor.instances["n"].ctx.wake_at(9)
+    assert not executor.awaits("n")
+    clock.advance_to(9)
+    assert executor.awaits("n")
+    executor.instances["n"].ctx.finish()
+    assert not executor.awaits("n")
+
+
+def test_a_live_value_that_the_log_cannot_hold_is_refused(tmp_path):
+    tasks = "n=Numbers; b=fault_tasks.Bounds"
+    executor = Executor(
+        plan_of(tmp_path, tasks, "n > b"), clock=ManualClock(START_NS, step_ns=1000)
+    )
+    for values, what in [
+        ({"lo": -(2**70)}, "{'lo': -11805"),
+        ({"word": "half \ud83d"}, "{'word': "),
+    ]:
+        with pytest.raises(UsageError, match=re.escape(f"b: the log cannot hold {what}")):
+            executor.set_live("b", values)
+    executor.set_live("b", {"lo": 4})
+    with pytest.raises(UsageError, match="lo must not exceed hi"):
+        executor.set_live("b", {"hi": 3})  # with the one that waits
+
+
+def test_packets_are_asked_of_sources_whose_pictures_are_logged_as_packets(tmp_path):
+    plan = plan_of(tmp_path, "a=Numbers; b=Numbers; c=Numbers; d=Numbers")
+    a, b, c, d = plan.slots
+    slots = (
+        replace(a, codec="packets"),
+        b,
+        replace(c, codec="packets", logged=False),
+        replace(d, codec="packets", payload=False),
+    )
+    plan = replace(plan, slots=slots)
+    for log, asked in ((Fullness(), ["a"]), (None, [])):
+        executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000), log=log)
+        made = executor.instances.values()
+        assert [it.id for it in made if it.ctx.logs_packets] == asked
+
+
+def test_a_run_keeps_when_its_last_cycles_began_and_each_step_ended(tmp_path):
+    executor, _ = run(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale", "n > x"))
+    assert len(executor.timings) == executor.cycles == 4
+    for start_ns, ends_ns in executor.timings:
+        assert len(ends_ns) == 2
+        assert start_ns <= ends_ns[0] <= ends_ns[1]
+
+
+@pytest.mark.parametrize(("interval", "cycles"), [(2, [0, 2, 4]), (3, [0, 3]), (0, [])])
+def test_a_keyframe_is_taken_at_its_interval_from_the_first_cycle_on(tmp_path, interval, cycles):
+    more = f"logging: {{slab_size_mib: 1, section_size_mib: 1, keyframe_interval: {interval}}}"
+    record(plan_of(tmp_path, "n=Numbers(limit: 4); s=Sum", "n > s.a", more), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        assert [m.cycle for m in log.messages("/flowrun/keyframe")] == cycles

@@ -145,6 +145,13 @@ def test_a_rate_admits_again_exactly_one_period_later(rate_hz, period_ns):
     assert rate.due_ns == 7 + 2 * period_ns
 
 
+def test_without_a_rate_a_task_runs_as_often_as_it_can():
+    time, rate = CycleTime(2, 7), Rate(every=2, rate_hz=None)
+    assert [rate.admits(time), rate.admits(time), rate.due_ns] == [True, True, None]
+    time.cycle = 3
+    assert not rate.admits(time)
+
+
 def test_a_closed_gate_does_not_count_as_a_run():
     time, rate, inner = CycleTime(0, 7), Rate(every=1, rate_hz=1), SimpleNamespace(present=False)
     gate = RatedGate(inner, rate, time)

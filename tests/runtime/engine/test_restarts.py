@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
+from flowrun.msgs import IntMsg
 from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.engine import executor, policy
+from flowrun.runtime.engine.restarts import Restarts
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
+from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from support.engine_tasks import SlowSource
 from support.helpers import controls, plan_of, until, values
 
@@ -79,3 +85,78 @@ def test_a_run_ends_without_a_source_that_still_starts(run, monkeypatch):
     run.stop("the test is over")
     until(lambda: run.state() == "Stopped")
     assert stopped == []
+
+
+class Camera(Task):
+    """Its `start` does what the test says."""
+
+    starting: ClassVar[Callable[[Context], None]]
+
+    def start(self, ctx: Context) -> None:
+        type(self).starting(ctx)
+
+    def process(self, ctx: Context, out: Output[IntMsg]) -> None: ...
+
+
+def made_of(*ids):
+    """A source for each id, whose log lines are kept."""
+    lines = []
+
+    def log_of(id_):
+        def line(text, **fields):
+            lines.append((id_, text, fields))
+
+        return SimpleNamespace(info=line, warning=line)
+
+    tasks = {}
+    for id_ in ids:
+        ctx = SimpleNamespace(task_id=id_, log=log_of(id_))
+        tasks[id_] = SimpleNamespace(id=id_, task=Camera(TaskConfig()), ctx=ctx)
+    return tasks, lines
+
+
+def test_a_restart_under_way_is_asked_for_and_then_over(monkeypatch):
+    tasks, _ = made_of("a")
+    go_on, began, woken, threads = threading.Event(), threading.Event(), threading.Event(), []
+
+    def starting(_ctx):
+        threads.append((threading.current_thread().name, threading.current_thread().daemon))
+        began.set()
+        assert go_on.wait(30)
+        if len(threads) == 1:
+            raise OSError("no answer")
+
+    monkeypatch.setattr(Camera, "starting", staticmethod(starting), raising=False)
+    restarts = Restarts(woken.set, at_once_s=0.0)
+    assert not restarts.restart(tasks["a"])
+    assert began.wait(30)
+    assert not restarts.restart(tasks["a"])
+    assert not woken.is_set()
+    go_on.set()
+    assert woken.wait(30)
+    with pytest.raises(OSError, match="no answer"):
+        until(lambda: restarts.restart(tasks["a"]))
+    # That one is over: the next call begins another.
+    until(lambda: restarts.restart(tasks["a"]))
+    assert threads == [("flowrun-restart-a", True)] * 2
+
+
+def test_the_end_waits_for_each_restart_and_names_those_that_are_left(monkeypatch):
+    tasks, lines = made_of("a", "b", "c", "d")
+    restarts = Restarts(lambda: None, at_once_s=0.0)
+    waits = {"a": [True], "b": [False, True], "c": [False, False], "d": [True]}
+    asked = []
+    for id_, answers in waits.items():
+
+        def wait(timeout_s, id_=id_, answers=answers):
+            asked.append((id_, timeout_s))
+            return answers.pop(0)
+
+        restarts._under_way[id_] = SimpleNamespace(made=tasks[id_], wait=wait)
+    assert restarts.end(silent_s=0.5, timeout_s=8.0) == {"c"}
+    assert asked == [("a", 0.5), ("b", 0.5), ("b", 8.0), ("c", 0.5), ("c", 8.0), ("d", 0.5)]
+    assert lines == [
+        ("b", "waiting for its start", {"up_to_s": 8.0}),
+        ("c", "waiting for its start", {"up_to_s": 8.0}),
+        ("c", "still starting; the run ends without it", {}),
+    ]
