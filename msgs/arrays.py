@@ -17,9 +17,12 @@ __all__ = ["is_published", "is_reused", "owner_of", "shown"]
 
 
 class _Published(np.ndarray[Any, Any]):
-    """The memory of a published array: the base of all arrays that show it."""
+    """The memory of a published array: the base of all arrays that show it.
 
-    is_reused: bool = False
+    is_reused: whether a slot overwrites it; of a part of such memory nobody knows, so it may be.
+    """
+
+    is_reused: bool = True
 
 
 def shown(array: NDArray[Any], *, is_reused: bool = False) -> NDArray[Any]:
