@@ -28,10 +28,11 @@ __all__ = [
     "varint_field",
 ]
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_LENGTHS = {_FIXED64: 8, _FIXED32: 4}
 
 
-def varint(value: int) -> bytes:
+def _varint(value: int) -> bytes:
     """`value` (>= 0) in base 128, low groups first."""
     out = bytearray()
     while value > 0x7F:
@@ -41,16 +42,20 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def _tag(number: int, wire: int) -> bytes:
+    return _varint(number << 3 | wire)
+
+
 def varint_field(number: int, value: int) -> bytes:
-    return varint(number << 3 | VARINT) + varint(value)
+    return _tag(number, _VARINT) + _varint(value)
 
 
 def fixed32_field(number: int, value: int) -> bytes:
-    return varint(number << 3 | FIXED32) + value.to_bytes(4, "little")
+    return _tag(number, _FIXED32) + value.to_bytes(4, "little")
 
 
 def double_field(number: int, value: float) -> bytes:
-    return varint(number << 3 | FIXED64) + struct.pack("<d", value)
+    return _tag(number, _FIXED64) + struct.pack("<d", value)
 
 
 def timestamp_field(number: int, time_ns: int) -> bytes:
@@ -61,7 +66,7 @@ def timestamp_field(number: int, time_ns: int) -> bytes:
 
 def tag_and_length(number: int, length: int) -> bytes:
     """The head of a length-delimited field whose `length` bytes the caller writes next."""
-    return varint(number << 3 | BYTES) + varint(length)
+    return _tag(number, _BYTES) + _varint(length)
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
@@ -78,14 +83,14 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while position < len(data):
         key, position = _read_varint(data, position)
         number, wire = key >> 3, key & 7
-        if wire == VARINT:
+        if wire == _VARINT:
             value, position = _read_varint(data, position)
             yield number, value
             continue
-        if wire == BYTES:
+        if wire == _BYTES:
             length, position = _read_varint(data, position)
-        elif wire in (FIXED64, FIXED32):
-            length = 8 if wire == FIXED64 else 4
+        elif wire in _LENGTHS:
+            length = _LENGTHS[wire]
         else:
             raise ValueError(f"protobuf: unknown wire type {wire} at byte {position}")
         if position + length > len(data):
@@ -95,7 +100,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             )
         piece = data[position : position + length]
         position += length
-        yield number, piece if wire == BYTES else int.from_bytes(piece, "little")
+        yield number, piece if wire == _BYTES else int.from_bytes(piece, "little")
 
 
 def contents(value: int | memoryview) -> memoryview:

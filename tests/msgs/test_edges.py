@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -63,6 +63,39 @@ def test_a_class_of_scalars_may_check_and_encode_itself() -> None:
     assert published(Stamped(value=2)).encode()[0] == b"v"
     with pytest.raises(MessageTypeError, match="^Stamped: 3$"):
         Stamped(value=3).publish()
+
+
+class Loud(IntMsg):
+    """Publishes in a way of its own."""
+
+    heard: ClassVar[list[int]] = []
+
+    def publish(self, *, tov_ns: Any = None) -> None:
+        self.heard.append(self.value)
+        super().publish(tov_ns=tov_ns)
+
+
+class Named(IntMsg):
+    name: str
+
+
+class LoudAndNamed(Loud):
+    name: str
+
+
+def test_a_class_of_scalars_may_publish_in_a_way_of_its_own() -> None:
+    for kind in (Loud, LoudAndNamed):
+        message = published(kind(value=3), 5)
+        assert (message.view().value, message.tov_ns) == (3, 5)
+    assert Loud.heard == [3, 3]
+    assert LoudAndNamed(value=1, name="a").copy().name == "a"
+
+
+def test_a_class_of_scalars_publishes_its_own_fields_and_those_of_its_base() -> None:
+    view = published(Named(value=3, name="a")).view()
+    assert (view.value, view.name) == (3, "a")
+    with pytest.raises(MessageTypeError, match=r"^Named.name: expected str, got int 4$"):
+        Named(value=3, name=4).publish()
 
 
 def test_a_pickle_keeps_whether_and_when_a_message_was_published() -> None:

@@ -72,6 +72,8 @@ def test_a_corrected_field_is_seen_and_packed() -> None:
         (lambda view: dict.update(view.things, b=2), "things"),
         (lambda view: heapq.heappush(view.things["a"], 1), "things"),
         (lambda view: view.__dict__.update(count=5), "count"),
+        (lambda view: view.__dict__.update(count=1), "count"),
+        (lambda view: heapq.heappop(view.numbers), "numbers"),
     ],
 )
 def test_what_is_changed_in_place_is_put_back_and_named(change: Any, name: str) -> None:

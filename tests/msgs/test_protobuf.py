@@ -28,7 +28,7 @@ def described_by_the_package() -> FileDescriptorSet:
     stamp.field.add(name="nanos", number=2, label=one, type=FieldDescriptorProto.TYPE_INT32)
     file = files.file.add(name="pack/Whole.proto", package="pack", syntax="proto3")
     file.dependency.append("google/protobuf/timestamp.proto")
-    point = file.message_type.add(name="Point")
+    point = file.message_type.add(name="vertex")
     point.field.add(name="x", number=1, label=one, type=FieldDescriptorProto.TYPE_DOUBLE)
     whole = file.message_type.add(name="Whole")
     for number, kind in enumerate(KINDS, 1):
@@ -40,8 +40,8 @@ def described_by_the_package() -> FileDescriptorSet:
     whole.field.add(name="times", number=8, label=many, type=message, type_name=stamp_type)
     whole.field.add(name="level", number=9, label=one, type=level, type_name=".pack.Whole.Level")
     whole.field.add(name="levels", number=10, label=many, type=level, type_name=".pack.Whole.Level")
-    whole.field.add(name="at", number=300, label=one, type=message, type_name=".pack.Point")
-    whole.field.add(name="way", number=301, label=many, type=message, type_name=".pack.Point")
+    whole.field.add(name="at", number=300, label=one, type=message, type_name=".pack.vertex")
+    whole.field.add(name="way", number=301, label=many, type=message, type_name=".pack.vertex")
     whole.field.add(name="sizes", number=302, label=many, type=FieldDescriptorProto.TYPE_DOUBLE)
     values = whole.enum_type.add(name="Level").value
     for number, name in enumerate(["LOW", "MIDDLE", "HIGH"]):
@@ -54,11 +54,11 @@ def test_a_descriptor_is_that_of_the_package_byte_for_byte() -> None:
     members += [(7, "when", "timestamp"), (8, "times", "repeated timestamp")]
     members += [(9, "level", "enum"), (10, "levels", "repeated enum")]
     members += [
-        (300, "at", "Point"),
-        (301, "way", "repeated Point"),
+        (300, "at", "vertex"),
+        (301, "way", "repeated vertex"),
         (302, "sizes", "repeated double"),
     ]
-    point = ours.message_descriptor("pack", "Point", [(1, "x", "double")])
+    point = ours.message_descriptor("pack", "vertex", [(1, "x", "double")])
     made = ours.descriptor_set(
         "pack", "Whole", members, enum=("Level", ["LOW", "MIDDLE", "HIGH"]), others=[point]
     )

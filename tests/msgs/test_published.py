@@ -32,7 +32,7 @@ from flowrun.msgs import (
     Shape,
     TextMsg,
 )
-from flowrun.msgs.arrays import is_reused
+from flowrun.msgs.arrays import is_published, is_reused
 
 
 class ArrMsg(Message):
@@ -251,6 +251,10 @@ def test_values_become_those_of_the_log(field: str, value: Any, shown: Any) -> N
             "a masked array; the log keeps no mask: use filled()",
         ),
         ("row", [1.0], "expected an array, got list"),
+        *(
+            ("row", np.zeros(1, kind), f"expected float32 of shape (N), got {kind} of shape (1,)")
+            for kind in ("float16", "float64", "int8", "uint32", ">f4")
+        ),
         *(
             ("things", {"t": it}, f"the log cannot hold {{'t': {it!r}}}: {kind} {it!r} {rest}")
             for kind, it, rest in (
@@ -493,6 +497,20 @@ def test_only_memory_that_is_known_is_shared() -> None:
     source.data = bytes_of = np.frombuffer(bytes(12), np.float32)
     source.publish(tov_ns=3)
     assert np.shares_memory(source.view().data, bytes_of)  # a `bytes` never changes
+
+
+def test_a_part_of_the_memory_itself_may_be_overwritten_too() -> None:
+    message = ArrMsg()
+    message.allocate("data", (3,))
+    message.publish(tov_ns=1)
+    memory = message.view().data.base  # type: ignore[attr-defined]
+    assert is_reused(memory)
+    assert is_reused(memory[1:])
+    message.hand_over("data", np.zeros(3, np.float32))
+    message.publish(tov_ns=2)
+    assert not is_reused(message.view().data)  # type: ignore[attr-defined]
+    assert not is_reused(np.zeros(3))
+    assert not is_published(np.zeros(3))
 
 
 def test_an_array_is_as_the_log_gives_it_back() -> None:
