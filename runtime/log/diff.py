@@ -70,8 +70,8 @@ def compare_logs(
         have the same; a run of recorded times, as tests have, does.
     progress: called with the time of each cycle that has been compared.
     """
-    measured = {**_measured_fields(second), **_measured_fields(first)}
     topics = {**second.topics, **first.topics}
+    measured = {name: _measured(topic) for name, topic in topics.items()}
     same = 0
     for one, other in _paired(first, second):
         cycle, time_ns, messages = one
@@ -88,7 +88,7 @@ def compare_logs(
                 found = None
                 if times and time_ns != other_time_ns and None not in pair:
                     found = "time_ns", str(time_ns), str(other_time_ns)
-                found = found or _difference(*pair, measured.get(topic, frozenset()), times=times)
+                found = found or _difference(*pair, measured[topic], times=times)
                 if found is not None:
                     return LogComparison(same, LogDifference(cycle, topics[topic], *found))
                 same += 1
@@ -151,17 +151,16 @@ def _presence(message: LogMessage | None) -> str:
     return "no message" if message is None else f"a message of {len(message.payload)} bytes"
 
 
-def _measured_fields(log: Log) -> dict[str, frozenset[str]]:
-    found = {}
-    for name, topic in log.topics.items():
-        if topic.schema_encoding == "jsonschema":
-            try:
-                properties = json.loads(topic.schema)["properties"]
-                found[name] = frozenset(
-                    field
-                    for field, described in properties.items()
-                    if str(described.get("description", "")).startswith(_MEASURED)
-                )
-            except (ValueError, KeyError, AttributeError, TypeError):
-                continue  # another writer's schema
-    return found
+def _measured(topic: Topic) -> frozenset[str]:
+    """The fields of the topic's messages that its schema calls measurements."""
+    if topic.schema_encoding != "jsonschema":
+        return frozenset()
+    try:
+        properties = json.loads(topic.schema)["properties"]
+        return frozenset(
+            field
+            for field, described in properties.items()
+            if str(described.get("description", "")).startswith(_MEASURED)
+        )
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return frozenset()  # another writer's schema

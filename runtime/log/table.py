@@ -86,8 +86,11 @@ def _add_empty(table: Table, topic: Topic) -> None:
     """The columns of the topic's fields, without a value."""
     for name, declared in _declared_fields(topic).items():
         options = declared.get("anyOf", [declared])  # T | None
-        kinds = [option for option in options if option != {"type": "null"}]
-        kind = kinds[0] if len(kinds) == 1 and isinstance(kinds[0], dict) else {}
+        match [option for option in options if option != {"type": "null"}]:
+            case [dict() as kind]:
+                pass
+            case _:
+                kind = {}
         json_type = str(kind.get("type"))
         if json_type == "array":
             table.left_out[name] = "list"

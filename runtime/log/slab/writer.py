@@ -89,8 +89,7 @@ class Slab:
         self.chunks: list[fmt.ChunkInfo] = []
         self.cycles = array("Q")
         self.head_size = len(head)
-        smallest = len(head) + fmt.CHUNK_RECORDS_AT + 256
-        self._section = max(_round_up(section, _PAGE), _round_up(smallest, _PAGE))
+        self._section = max(_round_up(section, _PAGE), _round_up(len(head), _PAGE) + _PAGE)
         self.capacity = max(_round_up(capacity, _PAGE), self._section)
         self.prepare_at = int(self.capacity * _PREPARE_AT)
         self._look_ahead = _LOOK_AHEAD
@@ -101,10 +100,8 @@ class Slab:
         """Whether `finish` or `close` was called."""
         self._synced: tuple[int, int, int] | None = None
         """Position, trailer and number of closed chunks that have reached the disk."""
-        self._chunk_at = 0
         self._checked: list[tuple[int, int, int]] = []
         """Start, end and CRC of the large payloads of the open chunk, in order."""
-        self._populated_to = 0
         self._asked_at = self._asked_ns = 0  # where the writer was, and when, at the last request
         self._fd = os.open(self._ahead, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:

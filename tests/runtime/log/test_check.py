@@ -17,8 +17,9 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import writer as log_slab
 from flowrun.runtime.log.writer import LogWriter
-from support import torture
+from support import log_bytes, torture
 from support.fuzz.mutations import reseal
+from support.log_bytes import Builder, small
 
 
 def several_slabs(run: Path, **options: int) -> None:
@@ -180,3 +181,104 @@ def test_check_compares_the_summary_with_the_chunks(tmp_path: Path, at: int, say
         _, _, problems = check_log(log)
     assert len(problems) == 1
     assert says in problems[0]
+
+
+def problems_of(tmp_path: Path, data: bytes) -> list[str]:
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(data)
+    with Log(path) as log:
+        return [it.removeprefix(f"{path}: ") for it in check_log(log)[2]]
+
+
+def whole() -> Builder:
+    return small(chunk_cycles=3, cycles=6).finish({"reason": "done"})
+
+
+def test_check_finds_what_only_other_programs_read(tmp_path: Path) -> None:
+    """The CRC of a chunk and its message indexes: reading the cycles needs neither."""
+    builder = whole()
+    assert problems_of(tmp_path, builder.data) == []
+    start, size, _, places, _, _ = builder.chunks[1]
+    first, second = list(places.values())[:2]
+    chunk = f"byte {start}: "
+
+    def changed(at: int, layout: str, value: int) -> list[str]:
+        data = bytearray(builder.data)
+        struct.pack_into(layout, data, at, value)
+        return problems_of(tmp_path, data)
+
+    (crc,) = struct.unpack_from("<I", builder.data, start + 33)
+    assert changed(start + 33, "<I", 5) == [
+        f"{chunk}chunk has CRC {crc:#010x}; expected 0x00000005"
+    ]
+    assert changed(start + 33, "<I", 0) == []  # it has none
+    # An index: opcode, length, channel, size, then times and offsets.
+    (time_ns, offset) = struct.unpack_from("<QQ", builder.data, first + 15)
+    place = start + 49 + offset
+    none = f"{chunk}message index at byte {first} points to byte {{}}: no such message"
+    assert changed(first + 15, "<Q", time_ns + 1) == [none.format(place)]
+    assert changed(first + 23, "<Q", offset + 1) == [none.format(place + 1)]
+    assert changed(first + 9, "<H", 2) == [none.format(place)]
+    last = size - 31
+    assert changed(first + 23, "<Q", last) == [none.format(start + 49 + last)]
+    assert changed(first + 23, "<Q", last + 1) == [
+        f"{chunk}message index at byte {first} points past the end of the chunk"
+    ]
+    assert changed(first + 11, "<I", 15) == [
+        f"{chunk}message index at byte {first}: message index of 15 bytes; expected a multiple of 16"
+    ]
+    length = builder.chunks[1][4]
+    offsets = dict(places)
+    found = dict(list(offsets.items())[:1])
+    assert changed(second, "<B", 0x80) == [
+        f"{chunk}the summary puts its message indexes at {(offsets, length)}; "
+        f"they are at {(found, second - first)}"
+    ]
+
+
+def test_check_counts_and_shows_what_it_reads(tmp_path: Path) -> None:
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(whole().data)
+    shown: list[int] = []
+    with Log(path) as log:
+        assert check_log(log, progress=shown.append) == (6, 7, [])
+    assert shown == [1000, 1010, 1020, 1030, 1040, 1050]
+
+
+def test_check_does_not_compare_the_chunks_of_what_is_damaged(tmp_path: Path) -> None:
+    """Its loss says it all: what comes after is not read."""
+    builder = whole()
+    data = bytearray(builder.data)
+    data[-60] ^= 1  # of the summary
+    start = builder.chunks[1][0]
+    struct.pack_into("<I", data, start + 33, 5)
+    [problem] = problems_of(tmp_path, data)
+    assert "the summary is damaged" in problem
+
+
+def test_check_says_once_for_each_channel_what_it_should_not_hold(tmp_path: Path) -> None:
+    builder = Builder()
+    channels = bytearray(builder.data[: builder.preamble_size - 21])
+    at = channels.index(b"/cam/image") + len(b"/cam/image") + 4 + len(b"msgpack")
+    (length,) = struct.unpack_from("<I", channels, at)
+    metadata = log_bytes.pairs({"payload": "none"})
+    channels[at : at + 4 + length] = metadata
+    record = channels.index(b"/cam/image") - 4 - 4 - 9
+    (old,) = struct.unpack_from("<Q", channels, record + 1)
+    struct.pack_into("<Q", channels, record + 1, old - length + len(metadata) - 4)
+    builder.data = channels
+    builder.add_check(0)
+    for cycle, data in enumerate([b"", b"ab", b"abc"]):
+        builder.cycle(cycle, 1000 + cycle, [(1, 1, data), (2, 1, b"\x80")])
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(builder.leave_open().data)
+    with Log(path) as log:
+        assert next(log.messages("/cam/image")).fields == {}
+        assert check_log(log) == (
+            3, 6,
+            [
+                f"{path}: cycle 1: /cam/image: a payload of 2 bytes; expected none, as its channel "
+                "says",
+                f"{path}: /cam/image: has an encoding or a schema, and no payloads",
+            ],
+        )  # fmt: skip

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
+
+import msgpack
 import pytest
 
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.log.diff import compare_logs
+from flowrun.runtime.log.diff import LogDifference, _measured, compare_logs
+from flowrun.runtime.log.message import Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.run.live import Run
 from support.helpers import plan_of, record
+from support.log_bytes import Builder
 from support.pictures import record_pictures
 
 
@@ -75,3 +80,122 @@ def test_times_are_compared_when_asked(tmp_path):
             f"cycle 0, task 'n', port 'number', field 'time_ns':\n"
             f"  first: {times[0]}\n  second: {times[1]}"
         )
+
+
+def built(path, *cycles):
+    """A log of these cycles: of each its number, time and (channel, tov_ns, payload)."""
+    builder = Builder()
+    for number, time_ns, messages in cycles:
+        builder.cycle(number, time_ns, messages)
+    path.write_bytes(builder.leave_open().data)
+    return path
+
+
+def packed(**fields):
+    return msgpack.packb(fields)
+
+
+def test_topics_of_a_cycle_are_compared_by_name(tmp_path):
+    one = (1, 5, packed(a=1))
+    other = (2, 5, packed(b=1))
+    first = built(tmp_path / "a", (0, 10, [one, other]), (1, 11, [one, other, one]))
+    second = built(tmp_path / "b", (0, 10, [other, one]), (1, 11, [one, one, other]))
+    found = compare(first, second, times=True)
+    assert (found.difference, found.identical) == (None, 5)
+
+
+def text_of(first, second, **options):
+    found = compare(first, second, **options)
+    return found.identical, found.difference and found.difference.text()
+
+
+def test_a_message_more_or_less_is_a_difference(tmp_path):
+    one, long = (1, 5, packed(a=1)), (1, 5, packed(a=100_000))
+    first = built(tmp_path / "a", (0, 10, [one]), (2, 12, [one, one]))
+    second = built(tmp_path / "b", (0, 10, [one]), (2, 12, [one, one, long]))
+    assert text_of(first, second) == (
+        3, "cycle 2, task 'cam', port 'image':\n  first: no message\n  second: a message of 8 bytes",
+    )  # fmt: skip
+    assert text_of(second, first) == (
+        3, "cycle 2, task 'cam', port 'image':\n  first: a message of 8 bytes\n  second: no message",
+    )  # fmt: skip
+
+
+def test_a_cycle_that_one_log_lacks_is_a_difference(tmp_path):
+    one = (1, 5, packed(a=1))
+    first = built(tmp_path / "a", (0, 10, [one]), (1, 11, [one]), (2, 12, [one]))
+    second = built(tmp_path / "b", (0, 10, [one]), (2, 12, [one]))
+    third = built(tmp_path / "c", (1, 11, [one]))
+    missing = "task 'cam', port 'image':\n  first: {}\n  second: {}"
+    there = "a message of 4 bytes", "no message"
+    assert text_of(first, second) == (1, f"cycle 1, {missing.format(*there)}")
+    assert text_of(second, first) == (1, f"cycle 1, {missing.format(*there[::-1])}")
+    assert text_of(third, second) == (0, f"cycle 0, {missing.format(*there[::-1])}")
+    assert text_of(second, third) == (0, f"cycle 0, {missing.format(*there)}")
+
+
+def test_cycles_without_messages_are_no_difference(tmp_path):
+    one = (1, 5, packed(a=1))
+    first = built(tmp_path / "a", (0, 10, []), (1, 11, [one]), (2, 12, []))
+    second = built(tmp_path / "b", (1, 11, [one]))
+    assert text_of(first, second, times=True) == (1, None)
+
+
+def test_times_differ_by_cycle_or_by_message(tmp_path):
+    first = built(tmp_path / "a", (0, 10, [(1, 5, packed(a=1))]))
+    later = built(tmp_path / "b", (0, 11, [(1, 5, packed(a=1))]))
+    valid = built(tmp_path / "c", (0, 10, [(1, 6, packed(a=1))]))
+    where = "cycle 0, task 'cam', port 'image', field"
+    assert text_of(first, later, times=True) == (
+        0,
+        f"{where} 'time_ns':\n  first: 10\n  second: 11",
+    )
+    assert text_of(first, valid, times=True) == (0, f"{where} 'tov_ns':\n  first: 5\n  second: 6")
+    assert text_of(first, later) == text_of(first, valid) == (1, None)
+
+
+def test_payloads_that_cannot_be_decoded_differ_by_their_bytes(tmp_path):
+    first = built(tmp_path / "a", (0, 10, [(1, 5, b"\xc1")]))
+    second = built(tmp_path / "b", (0, 10, [(1, 5, b"\xc1\xc1")]))
+    assert text_of(first, first) == (1, None)
+    assert text_of(first, second) == (
+        0, "cycle 0, task 'cam', port 'image':\n  first: 1 bytes\n  second: 2 other bytes",
+    )  # fmt: skip
+
+
+def test_what_has_been_compared_is_shown(tmp_path):
+    first = built(tmp_path / "a", *((it, 10 + it, [(1, 5, packed(a=it))]) for it in range(3)))
+    shown = []
+    assert compare(first, first, progress=shown.append).identical == 3
+    assert shown == [10, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "schema", "measured"),
+    [
+        (
+            "jsonschema",
+            {"properties": {"a": {"description": "A measurement of the run, in ms"}}},
+            "a",
+        ),
+        ("jsonschema", {"properties": {"a": {"description": "A number"}, "b": {}}}, ""),
+        ("other", {"properties": {"a": {"description": "A measurement of the run"}}}, ""),
+        ("jsonschema", {"properties": {"a": 3}}, ""),
+        ("jsonschema", {"properties": 3}, ""),
+        ("jsonschema", {}, ""),
+        ("jsonschema", 3, ""),
+    ],
+)
+def test_measured_fields_are_those_that_the_schema_calls_so(encoding, schema, measured):
+    topic = Topic("/a/b", "msgpack", "Any", encoding, json.dumps(schema).encode(), {})
+    assert _measured(topic) == frozenset(measured)
+
+
+def test_a_topic_of_no_task_is_named_by_itself():
+    for metadata, where in (
+        ({"task": "t", "port": "p"}, "task 't', port 'p'"), ({"task": "t"}, "topic /a/b"),
+        ({"port": "p"}, "topic /a/b"), ({}, "topic /a/b"),
+    ):  # fmt: skip
+        topic = Topic("/a/b", "msgpack", "Any", "jsonschema", b"", metadata)
+        text = LogDifference(7, topic, "f", "1", "2").text(first="x", second="y")
+        assert text == f"cycle 7, {where}, field 'f':\n  x: 1\n  y: 2"

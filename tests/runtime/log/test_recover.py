@@ -1,23 +1,29 @@
+import contextlib
+import errno
 import io
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import textwrap
 import zlib
+from pathlib import Path
 
 import pytest
 from mcap.reader import make_reader
 
-from flowrun.runtime.errors import LogError, LogInUse
+from flowrun.runtime.errors import LogDamaged, LogError, LogFull, LogInUse
 from flowrun.runtime.log import recover as log_recover
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.lock import locked
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.recover import recover
-from support import independent_reader
-from support.log_bytes import Builder, small
+from flowrun.runtime.log.recover import RecoveryReport, SlabReport, recover
+from flowrun.runtime.log.slab import disk
+from flowrun.runtime.log.slab.writer import Slab
+from support import independent_reader, log_bytes
+from support.log_bytes import TRAILER, Builder, pad, small
 
 
 def read(path):
@@ -367,3 +373,264 @@ def test_a_cycle_with_fewer_messages_than_it_says_is_damaged(tmp_path):
     with Log(path) as log:
         assert [cycle.cycle for cycle in log.cycles()] == [0, 1]
         assert log.loss == f"{path}: byte {at}: cycle 2 has 1 messages; expected 2"
+
+
+# -- what is done to which slab ------------------------------------------------------------------
+
+END = {"reason": "end of sources", "cycles": "5", "ended_ns": "99"}
+
+
+def put(directory, number, builder):
+    path = directory / f"log_{number:04}.mcap"
+    path.write_bytes(builder.data)
+    return path
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_run_that_lost_its_last_slab_gets_an_end(tmp_path, ends):
+    """Its slabs are finished, but the last one does not say how the run ended."""
+    put(tmp_path, 0, small(cycles=3).finish())
+    last = put(tmp_path, 1, small(cycles=4, first=3, slab=1).finish(END if ends else None))
+    before = last.read_bytes()
+    report = recover(tmp_path)
+    assert [slab.recovered for slab in report.slabs] == [False, not ends]
+    assert report.lost is None
+    with Log(tmp_path) as log:
+        assert log.end == (
+            END if ends else {"reason": "recovered", "cycles": "7", "ended_ns": "1060"}
+        )
+        assert check_log(log) == (7, 9, [])
+    assert (last.read_bytes() == before) == ends
+
+
+def test_the_progress_of_a_recovery_goes_from_slab_to_slab_and_chunk_to_chunk(tmp_path):
+    put(tmp_path, 0, small(cycles=4, chunk_cycles=2).finish())
+    put(tmp_path, 1, small(cycles=6, chunk_cycles=2, first=4, slab=1).leave_open())
+    shown = []
+    recover(tmp_path, progress=shown.append)
+    assert shown == pytest.approx([0, 1 / 2, 1 / 2, 1 / 2 + 1 / 6, 1 / 2 + 2 / 6])
+
+
+def test_a_report_as_text():
+    for slab, text in (
+        (SlabReport(Path("a"), True, 3, 9, 100), "a: kept 3 cycles with 9 messages, 100 bytes"),
+        (
+            SlabReport(Path("a"), True, 3, 9, 100, "it"),
+            "a: kept 3 cycles with 9 messages, 100 bytes; lost: it",
+        ),
+        (SlabReport(Path("a"), False, 3), "a: was finished already"),
+        (SlabReport(Path("a"), False, 3, lost="it"), "a: left as it is; lost: it"),
+    ):
+        assert str(slab) == text
+    report = RecoveryReport(
+        (SlabReport(Path("a"), False, 3), SlabReport(Path("b"), True, 4, lost="it"),
+         SlabReport(Path("c"), False, lost="that"), SlabReport(Path("d"), True, 5)),
+    )  # fmt: skip
+    assert (report.cycles, report.lost) == (9, "b: it; c: that")
+    assert str(report).count("\n") == 3
+    assert RecoveryReport(report.slabs[:1]).lost is None
+
+
+def test_where_nothing_can_be_recovered_that_is_an_error(tmp_path):
+    whole = small(cycles=3).finish(END)
+    damaged = bytearray(whole.data)
+    damaged[whole.chunks[0][0] + 49] = 0  # the first cycle of the first chunk
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(damaged)
+    with pytest.raises(LogDamaged) as caught:
+        recover(tmp_path)
+    assert str(caught.value) == (
+        f"what came after byte {whole.chunks[0][0] + 49}: unexpected record of opcode 0x00: "
+        "expected CYCLE"
+    )
+    assert path.read_bytes() == damaged
+    damaged = bytearray(whole.data)
+    damaged[whole.chunks[1][0] + 49] = 0  # of the second: two cycles are there
+    path.write_bytes(damaged)
+    report = recover(tmp_path)
+    assert [(slab.recovered, slab.cycles) for slab in report.slabs] == [(False, 2)]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    put(empty, 0, Builder().finish(END))
+    assert str(recover(empty)) == f"{empty}/log_0000.mcap: was finished already"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_slab_that_cannot_be_written_is_said(tmp_path, monkeypatch, code):
+    path = put(tmp_path, 0, small().leave_open())
+
+    def refuse(_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(disk, "sync_file", refuse)
+    with pytest.raises(LogError) as caught:
+        recover(tmp_path)
+    assert str(caught.value) == (
+        f"{path}: cannot be recovered: {os.strerror(code)}; free some space or make it writable, "
+        "and recover again"
+    )
+    assert isinstance(caught.value, LogFull) == (code == errno.ENOSPC)
+    monkeypatch.undo()
+    assert recover(tmp_path).cycles == 5
+
+
+def test_names_that_were_changed_are_brought_to_the_disk(tmp_path, monkeypatch):
+    put(tmp_path, 0, small().leave_open())
+    synced = []
+    monkeypatch.setattr(disk, "sync_directory", lambda fd: synced.append(os.fstat(fd).st_ino))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
+    recover(tmp_path)
+    assert synced == [tmp_path.stat().st_ino]
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def ahead(tmp_path):
+    """A slab as its writer makes it ahead, and where what was written to it ends."""
+    path = tmp_path / "log_0007.next"
+    made = Slab(
+        tmp_path / "log_0007.mcap", ahead=path, capacity=3 << 20, section=1 << 20,
+        head=bytes(Builder(slab=7).data),
+    )  # fmt: skip
+    end = made.records_at + 9  # the head of the PAD
+    made.close()
+    return path, end
+
+
+def test_a_slab_with_a_byte_after_its_beginning_was_begun(tmp_path):
+    path, end = ahead(tmp_path)
+    whole = path.read_bytes()
+    put(tmp_path, 0, small().leave_open())
+    for at in (None, end - 1, end, end + 1, 1 << 20, (1 << 20) + end, len(whole) - 51):
+        data = bytearray(whole)
+        if at is not None:
+            data[at] ^= 1
+        path.write_bytes(data)
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path, copy, ignore=shutil.ignore_patterns("copy"))
+        with contextlib.suppress(LogError):
+            recover(copy)
+        removed = at is None or at < end
+        names = sorted(it.name for it in copy.glob("log_*"))
+        assert names == ["log_0000.mcap", *([] if removed else ["log_0007.mcap"])], at
+        shutil.rmtree(copy)
+
+
+@pytest.mark.parametrize("at", [9, 120, 185, 186, 187, 250])
+def test_a_slab_whose_first_pad_is_not_yet_committed_holds_what_is_after_it(tmp_path, at):
+    """A PAD of at most 64 bytes, and the heads of a chunk and of its PAD, may have been written there."""
+    path = tmp_path / "log_0000.next"
+    preamble = bytes(Builder().data)
+    room = 5000
+    data = bytearray(preamble + struct.pack("<BQ", 0x80, room) + bytes(room) + TRAILER)
+    data[len(preamble) + at] = 1
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        assert log_recover._holds_nothing(file.fileno()) == (at < 2 * 64 + 49)
+    short = bytearray(preamble + pad(64 + 9) + bytes(room) + TRAILER)
+    path.write_bytes(short)
+    with path.open("rb") as file:
+        assert log_recover._holds_nothing(file.fileno())
+    short[len(preamble) + 64 + 9 + 9] = 1
+    path.write_bytes(short)
+    with path.open("rb") as file:
+        assert not log_recover._holds_nothing(file.fileno())
+
+
+def test_a_magic_is_written_only_where_it_is_known_to_be_lost(tmp_path):
+    builder = small().finish(END)
+    path = tmp_path / "log_0000.mcap"
+    for beginning, mended in (
+        (bytes(8) + b"\x01", True), (bytes(8) + b"\x02", False), (b"\x89" + bytes(7) + b"\x01", False),
+    ):  # fmt: skip
+        path.write_bytes(beginning + builder.data[9:])
+        with contextlib.suppress(LogError):
+            recover(tmp_path)
+        assert (path.read_bytes() == builder.data) == mended
+
+
+# -- what is put right in a slab -----------------------------------------------------------------
+
+
+def test_indexes_of_earlier_chunks_are_kept_put_right_or_left_out(tmp_path):
+    """Put right where they have their size; otherwise the summary lists none of that chunk."""
+    for change in ("none", "entry", "channel", "size", "more"):
+        builder = Builder()
+        for number in range(6):
+            if number in (2, 4):
+                builder.close_chunk(index=change != "size" or number == 4)
+                if change == "more" and number == 2:
+                    builder.data += log_bytes.record(7, struct.pack("<HI", 3, 0))
+            builder.cycle(number, 1000 + number, [(1, 1, b"\x80"), (2, 1, b"\x81")])
+        data = bytearray(builder.leave_open().data)
+        index = min(builder.chunks[0][3].values(), default=0)
+        if change == "entry":
+            data[index + 9 + 6] ^= 1
+        elif change == "channel":
+            data[index + 9] ^= 8
+        path = tmp_path / "log_0000.mcap"
+        path.write_bytes(data)
+        report = recover(tmp_path)
+        assert (report.lost, report.cycles, report.slabs[0].messages) == (None, 6, 12)
+        assert report.slabs[0].size == path.stat().st_size
+        with Log(path) as log:
+            assert check_log(log) == (6, 12, [])
+            infos = [span.info for span in log.slabs[0].structure.chunks]
+        listed = [(len(it.message_index_offsets), it.message_index_length > 0) for it in infos]
+        none = change in ("size", "more")
+        assert listed == [(0, False) if none else (2, True), (2, True), (2, True)]
+        if change in ("entry", "channel"):
+            at = builder.chunks[0][0] + builder.chunks[0][1] + 49
+            length = builder.chunks[0][4]
+            assert path.read_bytes()[at : at + length] == builder.data[at : at + length]
+
+
+def test_a_cycle_that_goes_back_ends_a_recovered_slab(tmp_path):
+    builder = Builder()
+    for number in (3, 5, 5, 6):
+        builder.cycle(number, 1000 + number, [(1, 1, b"\x80")])
+    path = put(tmp_path, 0, builder.leave_open())
+    report = recover(tmp_path)
+    at = builder.ends[1]
+    assert report.lost == f"{path}: what came after byte {at}: cycle 5 after cycle 5"
+    with Log(tmp_path) as log:
+        assert [it.cycle for it in log] == [3, 5]
+        assert log.end == {
+            "reason": "recovered", "cycles": "2", "ended_ns": "1005",
+            "error": f"lost what came after byte {at}: cycle 5 after cycle 5",
+        }  # fmt: skip
+
+
+def test_a_copy_is_made_whole_by_pieces_and_keeps_its_mode(tmp_path, monkeypatch):
+    real = os.sendfile
+    monkeypatch.setattr(os, "sendfile", lambda out, src, at, n: real(out, src, at, min(n, 100)))
+    builder = small(cycles=9)
+    data = builder.leave_open().data
+    data[builder.ends[6] - 1] ^= 1
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(data)
+    path.chmod(0o640)
+    inode = path.stat().st_ino
+    (tmp_path / "log_0000.mcap.part").write_text("of an earlier recovery")
+    assert recover(path).cycles == 6
+    assert_finished(path, builder.written[:6])
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.stat().st_ino != inode
+    assert sorted(it.name for it in tmp_path.iterdir()) == [".lock", "log_0000.mcap"]
+
+
+def test_lines_are_kept_and_are_no_cycles(tmp_path):
+    builder = Builder()
+    builder.cycle(0, 1000, [(1, 1, b"\x80")])
+    at = len(builder.data)
+    builder.cycle(1, 1000, [(3, 7, b"\x80")])
+    builder.data[at] = 0x83
+    crc = zlib.crc32(builder.data[at + 9 : at + 33], zlib.crc32(b"\x83"))
+    struct.pack_into("<I", builder.data, at + 33, zlib.crc32(builder.data[at + 41 :], crc))
+    path = put(tmp_path, 0, builder.leave_open())
+    report = recover(tmp_path)
+    assert (report.lost, report.cycles, report.slabs[0].messages) == (None, 1, 2)
+    with Log(path) as log:
+        assert check_log(log) == (1, 2, [])
+        assert (log.end["cycles"], log.end["ended_ns"]) == ("1", "1000")
+    again = recover(tmp_path)
+    assert [slab.cycles for slab in again.slabs] == [1]

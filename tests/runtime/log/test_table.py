@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import msgpack
@@ -11,7 +12,7 @@ import pytest
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.log.message import Topic
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.table import make_table
+from flowrun.runtime.log.table import _column, arrow_table, make_table
 from support.helpers import START_NS, plan_of, record
 from support.log_bytes import Builder
 from support.pictures import STEP_NS, record_pictures
@@ -225,9 +226,87 @@ def test_frames_of_a_topic_without_pictures(tmp_path):
     )
 
 
-def test_numbers_that_no_machine_word_holds_stay_as_they_are():
-    from flowrun.runtime.log.table import _column
+def topic_of(**declared):
+    schema = json.dumps({"properties": declared}).encode()
+    return Topic("/a/b", "msgpack", "Any", "jsonschema", schema, {})
 
-    assert _column([1, 2**63]).dtype == np.uint64
-    assert _column([1, 2**64]) == [1, 2**64]  # as a damaged log may say
-    assert _column([0, -(2**64)]) == [0, -(2**64)]
+
+def test_the_columns_of_an_empty_table_by_what_the_schema_says():
+    null = {"type": "null"}
+    table = make_table(
+        [],
+        topic_of(
+            whole={"type": "integer"},
+            real={"type": "number"},
+            truth={"type": "boolean"},
+            text={"type": "string"},
+            raw={"type": "string", "contentEncoding": "base64"},
+            maybe={"anyOf": [{"type": "integer"}, null]},
+            nothing_first={"anyOf": [null, {"type": "string"}]},
+            either={"anyOf": [{"type": "integer"}, {"type": "string"}]},
+            unsaid={},
+            some={"type": "array"},
+            plain={"type": "object"},
+            pixels={
+                "type": "object",
+                "properties": {"dtype": {}, "shape": {}, "data": {}},
+                "description": "uint8 array of 3 axes",
+            },
+            cycle={"type": "string"},
+        ),
+    )
+    kinds = {name: getattr(column, "dtype", list) for name, column in table.items()}
+    assert kinds == {
+        "cycle": np.int64, "time_ns": np.int64, "tov_ns": np.int64, "whole": np.int64,
+        "real": np.float64, "truth": np.bool_, "text": list, "raw": list, "maybe": np.int64,
+        "nothing_first": list, "either": list, "unsaid": list, "field.cycle": list,
+    }  # fmt: skip
+    assert all(len(column) == 0 for column in table.values())
+    assert table.left_out == {"some": "list", "plain": "map", "pixels": "uint8 array"}
+    assert table.arrow_types == {
+        "text": "string", "raw": "binary", "nothing_first": "string", "field.cycle": "string",
+    }  # fmt: skip
+
+
+def test_arrow_gets_the_types_of_empty_lists():
+    class PyArrow:
+        @staticmethod
+        def array(values, type):  # noqa: A002 - pyarrow's name
+            return values, type
+
+        @staticmethod
+        def table(columns):
+            return columns
+
+    made = arrow_table(make_table([], topic_of(text={"type": "string"})), PyArrow)
+    assert made["text"] == ([], "string")
+    assert made["cycle"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([], np.int64), ([1, 2], np.int64), ([-(2**63), 2**63 - 1], np.int64),
+        ([0, 2**63], np.uint64), ([2**64 - 1], np.uint64), ([-1, 2**63], list), ([2**64], list),
+        ([-(2**63) - 1], list), ([True, False], np.bool_), ([True, 1], list),
+        ([1.5, 2], np.float64), ([1.5, None], np.float64), ([1, None], list), ([None], list),
+        ([1.5, True], list), (["a"], list), ([1.5, "a"], list),
+    ],
+)  # fmt: skip
+def test_the_type_of_a_column_holds_all_its_values(values, kind):
+    column = _column(values)
+    assert getattr(column, "dtype", list) == kind
+    for value, kept in zip(values, column, strict=True):
+        assert kept == value or (value is None and (kept is None or np.isnan(kept)))
+
+
+def test_fields_that_are_left_out_say_what_of(tmp_path):
+    array = {"dtype": "<i2", "shape": [2], "data": bytes(4)}
+    table = table_of(
+        tmp_path,
+        {"a": [1], "b": {"x": 1}, "c": array, "d": b"raw", "e": 1},
+        {"a": {"y": 2}, "e": [1], "f": 7, "d": b""},
+    )
+    assert table.left_out == {"a": "list", "b": "map", "c": "int16 array", "e": "list"}
+    assert list(table)[3:] == ["d", "f"]
+    assert (table["d"], table["f"]) == ([b"raw", b""], [None, 7])
