@@ -352,9 +352,11 @@ class Slab:
             end = index + tail(at + len(index), self.chunks)
             needed = at + len(end) + fmt.HEAD_SIZE
             if needed > self.trailer_at:
-                # Through the file, not the mapping: this may be more than was preallocated.
-                write_all(self._fd, TRAILER, needed)
-                self._set_trailer_at(needed)
+                # Through the file, not the mapping: this may be more than was preallocated. And not
+                # over the trailer that is there: it counts until the PAD reaches to the new one.
+                new = max(needed, self.trailer_at + len(TRAILER))
+                write_all(self._fd, TRAILER, new)
+                self._set_trailer_at(new)
                 self._set_pad(at)
             write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
             self.mapping[at + 1 : at + fmt.HEAD_SIZE] = end[1 : fmt.HEAD_SIZE]

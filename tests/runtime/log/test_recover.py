@@ -517,7 +517,7 @@ def test_a_slab_with_a_byte_after_its_beginning_was_begun(tmp_path):
 
 @pytest.mark.parametrize("at", [9, 120, 185, 186, 187, 250])
 def test_a_slab_whose_first_pad_is_not_yet_committed_holds_what_is_after_it(tmp_path, at):
-    """A PAD of at most 64 bytes, and the heads of a chunk and of its PAD, may have been written there."""
+    """A PAD of at most 64 bytes, the heads of a chunk and of its PAD may have been written there."""
     path = tmp_path / "log_0000.next"
     preamble = bytes(Builder().data)
     room = 5000

@@ -134,6 +134,18 @@ def test_a_slab_that_cannot_be_made_leaves_no_file_and_no_descriptor(tmp_path, m
         assert descriptors() == before
 
 
+def test_a_slab_is_first_written_as_one_pad(tmp_path, monkeypatch):
+    """In one piece, before the head of a chunk goes into it: what a kill leaves is known."""
+    written = []
+    monkeypatch.setattr(log_slab, "write_all", lambda _, data, at: written.append((at, data)))
+    slab = slab_of(tmp_path)
+    assert written == [
+        (2 * MIB - 50, TRAILER),
+        (0, HEAD + struct.pack("<BQ", 0x80, 2 * MIB - 50 - len(HEAD) - 9)),
+    ]
+    slab.discard()
+
+
 def test_a_slab_takes_the_place_of_no_file(tmp_path):
     (tmp_path / "log_0000.next").write_text("mine")
     with pytest.raises(FileExistsError):
@@ -205,8 +217,9 @@ def test_a_file_that_cannot_grow_is_as_it_was(tmp_path, monkeypatch):
 
 def read(path):
     with Log(path) as log:
+        found = [it.cycle for it in log.cycles()]
         assert log.loss is None
-        return [it.cycle for it in log.cycles()]
+        return found
 
 
 def test_each_store_of_growing_closing_and_finishing_leaves_a_log(tmp_path, monkeypatch):
@@ -289,8 +302,18 @@ def test_the_end_may_need_more_room_than_there_is(tmp_path, monkeypatch, least):
             + tail_of(slab)(offset + fill, chunks)
         )
 
-    at = slab.position
+    at, states = slab.position, []
+
+    def write_and_copy(*args):
+        states.append(slab.path.read_bytes())
+        disk.write_all(*args)
+        states.append(slab.path.read_bytes())
+
+    monkeypatch.setattr(log_slab, "write_all", write_and_copy)
     slab.finish(tail)
+    for data in states:
+        (tmp_path / "copy.mcap").write_bytes(data)
+        assert read(tmp_path / "copy.mcap") == [0]
     size = at + room - 9 + least
     assert slab.path.stat().st_size == size
     if least < PAGE:
