@@ -160,7 +160,12 @@ def _behind_end(slab: Path) -> int:
     found = slab.lstat()
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         return 0
-    return 512 * found.st_blocks - found.st_size
+    return _held(found) - found.st_size
+
+
+def _held(found: os.stat_result) -> int:
+    """Bytes of disk that a file takes."""
+    return 512 * found.st_blocks
 
 
 def _runs_of(parent: Path, graph: str, graph_path: str, present: Path | None) -> Iterator[OldRun]:
@@ -171,7 +176,7 @@ def _runs_of(parent: Path, graph: str, graph_path: str, present: Path | None) ->
             slabs = slab_files(path)
             metadata = _metadata(slabs)
             if metadata.get("graph") == graph and metadata.get("graph_path") == graph_path:
-                size = sum(512 * slab.lstat().st_blocks for slab in slabs)
+                size = sum(_held(slab.lstat()) for slab in slabs)
                 number, started_ns = (_whole(metadata, key) for key in (RUN_NUMBER, STARTED_NS))
                 yield OldRun(path, number, started_ns, size)
 

@@ -44,6 +44,7 @@ class Builder:
     run_id: str = "run-1"
     slab: int = 0
     topics: tuple[str, ...] = TOPICS
+    more: dict[str, str] = field(default_factory=dict)  # metadata
     data: bytearray = field(default_factory=bytearray)
     chunks: list = field(default_factory=list)  # (start, records_length, times, {channel: [...]})
     indexes: list = field(default_factory=list)
@@ -56,7 +57,7 @@ class Builder:
         d = self.data
         d += MAGIC + record(0x01, text("flowrun") + text("flowrun test"))
         own = {"format": "1", "run_id": self.run_id, "slab": str(self.slab), "graph": "g"}
-        self.add_metadata("flowrun", own)
+        self.add_metadata("flowrun", own | self.more)
         content = struct.pack("<QQ", 5, 5) + text("graph.yaml") + text("application/yaml")
         content += struct.pack("<Q", len(GRAPH)) + GRAPH
         self.attachment_at = len(d)

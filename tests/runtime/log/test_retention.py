@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +15,14 @@ from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log import writer as log_writer
+from flowrun.runtime.log.directory import make_directory, new_run_directory
 from flowrun.runtime.log.lock import locked, take_lock
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.retention import remove_old_runs, tidy
+from flowrun.runtime.log.retention import number_run, remove_old_runs, tidy
 from flowrun.runtime.log.slab import disk
 from flowrun.runtime.run.live import Run
 from support.helpers import START_NS
+from support.log_bytes import small
 from support.logged_runs import plan_with, run
 
 
@@ -299,3 +302,155 @@ def test_removing_runs_keeps_no_lock(tmp_path):
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
     assert remove(tmp_path, runs=0) == ["g-0", "g-1"]
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+# -- runs made byte by byte ----------------------------------------------------------------------
+
+
+def old(tmp_path, name, *, held=0, **metadata):
+    """A run of the graph g of one slab that holds `held` bytes of disk, at least 4,096."""
+    path = tmp_path / "runs" / name
+    path.mkdir(parents=True)
+    more = {"graph_path": str(tmp_path / "g.yaml")} | metadata
+    slab = path / "log_0000.mcap"
+    slab.write_bytes(small(more=more).finish({"reason": "test"}).data)
+    with slab.open("r+b") as file:
+        disk.preallocate(file.fileno(), max(held, 4096))
+    return path
+
+
+def test_runs_go_in_the_order_of_number_start_and_name(tmp_path):
+    for name, number, started in (
+        ("g-f", "10", "1"), ("g-e", "9", "5"), ("g-d", "9", "4"), ("g-c", "9", "4"),
+        ("g-b", "", "7"), ("g-a", "x", "8"), ("g-0", "3", "y"),
+    ):  # fmt: skip
+        old(tmp_path, name, run_number=number, started_ns=started)
+    found = remove_old_runs(
+        tmp_path / "runs", graph="g", graph_path=str(tmp_path / "g.yaml"), runs=0, size=None
+    )
+    assert [(it.path.name, it.number, it.started_ns, it.problem) for it in found] == [
+        ("g-b", 0, 7, None), ("g-a", 0, 8, None), ("g-0", 3, 0, None), ("g-c", 9, 4, None),
+        ("g-d", 9, 4, None), ("g-e", 9, 5, None), ("g-f", 10, 1, None),
+    ]  # fmt: skip
+    assert {it.size for it in found} == {4096}
+
+
+def test_as_many_and_as_large_as_they_may_be_stay(tmp_path):
+    for number, held in enumerate((8192, 4096, 16384)):
+        old(tmp_path, f"g-{number}", run_number=str(number + 1), held=held)
+    total = 8192 + 4096 + 16384
+    assert remove(tmp_path, runs=3, size=total) == []
+    assert remove(tmp_path, runs=3, size=total - 1) == ["g-0"]
+    assert remove(tmp_path, runs=2, size=total - 8192) == []
+    assert remove(tmp_path, size=total - 8192 - 1) == ["g-1"]
+    assert remove(tmp_path, runs=1) == []
+    assert remove(tmp_path) == []
+    assert left(tmp_path) == ["g-2"]
+
+
+def test_the_present_run_is_passed_over(tmp_path):
+    paths = [old(tmp_path, f"g-{number}", run_number=str(number)) for number in (1, 2)]
+    found = remove_old_runs(
+        tmp_path / "runs", graph="g", graph_path=str(tmp_path / "g.yaml"),
+        runs=0, size=None, present=paths[0],
+    )  # fmt: skip
+    assert [it.path for it in found] == [paths[1]]
+
+
+def test_a_run_is_removed_from_its_end_on(tmp_path, monkeypatch):
+    """What an interruption leaves can be read, and is known for what it is."""
+    path = old(tmp_path, "g-1")
+    for number in (1, 2):
+        (path / f"log_{number:04}.mcap").write_bytes(small(slab=number, first=5 * number).data)
+    gone = []
+    real = Path.unlink
+    monkeypatch.setattr(
+        Path, "unlink", lambda it, **options: (gone.append(it.name), real(it, **options))
+    )
+    assert remove(tmp_path, runs=0) == ["g-1"]
+    assert gone == ["log_0002.mcap", "log_0001.mcap", "log_0000.mcap", ".lock"]
+
+
+def number(tmp_path, *, after_all=False):
+    return number_run(
+        tmp_path / "runs", graph="g", graph_path=str(tmp_path / "g.yaml"), after_all=after_all
+    )
+
+
+def test_runs_are_numbered_one_after_another(tmp_path):
+    counter = tmp_path / "runs" / ".last_run"
+    assert [number(tmp_path) for _ in range(3)] == [1, 2, 3]
+    assert counter.read_bytes() == b"3" + b" " * 30 + b"\n"
+    assert counter.stat().st_mode & 0o777 == 0o644 & ~current_umask()
+    old(tmp_path, "g-copied", run_number="70")
+    assert number(tmp_path) == 4
+    assert number(tmp_path, after_all=True) == 71
+    assert number(tmp_path, after_all=True) == 72
+    for text in ("", "x", "-5\n", "0\n"):
+        counter.write_text(text)
+        assert number(tmp_path) == 71
+    counter.write_text("1234567890123456789012345678901")
+    assert number(tmp_path) == 1234567890123456789012345678902
+
+
+def current_umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_counter_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "runs" / ".last_run").symlink_to(tmp_path / "victim")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
+    with pytest.raises(OSError, match="symbolic links"):
+        number(tmp_path)
+    assert (tmp_path / "victim").read_text() == "mine"
+    (tmp_path / "runs" / ".last_run").unlink()
+    number(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+@pytest.mark.parametrize(("behind", "freed"), [(1 << 20, False), ((1 << 20) + 4096, True)])
+def test_more_than_a_mib_after_the_end_of_a_slab_is_given_back(tmp_path, behind, freed):
+    path = old(tmp_path, "g-1") / "log_0000.mcap"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(4096)
+        disk.preallocate(file.fileno(), 4096 + behind)
+    tidy(tmp_path / "runs", graph="g")
+    assert 512 * path.stat().st_blocks == 4096 + (0 if freed else behind)
+    assert path.stat().st_size == 4096 > size
+    assert not (path.parent / ".lock").exists()
+
+
+# -- directories ---------------------------------------------------------------------------------
+
+
+def test_each_new_directory_is_brought_to_the_disk_from_above(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(disk, "sync_directory", lambda fd: synced.append(os.fstat(fd).st_ino))
+    make_directory(tmp_path / "a" / "b")
+    assert synced == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+    make_directory(tmp_path / "a" / "b")
+    assert len(synced) == 2
+    made = [new_run_directory(tmp_path / "a", "g") for _ in range(3)]
+    assert [it.name for it in made] == ["g", "g-2", "g-3"]
+    assert synced[2:] == [(tmp_path / "a").stat().st_ino] * 3
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_directory(tmp_path / "file")
+
+
+def test_a_directory_that_may_not_be_read_may_hold_another(tmp_path, monkeypatch):
+    real = os.open
+
+    def refuse(path, *rest):
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, "no")
+        return real(path, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    make_directory(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()
