@@ -139,14 +139,15 @@ class Tolerance:
         for text in texts:
             name, equals, value = text.partition("=")
             try:
-                limits[name] = None if value == "any" else float(value)
+                limit = None if value == "any" else float(value)
             except ValueError:
-                equals = ""
-            if not equals or not name or (limits[name] or 0) < 0 or math.isnan(limits[name] or 0):
+                limit = math.nan
+            if not equals or not name or not (limit is None or limit >= 0):
                 raise UsageError(
                     f"tolerance {text}: expected MSG=NUMBER, MSG.FIELD=NUMBER or MSG.FIELD=any, "
                     "such as DetectionsMsg=0.001 or PromptResponseMsg.response=any"
                 )
+            limits[name] = limit
         return cls(limits)
 
     def check(self, known: Sequence[type[Message]]) -> None:
@@ -179,7 +180,7 @@ class Tolerance:
 
         Fields without a limit must be the same."""
         name = kind.__name__
-        for field in before.keys() | now.keys():
+        for field in [*before, *now]:
             if field not in before or field not in now:
                 return field
         for field, old in before.items():

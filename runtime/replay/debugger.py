@@ -7,6 +7,7 @@ nearest keyframe and forwards from there, so that the tasks remember what they r
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -150,7 +151,7 @@ class Debugger:
         """Go back to the last breakpoint before this place; without one, to the beginning, and return
         None."""
         end, ran = self.place
-        limit = (2**63 if end is None else end, ran)
+        limit = (math.inf if end is None else end, ran)
         if self._keyframes is None:
             self._keyframes = self.replay.keyframes
         begins = {self._first, *(cycle for cycle in self._keyframes if cycle <= limit[0])}

@@ -136,13 +136,12 @@ class DifferenceReport:
             loader=jinja2.FileSystemLoader(Path(__file__).parent),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
         )
+        begin_ns = next(self._replay.log.cycles()).time_ns
         entries = [
             {
                 "difference": entry.difference,
-                "offset_s": (entry.time_ns - (self._replay.log.start_ns or 0)) / 1e9,
+                "offset_s": (entry.time_ns - begin_ns) / 1e9,
                 "rows": _rows(entry),
                 "pictures": {
                     name: base64.b64encode(data).decode() for name, data in entry.pictures.items()
