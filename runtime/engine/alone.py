@@ -163,6 +163,7 @@ class _Given:
         self.now_ns = 0
         self.arrived: Mapping[str, Message] = {}
         self.background: dict[str, BackgroundTask] = {}
+        self.reported: Sequence[Event] = ()
 
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:  # noqa: ARG002
         time.now_ns = self.now_ns

@@ -4,6 +4,7 @@ Live runs call it. It does what `Cycle.begin` and one `Cycle.step` after another
 tuples to unpack and attributes to look up. For a graph of three tasks it is::
 
     def run():
+        cycle.index = 0
         m0.present = False                          # clear the record: message 0's envelope,
         f0['value'] = d0                            # its own fields,
         if len(f0) != 1: clear0()                   # and what is none
@@ -11,7 +12,7 @@ tuples to unpack and attributes to look up. For a graph of three tasks it is::
         e1 = e2 = e3 = 0                            # when each step ended
         cycle.events = events = []
         cycle.start_ns = start = ticks()
-        came = begin(time, start)                   # what came from outside
+        came = outside.begin(time, start)           # what came from outside
         if came and not apply(came): return True
         if late and take_late(): return True        # published outside process, on another thread
         try:
@@ -22,8 +23,7 @@ tuples to unpack and attributes to look up. For a graph of three tasks it is::
                 m0.is_open = False
                 if back is not None: refuse(back)
             e1 = ticks()
-            said = after_sources()
-            if said: events += said
+            if outside.reported: events += outside.after_sources()
             if not (events or m0.present or has_taken()): return False
             at = 1
             if m0.present:
@@ -72,14 +72,20 @@ _CHECKED = "back = "
 
 
 def compile_cycle(
-    record: CycleRecord, *, source_count: int, source_slots: Sequence[int], names: Mapping[str, Any]
+    record: CycleRecord,
+    *,
+    index: int,
+    source_count: int,
+    source_slots: Sequence[int],
+    names: Mapping[str, Any],
 ) -> Callable[[], bool]:
     """The function that runs `record`'s cycle; it returns False if nothing came and no cycle began.
 
+    index: of the record in the ring; it becomes `cycle.index`.
     source_count: number of steps that are sources.
     source_slots: slots that the sources publish on.
-    names: the objects that the text uses: cycle, time, ticks, begin, apply, late, take_late,
-        after_sources, has_taken, skip and fail.
+    names: the objects that the text uses: cycle, time, ticks, outside, apply, late, take_late,
+        has_taken, skip and fail.
     """
     bound: dict[str, Any] = {
         **names,
@@ -91,17 +97,17 @@ def compile_cycle(
     all_ends = f"[{', '.join(ends)}]"
     came = " or ".join(["events", *(f"m{slot}.present" for slot in source_slots), "has_taken()"])
     lines = [
+        f"cycle.index = {index}",
         *_clear(record, bound),
         f"{' = '.join(ends)} = 0",
         "cycle.events = events = []",
         "cycle.start_ns = start = ticks()",
-        "came = begin(time, start)",
+        "came = outside.begin(time, start)",
         "if came and not apply(came): return True",
         "if late and take_late(): return True",
         "try:",
         *_steps(record, 0, source_count, bound),
-        "    said = after_sources()",
-        "    if said: events += said",
+        "    if outside.reported: events += outside.after_sources()",
         f"    if not ({came}): return False",
         *_steps(record, source_count, len(record.calls), bound),
         "except SkipCycle:",

@@ -45,7 +45,6 @@ from flowrun.runtime.engine.policy import (
 from flowrun.runtime.engine.rates import RatedGate, is_rated, rate_of
 from flowrun.runtime.engine.record import (
     BoundView,
-    CycleRecord,
     StepCall,
     call_process,
     make_record,
@@ -183,9 +182,12 @@ class Cycle:
         self._ring = [
             make_record(plan, time, self._bind_step, self._note_late) for _ in range(ring_size)
         ]
-        self._runs = [self._compiled(record) for record in self._ring]
+        self.runs = [self._compiled(index) for index in range(ring_size)]
+        """Cycle n, up to its commit, is run by `runs[n % len(runs)]`, with `time.cycle` set to n. It
+        returns False if nothing came from outside: no cycle has run, and the caller tries n again."""
         self._kept = KeptInputs(plan, self._views)
-        self._index = 0
+        self.index = 0
+        """Which record of the ring the cycle has."""
         self._bound: list[Any] = []
         if log is not None:
             self.log_to(log)
@@ -198,17 +200,17 @@ class Cycle:
     @property
     def codes(self) -> frozenset[CodeType]:
         """The code of the functions that `run` calls; their local `at` is the step that runs."""
-        return frozenset(run.__code__ for run in self._runs if isinstance(run, FunctionType))
+        return frozenset(run.__code__ for run in self.runs if isinstance(run, FunctionType))
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """By slot index, as the cycle has made them."""
-        return self._ring[self._index].messages
+        return self._ring[self.index].messages
 
     @property
     def calls(self) -> tuple[StepCall, ...]:
         """Gate and call of each step of the plan, in its order, on the cycle's messages."""
-        return self._ring[self._index].calls
+        return self._ring[self.index].calls
 
     @property
     def silent(self) -> list[str]:
@@ -225,33 +227,23 @@ class Cycle:
                     published.add(slot.task_id)
         return [id_ for id_, was_called in called.items() if was_called and id_ not in published]
 
-    # -- a cycle at once -------------------------------------------------------------------------
-
-    def run(self) -> bool:
-        """Run a cycle, up to its commit.
-
-        False if nothing came from outside: no cycle has run, and the caller tries `time.cycle` again.
-        """
-        self._index = index = self.time.cycle % len(self._runs)
-        return self._runs[index]()
-
-    def _compiled(self, record: CycleRecord) -> Callable[[], bool]:
+    def _compiled(self, index: int) -> Callable[[], bool]:
         names = {
             "cycle": self,
             "time": self.time,
             "ticks": ticks_ns,
-            "begin": self._outside.begin,
             "apply": self._apply,
             "late": self._late,
             "take_late": self._take_late,
-            "after_sources": self._outside.after_sources,
+            "outside": self._outside,
             "has_taken": self._has_taken,
             "skip": self._skip,
             "fail": self._fail,
         }
         sources = {step.task.id for step in self.plan.steps[: self.plan.source_count]}
         return compile_cycle(
-            record,
+            self._ring[index],
+            index=index,
             source_count=self.plan.source_count,
             source_slots=[slot.index for slot in self.plan.slots if slot.task_id in sources],
             names=names,
@@ -265,8 +257,8 @@ class Cycle:
 
     def begin(self) -> bool:
         """Clear the record, and apply what came from outside; False if an error ended the cycle."""
-        self._index = self.time.cycle % len(self._ring)
-        self._ring[self._index].clear()
+        self.index = self.time.cycle % len(self._ring)
+        self._ring[self.index].clear()
         self.events = []
         self.ends_ns = []
         self.failure = None
@@ -292,7 +284,7 @@ class Cycle:
         if at is None:
             return None
         step = self.plan.steps[at]
-        record = self._ring[self._index]
+        record = self._ring[self.index]
         gate, call = record.calls[at]
         try:
             if instead is not None or gate.present:
@@ -326,22 +318,36 @@ class Cycle:
 
     def commit(self) -> None:
         """Write the cycle to the log, if there is one. Raises `LogError` if that cannot be written."""
-        self.check_messages()
+        watch, log = self._watch, self.log
+        if watch is not None:
+            self.check_messages()
         missing = self._step_count - len(self.ends_ns)
         if missing:
             self.ends_ns = [*self.ends_ns, *[ticks_ns()] * missing]
         if self.failure is not None:
             self.note(self.event_of(self.failure))
-        if self.log is not None:
-            self._write(self.log)
-        if self._watch is not None and self.failure is None:
-            self._misused(partial(self._watch.retire, self._ring[self._index]))
+        if log is not None:
+            try:
+                log.commit(
+                    self.time.cycle,
+                    self.time.now_ns,
+                    self._bound[self.index],
+                    start_ns=self.start_ns,
+                    ends_ns=self.ends_ns,
+                    events=self.events,
+                    keyframe=self.keyframe,
+                )
+            except MessageTypeError as error:
+                raise InternalError(f"the log refuses what was published: {error}") from error
+            self.keyframe = None
+        if watch is not None and self.failure is None:
+            self._misused(partial(watch.retire, self._ring[self.index]))
 
     def check_messages(self) -> None:
         """At the end of the cycle, if messages are watched: a message that was changed becomes the
         cycle's `failure`."""
         if self._watch is not None and self.failure is None:
-            self._misused(partial(self._watch.check, self._ring[self._index]))
+            self._misused(partial(self._watch.check, self._ring[self.index]))
 
     def kept_inputs(self) -> list[Kept]:
         """Before a cycle: the inputs that tasks keep, though the cycle is to use their slots again.
@@ -351,7 +357,7 @@ class Cycle:
             record = self._ring[self.time.cycle % len(self._ring)]
             return [*self._kept.views(), *self._kept.arrays(record)]
         try:
-            self._watch.retire(self._ring[self._index])
+            self._watch.retire(self._ring[self.index])
         except MessageMisused as error:
             failure = Failure(error.task_id, self.time.cycle, OUTSIDE, error)
             raise failure.error from error
@@ -362,21 +368,6 @@ class Cycle:
             check()
         except MessageMisused as error:
             self.failure = Failure(error.task_id, self.time.cycle, OUTSIDE, error)
-
-    def _write(self, log: CycleLog) -> None:
-        try:
-            log.commit(
-                self.time.cycle,
-                self.time.now_ns,
-                self._bound[self._index],
-                start_ns=self.start_ns,
-                ends_ns=self.ends_ns,
-                events=self.events,
-                keyframe=self.keyframe,
-            )
-        except MessageTypeError as error:
-            raise InternalError(f"the log refuses what was published: {error}") from error
-        self.keyframe = None
 
     def event_of(self, failure: Failure) -> Failed:
         """The event of an error that ends the run."""
@@ -427,7 +418,7 @@ class Cycle:
         """The step at `at` has ended the cycle."""
         self._is_skipped = True
         self.ends_ns = ends_ns
-        for envelope in self._ring[self._index].outputs[at]:
+        for envelope in self._ring[self.index].outputs[at]:
             envelope.is_open = False
         if at < self.plan.source_count:
             self.events += self._outside.after_sources()

@@ -238,6 +238,7 @@ class Executor:
         started the tasks, as `run` does."""
         cycle, waiting = self.cycle, self._waiting
         time, timings, published = cycle.time, self.timings, self.published
+        runs, ring_size = cycle.runs, len(cycle.runs)
         paced = waiting.is_paced
         polled = False
         while self.stop_reason is None:
@@ -252,7 +253,7 @@ class Executor:
             if paced:
                 waiting.for_pace()
             time.cycle = number
-            if not cycle.run():
+            if not runs[number % ring_size]():
                 self._idle(polled=polled)
                 polled = not polled
                 continue

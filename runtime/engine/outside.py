@@ -16,10 +16,10 @@ from __future__ import annotations
 import operator
 import threading
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import Clock, ManualClock
@@ -34,6 +34,7 @@ from flowrun.runtime.task import CycleTime, SourceFunctions
 
 __all__ = ["Due", "LiveOutside", "Outside"]
 
+_T = TypeVar("_T")
 
 _AT_ONCE_S = 0.02
 """Seconds that a cycle waits for the restart of a source that it begins."""
@@ -47,6 +48,11 @@ class Outside(Protocol):
     @property
     def background(self) -> Mapping[str, BackgroundTask]:
         """The background tasks that run, by id."""
+        ...
+
+    @property
+    def reported(self) -> Sized:
+        """Empty if `after_sources` has nothing to say."""
         ...
 
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:
@@ -151,7 +157,9 @@ class LiveOutside:
         self._at = clock.at
         self._refresh_at = 0
         self._controls: deque[Event] = deque()
-        self._ends: deque[Event] = deque()
+        self.reported: deque[EndOfSource | str] = deque()
+        """What sources have said since `after_sources` was last called; an id stands for what
+        `_newly_left_out` has of it."""
         self._newly_left_out: Counter[str] = Counter()
         """What `left_out` has gained since the last cycle."""
         self._lock = threading.Lock()
@@ -160,7 +168,7 @@ class LiveOutside:
         if start_ns > self._refresh_at:
             self._at, self._refresh_at = self._clock.refreshed_at(), start_ns + _REFRESH_NS
         time.now_ns = self._at(start_ns)
-        if not (self._controls or self._ends or self._newly_left_out or self.background):
+        if not (self._controls or self.reported or self.background):
             return ()
         events = _drained(self._controls)
         for task_id, task in self.background.items():
@@ -172,12 +180,10 @@ class LiveOutside:
         return events
 
     def after_sources(self) -> Sequence[Event]:
-        if not (self._ends or self._newly_left_out):
-            return ()
-        with self._lock:
-            counts, self._newly_left_out = self._newly_left_out, Counter()
-        dropped = [Dropped(task_id, count) for task_id, count in counts.items()]
-        return [*dropped, *_drained(self._ends)]
+        return [
+            Dropped(said, self._take_left_out(said)) if isinstance(said, str) else said
+            for said in _drained(self.reported)
+        ]
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:  # noqa: ARG002
         return None
@@ -216,16 +222,23 @@ class LiveOutside:
                 return
             gate.present = False
         self.due.forget(task_id)
-        self._ends.append(EndOfSource(task_id))
+        self.reported.append(EndOfSource(task_id))
         self.woken.set()
 
     def _dropped(self, task_id: str, count: int) -> None:
         count = operator.index(count)
         with self._lock:
             self.left_out[task_id] += count
+            is_first = task_id not in self._newly_left_out
             self._newly_left_out[task_id] += count
+        if is_first:
+            self.reported.append(task_id)
+
+    def _take_left_out(self, task_id: str) -> int:
+        with self._lock:
+            return self._newly_left_out.pop(task_id)
 
 
-def _drained(events: deque[Event]) -> list[Event]:
+def _drained(events: deque[_T]) -> list[_T]:
     """What is there now: others may add more all the time."""
     return [events.popleft() for _ in range(len(events))]

@@ -94,7 +94,7 @@ class RecordedOutside:
         self._note = note
         self._time = time
         self._time_ns = 0
-        self._came_later: list[Event] = []
+        self.reported: list[Event] = []
         self._sources = {step.task.id for step in plan.steps[: plan.source_count]}
         self._coded = {name for name, topic in log.topics.items() if CODEC in topic.metadata}
         self._check_topics()
@@ -205,7 +205,7 @@ class RecordedOutside:
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:  # noqa: ARG002
         time.now_ns = self._time_ns
         came: list[Event] = []
-        self._came_later = []
+        self.reported = []
         sources_have_run = False
         for event in self.events:
             if type(event) is Completion and event.task in self.background:
@@ -215,7 +215,7 @@ class RecordedOutside:
             elif self._comes_with_step(event):
                 sources_have_run = sources_have_run or event.task in self._sources
             else:
-                (self._came_later if sources_have_run else came).append(event)
+                (self.reported if sources_have_run else came).append(event)
         for task_id, background in self.background.items():
             if background.is_fed:
                 self._leave_unknown(task_id)
@@ -224,7 +224,7 @@ class RecordedOutside:
         return came
 
     def after_sources(self) -> Sequence[Event]:
-        return self._came_later
+        return self.reported
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:
         if step.task.id not in self.fed:

@@ -13,6 +13,15 @@ from flowrun.runtime.engine.policy import SkipCycle
 from flowrun.runtime.engine.record import ALWAYS, AllPresent, CycleRecord
 
 
+class Quiet:
+    """An outside from which nothing comes."""
+
+    reported = ()
+
+    def begin(self, _time, _start_ns):
+        return ()
+
+
 class Compiled:
     """A record whose steps publish one message each, put together as `compile_cycle` does.
 
@@ -46,12 +55,12 @@ class Compiled:
             tuple((message.envelope,) for message in messages),
         )
         self.run = compile_cycle(
-            record, source_count=sources, source_slots=range(sources),
+            record, index=0, source_count=sources, source_slots=range(sources),
             names={
                 "cycle": self.cycle, "time": None, "ticks": lambda: next(ticks),
-                "begin": lambda _time, _start: (), "apply": lambda _came: True,
+                "outside": Quiet(), "apply": lambda _came: True,
                 "late": (), "take_late": lambda: False,
-                "after_sources": lambda: (), "has_taken": lambda: False,
+                "has_taken": lambda: False,
                 "skip": lambda at, ends: self.said.append(("skip", at, ends)),
                 "fail": lambda at, error, ends: self.said.append(("fail", at, error, ends)),
             },

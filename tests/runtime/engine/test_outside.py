@@ -33,8 +33,8 @@ def test_what_a_source_drops_between_two_cycles_is_one_event() -> None:
     mic.dropped(1)
     assert list(outside.after_sources()) == [
         Dropped("cam", 8000),
-        Dropped("mic", 1),
         EndOfSource("cam"),
+        Dropped("mic", 1),
     ]
     assert list(outside.after_sources()) == []
     assert outside.left_out == {"cam": 8000, "mic": 1}
