@@ -99,7 +99,7 @@ def _replaced(slab: SlabReader) -> Iterator[int]:
         try:
             os.fchmod(fd, os.fstat(old).st_mode & 0o777)
             done = 0
-            while done < slab.size and (n := os.sendfile(fd, old, done, slab.size - done)):
+            while n := os.sendfile(fd, old, done, slab.size):
                 done += n
             yield fd
             part.rename(slab.path)

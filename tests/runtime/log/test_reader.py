@@ -2,6 +2,7 @@ import io
 import os
 import shutil
 import struct
+from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -10,10 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.reader import make_reader
 
-from flowrun.msgs import ImageRgb8Msg
+from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.runtime.errors import LogDamaged, LogError, LogNotFound
+from flowrun.runtime.log.bound import Remembered
+from flowrun.runtime.log.channels import LoggedOutput, channels_of
 from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab import opening
+from flowrun.runtime.log.slab.cycles import CycleReader
+from flowrun.runtime.log.slab.mapping import map_file
+from flowrun.runtime.log.upkeep import Periodic
+from flowrun.runtime.log.writer import LogWriter
 from support import independent_reader, log_bytes
 from support.log_bytes import TRAILER, Builder, record, small
 
@@ -670,3 +678,282 @@ def test_run_is_copied_and_read_elsewhere(tmp_path):
     written = run_of_three_slabs(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert read(tmp_path / "b") == (written, None)
+
+
+# -- times and numbers of damaged logs -----------------------------------------------------------
+
+
+def three_chunks(slab, *, damaged):
+    """Three chunks of two cycles; the CYCLE of each of these numbers is damaged."""
+    builder = Builder(slab=slab)
+    first = 6 * slab
+    for number in range(first, first + 6):
+        if number > first and number % 2 == 0:
+            builder.close_chunk(index=False)
+        builder.cycle(number, 1000 + 10 * number, [(1, 1, b"\x80")])
+    builder.leave_open()
+    for number in damaged:
+        builder.data[builder.ends[number - first] - 73 + 1] ^= 1  # its length
+    return bytes(builder.data)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "start", "end", "count"),
+    [
+        ((), 0, 11, 12),
+        ((0,), 6, 11, 6),
+        ((1,), 0, 11, 7),
+        ((0, 6), None, 11, 0),
+        ((0, 7), 6, 11, 1),
+        ((11,), 0, 10, 11),
+        ((10,), 0, 9, 10),
+        ((10, 8, 6), 0, 5, 6),
+        ((10, 8, 6, 4, 2, 0), None, None, 0),
+    ],
+)
+def test_times_and_number_of_what_can_be_read(tmp_path, damaged, start, end, count):
+    for slab in range(2):
+        mine = [it for it in damaged if it // 6 == slab]
+        (tmp_path / f"log_{slab:04}.mcap").write_bytes(three_chunks(slab, damaged=mine))
+
+    def time(number):
+        return None if number is None else 1000 + 10 * number
+
+    for ask in ("start_ns", "end_ns", "__len__"):
+        with Log(tmp_path) as log:
+            found = len(log) if ask == "__len__" else getattr(log, ask)
+            expected = {"start_ns": time(start), "end_ns": time(end), "__len__": count}
+            assert found == expected[ask]
+            read = {"start_ns": min, "end_ns": max}.get(ask)
+            if read is None or read(damaged, default=5) in (0, 1, 10, 11):
+                seen = ask == "__len__" or (0 in damaged if ask == "start_ns" else damaged[0] > 9)
+                assert (log.loss is not None) == (bool(damaged) and seen)
+
+
+def test_the_number_of_cycles_of_a_finished_log_is_counted_once(write, monkeypatch):
+    counted = []
+    original = CycleReader.heads
+
+    def heads(self, index, start=None):
+        counted.append(index)
+        return original(self, index, start)
+
+    monkeypatch.setattr(CycleReader, "heads", heads)
+    for builder, again in ((small().finish(END), 3), (small().leave_open(), 6)):
+        counted.clear()
+        with Log(write(builder.data)) as log:
+            assert (len(log), len(log)) == (5, 5)
+        assert len(counted) == again
+
+
+# -- pictures that a codec stored ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+def test_a_stored_picture_is_what_was_published(tmp_path, codec):
+    output = LoggedOutput("cam", "image", "/cam/image", ImageRgb8Msg, codec=codec)
+    number = LoggedOutput("n", "out", "/n/out", IntMsg)
+    writer = LogWriter(
+        tmp_path / "run", outputs=[output, number], steps=1, metadata={"run_id": "x"}
+    )
+    image, value = ImageRgb8Msg(), IntMsg(value=4)
+    bound = writer.bind([image, value])
+    image.allocate_pixels(4, 6)[...] = np.arange(72).reshape(4, 6, 3)
+    image.source, image.frame_id = "cam", 7
+    image.publish(tov_ns=55)
+    expected = b"".join(image.encode())
+    value.publish(tov_ns=100)
+    writer.commit(0, 100, bound, start_ns=0, ends_ns=[1], events=[])
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        [cycle] = log
+        stored, other = cycle.entries[:2]
+        assert (bytes(stored[2]) == expected) == (codec == "raw")
+        assert bytes(log.raw_payload(cycle, stored)) == expected
+        assert bytes(log.raw_payload(cycle, other)) == bytes(other[2])
+        message = log.message(cycle, stored)
+        assert (message.cycle, message.time_ns, message.tov_ns) == (0, 100, 55)
+        assert message.topic == "/cam/image"
+        assert message.fields["pixels"].tolist() == np.arange(72).reshape(4, 6, 3).tolist()
+        outline = message.outline
+        assert outline["pixels"].shape == (4, 6, 3)
+        assert (outline["pixels"].any(), outline["frame_id"]) == (codec == "raw", 7)
+        assert [(it.cycle, it.tov_ns) for it in log.frames("/cam/image")] == [(0, 55)]
+        assert log.topics["/cam/image"].is_picture
+
+
+def test_a_stored_picture_that_is_none_says_so(write):
+    path = write(codec_log([b"x", b""]))
+    with Log(path) as log:
+        for message in log.messages("/cam/image"):
+            for ask in ("fields", "outline"):
+                with pytest.raises(LogDamaged) as caught:
+                    getattr(message, ask)
+                assert str(caught.value).startswith(
+                    f"{path}: cycle {message.cycle}: /cam/image: the picture cannot be decoded: "
+                )
+
+
+def codec_log(payloads):
+    """A log whose first topic has a codec, and holds these payloads."""
+    builder = Builder()
+    data = builder.data[: builder.preamble_size - 21]
+    at = data.index(b"/cam/image") + len(b"/cam/image") + 4 + len(b"msgpack")
+    (length,) = struct.unpack_from("<I", data, at)
+    metadata = log_bytes.pairs({"codec": "zstd"})
+    data[at : at + 4 + length] = metadata
+    head = data.index(b"/cam/image") - 17
+    (old,) = struct.unpack_from("<Q", data, head + 1)
+    struct.pack_into("<Q", data, head + 1, old - length - 4 + len(metadata))
+    builder.data = data
+    builder.add_check(0)
+    for cycle, payload in enumerate(payloads):
+        builder.cycle(cycle, 1000 + cycle, [(1, 1, payload)])
+    return builder.leave_open().data
+
+
+# -- what is opened ------------------------------------------------------------------------------
+
+
+def test_a_slab_that_is_cut_at_each_look_is_an_error(write, monkeypatch):
+    path = write(small().leave_open().data)
+    tries = []
+
+    def cutting(fd, size):
+        tries.append(size)
+        os.truncate(path, size - 1)
+        return memoryview(bytes(size))
+
+    monkeypatch.setattr(opening, "map_file", cutting)
+    with pytest.raises(LogError) as caught:
+        Log(path)
+    assert str(caught.value) == f"{path}: cannot be read: it is cut again and again"
+    assert len(tries) == 20
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_what_looks_damaged_in_a_file_that_grew_is_read_again(write, monkeypatch, grows):
+    whole = bytes(small().leave_open().data)
+    path = write(whole[:-60])
+    real, tries = opening.map_file, []
+
+    def growing(fd, size):
+        tries.append(size)
+        return real(fd, size)
+
+    def structure_of(data, preamble_size):
+        found = real_structure(data, preamble_size)
+        if grows:
+            path.write_bytes(whole)
+        return found
+
+    real_structure = opening._read_structure
+    monkeypatch.setattr(opening, "map_file", growing)
+    monkeypatch.setattr(opening, "_read_structure", structure_of)
+    with Log(path) as log:
+        assert (log.loss is None) == grows
+        assert len(log) == 5
+        assert log.slabs[0].size == (len(whole) if grows else len(whole) - 60)
+    assert len(tries) == (2 if grows else 1)
+
+
+def test_a_view_of_a_file_is_read_only_and_lets_it_go(tmp_path):
+    path = tmp_path / "mapped"
+    path.write_bytes(b"0123456789" * 500)
+
+    def maps():
+        return Path("/proc/self/maps").read_text().count(str(path))
+
+    with path.open("rb") as file:
+        view = map_file(file.fileno(), 4999)
+    assert (len(view), view.readonly, view.format, bytes(view[4990:])) == (
+        4999,
+        True,
+        "B",
+        b"012345678",
+    )
+    part = view[10:20]
+    view.release()
+    assert maps() == 1
+    assert bytes(part) == b"0123456789"
+    del view, part
+    assert maps() == 0
+    with path.open("wb") as file, pytest.raises(PermissionError):
+        map_file(file.fileno(), 10)
+
+
+# -- channels and what is bound ------------------------------------------------------------------
+
+
+def test_channels_are_numbered_and_share_their_schemas():
+    outputs = [
+        LoggedOutput("a", "out", "/a/out", IntMsg),
+        LoggedOutput("b", "out", "/b/out", IntMsg, logged=False),
+        LoggedOutput("c", "out", "/c/out", ImageRgb8Msg),
+        LoggedOutput("d", "out", "/d/out", IntMsg, payload=False),
+        LoggedOutput("e", "out", "/e/out", IntMsg),
+        LoggedOutput("f", "out", "/f/out", ImageRgb8Msg, codec="zstd"),
+        LoggedOutput("g", "out", "/g/out", ImageRgb8Msg, codec="zstd", payload=False),
+    ]
+    schemas, channels, placed = channels_of(outputs)
+    assert [(it.id, it.name) for it in schemas] == [
+        (1, "IntMsg"), (2, "foxglove.RawImage"), (3, "foxglove.CompressedVideo"),
+        (4, "flowrun.Steps"), (5, "flowrun.Control"), (6, "flowrun.Keyframe"), (7, "foxglove.Log"),
+    ]  # fmt: skip
+    assert [(it.id, it.schema_id, it.topic, it.message_encoding) for it in channels] == [
+        (1, 1, "/a/out", "msgpack"), (2, 2, "/c/out", "protobuf"), (3, 0, "/d/out", ""),
+        (4, 1, "/e/out", "msgpack"), (5, 3, "/f/out", "protobuf"), (6, 0, "/g/out", ""),
+        (7, 4, "/flowrun/steps", "msgpack"), (8, 5, "/flowrun/control", "msgpack"),
+        (9, 6, "/flowrun/keyframe", "msgpack"), (10, 7, "/flowrun/log", "protobuf"),
+    ]  # fmt: skip
+    assert [it.metadata.get("codec") for it in channels[:6]] == [None] * 4 + ["zstd", None]
+    assert [it.metadata.get("payload") for it in channels[:6]] == [
+        None, None, "none", None, None, "none",
+    ]  # fmt: skip
+    assert channels[0].metadata == {"task": "a", "port": "out"}
+    assert placed == list(zip(outputs, [1, 0, 2, 3, 4, 5, 6], strict=True))
+
+
+def test_what_is_made_for_a_size_is_remembered_for_1024_sizes():
+    made = []
+    sizes = Remembered(lambda size: made.append(size) or str(size))
+    for size in range(1024):
+        assert sizes[size] == str(size)
+    assert sizes[3] == "3"
+    assert (len(sizes), made) == (1024, list(range(1024)))
+    assert sizes[5000] == "5000"
+    assert list(sizes) == [5000]
+    assert sizes[3] == "3"
+    assert made[1024:] == [5000, 3]
+
+
+# -- at intervals --------------------------------------------------------------------------------
+
+
+class Worker:
+    def __init__(self, answers):
+        self.answers = answers
+        self.calls = 0
+
+    def work(self):
+        self.calls += 1
+        return self.calls < self.answers
+
+
+def test_periodic_work_ends_when_it_says_so_or_its_object_is_gone():
+    worker = Worker(3)
+    periodic = Periodic(worker.work, period_s=0.001, name="flowrun-test")
+    periodic._thread.join(30)
+    assert worker.calls == 3
+    periodic.stop()
+    periodic.stop()
+    worker = Worker(10**9)
+    periodic = Periodic(worker.work, period_s=0.001, name="flowrun-test")
+    assert (periodic._thread.name, periodic._thread.daemon) == ("flowrun-test", True)
+    del worker
+    periodic._thread.join(30)
+    assert not periodic._thread.is_alive()
+    worker = Worker(10**9)
+    periodic = Periodic(worker.work, period_s=1000, name="flowrun-test")
+    periodic.stop()
+    assert (worker.calls, periodic._thread.is_alive()) == (0, False)

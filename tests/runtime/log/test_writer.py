@@ -822,3 +822,61 @@ def test_a_look_misses_those_slabs_that_are_to_be_there(tmp_path, monkeypatch, k
     assert [identity for _, identity in asked[:-1]] == [None] * (len(seen) - 1)
     monkeypatch.undo()
     writer.finish({"reason": "test"})
+
+
+def test_names_are_brought_to_the_disk_once_for_each_slab(tmp_path, monkeypatch):
+    message = BytesMsg()
+    writer = writer_of(tmp_path / "run", BytesMsg, slab_size_mib=1, sync_s=None)
+    bound = writer.bind([message])
+    names, full = [], []
+    cycle = 0
+
+    def fill():
+        nonlocal cycle
+        present = writer._slabs.slab
+        while writer._slabs.slab is present:
+            message.value = payload(cycle, 50_000)
+            message.publish(tov_ns=cycle)
+            commit(writer, bound, cycle)
+            cycle += 1
+        writer._slabs._finishing.result()
+        full.append(present.position)
+        assert writer.size == sum(full) + writer._slabs.slab.position
+
+    writer.sync()
+    monkeypatch.setattr(disk, "sync_directory", names.append)
+    writer.sync()
+    assert names == []
+    for count in (1, 2):
+        fill()
+        names.clear()  # those of the slab that was made ahead
+        writer.sync()
+        writer.sync()
+        assert len(names) == 1, count
+    monkeypatch.undo()
+    writer.finish({"reason": "test"})
+
+
+def test_what_the_disk_did_not_take_of_a_full_slab_is_told_by_the_next_sync(tmp_path, monkeypatch):
+    message = BytesMsg()
+    writer = writer_of(tmp_path / "run", BytesMsg, slab_size_mib=1, sync_s=None)
+    bound = writer.bind([message])
+
+    def refuse(_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "sync_file", refuse)
+        for cycle in range(25):
+            message.value = payload(cycle, 50_000)
+            message.publish(tov_ns=cycle)
+            commit(writer, bound, cycle)
+        with contextlib.suppress(LogError):
+            writer._slabs._finishing.result()
+        with pytest.raises(LogError) as caught:
+            writer.sync()
+    slab = tmp_path / "run" / "log_0000.mcap"
+    assert str(caught.value) == f"{slab}: cannot finish the log: Input/output error"
+    with pytest.raises(LogError, match="cannot finish the log"):
+        writer.finish({"reason": "test"})
+    check_all_by_us(tmp_path / "run", 25, 50_000)
