@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from flowrun.runtime.errors import LogDamaged, LogError
+from flowrun.runtime.log import files as files_module
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.directory import new_run_directory
+from flowrun.runtime.log.files import LogFiles
 from flowrun.runtime.log.lock import (
     ahead_path,
     begun_path,
@@ -34,9 +36,10 @@ from flowrun.runtime.log.lock import (
     slab_path,
     take_lock,
 )
-from flowrun.runtime.log.message import LateLines, LoggedCycle
+from flowrun.runtime.log.message import LateLines, LoggedCycle, Range
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
+from flowrun.runtime.log.scan import scan
 from flowrun.runtime.log.slab import opening
 from flowrun.runtime.log.spare import SpareDescriptors
 from support import log_bytes, torture
@@ -623,3 +626,113 @@ def test_spare_descriptors_are_not_lent_for_other_errors():
     assert len(spare._held) == 8
     spare.close()
     assert spare._held == []
+
+
+# -- while it is written -------------------------------------------------------------------------
+
+
+def test_the_last_two_slabs_may_change_and_no_other(tmp_path):
+    """The one before the last is finished after the last has begun."""
+    for number in range(3):
+        put(tmp_path, number, small(first=5 * number, slab=number), "open")
+    files = LogFiles(tmp_path, verify=True)
+    before = list(files.slabs)
+    files.refresh()
+    assert files.slabs == before  # nothing has changed
+    for number in range(3):
+        put(tmp_path, number, small(first=5 * number, slab=number))
+    files.refresh()
+    assert [old is new for old, new in zip(before, files.slabs, strict=True)] == [
+        True,
+        False,
+        False,
+    ]
+    assert [it.structure.finished for it in files.slabs] == [False, True, True]
+    put(tmp_path, 3, small(first=15, slab=3), END)
+    put(tmp_path, 4, small(first=20, slab=4), END)
+    (tmp_path / "log_0005.next").write_bytes(small(first=25, slab=5).leave_open().data)
+    files.refresh()
+    assert [it.path.name for it in files.slabs] == [f"log_{number:04}.mcap" for number in range(5)]
+    assert files.losses == {}
+    files.close()
+
+
+def test_a_slab_that_was_damaged_is_opened_again_until_it_is_finished(tmp_path):
+    path = put(tmp_path, 0, small(), "open")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60])
+    files = LogFiles(tmp_path, verify=True)
+    assert files.losses != {}
+    path.write_bytes(whole)
+    files.refresh()
+    assert files.losses == {}
+    # What is finished and damaged stays so: it is not read again.
+    builder = small().finish(END)
+    data = bytearray(builder.data)
+    data[builder.ends[4] - 8] ^= 1
+    path.write_bytes(data)
+    files = LogFiles(tmp_path, verify=True)
+    [before] = files.slabs
+    list(scan(files, Range()))
+    assert len(files.losses) == 1
+    path.write_bytes(builder.data)
+    files.refresh()
+    assert files.slabs == [before]
+    assert len(files.losses) == 1
+
+
+def test_slabs_that_were_removed_are_let_go_when_another_comes(tmp_path):
+    for number in range(3):
+        put(tmp_path, number, small(first=5 * number, slab=number), "open")
+    files = LogFiles(tmp_path, verify=True)
+    (tmp_path / "log_0000.mcap").unlink()
+    files.refresh()
+    assert len(files.slabs) == 3
+    put(tmp_path, 3, small(first=15, slab=3), "open")
+    files.refresh()
+    assert [slab_number(it.path) for it in files.slabs] == [1, 2, 3]
+    assert files.vanished is None
+    (tmp_path / "log_0003.mcap").unlink()
+    files.refresh()
+    assert files.vanished == tmp_path / "log_0003.mcap"
+    assert len(files.slabs) == 3
+
+
+def test_a_slab_alone_gets_no_others(tmp_path):
+    path = put(tmp_path, 0, small(), "open")
+    files = LogFiles(path, verify=True)
+    put(tmp_path, 1, small(first=5, slab=1), END)
+    files.refresh()
+    assert len(files.slabs) == 1
+    assert not files.writer_lives()
+    with locked(tmp_path):
+        assert files.writer_lives()
+
+
+@pytest.mark.parametrize("kind", ["damaged", "gone"])
+def test_a_slab_that_cannot_be_opened_is_a_loss_unless_it_is_gone(tmp_path, monkeypatch, kind):
+    put(tmp_path, 0, small(), "open")
+    path = put(tmp_path, 1, small(first=5, slab=1), END)
+    real = files_module.SlabReader
+
+    def opened(where, *, verify):
+        if where == path:
+            if kind == "gone":
+                path.unlink()
+            raise LogError(f"{path}: something")
+        return real(where, verify=verify)
+
+    monkeypatch.setattr(files_module, "SlabReader", opened)
+    with Log(tmp_path) as log:
+        assert log.loss == (f"{path}: something" if kind == "damaged" else None)
+        assert len(log.slabs) == 1
+
+
+def test_a_run_whose_slabs_cannot_be_read_says_why_of_the_first(tmp_path):
+    for number in range(2):
+        (tmp_path / f"log_{number:04}.mcap").write_bytes(b"GIF89a..")
+    with pytest.raises(LogDamaged) as caught:
+        Log(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/log_0000.mcap: byte 0: not an MCAP file: it begins with b'GIF89a..'"
+    )

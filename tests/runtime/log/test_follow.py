@@ -198,3 +198,51 @@ def test_the_time_without_anything_new_begins_again_with_each_cycle(tmp_path, mo
     with Log(tmp_path / "run", follow=True, timeout_s=9) as log:
         assert [cycle.cycle for cycle in log.cycles()] == [0, 1, 2, 3]
     cycles.writer.finish({"reason": "test"})
+
+
+def followed(tmp_path, monkeypatch, *, ticks, **options):
+    """What a follower gets of one cycle, how often it looks, and waits, by a clock of these ticks."""
+    cycles = torture.Cycles(tmp_path / "run", largest=40, sync_s=None)
+    cycles.commit()
+    seen = iter(ticks)
+    looks, waits = [], []
+    monkeypatch.setattr(log_scan, "ticks_ns", lambda: next(seen))
+
+    def lives(_files):
+        looks.append(1)
+        return len(looks) < 5
+
+    monkeypatch.setattr(LogFiles, "writer_lives", lives)
+    monkeypatch.setattr(threading.Event, "wait", lambda _, seconds: waits.append(seconds))
+    with Log(tmp_path / "run", follow=True, **options) as log:
+        found = [cycle.cycle for cycle in log.cycles()]
+    monkeypatch.undo()
+    cycles.writer.finish({"reason": "test"})
+    return found, len(looks), waits
+
+
+@pytest.mark.parametrize(
+    ("passed", "looks"), [([2_000_000_000], 0), ([1_999_999_999, 2_000_000_000], 1)]
+)
+def test_it_ends_when_the_time_without_anything_new_has_passed(
+    tmp_path, monkeypatch, passed, looks
+):
+    ticks = [0, 1000, *(1000 + it for it in passed)]
+    found = followed(tmp_path, monkeypatch, ticks=ticks, timeout_s=2)
+    assert found == ([0], looks, [0.02] * looks)
+
+
+def test_it_reads_once_more_when_its_writer_has_died(tmp_path, monkeypatch):
+    """And asks no clock where it waits for ever."""
+    found = followed(tmp_path, monkeypatch, ticks=[0, 1])
+    assert found == ([0], 5, [0.02] * 4)
+
+
+def test_bounds_by_time_end_it_at_the_first_cycle_after_them(writer, tmp_path):
+    for _ in range(4):
+        writer.commit()
+    with Log(tmp_path / "run", follow=True) as log:
+        assert [it.cycle for it in log.cycles(end_ns=1030)] == [0, 1, 2]
+        assert [it.cycle for it in log.cycles(start_ns=1010, end_ns=1031)] == [1, 2, 3]
+        assert [it.cycle for it in log.cycles(2, 4)] == [2, 3]
+        assert list(log.cycles(3, 3)) == []
