@@ -32,7 +32,7 @@ def make_backend(
 ) -> Backend:
     """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing.
 
-    waits: whether a server that is loading its model is waited for.
+    waits: whether a server that is starting, or loading its model, is waited for.
     """
     if isinstance(settings, OpenAISettings):
         return OpenAIBackend(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
+import os
 import re
+import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -45,6 +49,8 @@ _LOAD_S = 10.0
 """How long a server may take to list its models."""
 _NOT_READY = {502, 503, 504}
 """What a server answers while it loads its model, or the proxy before it."""
+_NOT_THERE = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH}
+"""What connecting to a server fails with while it, or its machine, starts."""
 _LOOK_S = 1.0
 _LOGGED_PAUSE_S = 1.0
 """A longer pause before a retry is logged."""
@@ -59,7 +65,7 @@ class OpenAIBackend:
 
     rng: varies the pauses after failures.
     tell: called with what `load` waits for.
-    waits: whether the first `load` waits for a server that is loading its model.
+    waits: whether the first `load` waits for a server that is starting, or loading its model.
     """
 
     where = ""
@@ -112,7 +118,8 @@ class OpenAIBackend:
 
     def _models_when_ready(self) -> list[str]:
         """The server's models, once it is ready."""
-        until_s = time.monotonic() + (self._settings.start_timeout_s if self._may_wait else 0.0)
+        limit_s = self._settings.start_timeout_s if self._may_wait else 0.0
+        began_s = time.monotonic()
         self._may_wait = False
         said = ""
         while True:
@@ -121,16 +128,19 @@ class OpenAIBackend:
             except TimeoutError:
                 raise ModelError(f"{self._where}: no list of models within {_LOAD_S:g} s") from None
             except ServerError as error:
-                if error.status not in _NOT_READY:
+                if error.status not in _NOT_READY and not _is_not_there(error):
                     raise
-                if time.monotonic() > until_s:
-                    waited = f"; waited {self._settings.start_timeout_s:g} s (start_timeout_s)"
+                waited_s = time.monotonic() - began_s
+                if waited_s > limit_s:
+                    waited = f"; waited {limit_s:g} s (start_timeout_s)"
                     raise ModelError(f"{error}{waited if said else ''}") from None
                 if said != str(error):
                     said = str(error)
-                    self._log.info("waiting for the model server", said=said)
-                self._tell(f"waiting for the model server: {said}", None)
-            self._do(asyncio.sleep(_LOOK_S), timeout_s=2 * _LOOK_S)
+                    self._log.info("waiting for the model server", up_to_s=limit_s, said=said)
+                self._tell(
+                    f"waiting for the model server, {waited_s:.0f} of {limit_s:g} s: {said}", None
+                )
+            self._do(asyncio.sleep(_LOOK_S), timeout_s=_LOOK_S + _LOAD_S)
 
     def answer(self, question: Question) -> Answer:
         asked = question.prompt, question.max_new_tokens, question.stop
@@ -306,7 +316,7 @@ class OpenAIBackend:
                 yield response
         except httpx.ConnectError as error:
             raise ServerError(
-                f"{self._where}: no answer ({_first_line(error)}); is the server running?",
+                f"{self._where}: no answer ({_reason(error)}); is the server running?",
                 may_pass=True,
             ) from error
         except httpx.HTTPError as error:
@@ -429,6 +439,34 @@ def _is_this_machine(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_not_there(error: Exception) -> bool:
+    """Whether the server, or the machine that it is on, may still be starting. What accepts connections
+    for a container that does not listen yet closes them without a word."""
+    closed = str(error.__cause__).startswith("Server disconnected without")
+    return closed or _of_system(error) is not None
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, in words."""
+    of_system = _of_system(error)
+    return _first_line(error) if of_system is None else os.strerror(of_system.errno or 0)
+
+
+def _of_system(error: BaseException) -> OSError | None:
+    """The error of `_NOT_THERE` that `error` came from."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, OSError) and at.errno in _NOT_THERE and not _is_of_library(at):
+            return at
+        at = at.__cause__ or at.__context__
+    return None
+
+
+def _is_of_library(error: OSError) -> bool:
+    """Whether its numbers are not the system's."""
+    return isinstance(error, (socket.gaierror, ssl.SSLError))
 
 
 def _first_line(error: Exception) -> str:

@@ -185,8 +185,9 @@ class OpenAISettings(TaskConfig):
     5xx. After that the server is left alone for 1 s, doubled with each failure up to 30 s, or as
     long as its Retry-After says, at most 300 s; questions about further frames fail meanwhile."""
     start_timeout_s: Annotated[float, Field(ge=0)] = 120.0
-    """How long to wait at the start for a server that says it is not ready, because it loads its
-    model (a status of 502, 503 or 504); with `fallback`, the next backend answers meanwhile."""
+    """How long to wait at the start for a server that does not listen yet, or says that it is not
+    ready, because it loads its model (a status of 502, 503 or 504); with `fallback`, the next
+    backend answers meanwhile."""
     stream: bool = True
     """While somebody watches the page, have the answer sent as it grows."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90

@@ -1,4 +1,4 @@
-"""A server with OpenAI's HTTP API that misbehaves on demand, on a free port of 127.0.0.1."""
+"""A server with OpenAI's HTTP API that misbehaves on demand, on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class FaultServer:
     without a stream), "no end" (says all, and keeps the connection open), "close" (the connection,
     without a word), "long text", "long stream", "long body", "long line", "long refusal" (30 MB, or
     1.1 MB of text); or a reply in JSON. `bodies`, `headers`: of the requests that came.
-    `retry_after`: sent with each status but 200.
+    `retry_after`: sent with each status but 200. `port`: 0 for a free one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.faults: deque[str] = deque()
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -32,6 +32,8 @@ class FaultServer:
         self.models_status = 200
         self.not_ready = 0
         """How many requests for its models get a status of 503 first."""
+        self.closes = 0
+        """How many are closed without a word before those."""
         self.retry_after: str | None = None
         self.ending = threading.Event()
         server = self
@@ -39,7 +41,7 @@ class FaultServer:
         class Handler(_Handler):
             fault_server = server
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         self.port = self._http.server_address[1]
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
@@ -62,6 +64,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         mine = self.fault_server
         models = {"data": [{"id": name} for name in mine.models]}
+        if mine.closes:
+            mine.closes -= 1
+            self.close_connection = True
+            return
         if mine.not_ready:
             mine.not_ready -= 1
             error = {"error": {"message": "Loading model", "type": "unavailable_error"}}

@@ -52,6 +52,34 @@ def connect(opened: list[OpenAIBackend]) -> Any:
     return connect
 
 
+@pytest.fixture
+def waiting(opened: list[OpenAIBackend], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Load a backend; gives it, what was shown meanwhile, and what was logged: events and reasons."""
+    monkeypatch.setattr(openai, "_LOOK_S", 0.01)
+
+    def waiting(base_url: str, on_look: Any = lambda _looks: None) -> Any:
+        shown: list[str] = []
+
+        def tell(what: str, _fraction: float | None) -> None:
+            shown.append(what)
+            on_look(len(shown))
+
+        backend = OpenAIBackend(
+            OpenAISettings(base_url=base_url, start_timeout_s=20),
+            graph_dir=Path(),
+            log=structlog.get_logger(),
+            rng=np.random.default_rng(0),
+            tell=tell,
+        )
+        opened.append(backend)
+        with capture_logs() as records:
+            backend.load()
+        assert all(it["up_to_s"] == 20 for it in records if "said" in it)
+        return backend, shown, [(it["event"], it.get("said")) for it in records]
+
+    return waiting
+
+
 def watch(_text: str) -> None:
     """With somebody to show it to, an answer is streamed."""
 
@@ -261,10 +289,8 @@ def test_a_server_may_leave_out_counts_and_the_stream(
 def test_a_server_that_is_not_there_is_named(connect: Any) -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
     with pytest.raises(ModelError) as caught:
-        connect(url)
-    assert str(caught.value) == (
-        f"{url}: no answer (All connection attempts failed); is the server running?"
-    )
+        connect(url, start_timeout_s=0)
+    assert str(caught.value) == f"{url}: no answer (Connection refused); is the server running?"
 
 
 @pytest.mark.parametrize(
@@ -305,7 +331,7 @@ def test_health_follows_the_server(fault_server: FaultServer, connect: Any) -> N
 
 def test_a_password_in_the_url_is_not_shown(connect: Any) -> None:
     with pytest.raises(ModelError) as caught:
-        connect(f"http://me:sesame@127.0.0.1:{free_port()}/v1")
+        connect(f"http://me:sesame@127.0.0.1:{free_port()}/v1", start_timeout_s=0)
     assert "sesame" not in str(caught.value)
 
 
@@ -345,31 +371,56 @@ def test_what_a_model_says_instead_of_an_answer_is_no_failure_of_the_server(
 
 
 def test_a_server_that_loads_its_model_is_waited_for(
-    fault_server: FaultServer, opened: list[OpenAIBackend], monkeypatch: pytest.MonkeyPatch
+    fault_server: FaultServer, waiting: Any
 ) -> None:
-    monkeypatch.setattr(openai, "_LOOK_S", 0.01)
     fault_server.not_ready = 3
-    shown: list[str] = []
-    settings = OpenAISettings(base_url=fault_server.base_url)
-    backend = OpenAIBackend(
-        settings,
-        graph_dir=Path(),
-        log=structlog.get_logger(),
-        rng=np.random.default_rng(0),
-        tell=lambda what, _fraction: shown.append(what),
-    )
-    opened.append(backend)
-    with capture_logs() as records:
-        backend.load()
     said = f"{fault_server.base_url}: status 503: Loading model"
-    assert shown == [f"waiting for the model server: {said}"] * 3
-    assert records[0] == {
-        "event": "waiting for the model server",
-        "log_level": "info",
-        "said": said,
-    }
-    assert [record["event"] for record in records[1:]] == ["model server found"]
+    backend, shown, records = waiting(fault_server.base_url)
+    assert shown == [f"waiting for the model server, 0 of 20 s: {said}"] * 3
+    assert records == [("waiting for the model server", said), ("model server found", None)]
     assert ask(backend).text == "a red circle"
+
+
+def test_a_server_that_does_not_listen_yet_is_waited_for(waiting: Any) -> None:
+    """Refused at first; then connections are closed without a word, as by a container's port; then the
+    model is loaded."""
+    servers: list[FaultServer] = []
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1"
+
+    def come(looks: int) -> None:
+        if looks == 2:
+            servers.append(FaultServer(port))
+            servers[0].closes = servers[0].not_ready = 2
+
+    try:
+        backend, shown, records = waiting(url, come)
+        assert ask(backend).text == "a red circle"
+    finally:
+        for server in servers:
+            server.close()
+    reasons = [
+        f"{url}: no answer (Connection refused); is the server running?",
+        f"{url}: Server disconnected without sending a response.",
+        f"{url}: status 503: Loading model",
+    ]
+    assert [event for event, _ in records] == ["waiting for the model server"] * 3 + [
+        "model server found"
+    ]
+    assert [said for _, said in records] == [*reasons, None]
+    assert {text.partition(" s: ")[2] for text in shown} == {*reasons}
+
+
+@pytest.mark.parametrize("url", ["http://no-such-host.invalid/v1", "https://127.0.0.1:{port}/v1"])
+def test_an_address_at_which_no_server_can_come_is_an_error_at_once(
+    fault_server: FaultServer, connect: Any, url: str
+) -> None:
+    url = url.format(port=fault_server.port)
+    with capture_logs() as records, pytest.raises(ModelError) as caught:
+        connect(url)
+    assert str(caught.value).startswith(f"{url}: no answer (")
+    assert "start_timeout_s" not in str(caught.value)
+    assert records == []
 
 
 def test_a_server_is_not_waited_for_without_end(
