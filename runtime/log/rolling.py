@@ -20,6 +20,7 @@ from flowrun.runtime.errors import LogError, unwritable
 from flowrun.runtime.log.lock import ahead_path, slab_path
 from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.descriptor import Descriptor
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
 from flowrun.runtime.log.slab.format import Attachment, Channel, ChunkInfo, Placed, Schema
 from flowrun.runtime.log.slab.writer import Slab
@@ -81,7 +82,8 @@ class RollingSlabs:
         self._make_room = make_room
         self._closed_bytes = 0
         self._spare = SpareDescriptors()
-        self._names = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        names = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._names = Descriptor(names, directory)
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
         self._next: Future[_NumberedSlab] | None = None
         """The slab after the present one, being made by the helper."""
@@ -168,11 +170,11 @@ class RollingSlabs:
     def _close(self) -> None:
         self._helper.shutdown()
         self._spare.close()
-        os.close(self._names)
+        self._names.close()
 
     def _sync_names(self) -> None:
         try:
-            disk.sync_directory(self._names)
+            disk.sync_directory(self._names.number)
         except OSError as error:
             raise _not_taken(self._directory, error) from error
 
@@ -203,7 +205,7 @@ class RollingSlabs:
             )
             try:
                 slab.sync()
-                disk.sync_directory(self._names)
+                disk.sync_directory(self._names.number)
             except OSError:
                 slab.discard()
                 raise

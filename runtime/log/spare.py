@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from flowrun.runtime.log.slab.descriptor import Descriptor
+
 __all__ = ["SpareDescriptors"]
 
 _T = TypeVar("_T")
@@ -20,14 +22,14 @@ class SpareDescriptors:
     """Descriptors of nothing, to be closed where others are needed and cannot be had."""
 
     def __init__(self) -> None:
-        self._held: list[int] = []
+        self._held: list[Descriptor] = []
         self.fill()
 
     def fill(self) -> None:
         """Take those that were lent again, as far as there are any."""
         with contextlib.suppress(OSError):
             while len(self._held) < _COUNT:
-                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                self._held.append(Descriptor(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)))
 
     def lend(self, make: Callable[[], _T]) -> _T:
         """What `make` gives; where it fails for want of descriptors, some are given back and it is
@@ -39,9 +41,9 @@ class SpareDescriptors:
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._held:
                     raise
                 for _ in range(min(_LENT_AT_ONCE, len(self._held))):
-                    os.close(self._held.pop())
+                    self._held.pop().close()
 
     def close(self) -> None:
         """Give all back."""
         while self._held:
-            os.close(self._held.pop())
+            self._held.pop().close()

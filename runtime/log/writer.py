@@ -38,6 +38,7 @@ from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.lock import remove_lock, slab_files, take_lock
 from flowrun.runtime.log.rolling import MIB, RollingSlabs, RunDescription
 from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.descriptor import Descriptor
 from flowrun.runtime.log.slab.format import Attachment
 from flowrun.runtime.log.slab.writer import Slab
 from flowrun.runtime.log.upkeep import Periodic
@@ -139,7 +140,7 @@ class LogWriter:
             schemas,
             channels,
         )
-        self._lock_fd = _lock(directory)
+        self._held_lock = _lock(directory)
         try:
             self._slabs = RollingSlabs(
                 directory,
@@ -150,7 +151,7 @@ class LogWriter:
                 make_room=make_room,
             )
         except BaseException:
-            os.close(self._lock_fd)
+            self._held_lock.close()
             with contextlib.suppress(OSError):  # what else is in there stays
                 remove_lock(directory)
                 directory.rmdir()
@@ -334,7 +335,7 @@ class LogWriter:
 
     def let_go(self) -> None:
         """In a child process of a fork: write nothing, and do not hold the lock for the parent."""
-        os.close(self._lock_fd)
+        self._held_lock.close()
 
     def finish(self, end: Mapping[str, str]) -> None:
         """Write the waiting log records, the run's end and the summary; the log is then finished.
@@ -347,7 +348,7 @@ class LogWriter:
             upkeep.stop()
         self._forget_uncommitted()
         with ExitStack() as steps:  # each is taken whatever became of those before
-            steps.callback(os.close, self._lock_fd)
+            steps.callback(self._held_lock.close)
             steps.callback(self._slabs.finish, end)
             self._commit_records(is_last=True)
         self._records = deque(maxlen=0)
@@ -477,7 +478,7 @@ def _pack_small_cycle(size: int) -> Callable[..., None]:
     return struct.Struct(f"<{checked}sII{size}sBQ").pack_into
 
 
-def _lock(directory: Path) -> int:
+def _lock(directory: Path) -> Descriptor:
     """Create `directory`, and lock it for this process until the descriptor is closed."""
     try:
         fd = None
@@ -495,4 +496,4 @@ def _lock(directory: Path) -> int:
     if slab_files(directory):
         os.close(fd)
         raise LogInUse(f"{directory}: holds a run already; a log is never written over")
-    return fd
+    return Descriptor(fd)

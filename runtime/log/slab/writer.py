@@ -19,6 +19,7 @@ from zlib_ng.zlib_ng import crc32_combine
 from flowrun.runtime.clock import ticks_ns
 from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
+from flowrun.runtime.log.slab.descriptor import Descriptor
 from flowrun.runtime.log.slab.disk import write_all
 from flowrun.runtime.log.slab.index import MessagePlaces, message_places
 from flowrun.runtime.log.slab.pages import PagePopulator, page_faults
@@ -103,23 +104,23 @@ class Slab:
         self._checked: list[tuple[int, int, int]] = []
         """Start, end and CRC of the large payloads of the open chunk, in order."""
         self._asked_at = self._asked_ns = 0  # where the writer was, and when, at the last request
-        self._fd = os.open(self._ahead, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        made = os.open(ahead, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._file = Descriptor(made, path, ahead)
         try:
             # A mapping may not be longer than its file when it is made; afterwards it may.
-            os.ftruncate(self._fd, self.capacity)
-            self.mapping = mmap.mmap(self._fd, self.capacity)
+            os.ftruncate(self._file.number, self.capacity)
+            self.mapping = mmap.mmap(self._file.number, self.capacity)
             size = self._take_blocks()
             self._set_trailer_at(size - len(TRAILER))
-            write_all(self._fd, TRAILER, self.trailer_at)
+            write_all(self._file.number, TRAILER, self.trailer_at)
             # In one go, and from the front: what a kill leaves is known for a slab without cycles.
             pad = fmt.RECORD_HEAD.pack(fmt.PAD, self.trailer_at - len(head) - fmt.HEAD_SIZE)
-            write_all(self._fd, head + pad, 0)
+            write_all(self._file.number, head + pad, 0)
         except BaseException:
-            os.close(self._fd)
+            self._file.close()
             self._ahead.unlink(missing_ok=True)
             raise
-        found = os.fstat(self._fd)
-        self.identity = found.st_dev, found.st_ino
+        self.identity = self._file.identity
         self.position = len(head)
         self._populator = PagePopulator(self.mapping)
         self._open_chunk()
@@ -131,8 +132,10 @@ class Slab:
         """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle.
         Returns the size that the file has then."""
         end = min(self.capacity // 8, _LARGEST_END)
-        os.ftruncate(self._fd, 0)  # now: cutting a file later gives back what was preallocated
-        preallocates = disk.preallocate(self._fd, self.capacity + end)
+        os.ftruncate(
+            self._file.number, 0
+        )  # now: cutting a file later gives back what was preallocated
+        preallocates = disk.preallocate(self._file.number, self.capacity + end)
         if not preallocates:
             self._held_back = end
             self._section = min(self._section, _WRITTEN_SECTION)
@@ -140,9 +143,9 @@ class Slab:
         # The look-ahead needs no growing then: a slab made ahead is zeros after its first PAD.
         size = max(self._section, _round_up(self.head_size + self._look_ahead, _PAGE))
         size = min(self.capacity, size)
-        os.ftruncate(self._fd, size)
+        os.ftruncate(self._file.number, size)
         if not preallocates:
-            disk.write_zeros(self._fd, 0, size)
+            disk.write_zeros(self._file.number, 0, size)
         return size
 
     def begin(self) -> None:
@@ -152,7 +155,10 @@ class Slab:
     @property
     def is_removed(self) -> bool:
         """Whether somebody has taken the file away; what is written is then lost."""
-        return os.fstat(self._fd).st_nlink == 0
+        try:
+            return os.fstat(self._file.number).st_nlink == 0
+        except FileNotFoundError:
+            return True
 
     def sync(self) -> None:
         """Bring all that is committed to the disk; does nothing where it is there. From any thread.
@@ -220,7 +226,7 @@ class Slab:
                     ready, size = False, 8 * _BLOCK
                     self._populator.populate_again(end)
             else:
-                write_all(self._fd, block, at + start)
+                write_all(self._file.number, block, at + start)
             crc = fmt.crc32(block, crc)
             start += len(block)
         self._checked.append((at, end, crc))
@@ -250,10 +256,12 @@ class Slab:
         new = size - len(TRAILER)
         try:
             if self._held_back:
-                disk.write_zeros(self._fd, old + len(TRAILER), size)
-            write_all(self._fd, TRAILER, new)
+                disk.write_zeros(self._file.number, old + len(TRAILER), size)
+            write_all(self._file.number, TRAILER, new)
         except OSError:
-            os.ftruncate(self._fd, old + len(TRAILER))  # a piece of it may have been written
+            os.ftruncate(
+                self._file.number, old + len(TRAILER)
+            )  # a piece of it may have been written
             raise
         records_length = new - self.records_at
         self._store(self._chunk_at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + records_length)
@@ -355,19 +363,19 @@ class Slab:
                 # Through the file, not the mapping: this may be more than was preallocated. And not
                 # over the trailer that is there: it counts until the PAD reaches to the new one.
                 new = max(needed, self.trailer_at + len(TRAILER))
-                write_all(self._fd, TRAILER, new)
+                write_all(self._file.number, TRAILER, new)
                 self._set_trailer_at(new)
                 self._set_pad(at)
-            write_all(self._fd, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
+            write_all(self._file.number, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
             self.mapping[at + 1 : at + fmt.HEAD_SIZE] = end[1 : fmt.HEAD_SIZE]
             self.mapping[at] = end[0]
             # All of it is on the disk before the file is cut: a power cut leaves one or the other.
             if at + len(end) <= self.capacity:
                 disk.sync_pages(self.mapping, 0, at + len(end))
             else:
-                disk.sync_file(self._fd)
-            os.ftruncate(self._fd, at + len(end))
-            disk.sync_file(self._fd)
+                disk.sync_file(self._file.number)
+            os.ftruncate(self._file.number, at + len(end))
+            disk.sync_file(self._file.number)
         finally:
             self.close()
 
@@ -380,7 +388,7 @@ class Slab:
             # it is unmapped when that is gone.
             with contextlib.suppress(BufferError):
                 self.mapping.close()
-            os.close(self._fd)
+            self._file.close()
 
     def discard(self) -> None:
         """Remove a slab that was never begun."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -514,3 +515,39 @@ def test_what_was_left_out_is_said_once(tmp_path, monkeypatch):
     assert [text for _, text in lines_of(tmp_path / "run")] == [
         "line 0", "line 1", "1 log lines were left out: 2 were waiting already", "line 5",
     ]  # fmt: skip
+
+
+# -- what a task does to the process -------------------------------------------------------------
+
+
+def test_a_log_whose_descriptors_were_closed_is_whole_and_writes_to_no_other_file(tmp_path):
+    """As by a library that makes a daemon of the process; the numbers then go to other files."""
+    run = tmp_path / "run"
+    message = BytesMsg(value=bytes(3000))
+    writer = writer_of(run, BytesMsg, slab_size_mib=1, sync_s=None)
+    bound = writer.bind([message])
+    message.publish(tov_ns=1)
+    others = []
+    for cycle in range(600):
+        if cycle in (10, 400):
+            found = [int(it.name) for it in Path("/proc/self/fd").iterdir() if _leads_to(it, run)]
+            assert len(found) >= 3
+            for number in found:
+                os.close(number)
+            flags = os.O_RDWR | os.O_CREAT
+            others += [os.open(tmp_path / f"other{cycle}-{it}", flags, 0o644) for it in found]
+        commit(writer, bound, cycle)
+    writer.sync()
+    writer.finish({"reason": "test"})
+    assert {path.stat().st_size for path in tmp_path.glob("other*")} == {0}
+    with Log(run) as log:
+        assert (log.finished, len(log)) == (True, 600)
+        assert len(log.slabs) > 1
+        assert check_log(log)[2] == []
+    for number in others:
+        with contextlib.suppress(OSError):  # Python's mapping closed the number that it had
+            os.close(number)
+
+
+def _leads_to(link, folder):
+    return str(folder) in os.path.realpath(link)
