@@ -20,6 +20,10 @@ _EXAMPLE = (
 )
 
 
+_PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NO_METHODS = (staticmethod, classmethod, functools.partial, functools.partialmethod)
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """One parameter of `process`.
@@ -47,7 +51,18 @@ def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
     process = getattr(task_class, "process", None)
     if not callable(process):
         raise TaskDefinitionError(f"task class {name} has no `process` method; e.g. {_EXAMPLE}")
+    made_by = inspect.getattr_static(task_class, "process")
+    if isinstance(made_by, _NO_METHODS):
+        raise TaskDefinitionError(
+            f"{name}.process is a {type(made_by).__name__}; write a plain method, e.g. {_EXAMPLE}"
+        )
     parameters = list(inspect.signature(process).parameters.values())
+    hides = [it for it in parameters[:2] if it.kind not in _PLAIN]
+    if hides:
+        raise TaskDefinitionError(
+            f"{name}.process shows no ports, only {', '.join(map(str, parameters))}: a decorator hides "
+            "them; use functools.wraps in it"
+        )
     if len(parameters) < 2:
         raise TaskDefinitionError(f"{name}.process must take (self, ctx, ...); e.g. {_EXAMPLE}")
     try:
@@ -57,9 +72,14 @@ def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
             f"{name}.process: {error}; import the types of its ports at module level, not only "
             "under TYPE_CHECKING"
         ) from error
+    if _direction(hints.get(parameters[1].name)) is not None:
+        raise TaskDefinitionError(
+            f"{name}.process: {parameters[1].name!r} is in the place of the context, which comes before "
+            f"the ports; e.g. {_EXAMPLE}"
+        )
     ports = []
     for parameter in parameters[2:]:
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
+        if parameter.kind not in _PLAIN:
             raise TaskDefinitionError(f"{name}.process: parameter {parameter} is not a plain port")
         ports.append(_port(name, parameter.name, hints.get(parameter.name)))
     return tuple(ports)
@@ -118,19 +138,25 @@ def _port(task_name: str, name: str, declared: Any) -> Port:
         options = [item for item in typing.get_args(declared) if item is not type(None)]
         required = len(options) == len(typing.get_args(declared))
         declared = options[0] if len(options) == 1 else None
-    if typing.get_origin(declared) is Annotated:
-        message_type, markers = declared.__origin__, declared.__metadata__
-        direction: Literal["input", "output"] | None = (
-            "input" if _InputMarker in markers else "output" if _OutputMarker in markers else None
-        )
+    direction = _direction(declared)
+    if direction is not None:
+        message_type = declared.__origin__
         if direction == "output" and not required:
             raise TaskDefinitionError(
                 f"{task_name}.process: output {name!r} is declared optional; "
                 "write Output[M]: an output that is not published is absent anyway"
             )
-        if direction and isinstance(message_type, type) and issubclass(message_type, Message):
+        if isinstance(message_type, type) and issubclass(message_type, Message):
             return Port(name, direction, message_type, required)
     raise TaskDefinitionError(
         f"{task_name}.process: parameter {name!r} must be Input[M], Input[M] | None or Output[M] "
-        f"of a Message class M; got {declared}; e.g. {_EXAMPLE}"
+        f"of a Message class M; got {'no annotation' if declared is None else declared}; e.g. {_EXAMPLE}"
     )
+
+
+def _direction(declared: Any) -> Literal["input", "output"] | None:
+    """What a parameter's annotation makes it; None if it makes it no port."""
+    if typing.get_origin(declared) is not Annotated:
+        return None
+    markers = declared.__metadata__
+    return "input" if _InputMarker in markers else "output" if _OutputMarker in markers else None

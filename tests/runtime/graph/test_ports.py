@@ -98,3 +98,52 @@ class Driver:
 def test_a_decorator_that_runs_what_it_decorates_is_none_of_that(method):
     [port] = ports_of(made("process", method))
     assert port.name == "number"
+
+
+def hidden(function):
+    """A decorator without `functools.wraps`."""
+
+    def call(*args, **options):
+        return function(*args, **options)
+
+    return call
+
+
+EXAMPLE = (
+    "e.g. def process(self, ctx: Context, image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None"
+)
+
+
+def no_context(self, number: Input[IntMsg]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("process", "text"),
+    [
+        (staticmethod(Sound.process), f" is a staticmethod; write a plain method, {EXAMPLE}"),
+        (classmethod(Sound.process), f" is a classmethod; write a plain method, {EXAMPLE}"),
+        (functools.partial(Sound.process), f" is a partial; write a plain method, {EXAMPLE}"),
+        (
+            functools.partialmethod(Sound.process),
+            f" is a partialmethod; write a plain method, {EXAMPLE}",
+        ),
+        (
+            hidden(Sound.process),
+            " shows no ports, only *args, **options: a decorator hides them; use functools.wraps in it",
+        ),
+        (
+            no_context,
+            ": 'number' is in the place of the context, which comes before the ports; " + EXAMPLE,
+        ),
+        (
+            lambda self, ctx, number: None,
+            ": parameter 'number' must be Input[M], Input[M] | None or Output[M] of a Message class M; "
+            f"got no annotation; {EXAMPLE}",
+        ),
+        (lambda self: None, f" must take (self, ctx, ...); {EXAMPLE}"),
+    ],
+)
+def test_a_process_whose_ports_cannot_be_seen_is_refused(process, text):
+    with pytest.raises(TaskDefinitionError) as caught:
+        ports_of(made("process", process))
+    assert str(caught.value) == f"Waits.process{text}"
