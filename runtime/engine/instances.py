@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from flowrun.runtime.broadcast import Broadcast
-from flowrun.runtime.errors import FlowrunError, TaskError, UsageError, worded
+from flowrun.runtime.errors import FlowrunError, TaskDefinitionError, TaskError, UsageError, worded
 from flowrun.runtime.graph.bind import BoundTask, live_keys
 from flowrun.runtime.graph.config import changed_keys, check_values
 from flowrun.runtime.graph.plan import Plan
@@ -83,8 +83,20 @@ def make_instances(
             if is_users(error):
                 raise
             raise TaskError(bound.id, cycle=None, phase="__init__", cause=error) from error
+        _check_config(task)
         instances[bound.id] = Instance(bound, task, ctx, own)
     return instances
+
+
+def _check_config(task: Task) -> None:
+    name, config = type(task).__name__, task.__dict__.get("config")
+    if config is None:
+        raise TaskDefinitionError(f"{name}.__init__ does not call super().__init__(config)")
+    if not isinstance(config, TaskConfig):
+        raise TaskDefinitionError(
+            f"{name}.__init__ makes self.config a {type(config).__name__}; leave it to "
+            "super().__init__(config), and give what you keep another name"
+        )
 
 
 def start_all(

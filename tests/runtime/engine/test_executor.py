@@ -13,13 +13,13 @@ from flowrun.runtime.clock import LiveClock, ManualClock
 from flowrun.runtime.engine import keyframes
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.engine.waiting import IDLE_POLL_NS
-from flowrun.runtime.errors import LogError, TaskError, UsageError
+from flowrun.runtime.errors import LogError, TaskDefinitionError, TaskError, UsageError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.run.live import Run
-from support.helpers import START_NS, Hooked, Patient, Slow, plan_of, record
+from support.helpers import START_NS, Hooked, Patient, Scale, Slow, plan_of, record
 
 
 def run(plan, **options):
@@ -533,3 +533,27 @@ def test_a_keyframe_is_taken_at_its_interval_from_the_first_cycle_on(tmp_path, i
     record(plan_of(tmp_path, "n=Numbers(limit: 4); s=Sum", "n > s.a", more), tmp_path / "run")
     with Log(tmp_path / "run") as log:
         assert [m.cycle for m in log.messages("/flowrun/keyframe")] == cycles
+def _of_a_dataclass(task, count=0):
+    task.count = count
+
+
+def _of_its_own(task, config):
+    task.config = {"factor": config.factor}
+
+
+@pytest.mark.parametrize(
+    ("init", "text"),
+    [
+        (_of_a_dataclass, "Scale.__init__ does not call super().__init__(config)"),
+        (
+            _of_its_own,
+            "Scale.__init__ makes self.config a dict; leave it to super().__init__(config), and give "
+            "what you keep another name",
+        ),
+    ],
+)
+def test_a_task_that_does_not_take_its_config_is_refused(tmp_path, monkeypatch, init, text):
+    monkeypatch.setattr(Scale, "__init__", init)
+    with pytest.raises(TaskDefinitionError) as caught:
+        run(plan_of(tmp_path, "n=Numbers(limit: 4); s=Scale", "n > s"))
+    assert str(caught.value) == text
