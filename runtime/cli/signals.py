@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.interrupts import Handler, Interrupted
 
 __all__ = ["Ended", "Listener", "exit_status", "listening"]
@@ -110,17 +111,18 @@ def listening(listener: Listener | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.set_wakeup_fd(-1)
-        with contextlib.suppress(OSError, ValueError):  # a task closed all that it found
-            signal.set_wakeup_fd(before)
-        _HANDLERS.remove(handlers)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        with contextlib.suppress(OSError):
-            os.close(writing)
-        thread.join()
-        with contextlib.suppress(OSError):
-            os.close(reading)
+        if handlers in _HANDLERS:  # else this is a child process of a fork, which has let go of all
+            signal.set_wakeup_fd(-1)
+            with contextlib.suppress(OSError, ValueError):  # a task closed all that it found
+                signal.set_wakeup_fd(before)
+            _HANDLERS.remove(handlers)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            with contextlib.suppress(OSError):
+                os.close(writing)
+            thread.join()
+            with contextlib.suppress(OSError):
+                os.close(reading)
 
 
 _HANDLERS: list[dict[signal.Signals, Any]] = []
@@ -169,13 +171,12 @@ class _Heard:
             self._listen(reading)
 
     def _listen(self, reading: int) -> None:
-        first, ticks, count = 0, 0, 0
+        first, count, since_s = 0, 0, 0.0
         ready = select.poll()
         ready.register(reading, select.POLLIN)
         while True:
             if not ready.poll(_TICK_S * 1000 if first else None):
-                ticks += 1
-                self._listener.waiting(first, ticks * _TICK_S)
+                self._listener.waiting(first, monotonic_s() - since_s)
                 continue
             numbers = os.read(reading, 64)
             if not numbers:
@@ -187,5 +188,5 @@ class _Heard:
                 if first:
                     self._listener.again(number, is_stuck=self._delivered < count - 1)
                 else:
-                    first = number
+                    first, since_s = number, monotonic_s()
                     self._listener.first(number)

@@ -121,6 +121,20 @@ def test_signals_of_a_forked_child_are_not_heard():
     assert ("first", signal.SIGHUP) in listener.said
 
 
+def test_a_forked_child_that_comes_out_of_the_command_ends_as_it_would():
+    """As where a task calls `sys.exit` in the child."""
+    try:
+        with listening(Listener()):
+            child = os.fork()
+            if child == 0:
+                sys.exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    except BaseException as error:
+        if child == 0:
+            os._exit(error.code if isinstance(error, SystemExit) else 99)
+        raise
+
+
 STUCK = """
 import threading
 from flowrun.msgs import IntMsg

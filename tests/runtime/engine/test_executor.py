@@ -533,6 +533,8 @@ def test_a_keyframe_is_taken_at_its_interval_from_the_first_cycle_on(tmp_path, i
     record(plan_of(tmp_path, "n=Numbers(limit: 4); s=Sum", "n > s.a", more), tmp_path / "run")
     with Log(tmp_path / "run") as log:
         assert [m.cycle for m in log.messages("/flowrun/keyframe")] == cycles
+
+
 def _of_a_dataclass(task, count=0):
     task.count = count
 

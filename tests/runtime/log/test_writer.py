@@ -23,7 +23,7 @@ from flowrun.runtime.log import writer as log_writer
 from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.files import slab_paths
-from flowrun.runtime.log.lock import is_locked, take_lock
+from flowrun.runtime.log.lock import is_locked
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import disk
