@@ -6,6 +6,7 @@ A file name, an answer of a model, a line of a received log may hold anything; `
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Protocol, TextIO
@@ -22,7 +23,13 @@ def print_text(
 
     Nothing else prints, so that nothing is printed as it is.
     """
-    print(escaped(str(text)), end=end, file=file, flush=flush)
+    stream = sys.stdout if file is None else file
+    if stream is not None and not stream.closed:
+        print(escaped(str(text)), end=end, file=stream, flush=flush)
+        return
+    # A task has closed it, or taken it away; the descriptor under it lives on.
+    with contextlib.suppress(OSError), open(1, "w", encoding="utf-8", closefd=False) as under:
+        print(escaped(str(text)), end=end, file=under)
 
 
 class Writable(Protocol):

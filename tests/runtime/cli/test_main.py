@@ -16,6 +16,7 @@ import pytest
 from flowrun.runtime import cli
 from flowrun.runtime.cli import check, main
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.printing import print_text
 from support.helpers import plan_of, record
 from support.paths import GRAPHS
 
@@ -308,3 +309,14 @@ def test_a_task_that_raises_an_interrupt_is_not_taken_for_ctrl_c(
         assert main(["replay", str(run), "g.yaml"]) == 0
         again = "the recorded error came again: task 'r', cycle 1: KeyboardInterrupt: by a library"
         assert again in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stream", ["closed", None])
+def test_what_a_command_says_is_not_lost_with_a_stream_that_a_task_has_closed(
+    stream: str | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed if stream else None)
+    print_text("3 messages\x1b[2J identical")
+    assert capfd.readouterr().out == "3 messages\\u001b[2J identical\n"
