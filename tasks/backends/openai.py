@@ -133,7 +133,7 @@ class OpenAIBackend:
                 waited_s = time.monotonic() - began_s
                 if waited_s > limit_s:
                     waited = f"; waited {limit_s:g} s (start_timeout_s)"
-                    raise ModelError(f"{error}{waited if said else ''}") from None
+                    raise ModelError(f"{error}{waited if limit_s else ''}") from None
                 if said != str(error):
                     said = str(error)
                     self._log.info("waiting for the model server", up_to_s=limit_s, said=said)
