@@ -118,8 +118,9 @@ class _AsRecorded:
         self._messages = _Messages(stored)
         self._converter = RgbConverter()
         self._decoder: PacketDecoder | None = None
-        self._section = -1
-        self._next_number = 0
+        self._section: int | None = None
+        self._next_number: int
+        """Of the packet that comes next in the section."""
         self._kept: dict[int, NDArray[np.uint8]] = {}
         """By number, pictures that came out and may be asked for."""
 
@@ -128,7 +129,7 @@ class _AsRecorded:
         try:
             found = self._find(cycle, picture)
         except ValueError:
-            self._section = -1
+            self._section = None
             raise
         if found is None:
             raise ValueError("its packets do not give it")
@@ -189,9 +190,9 @@ class _Ahead:
         self._messages = _Messages(stored)
         self._decoder: PacketDecoder | None = None
         self._described: VideoDecoder | None = None
-        self._section = -1
-        self._next_number = -1
-        self._asked = -1
+        self._section: int | None = None
+        self._next_number: int
+        self._asked: int | None = None
         """The last cycle asked for since decoding began at a key frame."""
         self._decoded: dict[int, Any] = {}
         """By number, pictures that came out and were not asked for yet."""
@@ -201,20 +202,18 @@ class _Ahead:
     def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8] | None:
         """None, or `ValueError`, where they are not the recorded ones."""
         # Pictures come out in the order in which they are shown, which is that of the cycles.
-        follows = 0 <= self._asked < cycle and picture.own["key"] < self._messages.next_cycle
+        asked, self._asked = self._asked, None
+        own_key = picture.own["key"]
+        follows = asked is not None and asked < cycle and own_key < self._messages.next_cycle
         if not follows:
-            self._begin(picture.own["key"])
-        try:
-            found = self._find(cycle, picture, goes_on=follows)
-        except ValueError:
-            self._asked = -1
-            raise
-        if found is None:
-            self._asked = -1
+            self._begin(own_key)
+        found = self._find(cycle, picture, goes_on=follows)
+        if found is not None:
+            self._asked = cycle
         return found
 
     def _begin(self, key: int) -> None:
-        self._decoder = self._described = None
+        self._decoder = self._described = self._section = None
         self._decoded.clear()
         self._stored_as.clear()
         first, _ = self._messages.read_first(key)
@@ -224,7 +223,6 @@ class _Ahead:
         self, cycle: int, picture: StoredPicture, *, goes_on: bool
     ) -> NDArray[np.uint8] | None:
         wanted = picture.own["number"]
-        self._asked = cycle
         after = 0
         while wanted not in self._decoded and after < _FARTHEST:
             if not self._feed_next():
@@ -265,7 +263,7 @@ class _Ahead:
     def _feed(self, picture: StoredPicture) -> None:
         own = picture.own
         self._stored_as[own["number"]] = picture
-        while len(self._stored_as) > 2 * _FARTHEST:
+        while len(self._stored_as) > _FARTHEST:
             del self._stored_as[next(iter(self._stored_as))]
         if picture.decoder is not None and own["section"] != self._section:
             self._change(picture.decoder, own["first"])
@@ -278,7 +276,7 @@ class _Ahead:
 
     def _change(self, decoder: VideoDecoder, first: int) -> None:
         """Begin a section. The same decoder goes on where the section follows the one before."""
-        if decoder != self._described or first != self._next_number or self._decoder is None:
+        if decoder != self._described or first != self._next_number:
             self._drain()
             self._decoder, self._described = PacketDecoder(decoder, ahead=True), decoder
             self._next_number = first

@@ -40,6 +40,7 @@ def hevc(kind: int) -> bytes:
         ("h264", b"", False),
         ("h264", b"\0\0\1", False),
         ("h264", b"\0\0\1\xe5", True),
+        ("h264", b"\0\0\1" + IDR, True),  # after a unit of nothing
         *[("h264", b"\0\0\1" + bytes([kind]), kind == 5) for kind in range(3, 8)],
         *[("h265", hevc(kind), 16 <= kind <= 23) for kind in range(14, 26)],
         ("h265", b"\0\0\1" + hevc(20)[3:].replace(b"\x28", b"\xa8"), True),
@@ -81,6 +82,8 @@ def test_a_decoder_begins_at_random_access_points_only(form, data, expected):
         ("av1", b"\x32\xff\1" + bytes(255) + HEADER, True),
         ("av1", b"\x32\x80\x80\1" + bytes(1 << 14) + HEADER, True),
         ("av1", b"\x30" + HEADER, False),  # without a size
+        ("av1", b"\x31" + HEADER, False),
+        ("av1", b"\x33\0" + HEADER, True),  # the last bit means nothing
     ],
 )
 def test_what_closes_all_before_it(form, data, expected):
@@ -90,7 +93,7 @@ def test_what_closes_all_before_it(form, data, expected):
 def test_vp9_says_in_its_first_byte_what_closes_all_before_it():
     """The frame marker 2, a profile of 2 bits, 0 for no frame that is shown again, 0 for a key."""
     keys = {*range(0x80, 0x84), *range(0x90, 0x94), *range(0xA0, 0xA4)}
-    assert {head for head in range(256) if closes("vp9", bytes([head]))} == keys
+    assert {head for head in range(256) if closes("vp9", bytes([head, 0x84]))} == keys
 
 
 @pytest.mark.parametrize(
