@@ -98,17 +98,18 @@ class Reader:
         self._newest_only = self.policy == "latest" and not (config.realtime and not self.live)
         self._played_ns: int | None = None
         """The time up to which frames were taken, where the newest one is."""
-        self._decoded_s = 0.0
+        self._decoded_s: float
+        """When the last picture came, by `time.monotonic`."""
         self._period = 1 / self._rate if self._rate else Fraction(0)
         self._period_ns = int(1_000_000_000 * self._period)
         self._next_id = 0
-        self._kept_slot = -1
-        self._start = (stream.start_time or 0) * (stream.time_base or Fraction(1))
+        self._kept_slot: int | None = None
+        self._start = (stream.start_time or 0) * stream.time_base
         self._offset = Fraction(0)
         """How long the earlier rounds of a loop took."""
         self._first: Fraction | None = None
         """The time stamp of this round's first frame; None before it."""
-        self._at = Fraction(0)
+        self._at: Fraction
         """The time stamp of the last frame."""
         self._buffer: deque[Frame] = deque()
         self._changed = threading.Condition()
@@ -123,8 +124,7 @@ class Reader:
     def take(self, wait_s: float) -> Frame | None:
         """The next frame, or None if there is none within `wait_s`."""
         with self._changed:
-            if wait_s:
-                self._changed.wait_for(lambda: self._buffer or self._ended, wait_s)
+            self._changed.wait_for(lambda: self._buffer or self._ended, wait_s)
             if not self._buffer:
                 return None
             self._changed.notify_all()
@@ -200,7 +200,7 @@ class Reader:
                 self._ended = True
                 self._changed.notify_all()
             self._container.close()
-            self._pool.shutdown(wait=False)
+            self._pool.shutdown()
         self._wake()
 
     def _loss(self, failed: Exception) -> str:
@@ -233,11 +233,11 @@ class Reader:
         start_s, period = self._config.start_s, self._period
         again = False
         while True:
+            self._decoded_s = time.monotonic()
             if start_s or again:
                 self._container.seek(int((float(self._start) + start_s) * 1_000_000))
                 self._decoder.restart()
             self._first, self._at = None, self._start - period
-            self._decoded_s = time.monotonic()
             yield from self._round()
             if self._first is None and not self.live:
                 what = f"has no frame after start_s {start_s:g}" if start_s else "has no frames"
@@ -251,7 +251,7 @@ class Reader:
         """The frames up to the end of the stream; those before an error come first."""
         packets = iter(self._container.demux(self._stream))
         failed: Exception | None = None
-        while failed is None:
+        while True:
             try:
                 packet = next(packets, None)
             except self._errors as error:

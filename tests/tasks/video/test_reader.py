@@ -1,0 +1,475 @@
+"""The thread that reads ahead, with a container and a decoder that give what each test says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from flowrun.msgs.image import VideoDecoder
+from flowrun.tasks.video import reader as reader_module
+from flowrun.tasks.video.decoding import Picture
+from flowrun.tasks.video.opening import VideoError
+from flowrun.tasks.video.packets import Origin
+from flowrun.tasks.video.reader import Frame, Reader
+from flowrun.tasks.video.settings import VideoSettings
+
+S = 1_000_000_000
+
+
+class Container:
+    """Gives `packets`, each the list of pictures that come out with it, or an error."""
+
+    def __init__(self, *packets: Any, **stream: Any) -> None:
+        given: dict[str, Any] = {
+            "type": "video",
+            "average_rate": Fraction(10),
+            "guessed_rate": None,
+            "start_time": None,
+            "time_base": Fraction(1, 10),
+            "codec_context": SimpleNamespace(width=48, height=32),
+            **stream,
+        }
+        stream_ = SimpleNamespace(**given)
+        self.streams: Any = Streams([stream_])
+        self.duration: int | None = 5
+        self.packets = packets
+        self.read = 0
+        """How many packets were read."""
+        self.sought: list[int] = []
+        self.closed = 0
+
+    def demux(self, stream: Any) -> Iterator[Any]:
+        assert stream is self.streams[0]
+        for packet in self.packets:
+            self.read += 1
+            if isinstance(packet, Exception):
+                raise packet
+            yield packet
+
+    def seek(self, offset: int) -> None:
+        self.sought.append(offset)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Streams(list[Any]):
+    @property
+    def video(self) -> list[Any]:
+        return [it for it in self if it.type == "video"]
+
+
+class Decoder:
+    """A `SourceDecoder` whose packets are lists of pictures; `last` come out at the end."""
+
+    last: Iterable[Picture] = ()
+
+    def __init__(self, _stream: Any, queue: Any) -> None:
+        self.queue = queue
+        self.logs_packets = True
+        self.damaged = 0
+        self.restarted = 0
+
+    def feed(self, packet: Any, emit: Any) -> None:
+        for picture in packet:
+            emit(picture)
+
+    def drain(self, emit: Any) -> None:
+        self.feed(self.last, emit)
+
+    def restart(self) -> None:
+        self.restarted += 1
+
+
+class Converter:
+    """Whose pictures are numbers; a negative one cannot be converted."""
+
+    def rgb(self, decoded: int) -> Any:
+        if decoded < 0:
+            raise ValueError("its colours cannot be converted")
+        return np.full((2, 2, 3), decoded, np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "SourceDecoder", Decoder)
+    monkeypatch.setattr(reader_module, "RgbConverter", Converter)
+    monkeypatch.setattr(Decoder, "last", ())
+
+
+def shown(*pts: int | None) -> list[list[Picture]]:
+    """Packets of one picture each."""
+    return [[Picture(at, None, it, None)] for at, it in enumerate(pts)]
+
+
+def reader_of(
+    container: Any, *, uri: str = "film.mp4", keeps_packets: bool = False, **config: Any
+) -> Reader:
+    times = iter(range(100, 200))
+    settings = VideoSettings(source_uri=uri, **config)
+    return Reader(
+        container,
+        "film",
+        settings,
+        clock=lambda: next(times),
+        wake=lambda: None,
+        keeps_packets=keeps_packets,
+    )
+
+
+def frames(reader: Reader, most: int = 20) -> list[Frame]:
+    """What the thread gives, without it."""
+    return [frame for frame, _ in zip(reader._frames(), range(most), strict=False)]
+
+
+def times(reader: Reader, most: int = 20) -> list[tuple[int, int]]:
+    return [(frame.frame_id, frame.time_ns) for frame in frames(reader, most)]
+
+
+def started(reader: Reader) -> list[Frame]:
+    """What the thread gives up to its end."""
+    reader.start()
+    found = []
+    while (frame := reader.take(600.0)) is not None:
+        found.append(frame)
+    reader._thread.join()
+    return found
+
+
+# -- what a source is --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "duration", "live"),
+    [
+        ("film.mp4", 5, False),
+        ("film.mp4", None, False),
+        ("http://host/film.mp4", 5, False),
+        ("http://host/film.mp4", None, True),
+        ("rtsp://host/cam", 5, True),
+        ("rtsp://host/cam", None, True),
+        ("0", 5, True),
+    ],
+)
+def test_what_has_no_duration_is_live(uri: str, duration: int | None, live: bool) -> None:
+    container = Container()
+    container.duration = duration
+    reader = reader_of(container, uri=uri)
+    assert reader.live is live
+    assert reader.policy == ("latest" if live else "every_frame")
+    assert reader._thread.daemon  # a silent source does not keep the process
+    for policy in ("latest", "every_frame"):
+        assert reader_of(container, uri=uri, policy=policy).policy == policy
+
+
+@pytest.mark.parametrize(
+    ("average", "guessed", "fps"),
+    [(25, 30, 25.0), (0, 30, 30.0), (None, Fraction(5, 2), 2.5), (None, None, 0.0)],
+)
+def test_the_rate_is_what_the_container_says(average: Any, guessed: Any, fps: float) -> None:
+    reader = reader_of(Container(average_rate=average, guessed_rate=guessed))
+    assert (reader.fps, reader.width, reader.height) == (fps, 48, 32)
+
+
+@pytest.mark.parametrize(("types", "text"), [(["audio", "data"], "audio, data"), ([], "none")])
+def test_a_container_without_video_is_refused(types: list[str], text: str) -> None:
+    container = Container()
+    container.streams = Streams(SimpleNamespace(type=it) for it in types)
+    with pytest.raises(VideoError) as caught:
+        reader_of(container)
+    assert str(caught.value) == f"'film' has no video stream; it has: {text}"
+
+
+# -- times -------------------------------------------------------------------------------------
+
+
+def test_times_are_those_since_the_first_frame() -> None:
+    found = frames(reader_of(Container(*shown(5, 7, 6, 17), start_time=3)))
+    assert [(it.frame_id, it.pts, it.time_ns) for it in found] == [
+        *((0, 5, 0), (1, 7, S // 5), (2, 6, S // 10), (3, 17, 6 * S // 5))
+    ]
+    assert [it.pixels[0, 0, 0] for it in found] == [0, 1, 2, 3]
+
+
+def test_a_frame_without_a_time_comes_a_period_after_the_one_before() -> None:
+    container = Container(*shown(None, None, 30, None), average_rate=Fraction(1))
+    assert times(reader_of(container)) == [(0, 0), (1, S), (2, 3 * S), (3, 4 * S)]
+    container = Container(*shown(None, None), average_rate=None)
+    assert times(reader_of(container)) == [(0, 0), (1, 0)]
+
+
+def test_frames_before_start_s_are_left_out() -> None:
+    container = Container(*shown(*range(20, 30)), start_time=20)
+    reader = reader_of(container, start_s=0.5)
+    found = frames(reader)
+    assert [(it.frame_id, it.pts) for it in found] == [(k, 25 + k) for k in range(5)]
+    assert [it.time_ns for it in found] == [k * S // 10 for k in range(5)]
+    assert container.sought == [2_500_000]
+    assert reader._decoder.restarted == 1  # type: ignore[attr-defined]
+    container = Container(*shown(*range(10)))
+    assert len(times(reader_of(container, start_s=0.5))) == 5
+    assert container.sought == [500_000]
+    container = Container(*shown(-3, 0, 1), start_time=0)  # what is before the start is there
+    assert times(reader_of(container)) == [(0, 0), (1, 3 * S // 10), (2, 2 * S // 5)]
+    assert container.sought == []
+
+
+def test_a_loop_goes_on_a_period_after_its_last_frame() -> None:
+    container = Container(*shown(5, 7, 8), start_time=5)
+    reader = reader_of(container, loop=True)
+    assert times(reader, 8) == [
+        (k, time * S // 10) for k, time in enumerate([0, 2, 3, 4, 6, 7, 8, 10])
+    ]
+    assert container.sought == [500_000, 500_000]
+    assert reader._decoder.restarted == 2  # type: ignore[attr-defined]
+
+
+def test_a_live_source_has_the_time_of_the_clock() -> None:
+    reader = reader_of(Container(*shown(5, 7)), uri="rtsp://host/cam")
+    assert times(reader) == [(0, 100), (1, 101)]
+
+
+@pytest.mark.parametrize(
+    ("max_fps", "time_ns", "slot"),
+    [(1, S - 1, 0), (1, S, 1), (4, S, 4), (0.1, 10 * S - 1, 0), (0.1, 10 * S, 1)],
+)
+def test_max_fps_goes_by_time_without_a_rate(max_fps: float, time_ns: int, slot: int) -> None:
+    reader = reader_of(Container(average_rate=None), max_fps=max_fps)
+    assert reader._slot(7, time_ns) == slot
+
+
+def test_max_fps_keeps_the_first_frame_of_each_place() -> None:
+    container = Container(*shown(*range(8)))
+    assert [it.frame_id for it in frames(reader_of(container, max_fps=5))] == [0, 2, 4, 6]
+    assert [it.frame_id for it in frames(reader_of(container, max_fps=20))] == list(range(8))
+
+
+# -- pictures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("uri", "read"), [("rtsp://host/cam", 1), ("film.mp4", 2)])
+def test_only_a_live_picture_does_not_wait_for_the_next_packet(uri: str, read: int) -> None:
+    container = Container(*shown(0, 1, 2))
+    given = reader_of(container, uri=uri)._frames()
+    for number in range(3):
+        assert next(given).frame_id == number
+        assert container.read == min(3, number + read)
+    assert list(given) == []
+
+
+def test_pictures_come_in_order_and_those_at_the_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = np.full((2, 2, 3), 77, np.uint8)
+    monkeypatch.setattr(Decoder, "last", [Picture(8, None, 8, None), Picture(9, None, 9, None)])
+    origin = Origin(0, 1, 2, drained=False)
+    packets = [[], [Picture(1, None, 1, origin), Picture(None, made, 2, None)], [], shown(3)[0]]
+    reader = reader_of(Container(*packets))
+    found = frames(reader)
+    assert [it.pts for it in found] == [1, 2, 3, 8, 9]
+    assert [it.pixels[0, 0, 0] for it in found] == [1, 77, 0, 8, 9]
+    assert [it.origin for it in found] == [origin, None, None, None, None]
+    assert reader._pool._max_workers == 1  # a converter is not for two threads
+
+
+def test_what_cannot_be_converted_is_left_out_and_counted() -> None:
+    packets = [[Picture(colour, None, at, None)] for at, colour in enumerate([3, -1, 5, -2])]
+    reader = reader_of(Container(*packets))
+    assert [it.frame_id for it in frames(reader)] == [0, 2]
+    assert reader.damaged == 2
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_packets_are_given_where_a_log_wants_them(keeps: bool) -> None:
+    reader = reader_of(Container(), keeps_packets=keeps)
+    queue = reader._decoder.queue  # type: ignore[attr-defined]
+    assert (queue is not None) == reader.has_packets == keeps
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    frame = Frame(pixels, 0, None, 0, Origin(0, 0, 0, drained=False))
+    if keeps:
+        queue.begin_section(0, VideoDecoder("h264", b"", 2, 2, ""), 0)
+        queue.append(0, 0, b"a", is_key=True)
+        assert reader.packets_of(Frame(pixels, 0, None, 0)) is None
+        video = reader.packets_of(frame)
+        assert video is not None
+        assert video.packets == ((b"a", True),)
+        reader._decoder.logs_packets = False
+        assert not reader.has_packets
+    else:
+        assert reader.packets_of(frame) is None
+
+
+# -- the buffer --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "config", "newest"),
+    [
+        ("film.mp4", {}, False),
+        ("film.mp4", {"realtime": True}, False),
+        ("film.mp4", {"policy": "latest"}, True),
+        ("film.mp4", {"policy": "latest", "realtime": True}, False),
+        ("http://host/live", {}, True),
+        ("http://host/live", {"realtime": True}, True),
+        ("http://host/live", {"policy": "every_frame"}, False),
+    ],
+)
+def test_four_frames_are_ready_or_the_newest_one(
+    uri: str, config: dict[str, Any], newest: bool
+) -> None:
+    container = Container()
+    container.duration = None
+    reader = reader_of(container, uri=uri, **config)
+    ready: list[bool] = []
+    reader._changed.wait_for = lambda predicate, *_: ready.append(bool(predicate()))  # type: ignore[assignment]
+    for number in range(6):
+        assert reader._put(Frame(np.zeros((2, 2, 3), np.uint8), number, None, number)) is True
+    assert ready == ([] if newest else [True] * 4 + [False] * 2)
+    assert (reader.dropped, len(reader._buffer)) == ((5, 1) if newest else (0, 6))
+    assert reader._buffer[-1].frame_id == 5
+    reader.stop(1.0)
+    assert reader._put(Frame(np.zeros((2, 2, 3), np.uint8), 6, None, 6)) is False
+    assert ready == ([] if newest else [True] * 4 + [False] * 2 + [True])
+
+
+def test_frames_are_taken_one_after_the_other() -> None:
+    reader = reader_of(Container())
+    assert reader.take(0.0) is None
+    for number in range(3):
+        reader._put(Frame(np.zeros((2, 2, 3), np.uint8), number, None, number))
+    first = reader.take(0.0)
+    assert first is not None
+    assert (first.frame_id, reader.drained) == (0, False)
+    reader.put_back(first)
+    taken = [reader.take(0.0) for _ in range(4)]
+    assert [it and it.frame_id for it in taken] == [0, 1, 2, None]
+    assert not reader.drained
+    reader._ended = True
+    assert reader.drained
+    assert reader.take(600.0) is None
+
+
+def test_the_newest_frame_that_is_due_is_taken_and_what_is_late_left_out() -> None:
+    reader = reader_of(
+        Container(average_rate=1, time_base=Fraction(1, S)),
+        policy="latest",
+        realtime=True,
+    )
+    made = [Frame(np.zeros((2, 2, 3), np.uint8), number, None, 10 * number) for number in range(5)]
+    for frame in made[1:]:
+        reader._put(frame)
+    assert reader.skip_to(9, made[0]) is made[0]
+    assert reader.dropped == 0
+    assert reader.skip_to(30, made[0]) is made[3]
+    assert (reader.dropped, reader.take(0.0)) == (3, made[4])
+    reader._first = Fraction(0)
+    assert reader.skip_to(3 * S, made[4]) is made[4]
+    due = S, 2 * S, 2 * S + 1, 3 * S
+    given = [reader._frame(Picture(None, None, pts, None)) for pts in due]
+    assert [it and it.frame_id for it in given] == [None, None, 2, 3]
+    assert reader.dropped == 5
+
+
+def test_the_cycle_is_woken_for_each_frame_and_at_the_end() -> None:
+    woken = []
+    reader = reader_of(Container(*shown(0, 1, 2)))
+    reader._wake = lambda: woken.append(threading.current_thread().name)
+    assert [it.frame_id for it in started(reader)] == [0, 1, 2]
+    assert woken == ["read film"] * 4
+    assert reader.drained
+    assert reader.error is None
+    assert reader._container.closed == 1
+
+
+# -- its end -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({}, "'film' has no frames"),
+        ({"loop": True}, "'film' has no frames"),
+        ({"start_s": 2.5}, "'film' has no frame after start_s 2.5"),
+    ],
+)
+def test_a_file_without_frames_is_an_error(config: dict[str, Any], text: str) -> None:
+    reader = reader_of(Container(), **config)
+    assert started(reader) == []
+    assert str(reader.error) == text
+
+
+def test_a_live_source_may_end_without_frames() -> None:
+    reader = reader_of(Container(), uri="rtsp://host/cam")
+    assert started(reader) == []
+    assert reader.error is None
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_what_breaks_ends_the_source_after_its_frames(loop: bool) -> None:
+    reader = reader_of(Container(*shown(0, 1), TypeError("odd"), *shown(2)), loop=loop)
+    with pytest.raises(TypeError):
+        frames(reader)
+    reader = reader_of(Container(*shown(0, 1), TypeError("odd"), *shown(2)), loop=loop)
+    assert [it.frame_id for it in started(reader)] == [0]
+    assert str(reader.error) == "'film': reading failed: TypeError: odd"
+    lost = av.error.InvalidDataError(1, "odd")
+    container = Container(*shown(0, 1), lost, *shown(2))
+    reader = reader_of(container, loop=loop)
+    assert [it.frame_id for it in started(reader)] == [0, 1]
+    assert str(reader.error) == "'film' cannot be decoded: odd"
+    assert (container.read, container.closed) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "silent_s", "text"),
+    [
+        (av.error.InvalidDataError(1, "odd"), 1.79, "was lost: odd"),
+        (av.error.InvalidDataError(1, "odd"), 1.81, "gave no frame for timeout_s 2"),
+        (av.error.ExitError(1, "odd"), 0.0, "gave no frame for timeout_s 2"),
+    ],
+)
+def test_a_live_source_that_gave_nothing_for_its_timeout_is_silent(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, silent_s: float, text: str
+) -> None:
+    now = SimpleNamespace(s=50.0)
+    monkeypatch.setattr(reader_module.time, "monotonic", lambda: now.s)
+
+    class Silent(Container):
+        def demux(self, stream: Any) -> Iterator[Any]:
+            now.s += 100
+            yield from super().demux(stream)
+
+    reader = reader_of(Silent(*shown(0)), uri="rtsp://host/cam", timeout_s=2)
+    assert len(frames(reader)) == 1
+    now.s += silent_s
+    assert reader._loss(error) == text
+
+
+def test_a_reader_that_was_not_started_closes_its_source() -> None:
+    container = Container()
+    assert reader_of(container).stop(0.0) is True
+    assert container.closed == 1
+
+
+def test_a_reader_whose_source_is_silent_is_left_running() -> None:
+    began, gate = threading.Event(), threading.Event()
+
+    class Silent(Container):
+        def demux(self, stream: Any) -> Iterator[Any]:
+            began.set()
+            gate.wait()
+            yield from super().demux(stream)
+
+    container = Silent(*shown(0, 1))
+    reader = reader_of(container)
+    reader.start()
+    began.wait()
+    assert reader.stop(0.001) is False
+    gate.set()
+    assert reader.stop(60.0) is True
+    assert (container.closed, reader.take(0.0)) == (1, None)
