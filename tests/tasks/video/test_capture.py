@@ -6,10 +6,11 @@ import functools
 import http.server
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple
 
 import av
 import numpy as np
@@ -17,12 +18,14 @@ import pytest
 import structlog
 
 from flowrun.msgs import ImageRgb8Msg
+from flowrun.runtime.engine.alone import SourceEnds
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.task import Context, Output
 from flowrun.runtime.testing import run_task
+from flowrun.tasks.video import capture as capture_module
 from flowrun.tasks.video.capture import VideoCapture, VideoError
 from flowrun.tasks.video.opening import open_video
-from flowrun.tasks.video.reader import Reader
+from flowrun.tasks.video.reader import Frame, Reader
 from support.damaged import Chunk, remux
 from support.rtsp import serving
 
@@ -395,6 +398,209 @@ def test_an_unreachable_camera_is_named_without_its_password(folder: Path) -> No
         "rtsp://127.0.0.1:9/cam"
     )
     assert caught.value.__cause__ is None
+
+
+# -- with a reader that gives what a test says -------------------------------------------------
+
+S = 1_000_000_000
+
+
+class Script:
+    """A reader. `steps`: what each `take` gives: a time, or None for no frame; it is at its end after
+    them. `damage`: how much is damaged after each."""
+
+    live, policy, fps = False, "every_frame", 29.97003
+    name, width, height = "script", 4, 2
+    error: VideoError | None = None
+    has_packets = True
+    stops = True
+
+    def __init__(self, *steps: int | None, drops: int = 0, damages: int = 0, **more: Any) -> None:
+        self.steps = list(steps)
+        self.drops, self.damages = drops, damages
+        self.dropped = self.damaged = 0
+        self.waited: list[float] = []
+        self.skipped: list[tuple[int, int]] = []
+        self.started = 0
+        self.stopped: list[float] = []
+        self.number = 0
+        vars(self).update(more)
+
+    def start(self) -> None:
+        self.started += 1
+
+    def take(self, wait_s: float) -> Frame | None:
+        self.waited.append(wait_s)
+        time_ns = self.steps.pop(0) if self.steps else None
+        if time_ns is None:
+            return None
+        self.dropped += self.drops
+        self.damaged += self.damages
+        self.number += 1
+        return Frame(np.full((2, 4, 3), self.number, np.uint8), self.number, None, time_ns)
+
+    def put_back(self, frame: Frame) -> None:
+        self.number -= 1
+        self.steps.insert(0, frame.time_ns)
+
+    def skip_to(self, played_ns: int, frame: Frame) -> Frame:
+        self.skipped.append((played_ns, frame.frame_id))
+        return frame
+
+    @property
+    def drained(self) -> bool:
+        return not self.steps
+
+    def packets_of(self, _frame: Frame) -> None:
+        return None
+
+    def stop(self, timeout_s: float) -> bool:
+        self.stopped.append(timeout_s)
+        return self.stops
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., Played]:
+    """Runs the task with a `Script`."""
+
+    def play(
+        script: Script, *, period_ns: int = 1, cycles: int | None = None, **config: Any
+    ) -> Any:
+        monkeypatch.setattr(capture_module, "Reader", lambda *_, **__: script)
+        dropped: list[int] = []
+        monkeypatch.setattr(SourceEnds, "_dropped", lambda _, count: dropped.append(count))
+        with structlog.testing.capture_logs() as logs:
+            config = {"source_uri": "grey.mp4", **config}
+            out = run_task(
+                VideoCapture, config=config, graph_dir=folder, period_ns=period_ns, cycles=cycles
+            )
+        return Played([cycle["image"].tov_ns for cycle in out], dropped, logs)
+
+    return play
+
+
+class Played(NamedTuple):
+    tov_ns: list[int]
+    dropped: list[int]
+    logs: list[Any]
+
+    def lines(self, event: str) -> list[Any]:
+        return [log for log in self.logs if log["event"] == event]
+
+
+def test_a_cycle_waits_for_a_frame_of_a_file_only(play: Callable[..., Played]) -> None:
+    script = Script(3, None, 5, 8)
+    assert play(script, period_ns=100).tov_ns == [3, 5, 8]
+    assert script.waited == [1.0] * 5
+    script = Script(3, None, 5, live=True)
+    assert play(script).tov_ns == [3, 5]
+    assert script.waited == [0.0] * 4
+    script = Script(None, 0, 5, None, 7)
+    assert play(script, period_ns=100, realtime=True).tov_ns == [100, 105, 107]
+    assert script.waited[:2] == [1.0, 1.0]
+    assert set(script.waited[2:]) == {0.0}
+    script = Script(3, live=True)
+    play(script, realtime=True)
+    assert script.waited == [0.0, 0.0]
+
+
+def test_a_file_at_its_own_speed_skips_only_where_the_newest_is_wanted(
+    play: Callable[..., Played],
+) -> None:
+    script = Script(0, 50, 250, policy="latest")
+    assert play(script, period_ns=100, realtime=True).tov_ns == [0, 50, 250]
+    assert script.skipped == [(0, 1), (100, 2), (250, 3)]
+    for script in (Script(0, 50), Script(0, 50, live=True, policy="latest")):
+        play(script, period_ns=100, realtime=True)
+        assert script.skipped == []
+
+
+def test_times_before_1970_and_after_2262_are_cut(play: Callable[..., Played]) -> None:
+    script = Script(-5, 2**63 - 1, 2**63, live=True)
+    assert play(script).tov_ns == [0, 2**63 - 1, 2**63 - 1]
+
+
+def test_what_was_dropped_is_counted_since_the_frame_before(play: Callable[..., Played]) -> None:
+    assert play(Script(0, 1, 2, drops=3)).dropped == [3, 3, 3]
+    assert play(Script(0, 1)).dropped == []
+
+    class DropsAtItsEnd(Script):
+        def take(self, wait_s: float) -> Frame | None:
+            if not self.steps:
+                self.dropped = 5
+            return super().take(wait_s)
+
+    assert play(DropsAtItsEnd(0, drops=1)).dropped == [1, 4]
+
+
+def test_losses_are_logged_every_ten_seconds_and_at_the_end(play: Callable[..., Played]) -> None:
+    played = play(Script(*range(25), drops=1, damages=2), period_ns=S)
+    assert [(it["dropped"], it["damaged"]) for it in played.lines("frames lost")] == [
+        *((11, 22), (21, 42), (25, 50))
+    ]
+    for script in (Script(*range(11), drops=1), Script(*range(11), damages=1)):
+        assert len(play(script, period_ns=S).lines("frames lost")) == 1
+    assert play(Script(*range(12)), period_ns=S).lines("frames lost") == []
+    played = play(Script(*range(10), drops=1), period_ns=S, cycles=10)
+    assert played.lines("frames lost") == []
+
+
+def test_a_source_says_what_it_opened_and_stops(play: Callable[..., Played]) -> None:
+    script = Script(0)
+    played = play(script)
+    [opened] = played.lines("source opened")
+    assert opened == {
+        "event": "source opened",
+        "log_level": "info",
+        "task": "VideoCapture",
+        "source": "grey.mp4",
+        "width": 4,
+        "height": 2,
+        "fps": 29.97,
+        "policy": "every_frame",
+    }
+    assert (script.started, script.stopped) == (1, [3.0])
+    left = "the reader still waits for the source; it is left running"
+    assert played.lines(left) == []
+    [line] = play(Script(0, stops=False)).lines(left)
+    assert line["log_level"] == "warning"
+
+
+def test_an_error_ends_a_file_and_is_logged_of_a_live_source(play: Callable[..., Played]) -> None:
+    error = VideoError("odd")
+    with pytest.raises(VideoError) as caught:
+        play(Script(0, error=error))
+    assert caught.value is error
+    played = play(Script(0, None, 5, error=error, live=True))
+    assert played.tov_ns == [0, 5]
+    [line] = played.lines("source lost")
+    assert (line["log_level"], line["source"], line["reason"]) == ("error", "script", "odd")
+
+
+def test_a_source_that_cannot_be_read_is_closed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    class Container:
+        streams = SimpleNamespace(video=[])
+
+        def close(self) -> None:
+            closed.append(self)
+
+    monkeypatch.setattr(capture_module, "open_video", lambda *_: (Container(), "film"))
+    Container.streams = type("Streams", (list,), {"video": []})()
+    with pytest.raises(VideoError, match="^'film' has no video stream; it has: none$"):
+        capture(folder, source_uri="grey.mp4")
+    assert len(closed) == 1
+
+
+def test_a_missing_file_is_found_before_the_run(folder: Path) -> None:
+    config = VideoCapture.Config
+    assert list(VideoCapture.check(config(source_uri="grey.mp4"), folder)) == []
+    [(field, text)] = VideoCapture.check(config(source_uri="none.mp4"), folder)
+    assert field == "source_uri"
+    assert text.startswith("no such video file: 'none.mp4' (looked for ")
 
 
 # -- real HTTP servers -------------------------------------------------------------------------
