@@ -123,7 +123,9 @@ def test_parameters_come_before_a_key_frame_once(form, data, extradata, expected
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_the_parameter_sets_of_an_mp4_are_those_of_its_filtered_key_frames(tmp_path, codec):
     name = {"libx264": "h264", "libx265": "hevc"}[codec]
-    film = draw(tmp_path / "film.mp4", codec=codec, frames=2, **{"x265-params": "log-level=none"})
+    film = draw(
+        tmp_path / "film.mp4", codec=codec, frames=2, **{"x265-params": "log-level=none:bframes=0"}
+    )
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
         extradata = stream.codec_context.extradata
