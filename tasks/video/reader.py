@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,6 @@ _AHEAD = 4
 """How many frames a reader holds ready where every frame is wanted."""
 
 
-_NOT_YET: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
-
-
 @dataclass(slots=True)
 class Frame:
     """A decoded frame.
@@ -43,6 +41,10 @@ class Frame:
     pts: int | None
     time_ns: int
     origin: Origin | None = None
+
+
+_WithPixels = Callable[[NDArray[np.uint8]], Frame]
+_Converting = Future["NDArray[np.uint8] | None"]
 
 
 class Reader:
@@ -89,7 +91,7 @@ class Reader:
         self._clock, self._wake = clock, wake
         self._converter = RgbConverter()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"convert {name}")
-        self._converting: deque[tuple[Frame, Future[NDArray[np.uint8] | None] | None]] = deque()
+        self._converting: deque[tuple[_WithPixels, _Converting]] = deque()
         """Frames that have been decoded, in their order."""
         self._packets = PacketQueue() if keeps_packets else None
         self._decoder = SourceDecoder(stream, self._packets)
@@ -255,8 +257,7 @@ class Reader:
             try:
                 packet = next(packets, None)
             except self._errors as error:
-                failed = error
-                break
+                failed, packet = error, None
             if packet is None:
                 break
             earlier = len(self._converting)
@@ -268,31 +269,31 @@ class Reader:
         if failed is not None:
             raise failed
 
-    def _take(self, picture: Picture) -> Future[NDArray[np.uint8] | None] | None:
-        frame = self._frame(picture)
-        if frame is None:
+    def _take(self, picture: Picture) -> _Converting | None:
+        with_pixels = self._frame(picture)
+        if with_pixels is None:
             return None
-        if picture.pixels is not None:
-            frame.pixels = picture.pixels
-            self._converting.append((frame, None))
-            return None
-        future = self._pool.submit(_convert, self._converter, [picture.decoded])
-        self._converting.append((frame, future))
+        future: _Converting
+        if picture.pixels is None:
+            future = self._pool.submit(_convert, self._converter, [picture.decoded])
+        else:
+            future = Future()
+            future.set_result(picture.pixels)
+        self._converting.append((with_pixels, future))
         return future
 
     def _converted(self, count: int) -> Iterator[Frame]:
         """The first frames that are being converted, when they are."""
         for _ in range(count):
-            frame, future = self._converting.popleft()
-            pixels = frame.pixels if future is None else future.result()
+            with_pixels, future = self._converting.popleft()
+            pixels = future.result()
             if pixels is None:
                 self._decoder.damaged += 1
                 continue
-            frame.pixels = pixels
-            yield frame
+            yield with_pixels(pixels)
 
-    def _frame(self, picture: Picture) -> Frame | None:
-        """The frame of a picture, without its pixels; None where it is to be left out."""
+    def _frame(self, picture: Picture) -> _WithPixels | None:
+        """What makes the frame of a picture, given its pixels; None where it is to be left out."""
         self._decoded_s = time.monotonic()
         pts, base = picture.pts, self._stream.time_base
         self._at = pts * base if pts is not None else self._at + self._period
@@ -312,7 +313,7 @@ class Reader:
         if self._played_ns is not None and time_ns + self._period_ns <= self._played_ns:
             self.dropped += 1
             return None
-        return Frame(_NOT_YET, frame_id, pts, time_ns, picture.origin)
+        return partial(Frame, frame_id=frame_id, pts=pts, time_ns=time_ns, origin=picture.origin)
 
     def _slot(self, frame_id: int, time_ns: int) -> int:
         """The frame's place at `max_fps`: of the frames with one place, the first is kept."""
