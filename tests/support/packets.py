@@ -9,6 +9,7 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import ImageRgb8Msg, IntMsg
+from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Output, Task
@@ -21,6 +22,13 @@ class Digest(Task):
     def process(self, ctx: Context, image: Input[ImageRgb8Msg], crc: Output[IntMsg]) -> None:
         crc.value = crc32(np.ascontiguousarray(image.pixels).tobytes())
         crc.publish(tov_ns=image.tov_ns)
+
+
+def plain_decoder(name: str, width: int, height: int, extradata: bytes = b"") -> VideoDecoder:
+    """Of a container that says nothing else."""
+    return VideoDecoder(
+        name, extradata, width, height, "yuv420p", tag="", bits=0, reorder=0, color=(2, 0)
+    )
 
 
 MORE = "logging: {slab_size_mib: 4, section_size_mib: 1}"

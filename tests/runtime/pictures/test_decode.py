@@ -14,6 +14,7 @@ from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.runtime.pictures import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
+from support.packets import plain_decoder
 
 
 class Scripted:
@@ -86,7 +87,7 @@ class Topic:
         """Publish a picture with the packets that come next; its cycle."""
         last = more.get("last", b"")
         video = VideoPackets(
-            VideoDecoder("script", last, 1, 1, "yuv420p"),
+            plain_decoder("script", 1, 1, last),
             tuple((data, data.startswith(b"k")) for data in packets),
             more.get("first", self._packets),
             number,
@@ -324,6 +325,20 @@ def test_four_pictures_are_ready_while_one_is_looked_at(monkeypatch: pytest.Monk
     assert given == [1, 6, 7, 8, 9, 9, 9, 9, 9]
     assert sorted(converted) == [(number, number < 2) for number in range(9)]
     assert len(Scripted.made) == 1
+
+
+def test_no_more_is_decoded_than_four_pictures_need() -> None:
+    topic = Topic()
+    topic.add(0, b"k\0", begins=True)
+    topic.add(1, b"p\1")
+    topic.add(2, b"p\2\3\4\5\6\7")
+    for number in range(3, 8):
+        topic.add(number, b"p" + bytes([number + 5]))
+    ask = topic.decoder(ahead=True)
+    assert ask(0, 1) == [0, 1]
+    assert fed(ahead=True) == [[0, 1, 2]]
+    assert ask(*range(2, 8)) == span(2, 8)
+    assert fed(ahead=True) == [span(0, 7)]
 
 
 def test_sections_that_follow_each_other_share_a_decoder() -> None:

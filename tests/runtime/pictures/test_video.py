@@ -21,8 +21,9 @@ from flowrun.runtime.pictures.video import (
 )
 from support import independent_pictures
 from support.films import draw
+from support.packets import plain_decoder
 
-PLAIN = VideoDecoder("mpeg4", b"", 48, 32, "yuv420p")
+PLAIN = plain_decoder("mpeg4", 48, 32)
 FRAMES = 5
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flowrun.msgs.image import VideoDecoder, VideoPackets
+from flowrun.msgs.image import VideoPackets
 from flowrun.tasks.video.packets import Origin, PacketQueue
+from support.packets import plain_decoder
 
-ONE, OTHER = (VideoDecoder(name, b"", 2, 2, "yuv420p") for name in ("h264", "mpeg4"))
+ONE, OTHER = (plain_decoder(name, 2, 2) for name in ("h264", "mpeg4"))
 
 
 def filled(*packets: tuple[int, int, bytes]) -> PacketQueue:

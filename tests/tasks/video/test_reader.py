@@ -12,13 +12,13 @@ import av
 import numpy as np
 import pytest
 
-from flowrun.msgs.image import VideoDecoder
 from flowrun.tasks.video import reader as reader_module
 from flowrun.tasks.video.decoding import Picture
 from flowrun.tasks.video.opening import VideoError
 from flowrun.tasks.video.packets import Origin
 from flowrun.tasks.video.reader import Frame, Reader
 from flowrun.tasks.video.settings import VideoSettings
+from support.packets import plain_decoder
 
 S = 1_000_000_000
 
@@ -36,8 +36,8 @@ class Container:
             "codec_context": SimpleNamespace(width=48, height=32),
             **stream,
         }
-        stream_ = SimpleNamespace(**given)
-        self.streams: Any = Streams([stream_])
+        self.streams = Streams([SimpleNamespace(type="audio")])
+        self.streams += [SimpleNamespace(**given), SimpleNamespace(**given)]
         self.duration: int | None = 5
         self.packets = packets
         self.read = 0
@@ -46,7 +46,7 @@ class Container:
         self.closed = 0
 
     def demux(self, stream: Any) -> Iterator[Any]:
-        assert stream is self.streams[0]
+        assert stream is self.streams[1]  # the first one with pictures
         for packet in self.packets:
             self.read += 1
             if isinstance(packet, Exception):
@@ -277,11 +277,13 @@ def test_pictures_come_in_order_and_those_at_the_end_too(monkeypatch: pytest.Mon
     assert reader._pool._max_workers == 1  # a converter is not for two threads
 
 
-def test_what_cannot_be_converted_is_left_out_and_counted() -> None:
-    packets = [[Picture(colour, None, at, None)] for at, colour in enumerate([3, -1, 5, -2])]
-    reader = reader_of(Container(*packets))
-    assert [it.frame_id for it in frames(reader)] == [0, 2]
+def test_what_cannot_be_converted_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [Picture(colour, None, at, None) for at, colour in enumerate([3, -1, 5, -2, 7])]
+    reader = reader_of(Container(*([it] for it in pictures)))
+    assert [it.frame_id for it in frames(reader)] == [0, 2, 4]
     assert reader.damaged == 2
+    monkeypatch.setattr(Decoder, "last", pictures)
+    assert [it.frame_id for it in frames(reader_of(Container()))] == [0, 2, 4]
 
 
 @pytest.mark.parametrize("keeps", [False, True])
@@ -292,7 +294,7 @@ def test_packets_are_given_where_a_log_wants_them(keeps: bool) -> None:
     pixels = np.zeros((2, 2, 3), np.uint8)
     frame = Frame(pixels, 0, None, 0, Origin(0, 0, 0, drained=False))
     if keeps:
-        queue.begin_section(0, VideoDecoder("h264", b"", 2, 2, ""), 0)
+        queue.begin_section(0, plain_decoder("h264", 2, 2), 0)
         queue.append(0, 0, b"a", is_key=True)
         assert reader.packets_of(Frame(pixels, 0, None, 0)) is None
         video = reader.packets_of(frame)
@@ -371,7 +373,8 @@ def test_the_newest_frame_that_is_due_is_taken_and_what_is_late_left_out() -> No
     assert reader.skip_to(3 * S, made[4]) is made[4]
     due = S, 2 * S, 2 * S + 1, 3 * S
     given = [reader._frame(Picture(None, None, pts, None)) for pts in due]
-    assert [it and it.frame_id for it in given] == [None, None, 2, 3]
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    assert [it and it(pixels).frame_id for it in given] == [None, None, 2, 3]
     assert reader.dropped == 5
 
 
@@ -465,7 +468,7 @@ def test_a_reader_whose_source_is_silent_is_left_running() -> None:
             gate.wait()
             yield from super().demux(stream)
 
-    container = Silent(*shown(0, 1))
+    container = Silent(*shown(0, 1, 2, 3, 4))
     reader = reader_of(container)
     reader.start()
     began.wait()
@@ -473,3 +476,4 @@ def test_a_reader_whose_source_is_silent_is_left_running() -> None:
     gate.set()
     assert reader.stop(60.0) is True
     assert (container.closed, reader.take(0.0)) == (1, None)
+    assert container.read == 2  # the frame that was under way, and the packet after it
