@@ -169,7 +169,7 @@ def _arrivals(
     cycles: int | None,
 ) -> Sequence[Mapping[str, Message]] | None:
     """`inputs`, checked and cut to `cycles`; None for a source."""
-    declared = {port.name: port for port in ports if port.direction == "input"}
+    declared = {port.name: port for port in ports if port.is_input}
     if not declared:
         if inputs is not None:
             raise UsageError(f"{name} is a source: it takes no inputs")

@@ -49,12 +49,12 @@ def text(plan: Plan) -> str:
         reads = [
             _read(plan, step, i)
             for i, argument in enumerate(step.arguments)
-            if argument.port.direction == "input"
+            if argument.port.is_input
         ]
         writes = [
             f"{argument.port.name}: {argument.port.message_type.__name__}"
             for argument in step.arguments
-            if argument.port.direction == "output"
+            if argument.port.is_output
         ]
         first = (str(number), step.task.id, _described(step))
         for line in range(max(len(reads), len(writes), 1)):

@@ -113,7 +113,7 @@ class Alone:
             running=frozenset({name}),
             time=self.time,
         )
-        self.inputs = [port.name for port in self._made.bound.ports if port.direction == "input"]
+        self.inputs = [port.name for port in self._made.bound.ports if port.is_input]
         """The names of the task's input ports."""
         self._outputs = [slot for slot in plan.slots if slot.task_id == name]
 
@@ -203,7 +203,7 @@ def _plan(task_class: type[Task], config: TaskConfig, *, graph_dir: Path, seed: 
     connections: list[BoundConnection] = []
     specs: list[ConnectionSpec] = []
     if not is_source(ports):
-        inputs = [port for port in ports if port.direction == "input"]
+        inputs = [port for port in ports if port.is_input]
         outputs = tuple(Port(port.name, "output", port.message_type, True) for port in inputs)
         tasks.insert(0, _bound(_FEEDER, _Feeder, TaskConfig(), outputs))
         for port in inputs:

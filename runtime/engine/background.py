@@ -390,7 +390,7 @@ def job_inputs(step: Step, messages: Sequence[Message]) -> list[tuple[Message, b
     return [
         (messages[argument.slot], argument.port.required)
         for argument in step.arguments
-        if argument.slot is not None and argument.port.direction == "input"
+        if argument.slot is not None and argument.port.is_input
     ]
 
 
@@ -410,7 +410,7 @@ def prepare_job(
         if argument.slot is None:
             continue
         message = messages[argument.slot]
-        if argument.port.direction == "input":
+        if argument.port.is_input:
             own[argument.slot] = message.copy()
             continue
         output = own[argument.slot] = type(message)()
@@ -422,7 +422,7 @@ def prepare_job(
 def _publish(job: Job, step: Step, messages: Sequence[Message]) -> None:
     """Publish in this cycle what the job made."""
     for argument in step.arguments:
-        if argument.port.direction == "output" and argument.slot is not None:
+        if argument.port.is_output and argument.slot is not None:
             made = job.messages[argument.slot]
             shown = messages[argument.slot].envelope
             shown.is_open = False  # the task was called

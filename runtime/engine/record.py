@@ -143,7 +143,7 @@ def call_process(
     arguments: list[Any] = []
     for argument in step.arguments:
         message = None if argument.slot is None else messages[argument.slot]
-        if argument.port.direction == "output":
+        if argument.port.is_output:
             arguments.append(message)
             continue
         if message is None:
@@ -212,7 +212,7 @@ def outputs_of_step(step: Step, messages: Sequence[Message]) -> list[Message]:
     return [
         messages[argument.slot]
         for argument in step.arguments
-        if argument.slot is not None and argument.port.direction == "output"
+        if argument.slot is not None and argument.port.is_output
     ]
 
 

@@ -168,12 +168,12 @@ class MessageWatch:
         inputs = [
             (argument.slot, argument.port.name)
             for argument in step.arguments
-            if argument.slot is not None and argument.port.direction == "input"
+            if argument.slot is not None and argument.port.is_input
         ]
         outputs = [
             argument.slot
             for argument in step.arguments
-            if argument.slot is not None and argument.port.direction == "output"
+            if argument.slot is not None and argument.port.is_output
         ]
 
         def checking() -> None:
@@ -252,7 +252,7 @@ def _readers_of(plan: Plan) -> list[list[tuple[str, str]]]:
     readers: list[list[tuple[str, str]]] = [[] for _ in plan.slots]
     for step in plan.steps:
         for argument in step.arguments:
-            is_read = argument.port.direction == "input" and not step.task.spec.background
+            is_read = argument.port.is_input and not step.task.spec.background
             if is_read and argument.slot is not None:
                 readers[argument.slot].append((step.task.id, argument.port.name))
     return readers

@@ -188,7 +188,7 @@ class _Binder:
         if codec is None:
             return
         where = spec.key_where.get("logging", spec.where)
-        outputs = [port for port in ports if port.direction == "output"]
+        outputs = [port for port in ports if port.is_output]
         if not any(issubclass(port.message_type, ImageRgb8Msg) for port in outputs):
             self.problem(where, f"task {spec.id!r} makes no pictures; leave 'codec' out")
         elif codec not in task_class.picture_codecs:
@@ -325,7 +325,7 @@ class _Binder:
         for task in filter(None, tasks.values()):
             for port in task.ports:
                 if (
-                    port.direction == "input"
+                    port.is_input
                     and port.required
                     and (task.id, port.name) not in self.fed
                     and task.id not in self.unclear
@@ -346,7 +346,7 @@ def _with_types(task: BoundTask, ports: Mapping[str, Port]) -> str:
 
 
 def _fits(port: Port, message: type[Message]) -> bool:
-    if port.direction == "output":
+    if port.is_output:
         return issubclass(port.message_type, message)
     return issubclass(message, port.message_type)
 
@@ -356,7 +356,7 @@ def _outputs(
 ) -> Iterator[str]:
     for task in filter(None, tasks.values()):
         for port in task.ports:
-            if port.direction == "output" and task.id != but and _fits(port, message):
+            if port.is_output and task.id != but and _fits(port, message):
                 yield f"{task.id}.{port.name}"
 
 

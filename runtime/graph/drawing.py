@@ -142,7 +142,7 @@ def _lines(plan: Plan) -> list[_Line]:
         )
         for step in plan.steps
         for argument in step.arguments
-        if argument.port.direction == "input" and argument.slot is not None
+        if argument.port.is_input and argument.slot is not None
     ]
 
 
@@ -173,8 +173,8 @@ def _layers(plan: Plan) -> list[list[_Box]]:
 
 def _box(step: Step) -> _Box:
     ports = [argument.port for argument in step.arguments]
-    inputs = [port.name for port in ports if port.direction == "input"]
-    outputs = [port.name for port in ports if port.direction == "output"]
+    inputs = [port.name for port in ports if port.is_input]
+    outputs = [port.name for port in ports if port.is_output]
     rows = max(len(inputs), len(outputs))
     longest = max(len(step.task.id), len(_type_name(step)))
     port_columns = max(map(len, inputs), default=0) + max(map(len, outputs), default=0) + 3

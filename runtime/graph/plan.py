@@ -166,7 +166,7 @@ def _build(bound: BoundGraph, order: list[str]) -> Plan:
     for task_id in order:
         task = tasks[task_id]
         for port in task.ports:
-            if port.direction == "output":
+            if port.is_output:
                 made[task_id, port.name] = len(slots)
                 slots.append(
                     Slot(
@@ -189,9 +189,7 @@ def _build(bound: BoundGraph, order: list[str]) -> Plan:
             tuple(
                 Argument(
                     port,
-                    made[task_id, port.name]
-                    if port.direction == "output"
-                    else fed.get((task_id, port.name)),
+                    made[task_id, port.name] if port.is_output else fed.get((task_id, port.name)),
                 )
                 for port in tasks[task_id].ports
             ),

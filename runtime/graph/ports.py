@@ -36,9 +36,17 @@ class Port:
     message_type: type[Message]
     required: bool
 
+    @property
+    def is_input(self) -> bool:
+        return self.direction == "input"
+
+    @property
+    def is_output(self) -> bool:
+        return self.direction == "output"
+
 
 def is_source(ports: tuple[Port, ...]) -> bool:
-    return not any(port.direction == "input" for port in ports)
+    return not any(port.is_input for port in ports)
 
 
 @functools.cache

@@ -108,7 +108,7 @@ class RecordedBackground:
         if failed is not None:
             job.error, job.phase = RecordedError(failed.text, failed.place), failed.phase
         for argument in self._step.arguments:
-            if argument.port.direction == "output" and argument.slot is not None:
+            if argument.port.is_output and argument.slot is not None:
                 made = job.messages[argument.slot] = argument.port.message_type()
                 feed(made, argument.slot)
 

@@ -197,7 +197,7 @@ class RecordedOutside:
             for step in self._plan.steps
             if step.task.id == task_id
             for argument in step.arguments
-            if argument.slot is not None and argument.port.direction == "input"
+            if argument.slot is not None and argument.port.is_input
         ]
 
     # -- as an `Outside` -------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def _images_of(plan: Plan) -> dict[str, str]:
     for step in plan.steps:
         best: tuple[int, str] | None = None
         for argument in step.arguments:
-            if argument.port.direction != "input" or argument.slot is None:
+            if not argument.port.is_input or argument.slot is None:
                 continue
             slot = plan.slots[argument.slot]
             if issubclass(slot.message_type, ImageRgb8Msg):

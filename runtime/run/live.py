@@ -89,7 +89,7 @@ class Run:
         self.broadcasts: Mapping[str, Broadcast] = {
             task.id: Broadcast()
             for task in plan.graph.tasks
-            if task.task_class.shows or not any(port.direction == "output" for port in task.ports)
+            if task.task_class.shows or not any(port.is_output for port in task.ports)
         }
         self._clock = clock
         self._started_ns = clock.now_ns()

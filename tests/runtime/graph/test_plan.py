@@ -189,7 +189,7 @@ def test_any_acyclic_graph_plans_legally_and_stably(bound: BoundGraph) -> None:
         for argument in step.arguments:
             slot = plan.slots[argument.slot]  # type: ignore[index]
             expected = (step.task.id, argument.port.name)
-            if argument.port.direction == "input":
+            if argument.port.is_input:
                 expected = (argument.port.name, "out")
             assert (slot.task_id, slot.port) == expected
     assert [slot.index for slot in plan.slots] == list(range(len(plan.slots)))
