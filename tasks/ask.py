@@ -205,7 +205,7 @@ def _run(
         [first, *_] = error.errors()
         key = ".".join(map(str, first["loc"]))
         raise UsageError(f"{key}: {first['msg']}; got {first['input']!r}") from None
-    alone = Alone(task_class, checked, graph_dir=Path.cwd())
+    alone = Alone(task_class, checked, graph_dir=Path.cwd(), seed=0)
     started = time.perf_counter()
     try:
         alone.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +33,6 @@ from flowrun.runtime.graph.spec import (
     GraphSpec,
     LoggingSpec,
     RuntimeSpec,
-    TaskLogging,
     TaskSpec,
 )
 from flowrun.runtime.task import CycleTime, SourceFunctions, Task, TaskConfig
@@ -90,7 +90,7 @@ class Alone:
         config: TaskConfig,
         *,
         graph_dir: Path,
-        seed: int = 0,
+        seed: int,
         broadcast: Broadcast | None = None,
     ) -> None:
         self.time = CycleTime()
@@ -199,18 +199,19 @@ class _Feeder(Task):
 def _plan(task_class: type[Task], config: TaskConfig, *, graph_dir: Path, seed: int) -> Plan:
     name = task_class.__name__
     ports = ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
-    tasks = [_bound(name, task_class, config, ports)]
+    tasks = []
     connections: list[BoundConnection] = []
     specs: list[ConnectionSpec] = []
     if not is_source(ports):
         inputs = [port for port in ports if port.is_input]
-        outputs = tuple(Port(port.name, "output", port.message_type, True) for port in inputs)
-        tasks.insert(0, _bound(_FEEDER, _Feeder, TaskConfig(), outputs))
+        outputs = tuple(replace(port, direction="output") for port in inputs)
+        tasks.append(_bound(_FEEDER, _Feeder, TaskConfig(), outputs))
         for port in inputs:
             ends = Endpoint(_FEEDER, port.name), Endpoint(name, port.name)
             message_type = port.message_type
             specs.append(ConnectionSpec(*ends, message_type.__name__, _NOWHERE))
             connections.append(BoundConnection(_FEEDER, port.name, name, port.name, message_type))
+    tasks.append(_bound(name, task_class, config, ports))
     graph = GraphSpec(
         name,
         graph_dir / "alone.yaml",
@@ -233,8 +234,6 @@ def _bound(
         id=name,
         type=name,
         config={},
-        background=False,
-        logging=TaskLogging(),
         where=_NOWHERE,
         config_where={},
         secrets=frozenset(),

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -153,6 +154,15 @@ def restart_task(made: Instance) -> None:
     task.start(ctx)
 
 
+@dataclass(slots=True)
+class _Logged:
+    """The error that was logged last, and how often it came again since."""
+
+    text: str
+    at_ns: int
+    unlogged: int = 0
+
+
 class ErrorPolicy:
     """The policy of one task, other than `stop`, and how often it has failed in a row.
 
@@ -183,9 +193,7 @@ class ErrorPolicy:
         """While a restart is under way, the config that it was given."""
         self._new_config: TaskConfig | None = None
         """The config that was set while a restart is under way."""
-        self._logged = ""
-        self._logged_ns = 0
-        self._unlogged = 0
+        self._logged: _Logged | None = None
 
     def guard(self, call: Callable[[], None], outputs: Sequence[Message]) -> Callable[[], None]:
         """A call that runs `call` under the policy.
@@ -223,21 +231,21 @@ class ErrorPolicy:
         self._note(event)
         self._log(event.text, error)
         if self._kind == "restart":
-            pause_ns = min(_FIRST_PAUSE_NS << min(self._failures, 10), _LONGEST_PAUSE_NS)
+            pause_ns = min(_FIRST_PAUSE_NS << self._failures, _LONGEST_PAUSE_NS)
             self._failures += 1
             self._until_ns = self._time.now_ns + pause_ns
         if self._kind == "skip_cycle" and phase == "process":
             raise SkipCycle from error
 
     def _log(self, text: str, error: BaseException) -> None:
-        now_ns = self._time.now_ns
-        if text == self._logged and 0 <= now_ns - self._logged_ns < _REPEATED_NS:
-            self._unlogged += 1
-            return
-        repeated = (
-            {"repeated": self._unlogged + 1} if text == self._logged and self._unlogged else {}
-        )
-        self._logged, self._logged_ns, self._unlogged = text, now_ns, 0
+        now_ns, repeated = self._time.now_ns, {}
+        if self._logged is not None and self._logged.text == text:
+            if 0 <= now_ns - self._logged.at_ns < _REPEATED_NS:
+                self._logged.unlogged += 1
+                return
+            if self._logged.unlogged:
+                repeated["repeated"] = self._logged.unlogged + 1
+        self._logged = _Logged(text, now_ns)
         self._made.ctx.log.error(
             "task failed", error=text, raised=error, on_error=self._kind, **repeated
         )

@@ -280,7 +280,7 @@ def _passed_on(
 
 
 def _digest(envelope: Envelope) -> bytes:
-    found = hashlib.blake2b(envelope.tov_ns.to_bytes(8, "little", signed=True), digest_size=16)
+    found = hashlib.blake2b(str(envelope.tov_ns).encode())
     for name, value in envelope.fields.items():
         found.update(name.encode())
         if isinstance(value, np.ndarray):

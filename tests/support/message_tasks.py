@@ -167,3 +167,15 @@ class Mute(Task):
 
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
         return
+
+
+class SetsInVain(Task):
+    """Publishes nothing on its first output, and sets a field of the second after publishing it."""
+
+    def process(
+        self, ctx: Context, number: Input[IntMsg], first: Output[IntMsg], second: Output[IntMsg]
+    ) -> None:
+        first.value = 1
+        second.value = 2
+        second.publish()
+        second.value = 3

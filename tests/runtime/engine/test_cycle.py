@@ -155,7 +155,7 @@ def test_what_else_a_process_returns_does_not_matter(tmp_path):
 
 
 def test_a_cycle_that_is_stepped_asks_the_outside_between_sources_and_others(tmp_path):
-    alone = Alone(Scale, Scale.Config(), graph_dir=tmp_path)
+    alone = Alone(Scale, Scale.Config(), graph_dir=tmp_path, seed=0)
     cycle, asked = alone._cycle, []
 
     def after_sources():
