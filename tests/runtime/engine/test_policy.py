@@ -1,17 +1,31 @@
 from __future__ import annotations
 
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import ClassVar
+
 import pytest
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.engine.policy import failed
-from flowrun.runtime.errors import GraphError
+from flowrun.runtime.engine.instances import make_instances
+from flowrun.runtime.engine.policy import (
+    ErrorPolicy,
+    SkipCycle,
+    failed,
+    policies_of,
+    reconfigure,
+    restart_task,
+)
+from flowrun.runtime.errors import GraphError, RecordedError
+from flowrun.runtime.events import Failed, Restarted
+from flowrun.runtime.interrupts import telling_interrupts
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from flowrun.runtime.task import Context, Input, Output
+from flowrun.runtime.task import Context, CycleTime, Input, Output, Task, TaskConfig
 from support import helpers
 from support.helpers import START_NS, Flaky, plan_of
 
@@ -434,3 +448,228 @@ def raised_in(function):
         function()
     except ValueError as error:
         return error.with_traceback(error.__traceback__.tb_next)
+
+
+class Guarded:
+    """The policy of a task that does what the test says; its events and log lines."""
+
+    def __init__(self, kind, *, restart=lambda _made: True):
+        self.time, self.events, self.lines = CycleTime(), [], []
+        log = SimpleNamespace(error=lambda text, **fields: self.lines.append((text, fields)))
+        self.made = SimpleNamespace(
+            id="t",
+            bound=SimpleNamespace(spec=SimpleNamespace(on_error=kind)),
+            ctx=SimpleNamespace(log=log),
+            task=SimpleNamespace(config="first"),
+        )
+        self.policy = ErrorPolicy(
+            self.made,
+            self.time,
+            note=self.events.append,
+            secrets=frozenset({"s3cret"}),
+            restart=restart,
+        )
+
+    def logged_at(self, seconds, text="no"):
+        """Handle an error at a time; whether a line says so, and how many it stands for."""
+        self.time.now_ns = round(seconds * S)
+        before = len(self.lines)
+        self.policy.handle(ValueError(text))
+        return [fields.get("repeated", 1) for _, fields in self.lines[before:]]
+
+
+def test_an_error_that_repeats_itself_is_logged_every_10_s(tmp_path):
+    it = Guarded("skip")
+    assert it.logged_at(100) == [1]
+    assert it.logged_at(100) == []  # in the same cycle
+    assert it.logged_at(109.999999999) == []
+    assert it.logged_at(110) == [3]
+    assert it.logged_at(120) == [1]
+    assert it.logged_at(121) == []
+    assert it.logged_at(122, "other") == [1]
+    assert it.logged_at(123) == [1]
+    assert it.logged_at(122.999999999) == [1]  # a replay has gone back
+    assert len(it.events) == 9
+    text, fields = it.lines[0]
+    assert (text, fields["error"], fields["on_error"]) == ("task failed", "ValueError: no", "skip")
+
+
+def test_the_pauses_before_restarts_double_up_to_30_s_until_one_works():
+    it, pauses = Guarded("restart"), []
+    assert (it.policy.is_down, it.policy.restarts) == (False, True)
+    for _ in range(7):
+        it.policy.handle(OSError("no"))
+        pauses.append(it.policy.freeze()["until_ns"] - it.time.now_ns)
+    assert pauses == [S, 2 * S, 4 * S, 8 * S, 16 * S, 30 * S, 30 * S]
+    assert it.policy.freeze() == {"failures": 7, "until_ns": 30 * S}
+    it.policy.note_success()
+    it.policy.handle(OSError("no"))
+    assert it.policy.freeze() == {"failures": 1, "until_ns": S}
+
+
+def test_a_policy_that_does_not_restart_does_not_pause():
+    for kind in ("skip", "skip_cycle"):
+        it = Guarded(kind)
+        with suppress(SkipCycle):
+            it.policy.handle(OSError("no"))
+        assert (it.policy.freeze(), it.policy.restarts) == (
+            {"failures": 0, "until_ns": None},
+            False,
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase", "skips"),
+    [
+        ("skip_cycle", "process", True),
+        ("skip_cycle", "configure", False),
+        ("skip", "process", False),
+    ],
+)
+def test_only_skip_cycle_ends_the_cycle_and_only_for_what_process_raised(kind, phase, skips):
+    it, error = Guarded(kind), OSError("with s3cret")
+    if skips:
+        with pytest.raises(SkipCycle) as caught:
+            it.policy.handle(error, phase=phase)
+        assert caught.value.__cause__ is error
+    else:
+        it.policy.handle(error, phase=phase)
+    assert it.events == [Failed("t", kind, "OSError: with ***", phase)]
+
+
+def test_a_background_task_gets_its_next_job_when_the_pause_is_over_and_that_restarts_it():
+    it = Guarded("restart")
+    it.time.now_ns = 5 * S
+    assert (it.policy.admits(), it.policy.take_restart()) == (True, False)
+    it.policy.handle(OSError("no"))
+    it.time.now_ns = 6 * S - 1
+    assert not it.policy.admits()
+    it.time.now_ns = 6 * S
+    assert it.policy.admits()
+    assert it.policy.is_down
+    assert (it.policy.take_restart(), it.policy.take_restart()) == (True, False)
+    assert not it.policy.is_down
+
+
+def test_a_task_that_is_down_runs_again_after_a_restart_that_works():
+    answers, ran = [False, OSError("not yet"), True], []
+
+    def restart(made):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    it = Guarded("restart", restart=restart)
+    errors = [OSError("no")]
+
+    def call():
+        ran.append(it.time.now_ns)
+        if errors:
+            raise errors.pop()
+
+    outputs = [SimpleNamespace(clear=lambda: ran.append("cleared"))]
+    guarded = it.policy.guard(call, outputs)
+    guarded()
+    assert ran == [0, "cleared"]
+    for now_ns in (S - 1, S, S, 3 * S - 1, 3 * S):
+        it.time.now_ns = now_ns
+        guarded()
+    assert (ran, answers) == ([0, "cleared", 3 * S], [])
+    assert [type(event) for event in it.events] == [Failed, Failed, Restarted]
+    assert it.policy.freeze() == {"failures": 0, "until_ns": None}
+
+
+def test_a_config_that_is_set_while_a_restart_is_under_way_is_what_the_task_is_restarted_with():
+    answers = [False, True, True]
+    it = Guarded("restart", restart=lambda made: answers.pop(0))
+    guarded = it.policy.guard(lambda: None, [])
+    it.policy.handle(OSError("no"))
+    reconfigure(it.made, "second", it.policy)
+    assert (it.made.task.config, it.policy.config) == ("second", "second")  # not begun yet
+    it.time.now_ns = S
+    guarded()
+    reconfigure(it.made, "third", it.policy)
+    assert (it.made.task.config, it.policy.config) == ("second", "third")
+    guarded()
+    assert (it.made.task.config, it.policy.config, answers) == ("third", "third", [])
+    assert not it.policy.is_down
+
+
+def test_a_policy_takes_up_what_it_was(tmp_path):
+    it = Guarded("restart")
+    it.policy.thaw({"failures": 3, "until_ns": 7})
+    assert it.policy.freeze() == {"failures": 3, "until_ns": 7}
+    it.policy.thaw({})
+    assert it.policy.freeze() == {"failures": 0, "until_ns": None}
+
+
+def test_only_tasks_that_do_not_stop_the_run_have_a_policy(tmp_path):
+    tasks = "n=Numbers; a=Scale; b=Scale@on_error: skip; c=Scale@on_error: restart"
+    plan = plan_of(tmp_path, tasks, "n > a; n > b; n > c")
+    made = make_instances(plan, CycleTime(), source=lambda _id: None)
+    options = {"note": None, "secrets": frozenset(), "restart": None}
+    assert list(policies_of(made.values(), CycleTime(), **options)) == ["b", "c"]
+
+
+def test_a_restart_begins_from_nothing_and_an_init_that_fails_is_tried_again(monkeypatch):
+    class Remembers(Task):
+        fails: ClassVar[bool] = False
+
+        def __init__(self, config):
+            super().__init__(config)
+            if self.fails:
+                raise OSError("cannot be made")
+
+        def start(self, ctx):
+            self.calls = [*getattr(self, "calls", []), "start"]
+
+        def stop(self, ctx):
+            raise KeyboardInterrupt
+
+        def process(self, ctx: Context, number: Input[IntMsg]) -> None: ...
+
+    warned = []
+    task, ctx = Remembers(TaskConfig()), SimpleNamespace()
+    ctx.log = SimpleNamespace(warning=lambda text, **fields: warned.append((text, fields["error"])))
+    made = SimpleNamespace(task=task, ctx=ctx)
+    task.start(ctx)
+    config = task.config
+    with telling_interrupts():
+        restart_task(made)
+        assert (task.calls, task.config) == (["start"], config)
+        Remembers.fails = True
+        with pytest.raises(OSError, match="cannot be made"):
+            restart_task(made)
+        assert task.config is config
+        Remembers.fails = False
+        restart_task(made)
+    assert task.calls == ["start"]
+    assert warned == [("stop failed before a restart", "KeyboardInterrupt: ")] * 3
+
+
+def test_an_error_from_the_log_is_noted_as_it_was():
+    recorded = RecordedError("OSError: s3cret", "f: line")
+    options = {"policy": "skip", "phase": "configure", "secrets": frozenset({"s3cret"})}
+    assert failed("t", recorded, **options) == Failed(
+        "t", "skip", "OSError: s3cret", "configure", "f: line"
+    )
+
+
+@pytest.mark.parametrize("mark", ["", "!"])
+def test_what_configure_raised_is_named_so(tmp_path, mark):
+    tasks = f"n=Hooked(limit: 9); p=engine_tasks.HeldPicky{mark}"
+    live = Run(
+        plan_of(tmp_path, tasks, "n > p"),
+        clock=ManualClock(START_NS, step_ns=1000),
+        directory=tmp_path / "run",
+    )
+    live.set_live("p", {"gain": 2})
+    helpers.Hooked.hook = lambda number: helpers.until(
+        lambda: not mark or not live.executor.workers["p"].jobs.working
+    )
+    cycle = 2 if mark else 0
+    assert str(live.run().error) == (
+        f"task 'p' failed in configure, cycle {cycle}: ValueError: no gain of 2"
+    )
+    replays_whole(tmp_path)
