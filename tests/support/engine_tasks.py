@@ -447,3 +447,25 @@ class Looks(Task):
         if self.calls == 2:
             raise ValueError("no second call")
         out.publish()
+
+
+class Either(Task):
+    """Runs on either of two inputs."""
+
+    def process(
+        self, ctx: Context, a: Input[IntMsg] | None, b: Input[IntMsg] | None, out: Output[IntMsg]
+    ) -> None:
+        out.value = sum(it.value for it in (a, b) if it is not None)
+        out.publish()
+
+
+class KeepsOutput(Task):
+    """Keeps its output, and the input of its first call."""
+
+    def start(self, ctx: Context) -> None:
+        self.number: Any = None
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        self.number, self.out = self.number or number, out
+        out.value = self.number.value
+        out.publish()

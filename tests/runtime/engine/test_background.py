@@ -6,8 +6,18 @@ import threading
 
 import pytest
 
-from flowrun.runtime.engine.background import JobState
+from flowrun.msgs import LatePublishError
+from flowrun.runtime.engine.background import (
+    BackgroundWorker,
+    JobState,
+    are_complete,
+    job_inputs,
+    prepare_job,
+    run_job,
+)
+from flowrun.runtime.engine.instances import make_instances
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.task import CycleTime
 from support.engine_tasks import run_held
 from support.helpers import controls, plan_of, replay_from_everywhere, until, values
 
@@ -125,3 +135,134 @@ def test_a_keyframe_between_a_failed_job_and_the_one_that_waited_is_what_that_go
     keyframes, notes = replay_from_everywhere(tmp_path / "run")
     assert notes == []
     assert {4, 5, 6, 7, 8} < set(keyframes)  # after the failure, before the restarted job's result
+
+
+def worked(tmp_path, task, *, wake=lambda: None, freeze=None, cnx="n > t"):
+    """A worker of task t, its instance, its step, the messages of a cycle in which n has published, and
+    the time of that."""
+    plan = plan_of(tmp_path, f"n=Numbers; t={task}!", cnx)
+    time = CycleTime(3, 100)
+    made = make_instances(plan, time, source=lambda _id: None)["t"]
+    made.task.start(made.ctx)
+    messages = [slot.message_type() for slot in plan.slots]
+    messages[0].value = 7
+    messages[0].publish(tov_ns=5)
+    step = plan.steps[1]
+    return BackgroundWorker(step, made, wake=wake, freeze=freeze), made, step, messages, time
+
+
+def test_a_job_has_copies_of_its_inputs_and_outputs_of_its_own(tmp_path):
+    _, made, step, messages, time = worked(tmp_path, "Scale")
+    messages[1].envelope.owner = "task 't', port 'scaled'"
+    job = prepare_job(step, messages, time=time, config=made.task.config)
+    messages[0].clear()
+    assert (job.cycle, job.now_ns, job.state) == (3, 100, JobState.WAITING)
+    assert [job.messages[slot] is messages[slot] for slot in (0, 1)] == [False, False]
+    run_job(job, step, made)
+    own = job.messages[1]
+    assert (own.value, own.tov_ns, own.present) == (70, 5, True)
+    assert (job.error, job.phase, job.accepted) == (None, "process", None)
+    assert (made.time.cycle, made.time.now_ns) == (3, 100)
+    assert not messages[1].present
+    with pytest.raises(LatePublishError, match="^task 't', port 'scaled': "):
+        own.publish()
+
+
+def test_a_worker_does_its_jobs_and_ends(tmp_path):
+    woken, frozen = threading.Event(), []
+
+    def freeze(job):
+        frozen.append(job.cycle)
+        if job.cycle == 4:
+            raise OSError("cannot freeze")
+        return {"state": job.cycle}
+
+    worker, *_ = worked(tmp_path, "Scale")
+    assert worker.thread_id is None
+    assert worker.stop(timeout_s=0)  # it has not begun
+    worker, made, step, messages, time = worked(tmp_path, "Scale", wake=woken.set, freeze=freeze)
+    worker.start()
+    assert worker.thread_id is not None
+    for cycle, state, error in ((3, {"state": 3}, "None"), (4, None, "cannot freeze")):
+        time.cycle = cycle
+        woken.clear()
+        assert (
+            worker.submit(prepare_job(step, messages, time=time, config=made.task.config)) is None
+        )
+        assert woken.wait(30)
+        job = worker.jobs.take()
+        assert worker.jobs.give() is job
+        assert (job.frozen, str(job.error)) == (state, error)
+    assert frozen == [3, 4]
+    assert worker.stop(timeout_s=30)
+    assert worker.submit(prepare_job(step, messages, time=time, config=made.task.config)) is None
+    assert not worker.jobs.busy
+
+
+def test_a_worker_that_is_held_is_interrupted_and_not_waited_for(tmp_path):
+    began, go_on, said = threading.Event(), threading.Event(), []
+    worker, made, step, messages, time = worked(tmp_path, "Scale")
+
+    def process(*_args):
+        began.set()
+        assert go_on.wait(30)
+
+    def job():
+        return prepare_job(step, messages, time=time, config=made.task.config)
+
+    made.task.process = process
+    made.task.interrupt = lambda _ctx: said.append(threading.current_thread().name)
+    worker.start()
+    first = job()
+    worker.submit(first)
+    assert began.wait(30)
+    assert worker.jobs.running is first
+    assert worker.submit(job()) is None
+    assert worker.submit(job()) == 3  # in place of that
+    assert not worker.stop(timeout_s=0)
+    assert (len(said), worker.jobs.in_flight) == (1, [first])
+    go_on.set()
+    assert worker.stop(timeout_s=30)
+    assert worker.jobs.running is None
+
+
+def test_a_config_that_is_refused_leaves_the_task_with_the_one_before(tmp_path):
+    _, made, step, messages, time = worked(tmp_path, "Picky(refuses: [2])")
+    before = made.task.config
+    config = before.model_copy(update={"factor": 2})
+    job = prepare_job(step, messages, time=time, config=config)
+    run_job(job, step, made)
+    assert (str(job.error), job.phase, job.accepted) == ("no factor of 2", "configure", before)
+    assert made.task.config is before
+    assert not job.messages[1].present
+    same = prepare_job(step, messages, time=time, config=before.model_copy())
+    run_job(same, step, made)
+    assert (same.error, made.task.changes) == (None, [frozenset({"factor"})])
+    again = prepare_job(step, messages, time=time, config=config)
+    again.restarts = True
+    run_job(again, step, made)  # it starts with that config
+    assert (again.error, made.task.changes, made.task.config) == (None, [], config)
+    assert again.messages[1].value == 14
+
+
+@pytest.mark.parametrize(
+    ("present", "makes"), [((), False), ("a", True), ("b", False), ("ab", True)]
+)
+def test_inputs_make_a_job_if_all_that_is_required_is_there(tmp_path, present, makes):
+    plan = plan_of(tmp_path, "a=Numbers; b=Numbers; s=Sum!", "a > s.a; b > s.b")
+    messages = {slot.task_id: slot.message_type() for slot in plan.slots}
+    for id_ in present:
+        messages[id_].publish(tov_ns=1)
+    [*_, step] = plan.steps
+    inputs = job_inputs(step, list(messages.values()))
+    assert [required for _, required in inputs] == [True, False]
+    assert are_complete(inputs) is makes
+
+
+def test_optional_inputs_alone_make_a_job_if_one_is_there(tmp_path):
+    plan = plan_of(tmp_path, "a=Numbers; b=Numbers; s=engine_tasks.Either!", "a > s.a; b > s.b")
+    messages = [slot.message_type() for slot in plan.slots]
+    inputs = job_inputs(plan.steps[2], messages)
+    assert not are_complete(inputs)
+    messages[1].publish(tov_ns=1)
+    assert are_complete(inputs)
