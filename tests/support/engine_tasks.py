@@ -14,6 +14,7 @@ import numpy as np
 
 from flowrun.msgs import BytesMsg, FloatMsg, ImageRgb8Msg, IntMsg
 from flowrun.msgs.message import LatePublishError
+from flowrun.runtime.errors import UsageError
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.run.live import Run, RunResult
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
@@ -401,7 +402,11 @@ class Unmade(Task):
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
-        raise {"error": ValueError("no"), "user": KeyboardInterrupt()}[self.config.by]
+        raise {
+            "error": ValueError("no"),
+            "user": KeyboardInterrupt(),
+            "usage": UsageError("use it otherwise"),
+        }[self.config.by]
 
     def process(self, ctx: Context) -> None: ...
 
@@ -469,3 +474,20 @@ class KeepsOutput(Task):
         self.number, self.out = self.number or number, out
         out.value = self.number.value
         out.publish()
+
+
+class Once(Task):
+    """Publishes in its first call alone."""
+
+    def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+        if number.value == 0:
+            out.publish()
+
+
+class DropsAndFails(Task):
+    """A source that left something out, says that it is over, and fails."""
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        ctx.dropped(2)
+        ctx.finish()
+        raise OSError("no more")

@@ -179,3 +179,11 @@ class SetsInVain(Task):
         second.value = 2
         second.publish()
         second.value = 3
+
+
+class PushesAndLeaves(Task):
+    """`Pushes`, and then raises what is no `Exception`."""
+
+    def process(self, ctx: Context, bag: Input[BagMsg], out: Output[TextMsg]) -> None:
+        heapq.heappush(bag.items, -9)
+        raise SystemExit

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
-from flowrun.msgs import IntMsg
+from flowrun.msgs import IntMsg, LatePublishError, MessageTypeError
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.engine.alone import Alone
-from flowrun.runtime.errors import TaskError
+from flowrun.runtime.engine.executor import Executor
+from flowrun.runtime.errors import InternalError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
-from support.helpers import Flaky, Scale, controls, plan_of, record, replay_from_everywhere, values
+from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
+from flowrun.runtime.testing import run_task
+from support.engine_tasks import KeepsOutput
+from support.helpers import (
+    START_NS,
+    Flaky,
+    Scale,
+    controls,
+    plan_of,
+    record,
+    replay_from_everywhere,
+    values,
+)
 
 
 def test_a_task_with_two_required_inputs_runs_only_when_both_are_there(tmp_path):
@@ -169,3 +184,121 @@ def test_a_cycle_that_is_stepped_asks_the_outside_between_sources_and_others(tmp
     [made] = alone.run({alone.inputs[0]: number}, cycle=0, now_ns=1).values()
     assert made.value == 30
     assert asked == [1]
+
+
+def test_a_message_that_is_published_between_two_steps_of_a_replay_is_late(tmp_path):
+    alone = Alone(KeepsOutput, TaskConfig(), graph_dir=tmp_path, seed=0)
+    alone.start()
+    number = IntMsg(value=3)
+    alone.run({"number": number}, cycle=0, now_ns=1)
+    with pytest.raises(LatePublishError):
+        alone._made.task.out.publish()
+    with pytest.raises(LatePublishError, match="^task 'KeepsOutput', port 'out': "):
+        alone.run({"number": number}, cycle=1, now_ns=2)
+
+
+def test_an_input_that_is_kept_shows_the_message_of_the_next_cycle(tmp_path):
+    """As it may in a run, when the slot is used again."""
+    inputs = [{"number": IntMsg(value=value)} for value in (1, 2)]
+    assert [it.out.value for it in run_task(KeepsOutput, inputs=inputs)] == [1, 2]
+
+
+def test_an_error_of_the_task_counts_more_than_a_field_that_it_set_in_vain():
+    class Fails(Task):
+        def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+            out.publish()
+            out.value = 5
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="^no") as caught:
+        run_task(Fails, inputs=[{"number": IntMsg()}])
+    assert caught.value.__notes__ == ["raised in cycle 0 of Fails"]
+
+
+def test_a_field_that_is_set_on_an_output_that_was_not_published_is_no_error():
+    class Sets(Task):
+        def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+            out.value = 5
+
+    assert run_task(Sets, inputs=[{"number": IntMsg()}]) == [{}]
+
+
+def test_a_cycle_that_an_error_ends_has_an_end_for_each_step(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers; b=Boom(at: 1); x=Scale; y=Scale", "n > b; n > x; n > y")
+    executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000))
+    with pytest.raises(TaskError):
+        executor.run()
+    start_ns, ends_ns = executor.timings[-1]
+    assert len(ends_ns) == 4
+    assert start_ns < ends_ns[0] <= ends_ns[1] == ends_ns[2] == ends_ns[3]
+
+
+def test_a_task_that_published_once_is_not_silent(tmp_path):
+    plan = plan_of(
+        tmp_path, "n=Numbers(limit: 3); o=Boom(at: 1)@on_error: skip; e=engine_tasks.Once; m=Boom(at: 0)"
+        "@on_error: skip; s=message_tasks.Mute",
+        "n > o; n > e; e > m; n > s", "runtime: {ring_size: 1}",
+    )  # fmt: skip
+    executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000))
+    executor.run()
+    assert executor.silent == ["m", "s"]
+
+
+def test_a_log_that_refuses_what_was_published_is_our_error(tmp_path):
+    class Refuses:
+        def check(self): ...
+
+        def bind(self, messages):
+            return messages
+
+        def commit(self, *_args, **_more):
+            raise MessageTypeError("too large")
+
+    executor = Executor(
+        plan_of(tmp_path, "n=Numbers"), clock=ManualClock(START_NS, step_ns=1000), log=Refuses()
+    )
+    with pytest.raises(InternalError, match="^the log refuses what was published: too large"):
+        executor.run()
+
+
+@pytest.mark.parametrize("ends", ["skip_cycle", "stop"])
+def test_what_a_source_says_before_it_fails_is_in_that_cycle(tmp_path, ends):
+    plan = plan_of(tmp_path, f"d=engine_tasks.DropsAndFails@on_error: {ends}")
+    record(plan, tmp_path / "run")
+    said = [(cycle, kind) for cycle, kind, *_ in controls(tmp_path / "run", "dropped", "error")]
+    assert sorted(said) == [(0, "dropped"), (0, "error")]
+
+
+def test_a_task_that_cannot_be_made_for_a_reason_of_ours_says_that(tmp_path):
+    tasks = "n=Numbers(limit: 1); u=engine_tasks.Unmade(by: usage)"
+    with pytest.raises(UsageError, match="^use it otherwise$"):
+        record(plan_of(tmp_path, tasks), None)
+
+
+def test_where_a_task_computes_is_logged_when_it_has_started(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 1); x=Scale; y=Scale", "n > x; n > y")
+    executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000))
+    executor.instances["x"].ctx.computes_on = "cuda:0"
+    with capture_logs() as said:
+        executor.run()
+    assert [(it["event"], it["task"], it["where"]) for it in said] == [
+        ("computes on", "x", "cuda:0")
+    ]
+
+
+def test_a_stop_that_fails_is_logged_and_the_others_are_stopped(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers(limit: 1); x=Scale", "n > x")
+    executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000))
+    stopped = []
+
+    def stop(_ctx):
+        raise SystemExit(3)
+
+    executor.instances["x"].task.stop = stop
+    executor.instances["n"].task.stop = stopped.append
+    with capture_logs() as said:
+        executor.run()
+    assert len(stopped) == 1
+    assert [(it["event"], it["task"], it["error"]) for it in said] == [
+        ("stop failed", "x", "SystemExit: 3")
+    ]

@@ -240,3 +240,28 @@ def test_a_difference_for_another_reason_has_no_hint(tmp_path):
     run(tmp_path, tasks, "n > b; b > c; n > x")
     first = replayed(tmp_path, config={"x.factor": 3}).first
     assert (first.task, first.hint) == ("x", "")
+
+
+def test_an_error_of_a_task_counts_more_than_a_message_that_another_changed(tmp_path):
+    tasks = f"n=Numbers(limit: 3); {ARRAYS}; o=message_tasks.Pokes; x=Boom(at: 1)"
+    result = run(tmp_path, tasks, "n > b; n > o; n > x", debug=True)
+    assert str(result.error) == "task 'x' failed in process, cycle 1: ValueError: cannot stand 1"
+
+
+def test_what_a_task_changes_before_it_fails_is_put_back(tmp_path):
+    result = run(
+        tmp_path,
+        "n=Numbers(limit: 1); b=message_tasks.Bag; p=message_tasks.PushesAndLeaves@on_error: skip; "
+        "s=message_tasks.Sees",
+        "n > b; b > p; b > s",
+    )
+    assert result.error is None
+    assert values(tmp_path, "/b/bag")[0]["items"] == [0]
+    assert values(tmp_path, "/s/out")[0]["value"].startswith("[0] ")
+
+
+def test_two_tasks_that_keep_the_same_array_are_both_named(tmp_path):
+    tasks = f"n=Numbers(limit: 3); {ARRAYS}; t=message_tasks.KeepsArray; u=message_tasks.KeepsArray"
+    result = run(tmp_path, tasks, "n > b; b > t; b > u", debug=True)
+    assert "keeps 'row' of its input 'bag'" in str(result.error)
+    assert "used again (or u does); keep a copy() instead" in str(result.error)
