@@ -159,9 +159,10 @@ class Alone:
 class _Given:
     """The outside of a task that runs alone: the inputs and the time that the caller gives."""
 
+    now_ns: int
+    arrived: Mapping[str, Message]
+
     def __init__(self) -> None:
-        self.now_ns = 0
-        self.arrived: Mapping[str, Message] = {}
         self.background: dict[str, BackgroundTask] = {}
         self.reported: Sequence[Event] = ()
 
