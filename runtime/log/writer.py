@@ -117,6 +117,8 @@ class LogWriter:
         self._packed_records: list[_Message] = []
         schemas, channels, self._outputs = channels_of(outputs)
         self._pictures: dict[str, PictureEncoder] = {}
+        self._first_cycles: deque[int] = deque(maxlen=keep_slabs)
+        """Of the last slabs, of which a flight recorder keeps this number."""
         ids = {channel.topic: channel.id for channel in channels}
         self._control = ids[fmt.CONTROL_TOPIC]
         self._log, self._keyframe = ids[fmt.LOG_TOPIC], ids[fmt.KEYFRAME_TOPIC]
@@ -237,6 +239,7 @@ class LogWriter:
                     break
                 self._slabs.go_on(size)  # and encode again: large pieces are aligned to the file
                 slab = self._slabs.slab
+                self._note_slab(cycle)
             self._store(slab, _pack_checked(cycle, now_ns, total + outputs, size), records, size)
             if self._packed_records:
                 self._packed_records = []
@@ -244,6 +247,13 @@ class LogWriter:
             self._last = cycle, now_ns
             if end > slab.attention_at:
                 self._slabs.attend()
+
+    def _note_slab(self, cycle: int) -> None:
+        """A slab begins with `cycle`; where only some are kept, tell what encodes pictures."""
+        self._first_cycles.append(cycle)
+        if len(self._first_cycles) == self._first_cycles.maxlen:
+            for encoder in self._pictures.values():
+                encoder.first_kept = self._first_cycles[0]
 
     def check(self) -> None:
         """Raise the `LogError` that a helper thread met: the disk did not take what was committed, or

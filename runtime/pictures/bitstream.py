@@ -21,6 +21,8 @@ _CLOSES = {"h264": range(5, 6), "h265": range(16, 21)}
 """Types of the units at which everything before is forgotten: IDR pictures, and H.265's BLA."""
 _LISTS = {"h264": 5, "h265": 22}
 """Where the parameter sets are in an MP4's extradata."""
+_WHOLE = frozenset({"mjpeg", "png", "jpeg2000", "prores", "dnxhd", "dvvideo", "rawvideo"})
+"""Forms whose key frames are whole pictures, of which no other needs more than those in between."""
 _VP8_KEY = b"\x9d\x01\x2a"
 _MOST_LEB128 = 8
 """Bytes of the size of an OBU."""
@@ -70,16 +72,16 @@ def begins(form: str, data: Buffer) -> bool:
 def closes(form: str, data: Buffer) -> bool:
     """Whether this key frame closes what is before it: no picture before needs it, nor does any
     after it need one before. False where that is not known."""
-    content = bytes(data[:16]) if form in ("vp8", "vp9", "mjpeg") else bytes(data)
+    if form in _WHOLE:
+        return True
+    content = bytes(data[:16]) if form in ("vp8", "vp9") else bytes(data)
     if form in _CLOSES:
         return any(kind in _CLOSES[form] for kind in _units(form, content))
     if form == "av1":
         return _PARAMETERS["av1"] in _units(form, content)
     if form == "vp8":
         return content[3:6] == _VP8_KEY and not content[0] & 1
-    if form == "vp9":
-        return bool(content) and _is_vp9_key(content[0])
-    return form == "mjpeg"
+    return form == "vp9" and bool(content) and _is_vp9_key(content[0])
 
 
 def _is_vp9_key(head: int) -> bool:

@@ -72,10 +72,15 @@ class _Logged(NamedTuple):
 
 
 class PictureEncoder:
-    """Encodes the pictures of one output. Twice the same cycle gives the same bytes."""
+    """Encodes the pictures of one output. Twice the same cycle gives the same bytes.
+
+    first_kept: the cycle with which the log will begin when the pictures of now are read: a flight
+        recorder removes those before it. Packets of a section that began before it give no picture.
+    """
 
     def __init__(self, codec: str) -> None:
         self.codec = codec
+        self.first_kept = 0
         self._cycle: int | None = None
         self._before: _Logged | None = None
         self._logged: _Logged | None = None
@@ -112,7 +117,8 @@ class PictureEncoder:
         return front, data
 
     def _packets(self, video: VideoPackets, cycle: int) -> dict[str, Any] | None:
-        """None where the log lacks packets of the section that are needed before these."""
+        """None where the log lacks, or will lack, packets of the section that are needed before
+        these."""
         if self.codec != "packets":
             return None
         if cycle != self._cycle:
@@ -120,7 +126,8 @@ class PictureEncoder:
         after = self._before
         if after is None or video.section != after.section:
             after = _Logged(video.section, cycle, video.first if video.begins else None)
-        if after.next is None or (video.packets and video.first != after.next):
+        follows = not video.packets or video.first == after.next
+        if after.next is None or not follows or after.key < self.first_kept:
             self._logged = after._replace(next=None)
             return None
         self._logged = after._replace(next=after.next + len(video.packets))

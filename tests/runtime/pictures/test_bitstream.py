@@ -66,7 +66,8 @@ def test_a_decoder_begins_at_random_access_points_only(form, data, expected):
         ("vp8", b"\x10\0\0\x9d\x01\x2bsize", False),
         ("vp8", b"", False),
         ("vp9", b"", False),
-        ("mjpeg", b"any", True),
+        *[(form, b"any", True) for form in ("mjpeg", "png", "jpeg2000", "prores", "dnxhd")],
+        *[(form, b"any", True) for form in ("dvvideo", "rawvideo")],
         *[
             (form, data, False)
             for form in ("a", "mpeg4", "zz")  # of others, it is not known

@@ -16,8 +16,10 @@ from flowrun.runtime import Log
 from flowrun.runtime.log.files import slab_paths
 from flowrun.runtime.pictures import stored
 from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
+from flowrun.runtime.replay.replay import Replay
 from support import helpers, independent_pictures
 from support.films import FILMS, FRAMES, KEY_EVERY, draw, recorded
+from support.packets import camera, run
 from support.paths import TESTS
 
 
@@ -109,6 +111,30 @@ def test_a_flight_recorders_pictures_before_the_first_key_frame_are_not_given(tm
             assert fields["pixels"] is None
         else:
             assert np.array_equal(fields["pixels"], ours[cycle])
+
+
+def test_a_flight_recorder_whose_key_frame_is_gone_keeps_pixels(tmp_path):
+    """As of a camera that sends no other: its packets would never give a picture again."""
+    film = draw(
+        tmp_path / "one_key.mp4",
+        frames=8 * FRAMES,
+        moves=False,
+        bf="0",
+        crf="1",
+        **{"x264-params": "keyint=1000:scenecut=0"},
+    )
+    ring = "slab_size_mib: 1, section_size_mib: 1, mode: ring, keep_slabs: 2, keyframe_interval: 5"
+    run(camera(tmp_path, f"source_uri: {film}", more=f"logging: {{{ring}}}"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        first = next(log.cycles()).cycle
+        assert first > 0
+        seen = {it.cycle: it.fields["value"] for it in log.messages("/d/crc")}
+        found = {cycle: crc32(pixels) for cycle, _, pixels in log.frames("/a/image")}
+        assert found == seen
+        assert list(found) == list(range(first, 8 * FRAMES))
+        report = Replay(log, env={}).run()
+    assert report.identical
+    assert report.compared > FRAMES
 
 
 def message_of(*size: int, video: VideoPackets | None = None, **fields: Any) -> ImageRgb8Msg:
