@@ -167,9 +167,8 @@ class Message:
         it was taken), in nanoseconds since 1970 UTC; 0 before."""
         return self.envelope.tov_ns
 
-    @classmethod
-    def _fresh(cls) -> dict[str, Any]:
-        return thawed(cls.defaults) if cls.has_containers else cls.defaults
+    def _fresh(self) -> dict[str, Any]:
+        return thawed(self.defaults) if self.has_containers else self.defaults
 
     def bind_time(self, now: HasNow) -> None:
         """Make `publish` use `now.now_ns` where it is given no `tov_ns`. Called once per slot."""
