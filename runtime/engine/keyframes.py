@@ -231,7 +231,10 @@ def freeze_after(made: Instance, job: Job, *, secrets: frozenset[str]) -> dict[s
 
 def unpack_keyframe(data: bytes | memoryview) -> dict[str, dict[str, Any]]:
     """The parts of a keyframe's record, by task id. Raises `ValueError` for other bytes."""
-    found = msgpack.unpackb(data, strict_map_key=False)
+    try:
+        found = msgpack.unpackb(data, strict_map_key=False)
+    except TypeError as error:  # a map or a list as a key
+        raise ValueError(f"not a keyframe: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("tasks"), dict):
         raise ValueError("not a keyframe")  # noqa: TRY004  # the bytes are wrong, not a type
     return cast("dict[str, dict[str, Any]]", found["tasks"])

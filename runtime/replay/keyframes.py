@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, cast
 
-import msgpack
-
 from flowrun.runtime.engine.keyframes import is_frozen, unpack_keyframe
 from flowrun.runtime.errors import LogError, ReplayError
 from flowrun.runtime.log.reader import Log
@@ -53,10 +51,9 @@ class RecordedKeyframes:
 
     def __iter__(self) -> Iterator[int]:
         """The cycles of the keyframes at which a replay can begin. Reads the whole log."""
-        if KEYFRAME_TOPIC in self._log.topics:
-            for message in self._log.messages(KEYFRAME_TOPIC):
-                if self._read(message.cycle, message.payload) is not None:
-                    yield message.cycle
+        for cycle, tasks in self._readable():
+            if self._can_begin(cycle, tasks):
+                yield cycle
 
     def first(self) -> Keyframe | None:
         """The first one of the log; None if there is none."""
@@ -72,13 +69,13 @@ class RecordedKeyframes:
         last = cycle - cycle % self._interval
         for candidate in [*range(last, self.first_cycle, -self._interval), self.first_cycle]:
             try:
-                entries = self._log[candidate].entries if candidate <= cycle else []
+                entries = self._log[candidate].entries
             except LogError:
                 continue
             for topic, _, payload in entries:
                 if topic == KEYFRAME_TOPIC:
                     tasks = self._read(candidate, payload)
-                    if tasks is not None:
+                    if tasks is not None and self._can_begin(candidate, tasks):
                         return candidate, tasks
         return None
 
@@ -88,8 +85,7 @@ class RecordedKeyframes:
         begins between two key frames. Past the last cycle if there is none."""
         if self._decodable is None:
             topics = self._outside.fed_packets if self.first_cycle else []
-            self._decodable = max((self._decodable_from(topic) for topic in topics), default=0)
-            self._decodable = max(self._decodable, self.first_cycle)
+            self._decodable = max([self.first_cycle, *map(self._decodable_from, topics)])
         return self._decodable
 
     def _decodable_from(self, topic: str) -> int:
@@ -103,38 +99,42 @@ class RecordedKeyframes:
                 return last
         return last + 1
 
+    def _readable(self) -> Iterator[Keyframe]:
+        """All keyframes of the log that can be read."""
+        if KEYFRAME_TOPIC in self._log.topics:
+            for message in self._log.messages(KEYFRAME_TOPIC):
+                tasks = self._read(message.cycle, message.payload)
+                if tasks is not None:
+                    yield message.cycle, tasks
+
     def _read(self, cycle: int, payload: memoryview) -> dict[str, dict[str, Any]] | None:
+        """What the tasks that run remembered; None for bytes that are no keyframe."""
         try:
             tasks = unpack_keyframe(payload)
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
+        except ValueError as error:
             self._note(f"the keyframe of cycle {cycle} cannot be read: {error}")
             return None
-        tasks = {id_: frozen for id_, frozen in tasks.items() if id_ not in self._outside.fed}
+        return {id_: frozen for id_, frozen in tasks.items() if id_ not in self._outside.fed}
+
+    def _can_begin(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
         if cycle < self.first_decodable:
-            return None
+            return False
         for problem in self._problems(cycle, tasks).values():
             self._note(f"no replay can begin at the keyframe of cycle {cycle}: {problem}")
-            return None
-        return tasks
+            return False
+        return True
 
     def in_the_way(self) -> set[str]:
         """If the log begins in the middle of its run, and no replay can begin at any of its keyframes:
         the tasks of which one of them lacks what they remember. Of no keyframe there are fewer."""
-        if not self.first_cycle or KEYFRAME_TOPIC not in self._log.topics:
+        if not self.first_cycle:
             return set()
-        fewest: set[str] = set()
-        for message in self._log.messages(KEYFRAME_TOPIC):
-            try:
-                tasks = unpack_keyframe(message.payload)
-            except (ValueError, TypeError, msgpack.UnpackException):
-                continue
-            tasks = {id_: it for id_, it in tasks.items() if id_ not in self._outside.fed}
-            if message.cycle >= self.first_decodable:
-                found = {*self._problems(message.cycle, tasks)}
-                if not found:
-                    return set()
-                fewest = found if not fewest or len(found) < len(fewest) else fewest
-        return fewest
+        found = [
+            {*self._problems(cycle, tasks)}
+            for cycle, tasks in self._readable()
+            if cycle >= self.first_decodable
+        ]
+        return min(found, key=len, default=set())
 
     def _problems(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Why no replay can begin at the keyframe of `cycle`, by task; empty if one can."""
@@ -191,15 +191,11 @@ class RecordedKeyframes:
         """The keyframes before which a background task had drawn no random numbers, with the inputs of
         the jobs in flight there, by task."""
         found: dict[str, list[tuple[int, set[int]]]] = {}
-        for message in self._log.messages(KEYFRAME_TOPIC):
-            try:
-                tasks = unpack_keyframe(message.payload)
-            except (ValueError, TypeError, msgpack.UnpackException):
-                continue
+        for cycle, tasks in self._readable():
             for task_id, frozen in tasks.items():
                 if "jobs" in frozen and not {"rng", "error"} & frozen.keys():
                     jobs = {input_cycle for input_cycle, *_ in frozen["jobs"]}
-                    found.setdefault(task_id, []).append((message.cycle, jobs))
+                    found.setdefault(task_id, []).append((cycle, jobs))
         return found
 
     def _has_inputs(self, task_id: str, cycle: int) -> bool:
