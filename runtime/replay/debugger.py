@@ -244,13 +244,13 @@ class Debugger:
         slots = self.replay.plan.slots
         for slot in slots:
             own = [other for other in slots if other.task_id == slot.task_id]
-            names = [f"{slot.task_id}.{slot.port}"] + ([slot.task_id] if len(own) == 1 else [])
-            for name in names:
+            output = f"{slot.task_id}.{slot.port}"
+            for name in [output, slot.task_id] if len(own) == 1 else [output]:
                 if text == name:
-                    return names[0], None
+                    return output, None
                 field = text.removeprefix(f"{name}.")
                 if field != text and field in slot.message_type.defaults:
-                    return names[0], field
+                    return output, field
         known = [f"{slot.task_id}.{slot.port}" for slot in slots]
         fields = [
             f"{slot.task_id}.{slot.port}.{name}"
@@ -263,13 +263,14 @@ class Debugger:
     def _hits(self) -> Iterator[Breakpoint]:
         """Run on, and yield each breakpoint when it holds."""
         replay = self.replay
-        known = len(replay.differences)
+        found = replay.differences  # a list for each cycle
+        known = len(found)
         while replay.cycle is not None:
-            begun = replay.cycle, self._ran
             ran = self.step()
-            goes_on = replay.cycle == begun[0] and begun[1]
-            differs = len(replay.differences) > (known if goes_on else 0)
-            known = len(replay.differences)
+            if replay.differences is not found:
+                found, known = replay.differences, 0
+            differs = len(found) > known
+            known = len(found)
             following = replay.next_task
             for it in list(self.breakpoints.values()):
                 if it.condition is not None:

@@ -5,17 +5,24 @@ import pytest
 from flowrun.runtime.errors import LogNotFound, UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.debugger import Debugger
+from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from support.helpers import plan_of, record
 
 SMALL = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 3}"
 
 
-@pytest.fixture
-def debugger(tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("debugged")
     tasks = "n=Numbers(limit: 20); t=Total; e=Evens; s=Sum"
-    record(plan_of(tmp_path, tasks, "n > t; n > e; e > s.a", SMALL), tmp_path / "run")
-    with Log(tmp_path / "run") as log, Replay(log, env={}) as replay:
+    record(plan_of(folder, tasks, "n > t; n > e; e > s.a", SMALL), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def debugger(run):
+    with Log(run) as log, Replay(log, env={}) as replay:
         yield Debugger(replay)
 
 
@@ -83,6 +90,25 @@ def test_it_begins_before_the_first_task(debugger):
     assert debugger.place == (1, 2)
     assert debugger.next_cycle()  # the rest of it
     assert debugger.place == (1, 3)
+
+
+def test_a_log_that_begins_in_the_middle_has_its_beginning_there(tmp_path):
+    record(plan_of(tmp_path, "n=Numbers(limit: 9); x=Scale", "n > x", SMALL), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, env={})
+        with ReplayLog(replay, tmp_path / "part", config={}, now_ns=1) as recorder:
+            replay.run(start=4, recorder=recorder)
+    with Log(tmp_path / "part") as log, Replay(log, env={}) as replay:
+        debugger = Debugger(replay)
+        debugger.goto(5)
+        assert debugger.back()
+        assert debugger.place == (4, 2)
+        debugger.goto(4)
+        assert not debugger.back()
+        assert debugger.place == (4, 0)
+        debugger.goto(9)
+        assert debugger.go_back() is None
+        assert debugger.place == (4, 0)
 
 
 def test_the_way_back_from_the_end_begins_in_the_last_cycle(debugger):
@@ -254,8 +280,8 @@ def test_a_difference_stops_after_the_task_that_made_it(tmp_path):
 
 
 def test_a_difference_of_the_last_task_is_not_counted_in_the_next_cycle(tmp_path):
-    tasks = "n=Numbers(limit: 9); e=Evens; x=Scale"
-    record(plan_of(tmp_path, tasks, "n > e; n > x", SMALL), tmp_path / "r")
+    tasks = "n=Numbers(limit: 9); a=Evens; x=Scale"
+    record(plan_of(tmp_path, tasks, "n > a; n > x", SMALL), tmp_path / "r")
     with Log(tmp_path / "r") as log, Replay(log, config={"x.factor": 11}, env={}) as replay:
         debugger = Debugger(replay)
         debugger.break_at("diff")
@@ -263,6 +289,10 @@ def test_a_difference_of_the_last_task_is_not_counted_in_the_next_cycle(tmp_path
         while debugger.go_on() is not None:
             places.append(debugger.place)
         assert places == [(cycle, 3) for cycle in range(1, 9)]
+        debugger.goto(0)
+        debugger.break_at("a")
+        assert debugger.go_on().task == "a"
+        assert debugger.place == (0, 1)
 
 
 @pytest.mark.parametrize(
