@@ -413,7 +413,7 @@ class _FedGate:
 def _event(payload: memoryview, cycle: int) -> Event:
     try:
         return unpack(msgpack.unpackb(payload))
-    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError) as error:
         raise ReplayError(f"cycle {cycle}: {CONTROL_TOPIC}: {error}") from error
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from zlib_ng.zlib_ng import crc32
 
+from flowrun.runtime.errors import TaskError
 from flowrun.runtime.export.foxglove import export_foxglove
 from flowrun.runtime.export.mp4 import export_mp4
 from flowrun.runtime.export.selection import Selection
@@ -39,13 +40,13 @@ def test_a_replay_writes_the_recorded_packets_again(tmp_path, name, start):
 
 
 def with_a_wrong_picture(tmp_path, monkeypatch, tasks, cnx, *, number):
-    """A run of a film of 12 pictures. What the log says of the picture `number` is not what is decoded
-    from it, as if another version of FFmpeg decoded it otherwise."""
+    """A run of a film of 12 pictures. What the log says of the picture `number`, or of all if that is
+    None, is not what is decoded from it, as if another version of FFmpeg decoded it otherwise."""
     seen = []
 
     def crc_of(data):
         seen.append(crc32(data))
-        return seen[-1] ^ (len(seen) == number + 1)
+        return seen[-1] ^ (number is None or len(seen) == number + 1)
 
     film = draw(tmp_path / "b.mp4", frames=12, **FILMS["b_frames.mp4"])
     plan = helpers.plan_of(tmp_path, f"a=VideoCapture(source_uri: {film}); {tasks}", cnx)
@@ -77,6 +78,18 @@ def test_a_picture_that_is_not_given_back_costs_that_picture(tmp_path, monkeypat
             f"not given back: {log.slabs[0].path}: cycle 5: /a/image: the picture cannot be decoded: "
             "other pixels than were recorded"
         ]
+
+
+def test_ten_pictures_that_are_not_given_back_are_named(tmp_path, monkeypatch):
+    run = with_a_wrong_picture(
+        tmp_path, monkeypatch, "d=Digest", "a > d: ImageRgb8Msg", number=None
+    )
+    with Log(run) as log:
+        replay = Replay(log, env={})
+        report = replay.run()
+    assert (report.missing, report.compared, report.first) == (12, 0, None)
+    lost = [note.partition(" cycle ")[2] for note in replay.notes if note.startswith("not given")]
+    assert [it.partition(":")[0] for it in lost] == [*map(str, range(10))]
 
 
 @pytest.mark.parametrize("kept", ["payload: none", "enabled: false"])
@@ -160,3 +173,29 @@ def test_a_flight_recorders_replay_begins_at_its_first_keyframe(tmp_path):
         blind = Replay(log, keyframes=False, env={})
         assert blind.run().first.task == "t"
         assert blind.notes[0].startswith(f"the log begins at cycle {begin}, without a keyframe: ")
+
+
+# -- kept inputs -----------------------------------------------------------------------------------
+
+
+def test_hints_name_what_keeps_an_input(tmp_path):
+    """In the run the source's slots were used again; in the replay the log's bytes stay."""
+    plan = helpers.plan_of(
+        tmp_path,
+        "n=Numbers(limit: 6); b=message_tasks.Bag(allocates: true); k=message_tasks.KeepsArray; x=Scale",
+        "n > b; b > k: message_tasks.BagMsg; n > x",
+        "runtime: {ring_size: 2}\nlogging: {slab_size_mib: 1, section_size_mib: 1}",
+    )
+    helpers.record(plan, tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        found = []
+        replay = Replay(log, feed=["b"], config={"x.factor": 3}, env={})
+        replay.hook(on_difference=lambda difference, *_: found.append(difference))
+        replay.run()
+        kept = (
+            "keeps 'row' of its input 'bag' after process has returned, when its memory is used again; "
+            "keep a copy() instead"
+        )
+        assert {(it.task, it.hint) for it in found} == {("k", kept), ("x", "")}
+        with pytest.raises(TaskError, match="MessageMisused: keeps 'row' of its input 'bag'"):
+            Replay(log, feed=["b"], debug_messages=True, env={}).run()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import msgpack
 import pytest
 
 from flowrun.runtime.errors import ReplayError
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay import recorded as module
+from flowrun.runtime.replay.background import RecordedBackground
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.task import CycleTime
 from support.determinism import messages_of
-from support.helpers import START_NS, controls, plan_of, record, run_hooked
+from support.helpers import START_NS, controls, plan_of, record, run_hooked, until
 
 
 @pytest.mark.parametrize("policy", ["skip", "skip_cycle", "restart"])
@@ -73,3 +79,79 @@ def test_a_fed_message_that_was_logged_without_payload_is_in_the_replays_log_but
         (0, b""), (2, b"")
     ]  # fmt: skip
     assert messages_of(tmp_path / "whole") == recorded
+
+
+def test_a_value_that_is_left_out_leaves_what_else_was_set_in_its_cycle(tmp_path):
+    def hook(live, number):
+        if number == 3:
+            live.set_live("t", {"factor": 2})
+            live.set_live("x", {"factor": 7})
+
+    plan = plan_of(tmp_path, "n=Hooked(limit: 6); t=Total; x=Scale", "n > t; n > x")
+    assert run_hooked(plan, tmp_path / "run", hook).error is None
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, config={"t.factor": 1}, env={})
+        report = replay.run()
+        assert replay.notes == [
+            "cycle 4 had set t.factor: left out, as another value was asked for"
+        ]
+        assert (report.first.task, report.first.cycle, report.differing) == ("t", 4, 2)
+        assert report.per_task == {"t": 6, "x": 6}
+        assert Replay(log, feed=["x"], env={}).run().first is None
+
+
+def test_bytes_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    record(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale", "n > x"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        whole = Log.raw_payload
+        monkeypatch.setattr(
+            Log,
+            "raw_payload",
+            lambda log, cycle, entry: (
+                memoryview(b"\xc1")
+                if (cycle.cycle, entry[0]) == (1, "/n/number")
+                else whole(log, cycle, entry)
+            ),
+        )
+        text = "^cycle 1: /n/number: the message cannot be read as IntMsg: "
+        with pytest.raises(ReplayError, match=text):
+            Replay(log, env={}).run()
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xc1", b"\x81\x90\x05", b"\x05", b"\x90", msgpack.packb({"kind": "set"})]
+)
+def test_control_records_that_cannot_be_read_are_named(data):
+    with pytest.raises(ReplayError, match="^cycle 3: /flowrun/control: "):
+        module._event(memoryview(data), 3)
+
+
+def test_which_results_of_a_background_task_appear():
+    time = CycleTime()
+    made = SimpleNamespace(task=SimpleNamespace(config=None))
+    inputs = {3: False, 7: True}
+    background = RecordedBackground(None, made, time, inputs, secrets=frozenset())
+    assert [background.gives(cycle) for cycle in (2, 3, 4, 7)] == [False, True, False, True]
+    assert [background.gives_after(cycle) for cycle in (2, 3, 6, 7)] == [True, True, True, False]
+    for cycle in (3, 4, 7):
+        time.cycle = cycle
+        assert background.has_work is (cycle != 4)
+
+
+def test_a_background_task_that_was_fed_is_fed_in_the_replays_log_too(tmp_path):
+    plan = plan_of(tmp_path, "n=Hooked(limit: 6); f=Free!; x=Scale", "n > f; n > x")
+
+    def wait(live, number):
+        until(lambda: not live.executor.workers["f"].jobs.working)
+
+    assert run_hooked(plan, tmp_path / "run", wait).error is None
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, feed=["f"], env={})
+        with ReplayLog(replay, tmp_path / "again", config={}, now_ns=START_NS) as recorder:
+            report = replay.run(recorder=recorder)
+    assert (report.first, report.per_task, report.fed) == (None, {"x": 6}, 12)
+    assert messages_of(tmp_path / "again") == messages_of(tmp_path / "run")
+    with Log(tmp_path / "again") as log:
+        replay = Replay(log, env={})
+        assert replay.fed == {"n", "f"}
+        assert replay.run().per_task == {"x": 6}

@@ -8,6 +8,7 @@ from flowrun.msgs import FloatMsg, IntMsg, Message
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import ReplayError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay, Tolerance
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Output, Task
@@ -395,3 +396,185 @@ def test_the_commit_of_the_graphs_folder_is_recorded_and_none_of_its_hooks_run(
     for name, expected in (("one", commit), ("two", f"{commit}-dirty")):
         with Log(tmp_path / name) as log:
             assert log.metadata["git_commit"] == expected
+
+
+# -- which tasks run -------------------------------------------------------------------------------
+
+
+class Asked(helpers.Scale):
+    """Its outputs come from a server, if its config says so."""
+
+    class Config(helpers.Scale.Config):
+        server: bool = True
+
+    config: Config  # type: ignore[assignment]
+
+    @classmethod
+    def is_external(cls, config: object) -> bool:
+        return bool(getattr(config, "server"))  # noqa: B009
+
+
+FROM_OUTSIDE = (
+    "as it is configured, what it makes comes from outside (from a server, or a batch that depends on "
+    "who waits), and is taken from the log; name it as a task to run to have it asked again"
+)
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(helpers, "Asked", Asked, raising=False)
+    tasks = "n=Numbers(limit: 3); a=Asked; b=Asked(server: false); x=Scale"
+    record(plan_of(tmp_path, tasks, "n > a; n > b; a > x"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        yield log
+
+
+def test_what_came_from_a_server_is_taken_from_the_log(asked):
+    again = Replay(asked, env={})
+    assert again.notes == [f"task 'a' is not run: {FROM_OUTSIDE}"]
+    assert again.fed == {"n", "a"}
+    report = again.run()
+    assert (report.per_task, report.fed) == ({"b": 3, "x": 3}, 6)
+    for options, runs in (({"feed": ["a"]}, "bx"), ({"only": ["x"]}, "x"), ({"only": ["a"]}, "a")):
+        again = Replay(asked, env={}, **options)
+        assert (again.notes, {*"nabx"} - again.fed) == ([], {*runs})
+        assert {*again.run().per_task} == {*runs}
+    assert Replay(asked, env={}, feed=["x"]).fed == {"n", "a", "x"}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, FROM_OUTSIDE),
+        ({"only": ["x"]}, "it is fed from the log"),
+    ],
+)
+def test_a_value_of_a_task_that_is_not_run_is_refused(asked, options, why):
+    with pytest.raises(UsageError) as caught:
+        Replay(asked, env={}, config={"a.factor": 3}, **options)
+    assert str(caught.value) == f"a.factor would change nothing: task 'a' is not run: {why}"
+    assert Replay(asked, env={}, config={"a.factor": 10}, only=["a"]).run().identical
+
+
+def test_a_source_named_to_be_fed_or_run_is_fed(asked):
+    for options in ({"feed": ["n"]}, {"only": ["n", "x", "b"]}):
+        again = Replay(asked, env={}, **options)
+        assert "n" in again.fed
+        assert again.run().first is None
+    for options in ({"feed": ["q"]}, {"only": ["q"]}):
+        with pytest.raises(UsageError, match="^unknown task 'q'; tasks: n, a, b, x$"):
+            Replay(asked, env={}, **options)
+
+
+# -- what is called --------------------------------------------------------------------------------
+
+
+def test_progress_pace_and_the_recorder_go_with_the_cycles(tmp_path):
+    more = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 4}"
+    record(plan_of(tmp_path, "n=Numbers(limit: 9); x=Scale", "n > x", more), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        done, times = [], []
+        again = Replay(log, env={})
+        with ReplayLog(again, tmp_path / "new", config={}, now_ns=7) as recorder:
+            report = again.run(
+                start=3, to=8, progress=done.append, pace=times.append, recorder=recorder
+            )
+        assert done == [1, 2, 3, 4, 5, 6]
+        assert times == [log[cycle].time_ns for cycle in range(3, 9)]
+        assert (report.cycles, report.compared, report.fed) == (6, 6, 6)
+        with Log(tmp_path / "new") as new:
+            assert [cycle.cycle for cycle in new.cycles()] == [3, 4, 5, 6, 7, 8]
+            assert [m.cycle for m in new.messages("/flowrun/keyframe")] == [3, 4, 8]
+            assert new.end == {"cycles": "6", "ended_ns": "7", "reason": "end of the replay"}
+        with pytest.raises(
+            ReplayError, match=f"^{log.path} is the run that is replayed; choose anot"
+        ):
+            ReplayLog(again, log.path, config={}, now_ns=1)
+
+
+def test_a_replay_without_keyframes_writes_none(tmp_path):
+    more = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 0}"
+    record(plan_of(tmp_path, "n=Numbers(limit: 4); x=Scale", "n > x", more), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        again = Replay(log, env={})
+        with ReplayLog(again, tmp_path / "new", config={}, now_ns=7) as recorder:
+            again.run(recorder=recorder)
+    with Log(tmp_path / "new") as new:
+        assert list(new.messages("/flowrun/keyframe")) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (KeyboardInterrupt(), {"reason": "interrupted"}),
+        (ValueError("word is hush"), {"reason": "error", "error": "word is ***"}),
+    ],
+)
+def test_how_a_replay_ended_is_in_its_log_without_secrets(tmp_path, error, end):
+    tasks = "n=Numbers(limit: 4); x=Scale; t=Tells(password: hush)@on_error: skip"
+    plan = plan_of(tmp_path, tasks, "n > x; n > t")
+    plan.graph.spec.path.write_text(plan.graph.spec.text)  # the log does not hold the secret
+    record(plan, tmp_path / "run")
+
+    def progress(cycles: int) -> None:
+        if cycles == 2:
+            raise error
+
+    def written(name: str) -> None:
+        with Log(tmp_path / "run") as log:
+            again = Replay(log, env={}, config={"x.factor": 10}, only=["x"])
+            changed = {"x.factor": 10, "x.word": "hush"}
+            with ReplayLog(again, tmp_path / name, config=changed, now_ns=9) as recorder:
+                if name == "none":
+                    raise error
+                again.run(recorder=recorder, progress=progress)
+
+    for name in ("new", "none"):
+        with pytest.raises(type(error)):
+            written(name)
+    with Log(tmp_path / "new") as new:
+        assert new.end == {"cycles": "2", "ended_ns": "9", **end}
+        assert new.metadata["replay_of"] == "run"
+        assert new.metadata["replay_fed"] == "t"
+        assert new.metadata["replay_set"] == '{"x.factor": 10, "x.word": "***"}'
+    if isinstance(error, ValueError):
+        assert not (tmp_path / "none").exists()
+    else:
+        with Log(tmp_path / "none") as none:
+            assert none.end["cycles"] == "0"
+
+
+# -- a second time ---------------------------------------------------------------------------------
+
+
+def test_tasks_that_are_made_again_remember_nothing(tmp_path):
+    """Neither their state, nor random numbers, due times, pauses after errors and jobs."""
+    tasks = (
+        "n=Hooked(limit: 12); t=Total; r=Total@rate_hz: 200000; j=Jobs!@on_error: skip; "
+        "f=Flaky(at: [2, 11])@on_error: restart; k=Keeps"
+    )
+    more = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 0}"
+    plan = plan_of(tmp_path, tasks, "n > t; n > r; n > j; n > f; n > k", more)
+
+    def hook(live, number):
+        helpers.until(lambda: not live.executor.workers["j"].jobs.working)
+        if number == 7:
+            live.set_live("j", {"word": "heard"})
+            live.set_live("t", {"factor": 3})
+
+    assert helpers.run_hooked(plan, tmp_path / "run", hook).error is None
+    with Log(tmp_path / "run") as log, Replay(log, env={}) as again:
+        compared = []
+        for begin in (0, 0, 5, 0):
+            again.seek(begin)
+            while again.next_cycle():
+                pass
+            assert again.report.first is None, str(again.report.first)
+            compared.append((again.report.compared, again.report.errors))
+        assert compared[0] == compared[1] == compared[3]
+        assert compared[0] > compared[2]
+        again.seek(9)
+        again.seek(3)  # back, in the middle
+        assert again.task("t").config.factor == 1
+        again.seek(9, fresh=True)
+        assert again.task("t").config.factor == 3
