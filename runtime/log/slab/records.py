@@ -119,14 +119,12 @@ def unpack_channel(content: Buffer) -> fmt.Channel:
     return fmt.Channel(channel_id, schema_id, cursor.string(), cursor.string(), cursor.map())
 
 
-def pack_chunk_head(
-    records_length: int, *, start_time_ns: int = 0, end_time_ns: int = 0, crc: int = 0
-) -> bytes:
-    """The 49 bytes before a chunk's records; times and crc 0 for an open one."""
+def pack_chunk_head(records_length: int) -> bytes:
+    """The 49 bytes before the records of an open chunk: without times and crc."""
     # fmt: off
     return fmt.CHUNK_HEAD.pack(
         fmt.CHUNK, fmt.CHUNK_FIXED_SIZE + records_length,
-        start_time_ns, end_time_ns, records_length, crc, len(_COMPRESSION), records_length,
+        0, 0, records_length, 0, len(_COMPRESSION), records_length,
     )
     # fmt: on
 
@@ -135,16 +133,6 @@ def cycle_crc(content: Buffer, records: Buffer, *, opcode: int = fmt.CYCLE) -> i
     """The crc of a CYCLE or LINES: of the checked part of its content, then of the records."""
     checked = fmt.crc32(content[: fmt.CYCLE_CHECKED.size], fmt.CRC_STARTS[opcode])
     return fmt.crc32(records, checked)
-
-
-def pack_cycle_head(cycle: int, time_ns: int, message_count: int, records: Buffer) -> bytes:
-    """The CYCLE record of `records`, the cycle's Messages and PADs."""
-    checked = fmt.CYCLE_CHECKED.pack(cycle, time_ns, message_count, len(records))
-    return (
-        fmt.RECORD_HEAD.pack(fmt.CYCLE, fmt.CYCLE_CONTENT.size)
-        + checked
-        + struct.pack("<II", cycle_crc(checked, records), 0)
-    )
 
 
 def pack_message_index(channel_id: int, entries: bytes) -> bytes:

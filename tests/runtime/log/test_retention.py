@@ -14,6 +14,7 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log import retention
 from flowrun.runtime.log import writer as log_writer
 from flowrun.runtime.log.directory import make_directory, new_run_directory
 from flowrun.runtime.log.lock import locked, take_lock
@@ -369,6 +370,18 @@ def test_a_run_is_removed_from_its_end_on(tmp_path, monkeypatch):
     )
     assert remove(tmp_path, runs=0) == ["g-1"]
     assert gone == ["log_0002.mcap", "log_0001.mcap", "log_0000.mcap", ".lock"]
+
+
+def test_a_slab_that_goes_while_its_run_is_removed_is_no_problem(tmp_path, monkeypatch):
+    path = old(tmp_path, "g-1")
+    real = retention.slab_files
+    monkeypatch.setattr(
+        retention, "slab_files", lambda it: [*real(it), *([path / "log_0009.mcap"] * (it == path))]
+    )
+    with pytest.raises(FileNotFoundError):
+        (path / "log_0009.mcap").lstat()
+    assert retention._remove(path)
+    assert not path.exists()
 
 
 def number(tmp_path, *, after_all=False):

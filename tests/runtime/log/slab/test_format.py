@@ -13,12 +13,10 @@ from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
 from flowrun.runtime.log.slab.records import (
     TRAILER,
-    cycle_crc,
     gap_before,
     pack_attachment,
     pack_channel,
     pack_chunk_index,
-    pack_cycle_head,
     pack_message_index,
     pack_metadata,
     pack_pad,
@@ -128,17 +126,6 @@ def test_gap_is_nothing_or_a_whole_pad(offset, alignment):
     assert (offset + gap) % alignment[0] == alignment[1]
     assert gap == 0 or 9 <= gap <= 9 + alignment[0]
     assert gap == 0 or len(pack_pad(gap)) == gap
-
-
-@quick
-@given(u64, u64, st.binary(max_size=99), u32)
-def test_cycle_record_is_what_the_table_says(cycle, time_ns, records, count):
-    record = pack_cycle_head(cycle, time_ns, count, records)
-    assert len(record) == fmt.CYCLE_SIZE
-    opcode, length, *fields, crc, reserved = fmt.CYCLE_RECORD.unpack(record)
-    assert (opcode, length, reserved) == (0x81, 32, 0)
-    assert fields == [cycle, time_ns, count, len(records)]
-    assert crc == cycle_crc(record[fmt.HEAD_SIZE :], records)
 
 
 @quick

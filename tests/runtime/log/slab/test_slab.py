@@ -9,12 +9,14 @@ import os
 import random
 import struct
 import threading
+import zlib
 from array import array
 
 import pytest
 
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import disk, pages
+from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab import writer as log_slab
 from flowrun.runtime.log.slab.ends import build_summary
 from flowrun.runtime.log.slab.index import message_places
@@ -143,6 +145,14 @@ def test_a_slab_is_first_written_as_one_pad(tmp_path, monkeypatch):
         (2 * MIB - 50, TRAILER),
         (0, HEAD + struct.pack("<BQ", 0x80, 2 * MIB - 50 - len(HEAD) - 9)),
     ]
+    slab.discard()
+
+
+def test_an_open_chunk_reaches_to_the_trailer_and_has_no_times_yet(tmp_path):
+    slab = slab_of(tmp_path)
+    at, room = slab.records_at, slab.trailer_at - slab.records_at
+    head = struct.pack("<BQQQQIIQ", 6, 40 + room, 0, 0, room, 0, 0, room)
+    assert slab.mapping[at - 49 : at + 9] == head + struct.pack("<BQ", 0x80, room - 9)
     slab.discard()
 
 
@@ -281,7 +291,7 @@ def test_a_slab_asks_for_attention_before_it_is_full(tmp_path):
     slab.discard()
 
 
-@pytest.mark.parametrize("least", [0, 1, PAGE])
+@pytest.mark.parametrize("least", [-100, 0, 1, PAGE])
 def test_the_end_may_need_more_room_than_there_is(tmp_path, monkeypatch, least):
     """Up to the trailer, beyond it, and beyond what was mapped."""
     monkeypatch.setattr(log_slab, "_LOOK_AHEAD", 0)
@@ -311,6 +321,7 @@ def test_the_end_may_need_more_room_than_there_is(tmp_path, monkeypatch, least):
 
     monkeypatch.setattr(log_slab, "write_all", write_and_copy)
     slab.finish(tail)
+    assert len(states) == (2 if least <= 0 else 4)  # the end, and before it a trailer if need be
     for data in states:
         (tmp_path / "copy.mcap").write_bytes(data)
         assert read(tmp_path / "copy.mcap") == [0]
@@ -348,12 +359,12 @@ def test_what_is_committed_is_synced_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 10, 40])
 def test_message_places_are_those_of_the_records(count):
     rng = random.Random(count)
-    builder = Builder()
+    builder = Builder(topics=tuple(f"/t/{number}" for number in range(700)))
     builder.open_chunk()
     starts = array("Q")
     for number in range(count):
         messages = [
-            (rng.choice([1, 2, 3]), 5, bytes(rng.choice([0, 1, 4096, 5000])))
+            (rng.choice([1, 2, 300, 700]), 5, bytes(rng.choice([0, 1, 4096, 5000])))
             for _ in range(rng.choice([0, 1, 2, 3, 30]))
         ]
         starts.append(len(builder.data))
@@ -481,7 +492,7 @@ def test_preallocation_leaves_the_size_and_takes_the_blocks(tmp_path):
         assert disk.preallocate(file.fileno(), MIB)
         found = os.fstat(file.fileno())
         assert found.st_size == 10
-        assert 512 * found.st_blocks >= MIB
+        assert MIB <= 512 * found.st_blocks < MIB + PAGE
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOSPC, errno.EIO])
@@ -549,3 +560,112 @@ def test_all_is_written_where_the_system_takes_pieces(tmp_path, monkeypatch):
     assert data[:100] == b"\xff" * 5 + b"0123456789" + b"\xff" * 85
     assert data[100 : 2 * MIB + 7] == bytes(2 * MIB - 93)
     assert data[2 * MIB + 7 :] == b"\xff" * (MIB - 7)
+
+
+# -- pages ahead, and large payloads -------------------------------------------------------------
+
+
+class Ahead:
+    """A populator that notes what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+        self.ready_to = 0
+
+    def populate(self, start, end):
+        self.asked.append((start, end))
+
+    def populate_again(self, start):
+        self.asked.append(("again", start))
+
+    def drop(self):
+        self.asked.append("drop")
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def ahead(monkeypatch):
+    made = Ahead()
+    monkeypatch.setattr(log_slab, "PagePopulator", lambda _mapping: made)
+    return made
+
+
+def test_pages_are_asked_for_ahead_of_a_writer_that_is_not_too_fast(tmp_path, monkeypatch, ahead):
+    """As far as it is looked ahead, when half of that is used; at 1.5 ns a byte they come too late."""
+    look, now = 1 << 18, [10**9]
+    monkeypatch.setattr(log_slab, "_LOOK_AHEAD", look)
+    monkeypatch.setattr(log_slab, "CHUNK_SIZE", 1 << 40)
+    monkeypatch.setattr(log_slab, "ticks_ns", lambda: now[0])
+    slab = slab_of(tmp_path, capacity=2 * MIB, section=PAGE)
+    begin = slab.position
+    assert ahead.asked == [(begin, begin + look)]
+    assert slab.attention_at == begin + look // 2
+
+    def go_on(size, took_ns):
+        ahead.asked.clear()
+        slab.position += size
+        now[0] += took_ns
+        slab.attend()
+        return ahead.asked
+
+    half = look // 2
+    assert go_on(half - 1, 1) == []
+    slow = half * 3 // 2
+    assert go_on(1, slow - 1) == [(begin + half, begin + half + look)]
+    assert slab.attention_at == begin + 2 * half
+    assert go_on(half, slow) == [(begin + look, begin + 2 * look)]
+    assert go_on(half, slow - 1) == ["drop"]
+    assert slab.attention_at == begin + 4 * half  # it is looked at again there
+    assert go_on(half, slow) == [(begin + 2 * look, begin + 3 * look)]
+    assert slab.trailer_at + 50 >= begin + 3 * look
+    end = 2 * MIB
+    assert slab.reserve(end - 59)
+    rest = end - look - slab.position
+    assert go_on(rest, 10**9) == [(end - look, end)]
+    assert go_on(look // 2, 10**9) == []  # all that there is was asked for
+    assert slab.attention_at == max(slab.position, end + look // 2)
+    slab.position = begin
+    slab.attend()
+    assert slab.attention_at == slab.prepare_at
+    slab.discard()
+
+
+@pytest.mark.parametrize(
+    ("ready", "faults", "first", "size"),
+    [(True, 0, 128, 128), (True, 16, 128, 128), (True, 17, 128, 1024), (False, 0, 1024, 1024)],
+)
+def test_a_large_payload_is_written_and_checked_block_by_block(
+    tmp_path, monkeypatch, ahead, ready, faults, first, size
+):
+    """In KiB: what the processor holds, or what the kernel takes at once where pages are missing."""
+    slab = slab_of(tmp_path, capacity=8 * MIB)
+    data = bytes(range(251)) * 13_000
+    at = slab.position + 1000
+    assert slab.reserve(at + len(data))
+    ahead.ready_to = at + len(data) - (not ready)
+    ahead.asked.clear()
+    counted = iter([100, 100 + faults])
+    monkeypatch.setattr(log_slab, "page_faults", lambda: next(counted))
+    blocks = []
+
+    def crc32(block, start=0):
+        blocks.append(len(block))
+        return zlib.crc32(block, start)
+
+    monkeypatch.setattr(fmt, "crc32", crc32)
+    assert slab.write_large(at, data) == zlib.crc32(data)
+    assert slab.mapping[at : at + len(data)] == data
+    rest = len(data) - (first << 10)
+    expected = [first << 10, *[size << 10] * (rest // (size << 10)), rest % (size << 10)]
+    assert blocks == expected
+    assert ahead.asked == ([("again", at + len(data))] if faults > 16 else [])
+    assert slab._checked == [(at, at + len(data), zlib.crc32(data))]
+    slab.forget_uncommitted()
+    assert slab._checked == []
+    slab.write_large(at, data[:MIB]) if not ready else None
+    slab.position = at + 1
+    slab.forget_uncommitted()
+    assert len(slab._checked) == (not ready)
+    slab.discard()
