@@ -40,7 +40,7 @@ def new_run_directory(parent: Path, name: str) -> Path:
 def _sync_name(path: Path) -> None:
     """Bring the name of `path` to the disk, if its directory may be read."""
     with contextlib.suppress(PermissionError):
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        parent = os.open(path.parent, os.O_RDONLY)
         try:
             disk.sync_directory(parent)
         finally:

@@ -74,7 +74,7 @@ def slab_files(directory: Path) -> list[Path]:
 def take_lock(directory: Path, *, create: bool = True) -> int | None:
     """The descriptor of the run's lock, which is held until it is closed; None if somebody else
     holds it. `OSError` if the file cannot be opened."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     while True:
         descriptor = os.open(directory / LOCK_NAME, flags, 0o644)
         try:
@@ -115,9 +115,7 @@ def is_locked(directory: Path) -> bool:
     """Whether a process holds the run's lock, as its writer does to its end. Only asks: a lock, held
     for a moment, would keep somebody else from taking it. `OSError` if it cannot be known."""
     try:
-        descriptor = os.open(
-            directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        )
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False  # a copy, or a run that was moved
     try:

@@ -95,7 +95,7 @@ def _replaced(slab: SlabReader) -> Iterator[int]:
     part = slab.path.with_name(f"{slab.path.name}{PART}")
     part.unlink(missing_ok=True)
     with open_file(slab.path, os.O_RDONLY) as old:
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             os.fchmod(fd, os.fstat(old).st_mode & 0o777)
             done = 0

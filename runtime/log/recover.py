@@ -147,7 +147,7 @@ def _sync_names(directory: Path) -> None:
     """Bring the names that were changed to the disk."""
     # Reading the directory may be forbidden where writing its files is allowed.
     with suppress(PermissionError):
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(directory, os.O_RDONLY)
         try:
             disk.sync_directory(fd)
         finally:

@@ -96,7 +96,7 @@ def number_run(parent: Path, *, graph: str, graph_path: str, after_all: bool) ->
     `OSError` if the counter cannot be written.
     """
     make_directory(parent)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     counter = os.open(parent / _COUNTER, flags, 0o644)
     try:
         fcntl.flock(counter, fcntl.LOCK_EX)  # for as long as it takes to count

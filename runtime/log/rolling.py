@@ -82,7 +82,7 @@ class RollingSlabs:
         self._make_room = make_room
         self._closed_bytes = 0
         self._spare = SpareDescriptors()
-        names = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        names = os.open(directory, os.O_RDONLY)
         self._names = Descriptor(names, directory)
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
         self._next: Future[_NumberedSlab] | None = None

@@ -29,7 +29,7 @@ class SpareDescriptors:
         """Take those that were lent again, as far as there are any."""
         with contextlib.suppress(OSError):
             while len(self._held) < _COUNT:
-                self._held.append(Descriptor(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)))
+                self._held.append(Descriptor(os.open(os.devnull, os.O_RDONLY)))
 
     def lend(self, make: Callable[[], _T]) -> _T:
         """What `make` gives; where it fails for want of descriptors, some are given back and it is

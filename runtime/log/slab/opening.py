@@ -69,7 +69,7 @@ def open_file(path: Path, flags: int) -> Iterator[int]:
     """The descriptor of a regular file, within. `LogError` for a link, a pipe or a device: in a run that
     comes from somebody else it may lead anywhere, or never end. `OSError` if it cannot be opened."""
     _check_regular(path, os.lstat(path))
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         _check_regular(path, os.fstat(fd))
         yield fd

@@ -104,7 +104,7 @@ class Slab:
         self._checked: list[tuple[int, int, int]] = []
         """Start, end and CRC of the large payloads of the open chunk, in order."""
         self._asked_at = self._asked_ns = 0  # where the writer was, and when, at the last request
-        made = os.open(ahead, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        made = os.open(ahead, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         self._file = Descriptor(made, path, ahead)
         try:
             # A mapping may not be longer than its file when it is made; afterwards it may.

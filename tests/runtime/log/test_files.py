@@ -736,3 +736,39 @@ def test_a_run_whose_slabs_cannot_be_read_says_why_of_the_first(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path}/log_0000.mcap: byte 0: not an MCAP file: it begins with b'GIF89a..'"
     )
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_slab_that_becomes_something_else_while_it_is_opened_is_refused(
+    tmp_path, monkeypatch, victim, kind
+):
+    path = tmp_path / "log_0000.mcap"
+    path.symlink_to(victim) if kind == "link" else os.mkfifo(path)
+    real = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda it: real(victim if it == path else it))
+    with (
+        pytest.raises((LogError, OSError)) as caught,
+        opening.open_file(path, os.O_RDONLY),
+    ):
+        pass
+    expected = "Too many levels of symbolic links" if kind == "link" else "is not a regular file"
+    assert expected in str(caught.value)
+
+
+def test_a_run_that_is_recovered_keeps_its_files_from_child_processes(tmp_path, monkeypatch):
+    builder = small()
+    builder.leave_open()
+    builder.data[builder.ends[3] - 8] ^= 1
+    (tmp_path / "log_0000.mcap").write_bytes(builder.data)
+    opened = []
+    real = os.open
+
+    def noting(*args, **options):
+        fd = real(*args, **options)
+        opened.append(os.get_inheritable(fd))
+        return fd
+
+    monkeypatch.setattr(os, "open", noting)
+    recover(tmp_path)
+    assert len(opened) > 4
+    assert not any(opened)
