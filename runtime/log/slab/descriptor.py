@@ -41,7 +41,7 @@ class Descriptor:
         for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
                 flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
-                number = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+                number = os.open(path, flags | os.O_NOFOLLOW)
                 if self._is_mine(number):
                     return number
                 os.close(number)

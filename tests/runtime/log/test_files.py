@@ -41,6 +41,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.scan import scan
 from flowrun.runtime.log.slab import opening
+from flowrun.runtime.log.slab.descriptor import Descriptor
 from flowrun.runtime.log.spare import SpareDescriptors
 from support import log_bytes, torture
 from support.fuzz.mutations import reseal
@@ -603,7 +604,7 @@ def test_spare_descriptors_are_lent_two_by_two_until_it_suffices(code):
     assert held == [8, 6, 4, 2]
     spare.fill()
     assert len(spare._held) == 8
-    assert not any(map(os.get_inheritable, spare._held))
+    assert not any(os.get_inheritable(it.number) for it in spare._held)
 
     def fail():
         held.append(len(spare._held))
@@ -772,3 +773,39 @@ def test_a_run_that_is_recovered_keeps_its_files_from_child_processes(tmp_path, 
     recover(tmp_path)
     assert len(opened) > 4
     assert not any(opened)
+
+
+def test_a_descriptor_that_somebody_closed_is_opened_again(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    second.write_text("mine")
+    kept = Descriptor(os.open(second, os.O_RDWR), first, second)
+    number = kept.number
+    assert kept.number == number
+    assert kept.identity == (second.stat().st_dev, second.stat().st_ino)
+    os.close(number)
+    os.write(kept.number, b"MI")
+    assert second.read_text() == "MIne"
+    assert not os.get_inheritable(kept.number)
+    os.close(kept.number)
+    other = os.open(tmp_path, os.O_RDONLY)  # of somebody else, with the number that was free
+    assert kept.number != other
+    second.rename(first)
+    os.close(kept.number)
+    os.write(kept.number, b"m")
+    assert first.read_text() == "mIne"
+    kept.close()
+    kept.close()
+    os.fstat(other)
+    os.close(other)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
+    first.rename(tmp_path / "third")
+    first.write_text("another")
+    with pytest.raises(FileNotFoundError) as caught:
+        _ = kept.number
+    assert str(caught.value) == f"{first}: its descriptor was closed, and it was removed"
+    kept.close()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    folder = Descriptor(os.open(tmp_path, os.O_RDONLY), tmp_path)
+    os.close(folder.number)
+    os.fsync(folder.number)
+    folder.close()
