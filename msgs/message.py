@@ -107,6 +107,8 @@ class Message:
     """Whether a default is a list or a dict, of which each message needs one of its own."""
     may_hold_containers: ClassVar[bool]
     """Whether a field may hold a list or a dict."""
+    _keeps_all: ClassVar[bool]
+    """Whether the encoding is one of flowrun's own, which need not be looked at."""
     _reader: ClassVar[type[Message]]
     _writer: ClassVar[type[Message]]
     _unset: ClassVar[dict[str, Any]]
@@ -139,6 +141,7 @@ class Message:
         scalars = {k: v for k, v in cls.field_types.items() if k not in cls.array_fields}
         tests = sure_tests(scalars)
         cls.may_hold_containers = tests is None
+        cls._keeps_all = _keeps_all(cls)
         cls.is_plain = not cls.array_fields and cls.encode is Message.encode
         is_sure = cls.is_plain and cls.check_fields is Message.check_fields
         if is_sure and tests is not None and inspect.unwrap(cls.publish) is Message.publish:
@@ -305,7 +308,9 @@ class Message:
         self.__dict__.update(other.__dict__)
 
     def encode(self) -> tuple[Buffer, ...]:
-        """The message's bytes in the log, as one or more parts to be written in this order.
+        """The message's bytes in the log, as one or more parts to be written in this order. A class that
+        overrides it overrides `decode_fields` too, which must give every field back as it was: `publish`
+        looks.
 
         Of a view: what is published; valid until the slot is reused. Of a message: its fields as they
         are now; raises `MessageTypeError` naming a field that could not be published.
@@ -421,8 +426,27 @@ class Message:
         if writer.check_fields is not Message.check_fields:
             self._view_of(fields).check_fields()
         if writer.encode is not Message.encode:
-            self._view_of(fields).encode()
+            self._check_encoding(fields)
         return packed, fields
+
+    def _check_encoding(self, fields: dict[str, Any]) -> None:
+        """See that an encoding of the class's own can hold the fields, and gives them back."""
+        parts = self._view_of(fields).encode()
+        if self._keeps_all:
+            return
+        name = type(self).__name__
+        try:
+            back = self.decode_fields(b"".join(parts))
+        except ValueError as error:
+            text = f"{name}.decode_fields does not read what encode makes: {error}"
+            raise MessageTypeError(text) from error
+        known = {key: value for key, value in back.items() if key in self.defaults}
+        lost = differing_field(fields, {**self.defaults, **known})
+        if lost is not None:
+            raise MessageTypeError(
+                f"{name}.{lost.name}: consumers would see {lost.before:.60}, and the log, after encode "
+                f"and decode_fields, {lost.now:.60}"
+            )
 
     def _array_to_show(self, name: str, value: Any, declared: ArrayField) -> NDArray[Any]:
         check_array(type(self).__name__, name, value, declared)
@@ -479,6 +503,20 @@ class Message:
     def __repr__(self) -> str:
         shown_fields = ", ".join(f"{k}={short(v)}" for k, v in self.__dict__.items())
         return f"{type(self).__name__}({shown_fields})"
+
+
+def _keeps_all(kind: type[Message]) -> bool:
+    """Whether the encoding of the class is one of flowrun's own. Raises `MessageTypeError` for a field
+    that an inherited one does not know."""
+    encodes = next(base for base in kind.__mro__ if "encode" in base.__dict__)
+    if encodes not in (kind, Message) and issubclass(encodes, Message):
+        for name in kind.field_types:
+            if name not in encodes.field_types:
+                raise MessageTypeError(
+                    f"{kind.__name__}.{name}: the encoding of {encodes.__name__} has no place for the "
+                    "field; declare it in a message of its own, or override encode and decode_fields"
+                )
+    return encodes.__module__.startswith(f"{__package__}.")
 
 
 def _unpickled(kind: type[Message], fields: Mapping[str, Any], tov_ns: int | None) -> Message:

@@ -34,6 +34,10 @@ class Stamped(Message):
             raise MessageTypeError("Stamped: 3")
         return (b"v", *super().encode())
 
+    @classmethod
+    def decode_fields(cls, data: Any) -> dict[str, Any]:
+        return super().decode_fields(bytes(data)[1:])
+
 
 def published(message: Message, tov_ns: int | None = None) -> Message:
     message.publish(tov_ns=tov_ns)
@@ -113,3 +117,57 @@ def test_a_value_is_shown_whole_up_to_60_characters() -> None:
 def test_a_picture_has_the_size_of_its_pixels() -> None:
     image = ImageRgb8Msg(pixels=np.zeros((3, 5, 3), np.uint8))
     assert (image.height, image.width) == (3, 5)
+
+
+class Rounded(Message):
+    """Its encoding loses something of each field."""
+
+    distance_m: float
+    name: str = "x"
+
+    def encode(self) -> Any:
+        if self.name == "broken":
+            return (b"?",)
+        return (f"{self.distance_m:.1f}".encode(),)
+
+    @classmethod
+    def decode_fields(cls, data: Any) -> dict[str, Any]:
+        return {"distance_m": float(bytes(data)), "an old field": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {"distance_m": 0.25},
+            ".distance_m: consumers would see 0.25, and the log, after encode and decode_fields, 0.2",
+        ),
+        (
+            {"distance_m": 1.5, "name": "y"},
+            ".name: consumers would see 'y', and the log, after encode and decode_fields, 'x'",
+        ),
+        (
+            {"name": "broken"},
+            ".decode_fields does not read what encode makes: could not convert string to float: b'?'",
+        ),
+    ],
+)
+def test_an_encoding_that_does_not_give_a_field_back_is_refused(
+    fields: dict[str, Any], text: str
+) -> None:
+    assert published(Rounded(distance_m=0.5)).present
+    with pytest.raises(MessageTypeError) as caught:
+        Rounded(**fields).publish()
+    assert str(caught.value) == f"Rounded{text}"
+
+
+def test_a_field_for_which_an_inherited_encoding_has_no_place_is_refused() -> None:
+    with pytest.raises(MessageTypeError) as caught:
+
+        class Thermal(ImageRgb8Msg):
+            celsius: float
+
+    assert str(caught.value) == (
+        "Thermal.celsius: the encoding of ImageRgb8Msg has no place for the field; declare it in a "
+        "message of its own, or override encode and decode_fields"
+    )
