@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["is_published", "is_reused", "owner_of", "shown"]
+__all__ = ["is_published", "is_reused", "owner_of", "sampled", "shown"]
+
+_SAMPLES = 64
 
 
 class _Published(np.ndarray[Any, Any]):
@@ -62,3 +64,10 @@ def is_reused(array: NDArray[Any]) -> bool:
     """Whether a slot overwrites the memory of `array`, of a published message, in a later cycle."""
     owner = owner_of(array)
     return type(owner) is _Published and owner.is_reused
+
+
+def sampled(array: NDArray[Any]) -> bytes:
+    """A few of the bytes of a published array, spread over all of it: what changes in them shows most
+    changes that are made in place, as to a whole picture, for some microseconds."""
+    data = array.reshape(-1).view(np.uint8)
+    return data[:: data.size // _SAMPLES | 1].tobytes()  # odd: each byte of an element has its turn

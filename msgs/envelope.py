@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flowrun.msgs.arrays import sampled
 from flowrun.msgs.difference import differing_field
 from flowrun.msgs.fields import LatePublishError
 from flowrun.msgs.values import pack, unpack
@@ -73,6 +74,12 @@ class Envelope:
         changed = differing_field(published, self._without_arrays())
         self.fields.update(published)
         return None if changed is None else changed.name
+
+    def samples(self) -> dict[str, bytes]:
+        """What shows whether arrays are changed in place; see `sampled`. Empty while nothing is
+        published."""
+        fields = self.fields.items() if self.present else ()
+        return {name: sampled(value) for name, value in fields if isinstance(value, np.ndarray)}
 
     def set_since(self) -> str | None:
         """The first scalar field that was set to another value since the message was published, which

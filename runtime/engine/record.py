@@ -153,7 +153,7 @@ def call_process(
         arguments.append(view)
         if views is not None:
             views.append(BoundView(step.task.id, argument.port.name, view))
-        if message.may_hold_containers:
+        if message.may_hold_containers or message.array_fields:
             watched.append((argument.port.name, message.envelope))
         if argument.port.required:
             required.append(message.envelope)
@@ -173,18 +173,23 @@ def call_process(
 def _call_watched(
     task_id: str, call: Callable[[], None], watched: Sequence[tuple[str, Envelope]]
 ) -> None:
-    """Call, and see that lists and dicts of the inputs are as they were."""
+    """Call, and see that lists, dicts and arrays of the inputs are as they were."""
+    before = [envelope.samples() for _, envelope in watched]
     try:
         call()
     except BaseException:
         for _, envelope in watched:
             envelope.mend()
         raise
-    for port, envelope in watched:
-        field = envelope.mend()
+    for (port, envelope), samples in zip(watched, before, strict=True):
+        field, around = envelope.mend(), ""
+        if field is None and samples:
+            field = next((it for it, now in envelope.samples().items() if now != samples[it]), None)
+            around = "; torch.from_numpy and ctypes write to its memory: copy() it before"
         if field is not None:
             raise MessageMisused(
-                task_id, f"process changed {field!r} of its input {port!r}, which is read-only"
+                task_id,
+                f"process changed {field!r} of its input {port!r}, which is read-only{around}",
             )
 
 

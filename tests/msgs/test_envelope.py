@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flowrun.msgs import ImageRgb8Msg, Message, Shape
+from flowrun.msgs.arrays import sampled
 from flowrun.msgs.values import ReadOnlyDict, ReadOnlyList, pack
 
 
@@ -141,3 +142,26 @@ def test_a_number_in_place_of_nan_is_named() -> None:
     message = published(ratio=float("nan"))
     message.ratio = 0.5
     assert message.envelope.set_since() == "ratio"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((480, 640, 3), np.uint8),
+        np.zeros((5, 7), np.float32),
+        np.zeros(100, np.complex128),
+        np.array(1.5),
+        np.zeros(1000, bool),
+    ],
+)
+def test_samples_show_a_change_of_a_whole_array_or_of_one_of_its_channels(array):
+    before = sampled(array)
+    assert 1 <= len(before) <= 128
+    assert sampled(array.copy()) == before
+    assert sampled(array + np.ones_like(array)) != before
+    if array.ndim == 3:
+        for channel in range(3):
+            changed = array.copy()
+            changed[:, :, channel] += 1
+            assert sampled(changed) != before
+    assert sampled(array[:0] if array.ndim else np.zeros(0)) == b""

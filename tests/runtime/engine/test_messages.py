@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from flowrun.msgs import IntMsg
+from flowrun.msgs import IntMsg, envelope
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import TaskError
 from flowrun.runtime.log.reader import Log
@@ -16,6 +16,10 @@ from support.helpers import START_NS, plan_of
 from support.message_tasks import BagMsg, Late
 
 ARRAYS = "b=message_tasks.Bag(allocates: true)"
+WRITTEN_TO = (
+    "MessageMisused: process changed 'row' of its input 'bag', which is read-only; torch.from_numpy and "
+    "ctypes write to its memory: copy() it before"
+)
 
 
 def run(tmp_path, tasks, cnx, *, debug=False, more="", cycles=None):
@@ -104,6 +108,17 @@ def test_what_c_code_changes_in_an_input_is_found_and_put_back(tmp_path, policy)
     assert replayed(tmp_path).first is None
 
 
+@pytest.mark.parametrize("background", ["", "!"])
+def test_a_task_that_writes_to_the_memory_of_an_array_is_named(tmp_path, background):
+    result = run(
+        tmp_path,
+        f"n=Numbers(limit: 3); b=message_tasks.Bag; t=message_tasks.Torches{background}",
+        "n > b; b > t",
+    )
+    assert str(result.error).endswith(WRITTEN_TO)
+    assert str(result.error).startswith("task 't' failed in process, cycle ")
+
+
 def test_a_task_that_publishes_after_its_call_ends_the_run(tmp_path):
     Late.errors.clear()
     result = run(tmp_path, "n=Numbers(limit: 9); l=message_tasks.Late; x=Scale", "n > l; l > x")
@@ -185,8 +200,7 @@ def _messages_alive():
         ),
         (
             "Torches",
-            "failed in process, cycle 0: MessageMisused: process changed its input 'bag', which is "
-            "read-only",
+            f"failed in process, cycle 0: {WRITTEN_TO}",
         ),
     ],
 )
@@ -197,6 +211,22 @@ def test_a_task_that_misuses_its_input_is_found(tmp_path, task, text):
     )
     result = run(tmp_path, tasks, "n > b; b > ok; b > t; b > p", debug=True)
     assert str(result.error) == f"task 't' {text}"
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_change_that_samples_do_not_show_is_found(tmp_path, monkeypatch, debug):
+    monkeypatch.setattr(envelope, "sampled", lambda _array: b"")
+    result = run(
+        tmp_path,
+        f"n=Numbers(limit: 3); {ARRAYS}; t=message_tasks.Torches",
+        "n > b; b > t",
+        debug=debug,
+    )
+    found = (
+        "task 't' failed in process, cycle 0: MessageMisused: process changed its input 'bag', which is "
+        "read-only"
+    )
+    assert str(result.error) == (found if debug else "None")
 
 
 @pytest.mark.parametrize("reader", ["", "; s=message_tasks.Sees"])
