@@ -174,7 +174,7 @@ def test_without_boxes_the_picture_is_passed_on_as_it_is() -> None:
     assert [drawn(image) for image in images] == [None, None]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     boxes=st.lists(st.tuples(*[st.floats(width=32)] * 4), max_size=4),
     labels=st.text(max_size=80),

@@ -136,4 +136,4 @@ class Modelled(RuleBasedStateMachine):
 
 
 TestJobs = Modelled.TestCase
-TestJobs.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestJobs.settings = settings(max_examples=100, stateful_step_count=40)

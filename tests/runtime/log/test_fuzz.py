@@ -35,7 +35,7 @@ from support.fuzz.originals import Original, originals
 from support.fuzz.payloads import WRONG, wrong_payload
 from support.paths import TESTS
 
-quick = settings(max_examples=100, deadline=None)
+quick = settings(max_examples=100)
 seeds = st.integers(0, 2**32)
 SLAB = "log_0000.mcap"
 

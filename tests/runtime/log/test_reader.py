@@ -605,7 +605,7 @@ def test_slabs_of_two_runs(tmp_path):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_bytes_give_an_error_or_checked_cycles(data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "any.mcap"
@@ -615,7 +615,7 @@ def test_any_bytes_give_an_error_or_checked_cycles(data, tmp_path_factory):
     assert_prefix(path, builder.written, data=bytes(builder.data[:kept]) + junk)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     cycles=st.lists(
         st.lists(

@@ -73,7 +73,7 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(MESSAGES, FINISHES, st.integers(1, 4), st.booleans(), st.sampled_from(["\n", "\r\n", "\r"]))
 @example({"content": "\U0001f600"}, "stop", 1, True, "\r\n")
 def test_a_streamed_reply_says_what_the_whole_one_does(
@@ -91,7 +91,7 @@ def test_a_streamed_reply_says_what_the_whole_one_does(
         assert read(streamed(*deltas, finish=finish, end=end)) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_the_pieces_in_which_a_reply_comes_do_not_matter(data: st.DataObject) -> None:
     message, finish = data.draw(MESSAGES), data.draw(FINISHES)
@@ -117,7 +117,7 @@ def test_the_pieces_in_which_a_reply_comes_do_not_matter(data: st.DataObject) ->
     assert read(*[reply[i : i + 1] for i in range(len(reply))]) == expected
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.binary(max_size=80)
     | st.recursive(

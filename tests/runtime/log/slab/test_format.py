@@ -37,7 +37,7 @@ from support import log_bytes
 
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 texts = st.text(max_size=20)
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 maps = st.dictionaries(texts, texts, max_size=4)
 
 
