@@ -255,8 +255,9 @@ class Cycle:
 
     # -- a cycle step by step --------------------------------------------------------------------
 
-    def begin(self) -> bool:
-        """Clear the record, and apply what came from outside; False if an error ended the cycle."""
+    def begin(self) -> None:
+        """Clear the record, and apply what came from outside. After an error, which is `failure` then,
+        no step runs."""
         self.index = self.time.cycle % len(self._ring)
         self._ring[self.index].clear()
         self.events = []
@@ -264,9 +265,8 @@ class Cycle:
         self.failure = None
         self._is_skipped = False
         self.start_ns = start_ns = ticks_ns()
-        if not self._apply(self._outside.begin(self.time, start_ns)):
-            return False
-        return not (self._late and self._take_late())
+        if self._apply(self._outside.begin(self.time, start_ns)):
+            self._take_late()
 
     @property
     def next_step(self) -> int | None:

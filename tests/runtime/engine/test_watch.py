@@ -194,3 +194,19 @@ def test_a_message_that_retires_cannot_be_read(tmp_path):
     assert isinstance(made.message, BagMsg)
     assert len(row) == 3
     assert all(isinstance(it, Message) for it in made.record.messages)
+
+
+def test_memory_that_was_passed_on_is_one_of_all_its_readers(tmp_path):
+    plan = bag_plan(
+        tmp_path, "p=message_tasks.Passes; s=message_tasks.Sees", "b > p: BAG; p > s: BAG"
+    )
+    record, _, message = record_of(plan)
+    out = record_of(plan, "p")[1]
+    publish(message)
+    passed = record.messages[out]
+    passed.envelope.is_open = True
+    passed.row = message.view().row
+    passed.publish(tov_ns=1)
+    rows = [passed.view().row]
+    assert KeptInputs(plan, ()).arrays(record) == [Kept(("p", "s"), ARRAY)]
+    assert len(rows) == 1

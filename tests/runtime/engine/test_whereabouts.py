@@ -8,7 +8,10 @@ import threading
 import pytest
 
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.run.live import Run
+from flowrun.runtime.task import TaskConfig
+from flowrun.tasks.basic import Square
 from support.engine_tasks import Looks
 from support.helpers import START_NS, plan_of
 
@@ -111,3 +114,61 @@ def test_what_runs_longest_is_first_and_a_call_that_goes_on_is_one(tmp_path, mon
         [("process", 3.0), ("interrupt", 0.0)],
         [("process", 7.0), ("interrupt", 4.0)],
     ]
+
+
+@pytest.fixture
+def said(tmp_path):
+    """`said(module, first)`: whose the code is of a function of that module, called with that."""
+    tasks = "n=Numbers; x=Scale; t=engine_tasks.Looks; c=Scale"
+    plan = plan_of(tmp_path, tasks, "n > x; n > t; n > c")
+    executor = Executor(plan, clock=ManualClock(START_NS))
+    executor.instances["c"].task = Square(TaskConfig())
+
+    def said(module, *first):
+        names = {"__name__": module}
+        exec("def called(*args): return inner(*args)", names)
+        exec("def inner(it, look): return look()", names)
+        exec("def alone(look): return look()", names)
+        look = lambda: executor.whereabouts.task_of(sys._getframe())  # noqa: E731
+        if not first:
+            return names["alone"](look)
+        made = executor.instances.get(first[0])
+        return names["called"](first[0] if made is None else made.task, look)
+
+    return said
+
+
+@pytest.mark.parametrize(
+    ("module", "first", "task"),
+    [
+        ("elsewhere", "x", "x"),
+        ("elsewhere", "a text", None),
+        ("elsewhere", None, None),
+        ("flowrun.runtime.somewhere", "x", None),
+        ("support.engine_tasks", "a text", "t"),
+        ("support.engine_tasks", None, "t"),
+        ("support.helpers", "a text", None),  # of two tasks
+        ("support.helpers", "n", "n"),
+        ("flowrun.tasks.basic", "a text", None),
+        ("flowrun.tasks.basic", "c", "c"),
+    ],
+)
+def test_code_outside_the_engine_is_of_the_task_that_it_has_or_of_the_only_one_of_its_module(
+    said, module, first, task
+):
+    assert said(module, *([] if first is None else [first])) == task
+
+
+def test_a_thread_that_calls_no_task_is_in_none(tmp_path):
+    executor = Executor(plan_of(tmp_path, "n=Numbers"), clock=ManualClock(START_NS))
+    assert executor.whereabouts.call_in(None) is None
+    assert executor.whereabouts.call_in(sys._getframe()) is None
+    begin, said = executor._outside.begin, []
+
+    def begins(*args):
+        said.append(executor.whereabouts.call_in(sys._getframe()))
+        return begin(*args)
+
+    executor._outside.begin = begins
+    executor.run(cycles=1)
+    assert said == [None]  # no step has begun
