@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from flowrun.msgs import LatePublishError
 from flowrun.runtime.engine.background import (
     BackgroundWorker,
+    Jobs,
     JobState,
     are_complete,
+    bind_background,
     job_inputs,
     prepare_job,
     run_job,
 )
 from flowrun.runtime.engine.instances import make_instances
+from flowrun.runtime.engine.policy import FailedInPhase
+from flowrun.runtime.engine.rates import Rate
+from flowrun.runtime.events import Replaced
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.task import CycleTime
 from support.engine_tasks import run_held
@@ -266,3 +272,98 @@ def test_optional_inputs_alone_make_a_job_if_one_is_there(tmp_path):
     assert not are_complete(inputs)
     messages[1].publish(tov_ns=1)
     assert are_complete(inputs)
+
+
+class Handed:
+    """The step of a background task, apart from its worker.
+
+    done: the error of a job that a cycle has taken; "" if it made 70, None if there is no job.
+    policy: whether a policy admits a job, whether it restarts the task, and whether a restart is due.
+    """
+
+    def __init__(self, tmp_path, *, done=None, policy=None, replaces=None, every=1):
+        _, made, step, messages, time = worked(tmp_path, "Scale")
+        self.jobs, self.submitted, self.said, self.messages = (
+            Jobs(made.task.config),
+            [],
+            [],
+            messages,
+        )
+        if done is not None:
+            job = prepare_job(step, messages, time=time, config=made.task.config)
+            if done:
+                job.error, job.phase = OSError(done), "configure"
+            else:
+                run_job(job, step, made)
+            self.jobs.put_taken(job)
+
+        def submit(job):
+            self.submitted.append(job)
+            return replaces
+
+        if policy is not None:
+            admits, restarts, is_due = policy
+            policy = SimpleNamespace(
+                restarts=restarts,
+                admits=lambda: admits,
+                take_restart=lambda: is_due,
+                note_success=lambda: self.said.append("success"),
+                handle=lambda error, *, phase: self.said.append((str(error), phase)),
+            )
+        _, self.call = bind_background(
+            SimpleNamespace(jobs=self.jobs, submit=submit),
+            step,
+            messages,
+            time=time,
+            rate=Rate(every=every, rate_hz=None),
+            policy=policy,
+            note=self.said.append,
+        )
+
+
+def handed(it):
+    """(submitted jobs that begin with a restart or not, what was said, what was published)."""
+    out = it.messages[1]
+    return (
+        [job.restarts for job in it.submitted],
+        it.said,
+        out.view().value if out.present else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ([False], [], None)),
+        ({"every": 2}, ([], [], None)),
+        ({"replaces": 0}, ([False], [Replaced("t", 0)], None)),
+        ({"done": ""}, ([False], [], 70)),
+        ({"policy": (True, False, False)}, ([False], [], None)),
+        ({"policy": (False, True, True)}, ([], [], None)),
+        ({"policy": (True, True, True)}, ([True], [], None)),
+        ({"policy": (True, True, False), "done": ""}, ([False], ["success"], 70)),
+        ({"policy": (True, False, False), "done": "no"}, ([False], [("no", "configure")], None)),
+        ({"policy": (True, True, False), "done": "no"}, ([], [("no", "configure")], None)),
+        ({"policy": (False, False, False), "done": ""}, ([], ["success"], 70)),
+    ],
+)
+def test_a_step_gives_what_is_done_and_hands_over_what_came(tmp_path, options, expected):
+    it = Handed(tmp_path, **options)
+    it.call()
+    assert handed(it) == expected
+    assert not it.jobs.has_taken
+
+
+def test_an_error_without_a_policy_is_raised_with_what_the_task_did(tmp_path):
+    it = Handed(tmp_path, done="no")
+    with pytest.raises(FailedInPhase) as caught:
+        it.call()
+    assert (caught.value.phase, str(caught.value.__cause__)) == ("configure", "no")
+    assert handed(it) == ([False], [], None)
+
+
+def test_a_step_without_its_inputs_hands_nothing_over(tmp_path):
+    it = Handed(tmp_path, done="")
+    it.messages[0].clear()
+    it.call()
+    assert handed(it) == ([], [], 70)
