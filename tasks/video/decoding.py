@@ -162,6 +162,8 @@ class SourceDecoder:
             self._filter = BitStreamFilterContext(_FILTERS[name], stream)
             if extradata.startswith(_LENGTH_PREFIXED):
                 extradata = with_start_codes(self._form, extradata)
+        self._inserted = extradata
+        """What FFmpeg's filter inserts before key frames: the container's parameters."""
         self._described = described(context, extradata)
         self._in_packets = False
         """Whether packets have said what all pictures have in common, and not the container alone."""
@@ -226,14 +228,20 @@ class SourceDecoder:
     # -- packets -------------------------------------------------------------------------------
 
     def _bytes(self, packet: Any) -> bytes:
-        """What the decoder and the log get of `packet`; b"" where the filter cannot read it."""
+        """What the decoder and the log get of `packet`; b"" where the filter cannot read it.
+
+        FFmpeg's filter for H.265 inserts parameters also before those that a packet has itself. Where
+        these are others, the decoder would lose pictures between the two.
+        """
         import av
 
         try:
             made = [packet] if self._filter is None else self._filter.filter(packet)
         except av.error.FFmpegError:
             return b""
-        return b"".join(map(bytes, made))
+        data = b"".join(map(bytes, made))
+        own = data.removeprefix(self._inserted)
+        return own if len(own) < len(data) and holds_parameters(self._form, own) else data
 
     def _decode(self, section: _Section, data: Any, emit: Emit, *, is_key: bool) -> bool:
         """Whether the decoder took the packet."""

@@ -73,6 +73,27 @@ def test_the_pictures_are_those_of_the_containers_own_decoder(tmp_path: Path, na
     assert None not in sections(found)
 
 
+def test_packets_say_themselves_that_the_size_changes(tmp_path: Path) -> None:
+    """In a container that still says the first size."""
+    bare = tmp_path / "bare.hevc"
+    params = "log-level=none:bframes=2:keyint=6:min-keyint=6"
+    for size in ((64, 48), (128, 96)):
+        draw(tmp_path / "one.hevc", codec="libx265", size=size, **{"x265-params": params})
+        with bare.open("ab") as both:
+            both.write((tmp_path / "one.hevc").read_bytes())
+
+    def count(chunks: list[Chunk]) -> None:
+        chunks[:] = [replace(it, pts=k, dts=k) for k, it in enumerate(chunks)]
+
+    film = tmp_path / "both.mkv"
+    damaged.remux(bare, film, count)
+    found, _ = decoded(film)
+    expected = by_ffmpeg(film)
+    assert {pixels.shape[:2] for pixels in expected} == {(48, 64), (96, 128)}
+    assert len(found) == len(expected) == 2 * FRAMES
+    assert all(map(np.array_equal, (pixels for pixels, _ in found), expected))
+
+
 def test_a_picture_that_its_container_hides_is_not_given(tmp_path: Path) -> None:
     """Those before the place where a film was cut are there for others only."""
 
