@@ -30,7 +30,8 @@ def read_text(path: Path) -> str:
     `UsageError` if it cannot be read; `GraphError` if it is too large or not UTF-8.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise UsageError(_not_found(path)) from None
     except IsADirectoryError:
@@ -38,7 +39,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"cannot read graph file {path}: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        message = f"the file has {len(data)} bytes; a graph file has at most {MAX_BYTES}"
+        message = f"the file has more than {MAX_BYTES} bytes, which a graph file has at most"
         raise GraphError([Problem(Location(str(path), 1, 1), message)])
     try:
         return data.decode()
