@@ -97,16 +97,16 @@ class _Fed(NamedTuple):
 class _Section:
     """Packets that one decoder gets.
 
-    number: among the sections that the log may get; -1 of one that it does not.
     first: the number of its first packet.
+    number: among the sections that the log may get; None of one that it does not.
     is_sure: whether decoding its packets again gives the same pictures.
     """
 
-    def __init__(self, decoder: PacketDecoder, number: int, first: int, *, is_sure: bool) -> None:
+    def __init__(self, decoder: PacketDecoder, first: int, number: int | None = None) -> None:
         self.decoder = decoder
-        self.number = number
         self.first = first
-        self.is_sure = is_sure
+        self.number = number
+        self.is_sure = number is not None
         self.has_begun = False
         """Whether the picture of its first packet has come out."""
         self.ends_with: int | None = None
@@ -134,6 +134,7 @@ class _Section:
         self._given.append(number)
         if not self.is_sure or not self.has_begun or is_corrupt:
             return None
+        assert self.number is not None
         return Origin(self.number, number, fed, drained)
 
 
@@ -186,7 +187,8 @@ class SourceDecoder:
             del self._fed[next(iter(self._fed))]
         is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
         if not self.logs_packets:
-            self._current = self._current or self._section(packet, is_sure=False)
+            if self._current is None:
+                self._current = _Section(ContainerDecoder(self._context), self._number)
             self._decode(self._current, packet, emit, is_key=is_key)
             return
         data = self._bytes(packet)
@@ -250,12 +252,13 @@ class SourceDecoder:
         self.damaged += 1
         if self._strict:
             decoder = PacketDecoder(self._what_decodes(data))
-            again = _Section(decoder, -1, self._number, is_sure=False)
+            again = _Section(decoder, self._number)
             again.decode(self._number, data, self._taker(again, emit), is_key=is_key)
         return False
 
     def _append(self, section: _Section, data: bytes, *, is_key: bool) -> None:
         if self._queue is not None:
+            assert section.number is not None
             self._queue.append(section.number, self._number, data, is_key=is_key)
 
     # -- pictures ------------------------------------------------------------------------------
@@ -305,25 +308,18 @@ class SourceDecoder:
             self._next = self._section(data, is_sure=True)
             current.ends_with, current.is_sure = self._number, False
 
-    def _section(self, data: Any, *, is_sure: bool) -> _Section:
+    def _section(self, data: bytes, *, is_sure: bool) -> _Section:
         """A section that begins with the packet of now."""
-        if not self.logs_packets:
-            return _Section(ContainerDecoder(self._context), -1, self._number, is_sure=False)
         if self._current is not None and self._current.decoder.reorder > self._described.reorder:
             self._described = replace(self._described, reorder=self._current.decoder.reorder)
         made = self._what_decodes(data)
-        number = -1
+        number = None
         if is_sure:
             number = self._sections
             self._sections += 1
             if self._queue is not None:
                 self._queue.begin_section(number, made, self._number)
-        return _Section(
-            PacketDecoder(made, strict=self._strict),
-            number,
-            self._number,
-            is_sure=is_sure,
-        )
+        return _Section(PacketDecoder(made, strict=self._strict), self._number, number)
 
     def _what_decodes(self, data: bytes) -> VideoDecoder:
         """What decodes a section that begins with this packet. FFmpeg takes a JPEG that is lower than
