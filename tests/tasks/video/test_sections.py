@@ -330,13 +330,14 @@ def test_what_the_container_hides_is_decoded_and_not_given() -> None:
 
 def test_open_groups_are_one_section_of_500_packets() -> None:
     source = Source()
+    source.own(DELTA)
     source.own(CLOSED, 499)
     source.own(OPEN)
     source.own(OPEN, 3)
     source.own(OPEN, 2)
-    assert source.sections == [0] * 500 + [1] * 5
-    assert source.queue.begun == [(0, 0), (1, 500)]
-    assert [it[:2] for it in source.queue.packets] == [
+    assert source.sections == [None] + [0] * 500 + [1] * 5
+    assert source.queue.begun == [(0, 1), (1, 501)]
+    assert [(None, 0), *(it[:2] for it in source.queue.packets)] == [
         (section, number) for number, section in source.given
     ]
 
@@ -454,6 +455,7 @@ def test_pictures_that_wait_may_be_hidden_or_have_no_colours() -> None:
 
 
 def test_a_codec_that_is_not_logged_is_decoded_by_its_container() -> None:
+    assert Source(pix_fmt="gray").decoder.logs_packets
     for source in (Source("asv1"), Source(pix_fmt="pal8")):
         assert not source.decoder.logs_packets
         source.own(CLOSED, 2)
