@@ -32,8 +32,8 @@ def scan(
     bounded = not wanted.is_everything
     previous = -1
     lines: list[Entry] = []
-    last = -1, 0
-    """Number and time of `lines`."""
+    last: tuple[int, int]
+    """Number and time of `lines`, where there are any."""
     for slab in files.slabs[_first_slab(files, wanted) :]:
         chunks = slab.structure.chunks
         first_chunk = slab.chunk_of(cycle=wanted.start, time_ns=wanted.start_ns)
@@ -114,8 +114,7 @@ def follow(
 def _first_slab(files: LogFiles, wanted: Range) -> int:
     """The last slab that may hold the first cycle of the range."""
     start, start_ns = wanted.start, wanted.start_ns
-    for position in range(len(files.slabs) - 1, 0, -1):
-        slab = files.slabs[position]
+    for position, slab in reversed(list(enumerate(files.slabs))):
         head = slab.first(0) if slab.structure.chunks else None
         if head is not None and (
             (start is not None and head.cycle <= start)

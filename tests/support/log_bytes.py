@@ -44,7 +44,8 @@ class Builder:
     run_id: str = "run-1"
     slab: int = 0
     topics: tuple[str, ...] = TOPICS
-    more: dict[str, str] = field(default_factory=dict)  # metadata
+    more: dict[str, str] = field(default_factory=dict)  # metadata of the run
+    channel: dict[str, str] = field(default_factory=dict)  # metadata of the first channel
     data: bytearray = field(default_factory=bytearray)
     chunks: list = field(default_factory=list)  # (start, records_length, times, {channel: [...]})
     indexes: list = field(default_factory=list)
@@ -72,7 +73,10 @@ class Builder:
                 struct.pack("<HH", number, 1)
                 + text(topic)
                 + text("msgpack")
-                + pairs({"task": topic.split("/")[1], "port": topic.split("/")[2]}),
+                + pairs(
+                    {"task": topic.split("/")[1], "port": topic.split("/")[2]}
+                    | (self.channel if number == 1 else {})
+                ),
             )
             for number, topic in enumerate(self.topics, 1)
         )

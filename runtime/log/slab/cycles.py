@@ -151,8 +151,6 @@ class CycleReader:
 
     def _was_closed(self, chunk: ChunkSpan, offset: int) -> bool:
         """Whether a live writer has closed the chunk at `offset` since it was found open."""
-        if self._structure.finished or chunk is not self._structure.chunks[-1]:
-            return False
         head = fmt.CHUNK_HEAD.unpack_from(self._view, chunk.start)
         if head[0] != fmt.CHUNK or chunk.records_start + head[-1] != offset:
             return False

@@ -38,7 +38,7 @@ class SlabReader:
         self._found_end = chunks[-1].records_end if chunks else 0
         self._firsts: dict[int, CycleHead | None] = {}
         """What `first` found."""
-        self._heads: tuple[int, list[CycleHead]] = (-1, [])
+        self._heads: tuple[int | None, list[CycleHead]] = (None, [])
         """The last chunk of which `offset_of` read all heads."""
 
     def close(self) -> None:

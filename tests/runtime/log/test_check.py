@@ -11,13 +11,14 @@ from mcap.reader import make_reader
 
 from flowrun.msgs import IntMsg
 from flowrun.runtime.cli import main
+from flowrun.runtime.log import check
 from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import writer as log_slab
 from flowrun.runtime.log.writer import LogWriter
-from support import log_bytes, torture
+from support import torture
 from support.fuzz.mutations import reseal
 from support.log_bytes import Builder, small
 
@@ -257,17 +258,7 @@ def test_check_does_not_compare_the_chunks_of_what_is_damaged(tmp_path: Path) ->
 
 
 def test_check_says_once_for_each_channel_what_it_should_not_hold(tmp_path: Path) -> None:
-    builder = Builder()
-    channels = bytearray(builder.data[: builder.preamble_size - 21])
-    at = channels.index(b"/cam/image") + len(b"/cam/image") + 4 + len(b"msgpack")
-    (length,) = struct.unpack_from("<I", channels, at)
-    metadata = log_bytes.pairs({"payload": "none"})
-    channels[at : at + 4 + length] = metadata
-    record = channels.index(b"/cam/image") - 4 - 4 - 9
-    (old,) = struct.unpack_from("<Q", channels, record + 1)
-    struct.pack_into("<Q", channels, record + 1, old - length + len(metadata) - 4)
-    builder.data = channels
-    builder.add_check(0)
+    builder = Builder(channel={"payload": "none"})
     for cycle, data in enumerate([b"", b"ab", b"abc"]):
         builder.cycle(cycle, 1000 + cycle, [(1, 1, data), (2, 1, b"\x80")])
     path = tmp_path / "log_0000.mcap"
@@ -282,3 +273,35 @@ def test_check_says_once_for_each_channel_what_it_should_not_hold(tmp_path: Path
                 f"{path}: /cam/image: has an encoding or a schema, and no payloads",
             ],
         )  # fmt: skip
+
+
+class Parsed:
+    """A stored picture whose payload is the cycle of its key frame, or no number."""
+
+    def __init__(self, payload: memoryview) -> None:
+        text = bytes(payload).decode()
+        codec = "zstd" if text.startswith("z") else "packets"
+        self.own = {"codec": codec, "key": int(text.removeprefix("z"))}
+
+    parse = classmethod(lambda cls, payload: cls(payload))
+
+
+def test_pictures_before_the_first_key_frame_are_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a flight recorder's log: what they need was removed. Others that are not decoded are wrong."""
+    monkeypatch.setattr(check, "StoredPicture", Parsed)
+    builder = Builder(channel={"codec": "packets"})
+    for cycle, payload in enumerate((b"4", b"4", b"5", b"x", b"z4"), 5):
+        builder.cycle(cycle, 1000, [(1, 1, payload), (2, 1, b"\x80")])
+    path = tmp_path / "log_0000.mcap"
+    path.write_bytes(builder.leave_open().data)
+    notes: list[str] = []
+    with Log(path) as log:
+        cycles, messages, problems = check_log(log, note=notes.append)
+        assert (cycles, messages, len(problems)) == (5, 10, 3)
+        for cycle, problem in zip((7, 8, 9), problems, strict=True):
+            assert problem.startswith(f"{path}: cycle {cycle}: /cam/image: the picture cannot be ")
+        assert check_log(log)[2] == problems
+        assert check_log(log, pictures=False)[2] == []
+    assert notes == ["/cam/image: the first 2 pictures come before the first key frame in the log"]

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import threading
+from collections import deque
 from pathlib import Path
 from typing import ClassVar
 
@@ -252,6 +253,19 @@ def test_lines_are_written_at_the_second_look_that_finds_them(tmp_path, upkeep):
     assert lines_of(tmp_path / "run")[2:] == [(0, "third")]
     assert look()
     assert lines_of(tmp_path / "run")[3:] == [(1, "fourth")]
+    writer.finish({"reason": "test"})
+
+
+def test_lines_that_a_cycle_takes_during_a_look_are_no_failure(tmp_path, upkeep):
+    class Taken(deque):
+        def __getitem__(self, _):
+            self.clear()
+            return super().__getitem__(0)
+
+    writer = writer_of(tmp_path / "run", sync_s=None)
+    writer._records = Taken(["a line"])
+    assert upkeep["flowrun-log"].work()
+    writer.check()
     writer.finish({"reason": "test"})
 
 

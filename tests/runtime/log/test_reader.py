@@ -535,6 +535,7 @@ def test_directory_of_runs(tmp_path):
         slab.write_bytes(b"")
         os.utime(slab, (100 - (number - 1) ** 2,) * 2)
     (tmp_path / "other").mkdir()
+    (tmp_path / "notes").write_text("mine")
     assert error_of(tmp_path) == (
         f"{tmp_path}: not a run: it holds no slab (log_0000.mcap); "
         f"it holds runs, the newest: {tmp_path / 'new'}"
@@ -783,7 +784,10 @@ def test_a_stored_picture_is_what_was_published(tmp_path, codec):
 
 
 def test_a_stored_picture_that_is_none_says_so(write):
-    path = write(codec_log([b"x", b""]))
+    builder = Builder(channel={"codec": "zstd"})
+    for cycle, payload in enumerate((b"x", b"")):
+        builder.cycle(cycle, 1000 + cycle, [(1, 1, payload)])
+    path = write(builder.leave_open().data)
     with Log(path) as log:
         for message in log.messages("/cam/image"):
             for ask in ("fields", "outline"):
@@ -792,24 +796,6 @@ def test_a_stored_picture_that_is_none_says_so(write):
                 assert str(caught.value).startswith(
                     f"{path}: cycle {message.cycle}: /cam/image: the picture cannot be decoded: "
                 )
-
-
-def codec_log(payloads):
-    """A log whose first topic has a codec, and holds these payloads."""
-    builder = Builder()
-    data = builder.data[: builder.preamble_size - 21]
-    at = data.index(b"/cam/image") + len(b"/cam/image") + 4 + len(b"msgpack")
-    (length,) = struct.unpack_from("<I", data, at)
-    metadata = log_bytes.pairs({"codec": "zstd"})
-    data[at : at + 4 + length] = metadata
-    head = data.index(b"/cam/image") - 17
-    (old,) = struct.unpack_from("<Q", data, head + 1)
-    struct.pack_into("<Q", data, head + 1, old - length - 4 + len(metadata))
-    builder.data = data
-    builder.add_check(0)
-    for cycle, payload in enumerate(payloads):
-        builder.cycle(cycle, 1000 + cycle, [(1, 1, payload)])
-    return builder.leave_open().data
 
 
 # -- what is opened ------------------------------------------------------------------------------

@@ -484,6 +484,19 @@ def test_names_that_were_changed_are_brought_to_the_disk(tmp_path, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
+def test_a_directory_that_may_not_be_read_is_left_to_the_system(tmp_path, monkeypatch):
+    put(tmp_path, 0, small().leave_open())
+    real = os.open
+
+    def refuse(path, *rest):
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, "no")
+        return real(path, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert recover(tmp_path).cycles == 5
+
+
 def ahead(tmp_path):
     """A slab as its writer makes it ahead, and where what was written to it ends."""
     path = tmp_path / "log_0007.next"

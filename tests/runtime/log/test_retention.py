@@ -349,6 +349,18 @@ def test_as_many_and_as_large_as_they_may_be_stay(tmp_path):
     assert left(tmp_path) == ["g-2"]
 
 
+def test_a_run_is_known_by_the_first_slab_that_can_be_read(tmp_path):
+    path = old(tmp_path, "g-1", run_number="7")
+    (path / "log_0000.mcap").rename(path / "log_0001.mcap")
+    (path / "log_0000.mcap").write_bytes(b"damaged")
+    (path / "log_0002.mcap").write_bytes(small(slab=2).finish().data)  # of another graph file
+    found = remove_old_runs(
+        tmp_path / "runs", graph="g", graph_path=str(tmp_path / "g.yaml"), runs=0, size=None
+    )
+    assert [it.number for it in found] == [7]
+    assert not path.exists()
+
+
 def test_the_present_run_is_passed_over(tmp_path):
     paths = [old(tmp_path, f"g-{number}", run_number=str(number)) for number in (1, 2)]
     found = remove_old_runs(

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import os
 import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from mcap.reader import make_reader
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg
 from flowrun.runtime.errors import LogError, LogInUse
 from flowrun.runtime.events import Set
+from flowrun.runtime.graph.spec import LoggingSpec
 from flowrun.runtime.log import rolling
 from flowrun.runtime.log import writer as log_writer
 from flowrun.runtime.log.channels import LoggedOutput
@@ -726,6 +730,28 @@ def test_a_slab_larger_than_asked_for_is_one_for_its_cycle(tmp_path):
         assert check_log(log)[2] == []
 
 
+def test_a_log_without_a_graph_is_as_one_whose_graph_says_nothing():
+    said = LoggingSpec()
+    parameters = inspect.signature(LogWriter).parameters
+    for name in ("slab_size_mib", "section_size_mib", "sync_s"):
+        assert parameters[name].default == getattr(said, name)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 40])
+def test_a_step_table_has_the_ticks_of_its_cycle(tmp_path, steps):
+    writer = LogWriter(tmp_path / "run", outputs=[], steps=steps, metadata={"run_id": "x"})
+    bound = writer.bind([])
+    ticks = [7, *range(2**63, 2**63 + steps)]
+    for cycle in (0, 2**32 + 3):
+        writer.commit(cycle, 1000, bound, start_ns=7, ends_ns=ticks[1:], events=[])
+    writer.finish({"reason": "test"})
+    with Log(tmp_path / "run") as log:
+        for message in log.messages("/flowrun/steps"):
+            assert message.fields == {"ticks_ns": struct.pack(f"<{steps + 1}Q", *ticks)}
+            assert (message.time_ns, message.tov_ns) == (1000, 1000)
+        assert check_log(log) == (2, 2, [])
+
+
 def test_a_discarded_log_leaves_what_is_not_its_own(tmp_path):
     writer = writer_of(tmp_path / "run", IntMsg)
     writer.discard()
@@ -798,6 +824,18 @@ def test_a_look_finds_the_file_of_the_run_gone(tmp_path, what):
     assert str(caught.value) == f"{path}: the log was removed while it was written"
     with contextlib.suppress(LogError):
         writer.finish({"reason": "test"})
+
+
+def test_a_file_of_which_nobody_can_say_is_not_gone(tmp_path, monkeypatch):
+    writer = writer_of(tmp_path / "run", IntMsg, sync_s=None)
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        writer._slabs.look()
+    writer.finish({"reason": "test"})
 
 
 @pytest.mark.parametrize(("keep", "seen"), [(None, [0, 1, 2, 3]), (2, [2, 3]), (9, [0, 1, 2, 3])])
