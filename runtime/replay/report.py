@@ -54,7 +54,7 @@ class DifferenceReport:
         self._replay = replay
         self._entries: list[_Entry] = []
         self._most_pictures = most_pictures
-        self._shown = 0
+        self._pictures_left = most_pictures
         self._images = _images_of(replay.plan)
         replay.hook(on_difference=self._take)
 
@@ -69,8 +69,8 @@ class DifferenceReport:
         if made is not None and made.present:
             tov_ns = made.tov_ns
         entry = _Entry(difference, self._replay.time_ns or 0, tov_ns, was, is_now)
-        if isinstance(made, ImageRgb8Msg) and self._shown < self._most_pictures:
-            self._shown += 1
+        if isinstance(made, ImageRgb8Msg) and self._pictures_left:
+            self._pictures_left -= 1
             for caption, fields in (("recorded", before), ("replayed", now)):
                 if fields is not None and "pixels" in fields:
                     entry.pictures[caption] = _jpeg(fields["pixels"])
@@ -101,11 +101,11 @@ class DifferenceReport:
             topic = self._images.get(entry.difference.task)
             if topic is None or entry.pictures or topic not in log.topics:
                 continue
-            if self._shown == self._most_pictures:
+            if not self._pictures_left:
                 return
             pixels = _picture_of(log, topic, entry.tov_ns, entry.difference.cycle)
             if pixels is not None:
-                self._shown += 1
+                self._pictures_left -= 1
                 entry.pictures["frame"] = _jpeg(pixels)
 
     # -- what is written -----------------------------------------------------------------------
@@ -154,7 +154,7 @@ class DifferenceReport:
             head=self._head(report, command),
             entries=entries,
             by_task=by_task,
-            shown=self._shown,
+            pictures_left=self._pictures_left,
             most_pictures=self._most_pictures,
         )
 
@@ -248,7 +248,7 @@ def _images_of(plan: Plan) -> dict[str, str]:
 
 
 def _picture_of(log: Log, topic: str, tov_ns: int, cycle: int) -> NDArray[np.uint8] | None:
-    for message in log.messages(topic, max(0, cycle - _WINDOW), cycle + 1):
+    for message in log.messages(topic, cycle - _WINDOW, cycle + 1):
         if message.tov_ns == tov_ns:
             try:
                 pixels: NDArray[np.uint8] | None = message.fields.get("pixels")

@@ -302,7 +302,7 @@ def test_a_job_drew_nothing_if_a_later_keyframe_says_so(later, is_free):
     assert (10 in keyframes) is is_free
 
 
-@pytest.mark.parametrize(("cycle", "is_there"), [(6, True), (5, False)])
+@pytest.mark.parametrize(("cycle", "is_there"), [(8, True), (6, True), (5, False)])
 def test_inputs_that_are_pictures_are_there_if_they_can_be_decoded(parsed, cycle, is_there):
     frozen = {"jobs": [[cycle, {}, True, False]]}
     log = FakeLog(

@@ -376,7 +376,19 @@ def test_a_flight_recorders_replay_of_packets_begins_at_a_key_frame(tmp_path):
         report = replay.run()
         keyframes = replay.keyframes
         assert Replay(log, env={}).run(start=keyframes[-9]).first is None
-    assert recorded[0] > 8
-    first = -(-recorded[0] // 8) * 8
+        assert recorded[0] > 8
+        first = -(-recorded[0] // 8) * 8
+        blind = Replay(log, env={}, keyframes=False)
+        assert (blind.run().first, blind.report.cycles) == (None, report.cycles)
+    left_out = (
+        f"the log begins in the middle of its run: cycles {recorded[0]} to {first - 1} are left out, "
+        "as "
+    )
+    assert replay.notes == [f"{left_out}no replay can begin before its first complete keyframe"]
+    assert blind.notes == [
+        f"{left_out}the pictures before their first key frame cannot be decoded",
+        f"the log begins at cycle {recorded[0]}, without a keyframe: the tasks begin as at the start "
+        "of a run",
+    ]
     assert keyframes == [cycle for cycle in recorded if cycle >= first]
     assert (report.first, report.cycles) == (None, len(keyframes))

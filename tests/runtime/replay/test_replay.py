@@ -221,6 +221,7 @@ def test_a_recorded_error_comes_again(tmp_path):
     record(plan_of(tmp_path, "n=Numbers; b=Boom", "n > b"), tmp_path / "run")
     report = replay(tmp_path / "run")
     assert report.identical
+    assert (report.cycles, report.compared, report.errors) == (2, 2, 0)
     assert report.recorded_error == "task 'b', cycle 2: ValueError: cannot stand 2"
 
 

@@ -365,3 +365,113 @@ def test_steps_want_started_tasks(total_run):
         assert replay.next_cycle()
     with pytest.raises(ReplayError):
         replay.step()
+
+
+def test_a_seek_does_not_call_and_ends_nothing_that_was_hooked(total_run):
+    with Replay(total_run, config={"x.factor": 7}, env={}) as replay:
+        found = []
+        replay.hook(on_difference=lambda difference, *_: found.append(difference.cycle))
+        replay.seek(4)
+        assert found == []
+        replay.next_cycle()
+        assert found == [4]
+        replay.hook()
+        replay.next_cycle()
+        assert found == [4]
+        assert replay.report.differing == 2
+
+
+def test_the_keyframe_of_the_first_cycle_holds_for_every_graph(total_run):
+    with Replay(total_run, config={"x.factor": 7}, env={}) as replay:
+        replay.seek(2)
+        replay.seek(1)
+        assert replay.notes == []
+        replay.seek(5)
+        assert len(replay.notes) == 1
+        replay.seek(4)
+        assert len(replay.notes) == 1
+
+
+def test_a_task_that_forgets_goes_on_if_it_is_at_the_keyframe_already(tmp_path):
+    with (
+        recorded(tmp_path, "n=Numbers(limit: 20); f=Forgetful", "n > f") as log,
+        Replay(log, env={}) as replay,
+    ):
+        replay.seek(1)  # begins at 0
+        while replay.cycle != 6:
+            replay.next_cycle()
+        replay.seek(7)
+        replay.next_cycle()
+        assert replay.differences == []
+        replay.seek(10)  # begins at 9
+        replay.next_cycle()
+        assert [it.task for it in replay.differences] == ["f"]
+
+
+def test_a_step_that_is_not_due_is_passed_over(tmp_path):
+    tasks = "n=Numbers(limit: 9); e=Total@every: 3; r=Total@rate_hz: 100000; f=Evens; s=Sum"
+    with (
+        recorded(tmp_path, tasks, "n > e; n > r; n > f; n > s.a; f > s.b") as log,
+        Replay(log, env={}) as replay,
+    ):
+        assert len(list(log.messages("/r/total"))) < 9
+        made = {
+            name: {m.cycle for m in log.messages(topic)}
+            for name, topic in (("e", "/e/total"), ("r", "/r/total"))
+        }
+        for cycle in range(9):
+            ran = []
+            assert replay.next_task is None
+            while True:
+                following = replay.next_task
+                name = replay.step()
+                if ran:
+                    assert following == name
+                if name is None or replay.cycle != cycle:
+                    break
+                ran.append(name)
+            expected = ["n", *(it for it in "er" if cycle in made[it]), "f", "s"]
+            assert ran == expected, cycle
+            replay.seek(cycle + 1)
+
+
+def test_tasks_are_stopped_if_they_cannot_be_put_at_the_beginning(tmp_path, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(Total, "stop", lambda self, ctx: stopped.append(self), raising=False)
+    with recorded(tmp_path, "n=Numbers(limit: 9); t=Total", "n > t") as log:
+        replay = Replay(log, env={})
+        with ReplayLog(replay, tmp_path / "part", config={}, now_ns=1) as recorder:
+            replay.run(start=4, recorder=recorder)
+    stopped.clear()
+    monkeypatch.setattr(Total, "thaw", lambda self, state: 1 / 0)
+    with Log(tmp_path / "part") as log:
+        replay = Replay(log, env={})
+        with pytest.raises(TaskError, match="taking up the keyframe of cycle 4: ZeroDivisionError"):
+            replay.start()
+        assert stopped == [replay.task("t")]
+        with pytest.raises(ReplayError, match="^the tasks are not started: "):
+            replay.step()
+
+
+def test_a_replay_goes_on_after_an_error_with_a_seek(total_run, monkeypatch):
+    process, fails = Total.process, [5]
+
+    def failing(self: Total, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
+        process(self, ctx, number, total)
+        if ctx.cycle in fails:
+            raise ValueError("no")
+
+    monkeypatch.setattr(Total, "process", failing)
+    with Replay(total_run, env={}) as replay:
+        replay.seek(5)
+        with pytest.raises(
+            TaskError, match="^task 't' failed in process, cycle 5: ValueError: no$"
+        ):
+            replay.next_cycle()
+        assert replay.next_task is None
+        with pytest.raises(ReplayError, match="^the replay ended with an error; seek a cycle to"):
+            replay.next_cycle()
+        fails.clear()
+        replay.seek(5)
+        assert replay.next_cycle()
+        assert (replay.differences, replay.report.cycles) == ([], 1)
