@@ -26,8 +26,8 @@ __all__ = [
     "shown",
 ]
 
-RETRIED = {408, 425, 429, 500, 502, 503, 504}
-"""The statuses after which the same request may well be answered."""
+RETRIED = {408, 425, 429, *range(500, 600)}
+"""The statuses after which the same request may well be answered; proxies have their own from 520 on."""
 _LONGEST_ERROR = 2000
 
 

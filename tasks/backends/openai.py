@@ -202,6 +202,8 @@ class OpenAIBackend:
                 steps.callback(loop.close)
                 if client is not None:
                     loop.run_until_complete(client.aclose())
+                # Of replies that broke off; asyncio would complain of them on stderr.
+                loop.run_until_complete(loop.shutdown_asyncgens())
 
     # -- the server ----------------------------------------------------------------------------
 

@@ -17,10 +17,10 @@ class FaultServer:
     """`faults`: what the next requests for an answer get, first one first; after that, answers.
 
     "500" (a status), "400", "hang", "drip" (a stream that never ends), "cut" (ends in the middle),
-    "html", "broken" (JSON), "empty", "stream error", "no content", "no usage", "silent" (answers,
-    without a stream), "no end" (says all, and keeps the connection open), "close" (the connection,
-    without a word), "long text", "long stream", "long body", "long line", "long refusal" (30 MB, or
-    1.1 MB of text); or a reply in JSON. `bodies`, `headers`: of the requests that came.
+    "html", "broken" (JSON), "no gzip" (though it says so), "empty", "stream error", "no content",
+    "no usage", "silent" (answers, without a stream), "no end" (says all, and keeps the connection
+    open), "close" (the connection, without a word), "long text", "long stream", "long body",
+    "long line", "long refusal" (30 MB, or 1.1 MB of text); or a reply in JSON. `bodies`, `headers`: of the requests that came.
     `retry_after`: sent with each status but 200. `port`: 0 for a free one.
     """
 
@@ -94,6 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, "text/html", "<html>This is no model</html>")
         elif fault == "broken":
             self._send(200, "application/json", '{"choices": [{"mess')
+        elif fault == "no gzip":
+            self._send(200, "application/json", "plain text", encoding="gzip")
         elif fault == "empty":
             self._send(200, "application/json", "")
         elif fault == "no content":
@@ -172,10 +174,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {json.dumps(data)}\n\n".encode())
         self.wfile.flush()
 
-    def _send(self, status: int, kind: str, text: str) -> None:
+    def _send(self, status: int, kind: str, text: str, *, encoding: str | None = None) -> None:
         data = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        if encoding is not None:
+            self.send_header("Content-Encoding", encoding)
         self.send_header("Content-Length", str(len(data)))
         if status != 200 and self.fault_server.retry_after is not None:
             self.send_header("Retry-After", self.fault_server.retry_after)

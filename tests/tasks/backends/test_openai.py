@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import itertools
 import time
@@ -217,6 +218,20 @@ def test_each_fault_is_named(
     assert ask(backend, "something else").text == "a red circle"
 
 
+def test_a_reply_that_cannot_be_unpacked_leaves_nothing_to_complain_of(
+    fault_server: FaultServer, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = connect(fault_server.base_url, retries=0)
+    fault_server.faults.append("no gzip")
+    assert failure(backend) == (
+        f"{fault_server.base_url}: the answer broke off after 0 characters: Error -3 while "
+        "decompressing data: incorrect header check"
+    )
+    backend.close()
+    gc.collect()
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
@@ -237,7 +252,9 @@ def test_an_answer_without_end_is_given_up_and_not_asked_for_again(
     assert ask(backend, "something else").text == "a red circle"
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "429", "html", "broken", "cut", "stream error"])
+@pytest.mark.parametrize(
+    "fault", ["500", "503", "529", "429", "html", "broken", "cut", "stream error"]
+)
 def test_what_may_pass_is_tried_again(fault_server: FaultServer, connect: Any, fault: str) -> None:
     backend = connect(fault_server.base_url, retries=2)
     fault_server.faults += [fault, fault]
