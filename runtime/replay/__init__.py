@@ -12,6 +12,7 @@
 | `recorded.py`   | the log as the outside of a graph                                      |
 | `background.py` | a background task: its jobs run at once, in the cycle of their inputs  |
 | `compare.py`    | a message against the recorded one, with a tolerance                   |
+| `hints.py`      | what in a task's code may be why its message differs                   |
 | `migrate.py`    | recorded messages made to fit the classes of today                     |
 | `graph.py`      | the graph that made the log                                            |
 """

@@ -29,6 +29,7 @@ from flowrun.runtime.graph.plan import Plan, Slot, Step
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL
 from flowrun.runtime.replay.compare import (
     Difference,
     OnDifference,
@@ -39,8 +40,9 @@ from flowrun.runtime.replay.compare import (
     is_same_error,
     says_the_same,
 )
+from flowrun.runtime.replay.hints import hint_of, says_another_address
 from flowrun.runtime.replay.recorded import RecordedOutside
-from flowrun.runtime.task import CycleTime
+from flowrun.runtime.task import CycleTime, Task
 
 __all__ = ["CycleReplay", "ReplayReport"]
 
@@ -141,6 +143,7 @@ class CycleReplay:
         )
         self._kept: dict[str, str] = {}
         """What each task that keeps an input keeps, in words."""
+        self._hints: dict[str, str] = {}
         self.outside.note_event = self.cycle.note
         self._slots = {
             step.task.id: [slot for slot in plan.slots if slot.task_id == step.task.id]
@@ -356,7 +359,7 @@ class CycleReplay:
             found.before,
             found.now,
             found.array,
-            self._kept.get(task, ""),
+            self._hint(task, found),
         )
         self._differs(difference, recorded, message.view())
         if self.isolate:
@@ -374,6 +377,23 @@ class CycleReplay:
         message.clear()
         if recorded is not None:
             recorded.load_into(message)
+
+    def _hint(self, task: str, found: FieldDifference) -> str:
+        """What may be why the task made something else."""
+        if found.array is None and says_another_address(found.before, found.now):
+            return "the values differ in the address of an object, as its `repr` has it"
+        if task not in self._hints:
+            kind = type(self.instances[task].task)
+            self._hints[task] = hint_of(kind) or (
+                "the run took a keyframe before this cycle; `freeze` must leave the task as it was"
+                if kind.freeze is not Task.freeze and self._is_after_keyframe()
+                else ""
+            )
+        return self._kept.get(task, "") or self._hints[task]
+
+    def _is_after_keyframe(self) -> bool:
+        cycle, interval = self.cycle.time.cycle, int(self.log.metadata.get(KEYFRAME_INTERVAL, "0"))
+        return cycle > 0 and interval > 0 and cycle % interval == 0
 
     def _not_given(self, why: str) -> None:
         self.report.missing += 1

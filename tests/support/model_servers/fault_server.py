@@ -20,7 +20,8 @@ class FaultServer:
     "html", "broken" (JSON), "no gzip" (though it says so), "empty", "stream error", "no content",
     "no usage", "silent" (answers, without a stream), "no end" (says all, and keeps the connection
     open), "close" (the connection, without a word), "long text", "long stream", "long body",
-    "long line", "long refusal" (30 MB, or 1.1 MB of text); or a reply in JSON. `bodies`, `headers`: of the requests that came.
+    "long line", "long refusal" (30 MB, or 1.1 MB of text); or a reply in JSON. `bodies`,
+    `headers`: of the requests that came.
     `retry_after`: sent with each status but 200. `port`: 0 for a free one.
     """
 
