@@ -199,6 +199,6 @@ def _call(at: int, call: Callable[[], None], bound: dict[str, Any]) -> str:
     is_process = call.func is run_process
     function, *given = call.args if is_process else (call.func, *call.args)
     bound[f"p{at}"] = function
-    arguments = [f"a{at}_{number}" for number in range(len(given))]
-    bound |= dict(zip(arguments, given, strict=True))
+    arguments = {f"a{at}_{number}": value for number, value in enumerate(given)}
+    bound |= arguments
     return f"{_CHECKED if is_process else ''}p{at}({', '.join(arguments)})"

@@ -151,6 +151,7 @@ def test_a_cycle_begins_without_what_was_left_on_its_messages():
     number, grid, bag = IntMsg(), GridMsg(), BagMsg()
     number.value, number.extra = 3, 4
     grid.grid, grid.note = np.ones((1, 2), np.float32), "left"
+    grid.publish(tov_ns=1)
     bag.items, bag.things = [1], {"a": 1}
     for message in (number, grid, bag):
         message.envelope.present = True
@@ -158,6 +159,9 @@ def test_a_cycle_begins_without_what_was_left_on_its_messages():
     assert (number.value, hasattr(number, "extra")) == (0, False)
     assert (grid.grid.size, grid.note) == (0, "")
     assert (bag.items, bag.things) == ([], {})
+    assert grid.envelope.fields["grid"].size == 0  # its memory is free
+    bag.items.append(1)
+    assert BagMsg().items == []
 
 
 def test_a_message_with_a_clear_of_its_own_is_cleared_by_that():

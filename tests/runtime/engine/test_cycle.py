@@ -302,3 +302,16 @@ def test_a_stop_that_fails_is_logged_and_the_others_are_stopped(tmp_path):
     assert [(it["event"], it["task"], it["error"]) for it in said] == [
         ("stop failed", "x", "SystemExit: 3")
     ]
+
+
+def test_the_outputs_of_a_task_that_failed_are_closed(tmp_path):
+    class Fails(Task):
+        def process(self, ctx: Context, number: Input[IntMsg], out: Output[IntMsg]) -> None:
+            self.out = out
+            raise ValueError("no")
+
+    alone = Alone(Fails, TaskConfig(), graph_dir=tmp_path, seed=0)
+    with pytest.raises(ValueError, match="no"):
+        alone.run({"number": IntMsg(value=3)}, cycle=0, now_ns=1)
+    with pytest.raises(LatePublishError):
+        alone._made.task.out.publish()

@@ -54,10 +54,10 @@ def test_a_cycle_asks_every_100_ms_whether_the_machine_was_suspended() -> None:
     clock, time, ms = AskedClock(7), CycleTime(), 1_000_000
     outside = LiveOutside(clock, sources=[], packets=())
     asked = []
-    for start_ns in (1, 2, 1 + 100 * ms, 2 + 100 * ms, 3 + 100 * ms, 3 + 200 * ms):
+    for start_ns in (0, 1, 2, 1 + 100 * ms, 2 + 100 * ms, 3 + 100 * ms, 3 + 200 * ms):
         assert list(outside.begin(time, start_ns)) == []
         asked.append(clock.asked)
-    assert (asked, time.now_ns) == ([1, 1, 1, 2, 2, 3], 7)
+    assert (asked, time.now_ns) == ([0, 1, 1, 1, 2, 2, 3], 7)
 
 
 def begun(outside: LiveOutside) -> list[Event]:
