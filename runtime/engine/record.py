@@ -159,9 +159,7 @@ def call_process(
             required.append(message.envelope)
         else:
             optional.append((len(arguments) - 1, message.envelope))
-    gate: Gate = ALWAYS
-    if required:
-        gate = required[0] if len(required) == 1 else AllPresent(required)
+    gate = AllPresent(required) if required else ALWAYS
     call: Callable[[], None]
     if optional:
         call = partial(_call_with_optional, task, ctx, tuple(arguments), tuple(optional))
@@ -174,14 +172,14 @@ def _call_watched(
     task_id: str, call: Callable[[], None], watched: Sequence[tuple[str, Envelope]]
 ) -> None:
     """Call, and see that lists, dicts and arrays of the inputs are as they were."""
-    before = [envelope.samples() for _, envelope in watched]
+    before = [(port, envelope, envelope.samples()) for port, envelope in watched]
     try:
         call()
     except BaseException:
         for _, envelope in watched:
             envelope.mend()
         raise
-    for (port, envelope), samples in zip(watched, before, strict=True):
+    for port, envelope, samples in before:
         field, around = envelope.mend(), ""
         if field is None and samples:
             field = next((it for it, now in envelope.samples().items() if now != samples[it]), None)

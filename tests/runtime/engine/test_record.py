@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from flowrun.msgs import IntMsg, LatePublishError
@@ -112,6 +114,32 @@ def test_what_c_code_does_to_an_input_is_undone(tmp_path, raised):
         assert str(caught.value) == "process changed 'items' of its input 'bag', which is read-only"
     assert isinstance(message, BagMsg)
     assert it.call("t")[0].items == [5]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1.0, 5.0), (5.0, 1.0)])
+def test_what_is_written_to_the_memory_of_an_input_is_found(tmp_path, before, after):
+    bag = "message_tasks.BagMsg"
+    plan = plan_of(
+        tmp_path, "n=Numbers; b=message_tasks.Bag; s=message_tasks.Sees", f"n > b; b > s: {bag}"
+    )
+    it = Bound(plan)
+    message = it.of["b"]
+    message.row = np.full(3, before, np.float32)
+    message.publish(tov_ns=1)
+    assert len(it.call("s")) == 2
+
+    def process(_ctx, view, _out):
+        ctypes.c_float.from_address(view.row.ctypes.data).value = after
+
+    it.tasks["s"].process = process
+    _, call = call_process(plan.steps[2], it.messages, it.tasks["s"], SimpleNamespace())
+    with pytest.raises(MessageMisused) as caught:
+        call()
+    assert (caught.value.task_id, str(caught.value)) == (
+        "s",
+        "process changed 'row' of its input 'bag', which is read-only; torch.from_numpy and ctypes "
+        "write to its memory: copy() it before",
+    )
 
 
 def test_the_messages_of_a_record_know_whose_they_are_and_are_closed(tmp_path):
