@@ -187,3 +187,19 @@ class PushesAndLeaves(Task):
     def process(self, ctx: Context, bag: Input[BagMsg], out: Output[TextMsg]) -> None:
         heapq.heappush(bag.items, -9)
         raise SystemExit
+
+
+class ListMsg(Message):
+    """Holds no array."""
+
+    items: list[int]
+
+
+class Lists(Task):
+    def process(self, ctx: Context, number: Input[IntMsg], items: Output[ListMsg]) -> None:
+        items.items = [number.value]
+        items.publish()
+
+
+class SeesList(Task):
+    def process(self, ctx: Context, items: Input[ListMsg]) -> None: ...

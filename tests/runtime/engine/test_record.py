@@ -193,3 +193,40 @@ def test_what_nobody_runs_is_closed_and_refused():
         made[0].send(None)
     for back in (None, 3, "text", [1]):
         refuse_returned(back)
+
+
+def misused(tmp_path, tasks, cnx, publish, process):
+    """What is said of a task "s" that does that to a message which "b" has published so."""
+    plan = plan_of(tmp_path, f"n=Numbers; {tasks}", f"n > b; {cnx}")
+    it = Bound(plan)
+    publish(it.of["b"])
+    it.of["b"].publish(tov_ns=1)
+    it.tasks["s"].process = process
+    _, call = call_process(plan.steps[2], it.messages, it.tasks["s"], SimpleNamespace())
+    with pytest.raises(MessageMisused, match="^process changed ") as caught:
+        call()
+    return str(caught.value).partition(",")[0]
+
+
+def test_a_message_of_lists_alone_or_of_arrays_alone_is_watched_too(tmp_path):
+    def set_items(message):
+        message.items = [5]
+
+    def set_grid(message):
+        message.grid, message.note = np.ones((1, 2), np.float32), ""
+
+    def write(_ctx, view, *_outputs):
+        ctypes.c_float.from_address(view.grid.ctypes.data).value = 7
+
+    said = misused(
+        tmp_path,
+        "b=message_tasks.Lists; s=message_tasks.SeesList",
+        "b > s: message_tasks.ListMsg",
+        set_items,
+        lambda _ctx, view: heapq.heappush(view.items, -9),
+    )
+    assert said == "process changed 'items' of its input 'items'"
+    grids = "b=fault_tasks.Reuses; s=fault_tasks.Holds", "b > s: GridMsg"
+    assert (
+        misused(tmp_path, *grids, set_grid, write) == "process changed 'grid' of its input 'grid'"
+    )
