@@ -143,6 +143,8 @@ class CycleReplay:
         )
         self._kept: dict[str, str] = {}
         """What each task that keeps an input keeps, in words."""
+        self._thawed_at: int | None = None
+        """The cycle of the keyframe at which the tasks last began."""
         self._hints: dict[str, str] = {}
         self.outside.note_event = self.cycle.note
         self._slots = {
@@ -184,6 +186,7 @@ class CycleReplay:
 
     def thaw(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> None:
         """Give the tasks what they remembered before `cycle`: `tasks` is its keyframe."""
+        self._thawed_at = cycle
         for made in self.active:
             frozen = tasks.get(made.id)
             if frozen is None:
@@ -392,8 +395,9 @@ class CycleReplay:
         return self._kept.get(task, "") or self._hints[task]
 
     def _is_after_keyframe(self) -> bool:
+        """Whether the run took a keyframe before this cycle, at which the replay did not begin."""
         cycle, interval = self.cycle.time.cycle, int(self.log.metadata.get(KEYFRAME_INTERVAL, "0"))
-        return cycle > 0 and interval > 0 and cycle % interval == 0
+        return cycle not in (0, self._thawed_at) and interval > 0 and cycle % interval == 0
 
     def _not_given(self, why: str) -> None:
         self.report.missing += 1

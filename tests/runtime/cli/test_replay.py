@@ -125,7 +125,7 @@ def test_ctrl_c_in_a_background_tasks_process_is_no_error_of_the_task(tmp_path, 
     record(plan, tmp_path / "run")
 
     def process(self, ctx, number, text):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(helpers.Free, "process", process)
     with Log(tmp_path / "run") as log, pytest.raises(KeyboardInterrupt):
