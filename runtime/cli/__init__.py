@@ -114,7 +114,8 @@ def _status(argv: list[str] | None) -> int:
     try:
         with listening():
             status = _dispatch(sys.argv[1:] if argv is None else argv)
-            sys.stdout.flush()
+            if sys.stdout is not None and not sys.stdout.closed:  # by a task
+                sys.stdout.flush()
         return status
     except FlowrunError as error:
         print_error(error)

@@ -95,19 +95,13 @@ def listening(listener: Listener | None = None) -> Iterator[None]:
         yield
         return
     heard = _Heard(Stops() if listener is None else listener)
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
     handlers = {
         number: signal.signal(number, Handler(heard.on_main_thread))
         for number in _NUMBERS
         if number not in _MAY_BE_IGNORED or signal.getsignal(number) != signal.SIG_IGN
     }
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = heard.begin()
     _HANDLERS.append(handlers)
-    thread = threading.Thread(
-        target=heard.listen, args=[reading], name="flowrun-signals", daemon=True
-    )
-    thread.start()
     try:
         yield
     finally:
@@ -118,11 +112,7 @@ def listening(listener: Listener | None = None) -> Iterator[None]:
             _HANDLERS.remove(handlers)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            with contextlib.suppress(OSError):
-                os.close(writing)
-            thread.join()
-            with contextlib.suppress(OSError):
-                os.close(reading)
+            heard.end()
 
 
 _HANDLERS: list[dict[signal.Signals, Any]] = []
@@ -156,29 +146,66 @@ def _go_on() -> None:
 os.register_at_fork(before=_wait_for_fork, after_in_parent=_go_on, after_in_child=_let_go_in_child)
 
 
+class _Pipe:
+    """A pipe that a task may close, as what makes a daemon of a process does; its numbers are then those
+    of other files."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.writing, False)
+        self._identity = os.fstat(self.reading)
+
+    def has(self, number: int) -> bool:
+        """Whether `number` is still an end of it."""
+        try:
+            return os.path.samestat(os.fstat(number), self._identity)
+        except OSError:
+            return False
+
+    def close(self, number: int) -> None:
+        """Close an end of it."""
+        if self.has(number):
+            os.close(number)
+
+
 class _Heard:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._delivered = 0
 
+    def begin(self) -> int:
+        """Listen from now on; what Python had told of signals before."""
+        self._pipe = _Pipe()
+        before = signal.set_wakeup_fd(self._pipe.writing, warn_on_full_buffer=False)
+        self._thread = threading.Thread(
+            target=self._listen, args=[self._pipe], name="flowrun-signals", daemon=True
+        )
+        self._thread.start()
+        return before
+
+    def end(self) -> None:
+        """Listen no longer."""
+        self._pipe.close(self._pipe.writing)
+        self._thread.join()
+        self._pipe.close(self._pipe.reading)
+
     def on_main_thread(self, number: int, _frame: object) -> None:
         self._delivered += 1
+        if not self._pipe.has(self._pipe.writing):
+            self.begin()
+            os.write(self._pipe.writing, bytes([number]))
         self._listener.interrupt(number)
 
-    def listen(self, reading: int) -> None:
+    def _listen(self, pipe: _Pipe) -> None:
         """Until the other end is closed."""
-        with contextlib.suppress(OSError):
-            self._listen(reading)
-
-    def _listen(self, reading: int) -> None:
         first, count, since_s = 0, 0, 0.0
         ready = select.poll()
-        ready.register(reading, select.POLLIN)
+        ready.register(pipe.reading, select.POLLIN)
         while True:
             if not ready.poll(_TICK_S * 1000 if first else None):
                 self._listener.waiting(first, monotonic_s() - since_s)
                 continue
-            numbers = os.read(reading, 64)
+            numbers = os.read(pipe.reading, 64) if pipe.has(pipe.reading) else b""
             if not numbers:
                 return
             for number in numbers:

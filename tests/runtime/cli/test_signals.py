@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -119,6 +120,32 @@ def test_signals_of_a_forked_child_are_not_heard():
         os.kill(os.getpid(), signal.SIGHUP)
         assert listener.heard.acquire(timeout=30)
     assert ("first", signal.SIGHUP) in listener.said
+
+
+def test_signals_are_heard_though_a_task_closed_all_descriptors(tmp_path):
+    """Whose numbers other files have got, which may hold the numbers of signals."""
+    listener = Listener()
+    (tmp_path / "other").write_bytes(bytes([signal.SIGINT] * 9))
+    before = _pipes()
+    with listening(listener):
+        ours = _pipes() - before
+        assert len(ours) == 2
+        with (tmp_path / "other").open("r+b") as other:
+            for number in ours:
+                os.dup2(other.fileno(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert listener.heard.acquire(timeout=30)
+    assert listener.said[:1] + listener.said[-1:] == [
+        ("interrupt", signal.SIGTERM),
+        ("first", signal.SIGTERM),
+    ]
+    for number in ours:
+        os.close(number)
+
+
+def _pipes():
+    links = Path("/proc/self/fd").iterdir()
+    return {int(it.name) for it in links if it.is_symlink() and "pipe:" in str(it.readlink())}
 
 
 def test_a_forked_child_that_comes_out_of_the_command_ends_as_it_would():
