@@ -69,5 +69,5 @@ def is_reused(array: NDArray[Any]) -> bool:
 def sampled(array: NDArray[Any]) -> bytes:
     """A few of the bytes of a published array, spread over all of it: what changes in them shows most
     changes that are made in place, as to a whole picture, for some microseconds."""
-    data = array.reshape(-1).view(np.uint8)
+    data = array.ravel().view(np.uint8)
     return data[:: data.size // _SAMPLES | 1].tobytes()  # odd: each byte of an element has its turn

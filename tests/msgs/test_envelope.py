@@ -165,3 +165,20 @@ def test_samples_show_a_change_of_a_whole_array_or_of_one_of_its_channels(array)
             changed[:, :, channel] += 1
             assert sampled(changed) != before
     assert sampled(array[:0] if array.ndim else np.zeros(0)) == b""
+
+
+@pytest.mark.parametrize(("size", "step"), [(1, 1), (64, 1), (255, 3), (256, 5), (6400, 101)])
+def test_samples_are_bytes_at_even_distances(size: int, step: int) -> None:
+    array = np.arange(size, dtype=np.uint8)
+    assert sampled(array) == array.tobytes()[::step]
+    assert sampled(array.view(bool).reshape(1, size)) == array.tobytes()[::step]
+
+
+def test_samples_are_of_the_arrays_of_a_message_that_is_present() -> None:
+    message = StateMsg(count=1, row=np.arange(3, dtype=np.float32))
+    assert message.envelope.samples() == {}
+    message.publish(tov_ns=1)
+    view: Any = message.view()
+    assert message.envelope.samples() == {"row": sampled(view.row)}
+    message.clear()
+    assert message.envelope.samples() == {}
