@@ -59,7 +59,8 @@ class RgbConverter:
             )
         except (av.error.FFmpegError, OverflowError) as error:
             raise ValueError(f"its colours cannot be converted: {error}") from error
-        plane: Any = rgb.planes[0]
+        plane: Any
+        [plane] = rgb.planes
         height, width, stride = rgb.height, rgb.width, plane.line_size
         rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8, count=height * stride).reshape(
             height, stride

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.pictures import video
 from flowrun.runtime.pictures.video import (
     ContainerDecoder,
     PacketDecoder,
@@ -61,7 +62,9 @@ class Taken:
 def test_pixels_are_a_read_only_view_of_what_the_document_says(width: int) -> None:
     drawn = np.random.default_rng(0).integers(0, 255, (16, width, 3), np.uint8)
     picture = av.VideoFrame.from_ndarray(drawn, format="rgb24").reformat(format="yuv444p")
-    pixels = RgbConverter().rgb(picture)
+    converter = RgbConverter()
+    assert converter._flags == independent_pictures.FLAGS
+    pixels = converter.rgb(picture)
     assert np.array_equal(pixels, independent_pictures.rgb(picture))
     assert not pixels.flags.writeable
 
@@ -164,7 +167,7 @@ def test_only_who_is_strict_refuses_half_a_jpeg(tmp_path: Path) -> None:
     half = whole[: len(whole) // 2] + b"\xff\xd9"
     for strict in (False, True):
         taken = Taken()
-        decoder = PacketDecoder(known, strict=strict)
+        decoder = PacketDecoder(known, strict=True) if strict else PacketDecoder(known)
         assert decoder.decode(0, half, taken, is_key=True) is not strict
         assert decoder.decode(1, whole, taken, is_key=True) is True
         assert taken.numbers == ([1] if strict else [0, 1])
@@ -183,9 +186,7 @@ def test_a_picture_is_kept_until_it_was_converted(
     packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[list[Any]] = []
-    monkeypatch.setattr(
-        "flowrun.runtime.pictures.video.wait", lambda futures: waited.append(list(futures))
-    )
+    monkeypatch.setattr(video, "wait", lambda futures: waited.append(list(futures)))
     decoder, future = PacketDecoder(PLAIN), Future[Any]()
     for number, data in enumerate(packets[:4]):
         decoder.decode(number, data, Taken(future if number != 2 else None), is_key=True)

@@ -538,6 +538,8 @@ def test_losses_are_logged_every_ten_seconds_and_at_the_end(play: Callable[..., 
     assert [(it["dropped"], it["damaged"]) for it in played.lines("frames lost")] == [
         *((11, 22), (21, 42), (25, 50))
     ]
+    played = play(Script(0, 1, 2, drops=1), period_ns=10 * S - 1)
+    assert [it["dropped"] for it in played.lines("frames lost")] == [3]
     for script in (Script(*range(11), drops=1), Script(*range(11), damages=1)):
         assert len(play(script, period_ns=S).lines("frames lost")) == 1
     assert play(Script(*range(12)), period_ns=S).lines("frames lost") == []
