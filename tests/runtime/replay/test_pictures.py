@@ -14,7 +14,7 @@ from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
-from support import helpers
+from support import damaged, helpers
 from support.films import FILMS, codecs, draw, pictures, recorded
 from support.pictures import pictures_run
 
@@ -37,6 +37,28 @@ def test_a_replay_writes_the_recorded_packets_again(tmp_path, name, start):
             assert all(map(np.array_equal, found, expected))
             assert set(codecs(new, "/a/image")) == {"packets"}
             assert new.loss is None
+
+
+@pytest.mark.parametrize("start", [None, 9])
+def test_a_replay_of_a_damaged_film_writes_packets_and_pixels_as_they_were(tmp_path, start):
+    rng = np.random.default_rng(5)
+    film = tmp_path / "damaged.mkv"
+    source = damaged.original(tmp_path, "h264_b.mkv")
+    damaged.remux(source, film, lambda chunks: damaged.spoil(chunks, rng))
+    recorded(tmp_path, film, "")
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, env={})
+        with ReplayLog(replay, tmp_path / "new", config={}, now_ns=1) as recorder:
+            replay.run(start=start, recorder=recorder)
+        with Log(tmp_path / "new") as new:
+            expected = pictures(log, "/b/image")[start or 0 :]
+            found = pictures(new, "/a/image")
+            assert len(found) == len(expected) > 5
+            assert all(map(np.array_equal, found, expected))
+            kinds = codecs(new, "/a/image")
+            assert kinds == codecs(log, "/a/image")[start or 0 :]
+            assert {"packets"} < {*kinds}
+            assert check_log(new)[2] == []
 
 
 def with_a_wrong_picture(tmp_path, monkeypatch, tasks, cnx, *, number):
