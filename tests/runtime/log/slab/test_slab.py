@@ -117,7 +117,11 @@ def test_a_slab_is_there_once_it_is_begun(tmp_path):
     found = slab.path.stat()
     assert slab.identity == (found.st_dev, found.st_ino)
     assert not slab.is_removed
+    os.close(slab._file.number)  # as what makes a daemon of a process does
+    assert not slab.is_removed
     slab.path.unlink()
+    assert slab.is_removed
+    os.close(slab._file.number)
     assert slab.is_removed
     slab.close()
 
