@@ -250,3 +250,9 @@ def test_message_head_is_31_bytes():
     assert fmt.MESSAGE_HEAD.pack(5, 22, 1, 2, 3, 4) == log_bytes.record(
         5, struct.pack("<HIQQ", 1, 2, 3, 4)
     )
+
+
+def test_contents_are_not_shown_where_a_record_is():
+    for record in (fmt.Schema(1, "name", "b", b"hidden"), fmt.Attachment("name", "b", b"hidden")):
+        assert "name" in repr(record)
+        assert "hidden" not in repr(record)
