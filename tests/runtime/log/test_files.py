@@ -498,7 +498,9 @@ def test_slabs_are_in_the_order_of_their_numbers(tmp_path):
 def test_a_lock_is_held_until_it_is_closed(tmp_path):
     fd = take_lock(tmp_path)
     assert not os.get_inheritable(fd)
-    assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) & 0o600 == 0o600
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) == 0o644 & ~mask
     assert take_lock(tmp_path) is None
     with locked(tmp_path) as is_ours:
         assert not is_ours

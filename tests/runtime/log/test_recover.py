@@ -219,6 +219,8 @@ def test_slab_that_cannot_be_read_is_left_as_it_is(tmp_path):
     broken = tmp_path / "log_0000.mcap"
     broken.write_bytes(b"\x89MCAP0\r\n" + bytes(300))
     report = recover(tmp_path)
+    left = report.slabs[0]
+    assert (left.recovered, left.cycles, left.messages, left.size) == (False, 0, 0, 0)
     assert broken.stat().st_size == 308
     assert (
         str(report).splitlines()[0].startswith(f"{broken}: left as it is; lost: {broken}: byte 8")
