@@ -6,14 +6,13 @@ of it, decoded again from its beginning, gives the same pictures. Which pictures
 is said of each; the log gets their pixels:
 
 - those that come out after a packet was damaged, until the next section begins;
-- those before the first key frame, as of a live source that is joined in the middle;
-- those that are shown before a section's first picture and decoded after it (open groups).
+- those before the first key frame, as of a live source that is joined in the middle.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -94,6 +93,14 @@ class _Fed(NamedTuple):
     is_shown: bool
 
 
+class _Held(NamedTuple):
+    """A picture that waits until it is known which section gives it."""
+
+    number: int
+    pixels: NDArray[np.uint8]
+    origin: Origin | None
+
+
 class _Section:
     """Packets that one decoder gets.
 
@@ -109,11 +116,8 @@ class _Section:
         self.is_sure = number is not None
         self.has_begun = False
         """Whether the picture of its first packet has come out."""
-        self.ends_with: int | None = None
-        """The number of the picture that comes out of the next section instead."""
-        self.is_over = False
-        self.held: list[Picture] = []
-        """Its pictures that wait for the last ones of the section before."""
+        self.skipped: Collection[int] = ()
+        """Numbers of its pictures that the section before has given."""
         self._given: deque[int] = deque(maxlen=_MOST_HELD)
 
     def decode(self, number: int, data: Any, take: Take, *, is_key: bool) -> bool:
@@ -136,6 +140,56 @@ class _Section:
             return None
         assert self.number is not None
         return Origin(self.number, number, fed, drained)
+
+
+class _Successor:
+    """A section that may take over from the one before: only its first picture shows that it can. The
+    one before goes on until then.
+
+    described: what decodes it.
+    must_agree: whether the section before is sure of its pictures; the first one is then the same.
+    """
+
+    def __init__(self, section: _Section, described: VideoDecoder, *, must_agree: bool) -> None:
+        self.section = section
+        self.described = described
+        self.packets: list[tuple[int, bytes, bool]] = []
+        """Number, bytes, whether it is a key frame; for the log."""
+        self.held: list[_Held] = []
+        """Its pictures."""
+        self.late: list[_Held] = []
+        """Those of the section before, from the successor's first one on."""
+        self.given: set[int] = set()
+        """Numbers of those that were given: the successor begins too late to wait for it."""
+        self._must_agree = must_agree
+        self._expected: NDArray[np.uint8] | None = None
+        """Its first picture, as the section before decoded it."""
+
+    def waits_for(self, number: int) -> bool:
+        """Whether a picture of the section before waits, as this one may give it instead."""
+        if self.given:
+            self.given.add(number)
+            return False
+        return bool(self.late) or number == self.section.first
+
+    def wait(self, picture: _Held) -> None:
+        self._expected = picture.pixels if not self.late else self._expected
+        self.late.append(picture)
+
+    @property
+    def fails(self) -> bool:
+        """Whether it is no section of its own, as where what was called a key frame is none."""
+        section = self.section
+        if not section.is_sure and not section.has_begun:
+            return True
+        if not self._must_agree or not self.held or self._expected is None:
+            return False
+        return not section.is_sure or not np.array_equal(self.held[0].pixels, self._expected)
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether it does now, if it does not fail."""
+        return bool(self.held) and (self._expected is not None or len(self.held) > _MOST_LATE)
 
 
 class SourceDecoder:
@@ -173,8 +227,9 @@ class SourceDecoder:
         """By number, the packets whose pictures have not come out yet."""
         self._sections = 0
         self._current: _Section | None = None
-        self._next: _Section | None = None
-        """A section whose first picture comes after some of the section before."""
+        self._next: _Successor | None = None
+        self._tried = -1
+        """The number of the packet with which the last successor failed."""
         self._converter = RgbConverter()
 
     def feed(self, packet: Any, emit: Emit) -> None:
@@ -202,23 +257,22 @@ class SourceDecoder:
             self._begin(data, emit)
         self._in_packets |= holds_parameters(self._form, data)
         current = self._current = self._current or self._section(data, is_sure=False)
-        if self._next is not None:
-            self._decode(current, data, emit, is_key=is_key)
-            self._hold(self._next, data, emit, is_key=is_key)
-            return
         was_sure = current.is_sure
         took = self._decode(current, data, emit, is_key=is_key)
-        if was_sure and took:
-            self._append(current, data, is_key=is_key)
+        if was_sure and took and self._queue is not None:
+            assert current.number is not None
+            self._queue.append(current.number, self._number, data, is_key=is_key)
+        if self._next is not None:
+            self._try(self._next, data, emit, is_key=is_key)
 
     def drain(self, emit: Emit) -> None:
         """The stream is at its end: have all pictures come out."""
         if self._current is not None:
             self._drain(self._current, emit)
-        if self._next is not None:
-            self._release(self._next, emit)
-            self._drain(self._next, emit)
-        self._current = self._next = None
+        if self._next is not None and self._next.held and not self._next.fails:
+            self._drain(self._take_over(self._next, emit), emit)
+        self._give_up(emit)
+        self._current = None
 
     def restart(self) -> None:
         """The stream goes on elsewhere, as after a seek."""
@@ -256,11 +310,6 @@ class SourceDecoder:
             again.decode(self._number, data, self._taker(again, emit), is_key=is_key)
         return False
 
-    def _append(self, section: _Section, data: bytes, *, is_key: bool) -> None:
-        if self._queue is not None:
-            assert section.number is not None
-            self._queue.append(section.number, self._number, data, is_key=is_key)
-
     # -- pictures ------------------------------------------------------------------------------
 
     def _taker(self, section: _Section, emit: Emit, *, drained: bool = False) -> Take:
@@ -268,10 +317,15 @@ class SourceDecoder:
         fed = self._number
 
         def take(number: int | None, decoded: Any) -> Future[Any] | None:
-            section.is_over |= number is not None and number == section.ends_with
-            if section.is_over:
-                return None
             origin = section.origin_of(number, decoded, fed, drained)
+            if number in section.skipped:
+                return None
+            waits = self._next is not None and number is not None and self._next.waits_for(number)
+            if waits:
+                assert self._next is not None
+                assert number is not None
+                self._hold(number, decoded, origin, self._next.wait)
+                return None
             pts, is_shown = self._pop(number)
             return emit(Picture(decoded, None, pts, origin)) if is_shown else None
 
@@ -294,75 +348,105 @@ class SourceDecoder:
         if current is None:
             self._current = self._section(data, is_sure=True)
             return
-        if self._next is not None:
-            return
         knows_parameters = not self._in_packets or holds_parameters(self._form, data)
         if knows_parameters and closes(self._form, data):
             self._drain(current, emit)
+            self._give_up(emit)
             self._current = self._section(data, is_sure=True)
-        elif (
+        elif self._next is None and (
             not current.is_sure
-            or self._number - current.first >= _LONGEST
+            or self._number - max(current.first, self._tried) >= _LONGEST
             or (self._queue is not None and self._queue.overflowed)
         ):
-            self._next = self._section(data, is_sure=True)
-            current.ends_with, current.is_sure = self._number, False
+            described = self._what_decodes(data)
+            section = self._made(described, self._sections)
+            self._next = _Successor(section, described, must_agree=current.is_sure)
 
     def _section(self, data: bytes, *, is_sure: bool) -> _Section:
         """A section that begins with the packet of now."""
-        if self._current is not None and self._current.decoder.reorder > self._described.reorder:
-            self._described = replace(self._described, reorder=self._current.decoder.reorder)
-        made = self._what_decodes(data)
-        number = None
+        described = self._what_decodes(data)
+        section = self._made(described, self._sections if is_sure else None)
         if is_sure:
-            number = self._sections
-            self._sections += 1
-            if self._queue is not None:
-                self._queue.begin_section(number, made, self._number)
-        return _Section(PacketDecoder(made, strict=self._strict), self._number, number)
+            self._begin_logged(section, described)
+        return section
+
+    def _made(self, described: VideoDecoder, number: int | None) -> _Section:
+        return _Section(PacketDecoder(described, strict=self._strict), self._number, number)
+
+    def _begin_logged(self, section: _Section, described: VideoDecoder) -> None:
+        """The log gets this section from now on."""
+        self._sections += 1
+        if self._queue is not None:
+            assert section.number is not None
+            self._queue.begin_section(section.number, described, section.first)
 
     def _what_decodes(self, data: bytes) -> VideoDecoder:
         """What decodes a section that begins with this packet. FFmpeg takes a JPEG that is lower than
         it was told for half of an interlaced picture, whose other half comes in the same packet."""
+        if self._current is not None and self._current.decoder.reorder > self._described.reorder:
+            self._described = replace(self._described, reorder=self._current.decoder.reorder)
         if self._form == "mjpeg" and data.count(_JPEG) == 1:
             return replace(self._described, width=0, height=0)
         return self._described
 
-    def _hold(self, section: _Section, data: bytes, emit: Emit, *, is_key: bool) -> None:
-        """Decode a packet of the section that comes next; it takes over when the one before has given
-        all its pictures."""
+    def _try(self, following: _Successor, data: bytes, emit: Emit, *, is_key: bool) -> None:
+        """Decode a packet of the section that may come next; it takes over when the one before has
+        given all pictures that are shown before it."""
+        section = following.section
 
         def take(number: int | None, decoded: Any) -> None:
             origin = section.origin_of(number, decoded, self._number, drained=False)
             if section.has_begun and number is not None:
-                try:
-                    pixels = self._converter.rgb(decoded)
-                except ValueError:
-                    self.damaged += 1
-                    return
-                pts, is_shown = self._pop(number)
-                if is_shown:
-                    section.held.append(Picture(None, pixels, pts, origin))
+                self._hold(number, decoded, origin, following.held.append)
 
         was_sure = section.is_sure
         if section.decode(self._number, data, take, is_key=is_key) and was_sure:
-            self._append(section, data, is_key=is_key)
-        current = self._current
-        assert current is not None
-        if section.has_begun and (current.is_over or len(section.held) > _MOST_LATE):
-            self._current, self._next = section, None
-            self._release(section, emit)
-        elif not section.is_sure and not section.has_begun:
-            self._next = current.ends_with = None  # it cannot begin here
-            current.is_over = False
+            following.packets.append((self._number, data, is_key))
+        if following.fails:
+            self._give_up(emit)
+            self._tried = self._number
+        elif following.takes_over:
+            self._take_over(following, emit)
+        elif len(following.late) > _MOST_LATE:
+            following.given.update(it.number for it in following.late)
+            self._release(following.late, emit)
 
-    def _release(self, section: _Section, emit: Emit) -> None:
-        for picture in section.held:
-            emit(picture)
-        section.held.clear()
+    def _take_over(self, following: _Successor, emit: Emit) -> _Section:
+        section = following.section
+        self._current, self._next = section, None
+        section.skipped = following.given
+        self._begin_logged(section, following.described)
+        if self._queue is not None:
+            assert section.number is not None
+            for number, data, is_key in following.packets:
+                self._queue.append(section.number, number, data, is_key=is_key)
+        self._release([it for it in following.held if it.number not in following.given], emit)
+        return section
+
+    def _give_up(self, emit: Emit) -> None:
+        """No section follows yet."""
+        if self._next is not None:
+            self._release(self._next.late, emit)
+        self._next = None
+
+    def _hold(
+        self, number: int, decoded: Any, origin: Origin | None, keep: Callable[[_Held], None]
+    ) -> None:
+        try:
+            keep(_Held(number, self._converter.rgb(decoded), origin))
+        except ValueError:
+            self.damaged += 1
+
+    def _release(self, held: list[_Held], emit: Emit) -> None:
+        for number, pixels, origin in held:
+            pts, is_shown = self._pop(number)
+            if is_shown:
+                emit(Picture(None, pixels, pts, origin))
+        held.clear()
 
     def _doubt(self) -> None:
         """A packet is missing."""
-        for section in (self._current, self._next):
-            if section is not None:
-                section.is_sure = False
+        if self._current is not None:
+            self._current.is_sure = False
+        if self._next is not None:
+            self._next.section.is_sure = False

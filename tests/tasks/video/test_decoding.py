@@ -117,8 +117,7 @@ def test_a_section_begins_with_each_closed_key_frame(tmp_path: Path) -> None:
 def test_groups_that_are_open_are_one_section_up_to_its_longest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it ends, pictures that are shown before its first and decoded after it are kept as pixels;
-    none is lost."""
+    """Pictures that are shown before the first of the next, and decoded after it, are still its own."""
     film = draw(tmp_path / "open.mp4", **OPEN)
     found, _ = decoded(film)
     assert sections(found) == [0] * FRAMES
@@ -128,8 +127,29 @@ def test_groups_that_are_open_are_one_section_up_to_its_longest(
     assert all(np.array_equal(one, other) for (one, _), (other, _) in zip(found, cut, strict=True))
     known = [it for it in sections(cut) if it is not None]
     assert known == sorted(known)
+    assert len(known) == FRAMES
     assert len(set(known)) >= 3
-    assert FRAMES - 12 <= len(known) < FRAMES
+
+
+def test_key_frames_with_which_no_decoder_begins_lose_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a camera that refreshes its picture bit by bit, and those that are none."""
+    monkeypatch.setattr(decoding, "_LONGEST", 6)
+
+    def claim(chunks: list[Chunk]) -> None:
+        chunks[:] = [replace(it, is_key=True) for it in chunks]
+
+    for film in (
+        draw(tmp_path / "bits.ts", **{"x264-params": "intra-refresh=1:keyint=6:bframes=0"}),
+        changed(tmp_path, claim, suffix=".nut", codec="mpeg4", bf="2"),
+    ):
+        found, decoder = decoded(film)
+        expected = by_ffmpeg(film)
+        assert len(found) == len(expected) == FRAMES
+        assert all(map(np.array_equal, (pixels for pixels, _ in found), expected))
+        assert set(sections(found)) == {0}
+        assert decoder.damaged == 0
 
 
 def test_what_the_log_gets_of_a_section_gives_its_pictures(tmp_path: Path) -> None:

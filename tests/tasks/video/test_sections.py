@@ -49,6 +49,8 @@ class Scripted:
     last: ClassVar[dict[int, Any]] = {}
     """By number of the decoder, the pictures that come out at its end."""
     corrupt: ClassVar[set[int]] = set()
+    wrong: ClassVar[set[int]] = set()
+    """Numbers of the decoders that give other pixels."""
     reorder = 0
 
     def __init__(self, known: Any, *, strict: bool = False) -> None:
@@ -75,14 +77,15 @@ class Scripted:
         for number in numbers:
             if number not in self.mute.get(self.at, ()):
                 is_corrupt = number in self.corrupt
-                take(number, SimpleNamespace(number=number, is_corrupt=is_corrupt))
+                shown = -number if self.at in self.wrong else number
+                take(number, SimpleNamespace(number=number, is_corrupt=is_corrupt, shown=shown))
 
 
 class Converter:
     def rgb(self, decoded: Any) -> Any:
         if decoded.number in Scripted.corrupt:
             raise ValueError("its colours cannot be converted")
-        return np.full((1, 1, 3), decoded.number % 256, np.uint8)
+        return np.full((1, 1, 3), decoded.shown % 256, np.uint8)
 
 
 class Queue:
@@ -109,6 +112,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
         "refuses": {},
         "last": {},
         "corrupt": set(),
+        "wrong": set(),
         "reorder": 0,
     }.items():
         monkeypatch.setattr(Scripted, name, value)
@@ -337,8 +341,9 @@ def test_open_groups_are_one_section_of_500_packets() -> None:
     source.own(OPEN, 2)
     assert source.sections == [None] + [0] * 500 + [1] * 5
     assert source.queue.begun == [(0, 1), (1, 501)]
-    assert [(None, 0), *(it[:2] for it in source.queue.packets)] == [
-        (section, number) for number, section in source.given
+    assert [it[:2] for it in source.queue.packets] == [
+        *((0, number) for number in range(1, 502)),
+        *((1, number) for number in range(501, 506)),
     ]
 
 
@@ -367,15 +372,17 @@ def test_pictures_shown_before_a_sections_first_come_from_the_one_before() -> No
     source.feed(OPEN)  # number 3: shown after 4 and 5
     source.feed(DELTA, 4)
     source.feed(DELTA, 5)
-    assert source.given[3:] == [(4, None), (5, None)]
+    assert source.given[3:] == [(4, 0), (5, 0)]
     source.feed(DELTA, 3)
     source.own(DELTA)
-    assert source.given[3:] == [(4, None), (5, None), (3, 1), (7, 1)]
+    assert source.given[3:] == [(4, 0), (5, 0), (3, 1), (7, 1)]
     assert [it.pts for it in source.found[3:]] == [1004, 1005, 1003, 1007]
     assert source.found[5].origin == Origin(1, 3, 6, drained=False)
     assert source.found[5].decoded is None
-    assert [it[:2] for it in source.queue.packets[3:]] == [(1, 3), (1, 4), (1, 5), (1, 6), (1, 7)]
-    assert [it[2] for it in source.queue.packets] == [True, False, False, True] + [False] * 4
+    assert source.queue.packets == [
+        *((0, number, number in (0, 3)) for number in range(7)),
+        *((1, number, number == 3) for number in range(3, 8)),
+    ]
     assert [it.fed for it in Scripted.made] == [[0, 1, 2, 3, 4, 5, 6], [3, 4, 5, 6, 7]]
 
 
@@ -416,11 +423,33 @@ def test_a_section_that_cannot_begin_is_given_up() -> None:
     Scripted.refuses = {1: [3]}
     source.own(CLOSED, 3)
     source.own(OPEN, 2)
-    assert source.given[3:] == [(4, None)]
+    source.own(OPEN)  # as many packets must come as in a section before another is tried
+    assert [it.fed for it in Scripted.made] == [[0, 1, 2, 3, 4, 5], [3]]
     source.own(OPEN, 2)
-    assert source.given[4:] == [(5, 2), (6, 2)]
-    assert [number for _, number, _ in source.queue.packets] == [0, 1, 2, 5, 6]
+    assert source.given == [*((number, 0) for number in range(6)), (6, 1), (7, 1)]
+    assert source.queue.begun == [(0, 0), (1, 6)]
+    assert [it[:2] for it in source.queue.packets] == [
+        *((0, number) for number in range(7)),
+        *((1, 6), (1, 7)),
+    ]
     assert source.decoder.damaged == 0
+
+
+@pytest.mark.usefixtures("short")
+def test_a_section_whose_first_picture_is_another_is_given_up() -> None:
+    """As where the container calls a frame a key frame that is none."""
+    source = Source()
+    Scripted.wrong = {1}
+    source.own(CLOSED, 3)
+    source.own(OPEN, 2)
+    assert source.given == [(number, 0) for number in range(5)]
+    assert [it.fed for it in Scripted.made] == [[0, 1, 2, 3, 4], [3]]
+    source = Source()
+    Scripted.made.clear()
+    source.own(CLOSED, 2)
+    source.feed(DELTA, 2, is_corrupt=True)
+    source.own(OPEN)  # the one before is in doubt: it cannot say so
+    assert source.given[2:] == [(2, None), (3, 1)]
 
 
 @pytest.mark.usefixtures("short")
@@ -433,9 +462,10 @@ def test_a_section_that_does_not_begin_within_64_packets_is_given_up() -> None:
     source.own(DELTA)
     source.own(DELTA)
     assert (waiting, len(Scripted.made[1].fed)) == (65, 66)
-    assert source.sections == [0] * 3 + [None] * 66
+    assert source.sections == [0] * 69
+    source.own(DELTA)
     source.own(OPEN)
-    assert source.sections[-1] == 2
+    assert source.sections == [0] * 70 + [1]
 
 
 @pytest.mark.usefixtures("short")
