@@ -61,7 +61,13 @@ class LogFiles:
 
     def lose(self, slab: SlabReader, damage: Damage) -> None:
         """Note what ends the reading of `slab`; the first cause stays."""
-        self.losses.setdefault(slab.path, f"{slab.path}: {damage}")
+        self.losses.setdefault(slab.path, f"{slab.path}: {slab.cut or damage}")
+
+    def note_cuts(self) -> None:
+        """Note which slabs were cut since they were opened."""
+        for slab in self.slabs:
+            if slab.cut is not None:
+                self.losses[slab.path] = f"{slab.path}: {slab.cut}"
 
     def _check_run(self) -> None:
         first = self.slabs[0]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import LogDamaged
 from flowrun.runtime.log.slab.cycles import Entry
+from flowrun.runtime.log.slab.faults import is_cut
 from flowrun.runtime.log.slab.format import CODEC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.values import decode
@@ -111,7 +112,8 @@ class Frame(NamedTuple):
 class LogMessage:
     """One message of the log.
 
-    payload: its bytes, a read-only view of the mapped file.
+    payload: its bytes, a read-only view of the mapped file; zeros, if another program cuts the file
+        while the view is held, which the next reading of the log says.
     """
 
     __slots__ = ("_decoders", "_slab", "cycle", "payload", "time_ns", "topic", "tov_ns")
@@ -151,12 +153,22 @@ class LogMessage:
             return self._picture(pixels=True)
         schema = preamble.schemas.get(channel.schema_id)
         try:
-            return decode(self.payload, channel.message_encoding, schema.name if schema else "")
+            fields = decode(self.payload, channel.message_encoding, schema.name if schema else "")
         except (ValueError, TypeError, msgpack.UnpackException) as error:
+            self._check_uncut()
             raise LogDamaged(
                 f"{self._slab.path}: cycle {self.cycle}: {self.topic}: the payload of "
                 f"{len(self.payload)} bytes is not {channel.message_encoding}: {error}"
             ) from error
+        self._check_uncut()
+        return fields
+
+    def _check_uncut(self) -> None:
+        if is_cut(self.payload):
+            raise LogDamaged(
+                f"{self._slab.path}: cycle {self.cycle}: {self.topic}: another program cut the file "
+                "while it was read"
+            )
 
     @property
     def outline(self) -> dict[str, Any]:

@@ -141,6 +141,7 @@ class Log:
 
         Damage inside a chunk is found when it is read; iterate over all cycles to find all.
         """
+        self._files.note_cuts()
         return "; ".join(self._files.losses.values()) or None
 
     @property

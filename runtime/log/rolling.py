@@ -15,12 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
-from flowrun.runtime.errors import LogError, unwritable
+from flowrun.runtime.descriptor import Descriptor
+from flowrun.runtime.errors import LogDamaged, LogError, unwritable
 from flowrun.runtime.log.lock import ahead_path, slab_path
 from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
-from flowrun.runtime.log.slab.descriptor import Descriptor
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
 from flowrun.runtime.log.slab.format import Attachment, Channel, ChunkInfo, Placed, Schema
 from flowrun.runtime.log.slab.writer import Slab
@@ -81,13 +82,14 @@ class RollingSlabs:
         self._keep_slabs = keep_slabs
         self._make_room = make_room
         self._closed_bytes = 0
-        self._spare = SpareDescriptors()
-        names = os.open(directory, os.O_RDONLY)
-        self._names = Descriptor(names, directory)
+        self._names = Descriptor(os.open(directory, os.O_RDONLY), directory)
+        self._spare = SpareDescriptors(self._names)
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="flowrun-slabs")
         self._next: Future[_NumberedSlab] | None = None
         """The slab after the present one, being made by the helper."""
         self._finishing: Future[None] | None = None
+        self._sizes: dict[int, int] = {}
+        """Bytes of each finished slab that is kept, by its number."""
         try:
             self._present = _begun(self._new_slab(0, slab_size))
             self._sync_names()
@@ -152,18 +154,33 @@ class RollingSlabs:
         if finishing is not None and finishing.done():
             finishing.result()
 
-    def look(self) -> None:
-        """`LogError` if a file of the run was removed, or another put in its place."""
+    def look(self, lock: Lock) -> None:
+        """`LogError` if a file of the run was removed or cut, or another put in its place.
+
+        lock: held by whoever writes into the slab.
+        """
         last = self._present
         keep = self._keep_slabs
         first = 0 if keep is None else max(0, last.number + 1 - keep)
         for number in range(first, last.number):
-            path = slab_path(self._directory, number)
-            if _is_gone(path, None):
-                raise LogError(f"{path}: was removed while the run was logged")
+            _look_at_finished(slab_path(self._directory, number), self._sizes.get(number, 0))
         if _is_gone(last.slab.path, last.slab.identity) and last is self._present:
             raise LogError(f"{last.slab.path}: the log was removed while it was written")
+        try:
+            is_whole = last.slab.is_whole
+        except OSError:
+            is_whole = False
+        if not is_whole:
+            with lock:  # it may only be about to grow, or another have followed
+                self._look_again()
         self._spare.fill()
+
+    def _look_again(self) -> None:
+        slab = self._present.slab
+        try:
+            slab.check()
+        except OSError as error:
+            raise LogError(f"{slab.path}: {error.strerror}") from error
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -243,6 +260,7 @@ class RollingSlabs:
         """Finish a slab that another has followed; where only some are kept, remove the oldest."""
         self._finish_slab(full, None)
         if self._keep_slabs is not None and full.number + 1 >= self._keep_slabs:
+            self._sizes.pop(full.number + 1 - self._keep_slabs, None)
             oldest = slab_path(self._directory, full.number + 1 - self._keep_slabs)
             try:
                 oldest.unlink(missing_ok=True)
@@ -267,9 +285,9 @@ class RollingSlabs:
                 metadata=metadata,
             )
 
-        removed = slab.is_removed
         try:
-            slab.finish(tail)
+            removed = slab.is_removed
+            self._sizes[made.number] = slab.finish(tail)
         except OSError as error:
             text = f"{slab.path}: cannot finish the log: {error.strerror}"
             raise unwritable(text, error) from error
@@ -277,7 +295,21 @@ class RollingSlabs:
             raise LogError(f"{slab.path}: the log was removed while it was written")
 
 
-def _is_gone(path: Path, identity: tuple[int, int] | None) -> bool:
+def _look_at_finished(path: Path, size: int) -> None:
+    """`LogError` if a slab of `size` bytes was removed, or cut."""
+    try:
+        found = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise LogError(f"{path}: was removed while the run was logged") from None
+    except OSError:
+        return  # nobody can say
+    if found < size:
+        raise LogDamaged(
+            f"{path}: another program cut it from {size} to {found} bytes while the run was logged"
+        )
+
+
+def _is_gone(path: Path, identity: tuple[int, int]) -> bool:
     """Whether there is no such file, or another than that of `identity`."""
     try:
         found = path.stat()
@@ -285,7 +317,7 @@ def _is_gone(path: Path, identity: tuple[int, int] | None) -> bool:
         return True
     except OSError:
         return False  # nobody can say
-    return identity not in (None, (found.st_dev, found.st_ino))
+    return identity != (found.st_dev, found.st_ino)
 
 
 def _not_taken(path: Path, error: OSError) -> LogError:

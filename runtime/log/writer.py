@@ -29,6 +29,7 @@ from flowrun.msgs.fields import Buffer
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import monotonic_s
+from flowrun.runtime.descriptor import Descriptor
 from flowrun.runtime.errors import LogError, LogInUse, unwritable
 from flowrun.runtime.events import Event
 from flowrun.runtime.log.bound import BoundMessages, BoundOutput, Remembered, message_fronts
@@ -38,7 +39,6 @@ from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.lock import remove_lock, slab_files, take_lock
 from flowrun.runtime.log.rolling import MIB, RollingSlabs, RunDescription
 from flowrun.runtime.log.slab import format as fmt
-from flowrun.runtime.log.slab.descriptor import Descriptor
 from flowrun.runtime.log.slab.format import Attachment
 from flowrun.runtime.log.slab.writer import Slab
 from flowrun.runtime.log.upkeep import Periodic
@@ -82,8 +82,8 @@ class LogWriter:
         thread, except for the first.
     sync_s: seconds of committed cycles that a power cut may take; None leaves it to the system, which
         may take half a minute.
-    on_slow_sync: called, on another thread, with the seconds that the third sync in a row took which
-        was too slow for `sync_s`.
+    on_slow_sync: called, on another thread, where cycles waited for the disk for longer than `sync_s`,
+        three times in a row; with the seconds that they waited the last time.
     Raises `LogError` if the directory is in use, not writable, or the disk is full.
     """
 
@@ -142,7 +142,7 @@ class LogWriter:
             schemas,
             channels,
         )
-        self._held_lock = _lock(directory)
+        self._run_lock = _lock(directory)
         try:
             self._slabs = RollingSlabs(
                 directory,
@@ -153,7 +153,7 @@ class LogWriter:
                 make_room=make_room,
             )
         except BaseException:
-            self._held_lock.close()
+            self._run_lock.close()
             with contextlib.suppress(OSError):  # what else is in there stays
                 remove_lock(directory)
                 directory.rmdir()
@@ -161,7 +161,8 @@ class LogWriter:
         self._sync_s = sync_s
         self._on_slow_sync = on_slow_sync
         self._slow_syncs = 0
-        """How many of the last syncs were too slow, in a row."""
+        """How many of the last syncs were too late, in a row."""
+        self._sync_began = monotonic_s()
         self._upkeep = [Periodic(self._look, period_s=_LOOK_S, name="flowrun-log")]
         if sync_s is not None:
             # Half of it: what is committed while the disk is at work waits for the next time.
@@ -213,9 +214,9 @@ class LogWriter:
         and the steps.
 
         keyframe: the tasks' states before the cycle.
-        Raises `LogError` if the file cannot grow, there is no room for a new one, or as `check`;
-        nothing of the cycle is kept then either, what was committed before is, and `finish` is the next
-        to call.
+        Raises `LogError` if the file cannot grow, or was cut, there is no room for a new one, or as
+        `check`; nothing of the cycle is kept then either, what was committed before is, and `finish` is
+        the next to call.
         """
         with self._lock:
             if self._failure is not None:  # `check`, without the call
@@ -241,12 +242,12 @@ class LogWriter:
                 slab = self._slabs.slab
                 self._note_slab(cycle)
             self._store(slab, _pack_checked(cycle, now_ns, total + outputs, size), records, size)
+            if end > slab.attention_at:
+                self._slabs.attend()
             if self._packed_records:
                 self._packed_records = []
             self.messages += outputs
             self._last = cycle, now_ns
-            if end > slab.attention_at:
-                self._slabs.attend()
 
     def _note_slab(self, cycle: int) -> None:
         """A slab begins with `cycle`; where only some are kept, tell what encodes pictures."""
@@ -345,7 +346,7 @@ class LogWriter:
 
     def let_go(self) -> None:
         """In a child process of a fork: write nothing, and do not hold the lock for the parent."""
-        self._held_lock.close()
+        self._run_lock.close()
 
     def finish(self, end: Mapping[str, str]) -> None:
         """Write the waiting log records, the run's end and the summary; the log is then finished.
@@ -358,7 +359,7 @@ class LogWriter:
             upkeep.stop()
         self._forget_uncommitted()
         with ExitStack() as steps:  # each is taken whatever became of those before
-            steps.callback(self._held_lock.close)
+            steps.callback(self._run_lock.close)
             steps.callback(self._slabs.finish, end)
             self._commit_records(is_last=True)
         self._records = deque(maxlen=0)
@@ -377,20 +378,23 @@ class LogWriter:
 
     def _sync(self) -> bool:
         assert self._sync_s is not None
-        started = monotonic_s()
+        began = monotonic_s()
         try:
             self.sync()
         except LogError as error:
             return self._fail(error)
-        took = monotonic_s() - started
-        self._slow_syncs = self._slow_syncs + 1 if took > self._sync_s / 2 else 0
+        # What was committed right after the sync before had begun has waited for this one.
+        waited = monotonic_s() - self._sync_began
+        self._sync_began = began
+        self._slow_syncs = self._slow_syncs + 1 if waited > self._sync_s else 0
         if self._slow_syncs == _SLOW_SYNCS:
-            self._on_slow_sync(took)
+            self._on_slow_sync(waited)
         return True
 
     def _look(self) -> bool:
         try:
-            self._slabs.look()
+            self._slabs.look(self._lock)
+            self._keep_lock()
             waiting = self._records[0] if self._records else None
             if waiting is not None and waiting is self._waited:
                 self.write_lines()
@@ -400,6 +404,22 @@ class LogWriter:
         except IndexError:  # a cycle has just taken them
             pass
         return self._failure is None
+
+    def _keep_lock(self) -> None:
+        """Take the run's lock again, where a task has closed its descriptor. `LogError` if that is
+        impossible: another process may then take the run for one that nobody writes."""
+        if self._run_lock.is_open:
+            return
+        try:
+            number = take_lock(self.directory)
+        except OSError as error:
+            text = f"{self.directory}: a task closed its lock, which cannot be taken again"
+            raise LogError(f"{text}: {error.strerror}") from error
+        if number is None:
+            raise LogInUse(f"{self.directory}: a task closed its lock, which another process took")
+        self._run_lock = Descriptor(number)
+        text = "a task, or a library, closed file descriptors of the log; they were opened again"
+        self.log_record(self._last[1], "warning", text, "flowrun", {})
 
     def _fail(self, error: LogError) -> bool:
         self._failure = self._failure or error
@@ -450,9 +470,9 @@ class LogWriter:
         slab = self._slabs.slab
         checked = _pack_checked(cycle, now_ns, len(packed), size)
         self._store(slab, checked, records, size, head=_LINES_HEAD, crc_start=_LINES_CRC)
-        self._packed_records = []
         if slab.position > slab.attention_at:
             self._slabs.attend()
+        self._packed_records = []
 
     # -- slabs ---------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ Nothing is cut off for real, no privilege is needed; `torture_disk` does that.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import random
 import threading
@@ -25,6 +24,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.slab.mapping import MappedFile
 from support import torture
 
 PAGE = 4096
@@ -104,8 +104,8 @@ class Disk:
 
     # -- in place of the system's --------------------------------------------------------------
 
-    def sync_pages(self, mapping: mmap.mmap, start: int, end: int) -> None:
-        self._sync(self._mapped[id(mapping)], start, end)
+    def sync_pages(self, address: int, start: int, end: int) -> None:
+        self._sync(self._mapped[address], start, end)
 
     def sync_file(self, fd: int) -> None:
         self._sync(os.fstat(fd).st_ino, 0, os.fstat(fd).st_size)
@@ -114,9 +114,9 @@ class Disk:
         with self._lock:
             self._names = [self._present()]
 
-    def map(self, fd: int, *args: int, **options: int) -> mmap.mmap:
-        made = _mmap(fd, *args, **options)
-        self._mapped[id(made)] = os.fstat(fd).st_ino
+    def map(self, fd: int, size: int, **options: Any) -> MappedFile:
+        made = MappedFile(fd, size, **options)
+        self._mapped[made.region.address] = os.fstat(fd).st_ino
         return made
 
     def _sync(self, number: int, start: int, end: int) -> None:
@@ -131,9 +131,6 @@ class Disk:
         return {path.name: path.stat().st_ino for path in self._root.glob("log_*")}
 
 
-_mmap = mmap.mmap
-
-
 @contextmanager
 def simulated(root: Path) -> Iterator[Disk]:
     """Writers of the run `root` write to a `Disk`."""
@@ -141,7 +138,7 @@ def simulated(root: Path) -> Iterator[Disk]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("sync_pages", "sync_file", "sync_directory"):
             patch.setattr(disk, name, getattr(made, name))
-        patch.setattr(mmap, "mmap", made.map)
+        patch.setattr(log_slab, "MappedFile", made.map)
         patch.setattr(log_slab, "CHUNK_SIZE", 20_000)
         patch.setattr(log_slab, "_LOOK_AHEAD", 200_000)
         yield made

@@ -1,15 +1,18 @@
 """Kills the real writer, takes pages from its files and cuts them, many times; `make torture-log`.
 
     PYTHONPATH=tests python -m support.torture [--kills 300] [--commands 20] [--losses 2000] [--seed 1]
+        [--truncations 2000]
 
 kills: a process that logs is killed by SIGKILL at a random instant. commands: the same with a run of
 the command `flowrun`, its recovery and a next run. losses: pages of a log that never reached the
-disk, as a power cut leaves them. A finished and an unfinished log are also cut at every offset.
+disk, as a power cut leaves them. truncations: a slab is cut at a random instant under a process that
+writes it and two that read it. A finished and an unfinished log are also cut at every offset.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import mmap
 import os
 import random
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +200,115 @@ def _flowrun() -> list[str]:
     return [sys.executable, "-m", "flowrun.runtime.cli"]
 
 
+# -- another program cuts a slab -----------------------------------------------------------------
+
+_AT_MOST_S = 20.0
+"""Seconds after which a writer or reader ends that has noticed nothing; it notices within one."""
+
+
+def truncation_trial(directory: Path, rng: random.Random) -> int:
+    """Cut a slab under its writer and two readers; how many cycles had been committed."""
+    run = directory / "run"
+    largest = rng.choice([40, 3000, 90_000, 400_000])
+    options = {"slab_size_mib": rng.choice([1, 4, 64]), "sync_s": rng.choice([None, 0.02])}
+    chunk, ahead = rng.choice([20_000, 200_000, 8 << 20]), rng.choice([200_000, 32 << 20])
+    with mmap.mmap(-1, PAGE) as shared:
+        numbers = memoryview(shared).cast("Q")
+        writer = _forked(lambda: _write_until_cut(run, numbers, largest, chunk, ahead, options))
+        while numbers[0] == 0 and os.waitpid(writer, os.WNOHANG) == (0, 0):
+            time.sleep(0.0005)
+        readers = [
+            _forked(lambda verify=verify: _read_until_cut(run, numbers, largest, verify=verify))
+            for verify in (True, False)
+        ]
+        time.sleep(rng.uniform(0, 0.05))
+        path = max(run.glob("log_*.mcap"))
+        size = path.stat().st_size
+        to = rng.choice(
+            [0, rng.randrange(size + 1), rng.randrange(min(size, 50_000) + 1), size - 20]
+        )
+        numbers[2] = 1
+        os.truncate(path, to)
+        _, status = os.waitpid(writer, 0)
+        numbers[1] = 1  # nothing comes any more
+        endings = [os.waitpid(reader, 0)[1] for reader in readers]
+        text = bytes(shared[64:]).rstrip(b"\0").decode()
+        committed = numbers[0]
+        numbers.release()
+    assert (status, endings) == (0, [0, 0]), f"{path} cut to {to}: {status}, {endings}: {text}"
+    assert f"{path}: another program cut it " in text, text
+    try:
+        found, loss = read(run, largest)
+    except LogError:
+        return committed
+    assert loss is not None
+    assert found == sorted(set(found))
+    assert len(found) <= committed + 1
+    return committed
+
+
+def _forked(work: Callable[[], None]) -> int:
+    """The process that does `work`; its status is 0 if that went as it should."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - a copy of this process must not go on
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
+
+
+def _write_until_cut(
+    run: Path,
+    numbers: memoryview,
+    largest: int,
+    chunk: int,
+    ahead: int,
+    options: dict[str, Any],
+) -> None:
+    log_slab.CHUNK_SIZE, log_slab._LOOK_AHEAD = chunk, ahead
+    cycles = Cycles(run, largest=largest, section_size_mib=1, **options)
+    until = time.monotonic() + _AT_MOST_S
+    text = "nothing was noticed"
+    try:
+        while time.monotonic() < until:
+            cycles.commit()
+            numbers[0] = cycles.next
+    except LogError as error:
+        text = str(error)
+    with contextlib.suppress(LogError):
+        cycles.writer.finish({"reason": "test"})
+    data = text.encode()
+    numbers.cast("B")[64 : 64 + len(data)] = data
+
+
+def _read_until_cut(run: Path, numbers: memoryview, largest: int, *, verify: bool) -> None:
+    until = time.monotonic() + _AT_MOST_S
+    while time.monotonic() < until:
+        is_last = numbers[1] != 0
+        try:
+            with Log(run, verify=verify) as log:
+                for message in log.messages(TOPIC):
+                    value = message.fields["value"]
+                    # What is cut off between its check and its use, in a page that stays, is zeros.
+                    is_right = value == payload(message.cycle, largest)
+                    assert is_right or not verify or numbers[2], message
+                    held = message.payload  # read again, when it may be gone
+                    len(bytes(held))
+                if log.loss is not None and is_last:
+                    return
+        except LogError as error:
+            if str(run) not in str(error):
+                raise
+            if is_last:
+                return
+    raise AssertionError("the reader noticed nothing")
+
+
 # -- power loss ----------------------------------------------------------------------------------
 
 
@@ -275,23 +388,35 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--commands", type=int, default=20)
     parser.add_argument("--losses", type=int, default=2000)
+    parser.add_argument("--truncations", type=int, default=2000)
     parser.add_argument("--stride", type=int, default=1, help="cut at every N bytes")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     rng = random.Random(args.seed)
     root = Path(tempfile.mkdtemp(prefix="flowrun-torture-"))
 
-    def trials(name: str, count: int, trial: Callable[[Path, int], int]) -> None:
+    def trials(
+        name: str,
+        count: int,
+        trial: Callable[[Path, int], int],
+        claim: str = "none lost, none wrong",
+    ) -> None:
         cycles = 0
         for number in range(count):
             folder = root / f"{name}-{number}"
             folder.mkdir()
             cycles += trial(folder, number)
             shutil.rmtree(folder)
-        print(f"{count} {name}: {cycles} committed cycles, none lost, none wrong", flush=True)
+        print(f"{count} {name}: {cycles} committed cycles, {claim}", flush=True)
 
     trials("writers killed", args.kills, lambda at, n: kill_trial(at, rng, ring=n % 2 == 1))
     trials("commands killed", args.commands, lambda at, _n: command_trial(at, rng))
+    trials(
+        "slabs cut by others",
+        args.truncations,
+        lambda at, _n: truncation_trial(at, rng),
+        "each cut noticed by writer and readers, none wrong",
+    )
     for finished in (True, False):
         path = small_log(root / f"cut-{finished}", finished=finished)
         cuts = cut_everywhere(path, stride=args.stride)

@@ -15,7 +15,7 @@
 | `index.py`       | the message index of a chunk                                      |
 | `pages.py`       | preparing pages before they are written                           |
 | `mapping.py`     | a file in memory, without a descriptor                            |
-| `descriptor.py`  | a descriptor that survives being closed by others                 |
+| `faults.py`      | pages of it that cannot be had any more                           |
 | `disk.py`        | taking blocks, bringing bytes to the disk                         |
 | `records.py`     | records: pack and unpack                                          |
 | `bytes.py`       | the bytes of the file, within their bounds                        |

@@ -1,7 +1,8 @@
 """The cycles of a slab's chunks, read and checked.
 
 They are read from the file's mapping, so that payloads are views of it; only committed cycles are
-touched, and those are never cut off.
+touched, and those are never cut off by their writer. Where another program cuts the file meanwhile, what
+is missing reads as zeros, and no cycle is made of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.mapping import MappedFile
 from flowrun.runtime.log.slab.structure import ChunkSpan, Structure
 
 __all__ = ["CycleHead", "CycleReader", "Entry"]
@@ -33,16 +35,22 @@ class CycleHead(NamedTuple):
 
 
 class CycleReader:
-    """Reads the cycles of the chunks of `structure` from `view`, the whole slab.
+    """Reads the cycles of the chunks of `structure` from `mapped`, the whole slab.
 
     topics: by channel id. verify: check the crc of each cycle whose messages are read.
     All methods raise `Damage`.
     """
 
     def __init__(
-        self, view: memoryview, structure: Structure, topics: Mapping[int, str], *, verify: bool
+        self,
+        mapped: MappedFile,
+        structure: Structure,
+        topics: Mapping[int, str],
+        *,
+        verify: bool,
     ) -> None:
-        self._view = view
+        self._region = mapped.region
+        self._view = mapped.view
         self._structure = structure
         self._topics = topics
         self._verify = verify
@@ -61,6 +69,7 @@ class CycleReader:
         chunk = self._structure.chunks[index]
         offset = chunk.records_start if start is None else start
         view, topics, verify, crc32 = self._view, self._topics, self._verify, fmt.crc32
+        region = self._region
         unpack_cycle, unpack = fmt.CYCLE_RECORD.unpack_from, fmt.MESSAGE_HEAD.unpack_from
         cycle_opcode, cycle_length = fmt.CYCLE, fmt.CYCLE_CONTENT.size
         checked_at, checked_end = fmt.HEAD_SIZE, fmt.HEAD_SIZE + fmt.CYCLE_CHECKED.size
@@ -99,7 +108,7 @@ class CycleReader:
                         at = after
                 except (struct.error, KeyError):
                     break
-                if at != end or len(entries) != count:
+                if at != end or len(entries) != count or end > region.whole_to:
                     break
                 yield cycle_opcode, offset, cycle, time_ns, entries
                 offset = end
@@ -138,6 +147,8 @@ class CycleReader:
                     f"CYCLE of {length} bytes, {size} bytes of messages and reserved {reserved}, "
                     f"{end - offset} bytes before the end of its chunk",
                 )
+            if after > self._region.whole_to:
+                raise Damage(offset, "zeros: expected CYCLE")
             yield CycleHead(opcode, offset, after, cycle, time_ns, count, crc)
             offset = after
 

@@ -32,17 +32,16 @@ def preallocate(fd: int, size: int) -> bool:
     raise OSError(code, os.strerror(code))
 
 
-def sync_pages(mapping: mmap.mmap, start: int, end: int) -> None:
-    """Bring what was written from `start` to `end`, and the file's size, to the disk.
+def sync_pages(address: int, start: int, end: int) -> None:
+    """Bring what was written from `start` to `end` of a mapping, and the file's size, to the disk.
+
+    address: of the mapping; it stays mapped meanwhile.
 
     Only the pages there: those that were prepared ahead of the writer are zeros, and writing them
     would double what the disk has to take.
     """
     start &= -_PAGE
-    export = ctypes.c_char.from_buffer(mapping)
-    failed = _libc.msync(ctypes.addressof(export) + start, end - start, _MS_SYNC) != 0
-    del export  # an error would keep it, and the mapping could not be closed
-    if failed:
+    if _libc.msync(address + start, end - start, _MS_SYNC) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

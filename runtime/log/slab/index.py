@@ -7,7 +7,6 @@ message of each at a time: 16 ns a message, 2 ms for a chunk full of small messa
 
 from __future__ import annotations
 
-import mmap
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +34,7 @@ _Found = tuple[NDArray[np.uint16], NDArray[np.uint64], NDArray[np.int64]]
 """Channels, times and offsets of some messages."""
 
 
-def message_places(mapping: mmap.mmap, cycles: array[int], *, records_at: int) -> MessagePlaces:
+def message_places(mapping: memoryview, cycles: array[int], *, records_at: int) -> MessagePlaces:
     """The messages of a chunk, by channel, in the order of the file.
 
     cycles: file offset of each CYCLE of the chunk, in order.
@@ -53,7 +52,7 @@ def message_places(mapping: mmap.mmap, cycles: array[int], *, records_at: int) -
     return dict(zip(ids.tolist(), np.split(entries, firsts[1:]), strict=True))
 
 
-def _walk_together(mapping: mmap.mmap, cycles: array[int]) -> Iterator[_Found]:
+def _walk_together(mapping: memoryview, cycles: array[int]) -> Iterator[_Found]:
     """The first message of every cycle, the second of every one that has it, and so on."""
     opcodes = _field(mapping, "u1")
     channels = _field(mapping, "<u2")
@@ -74,7 +73,7 @@ def _walk_together(mapping: mmap.mmap, cycles: array[int]) -> Iterator[_Found]:
         yield _walk(mapping, start, end, time_ns)
 
 
-def _walk(mapping: mmap.mmap, start: int, end: int, time_ns: int) -> _Found:
+def _walk(mapping: memoryview, start: int, end: int, time_ns: int) -> _Found:
     channels, places = [], []
     at = start
     while at < end:
@@ -89,7 +88,7 @@ def _walk(mapping: mmap.mmap, start: int, end: int, time_ns: int) -> _Found:
     return np.array(channels, np.uint16), times, np.array(places, np.int64)
 
 
-def _field(mapping: mmap.mmap, dtype: str) -> NDArray[Any]:
+def _field(mapping: memoryview, dtype: str) -> NDArray[Any]:
     """What a number of this type at each offset of the file would be: records are not aligned."""
     size = np.dtype(dtype).itemsize
     return np.ndarray((len(mapping) - size + 1,), dtype, buffer=mapping, strides=(1,))

@@ -1,4 +1,5 @@
-"""A file in memory, read-only, without a descriptor of its own: a run may have thousands of slabs."""
+"""A file in memory, without a descriptor of its own: a run may have thousands of slabs, and a task may
+close descriptors that are not its own."""
 
 from __future__ import annotations
 
@@ -6,28 +7,40 @@ import ctypes
 import mmap
 import os
 import weakref
+from collections.abc import Callable
 
-__all__ = ["map_file"]
+from flowrun.runtime.log.slab.faults import Region, libc
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
-]  # fmt: skip
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+__all__ = ["MappedFile"]
+
 _FAILED = ctypes.c_void_p(-1).value
 
 
-def map_file(fd: int, size: int) -> memoryview:
-    """The first `size` bytes, at least one, of an open file, until the view, and all that was made of
-    it, is gone. `fd` may be closed before: `mmap.mmap` would keep a copy of it.
+class MappedFile:
+    """The first `size` bytes, at least one, of the open file `fd`, which may be closed afterwards.
 
-    `OSError` if they cannot be mapped. The caller sees to it that the file is as long, and stays so.
+    view: the bytes. They are mapped until it, and all that was made of it, is gone.
+    region: says whether they are still those of the file.
+    on_loss: see `Region`.
+
+    `OSError` if they cannot be mapped. If the file is cut meanwhile, what is missing reads as zeros.
     """
-    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
-    if address == _FAILED:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    content = (ctypes.c_ubyte * size).from_address(address)
-    weakref.finalize(content, _libc.munmap, address, size).atexit = False
-    return memoryview(content).cast("B").toreadonly()
+
+    def __init__(
+        self,
+        fd: int,
+        size: int,
+        *,
+        writable: bool = False,
+        on_loss: Callable[[], None] | None = None,
+    ) -> None:
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        address = libc.mmap(None, size, protection, mmap.MAP_SHARED, fd, 0)
+        if address == _FAILED:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self.region = Region(address, size, writable=writable, on_loss=on_loss)
+        content = (ctypes.c_ubyte * size).from_address(address)
+        weakref.finalize(content, self.region.unmap).atexit = False
+        view = memoryview(content).cast("B")
+        self.view = view if writable else view.toreadonly()

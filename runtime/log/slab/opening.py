@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.slab.bytes import Damage, SlabBytes
-from flowrun.runtime.log.slab.mapping import map_file
+from flowrun.runtime.log.slab.mapping import MappedFile
 from flowrun.runtime.log.slab.preamble import Preamble, read_preamble
 from flowrun.runtime.log.slab.structure import Structure
 from flowrun.runtime.log.slab.summary import check_uncut, read_summary
@@ -31,13 +31,13 @@ once in a while; twice within one reading is rare."""
 class OpenedSlab:
     """What opening finds.
 
-    view: the file's bytes, read-only.
+    mapped: the file's bytes, read-only.
     size: bytes of the file, as it was read.
     """
 
     preamble: Preamble
     structure: Structure
-    view: memoryview
+    mapped: MappedFile
     size: int
 
 
@@ -50,7 +50,7 @@ def open_slab(path: Path) -> OpenedSlab:
                 preamble = read_preamble(data, path)
                 structure = _read_structure(data, preamble.size)
                 size = os.fstat(fd).st_size
-                view = map_file(fd, size)
+                mapped = MappedFile(fd, size)
                 cut = os.fstat(fd).st_size < size
                 if not cut and (structure.damage is None or size == data.size):
                     break
@@ -61,7 +61,7 @@ def open_slab(path: Path) -> OpenedSlab:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     for chunk in structure.chunks:
         chunk.records_end = min(chunk.records_end, size)
-    return OpenedSlab(preamble, structure, view, data.size)
+    return OpenedSlab(preamble, structure, mapped, data.size)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import ctypes
 import mmap
 import resource
 import threading
-from typing import Any
 
 __all__ = ["PagePopulator", "page_faults"]
 
@@ -24,17 +23,18 @@ def page_faults() -> int:
 
 
 class PagePopulator:
-    """Populates pages of a mapping on a thread of its own; `madvise` is called without the GIL.
+    """Populates pages of the mapping at `address`, which stays until `stop`, on a thread of its own;
+    `madvise` is called without the GIL.
 
-    Where the kernel cannot (before 5.14), no page is ever ready.
+    Where the kernel cannot (before 5.14), no page is ever ready. One that the file does not have any
+    more is an error here, not a SIGBUS.
 
     ready_to: the pages from the first start that was asked for, or from what was skipped since, up
         to here are populated; those after it may not be.
     """
 
-    def __init__(self, mapping: mmap.mmap) -> None:
-        self._export: Any = ctypes.c_char.from_buffer(mapping)  # keeps the mapping where it is
-        self._address = ctypes.addressof(self._export)
+    def __init__(self, address: int) -> None:
+        self._address = address
         self._changed = threading.Condition()
         self._done = self._wanted = 0
         self.ready_to = 0
@@ -63,14 +63,13 @@ class PagePopulator:
             self._wanted = self._done
 
     def stop(self) -> None:
-        """End the thread and let the mapping go. May be called again."""
+        """End the thread: the mapping is used no more. May be called again."""
         if self._thread is not None:
             with self._changed:
                 self._stopping = True
                 self._changed.notify()
             self._thread.join()
             self._thread = None
-        self._export = None
 
     def _work(self) -> None:
         while True:

@@ -30,9 +30,10 @@ class SlabReader:
         self.size = opened.size
         self.preamble = opened.preamble
         self.structure = opened.structure
-        self.view = opened.view
+        self._region = opened.mapped.region
+        self.view = opened.mapped.view
         topics = {channel.id: channel.topic for channel in opened.preamble.channels.values()}
-        self.cycles = CycleReader(self.view, opened.structure, topics, verify=verify)
+        self.cycles = CycleReader(opened.mapped, opened.structure, topics, verify=verify)
         self._verify = verify
         chunks = opened.structure.chunks
         self._found_end = chunks[-1].records_end if chunks else 0
@@ -44,6 +45,13 @@ class SlabReader:
     def close(self) -> None:
         """Give the mapping back, now or when the last payload that views it is gone."""
         self.view.release()
+
+    @property
+    def cut(self) -> Damage | None:
+        """Where another program has cut the file since it was opened, if reading has come there."""
+        if not self._region.is_cut:
+            return None
+        return Damage(self._region.whole_to, "another program cut the file while it was read")
 
     def is_outdated(self) -> bool:
         """Whether a writer has grown, closed or finished what was the slab's end when it was opened,

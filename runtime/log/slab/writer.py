@@ -13,15 +13,18 @@ import threading
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from zlib_ng.zlib_ng import crc32_combine
 
 from flowrun.runtime.clock import ticks_ns
+from flowrun.runtime.descriptor import Descriptor
+from flowrun.runtime.errors import LogDamaged
 from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
-from flowrun.runtime.log.slab.descriptor import Descriptor
 from flowrun.runtime.log.slab.disk import write_all
 from flowrun.runtime.log.slab.index import MessagePlaces, message_places
+from flowrun.runtime.log.slab.mapping import MappedFile
 from flowrun.runtime.log.slab.pages import PagePopulator, page_faults
 from flowrun.runtime.log.slab.records import (
     TRAILER,
@@ -73,7 +76,11 @@ class Slab:
     cycles: offset of each CYCLE of the open chunk; the writer adds those that it has committed.
     prepare_at: the position from which on the slab will be full soon.
     head_size: bytes of `head`.
-    identity: device and number of the file, whatever its name is.
+
+    The file may be cut under its writer, by a program that rotates logs, for one. That is noticed by the
+    store that misses a page, and by all that asks the system for more; `check` finds it while nothing is
+    stored. The slab is then lost: what is stored goes into memory, not to the file, where that which was
+    committed before the cut stays, and `attend`, to which the writer comes next, raises `LogDamaged`.
     """
 
     def __init__(
@@ -101,41 +108,42 @@ class Slab:
         """Whether `finish` or `close` was called."""
         self._synced: tuple[int, int, int] | None = None
         """Position, trailer and number of closed chunks that have reached the disk."""
+        self._lost_size: int | None = None
+        """Bytes that the file had when it was found that the slab is lost."""
         self._checked: list[tuple[int, int, int]] = []
         """Start, end and CRC of the large payloads of the open chunk, in order."""
         self._asked_at = self._asked_ns = 0  # where the writer was, and when, at the last request
         made = os.open(ahead, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         self._file = Descriptor(made, path, ahead)
         try:
+            fd = self._file.number
             # A mapping may not be longer than its file when it is made; afterwards it may.
-            os.ftruncate(self._file.number, self.capacity)
-            self.mapping = mmap.mmap(self._file.number, self.capacity)
-            size = self._take_blocks()
+            os.ftruncate(fd, self.capacity)
+            self._mapped = MappedFile(fd, self.capacity, writable=True, on_loss=self._note_loss)
+            self.mapping = self._mapped.view
+            size = self._take_blocks(fd)
             self._set_trailer_at(size - len(TRAILER))
-            write_all(self._file.number, TRAILER, self.trailer_at)
+            write_all(fd, TRAILER, self.trailer_at)
             # In one go, and from the front: what a kill leaves is known for a slab without cycles.
             pad = fmt.RECORD_HEAD.pack(fmt.PAD, self.trailer_at - len(head) - fmt.HEAD_SIZE)
-            write_all(self._file.number, head + pad, 0)
+            write_all(fd, head + pad, 0)
         except BaseException:
             self._file.close()
             self._ahead.unlink(missing_ok=True)
             raise
-        self.identity = self._file.identity
         self.position = len(head)
-        self._populator = PagePopulator(self.mapping)
+        self._populator = PagePopulator(self._mapped.region.address)
         self._open_chunk()
         self._populate()
         self.attention_at = self.position
         self.attend()
 
-    def _take_blocks(self) -> int:
+    def _take_blocks(self, fd: int) -> int:
         """Take the blocks now: a full disk is then an error here, never a SIGBUS in a cycle.
         Returns the size that the file has then."""
         end = min(self.capacity // 8, _LARGEST_END)
-        os.ftruncate(
-            self._file.number, 0
-        )  # now: cutting a file later gives back what was preallocated
-        preallocates = disk.preallocate(self._file.number, self.capacity + end)
+        os.ftruncate(fd, 0)  # now: cutting a file later gives back what was preallocated
+        preallocates = disk.preallocate(fd, self.capacity + end)
         if not preallocates:
             self._held_back = end
             self._section = min(self._section, _WRITTEN_SECTION)
@@ -143,14 +151,19 @@ class Slab:
         # The look-ahead needs no growing then: a slab made ahead is zeros after its first PAD.
         size = max(self._section, _round_up(self.head_size + self._look_ahead, _PAGE))
         size = min(self.capacity, size)
-        os.ftruncate(self._file.number, size)
+        os.ftruncate(fd, size)
         if not preallocates:
-            disk.write_zeros(self._file.number, 0, size)
+            disk.write_zeros(fd, 0, size)
         return size
 
     def begin(self) -> None:
         """Give the file its name: from now on this is a slab of the run. `OSError` if it is gone."""
         self._ahead.rename(self.path)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and number of the file, whatever its name is."""
+        return self._file.identity
 
     @property
     def is_removed(self) -> bool:
@@ -159,6 +172,54 @@ class Slab:
             return os.fstat(self._file.number).st_nlink == 0
         except FileNotFoundError:
             return True
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether what is stored does not go to the file any more."""
+        return self._mapped.region.is_cut
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file is as this writer left it; may be wrong while a thread stores. `OSError` if
+        nobody can say."""
+        # Whoever cuts it takes its last bytes away, whoever writes another over it the first.
+        return (
+            not self.is_lost
+            and os.pread(self._file.number, len(TRAILER), self.trailer_at) == TRAILER
+            and os.pread(self._file.number, len(fmt.MAGIC), 0) == fmt.MAGIC
+        )
+
+    def check(self) -> None:
+        """Raise `LogDamaged` where the file is not as this writer left it; the slab is lost then.
+        `OSError` if nobody can say."""
+        if not self.is_whole:
+            self._give_up("another program wrote over it while it was written")
+
+    def _check_length(self) -> None:
+        """Raise `LogDamaged` where the file was cut, before more is written to it: that would make it
+        long again."""
+        if self.is_lost or os.fstat(self._file.number).st_size < self.trailer_at + len(TRAILER):
+            self._give_up()
+
+    def _give_up(
+        self, why: str = "the system does not take what is written: the disk is full, or fails"
+    ) -> NoReturn:
+        if not self.is_lost:
+            self._mapped.region.give_up()
+        size = self._lost_size
+        if size is not None and size < self.trailer_at + len(TRAILER):
+            why = (
+                f"another program cut it to {size} bytes while it was written: what came after "
+                "is lost"
+            )
+        raise LogDamaged(f"{self.path}: {why}")
+
+    def _note_loss(self) -> None:
+        """Have the writer come to `attend`. May run within any store into the mapping."""
+        if self._lost_size is None:
+            with contextlib.suppress(OSError):
+                self._lost_size = os.fstat(self._file.number).st_size
+        self.attention_at = 0
 
     def sync(self) -> None:
         """Bring all that is committed to the disk; does nothing where it is there. From any thread.
@@ -169,8 +230,8 @@ class Slab:
                 return
             position, trailer_at, _ = state
             # The trailer first: a chunk that reaches to one that is not there would look cut off.
-            disk.sync_pages(self.mapping, trailer_at, trailer_at + len(TRAILER))
-            disk.sync_pages(self.mapping, 0, position + fmt.HEAD_SIZE)
+            disk.sync_pages(self._mapped.region.address, trailer_at, trailer_at + len(TRAILER))
+            disk.sync_pages(self._mapped.region.address, 0, position + fmt.HEAD_SIZE)
             self._synced = state
 
     # -- room ----------------------------------------------------------------------------------
@@ -187,7 +248,9 @@ class Slab:
 
     def attend(self) -> None:
         """Close a chunk that is long enough, and have the pages ahead of the writer populated.
-        To be called when `position` has passed `attention_at`."""
+        To be called when `position` has passed `attention_at`. `LogDamaged` if the slab is lost."""
+        if self.is_lost:
+            self._give_up()
         try:
             if self.position - self.records_at > CHUNK_SIZE:
                 self._next_chunk()
@@ -197,6 +260,8 @@ class Slab:
             # The file cannot grow. Nothing needs the room yet: `reserve` tells who does.
             self.attention_at = self.capacity
             return
+        if self.is_lost:
+            self._give_up()
         self.attention_at = min(
             self.records_at + CHUNK_SIZE,
             max(self._populated_to - self._look_ahead // 2, self.position),
@@ -211,7 +276,8 @@ class Slab:
         large folios, 1.6 ms for a picture of 1080p where faulting its pages in took 2.9. They may
         be populated and not be ready: those that the kernel has written to the disk meanwhile, zeros
         as they were, fault again. The faults of the first block show it.
-        `OSError` if the disk is full, of a file system that does not preallocate.
+        `OSError` if the disk is full, of a file system that does not preallocate; `LogDamaged` if the
+        slab is lost.
         """
         end, crc = at + len(part), 0
         view, mapping = memoryview(part).cast("B"), self.mapping
@@ -220,13 +286,14 @@ class Slab:
         start, size = 0, _BLOCK if ready else 8 * _BLOCK
         while start < len(view):
             block = view[start : start + size]
-            if ready:
+            if not ready:
+                self._check_length()
+                write_all(self._file.number, block, at + start)
+            else:
                 mapping[at + start : at + start + len(block)] = block
                 if start == 0 and page_faults() - faults > _BLOCK // _PAGE // 2:
                     ready, size = False, 8 * _BLOCK
                     self._populator.populate_again(end)
-            else:
-                write_all(self._file.number, block, at + start)
             crc = fmt.crc32(block, crc)
             start += len(block)
         self._checked.append((at, end, crc))
@@ -251,6 +318,7 @@ class Slab:
 
     def _grow(self) -> None:
         """Move the trailer a section further; the stores' order is FORMAT.md's state "grow"."""
+        self._check_length()
         old = self.trailer_at
         size = min(old + len(TRAILER) + self._section, self.capacity)
         new = size - len(TRAILER)
@@ -259,10 +327,11 @@ class Slab:
                 disk.write_zeros(self._file.number, old + len(TRAILER), size)
             write_all(self._file.number, TRAILER, new)
         except OSError:
-            os.ftruncate(
-                self._file.number, old + len(TRAILER)
-            )  # a piece of it may have been written
+            # A piece of it may have been written.
+            os.ftruncate(self._file.number, old + len(TRAILER))
             raise
+        if self.mapping[old : old + len(TRAILER)] != TRAILER:
+            self._give_up()  # it was cut, and is long again only since the new trailer
         records_length = new - self.records_at
         self._store(self._chunk_at + fmt.CHUNK_LENGTH_AT, fmt.CHUNK_FIXED_SIZE + records_length)
         self.mapping[old : old + fmt.HEAD_SIZE] = fmt.RECORD_HEAD.pack(
@@ -295,7 +364,11 @@ class Slab:
             self._open_chunk(self._close_chunk(places))
 
     def _message_places(self) -> MessagePlaces:
-        return message_places(self.mapping, self.cycles, records_at=self.records_at)
+        try:
+            return message_places(self.mapping, self.cycles, records_at=self.records_at)
+        except (ValueError, IndexError):
+            self.check()  # zeros may have been read in place of the chunk
+            raise
 
     def _close_chunk(self, places: MessagePlaces) -> bytes:
         """Shorten the open chunk to its records; returns its MessageIndex records, unwritten."""
@@ -346,9 +419,9 @@ class Slab:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def finish(self, tail: Callable[[int, list[fmt.ChunkInfo]], bytes]) -> None:
+    def finish(self, tail: Callable[[int, list[fmt.ChunkInfo]], bytes]) -> int:
         """Close the chunk, write the last chunk's index and `tail`, cut the file, let it go. All of
-        it is on the disk then.
+        it is on the disk then. Returns its size.
 
         tail: from the offset at which it will be and the slab's chunks to the bytes that end
             the file, the last MAGIC included.
@@ -356,8 +429,10 @@ class Slab:
         with self._sync_lock:
             self._ends = True
         try:
+            self.check()
             index, at = self._close_chunk(self._message_places()), self.position
             end = index + tail(at + len(index), self.chunks)
+            self.check()
             needed = at + len(end) + fmt.HEAD_SIZE
             if needed > self.trailer_at:
                 # Through the file, not the mapping: this may be more than was preallocated. And not
@@ -367,15 +442,21 @@ class Slab:
                 self._set_trailer_at(new)
                 self._set_pad(at)
             write_all(self._file.number, end[fmt.HEAD_SIZE :], at + fmt.HEAD_SIZE)
+            if self.mapping[at] != fmt.PAD:  # it was cut, and these bytes made it long again
+                self._give_up()
             self.mapping[at + 1 : at + fmt.HEAD_SIZE] = end[1 : fmt.HEAD_SIZE]
             self.mapping[at] = end[0]
             # All of it is on the disk before the file is cut: a power cut leaves one or the other.
             if at + len(end) <= self.capacity:
-                disk.sync_pages(self.mapping, 0, at + len(end))
+                disk.sync_pages(self._mapped.region.address, 0, at + len(end))
             else:
                 disk.sync_file(self._file.number)
             os.ftruncate(self._file.number, at + len(end))
+            last = os.pread(self._file.number, len(fmt.MAGIC), at + len(end) - len(fmt.MAGIC))
+            if self.is_lost or last != fmt.MAGIC:
+                self._give_up()
             disk.sync_file(self._file.number)
+            return at + len(end)
         finally:
             self.close()
 
@@ -387,7 +468,7 @@ class Slab:
             # Where somebody looks at the frames of all threads, one may keep a view of it for a moment;
             # it is unmapped when that is gone.
             with contextlib.suppress(BufferError):
-                self.mapping.close()
+                self.mapping.release()
             self._file.close()
 
     def discard(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -18,6 +19,7 @@ import pytest
 from flowrun.runtime.cli.run import _print_summary
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import LogError
+from flowrun.runtime.log import writer as log_writer
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.run.live import Run
@@ -105,6 +107,40 @@ def no_more_files(limits):
     limits(resource.RLIMIT_NOFILE, free)
 
 
+def taken_over(tmp_path, name):
+    """Closes the descriptors of the file `name` of the run, and gives their numbers to files of others;
+    those files."""
+    path = str(tmp_path / "runs" / "run" / name)
+    numbers = []
+    for number in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):
+            if str(number.readlink()) == path.rstrip("/"):
+                numbers.append(int(number.name))
+    assert numbers
+    others = []
+    for number in numbers:
+        other = tmp_path / f"other-{number}"
+        other.write_text("of others")
+        with other.open("r+b", buffering=0) as file:
+            os.dup2(file.fileno(), number)
+        others.append((number, other))
+    return others
+
+
+@pytest.mark.parametrize("name", ["log_0000.mcap", ".lock", ""])
+def test_closed_descriptors_cost_a_run_nothing_and_others_neither(tmp_path, name):
+    others = []
+    result, _ = run_with(
+        tmp_path, "stop", at=100, fault=lambda: others.extend(taken_over(tmp_path, name))
+    )
+    assert (result.error, result.log_error) == (None, None)
+    for number, other in others:
+        os.close(number)  # it is still open: nobody else closed it
+        assert other.read_text() == "of others"
+    found, _ = values(tmp_path / "runs" / "run")
+    assert found == [10 * i for i in range(COUNT)]
+
+
 def test_no_next_slab_stops_the_run_and_keeps_the_log(tmp_path, capsys):
     run = tmp_path / "runs" / "run"
     result, console = run_with(tmp_path, "stop", at=100, fault=(run / "log_0001.next").mkdir)
@@ -162,7 +198,22 @@ def test_a_log_that_cannot_be_finished_is_whole_and_says_so(tmp_path, limits):
 
 
 @pytest.mark.parametrize("on_error", ["stop", "continue"])
-def test_a_removed_directory_is_reported_when_the_next_slab_begins(tmp_path, on_error):
+def test_a_slab_that_another_program_empties_ends_the_log(tmp_path, on_error, capsys):
+    slab = tmp_path / "runs" / "run" / "log_0000.mcap"
+    result, console = run_with(tmp_path, on_error, at=100, fault=lambda: os.truncate(slab, 0))
+    expected = (
+        f"{slab}: another program cut it to 0 bytes while it was written: what came after is lost"
+    )
+    error = result.error if on_error == "stop" else result.log_error
+    assert str(error) == expected
+    assert console.count(expected) == (on_error == "continue")
+    assert result.cycles == (100 if on_error == "stop" else COUNT + 1)
+    assert slab.stat().st_size == 0
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+def test_a_removed_directory_is_reported_when_the_next_slab_begins(tmp_path, on_error, monkeypatch):
+    monkeypatch.setattr(log_writer, "_LOOK_S", 600.0)  # a look may come first
     run = tmp_path / "runs" / "run"
     result, console = run_with(
         tmp_path, on_error, at=100, fault=lambda: shutil.rmtree(tmp_path / "runs")
@@ -313,7 +364,7 @@ def test_a_full_disk_ends_the_log_after_the_last_cycle_that_fits(tmp_path):
 @pytest.mark.slow
 def test_a_few_rounds_of_the_torture_programme():
     """A process of its own: it forks, which a process with threads must not."""
-    options = "--kills 6 --commands 1 --losses 40 --stride 7"
+    options = "--kills 6 --commands 1 --losses 40 --stride 7 --truncations 20"
     done = subprocess.run(
         [sys.executable, "-m", "support.torture", *options.split()],
         capture_output=True,
@@ -327,6 +378,7 @@ def test_a_few_rounds_of_the_torture_programme():
     assert said == [
         "N writers killed: N committed cycles, none lost, none wrong",
         "N commands killed: N committed cycles, none lost, none wrong",
+        "N slabs cut by others: N committed cycles, each cut noticed by writer and readers, none wrong",
         "N cuts of a log (finished): each gave a prefix",
         "N cuts of a log (unfinished): each gave a prefix",
         "N logs with lost pages: N cycles read, none wrong, each loss stated",

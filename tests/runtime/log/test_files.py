@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from flowrun.runtime.descriptor import Descriptor
 from flowrun.runtime.errors import LogDamaged, LogError
 from flowrun.runtime.log import files as files_module
 from flowrun.runtime.log.check import check_log
@@ -41,7 +42,6 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.scan import scan
 from flowrun.runtime.log.slab import opening
-from flowrun.runtime.log.slab.descriptor import Descriptor
 from flowrun.runtime.log.spare import SpareDescriptors
 from support import log_bytes, torture
 from support.fuzz.mutations import reseal
@@ -156,14 +156,14 @@ def test_a_slab_that_is_cut_while_it_is_opened_is_opened_again(tmp_path, monkeyp
     size = path.stat().st_size
     with path.open("ab") as file:
         file.write(bytes(100_000))
-    real, calls = opening.map_file, []
+    real, calls = opening.MappedFile, []
 
     def cutting(fd, asked):
         calls.append(asked)
         os.truncate(path, size)
         return real(fd, asked)
 
-    monkeypatch.setattr(opening, "map_file", cutting)
+    monkeypatch.setattr(opening, "MappedFile", cutting)
     with Log(path) as log:
         assert len(list(log.cycles())) == 5
         assert log.loss is None
@@ -591,9 +591,17 @@ def test_a_lock_that_cannot_be_had_is_somebody_elses_or_an_error(tmp_path, monke
 # -- descriptors ---------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def spare(tmp_path):
+    of = Descriptor(os.open(tmp_path, os.O_RDONLY))
+    made = SpareDescriptors(of)
+    yield made
+    made.close()
+    of.close()
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
-def test_spare_descriptors_are_lent_two_by_two_until_it_suffices(code):
-    spare = SpareDescriptors()
+def test_spare_descriptors_are_lent_one_by_one_until_it_suffices(spare, code):
     held = []
 
     def make():
@@ -603,7 +611,7 @@ def test_spare_descriptors_are_lent_two_by_two_until_it_suffices(code):
         return "made"
 
     assert spare.lend(make) == "made"
-    assert held == [8, 6, 4, 2]
+    assert held == [8, 7, 6, 5]
     spare.fill()
     assert len(spare._held) == 8
     assert not any(os.get_inheritable(it.number) for it in spare._held)
@@ -615,11 +623,10 @@ def test_spare_descriptors_are_lent_two_by_two_until_it_suffices(code):
     held.clear()
     with pytest.raises(OSError, match="no more"):
         spare.lend(fail)
-    assert held == [8, 6, 4, 2, 0]
+    assert held == [8, 7, 6, 5, 4, 3, 2, 1, 0]
 
 
-def test_spare_descriptors_are_not_lent_for_other_errors():
-    spare = SpareDescriptors()
+def test_spare_descriptors_are_not_lent_for_other_errors(spare):
 
     def fail():
         raise OSError(errno.ENOSPC, "full")
@@ -775,39 +782,3 @@ def test_a_run_that_is_recovered_keeps_its_files_from_child_processes(tmp_path, 
     recover(tmp_path)
     assert len(opened) > 4
     assert not any(opened)
-
-
-def test_a_descriptor_that_somebody_closed_is_opened_again(tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    second.write_text("mine")
-    kept = Descriptor(os.open(second, os.O_RDWR), first, second)
-    number = kept.number
-    assert kept.number == number
-    assert kept.identity == (second.stat().st_dev, second.stat().st_ino)
-    os.close(number)
-    os.write(kept.number, b"MI")
-    assert second.read_text() == "MIne"
-    assert not os.get_inheritable(kept.number)
-    os.close(kept.number)
-    other = os.open(tmp_path, os.O_RDONLY)  # of somebody else, with the number that was free
-    assert kept.number != other
-    second.rename(first)
-    os.close(kept.number)
-    os.write(kept.number, b"m")
-    assert first.read_text() == "mIne"
-    kept.close()
-    kept.close()
-    os.fstat(other)
-    os.close(other)
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
-    first.rename(tmp_path / "third")
-    first.write_text("another")
-    with pytest.raises(FileNotFoundError) as caught:
-        _ = kept.number
-    assert str(caught.value) == f"{first}: its descriptor was closed, and it was removed"
-    kept.close()
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-    folder = Descriptor(os.open(tmp_path, os.O_RDONLY), tmp_path)
-    os.close(folder.number)
-    os.fsync(folder.number)
-    folder.close()

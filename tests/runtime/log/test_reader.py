@@ -19,7 +19,7 @@ from flowrun.runtime.log.lines import pack_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab import opening
 from flowrun.runtime.log.slab.cycles import CycleReader
-from flowrun.runtime.log.slab.mapping import map_file
+from flowrun.runtime.log.slab.mapping import MappedFile
 from flowrun.runtime.log.upkeep import Periodic
 from flowrun.runtime.log.writer import LogWriter
 from support import independent_reader, log_bytes
@@ -810,7 +810,7 @@ def test_a_slab_that_is_cut_at_each_look_is_an_error(write, monkeypatch):
         os.truncate(path, size - 1)
         return memoryview(bytes(size))
 
-    monkeypatch.setattr(opening, "map_file", cutting)
+    monkeypatch.setattr(opening, "MappedFile", cutting)
     with pytest.raises(LogError) as caught:
         Log(path)
     assert str(caught.value) == f"{path}: cannot be read: it is cut again and again"
@@ -821,7 +821,7 @@ def test_a_slab_that_is_cut_at_each_look_is_an_error(write, monkeypatch):
 def test_what_looks_damaged_in_a_file_that_grew_is_read_again(write, monkeypatch, grows):
     whole = bytes(small().leave_open().data)
     path = write(whole[:-60])
-    real, tries = opening.map_file, []
+    real, tries = opening.MappedFile, []
 
     def growing(fd, size):
         tries.append(size)
@@ -834,7 +834,7 @@ def test_what_looks_damaged_in_a_file_that_grew_is_read_again(write, monkeypatch
         return found
 
     real_structure = opening._read_structure
-    monkeypatch.setattr(opening, "map_file", growing)
+    monkeypatch.setattr(opening, "MappedFile", growing)
     monkeypatch.setattr(opening, "_read_structure", structure_of)
     with Log(path) as log:
         assert (log.loss is None) == grows
@@ -851,7 +851,7 @@ def test_a_view_of_a_file_is_read_only_and_lets_it_go(tmp_path):
         return Path("/proc/self/maps").read_text().count(str(path))
 
     with path.open("rb") as file:
-        view = map_file(file.fileno(), 4999)
+        view = MappedFile(file.fileno(), 4999).view
     assert (len(view), view.readonly, view.format, bytes(view[4990:])) == (
         4999,
         True,
@@ -865,7 +865,7 @@ def test_a_view_of_a_file_is_read_only_and_lets_it_go(tmp_path):
     del view, part
     assert maps() == 0
     with path.open("wb") as file, pytest.raises(PermissionError):
-        map_file(file.fileno(), 10)
+        MappedFile(file.fileno(), 10)
 
 
 # -- channels and what is bound ------------------------------------------------------------------

@@ -405,6 +405,10 @@ def mapping():
         yield made
 
 
+def address_of(mapping):
+    return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+
+
 def wait_until(condition):
     waiting = threading.Event()
     for _ in range(3000):
@@ -417,13 +421,11 @@ def wait_until(condition):
 def test_pages_are_populated_in_steps_as_far_as_they_are_asked_for(mapping, monkeypatch):
     kernel = Kernel()
     monkeypatch.setattr(pages, "_libc", kernel)
-    populator = PagePopulator(mapping)
-    export = ctypes.c_char.from_buffer(mapping)
-    base = ctypes.addressof(export)
-    del export
+    populator = PagePopulator(address_of(mapping))
+    base = address_of(mapping)
     assert populator.ready_to == 0
     populator.stop()  # nothing was begun
-    populator = PagePopulator(mapping)
+    populator = PagePopulator(address_of(mapping))
     populator.populate(PAGE + 5, 9 * MIB + 7)
     wait_until(lambda: populator.ready_to == 9 * MIB)
     step = 4 * MIB
@@ -449,7 +451,7 @@ def test_pages_are_populated_in_steps_as_far_as_they_are_asked_for(mapping, monk
 def test_a_kernel_that_populates_nothing_is_asked_once(mapping, monkeypatch):
     kernel = Kernel(-1)
     monkeypatch.setattr(pages, "_libc", kernel)
-    populator = PagePopulator(mapping)
+    populator = PagePopulator(address_of(mapping))
     populator.populate(0, 16 * MIB)
     wait_until(lambda: not populator._thread.is_alive())
     populator.populate(0, 16 * MIB)
@@ -461,7 +463,7 @@ def test_populated_pages_do_not_fault(tmp_path):
     with (tmp_path / "file").open("w+b") as file:
         file.truncate(4 * MIB)
         with mmap.mmap(file.fileno(), 4 * MIB) as mapping:
-            populator = PagePopulator(mapping)
+            populator = PagePopulator(address_of(mapping))
             populator.populate(0, 4 * MIB)
             wait_until(lambda: populator.ready_to == 4 * MIB or not populator._thread.is_alive())
             populator.stop()
@@ -519,19 +521,16 @@ def test_pages_are_synced_from_the_beginning_of_the_first(mapping, monkeypatch):
             asked.append((address, size, flags))
             return 0
 
-    export = ctypes.c_char.from_buffer(mapping)
-    base = ctypes.addressof(export)
-    del export
+    base = address_of(mapping)
     with monkeypatch.context() as patch:
         patch.setattr(disk, "_libc", Noting)
-        disk.sync_pages(mapping, PAGE + 77, 5 * PAGE + 3)
+        disk.sync_pages(base, PAGE + 77, 5 * PAGE + 3)
     assert asked == [(base + PAGE, 4 * PAGE + 3, 4)]
-    disk.sync_pages(mapping, 0, MIB)
+    disk.sync_pages(base, 0, MIB)
     monkeypatch.setattr(disk, "_libc", Libc(errno.EIO))
     with pytest.raises(OSError, match="Input/output error") as caught:
-        disk.sync_pages(mapping, 0, 1)
+        disk.sync_pages(base, 0, 1)
     assert caught.value.errno == errno.EIO
-    mapping.close()  # nobody holds it, though the error is
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])

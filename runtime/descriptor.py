@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -25,16 +26,21 @@ class Descriptor:
         """Device and number of the file, whatever its name is."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether nobody has closed it."""
+        return self._is_mine(self._number)
+
+    @property
     def number(self) -> int:
         """A descriptor of the file; it is opened again where the old one was closed. `OSError` if that
         is impossible."""
-        if not self._is_mine(self._number):
+        if not self.is_open:
             self._number = self._opened()
         return self._number
 
     def close(self) -> None:
         """Close it, unless somebody has."""
-        if self._is_mine(self._number):
+        if self.is_open:
             os.close(self._number)
 
     def _opened(self) -> int:
@@ -45,7 +51,9 @@ class Descriptor:
                 if self._is_mine(number):
                     return number
                 os.close(number)
-        raise FileNotFoundError(f"{self._paths[0]}: its descriptor was closed, and it was removed")
+        if self._paths:
+            raise OSError(errno.ENOENT, "its descriptor was closed, and it was removed")
+        raise OSError(errno.EBADF, "its descriptor was closed")
 
     def _is_mine(self, number: int) -> bool:
         try:
