@@ -6,12 +6,14 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from flowrun.runtime.clock import monotonic_s
+
 __all__ = ["Periodic"]
 
 
 class Periodic:
-    """Calls `work`, a method, every `period_s` seconds on a thread of its own, until `stop`, until it
-    returns False, or until its object is gone."""
+    """Calls `work`, a method, on a thread of its own, until `stop`, until it returns False, or until its
+    object is gone; it begins `period_s` seconds after it began before, or at once if it takes longer."""
 
     def __init__(self, work: Callable[[], bool], *, period_s: float, name: str) -> None:
         self._work = weakref.WeakMethod(work)
@@ -26,8 +28,11 @@ class Periodic:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._period_s):
+        pause_s = self._period_s
+        while not self._stopped.wait(pause_s):
+            began = monotonic_s()
             work = self._work()
             if work is None or not work():
                 return
             del work
+            pause_s = max(0.0, self._period_s - (monotonic_s() - began))

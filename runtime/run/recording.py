@@ -186,12 +186,12 @@ class Recording:
             else:
                 self._log.warning("cannot remove an old run", **fields, why=old.problem)
 
-    def _warn_of_slow_disk(self, took_s: float) -> None:
+    def _warn_of_slow_disk(self, waited_s: float) -> None:
         if self._log is not None:
             self._log.warning(
-                "the disk is slow: a power cut may take more than logging: {sync_s}",
+                "the disk, or the machine, is slow: a power cut may take more than logging: {sync_s}",
                 sync_s=self._graph.logging.sync_s,
-                last_sync_took_s=round(took_s, 2),
+                may_take_s=round(waited_s, 2),
             )
 
     def _warn_of_unlogged_sources(self) -> None:
