@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+from flowrun.runtime.descriptor import Descriptor
 from flowrun.runtime.printing import print_text
 
 __all__ = ["Display", "LogLines", "Outlet", "Terminal", "can_draw"]
@@ -42,6 +43,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LAST_S = 2.0
 """Seconds that the end of a run waits for an output that takes nothing more."""
 _FIRST_FD = 3
+
+
+def _copy(fd: int) -> Descriptor:
+    return Descriptor(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD))
 
 
 class Display(Protocol):
@@ -67,19 +72,18 @@ class Display(Protocol):
 class Outlet:
     """One output of the process, as a queue.
 
-    fd: where it writes, on a descriptor of its own: a task that closes 1 does not have the next file
-        that is opened filled with our lines.
+    fd: where it writes, on a descriptor of its own: a task that closes 1, or all from 3 on, does not
+        have the next file that is opened filled with our lines.
     """
 
     def __init__(self, fd: int, *, wake: Callable[[], None] = lambda: None) -> None:
-        self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
-        found = os.fstat(self.fd)
-        self.identity = found.st_dev, found.st_ino, found.st_rdev
-        self.is_terminal = os.isatty(self.fd)
+        self._given = fd
+        self._copy = _copy(fd)
+        self.is_terminal = os.isatty(fd)
         self.left_out = 0
         """Number of lines that were left out since the last note of that."""
         self.written = 0
-        self._is_file = stat.S_ISREG(found.st_mode)
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         self._wake = wake
         self._lock = threading.RLock()
         self._taken = threading.Condition(self._lock)
@@ -87,6 +91,22 @@ class Outlet:
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._is_gone = False
+
+    @property
+    def fd(self) -> int:
+        """The descriptor. `OSError` where a task has closed it, and that of which it is a copy."""
+        if not self._copy.is_open:
+            again = _copy(self._given)
+            if again.identity == self._copy.identity:
+                self._copy = again
+            else:
+                again.close()
+        return self._copy.number
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and number of what it writes to."""
+        return self._copy.identity
 
     def put(self, data: bytes) -> None:
         """Queue `data`. Where too much waits already, an output that takes it in a moment is given that
@@ -159,8 +179,7 @@ class Outlet:
     def close(self) -> None:
         with self._lock:
             self._is_gone = True
-        with contextlib.suppress(OSError):  # a task closed all that it found
-            os.close(self.fd)
+        self._copy.close()
 
     def _write(self, data: bytes | memoryview) -> int:
         count = os.write(self.fd, data if self._is_file else data[:_PIECE])

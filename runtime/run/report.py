@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.ma  # `percentile` would, at the end, when a task may have left no descriptor
 
 from flowrun.runtime.broadcast import Answer, Broadcast
 from flowrun.runtime.clock import monotonic_s, ticks_ns

@@ -157,3 +157,37 @@ def test_a_display_that_fails_does_not_keep_lines_from_being_written(tmp_path, m
     lines = (tmp_path / "out").read_text().splitlines()
     assert "the display of the run has failed: ZeroDivisionError()" in lines
     assert "after" in lines
+
+
+def replaced(fd, path):
+    """Close `fd`, and give its number to a file of somebody else's."""
+    path.write_text("of others")
+    with path.open("r+b", buffering=0) as file:
+        os.dup2(file.fileno(), fd)
+
+
+def test_an_outlet_whose_descriptor_a_task_closed_writes_on_and_nowhere_else(pipe, tmp_path):
+    outlet, reading = pipe
+    taken = outlet.fd
+    replaced(taken, tmp_path / "others")
+    outlet.put(b"line\n")
+    assert send(outlet)
+    assert os.read(reading, 100) == b"line\n"
+    assert (tmp_path / "others").read_text() == "of others"
+    os.close(taken)
+
+
+def test_an_outlet_all_of_whose_descriptors_a_task_closed_writes_nothing(tmp_path):
+    reading, writing = os.pipe()
+    outlet = Outlet(writing)
+    taken = outlet.fd
+    for fd in (writing, taken):
+        replaced(fd, tmp_path / str(fd))
+    outlet.put(b"line\n")
+    assert send(outlet)
+    outlet.close()
+    assert os.read(reading, 100) == b""  # nobody writes any more
+    for fd in (writing, taken):
+        os.close(fd)  # it is still open
+        assert (tmp_path / str(fd)).read_text() == "of others"
+    os.close(reading)
