@@ -251,7 +251,8 @@ def test_core_install_plays_a_video_and_asks_a_server(core: Path, tmp_path: Path
         f"    on_error: skip\n"
         f"    config:\n"
         f"      backend: openai\n"
-        f"      backends: {{openai: {{base_url: 'http://127.0.0.1:9/v1', retries: 0}}}}\n"
+        f"      backends:\n"
+        f"        openai: {{base_url: 'http://127.0.0.1:9/v1', retries: 0, start_timeout_s: 0}}\n"
         f"cnx:\n"
         f"  - {{src: cam0, dst: inference, msg: ImageRgb8Msg}}\n"
     )

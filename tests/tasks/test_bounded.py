@@ -112,7 +112,7 @@ def sizes(
     task_class: type[Task], config: dict[str, Any], make: Make, counts: list[int]
 ) -> list[int]:
     """The size after each of these numbers of frames."""
-    alone = Alone(task_class, task_class.Config(**config), graph_dir=Path())
+    alone = Alone(task_class, task_class.Config(**config), graph_dir=Path(), seed=0)
     alone.start()
     found = []
     for number in range(max(counts)):

@@ -11,13 +11,16 @@ from support.helpers import plan_of
 from support.logged_runs import plan_with, run
 
 
-@pytest.mark.parametrize("scale", ["enabled: false", "payload: none"])
-def test_replay_compares_what_was_logged_with_payload(tmp_path, scale):
+@pytest.mark.parametrize(
+    ("scale", "compared"),
+    [("enabled: false", {"y": 5}), ("payload: none", {"x": 5, "y": 5})],
+)
+def test_replay_compares_what_was_logged(tmp_path, scale, compared):
     assert run(plan_with(tmp_path, scale=scale), tmp_path / "run") == []
     with Log(tmp_path / "run") as log:
         report = Replay(log, env={}).run()
     assert report.identical
-    assert report.per_task == {"y": 5}
+    assert report.per_task == compared
 
 
 def test_payload_none_logs_every_message_empty(tmp_path):
