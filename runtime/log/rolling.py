@@ -151,8 +151,8 @@ class RollingSlabs:
             self._sync_names()
             self._synced_names = begun
         finishing = self._finishing
-        if finishing is not None and finishing.done():
-            finishing.result()
+        if finishing is not None:
+            finishing.result()  # brings to the disk what `Slab.sync` then leaves to it
 
     def look(self, lock: Lock) -> None:
         """`LogError` if a file of the run was removed or cut, or another put in its place.

@@ -259,11 +259,11 @@ def cut_trial(folder: Path, rng: random.Random, kind: str) -> Loss:
         image.unmount()
         image.mount()
         times = [at for at in commits.times if at <= cut_s]
-        kept = _read_and_recover(run, largest)
+        kept, said = _read_and_recover(run, largest)
     syncs = commits.syncs
     done = [sync for sync in syncs if sync.ended <= cut_s]
     safe = done[-1].cycles if done else 0
-    assert kept >= safe, f"{safe} cycles had been synced, {kept} are there"
+    assert kept >= safe, f"{safe} cycles had been synced, {kept} are there: {said}"
     lost = times[kept:]
     loss = Loss(
         len(lost),
@@ -277,18 +277,19 @@ def cut_trial(folder: Path, rng: random.Random, kind: str) -> Loss:
     return loss
 
 
-def _read_and_recover(run: Path, largest: int) -> int:
+def _read_and_recover(run: Path, largest: int) -> tuple[int, str]:
+    """How many cycles are there from the first on, and what is said of the others."""
     try:
-        found, _ = torture.read(run, largest)
-    except LogError:
-        return 0
+        found, loss = torture.read(run, largest)
+    except LogError as error:
+        return 0, str(error)
     kept = next((at for at, cycle in enumerate(found) if at != cycle), len(found))
     recover(run)
     again, _ = torture.read(run, largest)
     assert again == found
     with Log(run) as log:
         assert log.finished
-    return kept
+    return kept, f"{len(found)} cycles in all; {loss}"
 
 
 TASK = """

@@ -22,6 +22,7 @@ from flowrun.runtime.log.message import LateLines
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import disk
+from flowrun.runtime.log.slab.writer import Slab
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.live import Run
 from support import independent_reader, torture
@@ -405,6 +406,34 @@ def test_without_preallocation_a_cycle_larger_than_a_slab_gets_one_of_its_own(
         assert check_log(log)[2] == []
 
 
+def test_a_sync_waits_until_the_slab_before_is_finished(tmp_path, monkeypatch):
+    """Which brings the rest of that slab to the disk."""
+    may_end = threading.Event()
+    finish = Slab.finish
+
+    def slow(slab, tail):
+        assert may_end.wait(60)
+        return finish(slab, tail)
+
+    monkeypatch.setattr(Slab, "finish", slow)
+    message = BytesMsg(value=payload(0, 200_000))
+    writer = writer_of(tmp_path / "run", BytesMsg, sync_s=None)
+    bound = writer.bind([message])
+    message.publish(tov_ns=0)
+    cycle = 0
+    while not (tmp_path / "run" / "log_0001.mcap").exists():
+        commit(writer, bound, cycle)
+        cycle += 1
+    syncing = threading.Thread(target=writer.sync)
+    syncing.start()
+    syncing.join(timeout=0.1)
+    assert syncing.is_alive()
+    may_end.set()
+    syncing.join(timeout=60)
+    assert not syncing.is_alive()
+    writer.finish({"reason": "test"})
+
+
 # -- log lines without a cycle -------------------------------------------------------------------
 
 
@@ -419,7 +448,8 @@ def test_log_lines_are_in_the_file_though_no_cycle_comes(tmp_path):
     for number in range(151):
         writer.log_record(number, "info", f"line {number}", "t", {})
     wait_for(lambda: not writer._records)
-    shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    with writer._lock:  # taken until they are written
+        shutil.copytree(tmp_path / "run", tmp_path / "killed")
     expected = [(0, f"line {number}") for number in range(151)]
     assert lines_of(tmp_path / "killed") == expected
     report = recover(tmp_path / "killed")
