@@ -76,6 +76,7 @@ MESSAGES = st.fixed_dictionaries(
 @settings(max_examples=100)
 @given(MESSAGES, FINISHES, st.integers(1, 4), st.booleans(), st.sampled_from(["\n", "\r\n", "\r"]))
 @example({"content": "\U0001f600"}, "stop", 1, True, "\r\n")
+@example({"content": ""}, None, 1, False, "\n")
 def test_a_streamed_reply_says_what_the_whole_one_does(
     message: dict[str, Any], finish: str | None, size: int, escaped: bool, end: str
 ) -> None:
@@ -83,7 +84,8 @@ def test_a_streamed_reply_says_what_the_whole_one_does(
     for name, value in message.items():
         if isinstance(value, str):
             text = halves(value) if escaped else value
-            deltas += [{name: text[i : i + size]} for i in range(0, len(text), size)]
+            starts = range(0, max(1, len(text)), size)  # one piece, though empty, of an empty text
+            deltas += [{name: text[i : i + size]} for i in starts]
         else:
             deltas.append({name: value})
     expected = read(whole(message, finish))
