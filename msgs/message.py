@@ -44,6 +44,7 @@ from flowrun.msgs.fields import (
     Buffer,
     LatePublishError,
     MessageTypeError,
+    Shape,
     allows,
     array_from_map,
     array_to_map,
@@ -57,7 +58,7 @@ from flowrun.msgs.schema import json_schema
 from flowrun.msgs.values import as_stored, pack, thawed, unpack
 from flowrun.msgs.view import ReadOnly
 
-__all__ = ["HasNow", "Message"]
+__all__ = ["HasNow", "Message", "Shape"]
 
 _POISON = 0xDB
 

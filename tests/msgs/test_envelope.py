@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flowrun.msgs import ImageRgb8Msg, Message, Shape
+from flowrun.msgs import ImageRgb8Msg
 from flowrun.msgs.arrays import sampled
 from flowrun.msgs.values import ReadOnlyDict, ReadOnlyList, pack
 
