@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.msgs.arrays import sampled
+from flowrun.msgs.message import Message, Shape
 from flowrun.msgs.values import ReadOnlyDict, ReadOnlyList, pack
 
 
