@@ -7,14 +7,12 @@ import gc
 import numpy as np
 import pytest
 
-from flowrun.msgs.message import Message
 from flowrun.runtime.engine.instances import make_instances
 from flowrun.runtime.engine.record import ALWAYS, call_process, make_record
 from flowrun.runtime.engine.watch import Kept, KeptInputs, MessageWatch
 from flowrun.runtime.errors import MessageMisused
 from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of
-from support.message_tasks import BagMsg
 
 ARRAY = "'row' of its input 'bag'"
 
@@ -191,9 +189,7 @@ def test_a_message_that_retires_cannot_be_read(tmp_path):
     row = made.message.view().row
     task, text = misuse_of(made.watch.retire, made.record)
     assert (task, text) == ("s", str(Kept(("s",), ARRAY)))
-    assert isinstance(made.message, BagMsg)
-    assert len(row) == 3
-    assert all(isinstance(it, Message) for it in made.record.messages)
+    assert row.tobytes() == b"\xdb" * row.nbytes
 
 
 def test_memory_that_was_passed_on_is_one_of_all_its_readers(tmp_path):
