@@ -157,7 +157,7 @@ class RollingSlabs:
     def look(self, lock: Lock) -> None:
         """`LogError` if a file of the run was removed or cut, or another put in its place.
 
-        lock: held by whoever writes into the slab.
+        lock: what a writer holds while it stores into the slab.
         """
         last = self._present
         keep = self._keep_slabs

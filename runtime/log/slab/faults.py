@@ -2,8 +2,8 @@
 disk is full or fails.
 
 The system answers an access to such a page with SIGBUS, which ends the process. Here the page, and those
-that depend on it, become zeros of memory instead, the access goes on, and the region says so: whoever
-writes or reads the file looks there, and raises its error.
+that depend on it, become zeros of memory instead, and the access goes on. The region says so: the
+writer and the readers of the file look there, and raise an error.
 
 SIGBUS comes in the thread that makes the access, during it, like a call of a function; so what answers
 it may be Python. It takes no lock but the GIL, which the thread has, or has let go while it holds

@@ -182,7 +182,7 @@ class Slab:
     def is_whole(self) -> bool:
         """Whether the file is as this writer left it; may be wrong while a thread stores. `OSError` if
         nobody can say."""
-        # Whoever cuts it takes its last bytes away, whoever writes another over it the first.
+        # A program that cuts it takes its last bytes away; one that writes over it changes the first.
         return (
             not self.is_lost
             and os.pread(self._file.number, len(TRAILER), self.trailer_at) == TRAILER

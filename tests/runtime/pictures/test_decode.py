@@ -132,7 +132,7 @@ class Asked:
 
 
 def plain(*lengths: int, last: bytes = b"") -> Topic:
-    """Sections of so many pictures, each given by its own packet; `last` tells sections apart."""
+    """Sections with `lengths` pictures, each in a packet of its own; `last` tells sections apart."""
     topic, number = Topic(), 0
     for section, length in enumerate(lengths):
         for at in range(length):
