@@ -130,3 +130,14 @@ def test_a_difference_says_what_may_be_why(tmp_path, monkeypatch, task, hint):
         report = Replay(log, env={}).run()
     assert report.first.hint.startswith(hint)
     assert f"\n  hint: {hint}" in str(report.first)
+
+
+def test_a_keyframe_before_each_cycle_may_be_why(tmp_path, monkeypatch):
+    from support import message_tasks
+
+    monkeypatch.setattr(message_tasks, "Says", Empties, raising=False)
+    tasks, often = "n=Numbers(limit: 4); s=message_tasks.Says", "logging: {keyframe_interval: 1}"
+    record(plan_of(tmp_path, tasks, "n > s", often), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        first = Replay(log, env={}).run().first
+    assert (first.cycle, first.hint[:35]) == (1, "the run took a keyframe before this")

@@ -309,6 +309,24 @@ def test_the_first_pictures_are_shown(tmp_path, most, shown):
     assert f"Only the first {most} are shown with pictures." in page
 
 
+class Marks(Task):
+    """Its first input has nothing to do with pictures."""
+
+    def process(
+        self, ctx: Context, number: Input[IntMsg], image: Input[ImageRgb8Msg], mark: Output[IntMsg]
+    ) -> None:
+        mark.publish()
+
+
+def test_the_picture_of_a_task_may_be_at_any_of_its_inputs(tmp_path, monkeypatch):
+    from support import message_tasks
+
+    monkeypatch.setattr(message_tasks, "Says", Marks, raising=False)
+    tasks = "n=Numbers(limit: 4); c=Camera; s=message_tasks.Says; x=Scale"
+    plan = plan_of(tmp_path, tasks, "n > s.number; c > s.image: ImageRgb8Msg; s > x")
+    assert module._images_of(plan) == {"s": "/c/image", "x": "/c/image"}
+
+
 def test_200_pictures_are_shown_if_nobody_says_how_many(log, tmp_path):
     replay = Replay(log, env={})
     report = DifferenceReport(replay)

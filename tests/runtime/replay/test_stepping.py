@@ -475,3 +475,25 @@ def test_a_replay_goes_on_after_an_error_with_a_seek(total_run, monkeypatch):
         replay.seek(5)
         assert replay.next_cycle()
         assert (replay.differences, replay.report.cycles) == ([], 1)
+
+
+def test_after_a_seek_nothing_of_the_cycle_that_ran_last_is_seen(total_run):
+    with Replay(total_run, env={}) as replay:
+        assert replay.next_cycle()
+        assert replay.message("t.total") is not None
+        replay.seek(0)
+        assert replay.message("t.total") is None
+
+
+def interrupted(self, ctx: Context, number: Input[IntMsg], total: Output[IntMsg]) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("go_on", ["step", "next_cycle"])
+def test_an_interrupt_that_a_task_raises_is_its_error(total_run, monkeypatch, go_on):
+    monkeypatch.setattr(Total, "process", interrupted)
+    with Replay(total_run, env={}) as replay:
+        if go_on == "step":
+            assert replay.step() == "n"
+        with pytest.raises(TaskError, match="KeyboardInterrupt"):
+            getattr(replay, go_on)()
