@@ -310,10 +310,10 @@ def test_the_first_pictures_are_shown(tmp_path, most, shown):
 
 
 class Marks(Task):
-    """Its first input has nothing to do with pictures."""
+    """Its input of pictures comes last."""
 
     def process(
-        self, ctx: Context, number: Input[IntMsg], image: Input[ImageRgb8Msg], mark: Output[IntMsg]
+        self, ctx: Context, mark: Output[IntMsg], number: Input[IntMsg], image: Input[ImageRgb8Msg]
     ) -> None:
         mark.publish()
 
