@@ -20,7 +20,7 @@ from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.task import Context, Input, Output, Task
 from support.helpers import plan_of, record
 
-INTERVAL = "logging: {keyframe_interval: 2, slab_size_mib: 1, section_size_mib: 1}"
+KEYFRAME = "the run took a keyframe before this cycle; `freeze` must leave the task as it was"
 GENERATOR = np.random.default_rng(3)
 
 
@@ -110,34 +110,22 @@ class Empties(Says):
 
 
 @pytest.mark.parametrize(
-    ("task", "hint"),
+    ("task", "interval", "hint"),
     [
-        (
-            "Empties",
-            "the run took a keyframe before this cycle; `freeze` must leave the task as it was",
-        ),
-        ("Clocks", "it uses time.time_ns (test_hints.py:"),
-        ("Addresses", "the values differ in the address of an object, as its `repr` has it"),
+        ("Empties", 1, KEYFRAME),
+        ("Empties", 2, KEYFRAME),
+        ("Clocks", 2, "it uses time.time_ns (test_hints.py:"),
+        ("Addresses", 2, "the values differ in the address of an object, as its `repr` has it"),
     ],
 )
-def test_a_difference_says_what_may_be_why(tmp_path, monkeypatch, task, hint):
+def test_a_difference_says_what_may_be_why(tmp_path, monkeypatch, task, interval, hint):
     from support import message_tasks
 
     monkeypatch.setattr(message_tasks, "Says", globals()[task], raising=False)
-    plan = plan_of(tmp_path, "n=Numbers(limit: 4); s=message_tasks.Says", "n > s", INTERVAL)
+    logging = f"logging: {{keyframe_interval: {interval}}}"
+    plan = plan_of(tmp_path, "n=Numbers(limit: 4); s=message_tasks.Says", "n > s", logging)
     record(plan, tmp_path / "run")
     with Log(tmp_path / "run") as log:
         report = Replay(log, env={}).run()
     assert report.first.hint.startswith(hint)
     assert f"\n  hint: {hint}" in str(report.first)
-
-
-def test_a_keyframe_before_each_cycle_may_be_why(tmp_path, monkeypatch):
-    from support import message_tasks
-
-    monkeypatch.setattr(message_tasks, "Says", Empties, raising=False)
-    tasks, often = "n=Numbers(limit: 4); s=message_tasks.Says", "logging: {keyframe_interval: 1}"
-    record(plan_of(tmp_path, tasks, "n > s", often), tmp_path / "run")
-    with Log(tmp_path / "run") as log:
-        first = Replay(log, env={}).run().first
-    assert (first.cycle, first.hint[:35]) == (1, "the run took a keyframe before this")
