@@ -212,6 +212,46 @@ def test_a_chunk_and_a_place_in_it_are_found_for_each_number_and_time(tmp_path, 
     reader.close()
 
 
+@pytest.mark.parametrize("number", range(9, 20))
+def test_a_chunk_with_a_damaged_first_cycle_is_not_passed_over(tmp_path, number):
+    """It is in the middle, where every search looks first."""
+    builder = chunked().finish(END)
+    builder.data[builder.ends[9] - 1] ^= 4
+    with Log(slab(tmp_path, builder)) as log:
+        assert list(log.cycles(number)) == []
+        assert "cycle 9 has CRC" in log.loss
+
+
+def test_a_closed_chunk_of_a_log_that_grows_is_searched_by_its_index(tmp_path, heads_read):
+    builder = long_log()
+    builder.close_chunk()
+    builder.cycle(2000, 30_000, [(1, 900, b"\x80")])
+    with Log(slab(tmp_path, builder.leave_open())) as log:
+        heads_read[0] = 0
+        assert log[1500].cycle == 1500
+    assert heads_read[0] < 10
+
+
+@pytest.mark.parametrize("start", [{"start": 25}, {"start_ns": 1250}])
+def test_slabs_that_end_before_the_start_are_not_searched(tmp_path, monkeypatch, start):
+    for number in range(3):
+        builder = Builder(slab=number)
+        for cycle in range(10 * number, 10 * number + 10):
+            builder.cycle(cycle, 1000 + 10 * cycle, [(1, 900, b"\x80")])
+        (tmp_path / f"log_{number:04}.mcap").write_bytes(builder.finish(END).data)
+    searched = []
+    original = SlabReader.chunk_of
+
+    def chunk_of(self, **place):
+        searched.append(self.path.name)
+        return original(self, **place)
+
+    monkeypatch.setattr(SlabReader, "chunk_of", chunk_of)
+    with Log(tmp_path) as log:
+        assert [it.cycle for it in log.cycles(**start)] == list(range(25, 30))
+    assert searched == ["log_0002.mcap"]
+
+
 def test_heads_of_a_chunk_without_an_index_are_read_once(tmp_path, heads_read):
     builder = long_log()
     path = slab(tmp_path, builder.leave_open(5000))

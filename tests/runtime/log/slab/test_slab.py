@@ -284,6 +284,20 @@ def test_a_chunk_is_closed_when_its_records_pass_its_size(tmp_path, monkeypatch)
     slab.discard()
 
 
+def test_a_chunk_stays_open_where_the_slab_has_no_room_for_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_slab, "CHUNK_SIZE", 10)
+    slab = slab_of(tmp_path, capacity=4 * PAGE, section=PAGE)
+    slab.begin()
+    number = 0
+    while slab.reserve(slab.position + 300):  # of which a cycle takes less
+        commit(slab, number, 100)
+        number += 1
+    slab.attend()
+    assert slab.chunks == []
+    slab.finish(tail_of(slab))
+    assert read(slab.path) == list(range(number))
+
+
 def test_a_slab_asks_for_attention_before_it_is_full(tmp_path):
     slab = slab_of(tmp_path, capacity=16 * MIB, section=MIB)
     assert slab.attention_at == slab.records_at + 8 * MIB  # the size of a chunk
