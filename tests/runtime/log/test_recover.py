@@ -194,6 +194,13 @@ def test_recovery_interrupted_at_any_step_is_recovered_again(state, damage, tmp_
         assert_finished(path, written)
 
 
+def test_a_link_that_leads_nowhere_is_called_a_link(tmp_path):
+    (tmp_path / "log_0000.mcap").symlink_to("nowhere")
+    with pytest.raises(LogError, match="it is a symbolic link"):
+        recover(tmp_path / "log_0000.mcap")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_run_of_several_slabs(tmp_path):
     written = []
     for slab in range(3):

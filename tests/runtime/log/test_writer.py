@@ -19,6 +19,7 @@ import pytest
 from mcap.reader import make_reader
 
 from flowrun.msgs import BytesMsg, ImageRgb8Msg, IntMsg
+from flowrun.msgs.fields import MessageTypeError
 from flowrun.runtime.errors import LogError, LogInUse
 from flowrun.runtime.events import Set
 from flowrun.runtime.graph.spec import LoggingSpec
@@ -483,6 +484,24 @@ def test_a_slab_that_cannot_be_preallocated_is_said_before_the_run(tmp_path):
         str(caught.value),
     )
     assert list((tmp_path / "run").glob("*.mcap")) == []
+
+
+def test_a_line_waits_for_the_next_cycle_where_one_cannot_be_encoded(tmp_path, monkeypatch):
+    writer = writer_of(tmp_path / "run", IntMsg)
+    bound = writer.bind([IntMsg()])
+    writer.log_record(5, "info", "waits", "t", {})
+
+    def encode(*_):
+        raise MessageTypeError("cannot be encoded")
+
+    with monkeypatch.context() as patched, pytest.raises(MessageTypeError):
+        patched.setattr(type(bound), "encode", encode)
+        commit(writer, bound, 0)
+    commit(writer, bound, 0)
+    with Log(tmp_path / "run") as log:
+        found = [(it.cycle, it.fields["message"]) for it in log.messages("/flowrun/log")]
+    assert found == [(0, "waits")]
+    writer.finish({"reason": "test"})
 
 
 def test_an_unfinished_log_is_read_by_us_and_by_the_mcap_package(tmp_path):
