@@ -494,9 +494,10 @@ def test_a_line_waits_for_the_next_cycle_where_one_cannot_be_encoded(tmp_path, m
     def encode(*_):
         raise MessageTypeError("cannot be encoded")
 
-    with monkeypatch.context() as patched, pytest.raises(MessageTypeError):
+    with monkeypatch.context() as patched:
         patched.setattr(type(bound), "encode", encode)
-        commit(writer, bound, 0)
+        with pytest.raises(MessageTypeError):
+            commit(writer, bound, 0)
     commit(writer, bound, 0)
     with Log(tmp_path / "run") as log:
         found = [(it.cycle, it.fields["message"]) for it in log.messages("/flowrun/log")]
