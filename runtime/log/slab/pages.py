@@ -13,7 +13,7 @@ _MADV_POPULATE_WRITE = 23
 _PAGE = mmap.PAGESIZE
 _STEP = 4 << 20
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
