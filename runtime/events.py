@@ -21,6 +21,7 @@ __all__ = [
     "Replaced",
     "Restarted",
     "Set",
+    "SourceState",
     "unpack",
 ]
 
@@ -80,6 +81,23 @@ class EndOfSource(Event):
     """The source said that nothing more will come."""
 
     kind: ClassVar[str] = "end_of_source"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState(Event):
+    """The source said how it is doing. A replay does not need this.
+
+    state: see `task.State`.
+    code: what keeps it from running, "" if nothing does; a word that programs can go by.
+    """
+
+    kind: ClassVar[str] = "source_state"
+
+    state: str
+    code: str = ""
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, key=self.state, value=self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +170,8 @@ def unpack(record: Mapping[str, Any]) -> Event:
                 return Completion(task, record["input_cycle"], bool(value))
             case EndOfSource.kind:
                 return EndOfSource(task)
+            case SourceState.kind:
+                return SourceState(task, key, value)
             case Failed.kind:
                 return Failed(
                     task, key, value, record.get("phase", _PROCESS), record.get("place", "")

@@ -69,6 +69,7 @@ __all__ = [
     "Message",
     "Output",
     "SourceFunctions",
+    "State",
     "Task",
     "TaskConfig",
 ]
@@ -179,6 +180,21 @@ class _ConfigOfTask:
         def __set__(self, task: Task, config: TaskConfig) -> None: ...
 
 
+State = Literal["connecting", "running", "paused", "muted", "lost", "ended", "error"]
+"""How a source is doing:
+
+| state      | meaning                                                                       |
+|------------|-------------------------------------------------------------------------------|
+| connecting | it has not given anything yet, and tries to                                   |
+| running    | it gives what it has                                                          |
+| paused     | it was asked to give nothing for a while                                      |
+| muted      | it goes on, and nothing of it is published for a while                        |
+| lost       | it gave something before, gives nothing now, and tries to again               |
+| ended      | nothing more comes, as at the end of a file                                   |
+| error      | it has failed, and does not try again                                         |
+"""
+
+
 class CycleTime:
     """The number and the frozen time of the cycle that is running."""
 
@@ -201,6 +217,7 @@ class SourceFunctions:
     wake_at: Callable[[int], None]
     finish: Callable[[], None]
     dropped: Callable[[int], None]
+    report: Callable[[State, str], None]
     logs_packets: bool = False
 
 
@@ -313,6 +330,15 @@ class Context:
         """Sources only: report that `count` pictures, or whatever the source makes, were left out since
         the last call. The log keeps it with the cycle. `TypeError` if it is not a whole number."""
         self._of_source.dropped(count)
+
+    def report(self, state: State, code: str = "") -> None:
+        """Sources only, from any thread: report how the source is doing, when that has changed. The log
+        keeps it, and the run's report shows it. Until a source reports otherwise it is running, and from
+        `finish` on it has ended.
+
+        code: what keeps it from running, in a word that programs can go by, such as "timeout".
+        """
+        self._of_source.report(state, code)
 
     @property
     def logs_packets(self) -> bool:

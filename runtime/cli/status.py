@@ -185,6 +185,8 @@ def _line(report: RunReport, busy: Sequence[Busy] = ()) -> str:
     for task_id, task in report.tasks.items():
         if task.late_s is not None:
             line += f"  {task_id} hangs: {task.late_s:,.0f} s in one call"
+        elif task.state not in (None, "running", "ended"):
+            line += f"  {task_id}: {task.state}" + (f" ({task.code})" if task.code else "")
     if report.log is not None:
         line += f"  log {report.log.bytes / 2**20:,.1f} MiB"
     return line

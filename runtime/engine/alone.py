@@ -35,7 +35,7 @@ from flowrun.runtime.graph.spec import (
     RuntimeSpec,
     TaskSpec,
 )
-from flowrun.runtime.task import CycleTime, SourceFunctions, Task, TaskConfig
+from flowrun.runtime.task import CycleTime, SourceFunctions, State, Task, TaskConfig
 
 __all__ = ["Alone", "SourceEnds"]
 
@@ -49,6 +49,8 @@ class SourceEnds:
         self.woken = threading.Event()
         self.ever_woken = False
         self.due_ns: int | None = None
+        self.states: list[tuple[State, str]] = []
+        """What it reported."""
         self.finished = False
 
     def functions(self, time: CycleTime) -> SourceFunctions:
@@ -59,6 +61,7 @@ class SourceEnds:
             wake_at=self._wake_at,
             finish=self._finish,
             dropped=self._dropped,
+            report=self._report,
         )
 
     def _wake(self) -> None:
@@ -70,6 +73,9 @@ class SourceEnds:
 
     def _dropped(self, count: int) -> None:
         operator.index(count)
+
+    def _report(self, state: State, code: str) -> None:
+        self.states.append((state, code))
 
     def _finish(self) -> None:
         self.finished = True

@@ -94,6 +94,8 @@ class Executor:
             packets=_packet_tasks(plan) if log is not None else (),
         )
         self.left_out = outside.left_out
+        self.states = outside.states
+        """How each source is doing: its state, and the code of what keeps it from running."""
         time = CycleTime()
         self.instances = make_instances(plan, time, broadcasts=broadcasts, source=outside.source)
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
@@ -290,6 +292,7 @@ class Executor:
 
     def _end_with(self, failure: Failure) -> NoReturn:
         self.stop_reason = str(failure.error)
+        self._outside.note_failure(failure.task_id)
         raise failure.error from failure.cause
 
     def _source_failed(self) -> bool:

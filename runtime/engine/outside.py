@@ -28,9 +28,16 @@ from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import Gate, StepCall
 from flowrun.runtime.engine.restarts import Restarts
-from flowrun.runtime.events import Completion, Dropped, EndOfSource, Event, Set
+from flowrun.runtime.events import (
+    Completion,
+    Dropped,
+    EndOfSource,
+    Event,
+    Set,
+    SourceState,
+)
 from flowrun.runtime.graph.plan import Step
-from flowrun.runtime.task import CycleTime, SourceFunctions
+from flowrun.runtime.task import CycleTime, SourceFunctions, State
 
 __all__ = ["Due", "LiveOutside", "Outside"]
 
@@ -149,6 +156,8 @@ class LiveOutside:
         """When each source wants to be called again."""
         self.left_out: Counter[str] = Counter()
         """Number of pictures, or whatever it makes, that each source has reported as left out."""
+        self.states: dict[str, tuple[State, str]] = dict.fromkeys(self.gates, ("running", ""))
+        """The state and the code of each source."""
         at_once_s = None if isinstance(clock, ManualClock) else _AT_ONCE_S
         self.restarts = Restarts(self.woken.set, at_once_s=at_once_s)
         """The restarts of sources."""
@@ -157,7 +166,7 @@ class LiveOutside:
         self._at = clock.at
         self._refresh_at = 0
         self._controls: deque[Event] = deque()
-        self.reported: deque[EndOfSource | str] = deque()
+        self.reported: deque[EndOfSource | SourceState | str] = deque()
         """What sources have said since `after_sources` was last called; an id stands for what
         `_newly_left_out` has of it."""
         self._newly_left_out: Counter[str] = Counter()
@@ -197,6 +206,11 @@ class LiveOutside:
         restart_task(made)
         return True
 
+    def note_failure(self, task_id: str) -> None:
+        """The task has ended the run with an error."""
+        if task_id in self.states:
+            self.states[task_id] = "error", self.states[task_id][1]
+
     def source(self, task_id: str) -> SourceFunctions:
         """What the context of a source calls."""
         return SourceFunctions(
@@ -205,6 +219,7 @@ class LiveOutside:
             wake_at=partial(self.due.set, task_id),
             finish=partial(self._finish, task_id),
             dropped=partial(self._dropped, task_id),
+            report=partial(self._report, task_id),
             logs_packets=task_id in self._packets,
         )
 
@@ -221,6 +236,8 @@ class LiveOutside:
             if not gate.present:
                 return
             gate.present = False
+            if self.states[task_id][0] != "error":
+                self.states[task_id] = "ended", ""
         self.due.forget(task_id)
         self.reported.append(EndOfSource(task_id))
         self.woken.set()
@@ -233,6 +250,14 @@ class LiveOutside:
             self._newly_left_out[task_id] += count
         if is_first:
             self.reported.append(task_id)
+
+    def _report(self, task_id: str, state: State, code: str) -> None:
+        with self._lock:
+            if self.states[task_id] == (state, code):
+                return
+            self.states[task_id] = state, code
+            self.reported.append(SourceState(task_id, state, code))
+        self.woken.set()
 
     def _take_left_out(self, task_id: str) -> int:
         with self._lock:

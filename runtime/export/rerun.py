@@ -183,6 +183,9 @@ def control_line(control: dict[str, Any]) -> tuple[str, str]:
         return f"{task}: restarted", "WARN"
     if kind == "end_of_source":
         return f"{task}: end of source", "INFO"
+    if kind == "source_state":
+        code = f" ({value})" if value else ""
+        return f"{task}: {control['key']}{code}", "WARN" if value else "INFO"
     if kind == "completion":
         return f"{task}: result of cycle {control['input_cycle']}", "TRACE"
     if kind == "replaced":

@@ -14,6 +14,7 @@ from flowrun.runtime.clock import monotonic_s, ticks_ns
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.executor import Executor
+    from flowrun.runtime.task import State
 
 __all__ = ["LogReport", "Progress", "RunReport", "TaskReport", "newest_answer", "task_reports"]
 
@@ -30,6 +31,8 @@ class TaskReport:
     dropped: number of inputs or pictures that were left out.
     late_s: how long its call has taken so far, in seconds, if that is beyond its `deadline_ms`; None
         if it is not.
+    state: of a source, how it is doing: a `State`; None of other tasks.
+    code: what keeps a source from running, in a word, such as "timeout"; "" if nothing does.
     """
 
     type: str
@@ -38,6 +41,8 @@ class TaskReport:
     background: bool = False
     dropped: int = 0
     late_s: float | None = None
+    state: State | None = None
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
     for step, (p50_us, p99_us) in zip(steps, quantiles, strict=True):
         id_ = step.task.id
         worker = executor.workers.get(id_)
+        state, code = executor.states.get(id_, (None, ""))
         replaced = 0 if worker is None else worker.jobs.replaced
         tasks[id_] = TaskReport(
             type=step.task.spec.type,
@@ -118,6 +124,8 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
             background=worker is not None,
             dropped=executor.left_out[id_] + replaced,
             late_s=round(now_s - late[id_].since_s, 1) if id_ in late else None,
+            state=state,
+            code=code,
         )
     return tasks, round(rate_hz, 2)
 

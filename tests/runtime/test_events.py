@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -15,8 +17,10 @@ from flowrun.runtime.events import (
     Replaced,
     Restarted,
     Set,
+    SourceState,
     unpack,
 )
+from flowrun.runtime.task import State
 
 tasks = st.text()
 cycles = st.integers(0, 2**63)
@@ -37,6 +41,7 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Restarted: st.builds(Restarted, tasks),
     Dropped: st.builds(Dropped, tasks, cycles),
     Replaced: st.builds(Replaced, tasks, cycles),
+    SourceState: st.builds(SourceState, tasks, st.sampled_from(get_args(State)), st.text()),
 }  # fmt: skip
 
 

@@ -337,7 +337,9 @@ class RoughNumbers(Numbers):
                     type(self).run.set_live(id_, {"factor": self.config.set_at[value]})
         if value in self.config.fails_at and getattr(self, "failed", None) != value:
             self.failed = value
+            ctx.report("lost", "refused")
             raise OSError("the cable is out")
+        ctx.report("running")
         super().process(ctx, number)
 
 

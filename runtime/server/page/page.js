@@ -197,6 +197,10 @@ function setState(text, cls) { $("state").textContent = text; $("state").classNa
 function late(task) {
   return known(task.late_s) ? [make("small", {text: `hangs: ${duration(task.late_s)} in one call`, cls: "slow"})] : [];
 }
+function doing(task) {
+  if ([undefined, null, "running", "ended"].includes(task.state)) return [];
+  return [make("small", {text: task.code ? `${task.state}: ${task.code}` : task.state, cls: "slow"})];
+}
 function showReport(report) {
   $("name").textContent = report.id;
   document.title = `${report.id} - flowrun`;
@@ -206,7 +210,7 @@ function showReport(report) {
   $("logsize").textContent = report.log?.path ? bytes(report.log.bytes) : "off";
   $("logpath").textContent = report.log?.path ?? "off";
   $("tasks").replaceChildren(...Object.entries(report.tasks ?? {}).map(([id, task]) => make("tr", {},
-    make("td", {text: id}, make("small", {text: task.type ?? ""}), ...late(task)),
+    make("td", {text: id}, make("small", {text: task.type ?? ""}), ...late(task), ...doing(task)),
     make("td", {text: micros(task.p50_us)}), make("td", {text: micros(task.p99_us)}),
     make("td", {text: count(task.dropped)}))));
 }

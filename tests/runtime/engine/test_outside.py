@@ -11,7 +11,7 @@ import pytest
 from flowrun.runtime.clock import Clock, LiveClock, ManualClock
 from flowrun.runtime.engine.instances import Instance, make_instances
 from flowrun.runtime.engine.outside import Due, LiveOutside
-from flowrun.runtime.events import Dropped, EndOfSource, Event, Set
+from flowrun.runtime.events import Dropped, EndOfSource, Event, Set, SourceState
 from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of
 
@@ -82,6 +82,35 @@ def test_whatever_has_come_is_in_the_next_cycle_alone() -> None:
     assert begun(outside) == [EndOfSource("cam")]
     cam.finish()
     assert begun(outside) == []
+
+
+def test_a_state_is_an_event_when_it_has_changed() -> None:
+    outside = LiveOutside(ManualClock(), sources=["cam", "mic"], packets=())
+    cam = outside.source("cam")
+    cam.report("running", "")
+    assert begun(outside) == []
+    assert not outside.woken.is_set()
+    for state, code in [("lost", "timeout"), ("lost", "timeout"), ("lost", "refused")]:
+        cam.report(state, code)
+    assert outside.woken.is_set()
+    assert outside.states == {"cam": ("lost", "refused"), "mic": ("running", "")}
+    assert begun(outside) == [
+        SourceState("cam", "lost", "timeout"),
+        SourceState("cam", "lost", "refused"),
+    ]
+    cam.finish()
+    assert outside.states["cam"] == ("ended", "")
+    assert begun(outside) == [EndOfSource("cam")]
+
+
+def test_a_source_that_failed_does_not_end_well() -> None:
+    outside = LiveOutside(ManualClock(), sources=["cam", "mic"], packets=())
+    outside.source("cam").report("error", "auth")
+    for task in ("cam", "mic", "no source"):
+        outside.note_failure(task)
+    for source in ("cam", "mic"):
+        outside.source(source).finish()
+    assert outside.states == {"cam": ("error", "auth"), "mic": ("error", "")}
 
 
 def test_a_source_that_ended_is_due_no_more() -> None:
