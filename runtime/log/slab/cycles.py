@@ -137,7 +137,7 @@ class CycleReader:
                     raise Damage(
                         offset, f"unexpected record of opcode {opcode:#04x}: expected CYCLE"
                     )
-                self._check_unused(offset, end)
+                self._check_unused(chunk, offset, end)
                 return
             _, length, cycle, time_ns, count, size, crc, reserved = unpack(view, offset)
             after = offset + fmt.CYCLE_SIZE + size
@@ -168,15 +168,13 @@ class CycleReader:
         chunk.records_end = offset
         return True
 
-    def _check_unused(self, offset: int, end: int) -> None:
+    def _check_unused(self, chunk: ChunkSpan, offset: int, end: int) -> None:
         """After the first PAD at `offset` there are only PADs and a cycle that is being committed."""
         start = offset
         while end - offset >= fmt.HEAD_SIZE:
             opcode, length = fmt.RECORD_HEAD.unpack_from(self._view, offset)
             if opcode not in (fmt.PAD, fmt.MESSAGE):
-                if self._view[start] in fmt.CRC_STARTS or self._was_closed(
-                    self._structure.chunks[-1], start
-                ):
+                if self._view[start] in fmt.CRC_STARTS or self._was_closed(chunk, start):
                     return  # a live writer committed or closed it this moment
                 raise Damage(
                     start, f"a PAD with a record of opcode {opcode:#04x} after it, at {offset}"

@@ -237,6 +237,16 @@ def test_check_finds_what_only_other_programs_read(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("rest", [0, 1, 8])
+def test_check_reads_a_slab_that_was_cut_after_a_chunk(tmp_path: Path, rest: int) -> None:
+    builder = whole()
+    start, length, *_ = builder.chunks[0]
+    end = start + 9 + 40 + length
+    assert problems_of(tmp_path, bytes(builder.data[: end + rest])) == [
+        f"byte {end}: truncated record: expected 9 bytes, got {rest}"
+    ]
+
+
 def test_check_counts_and_shows_what_it_reads(tmp_path: Path) -> None:
     path = tmp_path / "log_0000.mcap"
     path.write_bytes(whole().data)

@@ -17,7 +17,7 @@ from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import LogError, LogFull, LogInUse, LogNotFound
 from flowrun.runtime.log import writer as log_writer
 from flowrun.runtime.log.check import check_log
-from flowrun.runtime.log.lock import is_locked, take_lock
+from flowrun.runtime.log.lock import ahead_path, is_locked, take_lock
 from flowrun.runtime.log.message import LateLines
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
@@ -47,6 +47,11 @@ def wait_for(condition):
             return
         waiting.wait(0.01)
     raise AssertionError("it did not come")
+
+
+def fill(cycles):
+    while True:
+        cycles.commit()
 
 
 # -- in which order ------------------------------------------------------------------------------
@@ -179,6 +184,24 @@ def test_a_removed_earlier_slab_is_noticed(tmp_path):
     assert str(caught.value) == (
         f"{tmp_path}/run/log_0000.mcap: was removed while the run was logged"
     )
+    cycles.writer.finish({"reason": "test"})
+
+
+def test_a_next_slab_that_is_removed_before_it_begins_is_reported(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    begin = Slab.begin
+
+    def removed(slab):
+        if slab.path.name == "log_0001.mcap":
+            ahead_path(slab.path).unlink()
+        begin(slab)
+
+    monkeypatch.setattr(Slab, "begin", removed)
+    cycles = torture.Cycles(run, largest=3000, sync_s=None)
+    with pytest.raises(LogError) as caught:
+        fill(cycles)
+    expected = f"{run}/log_0001.mcap: cannot create the log: No such file or directory"
+    assert str(caught.value) == expected
     cycles.writer.finish({"reason": "test"})
 
 
