@@ -260,8 +260,9 @@ class RollingSlabs:
         """Finish a slab that another has followed; where only some are kept, remove the oldest."""
         self._finish_slab(full, None)
         if self._keep_slabs is not None and full.number + 1 >= self._keep_slabs:
-            self._sizes.pop(full.number + 1 - self._keep_slabs, None)
-            oldest = slab_path(self._directory, full.number + 1 - self._keep_slabs)
+            number = full.number + 1 - self._keep_slabs
+            self._sizes.pop(number, None)
+            oldest = slab_path(self._directory, number)
             try:
                 oldest.unlink(missing_ok=True)
             except OSError as error:

@@ -125,9 +125,11 @@ def _declared_fields(topic: Topic) -> dict[str, dict[str, Any]]:
 
 
 def _column(values: list[Any]) -> Column:
+    if not values:
+        return np.array(values, np.int64)
     kinds = {type(value) for value in values}
-    if not kinds or kinds == {int}:
-        least, most = min(values, default=0), max(values, default=0)
+    if kinds == {int}:
+        least, most = min(values), max(values)
         if least >= -(2**63) and most < 2**63:
             return np.array(values, np.int64)
         return np.array(values, np.uint64) if least >= 0 and most < 2**64 else values

@@ -121,7 +121,7 @@ class Region:
         """Have zeros in place of the file, from the page at `offset` on; all of a writable region, so
         that nothing more is written to the file. Whether that is possible."""
         start = 0 if self._writable else offset & -_PAGE
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED | _NORESERVE
         address = self.address + start
         if libc.mmap(address, self.size - start, protection, flags, -1, 0) == _FAILED:

@@ -138,8 +138,8 @@ class Attachment:
     name: str
     media_type: str
     data: bytes = field(repr=False)
-    log_time_ns: int = 0
-    create_time_ns: int = 0
+    log_time_ns: int
+    create_time_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections import deque
 from pathlib import Path
@@ -28,6 +30,7 @@ from flowrun.runtime.run.live import Run
 from support import independent_reader, torture
 from support.helpers import START_NS, plan_of
 from support.log_writing import commit, payload, writer_of
+from support.paths import TESTS
 
 SMALL = "logging: {{slab_size_mib: 1, section_size_mib: 1, sync_s: 0.02, on_error: {}}}"
 
@@ -203,6 +206,22 @@ def test_a_next_slab_that_is_removed_before_it_begins_is_reported(tmp_path, monk
     expected = f"{run}/log_0001.mcap: cannot create the log: No such file or directory"
     assert str(caught.value) == expected
     cycles.writer.finish({"reason": "test"})
+
+
+def test_a_process_ends_though_nobody_closed_its_log(tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(TESTS)!r})
+from support import torture
+cycles = torture.Cycles(Path({str(tmp_path / "run")!r}), largest=3000)
+for _ in range(20):
+    cycles.commit()
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert done.returncode == 0
+    with Log(tmp_path / "run") as log:
+        assert len(list(log.cycles())) == 20
 
 
 def test_a_disk_that_is_too_slow_is_reported(tmp_path, monkeypatch):

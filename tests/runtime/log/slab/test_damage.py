@@ -580,12 +580,13 @@ def test_the_end_is_followed_by_its_check(tmp_path):
     assert loss == f"byte {at + length}: opcode 0x80: expected CHECK"
 
 
-def test_the_check_of_the_end_covers_it_alone(tmp_path):
+@pytest.mark.parametrize("by", [-1, 1])
+def test_the_check_of_the_end_covers_it_alone(tmp_path, by):
     builder = finished()
     at, length = end_at(builder)
-    builder.set(at + length + 9, at + 1)
+    builder.set(at + length + 9, at + by)
     _, loss = read(tmp_path, builder.data)
-    assert loss == f"byte {at + length}: CHECK from byte {at + 1}: expected from byte {at}"
+    assert loss == f"byte {at + length}: CHECK from byte {at + by}: expected from byte {at}"
 
 
 def test_the_end_is_checked(tmp_path):

@@ -194,7 +194,7 @@ def test_unpack_of_any_bytes_gives_a_record_or_value_error(unpack, data):
 
 
 def test_attachment_with_a_flipped_byte_is_refused():
-    data = bytearray(content(pack_attachment(fmt.Attachment("a", "b", b"contents")))[1])
+    data = bytearray(content(pack_attachment(fmt.Attachment("a", "b", b"contents", 1, 2)))[1])
     data[-8] ^= 1
     with pytest.raises(ValueError, match=r"^attachment 'a' does not match its CRC$"):
         unpack_attachment(data)
@@ -253,6 +253,9 @@ def test_message_head_is_31_bytes():
 
 
 def test_contents_are_not_shown_where_a_record_is():
-    for record in (fmt.Schema(1, "name", "b", b"hidden"), fmt.Attachment("name", "b", b"hidden")):
+    for record in (
+        fmt.Schema(1, "name", "b", b"hidden"),
+        fmt.Attachment("name", "b", b"hidden", 1, 2),
+    ):
         assert "name" in repr(record)
         assert "hidden" not in repr(record)
