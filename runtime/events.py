@@ -22,6 +22,7 @@ __all__ = [
     "Restarted",
     "Set",
     "SourceState",
+    "Switched",
     "unpack",
 ]
 
@@ -101,6 +102,22 @@ class SourceState(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Switched(Event):
+    """Somebody paused, muted or resumed the source. A replay does not need this: the messages of sources
+    come from the log.
+
+    playback: see `task.Playback`.
+    """
+
+    kind: ClassVar[str] = "switched"
+
+    playback: str
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, key=self.playback)
+
+
+@dataclass(frozen=True, slots=True)
 class Failed(Event):
     """The task raised an error.
 
@@ -136,14 +153,18 @@ class Restarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Dropped(Event):
-    """The source left out `count` pictures, or whatever it makes. A replay does not need this."""
+    """The source left out `count` pictures, or whatever it makes. A replay does not need this.
+
+    cause: why, in a few words, such as "too old"; "" if the source does not say.
+    """
 
     kind: ClassVar[str] = "dropped"
 
     count: int
+    cause: str = ""
 
     def pack(self) -> dict[str, Any]:
-        return _record(self.kind, self.task, value=self.count)
+        return _record(self.kind, self.task, key=self.cause, value=self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +193,8 @@ def unpack(record: Mapping[str, Any]) -> Event:
                 return EndOfSource(task)
             case SourceState.kind:
                 return SourceState(task, key, value)
+            case Switched.kind:
+                return Switched(task, key)
             case Failed.kind:
                 return Failed(
                     task, key, value, record.get("phase", _PROCESS), record.get("place", "")
@@ -179,7 +202,7 @@ def unpack(record: Mapping[str, Any]) -> Event:
             case Restarted.kind:
                 return Restarted(task)
             case Dropped.kind:
-                return Dropped(task, value)
+                return Dropped(task, value, key)
             case Replaced.kind:
                 return Replaced(task, record["input_cycle"])
             case kind:

@@ -68,6 +68,7 @@ __all__ = [
     "Live",
     "Message",
     "Output",
+    "Playback",
     "SourceFunctions",
     "State",
     "Task",
@@ -195,6 +196,17 @@ State = Literal["connecting", "running", "paused", "muted", "lost", "ended", "er
 """
 
 
+Playback = Literal["running", "paused", "muted"]
+"""What somebody asks of a source while the graph runs:
+
+| playback | meaning                                                                         |
+|----------|---------------------------------------------------------------------------------|
+| running  | its `process` is called, and what it publishes is seen                          |
+| paused   | its `process` is not called: a file waits, a live source drops what comes       |
+| muted    | its `process` is called, and what it publishes is dropped: a file plays on      |
+"""
+
+
 class CycleTime:
     """The number and the frozen time of the cycle that is running."""
 
@@ -216,8 +228,10 @@ class SourceFunctions:
     wake: Callable[[], None]
     wake_at: Callable[[int], None]
     finish: Callable[[], None]
-    dropped: Callable[[int], None]
+    dropped: Callable[[int, str], None]
     report: Callable[[State, str], None]
+    playback: Callable[[], Playback]
+    paused_ns: Callable[[], int]
     logs_packets: bool = False
 
 
@@ -326,10 +340,14 @@ class Context:
         ends when all its sources have finished and background work is done."""
         self._of_source.finish()
 
-    def dropped(self, count: int) -> None:
-        """Sources only: report that `count` pictures, or whatever the source makes, were left out since
-        the last call. The log keeps it with the cycle. `TypeError` if it is not a whole number."""
-        self._of_source.dropped(count)
+    def dropped(self, count: int, cause: str = "") -> None:
+        """Sources only, from any thread: report that `count` pictures, or whatever the source makes,
+        have been left out for this cause since the last call. The log keeps it with the next cycle; no
+        cycle runs for that alone. `TypeError` if it is not a whole number.
+
+        cause: why, in a few words that are always the same, such as "too old".
+        """
+        self._of_source.dropped(count, cause)
 
     def report(self, state: State, code: str = "") -> None:
         """Sources only, from any thread: report how the source is doing, when that has changed. The log
@@ -339,6 +357,18 @@ class Context:
         code: what keeps it from running, in a word that programs can go by, such as "timeout".
         """
         self._of_source.report(state, code)
+
+    @property
+    def playback(self) -> Playback:
+        """Sources only, from any thread: what somebody asks of the source. A source need not look: see
+        `Playback` for what the runtime does."""
+        return self._of_source.playback()
+
+    @property
+    def paused_ns(self) -> int:
+        """Sources only: for how many nanoseconds of the cycles' time the source was paused so far, for
+        one that plays something at its own speed."""
+        return self._of_source.paused_ns()
 
     @property
     def logs_packets(self) -> bool:

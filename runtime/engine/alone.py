@@ -62,6 +62,8 @@ class SourceEnds:
             finish=self._finish,
             dropped=self._dropped,
             report=self._report,
+            playback=lambda: "running",
+            paused_ns=lambda: 0,
         )
 
     def _wake(self) -> None:
@@ -71,7 +73,7 @@ class SourceEnds:
     def _wake_at(self, time_ns: int) -> None:
         self.due_ns = time_ns
 
-    def _dropped(self, count: int) -> None:
+    def _dropped(self, count: int, cause: str) -> None:  # noqa: ARG002
         operator.index(count)
 
     def _report(self, state: State, code: str) -> None:
@@ -176,7 +178,7 @@ class _Given:
         time.now_ns = self.now_ns
         return ()
 
-    def after_sources(self) -> Sequence[Event]:
+    def after_sources(self, runs: bool) -> Sequence[Event]:  # noqa: ARG002, FBT001
         return ()
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:

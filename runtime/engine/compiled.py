@@ -23,7 +23,8 @@ tuples to unpack and attributes to look up. For a graph of three tasks it is::
                 m0.is_open = False
                 if back is not None: refuse(back)
             e1 = ticks()
-            if outside.reported: events += outside.after_sources()
+            if outside.reported:                    # anything but a reason for a cycle waits for one
+                events += outside.after_sources(bool(events or m0.present or has_taken()))
             if not (events or m0.present or has_taken()): return False
             at = 1
             if m0.present:
@@ -107,7 +108,7 @@ def compile_cycle(
         "if late and take_late(): return True",
         "try:",
         *_steps(record, 0, source_count, bound),
-        "    if outside.reported: events += outside.after_sources()",
+        f"    if outside.reported: events += outside.after_sources(bool({came}))",
         f"    if not ({came}): return False",
         *_steps(record, source_count, len(record.calls), bound),
         "except SkipCycle:",

@@ -52,10 +52,10 @@ from flowrun.runtime.engine.record import (
 )
 from flowrun.runtime.engine.watch import Kept, KeptInputs, MessageWatch
 from flowrun.runtime.errors import InternalError, MessageMisused, RecordedError, TaskError
-from flowrun.runtime.events import OUTSIDE, Event, Failed, Set
+from flowrun.runtime.events import OUTSIDE, Event, Failed, Set, Switched
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import is_users
-from flowrun.runtime.task import CycleTime
+from flowrun.runtime.task import Context, CycleTime
 
 __all__ = ["Cycle", "CycleLog", "Failure"]
 
@@ -178,6 +178,8 @@ class Cycle:
         ring_size = plan.graph.spec.runtime.ring_size
         self._watch = watch
         self._views: list[BoundView] = []
+        self._muted: set[str] = set()
+        """The sources of which nothing is seen."""
         self._late: deque[tuple[str, LatePublishError]] = deque()
         self._ring = [
             make_record(plan, time, self._bind_step, self._note_late) for _ in range(ring_size)
@@ -307,7 +309,7 @@ class Cycle:
             self._fail(at, error, self.ends_ns)
         else:
             if at == self.plan.source_count - 1:
-                self.events += self._outside.after_sources()
+                self.events += self._outside.after_sources(True)
         return step
 
     def note(self, event: Event) -> None:
@@ -391,6 +393,8 @@ class Cycle:
                 self.events.append(event)
                 if type(event) is Set and event.task in self._running:
                     self._configure(event)
+                elif type(event) is Switched and event.task in self._running:
+                    self._switch(event)
             if self.failure is not None:
                 self.ends_ns = []
                 return False
@@ -421,7 +425,7 @@ class Cycle:
         for envelope in self._ring[self.index].outputs[at]:
             envelope.is_open = False
         if at < self.plan.source_count:
-            self.events += self._outside.after_sources()
+            self.events += self._outside.after_sources(True)
 
     def _fail(self, at: int, error: BaseException, ends_ns: list[int]) -> None:
         """The step at `at` has raised an error that ends the run."""
@@ -451,6 +455,19 @@ class Cycle:
                 raise
             self.failure = Failure(made.id, self.time.cycle, "configure", error)
 
+    def _switch(self, event: Switched) -> None:
+        """Begin, or cease, to drop what a source publishes; from the next cycle on."""
+        is_muted = event.playback == "muted"
+        if is_muted == (event.task in self._muted):
+            return
+        self._muted ^= {event.task}
+        [at] = [i for i, step in enumerate(self.plan.steps) if step.task.id == event.task]
+        step = self.plan.steps[at]
+        self._ring = [
+            record.with_call(at, self._bind_step(step, record.messages)) for record in self._ring
+        ]
+        self.runs[:] = [self._compiled(index) for index in range(len(self._ring))]
+
     def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:
         outside = self._outside.bind(step, messages)
         if outside is not None:
@@ -478,6 +495,19 @@ class Cycle:
             call = policy.guard(call, outputs_of_step(step, messages))
         if made.bound.is_source:
             gate = self._outside.gate(made.id)
+            if made.id in self._muted:
+                call = partial(_call_muted, call, made.ctx, outputs_of_step(step, messages))
         if is_rated(step):
             gate = RatedGate(gate, self.rates[made.id], self.time)
         return gate, call
+
+
+def _call_muted(call: Callable[[], None], ctx: Context, outputs: Sequence[Message]) -> None:
+    """Call a source, and drop what it publishes."""
+    try:
+        call()
+    finally:
+        for message in outputs:
+            if message.present:
+                message.clear()
+                ctx.dropped(1, "muted")

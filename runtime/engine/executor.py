@@ -37,7 +37,7 @@ from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Failed
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
-from flowrun.runtime.task import CycleTime
+from flowrun.runtime.task import CycleTime, Playback, State
 
 __all__ = ["Executor", "StartInterrupted"]
 
@@ -94,8 +94,6 @@ class Executor:
             packets=_packet_tasks(plan) if log is not None else (),
         )
         self.left_out = outside.left_out
-        self.states = outside.states
-        """How each source is doing: its state, and the code of what keeps it from running."""
         time = CycleTime()
         self.instances = make_instances(plan, time, broadcasts=broadcasts, source=outside.source)
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
@@ -164,7 +162,28 @@ class Executor:
         when it is due."""
         outside = self._outside
         is_later = outside.due.is_later(source, self._clock.now_ns())
-        return outside.gates[source].present and not is_later
+        known = outside.sources[source]
+        return not (known.has_ended or is_later) and known.playback == "running"
+
+    @property
+    def states(self) -> dict[str, tuple[State, str]]:
+        """How each source is doing: its state, and the code of what keeps it from running."""
+        return self._outside.states
+
+    def switch(self, source: str, playback: Playback) -> bool:
+        """Pause, mute or resume a source at the next cycle boundary; False if that was asked last. From
+        any thread.
+
+        Raises `UsageError` for a task that is no source, and for a source that has ended.
+        """
+        sources = self._outside.sources
+        if source not in sources:
+            what = "task" if source in self.instances else "unknown task"
+            why = " is no source" if source in self.instances else ""
+            raise UsageError(f"{what} {source!r}{why}; sources: {', '.join(sources)}")
+        if sources[source].has_ended:
+            raise UsageError(f"source {source!r} has ended; nothing more comes from it")
+        return self._outside.switch(source, playback)
 
     def set_live(self, task_id: str, values: Mapping[str, Any]) -> None:
         """Change live configuration values at the next cycle boundary. From any thread.
@@ -313,7 +332,7 @@ class Executor:
         self._on_log_error(error)
 
     def _is_over(self) -> bool:
-        return not any(gate.present for gate in self._outside.gates.values()) and not any(
+        return all(source.has_ended for source in self._outside.sources.values()) and not any(
             worker.jobs.busy for worker in self.workers.values()
         )
 

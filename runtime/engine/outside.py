@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import Clock, ManualClock
@@ -35,9 +35,10 @@ from flowrun.runtime.events import (
     Event,
     Set,
     SourceState,
+    Switched,
 )
 from flowrun.runtime.graph.plan import Step
-from flowrun.runtime.task import CycleTime, SourceFunctions, State
+from flowrun.runtime.task import CycleTime, Playback, SourceFunctions, State
 
 __all__ = ["Due", "LiveOutside", "Outside"]
 
@@ -70,8 +71,12 @@ class Outside(Protocol):
         """
         ...
 
-    def after_sources(self) -> Sequence[Event]:
-        """What the sources reported while they ran in this cycle."""
+    def after_sources(self, runs: bool) -> Sequence[Event]:  # noqa: FBT001  # compiled calls
+        """What the sources have reported, when they have had their turn in the cycle.
+
+        runs: whether something has come, so that there is a cycle in any case. If not, what is no
+            reason for one is left for the next.
+        """
         ...
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:
@@ -92,9 +97,38 @@ class Outside(Protocol):
 
 @dataclass(slots=True)
 class SourceGate:
-    """Whether a source may have more."""
+    """The gate of a source's step: open while the source may have more and is not paused."""
 
     present: bool = True
+
+
+@dataclass(slots=True)
+class Source:
+    """What is known of a source.
+
+    gate: of its step, as it is bound now.
+    has_ended: whether it has said that nothing more comes.
+    asked: what was last asked of it; cycles follow from the next one on.
+    playback: what cycles do.
+    state, code: what it last said of itself.
+    """
+
+    gate: SourceGate
+    has_ended: bool = False
+    asked: Playback = "running"
+    playback: Playback = "running"
+    state: State = "running"
+    code: str = ""
+    paused_ns: int = 0
+    """For how long it was paused, before `paused_at_ns`."""
+    paused_at_ns: int | None = None
+
+    @property
+    def shown(self) -> tuple[State, str]:
+        """Its state and code, as people see them."""
+        if self.state == "running" and self.asked != "running":
+            return self.asked, ""
+        return self.state, self.code
 
 
 class Due:
@@ -148,16 +182,14 @@ class LiveOutside:
     def __init__(self, clock: Clock, *, sources: Iterable[str], packets: Collection[str]) -> None:
         self.background: dict[str, BackgroundTask] = {}
         """The workers of background tasks, by id; added before the first cycle."""
-        self.gates = {task_id: SourceGate() for task_id in sources}
-        """The gate of each source's step: closed when the source has said that nothing more comes."""
+        self.sources = {task_id: Source(SourceGate()) for task_id in sources}
+        """The sources, by id."""
         self.woken = threading.Event()
         """Set when something has come."""
         self.due = Due()
         """When each source wants to be called again."""
-        self.left_out: Counter[str] = Counter()
-        """Number of pictures, or whatever it makes, that each source has reported as left out."""
-        self.states: dict[str, tuple[State, str]] = dict.fromkeys(self.gates, ("running", ""))
-        """The state and the code of each source."""
+        self.left_out: dict[str, Counter[str]] = {task_id: Counter() for task_id in self.sources}
+        """Number of pictures, or whatever it makes, that each source has left out, by cause."""
         at_once_s = None if isinstance(clock, ManualClock) else _AT_ONCE_S
         self.restarts = Restarts(self.woken.set, at_once_s=at_once_s)
         """The restarts of sources."""
@@ -166,11 +198,11 @@ class LiveOutside:
         self._at = clock.at
         self._refresh_at = 0
         self._controls: deque[Event] = deque()
-        self.reported: deque[EndOfSource | SourceState | str] = deque()
-        """What sources have said since `after_sources` was last called; an id stands for what
-        `_newly_left_out` has of it."""
-        self._newly_left_out: Counter[str] = Counter()
-        """What `left_out` has gained since the last cycle."""
+        self.reported: deque[EndOfSource | SourceState | tuple[str, str]] = deque()
+        """What sources have said that is in no cycle yet; a task and a cause are the key of what
+        `_newly_left_out` has of them."""
+        self._newly_left_out: Counter[tuple[str, str]] = Counter()
+        """What `left_out` has gained since it was last in a cycle, by task and cause."""
         self._lock = threading.Lock()
 
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:
@@ -180,25 +212,32 @@ class LiveOutside:
         if not (self._controls or self.reported or self.background):
             return ()
         events = _drained(self._controls)
+        for event in events:
+            if type(event) is Switched:
+                self._switch(event, time.now_ns)
         for task_id, task in self.background.items():
             if task.jobs.has_done:
                 job = task.jobs.take()
                 if job is not None:
                     events.append(Completion(task_id, job.cycle, job.restarts))
-        events += self.after_sources()
+        events += self.after_sources(bool(events))
         return events
 
-    def after_sources(self) -> Sequence[Event]:
+    def after_sources(self, runs: bool) -> Sequence[Event]:  # noqa: FBT001
+        said = _drained(self.reported)
+        if not runs and all(isinstance(it, tuple) for it in said):
+            self.reported.extendleft(reversed(said))
+            return ()
         return [
-            Dropped(said, self._take_left_out(said)) if isinstance(said, str) else said
-            for said in _drained(self.reported)
+            Dropped(it[0], self._take_left_out(it), it[1]) if isinstance(it, tuple) else it
+            for it in said
         ]
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:  # noqa: ARG002
         return None
 
     def gate(self, task_id: str) -> Gate:
-        return self.gates[task_id]
+        return self.sources[task_id].gate
 
     def restart(self, made: Instance) -> bool:
         if made.bound.is_source:
@@ -206,10 +245,15 @@ class LiveOutside:
         restart_task(made)
         return True
 
+    @property
+    def states(self) -> dict[str, tuple[State, str]]:
+        """The state and the code of each source."""
+        return {task_id: source.shown for task_id, source in self.sources.items()}
+
     def note_failure(self, task_id: str) -> None:
         """The task has ended the run with an error."""
-        if task_id in self.states:
-            self.states[task_id] = "error", self.states[task_id][1]
+        if task_id in self.sources:
+            self.sources[task_id].state = "error"
 
     def source(self, task_id: str) -> SourceFunctions:
         """What the context of a source calls."""
@@ -220,6 +264,8 @@ class LiveOutside:
             finish=partial(self._finish, task_id),
             dropped=partial(self._dropped, task_id),
             report=partial(self._report, task_id),
+            playback=lambda: self.sources[task_id].playback,
+            paused_ns=partial(self._paused_ns, task_id),
             logs_packets=task_id in self._packets,
         )
 
@@ -230,38 +276,67 @@ class LiveOutside:
         self._controls.append(Set(task_id, values))
         self.woken.set()
 
-    def _finish(self, task_id: str) -> None:
-        gate = self.gates[task_id]
+    def switch(self, task_id: str, playback: Playback) -> bool:
+        """Pause, mute or resume a source at the next cycle; False if that was asked last."""
+        source = self.sources[task_id]
         with self._lock:
-            if not gate.present:
+            if source.asked == playback:
+                return False
+            source.asked = playback
+            self._controls.append(Switched(task_id, playback))
+        self.woken.set()
+        return True
+
+    def _switch(self, event: Switched, now_ns: int) -> None:
+        source = self.sources[event.task]
+        if source.paused_at_ns is not None:
+            source.paused_ns += max(0, now_ns - source.paused_at_ns)
+        source.paused_at_ns = now_ns if event.playback == "paused" else None
+        with self._lock:
+            before, source.playback = source.playback, cast("Playback", event.playback)
+            source.gate.present = False
+            if "muted" in (before, source.playback):
+                # The cycle binds its steps again, and the one that runs has the old gate.
+                source.gate = SourceGate()
+            source.gate.present = not source.has_ended and source.playback != "paused"
+
+    def _paused_ns(self, task_id: str) -> int:
+        return self.sources[task_id].paused_ns
+
+    def _finish(self, task_id: str) -> None:
+        source = self.sources[task_id]
+        with self._lock:
+            if source.has_ended:
                 return
-            gate.present = False
-            if self.states[task_id][0] != "error":
-                self.states[task_id] = "ended", ""
+            source.has_ended = True
+            source.gate.present = False
+            if source.state != "error":
+                source.state, source.code = "ended", ""
         self.due.forget(task_id)
         self.reported.append(EndOfSource(task_id))
         self.woken.set()
 
-    def _dropped(self, task_id: str, count: int) -> None:
-        count = operator.index(count)
+    def _dropped(self, task_id: str, count: int, cause: str) -> None:
+        count, key = operator.index(count), (task_id, cause)
         with self._lock:
-            self.left_out[task_id] += count
-            is_first = task_id not in self._newly_left_out
-            self._newly_left_out[task_id] += count
+            self.left_out[task_id][cause] += count
+            is_first = key not in self._newly_left_out
+            self._newly_left_out[key] += count
         if is_first:
-            self.reported.append(task_id)
+            self.reported.append(key)
 
     def _report(self, task_id: str, state: State, code: str) -> None:
         with self._lock:
-            if self.states[task_id] == (state, code):
+            source = self.sources[task_id]
+            if (source.state, source.code) == (state, code):
                 return
-            self.states[task_id] = state, code
+            source.state, source.code = state, code
             self.reported.append(SourceState(task_id, state, code))
         self.woken.set()
 
-    def _take_left_out(self, task_id: str) -> int:
+    def _take_left_out(self, key: tuple[str, str]) -> int:
         with self._lock:
-            return self._newly_left_out.pop(task_id)
+            return self._newly_left_out.pop(key)
 
 
 def _drained(events: deque[_T]) -> list[_T]:

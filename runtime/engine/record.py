@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -79,6 +79,10 @@ class CycleRecord:
     messages: tuple[Message, ...]
     calls: tuple[StepCall, ...]
     outputs: tuple[tuple[Envelope, ...], ...]
+
+    def with_call(self, at: int, call: StepCall) -> CycleRecord:
+        """The same record with another call of the step at `at`."""
+        return replace(self, calls=(*self.calls[:at], call, *self.calls[at + 1 :]))
 
     def clear(self) -> None:
         """Make all messages absent, with default fields: no task sees those of an older cycle."""

@@ -75,7 +75,7 @@ class Waiting:
         """
         outside, clock = self._outside, self._clock
         for task_id, rate in self._rated.items():
-            if rate.due_ns is not None and outside.gates[task_id].present:
+            if rate.due_ns is not None and outside.sources[task_id].gate.present:
                 outside.due.not_before(task_id, rate.due_ns)
         due = outside.due.first()
         if isinstance(clock, ManualClock):

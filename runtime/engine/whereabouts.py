@@ -51,7 +51,6 @@ class Whereabouts:
     def __init__(self, cycle: Cycle, instances: Mapping[str, Instance]) -> None:
         self._cycle = cycle
         self._instances = instances
-        self._cycle_codes = cycle.codes
         self._seen: dict[tuple[int, Call], float] = {}
 
     def busy(self) -> list[Busy]:
@@ -72,9 +71,10 @@ class Whereabouts:
 
         frame: the innermost of its stack.
         """
+        cycle_codes = self._cycle.codes
         while frame is not None:
             code = frame.f_code
-            if code in self._cycle_codes:
+            if code in cycle_codes:
                 return self._step_of(frame)
             if code in _CALLERS:
                 made = frame.f_locals.get("made")

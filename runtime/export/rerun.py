@@ -183,6 +183,11 @@ def control_line(control: dict[str, Any]) -> tuple[str, str]:
         return f"{task}: restarted", "WARN"
     if kind == "end_of_source":
         return f"{task}: end of source", "INFO"
+    if kind == "switched":
+        return f"{task}: {control['key']}, as somebody asked", "INFO"
+    if kind == "dropped":
+        cause = f" ({control['key']})" if control["key"] else ""
+        return f"{task}: dropped {value}{cause}", "TRACE"
     if kind == "source_state":
         code = f" ({value})" if value else ""
         return f"{task}: {control['key']}{code}", "WARN" if value else "INFO"
@@ -191,7 +196,7 @@ def control_line(control: dict[str, Any]) -> tuple[str, str]:
     if kind == "replaced":
         return f"{task}: cycle {control['input_cycle']} gave way to a newer one", "TRACE"
     more = "" if value is None else f" {value!r}"
-    return f"{task}: {kind}{more}", "TRACE" if kind == "dropped" else "INFO"
+    return f"{task}: {kind}{more}", "INFO"
 
 
 def _boxes(rerun: Any, found: Boxes) -> Any:

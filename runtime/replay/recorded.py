@@ -223,7 +223,7 @@ class RecordedOutside:
                 background.fill(feed=self._feed_slot, failed=next(failed, None))
         return came
 
-    def after_sources(self) -> Sequence[Event]:
+    def after_sources(self, runs: bool) -> Sequence[Event]:  # noqa: ARG002, FBT001
         return self.reported
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:

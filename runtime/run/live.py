@@ -232,6 +232,22 @@ class Run:
         """Change live values at the next cycle; `UsageError` names a wrong key or value."""
         self.executor.set_live(task_id, values)
 
+    def pause(self, source: str) -> bool:
+        """From the next cycle on nothing comes from the source; False if that was asked last. A file
+        waits where it is; a live source stays connected, and drops what comes.
+
+        Raises `UsageError` for a task that is no source, and for a source that has ended.
+        """
+        return self.executor.switch(source, "paused")
+
+    def mute(self, source: str) -> bool:
+        """As `pause`, but the source goes on: what it would have published is dropped."""
+        return self.executor.switch(source, "muted")
+
+    def resume(self, source: str) -> bool:
+        """End what `pause` or `mute` began; False if neither was asked last. Raises as they do."""
+        return self.executor.switch(source, "running")
+
     def stop(self, reason: str) -> None:
         """Ask the run to end after the running cycle."""
         self.executor.stop(reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy.ma  # `percentile` would, at the end, when a task may have left no 
 
 from flowrun.runtime.broadcast import Answer, Broadcast
 from flowrun.runtime.clock import monotonic_s, ticks_ns
+from flowrun.runtime.task import State  # pydantic reads the annotations
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.executor import Executor
-    from flowrun.runtime.task import State
 
 __all__ = ["LogReport", "Progress", "RunReport", "TaskReport", "newest_answer", "task_reports"]
 
@@ -29,6 +29,8 @@ class TaskReport:
     p99_us: 99th percentile of the same.
     background: whether a worker runs it while the cycles go on.
     dropped: number of inputs or pictures that were left out.
+    dropped_by: the same by cause, such as "too old"; of a background task, "replaced": newer inputs
+        came before it was free.
     late_s: how long its call has taken so far, in seconds, if that is beyond its `deadline_ms`; None
         if it is not.
     state: of a source, how it is doing: a `State`; None of other tasks.
@@ -43,6 +45,7 @@ class TaskReport:
     late_s: float | None = None
     state: State | None = None
     code: str = ""
+    dropped_by: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,23 +112,26 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
         # Of a run that is stuck, the last cycles say nothing of now.
         rate_hz = min(rate_hz, 1e9 / max(1, ticks_ns() - timings[-1][0]))
     tasks = {}
-    late, now_s = executor.watchdog.late, monotonic_s()
+    late, now_s, states = executor.watchdog.late, monotonic_s(), executor.states
     if any(id_ not in executor.workers for id_ in late):
         rate_hz = 0.0
     for step, (p50_us, p99_us) in zip(steps, quantiles, strict=True):
         id_ = step.task.id
         worker = executor.workers.get(id_)
-        state, code = executor.states.get(id_, (None, ""))
-        replaced = 0 if worker is None else worker.jobs.replaced
+        state, code = states.get(id_, (None, ""))
+        dropped_by = dict(executor.left_out.get(id_, {}))
+        if worker is not None and worker.jobs.replaced:
+            dropped_by["replaced"] = worker.jobs.replaced
         tasks[id_] = TaskReport(
             type=step.task.spec.type,
             p50_us=p50_us,
             p99_us=p99_us,
             background=worker is not None,
-            dropped=executor.left_out[id_] + replaced,
+            dropped=sum(dropped_by.values()),
             late_s=round(now_s - late[id_].since_s, 1) if id_ in late else None,
             state=state,
             code=code,
+            dropped_by=dropped_by,
         )
     return tasks, round(rate_hz, 2)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from flowrun.runtime.run.report import LogReport, Progress, TaskReport
+from flowrun.runtime.task import State
 
 __all__ = [
     "ChannelAnswerReply",
@@ -23,6 +24,7 @@ __all__ = [
     "Pipeline",
     "Report",
     "SetReply",
+    "SwitchReply",
     "WrappedError",
     "refusals",
 ]
@@ -171,6 +173,12 @@ class MessageReply(_Body):
     """What has been done."""
 
     message: str
+
+
+class SwitchReply(MessageReply):
+    """What has been done, and how each source is doing now."""
+
+    sources: dict[str, State]
 
 
 class SetReply(_Body):

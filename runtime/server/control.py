@@ -18,10 +18,12 @@ from flowrun.runtime.server.bodies import (
     Pipeline,
     Report,
     SetReply,
+    SwitchReply,
     refusals,
 )
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.status import Status, jsonable
+from flowrun.runtime.task import State
 from flowrun.runtime.wording import described
 
 __all__ = ["Control"]
@@ -69,6 +71,28 @@ class Control:
             },
             openapi_extra=_json_body(self._stop_schema()),
         )
+        for verb, endpoint in (
+            ("pause", self.pause),
+            ("mute", self.mute),
+            ("resume", self.resume),
+        ):
+            router.add_api_route(
+                f"/pipeline/{verb}",
+                endpoint,
+                methods=["POST"],
+                responses={
+                    200: {"model": SwitchReply},
+                    **refusals(
+                        {
+                            **errors,
+                            404: "No such source; the error names those that there are.",
+                            409: "The source, or every source, has ended.",
+                            503: "The run has ended.",
+                        }
+                    ),
+                },
+                openapi_extra=_json_body(self._switch_schema()),
+            )
         router.add_api_route(
             "/inference/settings",
             self.settings,
@@ -88,6 +112,20 @@ class Control:
             "properties": {"pipeline_id": name, "name": name},
             "anyOf": [{"required": ["pipeline_id"]}, {"required": ["name"]}],
             "example": {"pipeline_id": self._run.name},
+        }
+
+    def _switch_schema(self) -> dict[str, Any]:
+        name, sources = {"type": "string", "const": self._run.name}, list(self._states())
+        return {
+            "type": "object",
+            "properties": {
+                "pipeline_id": name,
+                "name": name,
+                "source": {"type": "string", "enum": sources},
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+            "example": {"source": sources[0]} if sources else {"pipeline_id": self._run.name},
         }
 
     def _settings_schema(self) -> dict[str, Any]:
@@ -141,6 +179,61 @@ class Control:
                 )
             await asyncio.sleep(_STOP_LOOK_S)
         return Json({"message": f"Pipeline {name} stopped"})
+
+    async def pause(self, request: Request) -> Json:
+        """Let nothing come from a source, from the next cycle on: `{"source": id}`, or
+        `{"pipeline_id": name}` for all sources.
+
+        A file waits where it is. A live source stays connected, and what comes is dropped and counted.
+        The other sources go on. Asking twice changes nothing.
+        """
+        return await self._switch(request, self._run.pause, "paused")
+
+    async def mute(self, request: Request) -> Json:
+        """As pause, but the source goes on, a file too: what it would have published is dropped and
+        counted."""
+        return await self._switch(request, self._run.mute, "muted")
+
+    async def resume(self, request: Request) -> Json:
+        """End what pause or mute began; the body is the same."""
+        return await self._switch(request, self._run.resume, "resumed")
+
+    def _states(self) -> dict[str, State]:
+        """How each source is doing, by id."""
+        tasks = self._run.report().tasks
+        return {id_: task.state for id_, task in tasks.items() if task.state is not None}
+
+    async def _switch(self, request: Request, switch: Callable[[str], bool], done: str) -> Json:
+        body = await _body(request)
+        if unknown := [key for key in body if key not in ("pipeline_id", "name", "source")]:
+            raise ApiError(
+                422, f"unknown key {described(unknown[0])}; keys: source, pipeline_id, name"
+            )
+        if any(body[key] != self._run.name for key in ("pipeline_id", "name") if key in body):
+            raise ApiError(400, "Pipeline not found")
+        if not body:
+            raise ApiError(
+                422, "nothing to switch; give a source, or the pipeline_id for all of them"
+            )
+        if (ended := self._status.ended_text()) is not None:
+            raise ApiError(503, ended)
+        states = self._states()
+        source = body.get("source", "")
+        if "source" in body and (not isinstance(source, str) or source not in states):
+            raise ApiError(
+                404, f"unknown source {described(source)}; sources: {', '.join(states) or 'none'}"
+            )
+        going = [id_ for id_, state in states.items() if state not in ("ended", "error")]
+        sources = [source] if source else going
+        if not sources:
+            raise ApiError(409, "every source has ended")
+        try:
+            for id_ in sources:
+                switch(id_)
+        except UsageError as error:
+            raise ApiError(409, str(error)) from None
+        what = f"Source {source}" if source else f"Pipeline {self._run.name}"
+        return Json({"message": f"{what} {done}", "sources": self._states()})
 
     async def settings(self, request: Request) -> Response:
         """Change values while the graph runs, from the next cycle on.

@@ -44,6 +44,17 @@ class Watchable(Protocol):
         key and the valid ones, and then changes nothing.
         """
 
+    def pause(self, source: str) -> bool:
+        """Let nothing come from a source; False if that was asked last. Raises `UsageError` for a task
+        that is no source, and for a source that has ended.
+        """
+
+    def mute(self, source: str) -> bool:
+        """Drop what a source publishes; otherwise as `pause`."""
+
+    def resume(self, source: str) -> bool:
+        """End what `pause` or `mute` began; otherwise as `pause`."""
+
     def report(self) -> RunReport:
         """How the run is doing."""
 

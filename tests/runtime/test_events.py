@@ -18,9 +18,10 @@ from flowrun.runtime.events import (
     Restarted,
     Set,
     SourceState,
+    Switched,
     unpack,
 )
-from flowrun.runtime.task import State
+from flowrun.runtime.task import Playback, State
 
 tasks = st.text()
 cycles = st.integers(0, 2**63)
@@ -39,8 +40,9 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
         st.sampled_from(["process", "publish", "configure"]), st.text(),
     ),
     Restarted: st.builds(Restarted, tasks),
-    Dropped: st.builds(Dropped, tasks, cycles),
+    Dropped: st.builds(Dropped, tasks, cycles, st.text()),
     Replaced: st.builds(Replaced, tasks, cycles),
+    Switched: st.builds(Switched, tasks, st.sampled_from(get_args(Playback))),
     SourceState: st.builds(SourceState, tasks, st.sampled_from(get_args(State)), st.text()),
 }  # fmt: skip
 

@@ -47,6 +47,9 @@ class FakeRun:
         self.cycles = 0
         self.encoded = 0
         self.set = []
+        self.switched = []
+        self.playback = "running"
+        self.refuses_switches = False
         self.stop_is_stuck = False
         self._state = "Running"
         self._ending = threading.Event()
@@ -77,14 +80,34 @@ class FakeRun:
         self.set.append((task_id, values))
         self.prompt = values.get("prompt", self.prompt)
 
+    def _switch(self, source, playback):
+        if self.refuses_switches:
+            raise UsageError(f"source {source!r} has ended; nothing more comes from it")
+        self.switched.append((source, playback))
+        was, self.playback = self.playback, playback
+        return was != playback
+
+    def pause(self, source):
+        return self._switch(source, "paused")
+
+    def mute(self, source):
+        return self._switch(source, "muted")
+
+    def resume(self, source):
+        return self._switch(source, "running")
+
     def report(self):
         times = {"vlm": (81_400.0, 203_000.0), "cam0": (412.0, 1_930.0)}
         size = 48_300_000 + self.cycles
         tasks = {}
         for task, type_ in self.task_types.items():
             p50_us, p99_us = times.get(task, (35.0, 96.0)) if self.cycles else (None, None)
-            dropped = 3 if task == "vlm" else 0
-            tasks[task] = TaskReport(type_, p50_us, p99_us, task == "vlm", dropped)
+            dropped_by = {"replaced": 3} if task == "vlm" else {}
+            dropped = sum(dropped_by.values())
+            state = self.playback if task == "cam0" else None
+            tasks[task] = TaskReport(
+                type_, p50_us, p99_us, task == "vlm", dropped, state=state, dropped_by=dropped_by
+            )
         return RunReport(
             cycles=self.cycles,
             cycle_rate_hz=self.rate_hz if self.cycles else 0.0,

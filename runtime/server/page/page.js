@@ -201,6 +201,9 @@ function doing(task) {
   if ([undefined, null, "running", "ended"].includes(task.state)) return [];
   return [make("small", {text: task.code ? `${task.state}: ${task.code}` : task.state, cls: "slow"})];
 }
+function causes(task) {
+  return Object.entries(task.dropped_by ?? {}).map(([cause, number]) => `${count(number)} ${cause || "left out"}`).join(", ");
+}
 function showReport(report) {
   $("name").textContent = report.id;
   document.title = `${report.id} - flowrun`;
@@ -212,7 +215,7 @@ function showReport(report) {
   $("tasks").replaceChildren(...Object.entries(report.tasks ?? {}).map(([id, task]) => make("tr", {},
     make("td", {text: id}, make("small", {text: task.type ?? ""}), ...late(task), ...doing(task)),
     make("td", {text: micros(task.p50_us)}), make("td", {text: micros(task.p99_us)}),
-    make("td", {text: count(task.dropped)}))));
+    make("td", {text: count(task.dropped), title: causes(task)}))));
 }
 function showEnd(status) {
   over = true;

@@ -20,7 +20,8 @@ def test_what_a_source_says_is_kept() -> None:
     said.wake_at(9)
     said.finish()
     assert (ends.due_ns, ends.finished) == (9, True)
-    said.dropped(2)
+    assert (said.playback(), said.paused_ns()) == ("running", 0)
+    said.dropped(2, "late")
     with pytest.raises(TypeError):
         said.dropped(1.5)  # type: ignore[arg-type]
 

@@ -31,7 +31,8 @@ class Outside:
     def begin(self, _time, _start_ns):
         return self.came
 
-    def after_sources(self):
+    def after_sources(self, runs):
+        self.runs = runs
         return self.reported
 
 

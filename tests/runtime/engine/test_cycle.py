@@ -173,7 +173,7 @@ def test_a_cycle_that_is_stepped_asks_the_outside_between_sources_and_others(tmp
     alone = Alone(Scale, Scale.Config(), graph_dir=tmp_path, seed=0)
     cycle, asked = alone._cycle, []
 
-    def after_sources():
+    def after_sources(_runs):
         asked.append(len(cycle.ends_ns))  # steps that have ended
         return ()
 

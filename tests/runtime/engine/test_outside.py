@@ -22,7 +22,7 @@ def test_what_a_source_drops_between_two_cycles_is_one_event() -> None:
 
     def drop() -> None:
         for _ in range(1000):
-            cam.dropped(2)
+            cam.dropped(2, "late")
 
     threads = [threading.Thread(target=drop) for _ in range(4)]
     for thread in threads:
@@ -30,14 +30,16 @@ def test_what_a_source_drops_between_two_cycles_is_one_event() -> None:
     for thread in threads:
         thread.join()
     cam.finish()
-    mic.dropped(1)
-    assert list(outside.after_sources()) == [
-        Dropped("cam", 8000),
+    mic.dropped(1, "")
+    cam.dropped(1, "old")
+    assert list(outside.after_sources(True)) == [
+        Dropped("cam", 8000, "late"),
         EndOfSource("cam"),
         Dropped("mic", 1),
+        Dropped("cam", 1, "old"),
     ]
-    assert list(outside.after_sources()) == []
-    assert outside.left_out == {"cam": 8000, "mic": 1}
+    assert list(outside.after_sources(True)) == []
+    assert outside.left_out == {"cam": {"late": 8000, "old": 1}, "mic": {"": 1}}
 
 
 class AskedClock(ManualClock):
@@ -72,8 +74,10 @@ def test_whatever_has_come_is_in_the_next_cycle_alone() -> None:
     assert outside.woken.is_set()
     assert begun(outside) == [Set("x", {"gain": 2}), Set("x", {"gain": 3})]
     assert begun(outside) == []
-    mic.dropped(2)
-    assert begun(outside) == [Dropped("mic", 2)]
+    mic.dropped(2, "late")
+    assert begun(outside) == []  # no reason for a cycle
+    outside.set("x", {"gain": 4})
+    assert begun(outside) == [Set("x", {"gain": 4}), Dropped("mic", 2, "late")]
     assert begun(outside) == []
     outside.woken.clear()
     cam.finish()

@@ -38,7 +38,7 @@ def run(tmp_path, monkeypatch):
 
 
 def ended(run, tmp_path):
-    until(lambda: not run.executor._outside.gates["s"].present)
+    until(lambda: run.executor._outside.sources["s"].has_ended)
     run.stop("the test is over")
     until(lambda: run.state() == "Stopped")
     with Log(tmp_path / "run") as log:

@@ -210,7 +210,7 @@ def test_a_rated_source_is_due_by_its_rate_unless_it_has_ended():
     made.for_sources(0)
     assert waited == [0.01, 0.002]
     clock.time_ns = 0
-    outside.gates["a"].present = False
+    outside.source("a").finish()
     made.for_sources(0)
     assert waited == [0.01, 0.002, 0.01]
 

@@ -10,7 +10,15 @@ from PIL import Image
 
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.events import Completion, Dropped, Failed, Replaced, Restarted, SourceState
+from flowrun.runtime.events import (
+    Completion,
+    Dropped,
+    Failed,
+    Replaced,
+    Restarted,
+    SourceState,
+    Switched,
+)
 from flowrun.runtime.export.foxglove import export_foxglove
 from flowrun.runtime.export.rerun import control_line, export_rerun
 from flowrun.runtime.export.selection import Selection
@@ -215,6 +223,8 @@ def test_control_messages_are_lines_and_metadata_properties(tmp_path, chunk):
         (Completion("a", 4, restarted=False).pack(), "a: result of cycle 4", "TRACE"),
         (Replaced("a", 4).pack(), "a: cycle 4 gave way to a newer one", "TRACE"),
         (Dropped("a", 2).pack(), "a: dropped 2", "TRACE"),
+        (Dropped("a", 2, "too old").pack(), "a: dropped 2 (too old)", "TRACE"),
+        (Switched("a", "muted").pack(), "a: muted, as somebody asked", "INFO"),
         (SourceState("a", "lost", "tls").pack(), "a: lost (tls)", "WARN"),
         (SourceState("a", "running").pack(), "a: running", "INFO"),
         (Failed("a", "skip", "E: x").pack(), "a: error (on_error: skip): E: x", "ERROR"),

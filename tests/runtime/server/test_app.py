@@ -492,6 +492,65 @@ def test_pipeline_stop_returns_even_when_a_task_is_stuck(run, http, monkeypatch)
     )
 
 
+@pytest.mark.parametrize(
+    ("verb", "state", "done"),
+    [
+        ("pause", "paused", "paused"),
+        ("mute", "muted", "muted"),
+        ("resume", "running", "resumed"),
+    ],
+)
+def test_a_source_or_all_sources_are_switched(run, http, verb, state, done):
+    for body, what in [
+        ({"source": "cam0"}, "Source cam0"),
+        ({"pipeline_id": "inference"}, "Pipeline inference"),
+        ({"name": "inference", "source": "cam0"}, "Source cam0"),
+    ]:
+        reply = http.post(f"/api/v0/pipeline/{verb}", json=body)
+        assert (reply.status_code, reply.json()) == (
+            200,
+            {"message": f"{what} {done}", "sources": {"cam0": state}},
+        )
+    assert run.switched == [("cam0", state)] * 3
+    assert http.get("/api/v0/report").json()["tasks"]["cam0"]["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        ({"source": "cam1"}, 404, "unknown source 'cam1'; sources: cam0"),
+        ({"source": "vlm"}, 404, "unknown source 'vlm'; sources: cam0"),
+        ({"source": ["cam0"]}, 404, "unknown source a list; sources: cam0"),
+        ({"source": None}, 404, "unknown source nothing; sources: cam0"),
+        ({"pipeline_id": "other", "source": "cam0"}, 400, "Pipeline not found"),
+        ({}, 422, "nothing to switch; give a source, or the pipeline_id for all of them"),
+        ({"task": "cam0"}, 422, "unknown key 'task'; keys: source, pipeline_id, name"),
+    ],
+)
+def test_what_cannot_be_switched_is_an_error_and_changes_nothing(run, http, body, status, error):
+    reply = http.post("/api/v0/pipeline/pause", json=body)
+    assert (reply.status_code, reply.json()) == (status, {"error": error})
+    assert run.switched == []
+
+
+def test_sources_that_have_ended_cannot_be_switched(run, http):
+    run.playback = "ended"
+    reply = http.post("/api/v0/pipeline/pause", json={"name": "inference"})
+    assert (reply.status_code, reply.json()) == (409, {"error": "every source has ended"})
+    run.refuses_switches = True
+    reply = http.post("/api/v0/pipeline/pause", json={"source": "cam0"})
+    assert (reply.status_code, reply.json()) == (
+        409,
+        {"error": "source 'cam0' has ended; nothing more comes from it"},
+    )
+    run.end()
+    reply = http.post("/api/v0/pipeline/resume", json={"source": "cam0"})
+    assert (reply.status_code, reply.json()) == (
+        503,
+        {"error": "the run of 'inference' has ended"},
+    )
+
+
 def test_config_is_the_graph_as_json(run, http):
     graph = http.get("/api/v0/pipeline/config?pipeline_id=inference").json()
     assert [task["id"] for task in graph["tasks"]] == list(run.task_types)

@@ -68,7 +68,7 @@ def test_real_and_fake_run_report_the_same(real, fake):
     reports = [real.report(), fake.report()]
     assert [type(report) for report in reports] == [RunReport, RunReport]
     types = [types_in(report_json(report)) for report in reports]
-    assert types[0].pop("tasks")["x"] == types[1].pop("tasks")["vlm"]
+    assert types[0].pop("tasks")["n"] == types[1].pop("tasks")["cam0"]
     assert types[1].pop("last_answer").keys() == {
         "prompt", "response", "truncated", "reasoning", "latency_ms", "backend", "cycle",
         "timestamp_nanos",
