@@ -7,5 +7,6 @@
 | `opening.py`  | an address -> an opened container, or an error that says what to do       |
 | `reader.py`   | the thread that decodes a few frames ahead                                |
 | `decoding.py` | packets -> pictures, as the log will decode them                          |
+| `policy.py`   | which of the decoded frames a cycle gets, and why others are left out     |
 | `packets.py`  | the compressed packets, kept for the log                                  |
 """

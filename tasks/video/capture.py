@@ -6,6 +6,7 @@ It keeps the compressed packets too: with them the log can do without the pixels
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.opening import VideoError, missing_file, open_video
 from flowrun.tasks.video.reader import Frame, Reader
-from flowrun.tasks.video.settings import VideoSettings
+from flowrun.tasks.video.settings import MaxAge, VideoSettings
 
 __all__ = ["VideoCapture", "VideoError"]
 
@@ -25,6 +26,8 @@ _WAIT_S = 1.0
 _STOP_S = 3.0
 """How long `stop` waits for a reader whose live source is silent; it then ends by `timeout_s`."""
 _LOG_EVERY_NS = 10_000_000_000
+_AS_ASKED = frozenset({"max_fps", "paused", "muted"})
+"""Causes of which the log has no line: somebody asked for them."""
 
 
 class VideoCapture(Task):
@@ -44,11 +47,11 @@ class VideoCapture(Task):
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
-        self.dropped = 0
-        """How many decoded frames no cycle took."""
         self._reader: Reader | None = None
         self._base_ns: int | None = None
-        self._logged, self._logged_ns = (0, 0), 0
+        self._logged: Counter[str] = Counter()
+        """What was left out when that was last logged."""
+        self._logged_ns = 0
         self._told = False
 
     @classmethod
@@ -68,6 +71,8 @@ class VideoCapture(Task):
                 config,
                 clock=ctx.clock_ns,
                 wake=ctx.wake,
+                playback=lambda: ctx.playback,
+                dropped=ctx.dropped,
                 keeps_packets=ctx.logs_packets,
             )
         except BaseException:
@@ -82,6 +87,8 @@ class VideoCapture(Task):
             fps=round(reader.fps, 3),
             policy=reader.policy,
         )
+        if isinstance(config.policy, MaxAge) and not (reader.live or config.realtime):
+            ctx.log.info("frames of a file have no age unless it has realtime: true", source=name)
         reader.start()
 
     def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:
@@ -91,24 +98,28 @@ class VideoCapture(Task):
         # Waiting for a file's next frame, and not passing the cycle by, pairs the frames of
         # several files in the same way every run.
         waits = not reader.live and (not realtime or self._base_ns is None)
-        frame = reader.take(_WAIT_S if waits else 0.0)
+        base_ns = None if self._base_ns is None else self._base_ns + ctx.paused_ns
+        now_ns = ctx.now_ns if reader.live else None
+        if realtime and base_ns is not None:
+            now_ns = ctx.now_ns - base_ns
+        frame = reader.take(_WAIT_S if waits else 0.0, now_ns=now_ns)
         if frame is None:
             self._end(ctx, reader)
             return
-        if self._base_ns is None:
-            self._base_ns = ctx.now_ns
+        if base_ns is None:
+            self._base_ns = ctx.now_ns - ctx.paused_ns
+            base_ns = ctx.now_ns
         if realtime:
-            played_ns = ctx.now_ns - self._base_ns
+            played_ns = ctx.now_ns - base_ns
             if frame.time_ns > played_ns:
-                reader.put_back(frame)
-                ctx.wake_at(self._base_ns + frame.time_ns)
+                reader.frames.put_back(frame)
+                ctx.wake_at(base_ns + frame.time_ns)
                 return
             if reader.policy == "latest":
                 frame = reader.skip_to(played_ns, frame)
-        if reader.dropped > self.dropped:
-            ctx.dropped(reader.dropped - self.dropped)
-        self.dropped = reader.dropped
-        self._log_losses(ctx, reader)
+        if reader.live and reader.frames.has_more():
+            ctx.wake()
+        self._report_lost(ctx, reader)
         self._publish(ctx, image, frame)
 
     def _publish(self, ctx: Context, image: ImageRgb8Msg, frame: Frame) -> None:
@@ -130,27 +141,28 @@ class VideoCapture(Task):
                 "the log keeps pixels: packets do not give them back", source=reader.name
             )
         assert self._base_ns is not None
-        tov_ns = frame.time_ns if reader.live else self._base_ns + frame.time_ns
+        paused_ns = ctx.paused_ns if self.config.realtime else 0
+        tov_ns = frame.time_ns if reader.live else self._base_ns + paused_ns + frame.time_ns
         image.publish(tov_ns=min(max(0, tov_ns), TIME_ENDS - 1))  # files say what they like
 
     def _end(self, ctx: Context, reader: Reader) -> None:
-        if not reader.drained:
+        if not reader.frames.drained:
             return
-        if reader.dropped > self.dropped:
-            ctx.dropped(reader.dropped - self.dropped)
-        self.dropped = reader.dropped
-        self._log_losses(ctx, reader, now=True)
+        self._report_lost(ctx, reader, now=True)
         if reader.error is not None and not reader.live:
             raise reader.error
         if reader.error is not None:
             ctx.log.error("source lost", source=reader.name, reason=str(reader.error))
         ctx.finish()
 
-    def _log_losses(self, ctx: Context, reader: Reader, *, now: bool = False) -> None:
-        losses = (reader.dropped, reader.damaged)
-        if losses != self._logged and (now or ctx.now_ns - self._logged_ns >= _LOG_EVERY_NS):
-            ctx.log.warning("frames lost", dropped=reader.dropped, damaged=reader.damaged)
-            self._logged, self._logged_ns = losses, ctx.now_ns
+    def _report_lost(self, ctx: Context, reader: Reader, *, now: bool = False) -> None:
+        for cause, count in reader.frames.take_lost().items():
+            ctx.dropped(count, cause)
+        lost = Counter({it: n for it, n in reader.frames.lost.items() if it not in _AS_ASKED})
+        if lost != self._logged and (now or ctx.now_ns - self._logged_ns >= _LOG_EVERY_NS):
+            fields = {cause.replace(" ", "_"): count for cause, count in lost.items()}
+            ctx.log.warning("frames lost", **fields)
+            self._logged, self._logged_ns = lost, ctx.now_ns
 
     def stop(self, ctx: Context) -> None:
         if self._reader is not None and not self._reader.stop(_STOP_S):

@@ -64,6 +64,14 @@ class PacketQueue:
                 self._size = 0
                 self._overflowed = True
 
+    def forget_before(self, section: int) -> None:
+        """Drop the packets of sections before `section`: no picture of them will be taken."""
+        with self._lock:
+            while self._kept and self._kept[0].section < section:
+                self._drop()
+            for older in [it for it in self._sections if it < section]:
+                del self._sections[older]
+
     @property
     def overflowed(self) -> bool:
         """Whether packets of the newest section were dropped: nobody took them."""

@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoPackets
 from flowrun.runtime.pictures.video import RgbConverter
+from flowrun.runtime.task import Playback
 from flowrun.tasks.video.decoding import Picture, SourceDecoder
 from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import Origin, PacketQueue
-from flowrun.tasks.video.settings import VideoSettings
+from flowrun.tasks.video.policy import FrameQueue
+from flowrun.tasks.video.settings import MaxAge, VideoSettings
 
 __all__ = ["Frame", "Reader"]
-
-_AHEAD = 4
-"""How many frames a reader holds ready where every frame is wanted."""
 
 
 @dataclass(slots=True)
@@ -53,7 +52,8 @@ class Reader:
     keeps_packets: for the log, with the pictures that they give.
     live: whether frames come at the source's own time.
     error: why it ended, if not because the source is at its end.
-    dropped: how many frames it decoded that were not taken.
+    dropped: called with a number of frames of a live source that were left out, and why, on any thread.
+    playback: what is asked of the source.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Reader:
         *,
         clock: Callable[[], int],
         wake: Callable[[], None],
+        playback: Callable[[], Playback],
+        dropped: Callable[[int, str], None],
         keeps_packets: bool,
     ) -> None:
         import av
@@ -81,10 +83,13 @@ class Reader:
         self._rate = Fraction(rate) if rate else None
         self.fps = float(rate) if rate else 0.0
         automatic = "latest" if self.live else "every_frame"
-        self.policy = automatic if config.policy == "auto" else config.policy
-        self._ended = False
+        policy, max_age_ns = automatic, None
+        if isinstance(config.policy, MaxAge):
+            policy, max_age_ns = "every_frame", int(config.policy.max_age_ms * 1_000_000)
+        elif config.policy != "auto":
+            policy = config.policy
+        self.policy = policy
         self.error: VideoError | None = None
-        self.dropped = 0
         self._errors = av.error.FFmpegError
         self._container, self._stream = container, stream
         self._config = config
@@ -97,7 +102,19 @@ class Reader:
         self._decoder = SourceDecoder(stream, self._packets)
         # A file that is played at its own speed is decoded ahead also where only the newest frame
         # is wanted: the cycle's time decides which one that is.
-        self._newest_only = self.policy == "latest" and not (config.realtime and not self.live)
+        self.frames: FrameQueue[Frame] = FrameQueue(
+            newest_only=policy == "latest" and (self.live or not config.realtime),
+            is_live=self.live,
+            size=config.buffer,
+            max_age_ns=max_age_ns,
+            playback=playback,
+            report=dropped,
+        )
+        """Those that wait for the cycle."""
+        self._in_hand: Frame | None = None
+        """The frame that was taken, until its packets are."""
+        self._damaged = 0
+        """How many damaged packets and pictures `frames` has counted."""
         self._played_ns: int | None = None
         """The time up to which frames were taken, where the newest one is."""
         self._decoded_s: float
@@ -113,9 +130,6 @@ class Reader:
         """The time stamp of this round's first frame; None before it."""
         self._at: Fraction
         """The time stamp of the last frame."""
-        self._buffer: deque[Frame] = deque()
-        self._changed = threading.Condition()
-        self._stopping = False
         self._thread = threading.Thread(target=self._read, name=f"read {name}", daemon=True)
 
     # -- for the cycle -------------------------------------------------------------------------
@@ -123,20 +137,21 @@ class Reader:
     def start(self) -> None:
         self._thread.start()
 
-    def take(self, wait_s: float) -> Frame | None:
-        """The next frame, or None if there is none within `wait_s`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._buffer or self._ended, wait_s)
-            if not self._buffer:
-                return None
-            self._changed.notify_all()
-            return self._buffer.popleft()
+    def take(self, wait_s: float, *, now_ns: int | None = None) -> Frame | None:
+        """The next frame, or None if there is none within `wait_s`.
+
+        now_ns: the time by which a frame is too old, on the clock of `Frame.time_ns`; None if none is.
+        """
+        self._in_hand = self.frames.take(wait_s, now_ns=now_ns)
+        return self._in_hand
 
     def packets_of(self, frame: Frame) -> VideoPackets | None:
         """What the log needs instead of the frame's pixels; asked once of each frame published."""
-        if self._packets is None or frame.origin is None:
-            return None
-        return self._packets.take(frame.origin)
+        taken = None
+        if self._packets is not None and frame.origin is not None:
+            taken = self._packets.take(frame.origin)
+        self._in_hand = None
+        return taken
 
     @property
     def has_packets(self) -> bool:
@@ -148,34 +163,17 @@ class Reader:
         """How many packets the decoder refused; the stream goes on after them."""
         return self._decoder.damaged
 
-    @property
-    def drained(self) -> bool:
-        """Whether all frames were taken and no more will come."""
-        with self._changed:
-            return self._ended and not self._buffer
-
-    def put_back(self, frame: Frame) -> None:
-        with self._changed:
-            self._buffer.appendleft(frame)
-
     def skip_to(self, played_ns: int, frame: Frame) -> Frame:
         """The newest decoded frame that is due at `played_ns`, at least `frame`. From now on the
         reader leaves out what would come too late.
         """
-        with self._changed:
-            self._played_ns = played_ns
-            while self._buffer and self._buffer[0].time_ns <= played_ns:
-                frame = self._buffer.popleft()
-                self.dropped += 1
-            self._changed.notify_all()
-        return frame
+        self._played_ns = played_ns
+        self._in_hand = self.frames.skip_to(played_ns, frame)
+        return self._in_hand
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread; False if it is still waiting for its source after `timeout_s`."""
-        with self._changed:
-            self._stopping = True
-            self._buffer.clear()
-            self._changed.notify_all()
+        self.frames.stop()
         if self._thread.ident is None:
             self._container.close()
             return True
@@ -197,10 +195,9 @@ class Reader:
         except Exception as failed:  # noqa: BLE001  # reaches the cycle through `error`
             error = VideoError(f"{self.name!r}: reading failed: {type(failed).__name__}: {failed}")
         finally:
-            with self._changed:
-                self.error = error
-                self._ended = True
-                self._changed.notify_all()
+            self.error = error
+            self._count_damaged()
+            self.frames.end()
             self._container.close()
             self._pool.shutdown()
         self._wake()
@@ -217,19 +214,26 @@ class Reader:
         return f"was lost: {reason_of(failed)}"
 
     def _put(self, frame: Frame) -> bool:
-        """Append `frame` to the buffer; False if the reader is to end."""
-        with self._changed:
-            if self._newest_only:
-                self.dropped += len(self._buffer)
-                self._buffer.clear()
-            else:
-                self._changed.wait_for(lambda: len(self._buffer) < _AHEAD or self._stopping)
-            if self._stopping:
-                return False
-            self._buffer.append(frame)
-            self._changed.notify_all()
+        """Let `frame` wait for the cycle; False if the reader is to end."""
+        self._count_damaged()
+        if not self.frames.put(frame):
+            return False
+        self._forget_packets()
         self._wake()
         return True
+
+    def _count_damaged(self) -> None:
+        damaged = self.damaged
+        if damaged > self._damaged:
+            self.frames.count(damaged - self._damaged, "damaged")
+            self._damaged = damaged
+
+    def _forget_packets(self) -> None:
+        """Drop the packets that only frames needed that were left out: a cycle that takes long, or a
+        source that is muted, lets no memory grow."""
+        frame = self._in_hand or self.frames.oldest
+        if self._packets is not None and frame is not None and frame.origin is not None:
+            self._packets.forget_before(frame.origin.section)
 
     def _frames(self) -> Iterator[Frame]:
         start_s, period = self._config.start_s, self._period
@@ -308,10 +312,11 @@ class Reader:
         self._next_id += 1
         slot = self._slot(frame_id, time_ns)
         if slot == self._kept_slot:
+            self.frames.count(1, "max_fps")
             return None
         self._kept_slot = slot
         if self._played_ns is not None and time_ns + self._period_ns <= self._played_ns:
-            self.dropped += 1
+            self.frames.count(1, "latest")
             return None
         return partial(Frame, frame_id=frame_id, pts=pts, time_ns=time_ns, origin=picture.origin)
 

@@ -13,6 +13,13 @@ __all__ = ["SourceType", "VideoSettings", "kind_of"]
 SourceType = Literal["file", "rtsp", "url", "v4l2"]
 
 
+class MaxAge(TaskConfig):
+    """Frames that are not too old."""
+
+    max_age_ms: PositiveFloat
+    """How old a frame may be when a cycle takes it, in milliseconds."""
+
+
 class VideoSettings(TaskConfig):
     """What a graph file may say of a video source."""
 
@@ -21,8 +28,14 @@ class VideoSettings(TaskConfig):
     /dev/video0."""
     source_type: Literal["auto", "file", "rtsp", "url", "v4l2"] = "auto"
     """What the source is; auto: as `source_uri` looks."""
-    policy: Literal["auto", "every_frame", "latest"] = "auto"
-    """Which frames to publish; auto: `every_frame` for files, `latest` for live sources."""
+    policy: Literal["auto", "every_frame", "latest"] | MaxAge = "auto"
+    """Which frames to publish. every_frame: all that `buffer` can hold until a cycle takes them; latest:
+    the newest one; {max_age_ms: 500}: as every_frame, without those that are older than that when a
+    cycle takes them; auto: every_frame for files, latest for live sources. A file that is not played
+    at its own speed has no age."""
+    buffer: PositiveInt | None = None
+    """How many decoded frames may wait for a cycle; a file then waits too, and of a live source the
+    oldest one makes room. null: 4 of a file, 16 of a live source. latest always holds 1."""
     realtime: bool = False
     """Play a file at its own speed."""
     loop: bool = False
@@ -43,6 +56,10 @@ class VideoSettings(TaskConfig):
     @model_validator(mode="after")
     def _check(self) -> VideoSettings:
         kind = self.kind
+        if self.policy == "latest" and self.buffer is not None:
+            raise ValueError(
+                "buffer is for policy every_frame and max_age_ms: latest holds one frame"
+            )
         if kind != "v4l2" and not self.width is self.height is self.fps is None:
             raise ValueError(f"width, height and fps are asked of a v4l2 device, not of a {kind}")
         if (self.width is None) != (self.height is None):

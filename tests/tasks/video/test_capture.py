@@ -6,6 +6,7 @@ import functools
 import http.server
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -194,7 +195,8 @@ def test_latest_counts_what_no_cycle_took(folder: Path) -> None:
     class Watched(VideoCapture):
         def stop(self, ctx: Context) -> None:
             super().stop(ctx)
-            dropped.append(self.dropped)
+            assert self._reader is not None
+            dropped.append(self._reader.frames.lost["latest"])
 
     out = run_task(Watched, config={"source_uri": "grey.mp4", "policy": "latest"}, graph_dir=folder)
     assert out[-1]["image"].frame_id == FRAMES - 1
@@ -207,7 +209,8 @@ def test_latest_of_a_file_leaves_out_what_is_not_taken_in_time(folder: Path) -> 
     reader._thread.join()
     frame = reader.take(0.0)
     assert frame is not None
-    assert (frame.frame_id, reader.dropped, reader.drained) == (FRAMES - 1, FRAMES - 1, True)
+    assert (frame.frame_id, reader.frames.drained) == (FRAMES - 1, True)
+    assert reader.frames.lost == reader.frames.take_lost() == {"latest": FRAMES - 1}
 
 
 def test_every_frame_of_a_file_waits_until_it_is_taken(folder: Path) -> None:
@@ -216,14 +219,21 @@ def test_every_frame_of_a_file_waits_until_it_is_taken(folder: Path) -> None:
     ids = []
     while (frame := reader.take(10.0)) is not None:
         ids.append(frame.frame_id)
-    assert (ids, reader.dropped) == (list(range(FRAMES)), 0)
+    assert (ids, reader.frames.lost) == (list(range(FRAMES)), {})
 
 
 def reader_of(folder: Path, **config: Any) -> Reader:
     settings = VideoCapture.Config(source_uri="grey.mp4", **config)
     container, name = open_video(settings, folder)
     return Reader(
-        container, name, settings, clock=lambda: 1, wake=lambda: None, keeps_packets=False
+        container,
+        name,
+        settings,
+        clock=lambda: 1,
+        wake=lambda: None,
+        playback=lambda: "running",
+        dropped=lambda _count, _cause: None,
+        keeps_packets=False,
     )
 
 
@@ -374,9 +384,8 @@ def test_damaged_packets_are_skipped_and_logged(folder: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         images = capture(folder, source_uri="damaged.avi")
     assert len(images) == FRAMES - 1
-    assert [(log["dropped"], log["damaged"]) for log in logs if log["event"] == "frames lost"] == [
-        (0, 1)
-    ]
+    lost = [log for log in logs if log["event"] == "frames lost"]
+    assert [(log.get("latest"), log["damaged"]) for log in lost] == [(None, 1)]
 
 
 def test_a_start_after_the_end_is_an_error(folder: Path) -> None:
@@ -419,7 +428,10 @@ class Script:
         self.steps = list(steps)
         self.drops, self.damages = drops, damages
         self.dropped = self.damaged = 0
+        self.frames = self
+        self.reported: Counter[str] = Counter()
         self.waited: list[float] = []
+        self.nows: list[int | None] = []
         self.skipped: list[tuple[int, int]] = []
         self.started = 0
         self.stopped: list[float] = []
@@ -429,7 +441,8 @@ class Script:
     def start(self) -> None:
         self.started += 1
 
-    def take(self, wait_s: float) -> Frame | None:
+    def take(self, wait_s: float, *, now_ns: int | None = None) -> Frame | None:
+        self.nows.append(now_ns)
         self.waited.append(wait_s)
         time_ns = self.steps.pop(0) if self.steps else None
         if time_ns is None:
@@ -451,6 +464,17 @@ class Script:
     def drained(self) -> bool:
         return not self.steps
 
+    @property
+    def lost(self) -> Counter[str]:
+        return +Counter({"latest": self.dropped, "damaged": self.damaged})
+
+    def take_lost(self) -> Counter[str]:
+        found, self.reported = self.lost - self.reported, self.lost
+        return found
+
+    def has_more(self) -> bool:
+        return bool(self.steps)
+
     def packets_of(self, _frame: Frame) -> None:
         return None
 
@@ -468,7 +492,7 @@ def play(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., Played]
     ) -> Any:
         monkeypatch.setattr(capture_module, "Reader", lambda *_, **__: script)
         dropped: list[int] = []
-        monkeypatch.setattr(SourceEnds, "_dropped", lambda _, count: dropped.append(count))
+        monkeypatch.setattr(SourceEnds, "_dropped", lambda _, count, _cause: dropped.append(count))
         with structlog.testing.capture_logs() as logs:
             config = {"source_uri": "grey.mp4", **config}
             out = run_task(
@@ -515,6 +539,22 @@ def test_a_file_at_its_own_speed_skips_only_where_the_newest_is_wanted(
         assert script.skipped == []
 
 
+def test_frames_have_an_age_where_they_have_a_time_of_their_own(
+    play: Callable[..., Played],
+) -> None:
+    script = Script(0, 100, live=True)
+    play(script, period_ns=100, policy={"max_age_ms": 5})
+    assert script.nows[:2] == [0, 100]  # the cycle's time
+    script = Script(0, 100, 200)
+    played = play(script, period_ns=100, realtime=True, policy={"max_age_ms": 5})
+    assert script.nows[:3] == [None, 100, 200]  # since the first frame
+    assert played.lines("frames of a file have no age unless it has realtime: true") == []
+    script = Script(0, 100)
+    played = play(script, period_ns=100, policy={"max_age_ms": 5})
+    assert set(script.nows) == {None}
+    assert len(played.lines("frames of a file have no age unless it has realtime: true")) == 1
+
+
 def test_times_before_1970_and_after_2262_are_cut(play: Callable[..., Played]) -> None:
     script = Script(-5, 2**63 - 1, 2**63, live=True)
     assert play(script).tov_ns == [0, 2**63 - 1, 2**63 - 1]
@@ -525,21 +565,21 @@ def test_what_was_dropped_is_counted_since_the_frame_before(play: Callable[..., 
     assert play(Script(0, 1)).dropped == []
 
     class DropsAtItsEnd(Script):
-        def take(self, wait_s: float) -> Frame | None:
+        def take(self, wait_s: float, *, now_ns: int | None = None) -> Frame | None:
             if not self.steps:
                 self.dropped = 5
-            return super().take(wait_s)
+            return super().take(wait_s, now_ns=now_ns)
 
     assert play(DropsAtItsEnd(0, drops=1)).dropped == [1, 4]
 
 
 def test_losses_are_logged_every_ten_seconds_and_at_the_end(play: Callable[..., Played]) -> None:
     played = play(Script(*range(25), drops=1, damages=2), period_ns=S)
-    assert [(it["dropped"], it["damaged"]) for it in played.lines("frames lost")] == [
+    assert [(it["latest"], it["damaged"]) for it in played.lines("frames lost")] == [
         *((11, 22), (21, 42), (25, 50))
     ]
     played = play(Script(0, 1, 2, drops=1), period_ns=10 * S - 1)
-    assert [it["dropped"] for it in played.lines("frames lost")] == [3]
+    assert [it["latest"] for it in played.lines("frames lost")] == [3]
     for script in (Script(*range(11), drops=1), Script(*range(11), damages=1)):
         assert len(play(script, period_ns=S).lines("frames lost")) == 1
     assert play(Script(*range(12)), period_ns=S).lines("frames lost") == []

@@ -93,3 +93,17 @@ def test_a_section_makes_an_end_of_what_overflowed(section: int) -> None:
     assert queue.overflowed
     queue.begin_section(2, ONE, 4)
     assert not queue.overflowed
+
+
+def test_packets_that_no_picture_will_take_are_forgotten() -> None:
+    queue = PacketQueue()
+    for section in range(3):
+        queue.begin_section(section, ONE, 2 * section)
+        queue.append(section, 2 * section, b"key", is_key=True)
+        queue.append(section, 2 * section + 1, b"other", is_key=False)
+    queue.forget_before(2)
+    assert queue.take(Origin(1, 2, 2, drained=False)) is None
+    assert (queue._size, list(queue._sections)) == (8, [2])
+    video = queue.take(Origin(2, 5, 5, drained=False))
+    assert video is not None
+    assert [data for data, _ in video.packets] == [b"key", b"other"]

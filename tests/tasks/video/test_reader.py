@@ -120,6 +120,8 @@ def reader_of(
         settings,
         clock=lambda: next(times),
         wake=lambda: None,
+        playback=lambda: "running",
+        dropped=lambda _count, _cause: None,
         keeps_packets=keeps_packets,
     )
 
@@ -327,16 +329,20 @@ def test_four_frames_are_ready_or_the_newest_one(
     container = Container()
     container.duration = None
     reader = reader_of(container, uri=uri, **config)
-    ready: list[bool] = []
-    reader._changed.wait_for = lambda predicate, *_: ready.append(bool(predicate()))  # type: ignore[assignment]
-    for number in range(6):
+    waits: list[bool] = []
+    reader.frames._changed.wait_for = lambda ready, *_: waits.append(not ready())  # type: ignore[assignment]
+    for number in range(20):
         assert reader._put(Frame(np.zeros((2, 2, 3), np.uint8), number, None, number)) is True
-    assert ready == ([] if newest else [True] * 4 + [False] * 2)
-    assert (reader.dropped, len(reader._buffer)) == ((5, 1) if newest else (0, 6))
-    assert reader._buffer[-1].frame_id == 5
+    held = [frame.frame_id for frame, _ in reader.frames._frames]
+    if newest:
+        assert (waits, held, dict(reader.frames.lost)) == ([], [19], {"latest": 19})
+    elif reader.live:
+        assert (held, dict(reader.frames.lost)) == ([*range(4, 20)], {"buffer full": 4})
+        assert not any(waits)
+    else:
+        assert (waits, held) == ([False] * 4 + [True] * 16, [*range(20)])
     reader.stop(1.0)
     assert reader._put(Frame(np.zeros((2, 2, 3), np.uint8), 6, None, 6)) is False
-    assert ready == ([] if newest else [True] * 4 + [False] * 2 + [True])
 
 
 def test_frames_are_taken_one_after_the_other() -> None:
@@ -346,13 +352,13 @@ def test_frames_are_taken_one_after_the_other() -> None:
         reader._put(Frame(np.zeros((2, 2, 3), np.uint8), number, None, number))
     first = reader.take(0.0)
     assert first is not None
-    assert (first.frame_id, reader.drained) == (0, False)
-    reader.put_back(first)
+    assert (first.frame_id, reader.frames.drained) == (0, False)
+    reader.frames.put_back(first)
     taken = [reader.take(0.0) for _ in range(4)]
     assert [it and it.frame_id for it in taken] == [0, 1, 2, None]
-    assert not reader.drained
-    reader._ended = True
-    assert reader.drained
+    assert not reader.frames.drained
+    reader.frames.end()
+    assert reader.frames.drained
     assert reader.take(600.0) is None
 
 
@@ -366,16 +372,16 @@ def test_the_newest_frame_that_is_due_is_taken_and_what_is_late_left_out() -> No
     for frame in made[1:]:
         reader._put(frame)
     assert reader.skip_to(9, made[0]) is made[0]
-    assert reader.dropped == 0
+    assert not reader.frames.lost
     assert reader.skip_to(30, made[0]) is made[3]
-    assert (reader.dropped, reader.take(0.0)) == (3, made[4])
+    assert (reader.frames.lost, reader.take(0.0)) == ({"latest": 3}, made[4])
     reader._first = Fraction(0)
     assert reader.skip_to(3 * S, made[4]) is made[4]
     due = S, 2 * S, 2 * S + 1, 3 * S
     given = [reader._frame(Picture(None, None, pts, None)) for pts in due]
     pixels = np.zeros((2, 2, 3), np.uint8)
     assert [it and it(pixels).frame_id for it in given] == [None, None, 2, 3]
-    assert reader.dropped == 5
+    assert reader.frames.lost == {"latest": 5}
 
 
 def test_the_cycle_is_woken_for_each_frame_and_at_the_end() -> None:
@@ -384,7 +390,7 @@ def test_the_cycle_is_woken_for_each_frame_and_at_the_end() -> None:
     reader._wake = lambda: woken.append(threading.current_thread().name)
     assert [it.frame_id for it in started(reader)] == [0, 1, 2]
     assert woken == ["read film"] * 4
-    assert reader.drained
+    assert reader.frames.drained
     assert reader.error is None
     assert reader._container.closed == 1
 

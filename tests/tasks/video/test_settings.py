@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flowrun.tasks.video.settings import VideoSettings
+from flowrun.tasks.video.settings import MaxAge, VideoSettings
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ def test_a_source_says_only_where_it_is() -> None:
         "source_uri": "a.mp4",
         "source_type": "auto",
         "policy": "auto",
+        "buffer": None,
         "realtime": False,
         "loop": False,
         "start_s": 0.0,
@@ -112,3 +113,13 @@ def test_what_is_asked_of_a_device_is_positive(config: dict[str, Any]) -> None:
 def test_a_start_before_the_beginning_is_refused() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
         VideoSettings(source_uri="a.mp4", start_s=-0.1)
+
+
+def test_a_policy_has_a_buffer_or_is_one_frame() -> None:
+    made = VideoSettings(source_uri="a.mp4", policy={"max_age_ms": 500}, buffer=8)
+    assert made.policy == MaxAge(max_age_ms=500)
+    with pytest.raises(ValidationError) as caught:
+        VideoSettings(source_uri="a.mp4", policy="latest", buffer=8)
+    assert "buffer is for policy every_frame and max_age_ms: latest holds one frame" in str(
+        caught.value
+    )

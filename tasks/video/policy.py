@@ -1,0 +1,204 @@
+"""Which of the decoded frames a cycle gets: those that wait for it, and why others are left out.
+
+| policy        | a source that waits, as a file          | a live source                              |
+|---------------|-----------------------------------------|--------------------------------------------|
+| every_frame   | waits while the queue is full           | the oldest frame makes room: "buffer full" |
+| latest        | by its own time, if it has one          | the newest frame takes its place: "latest" |
+| max_age_ms    | as every_frame; "too old" when taken    | as every_frame; "too old" when taken       |
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from flowrun.runtime.task import Playback
+
+__all__ = ["FrameQueue"]
+
+_AHEAD = 4
+"""How many frames of a file are decoded ahead."""
+_LIVE = 16
+"""How many frames of a live source wait for a cycle that takes long."""
+
+
+class _Timed(Protocol):
+    @property
+    def time_ns(self) -> int: ...
+
+
+F = TypeVar("F", bound=_Timed)
+
+
+class FrameQueue(Generic[F]):
+    """Frames on their way from the thread that decodes to the cycle that takes them.
+
+    newest_only: whether a new frame takes the place of those that wait.
+    is_live: whether the source does not wait for room.
+    size: the most frames that wait; None for a default.
+    max_age_ns: frames that are older when they are taken are left out; None for no limit.
+    playback: what is asked of the source.
+    report: called with a number of frames of a live source and why they were left out, on any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        newest_only: bool,
+        is_live: bool,
+        size: int | None,
+        max_age_ns: int | None,
+        playback: Callable[[], Playback],
+        report: Callable[[int, str], None],
+    ) -> None:
+        self._newest_only = newest_only
+        self._is_live = is_live
+        self._size = 1 if newest_only else size or (_LIVE if is_live else _AHEAD)
+        self._max_age_ns = max_age_ns
+        self._playback = playback
+        self._report = report
+        self._frames: deque[tuple[F, Counter[str]]] = deque()
+        """Each with what was left out between it and the frame before."""
+        self._lost: Counter[str] = Counter()
+        """What was left out after the newest frame."""
+        self._found: Counter[str] = Counter()
+        """What was left out before the frames that were taken, and is not reported yet."""
+        self._changed = threading.Condition()
+        self._ended = False
+        self._stopped = False
+        self.lost: Counter[str] = Counter()
+        """How many frames were left out, by cause."""
+
+    # -- for the thread that decodes -----------------------------------------------------------
+
+    def put(self, frame: F) -> bool:
+        """Append a frame, when there is room for it; False if nobody takes frames any more."""
+        with self._changed:
+            playback = self._playback()
+            if self._is_live and playback != "running":
+                self._drop_all(playback)
+                self._count(1, playback)
+                return not self._stopped
+            if self._newest_only:
+                self._drop_all("latest")
+            elif self._is_live and len(self._frames) >= self._size:
+                self._drop_first("buffer full")
+            else:
+                self._changed.wait_for(lambda: len(self._frames) < self._size or self._stopped)
+            if self._stopped:
+                return False
+            self._frames.append((frame, self._lost))
+            self._lost = Counter()
+            self._changed.notify_all()
+        return True
+
+    def count(self, number: int, cause: str) -> None:
+        """Count frames that were left out before the next one that is put."""
+        with self._changed:
+            self._count(number, cause)
+
+    def end(self) -> None:
+        """Report that no frame comes any more."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    @property
+    def oldest(self) -> F | None:
+        """The frame that is taken next."""
+        with self._changed:
+            return self._frames[0][0] if self._frames else None
+
+    # -- for the cycle -------------------------------------------------------------------------
+
+    def take(self, wait_s: float, *, now_ns: int | None = None) -> F | None:
+        """The next frame that is not too old at `now_ns`; None if there is none within `wait_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self._ended, wait_s)
+            limit_ns = self._max_age_ns
+            while self._frames and limit_ns is not None and now_ns is not None:
+                if self._frames[0][0].time_ns >= now_ns - limit_ns:
+                    break
+                self._drop_first("too old")
+            if not self._frames:
+                return None
+            return self._take()
+
+    def skip_to(self, played_ns: int, frame: F) -> F:
+        """The newest frame that is due at `played_ns`, at least `frame`."""
+        with self._changed:
+            while self._frames and self._frames[0][0].time_ns <= played_ns:
+                frame = self._take()
+                self._count_of_taken("latest")
+        return frame
+
+    def put_back(self, frame: F) -> None:
+        """Give back a frame that was taken."""
+        with self._changed:
+            self._frames.appendleft((frame, Counter()))
+
+    def has_more(self) -> bool:
+        """Whether a frame waits."""
+        with self._changed:
+            return bool(self._frames)
+
+    def take_lost(self) -> Counter[str]:
+        """How many frames of a source that is not live were left out before those that were taken, by
+        cause, since this was last called; at the end, all."""
+        with self._changed:
+            if self._ended and not self._frames:
+                self._found += self._lost
+                self._lost = Counter()
+            found, self._found = self._found, Counter()
+            return found
+
+    @property
+    def drained(self) -> bool:
+        """Whether all frames were taken and no more will come."""
+        with self._changed:
+            return self._ended and not self._frames
+
+    def stop(self) -> None:
+        """Take no frame any more."""
+        with self._changed:
+            self._stopped = True
+            self._frames.clear()
+            self._changed.notify_all()
+
+    # -- with the lock -------------------------------------------------------------------------
+
+    def _take(self) -> F:
+        frame, lost = self._frames.popleft()
+        self._found += lost
+        self._changed.notify_all()
+        return frame
+
+    def _drop_first(self, cause: str) -> None:
+        _, lost = self._frames.popleft()
+        following = self._frames[0][1] if self._frames else self._lost
+        following.update(lost)
+        if not self._is_live:
+            following[cause] += 1
+        self._add(1, cause)
+        self._changed.notify_all()
+
+    def _drop_all(self, cause: str) -> None:
+        while self._frames:
+            self._drop_first(cause)
+
+    def _count(self, number: int, cause: str) -> None:
+        if not self._is_live:
+            self._lost[cause] += number
+        self._add(number, cause)
+
+    def _count_of_taken(self, cause: str) -> None:
+        if not self._is_live:
+            self._found[cause] += 1
+        self._add(1, cause)
+
+    def _add(self, number: int, cause: str) -> None:
+        self.lost[cause] += number
+        if self._is_live:
+            self._report(number, cause)
