@@ -7,5 +7,6 @@
 | `decode.py`    | a stored picture -> its pixels, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
 | `video.py`     | decoding and converting video: the same pictures in a run and from its log |
+| `frame_numbers.py` | H.264: whether a picture is missing that others need                  |
 | `bitstream.py` | packets of H.264, H.265 and AV1: whether a decoder can begin with one    |
 """

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from flowrun.msgs.fields import Buffer
 
-__all__ = ["begins", "closes", "holds_parameters", "with_parameters", "with_start_codes"]
+__all__ = ["WHOLE", "begins", "closes", "holds_parameters", "with_parameters", "with_start_codes"]
 
 _START_CODE = b"\x00\x00\x01"
 _PARAMETERS = {"h264": 7, "h265": 33, "av1": 1}
@@ -21,7 +21,7 @@ _CLOSES = {"h264": range(5, 6), "h265": range(16, 21)}
 """Types of the units at which everything before is forgotten: IDR pictures, and H.265's BLA."""
 _LISTS = {"h264": 5, "h265": 22}
 """Where the parameter sets are in an MP4's extradata."""
-_WHOLE = frozenset({"mjpeg", "png", "jpeg2000", "prores", "dnxhd", "dvvideo", "rawvideo"})
+WHOLE = frozenset({"mjpeg", "png", "jpeg2000", "prores", "dnxhd", "dvvideo", "rawvideo"})
 """Forms whose key frames are whole pictures, of which no other needs more than those in between."""
 _VP8_KEY = b"\x9d\x01\x2a"
 _MOST_LEB128 = 8
@@ -72,7 +72,7 @@ def begins(form: str, data: Buffer) -> bool:
 def closes(form: str, data: Buffer) -> bool:
     """Whether this key frame closes what is before it: no picture before needs it, nor does any
     after it need one before. False where that is not known."""
-    if form in _WHOLE:
+    if form in WHOLE:
         return True
     content = bytes(data[:16]) if form in ("vp8", "vp9") else bytes(data)
     if form in _CLOSES:

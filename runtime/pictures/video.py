@@ -102,7 +102,14 @@ class PacketDecoder:
     Raises `ValueError` if this FFmpeg has no such decoder, or it does not take what `decoder` says.
     """
 
-    def __init__(self, decoder: VideoDecoder, *, ahead: bool = False, strict: bool = False) -> None:
+    def __init__(
+        self,
+        decoder: VideoDecoder,
+        *,
+        ahead: bool = False,
+        threads: int = 0,
+        strict: bool = False,
+    ) -> None:
         import av
 
         try:
@@ -123,6 +130,7 @@ class PacketDecoder:
             raise ValueError(f"no decoder {decoder.name!r} in this FFmpeg: {error}") from error
         if ahead:
             context.thread_type = "AUTO"
+            context.thread_count = threads
         else:
             context.thread_count = 1
         if strict:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.pictures.bitstream import closes, holds_parameters, with_start_codes
+from flowrun.runtime.pictures.bitstream import WHOLE, closes, holds_parameters, with_start_codes
+from flowrun.runtime.pictures.frame_numbers import FrameNumbers
 from flowrun.runtime.pictures.stored import shown_format
 from flowrun.runtime.pictures.video import (
     ContainerDecoder,
@@ -30,6 +31,7 @@ from flowrun.runtime.pictures.video import (
     Take,
     described,
 )
+from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.packets import Origin, PacketQueue
 
 __all__ = ["Picture", "SourceDecoder"]
@@ -55,6 +57,10 @@ _LOGGED = frozenset(
 )
 """The codecs whose decoders need no more than `VideoDecoder` and the packets' bytes. Others may get more
 from their container, as a palette."""
+_THREADED = frozenset({"h264", "mpeg4"})
+"""The codecs that several threads decode as one does, or report damage. The others do not say on several
+threads what they refuse on one (VP9, AV1, MPEG-1 and 2), or leave parts of a damaged picture out without
+a word (H.265, VP8, FFV1): what is there then depends on the memory that they got."""
 _PALETTE = "pal8"
 _JPEG = b"\xff\xd8\xff"
 """How a JPEG begins."""
@@ -93,6 +99,27 @@ class _Fed(NamedTuple):
     is_shown: bool
 
 
+class _Waiting(NamedTuple):
+    """A packet that was read and not decoded yet.
+
+    packet: the container's.
+    data: what the decoder and the log get; b"" where it cannot be read, or the codec is not logged.
+    follows: False where it is damaged or a packet before it is missing.
+    begins: whether it is a key frame with which a section begins whatever comes before it.
+    ahead: decodes that section; None where that is not so, or done in one thread.
+    """
+
+    number: int
+    packet: Any
+    fed: _Fed
+    data: bytes
+    is_key: bool
+    is_damaged: bool
+    follows: bool
+    begins: bool
+    ahead: AheadDecoder | None
+
+
 class _Held(NamedTuple):
     """A picture that waits until it is known which section gives it."""
 
@@ -109,7 +136,9 @@ class _Section:
     is_sure: whether decoding its packets again gives the same pictures.
     """
 
-    def __init__(self, decoder: PacketDecoder, first: int, number: int | None = None) -> None:
+    def __init__(
+        self, decoder: PacketDecoder | AheadDecoder, first: int, number: int | None = None
+    ) -> None:
         self.decoder = decoder
         self.first = first
         self.number = number
@@ -119,6 +148,12 @@ class _Section:
         self.skipped: Collection[int] = ()
         """Numbers of its pictures that the section before has given."""
         self._given: deque[int] = deque(maxlen=_MOST_HELD)
+
+    def doubt(self) -> None:
+        """A packet is missing, or damaged."""
+        self.is_sure = False
+        if isinstance(self.decoder, AheadDecoder):
+            self.decoder.start_over()
 
     def decode(self, number: int, data: Any, take: Take, *, is_key: bool) -> bool:
         """Decode a packet; False if the decoder refuses it."""
@@ -196,11 +231,13 @@ class SourceDecoder:
     """Decodes the packets of `stream`, numbered from 0 in the order in which they come.
 
     queue: gets the packets for the log; None where no log wants them.
+    cores: how many CPU cores may decode. With more than one, pictures come some packets later; they are
+        the same ones.
     damaged: how many packets, or pictures, could not be decoded.
     logs_packets: whether packets of this codec can be logged.
     """
 
-    def __init__(self, stream: Any, queue: PacketQueue | None) -> None:
+    def __init__(self, stream: Any, queue: PacketQueue | None, *, cores: int = 1) -> None:
         context = stream.codec_context
         name = context.codec.canonical_name
         self.logs_packets = name in _LOGGED and context.pix_fmt != _PALETTE
@@ -222,7 +259,19 @@ class SourceDecoder:
         self._described = described(context, extradata)
         self._in_packets = False
         """Whether packets have said what all pictures have in common, and not the container alone."""
+        self._read = 0
+        """How many packets have come."""
+        is_parallel = self.logs_packets and (name in _THREADED or self._form in WHOLE)
+        self._cores = Cores(cores) if cores > 1 and is_parallel else None
+        self._frame_numbers = FrameNumbers(extradata) if name == "h264" and self._cores else None
+        self._lookahead = 0 if self._cores is None else self._cores.threads()
+        """How many packets wait, at the most."""
+        self._waiting: deque[_Waiting] = deque()
+        self._preparing: list[AheadDecoder] = []
+        """Those that get the packets that come."""
+        self._now: _Waiting
         self._number = -1
+        """Of the packet that is being decoded."""
         self._fed: dict[int, _Fed] = {}
         """By number, the packets whose pictures have not come out yet."""
         self._sections = 0
@@ -236,26 +285,54 @@ class SourceDecoder:
         """Decode the next packet; `emit` is called with each picture that comes out."""
         if not packet.size:  # nothing new, or the container's end: to a decoder, its own end
             return
-        self._number += 1
-        self._fed[self._number] = _Fed(packet.pts, not packet.is_discard)
+        waiting = self._looked_at(packet)
+        self._waiting.append(waiting)
+        self._prepare(waiting)
+        while len(self._waiting) > self._lookahead:
+            self._decode_next(emit)
+
+    def drain(self, emit: Emit) -> None:
+        """The stream is at its end: have all pictures come out."""
+        while self._waiting:
+            self._decode_next(emit)
+        if self._current is not None:
+            self._drain(self._current, emit)
+        if self._next is not None and self._next.held and not self._next.fails:
+            self._drain(self._take_over(self._next, emit), emit)
+        self._give_up(emit)
+        self._current = None
+        self._preparing.clear()
+
+    def restart(self) -> None:
+        """The stream goes on elsewhere, as after a seek."""
+        self._current = self._next = None
+        self._fed.clear()
+        self._waiting.clear()
+        self._preparing.clear()
+        if self._filter is not None:
+            self._filter.flush()
+
+    def _decode_next(self, emit: Emit) -> None:
+        """Decode the packet that has waited longest."""
+        waiting = self._now = self._waiting.popleft()
+        data, is_key = waiting.data, waiting.is_key
+        self._number = waiting.number
+        self._fed[self._number] = waiting.fed
         if len(self._fed) > 4 * _MOST_HELD:  # some gave no picture
             del self._fed[next(iter(self._fed))]
-        is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
         if not self.logs_packets:
             if self._current is None:
                 self._current = _Section(ContainerDecoder(self._context), self._number)
-            self._decode(self._current, packet, emit, is_key=is_key)
+            self._decode(self._current, waiting.packet, emit, is_key=is_key)
             return
-        data = self._bytes(packet)
         if not data:
             self.damaged += 1
             self._doubt()
             return
-        if is_damaged:
+        if waiting.is_damaged:
             self._doubt()
         elif is_key:
-            self._begin(data, emit)
-        self._in_packets |= holds_parameters(self._form, data)
+            self._begin(waiting, emit)
         current = self._current = self._current or self._section(data, is_sure=False)
         was_sure = current.is_sure
         took = self._decode(current, data, emit, is_key=is_key)
@@ -265,23 +342,77 @@ class SourceDecoder:
         if self._next is not None:
             self._try(self._next, data, emit, is_key=is_key)
 
-    def drain(self, emit: Emit) -> None:
-        """The stream is at its end: have all pictures come out."""
-        if self._current is not None:
-            self._drain(self._current, emit)
-        if self._next is not None and self._next.held and not self._next.fails:
-            self._drain(self._take_over(self._next, emit), emit)
-        self._give_up(emit)
-        self._current = None
-
-    def restart(self) -> None:
-        """The stream goes on elsewhere, as after a seek."""
-        self._current = self._next = None
-        self._fed.clear()
-        if self._filter is not None:
-            self._filter.flush()
-
     # -- packets -------------------------------------------------------------------------------
+
+    def _looked_at(self, packet: Any) -> _Waiting:
+        """A packet that has come, and what is known of it before any other is decoded."""
+        number = self._read
+        self._read += 1
+        fed = _Fed(packet.pts, not packet.is_discard)  # a filter empties the packet
+        is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
+        data = self._bytes(packet) if self.logs_packets else b""
+        begins, follows, ahead = False, False, None
+        if data:
+            has_parameters = holds_parameters(self._form, data)
+            begins = (
+                is_key
+                and not is_damaged
+                and (has_parameters or not self._in_packets)
+                and closes(self._form, data)
+            )
+            self._in_packets |= has_parameters
+            follows = not is_damaged and (
+                self._frame_numbers is None or self._frame_numbers.follows(data)
+            )
+            if begins and self._cores is not None:
+                ahead = self._ahead(self._what_decodes(data))
+        return _Waiting(number, packet, fed, data, is_key, is_damaged, follows, begins, ahead)
+
+    def _ahead(self, described: VideoDecoder) -> AheadDecoder | None:
+        """What decodes a section on several cores, where there are any."""
+        threads = 1 if self._cores is None else self._cores.threads()
+        if threads == 1:
+            return None
+        self._lookahead = max(self._lookahead, threads)
+        return AheadDecoder(described, threads, strict=self._strict)
+
+    def _prepare(self, waiting: _Waiting) -> None:
+        """Have the packet decoded ahead by those that will get it."""
+        if waiting.begins:
+            for decoder in self._preparing:
+                decoder.end()
+            self._preparing = [] if waiting.ahead is None else [waiting.ahead]
+        elif not waiting.follows:
+            self._preparing.clear()
+        for decoder in self._preparing:
+            decoder.prepare(waiting.number, waiting.data, is_key=waiting.is_key)
+
+    def _begun_ahead(self, described: VideoDecoder) -> AheadDecoder | None:
+        """What decodes a section that begins with the packet of now; it has got those that wait."""
+        now = self._now
+        if now.ahead is not None:
+            if now.ahead.known == described:
+                return now.ahead
+            self._leave(now.ahead)
+        made = self._ahead(described)
+        if made is None:
+            return None
+        for waiting in (now, *self._waiting):
+            if waiting is not now and waiting.begins:
+                made.end()
+                return made
+            if waiting is not now and not waiting.follows:
+                return made
+            made.prepare(waiting.number, waiting.data, is_key=waiting.is_key)
+        self._preparing.append(made)
+        return made
+
+    def _leave(self, decoder: Any) -> None:
+        """Nothing more is decoded by this one."""
+        if isinstance(decoder, AheadDecoder):
+            self._preparing = [it for it in self._preparing if it is not decoder]
+            if self._cores is not None:
+                self._cores.report(is_damaged=decoder.is_damaged)
 
     def _bytes(self, packet: Any) -> bytes:
         """What the decoder and the log get of `packet`; b"" where the filter cannot read it.
@@ -305,7 +436,7 @@ class SourceDecoder:
             return True
         self.damaged += 1
         if self._strict:
-            decoder = PacketDecoder(self._what_decodes(data))
+            decoder = PacketDecoder(self._learnt(data))
             again = _Section(decoder, self._number)
             again.decode(self._number, data, self._taker(again, emit), is_key=is_key)
         return False
@@ -342,36 +473,38 @@ class SourceDecoder:
 
     # -- sections ------------------------------------------------------------------------------
 
-    def _begin(self, data: bytes, emit: Emit) -> None:
+    def _begin(self, waiting: _Waiting, emit: Emit) -> None:
         """Begin a section with this key frame, if one should begin with it."""
-        current = self._current
+        current, data = self._current, waiting.data
         if current is None:
             self._current = self._section(data, is_sure=True)
-            return
-        knows_parameters = not self._in_packets or holds_parameters(self._form, data)
-        if knows_parameters and closes(self._form, data):
+        elif waiting.begins:
             self._drain(current, emit)
             self._give_up(emit)
             self._current = self._section(data, is_sure=True)
+            self._leave(current.decoder)
         elif self._next is None and (
             not current.is_sure
             or self._number - max(current.first, self._tried) >= _LONGEST
             or (self._queue is not None and self._queue.overflowed)
         ):
-            described = self._what_decodes(data)
+            described = self._learnt(data)
             section = self._made(described, self._sections)
             self._next = _Successor(section, described, must_agree=current.is_sure)
 
     def _section(self, data: bytes, *, is_sure: bool) -> _Section:
         """A section that begins with the packet of now."""
-        described = self._what_decodes(data)
+        described = self._learnt(data)
         section = self._made(described, self._sections if is_sure else None)
         if is_sure:
             self._begin_logged(section, described)
         return section
 
     def _made(self, described: VideoDecoder, number: int | None) -> _Section:
-        return _Section(PacketDecoder(described, strict=self._strict), self._number, number)
+        decoder = None if number is None else self._begun_ahead(described)
+        return _Section(
+            decoder or PacketDecoder(described, strict=self._strict), self._number, number
+        )
 
     def _begin_logged(self, section: _Section, described: VideoDecoder) -> None:
         """The log gets this section from now on."""
@@ -380,11 +513,16 @@ class SourceDecoder:
             assert section.number is not None
             self._queue.begin_section(section.number, described, section.first)
 
-    def _what_decodes(self, data: bytes) -> VideoDecoder:
-        """What decodes a section that begins with this packet. FFmpeg takes a JPEG that is lower than
-        it was told for half of an interlaced picture, whose other half comes in the same packet."""
+    def _learnt(self, data: bytes) -> VideoDecoder:
+        """What decodes a section that begins with this packet; the next ones profit from it."""
         if self._current is not None and self._current.decoder.reorder > self._described.reorder:
             self._described = replace(self._described, reorder=self._current.decoder.reorder)
+        return self._what_decodes(data)
+
+    def _what_decodes(self, data: bytes) -> VideoDecoder:
+        """What decodes a section that begins with this packet, as far as is known now. FFmpeg takes a
+        JPEG that is lower than it was told for half of an interlaced picture, whose other half comes in
+        the same packet."""
         if self._form == "mjpeg" and data.count(_JPEG) == 1:
             return replace(self._described, width=0, height=0)
         return self._described
@@ -413,6 +551,8 @@ class SourceDecoder:
 
     def _take_over(self, following: _Successor, emit: Emit) -> _Section:
         section = following.section
+        if self._current is not None:
+            self._leave(self._current.decoder)
         self._current, self._next = section, None
         section.skipped = following.given
         self._begin_logged(section, following.described)
@@ -427,6 +567,7 @@ class SourceDecoder:
         """No section follows yet."""
         if self._next is not None:
             self._release(self._next.late, emit)
+            self._leave(self._next.section.decoder)
         self._next = None
 
     def _hold(
@@ -447,6 +588,6 @@ class SourceDecoder:
     def _doubt(self) -> None:
         """A packet is missing."""
         if self._current is not None:
-            self._current.is_sure = False
+            self._current.doubt()
         if self._next is not None:
-            self._next.section.is_sure = False
+            self._next.section.doubt()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from flowrun.msgs.image import VideoPackets
 from flowrun.runtime.pictures.video import RgbConverter
 from flowrun.runtime.task import Playback
+from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.decoding import Picture, SourceDecoder
 from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import Origin, PacketQueue
@@ -99,7 +100,9 @@ class Reader:
         self._converting: deque[tuple[_WithPixels, _Converting]] = deque()
         """Frames that have been decoded, in their order."""
         self._packets = PacketQueue() if keeps_packets else None
-        self._decoder = SourceDecoder(stream, self._packets)
+        self._decoder = SourceDecoder(
+            stream, self._packets, cores=1 if self.live else available_cores()
+        )
         # A file that is played at its own speed is decoded ahead also where only the newest frame
         # is wanted: the cycle's time decides which one that is.
         self.frames: FrameQueue[Frame] = FrameQueue(

@@ -5,8 +5,8 @@
 A run of a damaged film may be refused with an error that a user understands. One that has begun keeps
 the promise, also where an error ended it: its replay is identical, from its beginning and from each
 keyframe; a check that decodes finds nothing; each picture is the one that the run saw, in order, at
-random, one after the other as in a log that grows, and with any number of decoder threads; exports
-work.
+random, one after the other as in a log that grows, and with any number of decoder threads, in the run
+too; exports work.
 """
 
 from __future__ import annotations
@@ -119,11 +119,15 @@ def with_threads(count: int) -> Any:
 def one(originals: Path, folder: Path, kind: str, seed: int) -> collections.Counter[str]:
     """Damage one film and try it; counts what became of it."""
     from flowrun.runtime.pictures import decode
+    from flowrun.tasks.video import reader
 
+    available_cores = reader.available_cores
     rng = np.random.default_rng(seed)
     film = folder / f"film{Path(kind).suffix}"
     how = damaged.damaged(damaged.original(originals, kind), film, rng)
     config = str(rng.choice(CONFIGS))
+    cores = int(rng.choice([1, 2, 3, 8]))
+    reader.available_cores = lambda: cores
     decode.PacketDecoder = with_threads(int(rng.choice([1, 2, 3, 8, 16])))  # type: ignore[misc]
     try:
         try:
@@ -136,10 +140,11 @@ def one(originals: Path, folder: Path, kind: str, seed: int) -> collections.Coun
                 return collections.Counter(refused=1)
         counts = assert_kept(folder / "run", folder, rng)
     except Exception as error:
-        error.add_note(f"{kind}, seed {seed}: {how}{config}")
+        error.add_note(f"{kind}, seed {seed}: {how}{config}, recorded on {cores} cores")
         raise
     finally:
         decode.PacketDecoder = video.PacketDecoder  # type: ignore[misc]
+        reader.available_cores = available_cores
     if error is None:
         return counts + collections.Counter({"kept": 1})
     return counts + collections.Counter({"kept up to an error" if counts else "refused": 1})

@@ -71,7 +71,8 @@ class Decoder:
 
     last: Iterable[Picture] = ()
 
-    def __init__(self, _stream: Any, queue: Any) -> None:
+    def __init__(self, _stream: Any, queue: Any, *, cores: int) -> None:
+        self.cores = cores
         self.queue = queue
         self.logs_packets = True
         self.damaged = 0

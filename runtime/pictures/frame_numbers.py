@@ -1,0 +1,123 @@
+"""Whether the pictures of an H.264 stream follow each other, by the numbers in their slices.
+
+Where a picture that others need is missing, a decoder makes one up, and says nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowrun.msgs.fields import Buffer
+
+__all__ = ["FrameNumbers"]
+
+_START_CODE = b"\x00\x00\x01"
+_SLICES = (1, 5)
+_IDR, _PARAMETERS = 5, 7
+_WITH_CHROMA = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
+"""Profiles whose parameters say more of colours."""
+_HEAD = 64
+"""Bytes of a slice that hold its number, at the most."""
+
+
+class FrameNumbers:
+    """Reads the `frame_num` of each packet (H.264, 7.4.3).
+
+    extradata: the parameters that no packet may repeat, with start codes.
+    """
+
+    def __init__(self, extradata: bytes) -> None:
+        self._bits: int | None = None
+        """Of a number; None as long as no parameters have come."""
+        self._has_planes = False
+        self._before = 0
+        """The number of the last picture that others may need."""
+        self.follows(extradata)
+
+    def follows(self, data: Buffer) -> bool:
+        """Whether no picture is missing before this packet, as far as can be known; the next packet is
+        compared with this one."""
+        known = True
+        try:
+            for head, unit in _units(bytes(data)):
+                kind = head & 0x1F
+                if kind == _PARAMETERS:
+                    self._read_parameters(_Bits(unit))
+                elif kind in _SLICES:
+                    known &= self._read_slice(_Bits(unit[:_HEAD]), head)
+        except IndexError:  # it ends too early
+            return False
+        return known
+
+    def _read_slice(self, bits: _Bits, head: int) -> bool:
+        if self._bits is None:
+            return False
+        for _ in range(3):  # where it begins, its kind, the parameters it uses
+            bits.number()
+        if self._has_planes:
+            bits.read(2)
+        number = bits.read(self._bits)
+        is_next = (number - self._before) % (1 << self._bits) <= 1
+        if head & 0x60:
+            self._before = number
+        return is_next or head & 0x1F == _IDR
+
+    def _read_parameters(self, bits: _Bits) -> None:
+        profile = bits.read(24) >> 16
+        bits.number()
+        self._has_planes = False
+        if profile in _WITH_CHROMA:
+            if bits.number() == 3:
+                self._has_planes = bool(bits.read(1))
+                lists = 12
+            else:
+                lists = 8
+            bits.number()
+            bits.number()
+            bits.read(1)
+            if bits.read(1):
+                for which in range(lists):
+                    if bits.read(1):
+                        bits.skip_scales(16 if which < 6 else 64)
+        self._bits = bits.number() + 4
+        if self._bits > 16:
+            raise IndexError
+
+
+class _Bits:
+    """Reads bits; `IndexError` after the last one."""
+
+    def __init__(self, unit: bytes) -> None:
+        self._data = unit.replace(b"\x00\x00\x03", b"\x00\x00")
+        self._at = 0
+
+    def read(self, count: int) -> int:
+        value = 0
+        for at in range(self._at, self._at + count):
+            value = value << 1 | self._data[at >> 3] >> (7 - (at & 7)) & 1
+        self._at += count
+        return value
+
+    def number(self) -> int:
+        """An unsigned Exp-Golomb number."""
+        zeros = 0
+        while not self.read(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.read(zeros)
+
+    def skip_scales(self, count: int) -> None:
+        last = following = 8
+        for _ in range(count):
+            if following:
+                coded = self.number()
+                change = (coded + 1) // 2 if coded & 1 else -(coded // 2)
+                following = (last + change) % 256
+            last = following or last
+
+
+def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The first byte of each unit, and what follows it, cut to what is read of it."""
+    at = data.find(_START_CODE)
+    while 0 <= at < len(data) - 3:
+        yield data[at + 3], data[at + 4 : at + 4 + 1024]
+        at = data.find(_START_CODE, at + 3)

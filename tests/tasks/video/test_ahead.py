@@ -1,0 +1,169 @@
+"""Decoding with all cores: everything that comes of a file is the same with one thread."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from zlib_ng.zlib_ng import crc32
+
+from flowrun.runtime.pictures.video import RgbConverter
+from flowrun.tasks.video import ahead, decoding
+from flowrun.tasks.video.decoding import Picture, SourceDecoder
+from flowrun.tasks.video.packets import PacketQueue
+from support import damaged
+
+ALONE = ("jpegs.avi", "png.mov")
+"""Films each packet of which is a section."""
+DECODED_AHEAD = ("h264_b.mkv", "h264_open.mp4", "mpeg4_b.avi", *ALONE)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("originals")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
+    """The arguments of each call of `owner.name` from now on."""
+    calls: list[Any] = []
+    real = getattr(owner, name)
+
+    def call(*args: Any, **more: Any) -> Any:
+        calls.append(args)
+        return real(*args, **more)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+def everything(film: Path, threads: int) -> Any:
+    """What comes of a film: its pictures, and what the log gets with them."""
+    queue = PacketQueue()
+    converter = RgbConverter()
+    found: list[Any] = []
+
+    def emit(picture: Picture) -> None:
+        try:
+            pixels = (
+                picture.pixels if picture.pixels is not None else converter.rgb(picture.decoded)
+            )
+            seen = crc32(np.ascontiguousarray(pixels).data.cast("B")), pixels.shape
+        except ValueError:
+            seen = None
+        video = None if picture.origin is None else queue.take(picture.origin)
+        found.append((picture.pts, picture.origin, seen, video))
+
+    with av.open(str(film), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        decoder = SourceDecoder(stream, queue, cores=threads)
+        error = None
+        try:
+            for packet in container.demux(stream):
+                decoder.feed(packet, emit)
+        except av.error.FFmpegError as failed:
+            error = type(failed)
+        decoder.drain(emit)
+    return found, decoder.damaged, error
+
+
+def first_difference(film: Path, threads: int) -> str | None:
+    one, other = everything(film, 1), everything(film, threads)
+    if one == other:
+        return None
+    for at, (a, b) in enumerate(zip(one[0], other[0], strict=False)):
+        if a != b:
+            names = "pts", "origin", "pixels", "packets"
+            return f"picture {at}: " + "; ".join(
+                f"{name} {str(x)[:80]} != {str(y)[:80]}"
+                for name, x, y in zip(names, a, b, strict=True)
+                if x != y
+            )
+    return f"{len(one[0])} != {len(other[0])}, {one[1:]} != {other[1:]}"
+
+
+@pytest.mark.parametrize("kind", DECODED_AHEAD)
+def test_the_pictures_and_the_log_are_those_of_one_thread(
+    originals: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = damaged.original(originals, kind)
+    begun = counted(monkeypatch, ahead, "PacketDecoder")
+    for threads in (2, 5):
+        assert first_difference(film, threads) is None
+    # In one thread each section has its decoder; several threads need no more of them.
+    assert 0 < len(begun) <= 2 * 3 * (20 if kind in ALONE else 1)
+
+
+@pytest.mark.parametrize("kind", DECODED_AHEAD)
+def test_so_are_those_of_damaged_films(
+    originals: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        film = tmp_path / f"film{Path(kind).suffix}"
+        how = damaged.damaged(damaged.original(originals, kind), film, rng)
+        monkeypatch.setattr(decoding, "_LONGEST", int(rng.choice([6, 500])))
+        try:
+            differs = first_difference(film, int(rng.choice([2, 3, 8])))
+        except (av.error.FFmpegError, IndexError):  # nothing is left of it
+            continue
+        assert differs is None, (seed, how, differs)
+
+
+def test_a_section_that_is_too_long_to_be_kept_goes_on_in_one_thread(
+    originals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = damaged.original(originals, "h264_b.mkv")
+    monkeypatch.setattr(ahead, "_MOST_KEPT", 2000)
+    again = counted(monkeypatch, ahead.AheadDecoder, "start_over")
+    assert first_difference(film, 3) is None
+    assert again
+
+
+@pytest.fixture(autouse=True)
+def no_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead.Cores, "_sources", weakref.WeakSet())
+
+
+def test_sources_share_the_cores() -> None:
+    one = ahead.Cores(8)
+    assert one.threads() == 8
+    others = [ahead.Cores(8) for _ in range(3)]
+    assert [it.threads() for it in (one, *others)] == [2, 2, 2, 2]
+    more = [ahead.Cores(8) for _ in range(6)]
+    assert one.threads() == 1
+    del more, others
+    assert one.threads() == 8
+    assert ahead.Cores(100).threads() == 16
+
+
+def test_after_damage_sections_are_decoded_in_one_thread_for_a_while() -> None:
+    cores = ahead.Cores(2)
+    for left_out in (1, 2, 4, 8, 16, 32, 64, 64):
+        cores.report(is_damaged=True)
+        assert [cores.threads() for _ in range(left_out + 1)] == [1] * left_out + [2]
+    cores.report(is_damaged=False)
+    cores.report(is_damaged=True)
+    assert [cores.threads() for _ in range(2)] == [1, 2]
+
+
+def test_a_live_source_and_what_has_no_threads_wait_for_no_packet(originals: Path) -> None:
+    for kind, cores, waits in (
+        ("h264.mp4", 1, False),
+        ("h264.mp4", 3, True),
+        ("vp9.mkv", 3, False),
+        ("jpegs.avi", 3, True),
+    ):
+        given: list[Picture] = []
+        with av.open(str(damaged.original(originals, kind))) as container:
+            stream = container.streams.video[0]
+            decoder = SourceDecoder(stream, None, cores=cores)
+            packets = container.demux(stream)
+            fed = 0
+            while not given:
+                decoder.feed(next(packets), given.append)
+                fed += 1
+        assert fed == (4 if waits else 1), kind
