@@ -106,7 +106,7 @@ clean:  ## remove what was built and installed; recorded runs stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that what depends on it finds the pinned build already there.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml setup.py constraints.txt runtime/pictures/convert/kernel.c
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --upgrade pip
 	$(PIP) install -c constraints.txt torch

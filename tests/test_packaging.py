@@ -57,10 +57,10 @@ def test_tasks_and_commands_are_offered_by_the_installation(group: str) -> None:
 def test_wheel_holds_everything(tmp_path: Path) -> None:
     copy = tmp_path / "project"
     for folder in FOLDERS:
-        ignored = shutil.ignore_patterns("__pycache__")
+        ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
     shutil.copytree(ROOT / ".src" / "flowrun", copy / ".src" / "flowrun", symlinks=True)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     done = subprocess.run(
         [sys.executable, "-c", "from setuptools.build_meta import build_wheel as b; b('dist')"],
@@ -77,10 +77,13 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
         f"flowrun/{path.relative_to(copy).as_posix()}"
         for folder in FOLDERS
         for path in (copy / folder).rglob("*")
-        if path.is_file() and "training" not in path.parts
+        if path.is_file() and "training" not in path.parts and path.suffix not in (".c", ".so")
     }
     tree.add("flowrun/__main__.py")
-    assert {name for name in names if name.startswith("flowrun/")} == tree
+    kernels = {name for name in names if name.endswith(".so")}
+    assert {name for name in names if name.startswith("flowrun/")} - kernels == tree
+    if shutil.which(sysconfig.get_config_var("CC").split()[0]) is not None:
+        assert [Path(name).name.split(".")[0] for name in kernels] == ["_kernel"]
     assert {f"flowrun/{folder}/py.typed" for folder in FOLDERS} <= names
     assert "flowrun/runtime/server/page/index.html" in names
     assert "flowrun/tasks/embedded/model/model.safetensors" in names

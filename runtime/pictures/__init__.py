@@ -7,6 +7,7 @@
 | `decode.py`    | a stored picture -> its pixels, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
 | `video.py`     | decoding and converting video: the same pictures in a run and from its log |
+| `convert/`     | decoded pictures -> RGB, in integers                                       |
 | `frame_numbers.py` | H.264: whether a picture is missing that others need                  |
 | `bitstream.py` | packets of H.264, H.265 and AV1: whether a decoder can begin with one    |
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +22,6 @@ from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter
 
 __all__ = ["PictureDecoder"]
 
-_of_thread = threading.local()
 _FARTHEST = 64
 """Within this number of messages after a picture's own, its packet must have given it: decoders hold
 back 16 for their order and one for each of their threads."""
@@ -116,7 +114,6 @@ class _AsRecorded:
 
     def __init__(self, stored: Stored) -> None:
         self._messages = _Messages(stored)
-        self._converter = RgbConverter()
         self._decoder: PacketDecoder | None = None
         self._section: int | None = None
         self._next_number: int
@@ -164,12 +161,13 @@ class _AsRecorded:
         if packets and own["first"] != self._next_number:
             raise ValueError("packets before it are missing in the log")
         at_end = False
+        converter = RgbConverter(own.get("convert", 0))
 
         def take(number: int | None, decoded: Any) -> None:
             is_own = number == own["number"]
             if number is not None and (is_wanted if is_own else at_end):
                 with suppress(ValueError):  # it was left out of the run too
-                    self._kept[number] = self._converter.rgb(decoded)
+                    self._kept[number] = converter.rgb(decoded)
 
         for at, packet in enumerate(packets, 1):
             at_end = at == len(packets)
@@ -302,7 +300,4 @@ def _pool(_process: int) -> ThreadPoolExecutor:
 
 def _convert(decoded: Any, picture: StoredPicture) -> NDArray[np.uint8]:
     """The pixels of a decoded picture; `ValueError` if they are not the recorded ones."""
-    converter = getattr(_of_thread, "converter", None)
-    if converter is None:
-        converter = _of_thread.converter = RgbConverter()
-    return picture.checked(converter.rgb(decoded))
+    return picture.checked(RgbConverter(picture.own.get("convert", 0)).rgb(decoded))

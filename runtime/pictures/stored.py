@@ -16,6 +16,7 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
+from flowrun.runtime.pictures.convert import CONVERSION
 from flowrun.runtime.pictures.lossless import LOSSLESS, MOST_PIXELS, packer, unpack
 
 __all__ = [
@@ -133,6 +134,7 @@ class PictureEncoder:
         self._logged = after._replace(next=after.next + len(video.packets))
         own: dict[str, Any] = {
             "codec": "packets",
+            "convert": CONVERSION,
             "section": video.section,
             "number": video.number,
             "first": video.first,
@@ -267,6 +269,7 @@ def _check_own(own: dict[str, Any]) -> None:
 
 def _check_packets(own: dict[str, Any], length: int) -> None:
     numbers = [own[name] for name in ("section", "number", "first", "key")]
+    numbers.append(own.get("convert", 0))
     sizes, keys = own["sizes"], own["keys"]
     if not (
         isinstance(sizes, list)

@@ -10,11 +10,8 @@ also of damaged packets. What they depend on is the same in both:
   decoder that leaves parts of a picture out leaves there what an earlier picture had in the same
   memory, and takes memory that is free. Until then another thread may convert the picture.
 
-swscale converts with ACCURATE_RND | BITEXACT, one thread: its vectorised and its plain code then give
-the same bytes (without ACCURATE_RND up to 3 levels apart in 36 % of the values, measured by switching
-off the CPU's vector units), at 4.9 ms instead of 0.8 ms a 1080p frame.
-What stays with the FFmpeg version: the decoder, and swscale's rounding itself (white comes out as
-253). A log therefore keeps a checksum of each picture's pixels.
+Pictures are converted in integers by our own code, see `convert`. What stays with the FFmpeg version is
+the decoder. A log therefore keeps a checksum of each picture's pixels.
 """
 
 from __future__ import annotations
@@ -27,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.pictures.convert import CONVERSION, rgb
+from flowrun.runtime.pictures.convert.swscale import swscale_rgb
 
 __all__ = ["ContainerDecoder", "PacketDecoder", "RgbConverter", "Take", "described"]
 
@@ -37,36 +36,20 @@ returns is done. What does so must have let go of the picture by then."""
 
 
 class RgbConverter:
-    """Decoded pictures as RGB. Not for use by two threads at once."""
+    """Decoded pictures as RGB.
 
-    def __init__(self) -> None:
-        from av.video.reformatter import Interpolation, VideoReformatter
+    version: which conversion, as `"convert"` in a stored picture's map says.
+    """
 
-        self._reformatter = VideoReformatter()
-        self._flags = int(
-            Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-        )
+    def __init__(self, version: int = CONVERSION) -> None:
+        self._rgb = rgb if version == CONVERSION else swscale_rgb
 
     def rgb(self, decoded: Any) -> NDArray[np.uint8]:
-        """The pixels (H, W, 3) of a decoded `av.VideoFrame`: a read-only view of the converted
-        picture's own memory, which it keeps alive; its rows may lie apart. `ValueError` where its
-        colours cannot be converted."""
-        import av
-
-        try:
-            rgb = self._reformatter.reformat(
-                decoded, format="rgb24", interpolation=self._flags, threads=1
-            )
-        except (av.error.FFmpegError, OverflowError) as error:
-            raise ValueError(f"its colours cannot be converted: {error}") from error
-        plane: Any
-        [plane] = rgb.planes
-        height, width, stride = rgb.height, rgb.width, plane.line_size
-        rows: NDArray[np.uint8] = np.frombuffer(plane, np.uint8, count=height * stride).reshape(
-            height, stride
-        )
-        rows.setflags(write=False)  # nobody writes to it any more: it can be shared, not copied
-        return rows[:, : width * 3].reshape(height, width, 3)
+        """The pixels (H, W, 3) of a decoded `av.VideoFrame`, read-only. `ValueError` where its colours
+        cannot be converted."""
+        pixels = self._rgb(decoded)
+        pixels.setflags(write=False)  # nobody writes to it any more: it can be shared, not copied
+        return pixels
 
 
 def described(context: Any, extradata: bytes) -> VideoDecoder:

@@ -3,7 +3,9 @@
 It shares no code with flowrun. Libraries: msgpack, zstandard, FFmpeg (by PyAV), NumPy.
 """
 
+import math
 import zlib
+from fractions import Fraction
 
 import av
 import msgpack
@@ -90,12 +92,12 @@ def decode(stream):
     picture is given back after the next packet."""
     made, section, decoder, held = {}, None, None, []
 
-    def put(packet):
+    def put(packet, convert):
         pictures = decoder.decode(packet)
         held.clear()
         held.extend(pictures)
         for picture in pictures:
-            made[picture.pts] = rgb(picture)
+            made[picture.pts] = convert(picture)
 
     for own, data in stream:
         if own["section"] != section:
@@ -114,6 +116,7 @@ def decode(stream):
             decoder.colorspace, decoder.color_range = color
         if decoder is None:  # the section began before the log
             continue
+        convert = rgb if own.get("convert") == 1 else by_swscale
         at = 0
         for number, (size, key) in enumerate(
             zip(own["sizes"], own["keys"], strict=True), own["first"]
@@ -121,10 +124,10 @@ def decode(stream):
             packet = padded(data[at : at + size])
             packet.pts = packet.dts = number
             packet.is_keyframe = key
-            put(packet)
+            put(packet, convert)
             at += size
         if own["drained"]:
-            put(None)
+            put(None, convert)
             decoder = None
     return made
 
@@ -135,9 +138,58 @@ def padded(data):
     return packet
 
 
-def rgb(picture):
+def by_swscale(picture):
     made = VideoReformatter().reformat(picture, format="rgb24", interpolation=FLAGS)
     return made.to_ndarray()
+
+
+def rgb(picture):
+    """As "How colours become RGB" says, for the pixel formats of the tests' films."""
+    name, width = picture.format.name, picture.width
+    planes = [
+        np.frombuffer(it, np.uint8).reshape(-1, it.line_size)[: it.height] for it in picture.planes
+    ]
+    if name in ("rgb24", "bgr24"):
+        pixels = planes[0][:, : 3 * width].reshape(-1, width, 3)
+        return pixels if name == "rgb24" else pixels[:, :, ::-1]
+    if name == "yuyv422":
+        planes = [planes[0][:, 0::2], planes[0][:, 1::4], planes[0][:, 3::4]]
+    bits = picture.format.components[0].bits
+    if bits > 8:
+        planes = [it.view("<u2") for it in planes]
+    is_full = picture.color_range == 2 or name.startswith("yuvj")
+    down = picture.height // len(planes[1]) if len(planes[1]) else 1
+    across = 2 if "420" in name or "422" in name else 1
+    planes[1:] = (np.repeat(np.repeat(it, down, axis=0), across, axis=1) for it in planes[1:])
+    x0, x1, x2 = (it[: picture.height, :width].astype(np.int64) << (16 - bits) for it in planes)
+    kr, kb = KR_KB.get(int(picture.colorspace), (Fraction("0.299"), Fraction("0.114")))
+    highest = ((1 << bits) - 1) << (16 - bits)
+    a = nearest(Fraction(255 << 21, highest if is_full else 219 << 8))
+    c = nearest(Fraction(33, 2) - Fraction((0 if is_full else 4096) * a, 65536))
+    unit = Fraction(255 << 21, highest if is_full else 224 << 8)
+    kg = 1 - kr - kb
+    matrix = [
+        (0, 2 * (1 - kr)),
+        (-2 * (1 - kb) * kb / kg, -2 * (1 - kr) * kr / kg),
+        (2 * (1 - kb), 0),
+    ]
+    levels = [
+        (x0 * a >> 16)
+        + ((x1 - 32768) * nearest(m1 * unit) >> 16)
+        + ((x2 - 32768) * nearest(m2 * unit) >> 16)
+        + c
+        >> 5
+        for m1, m2 in matrix
+    ]
+    return np.clip(np.stack(levels, axis=2), 0, 255).astype(np.uint8)
+
+
+KR_KB = {1: (Fraction("0.2126"), Fraction("0.0722"))}
+
+
+def nearest(value):
+    rounded = math.floor(abs(value) + Fraction(1, 2))
+    return rounded if value >= 0 else -rounded
 
 
 def fields(data):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.runtime.pictures import decode
+from flowrun.runtime.pictures.convert import CONVERSION
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
 from support.packets import plain_decoder
@@ -49,6 +50,9 @@ class Scripted:
 
 
 class Converter:
+    def __init__(self, version: int) -> None:
+        assert version == CONVERSION
+
     def rgb(self, decoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return decoded
 
@@ -63,7 +67,6 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scripted, "lies", set())
     monkeypatch.setattr(decode, "PacketDecoder", Scripted)
     monkeypatch.setattr(decode, "RgbConverter", Converter)
-    monkeypatch.setattr(decode, "_of_thread", threading.local())
 
 
 def fed(*, ahead: bool) -> list[list[int]]:

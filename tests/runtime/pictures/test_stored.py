@@ -213,6 +213,7 @@ def test_packets_are_stored_with_what_decodes_them():
         "pts": None,
         "size": [5, 7],
         "codec": "packets",
+        "convert": 1,
         "section": 4,
         "number": 7,
         "first": 6,

@@ -14,6 +14,7 @@ import pytest
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures import video
+from flowrun.runtime.pictures.convert import CONVERSION
 from flowrun.runtime.pictures.video import (
     ContainerDecoder,
     PacketDecoder,
@@ -59,31 +60,16 @@ class Taken:
 
 
 @pytest.mark.parametrize("width", [32, 33, 48])
-def test_pixels_are_a_read_only_view_of_what_the_document_says(width: int) -> None:
+def test_pixels_are_read_only_and_what_the_document_says(width: int) -> None:
     drawn = np.random.default_rng(0).integers(0, 255, (16, width, 3), np.uint8)
     picture = av.VideoFrame.from_ndarray(drawn, format="rgb24").reformat(format="yuv444p")
-    converter = RgbConverter()
-    assert converter._flags == independent_pictures.FLAGS
-    pixels = converter.rgb(picture)
-    assert np.array_equal(pixels, independent_pictures.rgb(picture))
-    assert not pixels.flags.writeable
-
-
-def test_colours_that_cannot_be_converted_are_a_value_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    picture = av.VideoFrame(16, 16, "yuv420p")
-    picture.colorspace = 3  # which is reserved
-    with pytest.raises(ValueError, match="^its colours cannot be converted: .*not supported"):
-        RgbConverter().rgb(picture)
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OverflowError("too large")
-
-    converter = RgbConverter()
-    monkeypatch.setattr(converter, "_reformatter", SimpleNamespace(reformat=refuse))
-    with pytest.raises(ValueError, match="^its colours cannot be converted: too large$"):
-        converter.rgb(picture)
+    for version, of_document in enumerate(
+        (independent_pictures.by_swscale, independent_pictures.rgb)
+    ):
+        pixels = RgbConverter(version).rgb(picture)
+        assert np.array_equal(pixels, of_document(picture))
+        assert not pixels.flags.writeable
+    assert version == CONVERSION
 
 
 # -- what a decoder must know ------------------------------------------------------------------

@@ -1,0 +1,237 @@
+/* Planes of luma and colour -> RGB, and planes made smaller or larger: the quick form of integers.py,
+   which says what is computed. Integers only: the same bytes on every processor.
+
+   No Python.h: it is loaded by ctypes, which lets other threads run meanwhile. Values are unsigned
+   16 bits, those of fewer bits in the upper ones. */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "values of two bytes are read as little-endian"
+#endif
+#if (-1 >> 1) != -1
+#error "shifts of negative numbers must keep their sign"
+#endif
+
+/* Loops are written for the compiler to vectorise; with these it makes them for several processors. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__has_attribute)
+#if __has_attribute(target_clones)
+#define EACH_CPU __attribute__((target_clones("avx2", "ssse3", "default")))
+#endif
+#endif
+#ifndef EACH_CPU
+#define EACH_CPU
+#endif
+
+struct samples {
+    const uint8_t *data;
+    int64_t stride; /* bytes from row to row */
+    int32_t step;   /* bytes from value to value */
+    int32_t wide;   /* a value has two bytes */
+    int32_t shift;  /* to the upper bits of 16 */
+    int32_t across; /* columns of the picture to a value: 1 << across */
+    int32_t down;   /* rows */
+};
+
+struct colors {
+    int32_t is_rgb;
+    int32_t luma;      /* what the first value is multiplied by */
+    int32_t chroma[6]; /* the second and third value, for R, G and B */
+    int32_t bias[3];
+};
+
+EACH_CPU static void load8(uint16_t *restrict to, const uint8_t *restrict from, int64_t count, int shift)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = (uint16_t)(from[x] << shift);
+}
+
+EACH_CPU static void load16(uint16_t *restrict to, const uint16_t *restrict from, int64_t count, int shift)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = (uint16_t)(from[x] << shift);
+}
+
+static void load(uint16_t *to, const struct samples *it, int64_t row, int64_t count)
+{
+    const uint8_t *from = it->data + row * it->stride;
+    if (it->wide && it->step == 2 && !((uintptr_t)from & 1))
+        load16(to, (const uint16_t *)(const void *)from, count, it->shift);
+    else if (it->wide)
+        for (int64_t x = 0; x < count; x++) {
+            uint16_t value;
+            memcpy(&value, from + x * it->step, 2);
+            to[x] = (uint16_t)(value << it->shift);
+        }
+    else if (it->step == 1)
+        load8(to, from, count, it->shift);
+    else
+        for (int64_t x = 0; x < count; x++)
+            to[x] = (uint16_t)(from[x * it->step] << it->shift);
+}
+
+/* What colour adds to luma, once for each value of it. */
+EACH_CPU static void add_of(int16_t *restrict r, int16_t *restrict g, int16_t *restrict b,
+                            const uint16_t *restrict u, const uint16_t *restrict v,
+                            const struct colors *restrict c, int64_t count)
+{
+    const int16_t ru = (int16_t)c->chroma[0], rv = (int16_t)c->chroma[1], gu = (int16_t)c->chroma[2];
+    const int16_t gv = (int16_t)c->chroma[3], bu = (int16_t)c->chroma[4], bv = (int16_t)c->chroma[5];
+    const int16_t r0 = (int16_t)c->bias[0], g0 = (int16_t)c->bias[1], b0 = (int16_t)c->bias[2];
+    for (int64_t x = 0; x < count; x++) {
+        const int16_t p = (int16_t)(u[x] ^ 0x8000), q = (int16_t)(v[x] ^ 0x8000);
+        r[x] = (int16_t)(((p * ru) >> 16) + ((q * rv) >> 16) + r0);
+        g[x] = (int16_t)(((p * gu) >> 16) + ((q * gv) >> 16) + g0);
+        b[x] = (int16_t)(((p * bu) >> 16) + ((q * bv) >> 16) + b0);
+    }
+}
+
+EACH_CPU static void twice(int16_t *restrict to, const int16_t *restrict from, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[2 * x] = to[2 * x + 1] = from[x];
+}
+
+/* Each value stands for `1 << across` columns. */
+static void spread(int16_t *to, const int16_t *from, int across, int64_t width)
+{
+    if (across == 1)
+        twice(to, from, (width + 1) / 2);
+    else
+        for (int64_t x = 0; x < width; x++)
+            to[x] = from[x >> across];
+}
+
+static inline uint8_t clipped(int16_t value)
+{
+    value >>= 5;
+    value = value < 0 ? 0 : value;
+    return (uint8_t)(value > 255 ? 255 : value);
+}
+
+EACH_CPU static void mix(uint8_t *restrict out, const uint16_t *restrict luma, const int16_t *restrict r,
+                         const int16_t *restrict g, const int16_t *restrict b, uint16_t by, int64_t width)
+{
+    for (int64_t x = 0; x < width; x++) {
+        const int16_t y = (int16_t)(((uint32_t)luma[x] * by) >> 16);
+        out[3 * x] = clipped((int16_t)(y + r[x]));
+        out[3 * x + 1] = clipped((int16_t)(y + g[x]));
+        out[3 * x + 2] = clipped((int16_t)(y + b[x]));
+    }
+}
+
+/* `mix` of values of 8 bits, without `load8` in between. */
+EACH_CPU static void mix8(uint8_t *restrict out, const uint8_t *restrict luma, const int16_t *restrict r,
+                          const int16_t *restrict g, const int16_t *restrict b, uint16_t by, int64_t width)
+{
+    for (int64_t x = 0; x < width; x++) {
+        const uint16_t value = (uint16_t)(luma[x] << 8);
+        const int16_t y = (int16_t)(((uint32_t)value * by) >> 16);
+        out[3 * x] = clipped((int16_t)(y + r[x]));
+        out[3 * x + 1] = clipped((int16_t)(y + g[x]));
+        out[3 * x + 2] = clipped((int16_t)(y + b[x]));
+    }
+}
+
+EACH_CPU static void join(uint8_t *restrict out, const uint16_t *restrict r, const uint16_t *restrict g,
+                          const uint16_t *restrict b, uint16_t by, int16_t bias, int64_t width)
+{
+    for (int64_t x = 0; x < width; x++) {
+        out[3 * x] = clipped((int16_t)((int16_t)(((uint32_t)r[x] * by) >> 16) + bias));
+        out[3 * x + 1] = clipped((int16_t)((int16_t)(((uint32_t)g[x] * by) >> 16) + bias));
+        out[3 * x + 2] = clipped((int16_t)((int16_t)(((uint32_t)b[x] * by) >> 16) + bias));
+    }
+}
+
+/* RGB, row after row without gaps. -1 where there is no memory. */
+int flowrun_rgb_1(const struct samples *planes, const struct colors *c, uint8_t *out, int64_t width,
+                  int64_t height)
+{
+    const struct samples *luma = planes, *u = planes + 1, *v = planes + 2;
+    const int64_t room = width + 2;
+    uint16_t *lines = malloc((size_t)room * 9 * sizeof *lines);
+    if (!lines)
+        return -1;
+    uint16_t *const one = lines, *const two = lines + room, *const three = lines + 2 * room;
+    int16_t *const few = (int16_t *)(lines + 3 * room), *const many = (int16_t *)(lines + 6 * room);
+    const uint16_t by = (uint16_t)c->luma;
+    const int64_t colored = (width + (1 << u->across) - 1) >> u->across;
+    const int16_t *const add = u->across ? many : few;
+
+    for (int64_t row = 0; row < height; row++, out += 3 * width) {
+        if (c->is_rgb) {
+            load(one, luma, row, width);
+            load(two, u, row, width);
+            load(three, v, row, width);
+            join(out, one, two, three, by, (int16_t)c->bias[0], width);
+            continue;
+        }
+        if (!(row & ((1 << u->down) - 1))) {
+            load(two, u, row >> u->down, colored);
+            load(three, v, row >> v->down, colored);
+            add_of(few, few + room, few + 2 * room, two, three, c, colored);
+            for (int it = 0; it < 3 && u->across; it++)
+                spread(many + it * room, few + it * room, u->across, width);
+        }
+        if (!luma->wide && luma->step == 1 && luma->shift == 8) {
+            mix8(out, luma->data + row * luma->stride, add, add + room, add + 2 * room, by, width);
+            continue;
+        }
+        load(one, luma, row, width);
+        mix(out, one, add, add + room, add + 2 * room, by, width);
+    }
+    free(lines);
+    return 0;
+}
+
+/* Which values of a line make one of the new line: `count` from `first` on, by the weights from `at` on,
+   which sum to 1 << 14. */
+struct share {
+    int32_t first;
+    int32_t count;
+    int32_t at;
+};
+
+EACH_CPU static void weigh(uint32_t *restrict sum, const uint16_t *restrict line, uint32_t weight, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        sum[x] += weight * line[x];
+}
+
+EACH_CPU static void settle(uint16_t *restrict to, const uint32_t *restrict sum, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = (uint16_t)((sum[x] + (1 << 13)) >> 14);
+}
+
+/* A plane of `count` columns scaled to width x height values of 16 bits. -1 where there is no memory. */
+int flowrun_scale_1(const struct samples *plane, int64_t count, uint16_t *out, int64_t width, int64_t height,
+                    const struct share *rows, const uint16_t *row_weights, const struct share *columns,
+                    const uint16_t *column_weights)
+{
+    uint32_t *sum = malloc((size_t)(count + 1) * (sizeof *sum + sizeof(uint16_t)));
+    if (!sum)
+        return -1;
+    uint16_t *line = (uint16_t *)(sum + count + 1);
+
+    for (int64_t y = 0; y < height; y++, out += width) {
+        const struct share *its = rows + y;
+        memset(sum, 0, (size_t)count * sizeof *sum);
+        for (int32_t k = 0; k < its->count; k++) {
+            load(line, plane, its->first + k, count);
+            weigh(sum, line, row_weights[its->at + k], count);
+        }
+        settle(line, sum, count);
+        for (int64_t x = 0; x < width; x++) {
+            const struct share *of = columns + x;
+            uint32_t total = 1 << 13;
+            for (int32_t k = 0; k < of->count; k++)
+                total += (uint32_t)column_weights[of->at + k] * line[of->first + k];
+            out[x] = (uint16_t)(total >> 14);
+        }
+    }
+    free(sum);
+    return 0;
+}

@@ -1,0 +1,152 @@
+"""The compiled arithmetic, where it was built when the package was installed; see `integers`."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.runtime.pictures.convert import integers
+from flowrun.runtime.pictures.convert.colors import Colors, colors_of
+from flowrun.runtime.pictures.convert.integers import Samples, Shares
+
+__all__ = ["is_compiled", "scaled", "to_rgb"]
+
+_RGB, _SCALE = "flowrun_rgb_1", "flowrun_scale_1"
+"""The number is that of the functions' arguments: a kernel built from other code is not used."""
+
+
+class _Samples(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("stride", ctypes.c_int64),
+        ("step", ctypes.c_int32),
+        ("wide", ctypes.c_int32),
+        ("shift", ctypes.c_int32),
+        ("across", ctypes.c_int32),
+        ("down", ctypes.c_int32),
+    )
+
+
+class _Colors(ctypes.Structure):
+    _fields_ = (
+        ("is_rgb", ctypes.c_int32),
+        ("luma", ctypes.c_int32),
+        ("chroma", ctypes.c_int32 * 6),
+        ("bias", ctypes.c_int32 * 3),
+    )
+
+
+class Kernel:
+    """The functions of the library at `path`. `OSError` if it cannot be loaded, `AttributeError` if it
+    is another version's."""
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        self._rgb, self._scale = library[_RGB], library[_SCALE]
+        self._rgb.argtypes = [pointer, pointer, pointer, number, number]
+        self._scale.argtypes = [pointer, number, pointer, number, number, *[pointer] * 4]
+
+    def to_rgb(
+        self, planes: tuple[Samples, Samples, Samples], colors: Colors, out: NDArray[np.uint8]
+    ) -> None:
+        """As `integers.to_rgb`."""
+        height, width = out.shape[:2]
+        given = (_Samples * 3)(*map(_given, planes))
+        meant = _Colors(
+            colors.is_rgb,
+            colors.luma,
+            (ctypes.c_int32 * 6)(*colors.chroma),
+            (ctypes.c_int32 * 3)(*colors.bias),
+        )
+        _check(self._rgb(given, ctypes.byref(meant), out.ctypes.data, width, height))
+
+    def scaled(self, plane: Samples, rows: Shares, columns: Shares) -> NDArray[np.uint16]:
+        """As `integers.scaled`."""
+        height, width = len(rows.places), len(columns.places)
+        made = np.empty((height, width), np.uint16)
+        given = _given(plane)
+        _check(
+            self._scale(
+                ctypes.byref(given),
+                plane.values.shape[1],
+                made.ctypes.data,
+                width,
+                height,
+                rows.places.ctypes.data,
+                rows.weights.ctypes.data,
+                columns.places.ctypes.data,
+                columns.weights.ctypes.data,
+            )
+        )
+        return made
+
+
+def _given(plane: Samples) -> _Samples:
+    values = plane.values
+    stride, step = values.strides
+    return _Samples(
+        values.ctypes.data,
+        stride,
+        step,
+        values.itemsize == 2,
+        plane.shift,
+        plane.across,
+        plane.down,
+    )
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError
+
+
+@functools.cache
+def _arithmetic() -> Any:
+    """The kernel if it is there and computes what it should, otherwise NumPy."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_kernel{suffix}")
+        try:
+            kernel = Kernel(path)
+        except (OSError, AttributeError):
+            continue
+        if _agrees(kernel):
+            return kernel
+    return integers
+
+
+def _agrees(kernel: Kernel) -> bool:
+    """Whether a small picture is the same as by NumPy: it is not if the compiler made a mistake."""
+    values = np.random.default_rng(0).integers(0, 256, (3, 6, 70), np.uint8)
+    planes = (Samples(values[0], 8), Samples(values[1], 8, 1, 1), Samples(values[2], 8, 1, 1))
+    found, wanted = np.zeros((2, 6, 70, 3), np.uint8)
+    colors = colors_of(1, 1, bits=8, is_rgb=False)
+    kernel.to_rgb(planes, colors, found)
+    integers.to_rgb(planes, colors, wanted)
+    sizes = integers.shares(6, 4), integers.shares(70, 31)
+    same = np.array_equal(kernel.scaled(planes[0], *sizes), integers.scaled(planes[0], *sizes))
+    return same and np.array_equal(found, wanted)
+
+
+def is_compiled() -> bool:
+    """Whether the compiled kernel is used."""
+    return _arithmetic() is not integers
+
+
+def to_rgb(
+    planes: tuple[Samples, Samples, Samples], colors: Colors, out: NDArray[np.uint8]
+) -> None:
+    """As `integers.to_rgb`; by the kernel, other threads run meanwhile."""
+    _arithmetic().to_rgb(planes, colors, out)
+
+
+def scaled(plane: Samples, rows: Shares, columns: Shares) -> NDArray[np.uint16]:
+    """As `integers.scaled`; by the kernel, other threads run meanwhile."""
+    made: NDArray[np.uint16] = _arithmetic().scaled(plane, rows, columns)
+    return made

@@ -1,0 +1,130 @@
+"""What can be had of a decoded picture: its pixels, its luma, it made smaller.
+
+A value of colour counts for all pixels that it stands for: that is what FFmpeg's quick conversion and
+OpenCV give, with which models were trained, and what the sender's positions of colours, which few files
+say rightly, change least.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.runtime.pictures.convert import integers, kernel
+from flowrun.runtime.pictures.convert.integers import Samples
+from flowrun.runtime.pictures.convert.planes import Planes
+
+__all__ = ["CONVERSION", "Planes420", "luma", "planes420", "resized", "rgb"]
+
+CONVERSION = 1
+"""This conversion, as a stored picture's map says; 0 is swscale's, which older logs have."""
+_JPEG = (2, 5, 6)
+"""FFmpeg's numbers of the colour spaces that are the JPEG's: BT.601, also where none is said."""
+_FULL = 2
+_OF_LEVEL = np.array([77, 150, 29], np.uint16)
+"""256ths of red, green and blue in luma."""
+
+Decoded = Any
+"""An `av.VideoFrame`, or its `Planes`."""
+
+
+class Planes420(NamedTuple):
+    """What a JPEG is made of: luma, and colours half as high and as wide, all from 0 to 255."""
+
+    y: NDArray[np.uint8]
+    u: NDArray[np.uint8]
+    v: NDArray[np.uint8]
+
+
+def rgb(picture: Decoded, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """The pixels, uint8 (height, width, 3), within one level of what exact arithmetic gives.
+
+    picture: an `av.VideoFrame`, or its `Planes`.
+    out: filled and returned, if given; of that shape, contiguous.
+
+    Raises `ValueError` where the picture's colours cannot be converted.
+    """
+    planes = _planes(picture)
+    if out is None:
+        out = np.empty((planes.height, planes.width, 3), np.uint8)
+    if out.size:
+        kernel.to_rgb(planes.samples, planes.colors, out)
+    return out
+
+
+def luma(picture: Decoded) -> NDArray[np.uint8]:
+    """The luma, uint8 (height, width): as the picture has it, so from 16 to 235 where that is its range;
+    the upper 8 bits of those that have more. Of RGB it is computed.
+
+    Raises `ValueError` as `rgb`.
+    """
+    planes = _planes(picture)
+    if not planes.is_luma:
+        return _luma_of(rgb(planes))
+    samples = planes.samples[0]
+    if samples.values.dtype == np.uint8:
+        return samples.values.copy()
+    return (samples.rows(0, planes.height) >> 8).astype(np.uint8)
+
+
+def _luma_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return ((pixels @ _OF_LEVEL + np.uint16(128)) >> np.uint16(8)).astype(np.uint8)
+
+
+def resized(picture: Decoded, width: int, height: int) -> NDArray[np.uint8]:
+    """The picture as uint8 (height, width, 3), scaled before it is converted.
+
+    Made smaller, each pixel is the mean of those that it covers; made larger, it is in between its
+    neighbours.
+
+    Raises `ValueError` where the picture's colours cannot be converted, or one of the sizes is 0.
+    """
+    planes = _planes(picture)
+    if (width, height) == (planes.width, planes.height):
+        return rgb(planes)
+    if min(width, height, planes.width, planes.height) < 1:
+        raise ValueError(
+            f"a picture of {planes.width}x{planes.height} pixels cannot be scaled to {width}x{height}"
+        )
+    first, second, third = (
+        Samples(
+            kernel.scaled(
+                plane,
+                integers.shares(plane.values.shape[0], height),
+                integers.shares(plane.values.shape[1], width),
+            ),
+            0,
+        )
+        for plane in planes.samples
+    )
+    out = np.empty((height, width, 3), np.uint8)
+    kernel.to_rgb((first, second, third), planes.colors, out)
+    return out
+
+
+def planes420(picture: Decoded) -> Planes420 | None:
+    """What a JPEG of the picture is made of, without RGB in between; None where it has to be converted,
+    as its colours are others than a JPEG's, or lie in another pattern."""
+    planes = _planes(picture)
+    if not planes.is_planar420 or planes.space not in _JPEG:
+        return None
+    y, u, v = (it.values for it in planes.samples)
+    if planes.format == "yuvj420p" or planes.span == _FULL:
+        return Planes420(y.copy(), u.copy(), v.copy())
+    return Planes420(_LUMA_TO_FULL[y], _COLOR_TO_FULL[u], _COLOR_TO_FULL[v])
+
+
+def _to_full(black: int, span: int, middle: int) -> NDArray[np.uint8]:
+    """The table that stretches a narrow range."""
+    values = (2 * 255 * (np.arange(256) - black) + span) // (2 * span) + middle
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+_LUMA_TO_FULL = _to_full(16, 219, 0)
+_COLOR_TO_FULL = _to_full(128, 224, 128)
+
+
+def _planes(picture: Decoded) -> Planes:
+    return picture if isinstance(picture, Planes) else Planes.of(picture)
