@@ -246,3 +246,17 @@ def test_bounds_by_time_end_it_at_the_first_cycle_after_them(writer, tmp_path):
         assert [it.cycle for it in log.cycles(start_ns=1010, end_ns=1031)] == [1, 2, 3]
         assert [it.cycle for it in log.cycles(2, 4)] == [2, 3]
         assert list(log.cycles(3, 3)) == []
+
+
+def test_a_slab_that_vanished_when_all_of_it_was_read_is_no_loss(tmp_path):
+    writer = Writer(tmp_path / "run")
+    writer.commit()
+    with Log(tmp_path / "run", follow=True, timeout_s=30) as log:
+        cycles = iter(log)
+        for number in range(1, 4):
+            assert next(cycles).cycle == number - 1
+            log._files.vanished = tmp_path / "run" / "log_0009.mcap"
+            writer.commit()
+        assert next(cycles).cycle == 3
+        assert log._files.vanished is None
+        assert log.loss is None
