@@ -8,6 +8,7 @@
 | `reader.py`   | the thread that decodes a few frames ahead                                |
 | `decoding.py` | packets -> pictures, as the log will decode them                          |
 | `policy.py`   | which of the decoded frames a cycle gets, and why others are left out     |
+| `thinning.py` | which frames `max_fps` keeps                                              |
 | `ahead.py`    | the same pictures, decoded on several cores                               |
 | `packets.py`  | the compressed packets, kept for the log                                  |
 """

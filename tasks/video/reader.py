@@ -24,6 +24,7 @@ from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import Origin, PacketQueue
 from flowrun.tasks.video.policy import FrameQueue
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
+from flowrun.tasks.video.thinning import Thinning
 
 __all__ = ["Frame", "Reader"]
 
@@ -125,7 +126,7 @@ class Reader:
         self._period = 1 / self._rate if self._rate else Fraction(0)
         self._period_ns = int(1_000_000_000 * self._period)
         self._next_id = 0
-        self._kept_slot: int | None = None
+        self._thinning = None if config.max_fps is None else Thinning(config.max_fps)
         self._start = (stream.start_time or 0) * stream.time_base
         self._offset = Fraction(0)
         """How long the earlier rounds of a loop took."""
@@ -313,24 +314,13 @@ class Reader:
         time_ns = self._clock() if self.live else int(since_start * 1_000_000_000)
         frame_id = self._next_id
         self._next_id += 1
-        slot = self._slot(frame_id, time_ns)
-        if slot == self._kept_slot:
+        if self._thinning is not None and not self._thinning.keeps(since_start):
             self.frames.count(1, "max_fps")
             return None
-        self._kept_slot = slot
         if self._played_ns is not None and time_ns + self._period_ns <= self._played_ns:
             self.frames.count(1, "latest")
             return None
         return partial(Frame, frame_id=frame_id, pts=pts, time_ns=time_ns, origin=picture.origin)
-
-    def _slot(self, frame_id: int, time_ns: int) -> int:
-        """The frame's place at `max_fps`: of the frames with one place, the first is kept."""
-        if self._config.max_fps is None:
-            return frame_id
-        wanted = Fraction(str(self._config.max_fps))
-        if self._rate is None:
-            return int(time_ns * wanted / 1_000_000_000)
-        return int(frame_id * wanted / self._rate)
 
 
 def _convert(converter: RgbConverter, picture: list[Any]) -> NDArray[np.uint8] | None:

@@ -43,7 +43,8 @@ class VideoSettings(TaskConfig):
     start_s: NonNegativeFloat = 0.0
     """Where a file starts."""
     max_fps: PositiveFloat | None = None
-    """Keep frame k only if floor(k * max_fps / fps) changes: the same frames every run."""
+    """The most frames a second, by the source's own time stamps: of each 1 / max_fps seconds the first
+    frame is kept, the same ones every run. The others are not converted."""
     width: PositiveInt | None = None
     """The width to ask of a device (v4l2), in pixels."""
     height: PositiveInt | None = None

@@ -258,16 +258,6 @@ def test_realtime_waits_for_the_first_frame(folder: Path) -> None:
     assert [cycle["image"].frame_id for cycle in first] == [0]
 
 
-def test_max_fps_goes_by_time_where_the_rate_is_not_known(folder: Path) -> None:
-    reader = reader_of(folder, max_fps=4)
-    reader._rate = None
-    reader.start()
-    ids = []
-    while (frame := reader.take(10.0)) is not None:
-        ids.append(frame.frame_id)
-    assert ids == [0, 3, 5, 8, 10]
-
-
 @pytest.mark.parametrize(
     ("live", "text"),
     [

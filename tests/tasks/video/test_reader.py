@@ -239,19 +239,20 @@ def test_a_live_source_has_the_time_of_the_clock() -> None:
     assert times(reader) == [(0, 100), (1, 101)]
 
 
-@pytest.mark.parametrize(
-    ("max_fps", "time_ns", "slot"),
-    [(1, S - 1, 0), (1, S, 1), (4, S, 4), (0.1, 10 * S - 1, 0), (0.1, 10 * S, 1)],
-)
-def test_max_fps_goes_by_time_without_a_rate(max_fps: float, time_ns: int, slot: int) -> None:
-    reader = reader_of(Container(average_rate=None), max_fps=max_fps)
-    assert reader._slot(7, time_ns) == slot
-
-
-def test_max_fps_keeps_the_first_frame_of_each_place() -> None:
+@pytest.mark.parametrize("uri", ["film.mp4", "rtsp://host/cam"])
+def test_max_fps_goes_by_the_sources_own_time_stamps(uri: str) -> None:
+    """The clock of a live source that is read says nothing."""
     container = Container(*shown(*range(8)))
-    assert [it.frame_id for it in frames(reader_of(container, max_fps=5))] == [0, 2, 4, 6]
-    assert [it.frame_id for it in frames(reader_of(container, max_fps=20))] == list(range(8))
+    assert [it.frame_id for it in frames(reader_of(container, uri=uri, max_fps=5))] == [0, 2, 4, 6]
+    assert len(frames(reader_of(container, uri=uri, max_fps=20))) == 8
+    uneven = Container(*shown(0, 1, 2, 20, 21, None, None, 50, 3, 4, 5))
+    kept = [it.frame_id for it in frames(reader_of(uneven, uri=uri, max_fps=5))]
+    assert kept == [0, 2, 3, 5, 7, 8, 10]
+
+
+def test_the_rounds_of_a_loop_are_one_film_for_max_fps() -> None:
+    reader = reader_of(Container(*shown(0, 1, 2)), loop=True, max_fps=5)
+    assert times(reader, 4) == [(k, k * S // 10) for k in (0, 2, 4, 6)]
 
 
 # -- pictures ----------------------------------------------------------------------------------
