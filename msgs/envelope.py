@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowrun.msgs.arrays import sampled
 from flowrun.msgs.difference import differing_field
 from flowrun.msgs.fields import LatePublishError
 from flowrun.msgs.values import pack, unpack
 
-__all__ = ["TIME_ENDS", "Envelope"]
+__all__ = ["NOTHING_LATER", "TIME_ENDS", "Envelope", "Later"]
 
 TIME_ENDS = 2**63
 """Every time of validity, in nanoseconds, is less."""
+
+
+class Later(Protocol):
+    """An array field that is made when somebody first reads it."""
+
+    def made(self) -> NDArray[Any]:
+        """The array, read-only; made by the first call, on any thread, and the same one ever after."""
+        ...
+
+    def sample(self) -> bytes:
+        """`sampled` of the array when it was made."""
+        ...
+
+
+NOTHING_LATER: Mapping[str, Later] = MappingProxyType({})
 
 
 class Envelope:
     """What others see of a message. Only `publish`, and the runtime, change it.
 
     own: the message's own fields, as its task sets them; the same dict for ever, as is `fields`.
-    fields: as they were published last, read-only all the way down.
+    fields: as they were published last, read-only all the way down; without those of `later` that nobody
+        has read. `whole` gives all.
+    later: by name, fields that are made when somebody first reads them.
+    defers: whether fields may be made later; False where the log stores what is made.
     present: whether the message was published in this cycle.
     tov_ns: time of validity; 0 before the message was first published.
     packed: the msgpack map of the fields that are not arrays, if `publish` has made it.
@@ -32,8 +52,10 @@ class Envelope:
     """
 
     __slots__ = (
+        "defers",
         "fields",
         "is_open",
+        "later",
         "note_late",
         "own",
         "owner",
@@ -45,6 +67,8 @@ class Envelope:
     def __init__(self, own: dict[str, Any], fields: Mapping[str, Any]) -> None:
         self.own = own
         self.fields = dict(fields)
+        self.later = NOTHING_LATER
+        self.defers = True
         self.present = False
         self.tov_ns = 0
         self.packed: bytes | None = None
@@ -52,9 +76,28 @@ class Envelope:
         self.owner = ""
         self.note_late: Callable[[LatePublishError], None] | None = None
 
+    def whole(self) -> dict[str, Any]:
+        """`fields`, after making those that nobody has read."""
+        for name in self.later:
+            if name not in self.fields:
+                self.make(name)
+        return self.fields
+
+    def make(self, name: str) -> NDArray[Any]:
+        """Make one of `later`, which is in `fields` from now on. From any thread."""
+        found = self.fields[name] = self.later[name].made()
+        return found
+
+    def defer(self, later: Mapping[str, Later]) -> None:
+        """Show these fields when they are made, in place of what they were."""
+        self.later = later
+        for name in later:
+            self.fields.pop(name, None)
+
     def show(self, other: Envelope) -> None:
         """Show what `other` shows; copies nothing."""
         self.fields.update(other.fields)
+        self.defer(other.later)
         self.packed = other.packed
         self.tov_ns = other.tov_ns
         self.present = other.present
@@ -80,6 +123,14 @@ class Envelope:
         published."""
         fields = self.fields.items() if self.present else ()
         return {name: sampled(value) for name, value in fields if isinstance(value, np.ndarray)}
+
+    def changed_array(self, before: Mapping[str, bytes]) -> str | None:
+        """The first array that was changed in place since `samples` gave `before`, or since it was
+        made; None if there is none."""
+        for name, now in self.samples().items():
+            if now != (before[name] if name in before else self.later[name].sample()):
+                return name
+        return None
 
     def set_since(self) -> str | None:
         """The first scalar field that was set to another value since the message was published, which

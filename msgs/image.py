@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, SupportsIndex, cast
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs import protobuf
+from flowrun.msgs.envelope import NOTHING_LATER, Later
 from flowrun.msgs.fields import Buffer, MessageTypeError, Shape
-from flowrun.msgs.message import Message
+from flowrun.msgs.message import Message, worded
 
-__all__ = ["ImageRgb8Msg", "VideoDecoder", "VideoPackets"]
+__all__ = ["DecodedPicture", "ImageRgb8Msg", "VideoDecoder", "VideoPackets"]
 
 # The field numbers of foxglove.RawImage, then our own, which every protobuf reader skips.
 _TIMESTAMP, _WIDTH, _HEIGHT, _ENCODING, _STEP, _DATA, _FRAME_ID = 1, 2, 3, 4, 5, 6, 7
@@ -62,6 +63,8 @@ class VideoPackets:
     section: how often the decoder has started over, as at key frames.
     begins: whether the first packet is the first one of its section.
     drained: whether the picture came when the section was at its end, after all its packets.
+    conversion: the number of the one that made its pixels, of a picture that an older log gave; None:
+        that of today.
     """
 
     decoder: VideoDecoder
@@ -71,13 +74,28 @@ class VideoPackets:
     section: int
     begins: bool
     drained: bool
+    conversion: int | None = None
+
+
+class DecodedPicture(Later, Protocol):
+    """A picture as its decoder gave it; `made` gives its pixels. For any thread.
+
+    height, width: of the pixels.
+    """
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
 
 
 class ImageRgb8Msg(Message):
     """A picture: 8 bits a channel, RGB.
 
     pixels: uint8 of shape (height, width, 3), C-contiguous. The slot's own array (`allocate_pixels`),
-        one that the task hands over, or one that it sets, which publishing copies.
+        one that the task hands over, or one that it sets, which publishing copies. Those of a video
+        are made when somebody first reads them, once for all who do.
     frame_id: number of the frame at its source, counted from 0, skipped frames included.
     pts: presentation time stamp in the container's own units, None where there is none.
     fps: nominal frames per second of the source, 0 where unknown.
@@ -87,7 +105,7 @@ class ImageRgb8Msg(Message):
         only: it is not a field, and tasks that read the picture do not see it.
     """
 
-    __slots__ = ("video",)
+    __slots__ = ("_own_picture", "video")
 
     pixels: Annotated[NDArray[np.uint8], Shape("H W 3")]
     frame_id: int
@@ -101,21 +119,113 @@ class ImageRgb8Msg(Message):
 
     def __init__(self, **fields: Any) -> None:
         self.video: VideoPackets | None = None
+        self._own_picture: DecodedPicture | None = None
         super().__init__(**fields)
 
-    def clear(self) -> None:
-        self.video = None
-        super().clear()
+    if not TYPE_CHECKING:  # a checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """`pixels`, where nobody has read them before."""
+            picture = self.picture if name == "pixels" else None
+            if picture is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return self.envelope.make(name) if self.is_view else picture.made()
+
+    @property
+    def picture(self) -> DecodedPicture | None:
+        """What `pixels` are made of; None where there is nothing but them."""
+        if self.is_view:
+            return cast("DecodedPicture | None", self.envelope.later.get("pixels"))
+        return None if "pixels" in self.__dict__ else self._own_picture
 
     @property
     def height(self) -> int:
         """Rows of `pixels`."""
-        return int(self.pixels.shape[0])
+        picture = self.picture
+        return int(self.pixels.shape[0]) if picture is None else picture.height
 
     @property
     def width(self) -> int:
         """Columns of `pixels`."""
-        return int(self.pixels.shape[1])
+        picture = self.picture
+        return int(self.pixels.shape[1]) if picture is None else picture.width
+
+    def show(self, picture: DecodedPicture) -> None:
+        """Set `pixels` to those of `picture`, to be made when somebody first reads them; at once where
+        the log will hold nothing else."""
+        if self.envelope.defers:
+            self._defer(picture)
+        else:
+            self.hand_over("pixels", picture.made())
+
+    def _defer(self, picture: DecodedPicture) -> None:
+        self.__dict__.pop("pixels", None)
+        self._own_picture = picture
+
+    def clear(self) -> None:
+        self.video = self._own_picture = None
+        self.envelope.later = NOTHING_LATER
+        super().clear()
+
+    def restore(self, fields: Mapping[str, Any], *, tov_ns: int) -> None:
+        """As `Message.restore`; `fields["pixels"]` may be a `DecodedPicture`."""
+        picture = fields.get("pixels")
+        if picture is not None and not isinstance(picture, np.ndarray):
+            self._defer(picture)
+            fields = {name: value for name, value in fields.items() if name != "pixels"}
+        super().restore(fields, tov_ns=tov_ns)
+
+    def copy(self) -> Self:
+        other = super().copy()
+        picture = self.picture
+        if picture is not None:
+            other._defer(picture)  # noqa: SLF001  # of this class
+            if self.present:
+                other.envelope.defer({"pixels": picture})
+        return other
+
+    def fill(self, other: Message) -> None:
+        super().fill(other)
+        picture = other.picture if isinstance(other, ImageRgb8Msg) else None
+        if picture is not None:
+            self.show(picture)
+
+    def all_fields(self) -> dict[str, Any]:
+        if self.picture is None:
+            return super().all_fields()
+        return {name: getattr(self, name) for name in self.defaults}
+
+    def __repr__(self) -> str:
+        picture = self.picture
+        if picture is None:
+            return super().__repr__()
+        outline = np.broadcast_to(np.uint8(0), (picture.height, picture.width, 3))
+        return worded(type(self).__name__, {"pixels": outline, **self.__dict__})
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        picture = self.picture
+        if picture is None:
+            return super().__reduce_ex__(protocol)
+        fields = {name: value for name, value in self.__dict__.items() if name != "pixels"}
+        return _unpickled, (self._writer, fields, picture, self.tov_ns if self.present else None)
+
+    def _checked(self) -> tuple[bytes, dict[str, Any]]:
+        picture = self.picture
+        if picture is None:
+            return super()._checked()
+        own = self.__dict__
+        own["pixels"] = self.defaults["pixels"]
+        try:
+            packed, fields = super()._checked()
+        finally:
+            del own["pixels"]
+        del fields["pixels"]
+        return packed, fields
+
+    def _show(self, tov_ns: SupportsIndex) -> None:
+        picture = self.picture
+        super()._show(tov_ns)
+        self.envelope.defer(NOTHING_LATER if picture is None else {"pixels": picture})
 
     def allocate_pixels(self, height: int, width: int) -> NDArray[np.uint8]:
         """The slot's own (height, width, 3) array for writing; its old contents are undefined."""
@@ -124,7 +234,7 @@ class ImageRgb8Msg(Message):
     def checked_pixels(self) -> NDArray[np.uint8]:
         """`pixels`, C-contiguous; `MessageTypeError` names a field of the message that is wrong."""
         if not self.is_view:
-            self.check_fields()
+            self._checked()
         return np.ascontiguousarray(self.pixels)
 
     def pack_front(
@@ -198,3 +308,13 @@ class ImageRgb8Msg(Message):
                 (_FRAME_ID, "frame_id", "string"),
             ],
         )
+
+
+def _unpickled(
+    kind: type[ImageRgb8Msg], fields: dict[str, Any], picture: DecodedPicture, tov_ns: int | None
+) -> ImageRgb8Msg:
+    message = kind(**fields)
+    message.show(picture)
+    if tov_ns is not None:
+        message.publish(tov_ns=tov_ns)
+    return message

@@ -58,7 +58,7 @@ from flowrun.msgs.schema import json_schema
 from flowrun.msgs.values import as_stored, pack, thawed, unpack
 from flowrun.msgs.view import ReadOnly
 
-__all__ = ["HasNow", "Message", "Shape"]
+__all__ = ["HasNow", "Message", "Shape", "worded"]
 
 _POISON = 0xDB
 
@@ -308,6 +308,10 @@ class Message:
         """Set all fields to those of `other`, a message of the same class."""
         self.__dict__.update(other.__dict__)
 
+    def all_fields(self) -> dict[str, Any]:
+        """The fields by name, in the order of their declaration; not to be changed."""
+        return self.__dict__
+
     def encode(self) -> tuple[Buffer, ...]:
         """The message's bytes in the log, as one or more parts to be written in this order. A class that
         overrides it overrides `decode_fields` too, which must give every field back as it was: `publish`
@@ -491,19 +495,23 @@ class Message:
         return self.copy()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        fields = thawed(dict(self.__dict__))
+        fields = thawed(dict(self.all_fields()))
         return _unpickled, (self._writer, fields, self.envelope.tov_ns if self.present else None)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message) or other._writer is not self._writer:
             return NotImplemented
-        return differing_field(self.__dict__, other.__dict__) is None
+        return differing_field(self.all_fields(), other.all_fields()) is None
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        shown_fields = ", ".join(f"{k}={short(v)}" for k, v in self.__dict__.items())
-        return f"{type(self).__name__}({shown_fields})"
+        return worded(type(self).__name__, self.__dict__)
+
+
+def worded(kind: str, fields: Mapping[str, Any]) -> str:
+    """A message of the class `kind` as an error text shows it."""
+    return f"{kind}({', '.join(f'{name}={short(value)}' for name, value in fields.items())})"
 
 
 def _keeps_all(kind: type[Message]) -> bool:

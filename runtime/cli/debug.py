@@ -407,7 +407,7 @@ class _Shell(cmd.Cmd):
             self._say("nothing was published in this cycle yet")
 
     def _print_message(self, name: str, message: Message) -> None:
-        fields = dict(message.__dict__)
+        fields = dict(message.all_fields())
         try:
             was = self._replay.recorded(name)
         except UsageError:
@@ -415,7 +415,7 @@ class _Shell(cmd.Cmd):
         self._say(f"{name}, of {message.tov_ns / 1e9:.3f} s")
         for key, value in fields.items():
             line = f"  {key} = {_shown(value)}"
-            before = None if was is None else was.__dict__.get(key)
+            before = None if was is None else was.all_fields().get(key)
             if was is not None and _shown(before) != _shown(value):
                 line += f"   (recorded: {_shown(before)})"
             self._say(line)
@@ -459,7 +459,7 @@ def _shown(value: Any) -> str:
 
 
 def _save(value: Any, path: Path) -> None:
-    fields = dict(value.__dict__) if isinstance(value, Message) else {"value": value}
+    fields = dict(value.all_fields()) if isinstance(value, Message) else {"value": value}
     arrays = [item for item in fields.values() if isinstance(item, np.ndarray)]
     if path.suffix in (".png", ".jpg", ".jpeg"):
         from PIL import Image

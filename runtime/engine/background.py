@@ -416,6 +416,7 @@ def prepare_job(
         output = own[argument.slot] = type(message)()
         output.envelope.owner = message.envelope.owner
         output.envelope.note_late = message.envelope.note_late
+        output.envelope.defers = message.envelope.defers
     return Job(time.cycle, time.now_ns, config, own)
 
 

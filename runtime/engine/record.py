@@ -109,6 +109,7 @@ def make_record(
         envelope.owner = f"task {slot.task_id!r}, port {slot.port!r}"
         envelope.note_late = partial(note_late, slot.task_id)
         envelope.is_open = None
+        envelope.defers = not slot.stores_pixels
     return CycleRecord(
         messages,
         tuple(bind_step(step, messages) for step in plan.steps),
@@ -185,8 +186,8 @@ def _call_watched(
         raise
     for port, envelope, samples in before:
         field, around = envelope.mend(), ""
-        if field is None and samples:
-            field = next((it for it, now in envelope.samples().items() if now != samples[it]), None)
+        if field is None and (samples or envelope.later):
+            field = envelope.changed_array(samples)
             around = "; torch.from_numpy and ctypes write to its memory: copy() it before"
         if field is not None:
             raise MessageMisused(

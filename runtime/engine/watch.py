@@ -81,8 +81,8 @@ class KeptInputs:
         for slot, message in enumerate(record.messages):
             readers = self._readers[slot]
             for name in message.array_fields:
-                array = message.envelope.fields[name]
-                if array.size and readers and is_reused(array):
+                array = message.envelope.fields.get(name)
+                if array is not None and array.size and readers and is_reused(array):
                     memory = owner_of(array)
                     known = memories.setdefault(id(memory), ([], "", memory))[0]
                     what = f"{name!r} of its input {readers[0][1]!r}"
@@ -106,6 +106,7 @@ class KeptInputs:
         return {
             (slot, name): _references(fields[name]) + _references(owner_of(fields[name]))
             for name in message.array_fields
+            if name in fields
         }
 
     def suspect(
@@ -276,12 +277,13 @@ def _passed_on(
         (slot, name): owners.count(id(owner_of(messages[slot].envelope.fields[name])))
         for slot, _ in inputs
         for name in messages[slot].array_fields
+        if name in messages[slot].envelope.fields
     }
 
 
 def _digest(envelope: Envelope) -> bytes:
     found = hashlib.blake2b(str(envelope.tov_ns).encode())
-    for name, value in envelope.fields.items():
+    for name, value in sorted(envelope.whole().items()):
         found.update(name.encode())
         if isinstance(value, np.ndarray):
             found.update(repr((value.shape, value.dtype)).encode())

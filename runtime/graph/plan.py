@@ -41,6 +41,11 @@ class Slot:
     payload: bool = True
     codec: str = "raw"
 
+    @property
+    def stores_pixels(self) -> bool:
+        """Whether the log will hold the pixels of its pictures, and nothing that gives more."""
+        return self.logged and self.payload and self.codec != "packets"
+
 
 @dataclass(frozen=True, slots=True)
 class Argument:

@@ -54,7 +54,7 @@ def check_log(
             topic, _, payload = entry
             if pictures and topic in coded:
                 try:
-                    _ = log.message(record, entry).fields
+                    _ = log.message(record, entry).deferred
                 except LogError as error:
                     if _begins_before(payload, first):
                         early[topic] = early.get(topic, 0) + 1

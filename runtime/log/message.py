@@ -18,6 +18,7 @@ from flowrun.runtime.log.slab.format import CODEC, NO_PAYLOAD, PAYLOAD
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
+from flowrun.runtime.pictures.planar import Kept, PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
 
 __all__ = ["Bounds", "Frame", "LateLines", "LogMessage", "LoggedCycle", "Range", "Topic"]
@@ -150,7 +151,9 @@ class LogMessage:
         if channel.metadata.get(PAYLOAD) == NO_PAYLOAD:
             return {}
         if CODEC in channel.metadata:
-            return self._picture(pixels=True)
+            fields = self.deferred
+            kept = fields["pixels"]
+            return {**fields, "pixels": kept.made() if isinstance(kept, PlanarPicture) else kept}
         schema = preamble.schemas.get(channel.schema_id)
         try:
             fields = decode(self.payload, channel.message_encoding, schema.name if schema else "")
@@ -171,19 +174,27 @@ class LogMessage:
             )
 
     @property
+    def deferred(self) -> dict[str, Any]:
+        """`fields` for `Message.restore`: a picture is decoded, and its pixels are made when somebody
+        reads them, where the log says how."""
+        channel = self._slab.preamble.channel_of[self.topic]
+        if CODEC not in channel.metadata:
+            return self.fields
+        return self._picture(lambda it: self._decoders(self.topic).picture(self.cycle, it))
+
+    @property
     def outline(self) -> dict[str, Any]:
         """`fields`, where a picture need not be decoded: its pixels are then zeros that take no
         memory, of the right shape."""
         channel = self._slab.preamble.channel_of[self.topic]
-        return self._picture(pixels=False) if CODEC in channel.metadata else self.fields
+        if CODEC not in channel.metadata:
+            return self.fields
+        return self._picture(lambda it: np.broadcast_to(np.uint8(0), (*it.own["size"], 3)))
 
-    def _picture(self, *, pixels: bool) -> dict[str, Any]:
+    def _picture(self, decode: Callable[[StoredPicture], Kept]) -> dict[str, Any]:
         try:
             picture = StoredPicture.parse(self.payload)
-            if not pixels:
-                height, width = picture.own["size"]
-                return picture.fields(np.broadcast_to(np.uint8(0), (height, width, 3)))
-            return picture.fields(self._decoders(self.topic).pixels(self.cycle, picture))
+            return picture.fields(decode(picture))
         except ValueError as error:
             raise LogDamaged(
                 f"{self._slab.path}: cycle {self.cycle}: {self.topic}: the picture cannot be "

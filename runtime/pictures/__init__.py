@@ -4,7 +4,8 @@
 |----------------|--------------------------------------------------------------------------|
 | `stored.py`    | a stored picture: its bytes, and encoding it                             |
 | `lossless.py`  | zstd and FFV1: compressed without loss                                   |
-| `decode.py`    | a stored picture -> its pixels, checked                                  |
+| `planar.py`    | a decoded picture: its planes, of which its pixels are made when they are read |
+| `decode.py`    | a stored picture -> the picture, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
 | `video.py`     | decoding and converting video: the same pictures in a run and from its log |
 | `convert/`     | decoded pictures -> RGB, in integers                                       |

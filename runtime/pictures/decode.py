@@ -1,4 +1,4 @@
-"""The pixels of one topic's stored pictures, in whichever order they are asked for.
+"""One topic's stored pictures, in whichever order they are asked for.
 
 Compressed packets are decoded from the beginning of their section on. Asked for one picture after the
 other, each packet is decoded once; a jump costs what lies between its picture and that beginning.
@@ -11,14 +11,13 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.pictures.planar import Demand, Kept, PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
-from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter
+from flowrun.runtime.pictures.video import PacketDecoder
 
 __all__ = ["PictureDecoder"]
 
@@ -44,13 +43,14 @@ class PictureDecoder:
         self._as_recorded = _AsRecorded(stored)
         self._ahead = _Ahead(stored) if ahead else None
         self._differs = -1
-        """The section of which decoding ahead gave other pixels."""
-        self._newest: tuple[int, NDArray[np.uint8]] | None = None
+        """The section of which decoding ahead gave other pictures."""
+        self._newest: tuple[int, Kept] | None = None
 
-    def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8]:
-        """The pixels (H, W, 3) of the message of `cycle`, read-only.
+    def picture(self, cycle: int, picture: StoredPicture) -> Kept:
+        """The picture of the message of `cycle`, of which only pixels are kept where the log says no
+        more of it.
 
-        `ValueError` where what is stored does not give the recorded ones; never others.
+        `ValueError` where what is stored does not give the recorded one; never another.
         """
         own = picture.own
         if own["codec"] != "packets":
@@ -60,12 +60,12 @@ class PictureDecoder:
         found = None
         if self._ahead is not None and own["section"] != self._differs:
             try:
-                found = self._ahead.pixels(cycle, picture)
+                found = self._ahead.picture(cycle, picture)
             except ValueError:
                 found = None
         if found is None:
             self._differs = own["section"]
-            found = self._as_recorded.pixels(cycle, picture)
+            found = self._as_recorded.picture(cycle, picture)
         self._newest = cycle, found
         return found
 
@@ -118,11 +118,11 @@ class _AsRecorded:
         self._section: int | None = None
         self._next_number: int
         """Of the packet that comes next in the section."""
-        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._kept: dict[int, Kept] = {}
         """By number, pictures that came out and may be asked for."""
 
-    def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8]:
-        """`ValueError` where they are not the recorded ones."""
+    def picture(self, cycle: int, picture: StoredPicture) -> Kept:
+        """`ValueError` where it is not the recorded one."""
         try:
             found = self._find(cycle, picture)
         except ValueError:
@@ -132,7 +132,7 @@ class _AsRecorded:
             raise ValueError("its packets do not give it")
         return picture.checked(found)
 
-    def _find(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8] | None:
+    def _find(self, cycle: int, picture: StoredPicture) -> Kept | None:
         own = picture.own
         if self._section != own["section"] or self._messages.next_cycle > cycle:
             first, decoder = self._messages.read_first(own["key"])
@@ -161,13 +161,12 @@ class _AsRecorded:
         if packets and own["first"] != self._next_number:
             raise ValueError("packets before it are missing in the log")
         at_end = False
-        converter = RgbConverter(own.get("convert", 0))
 
         def take(number: int | None, decoded: Any) -> None:
             is_own = number == own["number"]
             if number is not None and (is_wanted if is_own else at_end):
                 with suppress(ValueError):  # it was left out of the run too
-                    self._kept[number] = converter.rgb(decoded)
+                    self._kept[number] = picture.kept(decoded)
 
         for at, packet in enumerate(packets, 1):
             at_end = at == len(packets)
@@ -196,9 +195,10 @@ class _Ahead:
         """By number, pictures that came out and were not asked for yet."""
         self._stored_as: dict[int, StoredPicture] = {}
         """By number, the messages of pictures that were not asked for yet."""
+        self._demand = Demand()
 
-    def pixels(self, cycle: int, picture: StoredPicture) -> NDArray[np.uint8] | None:
-        """None, or `ValueError`, where they are not the recorded ones."""
+    def picture(self, cycle: int, picture: StoredPicture) -> Kept | None:
+        """None, or `ValueError`, where it is not the recorded one."""
         # Pictures come out in the order in which they are shown, which is that of the cycles.
         asked, self._asked = self._asked, None
         own_key = picture.own["key"]
@@ -217,9 +217,7 @@ class _Ahead:
         first, _ = self._messages.read_first(key)
         self._feed(first)
 
-    def _find(
-        self, cycle: int, picture: StoredPicture, *, goes_on: bool
-    ) -> NDArray[np.uint8] | None:
+    def _find(self, cycle: int, picture: StoredPicture, *, goes_on: bool) -> Kept | None:
         wanted = picture.own["number"]
         after = 0
         while wanted not in self._decoded and after < _FARTHEST:
@@ -237,19 +235,22 @@ class _Ahead:
         if goes_on:
             self._prepare()
         if isinstance(decoded, Future):
-            pixels: NDArray[np.uint8] = decoded.result()
-            return pixels
-        return _convert(decoded, picture)
+            found: Kept = decoded.result()
+            return found
+        return _kept(decoded, picture, self._demand)
 
     def _prepare(self) -> None:
-        """Decode the pictures that are usually asked for next, and convert them meanwhile."""
+        """Decode the pictures that are usually asked for next; their planes, and the pixels if they
+        are usually read, are got ready meanwhile."""
         for _ in range(_AHEAD):
             if len(self._decoded) >= _AHEAD or not self._feed_next():
                 break
         for made, decoded in self._decoded.items():
             stored = self._stored_as.get(made)
             if stored is not None and not isinstance(decoded, Future):
-                self._decoded[made] = _pool(os.getpid()).submit(_convert, decoded, stored)
+                self._decoded[made] = _pool(os.getpid()).submit(
+                    _kept, decoded, stored, self._demand
+                )
 
     def _feed_next(self) -> bool:
         """Decode the packets of the next message; False if there is none."""
@@ -295,9 +296,16 @@ class _Ahead:
 @functools.cache
 def _pool(_process: int) -> ThreadPoolExecutor:
     """One a process: a fork has none of its parent's threads."""
-    return ThreadPoolExecutor(min(_AHEAD, os.cpu_count() or 1), thread_name_prefix="flowrun-rgb")
+    return ThreadPoolExecutor(
+        min(_AHEAD, os.cpu_count() or 1), thread_name_prefix="flowrun-pictures"
+    )
 
 
-def _convert(decoded: Any, picture: StoredPicture) -> NDArray[np.uint8]:
-    """The pixels of a decoded picture; `ValueError` if they are not the recorded ones."""
-    return picture.checked(RgbConverter(picture.own.get("convert", 0)).rgb(decoded))
+def _kept(decoded: Any, picture: StoredPicture, demand: Demand) -> Kept:
+    """What is kept of a decoded picture; `ValueError` if it is not the recorded one. Its pixels are
+    made if they are in demand."""
+    number = picture.own["frame_id"]
+    found = picture.checked(picture.kept(decoded, on_read=partial(demand.note, number)))
+    if isinstance(found, PlanarPicture) and demand.expects(number):
+        found.prepare()
+    return found

@@ -6,18 +6,20 @@ the pixels is a msgpack map in its field 1000, which protobuf readers skip.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
-from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.runtime.pictures.convert import CONVERSION
 from flowrun.runtime.pictures.lossless import LOSSLESS, MOST_PIXELS, packer, unpack
+from flowrun.runtime.pictures.planar import Kept, Layout, PlanarPicture, kept
+from flowrun.runtime.pictures.video import RgbConverter
 
 __all__ = [
     "PICTURE_SCHEMA_NAME",
@@ -94,20 +96,31 @@ class PictureEncoder:
 
         video: the packets of the picture, if its source has any.
         """
-        pixels = message.checked_pixels()
+        picture = message.picture if self.codec == "packets" else None
         own: dict[str, Any] = {
             "frame_id": message.frame_id,
             "pts": message.pts,
             "fps": message.fps,
-            "size": list(pixels.shape[:2]),
-            "crc": crc32(pixels.data.cast("B")) if pixels.size else 0,
+            "size": [message.height, message.width],
         }
+        if isinstance(picture, PlanarPicture):
+            own |= {
+                "crc": picture.crc,
+                "planes": list(picture.layout),
+                "convert": CONVERSION,
+            }
+        else:
+            pixels = message.checked_pixels()
+            own["crc"] = crc32(pixels.data.cast("B")) if pixels.size else 0
         packets = None if video is None else self._packets(video, cycle)
         shown = "rgb8"
         if video is not None and packets is not None:
             shown = shown_format(video.decoder.name)
             data: Piece = b"".join(packet for packet, _ in video.packets)
             own |= packets
+        elif isinstance(picture, PlanarPicture):
+            shown = picture.layout.format
+            own["codec"], data = "planes", picture.data.data
         elif self._pack is None or not pixels.size or pixels.size > 3 * MOST_PIXELS:
             own["codec"], data = "raw", pixels.data.cast("B") if pixels.size else b""
         else:
@@ -134,7 +147,7 @@ class PictureEncoder:
         self._logged = after._replace(next=after.next + len(video.packets))
         own: dict[str, Any] = {
             "codec": "packets",
-            "convert": CONVERSION,
+            "convert": CONVERSION if video.conversion is None else video.conversion,
             "section": video.section,
             "number": video.number,
             "first": video.first,
@@ -216,13 +229,24 @@ class StoredPicture:
             name, extradata, width, height, pixel_format, tag, bits, reorder, (space, span)
         )
 
-    def unpacked(self) -> NDArray[np.uint8]:
-        """The pixels (H, W, 3) where the message alone gives them (not of "packets").
+    @property
+    def layout(self) -> Layout | None:
+        """How its planes lie; None of a picture of which there are pixels alone."""
+        planes = self.own.get("planes")
+        return None if planes is None else Layout(*planes)
+
+    def unpacked(self) -> Kept:
+        """The picture, where the message alone gives it (not of "packets").
 
         `ValueError` where it does not. Allocates what `size` says and no more.
         """
         height, width = self.own["size"]
         codec = self.own["codec"]
+        if codec == "planes" and self.layout is not None:
+            flat = np.frombuffer(self.data, np.uint8)
+            if flat.size != self.layout.size:
+                raise ValueError("planes that do not fit the data")
+            return self.checked(PlanarPicture(self.layout, flat))
         if codec == "raw" or not height * width:
             flat = np.frombuffer(self.data, np.uint8)
         elif codec in LOSSLESS:
@@ -231,9 +255,32 @@ class StoredPicture:
             raise ValueError(f"unknown codec {codec!r}")
         return self.checked(flat.reshape(height, width, 3))
 
-    def checked(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`pixels`, contiguous, if they are the recorded ones; `ValueError` if not."""
-        pixels = np.ascontiguousarray(pixels)
+    def kept(self, decoded: Any, *, on_read: Callable[[], None] | None = None) -> Kept:
+        """What is kept of a decoded `av.VideoFrame` that may be this picture. `ValueError` where its
+        colours cannot be converted.
+
+        on_read: see `PlanarPicture`.
+        """
+        if self.layout is None:
+            return RgbConverter(self.own.get("convert", 0)).rgb(decoded)
+        return kept(decoded, on_read=on_read)
+
+    def checked(self, kept: Kept) -> Kept:
+        """`kept` if it is the recorded one, pixels contiguous; `ValueError` if not."""
+        if self.layout is not None:
+            recorded = self.layout, self.own["crc"], self.own["size"]
+            if self.own.get("convert") != CONVERSION:
+                raise ValueError(f"pixels made by a conversion {self.own.get('convert')!r}")
+            if isinstance(kept, PlanarPicture) and recorded == (
+                kept.layout,
+                kept.crc,
+                [kept.height, kept.width],
+            ):
+                return kept
+            raise ValueError("another picture than was recorded")
+        if isinstance(kept, PlanarPicture):
+            raise ValueError("planes of a picture of which pixels were recorded")  # noqa: TRY004
+        pixels = np.ascontiguousarray(kept)
         if list(pixels.shape[:2]) != self.own["size"] or (
             pixels.size and crc32(pixels.data.cast("B")) != self.own["crc"]
         ):
@@ -241,10 +288,10 @@ class StoredPicture:
         pixels.setflags(write=False)
         return pixels
 
-    def fields(self, pixels: NDArray[np.uint8]) -> dict[str, Any]:
-        """The fields of an `ImageRgb8Msg`."""
+    def fields(self, kept: Kept) -> dict[str, Any]:
+        """The fields of an `ImageRgb8Msg`, for its `restore`."""
         return {
-            "pixels": pixels,
+            "pixels": kept,
             "frame_id": self.own["frame_id"],
             "pts": self.own["pts"],
             "fps": self.own["fps"],
@@ -254,6 +301,7 @@ class StoredPicture:
 
 def _check_own(own: dict[str, Any]) -> None:
     height, width = own["size"]
+    planes = own.get("planes")
     if not (
         type(own["frame_id"]) is type(own["crc"]) is int
         and (own["pts"] is None or type(own["pts"]) is int)
@@ -261,10 +309,20 @@ def _check_own(own: dict[str, Any]) -> None:
         and isinstance(own["codec"], str)
         and isinstance(own["size"], list)
         and _all_within([height, width], 0, _MOST_ROWS)
+        and (planes is None or _is_layout(planes))
     ):
         raise ValueError(
-            "frame_id, pts, fps, codec, size or crc is of a wrong type or out of range"
+            "frame_id, pts, fps, codec, size, planes or crc is of a wrong type or out of range"
         )
+
+
+def _is_layout(planes: Any) -> bool:
+    return (
+        isinstance(planes, list)
+        and len(planes) == len(Layout._fields)
+        and isinstance(planes[0], str)
+        and _all_within(planes[1:], 0, _MOST_ROWS)
+    )
 
 
 def _check_packets(own: dict[str, Any], length: int) -> None:

@@ -271,7 +271,7 @@ def compare(
     if b"".join(message.view().encode()) == payload:
         return True
     # Fields that were added to the class since the recording have nothing to compare them with.
-    made = message.envelope.fields
+    made = message.envelope.whole()
     old = {name: value for name, value in made.items() if name in fields}
     if len(old) < len(made) and all(
         name in old and _is_same(value, old[name]) for name, value in fields.items()

@@ -345,9 +345,9 @@ class RecordedOutside:
         return recorded
 
     def _fields(self, cycle: LoggedCycle, entry: Entry) -> dict[str, Any]:
-        fields = self.log.message(cycle, entry).fields
+        message = self.log.message(cycle, entry)
         migrate = self._migrations.get(entry[0])
-        return fields if migrate is None else migrate(fields)
+        return message.deferred if migrate is None else migrate(message.fields)
 
     def _input_cycles(self) -> dict[str, dict[int, bool]]:
         """For each background task, the cycles whose inputs gave a result that appeared later, and

@@ -192,6 +192,7 @@ class _RecordedVideo:
             section=own["section"],
             begins=begins,
             drained=own["drained"],
+            conversion=own.get("convert", 0),
         )
 
     def _since(self, key: int, cycle: int, section: int) -> list[StoredPicture]:

@@ -62,7 +62,7 @@ class DifferenceReport:
         self, difference: Difference, recorded: Recorded | None, made: Message | None
     ) -> None:
         before = None if recorded is None or made is None else _fields_of(recorded, made)
-        now = None if made is None or not made.present else dict(made.__dict__)
+        now = None if made is None or not made.present else dict(made.all_fields())
         measured: frozenset[str] = frozenset() if made is None else made.measured_fields
         was, is_now = (_plain(fields, but=measured) for fields in (before, now))
         tov_ns = 0 if recorded is None else recorded.tov_ns

@@ -1,6 +1,7 @@
 """`VideoCapture`: frames of a file, an RTSP camera, a URL or a local device, by PyAV.
 
-A reader thread decodes and converts a few frames ahead, so that this work overlaps with the cycle.
+A reader thread decodes a few frames ahead, so that this work overlaps with the cycle; a second one keeps
+their planes, and makes their pixels ahead where somebody has read those of the last ones.
 It keeps the compressed packets too: with them the log can do without the pixels.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from flowrun.msgs.envelope import TIME_ENDS
 from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.pictures.planar import PlanarPicture
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.opening import VideoError, missing_file, open_video
 from flowrun.tasks.video.reader import Frame, Reader
@@ -125,11 +127,13 @@ class VideoCapture(Task):
     def _publish(self, ctx: Context, image: ImageRgb8Msg, frame: Frame) -> None:
         reader = self._reader
         assert reader is not None
-        pixels = frame.pixels
-        if pixels.flags.c_contiguous:
-            image.hand_over("pixels", pixels)
+        found = frame.kept
+        if isinstance(found, PlanarPicture):
+            image.show(found)
+        elif found.flags.c_contiguous:
+            image.hand_over("pixels", found)
         else:
-            np.copyto(image.allocate_pixels(*pixels.shape[:2]), pixels)
+            np.copyto(image.allocate_pixels(*found.shape[:2]), found)
         image.frame_id = frame.frame_id
         image.pts = frame.pts
         image.fps = reader.fps

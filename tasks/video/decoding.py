@@ -17,20 +17,12 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.bitstream import WHOLE, closes, holds_parameters, with_start_codes
 from flowrun.runtime.pictures.frame_numbers import FrameNumbers
+from flowrun.runtime.pictures.planar import Kept, is_same, kept
 from flowrun.runtime.pictures.stored import shown_format
-from flowrun.runtime.pictures.video import (
-    ContainerDecoder,
-    PacketDecoder,
-    RgbConverter,
-    Take,
-    described,
-)
+from flowrun.runtime.pictures.video import ContainerDecoder, PacketDecoder, Take, described
 from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.packets import Origin, PacketQueue
 
@@ -72,13 +64,13 @@ pictures need no other: one that is refused is decoded once more, as far as it g
 class Picture(NamedTuple):
     """A decoded picture, valid during the call that it is given to.
 
-    decoded: the `av.VideoFrame`, None where `pixels` are given instead.
+    decoded: the `av.VideoFrame`, None where `kept` is given instead.
     pts: of its packet, in the container's units; None where it has none.
     origin: the packets of which it is decoded; None where the log must have its pixels.
     """
 
     decoded: Any
-    pixels: NDArray[np.uint8] | None
+    kept: Kept | None
     pts: int | None
     origin: Origin | None
 
@@ -124,7 +116,7 @@ class _Held(NamedTuple):
     """A picture that waits until it is known which section gives it."""
 
     number: int
-    pixels: NDArray[np.uint8]
+    kept: Kept
     origin: Origin | None
 
 
@@ -197,7 +189,7 @@ class _Successor:
         self.given: set[int] = set()
         """Numbers of those that were given: the successor begins too late to wait for it."""
         self._must_agree = must_agree
-        self._expected: NDArray[np.uint8] | None = None
+        self._expected: Kept | None = None
         """Its first picture, as the section before decoded it."""
 
     def waits_for(self, number: int) -> bool:
@@ -208,7 +200,7 @@ class _Successor:
         return bool(self.late) or number == self.section.first
 
     def wait(self, picture: _Held) -> None:
-        self._expected = picture.pixels if not self.late else self._expected
+        self._expected = picture.kept if not self.late else self._expected
         self.late.append(picture)
 
     @property
@@ -219,7 +211,7 @@ class _Successor:
             return True
         if not self._must_agree or not self.held or self._expected is None:
             return False
-        return not section.is_sure or not np.array_equal(self.held[0].pixels, self._expected)
+        return not section.is_sure or not is_same(self.held[0].kept, self._expected)
 
     @property
     def takes_over(self) -> bool:
@@ -279,7 +271,6 @@ class SourceDecoder:
         self._next: _Successor | None = None
         self._tried = -1
         """The number of the packet with which the last successor failed."""
-        self._converter = RgbConverter()
 
     def feed(self, packet: Any, emit: Emit) -> None:
         """Decode the next packet; `emit` is called with each picture that comes out."""
@@ -574,15 +565,15 @@ class SourceDecoder:
         self, number: int, decoded: Any, origin: Origin | None, keep: Callable[[_Held], None]
     ) -> None:
         try:
-            keep(_Held(number, self._converter.rgb(decoded), origin))
+            keep(_Held(number, kept(decoded), origin))
         except ValueError:
             self.damaged += 1
 
     def _release(self, held: list[_Held], emit: Emit) -> None:
-        for number, pixels, origin in held:
+        for number, found, origin in held:
             pts, is_shown = self._pop(number)
             if is_shown:
-                emit(Picture(None, pixels, pts, origin))
+                emit(Picture(None, found, pts, origin))
         held.clear()
 
     def _doubt(self) -> None:

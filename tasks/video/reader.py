@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoPackets
-from flowrun.runtime.pictures.video import RgbConverter
+from flowrun.runtime.pictures.planar import (
+    Demand,
+    Kept,
+    Layout,
+    PlanarPicture,
+    copied,
+    kept,
+    layout_of,
+)
 from flowrun.runtime.task import Playback
 from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.decoding import Picture, SourceDecoder
@@ -33,19 +41,20 @@ __all__ = ["Frame", "Reader"]
 class Frame:
     """A decoded frame.
 
+    kept: its planes, or its pixels where it has none.
     time_ns: since the file's first frame; for a live source, nanoseconds since 1970.
     origin: the packets of which it is decoded; None where the log must have its pixels.
     """
 
-    pixels: NDArray[np.uint8]
+    kept: Kept
     frame_id: int
     pts: int | None
     time_ns: int
     origin: Origin | None = None
 
 
-_WithPixels = Callable[[NDArray[np.uint8]], Frame]
-_Converting = Future["NDArray[np.uint8] | None"]
+_Framing = Callable[[Kept], Frame]
+_Keeping = Future["Kept | None"]
 
 
 class Reader:
@@ -96,9 +105,9 @@ class Reader:
         self._container, self._stream = container, stream
         self._config = config
         self._clock, self._wake = clock, wake
-        self._converter = RgbConverter()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"convert {name}")
-        self._converting: deque[tuple[_WithPixels, _Converting]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"keep {name}")
+        self._demand = Demand()
+        self._keeping: deque[tuple[_Framing, _Keeping]] = deque()
         """Frames that have been decoded, in their order."""
         self._packets = PacketQueue() if keeps_packets else None
         self._decoder = SourceDecoder(
@@ -268,40 +277,55 @@ class Reader:
                 failed, packet = error, None
             if packet is None:
                 break
-            earlier = len(self._converting)
+            earlier = len(self._keeping)
             self._decoder.feed(packet, self._take)
-            # Converted while this packet was decoded; a live picture does not wait for the next.
-            yield from self._converted(len(self._converting) if self.live else earlier)
+            # Kept while this packet was decoded; a live picture does not wait for the next.
+            yield from self._kept(len(self._keeping) if self.live else earlier)
         self._decoder.drain(self._take)
-        yield from self._converted(len(self._converting))
+        yield from self._kept(len(self._keeping))
         if failed is not None:
             raise failed
 
-    def _take(self, picture: Picture) -> _Converting | None:
-        with_pixels = self._frame(picture)
-        if with_pixels is None:
+    def _take(self, picture: Picture) -> Future[Any] | None:
+        framing = self._frame(picture)
+        if framing is None:
             return None
-        future: _Converting
-        if picture.pixels is None:
-            future = self._pool.submit(_convert, self._converter, [picture.decoded])
-        else:
-            future = Future()
-            future.set_result(picture.pixels)
-        self._converting.append((with_pixels, future))
-        return future
+        if picture.kept is not None:
+            self._keeping.append((framing, _done(picture.kept)))
+            return None
+        number = framing.keywords["frame_id"]
+        layout = layout_of(picture.decoded)
+        if layout is None:
+            pixels = self._pool.submit(_pixels, [picture.decoded])
+            self._keeping.append((framing, pixels))
+            return pixels
+        # Who reads it waits for the copy; who passes it on does not.
+        planes = self._pool.submit(_planes, [picture.decoded], layout)
+        made = PlanarPicture(layout, planes.result, on_read=partial(self._demand.note, number))
+        self._keeping.append((framing, _done(made)))
+        if self._packets is not None or self._demand.expects(number):
+            self._pool.submit(self._prepare, made, number)
+        return planes
 
-    def _converted(self, count: int) -> Iterator[Frame]:
-        """The first frames that are being converted, when they are."""
+    def _prepare(self, picture: PlanarPicture, number: int) -> None:
+        """Have ready what will be asked for."""
+        if self._packets is not None:
+            _ = picture.crc
+        if self._demand.expects(number):
+            picture.prepare()
+
+    def _kept(self, count: int) -> Iterator[Frame]:
+        """The first frames that are being kept, when they are."""
         for _ in range(count):
-            with_pixels, future = self._converting.popleft()
-            pixels = future.result()
-            if pixels is None:
+            framing, future = self._keeping.popleft()
+            found = future.result()
+            if found is None:
                 self._decoder.damaged += 1
                 continue
-            yield with_pixels(pixels)
+            yield framing(found)
 
-    def _frame(self, picture: Picture) -> _WithPixels | None:
-        """What makes the frame of a picture, given its pixels; None where it is to be left out."""
+    def _frame(self, picture: Picture) -> partial[Frame] | None:
+        """What makes the frame of what is kept of a picture; None where it is to be left out."""
         self._decoded_s = time.monotonic()
         pts, base = picture.pts, self._stream.time_base
         self._at = pts * base if pts is not None else self._at + self._period
@@ -323,13 +347,24 @@ class Reader:
         return partial(Frame, frame_id=frame_id, pts=pts, time_ns=time_ns, origin=picture.origin)
 
 
-def _convert(converter: RgbConverter, picture: list[Any]) -> NDArray[np.uint8] | None:
+def _pixels(decoded: list[Any]) -> Kept | None:
     """The pixels of the one picture of the list, which is then empty: nothing holds the picture. None
     where its colours cannot be converted."""
     try:
-        return converter.rgb(picture.pop())
+        return kept(decoded.pop())
     except ValueError:
         return None
+
+
+def _planes(decoded: list[Any], layout: Layout) -> NDArray[np.uint8]:
+    """The planes of the one picture of the list, which is then empty."""
+    return copied(decoded.pop(), layout)
+
+
+def _done(found: Kept) -> _Keeping:
+    future: _Keeping = Future()
+    future.set_result(found)
+    return future
 
 
 def _streams(container: Any) -> str:

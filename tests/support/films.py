@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flowrun.msgs import protobuf
 from flowrun.runtime import Log
-from flowrun.runtime.pictures.video import RgbConverter
+from flowrun.runtime.pictures.planar import kept
 from support import helpers
 
 FRAMES = 24
@@ -82,11 +82,16 @@ def pictures(log: Log, topic: str) -> list[NDArray[np.uint8]]:
     return [frame.pixels for frame in log.frames(topic)]
 
 
+def pixels_of(decoded: Any) -> NDArray[np.uint8]:
+    """The pixels of a decoded `av.VideoFrame`."""
+    found = kept(decoded)
+    return found if isinstance(found, np.ndarray) else found.made()
+
+
 def decoded(form: str, packets: list[bytes], color: tuple[int, int]) -> list[NDArray[np.uint8]]:
     """The pictures of packets in order, as a viewer's decoder gives them that knows nothing before."""
     decoder: Any = av.CodecContext.create({"h265": "hevc", "av1": "libdav1d"}.get(form, form), "r")
     decoder.thread_type = "SLICE"
-    converter = RgbConverter()
     made = []
     for data in [*packets, None]:
         packet = None
@@ -95,7 +100,7 @@ def decoded(form: str, packets: list[bytes], color: tuple[int, int]) -> list[NDA
             packet.update(data)
         for picture in decoder.decode(packet):
             picture.colorspace, picture.color_range = color
-            made.append(converter.rgb(picture))
+            made.append(pixels_of(picture))
     return made
 
 

@@ -471,6 +471,7 @@ def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
 _ELSEWHERE = {
     "VideoCapture": "VideoCapture",
     "Digest": "support.packets.Digest",
+    "Glance": "support.packets.Glance",
     **{
         name: f"support.pictures.{name}"
         for name in ("Answer", "Camera", "Darken", "Find", "Mean", "Read")

@@ -46,11 +46,10 @@ def stored(messages):
     found = []
     for cycle, message, own in described:
         if own["codec"] == "packets":
-            pixels = decoded.get(own["number"])
+            picture = decoded.get(own["number"])
         else:
-            pixels = alone(own, message.get(3, b""))
-        if pixels is not None and zlib.crc32(pixels.tobytes()) != own["crc"]:
-            pixels = None
+            picture = alone(own, message.get(3, b""))
+        pixels = None if picture is None else pixels_of(own, *picture)
         rest = {name: own[name] for name in ("frame_id", "pts", "fps")}
         found.append((cycle, {"pixels": pixels, **rest, "source": message.get(2, b"").decode()}))
     return found
@@ -69,8 +68,59 @@ def raw_image(message):
     }
 
 
+def pixels_of(own, described, data):
+    """The pixels of a picture in `data`; None where it is not the recorded one."""
+    if zlib.crc32(data) != own["crc"] or described != own.get("planes"):
+        return None
+    height, width = own["size"]
+    if described is None:
+        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+    form, rows, columns, space, span = described
+    picture = av.VideoFrame(columns, rows, form)
+    picture.colorspace, picture.color_range = space, span
+    at = 0
+    for plane, (rows, length) in zip(picture.planes, sizes(picture), strict=True):
+        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        lines[:rows, :length] = np.frombuffer(data, np.uint8, rows * length, at).reshape(
+            rows, length
+        )
+        at += rows * length
+    return rgb(picture)
+
+
+def sizes(picture):
+    """Rows, and bytes of a row, of each plane."""
+    parts = picture.format.components
+    found = []
+    for plane in range(len(picture.planes)):
+        inside = [it for it in parts if it.plane == plane]
+        length = sum(it.width * (1 if it.bits <= 8 else 2) for it in inside)
+        found.append((inside[0].height, length))
+    return found
+
+
+def taken(picture, convert):
+    """Description and bytes of a decoded picture: of its planes, or of its pixels by `convert`."""
+    if convert is not None:
+        return None, convert(picture).tobytes()
+    described = [
+        picture.format.name,
+        picture.height,
+        picture.width,
+        int(picture.colorspace),
+        int(picture.color_range),
+    ]
+    data = b"".join(
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:rows, :length].tobytes()
+        for plane, (rows, length) in zip(picture.planes, sizes(picture), strict=True)
+    )
+    return described, data
+
+
 def alone(own, data):
-    """The pixels of a message that needs no other."""
+    """The picture of a message that needs no other."""
+    if own["codec"] == "planes":
+        return own["planes"], data
     height, width = own["size"]
     if own["codec"] == "zstd":
         data = zstandard.ZstdDecompressor().decompress(data)
@@ -83,12 +133,12 @@ def alone(own, data):
         assert picture.format.name == "bgr0"
         stride = picture.planes[0].line_size
         rows = np.frombuffer(picture.planes[0], np.uint8).reshape(-1, stride)[:height, : 4 * width]
-        return rows.reshape(height, width, 4)[:, :, 2::-1]
-    return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        data = rows.reshape(height, width, 4)[:, :, 2::-1].tobytes()
+    return None, data
 
 
 def decode(stream):
-    """Packet's number -> pixels. One decoder a section, in one thread, from its first packet on; each
+    """Packet's number -> picture. One decoder a section, in one thread, from its first packet on; each
     picture is given back after the next packet."""
     made, section, decoder, held = {}, None, None, []
 
@@ -97,7 +147,7 @@ def decode(stream):
         held.clear()
         held.extend(pictures)
         for picture in pictures:
-            made[picture.pts] = convert(picture)
+            made[picture.pts] = taken(picture, convert)
 
     for own, data in stream:
         if own["section"] != section:
@@ -117,6 +167,8 @@ def decode(stream):
         if decoder is None:  # the section began before the log
             continue
         convert = rgb if own.get("convert") == 1 else by_swscale
+        if "planes" in own:
+            convert = None
         at = 0
         for number, (size, key) in enumerate(
             zip(own["sizes"], own["keys"], strict=True), own["first"]

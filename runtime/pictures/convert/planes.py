@@ -103,6 +103,11 @@ class Planes:
             [_bytes(plane) for plane in decoded.planes],
         )
 
+    @staticmethod
+    def knows(name: str) -> bool:
+        """Whether pictures of this pixel format are read as they are."""
+        return _form(name) is not None
+
     @property
     def is_planar420(self) -> bool:
         """Whether there are three planes of 8 bits, the colours' half as high and as wide."""

@@ -12,9 +12,8 @@ from flowrun.runtime.export.film import FilmTimes, film_times, last_duration
 from flowrun.runtime.export.mp4 import export_mp4
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.pictures.video import RgbConverter
 from support import damaged, helpers
-from support.films import FILMS, FRAMES, KEY_EVERY, draw, pictures, recorded
+from support.films import FILMS, FRAMES, KEY_EVERY, draw, pictures, pixels_of, recorded
 from support.pictures import record_pictures
 
 # fmt: off
@@ -28,13 +27,12 @@ FRAME_US = 33_333
 
 def film(path):
     """Codec, seconds, and each picture's time in microseconds and pixels."""
-    converter = RgbConverter()
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         shown = []
         for picture in container.decode(stream):
             picture.colorspace, picture.color_range = 2, 1
-            shown.append((round(picture.time * 1e6), converter.rgb(picture)))
+            shown.append((round(picture.time * 1e6), pixels_of(picture)))
         seconds = float(stream.duration * stream.time_base)
         assert container.duration == pytest.approx(seconds * 1e6, abs=1000)
         return stream.codec_context.name, seconds, shown

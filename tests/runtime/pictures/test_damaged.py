@@ -13,6 +13,7 @@ from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
+from flowrun.runtime.pictures.planar import PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.pictures.video import PacketDecoder, Take
 from flowrun.runtime.run.live import Run
@@ -67,8 +68,9 @@ def test_a_log_that_grows_is_decoded_once(
         )
         for cycle, payload in messages:
             grown += 1
-            pixels = decoder.pixels(cycle, StoredPicture.parse(payload))
-            assert crc32(pixels.tobytes()) == seen[cycle]
+            found = decoder.picture(cycle, StoredPicture.parse(payload))
+            assert isinstance(found, PlanarPicture)
+            assert crc32(found.made().tobytes()) == seen[cycle]
         packets = sum(len(StoredPicture.parse(payload).packets) for _, payload in messages)
     assert decoded == list(range(packets))
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
-from flowrun.runtime.pictures import decode
+from flowrun.runtime.pictures import decode, stored
 from flowrun.runtime.pictures.convert import CONVERSION
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.stored import PictureEncoder, StoredPicture
@@ -66,7 +66,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scripted, "made", [])
     monkeypatch.setattr(Scripted, "lies", set())
     monkeypatch.setattr(decode, "PacketDecoder", Scripted)
-    monkeypatch.setattr(decode, "RgbConverter", Converter)
+    monkeypatch.setattr(stored, "RgbConverter", Converter)
 
 
 def fed(*, ahead: bool) -> list[list[int]]:
@@ -128,7 +128,8 @@ class Asked:
         found = []
         for cycle in cycles:
             picture = StoredPicture.parse(memoryview(self._topic.messages[cycle]))
-            pixels = self._decoder.pixels(cycle, picture)
+            pixels = self._decoder.picture(cycle, picture)
+            assert isinstance(pixels, np.ndarray)
             assert not pixels.flags.writeable
             found.append(int(pixels[0, 0, 0]))
         return found
@@ -275,7 +276,7 @@ def test_a_section_needs_its_decoder(ahead: bool) -> None:
     picture = StoredPicture.parse(memoryview(topic.messages[3]))
     picture.own["key"] = 2
     with refused("a section without its decoder"):
-        PictureDecoder(topic.read, ahead=ahead).pixels(3, picture)
+        PictureDecoder(topic.read, ahead=ahead).picture(3, picture)
 
 
 @BOTH
@@ -304,8 +305,8 @@ def test_other_pixels_are_never_given(ahead: bool) -> None:
     decoder = PictureDecoder(topic.read, ahead=ahead)
     own = picture.own | {"crc": picture.own["crc"] ^ 1}
     with refused("other pixels than were recorded"):
-        decoder.pixels(2, StoredPicture(own, picture.source, picture.data))
-    assert decoder.pixels(2, picture)[0, 0, 0] == 2
+        decoder.picture(2, StoredPicture(own, picture.source, picture.data))
+    assert np.array_equal(decoder.picture(2, picture), pixels_of(2))  # type: ignore[arg-type]
 
 
 # -- ahead -------------------------------------------------------------------------------------
@@ -314,7 +315,7 @@ def test_other_pixels_are_never_given(ahead: bool) -> None:
 def test_four_pictures_are_ready_while_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     converted: list[tuple[int, bool]] = []
 
-    def rgb(_: Any, decoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def rgb(_: Converter, decoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
         is_main = threading.current_thread() is threading.main_thread()
         converted.append((int(decoded[0, 0, 0]), is_main))
         return decoded

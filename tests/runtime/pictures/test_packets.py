@@ -289,7 +289,7 @@ def test_a_picture_of_a_topic_without_messages_is_an_error_not_the_end_of_an_ite
     picture = StoredPicture.parse(memoryview(payload))
     decoder = PictureDecoder(lambda _cycle: iter(()), ahead=False)
     with pytest.raises(ValueError, match="it comes before the first key frame in the log"):
-        decoder.pixels(3, picture)
+        decoder.picture(3, picture)
 
 
 def test_a_topic_without_pictures_has_no_frames(tmp_path: Path) -> None:

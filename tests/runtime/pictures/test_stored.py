@@ -296,15 +296,27 @@ def test_only_packets_are_stored_as_packets():
         ("size", [1 << 31, 1]),
         ("size", [1, 1 << 31]),
         ("size", [1, (1 << 31) + 1]),
+        ("planes", ["gray", 2, 3, 2]),
+        ("planes", ["gray", 2, 3, 2, 0, 0]),
+        ("planes", (*["gray", 2, 3, 2, 0],)),
+        ("planes", [1, 2, 3, 2, 0]),
+        ("planes", ["gray", 2, 3.0, 2, 0]),
+        ("planes", ["gray", -1, 3, 2, 0]),
     ],
 )
 def test_what_a_picture_says_of_itself_has_the_right_types(field, value):
     own = own_of("zstd", 2, 3, pts=5)
-    for right in (own, own | {"pts": None}, own | {"fps": 3}, own | {"size": [0, (1 << 31) - 1]}):
+    for right in (
+        own,
+        own | {"pts": None},
+        own | {"fps": 3},
+        own | {"planes": ["gray", 2, 3, 2, 0]},
+        own | {"size": [0, (1 << 31) - 1]},
+    ):
         stored._check_own(right)
     with pytest.raises(
         ValueError,
-        match="^frame_id, pts, fps, codec, size or crc is of a wrong type or out of range$",
+        match="^frame_id, pts, fps, codec, size, planes or crc is of a wrong type or out of range$",
     ):
         stored._check_own(own | {field: value})
 

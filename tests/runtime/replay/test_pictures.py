@@ -73,7 +73,7 @@ def with_a_wrong_picture(tmp_path, monkeypatch, tasks, cnx, *, number):
     film = draw(tmp_path / "b.mp4", frames=12, **FILMS["b_frames.mp4"])
     plan = helpers.plan_of(tmp_path, f"a=VideoCapture(source_uri: {film}); {tasks}", cnx)
     with monkeypatch.context() as patched:
-        patched.setattr("flowrun.runtime.pictures.stored.crc32", crc_of)
+        patched.setattr("flowrun.runtime.pictures.planar.crc32", crc_of)
         _, result = helpers.record(plan, tmp_path / "run")
     assert result.error is None
     assert len(seen) == 12
@@ -98,7 +98,7 @@ def test_a_picture_that_is_not_given_back_costs_that_picture(tmp_path, monkeypat
         lost = [note for note in replay.notes if note.startswith("not given back")]
         assert lost == [
             f"not given back: {log.slabs[0].path}: cycle 5: /a/image: the picture cannot be decoded: "
-            "other pixels than were recorded"
+            "another picture than was recorded"
         ]
 
 
@@ -151,8 +151,8 @@ def test_an_export_names_the_picture_that_it_leaves_out(tmp_path, monkeypatch):
     with Log(run) as log:
         report = export_mp4(log, selection, tmp_path / "x.mp4")
         named = (
-            f"left out: {log.slabs[0].path}: cycle 5: /a/image: the picture cannot be decoded: other "
-            "pixels than were recorded"
+            f"left out: {log.slabs[0].path}: cycle 5: /a/image: the picture cannot be decoded: "
+            "another picture than was recorded"
         )
         assert named in report.notes
         assert (report.count, report.unreadable) == (10, 1)

@@ -25,7 +25,8 @@ from flowrun.runtime.log.channels import LoggedOutput
 from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.log.slab import writer as log_slab
 from flowrun.runtime.log.writer import LogWriter
-from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter
+from flowrun.runtime.pictures.planar import PlanarPicture, kept
+from flowrun.runtime.pictures.video import PacketDecoder
 from support import films, helpers
 from support.log_bytes import small
 
@@ -237,16 +238,18 @@ def _picture_outputs() -> Made:
 
     def maker(codec: str) -> Callable[[int], ImageRgb8Msg]:
         def picture(cycle: int) -> ImageRgb8Msg:
-            pixels, video = film[cycle]
+            kept, video = film[cycle]
             message = ImageRgb8Msg(
-                pixels=pixels,
                 frame_id=cycle,
                 pts=None if codec == "zstd" else cycle,
                 fps=30.0,
                 source="test",
             )
             if codec == "packets":
+                message.show(kept)
                 message.video = video
+            else:
+                message.pixels = kept.made()
             message.publish(tov_ns=cycle)
             return message
 
@@ -258,7 +261,7 @@ def _picture_outputs() -> Made:
     ]
 
 
-def _film() -> list[tuple[Any, VideoPackets]]:
+def _film() -> list[tuple[PlanarPicture, VideoPackets]]:
     """The pictures of a small film of MPEG-4, with the packets that give them."""
     import av
 
@@ -282,17 +285,19 @@ def _film() -> list[tuple[Any, VideoPackets]]:
         reorder=0,
         color=(2, 0),
     )
-    decoder, converter, made = PacketDecoder(described), RgbConverter(), []
-    decoded: list[np.ndarray[Any, Any]] = []
+    decoder, made = PacketDecoder(described), []
+    decoded: list[PlanarPicture] = []
 
     def take(number: int | None, picture: Any) -> None:
         assert number == len(decoded)
-        decoded.append(np.ascontiguousarray(converter.rgb(picture)))
+        found = kept(picture)
+        assert isinstance(found, PlanarPicture)
+        decoded.append(found)
 
     for number, packet in enumerate(packets):
         assert decoder.decode(number, bytes(packet), take, is_key=packet.is_keyframe)
         assert len(decoded) == number + 1
-    for number, (pixels, packet) in enumerate(zip(decoded, packets, strict=True)):
+    for number, (picture, packet) in enumerate(zip(decoded, packets, strict=True)):
         video = VideoPackets(
             described,
             ((bytes(packet), bool(packet.is_keyframe)),),
@@ -302,5 +307,5 @@ def _film() -> list[tuple[Any, VideoPackets]]:
             begins=number == 0,
             drained=False,
         )
-        made.append((pixels, video))
+        made.append((picture, video))
     return made

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from zlib_ng.zlib_ng import crc32
 
-from flowrun.runtime.pictures.video import RgbConverter
+from flowrun.runtime.pictures.planar import kept
 from flowrun.tasks.video import ahead, decoding
 from flowrun.tasks.video.decoding import Picture, SourceDecoder
 from flowrun.tasks.video.packets import PacketQueue
@@ -43,15 +43,13 @@ def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]
 def everything(film: Path, threads: int) -> Any:
     """What comes of a film: its pictures, and what the log gets with them."""
     queue = PacketQueue()
-    converter = RgbConverter()
     found: list[Any] = []
 
     def emit(picture: Picture) -> None:
         try:
-            pixels = (
-                picture.pixels if picture.pixels is not None else converter.rgb(picture.decoded)
-            )
-            seen = crc32(np.ascontiguousarray(pixels).data.cast("B")), pixels.shape
+            found_one = picture.kept if picture.kept is not None else kept(picture.decoded)
+            seen = found_one if isinstance(found_one, np.ndarray) else found_one.made()
+            seen = crc32(seen), seen.shape
         except ValueError:
             seen = None
         video = None if picture.origin is None else queue.take(picture.origin)

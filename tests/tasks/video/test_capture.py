@@ -110,7 +110,7 @@ def test_an_aligned_frame_is_not_copied(folder: Path) -> None:
     class Spy(VideoCapture):
         def _publish(self, ctx: Context, image: ImageRgb8Msg, frame: Any) -> None:
             super()._publish(ctx, image, frame)
-            given.append(np.shares_memory(image.view().pixels, frame.pixels))
+            given.append(np.shares_memory(image.view().pixels, frame.kept.made()))
 
     run_task(Spy, config={"source_uri": "grey.mp4"}, graph_dir=folder)
     assert given == [True] * FRAMES

@@ -10,13 +10,13 @@ import av
 import numpy as np
 import pytest
 
-from flowrun.runtime.pictures.video import PacketDecoder, RgbConverter
+from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.tasks.video import decoding
 from flowrun.tasks.video.decoding import Picture, SourceDecoder
 from flowrun.tasks.video.packets import Origin, PacketQueue
 from support import damaged
 from support.damaged import Chunk
-from support.films import FILMS, FRAMES, KEY_EVERY, draw
+from support.films import FILMS, FRAMES, KEY_EVERY, draw, pixels_of
 
 B_FRAMES = {"x264-params": "b-adapt=0:bframes=2:b-pyramid=none:scenecut=0"}
 OPEN = {"x264-params": "b-adapt=0:bframes=2:open-gop=1"}
@@ -27,11 +27,11 @@ Decoded = list[tuple[Any, Origin | None]]
 def decoded(film: Path, queue: PacketQueue | None = None) -> tuple[Decoded, SourceDecoder]:
     """(pixels, origin) of each picture of a film, in the order in which they come."""
     found: Decoded = []
-    converter = RgbConverter()
 
     def emit(picture: Picture) -> None:
-        pixels = picture.pixels if picture.pixels is not None else converter.rgb(picture.decoded)
-        found.append((np.array(pixels), picture.origin))
+        given = pixels_of(picture.decoded) if picture.kept is None else picture.kept
+        pixels = given if isinstance(given, np.ndarray) else given.made()
+        found.append((pixels, picture.origin))
 
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
@@ -45,10 +45,9 @@ def decoded(film: Path, queue: PacketQueue | None = None) -> tuple[Decoded, Sour
 
 def by_ffmpeg(film: Path) -> list[Any]:
     """The pictures as the container's own decoder gives them."""
-    converter = RgbConverter()
     with av.open(str(film)) as container:
         container.streams.video[0].codec_context.thread_count = 1
-        return [np.array(converter.rgb(picture)) for picture in container.decode(video=0)]
+        return [pixels_of(picture) for picture in container.decode(video=0)]
 
 
 def changed(tmp_path: Path, change: Any, suffix: str = ".mkv", **film: Any) -> Path:
@@ -155,12 +154,11 @@ def test_key_frames_with_which_no_decoder_begins_lose_no_picture(
 def test_what_the_log_gets_of_a_section_gives_its_pictures(tmp_path: Path) -> None:
     queue = PacketQueue()
     found, _ = decoded(draw(tmp_path / "b.mp4", **B_FRAMES), queue)
-    converter = RgbConverter()
     made: dict[int | None, Any] = {}
     decoder: Any = None
 
     def take(number: int | None, picture: Any) -> None:
-        made[number] = np.array(converter.rgb(picture))
+        made[number] = pixels_of(picture)
 
     for pixels, origin in found:
         assert origin is not None

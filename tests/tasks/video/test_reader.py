@@ -89,19 +89,18 @@ class Decoder:
         self.restarted += 1
 
 
-class Converter:
-    """Whose pictures are numbers; a negative one cannot be converted."""
-
-    def rgb(self, decoded: int) -> Any:
-        if decoded < 0:
-            raise ValueError("its colours cannot be converted")
-        return np.full((2, 2, 3), decoded, np.uint8)
+def kept(decoded: int) -> Any:
+    """What is kept of a picture, which is a number; a negative one cannot be converted."""
+    if decoded < 0:
+        raise ValueError("its colours cannot be converted")
+    return np.full((2, 2, 3), decoded, np.uint8)
 
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_module, "SourceDecoder", Decoder)
-    monkeypatch.setattr(reader_module, "RgbConverter", Converter)
+    monkeypatch.setattr(reader_module, "layout_of", lambda _: None)
+    monkeypatch.setattr(reader_module, "kept", kept)
     monkeypatch.setattr(Decoder, "last", ())
 
 
@@ -198,7 +197,7 @@ def test_times_are_those_since_the_first_frame() -> None:
     assert [(it.frame_id, it.pts, it.time_ns) for it in found] == [
         *((0, 5, 0), (1, 7, S // 5), (2, 6, S // 10), (3, 17, 6 * S // 5))
     ]
-    assert [it.pixels[0, 0, 0] for it in found] == [0, 1, 2, 3]
+    assert [it.kept[0, 0, 0] for it in found] == [0, 1, 2, 3]
 
 
 def test_a_frame_without_a_time_comes_a_period_after_the_one_before() -> None:
@@ -276,9 +275,9 @@ def test_pictures_come_in_order_and_those_at_the_end_too(monkeypatch: pytest.Mon
     reader = reader_of(Container(*packets))
     found = frames(reader)
     assert [it.pts for it in found] == [1, 2, 3, 8, 9]
-    assert [it.pixels[0, 0, 0] for it in found] == [1, 77, 0, 8, 9]
+    assert [it.kept[0, 0, 0] for it in found] == [1, 77, 0, 8, 9]
     assert [it.origin for it in found] == [origin, None, None, None, None]
-    assert reader._pool._max_workers == 1  # a converter is not for two threads
+    assert reader._pool._max_workers == 1  # frames are kept in their order
 
 
 def test_what_cannot_be_converted_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,11 +81,10 @@ class Scripted:
                 take(number, SimpleNamespace(number=number, is_corrupt=is_corrupt, shown=shown))
 
 
-class Converter:
-    def rgb(self, decoded: Any) -> Any:
-        if decoded.number in Scripted.corrupt:
-            raise ValueError("its colours cannot be converted")
-        return np.full((1, 1, 3), decoded.shown % 256, np.uint8)
+def kept(decoded: Any) -> Any:
+    if decoded.number in Scripted.corrupt:
+        raise ValueError("its colours cannot be converted")
+    return np.full((1, 1, 3), decoded.shown % 256, np.uint8)
 
 
 class Queue:
@@ -118,7 +117,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Scripted, name, value)
     monkeypatch.setattr(decoding, "PacketDecoder", Scripted)
     monkeypatch.setattr(decoding, "ContainerDecoder", Scripted)
-    monkeypatch.setattr(decoding, "RgbConverter", Converter)
+    monkeypatch.setattr(decoding, "kept", kept)
 
 
 class Source:
