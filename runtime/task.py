@@ -230,6 +230,7 @@ class SourceFunctions:
     finish: Callable[[], None]
     dropped: Callable[[int, str], None]
     report: Callable[[State, str], None]
+    live: Callable[[], None]
     playback: Callable[[], Playback]
     paused_ns: Callable[[], int]
     logs_packets: bool = False
@@ -357,6 +358,13 @@ class Context:
         code: what keeps it from running, in a word that programs can go by, such as "timeout".
         """
         self._of_source.report(state, code)
+
+    def live(self) -> None:
+        """Sources only, from any thread: report that what comes does so at a time of its own, as from a
+        camera, and that `wake` is called whenever it does. Cycles then wait for it, and for other live
+        sources, as `runtime: {collect_timeout_ms}` says. If something is left after `process` has
+        published, `wake_at(0)` asks to be called again without waiting for others."""
+        self._of_source.live()
 
     @property
     def playback(self) -> Playback:

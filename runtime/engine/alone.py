@@ -62,6 +62,7 @@ class SourceEnds:
             finish=self._finish,
             dropped=self._dropped,
             report=self._report,
+            live=lambda: None,
             playback=lambda: "running",
             paused_ns=lambda: 0,
         )

@@ -122,6 +122,7 @@ class Executor:
                 if is_rated(step)
             },
             rate_hz=plan.graph.spec.runtime.rate_hz,
+            collect_ms=plan.graph.spec.runtime.collect_timeout_ms,
         )
         self._configs = {id_: made.task.config for id_, made in self.instances.items()}
         self._set_lock = threading.Lock()
@@ -260,7 +261,7 @@ class Executor:
         cycle, waiting = self.cycle, self._waiting
         time, timings, published = cycle.time, self.timings, self.published
         runs, ring_size = cycle.runs, len(cycle.runs)
-        paced = waiting.is_paced
+        paced, held_back = waiting.is_paced, waiting.holds_back
         polled = False
         while self.stop_reason is None:
             number = self.cycles
@@ -271,8 +272,8 @@ class Executor:
                 # Once, though sources may have to be asked several times before the cycle begins.
                 cycle.keyframe = cycle.keyframes.take()
                 self._next_keyframe = number + self._keyframe_interval
-            if paced:
-                waiting.for_pace()
+            if held_back:
+                waiting.for_cycle()
             time.cycle = number
             if not runs[number % ring_size]():
                 self._idle(polled=polled)

@@ -25,6 +25,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.clock import Clock, ManualClock
 from flowrun.runtime.engine.background import BackgroundTask
 from flowrun.runtime.engine.instances import Instance
+from flowrun.runtime.engine.pairing import Arrivals
 from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import Gate, StepCall
 from flowrun.runtime.engine.restarts import Restarts
@@ -164,11 +165,13 @@ class Due:
         with self._lock:
             self._times.pop(task_id, None)
 
-    def forget_until(self, now_ns: int) -> None:
-        """Forget the times that have come."""
+    def take_until(self, now_ns: int) -> dict[str, int]:
+        """The times that have come, by source; they are forgotten."""
         with self._lock:
-            for task_id in [id_ for id_, time_ns in self._times.items() if time_ns <= now_ns]:
+            come = {id_: time_ns for id_, time_ns in self._times.items() if time_ns <= now_ns}
+            for task_id in come:
                 del self._times[task_id]
+            return come
 
 
 class LiveOutside:
@@ -186,6 +189,8 @@ class LiveOutside:
         """The sources, by id."""
         self.woken = threading.Event()
         """Set when something has come."""
+        self.live: dict[str, Arrivals] = {}
+        """When the sources that are live have something."""
         self.due = Due()
         """When each source wants to be called again."""
         self.left_out: dict[str, Counter[str]] = {task_id: Counter() for task_id in self.sources}
@@ -259,11 +264,12 @@ class LiveOutside:
         """What the context of a source calls."""
         return SourceFunctions(
             clock_ns=self._clock.now_ns,
-            wake=self.woken.set,
+            wake=partial(self._wake, task_id),
             wake_at=partial(self.due.set, task_id),
             finish=partial(self._finish, task_id),
             dropped=partial(self._dropped, task_id),
             report=partial(self._report, task_id),
+            live=partial(self._note_live, task_id),
             playback=lambda: self.sources[task_id].playback,
             paused_ns=partial(self._paused_ns, task_id),
             logs_packets=task_id in self._packets,
@@ -302,6 +308,16 @@ class LiveOutside:
 
     def _paused_ns(self, task_id: str) -> int:
         return self.sources[task_id].paused_ns
+
+    def _note_live(self, task_id: str) -> None:
+        with self._lock:
+            self.live = {**self.live, task_id: self.live.get(task_id, Arrivals())}
+
+    def _wake(self, task_id: str) -> None:
+        arrivals = self.live.get(task_id)
+        if arrivals is not None:
+            arrivals.note(self._clock.now_ns())
+        self.woken.set()
 
     def _finish(self, task_id: str) -> None:
         source = self.sources[task_id]

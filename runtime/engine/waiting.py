@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from flowrun.runtime.clock import Clock, ManualClock
 from flowrun.runtime.engine.outside import LiveOutside
+from flowrun.runtime.engine.pairing import Arrivals, wait_until
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.task import CycleTime
 
@@ -27,6 +28,7 @@ class Waiting:
     outside: knows which source is due, and when something has come.
     rated: the rate of each source that has one, by id.
     rate_hz: the graph's most cycles a second; None for no limit.
+    collect_ms: how long live sources wait for each other; 0 for not at all.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Waiting:
         *,
         rated: Mapping[str, Rate],
         rate_hz: float | None,
+        collect_ms: int = 0,
     ) -> None:
         self._clock = clock
         self._outside = outside
         self._rated = rated
         self._pace = None if rate_hz is None else Rate(every=1, rate_hz=rate_hz)
+        self._collect_ns = collect_ms * 1_000_000
         self._stopped = threading.Event()
 
     @property
@@ -48,10 +52,48 @@ class Waiting:
         """Whether the graph has a `rate_hz`."""
         return self._pace is not None
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether a cycle may have to wait though something has come."""
+        return self.is_paced or (self._collect_ns > 0 and len(self._outside.sources) > 1)
+
     def stop(self) -> None:
         """End the wait that is under way, and all later ones."""
         self._stopped.set()
         self._outside.woken.set()
+
+    def for_cycle(self) -> None:
+        """Wait until the next cycle may begin, if something has come."""
+        self.for_pace()
+        if self._collect_ns and len(self._outside.live) > 1:
+            self._for_pairs()
+
+    def _for_pairs(self) -> None:
+        """Wait for live sources that have nothing yet, if others have."""
+        outside = self._outside
+        live: dict[str, Arrivals] = {}
+        while not self._stopped.is_set():
+            outside.woken.clear()  # before looking; the cycle takes whatever has come by now
+            now_ns = self._clock.now_ns()
+            live = {id_: it for id_, it in outside.live.items() if self._takes_part(id_, now_ns)}
+            self._forget_due(now_ns)
+            until_ns = wait_until(live.values(), now_ns, self._collect_ns)
+            if until_ns is None:
+                break
+            due_ns = outside.due.first()
+            until_ns = until_ns if due_ns is None else min(until_ns, due_ns)
+            if isinstance(self._clock, ManualClock):
+                self._clock.advance_to(until_ns)
+            else:
+                outside.woken.wait((until_ns - now_ns) / 1e9)
+        for arrivals in live.values():
+            arrivals.waiting_ns = None
+
+    def _takes_part(self, source: str, now_ns: int) -> bool:
+        """Whether the source is called in a cycle that begins now."""
+        known, rate = self._outside.sources[source], self._rated.get(source)
+        is_rated_later = rate is not None and rate.due_ns is not None and rate.due_ns > now_ns
+        return not (known.has_ended or is_rated_later) and known.asked == "running"
 
     def for_pace(self) -> None:
         """Wait until the graph's `rate_hz` admits another cycle."""
@@ -83,14 +125,20 @@ class Waiting:
                 outside.woken.wait(IDLE_POLL_NS / 1e9)
                 return
             clock.advance_to(due)
-            outside.due.forget_until(due)
+            self._forget_due(due)
             return
         until = now_ns + IDLE_POLL_NS if due is None else min(due, now_ns + IDLE_POLL_NS)
         wait_ns = until - clock.now_ns()
         if wait_ns > 0:
             outside.woken.wait(wait_ns / 1e9)
         if due is not None:
-            outside.due.forget_until(clock.now_ns())
+            self._forget_due(clock.now_ns())
+
+    def _forget_due(self, now_ns: int) -> None:
+        """The sources that are due are called in the next cycle."""
+        for id_, due_ns in self._outside.due.take_until(now_ns).items():
+            if id_ in self._outside.live:
+                self._outside.live[id_].note(due_ns)
 
     def after_source_error(self) -> None:
         """Wait a moment: a source that fails at once may do so forever."""

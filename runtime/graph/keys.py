@@ -226,6 +226,13 @@ RUNTIME = _section(
         "number",
         "Run at most this many cycles a second; null: whenever something comes.",
     ),
+    Key(
+        "collect_timeout_ms",
+        "whole",
+        "How long a cycle waits, once a live source has something, for the other live sources, so that "
+        "cameras that are not in step share cycles; who has nothing by then is absent. A source that "
+        "gives something less often, or nothing, is not waited for. 0: each has cycles of its own.",
+    ),
 )
 
 GRAPH = Key(

@@ -127,6 +127,7 @@ class RuntimeSpec:
     ring_size: int = 4
     seed: int = 0
     rate_hz: float | None = None
+    collect_timeout_ms: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,8 @@ class VideoCapture(Task):
         )
         if isinstance(config.policy, MaxAge) and not (reader.live or config.realtime):
             ctx.log.info("frames of a file have no age unless it has realtime: true", source=name)
+        if reader.live:
+            ctx.live()
         reader.start()
 
     def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:
@@ -120,7 +122,7 @@ class VideoCapture(Task):
             if reader.policy == "latest":
                 frame = reader.skip_to(played_ns, frame)
         if reader.live and reader.frames.has_more():
-            ctx.wake()
+            ctx.wake_at(0)
         self._report_lost(ctx, reader)
         self._publish(ctx, image, frame)
 

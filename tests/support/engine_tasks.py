@@ -491,3 +491,34 @@ class DropsAndFails(Task):
         ctx.dropped(2)
         ctx.finish()
         raise OSError("no more")
+
+
+class Ticks(Task):
+    """A live source that publishes the number of the newest of its moments, as a camera does."""
+
+    class Config(TaskConfig):
+        period_ms: int
+        offset_ms: int = 0
+        count: int = 30
+        """After how many moments it ends."""
+        silent_after: int | None = None
+        """After how many moments it says nothing, and does not end until `count`."""
+
+    def start(self, ctx: Context) -> None:
+        ctx.live()
+        self.next = 0
+        self.begin_ns = ctx.clock_ns() + 1_000_000 * self.config.offset_ms
+        ctx.wake_at(self.begin_ns)
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        period_ns = 1_000_000 * self.config.period_ms
+        newest = (ctx.now_ns - self.begin_ns) // period_ns
+        last = self.config.count if self.config.silent_after is None else self.config.silent_after
+        if self.next <= min(newest, last - 1):
+            number.value = min(newest, last - 1)
+            number.publish(tov_ns=self.begin_ns + number.value * period_ns)
+            self.next = number.value + 1
+        if newest >= self.config.count - 1:
+            ctx.finish()
+        next_at = self.next if self.next < last else self.config.count - 1
+        ctx.wake_at(self.begin_ns + next_at * period_ns)

@@ -97,7 +97,7 @@ def test_sources_may_give_and_forget_their_times_from_any_thread():
             thread.start()
         for _ in range(300):
             due.first()
-            due.forget_until(2)
+            due.take_until(2)
     finally:
         ended.set()
         sys.setswitchinterval(before)
@@ -117,12 +117,12 @@ def test_a_source_is_due_when_it_said_last_or_later_by_its_rate():
     assert due.first() == 3
     due.not_before("a", 4)
     assert due.first() == 4
-    due.forget_until(4)
+    due.take_until(4)
     assert due.first() == 9
     due.not_before("c", 1)
     assert due.first() == 1
     due.forget("c")
-    due.forget_until(9)
+    due.take_until(9)
     assert due.first() is None
 
 
