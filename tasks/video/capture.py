@@ -17,7 +17,8 @@ from flowrun.msgs.envelope import TIME_ENDS
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.pictures.planar import PlanarPicture
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
-from flowrun.tasks.video.opening import VideoError, missing_file, open_video
+from flowrun.tasks.video.connection import Connection
+from flowrun.tasks.video.opening import VideoError, missing_file
 from flowrun.tasks.video.reader import Frame, Reader
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 
@@ -25,8 +26,6 @@ __all__ = ["VideoCapture", "VideoError"]
 
 _WAIT_S = 1.0
 """The longest that a cycle waits for the next frame of a file, which is always under way."""
-_STOP_S = 3.0
-"""How long `stop` waits for a reader whose live source is silent; it then ends by `timeout_s`."""
 _LOG_EVERY_NS = 10_000_000_000
 _AS_ASKED = frozenset({"max_fps", "paused", "muted"})
 """Causes of which the log has no line: somebody asked for them."""
@@ -38,10 +37,12 @@ class VideoCapture(Task):
     A file gives every frame, as fast as the graph takes them, and ends at its end: the same frames
     in the same cycles every run. `realtime: true` plays it at its own speed, like a camera. A live
     source (RTSP, device, URL without a duration) gives the newest frame; frames that no cycle took
-    are counted in `dropped`.
+    are counted in `dropped`. If it is lost, it is connected again (`reconnect`), and its frame ids go
+    on; how it is doing is in the log and in the run's report.
 
     `tov_ns` is, for a file, the cycle's time at its first frame plus the frame's own time stamp
-    since then; for a live source, when the frame came out of the decoder.
+    since then, where the container's clock may jump or begin again: that is continued. For a live
+    source it is when the frame came out of the decoder, or was ready for it when the source was opened.
     """
 
     Config = VideoSettings
@@ -55,6 +56,7 @@ class VideoCapture(Task):
         """What was left out when that was last logged."""
         self._logged_ns = 0
         self._told = False
+        self._has_failed = False
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -65,35 +67,41 @@ class VideoCapture(Task):
 
     def start(self, ctx: Context) -> None:
         config = self.config
-        container, name = open_video(config, ctx.graph_dir)
-        try:
-            self._reader = Reader(
-                container,
-                name,
-                config,
-                clock=ctx.clock_ns,
-                wake=ctx.wake,
-                playback=lambda: ctx.playback,
-                dropped=ctx.dropped,
-                keeps_packets=ctx.logs_packets,
-            )
-        except BaseException:
-            container.close()
-            raise
-        reader = self._reader
+        connection = Connection(
+            config,
+            ctx.graph_dir,
+            report=ctx.report,
+            log=ctx.log,
+            draw=lambda: float(ctx.rng.random()),
+        )
+        self._reader = reader = Reader(
+            connection,
+            config,
+            clock=ctx.clock_ns,
+            wake=ctx.wake,
+            playback=lambda: ctx.playback,
+            dropped=ctx.dropped,
+            keeps_packets=ctx.logs_packets,
+        )
+        reader.start()
+        if connection.may_wait:
+            ctx.live()
+            return
+        reader.wait_until_open()
         ctx.log.info(
             "source opened",
-            source=name,
+            source=reader.name,
             width=reader.width,
             height=reader.height,
             fps=round(reader.fps, 3),
             policy=reader.policy,
         )
         if isinstance(config.policy, MaxAge) and not (reader.live or config.realtime):
-            ctx.log.info("frames of a file have no age unless it has realtime: true", source=name)
+            ctx.log.info(
+                "frames of a file have no age unless it has realtime: true", source=reader.name
+            )
         if reader.live:
             ctx.live()
-        reader.start()
 
     def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:
         reader = self._reader
@@ -155,10 +163,10 @@ class VideoCapture(Task):
         if not reader.frames.drained:
             return
         self._report_lost(ctx, reader, now=True)
-        if reader.error is not None and not reader.live:
+        if reader.error is not None and not self._has_failed:
+            self._has_failed = True
+            ctx.report("error", reader.error.code)
             raise reader.error
-        if reader.error is not None:
-            ctx.log.error("source lost", source=reader.name, reason=str(reader.error))
         ctx.finish()
 
     def _report_lost(self, ctx: Context, reader: Reader, *, now: bool = False) -> None:
@@ -170,6 +178,10 @@ class VideoCapture(Task):
             ctx.log.warning("frames lost", **fields)
             self._logged, self._logged_ns = lost, ctx.now_ns
 
-    def stop(self, ctx: Context) -> None:
-        if self._reader is not None and not self._reader.stop(_STOP_S):
-            ctx.log.warning("the reader still waits for the source; it is left running")
+    def interrupt(self, ctx: Context) -> None:  # noqa: ARG002
+        if self._reader is not None:
+            self._reader.interrupt()
+
+    def stop(self, ctx: Context) -> None:  # noqa: ARG002
+        if self._reader is not None:
+            self._reader.stop()

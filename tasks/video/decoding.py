@@ -26,7 +26,7 @@ from flowrun.runtime.pictures.video import ContainerDecoder, PacketDecoder, Take
 from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.packets import Origin, PacketQueue
 
-__all__ = ["Picture", "SourceDecoder"]
+__all__ = ["Counts", "Picture", "SourceDecoder"]
 
 _LONGEST = 500
 """Packets of a section after which the next key frame begins another, also where groups are open: a
@@ -219,21 +219,45 @@ class _Successor:
         return bool(self.held) and (self._expected is not None or len(self.held) > _MOST_LATE)
 
 
+class Counts(NamedTuple):
+    """What was counted of a source's earlier connections.
+
+    packets: its packets.
+    sections: its sections that the log may have got.
+    damaged: see `SourceDecoder`.
+    """
+
+    packets: int = 0
+    sections: int = 0
+    damaged: int = 0
+
+
+_NOTHING = Counts()
+
+
 class SourceDecoder:
     """Decodes the packets of `stream`, numbered from 0 in the order in which they come.
 
     queue: gets the packets for the log; None where no log wants them.
     cores: how many CPU cores may decode. With more than one, pictures come some packets later; they are
         the same ones.
+    after: of the connections of the source before this one; numbers go on after it.
     damaged: how many packets, or pictures, could not be decoded.
     logs_packets: whether packets of this codec can be logged.
     """
 
-    def __init__(self, stream: Any, queue: PacketQueue | None, *, cores: int = 1) -> None:
+    def __init__(
+        self,
+        stream: Any,
+        queue: PacketQueue | None,
+        *,
+        cores: int = 1,
+        after: Counts = _NOTHING,
+    ) -> None:
         context = stream.codec_context
         name = context.codec.canonical_name
         self.logs_packets = name in _LOGGED and context.pix_fmt != _PALETTE
-        self.damaged = 0
+        self.damaged = after.damaged
         self._queue = queue if self.logs_packets else None
         self._context = context
         self._form = shown_format(name)
@@ -251,7 +275,7 @@ class SourceDecoder:
         self._described = described(context, extradata)
         self._in_packets = False
         """Whether packets have said what all pictures have in common, and not the container alone."""
-        self._read = 0
+        self._read = after.packets
         """How many packets have come."""
         is_parallel = self.logs_packets and (name in _THREADED or self._form in WHOLE)
         self._cores = Cores(cores) if cores > 1 and is_parallel else None
@@ -262,15 +286,20 @@ class SourceDecoder:
         self._preparing: list[AheadDecoder] = []
         """Those that get the packets that come."""
         self._now: _Waiting
-        self._number = -1
+        self._number = after.packets - 1
         """Of the packet that is being decoded."""
         self._fed: dict[int, _Fed] = {}
         """By number, the packets whose pictures have not come out yet."""
-        self._sections = 0
+        self._sections = after.sections
         self._current: _Section | None = None
         self._next: _Successor | None = None
         self._tried = -1
         """The number of the packet with which the last successor failed."""
+
+    @property
+    def counts(self) -> Counts:
+        """What was counted so far."""
+        return Counts(self._read, self._sections, self.damaged)
 
     def feed(self, packet: Any, emit: Emit) -> None:
         """Decode the next packet; `emit` is called with each picture that comes out."""

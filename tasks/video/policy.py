@@ -53,9 +53,8 @@ class FrameQueue(Generic[F]):
         playback: Callable[[], Playback],
         report: Callable[[int, str], None],
     ) -> None:
-        self._newest_only = newest_only
-        self._is_live = is_live
-        self._size = 1 if newest_only else size or (_LIVE if is_live else _AHEAD)
+        self._asked_size = size
+        self._set_kind(newest_only=newest_only, is_live=is_live)
         self._max_age_ns = max_age_ns
         self._playback = playback
         self._report = report
@@ -72,6 +71,11 @@ class FrameQueue(Generic[F]):
         """How many frames were left out, by cause."""
 
     # -- for the thread that decodes -----------------------------------------------------------
+
+    def begin(self, *, newest_only: bool, is_live: bool) -> None:
+        """The source is open, and shows what it is."""
+        with self._changed:
+            self._set_kind(newest_only=newest_only, is_live=is_live)
 
     def put(self, frame: F) -> bool:
         """Append a frame, when there is room for it; False if nobody takes frames any more."""
@@ -168,6 +172,11 @@ class FrameQueue(Generic[F]):
             self._changed.notify_all()
 
     # -- with the lock -------------------------------------------------------------------------
+
+    def _set_kind(self, *, newest_only: bool, is_live: bool) -> None:
+        self._newest_only = newest_only
+        self._is_live = is_live
+        self._size = 1 if newest_only else self._asked_size or (_LIVE if is_live else _AHEAD)
 
     def _take(self) -> F:
         frame, lost = self._frames.popleft()

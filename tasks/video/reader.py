@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,26 @@ from flowrun.runtime.pictures.planar import (
 )
 from flowrun.runtime.task import Playback
 from flowrun.tasks.video.ahead import available_cores
-from flowrun.tasks.video.decoding import Picture, SourceDecoder
+from flowrun.tasks.video.connection import Connection, Opened
+from flowrun.tasks.video.decoding import Counts, Picture, SourceDecoder
 from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import Origin, PacketQueue
 from flowrun.tasks.video.policy import FrameQueue
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 from flowrun.tasks.video.thinning import Thinning
+from flowrun.tasks.video.times import Timeline
 
 __all__ = ["Frame", "Reader"]
+
+_STOP_S = 0.5
+"""How long `stop` waits for a source that gives something all the time, so that it is closed."""
+_READY_S = 0.005
+"""A packet that comes sooner was there already."""
+_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT, which `av` names in an enumeration that it does not export
+_LEAST_HZ = 2
+"""The rate of a source of which that is found out."""
+_MOST_READY = 1000
+"""Packets that were there already when a live source was opened, at most."""
 
 
 @dataclass(slots=True)
@@ -57,11 +69,23 @@ _Framing = Callable[[Kept], Frame]
 _Keeping = Future["Kept | None"]
 
 
+class _Ready(NamedTuple):
+    """The first packet of a live source that was not there already when it was opened.
+
+    stamp: its time stamp in seconds.
+    time_ns: when it came.
+    """
+
+    stamp: Fraction
+    time_ns: int
+
+
 class Reader:
-    """A thread that decodes `container` into a buffer, and closes it at its end.
+    """A thread that opens a source, decodes it into a buffer, and closes it; a live one that is lost it
+    opens again.
 
     keeps_packets: for the log, with the pictures that they give.
-    live: whether frames come at the source's own time.
+    live: whether frames come at the source's own time. Known when the source was opened.
     error: why it ended, if not because the source is at its end.
     dropped: called with a number of frames of a live source that were left out, and why, on any thread.
     playback: what is asked of the source.
@@ -69,8 +93,7 @@ class Reader:
 
     def __init__(
         self,
-        container: Any,
-        name: str,
+        connection: Connection,
         config: VideoSettings,
         *,
         clock: Callable[[], int],
@@ -81,45 +104,34 @@ class Reader:
     ) -> None:
         import av
 
-        if not container.streams.video:
-            raise VideoError(f"{name!r} has no video stream; it has: {_streams(container)}")
-        stream = container.streams.video[0]
-        # An http address of a file has a duration: it is played to its end, like a file.
-        self.live = config.kind not in ("file", "url") or (
-            config.kind == "url" and container.duration is None
-        )
-        self.name = name
-        self.width, self.height = stream.codec_context.width, stream.codec_context.height
-        rate = stream.average_rate or stream.guessed_rate
-        self._rate = Fraction(rate) if rate else None
-        self.fps = float(rate) if rate else 0.0
-        automatic = "latest" if self.live else "every_frame"
-        policy, max_age_ns = automatic, None
-        if isinstance(config.policy, MaxAge):
-            policy, max_age_ns = "every_frame", int(config.policy.max_age_ms * 1_000_000)
-        elif config.policy != "auto":
-            policy = config.policy
-        self.policy = policy
+        self.live = config.kind != "file"
+        self.name = connection.name
+        self.width = self.height = 0
+        self.fps = 0.0
+        self._rate: Fraction | None = None
+        self._is_open = self._ended = False
+        self._opened = threading.Event()
+        """Set when the source is open, or will not be."""
         self.error: VideoError | None = None
         self._errors = av.error.FFmpegError
-        self._container, self._stream = container, stream
+        self._connection = connection
+        self._container: Any = None
+        self._stream: Any = None
         self._config = config
         self._clock, self._wake = clock, wake
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"keep {name}")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"keep {self.name}")
         self._demand = Demand()
         self._keeping: deque[tuple[_Framing, _Keeping]] = deque()
         """Frames that have been decoded, in their order."""
         self._packets = PacketQueue() if keeps_packets else None
-        self._decoder = SourceDecoder(
-            stream, self._packets, cores=1 if self.live else available_cores()
-        )
-        # A file that is played at its own speed is decoded ahead also where only the newest frame
-        # is wanted: the cycle's time decides which one that is.
+        self._decoder: SourceDecoder
+        """Of this connection."""
+        max_age = config.policy.max_age_ms if isinstance(config.policy, MaxAge) else None
         self.frames: FrameQueue[Frame] = FrameQueue(
-            newest_only=policy == "latest" and (self.live or not config.realtime),
+            newest_only=self._newest_only,
             is_live=self.live,
             size=config.buffer,
-            max_age_ns=max_age_ns,
+            max_age_ns=None if max_age is None else int(max_age * 1_000_000),
             playback=playback,
             report=dropped,
         )
@@ -130,20 +142,36 @@ class Reader:
         """How many damaged packets and pictures `frames` has counted."""
         self._played_ns: int | None = None
         """The time up to which frames were taken, where the newest one is."""
-        self._decoded_s: float
-        """When the last picture came, by `time.monotonic`."""
-        self._period = 1 / self._rate if self._rate else Fraction(0)
-        self._period_ns = int(1_000_000_000 * self._period)
+        self._decoded_s = time.monotonic()
+        """When the last picture came, or a connection began, by `time.monotonic`."""
+        self._period = Fraction(0)
+        self._period_ns = 0
         self._next_id = 0
         self._thinning = None if config.max_fps is None else Thinning(config.max_fps)
-        self._start = (stream.start_time or 0) * stream.time_base
-        self._offset = Fraction(0)
-        """How long the earlier rounds of a loop took."""
-        self._first: Fraction | None = None
-        """The time stamp of this round's first frame; None before it."""
+        self._start = Fraction(0)
+        self._times = Timeline()
+        self._has_first = False
+        """Whether this round has given a picture."""
         self._at: Fraction
         """The time stamp of the last frame."""
-        self._thread = threading.Thread(target=self._read, name=f"read {name}", daemon=True)
+        self._ready: _Ready | None = None
+        self._last_ns = 0
+        """The time of the last frame of a live source."""
+        self._thread = threading.Thread(target=self._read, name=f"read {self.name}", daemon=True)
+
+    @property
+    def policy(self) -> str:
+        """Which frames are given."""
+        if isinstance(self._config.policy, MaxAge):
+            return "every_frame"
+        automatic = "latest" if self.live else "every_frame"
+        return automatic if self._config.policy == "auto" else self._config.policy
+
+    @property
+    def _newest_only(self) -> bool:
+        # A file that is played at its own speed is decoded ahead also where only the newest frame
+        # is wanted: the cycle's time decides which one that is.
+        return self.policy == "latest" and (self.live or not self._config.realtime)
 
     # -- for the cycle -------------------------------------------------------------------------
 
@@ -169,12 +197,12 @@ class Reader:
     @property
     def has_packets(self) -> bool:
         """Whether packets can replace pixels in the log."""
-        return self._packets is not None and self._decoder.logs_packets
+        return self._packets is not None and self._is_open and self._decoder.logs_packets
 
     @property
     def damaged(self) -> int:
         """How many packets the decoder refused; the stream goes on after them."""
-        return self._decoder.damaged
+        return self._decoder.damaged if self._is_open else 0
 
     def skip_to(self, played_ns: int, frame: Frame) -> Frame:
         """The newest decoded frame that is due at `played_ns`, at least `frame`. From now on the
@@ -184,13 +212,27 @@ class Reader:
         self._in_hand = self.frames.skip_to(played_ns, frame)
         return self._in_hand
 
-    def stop(self, timeout_s: float) -> bool:
-        """End the thread; False if it is still waiting for its source after `timeout_s`."""
+    def wait_until_open(self) -> None:
+        """Return when the source is open. Raises the error if it cannot be opened."""
+        self._opened.wait()
+        if not self._is_open and self.error is not None:
+            raise self.error
+
+    def interrupt(self) -> None:
+        """Open and read nothing more; from any thread."""
+        self._connection.stop()
         self.frames.stop()
+        self._opened.set()
+
+    def stop(self) -> bool:
+        """End the thread, or leave it where its source is silent: it ends by itself when that has not
+        answered for `timeout_s`. False if it was left."""
+        self.interrupt()
         if self._thread.ident is None:
-            self._container.close()
             return True
-        self._thread.join(timeout_s)
+        is_silent = self.live and time.monotonic() - self._decoded_s > _STOP_S
+        is_waiting = not self._ended and (is_silent or not self._is_open)
+        self._thread.join(0 if is_waiting else _STOP_S)
         return not self._thread.is_alive()
 
     # -- the thread ----------------------------------------------------------------------------
@@ -201,30 +243,76 @@ class Reader:
             for frame in self._frames():
                 if not self._put(frame):
                     break
-        except self._errors as failed:
-            error = VideoError(f"{self.name!r} {self._loss(failed)}")
         except VideoError as failed:
             error = failed
         except Exception as failed:  # noqa: BLE001  # reaches the cycle through `error`
             error = VideoError(f"{self.name!r}: reading failed: {type(failed).__name__}: {failed}")
         finally:
             self.error = error
+            self._ended = True
             self._count_damaged()
             self.frames.end()
-            self._container.close()
+            self._opened.set()
+            if self._container is not None:
+                self._container.close()
             self._pool.shutdown()
         self._wake()
 
-    def _loss(self, failed: Exception) -> str:
+    def _frames(self) -> Iterator[Frame]:
+        """The frames of one connection after the other."""
+        lost: VideoError | None = None
+        while (opened := self._connection.open(lost)) is not None:
+            self._use(opened)
+            if opened.is_again and not self.live:
+                return  # what was live is over: the server has it as a whole now
+            lost = VideoError(f"{self.name!r} has ended", code="ended")
+            try:
+                yield from self._rounds()
+            except self._errors as failed:
+                lost = self._loss(failed)
+                if not self.live:
+                    raise lost from failed
+            self._container.close()
+            if not self.live:
+                return
+
+    def _use(self, opened: Opened) -> None:
+        """Read from a source that was opened."""
+        self._container = container = opened.container
+        if not container.streams.video:
+            raise VideoError(
+                f"{self.name!r} has no video stream; it has: {_streams(container)}", code="codec"
+            )
+        self._stream = stream = container.streams.video[0]
+        counts = self._decoder.counts if self._is_open else Counts()
+        cores = 1 if opened.is_live else available_cores()
+        self._decoder = SourceDecoder(stream, self._packets, cores=cores, after=counts)
+        rate = stream.average_rate or stream.guessed_rate
+        self._rate = Fraction(rate) if rate else None
+        self._period = 1 / self._rate if self._rate else Fraction(0)
+        self._period_ns = int(1_000_000_000 * self._period)
+        self._start = (stream.start_time or 0) * stream.time_base
+        may_jump = bool(container.format.flags & _MAY_JUMP)
+        self._times.begin(start=self._start, period=self._period, may_jump=may_jump)
+        self.live = opened.is_live
+        self.width, self.height = stream.codec_context.width, stream.codec_context.height
+        self.fps = float(rate) if rate else 0.0
+        self.frames.begin(newest_only=self._newest_only, is_live=self.live)
+        self._is_open = True
+        self._opened.set()
+
+    def _loss(self, failed: Exception) -> VideoError:
         if not self.live:
-            return f"cannot be decoded: {reason_of(failed)}"
+            text = f"{self.name!r} cannot be decoded: {reason_of(failed)}"
+            return VideoError(text, code="codec")
         import av
 
         # FFmpeg has no one error for it, and its own time starts a little before.
         silent_s = time.monotonic() - self._decoded_s
         if isinstance(failed, av.error.ExitError) or silent_s >= 0.9 * self._config.timeout_s:
-            return f"gave no frame for timeout_s {self._config.timeout_s:g}"
-        return f"was lost: {reason_of(failed)}"
+            text = f"{self.name!r} gave no frame for timeout_s {self._config.timeout_s:g}"
+            return VideoError(text, code="timeout")
+        return VideoError(f"{self.name!r} was lost: {reason_of(failed)}", code="ended")
 
     def _put(self, frame: Frame) -> bool:
         """Let `frame` wait for the cycle; False if the reader is to end."""
@@ -248,27 +336,30 @@ class Reader:
         if self._packets is not None and frame is not None and frame.origin is not None:
             self._packets.forget_before(frame.origin.section)
 
-    def _frames(self) -> Iterator[Frame]:
-        start_s, period = self._config.start_s, self._period
+    def _rounds(self) -> Iterator[Frame]:
+        """The frames up to the end of the source, and from its beginning again if it is a loop."""
+        start_s = self._config.start_s
         again = False
         while True:
             self._decoded_s = time.monotonic()
             if start_s or again:
                 self._container.seek(int((float(self._start) + start_s) * 1_000_000))
                 self._decoder.restart()
-            self._first, self._at = None, self._start - period
+            self._has_first, self._at = False, self._start - self._period
             yield from self._round()
-            if self._first is None and not self.live:
+            if not self._has_first and not self.live:
                 what = f"has no frame after start_s {start_s:g}" if start_s else "has no frames"
-                raise VideoError(f"{self.name!r} {what}")
-            if not self._config.loop or self._first is None:
+                raise VideoError(f"{self.name!r} {what}", code="codec")
+            if not self._config.loop or not self._has_first:
                 return
-            self._offset += self._at - self._first + period
+            self._times.begin_again()
             again = True
 
     def _round(self) -> Iterator[Frame]:
         """The frames up to the end of the stream; those before an error come first."""
         packets = iter(self._container.demux(self._stream))
+        if self.live:
+            packets = self._once_ready(packets)
         failed: Exception | None = None
         while True:
             try:
@@ -327,15 +418,18 @@ class Reader:
     def _frame(self, picture: Picture) -> partial[Frame] | None:
         """What makes the frame of what is kept of a picture; None where it is to be left out."""
         self._decoded_s = time.monotonic()
+        self._connection.note_picture()
         pts, base = picture.pts, self._stream.time_base
-        self._at = pts * base if pts is not None else self._at + self._period
+        stamp = None if pts is None else pts * base
+        self._at = self._at + self._period if stamp is None else stamp
         start_s = self._config.start_s
         if start_s and not self.live and self._at - self._start < start_s:
             return None
-        if self._first is None:
-            self._first = self._at
-        since_start = self._offset + self._at - self._first
-        time_ns = self._clock() if self.live else int(since_start * 1_000_000_000)
+        self._has_first = True
+        since_start = self._times.at(stamp)
+        time_ns = int(since_start * 1_000_000_000)
+        if self.live:
+            time_ns = self._last_ns = max(self._last_ns, self._live_ns(stamp))
         frame_id = self._next_id
         self._next_id += 1
         if self._thinning is not None and not self._thinning.keeps(since_start):
@@ -345,6 +439,43 @@ class Reader:
             self.frames.count(1, "latest")
             return None
         return partial(Frame, frame_id=frame_id, pts=pts, time_ns=time_ns, origin=picture.origin)
+
+    def _once_ready(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """The packets of a live source. First it is found which ones were there already when it was
+        opened: their pictures are as old as their time stamps say."""
+        ready: list[Any] = []
+        failed: Exception | None = None
+        self._ready = None
+        # The first picture waits for the one after it, which is not for long.
+        while len(ready) < _MOST_READY and (self._stream.average_rate or 0) > _LEAST_HZ:
+            asked_s = time.monotonic()
+            try:
+                packet = next(packets, None)
+            except self._errors as error:
+                failed, packet = error, None
+            if packet is None:
+                break
+            ready.append(packet)
+            if time.monotonic() - asked_s >= _READY_S:
+                stamp = packet.pts if packet.dts is None else packet.dts
+                if stamp is not None and len(ready) > 1:
+                    self._ready = _Ready(stamp * self._stream.time_base, self._clock())
+                break
+        yield from ready
+        if failed is not None:
+            raise failed
+        yield from packets
+
+    def _live_ns(self, stamp: Fraction | None) -> int:
+        """When a picture of a live source was taken, as far as that is known: now, or when it was ready,
+        nanoseconds since 1970."""
+        ready, now_ns = self._ready, self._clock()
+        if ready is None or stamp is None:
+            return now_ns
+        if stamp >= ready.stamp:
+            self._ready = None
+            return now_ns
+        return min(now_ns, ready.time_ns - int((ready.stamp - stamp) * 1_000_000_000))
 
 
 def _pixels(decoded: list[Any]) -> Kept | None:

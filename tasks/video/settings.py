@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from flowrun.runtime.task import TaskConfig
 
-__all__ = ["SourceType", "VideoSettings", "kind_of"]
+__all__ = ["Reconnect", "SourceType", "VideoSettings", "kind_of"]
 
 SourceType = Literal["file", "rtsp", "url", "v4l2"]
 
@@ -18,6 +24,22 @@ class MaxAge(TaskConfig):
 
     max_age_ms: PositiveFloat
     """How old a frame may be when a cycle takes it, in milliseconds."""
+
+
+class Reconnect(TaskConfig):
+    """What happens when a live source is lost, or does not answer."""
+
+    delay_s: PositiveFloat = 1.0
+    """Seconds to wait before the first new attempt. Later ones wait a quarter of the time for which
+    the source was away, if that is more."""
+    max_delay_s: PositiveFloat = 30.0
+    """The most seconds to wait before an attempt. A source that refuses the password is asked that
+    seldom at once."""
+    max_attempts: NonNegativeInt | None = None
+    """After how many new attempts in vain the source has failed, which is an error; null: never."""
+    at_start: bool = False
+    """Begin the run also if the source does not answer at first, and go on trying; false: that is an
+    error. Not for files."""
 
 
 class VideoSettings(TaskConfig):
@@ -53,6 +75,11 @@ class VideoSettings(TaskConfig):
     """The frames per second to ask of a device (v4l2)."""
     timeout_s: PositiveFloat = 10.0
     """Seconds that a live source may take to answer, or to give the next frame."""
+    transport: Literal["auto", "tcp", "udp"] = "auto"
+    """How an RTSP camera sends its pictures. Over UDP, lost packets show as smeared pictures; auto: by
+    TCP, or by UDP where the camera has no other."""
+    reconnect: Reconnect = Reconnect()
+    """What happens when a live source is lost: it is connected again."""
 
     @model_validator(mode="after")
     def _check(self) -> VideoSettings:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import av
@@ -25,6 +24,7 @@ from flowrun.runtime.task import Context, Output
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.video import capture as capture_module
 from flowrun.tasks.video.capture import VideoCapture, VideoError
+from flowrun.tasks.video.connection import Opened
 from flowrun.tasks.video.opening import open_video
 from flowrun.tasks.video.reader import Frame, Reader
 from support.damaged import Chunk, remux
@@ -141,7 +141,7 @@ def test_a_clock_that_goes_back_before_the_first_frame_loses_none(tmp_path: Path
     assert levels(images) == [*range(FRAMES), *range(FRAMES)]
 
 
-def test_a_time_that_no_clock_has_loses_no_frame(tmp_path: Path) -> None:
+def test_a_time_that_no_clock_has_is_a_jump_of_the_clock(tmp_path: Path) -> None:
     def spoil(chunks: list[Chunk]) -> None:
         rest = chunks[6:]
         later(1 << 60, rest)
@@ -150,7 +150,7 @@ def test_a_time_that_no_clock_has_loses_no_frame(tmp_path: Path) -> None:
     remux(draw(tmp_path / "whole.nut", codec="mpeg2video"), tmp_path / "spoilt.nut", spoil)
     images = capture(tmp_path, source_uri="spoilt.nut")
     assert levels(images) == list(range(FRAMES))
-    assert images[-1].tov_ns == 2**63 - 1
+    assert [image.tov_ns for image in images] == [k * 100_000_000 for k in range(FRAMES)]
 
 
 def test_start_s_skips_to_the_frame_of_that_time(folder: Path) -> None:
@@ -222,12 +222,28 @@ def test_every_frame_of_a_file_waits_until_it_is_taken(folder: Path) -> None:
     assert (ids, reader.frames.lost) == (list(range(FRAMES)), {})
 
 
-def reader_of(folder: Path, **config: Any) -> Reader:
+class Given:
+    """A connection that is opened once."""
+
+    def __init__(self, container: Any, *, is_live: bool = False) -> None:
+        self.name = "grey.mp4"
+        self.opened: Opened | None = Opened(container, is_live, is_again=False)
+
+    def open(self, _lost: Any) -> Opened | None:
+        opened, self.opened = self.opened, None
+        return opened
+
+    def note_picture(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def reader_of(folder: Path, *, connection: Any = None, **config: Any) -> Reader:
     settings = VideoCapture.Config(source_uri="grey.mp4", **config)
-    container, name = open_video(settings, folder)
     return Reader(
-        container,
-        name,
+        connection or Given(open_video(settings, folder)),
         settings,
         clock=lambda: 1,
         wake=lambda: None,
@@ -258,36 +274,26 @@ def test_realtime_waits_for_the_first_frame(folder: Path) -> None:
     assert [cycle["image"].frame_id for cycle in first] == [0]
 
 
-@pytest.mark.parametrize(
-    ("live", "text"),
-    [
-        (False, "'grey.mp4' cannot be decoded: not a video that FFmpeg can read"),
-        (True, "'grey.mp4' was lost: not a video that FFmpeg can read"),
-    ],
-)
-def test_frames_before_an_error_of_the_container_are_given(
-    folder: Path, live: bool, text: str
-) -> None:
-    reader = reader_of(folder, policy="every_frame")
-    reader.live = live
-    whole = reader._container
+def test_frames_before_an_error_of_the_container_are_given(folder: Path) -> None:
+    whole = open_video(VideoCapture.Config(source_uri="grey.mp4"), folder)
 
     class Breaks:
         """A container that cannot be read to its end."""
 
-        close = whole.close
+        close, streams, format = whole.close, whole.streams, whole.format
 
         def demux(self, stream: Any) -> Iterator[Any]:
             for _, packet in zip(range(4), whole.demux(stream), strict=False):
                 yield packet
             raise av.error.InvalidDataError(1, "Invalid data found when processing input")
 
-    reader._container = Breaks()
+    reader = reader_of(folder, policy="every_frame", connection=Given(Breaks()))
     reader.start()
     ids = []
     while (frame := reader.take(10.0)) is not None:
         ids.append(frame.frame_id)
     assert ids == [0, 1, 2, 3]
+    text = "'grey.mp4' cannot be decoded: not a video that FFmpeg can read"
     assert str(reader.error) == text
 
 
@@ -355,17 +361,6 @@ def test_a_file_that_is_no_video(folder: Path) -> None:
     )
 
 
-def test_a_sound_file_has_no_video_stream(folder: Path) -> None:
-    with av.open(str(folder / "tone.wav"), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-    with pytest.raises(VideoError) as caught:
-        capture(folder, source_uri="tone.wav")
-    assert str(caught.value) == "'tone.wav' has no video stream; it has: audio"
-
-
 def test_damaged_packets_are_skipped_and_logged(folder: Path) -> None:
     whole = draw(folder / "whole.avi", codec="mjpeg").read_bytes()
     start = whole.index(b"\xff\xd8", len(whole) // 2)
@@ -412,7 +407,6 @@ class Script:
     name, width, height = "script", 4, 2
     error: VideoError | None = None
     has_packets = True
-    stops = True
 
     def __init__(self, *steps: int | None, drops: int = 0, damages: int = 0, **more: Any) -> None:
         self.steps = list(steps)
@@ -424,7 +418,7 @@ class Script:
         self.nows: list[int | None] = []
         self.skipped: list[tuple[int, int]] = []
         self.started = 0
-        self.stopped: list[float] = []
+        self.waited_for = self.interrupted = self.stopped = 0
         self.number = 0
         vars(self).update(more)
 
@@ -468,9 +462,15 @@ class Script:
     def packets_of(self, _frame: Frame) -> None:
         return None
 
-    def stop(self, timeout_s: float) -> bool:
-        self.stopped.append(timeout_s)
-        return self.stops
+    def wait_until_open(self) -> None:
+        self.waited_for += 1
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
+
+    def stop(self) -> bool:
+        self.stopped += 1
+        return True
 
 
 @pytest.fixture
@@ -585,46 +585,52 @@ def test_a_source_says_what_it_opened_and_stops(play: Callable[..., Played]) -> 
         "event": "source opened",
         "log_level": "info",
         "task": "VideoCapture",
-        "source": "grey.mp4",
+        "source": "script",
         "width": 4,
         "height": 2,
         "fps": 29.97,
         "policy": "every_frame",
     }
-    assert (script.started, script.stopped) == (1, [3.0])
-    left = "the reader still waits for the source; it is left running"
-    assert played.lines(left) == []
-    [line] = play(Script(0, stops=False)).lines(left)
-    assert line["log_level"] == "warning"
+    assert (script.started, script.waited_for, script.stopped) == (1, 1, 1)
 
 
-def test_an_error_ends_a_file_and_is_logged_of_a_live_source(play: Callable[..., Played]) -> None:
-    error = VideoError("odd")
+@pytest.mark.parametrize("live", [False, True])
+def test_an_error_ends_the_source_and_the_run(play: Callable[..., Played], live: bool) -> None:
+    error = VideoError("odd", code="tls")
+    script = Script(0, error=error, live=live)
     with pytest.raises(VideoError) as caught:
-        play(Script(0, error=error))
+        play(script)
     assert caught.value is error
-    played = play(Script(0, None, 5, error=error, live=True))
-    assert played.tov_ns == [0, 5]
-    [line] = played.lines("source lost")
-    assert (line["log_level"], line["source"], line["reason"]) == ("error", "script", "odd")
+    assert script.stopped == 1
 
 
-def test_a_source_that_cannot_be_read_is_closed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_source_whose_error_is_skipped_has_finished(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed = []
+    from support import helpers
 
-    class Container:
-        streams = SimpleNamespace(video=[])
+    script = Script(0, error=VideoError("odd", code="tls"), live=True)
+    monkeypatch.setattr(capture_module, "Reader", lambda *_, **__: script)
+    film = f"VideoCapture(source_uri: {folder / 'grey.mp4'})@on_error: skip"
+    run, result = helpers.record(helpers.plan_of(tmp_path, f"a={film}"), tmp_path / "run")
+    assert (result.error, result.reason) == (None, "end of sources")
+    kinds = [(kind, value) for _, kind, _, value in helpers.controls(tmp_path / "run")]
+    assert kinds == [
+        ("error", "VideoError: odd"), ("source_state", "tls"), ("end_of_source", None)
+    ]  # fmt: skip
+    assert (run.report().tasks["a"].state, run.report().tasks["a"].code) == ("error", "tls")
 
-        def close(self) -> None:
-            closed.append(self)
 
-    monkeypatch.setattr(capture_module, "open_video", lambda *_: (Container(), "film"))
-    Container.streams = type("Streams", (list,), {"video": []})()
-    with pytest.raises(VideoError, match="^'film' has no video stream; it has: none$"):
-        capture(folder, source_uri="grey.mp4")
-    assert len(closed) == 1
+def test_a_file_without_video_is_closed_when_that_is_found(folder: Path) -> None:
+    before = set(threading.enumerate())
+    with av.open(str(folder / "sound.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(VideoError, match="^'sound.wav' has no video stream; it has: audio$"):
+        capture(folder, source_uri="sound.wav")
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_missing_file_is_found_before_the_run(folder: Path) -> None:
@@ -686,16 +692,21 @@ def test_a_missing_file_on_a_web_server_is_said(web: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_live_source_that_falls_silent_is_logged_and_ends(web: str, folder: Path) -> None:
-    with structlog.testing.capture_logs() as logs:
-        images = capture(folder, source_uri=f"{web}/live", timeout_s=1)
-    assert images
+def test_a_live_source_that_falls_silent_is_lost(web: str, folder: Path) -> None:
+    reconnect = {"max_attempts": 0}
+    with (
+        structlog.testing.capture_logs() as logs,
+        pytest.raises(VideoError, match="^'.*/live' gave no frame for timeout_s 1\n") as caught,
+    ):
+        capture(folder, source_uri=f"{web}/live", timeout_s=1, reconnect=reconnect)
+    assert caught.value.code == "timeout"
     assert {
         "event": "source lost",
-        "log_level": "error",
+        "log_level": "warning",
         "task": "VideoCapture",
         "source": f"{web}/live",
         "reason": f"'{web}/live' gave no frame for timeout_s 1",
+        "code": "timeout",
     } in logs
 
 
@@ -720,9 +731,11 @@ def test_an_rtsp_camera_gives_live_frames(camera: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_rtsp_stream_that_ends_ends_the_source(camera: str, folder: Path) -> None:
-    images = capture(folder, source_uri=f"rtsp://me:secret@{camera}/cam")
-    assert images[-1].frame_id >= 20
+def test_an_rtsp_stream_that_ends_is_asked_for_again(camera: str, folder: Path) -> None:
+    config = {"reconnect": {"delay_s": 0.1}, "policy": "every_frame"}
+    uri = f"rtsp://me:secret@{camera}/cam"
+    images = capture(folder, source_uri=uri, cycles=35, **config)
+    assert [image.frame_id for image in images] == list(range(35))
 
 
 @pytest.mark.slow

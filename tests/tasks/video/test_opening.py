@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
 import pytest
 
 from flowrun.tasks.video import opening
-from flowrun.tasks.video.opening import VideoError, missing_file, open_video
+from flowrun.tasks.video.opening import VideoError, is_live, missing_file, name_of, open_video
 from flowrun.tasks.video.settings import VideoSettings
 
 URI = "rtsp://127.0.0.1:9/cam"
+BRIEF = {"analyzeduration": "200000", "fpsprobesize": "0"}
+CAMERA = {"allowed_media_types": "video", **BRIEF}
 
 
 def error_of(folder: Path, uri: str, **config: Any) -> str:
@@ -119,7 +122,24 @@ def test_a_device_that_refuses_says_why(
 @pytest.mark.parametrize(
     ("uri", "config", "name", "asked"),
     [
-        ("rtsp://me:p@ss@host:5/cam?token=x", {}, "rtsp://host:5/cam", {"rtsp_transport": "tcp"}),
+        (
+            "rtsp://me:p@ss@host:5/cam?token=x",
+            {},
+            "rtsp://host:5/cam",
+            {"rtsp_flags": "prefer_tcp", **CAMERA},
+        ),
+        (
+            "rtsp://host/cam",
+            {"transport": "udp"},
+            "rtsp://host/cam",
+            {"rtsp_transport": "udp", **CAMERA},
+        ),
+        (
+            "rtsp://host/cam",
+            {"transport": "tcp"},
+            "rtsp://host/cam",
+            {"rtsp_transport": "tcp", **CAMERA},
+        ),
         ("http://host/a.mp4", {"timeout_s": 2.5}, "http://host/a.mp4", {}),
         ("{device}", {"source_type": "v4l2"}, "{device}", {}),
         (
@@ -140,10 +160,13 @@ def test_what_the_settings_say_is_asked_of_the_source(
     asked: dict[str, str],
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(av, "open", lambda *args, **given: calls.append((args, given)) or "opened")
+    stream = SimpleNamespace(codec_context=SimpleNamespace(width=1))
+    opened = SimpleNamespace(streams=SimpleNamespace(video=[stream]))
+    monkeypatch.setattr(av, "open", lambda *args, **given: calls.append((args, given)) or opened)
     settings = VideoSettings(source_uri=uri.format(device=device), **config)
     name = name.format(device=device)
-    assert open_video(settings, tmp_path) == ("opened", name)
+    assert open_video(settings, tmp_path) is opened
+    assert name_of(settings) == name
     [((where,), given)] = calls
     assert where == (device if settings.kind == "v4l2" else settings.source_uri)
     assert given.pop("options") == asked
@@ -166,7 +189,7 @@ LOGIN = (
     "write rtsp://${CAM_USER}:${CAM_PASSWORD}@127.0.0.1:9/... in the graph file and set both in the "
     "environment"
 )
-NO_NETWORK = f"cannot reach 127.0.0.1:9: unknown name, or no network; check the address {URI}"
+NO_WAY = f"cannot reach 127.0.0.1:9: no way to it; check the network, and the address {URI}"
 
 
 @pytest.mark.parametrize(
@@ -193,9 +216,14 @@ NO_NETWORK = f"cannot reach 127.0.0.1:9: unknown name, or no network; check the 
             f"{URI} did not answer within timeout_s 2.5",
         ),
         (av.error.ExitError(1, "no"), f"{URI} did not answer within timeout_s 2.5"),
-        (av.error.OSError(errno.EIO, "no"), NO_NETWORK),
-        (av.error.OSError(errno.ENETUNREACH, "no"), NO_NETWORK),
-        (av.error.OSError(errno.EHOSTUNREACH, "no"), NO_NETWORK),
+        (av.error.OSError(errno.EIO, "no"), f"cannot open {URI}: no"),
+        (av.error.OSError(errno.ENETUNREACH, "no"), NO_WAY),
+        (av.error.OSError(errno.EHOSTUNREACH, "no"), NO_WAY),
+        (
+            av.error.HTTPServerError(503, "Server returned 5XX Server Error reply"),
+            f"127.0.0.1:9 answers {URI} with an error: Server returned 5XX Server Error reply",
+        ),
+        (av.error.OSError(errno.EPROTONOSUPPORT, "not by TCP"), f"cannot open {URI}: not by TCP"),
         (av.error.OSError(errno.EPROTO, "Protocol error"), f"cannot open {URI}: Protocol error"),
         (av.error.InvalidDataError(errno.EIO, "odd"), f"cannot open {URI}: odd"),
         (ValueError("odd"), f"cannot open {URI}: odd"),
@@ -211,6 +239,112 @@ def test_what_a_server_answers_is_said_with_what_to_do(
     raising(monkeypatch, error)
     uri = URI.replace("://", "://me:secret@")
     assert error_of(tmp_path, uri, timeout_s=2.5) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "config", "code"),
+    [
+        (av.error.HTTPUnauthorizedError(401, "no"), {}, "auth"),
+        (av.error.HTTPNotFoundError(404, "no"), {}, "not_found"),
+        (av.error.HTTPServerError(503, "no"), {}, "refused"),
+        (av.error.ConnectionRefusedError(errno.ECONNREFUSED, "no"), {}, "refused"),
+        (av.error.ExitError(1, "no"), {}, "timeout"),
+        (av.error.OSError(errno.EHOSTUNREACH, "no"), {}, "unreachable"),
+        (av.error.OSError(errno.EPROTONOSUPPORT, "no"), {"transport": "tcp"}, "refused"),
+        (av.error.InvalidDataError(1, "no"), {}, "codec"),
+        (ValueError("no"), {}, "failed"),
+    ],
+)
+def test_what_a_server_answers_has_a_code(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    config: dict[str, Any],
+    code: str,
+) -> None:
+    raising(monkeypatch, error)
+    with pytest.raises(VideoError) as caught:
+        open_video(VideoSettings(source_uri=URI, **config), tmp_path)
+    assert caught.value.code == code
+
+
+def test_an_error_that_ffmpeg_does_not_explain_is_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising(monkeypatch, av.error.OSError(errno.EIO, "Input/output error"))
+    assert error_of(tmp_path, "rtsp://me:secret@camera.invalid/cam") == (
+        "cannot reach camera.invalid: unknown name, or no network; check the address "
+        "rtsp://camera.invalid/cam"
+    )
+    assert error_of(tmp_path, "https://127.0.0.1:9/cam") == (
+        "127.0.0.1:9 makes no secure connection for https://127.0.0.1:9/cam; check the port, or write "
+        "http://"
+    )
+
+
+def test_a_camera_that_does_not_send_as_asked_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising(monkeypatch, av.error.OSError(errno.EPROTONOSUPPORT, "Protocol not supported"))
+    assert error_of(tmp_path, URI, transport="tcp") == (
+        f"{URI} does not send by TCP; write transport: auto"
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "duration", "size", "container", "frames", "live"),
+    [
+        ("film.mp4", None, -38, "mov,mp4", 0, False),
+        ("rtsp://host/cam", 5, 100, "rtsp", 0, True),
+        ("0", 5, 100, "v4l2", 0, True),
+        ("http://host/a", None, -38, "mpegts", 0, True),
+        ("http://host/a", 0, -38, "flv", 0, True),
+        ("http://host/a", 5, 100, "mov,mp4", 0, False),
+        ("http://host/a", 5, -38, "mov,mp4", 15, False),
+        ("http://host/a", 5, -38, "mov,mp4", 0, True),
+        ("http://host/a", 5, -38, "matroska,webm", 0, False),
+    ],
+)
+def test_what_has_no_end_is_live(
+    uri: str, duration: int | None, size: int, container: str, frames: int, live: bool
+) -> None:
+    opened = SimpleNamespace(
+        duration=duration,
+        size=size,
+        format=SimpleNamespace(name=container),
+        streams=SimpleNamespace(video=[SimpleNamespace(frames=frames)]),
+    )
+    assert is_live(opened, VideoSettings(source_uri=uri)) is live
+
+
+def test_a_camera_that_does_not_describe_its_pictures_is_looked_at_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    closed = []
+
+    def opened(*_: Any, options: dict[str, str], **__: Any) -> Any:
+        asked.append(options)
+        stream = SimpleNamespace(codec_context=SimpleNamespace(width=len(asked) - 1))
+        return SimpleNamespace(
+            streams=SimpleNamespace(video=[stream]), close=lambda: closed.append(len(asked))
+        )
+
+    monkeypatch.setattr(av, "open", opened)
+    settings = VideoSettings(source_uri=URI, transport="udp")
+    found = open_video(settings, tmp_path)
+    assert found.streams.video[0].codec_context.width == 1
+    assert closed == [1]
+    assert asked == [
+        {"rtsp_transport": "udp", **CAMERA},
+        {"rtsp_transport": "udp", "allowed_media_types": "video"},
+    ]
+    asked.clear()
+    settings = VideoSettings(source_uri="http://host/cam")
+    open_video(settings, tmp_path)
+    assert asked == [{}]
+    open_video(settings, tmp_path, is_known=True)
+    assert asked == [{}, BRIEF]
 
 
 def test_who_gives_no_name_is_asked_for_one(

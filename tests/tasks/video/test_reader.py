@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from flowrun.tasks.video import reader as reader_module
-from flowrun.tasks.video.decoding import Picture
-from flowrun.tasks.video.opening import VideoError
+from flowrun.tasks.video.connection import Opened
+from flowrun.tasks.video.decoding import Counts, Picture
+from flowrun.tasks.video.opening import VideoError, is_live
 from flowrun.tasks.video.packets import Origin
 from flowrun.tasks.video.reader import Frame, Reader
 from flowrun.tasks.video.settings import VideoSettings
@@ -34,11 +35,14 @@ class Container:
             "start_time": None,
             "time_base": Fraction(1, 10),
             "codec_context": SimpleNamespace(width=48, height=32),
+            "frames": 0,
             **stream,
         }
         self.streams = Streams([SimpleNamespace(type="audio")])
         self.streams += [SimpleNamespace(**given), SimpleNamespace(**given)]
         self.duration: int | None = 5
+        self.size = 1
+        self.format = SimpleNamespace(name="nut", flags=0)
         self.packets = packets
         self.read = 0
         """How many packets were read."""
@@ -51,13 +55,50 @@ class Container:
             self.read += 1
             if isinstance(packet, Exception):
                 raise packet
-            yield packet
+            yield Packet(packet)
 
     def seek(self, offset: int) -> None:
         self.sought.append(offset)
 
     def close(self) -> None:
         self.closed += 1
+
+
+class Packet(list[Any]):
+    """The pictures that come out with a packet; its time stamp is that of the first."""
+
+    @property
+    def dts(self) -> int | None:
+        return self[0].pts if self else None
+
+
+class Once:
+    """A `Connection` that gives each container once.
+
+    live: whether they are.
+    """
+
+    def __init__(self, *containers: Any, live: bool = False) -> None:
+        self.name = "film"
+        self.containers = list(containers)
+        self.live = live
+        self.lost: list[Any] = []
+        """What each call was told."""
+        self.pictures = 0
+        self.stopped = 0
+
+    def open(self, lost: Any = None) -> Opened | None:
+        self.lost.append(lost)
+        if self.stopped or not self.containers:
+            return None
+        is_again = len(self.lost) > 1
+        return Opened(self.containers.pop(0), self.live, is_again)
+
+    def note_picture(self) -> None:
+        self.pictures += 1
+
+    def stop(self) -> None:
+        self.stopped += 1
 
 
 class Streams(list[Any]):
@@ -71,11 +112,13 @@ class Decoder:
 
     last: Iterable[Picture] = ()
 
-    def __init__(self, _stream: Any, queue: Any, *, cores: int) -> None:
+    def __init__(self, _stream: Any, queue: Any, *, cores: int, after: Counts) -> None:
         self.cores = cores
         self.queue = queue
+        self.after = after
         self.logs_packets = True
-        self.damaged = 0
+        self.damaged = after.damaged
+        self.counts = Counts(after.packets + 1, 0, 0)
         self.restarted = 0
 
     def feed(self, packet: Any, emit: Any) -> None:
@@ -109,14 +152,13 @@ def shown(*pts: int | None) -> list[list[Picture]]:
     return [[Picture(at, None, it, None)] for at, it in enumerate(pts)]
 
 
-def reader_of(
-    container: Any, *, uri: str = "film.mp4", keeps_packets: bool = False, **config: Any
+def unopened(
+    connection: Any, *, uri: str = "film.mp4", keeps_packets: bool = False, **config: Any
 ) -> Reader:
     times = iter(range(100, 200))
     settings = VideoSettings(source_uri=uri, **config)
     return Reader(
-        container,
-        "film",
+        connection,
         settings,
         clock=lambda: next(times),
         wake=lambda: None,
@@ -124,6 +166,14 @@ def reader_of(
         dropped=lambda _count, _cause: None,
         keeps_packets=keeps_packets,
     )
+
+
+def reader_of(container: Any, *, uri: str = "film.mp4", **more: Any) -> Reader:
+    """A reader that has opened the container, and will open it once more."""
+    live = is_live(container, VideoSettings(source_uri=uri))
+    reader = unopened(Once(container, live=live), uri=uri, **more)
+    reader._use(Opened(container, live, is_again=False))
+    return reader
 
 
 def frames(reader: Reader, most: int = 20) -> list[Frame]:
@@ -195,7 +245,7 @@ def test_a_container_without_video_is_refused(types: list[str], text: str) -> No
 def test_times_are_those_since_the_first_frame() -> None:
     found = frames(reader_of(Container(*shown(5, 7, 6, 17), start_time=3)))
     assert [(it.frame_id, it.pts, it.time_ns) for it in found] == [
-        *((0, 5, 0), (1, 7, S // 5), (2, 6, S // 10), (3, 17, 6 * S // 5))
+        *((0, 5, 0), (1, 7, S // 5), (2, 6, S // 5), (3, 17, 6 * S // 5))
     ]
     assert [it.kept[0, 0, 0] for it in found] == [0, 1, 2, 3]
 
@@ -204,7 +254,7 @@ def test_a_frame_without_a_time_comes_a_period_after_the_one_before() -> None:
     container = Container(*shown(None, None, 30, None), average_rate=Fraction(1))
     assert times(reader_of(container)) == [(0, 0), (1, S), (2, 3 * S), (3, 4 * S)]
     container = Container(*shown(None, None), average_rate=None)
-    assert times(reader_of(container)) == [(0, 0), (1, 0)]
+    assert times(reader_of(container)) == [(0, 0), (1, S // 25)]
 
 
 def test_frames_before_start_s_are_left_out() -> None:
@@ -246,7 +296,7 @@ def test_max_fps_goes_by_the_sources_own_time_stamps(uri: str) -> None:
     assert len(frames(reader_of(container, uri=uri, max_fps=20))) == 8
     uneven = Container(*shown(0, 1, 2, 20, 21, None, None, 50, 3, 4, 5))
     kept = [it.frame_id for it in frames(reader_of(uneven, uri=uri, max_fps=5))]
-    assert kept == [0, 2, 3, 5, 7, 8, 10]
+    assert kept == [0, 2, 3, 5, 7, 9]
 
 
 def test_the_rounds_of_a_loop_are_one_film_for_max_fps() -> None:
@@ -259,7 +309,7 @@ def test_the_rounds_of_a_loop_are_one_film_for_max_fps() -> None:
 
 @pytest.mark.parametrize(("uri", "read"), [("rtsp://host/cam", 1), ("film.mp4", 2)])
 def test_only_a_live_picture_does_not_wait_for_the_next_packet(uri: str, read: int) -> None:
-    container = Container(*shown(0, 1, 2))
+    container = Container(*shown(0, 1, 2), average_rate=None)
     given = reader_of(container, uri=uri)._frames()
     for number in range(3):
         assert next(given).frame_id == number
@@ -342,7 +392,7 @@ def test_four_frames_are_ready_or_the_newest_one(
         assert not any(waits)
     else:
         assert (waits, held) == ([False] * 4 + [True] * 16, [*range(20)])
-    reader.stop(1.0)
+    reader.stop()
     assert reader._put(Frame(np.zeros((2, 2, 3), np.uint8), 6, None, 6)) is False
 
 
@@ -376,13 +426,12 @@ def test_the_newest_frame_that_is_due_is_taken_and_what_is_late_left_out() -> No
     assert not reader.frames.lost
     assert reader.skip_to(30, made[0]) is made[3]
     assert (reader.frames.lost, reader.take(0.0)) == ({"latest": 3}, made[4])
-    reader._first = Fraction(0)
     assert reader.skip_to(3 * S, made[4]) is made[4]
-    due = S, 2 * S, 2 * S + 1, 3 * S
-    given = [reader._frame(Picture(None, None, pts, None)) for pts in due]
+    due = 0, S, 2 * S, 2 * S + 1, 3 * S
+    given = [reader._frame(Picture(None, None, pts, None)) for pts in due][1:]
     pixels = np.zeros((2, 2, 3), np.uint8)
-    assert [it and it(pixels).frame_id for it in given] == [None, None, 2, 3]
-    assert reader.frames.lost == {"latest": 5}
+    assert [it and it(pixels).frame_id for it in given] == [None, None, 3, 4]
+    assert reader.frames.lost == {"latest": 6}
 
 
 def test_the_cycle_is_woken_for_each_frame_and_at_the_end() -> None:
@@ -393,7 +442,7 @@ def test_the_cycle_is_woken_for_each_frame_and_at_the_end() -> None:
     assert woken == ["read film"] * 4
     assert reader.frames.drained
     assert reader.error is None
-    assert reader._container.closed == 1
+    assert reader._container.closed >= 1
 
 
 # -- its end -----------------------------------------------------------------------------------
@@ -436,15 +485,15 @@ def test_what_breaks_ends_the_source_after_its_frames(loop: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "silent_s", "text"),
+    ("error", "silent_s", "text", "code"),
     [
-        (av.error.InvalidDataError(1, "odd"), 1.79, "was lost: odd"),
-        (av.error.InvalidDataError(1, "odd"), 1.81, "gave no frame for timeout_s 2"),
-        (av.error.ExitError(1, "odd"), 0.0, "gave no frame for timeout_s 2"),
+        (av.error.InvalidDataError(1, "odd"), 1.79, "was lost: odd", "ended"),
+        (av.error.InvalidDataError(1, "odd"), 1.81, "gave no frame for timeout_s 2", "timeout"),
+        (av.error.ExitError(1, "odd"), 0.0, "gave no frame for timeout_s 2", "timeout"),
     ],
 )
 def test_a_live_source_that_gave_nothing_for_its_timeout_is_silent(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, silent_s: float, text: str
+    monkeypatch: pytest.MonkeyPatch, error: Exception, silent_s: float, text: str, code: str
 ) -> None:
     now = SimpleNamespace(s=50.0)
     monkeypatch.setattr(reader_module.time, "monotonic", lambda: now.s)
@@ -457,16 +506,20 @@ def test_a_live_source_that_gave_nothing_for_its_timeout_is_silent(
     reader = reader_of(Silent(*shown(0)), uri="rtsp://host/cam", timeout_s=2)
     assert len(frames(reader)) == 1
     now.s += silent_s
-    assert reader._loss(error) == text
+    lost = reader._loss(error)
+    assert (str(lost), lost.code) == (f"'film' {text}", code)
 
 
-def test_a_reader_that_was_not_started_closes_its_source() -> None:
-    container = Container()
-    assert reader_of(container).stop(0.0) is True
-    assert container.closed == 1
+def test_a_reader_that_was_not_started_has_nothing_to_close() -> None:
+    connection = Once(Container())
+    assert unopened(connection).stop() is True
+    assert (connection.stopped, connection.lost) == (1, [])
 
 
-def test_a_reader_whose_source_is_silent_is_left_running() -> None:
+@pytest.mark.parametrize("uri", ["film.mp4", "rtsp://host/cam"])
+def test_a_reader_whose_source_is_silent_is_left_running(
+    monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
     began, gate = threading.Event(), threading.Event()
 
     class Silent(Container):
@@ -476,11 +529,125 @@ def test_a_reader_whose_source_is_silent_is_left_running() -> None:
             yield from super().demux(stream)
 
     container = Silent(*shown(0, 1, 2, 3, 4))
-    reader = reader_of(container)
+    connection = Once(container, live=uri != "film.mp4")
+    reader = unopened(connection, uri=uri)
     reader.start()
     began.wait()
-    assert reader.stop(0.001) is False
+    monkeypatch.setattr(reader_module, "_STOP_S", 0.001)
+    assert reader.stop() is False
     gate.set()
-    assert reader.stop(60.0) is True
+    reader._thread.join()
+    assert reader.stop() is True
     assert (container.closed, reader.take(0.0)) == (1, None)
-    assert container.read == 2  # the frame that was under way, and the packet after it
+    assert connection.lost == [None]
+
+
+def test_who_waits_for_a_source_to_open_is_interrupted() -> None:
+    asked = threading.Event()
+
+    class Dark(Once):
+        def open(self, lost: Any = None) -> Opened | None:
+            asked.wait()
+            return super().open(lost)
+
+    reader = unopened(Dark(Container()))
+    reader.start()
+    waiting = threading.Thread(target=reader.wait_until_open)
+    waiting.start()
+    reader.interrupt()
+    waiting.join()
+    assert reader.error is None
+    asked.set()
+    reader._thread.join()
+
+
+# -- lost and opened again ---------------------------------------------------------------------
+
+
+def test_what_is_lost_is_opened_again_and_goes_on() -> None:
+    lost = av.error.InvalidDataError(1, "odd")
+    containers = [
+        Container(*shown(0, 1), lost, *shown(2)),
+        Container(*shown(7), average_rate=5, codec_context=SimpleNamespace(width=4, height=2)),
+        Container(),
+    ]
+    connection = Once(*containers, live=True)
+    reader = unopened(connection, uri="rtsp://host/cam", policy="every_frame")
+    found = started(reader)
+    assert [(it.frame_id, it.pts) for it in found] == [(0, 0), (1, 1), (2, 7)]
+    assert [it.time_ns for it in found] == sorted(it.time_ns for it in found)
+    assert [it and (str(it), it.code) for it in connection.lost] == [
+        None,
+        ("'film' was lost: odd", "ended"),
+        ("'film' has ended", "ended"),
+        ("'film' has ended", "ended"),
+    ]
+    assert [it.closed > 0 for it in containers] == [True] * 3
+    assert (connection.pictures, reader.error) == (3, None)
+    assert reader._decoder.after == Counts(2, 0, 0)  # type: ignore[attr-defined]
+    assert (reader.width, reader.fps) == (48, 10.0)
+
+
+def test_a_live_source_that_has_become_a_film_is_over() -> None:
+    connection = Once(Container(*shown(0)), Container(*shown(0)), live=True)
+
+    class Ends(Once):
+        def open(self, lost: Any = None) -> Opened | None:
+            opened = connection.open(lost)
+            return opened and opened._replace(is_live=lost is None)
+
+    reader = unopened(Ends(), uri="http://host/live.m3u8")
+    assert [it.frame_id for it in started(reader)] == [0]
+    assert reader.error is None
+
+
+def test_a_source_that_cannot_be_opened_is_an_error_for_who_waits() -> None:
+    class Refuses(Once):
+        def open(self, lost: Any = None) -> Opened | None:
+            raise VideoError("nothing listens", code="refused")
+
+    reader = unopened(Refuses(), uri="rtsp://host/cam")
+    assert reader.live
+    reader.start()
+    with pytest.raises(VideoError, match="^nothing listens$"):
+        reader.wait_until_open()
+
+
+def test_pictures_that_waited_when_a_source_was_opened_are_as_old_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = SimpleNamespace(s=50.0)
+    monkeypatch.setattr(reader_module.time, "monotonic", lambda: now.s)
+
+    class Late(Container):
+        def demux(self, stream: Any) -> Iterator[Any]:
+            for number, packet in enumerate(super().demux(stream)):
+                now.s += 0 if number < 3 else 0.1
+                yield packet
+
+    reader = unopened(
+        Once(Late(*shown(20, 21, 22, 23, 24, None)), live=True), uri="rtsp://host/cam"
+    )
+    times = iter(range(S, 9 * S, S))
+    reader._clock = lambda: next(times)
+    found = frames(reader)
+    assert [it.time_ns for it in found] == [
+        7 * S // 10,
+        8 * S // 10,
+        9 * S // 10,
+        5 * S,
+        6 * S,
+        7 * S,
+    ]
+
+
+def test_a_source_that_gives_a_picture_now_and_then_does_not_keep_one_back() -> None:
+    container = Container(*shown(0, 1, 2), average_rate=1)
+    given = unopened(Once(container, live=True), uri="rtsp://host/cam")._frames()
+    assert next(given).frame_id == 0
+    assert container.read == 1
+
+
+def test_what_was_ready_before_an_error_is_given() -> None:
+    connection = Once(Container(*shown(0, 1), av.error.InvalidDataError(1, "odd")), live=True)
+    assert len(frames(unopened(connection, uri="rtsp://host/cam"))) == 2

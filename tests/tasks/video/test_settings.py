@@ -49,6 +49,13 @@ def test_a_source_says_only_where_it_is() -> None:
         "height": None,
         "fps": None,
         "timeout_s": 10.0,
+        "transport": "auto",
+        "reconnect": {
+            "delay_s": 1.0,
+            "max_delay_s": 30.0,
+            "max_attempts": None,
+            "at_start": False,
+        },
     }
 
 

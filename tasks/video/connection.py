@@ -1,0 +1,191 @@
+"""The connections of a source, one after the other: what is lost is opened again after a pause."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from flowrun.runtime.task import State
+from flowrun.tasks.video.opening import VideoError, is_live, name_of, open_video
+from flowrun.tasks.video.settings import Reconnect, VideoSettings
+
+__all__ = ["Backoff", "Connection", "Opened"]
+
+_SHARE = 4
+"""A pause is this part of the time for which a source was away."""
+_LEAST = 0.8
+"""The part of a pause that is not left to chance: the cameras of a switch do not all come at once."""
+
+
+class Opened(NamedTuple):
+    """A container that was opened.
+
+    is_live: whether its pictures come at their own time.
+    is_again: whether the source was there before.
+    """
+
+    container: Any
+    is_live: bool
+    is_again: bool
+
+
+class Backoff:
+    """How long to wait before the next attempt to connect.
+
+    The pause is a quarter of the time that the source was away, so that a camera is back before its
+    outage is a quarter longer, and one that stays away is asked less and less often. Time that it gives
+    pictures counts four times against that: one that comes and goes at once is not back.
+
+    settings: the limits.
+    draw: gives numbers from 0 to 1.
+    now_s: the time at which the first attempt begins, of a clock that nobody sets.
+    """
+
+    def __init__(self, settings: Reconnect, *, draw: Callable[[], float], now_s: float) -> None:
+        self._settings = settings
+        self._draw = draw
+        self._at_s = now_s
+        self._is_back = False
+        self._away_s = 0.0
+        self._attempts = 0
+
+    def note_back(self, now_s: float) -> None:
+        """It gives pictures."""
+        self._away_s += now_s - self._at_s
+        self._at_s = now_s
+        self._is_back = True
+
+    def pause_s(self, now_s: float, *, code: str) -> float | None:
+        """Seconds until the next attempt after one that failed, or after a loss; None if there is none.
+
+        code: of the error.
+        """
+        passed_s = now_s - self._at_s
+        self._at_s = now_s
+        if not self._is_back:
+            self._away_s += passed_s
+        elif passed_s * _SHARE >= self._away_s:
+            self._away_s, self._attempts = 0.0, 0
+        else:
+            self._away_s -= passed_s * _SHARE
+        self._is_back = False
+        settings = self._settings
+        if settings.max_attempts is not None and self._attempts >= settings.max_attempts:
+            return None
+        self._attempts += 1
+        longest_s = max(settings.delay_s, settings.max_delay_s)
+        # Cameras shut users out who come with a wrong password again and again.
+        wanted_s = longest_s if code == "auth" else self._away_s / _SHARE
+        pause_s = min(max(settings.delay_s, wanted_s), longest_s)
+        return pause_s * (_LEAST + (1 - _LEAST) * self._draw())
+
+
+class Log(Protocol):
+    """What a connection logs with."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+
+    def warning(self, event: str, **fields: Any) -> Any: ...
+
+
+class Connection:
+    """Opens a source, and opens it again when it was lost. For one thread, except `stop`.
+
+    report: called with the state of a source that may be live, and a code.
+    draw: gives numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        config: VideoSettings,
+        graph_dir: Path,
+        *,
+        report: Callable[[State, str], None],
+        log: Log,
+        draw: Callable[[], float],
+    ) -> None:
+        self.name = name_of(config)
+        """The address, without what must not be shown."""
+        self.may_wait = config.reconnect.at_start and config.kind != "file"
+        """Whether a run begins without it."""
+        self._config, self._graph_dir = config, graph_dir
+        self._report, self._log, self._draw = report, log, draw
+        self._stopped = threading.Event()
+        self._backoff: Backoff | None = None
+        self._lost_s = 0.0
+        """When it was lost."""
+        self._is_again = False
+        self._gives = False
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Open nothing more; from any thread."""
+        self._stopped.set()
+
+    def open(self, lost: VideoError | None = None) -> Opened | None:
+        """The next connection; None if it was stopped.
+
+        lost: why the one before ended.
+
+        Raises `VideoError` if the first attempt fails, unless a run may begin without the source, and
+        when the attempts are used up.
+        """
+        if self._backoff is None:
+            if self._config.kind != "file":
+                self._report("connecting", "")
+            self._backoff = Backoff(self._config.reconnect, draw=self._draw, now_s=time.monotonic())
+        if lost is not None:
+            self._lost_s = time.monotonic()
+            self._log.warning("source lost", source=self.name, reason=str(lost), code=lost.code)
+        self._gives = False
+        while not self.is_stopped:
+            if lost is not None:
+                self._wait(lost)
+                if self.is_stopped:
+                    break
+            try:
+                container = open_video(self._config, self._graph_dir, is_known=self._is_again)
+            except VideoError as error:
+                if self.is_stopped:
+                    break
+                if not (self._is_again or self.may_wait):
+                    raise
+                if lost is None or (lost.code, str(lost)) != (error.code, str(error)):
+                    self._log.warning("no connection", reason=str(error), code=error.code)
+                lost = error
+                continue
+            if self.is_stopped:
+                container.close()
+                break
+            return Opened(container, is_live(container, self._config), self._is_again)
+        return None
+
+    def note_picture(self) -> None:
+        """The source gives pictures."""
+        if self._gives or self.is_stopped:
+            return
+        self._gives = True
+        now_s = time.monotonic()
+        if self._backoff is not None:
+            self._backoff.note_back(now_s)
+        if self._config.kind != "file":
+            self._report("running", "")
+        if self._is_again:
+            after_s = round(now_s - self._lost_s, 1)
+            self._log.info("source is back", source=self.name, after_s=after_s)
+        self._is_again = True
+
+    def _wait(self, lost: VideoError) -> None:
+        """Pause before the next attempt. Raises `lost` if there is none."""
+        assert self._backoff is not None
+        pause_s = self._backoff.pause_s(time.monotonic(), code=lost.code)
+        if pause_s is None:
+            raise lost
+        self._report("lost" if self._is_again else "connecting", lost.code)
+        self._stopped.wait(pause_s)

@@ -1,0 +1,76 @@
+"""The time stamps of pictures -> times that never go back and never jump."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+__all__ = ["Timeline"]
+
+_USUAL = Fraction(1, 25)
+"""Seconds between two pictures where nothing says how many there are."""
+_MOST_BEHIND = 16
+"""Pictures that may come with a time stamp before the latest; no codec reorders more."""
+_FAR_BEHIND = 1
+"""Seconds by which a time stamp lies before the latest only where the clock began again."""
+_JUMP = 10
+"""Seconds after which a gap is a jump of a clock that may jump, as of a broadcast."""
+_LONGEST = 24 * 3600
+"""Seconds after which it is one of any clock."""
+
+
+class Timeline:
+    """Continues the clock of a source where that begins again, jumps, stops, or is missing."""
+
+    def __init__(self) -> None:
+        self._start = self._period = Fraction(0)
+        self._longest = _LONGEST
+        self._offset = Fraction(0)
+        """What makes a time of a time stamp."""
+        self._last: Fraction | None = None
+        """The time of the last picture."""
+        self._step = _USUAL
+        self._behind = 0
+        """Pictures in a row whose time stamps are before the latest."""
+        self._begins = True
+
+    def begin(self, *, start: Fraction, period: Fraction, may_jump: bool) -> None:
+        """The next picture is of another container.
+
+        start: the time stamp, in seconds, of a first picture that has none.
+        period: seconds from one picture to the next; 0 if not known.
+        may_jump: whether the container's format allows its clock to.
+        """
+        self._start, self._period = start, period
+        self._longest = _JUMP if may_jump else _LONGEST
+        self._step = period or self._step
+        self._behind = 0
+        self._begins = True
+
+    def begin_again(self) -> None:
+        """The next picture comes a period after the last one, whatever its time stamp is."""
+        self._begins = True
+
+    def at(self, stamp: Fraction | None) -> Fraction:
+        """Seconds from the first picture to the next one, at least those of the one before.
+
+        stamp: its time stamp in seconds; None if it has none.
+        """
+        last = self._last
+        if last is None:
+            time = Fraction(0)
+            self._offset = -(self._start if stamp is None else stamp)
+        elif stamp is None:
+            time = last + self._step
+        else:
+            time = stamp + self._offset
+            is_stuck = time < last and (self._behind >= _MOST_BEHIND or time < last - _FAR_BEHIND)
+            if self._begins or is_stuck or time > last + self._longest:
+                time = last + self._step
+                self._offset = time - stamp
+            self._behind = self._behind + 1 if time < last else 0
+            if not self._period and time > last:
+                self._step = time - last
+            time = max(time, last)
+        self._begins = False
+        self._last = time
+        return time

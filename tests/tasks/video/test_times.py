@@ -1,0 +1,93 @@
+"""Time stamps of all kinds -> times that never go back and never jump."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowrun.tasks.video.times import Timeline
+
+HOUR = 3600
+
+
+def begun(period: float | Fraction, *, may_jump: bool, start: float = 0) -> Timeline:
+    timeline = Timeline()
+    timeline.begin(start=Fraction(start), period=Fraction(period), may_jump=may_jump)
+    return timeline
+
+
+def times(
+    *stamps: float | None, period: float = 0.5, may_jump: bool = True, start: float = 0
+) -> list[float]:
+    timeline = begun(period, may_jump=may_jump, start=start)
+    return [float(timeline.at(None if it is None else Fraction(it))) for it in stamps]
+
+
+def test_times_begin_with_the_first_picture() -> None:
+    assert times(7, 7.5, 8.25) == [0, 0.5, 1.25]
+    assert times(-3, 0) == [0, 3]
+
+
+def test_a_clock_that_begins_again_is_continued() -> None:
+    assert times(100, 100.5, 0, 0.5) == [0, 0.5, 1, 1.5]
+    assert times(95443, 95443.5, 0.25, 0.75) == [0, 0.5, 1, 1.5]  # 33 bits of 90 kHz
+
+
+def test_a_jump_is_continued_where_the_container_may_jump() -> None:
+    assert times(0, 1, 12, 13) == [0, 1, 1.5, 2.5]
+    assert times(0, 1, 11, 12) == [0, 1, 11, 12]
+    assert times(0, 3000, may_jump=False) == [0, 3000]
+    assert times(0, 24 * HOUR + 1, may_jump=False) == [0, 0.5]
+
+
+def test_a_picture_without_a_time_comes_a_period_after_the_one_before() -> None:
+    assert times(None, None, 3, None, start=2) == [0, 0.5, 1, 1.5]
+    assert times(0, 3, None, 6, period=0) == [0, 3, 6, 6]  # as the two before it
+    assert times(None, None, period=0) == [0, 0.04]
+
+
+def test_pictures_in_disorder_wait_for_the_latest() -> None:
+    assert times(0, 1.5, 0.5, 1, 2) == [0, 1.5, 1.5, 1.5, 2]
+    assert times(0, 0, 1, 1) == [0, 0, 1, 1]
+
+
+def test_a_clock_that_began_again_a_little_before_is_noticed() -> None:
+    found = times(5, *[4.5 + k / 64 for k in range(20)], period=1 / 64)
+    assert found[:17] == [0.0] * 17
+    assert found[17:] == [k / 64 for k in range(1, 5)]
+
+
+def test_a_loop_goes_on_after_its_last_picture() -> None:
+    timeline = begun(0.5, may_jump=False)
+    found = []
+    for _ in range(2):
+        timeline.begin_again()
+        found += [float(timeline.at(Fraction(it))) for it in (3, 4)]
+    assert found == [0, 1, 1.5, 2.5]
+
+
+def test_another_container_goes_on_after_the_last_picture_of_the_one_before() -> None:
+    timeline = begun(0.5, may_jump=False)
+    found = [timeline.at(Fraction(it)) for it in (3, 4)]
+    timeline.begin(start=Fraction(0), period=Fraction(0), may_jump=True)
+    found += [timeline.at(it) for it in (Fraction(900), Fraction(901), None)]
+    assert found == [0, 1, 1.5, 2.5, 3.5]
+
+
+@pytest.mark.parametrize("may_jump", [False, True])
+@given(
+    st.lists(st.none() | st.fractions(-(10**9), 10**9)), st.sampled_from([0, 1, Fraction(1, 30)])
+)
+def test_no_time_stamps_make_times_go_back_or_jump(
+    may_jump: bool, stamps: list[Fraction | None], period: Fraction
+) -> None:
+    timeline = begun(period, may_jump=may_jump)
+    found = [timeline.at(it) for it in stamps]
+    assert found == sorted(found)
+    longest = 10 if may_jump else 24 * HOUR
+    assert all(b - a <= longest for a, b in itertools.pairwise(found))
+    assert found[:1] in ([], [0])
