@@ -4,9 +4,17 @@
 |---------------|---------------------------------------------------------------------------|
 | `capture.py`  | the task                                                                  |
 | `settings.py` | what a graph file may say of a source                                     |
+| `address.py`  | what a user writes as an address -> what kind of source it is             |
 | `opening.py`  | an address -> an opened container, or an error that says what to do       |
 | `connection.py` | opened, lost, opened again after a pause                                |
 | `times.py`    | time stamps -> times that never go back and never jump                    |
+| `files.py`    | a path -> the film, pipe or pictures that are there                       |
+| `pipes.py`    | a named pipe or standard input, as a file                                 |
+| `devices.py`  | a webcam or a screen -> an opened container                               |
+| `stills.py`   | pictures in files, and snapshots of a camera, as a container              |
+| `pattern.py`  | the test pattern                                                          |
+| `options.py`  | the names of FFmpeg's options                                             |
+| `streams.py`  | which stream of a container is the film                                   |
 | `reader.py`   | the thread that decodes a few frames ahead                                |
 | `decoding.py` | packets -> pictures, as the log will decode them                          |
 | `policy.py`   | which of the decoded frames a cycle gets, and why others are left out     |

@@ -18,7 +18,7 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.pictures.planar import PlanarPicture
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.connection import Connection
-from flowrun.tasks.video.opening import VideoError, missing_file
+from flowrun.tasks.video.opening import VideoError, problems_of
 from flowrun.tasks.video.reader import Frame, Reader
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 
@@ -61,9 +61,7 @@ class VideoCapture(Task):
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
         assert isinstance(config, cls.Config)
-        text = missing_file(config, graph_dir)
-        if text is not None:
-            yield "source_uri", text
+        yield from problems_of(config, graph_dir)
 
     def start(self, ctx: Context) -> None:
         config = self.config
@@ -102,6 +100,8 @@ class VideoCapture(Task):
             )
         if reader.live:
             ctx.live()
+            if config.realtime:
+                ctx.log.info("realtime is for files: a live source plays at its own speed anyway")
 
     def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:
         reader = self._reader

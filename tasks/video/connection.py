@@ -109,7 +109,7 @@ class Connection:
     ) -> None:
         self.name = name_of(config)
         """The address, without what must not be shown."""
-        self.may_wait = config.reconnect.at_start and config.kind != "file"
+        self.may_wait = config.reconnect.at_start and config.may_be_live
         """Whether a run begins without it."""
         self._config, self._graph_dir = config, graph_dir
         self._report, self._log, self._draw = report, log, draw
@@ -137,7 +137,7 @@ class Connection:
         when the attempts are used up.
         """
         if self._backoff is None:
-            if self._config.kind != "file":
+            if self._config.may_be_live:
                 self._report("connecting", "")
             self._backoff = Backoff(self._config.reconnect, draw=self._draw, now_s=time.monotonic())
         if lost is not None:
@@ -174,7 +174,7 @@ class Connection:
         now_s = time.monotonic()
         if self._backoff is not None:
             self._backoff.note_back(now_s)
-        if self._config.kind != "file":
+        if self._config.may_be_live:
             self._report("running", "")
         if self._is_again:
             after_s = round(now_s - self._lost_s, 1)

@@ -5,20 +5,32 @@ Credentials in an address never come out: not in a name, not in an error.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import socket
 import time
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.wording import listed, nearest
+from flowrun.tasks.video.address import AddressError, without_credentials
+from flowrun.tasks.video.devices import device_of, display_of, open_device, open_screen
+from flowrun.tasks.video.files import find_file
+from flowrun.tasks.video.options import option_names
+from flowrun.tasks.video.pattern import open_pattern
+from flowrun.tasks.video.pipes import Pipe, PipedContainer
 from flowrun.tasks.video.settings import VideoSettings
+from flowrun.tasks.video.stills import PictureFiles, Snapshots, StillStream
 
-__all__ = ["VideoError", "is_live", "missing_file", "name_of", "open_video", "reason_of"]
+__all__ = ["VideoError", "is_live", "name_of", "open_video", "problems_of", "reason_of"]
 
-_VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".mjpeg", ".gif"}
+_PICTURES_FPS = 25
+_FILE = "file:"
+"""Without it FFmpeg takes what is before a colon for a protocol."""
 
 
 class VideoError(FlowrunError):
@@ -44,17 +56,40 @@ class VideoError(FlowrunError):
         self.code = code
 
 
-def _without_credentials(uri: str) -> str:
-    """`uri` without user, password and query, which may hold a token."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+def problems_of(config: VideoSettings, graph_dir: Path) -> Iterator[tuple[str, str]]:
+    """What is wrong before anything is opened: pairs of a key and a text."""
+    known = option_names()
+    for name in config.options:
+        if known and name not in known:
+            yield (
+                f"options.{name}",
+                f"FFmpeg has no option {name!r} for demuxers and protocols{nearest(name, known)}",
+            )
+    if config.kind != "file":
+        return
+    try:
+        found = find_file(config.address, config.uri, graph_dir)
+    except AddressError as error:
+        yield "source_uri", str(error)
+        return
+    if config.fps is not None and not found.pictures:
+        yield "fps", "only for a device, a screen, the test pattern or pictures; a film has its own"
+    for key in ("loop", "start_s"):
+        if found.is_pipe and getattr(config, key):
+            yield key, "only for a file; a pipe can be read once"
 
 
 def name_of(config: VideoSettings) -> str:
     """The source's name: its address without credentials."""
-    if config.kind == "v4l2":
-        return _device(config)
-    return config.source_uri if config.kind == "file" else _without_credentials(config.source_uri)
+    match config.kind:
+        case "file" | "test":
+            return config.uri
+        case "v4l2":
+            return device_of(config)
+        case "screen":
+            return f"screen {display_of(config)}".rstrip()
+        case _:
+            return without_credentials(config.address.target)
 
 
 def open_video(config: VideoSettings, graph_dir: Path, *, is_known: bool = False) -> Any:
@@ -63,19 +98,30 @@ def open_video(config: VideoSettings, graph_dir: Path, *, is_known: bool = False
     is_known: whether it was open before, and is live: it then opens sooner, as less of the stream is
         looked at.
     """
-    if config.kind == "file":
-        return _open_file(config, graph_dir)
-    if config.kind == "v4l2":
-        return _open_device(config)
-    return _open_url(config, is_brief=is_known or config.kind == "rtsp")
+    try:
+        match config.kind:
+            case "file":
+                return _open_file(config, graph_dir)
+            case "v4l2":
+                return open_device(config)
+            case "screen":
+                return open_screen(config)
+            case "test":
+                return open_pattern(config)
+        is_brief = is_known or config.kind == "rtsp"
+        if config.poll_s is not None:
+            return _open_snapshots(config)
+        return _open_url(config, is_brief=is_brief)
+    except AddressError as error:
+        raise VideoError(str(error), code=error.code) from error.__cause__
 
 
 def is_live(container: Any, config: VideoSettings) -> bool:
     """Whether the pictures of an opened source come at their own time. What a web server gives to its
     end is a file: it has a duration, and a size or an index of its pictures."""
     if config.kind != "url":
-        return config.kind != "file"
-    if not container.duration:
+        return config.may_be_live
+    if config.poll_s is not None or not container.duration:
         return True
     is_growing = container.size < 0 and container.streams.video[:1] != []
     return bool(
@@ -88,74 +134,57 @@ def is_live(container: Any, config: VideoSettings) -> bool:
 def _open_file(config: VideoSettings, graph_dir: Path) -> Any:
     import av
 
-    path = _path(config, graph_dir)
-    if not path.is_file():
-        raise VideoError(_missing_file(config.source_uri, path), code="not_found")
+    found = find_file(config.address, config.uri, graph_dir)
+    if found.pictures:
+        return _open_pictures(config, found.pictures)
+    if found.is_pipe:
+        return _open_pipe(config, found.path)
+    options = config.ffmpeg_options
     try:
-        return av.open(str(path), metadata_errors="replace")
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            f"cannot read the video {str(path)!r}: {reason_of(error)}", code="codec"
-        ) from error
+        return av.open(f"{_FILE}{found.path}", options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        text = f"cannot read the video {str(found.path)!r}{_with(config)}: {reason_of(error)}"
+        raise VideoError(text, code="codec") from error
 
 
-def _path(config: VideoSettings, graph_dir: Path) -> Path:
-    return graph_dir / Path(config.source_uri.removeprefix("file://")).expanduser()
-
-
-def missing_file(config: VideoSettings, graph_dir: Path) -> str | None:
-    """What is wrong if the source is a file that is not there."""
-    path = _path(config, graph_dir)
-    if config.kind != "file" or path.is_file():
-        return None
-    return _missing_file(config.source_uri, path)
-
-
-def _missing_file(uri: str, path: Path) -> str:
-    if path.is_dir():
-        return f"source_uri {uri!r} is a folder: {path}; name a video file in it"
-    text = f"no such video file: {uri!r} (looked for {path})"
-    if not path.parent.is_dir():
-        return f"{text}; the folder {path.parent} does not exist either"
-    files = sorted(item.name for item in path.parent.iterdir() if item.is_file())
-    close = difflib.get_close_matches(path.name, files, n=3, cutoff=0.5)
-    close = close or [name for name in files if Path(name).suffix in _VIDEO_SUFFIXES][:5]
-    return f"{text}; that folder has: {', '.join(close)}" if close else text
-
-
-def _device(config: VideoSettings) -> str:
-    uri = config.source_uri.removeprefix("v4l2://")
-    return f"/dev/video{uri}" if uri.isdecimal() else uri
-
-
-def _open_device(config: VideoSettings) -> Any:
+def _open_pictures(config: VideoSettings, files: tuple[Path, ...]) -> PictureFiles:
     import av
 
-    device = _device(config)
-    if not Path(device).exists():
-        devices = sorted(str(path) for path in Path("/dev").glob("video*"))
-        raise VideoError(
-            f"no such device: {device}; video devices: {', '.join(devices) or 'none'}",
-            code="not_found",
-        )
-    options = {}
-    if config.width is not None:
-        options["video_size"] = f"{config.width}x{config.height}"
-    if config.fps is not None:
-        options["framerate"] = f"{config.fps:g}"
+    problem: Exception | None = None
+    for file in files:  # the first that can be read says what they are
+        try:
+            model = av.open(f"{_FILE}{file}", options={"pattern_type": "none"})
+        except (av.error.FFmpegError, ValueError) as error:
+            problem = problem or error
+            continue
+        with model:
+            rate = Fraction(str(config.fps or _PICTURES_FPS))
+            stream = model.streams.video[0]
+            return PictureFiles(files, StillStream(stream.codec_context, rate, stream))
+    assert problem is not None
+    text = f"cannot read the picture {str(files[0])!r}: {reason_of(problem)}"
+    raise VideoError(text, code="codec") from problem
+
+
+def _open_pipe(config: VideoSettings, path: Path | None) -> PipedContainer:
+    import av
+
+    pipe = Pipe(path, timeout_s=config.timeout_s)
     try:
-        return av.open(device, format="v4l2", options=options, timeout=config.timeout_s)
-    except PermissionError:
-        raise VideoError(
-            f"no permission to read {device}; join its group: sudo usermod -aG video $USER",
-            code="refused",
-        ) from None
+        opened = av.open(pipe, options=config.ffmpeg_options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
-        if getattr(error, "errno", None) == errno.EBUSY:
-            text = f"{device} is in use by another program"
-            raise VideoError(text, code="refused") from None
-        asked = f" with {options}" if options else ""
-        raise VideoError(f"cannot open {device}{asked}: {reason_of(error)}") from error
+        pipe.close()
+        raise VideoError(
+            f"cannot read the video from {config.uri!r}{_with(config)}: {reason_of(error)}; a pipe "
+            "cannot be gone back in, as MP4 needs: write MPEG-TS, Matroska or fragmented MP4 to it",
+            code="codec",
+        ) from error
+    return PipedContainer(opened, pipe)
+
+
+def _with(config: VideoSettings) -> str:
+    """The names of the user's own options; their values may be secret."""
+    return f" with options {listed(config.options)}" if config.options else ""
 
 
 _BRIEF = {"analyzeduration": "200000", "fpsprobesize": "0"}
@@ -168,6 +197,32 @@ _TRANSPORTS = {
 }
 
 
+_DATAGRAMS = {"overrun_nonfatal": "1", "reuse": "1", "fifo_size": "100000"}
+"""What is not read in time is lost, and not the source; others may listen too; 19 MB wait to be read."""
+
+
+def _open_snapshots(config: VideoSettings) -> Snapshots:
+    assert config.poll_s is not None
+    with _open_url(config, is_brief=False) as opened:
+        first, stream = _snapshot(opened, config), opened.streams.video[0]
+        described = StillStream(stream.codec_context, 1 / Fraction(str(config.poll_s)), stream)
+    return Snapshots(described, fetch=partial(_fetched, config), first=first)
+
+
+def _fetched(config: VideoSettings) -> bytes:
+    with _open_url(config, is_brief=False) as opened:
+        return _snapshot(opened, config)
+
+
+def _snapshot(opened: Any, config: VideoSettings) -> bytes:
+    """The first picture of a container."""
+    if opened.streams.video:
+        for packet in opened.demux(opened.streams.video[0]):
+            if packet.size:
+                return bytes(packet)
+    raise VideoError(f"{name_of(config)} gave no picture, as poll_s expects", code="codec")
+
+
 def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
     import av
 
@@ -175,6 +230,8 @@ def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
     if config.kind == "rtsp":
         # Without its sound, a camera whose pictures stop is silent.
         options = {**_TRANSPORTS[config.transport], "allowed_media_types": "video"}
+    elif urlsplit(name_of(config)).scheme.lower() in ("udp", "rtp"):
+        options = _DATAGRAMS
     asked_s = time.monotonic()
     try:
         opened = _opened(config, {**options, **_BRIEF} if is_brief else options)
@@ -193,7 +250,10 @@ def _opened(config: VideoSettings, options: dict[str, str]) -> Any:
     import av
 
     return av.open(
-        config.source_uri, options=options, timeout=config.timeout_s, metadata_errors="replace"
+        config.address.target,
+        options={**options, **config.ffmpeg_options},
+        timeout=config.timeout_s,
+        metadata_errors="replace",
     )
 
 
@@ -203,7 +263,7 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
     parts = urlsplit(name)
     host = parts.netloc
     if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
-        has_given = "@" in urlsplit(config.source_uri).netloc
+        has_given = "@" in urlsplit(config.uri).netloc
         given = (
             "refused the user name and password"
             if has_given
@@ -223,6 +283,8 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
         return VideoError(
             f"{host} answers {name} with an error: {reason_of(error)}", code="refused"
         )
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        return VideoError(f"this FFmpeg has no protocol {parts.scheme!r}; it cannot open {name}")
     if isinstance(error, ConnectionRefusedError):
         return VideoError(
             f"nothing listens at {host} (connection refused); check address and port of {name}",
@@ -254,7 +316,7 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             code="refused",
         )
     code = "codec" if isinstance(error, av.error.InvalidDataError) else "failed"
-    return VideoError(f"cannot open {name}: {reason_of(error)}", code=code)
+    return VideoError(f"cannot open {name}{_with(config)}: {reason_of(error)}", code=code)
 
 
 def _is_known(host: str | None) -> bool:

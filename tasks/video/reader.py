@@ -26,6 +26,7 @@ from flowrun.runtime.pictures.planar import (
     layout_of,
 )
 from flowrun.runtime.task import Playback
+from flowrun.tasks.video.address import AddressError
 from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.connection import Connection, Opened
 from flowrun.tasks.video.decoding import Counts, Picture, SourceDecoder
@@ -33,6 +34,7 @@ from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import Origin, PacketQueue
 from flowrun.tasks.video.policy import FrameQueue
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
+from flowrun.tasks.video.streams import chosen_stream
 from flowrun.tasks.video.thinning import Thinning
 from flowrun.tasks.video.times import Timeline
 
@@ -104,7 +106,7 @@ class Reader:
     ) -> None:
         import av
 
-        self.live = config.kind != "file"
+        self.live = config.may_be_live
         self.name = connection.name
         self.width = self.height = 0
         self.fps = 0.0
@@ -221,6 +223,9 @@ class Reader:
     def interrupt(self) -> None:
         """Open and read nothing more; from any thread."""
         self._connection.stop()
+        interrupt = getattr(self._container, "interrupt", None)
+        if interrupt is not None:
+            interrupt()
         self.frames.stop()
         self._opened.set()
 
@@ -279,11 +284,10 @@ class Reader:
     def _use(self, opened: Opened) -> None:
         """Read from a source that was opened."""
         self._container = container = opened.container
-        if not container.streams.video:
-            raise VideoError(
-                f"{self.name!r} has no video stream; it has: {_streams(container)}", code="codec"
-            )
-        self._stream = stream = container.streams.video[0]
+        try:
+            self._stream = stream = chosen_stream(container, self.name, self._config.stream)
+        except AddressError as error:
+            raise VideoError(str(error), code=error.code) from None
         counts = self._decoder.counts if self._is_open else Counts()
         cores = 1 if opened.is_live else available_cores()
         self._decoder = SourceDecoder(stream, self._packets, cores=cores, after=counts)
@@ -496,7 +500,3 @@ def _done(found: Kept) -> _Keeping:
     future: _Keeping = Future()
     future.set_result(found)
     return future
-
-
-def _streams(container: Any) -> str:
-    return ", ".join(stream.type for stream in container.streams) or "none"

@@ -1,22 +1,51 @@
-"""What a graph file may say of a video source, and what kind of source its address means."""
+"""What a graph file may say of a video source."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from pydantic import (
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
     model_validator,
 )
 
 from flowrun.runtime.task import TaskConfig
+from flowrun.runtime.wording import says_secret
+from flowrun.tasks.video.address import Address, AddressError, SourceType, parse_address
 
-__all__ = ["Reconnect", "SourceType", "VideoSettings", "kind_of"]
+__all__ = ["Reconnect", "SourceType", "VideoSettings"]
 
-SourceType = Literal["file", "rtsp", "url", "v4l2"]
+_FOURCCS = {
+    "MJPG": "mjpeg",
+    "H264": "h264",
+    "HEVC": "hevc",
+    "YUYV": "yuyv422",
+    "UYVY": "uyvy422",
+    "YU12": "yuv420p",
+    "NV12": "nv12",
+    "GREY": "gray",
+    "RGB3": "rgb24",
+    "BGR3": "bgr24",
+}
+"""What FFmpeg calls the formats of devices."""
+_DRAWN = ("v4l2", "screen", "test")
+_KINDS: dict[SourceType, str] = {
+    "file": "a file",
+    "rtsp": "an RTSP camera",
+    "url": "an address",
+    "v4l2": "a device",
+    "screen": "a screen",
+    "test": "the test pattern",
+}
+_SECRET_OPTIONS = ("headers", "cookies", "cryptokey", "srtp_out_params", "srtp_in_params")
 
 
 class MaxAge(TaskConfig):
@@ -45,10 +74,11 @@ class Reconnect(TaskConfig):
 class VideoSettings(TaskConfig):
     """What a graph file may say of a video source."""
 
-    source_uri: str
-    """The source: a path (relative ones start at the graph file), rtsp://..., http://..., or
-    /dev/video0."""
-    source_type: Literal["auto", "file", "rtsp", "url", "v4l2"] = "auto"
+    source_uri: str | int | None = None
+    """The source: a path (relative ones start at the graph file) of a film, a folder or pattern of
+    pictures (img_%04d.png, *.jpg) or a pipe (- for standard input), an address (rtsp://..., http://...,
+    udp://...), a device (0, /dev/video0, webcam), screen, or test."""
+    source_type: Literal["auto", "file", "rtsp", "url", "v4l2", "screen", "test"] = "auto"
     """What the source is; auto: as `source_uri` looks."""
     policy: Literal["auto", "every_frame", "latest"] | MaxAge = "auto"
     """Which frames to publish. every_frame: all that `buffer` can hold until a cycle takes them; latest:
@@ -59,7 +89,7 @@ class VideoSettings(TaskConfig):
     """How many decoded frames may wait for a cycle; a file then waits too, and of a live source the
     oldest one makes room. null: 4 of a file, 16 of a live source. latest always holds 1."""
     realtime: bool = False
-    """Play a file at its own speed."""
+    """Play a file, or the test pattern, at its own speed; a live source does so anyway."""
     loop: bool = False
     """Start a file again at its end, for ever."""
     start_s: NonNegativeFloat = 0.0
@@ -68,11 +98,24 @@ class VideoSettings(TaskConfig):
     """The most frames a second, by the source's own time stamps: of each 1 / max_fps seconds the first
     frame is kept, the same ones every run. The others are not converted."""
     width: PositiveInt | None = None
-    """The width to ask of a device (v4l2), in pixels."""
+    """The width to ask of a device, a screen or the test pattern, in pixels."""
     height: PositiveInt | None = None
-    """The height to ask of a device (v4l2), in pixels."""
+    """The height to ask of a device, a screen or the test pattern, in pixels."""
     fps: PositiveFloat | None = None
-    """The frames per second to ask of a device (v4l2)."""
+    """The frames per second to ask of a device, a screen or the test pattern; of pictures in files, how
+    many are shown in a second (25)."""
+    fourcc: str | None = None
+    """The format to ask of a device (v4l2), such as MJPG, YUYV or H264."""
+    stream: Literal["best"] | NonNegativeInt = "best"
+    """Which video stream, counted from 0, of those that the source has; best: as FFmpeg chooses, and no
+    cover picture."""
+    options: dict[str, bool | int | float | str | SecretStr] = Field(default_factory=dict)
+    """More options for FFmpeg's demuxers and protocols, such as {probesize: 5000000}."""
+    poll_s: PositiveFloat | None = None
+    """Fetch the picture at an http address again every n seconds, as of a camera that gives single
+    JPEGs."""
+    seed: NonNegativeInt = 0
+    """Which test pattern to draw."""
     timeout_s: PositiveFloat = 10.0
     """Seconds that a live source may take to answer, or to give the next frame."""
     transport: Literal["auto", "tcp", "udp"] = "auto"
@@ -81,32 +124,114 @@ class VideoSettings(TaskConfig):
     reconnect: Reconnect = Reconnect()
     """What happens when a live source is lost: it is connected again."""
 
+    @field_validator("fourcc")
+    @classmethod
+    def _known(cls, fourcc: str | None) -> str | None:
+        if fourcc is not None and fourcc.upper() not in _FOURCCS:
+            raise ValueError(f"unknown format {fourcc!r}; formats: {', '.join(_FOURCCS)}")
+        return fourcc
+
+    @field_validator("options")
+    @classmethod
+    def _hide(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """What an option says that may hold a password or a token is a secret."""
+        return {
+            name: SecretStr(str(value))
+            if (name in _SECRET_OPTIONS or says_secret(name)) and not isinstance(value, SecretStr)
+            else value
+            for name, value in options.items()
+        }
+
     @model_validator(mode="after")
     def _check(self) -> VideoSettings:
-        kind = self.kind
-        if self.policy == "latest" and self.buffer is not None:
-            raise ValueError(
-                "buffer is for policy every_frame and max_age_ms: latest holds one frame"
+        wrong = list(self._wrong())
+        if wrong:
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    {
+                        "type": "value_error",
+                        "loc": (key,),
+                        "input": getattr(self, key),
+                        "ctx": {"error": ValueError(text)},
+                    }
+                    for key, text in wrong
+                ],
             )
-        if kind != "v4l2" and not self.width is self.height is self.fps is None:
-            raise ValueError(f"width, height and fps are asked of a v4l2 device, not of a {kind}")
-        if (self.width is None) != (self.height is None):
-            raise ValueError("give both width and height, or neither")
-        if kind in ("rtsp", "v4l2") and (self.realtime or self.loop or self.start_s):
-            raise ValueError(f"realtime, loop and start_s are for files, not for a {kind} source")
         return self
+
+    def _wrong(self) -> Iterator[tuple[str, str]]:
+        """The keys that do not fit the source, each with the reason."""
+        try:
+            kind, _, is_input = self.address
+        except AddressError as error:
+            yield "source_uri", str(error)
+            return
+        own = (
+            ("width", _DRAWN, "a device, a screen or the test pattern"),
+            ("height", _DRAWN, "a device, a screen or the test pattern"),
+            ("fps", (*_DRAWN, "file"), "a device, a screen, the test pattern or pictures in files"),
+            ("fourcc", ("v4l2",), "a device (v4l2)"),
+            ("seed", ("test",), "the test pattern"),
+            ("loop", ("file", "url"), "a file"),
+            ("start_s", ("file", "url"), "a file"),
+            ("options", ("file", "rtsp", "url", "v4l2", "screen"), "what FFmpeg opens"),
+            ("stream", ("file", "rtsp", "url", "v4l2", "screen"), "what FFmpeg opens"),
+        )
+        for key, kinds, what in own:
+            if getattr(self, key) != type(self).model_fields[key].get_default(
+                call_default_factory=True
+            ) and (kind not in kinds):
+                yield key, f"only for {what}; the source is {_KINDS[kind]}"
+        if self.policy == "latest" and self.buffer is not None:
+            yield "buffer", "only for policy every_frame and max_age_ms: latest holds one frame"
+        if (self.width is None) != (self.height is None):
+            yield (
+                "width" if self.height is None else "height",
+                "give both width and height, or neither",
+            )
+        for key in ("loop", "start_s"):
+            if is_input and getattr(self, key):
+                yield key, "only for a file; standard input can be read once"
+        is_web = kind == "url" and str(self.source_uri).lower().startswith(("http://", "https://"))
+        if self.poll_s is not None and not is_web:
+            yield "poll_s", f"only for a picture at an http address; the source is {_KINDS[kind]}"
+        if self.poll_s is not None and (self.loop or self.start_s):
+            yield "poll_s", "only for a live picture, which has no loop and no start_s"
+
+    @property
+    def address(self) -> Address:
+        """What `source_uri` means; `AddressError` where it means nothing."""
+        return parse_address(
+            self.source_uri, None if self.source_type == "auto" else self.source_type
+        )
 
     @property
     def kind(self) -> SourceType:
         """`source_type`, inferred from `source_uri` where it is `auto`."""
-        return kind_of(self.source_uri) if self.source_type == "auto" else self.source_type
+        return self.address.kind
 
+    @property
+    def may_be_live(self) -> bool:
+        """Whether its pictures may come at their own time; that is known when it is open."""
+        return self.kind not in ("file", "test")
 
-def kind_of(uri: str) -> SourceType:
-    """What kind of source `uri` is, by its form."""
-    scheme = uri.partition("://")[0].lower() if "://" in uri else ""
-    if scheme in ("rtsp", "rtsps"):
-        return "rtsp"
-    if scheme == "v4l2" or uri.startswith("/dev/video") or uri.isdecimal():
-        return "v4l2"
-    return "file" if scheme in ("", "file") else "url"
+    @property
+    def uri(self) -> str:
+        """`source_uri` as it was written."""
+        return self.kind if self.source_uri is None else str(self.source_uri)
+
+    @property
+    def ffmpeg_options(self) -> dict[str, str]:
+        """`options` as FFmpeg gets them."""
+        return {
+            name: value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else str(int(value) if isinstance(value, bool) else value)
+            for name, value in self.options.items()
+        }
+
+    @property
+    def input_format(self) -> str | None:
+        """`fourcc` as FFmpeg calls it."""
+        return None if self.fourcc is None else _FOURCCS[self.fourcc.upper()]

@@ -350,7 +350,10 @@ def test_missing_folder_is_said(folder: Path) -> None:
 def test_a_folder_is_no_video(folder: Path) -> None:
     with pytest.raises(VideoError) as caught:
         capture(folder, source_uri=".")
-    assert str(caught.value) == (f"source_uri '.' is a folder: {folder}; name a video file in it")
+    assert str(caught.value) == (
+        f"source_uri '.' is a folder without pictures: {folder}; name a video file in it; it has: "
+        "grey.mp4, odd.mp4"
+    )
 
 
 def test_a_file_that_is_no_video(folder: Path) -> None:
@@ -768,5 +771,7 @@ def test_a_silent_camera_times_out(folder: Path) -> None:
 
 
 def test_run_task_reports_a_bad_config(folder: Path) -> None:
-    with pytest.raises(UsageError, match="config of VideoCapture: source_uri: Field required"):
+    with pytest.raises(
+        UsageError, match="config of VideoCapture: source_uri: .*no source_uri; write a path"
+    ):
         run_task(VideoCapture, graph_dir=folder)

@@ -10,8 +10,8 @@ from typing import Any
 import av
 import pytest
 
-from flowrun.tasks.video import opening
-from flowrun.tasks.video.opening import VideoError, is_live, missing_file, name_of, open_video
+from flowrun.tasks.video import devices, opening
+from flowrun.tasks.video.opening import VideoError, is_live, name_of, open_video, problems_of
 from flowrun.tasks.video.settings import VideoSettings
 
 URI = "rtsp://127.0.0.1:9/cam"
@@ -56,10 +56,10 @@ def test_a_folder_without_videos_has_none_to_name(tmp_path: Path) -> None:
 def test_only_a_file_can_be_missing(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     for uri in ("a.mp4", f"file://{tmp_path}/a.mp4", URI, "0"):
-        assert missing_file(VideoSettings(source_uri=uri), tmp_path) is None
-    assert missing_file(VideoSettings(source_uri="~/none.mp4"), tmp_path) == (
-        f"no such video file: '~/none.mp4' (looked for {Path.home()}/none.mp4)"
-    )
+        assert list(problems_of(VideoSettings(source_uri=uri), tmp_path)) == []
+    [(key, text)] = problems_of(VideoSettings(source_uri="~/none.mp4"), tmp_path)
+    assert key == "source_uri"
+    assert text.startswith(f"no such video file: '~/none.mp4' (looked for {Path.home()}/none.mp4)")
 
 
 # -- devices -----------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_what_is_no_device_is_said(device: str, tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_lists_those_that_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "Path", lambda path: tmp_path / path.strip("/"))
+    monkeypatch.setattr(devices, "Path", lambda path: tmp_path / path.strip("/"))
     assert error_of(tmp_path, "7") == "no such device: /dev/video7; video devices: none"
     (tmp_path / "dev").mkdir()
     for name in ("video3", "video1", "null"):

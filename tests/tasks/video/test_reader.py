@@ -36,6 +36,7 @@ class Container:
             "time_base": Fraction(1, 10),
             "codec_context": SimpleNamespace(width=48, height=32),
             "frames": 0,
+            "disposition": 0,
             **stream,
         }
         self.streams = Streams([SimpleNamespace(type="audio")])
@@ -105,6 +106,9 @@ class Streams(list[Any]):
     @property
     def video(self) -> list[Any]:
         return [it for it in self if it.type == "video"]
+
+    def best(self, _kind: str) -> Any:
+        return self.video[0]
 
 
 class Decoder:

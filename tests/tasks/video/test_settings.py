@@ -35,63 +35,100 @@ def test_the_source_type_that_is_given_counts() -> None:
     assert VideoSettings(source_uri="0", source_type="file").kind == "file"
 
 
-def test_a_source_says_only_where_it_is() -> None:
-    assert VideoSettings(source_uri="a.mp4").model_dump() == {
-        "source_uri": "a.mp4",
-        "source_type": "auto",
-        "policy": "auto",
-        "buffer": None,
-        "realtime": False,
-        "loop": False,
-        "start_s": 0.0,
-        "max_fps": None,
-        "width": None,
-        "height": None,
-        "fps": None,
-        "timeout_s": 10.0,
-        "transport": "auto",
-        "reconnect": {
-            "delay_s": 1.0,
-            "max_delay_s": 30.0,
-            "max_attempts": None,
-            "at_start": False,
-        },
-    }
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        *(
-            (
-                {"source_uri": uri, **asked},
-                f"width, height and fps are asked of a v4l2 device, not of a {kind}",
-            )
-            for uri, kind in [("a.mp4", "file"), ("rtsp://host", "rtsp"), ("http://host", "url")]
-            for asked in (
-                {"width": 640},
-                {"height": 480},
-                {"fps": 30},
-                {"width": 640, "height": 480},
-                {"width": 30, "height": 30, "fps": 30},
-            )
-        ),
-        ({"source_uri": "0", "width": 640}, "give both width and height, or neither"),
-        ({"source_uri": "0", "height": 480}, "give both width and height, or neither"),
-        *(
-            (
-                {"source_uri": uri, **asked},
-                f"realtime, loop and start_s are for files, not for a {kind} source",
-            )
-            for uri, kind in [("0", "v4l2"), ("rtsp://host", "rtsp")]
-            for asked in ({"realtime": True}, {"loop": True}, {"start_s": 0.5})
-        ),
-    ],
-)
-def test_settings_of_another_kind_are_refused(config: dict[str, Any], message: str) -> None:
+def wrong(**config: Any) -> list[tuple[str, str]]:
+    """The keys that are refused, and why."""
     with pytest.raises(ValidationError) as caught:
         VideoSettings(**config)
-    assert caught.value.errors()[0]["msg"] == f"Value error, {message}"
+    return [
+        (str(it["loc"][0]), it["msg"].removeprefix("Value error, ")) for it in caught.value.errors()
+    ]
+
+
+ADDRESSES = {
+    "a film": "a.mp4",
+    "a camera": "rtsp://host/cam",
+    "an address": "http://host/a.mp4",
+    "a device": "0",
+    "a screen": "screen",
+    "a pattern": "test",
+}
+TAKEN = {
+    "width": ("a device", "a screen", "a pattern"),
+    "fps": ("a device", "a screen", "a pattern", "a film"),
+    "fourcc": ("a device",),
+    "seed": ("a pattern",),
+    "loop": ("a film", "an address"),
+    "start_s": ("a film", "an address"),
+    "poll_s": ("an address",),
+    "options": ("a film", "a camera", "an address", "a device", "a screen"),
+    "stream": ("a film", "a camera", "an address", "a device", "a screen"),
+    "realtime": tuple(ADDRESSES),
+    "max_fps": tuple(ADDRESSES),
+}
+GIVEN: dict[str, dict[str, Any]] = {
+    "width": {"width": 64, "height": 48},
+    "fourcc": {"fourcc": "mjpg"},
+    "options": {"options": {"probesize": 5000}},
+    "realtime": {"realtime": True},
+    "loop": {"loop": True},
+}
+
+
+@pytest.mark.parametrize("key", TAKEN)
+@pytest.mark.parametrize("source", ADDRESSES)
+def test_a_key_of_another_kind_of_source_is_refused_at_its_own_place(key: str, source: str) -> None:
+    config = {"source_uri": ADDRESSES[source], **GIVEN.get(key, {key: 3})}
+    if source in TAKEN[key]:
+        assert VideoSettings(**config).model_dump(exclude_unset=True) == config
+    else:
+        assert key in [name for name, _ in wrong(**config)]
+
+
+def test_what_is_refused_is_said() -> None:
+    assert wrong(source_uri="a.mp4", width=64, height=48, fourcc="MJPG") == [
+        ("width", "only for a device, a screen or the test pattern; the source is a file"),
+        ("height", "only for a device, a screen or the test pattern; the source is a file"),
+        ("fourcc", "only for a device (v4l2); the source is a file"),
+    ]
+    assert wrong(source_uri="rtsp://host", loop=True) == [
+        ("loop", "only for a file; the source is an RTSP camera")
+    ]
+    both = "give both width and height, or neither"
+    assert wrong(source_uri=0, width=640) == [("width", both)]
+    assert wrong(source_uri=0, height=480) == [("height", both)]
+    assert wrong(source_uri="-", start_s=1) == [
+        ("start_s", "only for a file; standard input can be read once")
+    ]
+    assert wrong(source_uri="udp://host:1", poll_s=1) == [
+        ("poll_s", "only for a picture at an http address; the source is an address")
+    ]
+    assert wrong(source_uri="http://host/a.jpg", poll_s=1, loop=True) == [
+        ("poll_s", "only for a live picture, which has no loop and no start_s")
+    ]
+    assert wrong(source_uri=0, fourcc="XVID") == [
+        (
+            "fourcc",
+            "unknown format 'XVID'; formats: MJPG, H264, HEVC, YUYV, UYVY, YU12, NV12, GREY, RGB3, BGR3",
+        )
+    ]
+
+
+def test_a_device_is_asked_in_ffmpegs_words() -> None:
+    assert VideoSettings(source_uri=0, fourcc="yuyv").input_format == "yuyv422"
+    assert VideoSettings(source_uri=0).input_format is None
+
+
+def test_options_are_texts_for_ffmpeg_and_those_with_secrets_are_hidden() -> None:
+    given = {"probesize": 5000, "http_seekable": False, "headers": "Authorization: Bearer abc"}
+    config = VideoSettings(source_uri="http://host/a.mp4", options=given)
+    assert config.ffmpeg_options == {
+        "probesize": "5000",
+        "http_seekable": "0",
+        "headers": "Authorization: Bearer abc",
+    }
+    assert "abc" not in repr(config)
+    assert "abc" not in config.model_dump_json()
+    assert VideoSettings.model_validate(dict(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -102,6 +139,8 @@ def test_settings_of_another_kind_are_refused(config: dict[str, Any], message: s
         {"source_uri": "0", "width": 640, "height": 480, "fps": 30},
         {"source_uri": "a.mp4", "realtime": True, "loop": True, "start_s": 1.5},
         {"source_uri": "http://host/a.mp4", "realtime": True, "loop": True, "start_s": 1.5},
+        {"source_type": "test"},
+        {"source_type": "screen", "fps": 5},
     ],
 )
 def test_settings_of_its_own_kind_are_taken(config: dict[str, Any]) -> None:
@@ -127,6 +166,4 @@ def test_a_policy_has_a_buffer_or_is_one_frame() -> None:
     assert made.policy == MaxAge(max_age_ms=500)
     with pytest.raises(ValidationError) as caught:
         VideoSettings(source_uri="a.mp4", policy="latest", buffer=8)
-    assert "buffer is for policy every_frame and max_age_ms: latest holds one frame" in str(
-        caught.value
-    )
+    assert "only for policy every_frame and max_age_ms: latest holds one frame" in str(caught.value)
