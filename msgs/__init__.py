@@ -10,6 +10,7 @@
 | `values.py`, `arrays.py`                           | what publishing makes of values and arrays       |
 | `envelope.py`, `view.py`                           | what others see of a message; what inputs refuse |
 | `schema.py`, `protobuf.py`                         | a message's JSON Schema; protobuf for viewers    |
+| `scaling.py`                                       | the luma of pixels, and pixels of another size   |
 | `difference.py`                                    | where two messages differ                        |
 """
 

@@ -14,6 +14,7 @@ from flowrun.msgs import protobuf
 from flowrun.msgs.envelope import NOTHING_LATER, Later
 from flowrun.msgs.fields import Buffer, MessageTypeError, Shape
 from flowrun.msgs.message import Message, worded
+from flowrun.msgs.scaling import luma_of, resized_pixels
 
 __all__ = ["DecodedPicture", "ImageRgb8Msg", "VideoDecoder", "VideoPackets"]
 
@@ -89,13 +90,21 @@ class DecodedPicture(Later, Protocol):
     @property
     def width(self) -> int: ...
 
+    def luma(self) -> NDArray[np.uint8]:
+        """As `ImageRgb8Msg.luma`."""
+        ...
+
+    def resized(self, width: int, height: int) -> NDArray[np.uint8]:
+        """As `ImageRgb8Msg.resized`."""
+        ...
+
 
 class ImageRgb8Msg(Message):
     """A picture: 8 bits a channel, RGB.
 
     pixels: uint8 of shape (height, width, 3), C-contiguous. The slot's own array (`allocate_pixels`),
         one that the task hands over, or one that it sets, which publishing copies. Those of a video
-        are made when somebody first reads them, once for all who do.
+        are made when somebody first reads them, once for all who do; `luma` and `resized` cost less.
     frame_id: number of the frame at its source, counted from 0, skipped frames included.
     pts: presentation time stamp in the container's own units, None where there is none.
     fps: nominal frames per second of the source, 0 where unknown.
@@ -149,6 +158,31 @@ class ImageRgb8Msg(Message):
         """Columns of `pixels`."""
         picture = self.picture
         return int(self.pixels.shape[1]) if picture is None else picture.width
+
+    @property
+    def luma(self) -> NDArray[np.uint8]:
+        """The brightness, uint8 (height, width): a new array, made at each reading.
+
+        Of a video it is what its decoder gave, from 16 to 235 where that is the range of its colours,
+        the upper 8 bits where there are more; no pixels are made. Of other pictures, and where the log
+        stores pixels, it is computed of these, from 0 to 255. A replay gives the same.
+        """
+        picture = self.picture
+        return luma_of(self.pixels) if picture is None else picture.luma()
+
+    def resized(self, width: int, height: int) -> NDArray[np.uint8]:
+        """The picture as uint8 (height, width, 3), a new array.
+
+        A video is scaled before it is converted, so that no larger pixels are made; of other pictures,
+        and where the log stores pixels, these are scaled. A replay gives the same.
+
+        Made smaller, each pixel is the mean of those that it covers; made larger, it is in between its
+        neighbours. `ValueError` where one of the sizes is below 1.
+        """
+        picture = self.picture
+        if picture is None:
+            return resized_pixels(self.pixels, width, height)
+        return picture.resized(width, height)
 
     def show(self, picture: DecodedPicture) -> None:
         """Set `pixels` to those of `picture`, to be made when somebody first reads them; at once where

@@ -234,7 +234,7 @@ class Inference(Task):
         if config.skip_similar:
             # Another prompt or backend is another question, whatever the frame.
             asked = [prompt, config.backend, config.max_new_tokens, *config.stop]
-            if self._similar.skips(image.pixels, asked, ctx.cycle, limit=config.skip_similar):
+            if self._similar.skips(image, asked, ctx.cycle, limit=config.skip_similar):
                 return
             self._similar.report_to(ctx.log)
         question = Question(

@@ -69,7 +69,7 @@ class RenderBoxes(Task):
             return
         newest = self._newest
         if newest is None or newest.count == 0 or self._is_too_old(newest, image):
-            rendered.pixels = image.pixels
+            rendered.fill(image)
         else:
             pixels = rendered.allocate_pixels(image.height, image.width)
             pixels[...] = image.pixels

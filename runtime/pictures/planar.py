@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs.arrays import sampled, shown
-from flowrun.runtime.pictures.convert import Planes, rgb
+from flowrun.runtime.pictures.convert import Planes, luma, resized, rgb
 from flowrun.runtime.pictures.video import RgbConverter
 
 __all__ = ["Demand", "Kept", "Layout", "PlanarPicture", "copied", "is_same", "kept", "layout_of"]
@@ -145,6 +145,14 @@ class PlanarPicture:
                 self._pixels = shown(rgb(self.planes))
                 self._sample = sampled(self._pixels)
             return self._pixels
+
+    def luma(self) -> NDArray[np.uint8]:
+        """As `ImageRgb8Msg.luma`."""
+        return luma(self.planes)
+
+    def resized(self, width: int, height: int) -> NDArray[np.uint8]:
+        """As `ImageRgb8Msg.resized`."""
+        return resized(self.planes, width, height)
 
     def sample(self) -> bytes:
         """`sampled` of the pixels when they were made."""

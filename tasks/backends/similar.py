@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.msgs.image import ImageRgb8Msg
+
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
@@ -16,8 +18,8 @@ _CELLS = 32
 
 
 class SimilarFrames:
-    """Compares frames on a grid of cells, so that noise evens out and a small object that moves
-    does not: the cell that differs most decides."""
+    """Compares the mean colours of frames on a grid of cells, so that noise evens out and a small
+    object that moves does not: the cell that differs most decides."""
 
     def __init__(self) -> None:
         self._answered: tuple[list[Any], NDArray[np.int16]] | None = None
@@ -25,16 +27,14 @@ class SimilarFrames:
         self._skipped = 0
         self._first_skipped = self._last_skipped = 0
 
-    def skips(
-        self, pixels: NDArray[np.uint8], asked: list[Any], cycle: int, *, limit: float
-    ) -> bool:
+    def skips(self, image: ImageRgb8Msg, asked: list[Any], cycle: int, *, limit: float) -> bool:
         """Whether to leave out the frame of `cycle`.
 
         asked: what else decides about the answer; if it differs from what was asked last, the frame
             is not left out.
         limit: the smallest difference of a cell, of 255, that makes a frame another one.
         """
-        cells = _cells(pixels)
+        cells = image.resized(_CELLS, _CELLS).astype(np.int16)
         self._looked_at = asked, cells
         if self._answered is None or self._answered[0] != asked:
             return False
@@ -74,11 +74,3 @@ class SimilarFrames:
         if state is not None:
             cells = np.frombuffer(state["cells"], "<i2").reshape(_CELLS, _CELLS, 3)
             self._answered = list(state["asked"]), cells.astype(np.int16)
-
-
-def _cells(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """The mean colour of each cell, of shape (32, 32, 3)."""
-    from PIL import Image
-
-    small = Image.fromarray(pixels).resize((_CELLS, _CELLS), Image.Resampling.BOX)
-    return np.asarray(small).astype(np.int16)

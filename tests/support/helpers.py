@@ -472,6 +472,7 @@ _ELSEWHERE = {
     "VideoCapture": "VideoCapture",
     "Digest": "support.packets.Digest",
     "Glance": "support.packets.Glance",
+    "Shades": "support.packets.Shades",
     **{
         name: f"support.pictures.{name}"
         for name in ("Answer", "Camera", "Darken", "Find", "Mean", "Read")

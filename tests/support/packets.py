@@ -24,6 +24,16 @@ class Digest(Task):
         crc.publish(tov_ns=image.tov_ns)
 
 
+class Shades(Task):
+    """The CRC of each picture's luma, and of it in two other sizes."""
+
+    def process(self, ctx: Context, image: Input[ImageRgb8Msg], crc: Output[IntMsg]) -> None:
+        sizes = (17, 9), (image.width + 3, image.height)
+        found = [image.luma, *(image.resized(*size) for size in sizes)]
+        crc.value = crc32(b"".join(it.tobytes() for it in found))
+        crc.publish(tov_ns=image.tov_ns)
+
+
 class Glance(Task):
     """The height of each picture, and the sum of the pixels of every fifth."""
 

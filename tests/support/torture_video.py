@@ -51,8 +51,8 @@ def record(film: Path, folder: Path, config: str) -> Exception | None:
     """Record a run of the film into `folder`/run; the error that ended it."""
     plan = helpers.plan_of(
         folder,
-        f"a=VideoCapture(source_uri: {film}{config}); d=Digest",
-        "a > d: ImageRgb8Msg",
+        f"a=VideoCapture(source_uri: {film}{config}); d=Digest; s=Shades",
+        "a > d: ImageRgb8Msg; a > s: ImageRgb8Msg",
         MORE,
     )
     clock = ManualClock(helpers.START_NS, step_ns=20_000_000 if "latest" in config else 1000)

@@ -370,11 +370,11 @@ def test_similar_frames_are_left_out_and_counted_in_the_log() -> None:
 def test_frames_left_out_are_counted_not_kept() -> None:
     frames = SimilarFrames()
     pixels = np.zeros((32, 32, 3), np.uint8)
-    frames.skips(pixels, ["p"], 0, limit=5)
+    frames.skips(ImageRgb8Msg(pixels=pixels), ["p"], 0, limit=5)
     frames.answered()
     sizes = set()
     for cycle in range(1, 2001):
-        assert frames.skips(pixels, ["p"], 10**9 + cycle, limit=5)
+        assert frames.skips(ImageRgb8Msg(pixels=pixels), ["p"], 10**9 + cycle, limit=5)
         if cycle % 500 == 0:
             sizes.add(reachable_bytes(frames))
     assert len(sizes) == 1
@@ -395,10 +395,10 @@ def test_no_frame_is_left_out_by_default() -> None:
 
 def test_another_prompt_is_another_question() -> None:
     frames, pixels = SimilarFrames(), draw(SCENES[0])
-    assert not frames.skips(pixels, ["cap en"], 0, limit=5)
+    assert not frames.skips(ImageRgb8Msg(pixels=pixels), ["cap en"], 0, limit=5)
     frames.answered()
-    assert frames.skips(pixels, ["cap en"], 1, limit=5)
-    assert not frames.skips(pixels, ["detect circle"], 2, limit=5)
+    assert frames.skips(ImageRgb8Msg(pixels=pixels), ["cap en"], 1, limit=5)
+    assert not frames.skips(ImageRgb8Msg(pixels=pixels), ["detect circle"], 2, limit=5)
 
 
 def test_a_small_thing_that_moves_makes_another_frame() -> None:
@@ -406,22 +406,24 @@ def test_a_small_thing_that_moves_makes_another_frame() -> None:
     after = before.copy()
     after[100:115, 200:220] = 250  # one cell of 1,024
     frames = SimilarFrames()
-    frames.skips(before, [], 0, limit=12)
+    frames.skips(ImageRgb8Msg(pixels=before), [], 0, limit=12)
     frames.answered()
-    assert not frames.skips(after, [], 1, limit=12)
+    assert not frames.skips(ImageRgb8Msg(pixels=after), [], 1, limit=12)
 
 
 def test_a_frame_that_was_not_answered_is_not_compared_with() -> None:
     frames = SimilarFrames()
-    assert not frames.skips(draw(SCENES[0]), [], 0, limit=12)
-    assert not frames.skips(draw(SCENES[0]), [], 1, limit=12)  # the model failed meanwhile
+    assert not frames.skips(ImageRgb8Msg(pixels=draw(SCENES[0])), [], 0, limit=12)
+    assert not frames.skips(
+        ImageRgb8Msg(pixels=draw(SCENES[0])), [], 1, limit=12
+    )  # the model failed meanwhile
 
 
 def test_a_thawed_one_compares_with_the_same_frame() -> None:
     frames, thawed = SimilarFrames(), SimilarFrames()
     thawed.thaw(frames.freeze())
-    frames.skips(draw(SCENES[0]), ["cap en", 5], 0, limit=12)
+    frames.skips(ImageRgb8Msg(pixels=draw(SCENES[0])), ["cap en", 5], 0, limit=12)
     frames.answered()
     thawed.thaw(frames.freeze())
-    assert thawed.skips(draw(SCENES[0]), ["cap en", 5], 1, limit=1)
-    assert not thawed.skips(draw(SCENES[1]), ["cap en", 5], 2, limit=12)
+    assert thawed.skips(ImageRgb8Msg(pixels=draw(SCENES[0])), ["cap en", 5], 1, limit=1)
+    assert not thawed.skips(ImageRgb8Msg(pixels=draw(SCENES[1])), ["cap en", 5], 2, limit=12)

@@ -13,10 +13,11 @@ import av
 import numpy as np
 import pytest
 
+from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime import Log
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.pictures import planar, stored
-from flowrun.runtime.pictures.convert import Planes
+from flowrun.runtime.pictures.convert import Planes, resized
 from flowrun.runtime.pictures.planar import Demand, Layout, PlanarPicture, is_same, kept, layout_of
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.pictures.video import RgbConverter
@@ -169,6 +170,37 @@ def test_what_nobody_reads_is_converted_neither_in_a_run_nor_in_its_replay(
         assert len(conversions) == FRAMES // 5
         assert check_log(log)[2] == []
         assert len(conversions) == FRAMES // 5
+
+
+@pytest.mark.parametrize("codec", ["packets", "zstd", "raw"])
+@pytest.mark.parametrize("name", ["b_frames.mp4", "jpegs.avi", "yuyv.avi", "png.mov"])
+def test_luma_and_other_sizes_are_the_same_in_a_replay(
+    tmp_path: Path, name: str, codec: str, conversions: list[str]
+) -> None:
+    film = draw(tmp_path / name, **FILMS[name])
+    camera = f"a=VideoCapture(source_uri: {film})@logging: {{codec: {codec}}}"
+    plan = helpers.plan_of(tmp_path, f"{camera}; s=Shades", "a > s: ImageRgb8Msg")
+    helpers.record(plan, tmp_path / "run")
+    assert len(conversions) == (
+        0 if codec == "packets" or name in ("yuyv.avi", "png.mov") else FRAMES
+    )
+    with Log(tmp_path / "run") as log:
+        report = Replay(log, env={}).run()
+        assert (report.identical, report.compared) == (True, FRAMES)
+
+
+def test_luma_and_other_sizes_are_made_of_the_planes() -> None:
+    found = kept(frame_of("yuv420p", 20, 30))
+    assert isinstance(found, PlanarPicture)
+    image = ImageRgb8Msg()
+    image.show(found)
+    image.publish()
+    view = image.view()
+    assert np.array_equal(view.luma, found.planes.data[0])
+    assert np.array_equal(view.resized(7, 5), resized(found.planes, 7, 5))
+    assert np.array_equal(view.resized(30, 20), view.pixels)
+    view.luma[...] = 0  # a new array
+    assert np.array_equal(image.luma, found.planes.data[0])
 
 
 def test_what_the_log_stores_as_pixels_is_converted_once(
