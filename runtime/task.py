@@ -447,8 +447,9 @@ class Task:
         """Release what `start` took. Called once for every task whose `start` was called."""
 
     def interrupt(self, ctx: Context) -> None:
-        """The run ends while `process` of this background task still works: make it return soon, with
-        an error if need be. What it publishes is no longer used.
+        """The run ends while `process` of this background task still works, or while this source is
+        started again after an error: make it return soon, with an error if need be. What it publishes
+        is no longer used.
 
         Called before `stop`, on another thread than `process`, perhaps more than once. A run waits at
         most 8 s for a call that goes on nevertheless.

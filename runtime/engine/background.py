@@ -25,11 +25,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.engine.instances import Instance
+from flowrun.runtime.engine.instances import Instance, interrupt_task
 from flowrun.runtime.engine.policy import ErrorPolicy, FailedInPhase, restart_task
 from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.engine.record import ALWAYS, StepCall, call_process, outputs_of_step
-from flowrun.runtime.errors import worded
 from flowrun.runtime.events import Event, Replaced
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.graph.plan import Step
@@ -307,17 +306,8 @@ class BackgroundWorker:
 
     def interrupt(self) -> None:
         """Begin no further job, and let the task know that nobody waits for the running one."""
-        if not self.jobs.close():
-            return
-        made = self._made
-        try:
-            made.task.interrupt(made.ctx)
-        except BaseException as error:  # the other tasks must get their turn
-            if is_users(error):
-                raise
-            made.ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
-                "interrupt failed", error=worded(error), raised=error
-            )
+        if self.jobs.close():
+            interrupt_task(self._made)
 
     def stop(self, *, timeout_s: float) -> bool:
         """Interrupt the running job and end the worker; False if that takes longer than

@@ -20,6 +20,7 @@ __all__ = [
     "COMPUTES_ON",
     "Instance",
     "changed_config",
+    "interrupt_task",
     "make_instances",
     "start_all",
     "stop_all",
@@ -138,6 +139,18 @@ def stop_all(instances: list[Instance]) -> None:
             made.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
                 "stop failed", error=worded(error), raised=error
             )
+
+
+def interrupt_task(made: Instance) -> None:
+    """Let a task know that nobody waits for what it does. An error of it is logged."""
+    try:
+        made.task.interrupt(made.ctx)
+    except BaseException as error:  # the other tasks must get their turn
+        if is_users(error):
+            raise
+        made.ctx.log.error(  # noqa: TRY400  # one line, as of a `stop` that fails
+            "interrupt failed", error=worded(error), raised=error
+        )
 
 
 def changed_config(bound: BoundTask, config: TaskConfig, values: Mapping[str, Any]) -> TaskConfig:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from flowrun.runtime.engine.instances import Instance
+from flowrun.runtime.engine.instances import Instance, interrupt_task
 from flowrun.runtime.engine.policy import restart_task
 
 __all__ = ["Restarts"]
@@ -70,6 +70,8 @@ class Restarts:
         silent_s: how long to wait before logging that.
         """
         left = set()
+        for restart in self._under_way.values():
+            interrupt_task(restart.made)
         for id_, restart in self._under_way.items():
             log = restart.made.ctx.log
             if restart.wait(silent_s):

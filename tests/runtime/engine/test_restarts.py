@@ -87,6 +87,16 @@ def test_a_run_ends_without_a_source_that_still_starts(run, monkeypatch):
     assert stopped == []
 
 
+def test_a_start_that_can_be_interrupted_ends_with_the_run(run):
+    stopped = []
+    task = run.executor.instances["s"].task
+    task.interrupt = lambda _ctx: SlowSource.go_on.set()
+    task.stop = lambda _ctx: stopped.append("s")
+    run.stop("the test is over")
+    until(lambda: run.state() == "Stopped")
+    assert stopped == ["s"]
+
+
 class Camera(Task):
     """Its `start` does what the test says."""
 
