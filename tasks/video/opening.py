@@ -187,9 +187,12 @@ def _with(config: VideoSettings) -> str:
     return f" with options {listed(config.options)}" if config.options else ""
 
 
-_BRIEF = {"analyzeduration": "200000", "fpsprobesize": "0"}
-"""Look at 0.2 s of a live stream, and not at up to 5, before its pictures are given. The size of the
-pictures mostly is in the stream's description."""
+_BRIEF = {
+    "rtsp": {"probesize": "32", "fpsprobesize": "0"},
+    "url": {"analyzeduration": "200000"},
+}
+"""Look at one packet, or at 0.2 s, of a live stream, and not at up to 5 s, before its pictures are
+given. What a camera says of its stream mostly has the size of the pictures."""
 _TRANSPORTS = {
     "auto": {"rtsp_flags": "prefer_tcp"},
     "tcp": {"rtsp_transport": "tcp"},
@@ -234,7 +237,7 @@ def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
         options = _DATAGRAMS
     asked_s = time.monotonic()
     try:
-        opened = _opened(config, {**options, **_BRIEF} if is_brief else options)
+        opened = _opened(config, {**options, **_BRIEF[config.kind]} if is_brief else options)
         if is_brief and not all(it.codec_context.width for it in opened.streams.video[:1]):
             opened.close()
             opened = _opened(config, options)

@@ -291,7 +291,8 @@ class Reader:
         counts = self._decoder.counts if self._is_open else Counts()
         cores = 1 if opened.is_live else available_cores()
         self._decoder = SourceDecoder(stream, self._packets, cores=cores, after=counts)
-        rate = stream.average_rate or stream.guessed_rate
+        # Of a live source that does not give it, FFmpeg guesses the rate from too little.
+        rate = stream.average_rate or (None if opened.is_live else stream.guessed_rate)
         self._rate = Fraction(rate) if rate else None
         self._period = 1 / self._rate if self._rate else Fraction(0)
         self._period_ns = int(1_000_000_000 * self._period)

@@ -15,8 +15,7 @@ from flowrun.tasks.video.opening import VideoError, is_live, name_of, open_video
 from flowrun.tasks.video.settings import VideoSettings
 
 URI = "rtsp://127.0.0.1:9/cam"
-BRIEF = {"analyzeduration": "200000", "fpsprobesize": "0"}
-CAMERA = {"allowed_media_types": "video", **BRIEF}
+CAMERA = {"allowed_media_types": "video", "probesize": "32", "fpsprobesize": "0"}
 
 
 def error_of(folder: Path, uri: str, **config: Any) -> str:
@@ -344,7 +343,7 @@ def test_a_camera_that_does_not_describe_its_pictures_is_looked_at_longer(
     open_video(settings, tmp_path)
     assert asked == [{}]
     open_video(settings, tmp_path, is_known=True)
-    assert asked == [{}, BRIEF]
+    assert asked == [{}, {"analyzeduration": "200000"}]
 
 
 def test_who_gives_no_name_is_asked_for_one(

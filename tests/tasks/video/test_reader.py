@@ -234,6 +234,11 @@ def test_the_rate_is_what_the_container_says(average: Any, guessed: Any, fps: fl
     assert (reader.fps, reader.width, reader.height) == (fps, 48, 32)
 
 
+def test_the_rate_of_a_live_source_is_not_guessed() -> None:
+    reader = reader_of(Container(average_rate=None, guessed_rate=25), uri="rtsp://host/cam")
+    assert reader.fps == 0.0
+
+
 @pytest.mark.parametrize(("types", "text"), [(["audio", "data"], "audio, data"), ([], "none")])
 def test_a_container_without_video_is_refused(types: list[str], text: str) -> None:
     container = Container()
