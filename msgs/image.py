@@ -66,6 +66,7 @@ class VideoPackets:
     drained: whether the picture came when the section was at its end, after all its packets.
     conversion: the number of the one that made its pixels, of a picture that an older log gave; None:
         that of today.
+    before: (bytes, is a key frame) of packets of earlier sections, of which no picture was decoded.
     """
 
     decoder: VideoDecoder
@@ -76,6 +77,7 @@ class VideoPackets:
     begins: bool
     drained: bool
     conversion: int | None = None
+    before: tuple[tuple[bytes, bool], ...] = ()
 
 
 class DecodedPicture(Later, Protocol):

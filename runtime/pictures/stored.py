@@ -116,7 +116,7 @@ class PictureEncoder:
         shown = "rgb8"
         if video is not None and packets is not None:
             shown = shown_format(video.decoder.name)
-            data: Piece = b"".join(packet for packet, _ in video.packets)
+            data: Piece = b"".join(packet for packet, _ in (*video.before, *video.packets))
             own |= packets
         elif isinstance(picture, PlanarPicture):
             shown = picture.layout.format
@@ -156,6 +156,11 @@ class PictureEncoder:
             "key": after.key,
             "drained": video.drained,
         }
+        if video.before:
+            own["before"] = [
+                [len(packet) for packet, _ in video.before],
+                [is_key for _, is_key in video.before],
+            ]
         if after.key == cycle:
             made = video.decoder
             own["decoder"] = [
@@ -208,14 +213,23 @@ class StoredPicture:
 
     @property
     def packets(self) -> list[StoredPacket]:
-        """In decoding order."""
-        found, at = [], 0
+        """In decoding order, without those `before`."""
         own = self.own
+        found, at = [], sum(own["before"][0]) if "before" in own else 0
         for number, (size, is_key) in enumerate(
             zip(own["sizes"], own["keys"], strict=True), own["first"]
         ):
             data = self.data[at : at + size]
             found.append(StoredPacket(own["section"], number, data, is_key))
+            at += size
+        return found
+
+    @property
+    def before(self) -> list[tuple[memoryview, bool]]:
+        """Packets of earlier sections that give no picture: (bytes, is a key frame)."""
+        found, at = [], 0
+        for size, is_key in zip(*self.own.get("before", ((), ())), strict=True):
+            found.append((self.data[at : at + size], is_key))
             at += size
         return found
 
@@ -329,13 +343,18 @@ def _check_packets(own: dict[str, Any], length: int) -> None:
     numbers = [own[name] for name in ("section", "number", "first", "key")]
     numbers.append(own.get("convert", 0))
     sizes, keys = own["sizes"], own["keys"]
+    sizes_before, keys_before = own.get("before", ([], []))
     if not (
         isinstance(sizes, list)
         and isinstance(keys, list)
+        and isinstance(sizes_before, list)
+        and isinstance(keys_before, list)
+        and _all_within(sizes_before, 1, _MOST_PACKETS)
+        and len(keys_before) == len(sizes_before)
         and _all_within(numbers, 0, _MOST_PACKETS)
         and _all_within(sizes, 1, _MOST_PACKETS)
         and type(own["drained"]) is bool
-        and sum(sizes) == length
+        and sum(sizes) + sum(sizes_before) == length
         and len(keys) == len(sizes)
     ):
         raise ValueError("packets that do not fit the data")

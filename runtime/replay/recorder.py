@@ -193,6 +193,7 @@ class _RecordedVideo:
             begins=begins,
             drained=own["drained"],
             conversion=own.get("convert", 0),
+            before=tuple((bytes(data), is_key) for data, is_key in stored.before),
         )
 
     def _since(self, key: int, cycle: int, section: int) -> list[StoredPicture]:

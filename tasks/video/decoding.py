@@ -26,7 +26,7 @@ from flowrun.runtime.pictures.video import ContainerDecoder, PacketDecoder, Take
 from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.packets import Origin, PacketQueue
 
-__all__ = ["Counts", "Picture", "SourceDecoder"]
+__all__ = ["Counts", "Emit", "Picture", "SourceDecoder", "Waiting"]
 
 _LONGEST = 500
 """Packets of a section after which the next key frame begins another, also where groups are open: a
@@ -67,12 +67,14 @@ class Picture(NamedTuple):
     decoded: the `av.VideoFrame`, None where `kept` is given instead.
     pts: of its packet, in the container's units; None where it has none.
     origin: the packets of which it is decoded; None where the log must have its pixels.
+    passed: how many pictures before it were not decoded.
     """
 
     decoded: Any
     kept: Kept | None
     pts: int | None
     origin: Origin | None
+    passed: int = 0
 
 
 Emit = Callable[[Picture], "Future[Any] | None"]
@@ -91,7 +93,7 @@ class _Fed(NamedTuple):
     is_shown: bool
 
 
-class _Waiting(NamedTuple):
+class Waiting(NamedTuple):
     """A packet that was read and not decoded yet.
 
     packet: the container's.
@@ -244,6 +246,7 @@ class SourceDecoder:
     after: of the connections of the source before this one; numbers go on after it.
     damaged: how many packets, or pictures, could not be decoded.
     logs_packets: whether packets of this codec can be logged.
+    passed: how many pictures were not decoded since the last one that came out.
     """
 
     def __init__(
@@ -258,6 +261,7 @@ class SourceDecoder:
         name = context.codec.canonical_name
         self.logs_packets = name in _LOGGED and context.pix_fmt != _PALETTE
         self.damaged = after.damaged
+        self.passed = 0
         self._queue = queue if self.logs_packets else None
         self._context = context
         self._form = shown_format(name)
@@ -282,10 +286,10 @@ class SourceDecoder:
         self._frame_numbers = FrameNumbers(extradata) if name == "h264" and self._cores else None
         self._lookahead = 0 if self._cores is None else self._cores.threads()
         """How many packets wait, at the most."""
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._preparing: list[AheadDecoder] = []
         """Those that get the packets that come."""
-        self._now: _Waiting
+        self._now: Waiting
         self._number = after.packets - 1
         """Of the packet that is being decoded."""
         self._fed: dict[int, _Fed] = {}
@@ -364,7 +368,7 @@ class SourceDecoder:
 
     # -- packets -------------------------------------------------------------------------------
 
-    def _looked_at(self, packet: Any) -> _Waiting:
+    def _looked_at(self, packet: Any) -> Waiting:
         """A packet that has come, and what is known of it before any other is decoded."""
         number = self._read
         self._read += 1
@@ -386,7 +390,7 @@ class SourceDecoder:
             )
             if begins and self._cores is not None:
                 ahead = self._ahead(self._what_decodes(data))
-        return _Waiting(number, packet, fed, data, is_key, is_damaged, follows, begins, ahead)
+        return Waiting(number, packet, fed, data, is_key, is_damaged, follows, begins, ahead)
 
     def _ahead(self, described: VideoDecoder) -> AheadDecoder | None:
         """What decodes a section on several cores, where there are any."""
@@ -396,7 +400,7 @@ class SourceDecoder:
         self._lookahead = max(self._lookahead, threads)
         return AheadDecoder(described, threads, strict=self._strict)
 
-    def _prepare(self, waiting: _Waiting) -> None:
+    def _prepare(self, waiting: Waiting) -> None:
         """Have the packet decoded ahead by those that will get it."""
         if waiting.begins:
             for decoder in self._preparing:
@@ -493,7 +497,7 @@ class SourceDecoder:
 
     # -- sections ------------------------------------------------------------------------------
 
-    def _begin(self, waiting: _Waiting, emit: Emit) -> None:
+    def _begin(self, waiting: Waiting, emit: Emit) -> None:
         """Begin a section with this key frame, if one should begin with it."""
         current, data = self._current, waiting.data
         if current is None:

@@ -37,9 +37,13 @@ class _Kept(NamedTuple):
 
 
 class PacketQueue:
-    """The packets of one stream, in decoding order. The reader's thread appends; the cycle takes."""
+    """The packets of one stream, in decoding order. The reader's thread appends; the cycle takes.
 
-    def __init__(self) -> None:
+    keeps_all: also those of which no picture is decoded; they go with the next picture.
+    """
+
+    def __init__(self, *, keeps_all: bool = False) -> None:
+        self._keeps_all = keeps_all
         self._lock = threading.Lock()
         self._kept: deque[_Kept] = deque()
         self._size = 0
@@ -66,6 +70,8 @@ class PacketQueue:
 
     def forget_before(self, section: int) -> None:
         """Drop the packets of sections before `section`: no picture of them will be taken."""
+        if self._keeps_all:
+            return
         with self._lock:
             while self._kept and self._kept[0].section < section:
                 self._drop()
@@ -83,7 +89,10 @@ class PacketQueue:
         None where some were dropped.
         """
         with self._lock:
+            before = []
             while self._kept and self._kept[0].section < origin.section:
+                if self._keeps_all:
+                    before.append((self._kept[0].data, self._kept[0].is_key))
                 self._drop()
             for section in [it for it in self._sections if it < origin.section]:
                 del self._sections[section]
@@ -103,6 +112,7 @@ class PacketQueue:
                 origin.section,
                 begins=first == begin,
                 drained=origin.drained,
+                before=tuple(before),
             )
 
     def _drop(self) -> None:

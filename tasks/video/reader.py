@@ -30,6 +30,7 @@ from flowrun.tasks.video.address import AddressError
 from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.connection import Connection, Opened
 from flowrun.tasks.video.decoding import Counts, Picture, SourceDecoder
+from flowrun.tasks.video.key_frames import KeyFrameDecoder
 from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import Origin, PacketQueue
 from flowrun.tasks.video.policy import FrameQueue
@@ -125,7 +126,8 @@ class Reader:
         self._demand = Demand()
         self._keeping: deque[tuple[_Framing, _Keeping]] = deque()
         """Frames that have been decoded, in their order."""
-        self._packets = PacketQueue() if keeps_packets else None
+        is_partial = config.decode != "all"
+        self._packets = PacketQueue(keeps_all=is_partial) if keeps_packets else None
         self._decoder: SourceDecoder
         """Of this connection."""
         max_age = config.policy.max_age_ms if isinstance(config.policy, MaxAge) else None
@@ -289,8 +291,7 @@ class Reader:
         except AddressError as error:
             raise VideoError(str(error), code=error.code) from None
         counts = self._decoder.counts if self._is_open else Counts()
-        cores = 1 if opened.is_live else available_cores()
-        self._decoder = SourceDecoder(stream, self._packets, cores=cores, after=counts)
+        self._decoder = self._new_decoder(stream, counts, is_live=opened.is_live)
         # Of a live source that does not give it, FFmpeg guesses the rate from too little.
         rate = stream.average_rate or (None if opened.is_live else stream.guessed_rate)
         self._rate = Fraction(rate) if rate else None
@@ -305,6 +306,12 @@ class Reader:
         self.frames.begin(newest_only=self._newest_only, is_live=self.live)
         self._is_open = True
         self._opened.set()
+
+    def _new_decoder(self, stream: Any, counts: Counts, *, is_live: bool) -> SourceDecoder:
+        if self._config.decode == "keyframes":
+            return KeyFrameDecoder(stream, self._packets, waits=not is_live, after=counts)
+        cores = 1 if is_live else available_cores()
+        return SourceDecoder(stream, self._packets, cores=cores, after=counts)
 
     def _loss(self, failed: Exception) -> VideoError:
         if not self.live:
@@ -426,17 +433,17 @@ class Reader:
         self._connection.note_picture()
         pts, base = picture.pts, self._stream.time_base
         stamp = None if pts is None else pts * base
-        self._at = self._at + self._period if stamp is None else stamp
+        self._at = self._at + self._period * (1 + picture.passed) if stamp is None else stamp
         start_s = self._config.start_s
         if start_s and not self.live and self._at - self._start < start_s:
             return None
         self._has_first = True
-        since_start = self._times.at(stamp)
+        since_start = self._times.at(stamp, passed=picture.passed)
         time_ns = int(since_start * 1_000_000_000)
         if self.live:
             time_ns = self._last_ns = max(self._last_ns, self._live_ns(stamp))
-        frame_id = self._next_id
-        self._next_id += 1
+        frame_id = self._next_id + picture.passed
+        self._next_id = frame_id + 1
         if self._thinning is not None and not self._thinning.keeps(since_start):
             self.frames.count(1, "max_fps")
             return None

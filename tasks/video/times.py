@@ -50,26 +50,28 @@ class Timeline:
         """The next picture comes a period after the last one, whatever its time stamp is."""
         self._begins = True
 
-    def at(self, stamp: Fraction | None) -> Fraction:
+    def at(self, stamp: Fraction | None, *, passed: int = 0) -> Fraction:
         """Seconds from the first picture to the next one, at least those of the one before.
 
         stamp: its time stamp in seconds; None if it has none.
+        passed: how many pictures were left out before it.
         """
         last = self._last
+        step = self._step * (1 + passed)
         if last is None:
             time = Fraction(0)
             self._offset = -(self._start if stamp is None else stamp)
         elif stamp is None:
-            time = last + self._step
+            time = last + step
         else:
             time = stamp + self._offset
             is_stuck = time < last and (self._behind >= _MOST_BEHIND or time < last - _FAR_BEHIND)
-            if self._begins or is_stuck or time > last + self._longest:
-                time = last + self._step
+            if self._begins or is_stuck or time > last + self._longest + self._step * passed:
+                time = last + step
                 self._offset = time - stamp
             self._behind = self._behind + 1 if time < last else 0
             if not self._period and time > last:
-                self._step = time - last
+                self._step = (time - last) / (1 + passed)
             time = max(time, last)
         self._begins = False
         self._last = time

@@ -42,6 +42,7 @@ CONFIGS = (
     ", loop: true",
     ", start_s: 0.2",
     ", max_fps: 12",
+    ", decode: keyframes",
     ", realtime: true, policy: latest",
     ", realtime: true, loop: true",
 )

@@ -269,9 +269,9 @@ def made_queues(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made = []
 
     class Counted(PacketQueue):
-        def __init__(self) -> None:
+        def __init__(self, *, keeps_all: bool) -> None:
             made.append(self)
-            super().__init__()
+            super().__init__(keeps_all=keeps_all)
 
     monkeypatch.setattr("flowrun.tasks.video.reader.PacketQueue", Counted)
     return made

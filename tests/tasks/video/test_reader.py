@@ -118,6 +118,7 @@ class Decoder:
 
     def __init__(self, _stream: Any, queue: Any, *, cores: int, after: Counts) -> None:
         self.cores = cores
+        self.passed = 0
         self.queue = queue
         self.after = after
         self.logs_packets = True

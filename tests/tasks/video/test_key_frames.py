@@ -1,0 +1,112 @@
+"""`decode: keyframes`: fewer pictures, the same log of packets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from flowrun.runtime import Log
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.replay.replay import Replay
+from support import damaged, films, helpers
+from support.damaged import Chunk
+
+KINDS = ("h264_b.mkv", "vp9.mp4", "mpeg2.ts")
+"""In the last one pictures after a key frame are shown before it."""
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("originals")
+
+
+def ids_and_times(log: Log) -> list[tuple[int, int]]:
+    """Of each picture, its number and nanoseconds since the first one."""
+    found = list(log.messages("/a/image"))
+    return [(it.fields["frame_id"], it.tov_ns - found[0].tov_ns) for it in found]
+
+
+def recorded(
+    folder: Path, film: Path, config: str = ""
+) -> tuple[list[tuple[int, int, Any]], list[bytes]]:
+    """(frame_id, time, pixels) of each picture of a run, and all packets of its log; replays it."""
+    folder.mkdir()
+    plan = helpers.plan_of(
+        folder, f"a=VideoCapture(source_uri: {film}{config}); d=Digest", "a > d: ImageRgb8Msg"
+    )
+    _, result = helpers.record(plan, folder / "run")
+    assert result.error is None
+    packets: list[bytes] = []
+    with Log(folder / "run") as log:
+        assert Replay(log, env={}).run().identical
+        assert check_log(log)[2] == []
+        pixels = [it.pixels for it in log.frames("/a/image")]
+        frames = [(*it, seen) for it, seen in zip(ids_and_times(log), pixels, strict=True)]
+        for message in log.messages("/a/image"):
+            picture = StoredPicture.parse(message.payload)
+            packets += [bytes(data) for data, _ in picture.before]
+            if picture.own["codec"] == "packets":
+                packets += [bytes(it.data) for it in picture.packets]
+    return frames, packets
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_key_frames_are_those_of_the_whole_film_and_all_packets_logged(
+    originals: Path, tmp_path: Path, kind: str
+) -> None:
+    film = damaged.original(originals, kind)
+    whole, all_packets = recorded(tmp_path / "all", film)
+    some, packets = recorded(tmp_path / "some", film, ", decode: keyframes")
+    with av.open(str(film)) as container:
+        film_packets = [(it.pts or 0, it.is_keyframe) for it in container.demux(video=0) if it.size]
+    order = sorted(pts for pts, _ in film_packets)
+    keys = [at for at, (_, is_key) in enumerate(film_packets) if is_key]
+    assert [it[0] for it in some] == [order.index(film_packets[at][0]) for at in keys]
+    assert 1 < len(some) < len(whole) == damaged.FRAMES
+    for frame_id, time_ns, pixels in some:
+        assert (time_ns, pixels.tolist()) == (whole[frame_id][1], whole[frame_id][2].tolist())
+    assert packets == all_packets[: 1 + keys[-1]]
+
+
+def test_open_groups_and_their_first_pictures(originals: Path, tmp_path: Path) -> None:
+    film = damaged.original(originals, "h264_open.mkv")
+    some, packets = recorded(tmp_path / "some", film, ", decode: keyframes")
+    assert len(some) >= 2
+    _, all_packets = recorded(tmp_path / "all", film)
+    assert packets == all_packets[: len(packets)]
+    assert len(packets) > damaged.FRAMES / 2
+
+
+def test_a_loop_is_as_long_as_the_film(originals: Path, tmp_path: Path) -> None:
+    film = damaged.original(originals, "h264.mp4")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    plan = helpers.plan_of(
+        folder, f"a=VideoCapture(source_uri: {film}, loop: true, decode: keyframes)"
+    )
+    helpers.record(plan, folder / "run", cycles=7)
+    with Log(folder / "run") as log:
+        frames = ids_and_times(log)
+    assert [it for it, _ in frames] == [0, 8, 16, 20, 28, 36, 40]
+    assert [round(time * 30 / 1e9) for _, time in frames] == [0, 8, 16, 20, 28, 36, 40]
+
+
+def test_a_key_frame_that_is_damaged_is_left_out_and_its_packets_are_kept(
+    tmp_path: Path,
+) -> None:
+    def spoil(chunks: list[Chunk]) -> None:
+        at = films.KEY_EVERY
+        chunks[at] = replace(chunks[at], data=b"\0\0\0\4\xff\xff\xff\xff")
+
+    source = films.draw(tmp_path / "whole.mp4", bf="0")
+    damaged.remux(source, tmp_path / "film.mp4", spoil)
+    some, packets = recorded(tmp_path / "some", tmp_path / "film.mp4", ", decode: keyframes")
+    assert [it[0] for it in some] == [0, 2 * films.KEY_EVERY]
+    assert len(packets) == 1 + 2 * films.KEY_EVERY
+    assert np.ptp(some[1][2]) > 0
