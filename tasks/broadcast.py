@@ -9,7 +9,7 @@ from pydantic import Field
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import Answer, Picture
-from flowrun.runtime.pictures.encode import jpeg
+from flowrun.runtime.pictures.encode import jpeg_of
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 
 __all__ = ["BroadcastChat", "BroadcastImage"]
@@ -19,7 +19,8 @@ class BroadcastImage(Task):
     """Offer frames to clients as JPEG.
 
     Costs the cycle nothing while nobody watches, and at most a copy of the pixels while somebody
-    does: the JPEG is made on the client's thread, once for all clients.
+    does: the JPEG is made on the client's thread, once for all clients, and of a video without making
+    its pixels where its colours are a JPEG's.
     """
 
     class Config(TaskConfig):
@@ -31,9 +32,11 @@ class BroadcastImage(Task):
     def process(self, ctx: Context, image: Input[ImageRgb8Msg]) -> None:
         if not ctx.broadcast.watched:
             return
-        # `copy` shares pixels that the slot does not own, such as those of VideoCapture.
-        pixels, quality = image.copy().pixels, self.config.quality
-        ctx.broadcast.offer(Picture(image.tov_ns, ctx.cycle, lambda: jpeg(pixels, quality=quality)))
+        # `copy` shares what the slot does not own, such as the picture of VideoCapture.
+        shown, quality = image.copy(), self.config.quality
+        ctx.broadcast.offer(
+            Picture(image.tov_ns, ctx.cycle, lambda: jpeg_of(shown, quality=quality))
+        )
 
 
 class BroadcastChat(Task):

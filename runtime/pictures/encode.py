@@ -6,6 +6,7 @@ guesses them by the size.
 
 from __future__ import annotations
 
+import functools
 import io
 from fractions import Fraction
 from typing import Any
@@ -13,7 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CRF", "StreamEncoder", "jpeg", "say_colors", "yuv_frame"]
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.pictures.convert import planes420
+from flowrun.runtime.pictures.planar import PlanarPicture
+
+__all__ = ["CRF", "StreamEncoder", "jpeg", "jpeg_of", "say_colors", "yuv_frame"]
 
 CRF = 18
 """x264's measure of quality; hardly distinguishable from the original."""
@@ -25,11 +30,41 @@ _MPEG_RANGE = 1
 
 def jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
     """A JPEG file of RGB pixels (height, width, 3). quality: from 1 to 100."""
+    turbo = _turbo()
+    if turbo is not None:
+        pixels = np.ascontiguousarray(pixels)
+        found: bytes = turbo.encode_jpeg(pixels, quality=quality, colorsubsampling="420")
+        return found
     from PIL import Image
 
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+def jpeg_of(image: ImageRgb8Msg, *, quality: int) -> bytes:
+    """A JPEG file of the picture of `image`; without pixels in between where its planes have a JPEG's
+    pattern and colours. quality: from 1 to 100."""
+    picture, turbo = image.picture, _turbo()
+    # Of an odd size libjpeg-turbo wants one more row or column of luma, and reads it without asking.
+    is_even = not (image.height | image.width) & 1
+    if isinstance(picture, PlanarPicture) and turbo is not None and is_even:
+        planes = planes420(picture.planes)
+        if planes is not None:
+            found: bytes = turbo.encode_jpeg_yuv_planes(*planes, quality=quality)
+            return found
+    return jpeg(image.pixels, quality=quality)
+
+
+@functools.cache
+def _turbo() -> Any:
+    """libjpeg-turbo, three quarters of Pillow's time and from planes half; None on a machine for which
+    it is not built."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
 
 
 def say_colors(context: Any) -> None:

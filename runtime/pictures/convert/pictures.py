@@ -113,17 +113,17 @@ def planes420(picture: Decoded) -> Planes420 | None:
     y, u, v = (it.values for it in planes.samples)
     if planes.format == "yuvj420p" or planes.span == _FULL:
         return Planes420(y.copy(), u.copy(), v.copy())
-    return Planes420(_LUMA_TO_FULL[y], _COLOR_TO_FULL[u], _COLOR_TO_FULL[v])
+    return Planes420(_stretched(y, 219), _stretched(u, 224), _stretched(v, 224))
 
 
-def _to_full(black: int, span: int, middle: int) -> NDArray[np.uint8]:
-    """The table that stretches a narrow range."""
-    values = (2 * 255 * (np.arange(256) - black) + span) // (2 * span) + middle
-    return np.clip(values, 0, 255).astype(np.uint8)
-
-
-_LUMA_TO_FULL = _to_full(16, 219, 0)
-_COLOR_TO_FULL = _to_full(128, 224, 128)
+def _stretched(values: NDArray[np.uint8], span: int) -> NDArray[np.uint8]:
+    """Values from 16 to 16 + `span`, made to reach from 0 to 255; off by one at most."""
+    level = np.minimum(np.maximum(values, 16) - np.uint8(16), np.uint8(span))
+    more = level.astype(np.uint16)
+    more *= ((255 - span) * 1024 + span // 2) // span
+    more += 512
+    more >>= 10
+    return level + more.astype(np.uint8)
 
 
 def _planes(picture: Decoded) -> Planes:

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flowrun.msgs import ImageRgb8Msg
+from flowrun.runtime.pictures import encode, planar
 from flowrun.runtime.pictures.bitstream import closes, holds_parameters
-from flowrun.runtime.pictures.encode import StreamEncoder, jpeg, yuv_frame
+from flowrun.runtime.pictures.encode import StreamEncoder, jpeg, jpeg_of, yuv_frame
+from flowrun.runtime.pictures.planar import Layout, PlanarPicture, kept
 
 BT709, NARROW = 1, 1
 
@@ -29,6 +32,55 @@ def test_a_jpeg_shows_the_picture() -> None:
         assert np.abs(shown.astype(int) - given).mean() < 4
     noise = np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)
     assert len(jpeg(noise, quality=30)) < len(jpeg(noise, quality=90))
+
+
+@pytest.mark.parametrize("turbo", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (31, 47), (1, 1)])
+@pytest.mark.parametrize("space", [1, 2, 5])
+@pytest.mark.parametrize("span", [1, 2])
+def test_a_jpeg_of_a_video_has_the_colours_of_its_pixels(
+    monkeypatch: pytest.MonkeyPatch, turbo: bool, height: int, width: int, space: int, span: int
+) -> None:
+    if not turbo:
+        monkeypatch.setattr(encode, "_turbo", lambda: None)
+    for color in [(255, 255, 255), (0, 0, 0), (200, 30, 60), (20, 90, 220), (128, 128, 128)]:
+        image = ImageRgb8Msg()
+        image.show(one_colour(color, height, width, space, span))
+        image.publish()
+        data = jpeg_of(image.view(), quality=95)
+        with Image.open(io.BytesIO(data)) as opened:
+            assert opened.size == (width, height)
+            seen = np.asarray(opened.convert("RGB")).astype(int)
+        assert np.abs(seen - image.view().pixels).max() <= 3
+        assert np.abs(seen - color).max() <= 4
+        if color in ((255, 255, 255), (0, 0, 0)):
+            assert (seen == color).all()
+
+
+def one_colour(
+    color: tuple[int, int, int], height: int, width: int, space: int, span: int
+) -> PlanarPicture:
+    """A video's picture of one colour. space, span: FFmpeg's numbers of its colour space and range."""
+    kr, kb = (0.2126, 0.0722) if space == 1 else (0.299, 0.114)
+    red, green, blue = (level / 255 for level in color)
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    u, v = (blue - luma) / (2 - 2 * kb), (red - luma) / (2 - 2 * kr)
+    levels = 255 * luma, 128 + 255 * u, 128 + 255 * v
+    if span == 1:
+        levels = 16 + 219 * luma, 128 + 224 * u, 128 + 224 * v
+    layout = Layout("yuv420p", height, width, space, span)
+    sizes = [rows * length for rows, length in layout.planes]
+    values = np.clip(np.round(levels), 0, 255).astype(np.uint8)
+    return PlanarPicture(layout, np.repeat(values, sizes))
+
+
+def test_a_jpeg_of_a_videos_own_colours_needs_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("simplejpeg")
+    monkeypatch.setattr(planar, "rgb", None)
+    image = ImageRgb8Msg()
+    frame: Any = av.VideoFrame(16, 16, "yuvj420p")
+    image.show(kept(frame))  # type: ignore[arg-type]
+    assert Image.open(io.BytesIO(jpeg_of(image, quality=80))).size == (16, 16)
 
 
 def test_yuv_is_that_of_hd_television() -> None:
