@@ -44,6 +44,9 @@ format: .venv/installed-dev  ## let ruff format the code as `make lint` expects 
 bench: .venv/installed-dev  ## run every script of bench/
 	set -e; for script in bench/bench_*.py; do $(BIN)/python $$script; done
 
+.PHONY: bench-peers
+bench-peers: .venv-peers/installed  ## install what bench/bench_capture.py compares with, in a venv of its own
+
 .PHONY: torture
 torture: torture-log torture-graphs torture-video torture-api  ## run the four that follow, for hours
 
@@ -102,7 +105,7 @@ screenshot: .venv/installed-dev apt  ## take the README's picture of the page ag
 
 .PHONY: clean
 clean:  ## remove what was built and installed; recorded runs stay
-	rm -rf .venv build dist .src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers bench/.films build dist .src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that what depends on it finds the pinned build already there.
@@ -115,6 +118,12 @@ clean:  ## remove what was built and installed; recorded runs stay
 
 .venv/installed-dev: .venv/installed
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# numpy and pydantic of other versions than ours come with it.
+.venv-peers/installed: constraints.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip --disable-pip-version-check install -c constraints.txt streamvision
 	@touch $@
 
 .PHONY: apt
