@@ -1,5 +1,6 @@
 """Every graph that ships is right, and those without a model run and replay."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
-from flowrun.runtime.graph.read import load_graph
+from flowrun.runtime.graph.read import load_graph, parse_graph
 from support.paths import ROOT
 
 GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
@@ -25,9 +26,10 @@ def flowrun(*words: str | Path, cwd: Path) -> str:
 
 
 def test_there_are_graphs() -> None:
-    assert {"inference.yaml", "minimal.yaml", "caterpillar.yaml", "detect.yaml"} <= {
-        p.name for p in GRAPHS
-    }
+    assert {
+        *("inference.yaml", "minimal.yaml", "caterpillar.yaml", "detect.yaml"),
+        *("camera.yaml", "two-cameras.yaml"),
+    } <= {p.name for p in GRAPHS}
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)
@@ -45,6 +47,34 @@ def test_inference_graph_is_the_one_of_the_readme() -> None:
         "bcast_text": "BroadcastChat",
         "bcast_image": "BroadcastImage",
     }
+
+
+@pytest.mark.parametrize(
+    ("source", "keys"),
+    [
+        ("webcam", "width height fps fourcc decode policy max_fps reconnect"),
+        ("test", "width height fps decode policy max_fps"),
+        ("rtsp://camera/1", "transport decode policy max_fps reconnect"),
+        ("media/shapes.mp4", "decode policy max_fps"),
+    ],
+)
+def test_camera_graph_offers_keys_that_fit_the_source(source: str, keys: str) -> None:
+    path = ROOT / "graphs" / "camera.yaml"
+    text = path.read_text().replace("source_uri: webcam", f"source_uri: {source}")
+    for key in keys.split():
+        text, count = re.subn(rf"^(      )#   ({key}: )", r"\1\2", text, flags=re.MULTILINE)
+        assert count == 1, key
+    bound = bind(parse_graph(text, path=path, env={}))
+    assert set(keys.split()) <= bound.tasks[0].config.model_fields_set
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["test", str(ROOT / "graphs" / "media" / "shapes.mp4")])
+def test_camera_graph_runs_without_a_camera(source: str, tmp_path: Path) -> None:
+    text = (ROOT / "graphs" / "camera.yaml").read_text()
+    (tmp_path / "camera.yaml").write_text(text.replace(": webcam", f": {source}"))
+    out = flowrun("camera.yaml", "--plain", "--port", "0", "--cycles", "5", cwd=tmp_path)
+    assert "camera: 5 cycles in " in out
 
 
 @pytest.mark.slow

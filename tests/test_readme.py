@@ -1,5 +1,5 @@
-"""What the README and the tutorial say is true: their commands run, their files work, their outputs are
-what comes."""
+"""What the README and the pages of docs/ say is true: their commands run, their files work, their
+outputs are what comes."""
 
 import os
 import re
@@ -19,7 +19,9 @@ from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
+CAMERAS = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs" / "graph.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 # As a terminal has it: `make test` hands its own options down to every make that a test calls.
 ENV = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
@@ -213,6 +215,51 @@ def test_backends_are_configured_as_shown() -> None:
         path = ROOT / "graphs" / "inference.yaml"
         bound = bind(parse_graph(yaml.safe_dump(graph), path=path, env={}))
         assert bound.tasks[1].config.model_dump(exclude_unset=True, by_alias=True)
+
+
+@pytest.mark.parametrize("config", blocks("yaml", CAMERAS))
+def test_cameras_are_configured_as_shown(config: str, tmp_path: Path) -> None:
+    (tmp_path / "street.mp4").symlink_to(ROOT / "graphs" / "media" / "shapes.mp4")
+    graph = yaml.safe_load((ROOT / "graphs" / "camera.yaml").read_text())
+    graph["tasks"][0]["config"] = yaml.safe_load(config)
+    bound = bind(
+        parse_graph(
+            yaml.safe_dump(graph),
+            path=tmp_path / "camera.yaml",
+            env={"CAM_USER": "viewer", "CAM_PASSWORD": "p%23ss"},
+        )
+    )
+    shown = bound.tasks[0].config.model_dump(exclude_unset=True)
+    assert shown.keys() == yaml.safe_load(config).keys()
+
+
+def test_keys_of_a_graph_that_are_named_for_cameras_exist() -> None:
+    keys = set(re.findall(r"^(?:\||##) `(\w+)`", REFERENCE, re.MULTILINE))
+    prose = re.sub(r"^```.*?^```$", "", CAMERAS, flags=re.DOTALL | re.MULTILINE)
+    named = re.findall(r"\b(\w+): ", " ".join(re.findall(r"`([^`]+)`", prose)))
+    assert named
+    assert set(named) - keys == set()
+
+
+@pytest.mark.slow
+def test_camera_commands_do_as_shown(tmp_path: Path) -> None:
+    (tmp_path / "graphs").symlink_to(ROOT / "graphs")
+    endless = []
+    for command, lines in steps(CAMERAS):
+        if command.startswith("flowrun graphs/"):
+            endless.append(command.removeprefix("flowrun "))
+        else:
+            options = " --plain --port 0" if command.startswith("flowrun try.yaml") else ""
+            assert_shown(lines, shell(command + options, tmp_path))
+    assert endless == ["graphs/camera.yaml", "graphs/two-cameras.yaml"]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_two_cameras_run(tmp_path: Path) -> None:
+    graph = ROOT / "graphs" / "two-cameras.yaml"
+    out = shell(f"flowrun {graph} --cycles 20 --plain --port 0", tmp_path)
+    assert "two-cameras: 20 cycles in " in out
 
 
 @pytest.mark.parametrize(
