@@ -98,11 +98,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
+    from flowrun.runtime.cli.memory import keep_freed_memory
     from flowrun.runtime.cli.terminal import LogLines
     from flowrun.runtime.clock import LiveClock
     from flowrun.runtime.graph.plan import load_plan
     from flowrun.runtime.run.live import Run
 
+    keep_freed_memory()
     plan = load_plan(args.graph, env=os.environ)
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
     try:
