@@ -20,6 +20,10 @@ A task is a class with a `process` method whose signature declares its ports::
 it is absent in a cycle unless `publish()` is called. A task without inputs is a source, one without
 outputs a sink.
 
+A last parameter `*answer: Input[M] | Output[N]` stands for any number of pairs: for each name in the
+config's `inputs: list[str]`, an optional input of that name and the output `<name>_answer`. They come
+in the order of the names, each input (or None) before its output.
+
 The runtime calls `__init__(config)`, then `start(ctx)` once, then `process(ctx, ...)` at most once a
 cycle, then `stop(ctx)` once, also after an error. It calls all on one thread, except `process` of a task
 with `background: true`, which runs on a worker, never twice at once, and the restart of a source after

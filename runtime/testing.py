@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.errors import ReplayError, UsageError
-from flowrun.runtime.graph.ports import Port, ports_of
+from flowrun.runtime.graph.ports import Port, ports_for
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
 
@@ -101,11 +101,12 @@ def run_task(
     """
     from flowrun.runtime.engine.alone import Alone  # slow to import: only who runs a task pays
 
-    ports = ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
+    checked = _config(task_class, config or {})
+    ports = ports_for(task_class, checked)
     arrivals = _arrivals(task_class.__name__, ports, inputs, cycles)
     alone = Alone(
         task_class,
-        _config(task_class, config or {}),
+        checked,
         graph_dir=graph_dir if graph_dir is not None else Path.cwd(),
         seed=seed,
         broadcast=broadcast,

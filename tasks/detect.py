@@ -13,13 +13,14 @@ from pydantic import Field, PositiveInt
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+from flowrun.tasks.models.cameras import CameraNames, batched_pairs
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.detector import Found, ObjectDetector, Search
 from flowrun.tasks.models.installed import need_packages, packages_missing
 from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.models.shared import Shared, SharedModel
 
-__all__ = ["Detect"]
+__all__ = ["Detect", "DetectBatch"]
 
 _SharedDetector: TypeAlias = SharedModel[ObjectDetector, Search, Found]
 _MODELS: Shared[_SharedDetector] = Shared()
@@ -122,10 +123,54 @@ class Detect(Task):
         assert self._shared is not None
         search = Search(image.pixels, self.config.threshold, self._only)
         found = self._shared.answer(search, max_batch=self.config.max_batch)
-        detections.latency_ms = (time.perf_counter() - called) * 1000
+        self._publish(ctx, detections, image, found, (time.perf_counter() - called) * 1000)
+
+    @staticmethod
+    def _publish(
+        ctx: Context,
+        detections: DetectionsMsg,
+        image: ImageRgb8Msg,
+        found: Found,
+        latency_ms: float,
+    ) -> None:
+        detections.latency_ms = latency_ms
         detections.boxes, detections.scores = found.boxes, found.scores
         detections.labels, detections.class_ids = found.labels, found.class_ids
         detections.width, detections.height = image.width, image.height
         detections.frame_id = image.frame_id
         detections.frame_cycle = ctx.cycle
         detections.publish(tov_ns=image.tov_ns)
+
+
+class DetectBatch(Detect):
+    """Find objects in the frames of several cameras: those of one cycle in one batch.
+
+    For each name of `inputs` there is an input port of that name, and `<name>_detections` with what is
+    found. The frames of one size that come in the same cycle are looked at together; a camera that
+    gives none has no message then. Which frames are together depends on nothing but the cycle: a replay
+    computes the same detections.
+    """
+
+    class Config(Detect.Config):
+        inputs: CameraNames
+        """The names of the cameras: letters, digits and '_'."""
+        max_batch: PositiveInt = 16
+        """How many frames the model looks at together at most; of more, the rest comes after that."""
+
+    @classmethod
+    def is_external(cls, config: TaskConfig) -> bool:  # noqa: ARG003  # batches are the cycle's own
+        return False
+
+    def process(
+        self, ctx: Context, *detections: Input[ImageRgb8Msg] | Output[DetectionsMsg]
+    ) -> None:
+        assert self._shared is not None
+        config, called = self.config, time.perf_counter()
+        given = [pair for pair in batched_pairs(detections) if pair[0] is not None]
+        searches = [Search(image.pixels, config.threshold, self._only) for image, _ in given]
+        found: list[Found] = []
+        for begin in range(0, len(searches), config.max_batch):
+            found += self._shared.together(searches[begin : begin + config.max_batch])
+        latency_ms = (time.perf_counter() - called) * 1000
+        for (image, output), it in zip(given, found, strict=True):
+            self._publish(ctx, output, image, it, latency_ms)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import (
@@ -19,7 +20,7 @@ from pydantic import (
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
-from flowrun.runtime.broadcast import PartialAnswer
+from flowrun.runtime.broadcast import PartialAnswer, Shows
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.backends.backend import Backend
@@ -35,11 +36,12 @@ from flowrun.tasks.backends.settings import (
     TransformersSettings,
 )
 from flowrun.tasks.backends.similar import SimilarFrames
+from flowrun.tasks.models.cameras import CameraNames, batched_pairs
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.installed import packages_missing
-from flowrun.tasks.models.question import ModelError, Question, Sampling
+from flowrun.tasks.models.question import Answer, ModelError, Question, Sampling
 
-__all__ = ["Inference"]
+__all__ = ["Inference", "InferenceBatch"]
 
 EMBEDDED = "embedded"
 
@@ -162,7 +164,7 @@ class Inference(Task):
             """Whether `backend` runs no model in this process."""
             return isinstance(self.backends.get(backend), OpenAISettings)
 
-    shows = "partial answer"
+    shows: ClassVar[Shows | None] = "partial answer"
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -224,31 +226,55 @@ class Inference(Task):
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
     ) -> None:
+        question = self._question(ctx, image, self._similar)
+        if question is None:
+            return
+        if ctx.broadcast.watched:
+            question = replace(question, on_text=self._show(ctx, image.tov_ns, question.prompt))
+        called = time.perf_counter()
+        order = self.config.order
+        backend, made = self._chain.answer(question, order, now_ns=ctx.now_ns)
+        latency_ms = (time.perf_counter() - called) * 1000
+        self._publish(ctx, answer, image, question, backend, made, latency_ms)
+        if self.config.skip_similar:
+            self._similar.answered()
+
+    def _question(
+        self, ctx: Context, image: ImageRgb8Msg, similar: SimilarFrames, *numbers: int
+    ) -> Question | None:
+        """What to ask about a frame; None if it looks like the last one of `similar`.
+
+        numbers: which frame of the cycle it is, if there are several.
+        """
         config = self.config
         # Half a surrogate pair can come from JSON; no tokenizer and no encoding takes one.
         prompt = config.prompt.encode("utf-8", "replace").decode()
         sampling = None
         if config.do_sample:
-            seed = int(np.random.SeedSequence([config.seed, ctx.cycle]).generate_state(1)[0])
-            sampling = Sampling(seed, config.temperature)
+            drawn = np.random.SeedSequence([config.seed, ctx.cycle, *numbers])
+            sampling = Sampling(int(drawn.generate_state(1)[0]), config.temperature)
         if config.skip_similar:
             # Another prompt or backend is another question, whatever the frame.
             asked = [prompt, config.backend, config.max_new_tokens, *config.stop]
-            if self._similar.skips(image, asked, ctx.cycle, limit=config.skip_similar):
-                return
-            self._similar.report_to(ctx.log)
-        question = Question(
-            image.pixels,
-            prompt,
-            config.max_new_tokens,
-            sampling,
-            stop=tuple(config.stop),
-            on_text=self._show(ctx, image.tov_ns, prompt) if ctx.broadcast.watched else None,
+            if similar.skips(image, asked, ctx.cycle, limit=config.skip_similar):
+                return None
+            similar.report_to(ctx.log)
+        return Question(
+            image.pixels, prompt, config.max_new_tokens, sampling, stop=tuple(config.stop)
         )
-        called = time.perf_counter()
-        backend, made = self._chain.answer(question, config.order, now_ns=ctx.now_ns)
-        answer.latency_ms = (time.perf_counter() - called) * 1000
-        answer.prompt = prompt
+
+    @staticmethod
+    def _publish(
+        ctx: Context,
+        answer: PromptResponseMsg,
+        image: ImageRgb8Msg,
+        question: Question,
+        backend: str,
+        made: Answer,
+        latency_ms: float,
+    ) -> None:
+        answer.latency_ms = latency_ms
+        answer.prompt = question.prompt
         answer.response = made.text
         answer.reasoning = made.reasoning
         answer.truncated = made.truncated
@@ -258,8 +284,6 @@ class Inference(Task):
         answer.frame_cycle = ctx.cycle
         answer.frame_width, answer.frame_height = image.width, image.height
         answer.publish(tov_ns=image.tov_ns)
-        if config.skip_similar:
-            self._similar.answered()
 
     @staticmethod
     def _show(ctx: Context, tov_ns: int, prompt: str) -> Callable[[str], None]:
@@ -309,6 +333,72 @@ class Inference(Task):
             tell=tell,
             waits=not config.fallback,
         )
+
+
+class InferenceBatch(Inference):
+    """Answer `prompt` about the frames of several cameras: those of one cycle in one batch.
+
+    For each name of `inputs` there is an input port of that name, and `<name>_answer` with its answers.
+    The frames that come in the same cycle are answered together, so that several cameras cost little
+    more than one on a GPU; a camera that gives none has no answer then. Which frames are together
+    depends on nothing but the cycle: a replay computes the same answers. Servers are asked one frame
+    after the other.
+    """
+
+    class Config(Inference.Config):
+        inputs: CameraNames
+        """The names of the cameras: letters, digits and '_'."""
+        max_batch: PositiveInt = 16
+        """How many frames the model answers together at most; of more, the rest comes after that."""
+
+    shows = None
+
+    @classmethod
+    def is_external(cls, config: TaskConfig) -> bool:
+        assert isinstance(config, cls.Config)
+        return any(map(config.is_server, config.backends))
+
+    def start(self, ctx: Context) -> None:
+        super().start(ctx)
+        self._similar_of = {name: SimilarFrames() for name in self.config.inputs}
+
+    def stop(self, ctx: Context) -> None:
+        for similar in self._similar_of.values():
+            similar.report_to(ctx.log)
+        super().stop(ctx)
+
+    def freeze(self) -> Any:
+        similar = {name: it.freeze() for name, it in self._similar_of.items()}
+        return {"chain": self._chain.freeze(), "similar": similar}
+
+    def thaw(self, state: Any) -> None:
+        self._chain.thaw(state["chain"])
+        for name, similar in self._similar_of.items():
+            similar.thaw(state["similar"].get(name))
+
+    def process(
+        self, ctx: Context, *answer: Input[ImageRgb8Msg] | Output[PromptResponseMsg]
+    ) -> None:
+        config = self.config
+        asked: list[tuple[str, ImageRgb8Msg, PromptResponseMsg, Question]] = []
+        for number, (name, (image, output)) in enumerate(
+            zip(config.inputs, batched_pairs(answer), strict=True)
+        ):
+            if image is None:
+                continue
+            question = self._question(ctx, image, self._similar_of[name], number)
+            if question is not None:
+                asked.append((name, image, output, question))
+        if not asked:
+            return
+        called = time.perf_counter()
+        questions = [question for *_, question in asked]
+        backend, answers = self._chain.answers(questions, config.order, now_ns=ctx.now_ns)
+        latency_ms = (time.perf_counter() - called) * 1000
+        for (name, image, output, question), made in zip(asked, answers, strict=True):
+            self._publish(ctx, output, image, question, backend, made, latency_ms)
+            if config.skip_similar:
+                self._similar_of[name].answered()
 
 
 def _must_be_known(name: str, config: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from flowrun.runtime.errors import Location
 from flowrun.runtime.events import Event
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask
 from flowrun.runtime.graph.plan import Plan, Step, plan_graph
-from flowrun.runtime.graph.ports import Port, is_source, ports_of
+from flowrun.runtime.graph.ports import Port, is_source, ports_for
 from flowrun.runtime.graph.spec import (
     ConnectionSpec,
     Endpoint,
@@ -208,7 +208,7 @@ class _Feeder(Task):
 
 def _plan(task_class: type[Task], config: TaskConfig, *, graph_dir: Path, seed: int) -> Plan:
     name = task_class.__name__
-    ports = ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
+    ports = ports_for(task_class, config)
     tasks = []
     connections: list[BoundConnection] = []
     specs: list[ConnectionSpec] = []

@@ -24,7 +24,7 @@ from flowrun.runtime.graph.find import (
     task_types,
 )
 from flowrun.runtime.graph.masking import declares_secret, with_secrets_masked
-from flowrun.runtime.graph.ports import Port, is_source, ports_of
+from flowrun.runtime.graph.ports import Port, has_more_ports, is_source, ports_for
 from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.interrupts import is_users
@@ -135,13 +135,19 @@ class _Binder:
         type_where = spec.key_where.get("type", spec.where)
         try:
             task_class = find_task_class(spec.type, folder=self.graph.path.parent, types=self.types)
-            ports = _ports(task_class)
+            ports = _ports(task_class, None)
         except FlowrunError as error:
             self.problem(type_where, str(error))
             return None
         if not (isinstance(task_class.Config, type) and issubclass(task_class.Config, TaskConfig)):
             name = task_class.__name__
             self.problem(type_where, f"{name}.Config must be a subclass of TaskConfig")
+            return None
+        found = check_config(spec, task_class)
+        if not isinstance(found, list):
+            ports = ports_for(task_class, found)
+        elif has_more_ports(task_class):
+            self.problems |= dict.fromkeys(found)
             return None
         if spec.background and is_source(ports):
             self.problem(
@@ -164,7 +170,6 @@ class _Binder:
                     "Live out",
                 )
         self._check_codec(spec, task_class, ports)
-        found = check_config(spec, task_class)
         if isinstance(found, list):
             self.problems |= dict.fromkeys(found)
             found = task_class.Config.model_construct()
@@ -360,13 +365,13 @@ def _outputs(
                 yield f"{task.id}.{port.name}"
 
 
-def _ports(task_class: type[Task]) -> tuple[Port, ...]:
+def _ports(task_class: type[Task], config: TaskConfig | None) -> tuple[Port, ...]:
     if (task_class.freeze is Task.freeze) != (task_class.thaw is Task.thaw):
         raise TaskDefinitionError(
             f"{task_class.__name__}: freeze and thaw belong together; define both, or neither"
         )
     try:
-        return ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
+        return ports_for(task_class, config)
     except FlowrunError:
         raise
     except BaseException as error:  # an annotation may be any expression, and raise anything

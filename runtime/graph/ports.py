@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import TaskDefinitionError
-from flowrun.runtime.task import Task, _InputMarker, _OutputMarker
+from flowrun.runtime.task import Task, TaskConfig, _InputMarker, _OutputMarker
 
-__all__ = ["Port", "is_source", "ports_of"]
+__all__ = ["Port", "has_more_ports", "is_source", "ports_for", "ports_of"]
 
 _EXAMPLE = (
     "def process(self, ctx: Context, image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None"
@@ -47,6 +47,45 @@ class Port:
 
 def is_source(ports: tuple[Port, ...]) -> bool:
     return not any(port.is_input for port in ports)
+
+
+def ports_for(task_class: type[Task], config: TaskConfig | None) -> tuple[Port, ...]:
+    """The ports of a task of `task_class` with `config`: those that `ports_of` gives. For a parameter
+    `*name` there are more: for each of `config.inputs`, an optional input of that name and its output,
+    `<input>_<name>`.
+
+    config: None where it is not valid; it then has no such inputs.
+    """
+    ports = ports_of(task_class)  # type: ignore[arg-type]  # a class is hashable
+    family = _family_of(task_class)  # type: ignore[arg-type]
+    if family is None:
+        return ports
+    suffix, taken, made = family
+    names: list[str] = getattr(config, "inputs", [])
+    pairs = [
+        (Port(name, "input", taken, False), Port(f"{name}_{suffix}", "output", made, True))
+        for name in names
+    ]
+    return (*ports, *(port for pair in pairs for port in pair))
+
+
+def has_more_ports(task_class: type[Task]) -> bool:
+    """Whether the ports of a task also depend on its config; see `ports_for`."""
+    return _family_of(task_class) is not None  # type: ignore[arg-type]
+
+
+@functools.cache
+def _family_of(task_class: type[Task]) -> tuple[str, type[Message], type[Message]] | None:
+    """Of a signature with `*name: Input[A] | Output[B]`: name, A and B."""
+    parameters = list(inspect.signature(task_class.process).parameters.values())
+    last = parameters[-1]
+    if last.kind is not inspect.Parameter.VAR_POSITIONAL:
+        return None
+    declared = typing.get_type_hints(task_class.process, include_extras=True).get(last.name)
+    ends = {_direction(item): item for item in typing.get_args(declared)}
+    if ends.keys() != {"input", "output"} or "inputs" not in task_class.Config.model_fields:
+        return None
+    return last.name, ends["input"].__origin__, ends["output"].__origin__
 
 
 @functools.cache
@@ -87,6 +126,8 @@ def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
         )
     ports = []
     for parameter in parameters[2:]:
+        if parameter is parameters[-1] and _family_of(task_class) is not None:  # type: ignore[arg-type]
+            continue
         if parameter.kind not in _PLAIN:
             raise TaskDefinitionError(f"{name}.process: parameter {parameter} is not a plain port")
         ports.append(_port(name, parameter.name, hints.get(parameter.name)))

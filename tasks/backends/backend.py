@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from flowrun.tasks.models.question import Answer, Question
@@ -21,6 +22,10 @@ class Backend(Protocol):
 
     def answer(self, question: Question) -> Answer:
         """The answer. Raises `ModelError`, or what the library raised."""
+
+    def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        """The answers to questions that come together, in their order; raises as `answer` does. A model
+        of this process computes those together that may be joined."""
 
     def healthy(self) -> bool:
         """Whether a question is worth a try, after one has failed. Takes a second at most."""

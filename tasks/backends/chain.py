@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowrun.runtime.wording import mask_urls
 from flowrun.tasks.backends.backend import Backend
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 __all__ = ["Chain"]
+
+T = TypeVar("T")
 
 _FIRST_PAUSE_NS = 1_000_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000
@@ -81,6 +83,18 @@ class Chain:
     ) -> tuple[str, Answer]:
         """The answer of the first of `names` that gives one, and its name. Raises when all failed:
         what the backend raised, if there is one only."""
+        return self._first(lambda backend: backend.answer(question), names, now_ns)
+
+    def answers(
+        self, questions: Sequence[Question], names: Sequence[str], *, now_ns: int
+    ) -> tuple[str, list[Answer]]:
+        """The answers of the first of `names` that gives them all, and its name; otherwise as
+        `answer`."""
+        return self._first(lambda backend: backend.answers(questions), names, now_ns)
+
+    def _first(
+        self, ask: Callable[[Backend], T], names: Sequence[str], now_ns: int
+    ) -> tuple[str, T]:
         failed: dict[str, Exception] = {}
         resting = []
         for name in names:
@@ -88,11 +102,11 @@ class Chain:
             if len(names) > 1 and not member.may_answer(now_ns):
                 resting.append(member)
                 continue
-            answer = self._try(member, question, now_ns, failed, names)
+            answer = self._try(member, ask, now_ns, failed, names)
             if answer is not None:
                 return member.name, answer
         for member in resting:  # nobody else is left
-            answer = self._try(member, question, now_ns, failed, names)
+            answer = self._try(member, ask, now_ns, failed, names)
             if answer is not None:
                 return member.name, answer
         raise _all_failed(failed)
@@ -147,16 +161,16 @@ class Chain:
     def _try(
         self,
         member: _Member,
-        question: Question,
+        ask: Callable[[Backend], T],
         now_ns: int,
         failed: dict[str, Exception],
         names: Sequence[str],
-    ) -> Answer | None:
+    ) -> T | None:
         try:
             if self._cancelled:
                 raise ModelError("the question was withdrawn")
             self._load(member)
-            answer = member.backend.answer(question)
+            answer = ask(member.backend)
         except Exception as error:
             if self._cancelled:
                 raise

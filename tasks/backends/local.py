@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -79,6 +79,16 @@ class LocalBackend:
         if self._cancelled.is_set():
             raise ModelError("the question was withdrawn")
         return answer
+
+    def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        assert self._model is not None
+        asked = [replace(it, withdrawn=self._cancelled.is_set) for it in questions]
+        answers: list[Answer] = []
+        for begin in range(0, len(asked), self._max_batch):
+            answers += self._model.together(asked[begin : begin + self._max_batch])
+        if self._cancelled.is_set():
+            raise ModelError("the question was withdrawn")
+        return answers
 
     def healthy(self) -> bool:
         return True

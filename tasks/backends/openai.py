@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -141,6 +141,9 @@ class OpenAIBackend:
                     f"waiting for the model server, {waited_s:.0f} of {limit_s:g} s: {said}", None
                 )
             self._do(asyncio.sleep(_LOOK_S), timeout_s=_LOOK_S + _LOAD_S)
+
+    def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        return [self.answer(question) for question in questions]
 
     def answer(self, question: Question) -> Answer:
         asked = question.prompt, question.max_new_tokens, question.stop

@@ -114,6 +114,20 @@ class SharedModel(Generic[M, Q, A]):
                         if item is mine or item.answers or item.error is not None:
                             self._waiting.remove(item)
 
+    def together(self, questions: Sequence[Q]) -> list[A]:
+        """The answers to several questions of one task, in their order. Those that may be joined are
+        computed together, and with no others: the same questions give the same answers."""
+        groups: dict[Hashable, list[int]] = {}
+        for number, question in enumerate(questions):
+            key = question.joins
+            groups.setdefault((number,) if key is None else (None, key), []).append(number)
+        found: dict[int, A] = {}
+        with self._busy:
+            for numbers in groups.values():
+                answers = self._answers([questions[number] for number in numbers])
+                found |= zip(numbers, answers, strict=True)
+        return [found[number] for number in range(len(questions))]
+
     def _batch(self, first: _Waiting[Q, A]) -> list[_Waiting[Q, A]]:
         """`first`, and others who wait and may be joined with it and with each other."""
         some, most = [first], first.max_batch
