@@ -35,6 +35,7 @@ class VideoDecoder:
     bits: bits of a pixel as the container says; 0 where it does not.
     reorder: how many pictures the decoder holds back for their order, as far as is known before.
     color: FFmpeg's numbers of the colour space and range that the container says.
+    orientation: which way up the container says that pictures are shown, by EXIF's numbers.
     """
 
     name: str
@@ -46,6 +47,7 @@ class VideoDecoder:
     bits: int
     reorder: int
     color: tuple[int, int]
+    orientation: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.bitstream import with_parameters
+from flowrun.runtime.pictures.convert import UPRIGHT, matrix_of
 from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
 
@@ -274,6 +275,8 @@ def write_film(film: Film, path: Path) -> None:
         )
         stream: Any = container.add_stream_from_template(template, opaque=True)
         stream.time_base = film.times.base
+        if film.decoder.orientation != UPRIGHT:
+            stream.set_display_matrix(struct.unpack("<9i", matrix_of(film.decoder.orientation)))
         for it in film.packets:
             packet = av.Packet(len(it.data))
             packet.update(bytes(it.data))

@@ -23,7 +23,8 @@ from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, KEYFRAME_TOPIC
-from flowrun.runtime.pictures.bitstream import begins, with_parameters
+from flowrun.runtime.pictures.bitstream import begins, exif_orientation, with_parameters
+from flowrun.runtime.pictures.convert import UPRIGHT
 from flowrun.runtime.pictures.encode import CRF, StreamEncoder, jpeg
 from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
@@ -147,6 +148,8 @@ class PictureExport:
         begin = self._begin(*first)
         if begin is not None:
             formats.add(shown_format(begin.decoder.name))
+        if begin is not None and begin.decoder.orientation != UPRIGHT:
+            return _AGAIN, "it is turned, which viewers do not do"
         if len(formats) > 1:
             return _AGAIN, f"its codec changes ({', '.join(sorted(formats))})"
         name = next(iter(formats), "")
@@ -259,9 +262,14 @@ def _from_last_key(packets: list[StoredPacket]) -> list[StoredPacket]:
 
 
 def _is_jpeg(data: memoryview) -> bool:
-    """Whether a packet of an MJPEG stream is a JPEG file: cameras may leave the tables out."""
+    """Whether a packet of an MJPEG stream is a JPEG file that viewers show as it is: cameras may leave
+    the tables out, and viewers may not turn it."""
     content = bytes(data)
-    return content.startswith(b"\xff\xd8\xff") and _HUFFMAN_TABLES in content
+    return (
+        content.startswith(b"\xff\xd8\xff")
+        and _HUFFMAN_TABLES in content
+        and exif_orientation("mjpeg", content) == UPRIGHT
+    )
 
 
 def _begins(form: str, begin: _Begin, picture: StoredPicture) -> bool:

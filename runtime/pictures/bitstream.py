@@ -5,15 +5,27 @@ H.264 and H.265 packets are NAL units with start codes (Annex B), AV1 packets ar
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from flowrun.msgs.fields import Buffer
 
-__all__ = ["WHOLE", "begins", "closes", "holds_parameters", "with_parameters", "with_start_codes"]
+__all__ = [
+    "WHOLE",
+    "begins",
+    "closes",
+    "exif_orientation",
+    "holds_parameters",
+    "with_parameters",
+    "with_start_codes",
+]
 
 _START_CODE = b"\x00\x00\x01"
 _PARAMETERS = {"h264": 7, "h265": 33, "av1": 1}
 """Type of the unit that says what all pictures have in common."""
+_EXIF = {"mjpeg": b"Exif\0\0", "png": b"eXIf"}
+"""What comes before the EXIF of a picture."""
+_ORIENTATION = 0x0112
 _BEGINS = {"h264": range(5, 6), "h265": range(16, 24)}
 """Types of the units with which a decoder can begin: IDR pictures, and H.265's other random access
 points. AV1 and VP9 have no key frames but such."""
@@ -109,6 +121,29 @@ def with_parameters(form: str, data: Buffer, extradata: bytes) -> Buffer:
         return data
     content = bytes(data)
     return content if _PARAMETERS[form] in _units(form, content) else front + content
+
+
+def exif_orientation(form: str, data: Buffer) -> int:
+    """Which way up a JPEG's or PNG's EXIF says that it is shown; 1 (as it is) where it says nothing."""
+    name = _EXIF.get(form)
+    if name is None:
+        return 1
+    content = bytes(data)
+    at = content.find(name)
+    if at < 0:
+        return 1
+    tiff = content[at + len(name) :]
+    order = "<" if tiff.startswith(b"II") else ">"
+    try:
+        (first,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, first)
+        for entry in range(count):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, first + 2 + 12 * entry)
+            if tag == _ORIENTATION and value in range(1, 9):
+                return int(value)
+    except struct.error:
+        pass
+    return 1
 
 
 def _units(form: str, data: bytes) -> Iterator[int]:

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs.arrays import sampled, shown
-from flowrun.runtime.pictures.convert import Planes, luma, resized, rgb
+from flowrun.runtime.pictures.convert import (
+    UPRIGHT,
+    Planes,
+    luma,
+    orientation_of,
+    resized,
+    rgb,
+    swaps_axes,
+)
 from flowrun.runtime.pictures.video import RgbConverter
 
 __all__ = ["Demand", "Kept", "Layout", "PlanarPicture", "copied", "is_same", "kept", "layout_of"]
@@ -31,8 +39,9 @@ class Layout(NamedTuple):
     """How a picture lies in its planes, and what their colours mean.
 
     format: FFmpeg's name of the pixel format.
-    height, width: of the picture.
+    height, width: of the first plane.
     space, span: FFmpeg's numbers of the colour space and range.
+    orientation: which way up it is shown, by EXIF's numbers.
     """
 
     format: str
@@ -40,11 +49,19 @@ class Layout(NamedTuple):
     width: int
     space: int
     span: int
+    orientation: int = UPRIGHT
 
     @property
     def planes(self) -> list[tuple[int, int]]:
         """Rows, and bytes of a row, of each plane. `ValueError` if such a format has none."""
         return _planes(self.format, self.height, self.width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the picture as it is shown."""
+        if swaps_axes(self.orientation):
+            return self.width, self.height
+        return self.height, self.width
 
     @property
     def size(self) -> int:
@@ -60,6 +77,7 @@ def layout_of(decoded: Any) -> Layout | None:
         decoded.width,
         int(decoded.colorspace),
         int(decoded.color_range),
+        orientation_of(decoded),
     )
     try:
         needed = layout.planes
@@ -99,12 +117,12 @@ class PlanarPicture:
     @property
     def height(self) -> int:
         """Rows of the pixels."""
-        return self.layout.height
+        return self.layout.shape[0]
 
     @property
     def width(self) -> int:
         """Columns of the pixels."""
-        return self.layout.width
+        return self.layout.shape[1]
 
     @property
     def data(self) -> NDArray[np.uint8]:
@@ -129,7 +147,8 @@ class PlanarPicture:
         for rows, length in self.layout.planes:
             planes.append(self.data[at : at + rows * length].reshape(rows, length))
             at += rows * length
-        return Planes(*self.layout, planes)
+        of = self.layout
+        return Planes(of.format, of.height, of.width, of.space, of.span, planes, of.orientation)
 
     def made(self) -> NDArray[np.uint8]:
         """The pixels: RGB, (H, W, 3), read-only."""

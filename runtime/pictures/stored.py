@@ -16,7 +16,7 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import protobuf
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
-from flowrun.runtime.pictures.convert import CONVERSION
+from flowrun.runtime.pictures.convert import CONVERSION, UPRIGHT
 from flowrun.runtime.pictures.lossless import LOSSLESS, MOST_PIXELS, packer, unpack
 from flowrun.runtime.pictures.planar import Kept, Layout, PlanarPicture, kept
 from flowrun.runtime.pictures.video import RgbConverter
@@ -173,6 +173,7 @@ class PictureEncoder:
                 made.bits,
                 made.reorder,
                 *made.color,
+                made.orientation,
             ]
         return own
 
@@ -238,9 +239,11 @@ class StoredPicture:
         described = self.own.get("decoder")
         if described is None:
             return None
-        name, extradata, width, height, pixel_format, tag, bits, reorder, space, span = described
+        name, extradata, width, height, pixel_format, tag, bits, reorder, space, span, *rest = (
+            described
+        )
         return VideoDecoder(
-            name, extradata, width, height, pixel_format, tag, bits, reorder, (space, span)
+            name, extradata, width, height, pixel_format, tag, bits, reorder, (space, span), *rest
         )
 
     @property
@@ -336,6 +339,7 @@ def _is_layout(planes: Any) -> bool:
         and len(planes) == len(Layout._fields)
         and isinstance(planes[0], str)
         and _all_within(planes[1:], 0, _MOST_ROWS)
+        and UPRIGHT <= planes[-1] < 9
     )
 
 
@@ -366,8 +370,9 @@ def _check_packets(own: dict[str, Any], length: int) -> None:
             and _all_within([width, height], 0, _MOST_ROWS)
             and isinstance(pixel_format, str)
             and isinstance(tag, str)
-            and len(rest) == 4
+            and len(rest) in (4, 5)
             and _all_within(rest, 0, _MOST_ROWS)
+            and _all_within(rest[4:], UPRIGHT, 9)
         ):
             raise ValueError("a decoder with a field of a wrong type or out of range")
 

@@ -24,10 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.pictures.convert import CONVERSION, rgb
+from flowrun.runtime.pictures.bitstream import exif_orientation
+from flowrun.runtime.pictures.convert import CONVERSION, UPRIGHT, Noted, matrix_orientation, rgb
 from flowrun.runtime.pictures.convert.swscale import swscale_rgb
 
-__all__ = ["ContainerDecoder", "PacketDecoder", "RgbConverter", "Take", "described"]
+__all__ = [
+    "ContainerDecoder",
+    "PacketDecoder",
+    "RgbConverter",
+    "Take",
+    "container_orientation",
+    "described",
+]
 
 Take = Callable[[int | None, Any], "Future[Any] | None"]
 """Called with each picture that comes out, an `av.VideoFrame`, and the number of its packet. It MUST
@@ -72,6 +80,22 @@ def described(context: Any, extradata: bytes) -> VideoDecoder:
         reorder=context.reorder_depth,
         color=(int(context.colorspace), int(context.color_range)),
     )
+
+
+def container_orientation(context: Any, packet: Any) -> int:
+    """Which way up a container says that pictures are shown: it says so to its stream's own decoder.
+
+    context: that of the stream, which is used for nothing else. packet: one with which it can begin.
+    """
+    import av
+
+    try:
+        if not context.is_open:
+            context.thread_count = 1
+        pictures = context.decode(packet) or context.decode(None)
+    except (av.error.FFmpegError, ValueError):
+        return UPRIGHT
+    return matrix_orientation(pictures[0]) if pictures else UPRIGHT
 
 
 class PacketDecoder:
@@ -119,6 +143,7 @@ class PacketDecoder:
         if strict:
             context.options = {"err_detect": "explode"}
         self._use(context)
+        self._form, self._orientation = decoder.name, decoder.orientation
 
     def _use(self, context: Any) -> None:
         import av
@@ -129,6 +154,10 @@ class PacketDecoder:
         self._failed = av.error.FFmpegError
         self._ended = av.error.EOFError
         self._packet = av.Packet
+        self._form = ""
+        self._orientation = UPRIGHT
+        self._turned: dict[int, int] = {}
+        """By number, which way up packets say themselves that their pictures are shown."""
 
     @property
     def reorder(self) -> int:
@@ -148,12 +177,23 @@ class PacketDecoder:
         packet.update(data)
         packet.pts = packet.dts = number
         packet.is_keyframe = is_key
+        orientation = exif_orientation(self._form, data)
+        if orientation != UPRIGHT:
+            self._turned[number] = orientation
         return self._send(packet, take)
 
     def drain(self, take: Take) -> bool:
         """Have the pictures come out that are still inside; False if one could not be decoded. The
         decoder takes no packets any more."""
         return self._send(None, take)
+
+    def _note_orientation(self, picture: Any) -> None:
+        """Have the picture say which way up it is shown."""
+        orientation = self._turned.pop(picture.pts, self._orientation)
+        if orientation != UPRIGHT:
+            picture.opaque = Noted(
+                orientation
+            )  # PyAV knows objects by their addresses: one a picture
 
     def _send(self, packet: Any, take: Take) -> bool:
         try:
@@ -166,6 +206,7 @@ class PacketDecoder:
         self._converting.clear()
         self._held = made
         for picture in made:
+            self._note_orientation(picture)
             future = take(picture.pts, picture)
             if future is not None:
                 self._converting.append(future)
@@ -183,6 +224,13 @@ class ContainerDecoder(PacketDecoder):
         if not context.is_open:
             context.thread_count = 1
         self._use(context)
+        self._is_first = True
+
+    def _note_orientation(self, picture: Any) -> None:
+        if self._is_first:
+            self._is_first = False
+            self._orientation = matrix_orientation(picture)
+        super()._note_orientation(picture)
 
     def decode(self, number: int, data: Any, take: Take, *, is_key: bool) -> bool:
         """As for `PacketDecoder`; `data` is the container's packet."""

@@ -22,7 +22,13 @@ from flowrun.runtime.pictures.bitstream import WHOLE, closes, holds_parameters, 
 from flowrun.runtime.pictures.frame_numbers import FrameNumbers
 from flowrun.runtime.pictures.planar import Kept, is_same, kept
 from flowrun.runtime.pictures.stored import shown_format
-from flowrun.runtime.pictures.video import ContainerDecoder, PacketDecoder, Take, described
+from flowrun.runtime.pictures.video import (
+    ContainerDecoder,
+    PacketDecoder,
+    Take,
+    container_orientation,
+    described,
+)
 from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.packets import Origin, PacketQueue
 
@@ -53,6 +59,8 @@ _THREADED = frozenset({"h264", "mpeg4"})
 """The codecs that several threads decode as one does, or report damage. The others do not say on several
 threads what they refuse on one (VP9, AV1, MPEG-1 and 2), or leave parts of a damaged picture out without
 a word (H.265, VP8, FFV1): what is there then depends on the memory that they got."""
+_TURNING = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+"""FFmpeg's names of the containers that may say which way up their pictures are shown."""
 _PALETTE = "pal8"
 _JPEG = b"\xff\xd8\xff"
 """How a JPEG begins."""
@@ -277,6 +285,8 @@ class SourceDecoder:
         self._inserted = extradata
         """What FFmpeg's filter inserts before key frames: the container's parameters."""
         self._described = described(context, extradata)
+        self._asks_container = self.logs_packets and stream.container.format.name in _TURNING
+        """Whether its first packet is decoded once more, to hear which way up the pictures are shown."""
         self._in_packets = False
         """Whether packets have said what all pictures have in common, and not the container alone."""
         self._read = after.packets
@@ -374,6 +384,10 @@ class SourceDecoder:
         self._read += 1
         fed = _Fed(packet.pts, not packet.is_discard)  # a filter empties the packet
         is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
+        if self._asks_container:
+            self._asks_container = False
+            orientation = container_orientation(self._context, packet)
+            self._described = replace(self._described, orientation=orientation)
         data = self._bytes(packet) if self.logs_packets else b""
         begins, follows, ahead = False, False, None
         if data:

@@ -75,7 +75,7 @@ def pixels_of(own, described, data):
     height, width = own["size"]
     if described is None:
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
-    form, rows, columns, space, span = described
+    form, rows, columns, space, span, way_up = described
     picture = av.VideoFrame(columns, rows, form)
     picture.colorspace, picture.color_range = space, span
     at = 0
@@ -85,7 +85,7 @@ def pixels_of(own, described, data):
             rows, length
         )
         at += rows * length
-    return rgb(picture)
+    return upright(rgb(picture), way_up)
 
 
 def sizes(picture):
@@ -99,16 +99,17 @@ def sizes(picture):
     return found
 
 
-def taken(picture, convert):
+def taken(picture, convert, way_up):
     """Description and bytes of a decoded picture: of its planes, or of its pixels by `convert`."""
     if convert is not None:
-        return None, convert(picture).tobytes()
+        return None, upright(convert(picture), way_up).tobytes()
     described = [
         picture.format.name,
         picture.height,
         picture.width,
         int(picture.colorspace),
         int(picture.color_range),
+        way_up,
     ]
     data = b"".join(
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:rows, :length].tobytes()
@@ -147,13 +148,15 @@ def decode(stream):
         held.clear()
         held.extend(pictures)
         for picture in pictures:
-            made[picture.pts] = taken(picture, convert)
+            made[picture.pts] = taken(picture, convert, way_up)
 
     for own, data in stream:
         if own["section"] != section:
             section, decoder = own["section"], None
         if "decoder" in own:
-            name, extradata, width, height, form, tag, bits, reorder, *color = own["decoder"]
+            name, extradata, width, height, form, tag, bits, reorder, *color, way_up = own[
+                "decoder"
+            ]
             decoder = av.CodecContext.create(name, "r")
             decoder.thread_count = 1
             decoder.extradata = extradata
@@ -188,6 +191,14 @@ def padded(data):
     packet = av.Packet(len(data))
     packet.update(data)
     return packet
+
+
+def upright(pixels, way_up):
+    if way_up > 4:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if way_up in (3, 4, 7, 8) else 1
+    columns = -1 if way_up in (2, 3, 6, 7) else 1
+    return pixels[::rows, ::columns]
 
 
 def by_swscale(picture):

@@ -5,13 +5,35 @@
 | `pictures.py` | what can be had of a picture: its pixels, its luma, it made smaller   |
 | `planes.py`   | how the values of each pixel format lie in memory                    |
 | `colors.py`   | what the values mean: matrices and ranges, as integers               |
+| `orientation.py` | which way up it is shown                                          |
 | `integers.py` | the arithmetic, in NumPy; it says what the kernel computes           |
 | `kernel.c`    | the same, compiled when the package is installed, where there is a compiler |
 | `kernel.py`   | loads it                                                             |
 | `swscale.py`  | the conversion of older logs                                         |
 """
 
+from flowrun.runtime.pictures.convert.orientation import (
+    UPRIGHT,
+    Noted,
+    matrix_of,
+    matrix_orientation,
+    orientation_of,
+    swaps_axes,
+)
 from flowrun.runtime.pictures.convert.pictures import CONVERSION, luma, planes420, resized, rgb
 from flowrun.runtime.pictures.convert.planes import Planes
 
-__all__ = ["CONVERSION", "Planes", "luma", "planes420", "resized", "rgb"]
+__all__ = [
+    "CONVERSION",
+    "UPRIGHT",
+    "Noted",
+    "Planes",
+    "luma",
+    "matrix_of",
+    "matrix_orientation",
+    "orientation_of",
+    "planes420",
+    "resized",
+    "rgb",
+    "swaps_axes",
+]

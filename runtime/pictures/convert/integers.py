@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flowrun.runtime.pictures.convert.colors import Colors
 
-__all__ = ["Samples", "Shares", "scaled", "shares", "to_rgb"]
+__all__ = ["Samples", "Shares", "copy_pixels", "scaled", "shares", "to_rgb"]
 
 WEIGHTS = 14
 """Binary places of the weights of a scaled value."""
@@ -161,3 +161,8 @@ def scaled(plane: Samples, rows: Shares, columns: Shares) -> NDArray[np.uint16]:
 
 def _settled(sums: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return (sums + np.uint32(1 << WEIGHTS - 1)) >> np.uint32(WEIGHTS)
+
+
+def copy_pixels(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Copy a view of pixels, in whichever order they lie, into `out`, contiguous, of the same shape."""
+    np.copyto(out, pixels)

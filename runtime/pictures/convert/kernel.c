@@ -235,3 +235,15 @@ int flowrun_scale_1(const struct samples *plane, int64_t count, uint16_t *out, i
     free(sum);
     return 0;
 }
+
+/* Pixels of 3 bytes that lie `down` and `across` bytes apart, in squares: of the rows and the columns, one
+   then stays in the cache while the other is walked. */
+void flowrun_copy_1(const uint8_t *from, int64_t down, int64_t across, uint8_t *out, int64_t width, int64_t height)
+{
+    enum { SIDE = 32 };
+    for (int64_t top = 0; top < height; top += SIDE)
+        for (int64_t left = 0; left < width; left += SIDE)
+            for (int64_t y = top; y < height && y < top + SIDE; y++)
+                for (int64_t x = left; x < width && x < left + SIDE; x++)
+                    memcpy(out + 3 * (y * width + x), from + y * down + x * across, 3);
+}

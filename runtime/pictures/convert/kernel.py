@@ -15,9 +15,9 @@ from flowrun.runtime.pictures.convert import integers
 from flowrun.runtime.pictures.convert.colors import Colors, colors_of
 from flowrun.runtime.pictures.convert.integers import Samples, Shares
 
-__all__ = ["is_compiled", "scaled", "to_rgb"]
+__all__ = ["copy_pixels", "is_compiled", "scaled", "to_rgb"]
 
-_RGB, _SCALE = "flowrun_rgb_1", "flowrun_scale_1"
+_RGB, _SCALE, _COPY = "flowrun_rgb_1", "flowrun_scale_1", "flowrun_copy_1"
 """The number is that of the functions' arguments: a kernel built from other code is not used."""
 
 
@@ -49,8 +49,12 @@ class Kernel:
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
         pointer, number = ctypes.c_void_p, ctypes.c_int64
-        self._rgb, self._scale = library[_RGB], library[_SCALE]
+        self._rgb, self._scale, self._copy = library[_RGB], library[_SCALE], library[_COPY]
         self._rgb.argtypes = [pointer, pointer, pointer, number, number]
+        self._copy.argtypes, self._copy.restype = (
+            [pointer, *[number] * 2, pointer, *[number] * 2],
+            None,
+        )
         self._scale.argtypes = [pointer, number, pointer, number, number, *[pointer] * 4]
 
     def to_rgb(
@@ -86,6 +90,11 @@ class Kernel:
             )
         )
         return made
+
+    def copy_pixels(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """As `integers.copy_pixels`."""
+        height, width = out.shape[:2]
+        self._copy(pixels.ctypes.data, *pixels.strides[:2], out.ctypes.data, width, height)
 
 
 def _given(plane: Samples) -> _Samples:
@@ -131,6 +140,9 @@ def _agrees(kernel: Kernel) -> bool:
     integers.to_rgb(planes, colors, wanted)
     sizes = integers.shares(6, 4), integers.shares(70, 31)
     same = np.array_equal(kernel.scaled(planes[0], *sizes), integers.scaled(planes[0], *sizes))
+    turned = np.empty((70, 6, 3), np.uint8)
+    kernel.copy_pixels(wanted.swapaxes(0, 1)[::-1], turned)
+    same &= np.array_equal(turned, wanted.swapaxes(0, 1)[::-1])
     return same and np.array_equal(found, wanted)
 
 
@@ -150,3 +162,8 @@ def scaled(plane: Samples, rows: Shares, columns: Shares) -> NDArray[np.uint16]:
     """As `integers.scaled`; by the kernel, other threads run meanwhile."""
     made: NDArray[np.uint16] = _arithmetic().scaled(plane, rows, columns)
     return made
+
+
+def copy_pixels(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """As `integers.copy_pixels`; by the kernel, other threads run meanwhile."""
+    _arithmetic().copy_pixels(pixels, out)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flowrun.runtime.pictures.convert import integers, kernel
 from flowrun.runtime.pictures.convert.integers import Samples
+from flowrun.runtime.pictures.convert.orientation import UPRIGHT, swaps_axes, turned
 from flowrun.runtime.pictures.convert.planes import Planes
 
 __all__ = ["CONVERSION", "Planes420", "luma", "planes420", "resized", "rgb"]
@@ -39,7 +40,8 @@ class Planes420(NamedTuple):
 
 
 def rgb(picture: Decoded, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """The pixels, uint8 (height, width, 3), within one level of what exact arithmetic gives.
+    """The pixels as they are shown, uint8 (height, width, 3), within one level of what exact arithmetic
+    gives.
 
     picture: an `av.VideoFrame`, or its `Planes`.
     out: filled and returned, if given; of that shape, contiguous.
@@ -47,10 +49,34 @@ def rgb(picture: Decoded, out: NDArray[np.uint8] | None = None) -> NDArray[np.ui
     Raises `ValueError` where the picture's colours cannot be converted.
     """
     planes = _planes(picture)
-    if out is None:
-        out = np.empty((planes.height, planes.width, 3), np.uint8)
+    return _shown(_lying(planes, planes.height, planes.width, planes.samples, out), planes, out)
+
+
+def _lying(
+    planes: Planes,
+    height: int,
+    width: int,
+    samples: tuple[Samples, Samples, Samples],
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """The pixels as they lie in memory."""
+    if out is None or planes.orientation != UPRIGHT:
+        out = np.empty((height, width, 3), np.uint8)
     if out.size:
-        kernel.to_rgb(planes.samples, planes.colors, out)
+        kernel.to_rgb(samples, planes.colors, out)
+    return out
+
+
+def _shown(
+    pixels: NDArray[np.uint8], planes: Planes, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """The pixels as they are shown, contiguous."""
+    if planes.orientation == UPRIGHT:
+        return pixels
+    found = turned(pixels, planes.orientation)
+    if out is None:
+        out = np.empty(found.shape, np.uint8)
+    kernel.copy_pixels(found, out)
     return out
 
 
@@ -64,9 +90,10 @@ def luma(picture: Decoded) -> NDArray[np.uint8]:
     if not planes.is_luma:
         return _luma_of(rgb(planes))
     samples = planes.samples[0]
-    if samples.values.dtype == np.uint8:
-        return samples.values.copy()
-    return (samples.rows(0, planes.height) >> 8).astype(np.uint8)
+    values = turned(samples.values, planes.orientation)
+    if values.dtype == np.uint8:
+        return values.copy(order="C")
+    return (values << samples.shift >> 8).astype(np.uint8, order="C")
 
 
 def _luma_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -82,12 +109,14 @@ def resized(picture: Decoded, width: int, height: int) -> NDArray[np.uint8]:
     Raises `ValueError` where the picture's colours cannot be converted, or one of the sizes is 0.
     """
     planes = _planes(picture)
-    if (width, height) == (planes.width, planes.height):
+    if (height, width) == planes.shape:
         return rgb(planes)
     if min(width, height, planes.width, planes.height) < 1:
         raise ValueError(
             f"a picture of {planes.width}x{planes.height} pixels cannot be scaled to {width}x{height}"
         )
+    if swaps_axes(planes.orientation):
+        width, height = height, width
     first, second, third = (
         Samples(
             kernel.scaled(
@@ -99,20 +128,19 @@ def resized(picture: Decoded, width: int, height: int) -> NDArray[np.uint8]:
         )
         for plane in planes.samples
     )
-    out = np.empty((height, width, 3), np.uint8)
-    kernel.to_rgb((first, second, third), planes.colors, out)
-    return out
+    return _shown(_lying(planes, height, width, (first, second, third)), planes)
 
 
 def planes420(picture: Decoded) -> Planes420 | None:
     """What a JPEG of the picture is made of, without RGB in between; None where it has to be converted,
     as its colours are others than a JPEG's, or lie in another pattern."""
     planes = _planes(picture)
-    if not planes.is_planar420 or planes.space not in _JPEG:
+    is_odd = (planes.height | planes.width) & 1 and planes.orientation != UPRIGHT
+    if not planes.is_planar420 or planes.space not in _JPEG or is_odd:
         return None
-    y, u, v = (it.values for it in planes.samples)
+    y, u, v = (turned(it.values, planes.orientation).copy(order="C") for it in planes.samples)
     if planes.format == "yuvj420p" or planes.span == _FULL:
-        return Planes420(y.copy(), u.copy(), v.copy())
+        return Planes420(y, u, v)
     return Planes420(_stretched(y, 219), _stretched(u, 224), _stretched(v, 224))
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from flowrun.runtime.pictures.convert.colors import GBR, Colors, colors_of
 from flowrun.runtime.pictures.convert.integers import Samples
+from flowrun.runtime.pictures.convert.orientation import UPRIGHT, orientation_of, swaps_axes
 
 __all__ = ["Planes"]
 
@@ -77,9 +78,10 @@ class Planes:
     """A decoded picture: its planes, and what their colours mean.
 
     format: FFmpeg's name of the pixel format.
-    height, width: of the picture.
+    height, width: of the planes.
     space, span: FFmpeg's numbers of the colour space and range.
     data: the bytes of each plane, (rows, at least the bytes of a row).
+    orientation: which way up the picture is shown, see `orientation`.
     """
 
     format: str
@@ -88,10 +90,12 @@ class Planes:
     space: int
     span: int
     data: list[NDArray[np.uint8]]
+    orientation: int = UPRIGHT
 
     @classmethod
     def of(cls, decoded: Any) -> Planes:
         """Those of an `av.VideoFrame`, in its own memory. `ValueError` where it cannot be read."""
+        orientation = orientation_of(decoded)
         if _form(decoded.format.name) is None:
             decoded = _near(decoded)
         return cls(
@@ -101,12 +105,20 @@ class Planes:
             int(decoded.colorspace),
             int(decoded.color_range),
             [_bytes(plane) for plane in decoded.planes],
+            orientation,
         )
 
     @staticmethod
     def knows(name: str) -> bool:
         """Whether pictures of this pixel format are read as they are."""
         return _form(name) is not None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the picture as it is shown."""
+        if swaps_axes(self.orientation):
+            return self.width, self.height
+        return self.height, self.width
 
     @property
     def is_planar420(self) -> bool:

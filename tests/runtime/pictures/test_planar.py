@@ -82,7 +82,7 @@ def test_a_picture_that_has_no_planes_of_luma_is_kept_as_pixels(form: str) -> No
 def test_a_format_that_this_ffmpeg_lacks_has_no_planes() -> None:
     for form in ("newest", "rgb24"):
         with pytest.raises(ValueError, match=form):
-            _ = Layout(form, 2, 2, 2, 0).planes
+            _ = Layout(form, 2, 2, 2, 0, 1).planes
 
 
 def test_the_same_picture_has_the_same_planes_and_colours() -> None:

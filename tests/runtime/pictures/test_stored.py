@@ -221,7 +221,7 @@ def test_packets_are_stored_with_what_decodes_them():
         "keys": [True, False],
         "key": 9,
         "drained": True,
-        "decoder": ["mpeg4", b"extra", 7, 5, "yuv420p", "XVID", 24, 2, 1, 3],
+        "decoder": ["mpeg4", b"extra", 7, 5, "yuv420p", "XVID", 24, 2, 1, 3, 1],
     }
     assert picture.decoder == DECODER
     assert picture.packets == [(4, 6, b"key", True), (4, 7, b"more", False)]
@@ -296,12 +296,14 @@ def test_only_packets_are_stored_as_packets():
         ("size", [1 << 31, 1]),
         ("size", [1, 1 << 31]),
         ("size", [1, (1 << 31) + 1]),
-        ("planes", ["gray", 2, 3, 2]),
+        ("planes", ["gray", 2, 3, 2, 0]),
+        ("planes", ["gray", 2, 3, 2, 0, 1, 0]),
+        ("planes", ["gray", 2, 3, 2, 0, 9]),
         ("planes", ["gray", 2, 3, 2, 0, 0]),
-        ("planes", (*["gray", 2, 3, 2, 0],)),
-        ("planes", [1, 2, 3, 2, 0]),
-        ("planes", ["gray", 2, 3.0, 2, 0]),
-        ("planes", ["gray", -1, 3, 2, 0]),
+        ("planes", (*["gray", 2, 3, 2, 0, 1],)),
+        ("planes", [1, 2, 3, 2, 0, 1]),
+        ("planes", ["gray", 2, 3.0, 2, 0, 1]),
+        ("planes", ["gray", -1, 3, 2, 0, 1]),
     ],
 )
 def test_what_a_picture_says_of_itself_has_the_right_types(field, value):
@@ -310,7 +312,7 @@ def test_what_a_picture_says_of_itself_has_the_right_types(field, value):
         own,
         own | {"pts": None},
         own | {"fps": 3},
-        own | {"planes": ["gray", 2, 3, 2, 0]},
+        own | {"planes": ["gray", 2, 3, 2, 0, 8]},
         own | {"size": [0, (1 << 31) - 1]},
     ):
         stored._check_own(right)
@@ -387,13 +389,17 @@ def test_a_decoder_has_the_right_types(at, value):
     )
     right = own["decoder"]
     for most in (0, (1 << 31) - 1):
-        fields = [*right[:2], most, most, *right[4:6], *[most] * 4]
+        fields = [*right[:2], most, most, *right[4:6], *[most] * 4, 8]
         stored._check_packets(own | {"decoder": fields}, 7)
     with refused:
         stored._check_packets(own | {"decoder": [*right[:at], value, *right[at + 1 :]]}, 7)
-    for length in (9, 11):
+    stored._check_packets(own | {"decoder": right[:10]}, 7)  # as older logs have it
+    for length in (9, 12):
         with refused:
             stored._check_packets(own | {"decoder": [*right, 0][:length]}, 7)
+    for orientation in (0, 9, 1.0):
+        with refused:
+            stored._check_packets(own | {"decoder": [*right[:10], orientation]}, 7)
 
 
 def test_what_is_no_stored_picture_is_refused():

@@ -138,7 +138,9 @@ class Source:
         )
         self.context = context
         self.queue = Queue()
-        self.decoder = SourceDecoder(SimpleNamespace(codec_context=context), self.queue)  # type: ignore[arg-type]
+        container = SimpleNamespace(format=SimpleNamespace(name="mpegts"))
+        stream = SimpleNamespace(codec_context=context, container=container)
+        self.decoder = SourceDecoder(stream, self.queue)  # type: ignore[arg-type]
         self.found: list[Picture] = []
         self._next = 0
 
