@@ -140,7 +140,7 @@ class Connection:
             if self._config.may_be_live:
                 self._report("connecting", "")
             self._backoff = Backoff(self._config.reconnect, draw=self._draw, now_s=time.monotonic())
-        if lost is not None:
+        if lost is not None and not self.is_stopped:
             self._lost_s = time.monotonic()
             self._log.warning("source lost", source=self.name, reason=str(lost), code=lost.code)
         self._gives = False

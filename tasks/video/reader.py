@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -355,7 +356,7 @@ class Reader:
         while True:
             self._decoded_s = time.monotonic()
             if start_s or again:
-                self._container.seek(int((float(self._start) + start_s) * 1_000_000))
+                self._seek(float(self._start) + start_s, again=again)
                 self._decoder.restart()
             self._has_first, self._at = False, self._start - self._period
             yield from self._round()
@@ -367,12 +368,22 @@ class Reader:
             self._times.begin_again()
             again = True
 
+    def _seek(self, to_s: float, *, again: bool) -> None:
+        """Go on at a time; from where it is where the source cannot be sought, at its beginning."""
+        try:
+            self._container.seek(int(to_s * 1_000_000))
+        except self._errors as failed:
+            if again:
+                text = f"{self.name!r} cannot be read again from its beginning; leave loop out"
+                raise VideoError(text) from failed
+
     def _round(self) -> Iterator[Frame]:
         """The frames up to the end of the stream; those before an error come first."""
         packets = iter(self._container.demux(self._stream))
         if self.live:
             packets = self._once_ready(packets)
         failed: Exception | None = None
+        count = 0
         while True:
             try:
                 packet = next(packets, None)
@@ -380,14 +391,24 @@ class Reader:
                 failed, packet = error, None
             if packet is None:
                 break
+            count += 1
             earlier = len(self._keeping)
             self._decoder.feed(packet, self._take)
             # Kept while this packet was decoded; a live picture does not wait for the next.
             yield from self._kept(len(self._keeping) if self.live else earlier)
         self._decoder.drain(self._take)
         yield from self._kept(len(self._keeping))
-        if failed is not None:
+        if failed is not None and not self._is_end(failed, count):
             raise failed
+
+    def _is_end(self, failed: Exception, count: int) -> bool:
+        """Whether an error after `count` packets is how a file ends of which the server does not say the
+        length: FFmpeg expects more of it."""
+        of_unknown_length = (
+            not self.live and self._config.kind == "url" and self._container.size < 0
+        )
+        is_closed = isinstance(failed, OSError) and failed.errno == errno.EIO
+        return of_unknown_length and is_closed and count >= self._stream.frames
 
     def _take(self, picture: Picture) -> Future[Any] | None:
         framing = self._frame(picture)

@@ -26,6 +26,8 @@ class StillStream:
     type = "video"
     start_time = 0
     disposition = 0
+    frames = 0
+    container: Any = None
 
     def __init__(self, context: Any, rate: Fraction, model: Any = None) -> None:
         self.codec_context = context
@@ -60,6 +62,7 @@ class Stills:
     def __init__(self, stream: StillStream) -> None:
         self.streams = _Streams([stream])
         self._stream = stream
+        stream.container = self
         self._next = 0
         self._interrupted = threading.Event()
 

@@ -1,0 +1,324 @@
+"""`VideoCapture` on what is neither a film on the disk nor a camera: pipes, pictures, web servers."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import av
+import numpy as np
+import pytest
+
+from flowrun.msgs import ImageRgb8Msg
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.testing import run_task
+from flowrun.tasks.video.capture import VideoCapture
+from flowrun.tasks.video.opening import VideoError, open_video, problems_of
+from flowrun.tasks.video.pipes import Pipe
+from flowrun.tasks.video.settings import VideoSettings
+from flowrun.tasks.video.streams import chosen_stream
+from support import helpers
+
+FRAMES = 8
+
+
+def draw(path: Path, **options: str) -> Path:
+    """A film whose frame k is grey of level 20 k."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("h264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(FRAMES):
+            pixels = np.full((48, 64, 3), 20 * k, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def picture(level: int, codec: str = "mjpeg") -> bytes:
+    """A file with one picture of that grey."""
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.time_base = 64, 48, Fraction(1)
+    context.pix_fmt = "yuvj420p" if codec == "mjpeg" else "rgb24"
+    frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+    return b"".join(map(bytes, [*context.encode(frame), *context.encode(None)]))
+
+
+def capture(folder: Path, *, cycles: int | None = None, **config: Any) -> list[ImageRgb8Msg]:
+    out = run_task(VideoCapture, config=config, graph_dir=folder, cycles=cycles, period_ns=1_000)
+    return [cycle["image"] for cycle in out]
+
+
+def levels(images: list[ImageRgb8Msg]) -> list[int]:
+    return [round(float(image.pixels.mean()) / 20) for image in images]
+
+
+def error_of(folder: Path, **config: Any) -> str:
+    with pytest.raises(VideoError) as caught:
+        capture(folder, **config)
+    return str(caught.value)
+
+
+# -- pipes -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def written(pipe: Path, data: bytes) -> Iterator[None]:
+    """Somebody who writes to the pipe, in small pieces."""
+
+    def write() -> None:
+        with pipe.open("wb") as file:
+            for start in range(0, len(data), 1000):
+                file.write(data[start : start + 1000])
+                file.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    yield
+    writer.join()
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_a_pipe_gives_every_frame_and_ends(pipe: Path, tmp_path: Path) -> None:
+    film = draw(tmp_path / "a.mkv")
+    with written(pipe, film.read_bytes()):
+        images = capture(tmp_path, source_uri="pipe")
+    assert levels(images) == list(range(FRAMES))
+    assert [image.pixels.tobytes() for image in images] == [
+        image.pixels.tobytes() for image in capture(tmp_path, source_uri="a.mkv")
+    ]
+
+
+def test_what_came_through_a_pipe_is_in_the_log(pipe: Path, tmp_path: Path) -> None:
+    film = draw(tmp_path / "a.ts")
+    plan = helpers.plan_of(tmp_path, f"v=VideoCapture(source_uri: {pipe})")
+    with written(pipe, film.read_bytes()):
+        _, result = helpers.record(plan, tmp_path / "run")
+    assert result.error is None
+    with Log(tmp_path / "run") as log:
+        kept = [round(float(frame.pixels.mean()) / 20) for frame in log.frames("/v/image")]
+    assert kept == list(range(FRAMES))
+
+
+def test_a_pipe_that_holds_no_stream_says_which_can(pipe: Path, tmp_path: Path) -> None:
+    with written(pipe, b"no film" * 9000):
+        text = error_of(tmp_path, source_uri="pipe")
+    assert text.startswith("cannot read the video from 'pipe': ")
+    assert text.endswith(
+        "; a pipe cannot be gone back in, as MP4 needs: write MPEG-TS, Matroska or fragmented MP4 to it"
+    )
+
+
+def test_a_pipe_to_which_nobody_writes_is_an_error(pipe: Path, tmp_path: Path) -> None:
+    assert error_of(tmp_path, source_uri="pipe", timeout_s=0.1) == (
+        f"nobody wrote to {pipe} within timeout_s 0.1; start the program that writes to it, or raise "
+        "timeout_s"
+    )
+
+
+def test_a_pipe_that_falls_silent_can_be_stopped(pipe: Path) -> None:
+    writer = os.open(pipe, os.O_RDWR)
+    os.write(writer, b"x")
+    reader = Pipe(pipe, timeout_s=10)
+    assert reader.read(10) == b"x"
+    threading.Timer(0, reader.interrupt).start()
+    assert reader.read(10) == b""
+    reader.close()
+    os.close(writer)
+
+
+def test_a_pipe_is_read_once(pipe: Path, tmp_path: Path) -> None:
+    for key, value in (("loop", True), ("start_s", 1.0)):
+        config = VideoSettings(source_uri=str(pipe), **{key: value})  # type: ignore[arg-type]
+        assert list(problems_of(config, tmp_path)) == [
+            (key, "only for a file; a pipe can be read once")
+        ]
+
+
+INPUT = """
+import sys
+from pathlib import Path
+from flowrun.runtime.testing import run_task
+from flowrun.tasks.video.capture import VideoCapture
+out = run_task(VideoCapture, config={"source_uri": "-"}, graph_dir=Path())
+print(len(out))
+"""
+
+
+@pytest.mark.slow
+def test_a_film_on_standard_input_is_read(tmp_path: Path) -> None:
+    data = draw(tmp_path / "a.mkv").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", INPUT], input=data, capture_output=True, check=True
+    )
+    assert done.stdout.split()[-1] == b"8"
+
+
+# -- pictures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "png"])
+def test_pictures_are_a_film_of_fps_pictures_a_second(tmp_path: Path, codec: str) -> None:
+    suffix = {"mjpeg": "jpg", "png": "png"}[codec]
+    for level in range(11):
+        (tmp_path / f"img{level}.{suffix}").write_bytes(picture(20 * level, codec))
+    images = capture(tmp_path, source_uri=f"img*.{suffix}", fps=4)
+    assert levels(images) == list(range(11))
+    assert [image.tov_ns - images[0].tov_ns for image in images] == [
+        k * 250_000_000 for k in range(11)
+    ]
+    assert {image.fps for image in images} == {4.0}
+    assert levels(capture(tmp_path, source_uri=f"img%d.{suffix}", start_s=0.3)) == [8, 9, 10]
+    looped = capture(tmp_path, source_uri=".", loop=True, cycles=25)
+    assert levels(looped) == [k % 11 for k in range(25)]
+
+
+def test_a_picture_that_is_damaged_is_left_out(tmp_path: Path) -> None:
+    for name, data in {"1": picture(20), "2": b"no picture", "3": picture(60)}.items():
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+    assert levels(capture(tmp_path, source_uri="*.jpg")) == [1, 3]
+
+
+def test_fps_is_for_pictures(tmp_path: Path) -> None:
+    draw(tmp_path / "a.mp4")
+    [(key, text)] = problems_of(VideoSettings(source_uri="a.mp4", fps=5), tmp_path)
+    assert (key, text) == (
+        "fps", "only for a device, a screen, the test pattern or pictures; a film has its own"
+    )  # fmt: skip
+
+
+def test_the_pattern_is_in_the_log_pixel_for_pixel(tmp_path: Path) -> None:
+    plan = helpers.plan_of(tmp_path, "v=VideoCapture(source_uri: test, width: 96, height: 64)")
+    _, result = helpers.record(plan, tmp_path / "run", cycles=5)
+    assert result.error is None
+    drawn = open_video(VideoSettings(source_uri="test", width=96, height=64), tmp_path)
+    with Log(tmp_path / "run") as log:
+        kept = [frame.pixels for frame in log.frames("/v/image")]
+    assert len(kept) == 5
+    assert all(np.array_equal(it, drawn.pixels(k)) for k, it in enumerate(kept))
+
+
+# -- streams -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A film with two streams of pictures, the second one larger."""
+    with av.open(str(tmp_path / "two.mkv"), "w") as container:
+        streams: list[Any] = [container.add_stream("ffv1", rate=10) for _ in range(2)]
+        for stream, size in zip(streams, (32, 64), strict=True):
+            stream.width = stream.height = size
+        for stream in streams:
+            pixels = np.full((stream.height, stream.width, 3), 40, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    return tmp_path
+
+
+@pytest.mark.parametrize(("stream", "size"), [("best", 32), (0, 32), (1, 64)])
+def test_a_stream_is_chosen(two: Path, stream: Any, size: int) -> None:
+    [image] = capture(two, source_uri="two.mkv", stream=stream)
+    assert image.pixels.shape == (size, size, 3)
+
+
+@pytest.mark.parametrize("best", [0, 1, None])
+def test_a_cover_picture_is_no_film(best: int | None) -> None:
+    cover, film = (SimpleNamespace(type="video", disposition=it) for it in (0x400, 0))
+
+    class Streams(list[Any]):
+        video: ClassVar = [cover, film]
+
+        def best(self, _: str) -> Any:
+            return None if best is None else self.video[best]
+
+    assert chosen_stream(SimpleNamespace(streams=Streams()), "film", "best") is film
+    Streams.video = [cover]
+    assert chosen_stream(SimpleNamespace(streams=Streams()), "cover", 0) is cover
+
+
+def test_a_stream_that_is_not_there_lists_those_that_are(two: Path) -> None:
+    assert error_of(two, source_uri="two.mkv", stream=2) == (
+        "'two.mkv' has no video stream 2; it has 0: ffv1 32x32; 1: ffv1 64x64"
+    )
+
+
+def test_an_option_that_ffmpeg_lacks_is_refused(tmp_path: Path) -> None:
+    draw(tmp_path / "a.mp4")
+    config = VideoSettings(source_uri="a.mp4", options={"probsize": 1, "probesize": 5000})
+    assert list(problems_of(config, tmp_path)) == [
+        (
+            "options.probsize",
+            "FFmpeg has no option 'probsize' for demuxers and protocols (did you mean 'probesize'?)",
+        )
+    ]
+    options = {"probesize": "many", "headers": "X-Token: secret"}
+    assert error_of(tmp_path, source_uri="a.mp4", options=options) == (
+        f"cannot read the video '{tmp_path}/a.mp4' with options probesize, headers: Invalid argument"
+    )
+
+
+# -- web servers -------------------------------------------------------------------------------
+
+
+@contextmanager
+def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], bytes]) -> Iterator[str]:
+    """The address of a server that gives what `answer` says, and no length of it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = answer(self)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_file_of_unknown_length_on_a_web_server_is_whole(tmp_path: Path, name: str) -> None:
+    data = draw(tmp_path / name, movflags="faststart").read_bytes()
+    with answering(lambda _: data) as web:
+        assert levels(capture(tmp_path, source_uri=f"{web}/{name}")) == list(range(FRAMES))
+
+
+def test_a_file_of_unknown_length_that_breaks_off_is_an_error(tmp_path: Path) -> None:
+    data = draw(tmp_path / "a.mp4", movflags="faststart").read_bytes()
+    with answering(lambda _: data[:-100]) as web:
+        text = error_of(tmp_path, source_uri=f"{web}/a.mp4")
+    assert text == f"'{web}/a.mp4' cannot be decoded: Input/output error"
+
+
+def test_a_snapshot_is_fetched_again_and_again(tmp_path: Path) -> None:
+    given = []
+
+    def answer(_: object) -> bytes:
+        given.append(picture(20 * (len(given) % 12)))
+        return given[-1]
+
+    with answering(answer) as web:
+        config = {"source_uri": f"{web}/snap.jpg", "poll_s": 0.02, "policy": "every_frame"}
+        images = capture(tmp_path, cycles=5, **config)
+    assert levels(images) == [0, 1, 2, 3, 4]
+    assert [image.frame_id for image in images] == [0, 1, 2, 3, 4]
+    assert {image.fps for image in images} == {50.0}
