@@ -411,6 +411,9 @@ class Task:
     """How the log can store the task's pictures, the default first. "packets" is for sources that set
     `ImageRgb8Msg.video` if `Context.logs_packets`."""
 
+    several: ClassVar[str | None] = None
+    """The key of the config of which a graph file may give a list: it makes one task for each item."""
+
     shows: ClassVar[Shows | None] = None
     """What the task offers in `ctx.broadcast` to clients outside the run: "picture" or "answer", by
     which the page and the HTTP API find it, or "partial answer"."""

@@ -16,6 +16,7 @@ from flowrun.runtime.errors import FlowrunError, GraphError, ReplayError, Untrus
 from flowrun.runtime.graph.file import read_text
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.read import parse_graph, read_graph
+from flowrun.runtime.graph.several import separated
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.graph.values import is_secret_place
 from flowrun.runtime.log.reader import Log
@@ -151,6 +152,8 @@ def recorded_feed(log: Log, tasks: Collection[str]) -> list[str]:
 
 def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
     """`spec` with other config values, which are checked when it is bound."""
+    if values:
+        spec, _ = separated(spec)
     tasks = {task.id: task for task in spec.tasks}
     for name, value in values.items():
         task_id, dot, key = name.partition(".")

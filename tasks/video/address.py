@@ -85,7 +85,9 @@ class Address(NamedTuple):
     is_input: bool = False
 
 
-def parse_address(uri: str | int | None, source_type: SourceType | None = None) -> Address:
+def parse_address(
+    uri: str | int | list[str | int] | None, source_type: SourceType | None = None
+) -> Address:
     """What `uri` means; `AddressError` where it can mean nothing.
 
     source_type: what the user says that it is; None if its form decides.
@@ -94,6 +96,8 @@ def parse_address(uri: str | int | None, source_type: SourceType | None = None) 
         if source_type in ("screen", "test"):
             return Address(source_type, "")
         raise AddressError(f"no source_uri; write {_ANY}")
+    if isinstance(uri, list):
+        raise AddressError("a list makes several tasks, which only a graph file can")
     text = str(uri)
     if not text.strip():
         raise AddressError(f"an empty address; write {_ANY}")

@@ -46,6 +46,7 @@ class VideoCapture(Task):
     """
 
     Config = VideoSettings
+    several = "source_uri"
     picture_codecs = ("packets", "raw", "zstd", "ffv1")
 
     def __init__(self, config: TaskConfig) -> None:

@@ -74,10 +74,11 @@ class Reconnect(TaskConfig):
 class VideoSettings(TaskConfig):
     """What a graph file may say of a video source."""
 
-    source_uri: str | int | None = None
+    source_uri: str | int | list[str | int] | None = None
     """The source: a path (relative ones start at the graph file) of a film, a folder or pattern of
     pictures (img_%04d.png, *.jpg) or a pipe (- for standard input), an address (rtsp://..., http://...,
-    udp://...), a device (0, /dev/video0, webcam), screen, or test."""
+    udp://...), a device (0, /dev/video0, webcam), screen, or test. A list makes one task of each: `cam`
+    makes `cam_0`, `cam_1`, and as many of each task that follows."""
     source_type: Literal["auto", "file", "rtsp", "url", "v4l2", "screen", "test"] = "auto"
     """What the source is; auto: as `source_uri` looks."""
     policy: Literal["auto", "every_frame", "latest"] | MaxAge = "auto"
