@@ -133,14 +133,16 @@ class Connection:
 
         lost: why the one before ended.
 
-        Raises `VideoError` if the first attempt fails, unless a run may begin without the source, and
-        when the attempts are used up.
+        Raises `VideoError` if the first attempt fails or gives no picture, unless a run may begin
+        without the source, and when the attempts are used up.
         """
         if self._backoff is None:
             if self._config.may_be_live:
                 self._report("connecting", "")
             self._backoff = Backoff(self._config.reconnect, draw=self._draw, now_s=time.monotonic())
         if lost is not None and not self.is_stopped:
+            if not (self._is_again or self.may_wait):
+                raise lost
             self._lost_s = time.monotonic()
             self._log.warning("source lost", source=self.name, reason=str(lost), code=lost.code)
         self._gives = False

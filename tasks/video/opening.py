@@ -238,15 +238,32 @@ def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
     asked_s = time.monotonic()
     try:
         opened = _opened(config, {**options, **_BRIEF[config.kind]} if is_brief else options)
-        if is_brief and not all(it.codec_context.width for it in opened.streams.video[:1]):
+        if is_brief and not _is_described(opened) and not _is_late(asked_s, config):
             opened.close()
             opened = _opened(config, options)
     except (av.error.FFmpegError, ValueError) as error:
         # The text and the chain of FFmpeg's error hold the address with its password.
         # A camera that accepts the connection and stays silent ends as invalid data.
-        silent = time.monotonic() - asked_s >= config.timeout_s
+        silent = _is_late(asked_s, config)
         raise _refused(error, name_of(config), config, silent=silent) from None
+    if not _is_described(opened) and _is_late(asked_s, config):  # nothing came, which is no error
+        opened.close()
+        raise _late(config)
     return opened
+
+
+def _is_described(opened: Any) -> bool:
+    """Whether the size of its pictures is known, if it has any."""
+    return all(it.codec_context.width for it in opened.streams.video[:1])
+
+
+def _is_late(asked_s: float, config: VideoSettings) -> bool:
+    return time.monotonic() - asked_s >= config.timeout_s
+
+
+def _late(config: VideoSettings) -> VideoError:
+    text = f"{name_of(config)} did not answer within timeout_s {config.timeout_s:g}"
+    return VideoError(text, code="timeout")
 
 
 def _opened(config: VideoSettings, options: dict[str, str]) -> Any:
@@ -294,8 +311,7 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             code="refused",
         )
     if silent or isinstance(error, (TimeoutError, av.error.ExitError)):
-        text = f"{name} did not answer within timeout_s {config.timeout_s:g}"
-        return VideoError(text, code="timeout")
+        return _late(config)
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENETUNREACH, errno.EHOSTUNREACH):
         return VideoError(

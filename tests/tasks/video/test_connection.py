@@ -132,6 +132,17 @@ def test_a_first_connection_that_fails_is_an_error(monkeypatch: pytest.MonkeyPat
     assert (world.connection.may_wait, world.said) == (False, [("connecting", "")])
 
 
+def test_a_first_connection_that_gives_no_picture_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(monkeypatch, "camera", "camera")
+    world.connection.open()
+    with pytest.raises(VideoError) as caught:
+        world.connection.open(LOST)
+    assert caught.value is LOST
+    assert world.steps == ["camera"]
+
+
 def test_a_run_may_begin_without_its_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, REFUSED, REFUSED, "camera", reconnect={"at_start": True})
     with structlog.testing.capture_logs() as logs:

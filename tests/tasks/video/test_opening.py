@@ -367,6 +367,26 @@ def test_a_source_that_was_silent_for_the_timeout_did_not_answer(
     assert error_of(tmp_path, URI, timeout_s=2.5).endswith(text)
 
 
+def test_a_camera_that_answers_and_sends_nothing_did_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg opens it, and knows nothing of its pictures."""
+    closed = []
+    now = SimpleNamespace(s=50.0)
+
+    def opened(*_: Any, timeout: float, **__: Any) -> Any:
+        now.s += timeout
+        stream = SimpleNamespace(codec_context=SimpleNamespace(width=0))
+        return SimpleNamespace(
+            streams=SimpleNamespace(video=[stream]), close=lambda: closed.append(now.s)
+        )
+
+    monkeypatch.setattr(av, "open", opened)
+    monkeypatch.setattr(opening.time, "monotonic", lambda: now.s)
+    assert error_of(tmp_path, URI, timeout_s=2.5) == f"{URI} did not answer within timeout_s 2.5"
+    assert closed == [52.5]
+
+
 def test_an_address_that_cannot_be_written_is_refused_without_its_password(tmp_path: Path) -> None:
     assert error_of(tmp_path, "http://me:secret@127.0.0.1:9/\ud800") == (
         "cannot open http://127.0.0.1:9/\ud800: 'utf-8' codec can't encode character '\\ud800' in "
