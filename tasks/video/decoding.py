@@ -32,7 +32,7 @@ from flowrun.runtime.pictures.video import (
 from flowrun.tasks.video.ahead import AheadDecoder, Cores
 from flowrun.tasks.video.packets import Origin, PacketQueue
 
-__all__ = ["Counts", "Emit", "Picture", "SourceDecoder", "Waiting"]
+__all__ = ["Counts", "Emit", "Fed", "Picture", "SourceDecoder", "Waiting"]
 
 _LONGEST = 500
 """Packets of a section after which the next key frame begins another, also where groups are open: a
@@ -89,7 +89,7 @@ Emit = Callable[[Picture], "Future[Any] | None"]
 """Returns what `Take` does."""
 
 
-class _Fed(NamedTuple):
+class Fed(NamedTuple):
     """A packet that a decoder has got.
 
     pts: in the container's units; None where it has none.
@@ -113,13 +113,13 @@ class Waiting(NamedTuple):
 
     number: int
     packet: Any
-    fed: _Fed
+    fed: Fed
     data: bytes
-    is_key: bool
-    is_damaged: bool
-    follows: bool
-    begins: bool
-    ahead: AheadDecoder | None
+    is_key: bool = False
+    is_damaged: bool = False
+    follows: bool = False
+    begins: bool = False
+    ahead: AheadDecoder | None = None
 
 
 class _Held(NamedTuple):
@@ -302,7 +302,7 @@ class SourceDecoder:
         self._now: Waiting
         self._number = after.packets - 1
         """Of the packet that is being decoded."""
-        self._fed: dict[int, _Fed] = {}
+        self._fed: dict[int, Fed] = {}
         """By number, the packets whose pictures have not come out yet."""
         self._sections = after.sections
         self._current: _Section | None = None
@@ -382,7 +382,7 @@ class SourceDecoder:
         """A packet that has come, and what is known of it before any other is decoded."""
         number = self._read
         self._read += 1
-        fed = _Fed(packet.pts, not packet.is_discard)  # a filter empties the packet
+        fed = Fed(packet.pts, not packet.is_discard)  # a filter empties the packet
         is_key, is_damaged = bool(packet.is_keyframe), bool(packet.is_corrupt)
         if self._asks_container:
             self._asks_container = False
@@ -464,7 +464,7 @@ class SourceDecoder:
             made = [packet] if self._filter is None else self._filter.filter(packet)
         except av.error.FFmpegError:
             return b""
-        data = b"".join(map(bytes, made))
+        data = bytes(made[0]) if len(made) == 1 else b"".join(map(bytes, made))
         own = data.removeprefix(self._inserted)
         return own if len(own) < len(data) and holds_parameters(self._form, own) else data
 
@@ -500,10 +500,10 @@ class SourceDecoder:
 
         return take
 
-    def _pop(self, number: int | None) -> _Fed:
+    def _pop(self, number: int | None) -> Fed:
         """The packet of a picture that has come out."""
         found = None if number is None else self._fed.pop(number, None)
-        return found or _Fed(None, is_shown=True)
+        return found or Fed(None, is_shown=True)
 
     def _drain(self, section: _Section, emit: Emit) -> None:
         if not section.decoder.drain(self._taker(section, emit, drained=True)):
