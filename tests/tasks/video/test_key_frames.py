@@ -14,6 +14,8 @@ from flowrun.runtime import Log
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.replay import Replay
+from flowrun.tasks.video.decoding import Counts, Picture
+from flowrun.tasks.video.key_frames import KeyFrameDecoder
 from support import damaged, films, helpers
 from support.damaged import Chunk
 
@@ -110,3 +112,22 @@ def test_a_key_frame_that_is_damaged_is_left_out_and_its_packets_are_kept(
     assert [it[0] for it in some] == [0, 2 * films.KEY_EVERY]
     assert len(packets) == 1 + 2 * films.KEY_EVERY
     assert np.ptp(some[1][2]) > 0
+
+
+@pytest.mark.parametrize(("waits", "fed"), [(False, 1), (True, 17)])
+def test_a_live_key_frame_waits_for_no_packet(originals: Path, waits: bool, fed: int) -> None:
+    given: list[Picture] = []
+    with av.open(str(damaged.original(originals, "h264.mp4"))) as container:
+        stream = container.streams.video[0]
+        decoder = KeyFrameDecoder(stream, None, waits=waits, after=Counts())
+        packets = container.demux(stream)
+        for _ in range(fed - 1):
+            decoder.feed(next(packets), given.append)
+        assert given == []
+        decoder.feed(next(packets), given.append)
+        assert len(given) == 1
+        for packet in packets:
+            decoder.feed(packet, given.append)
+        decoder.drain(given.append)
+    assert [it.passed for it in given] == [0, 7, 7]
+    assert decoder.passed == damaged.FRAMES - 17
