@@ -267,9 +267,11 @@ def streams(film: Path, decode: str, count: int, answer_s: float) -> float:
         folder = Path(name)
         usage = measured(cameras, folder, settle_s=3, seconds=OPTIONS.seconds)
         [log] = (folder / "runs").glob("[!.]*")
-        for number, lost in enumerate(losses(log, film, count)):
-            if lost.gaps or lost.late_s > MOST_LATE_S:
-                print(f"  NOT ALL LOGGED: decode: {decode}, camera {number}: {lost}")
+        lossy = [one for one in losses(log, film, count) if one.gaps or one.late_s > MOST_LATE_S]
+        if lossy:
+            print(
+                f"  NOT ALL LOGGED: decode: {decode}, {len(lossy)} cameras; one of them: {lossy[0]}"
+            )
     return usage.cpu_s / usage.at_s
 
 

@@ -245,8 +245,9 @@ class _Follower:
         if stored.own["codec"] != "packets":
             losses.pixels += 1
             return
-        for packet in stored.packets:
-            now = self._place.get(_picture(bytes(packet.data)), -1)
+        before = [data for data, _ in stored.before]
+        for data in (*before, *(packet.data for packet in stored.packets)):
+            now = self._place.get(_picture(bytes(data)), -1)
             if not self._follows(now):
                 losses.gaps.append(f"picture {now} after {self._at} in cycle {message.cycle}")
             self._at = now
