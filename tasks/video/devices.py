@@ -12,7 +12,14 @@ from typing import Any
 from flowrun.tasks.video.address import AddressError
 from flowrun.tasks.video.settings import VideoSettings
 
-__all__ = ["device_of", "display_of", "open_device", "open_screen"]
+__all__ = [
+    "device_of",
+    "display_of",
+    "missing_device",
+    "missing_display",
+    "open_device",
+    "open_screen",
+]
 
 _SCREEN_FPS = 30
 _DISPLAY = re.compile(r"[\w.-]*:\d+(\.\d+)?(\+\d+,\d+)?")
@@ -27,16 +34,25 @@ def device_of(config: VideoSettings) -> str:
     return str(found[0]) if found else "webcam"
 
 
+def missing_device(config: VideoSettings) -> str | None:
+    """What is wrong if the device is not there."""
+    device = device_of(config)
+    if device == "webcam":
+        return "there is no webcam: no /dev/video0; for pictures without one: test"
+    if Path(device).exists():
+        return None
+    devices = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*")))
+    return f"no such device: {device}; video devices: {devices or 'none'}"
+
+
 def open_device(config: VideoSettings) -> Any:
     """The opened container of a V4L2 device."""
     import av
 
+    missing = missing_device(config)
+    if missing is not None:
+        raise AddressError(missing)
     device = device_of(config)
-    if device == "webcam":
-        raise AddressError("there is no webcam: no /dev/video0; for pictures without one: test")
-    if not Path(device).exists():
-        devices = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*")))
-        raise AddressError(f"no such device: {device}; video devices: {devices or 'none'}")
     asked = _size_and_rate(config)
     if config.input_format is not None:
         asked["input_format"] = config.input_format
@@ -60,23 +76,32 @@ def display_of(config: VideoSettings) -> str:
     return config.address.target or os.environ.get("DISPLAY", "")
 
 
-def open_screen(config: VideoSettings) -> Any:
-    """The opened container of an X11 display."""
-    import av
-
+def missing_display(config: VideoSettings) -> str | None:
+    """What is wrong if no display is named, or what is named is none."""
     display = display_of(config)
     if not display:
         wayland = "; Wayland's is not supported" if "WAYLAND_DISPLAY" in os.environ else ""
-        raise AddressError(
+        return (
             f"there is no display: DISPLAY is not set{wayland}; "
             "start flowrun in a desktop session of X11, or name one: screen://:0"
         )
     if not _DISPLAY.fullmatch(display):
-        raise AddressError(f"{display!r} is no display; write :0, :0.1, or :0.0+10,20")
+        return f"{display!r} is no display; write :0, :0.1, or :0.0+10,20"
+    return None
+
+
+def open_screen(config: VideoSettings) -> Any:
+    """The opened container of an X11 display."""
+    import av
+
+    missing = missing_display(config)
+    if missing is not None:
+        raise AddressError(missing)
     if "x11grab" not in av.formats_available:
         raise AddressError(
             f"this FFmpeg cannot grab a screen (x11grab) on {sys.platform}", code="failed"
         )
+    display = display_of(config)
     asked = {"framerate": str(_SCREEN_FPS), **_size_and_rate(config)}
     options = {**asked, **config.ffmpeg_options}
     try:

@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.video.address import AddressError, without_credentials
-from flowrun.tasks.video.devices import device_of, display_of, open_device, open_screen
+from flowrun.tasks.video.devices import (
+    device_of,
+    display_of,
+    missing_device,
+    missing_display,
+    open_device,
+    open_screen,
+)
 from flowrun.tasks.video.files import find_file
 from flowrun.tasks.video.options import option_names
 from flowrun.tasks.video.pattern import open_pattern
@@ -65,6 +72,10 @@ def problems_of(config: VideoSettings, graph_dir: Path) -> Iterator[tuple[str, s
                 f"options.{name}",
                 f"FFmpeg has no option {name!r} for demuxers and protocols{nearest(name, known)}",
             )
+    if config.kind in ("v4l2", "screen") and not config.reconnect.at_start:
+        text = missing_device(config) if config.kind == "v4l2" else missing_display(config)
+        if text is not None:
+            yield "source_uri", text
     if config.kind != "file":
         return
     try:

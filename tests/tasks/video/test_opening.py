@@ -54,7 +54,7 @@ def test_a_folder_without_videos_has_none_to_name(tmp_path: Path) -> None:
 
 def test_only_a_file_can_be_missing(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
-    for uri in ("a.mp4", f"file://{tmp_path}/a.mp4", URI, "0"):
+    for uri in ("a.mp4", f"file://{tmp_path}/a.mp4", URI, "test"):
         assert list(problems_of(VideoSettings(source_uri=uri), tmp_path)) == []
     [(key, text)] = problems_of(VideoSettings(source_uri="~/none.mp4"), tmp_path)
     assert key == "source_uri"
