@@ -113,6 +113,8 @@ class ImageRgb8Msg(Message):
     pts: presentation time stamp in the container's own units, None where there is none.
     fps: nominal frames per second of the source, 0 where unknown.
     source: which camera, file or task made it; never holds credentials.
+    pixel_aspect: width of a pixel divided by its height; not 1 for anamorphic film and DVDs, whose
+        pictures are to be shown that much wider.
 
     video: the source's own packets of this picture, None where there are none. It is for the log
         only: it is not a field, and tasks that read the picture do not see it.
@@ -125,6 +127,7 @@ class ImageRgb8Msg(Message):
     pts: int | None
     fps: float
     source: str
+    pixel_aspect: float = 1.0
 
     schema_name: ClassVar[str] = "foxglove.RawImage"
     schema_encoding: ClassVar[str] = "protobuf"
@@ -311,6 +314,8 @@ class ImageRgb8Msg(Message):
             protobuf.fixed32_field(_STEP, width * 3),
         )
         own = [self.frame_id, self.pts, self.fps]
+        if self.pixel_aspect != 1:
+            own.append(self.pixel_aspect)
         front = self.pack_front(own, fields, source=_FRAME_ID, data=_DATA, size=pixels.size)
         return (front, pixels.data.cast("B") if pixels.size else b"")
 
@@ -318,7 +323,7 @@ class ImageRgb8Msg(Message):
     def decode_fields(cls, data: Buffer) -> dict[str, Any]:
         raw: dict[int, Any] = dict(protobuf.fields(memoryview(data)))
         try:
-            frame_id, pts, fps = msgpack.unpackb(raw[_FLOWRUN])
+            frame_id, pts, fps, *aspect = msgpack.unpackb(raw[_FLOWRUN])
             pixels = np.frombuffer(protobuf.contents(raw[_DATA]), np.uint8)
             size = protobuf.number(raw[_HEIGHT]), protobuf.number(raw[_WIDTH])
             return {
@@ -327,6 +332,7 @@ class ImageRgb8Msg(Message):
                 "pts": pts,
                 "fps": fps,
                 "source": bytes(protobuf.contents(raw[_FRAME_ID])).decode(),
+                "pixel_aspect": aspect[0] if aspect else 1.0,
             }
         except (KeyError, ValueError, TypeError, msgpack.UnpackException) as error:
             raise ValueError(f"not an ImageRgb8Msg: {error!r}") from error

@@ -76,6 +76,7 @@ class RenderBoxes(Task):
             draw_boxes(pixels, newest, line_px=self.config.line_px, labels=self.config.labels)
         rendered.frame_id, rendered.pts = image.frame_id, image.pts
         rendered.fps, rendered.source = image.fps, image.source
+        rendered.pixel_aspect = image.pixel_aspect
         rendered.publish(tov_ns=image.tov_ns)
 
     def _is_too_old(self, detections: DetectionsMsg, image: ImageRgb8Msg) -> bool:

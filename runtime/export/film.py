@@ -17,17 +17,27 @@ from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.bitstream import with_parameters
-from flowrun.runtime.pictures.convert import UPRIGHT, matrix_of
+from flowrun.runtime.pictures.convert import UPRIGHT, matrix_of, swaps_axes
 from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
 
-__all__ = ["Film", "FilmTimes", "film_of", "film_times", "last_duration", "write_film"]
+__all__ = [
+    "Film",
+    "FilmTimes",
+    "film_of",
+    "film_times",
+    "last_duration",
+    "say_aspect",
+    "write_film",
+]
 
 _FINEST_US, _COARSEST_US = 1, 1000
 _MOST_UNITS = 1 << 29
 """Between two pictures: MP4 has 31 bits for it, and some are needed for the pictures' order."""
 _LONGEST_MS = 1 << 31
 """The duration of a film whose end can be moved."""
+_FINEST_ASPECT = 1000
+"""Denominator of a pixel's aspect, at most."""
 _DEFAULT_US = 40_000
 """The duration of a single picture whose source does not say its rate."""
 _RAW_FORMATS = {"h264": "h264", "h265": "hevc", "mpeg4": "m4v", "vp9": "ivf", "av1": "ivf"}
@@ -112,6 +122,7 @@ class Film(NamedTuple):
     duration: of the last picture, in the film's unit.
     hidden: number of pictures after it that the run never published: others cannot be decoded without
         their packets, but the film ends before them.
+    pixel_aspect: as its packets have it, so before they are turned.
     """
 
     decoder: VideoDecoder
@@ -119,6 +130,7 @@ class Film(NamedTuple):
     times: FilmTimes
     duration: int
     hidden: int
+    pixel_aspect: float
 
     @property
     def end(self) -> int:
@@ -141,7 +153,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     taken: dict[int, int] = {}
     decoder: VideoDecoder | None = None
     size: list[int] | None = None
-    fps = 0.0
+    fps, pixel_aspect = 0.0, 1.0
     for message in selection.messages(log, topic):
         try:
             picture = StoredPicture.parse(message.payload)
@@ -161,6 +173,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
             if not own["sizes"] or not own["keys"][0]:
                 return f"cycle {message.cycle} does not begin with a key frame"
             fps = own["fps"]
+            pixel_aspect = own.get("pixel_aspect", 1.0)
         packets += picture.packets
         taken[own["number"]] = message.tov_ns
     if decoder is None:
@@ -187,6 +200,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
         film,
         duration,
         len(hidden),
+        1 / pixel_aspect if swaps_axes(decoder.orientation) else pixel_aspect,
     )
 
 
@@ -258,6 +272,12 @@ def _decode_times(times: list[int], duration: int) -> list[int]:
     return [*lead, *order[: len(order) - delay]]
 
 
+def say_aspect(stream: Any, pixel_aspect: float) -> None:
+    """Have the film say how wide the pixels of its stream are shown."""
+    if pixel_aspect != 1:
+        stream.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(_FINEST_ASPECT)
+
+
 def write_film(film: Film, path: Path) -> None:
     """Write the MP4. `ValueError` where FFmpeg cannot read the packets."""
     import av
@@ -275,6 +295,7 @@ def write_film(film: Film, path: Path) -> None:
         )
         stream: Any = container.add_stream_from_template(template, opaque=True)
         stream.time_base = film.times.base
+        say_aspect(stream, film.pixel_aspect)
         if film.decoder.orientation != UPRIGHT:
             stream.set_display_matrix(struct.unpack("<9i", matrix_of(film.decoder.orientation)))
         for it in film.packets:

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.errors import LogError, LogNotFound
-from flowrun.runtime.export.film import FilmTimes, film_of, film_times, last_duration, write_film
+from flowrun.runtime.export.film import (
+    FilmTimes,
+    film_of,
+    film_times,
+    last_duration,
+    say_aspect,
+    write_film,
+)
 from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC
@@ -82,6 +89,7 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
                 stream = _add_stream(
                     container, shape, film, f"{log.path}: cycle {message.cycle}: {topic}"
                 )
+                say_aspect(stream, fields["pixel_aspect"])
                 if shape[0] % 2 or shape[1] % 2:
                     report.notes.append(
                         f"H.264 needs even sizes: {shape[1]}x{shape[0]} is cut to "

@@ -84,6 +84,7 @@ class PictureExport:
         self._last: tuple[int, int] | None = None
         self._encoder: StreamEncoder | None = None
         self._odd = False
+        self._pixel_aspect = 1.0
         self.form, why = self._form(selection)
         self.note = ""
         if why and self._odd:
@@ -92,6 +93,12 @@ class PictureExport:
         elif why:
             self._encoder = StreamEncoder()
             self.note = f"{topic}: {why}: encoded again as H.264 (crf {CRF})"
+        if self._pixel_aspect != 1:
+            wide = (
+                f"its pixels are {self._pixel_aspect:.3g} times as wide as high; "
+                "viewers show them as squares"
+            )
+            self.note = f"{self.note}; {wide}" if self.note else f"{topic}: {wide}"
 
     def shown(self, message: LogMessage) -> Iterator[Shown]:
         """What goes out for `message`; call it with the selected ones of the topic, in order.
@@ -132,6 +139,7 @@ class PictureExport:
             picture = _parsed(message)
             own = picture.own
             kinds.add(own["codec"])
+            self._pixel_aspect = own.get("pixel_aspect", 1.0)
             self._odd |= any(length % 2 or not length for length in own["size"])
             if own["codec"] != "packets":
                 continue

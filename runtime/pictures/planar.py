@@ -125,6 +125,11 @@ class PlanarPicture:
         return self.layout.shape[1]
 
     @property
+    def is_turned(self) -> bool:
+        """Whether what is shown as a row lies in a column."""
+        return swaps_axes(self.layout.orientation)
+
+    @property
     def data(self) -> NDArray[np.uint8]:
         """The bytes of the planes, one after the other, read-only."""
         data = self._data

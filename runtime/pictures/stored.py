@@ -103,6 +103,8 @@ class PictureEncoder:
             "fps": message.fps,
             "size": [message.height, message.width],
         }
+        if message.pixel_aspect != 1:
+            own["pixel_aspect"] = message.pixel_aspect
         if isinstance(picture, PlanarPicture):
             own |= {
                 "crc": picture.crc,
@@ -313,6 +315,7 @@ class StoredPicture:
             "pts": self.own["pts"],
             "fps": self.own["fps"],
             "source": self.source,
+            "pixel_aspect": self.own.get("pixel_aspect", 1.0),
         }
 
 
@@ -323,13 +326,15 @@ def _check_own(own: dict[str, Any]) -> None:
         type(own["frame_id"]) is type(own["crc"]) is int
         and (own["pts"] is None or type(own["pts"]) is int)
         and type(own["fps"]) in (int, float)
+        and type(own.get("pixel_aspect", 1.0)) in (int, float)
         and isinstance(own["codec"], str)
         and isinstance(own["size"], list)
         and _all_within([height, width], 0, _MOST_ROWS)
         and (planes is None or _is_layout(planes))
     ):
         raise ValueError(
-            "frame_id, pts, fps, codec, size, planes or crc is of a wrong type or out of range"
+            "frame_id, pts, fps, pixel_aspect, codec, size, planes or crc is of a wrong type or out of "
+            "range"
         )
 
 

@@ -139,8 +139,11 @@ class VideoCapture(Task):
         reader = self._reader
         assert reader is not None
         found = frame.kept
+        image.pixel_aspect = reader.pixel_aspect
         if isinstance(found, PlanarPicture):
             image.show(found)
+            if found.is_turned:
+                image.pixel_aspect = 1 / reader.pixel_aspect
         elif found.flags.c_contiguous:
             image.hand_over("pixels", found)
         else:

@@ -112,6 +112,8 @@ class Reader:
         self.name = connection.name
         self.width = self.height = 0
         self.fps = 0.0
+        self.pixel_aspect = 1.0
+        """Width of a pixel divided by its height, as the pictures lie in the stream."""
         self._rate: Fraction | None = None
         self._is_open = self._ended = False
         self._opened = threading.Event()
@@ -304,6 +306,7 @@ class Reader:
         self.live = opened.is_live
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
         self.fps = float(rate) if rate else 0.0
+        self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self.frames.begin(newest_only=self._newest_only, is_live=self.live)
         self._is_open = True
         self._opened.set()

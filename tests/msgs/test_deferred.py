@@ -53,7 +53,8 @@ def test_who_reads_no_pixels_makes_none() -> None:
     assert (view.height, view.width, view.frame_id, view.source) == (2, 3, 3, "cam")
     assert (message.height, message.width) == (2, 3)
     assert repr(view) == (
-        "ImageRgb8Msg(pixels=<uint8 [2, 3, 3]>, frame_id=3, pts=5, fps=30.0, source='cam')"
+        "ImageRgb8Msg(pixels=<uint8 [2, 3, 3]>, frame_id=3, pts=5, fps=30.0, source='cam', "
+        "pixel_aspect=1.0)"
     )
     copies = [view.copy(), copy.deepcopy(view), copy.copy(message)]
     other = ImageRgb8Msg()

@@ -51,12 +51,13 @@ def stored(messages):
             picture = alone(own, message.get(3, b""))
         pixels = None if picture is None else pixels_of(own, *picture)
         rest = {name: own[name] for name in ("frame_id", "pts", "fps")}
+        rest["pixel_aspect"] = own.get("pixel_aspect", 1.0)
         found.append((cycle, {"pixels": pixels, **rest, "source": message.get(2, b"").decode()}))
     return found
 
 
 def raw_image(message):
-    frame_id, pts, fps = msgpack.unpackb(message[1000])
+    frame_id, pts, fps, *aspect = msgpack.unpackb(message[1000])
     height, width = message.get(3, 0), message.get(2, 0)
     pixels = np.frombuffer(message.get(6, b""), np.uint8).reshape(height, width, 3)
     return {
@@ -65,6 +66,7 @@ def raw_image(message):
         "pts": pts,
         "fps": fps,
         "source": message.get(7, b"").decode(),
+        "pixel_aspect": aspect[0] if aspect else 1.0,
     }
 
 

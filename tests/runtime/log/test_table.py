@@ -62,7 +62,7 @@ def test_arrays_and_pictures_are_left_out_by_name(tmp_path):
     with Log(record_pictures(tmp_path, "limit: 2")) as log:
         table = log.table("/c/image")
     assert table.left_out == {"pixels": "uint8 array"}
-    assert list(table)[3:] == ["frame_id", "pts", "fps", "source"]
+    assert list(table)[3:] == ["frame_id", "pts", "fps", "source", "pixel_aspect"]
     assert table["pts"] == [None, None]
 
 

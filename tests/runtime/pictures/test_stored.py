@@ -165,7 +165,7 @@ def test_a_picture_too_large_for_a_codec_is_stored_raw(monkeypatch):
 @pytest.mark.parametrize("codec", ["packets", "zstd", "ffv1"])
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (0, 4), (4, 0), (0, 0)])
 def test_a_picture_says_everything_of_itself(codec, size):
-    fields = {"frame_id": 3, "pts": -5, "fps": 12.5, "source": "cam"}
+    fields = {"frame_id": 3, "pts": -5, "fps": 12.5, "source": "cam", "pixel_aspect": 1.5}
     message = message_of(*size, **fields)
     picture = stored_by(PictureEncoder(codec), message)
     pixels = np.asarray(message.view().pixels)
@@ -173,6 +173,7 @@ def test_a_picture_says_everything_of_itself(codec, size):
         "frame_id": 3,
         "pts": -5,
         "fps": 12.5,
+        "pixel_aspect": 1.5,
         "size": list(size),
         "crc": crc32(pixels.tobytes()) if pixels.size else 0,
         "codec": codec if codec != "packets" and pixels.size else "raw",
@@ -287,6 +288,7 @@ def test_only_packets_are_stored_as_packets():
         ("pts", 3.5),
         ("fps", "30"),
         ("fps", None),
+        ("pixel_aspect", None),
         ("codec", 1),
         ("size", {0: 2, 1: 3}),
         ("size", (2, 3)),
@@ -318,7 +320,8 @@ def test_what_a_picture_says_of_itself_has_the_right_types(field, value):
         stored._check_own(right)
     with pytest.raises(
         ValueError,
-        match="^frame_id, pts, fps, codec, size, planes or crc is of a wrong type or out of range$",
+        match="^frame_id, pts, fps, pixel_aspect, codec, size, planes or crc is of a wrong type or out "
+        "of range$",
     ):
         stored._check_own(own | {field: value})
 

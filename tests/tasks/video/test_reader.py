@@ -32,6 +32,7 @@ class Container:
             "type": "video",
             "average_rate": Fraction(10),
             "guessed_rate": None,
+            "sample_aspect_ratio": None,
             "start_time": None,
             "time_base": Fraction(1, 10),
             "codec_context": SimpleNamespace(width=48, height=32),
