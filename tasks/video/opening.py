@@ -310,7 +310,7 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             f"{host} answers, but has no stream {parts.path!r} (404); check the path",
             code="not_found",
         )
-    if isinstance(error, av.error.HTTPError):
+    if isinstance(error, (av.error.HTTPError, av.error.HTTPClientError, av.error.HTTPServerError)):
         return VideoError(
             f"{host} answers {name} with an error: {reason_of(error)}", code="refused"
         )

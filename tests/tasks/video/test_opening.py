@@ -246,6 +246,7 @@ def test_what_a_server_answers_is_said_with_what_to_do(
         (av.error.HTTPUnauthorizedError(401, "no"), {}, "auth"),
         (av.error.HTTPNotFoundError(404, "no"), {}, "not_found"),
         (av.error.HTTPServerError(503, "no"), {}, "refused"),
+        (av.error.HTTPOtherClientError(410, "no"), {}, "refused"),
         (av.error.ConnectionRefusedError(errno.ECONNREFUSED, "no"), {}, "refused"),
         (av.error.ExitError(1, "no"), {}, "timeout"),
         (av.error.OSError(errno.EHOSTUNREACH, "no"), {}, "unreachable"),
