@@ -449,6 +449,8 @@ class Reader:
             if found is None:
                 self._decoder.damaged += 1
                 continue
+            if not self.live and isinstance(found, PlanarPicture):
+                _ = found.data  # copied: the decoder's memory of it is free again
             yield framing(found)
 
     def _frame(self, picture: Picture) -> partial[Frame] | None:
