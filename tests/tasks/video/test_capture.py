@@ -407,6 +407,7 @@ class Script:
     them. `damage`: how much is damaged after each."""
 
     live, policy, fps = False, "every_frame", 29.97003
+    pixel_aspect = 1.0
     name, width, height = "script", 4, 2
     error: VideoError | None = None
     has_packets = True
