@@ -15,6 +15,7 @@ import numpy as np
 
 from flowrun.msgs.envelope import TIME_ENDS
 from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.pictures.convert.kernel import is_compiled
 from flowrun.runtime.pictures.planar import PlanarPicture
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.connection import Connection
@@ -56,7 +57,7 @@ class VideoCapture(Task):
         self._logged: Counter[str] = Counter()
         """What was left out when that was last logged."""
         self._logged_ns = 0
-        self._told = False
+        self._told = self._told_colors = False
         self._has_failed = False
 
     @classmethod
@@ -138,6 +139,9 @@ class VideoCapture(Task):
     def _publish(self, ctx: Context, image: ImageRgb8Msg, frame: Frame) -> None:
         reader = self._reader
         assert reader is not None
+        if not self._told_colors:
+            self._told_colors = True
+            self._tell_colors(ctx, reader)
         found = frame.kept
         image.pixel_aspect = reader.pixel_aspect
         if isinstance(found, PlanarPicture):
@@ -162,6 +166,14 @@ class VideoCapture(Task):
         paused_ns = ctx.paused_ns if self.config.realtime else 0
         tov_ns = frame.time_ns if reader.live else self._base_ns + paused_ns + frame.time_ns
         image.publish(tov_ns=min(max(0, tov_ns), TIME_ENDS - 1))  # files say what they like
+
+    def _tell_colors(self, ctx: Context, reader: Reader) -> None:
+        if reader.is_hdr:
+            ctx.log.warning("HDR pictures are not tone mapped: they look pale", source=reader.name)
+        if not is_compiled():
+            ctx.log.warning(
+                "pictures are converted ten times slower: install a C compiler, then flowrun again"
+            )
 
     def _end(self, ctx: Context, reader: Reader) -> None:
         if not reader.frames.drained:

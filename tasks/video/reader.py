@@ -46,6 +46,8 @@ _STOP_S = 0.5
 """How long `stop` waits for a source that gives something all the time, so that it is closed."""
 _READY_S = 0.005
 """A packet that comes sooner was there already."""
+_HDR = (16, 18)
+"""FFmpeg's numbers of the transfer functions PQ and HLG."""
 _MAY_JUMP = 0x200  # AVFMT_TS_DISCONT, which `av` names in an enumeration that it does not export
 _LEAST_HZ = 2
 """The rate of a source of which that is found out."""
@@ -112,6 +114,8 @@ class Reader:
         self.name = connection.name
         self.width = self.height = 0
         self.fps = 0.0
+        self.is_hdr = False
+        """Whether the stream says that its levels are those of HDR."""
         self.pixel_aspect = 1.0
         """Width of a pixel divided by its height, as the pictures lie in the stream."""
         self._rate: Fraction | None = None
@@ -307,6 +311,7 @@ class Reader:
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
         self.fps = float(rate) if rate else 0.0
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        self.is_hdr = stream.codec_context.color_trc in _HDR
         self.frames.begin(newest_only=self._newest_only, is_live=self.live)
         self._is_open = True
         self._opened.set()

@@ -407,7 +407,7 @@ class Script:
     them. `damage`: how much is damaged after each."""
 
     live, policy, fps = False, "every_frame", 29.97003
-    pixel_aspect = 1.0
+    is_hdr, pixel_aspect = False, 1.0
     name, width, height = "script", 4, 2
     error: VideoError | None = None
     has_packets = True
@@ -776,3 +776,24 @@ def test_run_task_reports_a_bad_config(folder: Path) -> None:
         UsageError, match="config of VideoCapture: source_uri: .*no source_uri; write a path"
     ):
         run_task(VideoCapture, graph_dir=folder)
+
+
+def test_hdr_and_a_missing_kernel_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from support import helpers
+
+    path = tmp_path / "film.mp4"
+    draw(path, frames=3)
+    opened = Reader.wait_until_open
+
+    def open_hdr(self: Reader) -> None:
+        opened(self)
+        self.is_hdr = True
+
+    monkeypatch.setattr(Reader, "wait_until_open", open_hdr)
+    monkeypatch.setattr(capture_module, "is_compiled", lambda: False)
+    helpers.record(helpers.plan_of(tmp_path, f"a=VideoCapture(source_uri: {path})"), tmp_path / "r")
+    said = capsys.readouterr().err
+    assert said.count("HDR pictures are not tone mapped: they look pale") == 1
+    assert said.count("pictures are converted ten times slower: install a C compiler") == 1

@@ -35,7 +35,7 @@ class Container:
             "sample_aspect_ratio": None,
             "start_time": None,
             "time_base": Fraction(1, 10),
-            "codec_context": SimpleNamespace(width=48, height=32),
+            "codec_context": SimpleNamespace(width=48, height=32, color_trc=2),
             "frames": 0,
             "disposition": 0,
             **stream,
@@ -579,7 +579,9 @@ def test_what_is_lost_is_opened_again_and_goes_on() -> None:
     lost = av.error.InvalidDataError(1, "odd")
     containers = [
         Container(*shown(0, 1), lost, *shown(2)),
-        Container(*shown(7), average_rate=5, codec_context=SimpleNamespace(width=4, height=2)),
+        Container(
+            *shown(7), average_rate=5, codec_context=SimpleNamespace(width=4, height=2, color_trc=2)
+        ),
         Container(),
     ]
     connection = Once(*containers, live=True)
