@@ -210,6 +210,12 @@ class Watched:
         self.run.stop("the test")
         self._thread.join()
 
+    def go_on(self, cycles: int) -> None:
+        """Wait for that many more cycles."""
+        last = self.run.report().cycles + cycles
+        while self.run.report().cycles < last and self._thread.is_alive():
+            time.sleep(0.005)
+
     def until_ended(self) -> None:
         """Wait for the run to end by itself."""
         self._thread.join()
@@ -252,5 +258,6 @@ def switched(
                 time.sleep(rng.uniform(0, 2))
                 camera.on()
                 took.append(watched.until("cam", "running")[0])
+            watched.go_on(3)
     assert watched.result.error is None
     return took, watched.directory
