@@ -168,6 +168,10 @@ class Connection:
             return Opened(container, is_live(container, self._config), self._is_again)
         return None
 
+    def open_again(self) -> Any:
+        """The container of a file that is open, once more, at its beginning."""
+        return open_video(self._config, self._graph_dir)
+
     def note_picture(self) -> None:
         """The source gives pictures."""
         if self._gives or self.is_stopped:

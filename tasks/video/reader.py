@@ -34,6 +34,7 @@ from flowrun.tasks.video.decoding import Counts, Picture, SourceDecoder
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
 from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import Origin, PacketQueue
+from flowrun.tasks.video.pipes import PipedContainer
 from flowrun.tasks.video.policy import FrameQueue
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 from flowrun.tasks.video.streams import chosen_stream
@@ -282,6 +283,10 @@ class Reader:
             lost = VideoError(f"{self.name!r} has ended", code="ended")
             try:
                 yield from self._rounds()
+            except VideoError as failed:  # of a snapshot
+                if not self.live:
+                    raise
+                lost = failed
             except self._errors as failed:
                 lost = self._loss(failed)
                 if not self.live:
@@ -377,13 +382,18 @@ class Reader:
             again = True
 
     def _seek(self, to_s: float, *, again: bool) -> None:
-        """Go on at a time; from where it is where the source cannot be sought, at its beginning."""
+        """Go on at a time. A source that cannot be sought is read from its beginning."""
         try:
             self._container.seek(int(to_s * 1_000_000))
         except self._errors as failed:
-            if again:
+            if not again:
+                return
+            if isinstance(self._container, PipedContainer):
                 text = f"{self.name!r} cannot be read again from its beginning; leave loop out"
                 raise VideoError(text) from failed
+            self._container.close()
+            self._container = self._connection.open_again()
+            self._stream = chosen_stream(self._container, self.name, self._config.stream)
 
     def _round(self) -> Iterator[Frame]:
         """The frames up to the end of the stream; those before an error come first."""

@@ -27,6 +27,7 @@ class StillStream:
     start_time = 0
     disposition = 0
     frames = 0
+    sample_aspect_ratio: Fraction | None = None
     container: Any = None
 
     def __init__(self, context: Any, rate: Fraction, model: Any = None) -> None:

@@ -167,6 +167,13 @@ def test_a_film_on_standard_input_is_read(tmp_path: Path) -> None:
     assert done.stdout.split()[-1] == b"8"
 
 
+def test_a_film_that_cannot_be_sought_is_opened_again_for_its_loop(tmp_path: Path) -> None:
+    draw(tmp_path / "bare.h264")
+    images = capture(tmp_path, source_uri="bare.h264", loop=True, cycles=20)
+    assert levels(images) == [k % FRAMES for k in range(20)]
+    assert [image.frame_id for image in images] == list(range(20))
+
+
 # -- pictures ----------------------------------------------------------------------------------
 
 
@@ -314,11 +321,16 @@ def test_a_snapshot_is_fetched_again_and_again(tmp_path: Path) -> None:
 
     def answer(_: object) -> bytes:
         given.append(picture(20 * (len(given) % 12)))
-        return given[-1]
+        return b"" if len(given) == 4 else given[-1]
 
     with answering(answer) as web:
-        config = {"source_uri": f"{web}/snap.jpg", "poll_s": 0.02, "policy": "every_frame"}
+        config: dict[str, Any] = {
+            "source_uri": f"{web}/snap.jpg",
+            "poll_s": 0.02,
+            "policy": "every_frame",
+        }
+        config["reconnect"] = {"delay_s": 0.01}
         images = capture(tmp_path, cycles=5, **config)
-    assert levels(images) == [0, 1, 2, 3, 4]
+    assert levels(images) == [0, 1, 2, 4, 5], "the fourth answer was empty"
     assert [image.frame_id for image in images] == [0, 1, 2, 3, 4]
     assert {image.fps for image in images} == {50.0}
