@@ -97,6 +97,8 @@ class Watched:
 
     def usage(self) -> Usage:
         """Memory without what is mapped from the log, which is the system's to take back."""
+        if self.process.poll() is not None:
+            raise SystemExit(f"flowrun has ended with {self.process.returncode}")
         folder = Path(f"/proc/{self.process.pid}")
         numbers = (folder / "stat").read_text().rpartition(")")[2].split()
         [memory] = [
@@ -132,8 +134,10 @@ def running(cameras: Cameras, folder: Path) -> Iterator[Watched]:
         finally:
             process.terminate()
             status = process.wait(_STOP_S)
+            if status:
+                print(f"flowrun ended with {status}:\n{tail(folder / 'console')}")
     if status:
-        raise SystemExit(f"flowrun ended with {status}:\n{tail(folder / 'console')}")
+        raise SystemExit(1)
 
 
 def _wait_for_pictures(

@@ -87,6 +87,10 @@ class _Ready(NamedTuple):
     time_ns: int
 
 
+class _StoppedError(Exception):
+    """The reader was stopped while packets come that give no picture."""
+
+
 class Reader:
     """A thread that opens a source, decodes it into a buffer, and closes it; a live one that is lost it
     opens again.
@@ -154,8 +158,9 @@ class Reader:
         """How many damaged packets and pictures `frames` has counted."""
         self._played_ns: int | None = None
         """The time up to which frames were taken, where the newest one is."""
-        self._decoded_s = time.monotonic()
-        """When the last picture came, or a connection began, by `time.monotonic`."""
+        self._is_stopped = False
+        self._came_s = time.monotonic()
+        """When the last packet came, or a connection began, by `time.monotonic`."""
         self._period = Fraction(0)
         self._period_ns = 0
         self._next_id = 0
@@ -169,7 +174,11 @@ class Reader:
         self._ready: _Ready | None = None
         self._last_ns = 0
         """The time of the last frame of a live source."""
-        self._thread = threading.Thread(target=self._read, name=f"read {self.name}", daemon=True)
+        # The command ends the process itself where such a thread is left: FFmpeg calls Python while it
+        # waits, which crashes when Python has gone.
+        self._thread = threading.Thread(
+            target=self._read, name=f"flowrun-read {self.name}", daemon=True
+        )
 
     @property
     def policy(self) -> str:
@@ -232,6 +241,7 @@ class Reader:
 
     def interrupt(self) -> None:
         """Open and read nothing more; from any thread."""
+        self._is_stopped = True
         self._connection.stop()
         interrupt = getattr(self._container, "interrupt", None)
         if interrupt is not None:
@@ -245,7 +255,7 @@ class Reader:
         self.interrupt()
         if self._thread.ident is None:
             return True
-        is_silent = self.live and time.monotonic() - self._decoded_s > _STOP_S
+        is_silent = self.live and time.monotonic() - self._came_s > _STOP_S
         is_waiting = not self._ended and (is_silent or not self._is_open)
         self._thread.join(0 if is_waiting else _STOP_S)
         return not self._thread.is_alive()
@@ -258,6 +268,8 @@ class Reader:
             for frame in self._frames():
                 if not self._put(frame):
                     break
+        except _StoppedError:
+            pass
         except VideoError as failed:
             error = failed
         except Exception as failed:  # noqa: BLE001  # reaches the cycle through `error`
@@ -334,7 +346,7 @@ class Reader:
         import av
 
         # FFmpeg has no one error for it, and its own time starts a little before.
-        silent_s = time.monotonic() - self._decoded_s
+        silent_s = time.monotonic() - self._came_s
         if isinstance(failed, av.error.ExitError) or silent_s >= 0.9 * self._config.timeout_s:
             text = f"{self.name!r} gave no frame for timeout_s {self._config.timeout_s:g}"
             return VideoError(text, code="timeout")
@@ -367,7 +379,7 @@ class Reader:
         start_s = self._config.start_s
         again = False
         while True:
-            self._decoded_s = time.monotonic()
+            self._came_s = time.monotonic()
             if start_s or again:
                 self._seek(float(self._start) + start_s, again=again)
                 self._decoder.restart()
@@ -409,7 +421,10 @@ class Reader:
                 failed, packet = error, None
             if packet is None:
                 break
+            if self._is_stopped:
+                raise _StoppedError
             count += 1
+            self._came_s = time.monotonic()
             earlier = len(self._keeping)
             self._decoder.feed(packet, self._take)
             # Kept while this packet was decoded; a live picture does not wait for the next.
@@ -470,7 +485,6 @@ class Reader:
 
     def _frame(self, picture: Picture) -> partial[Frame] | None:
         """What makes the frame of what is kept of a picture; None where it is to be left out."""
-        self._decoded_s = time.monotonic()
         self._connection.note_picture()
         pts, base = picture.pts, self._stream.time_base
         stamp = None if pts is None else pts * base

@@ -450,7 +450,7 @@ def test_the_cycle_is_woken_for_each_frame_and_at_the_end() -> None:
     reader = reader_of(Container(*shown(0, 1, 2)))
     reader._wake = lambda: woken.append(threading.current_thread().name)
     assert [it.frame_id for it in started(reader)] == [0, 1, 2]
-    assert woken == ["read film"] * 4
+    assert woken == ["flowrun-read film"] * 4
     assert reader.frames.drained
     assert reader.error is None
     assert reader._container.closed >= 1
@@ -551,6 +551,22 @@ def test_a_reader_whose_source_is_silent_is_left_running(
     assert reader.stop() is True
     assert (container.closed, reader.take(0.0)) == (1, None)
     assert connection.lost == [None]
+
+
+def test_a_live_source_ends_between_packets_that_give_no_picture() -> None:
+    began = threading.Event()
+
+    class Endless(Container):
+        def demux(self, stream: Any) -> Iterator[Any]:
+            while True:
+                yield []
+                began.set()
+
+    reader = unopened(Once(Endless(), live=True), uri="rtsp://host/cam")
+    reader.start()
+    began.wait()
+    reader.stop()
+    reader._thread.join()
 
 
 def test_who_waits_for_a_source_to_open_is_interrupted() -> None:
