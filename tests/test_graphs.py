@@ -10,6 +10,7 @@ import pytest
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import load_graph, parse_graph
+from flowrun.tasks.video.capture import VideoCapture
 from support.paths import ROOT
 
 GRAPHS = sorted((ROOT / "graphs").glob("*.yaml"))
@@ -58,22 +59,23 @@ def test_inference_graph_is_the_one_of_the_readme() -> None:
         ("media/shapes.mp4", "decode policy max_fps"),
     ],
 )
-def test_camera_graph_offers_keys_that_fit_the_source(source: str, keys: str) -> None:
+def test_camera_graph_offers_keys_that_fit_the_source(
+    source: str, keys: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VideoCapture, "check", lambda *_: ())  # this machine may have no webcam
     path = ROOT / "graphs" / "camera.yaml"
-    text = path.read_text().replace("source_uri: webcam", f"source_uri: {source}")
+    text = path.read_text()
     for key in keys.split():
         text, count = re.subn(rf"^(      )#   ({key}: )", r"\1\2", text, flags=re.MULTILINE)
         assert count == 1, key
-    bound = bind(parse_graph(text, path=path, env={}))
+    bound = bind(parse_graph(text, path=path, env={"CAMERA": source}))
     assert set(keys.split()) <= bound.tasks[0].config.model_fields_set
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["test", str(ROOT / "graphs" / "media" / "shapes.mp4")])
-def test_camera_graph_runs_without_a_camera(source: str, tmp_path: Path) -> None:
-    text = (ROOT / "graphs" / "camera.yaml").read_text()
-    (tmp_path / "camera.yaml").write_text(text.replace(": webcam", f": {source}"))
-    out = flowrun("camera.yaml", "--plain", "--port", "0", "--cycles", "5", cwd=tmp_path)
+def test_camera_graph_runs_without_a_camera(tmp_path: Path) -> None:
+    graph = ROOT / "graphs" / "camera.yaml"
+    out = flowrun(graph, "--plain", "--port", "0", "--cycles", "5", cwd=tmp_path)
     assert "camera: 5 cycles in " in out
 
 
