@@ -27,7 +27,14 @@ from typing import Any
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.export import foxglove_messages as foxglove
 from flowrun.runtime.export.mcap import open_writer, write_end, write_front
-from flowrun.runtime.export.pictures import PIXELS, STREAMS, PictureExport, Shown, shown_topics
+from flowrun.runtime.export.pictures import (
+    PIXELS,
+    STREAMS,
+    PictureExport,
+    Shown,
+    Stretches,
+    shown_topics,
+)
 from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
 from flowrun.runtime.log.message import LogMessage, Topic
@@ -49,8 +56,9 @@ def export_foxglove(log: Log, selection: Selection, path: Path) -> ExportReport:
         write_front(writer, log)
         channels = _Channels(writer, report)
         topics = shown_topics(log, selection)
+        stretches = Stretches(log.attachments.get("graph.json", b""))
         ways = {
-            topic.name: _way(log, topic, selection, channels, report)
+            topic.name: _way(log, topic, selection, channels, stretches, report)
             for topic in log.topics.values()
             if topic.name in topics
         }
@@ -99,13 +107,18 @@ class _Channels:
 
 
 def _way(
-    log: Log, topic: Topic, selection: Selection, channels: _Channels, report: ExportReport
+    log: Log,
+    topic: Topic,
+    selection: Selection,
+    channels: _Channels,
+    stretches: Stretches,
+    report: ExportReport,
 ) -> Write:
     """What writes the messages of `topic`."""
     if topic.is_picture:
-        return _pictures(log, topic, selection, channels, report)
+        return _pictures(log, topic, selection, channels, stretches, report)
     if topic.message_encoding == "msgpack":
-        return _values(topic, channels)
+        return _values(topic, channels, stretches)
     if not topic.message_encoding:  # a topic of which the log keeps no payloads
         write = channels.add(topic.name, "json", ("", "", b""), topic)
         return lambda message: write(message, b"{}")
@@ -121,9 +134,15 @@ def _log_line(line: dict[str, Any]) -> bytes:
 
 
 def _pictures(
-    log: Log, topic: Topic, selection: Selection, channels: _Channels, report: ExportReport
+    log: Log,
+    topic: Topic,
+    selection: Selection,
+    channels: _Channels,
+    stretches: Stretches,
+    report: ExportReport,
 ) -> Write:
     pictures = PictureExport(log, topic.name, selection)
+    stretches.add(topic.name, pictures)
     if pictures.note:
         report.notes.append(pictures.note)
     is_video = pictures.form in STREAMS
@@ -148,14 +167,14 @@ def _pictures(
     return add
 
 
-def _values(topic: Topic, channels: _Channels) -> Write:
+def _values(topic: Topic, channels: _Channels, stretches: Stretches) -> Write:
     write = channels.add(
         topic.name, "json", (topic.schema_name, topic.schema_encoding, topic.schema), topic
     )
     fields = _fields_of(topic)
     beside: list[Callable[[LogMessage, dict[str, Any]], None]] = []
     if fields >= {"boxes", "labels"}:
-        beside.append(_annotations(topic, channels))
+        beside.append(_annotations(topic, channels, stretches))
     if fields >= {"prompt", "response"}:
         beside.append(_answers(topic, channels))
 
@@ -169,7 +188,9 @@ def _values(topic: Topic, channels: _Channels) -> Write:
     return add
 
 
-def _annotations(topic: Topic, channels: _Channels) -> Callable[[LogMessage, dict[str, Any]], None]:
+def _annotations(
+    topic: Topic, channels: _Channels, stretches: Stretches
+) -> Callable[[LogMessage, dict[str, Any]], None]:
     name, described = foxglove.IMAGE_ANNOTATIONS
     write = channels.add(
         f"{topic.name}/annotations", "protobuf", (name, "protobuf", described()), topic
@@ -178,6 +199,7 @@ def _annotations(topic: Topic, channels: _Channels) -> Callable[[LogMessage, dic
     def add(message: LogMessage, values: dict[str, Any]) -> None:
         found = foxglove.Boxes.of(values)
         if found is not None:
+            found = stretches.moved(topic.name, found)
             write(message, foxglove.pack_annotations(message.tov_ns, found))
 
     return add

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from zlib import crc32
 
@@ -63,6 +63,12 @@ class Boxes:
                 for word, score in zip(words, scores, strict=True)
             ]
         return cls(boxes, texts, words)
+
+    def stretched(self, across: float, down: float) -> Boxes:
+        """The same with so many columns and rows to each pixel."""
+        if across == down == 1:
+            return self
+        return replace(self, boxes=self.boxes * np.array([across, down, across, down]))
 
 
 def label_color(label: str) -> tuple[float, float, float]:

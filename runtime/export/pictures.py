@@ -4,11 +4,13 @@ A camera's packets go out as they are where a viewer can take one after the othe
 or AV1 whose pictures come in the order of their packets. Foxglove and Rerun show no B-frames, whose
 order is another. Packets that are JPEGs are JPEGs. All else that was logged as packets is decoded and
 encoded again, and `PictureExport.note` says so: as H.264 without B-frames, or as JPEGs where sizes are
-odd, which H.264 cannot have. Pictures made by a task stay as exact as they are.
+odd, which H.264 cannot have. Pictures made by a task stay as exact as they are. Pixels that are not
+square are made square, as viewers show them so; `Stretches` says where boxes lie then.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -19,17 +21,20 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.errors import LogDamaged, LogError
+from flowrun.runtime.export.foxglove_messages import Boxes
 from flowrun.runtime.export.selection import Selection
+from flowrun.runtime.export.sources import pictures_before
 from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, KEYFRAME_TOPIC
 from flowrun.runtime.pictures.bitstream import begins, exif_orientation, with_parameters
 from flowrun.runtime.pictures.convert import UPRIGHT
 from flowrun.runtime.pictures.encode import CRF, StreamEncoder, jpeg
+from flowrun.runtime.pictures.squares import square_size, squared
 from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
 
-__all__ = ["JPEG", "PIXELS", "STREAMS", "PictureExport", "Shown", "shown_topics"]
+__all__ = ["JPEG", "PIXELS", "STREAMS", "PictureExport", "Shown", "Stretches", "shown_topics"]
 
 STREAMS = ("h264", "h265", "vp9", "av1")
 JPEG, PIXELS = "jpeg", "rgb8"
@@ -76,6 +81,9 @@ class PictureExport:
     form: one of `STREAMS`, `JPEG` or `PIXELS`, of all of them. note: why it is another than the
     source's, "" where nothing was lost. Reads the topic's messages once to find out; where pictures
     were dropped on the way to the log, it decodes them too.
+
+    stretch: how many columns and rows as they go out there are to one of the log, of the newest
+        picture: 1 each where its pixels are square.
     """
 
     def __init__(self, log: Log, topic: str, selection: Selection) -> None:
@@ -84,7 +92,7 @@ class PictureExport:
         self._last: tuple[int, int] | None = None
         self._encoder: StreamEncoder | None = None
         self._odd = False
-        self._pixel_aspect = 1.0
+        self.stretch = (1.0, 1.0)
         self.form, why = self._form(selection)
         self.note = ""
         if why and self._odd:
@@ -93,12 +101,8 @@ class PictureExport:
         elif why:
             self._encoder = StreamEncoder()
             self.note = f"{topic}: {why}: encoded again as H.264 (crf {CRF})"
-        if self._pixel_aspect != 1:
-            wide = (
-                f"its pixels are {self._pixel_aspect:.3g} times as wide as high; "
-                "viewers show them as squares"
-            )
-            self.note = f"{self.note}; {wide}" if self.note else f"{topic}: {wide}"
+        elif self.form == PIXELS:
+            self.note = self._note_of_pixels(selection)
 
     def shown(self, message: LogMessage) -> Iterator[Shown]:
         """What goes out for `message`; call it with the selected ones of the topic, in order.
@@ -109,17 +113,23 @@ class PictureExport:
         if self.form in STREAMS and self._encoder is None:
             yield from self._stream(message)
             return
+        self.stretch = (1.0, 1.0)
         source, data = "", memoryview(b"")
         if self.form == JPEG:
             picture = _parsed(message)
             own = picture.own
-            if own["codec"] == "packets" and own["sizes"] and _is_jpeg(picture.packets[-1].data):
+            is_square = _square(own) == tuple(own["size"])
+            is_packet = own["codec"] == "packets" and own["sizes"]
+            if is_packet and is_square and _is_jpeg(picture.packets[-1].data):
                 data, source = picture.packets[-1].data, picture.source
         if data:
             yield Shown(message.time_ns, message.tov_ns, source, data, None)
             return
         fields = message.fields
-        pixels: NDArray[np.uint8] = fields["pixels"]
+        logged: NDArray[np.uint8] = fields["pixels"]
+        pixels = squared(logged, fields["pixel_aspect"])
+        if pixels is not logged:
+            self.stretch = (pixels.shape[1] / logged.shape[1], pixels.shape[0] / logged.shape[0])
         if self._encoder is not None:
             data = memoryview(self._encoder.encode(pixels))
         elif self.form == JPEG:
@@ -134,13 +144,15 @@ class PictureExport:
         first: tuple[LogMessage, StoredPicture] | None = None
         kinds, formats = set(), set()
         reordered = several = jpegs = False
-        last = -1
+        last, aspect = -1, 1.0
         for message in self._log.messages(self._topic, **selection.bounds):
             picture = _parsed(message)
             own = picture.own
             kinds.add(own["codec"])
-            self._pixel_aspect = own.get("pixel_aspect", 1.0)
-            self._odd |= any(length % 2 or not length for length in own["size"])
+            size = _square(own)
+            if size != tuple(own["size"]):
+                aspect = own["pixel_aspect"]
+            self._odd |= any(length % 2 or not length for length in size)
             if own["codec"] != "packets":
                 continue
             first = first or (message, picture)
@@ -158,6 +170,8 @@ class PictureExport:
             formats.add(shown_format(begin.decoder.name))
         if begin is not None and begin.decoder.orientation != UPRIGHT:
             return _AGAIN, "it is turned, which viewers do not do"
+        if aspect != 1:
+            return _AGAIN, _not_square(aspect)
         if len(formats) > 1:
             return _AGAIN, f"its codec changes ({', '.join(sorted(formats))})"
         name = next(iter(formats), "")
@@ -172,6 +186,16 @@ class PictureExport:
         if begin is not None and not _begins(name, begin, first[1]):
             return _AGAIN, "its stream has no key frame at which viewers could begin"
         return name, ""
+
+    def _note_of_pixels(self, selection: Selection) -> str:
+        """By the first picture that can be read."""
+        for message in self._log.messages(self._topic, **selection.bounds):
+            with contextlib.suppress(LogError):
+                fields = message.fields
+                aspect, (height, width, _) = fields["pixel_aspect"], fields["pixels"].shape
+                is_square = square_size(height, width, aspect) == (height, width)
+                return "" if is_square else f"{self._topic}: {_not_square(aspect)}"
+        return ""
 
     def _in_order(self, begin: _Begin | None, cycle: int, selection: Selection) -> bool:
         """Whether the decoder gives the pictures in the order of their packets."""
@@ -257,11 +281,45 @@ class PictureExport:
         return time_ns, tov_ns
 
 
+class Stretches:
+    """How boxes lie in the pictures that they are about, as these went out.
+
+    graph: the log's attachment graph.json, which says which pictures those are.
+    """
+
+    def __init__(self, graph: bytes) -> None:
+        self._graph = graph
+        self._pictures: dict[str, PictureExport] = {}
+
+    def add(self, topic: str, pictures: PictureExport) -> None:
+        """Note what writes the pictures of `topic`."""
+        self._pictures[topic] = pictures
+
+    def moved(self, topic: str, found: Boxes) -> Boxes:
+        """The boxes of a message of `topic`, in the columns and rows of its newest picture; as they are
+        where it may be one of several that are stretched differently."""
+        about = pictures_before(topic, self._pictures, self._graph)
+        stretches = {self._pictures[it].stretch for it in about}
+        if len(stretches) != 1:
+            return found
+        return found.stretched(*stretches.pop())
+
+
 def _parsed(message: LogMessage) -> StoredPicture:
     try:
         return StoredPicture.parse(message.payload)
     except ValueError as error:
         raise LogDamaged(f"cycle {message.cycle}: {message.topic}: {error}") from error
+
+
+def _square(own: dict[str, Any]) -> tuple[int, int]:
+    """Height and width of a stored picture made of square pixels."""
+    height, width = own["size"]
+    return square_size(height, width, own.get("pixel_aspect", 1.0))
+
+
+def _not_square(aspect: float) -> str:
+    return f"its pixels are {aspect:.3g} times as wide as high, made square"
 
 
 def _from_last_key(packets: list[StoredPacket]) -> list[StoredPacket]:

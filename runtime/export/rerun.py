@@ -26,7 +26,13 @@ import numpy as np
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.export.foxglove_messages import Boxes, label_color
-from flowrun.runtime.export.pictures import PIXELS, STREAMS, PictureExport, shown_topics
+from flowrun.runtime.export.pictures import (
+    PIXELS,
+    STREAMS,
+    PictureExport,
+    Stretches,
+    shown_topics,
+)
 from flowrun.runtime.export.rerun_view import View, blueprint
 from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.extras import import_optional
@@ -66,9 +72,10 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
             recording.send_recording_start_time_nanos(log.start_ns)
         recording.send_property("flowrun", rerun.AnyValues(**metadata))
         entities = _Entities(rerun, recording)
-        topics = shown_topics(log, selection)
+        graph = log.attachments.get("graph.json", b"")
+        topics, stretches = shown_topics(log, selection), Stretches(graph)
         ways = {
-            topic.name: _way(log, topic, selection, entities, report)
+            topic.name: _way(log, topic, selection, entities, stretches, report)
             for topic in log.topics.values()
             if topic.name in topics
         }
@@ -78,7 +85,7 @@ def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
                 report.count += 1
             except LogError as error:
                 report.leave_out(error)
-        shown = blueprint(rerun, entities.view, log.attachments.get("graph.json", b""))
+        shown = blueprint(rerun, entities.view, graph)
         if shown is not None:
             recording.send_blueprint(shown)
     finally:
@@ -130,11 +137,16 @@ class _Entities:
 
 
 def _way(
-    log: Log, topic: Topic, selection: Selection, entities: _Entities, report: ExportReport
+    log: Log,
+    topic: Topic,
+    selection: Selection,
+    entities: _Entities,
+    stretches: Stretches,
+    report: ExportReport,
 ) -> Write:
     """What writes the messages of `topic`."""
     if topic.is_picture:
-        return _pictures(log, topic, selection, entities, report)
+        return _pictures(log, topic, selection, entities, stretches, report)
     rerun, entity = entities.rerun, topic.name
 
     def log_line(message: LogMessage) -> None:
@@ -159,7 +171,7 @@ def _way(
         found = Boxes.of(fields)
         if found is not None:
             entities.view.saw_boxes(entity)
-            entities.put(entity, _boxes(rerun, found))
+            entities.put(entity, _boxes(rerun, stretches.moved(entity, found)))
         if {"prompt", "response"} <= fields.keys():
             entities.view.saw_answer(entity)
             text = f"{fields['prompt']}: {fields['response']}"
@@ -209,10 +221,16 @@ def _boxes(rerun: Any, found: Boxes) -> Any:
 
 
 def _pictures(
-    log: Log, topic: Topic, selection: Selection, entities: _Entities, report: ExportReport
+    log: Log,
+    topic: Topic,
+    selection: Selection,
+    entities: _Entities,
+    stretches: Stretches,
+    report: ExportReport,
 ) -> Write:
     rerun, entity = entities.rerun, topic.name
     pictures = PictureExport(log, entity, selection)
+    stretches.add(entity, pictures)
     if pictures.note:
         report.notes.append(pictures.note)
     form = pictures.form

@@ -10,11 +10,12 @@ answers are next to their picture.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
+
+from flowrun.runtime.export.sources import pictures_before
 
 __all__ = ["View", "blueprint"]
 
@@ -70,12 +71,12 @@ def blueprint(rerun: Any, view: View, graph: bytes) -> Any:
     make = rerun.blueprint
     left, left_shares = [], []
     if view.pictures:
-        sources = _sources(view, graph)
+        about = {boxes: pictures_before(boxes, view.pictures, graph) for boxes in view.boxes}
         pictures = [
             make.Spatial2DView(
                 origin=topic,
                 name=topic,
-                contents=[topic, *(boxes for boxes in view.boxes if topic in sources[boxes])],
+                contents=[topic, *(boxes for boxes in view.boxes if topic in about[boxes])],
             )
             for topic in view.pictures
         ]
@@ -153,42 +154,6 @@ def _plot(rerun: Any, origin: str, entities: list[str], name: str) -> Any:
     return rerun.blueprint.TimeSeriesView(
         origin=origin, contents=entities, name=name, overrides=lines
     )
-
-
-def _sources(view: View, graph: bytes) -> dict[str, set[str]]:
-    """Topic with boxes -> the pictures they are of: the nearest before its task in the graph,
-    or all where the graph does not say."""
-    before: dict[str, list[str]] = {}
-    try:
-        for connection in json.loads(graph)["cnx"]:
-            # An endpoint is "task" or "task.port".
-            after, front = (connection[end].split(".")[0] for end in ("dst", "src"))
-            before.setdefault(after, []).append(front)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        before = {}
-    made: dict[str, set[str]] = {}
-    for topic in view.pictures:
-        made.setdefault(_task(topic), set()).add(topic)
-    return {
-        topic: _nearest(_task(topic), before, made) or set(view.pictures) for topic in view.boxes
-    }
-
-
-def _nearest(task: str, before: dict[str, list[str]], made: dict[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    seen, waiting = {task}, [task]
-    while waiting:
-        for earlier in before.get(waiting.pop(), []):
-            if earlier in made:
-                found |= made[earlier]
-            elif earlier not in seen:
-                seen.add(earlier)
-                waiting.append(earlier)
-    return found
-
-
-def _task(topic: str) -> str:
-    return topic.removeprefix("/").split("/")[0]
 
 
 def _add(items: list[str], item: str) -> None:

@@ -7,6 +7,7 @@
 | `planar.py`    | a decoded picture: its planes, of which its pixels are made when they are read |
 | `decode.py`    | a stored picture -> the picture, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
+| `squares.py`   | pixels that are not square, made square                                  |
 | `video.py`     | decoding and converting video: the same pictures in a run and from its log |
 | `convert/`     | decoded pictures -> RGB, in integers                                       |
 | `frame_numbers.py` | H.264: whether a picture is missing that others need                  |

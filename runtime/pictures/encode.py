@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.pictures.convert import planes420
 from flowrun.runtime.pictures.planar import PlanarPicture
+from flowrun.runtime.pictures.squares import square_size, squared
 
 __all__ = ["CRF", "StreamEncoder", "jpeg", "jpeg_of", "say_colors", "yuv_frame"]
 
@@ -43,9 +44,12 @@ def jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
 
 
 def jpeg_of(image: ImageRgb8Msg, *, quality: int) -> bytes:
-    """A JPEG file of the picture of `image`; without pixels in between where its planes have a JPEG's
-    pattern and colours. quality: from 1 to 100."""
+    """A JPEG file of the picture of `image`, of square pixels; without pixels in between where its
+    planes have a JPEG's pattern and colours. quality: from 1 to 100."""
     picture, turbo = image.picture, _turbo()
+    size = image.height, image.width
+    if square_size(*size, image.pixel_aspect) != size:
+        return jpeg(squared(image.pixels, image.pixel_aspect), quality=quality)
     # Of an odd size libjpeg-turbo wants one more row or column of luma, and reads it without asking.
     is_even = not (image.height | image.width) & 1
     if isinstance(picture, PlanarPicture) and turbo is not None and is_even:

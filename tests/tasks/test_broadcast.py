@@ -53,6 +53,19 @@ def test_an_offered_frame_does_not_change_with_its_slot() -> None:
         assert abs(np.asarray(opened).astype(int) - 50).max() <= 2
 
 
+@pytest.mark.parametrize(("aspect", "size"), [(2.0, (128, 48)), (0.5, (64, 96)), (1e9, (64, 48))])
+def test_a_picture_is_offered_in_square_pixels(aspect: float, size: tuple[int, int]) -> None:
+    broadcast = Broadcast()
+    broadcast.watch()
+    image = frame(100)
+    image.pixel_aspect = aspect
+    image.publish()
+    run_task(BroadcastImage, inputs=[{"image": image}], broadcast=broadcast)
+    with Image.open(io.BytesIO(broadcast.newest.jpeg())) as opened:
+        assert opened.size == size
+        assert abs(np.asarray(opened).astype(int) - 100).max() <= 2
+
+
 def test_quality_is_the_jpegs() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     sizes = []
