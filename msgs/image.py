@@ -69,6 +69,7 @@ class VideoPackets:
     conversion: the number of the one that made its pixels, of a picture that an older log gave; None:
         that of today.
     before: (bytes, is a key frame) of packets of earlier sections, of which no picture was decoded.
+    is_sure: False where packets are damaged, so that the log must have the picture besides.
     """
 
     decoder: VideoDecoder
@@ -80,6 +81,7 @@ class VideoPackets:
     drained: bool
     conversion: int | None = None
     before: tuple[tuple[bytes, bool], ...] = ()
+    is_sure: bool = True
 
 
 class DecodedPicture(Later, Protocol):

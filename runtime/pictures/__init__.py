@@ -5,6 +5,7 @@
 | `stored.py`    | a stored picture: its bytes, and encoding it                             |
 | `lossless.py`  | zstd and FFV1: compressed without loss                                   |
 | `planar.py`    | a decoded picture: its planes, of which its pixels are made when they are read |
+| `asked.py`     | a picture that is decoded when somebody first reads it                    |
 | `decode.py`    | a stored picture -> the picture, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
 | `squares.py`   | pixels that are not square, made square                                  |

@@ -12,6 +12,7 @@ from flowrun.msgs.fields import Buffer
 
 __all__ = [
     "WHOLE",
+    "appearance",
     "begins",
     "closes",
     "exif_orientation",
@@ -35,6 +36,10 @@ _LISTS = {"h264": 5, "h265": 22}
 """Where the parameter sets are in an MP4's extradata."""
 WHOLE = frozenset({"mjpeg", "png", "jpeg2000", "prores", "dnxhd", "dvvideo", "rawvideo"})
 """Forms whose key frames are whole pictures, of which no other needs more than those in between."""
+_JPEG_BEGINS = b"\xff\xd8\xff"
+_JPEG_SCAN = 0xDA
+_JPEG_LOOKS = frozenset({0xC0, 0xC1, 0xC2, 0xE0, 0xE1, 0xEE})
+"""Segments with the size, JFIF's and Adobe's words on the colours, and EXIF."""
 _VP8_KEY = b"\x9d\x01\x2a"
 _MOST_LEB128 = 8
 """Bytes of the size of an OBU."""
@@ -107,6 +112,34 @@ def holds_parameters(form: str, data: Buffer) -> bool:
     return form in _PARAMETERS and _PARAMETERS[form] in _units(form, bytes(data))
 
 
+def appearance(form: str, data: Buffer) -> bytes:
+    """What a key frame says of how pictures lie; b"" where it says nothing. `ValueError` of a form of
+    which that is not known."""
+    content = bytes(data)
+    if form in _PARAMETERS and form != "av1":
+        return b"".join(
+            unit
+            for unit in content.split(_START_CODE)[1:]
+            if unit and _kind(form, unit[0]) == _PARAMETERS[form]
+        )
+    if form == "mjpeg":
+        return b"".join(_jpeg_heads(content))
+    raise ValueError(form)
+
+
+def _jpeg_heads(content: bytes) -> Iterator[bytes]:
+    """The segments of each JPEG in `content` that say how large it is and what its colours are."""
+    at = content.find(_JPEG_BEGINS)
+    while 0 <= at < len(content):
+        at += 2
+        while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != _JPEG_SCAN:
+            length = _uint16(content, at + 2)
+            if content[at + 1] in _JPEG_LOOKS:
+                yield content[at : at + 2 + length]
+            at += 2 + length
+        at = content.find(_JPEG_BEGINS, at)
+
+
 def with_parameters(form: str, data: Buffer, extradata: bytes) -> Buffer:
     """A key frame with its parameter sets before it, which viewers want there: those of `extradata`
     where it has none itself."""
@@ -153,9 +186,12 @@ def _units(form: str, data: bytes) -> Iterator[int]:
         return
     at = data.find(_START_CODE)
     while 0 <= at < len(data) - 3:
-        head = data[at + 3]
-        yield head & 0x1F if form == "h264" else head >> 1 & 0x3F
+        yield _kind(form, data[at + 3])
         at = data.find(_START_CODE, at + 3)
+
+
+def _kind(form: str, head: int) -> int:
+    return head & 0x1F if form == "h264" else head >> 1 & 0x3F
 
 
 def _obus(data: bytes) -> Iterator[int]:

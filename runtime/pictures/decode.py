@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +16,8 @@ from functools import partial
 from typing import Any
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.pictures.planar import Demand, Kept, PlanarPicture
+from flowrun.runtime.pictures.asked import AskedPicture, Found, SectionPacket, searched
+from flowrun.runtime.pictures.planar import Demand, Kept, Layout, PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.pictures.video import PacketDecoder
 
@@ -45,6 +47,7 @@ class PictureDecoder:
         self._differs = -1
         """The section of which decoding ahead gave other pictures."""
         self._newest: tuple[int, Kept] | None = None
+        self._lock = threading.Lock()
 
     def picture(self, cycle: int, picture: StoredPicture) -> Kept:
         """The picture of the message of `cycle`, of which only pixels are kept where the log says no
@@ -55,6 +58,18 @@ class PictureDecoder:
         own = picture.own
         if own["codec"] != "packets":
             return picture.unpacked()
+        if picture.layout is not None and "crc" not in own:
+            return AskedPicture(picture.layout, partial(self._asked, cycle, picture))
+        with self._lock:
+            return self._decoded(cycle, picture)
+
+    def _asked(self, cycle: int, picture: StoredPicture) -> Found:
+        """A picture that nobody had read in the run. `LogError` as for others."""
+        with self._lock:
+            return self._as_recorded.asked(cycle, picture)
+
+    def _decoded(self, cycle: int, picture: StoredPicture) -> Kept:
+        own = picture.own
         if self._newest is not None and self._newest[0] == cycle:
             return self._newest[1]
         found = None
@@ -92,7 +107,7 @@ class _Messages:
             cycle, payload = entry
             self.next_cycle = cycle + 1
             picture = StoredPicture.parse(payload)
-            if picture.own["codec"] == "packets":
+            if picture.holds_packets:
                 return cycle, picture
 
     def read_first(self, key: int) -> tuple[StoredPicture, VideoDecoder]:
@@ -128,9 +143,41 @@ class _AsRecorded:
         except ValueError:
             self._section = None
             raise
+        if found is None and picture.layout is not None:
+            searched = self._searched(cycle, picture, picture.layout)
+            found = PlanarPicture(picture.layout, searched.data)
         if found is None:
             raise ValueError("its packets do not give it")
         return picture.checked(found)
+
+    def asked(self, cycle: int, picture: StoredPicture) -> Found:
+        """A picture of which the log says no more than its packets and its layout."""
+        assert picture.layout is not None
+        try:
+            found = self._find(cycle, picture)
+        except ValueError:
+            self._section = None
+            raise
+        if isinstance(found, PlanarPicture) and found.layout == picture.layout:
+            return Found(found.data, is_sure=True)
+        return self._searched(cycle, picture, picture.layout)
+
+    def _searched(self, cycle: int, picture: StoredPicture, layout: Layout) -> Found:
+        """The picture, decoded from the beginning of its section on."""
+        self._section = None
+        first, decoder = self._messages.read_first(picture.own["key"])
+        return searched(decoder, self._packets(first, cycle), picture.own["number"], layout)
+
+    def _packets(self, first: StoredPicture, cycle: int) -> Iterator[SectionPacket]:
+        """Those of the messages from `first` to that of `cycle`."""
+        picture = first
+        while True:
+            for packet in picture.packets:
+                yield SectionPacket(packet.number, packet.data, packet.is_key)
+            read = self._messages.read() if self._messages.next_cycle <= cycle else None
+            if read is None or read[0] > cycle:
+                return
+            picture = read[1]
 
     def _find(self, cycle: int, picture: StoredPicture) -> Kept | None:
         own = picture.own

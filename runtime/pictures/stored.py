@@ -15,7 +15,8 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import protobuf
-from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
+from flowrun.msgs.image import DecodedPicture, ImageRgb8Msg, VideoDecoder, VideoPackets
+from flowrun.runtime.pictures.asked import AskedPicture
 from flowrun.runtime.pictures.convert import CONVERSION, UPRIGHT
 from flowrun.runtime.pictures.lossless import LOSSLESS, MOST_PIXELS, packer, unpack
 from flowrun.runtime.pictures.planar import Kept, Layout, PlanarPicture, kept
@@ -85,6 +86,8 @@ class PictureEncoder:
         self.codec = codec
         self.first_kept = 0
         self._cycle: int | None = None
+        self._asked: tuple[int, bool] | None = None
+        """Of the cycle encoded last, whether its picture had been read."""
         self._before: _Logged | None = None
         self._logged: _Logged | None = None
         self._pack = packer(codec) if codec in LOSSLESS else None
@@ -105,21 +108,24 @@ class PictureEncoder:
         }
         if message.pixel_aspect != 1:
             own["pixel_aspect"] = message.pixel_aspect
-        if isinstance(picture, PlanarPicture):
-            own |= {
-                "crc": picture.crc,
-                "planes": list(picture.layout),
-                "convert": CONVERSION,
-            }
-        else:
+        packets = None if video is None else self._packets(video, cycle)
+        is_read = packets is None or self._is_read(picture, cycle)
+        if not isinstance(picture, PlanarPicture):
             pixels = message.checked_pixels()
             own["crc"] = crc32(pixels.data.cast("B")) if pixels.size else 0
-        packets = None if video is None else self._packets(video, cycle)
+        else:
+            own |= {"planes": list(picture.layout), "convert": CONVERSION}
+            if is_read:
+                own["crc"] = picture.crc
         shown = "rgb8"
         if video is not None and packets is not None:
             shown = shown_format(video.decoder.name)
-            data: Piece = b"".join(packet for packet, _ in (*video.before, *video.packets))
+            pieces = [packet for packet, _ in (*video.before, *video.packets)]
             own |= packets
+            if isinstance(picture, PlanarPicture) and is_read and not _is_sure(picture, video):
+                own["codec"] = "planes"
+                pieces.append(picture.data.tobytes())
+            data: Piece = b"".join(pieces)
         elif isinstance(picture, PlanarPicture):
             shown = picture.layout.format
             own["codec"], data = "planes", picture.data.data
@@ -131,6 +137,14 @@ class PictureEncoder:
         fields = [protobuf.text_field(_FORMAT, shown)]
         front = message.pack_front(own, fields, source=_FRAME_ID, data=_DATA, size=len(data))
         return front, data
+
+    def _is_read(self, picture: DecodedPicture | None, cycle: int) -> bool:
+        """Whether the log says what the picture of this cycle is, as it has been decoded."""
+        if not isinstance(picture, AskedPicture):
+            return True
+        if self._asked is None or self._asked[0] != cycle:
+            self._asked = cycle, picture.is_read
+        return self._asked[1]
 
     def _packets(self, video: VideoPackets, cycle: int) -> dict[str, Any] | None:
         """None where the log lacks, or will lack, packets of the section that are needed before
@@ -208,7 +222,7 @@ class StoredPicture:
             own = msgpack.unpackb(raw[_FLOWRUN])
             data = protobuf.contents(raw[_DATA])
             _check_own(own)
-            if own["codec"] == "packets":
+            if _holds_packets(own):
                 _check_packets(own, len(data))
             return cls(own, bytes(protobuf.contents(raw[_FRAME_ID])).decode(), data)
         except (KeyError, ValueError, TypeError, msgpack.UnpackException) as error:
@@ -226,6 +240,11 @@ class StoredPicture:
             found.append(StoredPacket(own["section"], number, data, is_key))
             at += size
         return found
+
+    @property
+    def holds_packets(self) -> bool:
+        """Whether packets are in `data`: of codec "packets" nothing else is."""
+        return _holds_packets(self.own)
 
     @property
     def before(self) -> list[tuple[memoryview, bool]]:
@@ -262,7 +281,7 @@ class StoredPicture:
         height, width = self.own["size"]
         codec = self.own["codec"]
         if codec == "planes" and self.layout is not None:
-            flat = np.frombuffer(self.data, np.uint8)
+            flat = np.frombuffer(self.data[_packets_size(self.own) :], np.uint8)
             if flat.size != self.layout.size:
                 raise ValueError("planes that do not fit the data")
             return self.checked(PlanarPicture(self.layout, flat))
@@ -287,12 +306,13 @@ class StoredPicture:
     def checked(self, kept: Kept) -> Kept:
         """`kept` if it is the recorded one, pixels contiguous; `ValueError` if not."""
         if self.layout is not None:
-            recorded = self.layout, self.own["crc"], self.own["size"]
+            crc = self.own.get("crc")
+            recorded = self.layout, crc, self.own["size"]
             if self.own.get("convert") != CONVERSION:
                 raise ValueError(f"pixels made by a conversion {self.own.get('convert')!r}")
             if isinstance(kept, PlanarPicture) and recorded == (
                 kept.layout,
-                kept.crc,
+                None if crc is None else kept.crc,
                 [kept.height, kept.width],
             ):
                 return kept
@@ -323,7 +343,8 @@ def _check_own(own: dict[str, Any]) -> None:
     height, width = own["size"]
     planes = own.get("planes")
     if not (
-        type(own["frame_id"]) is type(own["crc"]) is int
+        type(own["frame_id"]) is int
+        and (type(own["crc"]) is int if "crc" in own else _is_unread(own))
         and (own["pts"] is None or type(own["pts"]) is int)
         and type(own["fps"]) in (int, float)
         and type(own.get("pixel_aspect", 1.0)) in (int, float)
@@ -336,6 +357,26 @@ def _check_own(own: dict[str, Any]) -> None:
             "frame_id, pts, fps, pixel_aspect, codec, size, planes or crc is of a wrong type or out of "
             "range"
         )
+
+
+def _holds_packets(own: dict[str, Any]) -> bool:
+    """Whether packets are in the data of a picture's map."""
+    return own["codec"] == "packets" or (own["codec"] == "planes" and "sizes" in own)
+
+
+def _packets_size(own: dict[str, Any]) -> int:
+    """Bytes of all packets."""
+    sizes: list[int] = [*own.get("sizes", ()), *own.get("before", ((),))[0]]
+    return sum(sizes)
+
+
+def _is_sure(picture: PlanarPicture, video: VideoPackets) -> bool:
+    return video.is_sure and not (isinstance(picture, AskedPicture) and picture.is_damaged)
+
+
+def _is_unread(own: dict[str, Any]) -> bool:
+    """Whether nobody had read the picture, which its packets then give alone."""
+    return own["codec"] == "packets" and "planes" in own
 
 
 def _is_layout(planes: Any) -> bool:
@@ -363,7 +404,8 @@ def _check_packets(own: dict[str, Any], length: int) -> None:
         and _all_within(numbers, 0, _MOST_PACKETS)
         and _all_within(sizes, 1, _MOST_PACKETS)
         and type(own["drained"]) is bool
-        and sum(sizes) + sum(sizes_before) == length
+        and (sum(sizes) + sum(sizes_before) == length or own["codec"] == "planes")
+        and sum(sizes) + sum(sizes_before) <= length
         and len(keys) == len(sizes)
     ):
         raise ValueError("packets that do not fit the data")

@@ -94,8 +94,8 @@ class RecordedKeyframes:
         for message in self._log.messages(topic):
             last = message.cycle
             begin = last if begin is None else begin
-            own = StoredPicture.parse(message.payload).own
-            if own["codec"] != "packets" or own["key"] >= begin:
+            picture = StoredPicture.parse(message.payload)
+            if not picture.holds_packets or picture.own["key"] >= begin:
                 return last
         return last + 1
 

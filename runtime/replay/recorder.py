@@ -169,7 +169,7 @@ class _RecordedVideo:
         """The packets of the cycle's picture: of the first one of a section, all from its beginning
         on. None if the log holds its pixels instead."""
         stored = self._read(cycle)
-        if stored is None or stored.own["codec"] != "packets":
+        if stored is None or not stored.holds_packets:
             return None
         own = stored.own
         pictures = [stored]
@@ -194,6 +194,7 @@ class _RecordedVideo:
             drained=own["drained"],
             conversion=own.get("convert", 0),
             before=tuple((bytes(data), is_key) for data, is_key in stored.before),
+            is_sure=own["codec"] == "packets",
         )
 
     def _since(self, key: int, cycle: int, section: int) -> list[StoredPicture]:
@@ -202,7 +203,7 @@ class _RecordedVideo:
             picture
             for record in self._log.cycles(key, cycle + 1)
             if (picture := self._read(record)) is not None
-            and picture.own["codec"] == "packets"
+            and picture.holds_packets
             and picture.own["section"] == section
         ]
         return found if found and found[0].decoder is not None else []

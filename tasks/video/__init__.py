@@ -19,6 +19,7 @@
 | `decoding.py` | packets -> pictures, as the log will decode them                          |
 | `policy.py`   | which of the decoded frames a cycle gets, and why others are left out     |
 | `thinning.py` | which frames `max_fps` keeps                                              |
+| `asked.py` | packets -> pictures that are decoded when somebody reads them               |
 | `key_frames.py` | key frames -> pictures, nothing else decoded                             |
 | `ahead.py`    | the same pictures, decoded on several cores                               |
 | `packets.py`  | the compressed packets, kept for the log                                  |

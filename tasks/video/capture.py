@@ -15,8 +15,9 @@ import numpy as np
 
 from flowrun.msgs.envelope import TIME_ENDS
 from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.pictures.asked import AskedPicture
 from flowrun.runtime.pictures.convert.kernel import is_compiled
-from flowrun.runtime.pictures.planar import PlanarPicture
+from flowrun.runtime.pictures.planar import Kept, PlanarPicture
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.connection import Connection
 from flowrun.tasks.video.opening import VideoError, problems_of
@@ -136,12 +137,20 @@ class VideoCapture(Task):
         self._report_lost(ctx, reader)
         self._publish(ctx, image, frame)
 
+    def _tell_decoding(self, ctx: Context, reader: Reader, found: Kept) -> None:
+        if self.config.decode == "asked" and not isinstance(found, AskedPicture):
+            ctx.log.info(
+                "all pictures are decoded: decode: asked is for H.264, H.265 and MJPEG with times",
+                source=reader.name,
+            )
+
     def _publish(self, ctx: Context, image: ImageRgb8Msg, frame: Frame) -> None:
         reader = self._reader
         assert reader is not None
         if not self._told_colors:
             self._told_colors = True
             self._tell_colors(ctx, reader)
+            self._tell_decoding(ctx, reader, frame.kept)
         found = frame.kept
         image.pixel_aspect = reader.pixel_aspect
         if isinstance(found, PlanarPicture):

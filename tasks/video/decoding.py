@@ -406,6 +406,18 @@ class SourceDecoder:
                 ahead = self._ahead(self._what_decodes(data))
         return Waiting(number, packet, fed, data, is_key, is_damaged, follows, begins, ahead)
 
+    def _glanced_at(self, packet: Any) -> Waiting:
+        """A packet that has come, of which nothing but the bytes matters."""
+        number = self._read
+        self._read += 1
+        return Waiting(
+            number,
+            packet,
+            Fed(packet.pts, not packet.is_discard),
+            self._bytes(packet),
+            is_damaged=bool(packet.is_corrupt),
+        )
+
     def _ahead(self, described: VideoDecoder) -> AheadDecoder | None:
         """What decodes a section on several cores, where there are any."""
         threads = 1 if self._cores is None else self._cores.threads()

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 
-from flowrun.tasks.video.decoding import Counts, Emit, Fed, Picture, SourceDecoder, Waiting
+from flowrun.tasks.video.decoding import Counts, Emit, Picture, SourceDecoder, Waiting
 from flowrun.tasks.video.packets import PacketQueue
 
 __all__ = ["KeyFrameDecoder"]
@@ -47,11 +47,7 @@ class KeyFrameDecoder(SourceDecoder):
     def _looked_at(self, packet: Any) -> Waiting:
         if packet.is_keyframe or not self.logs_packets:
             return super()._looked_at(packet)
-        # Most packets by far, and nothing but their bytes matters.
-        number = self._read
-        self._read += 1
-        fed = Fed(packet.pts, not packet.is_discard)
-        return Waiting(number, packet, fed, self._bytes(packet))
+        return self._glanced_at(packet)  # most by far
 
     def _decode_next(self, emit: Emit) -> None:
         waiting = self._waiting[0]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoPackets
+from flowrun.runtime.pictures.asked import AskedPicture
 from flowrun.runtime.pictures.planar import (
     Demand,
     Kept,
@@ -29,6 +30,7 @@ from flowrun.runtime.pictures.planar import (
 from flowrun.runtime.task import Playback
 from flowrun.tasks.video.address import AddressError
 from flowrun.tasks.video.ahead import available_cores
+from flowrun.tasks.video.asked import AskedDecoder
 from flowrun.tasks.video.connection import Connection, Opened
 from flowrun.tasks.video.decoding import Counts, Picture, SourceDecoder
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
@@ -336,6 +338,8 @@ class Reader:
     def _new_decoder(self, stream: Any, counts: Counts, *, is_live: bool) -> SourceDecoder:
         if self._config.decode == "keyframes":
             return KeyFrameDecoder(stream, self._packets, waits=not is_live, after=counts)
+        if self._config.decode == "asked":
+            return AskedDecoder(stream, self._packets, after=counts)
         cores = 1 if is_live else available_cores()
         return SourceDecoder(stream, self._packets, cores=cores, after=counts)
 
@@ -479,7 +483,8 @@ class Reader:
             if found is None:
                 self._decoder.damaged += 1
                 continue
-            if not self.live and isinstance(found, PlanarPicture):
+            is_asked = isinstance(found, AskedPicture)
+            if not (self.live or is_asked) and isinstance(found, PlanarPicture):
                 _ = found.data  # copied: the decoder's memory of it is free again
             yield framing(found)
 

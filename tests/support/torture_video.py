@@ -43,6 +43,8 @@ CONFIGS = (
     ", start_s: 0.2",
     ", max_fps: 12",
     ", decode: keyframes",
+    *[", decode: asked"] * 2,
+    ", decode: asked, loop: true",
     ", realtime: true, policy: latest",
     ", realtime: true, loop: true",
 )

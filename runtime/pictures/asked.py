@@ -1,0 +1,245 @@
+"""Pictures that are decoded when somebody first reads them.
+
+Which picture a message shows follows from its packets alone, as `searched` finds it, so that a replay
+shows the same. A decoder that goes on from one picture to the next only saves work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.pictures.planar import Layout, PlanarPicture, copied, layout_of
+from flowrun.runtime.pictures.video import PacketDecoder, Take
+
+__all__ = ["AskedPicture", "AskedSection", "Found", "SectionPacket", "searched"]
+
+_MOST_BYTES = 64 << 20
+"""Of packets that a section keeps. Past it, all but the last few are decoded and dropped."""
+_NEWEST = 64
+"""How many packets are never dropped: decoders hold back 16 pictures, and some wait for a cycle."""
+
+Data = NDArray[np.uint8]
+"""Planes, as `PlanarPicture.data`."""
+
+
+class SectionPacket(NamedTuple):
+    """One packet of a section, numbered in decoding order."""
+
+    number: int
+    data: bytes | memoryview
+    is_key: bool
+
+
+class Found(NamedTuple):
+    """What was found of a picture.
+
+    is_sure: False where packets that it may need are damaged, or it did not come out.
+    """
+
+    data: Data
+    is_sure: bool
+
+
+class _Search:
+    """Looks for a picture among those that come out of a decoder.
+
+    number: that of its packet.
+    layout: how it lies; one that lies otherwise is another picture.
+    """
+
+    def __init__(self, number: int, layout: Layout) -> None:
+        self._number, self._layout = number, layout
+        self.found: Data | None = None
+        self.last: Data | None = None
+        """The picture that came out last."""
+        self.is_sure = True
+
+    def take(self, number: int | None, decoded: Any) -> None:
+        """As `Take`."""
+        self.is_sure &= not decoded.is_corrupt
+        if layout_of(decoded) != self._layout or self.found is not None:
+            return
+        self.last = copied(decoded, self._layout)
+        if number == self._number:
+            self.found = self.last
+
+
+def searched(
+    described: VideoDecoder, packets: Iterable[SectionPacket], number: int, layout: Layout
+) -> Found:
+    """The picture of packet `number`, decoded from the beginning of its section.
+
+    It is what a decoder gives that gets `packets` and is then drained. Where that gives none, it is
+    the last one that came out, or one whose planes are all 0.
+    """
+    search = _Search(number, layout)
+    decoder = PacketDecoder(described)
+    for packet in packets:
+        search.is_sure &= decoder.decode(
+            packet.number, packet.data, search.take, is_key=packet.is_key
+        )
+        if search.found is not None:
+            break
+    else:
+        search.is_sure &= decoder.drain(search.take)
+    if search.found is not None:
+        return Found(search.found, search.is_sure)
+    return Found(_empty(layout) if search.last is None else search.last, is_sure=False)
+
+
+class AskedSection:
+    """The packets of one section, decoded when somebody asks for a picture. For any thread.
+
+    described: what decodes it.
+    layout: how its pictures lie.
+    damaged: called for each picture that was asked for and is not sure.
+    strict: as of `PacketDecoder`; what is refused then is decoded as far as it goes, and is not sure.
+    """
+
+    def __init__(
+        self,
+        described: VideoDecoder,
+        layout: Layout,
+        damaged: Callable[[], None],
+        *,
+        strict: bool,
+    ) -> None:
+        self._described, self._layout, self._damaged = described, layout, damaged
+        self._strict = strict
+        self._lock = threading.Lock()
+        self._packets: list[SectionPacket] = []
+        self._size = 0
+        self._is_sure = self._is_whole = True
+        """Whether no packet is damaged, as far as is known; whether none was dropped."""
+        self._decoder: PacketDecoder | None = None
+        """The one that goes on from picture to picture."""
+        self._next = 0
+        """Number of the packet that it gets next."""
+        self._out: dict[int, Data] = {}
+        """By number, pictures that it gave and that may be asked for."""
+
+    def append(self, number: int, data: bytes, *, is_key: bool) -> None:
+        """Keep the next packet."""
+        with self._lock:
+            self._packets.append(SectionPacket(number, data, is_key))
+            self._size += len(data)
+            if self._size > _MOST_BYTES and len(self._packets) > 2 * _NEWEST:
+                self._shorten()
+
+    def doubt(self) -> None:
+        """A packet is missing, or damaged."""
+        self._is_sure = False
+
+    def asks_for(self, number: int, fed: int, *, drained: bool) -> AskedPicture:
+        """The picture of packet `number`, as a decoder gives it that got the packets up to `fed`.
+
+        drained: whether the section has no more.
+        """
+        return AskedPicture(self._layout, lambda: self._picture(number, fed, drained=drained))
+
+    def _picture(self, number: int, fed: int, *, drained: bool) -> Found:
+        with self._lock:
+            data = self._next_data(number, fed, drained=drained)
+            if data is None:
+                found = self._searched(number, fed)
+                self._is_sure &= found.is_sure
+                data = found.data
+            is_sure = self._is_sure
+        if not is_sure:
+            self._damaged()
+        return Found(data, is_sure)
+
+    def _next_data(self, number: int, fed: int, *, drained: bool) -> Data | None:
+        """The picture, where the decoder that goes on still gives it."""
+        if number not in self._out and self._can_reach(fed):
+            self._advance(fed, number)
+            if drained and number not in self._out:
+                assert self._decoder is not None
+                self._is_sure &= self._decoder.drain(self._keeper(None))
+        return self._out.pop(number, None)
+
+    def _searched(self, number: int, fed: int) -> Found:
+        if not self._is_whole:
+            raise ValueError(
+                f"the picture of packet {number} was read too late: what it needs was dropped"
+            )
+        self._decoder = None
+        packets = [it for it in self._packets if it.number <= fed]
+        return searched(self._described, packets, number, self._layout)
+
+    def _can_reach(self, fed: int) -> bool:
+        if self._decoder is None and self._is_whole:
+            self._decoder = PacketDecoder(self._described, strict=self._strict)
+            self._next = self._packets[0].number
+            self._out.clear()
+        return self._decoder is not None and self._next <= fed + 1
+
+    def _advance(self, fed: int, number: int | None) -> None:
+        """Decode the packets up to `fed`; keep picture `number`, and what comes with the last."""
+        assert self._decoder is not None
+        for packet in self._packets[self._next - self._packets[0].number :]:
+            if packet.number > fed:
+                break
+            keep = self._keeper(None if packet.number == fed else number)
+            self._is_sure &= self._decoder.decode(
+                packet.number, packet.data, keep, is_key=packet.is_key
+            )
+            self._next = packet.number + 1
+
+    def _keeper(self, only: int | None) -> Take:
+        """Keeps one picture of those that come out, or all."""
+
+        def take(number: int | None, decoded: Any) -> None:
+            self._is_sure &= not decoded.is_corrupt
+            if number is None or only not in (None, number) or layout_of(decoded) != self._layout:
+                return
+            self._out[number] = copied(decoded, self._layout)
+            while len(self._out) > _NEWEST:
+                del self._out[next(iter(self._out))]
+
+        return take
+
+    def _shorten(self) -> None:
+        """Decode all packets but the newest, and drop them."""
+        newest = self._packets[-_NEWEST:]
+        if self._can_reach(newest[0].number - 1):
+            self._advance(newest[0].number - 1, -1)
+        self._is_whole = False
+        self._packets = newest
+        self._size = sum(len(it.data) for it in newest)
+
+
+class AskedPicture(PlanarPicture):
+    """A picture that nothing is decoded of until it is read.
+
+    find: decodes it; called once.
+    """
+
+    def __init__(self, layout: Layout, find: Callable[[], Found]) -> None:
+        self.is_read = False
+        self.is_damaged = False
+        """Whether what it shows is not sure to be what was taken; known when it is read."""
+        self._asking = threading.Lock()
+        self._found: Data | None = None
+        self._find: Callable[[], Found] | None = find
+        super().__init__(layout, self._ask)
+
+    def _ask(self) -> Data:
+        with self._asking:
+            if self._find is not None:
+                found = self._find()
+                self._found, self.is_damaged = found.data, not found.is_sure
+                self._find, self.is_read = None, True
+        assert self._found is not None
+        return self._found
+
+
+def _empty(layout: Layout) -> Data:
+    """The planes of a picture of which nothing is known: all 0."""
+    return np.zeros(layout.size, np.uint8)

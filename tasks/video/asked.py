@@ -1,0 +1,180 @@
+"""`decode: asked`: nothing is decoded until somebody reads a picture. The log gets every packet."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from flowrun.runtime.pictures.asked import AskedSection
+from flowrun.runtime.pictures.bitstream import appearance, closes
+from flowrun.runtime.pictures.planar import Layout, layout_of
+from flowrun.runtime.pictures.video import PacketDecoder
+from flowrun.tasks.video.decoding import Counts, Emit, Picture, SourceDecoder, Waiting
+from flowrun.tasks.video.packets import Origin, PacketQueue
+
+__all__ = ["AskedDecoder"]
+
+_FORMS = frozenset({"h264", "h265", "mjpeg"})
+"""Codecs each of whose packets is one picture, and whose key frames say how all of them lie."""
+_MOST_REORDERED = 16
+"""Pictures that wait for those before them, at the most: no codec has more."""
+
+
+class _Pending(NamedTuple):
+    """A picture that waits for those that are shown before it. They compare by `pts`, then `number`."""
+
+    pts: int
+    number: int
+    own_pts: int | None
+
+
+class AskedDecoder(SourceDecoder):
+    """As `SourceDecoder`; its pictures are decoded when they are read.
+
+    Each packet gives one, in the order in which they are shown, with as many packets' delay as the
+    decoder has. Pictures before the first key frame are left out. A codec of which it is not known
+    before what its packets give is decoded as it comes.
+
+    is_asked: whether the codec is one of those.
+    """
+
+    def __init__(self, stream: Any, queue: PacketQueue | None, *, after: Counts) -> None:
+        super().__init__(stream, queue, after=after)
+        self.is_asked = self.logs_packets and self._form in _FORMS
+        self._reorder = self._described.reorder
+        """How many pictures wait for those that are shown before them."""
+        self._pending: list[_Pending] = []
+        self._shown: int | None = None
+        """When the last picture was shown."""
+        self._section_now: AskedSection | None = None
+        self._last = -1
+        """The number of its last packet."""
+        self._opens: int | None = None
+        """The time of the key frame with which the section of now began in the middle of a group:
+        pictures that are shown before it need what came before it."""
+        self._looks: tuple[Any, ...] = ()
+        """What the last key frame said of `_layout`."""
+        self._layout: Layout | None = None
+
+    def drain(self, emit: Emit) -> None:
+        """As of `SourceDecoder`."""
+        super().drain(emit)
+        self._end_section(emit)
+
+    def restart(self) -> None:
+        """As of `SourceDecoder`."""
+        super().restart()
+        self._section_now = None
+        self._pending.clear()
+        self._shown = None
+
+    def _looked_at(self, packet: Any) -> Waiting:
+        if packet.is_keyframe or not self.is_asked:
+            return super()._looked_at(packet)
+        return self._glanced_at(packet)  # most by far
+
+    def _decode_next(self, emit: Emit) -> None:
+        waiting = self._waiting[0]
+        if self.is_asked and self._section_now is None:
+            self.is_asked = self._can_be_asked(waiting)
+        if not self.is_asked:
+            super()._decode_next(emit)
+            return
+        self._waiting.popleft()
+        self._now, self._number = waiting, waiting.number
+        if not waiting.data:
+            self.damaged += 1
+            self._doubt()
+            return
+        if waiting.is_damaged:
+            self._doubt()
+        elif waiting.is_key and (self._section_now is None or waiting.begins):
+            self._end_section(emit)
+            self._begin_section(waiting)
+        if self._queue is not None:
+            self._queue.append(
+                self._sections - 1, self._number, waiting.data, is_key=waiting.is_key
+            )
+        if self._section_now is not None:
+            self._section_now.append(self._number, waiting.data, is_key=waiting.is_key)
+            self._last = self._number
+            self._show(waiting, emit)
+
+    def _doubt(self) -> None:
+        super()._doubt()
+        if self._section_now is not None:
+            self._section_now.doubt()
+
+    # -- sections ------------------------------------------------------------------------------
+
+    def _can_be_asked(self, waiting: Waiting) -> bool:
+        """Whether it is known how the pictures of a section lie that begins with this packet, and in
+        which order they are shown."""
+        if waiting.fed.pts is None and self._reorder:
+            return False
+        return not waiting.is_key or self._learn_layout(waiting) or self._layout is not None
+
+    def _learn_layout(self, key: Waiting) -> bool:
+        """Know how the pictures from this key frame on lie; False if it does not show. It is decoded
+        where it looks other than the one before."""
+        described = self._learnt(key.data)
+        looks = described, appearance(self._form, key.data)
+        if looks == self._looks:
+            return True
+        found: list[Layout | None] = []
+
+        def take(_number: int | None, decoded: Any) -> None:
+            found.append(layout_of(decoded))
+
+        decoder = PacketDecoder(described)
+        decoder.decode(key.number, key.data, take, is_key=True)
+        decoder.drain(take)
+        if not found or found[0] is None:
+            return False
+        self._looks, self._layout = looks, found[0]
+        return True
+
+    def _begin_section(self, key: Waiting) -> None:
+        self._learn_layout(key)
+        assert self._layout is not None
+        described = replace(self._learnt(key.data), reorder=self._reorder)
+        self._section_now = AskedSection(
+            described, self._layout, self._count_damaged, strict=self._strict
+        )
+        is_closed = closes(self._form, key.data)
+        self._opens = None if is_closed else key.fed.pts
+        if self._queue is not None:
+            self._queue.begin_section(self._sections, described, key.number)
+        self._sections += 1
+
+    def _count_damaged(self) -> None:
+        self.damaged += 1
+
+    def _end_section(self, emit: Emit) -> None:
+        """Give what waits: the section has no more packets."""
+        while self._pending:
+            self._give(heapq.heappop(self._pending), emit, drained=True)
+        self._shown = None
+
+    # -- pictures ------------------------------------------------------------------------------
+
+    def _show(self, waiting: Waiting, emit: Emit) -> None:
+        """Have the packet's picture wait, and give what is shown next."""
+        pts = waiting.fed.pts
+        if self._opens is not None and pts is not None and pts < self._opens:
+            return
+        if waiting.fed.is_shown:
+            at = pts if pts is not None else self._shown or 0
+            heapq.heappush(self._pending, _Pending(at, waiting.number, pts))
+        while len(self._pending) > self._reorder:
+            self._give(heapq.heappop(self._pending), emit, drained=False)
+
+    def _give(self, picture: _Pending, emit: Emit, *, drained: bool) -> None:
+        assert self._section_now is not None
+        if self._shown is not None and picture.pts < self._shown:
+            self._reorder = min(self._reorder + 1, _MOST_REORDERED)  # more than was known
+        self._shown = picture.pts
+        asked = self._section_now.asks_for(picture.number, self._last, drained=drained)
+        origin = Origin(self._sections - 1, picture.number, self._last, drained)
+        emit(Picture(None, asked, picture.own_pts, origin))

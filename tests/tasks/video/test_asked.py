@@ -1,0 +1,235 @@
+"""`decode: asked`: the pictures of `decode: all`, decoded when somebody reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import pytest
+
+from flowrun.runtime import Log
+from flowrun.runtime.log.check import check_log
+from flowrun.runtime.pictures.asked import AskedPicture
+from flowrun.runtime.pictures.planar import PlanarPicture, kept
+from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.pictures.video import PacketDecoder
+from flowrun.runtime.replay.replay import Replay
+from flowrun.tasks.video.asked import AskedDecoder
+from flowrun.tasks.video.decoding import Counts, Picture, SourceDecoder
+from support import damaged, films, helpers
+from support.damaged import Chunk
+
+KINDS = (
+    *("h264.mp4", "h264_b.mkv", "h264_b.ts", "h264_open.mkv"),
+    *("h264_intra.mkv", "h265.mp4", "jpegs.avi"),
+)
+
+
+class Seen(NamedTuple):
+    """What is in the log of a run.
+
+    frames: number, nanoseconds since the first one, and pixels of each picture.
+    stored: its own maps. packets: all of them.
+    """
+
+    frames: list[tuple[int, int, list[Any]]]
+    stored: list[dict[str, Any]]
+    packets: list[bytes]
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("originals")
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The numbers of all packets that a decoder gets."""
+    fed: list[int] = []
+    decode = PacketDecoder.decode
+
+    def counting(self: PacketDecoder, number: int, *rest: Any, **more: Any) -> bool:
+        fed.append(number)
+        return decode(self, number, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PacketDecoder, "decode", counting)
+        yield fed
+
+
+def recorded(folder: Path, film: Path, decode: str, task: str | None = "Digest") -> Path:
+    """The log of a run in which `task` gets the pictures."""
+    folder.mkdir()
+    tasks = f"a=VideoCapture(source_uri: {film}, decode: {decode})"
+    plan = (
+        helpers.plan_of(folder, tasks)
+        if task is None
+        else helpers.plan_of(folder, f"{tasks}; d={task}", "a > d: ImageRgb8Msg")
+    )
+    _, result = helpers.record(plan, folder / "run")
+    assert result.error is None
+    return folder / "run"
+
+
+def seen(path: Path) -> Seen:
+    """Replays it, too."""
+    with Log(path) as log:
+        assert Replay(log, env={}).run().identical
+        assert check_log(log)[2] == []
+        messages = list(log.messages("/a/image"))
+        pixels = [it.pixels for it in log.frames("/a/image")]
+        start_ns = messages[0].tov_ns
+        frames = [
+            (it.fields["frame_id"], it.tov_ns - start_ns, found.tolist())
+            for it, found in zip(messages, pixels, strict=True)
+        ]
+        pictures = [StoredPicture.parse(it.payload) for it in messages]
+        packets = []
+        for picture in pictures:
+            packets += [bytes(data) for data, _ in picture.before]
+            if picture.holds_packets:
+                packets += [bytes(it.data) for it in picture.packets]
+        return Seen(frames, [it.own for it in pictures], packets)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_that_are_all_read_are_those_of_decode_all(
+    originals: Path, tmp_path: Path, kind: str
+) -> None:
+    film = damaged.original(originals, kind)
+    whole = seen(recorded(tmp_path / "all", film, "all"))
+    asked = seen(recorded(tmp_path / "asked", film, "asked"))
+    assert asked.frames == whole.frames
+    assert asked.packets == whole.packets
+    assert [it["crc"] for it in asked.stored] == [it["crc"] for it in whole.stored]
+
+
+@pytest.mark.parametrize("kind", ["h264_b.mkv", "jpegs.avi"])
+def test_what_nobody_reads_is_logged_and_not_decoded(
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    film = damaged.original(originals, kind)
+    with counted(monkeypatch) as fed:
+        path = recorded(tmp_path / "asked", film, "asked", task=None)
+        with Log(path) as log:
+            assert Replay(log, env={}).run().identical
+            assert check_log(log)[2] == []
+    assert fed in ([0], [0, 0])  # to know how pictures lie
+    asked = seen(path)
+    assert not any("crc" in it for it in asked.stored)
+    assert asked.frames == seen(recorded(tmp_path / "all", film, "all", task=None)).frames
+
+
+@pytest.mark.parametrize("kind", ["h264_b.mkv", "jpegs.avi"])
+def test_what_is_read_now_and_then_has_a_checksum(
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    film = damaged.original(originals, kind)
+    with counted(monkeypatch) as fed:
+        path = recorded(tmp_path / "asked", film, "asked", task="Glance")
+    with counted(monkeypatch) as fed_again, Log(path) as log:
+        assert Replay(log, env={}).run().identical
+    asked = seen(path)
+    assert [at for at, it in enumerate(asked.stored) if "crc" in it] == [4, 9, 14, 19]
+    assert len(fed) <= (5 if kind == "jpegs.avi" else damaged.FRAMES + 1)
+    assert len(fed_again) <= damaged.FRAMES
+    assert asked.frames == seen(recorded(tmp_path / "all", film, "all", task="Glance")).frames
+
+
+def test_a_picture_in_thirty_costs_few_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = films.draw(tmp_path / "film.mp4", frames=120, size=(64, 48), **damaged.X264)
+    with counted(monkeypatch) as fed:
+        given = fed_to_end(film, asked=True)
+        for picture in given[::30]:
+            assert picture.kept is not None
+            assert not isinstance(picture.kept, np.ndarray)
+            _ = picture.kept.luma()
+    assert len(fed) <= 1 + 4 * 10
+
+
+def fed_to_end(film: Path, *, asked: bool) -> list[Picture]:
+    """The pictures of a film."""
+    given: list[Picture] = []
+
+    def emit(picture: Picture) -> None:
+        found = picture.kept if picture.decoded is None else kept(picture.decoded)
+        given.append(picture._replace(decoded=None, kept=found))
+
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        decoder = (
+            AskedDecoder(stream, None, after=Counts()) if asked else SourceDecoder(stream, None)
+        )
+        for packet in container.demux(stream):
+            decoder.feed(packet, emit)
+        decoder.drain(emit)
+    return given
+
+
+@pytest.mark.parametrize("kind", ["h264_b.mkv", "h264_open.mkv", "h265.mp4", "h264_intra.mkv"])
+def test_pictures_may_be_read_in_any_order(originals: Path, kind: str) -> None:
+    film = damaged.original(originals, kind)
+    whole = [it.kept for it in fed_to_end(film, asked=False)]
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        given = [it.kept for it in fed_to_end(film, asked=True)]
+        assert len(given) == len(whole)
+        for at in rng.permutation(len(given)):
+            one, other = given[at], whole[at]
+            assert isinstance(one, AskedPicture)
+            assert isinstance(other, PlanarPicture)
+            assert one.layout == other.layout
+            assert one.data.tobytes() == other.data.tobytes()
+            assert not one.is_damaged
+
+
+@pytest.mark.parametrize("task", ["Digest", "Glance"])
+@pytest.mark.parametrize("kind", ["h264_b.mkv", "jpegs.mkv"])
+def test_a_damaged_packet_stays_in_the_log_and_what_was_read_of_it_too(
+    originals: Path, tmp_path: Path, kind: str, task: str
+) -> None:
+    def spoil(chunks: list[Chunk]) -> None:
+        is_jpeg = kind.startswith("jpegs")
+        data = chunks[11].data
+        spoilt = data[: len(data) // 2] if is_jpeg else b"\0\0\0\4\xff\xff\xff\xff"
+        chunks[11] = replace(chunks[11], data=spoilt)
+
+    film = tmp_path / f"film.{kind.split('.')[1]}"
+    damaged.remux(damaged.original(originals, kind), film, spoil)
+    asked = seen(recorded(tmp_path / "asked", film, "asked", task=task))
+    assert len(asked.frames) == len(asked.packets) == damaged.FRAMES
+    if task == "Digest":
+        assert {it["codec"] for it in asked.stored} == {"packets", "planes"}
+
+
+def test_a_section_without_end_keeps_the_newest_packets_only(
+    originals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import flowrun.runtime.pictures.asked as module
+
+    monkeypatch.setattr(module, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(module, "_NEWEST", 4)
+    film = damaged.original(originals, "h264_intra.mkv")
+    whole = [it.kept for it in fed_to_end(film, asked=False)]
+    given = [it.kept for it in fed_to_end(film, asked=True)]
+    one, other = given[-1], whole[-1]
+    assert isinstance(one, AskedPicture)
+    assert isinstance(other, PlanarPicture)
+    assert one.data.tobytes() == other.data.tobytes()
+    early = given[0]
+    assert isinstance(early, AskedPicture)
+    with pytest.raises(ValueError, match=r"^the picture of packet 0 was read too late: what it"):
+        _ = early.data
+
+
+def test_other_codecs_are_decoded_as_they_come(originals: Path, tmp_path: Path) -> None:
+    film = damaged.original(originals, "vp9.mp4")
+    asked = seen(recorded(tmp_path / "asked", film, "asked"))
+    assert asked.frames == seen(recorded(tmp_path / "all", film, "all")).frames
