@@ -414,6 +414,10 @@ class Task:
     several: ClassVar[str | None] = None
     """The key of the config of which a graph file may give a list: it makes one task for each item."""
 
+    several_configs: ClassVar[str | None] = None
+    """The key of the config of which a graph file may give a list of mappings, each with keys of the
+    config and an `id`: it makes one task for each. Its field in `Config` is for the documentation."""
+
     shows: ClassVar[Shows | None] = None
     """What the task offers in `ctx.broadcast` to clients outside the run: "picture" or "answer", by
     which the page and the HTTP API find it, or "partial answer"."""

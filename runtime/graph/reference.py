@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.graph import keys
@@ -111,8 +111,10 @@ def _default_of(schema: Mapping[str, Any]) -> Any:
     return schema.get("default", [] if schema.get("type") == "array" else {})
 
 
-def _in_words(schema: Mapping[str, Any]) -> str:
+def _in_words(schema: Mapping[str, Any] | Literal[True]) -> str:
     """What a JSON Schema of pydantic's lets a value be."""
+    if schema is True:
+        return "any value"
     if "$ref" in schema:
         return f"{schema['$ref']}"
     for union in ("anyOf", "oneOf"):

@@ -12,6 +12,7 @@ from flowrun.runtime.graph import keys
 from flowrun.runtime.graph.find import find_task_class, message_types, task_types
 from flowrun.runtime.graph.keys import Key
 from flowrun.runtime.graph.sentences import config_sentences
+from flowrun.runtime.graph.several import ITEM_ID
 from flowrun.runtime.graph.spec import IDENTIFIER
 from flowrun.runtime.task import TaskConfig
 
@@ -32,13 +33,13 @@ def graph_schema() -> dict[str, Any]:
     configs = []
     for name in sorted(types):
         try:
-            config = find_task_class(name, folder=Path(), types=types).Config
+            task_class = find_task_class(name, folder=Path(), types=types)
         except FlowrunError:
             continue
-        described = config_schema(config, f"#/$defs/{name}.{{model}}")
+        described = config_schema(task_class.Config, f"#/$defs/{name}.{{model}}")
         for model, schema in described.pop("$defs", {}).items():
             definitions[f"{name}.{model}"] = schema
-        definitions[name] = _with_environment(described)
+        definitions[name] = _with_environment(_with_items(described, task_class.several_configs))
         configs.append(
             {
                 "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
@@ -128,6 +129,17 @@ class _WithSentences(GenerateJsonSchema):
             if name in sentences:
                 described["description"] = sentences[name]
         return made
+
+
+def _with_items(config: dict[str, Any], key: str | None) -> dict[str, Any]:
+    """The config's schema, whose list `key` holds mappings of the other keys, and an id."""
+    if key is None:
+        return config
+    own = {name: it for name, it in config["properties"].items() if name != key}
+    own[ITEM_ID] = {"description": "What is added to the task's id.", "type": ["string", "integer"]}
+    item = _with_environment({"type": "object", "additionalProperties": False, "properties": own})
+    described = config["properties"][key] | {"anyOf": [{"type": "array", "items": item}]}
+    return config | {"properties": config["properties"] | {key: described}}
 
 
 def _with_environment(config: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.wording import described, nearest
 
 __all__ = [
+    "NO_LIST",
     "Address",
     "AddressError",
     "SourceType",
@@ -57,6 +58,9 @@ _COMMON = (*_RTSP, "http", "https", "rtmp", "udp", "srt")
 _STANDARD_INPUT = re.compile(r"-|(?:pipe|fd):0?|/dev/stdin|/dev/fd/0|/proc/self/fd/0")
 _HOST = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]|localhost)(?::\d+)?(?:[/?].*)?$")
 _ANY = "a path, rtsp://..., http://..., a device's number, webcam, screen or test"
+NO_LIST = (
+    "a list, where one source is expected; only a graph file may have it, and not within a list"
+)
 _EXAMPLES = {"rtsp": "rtsp://HOST/PATH", "url": "http://HOST/PATH", "v4l2": "0 or /dev/video0"}
 
 
@@ -97,7 +101,7 @@ def parse_address(
             return Address(source_type, "")
         raise AddressError(f"no source_uri; write {_ANY}")
     if isinstance(uri, list):
-        raise AddressError("a list makes several tasks, which only a graph file can")
+        raise AddressError(NO_LIST)
     text = str(uri)
     if not text.strip():
         raise AddressError(f"an empty address; write {_ANY}")

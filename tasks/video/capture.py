@@ -49,6 +49,7 @@ class VideoCapture(Task):
 
     Config = VideoSettings
     several = "source_uri"
+    several_configs = "sources"
     picture_codecs = ("packets", "raw", "zstd", "ffv1")
 
     def __init__(self, config: TaskConfig) -> None:

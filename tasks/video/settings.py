@@ -19,7 +19,7 @@ from pydantic import (
 
 from flowrun.runtime.task import TaskConfig
 from flowrun.runtime.wording import says_secret
-from flowrun.tasks.video.address import Address, AddressError, SourceType, parse_address
+from flowrun.tasks.video.address import NO_LIST, Address, AddressError, SourceType, parse_address
 
 __all__ = ["Reconnect", "SourceType", "VideoSettings"]
 
@@ -79,6 +79,10 @@ class VideoSettings(TaskConfig):
     pictures (img_%04d.png, *.jpg) or a pipe (- for standard input), an address (rtsp://..., http://...,
     udp://...), a device (0, /dev/video0, webcam), screen, or test. A list makes one task of each: `cam`
     makes `cam_0`, `cam_1`, and as many of each task that follows."""
+    sources: list[dict[str, Any]] | None = None
+    """In place of `source_uri`, a list of mappings, each with a `source_uri` and other keys of its own,
+    which go before those beside the list: [{id: gate, source_uri: ..., max_fps: 5}]. It makes one task
+    of each: `cam` makes `cam_gate`, by `id`, or `cam_0`."""
     source_type: Literal["auto", "file", "rtsp", "url", "v4l2", "screen", "test"] = "auto"
     """What the source is; auto: as `source_uri` looks."""
     policy: Literal["auto", "every_frame", "latest"] | MaxAge = "auto"
@@ -168,6 +172,9 @@ class VideoSettings(TaskConfig):
 
     def _wrong(self) -> Iterator[tuple[str, str]]:
         """The keys that do not fit the source, each with the reason."""
+        if self.sources is not None:
+            yield "sources", NO_LIST
+            return
         try:
             kind, _, is_input = self.address
         except AddressError as error:
