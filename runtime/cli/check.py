@@ -23,13 +23,19 @@ def add_parser(subparsers: Any) -> None:
         "Report every mistake as file:line:column; the exit status is then 2.",
     )
     parser.add_argument("graph", nargs="+", type=Path, metavar="GRAPH")
+    parser.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="for graphs that run on another machine: do not ask for the files, devices and packages "
+        "that they need there",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     status = 0
     for path in args.graph:
         try:
-            plan = load_plan(path, env=os.environ)
+            plan = load_plan(path, env=os.environ, ready=not args.elsewhere)
         except (GraphError, UsageError) as error:
             print_text(error, file=sys.stderr)
             status = 2

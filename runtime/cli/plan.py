@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    plan = load_plan(args.graph, env=os.environ)
+    plan = load_plan(args.graph, env=os.environ, ready=False)
     drawn = _FORMATS[args.format](plan)
     if args.output is None:
         print_text(drawn, end="")

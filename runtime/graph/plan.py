@@ -73,14 +73,17 @@ class Plan:
     source_count: int
 
 
-def load_plan(path: Path, *, env: Mapping[str, str]) -> Plan:
+def load_plan(path: Path, *, env: Mapping[str, str], ready: bool = True) -> Plan:
     """The plan of the graph file at `path`, ready to run. `GraphError` lists all mistakes of the file,
-    be they in its structure, in the names it uses or in its connections."""
+    be they in its structure, in the names it uses or in its connections.
+
+    ready: as in `bind`.
+    """
     read = read_graph(read_text(path), path=path, env=env)
     problems = dict.fromkeys(read.problems)
     bound = None
     try:
-        bound = bind(read.graph, complete=read.complete)
+        bound = bind(read.graph, complete=read.complete, ready=ready)
     except GraphError as error:
         problems |= dict.fromkeys(error.problems)
     problems |= dict.fromkeys(_loops(read.graph))

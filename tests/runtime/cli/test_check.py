@@ -59,3 +59,24 @@ def test_a_cycle_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == (
         f"{path}:5:5: cycle: a -> b -> a; a task cannot feed itself in a cycle\n"
     )
+
+
+def test_a_graph_for_another_machine_needs_nothing_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "g.yaml"
+    cameras = "".join(
+        f"  - {{id: cam{i}, type: VideoCapture, config: {{source_uri: {uri}}}}}\n"
+        for i, uri in enumerate(("/dev/video987", "there.mp4"))
+    )
+    path.write_text(f"tasks:\n{cameras}")
+    assert main(["check", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}:2:45: no such device: /dev/video987" in said
+    assert f"{path}:3:45: no such video file" in said
+    assert main(["check", "--elsewhere", str(path)]) == 0
+    assert main(["plan", str(path)]) == 0
+    assert "cam0" in capsys.readouterr().out
+    path.write_text(f"tasks:\n{cameras.replace('source_uri', 'sauce')}")
+    assert main(["check", "--elsewhere", str(path)]) == 2
+    assert "unknown key 'sauce'" in capsys.readouterr().err
