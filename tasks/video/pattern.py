@@ -2,7 +2,8 @@
 
 Coloured tiles, which the seed decides, and below them a marker that moves, the picture's number, and the
 time since the first one. Each picture is a PNG, so that a log keeps a few kilobytes of it and gives back
-each pixel. Only what changes is compressed again: a picture of 1920x1080 takes 1 ms to make.
+each pixel. Only what changes is compressed again, two fifths of the picture, which takes 2 ms of CPU
+time at 640x480 and 12 ms at 1920x1080.
 """
 
 from __future__ import annotations
