@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 
 from flowrun.runtime.clock import monotonic_s
-from flowrun.runtime.engine.background import BackgroundWorker, reconfigure_for, run_job
+from flowrun.runtime.engine.background import reconfigure_for, run_job
 from flowrun.runtime.engine.cycle import Cycle
-from flowrun.runtime.engine.instances import Instance, start_all, stop_all
+from flowrun.runtime.engine.instances import Instance, interrupt_task, start_all, stop_all
 from flowrun.runtime.engine.keyframes import freeze_task
 from flowrun.runtime.engine.policy import reconfigure, restart_task
 from flowrun.runtime.task import Task
@@ -138,7 +138,7 @@ _CALLERS = {
     _code_of(reconfigure_for): "configure",
     _code_of(freeze_task): "freeze",
     _code_of(restart_task): "restart",
-    _code_of(BackgroundWorker.interrupt): "interrupt",
+    _code_of(interrupt_task): "interrupt",
     _code_of(stop_all): "stop",
 }
 """What calls a method of one task, a local `made`, and which. Steps are called by the cycle itself."""
