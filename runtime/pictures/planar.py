@@ -1,7 +1,8 @@
 """A decoded picture as planes of its own: what is wanted of it is made of them when it is first read.
 
-A decoder takes the memory of a picture back, see `video`. So its planes are copied, which costs 0.2 ms
-at 1080p where converting them costs more, and are half as large as the pixels that they give.
+A decoder takes the memory of a picture back, see `video`. So its planes are copied, which costs 0.2 to
+0.6 ms at 1080p where converting them costs more, and are half as large as the pixels that they give. A
+picture that may stay in its decoder's memory is not copied before somebody needs its bytes in one piece.
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ from flowrun.runtime.pictures.convert import (
 )
 from flowrun.runtime.pictures.video import RgbConverter
 
-__all__ = ["Demand", "Kept", "Layout", "PlanarPicture", "copied", "is_same", "kept", "layout_of"]
+__all__ = [
+    "Demand",
+    "InPlace",
+    "Kept",
+    "Layout",
+    "PlanarPicture",
+    "copied",
+    "is_same",
+    "kept",
+    "layout_of",
+]
 
 _READ_IN_A_ROW = 2
 """Pictures read one after the other, after which those that follow are expected to be read."""
@@ -91,6 +102,22 @@ def layout_of(decoded: Any) -> Layout | None:
     return layout if fits else None
 
 
+class InPlace:
+    """The planes of a decoded `av.VideoFrame` in the decoder's own memory, which stays as it is."""
+
+    def __init__(self, decoded: Any, layout: Layout) -> None:
+        self._decoded, self._layout = decoded, layout
+
+    def __call__(self) -> NDArray[np.uint8]:
+        """A copy of them, one after the other without gaps, read-only."""
+        return copied(self._decoded, self._layout)
+
+    @property
+    def planes(self) -> list[NDArray[np.uint8]]:
+        """Views of (rows, bytes of a row)."""
+        return _views(self._decoded, self._layout)
+
+
 class PlanarPicture:
     """A decoded picture. For any thread.
 
@@ -130,6 +157,11 @@ class PlanarPicture:
         return swaps_axes(self.layout.orientation)
 
     @property
+    def is_in_place(self) -> bool:
+        """Whether its planes are still in the decoder's memory."""
+        return isinstance(self._data, InPlace)
+
+    @property
     def data(self) -> NDArray[np.uint8]:
         """The bytes of the planes, one after the other, read-only."""
         data = self._data
@@ -142,18 +174,33 @@ class PlanarPicture:
         """The CRC-32 of `data`, as zlib has it; computed once."""
         with self._lock:
             if self._crc is None:
-                self._crc = crc32(self.data)
+                self._crc = self._new_crc()
             return self._crc
+
+    def _new_crc(self) -> int:
+        planes = self._views()
+        if not all(plane.flags.c_contiguous for plane in planes):
+            return crc32(self.data)
+        found = 0
+        for plane in planes:
+            found = crc32(plane, found)
+        return found
 
     @property
     def planes(self) -> Planes:
-        """Its planes, views of `data`."""
-        planes, at = [], 0
+        """Its planes, views."""
+        of, views = self.layout, self._views()
+        return Planes(of.format, of.height, of.width, of.space, of.span, views, of.orientation)
+
+    def _views(self) -> list[NDArray[np.uint8]]:
+        data = self._data
+        if isinstance(data, InPlace):
+            return data.planes
+        views, at = [], 0
         for rows, length in self.layout.planes:
-            planes.append(self.data[at : at + rows * length].reshape(rows, length))
+            views.append(self.data[at : at + rows * length].reshape(rows, length))
             at += rows * length
-        of = self.layout
-        return Planes(of.format, of.height, of.width, of.space, of.span, planes, of.orientation)
+        return views
 
     def made(self) -> NDArray[np.uint8]:
         """The pixels: RGB, (H, W, 3), read-only."""
@@ -237,16 +284,18 @@ def copied(decoded: Any, layout: Layout) -> NDArray[np.uint8]:
     """The planes of a decoded `av.VideoFrame`, one after the other without gaps, read-only."""
     data = np.empty(layout.size, np.uint8)
     at = 0
-    for plane, (rows, length) in zip(decoded.planes, layout.planes, strict=True):
-        data[at : at + rows * length].reshape(rows, length)[...] = _rows(plane, rows, length)
-        at += rows * length
+    for plane in _views(decoded, layout):
+        data[at : at + plane.size].reshape(plane.shape)[...] = plane
+        at += plane.size
     data.setflags(write=False)
     return data
 
 
-def _rows(plane: Any, rows: int, length: int) -> NDArray[np.uint8]:
-    flat = np.frombuffer(plane, np.uint8)
-    return np.lib.stride_tricks.as_strided(flat, (rows, length), (plane.line_size, 1))
+def _views(decoded: Any, layout: Layout) -> list[NDArray[np.uint8]]:
+    return [
+        np.ndarray(needed, np.uint8, plane, strides=(plane.line_size, 1))
+        for plane, needed in zip(decoded.planes, layout.planes, strict=True)
+    ]
 
 
 @lru_cache(64)

@@ -160,6 +160,11 @@ class PacketDecoder:
         """By number, which way up packets say themselves that their pictures are shown."""
 
     @property
+    def lasts(self) -> bool:
+        """Whether pictures may be kept: False, see `Take`."""
+        return False
+
+    @property
     def reorder(self) -> int:
         """How many pictures it holds back for their order, as far as it knows until now."""
         return int(self._context.reorder_depth)

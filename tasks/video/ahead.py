@@ -192,6 +192,11 @@ class AheadDecoder:
         self._made.clear()
 
     @property
+    def lasts(self) -> bool:
+        """Whether pictures may be kept: memory does not matter to those without damage."""
+        return self._again is None
+
+    @property
     def reorder(self) -> int:
         """As `PacketDecoder.reorder`."""
         if self._again is not None:

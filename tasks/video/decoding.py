@@ -76,6 +76,7 @@ class Picture(NamedTuple):
     pts: of its packet, in the container's units; None where it has none.
     origin: the packets of which it is decoded; None where the log must have its pixels.
     passed: how many pictures before it were not decoded.
+    lasts: whether `decoded` is valid after that too.
     """
 
     decoded: Any
@@ -83,6 +84,7 @@ class Picture(NamedTuple):
     pts: int | None
     origin: Origin | None
     passed: int = 0
+    lasts: bool = False
 
 
 Emit = Callable[[Picture], "Future[Any] | None"]
@@ -508,7 +510,9 @@ class SourceDecoder:
                 self._hold(number, decoded, origin, self._next.wait)
                 return None
             pts, is_shown = self._pop(number)
-            return emit(Picture(decoded, None, pts, origin)) if is_shown else None
+            if not is_shown:
+                return None
+            return emit(Picture(decoded, None, pts, origin, lasts=section.decoder.lasts))
 
         return take
 

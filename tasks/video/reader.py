@@ -20,6 +20,7 @@ from flowrun.msgs.image import VideoPackets
 from flowrun.runtime.pictures.asked import AskedPicture
 from flowrun.runtime.pictures.planar import (
     Demand,
+    InPlace,
     Kept,
     Layout,
     PlanarPicture,
@@ -54,6 +55,8 @@ _HDR = (16, 18)
 _MAY_JUMP = 0x200  # AVFMT_TS_DISCONT, which `av` names in an enumeration that it does not export
 _LEAST_HZ = 2
 """The rate of a source of which that is found out."""
+_HANDED_OVER = 1 << 20
+"""Bytes of a picture whose CRC is worth a thread: it takes 25 us, as long as handing it over."""
 _MOST_READY = 1000
 """Packets that were there already when a live source was opened, at most."""
 
@@ -460,11 +463,16 @@ class Reader:
             pixels = self._pool.submit(_pixels, [picture.decoded])
             self._keeping.append((framing, pixels))
             return pixels
-        # Who reads it waits for the copy; who passes it on does not.
-        planes = self._pool.submit(_planes, [picture.decoded], layout)
-        made = PlanarPicture(layout, planes.result, on_read=partial(self._demand.note, number))
+        planes: Future[NDArray[np.uint8]] | None = None
+        if picture.lasts:
+            data: Callable[[], NDArray[np.uint8]] = InPlace(picture.decoded, layout)
+        else:  # who reads it waits for the copy; who passes it on does not
+            planes = self._pool.submit(_planes, [picture.decoded], layout)
+            data = planes.result
+        made = PlanarPicture(layout, data, on_read=partial(self._demand.note, number))
         self._keeping.append((framing, _done(made)))
-        if self._packets is not None or self._demand.expects(number):
+        needs_crc = self._packets is not None and layout.size >= _HANDED_OVER
+        if needs_crc or self._demand.expects(number):
             self._pool.submit(self._prepare, made, number)
         return planes
 
@@ -484,7 +492,10 @@ class Reader:
                 self._decoder.damaged += 1
                 continue
             is_asked = isinstance(found, AskedPicture)
-            if not (self.live or is_asked) and isinstance(found, PlanarPicture):
+            is_being_copied = isinstance(found, PlanarPicture) and not (
+                is_asked or found.is_in_place
+            )
+            if is_being_copied and not self.live:
                 _ = found.data  # copied: the decoder's memory of it is free again
             yield framing(found)
 

@@ -18,7 +18,15 @@ from flowrun.runtime import Log
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.pictures import planar, stored
 from flowrun.runtime.pictures.convert import Planes, resized
-from flowrun.runtime.pictures.planar import Demand, Layout, PlanarPicture, is_same, kept, layout_of
+from flowrun.runtime.pictures.planar import (
+    Demand,
+    InPlace,
+    Layout,
+    PlanarPicture,
+    is_same,
+    kept,
+    layout_of,
+)
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.pictures.video import RgbConverter
 from flowrun.runtime.replay.recorder import ReplayLog
@@ -68,6 +76,25 @@ def test_planes_are_copied_without_their_gaps(form: str, height: int, width: int
     assert found.data.size == found.layout.size == sum(it.size for it in found.planes.data)
     assert np.array_equal(found.made(), RgbConverter().rgb(frame))
     assert not np.shares_memory(found.data, np.frombuffer(frame.planes[0], np.uint8))
+
+
+@pytest.mark.parametrize("form", PLANAR)
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (48, 640)])
+def test_a_picture_in_its_decoders_memory_is_the_same(form: str, height: int, width: int) -> None:
+    frame = frame_of(form, height, width)
+    own, layout = kept(frame), layout_of(frame)
+    assert isinstance(own, PlanarPicture)
+    assert layout is not None
+    made, summed, copied = (PlanarPicture(layout, InPlace(frame, layout)) for _ in range(3))
+    assert np.array_equal(made.made(), own.made())
+    assert made.is_in_place
+    assert np.array_equal(made.luma(), own.luma())
+    assert np.array_equal(made.resized(3, 3), own.resized(3, 3))
+    assert summed.crc == own.crc
+    assert is_same(copied, own)
+    assert not copied.is_in_place
+    assert not np.shares_memory(copied.data, np.frombuffer(frame.planes[0], np.uint8))
+    assert is_same(pickle.loads(pickle.dumps(made)), own)
 
 
 @pytest.mark.parametrize("form", OTHERS)
