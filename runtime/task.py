@@ -336,7 +336,8 @@ class Context:
         a whole number.
 
         A source whose `process` publishes nothing is called again when `wake` or `wake_at` say so,
-        and otherwise every 10 ms.
+        and otherwise every 10 ms; every 100 ms where no source needs that, as they are `live` or have
+        said when they are due.
         """
         self._of_source.wake_at(time_ns)
 

@@ -15,7 +15,8 @@ __all__ = ["IDLE_POLL_NS", "Waiting"]
 
 IDLE_POLL_NS = 10_000_000
 """Interval at which a source that called neither `wake` nor `wake_at` is asked again."""
-
+_WOKEN_POLL_NS = 100_000_000
+"""The same, where all sources have said that they call `wake`, or when they are due."""
 
 _LONGEST_WAIT_S = 1.0
 """Seconds after which a wait looks at the clock again: the machine may have been suspended."""
@@ -127,12 +128,23 @@ class Waiting:
             clock.advance_to(due)
             self._forget_due(due)
             return
-        until = now_ns + IDLE_POLL_NS if due is None else min(due, now_ns + IDLE_POLL_NS)
+        until = now_ns + (IDLE_POLL_NS if self._must_ask(now_ns) else _WOKEN_POLL_NS)
+        until = until if due is None else min(due, until)
         wait_ns = until - clock.now_ns()
         if wait_ns > 0:
             outside.woken.wait(wait_ns / 1e9)
         if due is not None:
             self._forget_due(clock.now_ns())
+
+    def _must_ask(self, now_ns: int) -> bool:
+        """Whether a source may have something without waking anybody."""
+        outside = self._outside
+        return any(
+            source.gate.present
+            and task_id not in outside.live
+            and not outside.due.is_later(task_id, now_ns)
+            for task_id, source in outside.sources.items()
+        )
 
     def _forget_due(self, now_ns: int) -> None:
         """The sources that are due are called in the next cycle."""

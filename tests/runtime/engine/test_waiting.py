@@ -200,6 +200,43 @@ def test_sources_are_waited_for_until_one_is_due_and_10_ms_at_most(asked_ms, due
     assert (outside.due.first() is None) == (due_ms is None or has_come)
 
 
+@pytest.mark.parametrize(
+    ("live", "due_ms", "waits_s"),
+    [
+        ("ab", {}, [0.1]),
+        ("a", {}, [0.01]),
+        ("a", {"b": 40}, [0.04]),
+        ("a", {"b": 400}, [0.1]),
+        ("a", {"b": 0}, []),
+        ("", {"a": 400, "b": 30}, [0.03]),
+        ("", {"a": 400, "b": 300}, [0.1]),
+        ("", {"a": 400}, [0.01]),
+    ],
+)
+def test_sources_that_say_when_they_have_something_are_not_asked_all_the_time(
+    live, due_ms, waits_s
+):
+    clock = StillClock()
+    made, outside, waited, _ = waiting(clock)
+    clock.time_ns = 10**9
+    for source in live:
+        outside.source(source).live()
+    for source, after_ms in due_ms.items():
+        outside.due.set(source, clock.time_ns + after_ms * MS)
+    made.for_sources(clock.time_ns)
+    assert waited == waits_s
+
+
+def test_a_source_that_is_paused_or_has_ended_is_not_asked():
+    clock = StillClock()
+    made, outside, waited, _ = waiting(clock)
+    outside.source("a").finish()
+    outside.switch("b", "paused")
+    outside.begin(CycleTime(0, 0), 0)
+    made.for_sources(clock.time_ns)
+    assert waited == [0.1]
+
+
 def test_a_rated_source_is_due_by_its_rate_unless_it_has_ended():
     clock, rates = StillClock(), {id_: Rate(every=1, rate_hz=500) for id_ in "ab"}
     made, outside, waited, _ = waiting(clock, rated=rates)
