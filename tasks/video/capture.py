@@ -114,25 +114,22 @@ class VideoCapture(Task):
         # Waiting for a file's next frame, and not passing the cycle by, pairs the frames of
         # several files in the same way every run.
         waits = not reader.live and (not realtime or self._base_ns is None)
-        base_ns = None if self._base_ns is None else self._base_ns + ctx.paused_ns
-        now_ns = ctx.now_ns if reader.live else None
-        if realtime and base_ns is not None:
-            now_ns = ctx.now_ns - base_ns
-        frame = reader.take(_WAIT_S if waits else 0.0, now_ns=now_ns)
+        began_ns = ctx.now_ns - ctx.paused_ns if self._base_ns is None else self._base_ns
+        base_ns = began_ns + ctx.paused_ns
+        played_ns = ctx.now_ns - base_ns if realtime else None
+        now_ns = ctx.now_ns if reader.live else played_ns
+        frame = reader.take(_WAIT_S if waits else 0.0, now_ns=now_ns, until_ns=played_ns)
         if frame is None:
-            self._end(ctx, reader)
+            waiting = reader.frames.oldest
+            if waiting is None:
+                self._end(ctx, reader)
+            elif realtime:
+                self._base_ns = began_ns
+                ctx.wake_at(base_ns + waiting.time_ns)
             return
-        if base_ns is None:
-            self._base_ns = ctx.now_ns - ctx.paused_ns
-            base_ns = ctx.now_ns
-        if realtime:
-            played_ns = ctx.now_ns - base_ns
-            if frame.time_ns > played_ns:
-                reader.frames.put_back(frame)
-                ctx.wake_at(base_ns + frame.time_ns)
-                return
-            if reader.policy == "latest":
-                frame = reader.skip_to(played_ns, frame)
+        self._base_ns = began_ns
+        if played_ns is not None and reader.policy == "latest":
+            frame = reader.skip_to(played_ns, frame)
         if reader.live and reader.frames.has_more():
             ctx.wake_at(0)
         self._report_lost(ctx, reader)

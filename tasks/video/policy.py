@@ -117,16 +117,22 @@ class FrameQueue(Generic[F]):
 
     # -- for the cycle -------------------------------------------------------------------------
 
-    def take(self, wait_s: float, *, now_ns: int | None = None) -> F | None:
-        """The next frame that is not too old at `now_ns`; None if there is none within `wait_s`."""
+    def take(
+        self, wait_s: float, *, now_ns: int | None = None, until_ns: int | None = None
+    ) -> F | None:
+        """The next frame that is not too old at `now_ns`; None if there is none within `wait_s`, or if
+        its time is after `until_ns`: it stays then, and nobody is woken."""
         with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._ended, wait_s)
+            if wait_s:
+                self._changed.wait_for(lambda: self._frames or self._ended, wait_s)
             limit_ns = self._max_age_ns
             while self._frames and limit_ns is not None and now_ns is not None:
                 if self._frames[0][0].time_ns >= now_ns - limit_ns:
                     break
                 self._drop_first("too old")
             if not self._frames:
+                return None
+            if until_ns is not None and self._frames[0][0].time_ns > until_ns:
                 return None
             return self._take()
 
@@ -137,11 +143,6 @@ class FrameQueue(Generic[F]):
                 frame = self._take()
                 self._count_of_taken("latest")
         return frame
-
-    def put_back(self, frame: F) -> None:
-        """Give back a frame that was taken."""
-        with self._changed:
-            self._frames.appendleft((frame, Counter()))
 
     def has_more(self) -> bool:
         """Whether a frame waits."""

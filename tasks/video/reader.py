@@ -204,12 +204,15 @@ class Reader:
     def start(self) -> None:
         self._thread.start()
 
-    def take(self, wait_s: float, *, now_ns: int | None = None) -> Frame | None:
+    def take(
+        self, wait_s: float, *, now_ns: int | None = None, until_ns: int | None = None
+    ) -> Frame | None:
         """The next frame, or None if there is none within `wait_s`.
 
         now_ns: the time by which a frame is too old, on the clock of `Frame.time_ns`; None if none is.
+        until_ns: the time up to which frames are taken, on the same clock; None if all are.
         """
-        self._in_hand = self.frames.take(wait_s, now_ns=now_ns)
+        self._in_hand = self.frames.take(wait_s, now_ns=now_ns, until_ns=until_ns)
         return self._in_hand
 
     def packets_of(self, frame: Frame) -> VideoPackets | None:

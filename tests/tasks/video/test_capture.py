@@ -424,25 +424,31 @@ class Script:
         self.started = 0
         self.waited_for = self.interrupted = self.stopped = 0
         self.number = 0
+        self.oldest: Frame | None = None
         vars(self).update(more)
 
     def start(self) -> None:
         self.started += 1
 
-    def take(self, wait_s: float, *, now_ns: int | None = None) -> Frame | None:
+    def take(
+        self, wait_s: float, *, now_ns: int | None = None, until_ns: int | None = None
+    ) -> Frame | None:
         self.nows.append(now_ns)
         self.waited.append(wait_s)
+        first_ns = self.steps[0] if self.steps else None
+        self.oldest = None if first_ns is None else self.frame_at(first_ns)
+        if first_ns is not None and until_ns is not None and first_ns > until_ns:
+            return None
         time_ns = self.steps.pop(0) if self.steps else None
         if time_ns is None:
             return None
         self.dropped += self.drops
         self.damaged += self.damages
         self.number += 1
-        return Frame(np.full((2, 4, 3), self.number, np.uint8), self.number, None, time_ns)
+        return self.frame_at(time_ns)
 
-    def put_back(self, frame: Frame) -> None:
-        self.number -= 1
-        self.steps.insert(0, frame.time_ns)
+    def frame_at(self, time_ns: int) -> Frame:
+        return Frame(np.full((2, 4, 3), self.number, np.uint8), self.number, None, time_ns)
 
     def skip_to(self, played_ns: int, frame: Frame) -> Frame:
         self.skipped.append((played_ns, frame.frame_id))
@@ -541,7 +547,7 @@ def test_frames_have_an_age_where_they_have_a_time_of_their_own(
     assert script.nows[:2] == [0, 100]  # the cycle's time
     script = Script(0, 100, 200)
     played = play(script, period_ns=100, realtime=True, policy={"max_age_ms": 5})
-    assert script.nows[:3] == [None, 100, 200]  # since the first frame
+    assert script.nows[:3] == [0, 100, 200]  # since the first frame
     assert played.lines("frames of a file have no age unless it has realtime: true") == []
     script = Script(0, 100)
     played = play(script, period_ns=100, policy={"max_age_ms": 5})
@@ -559,10 +565,10 @@ def test_what_was_dropped_is_counted_since_the_frame_before(play: Callable[..., 
     assert play(Script(0, 1)).dropped == []
 
     class DropsAtItsEnd(Script):
-        def take(self, wait_s: float, *, now_ns: int | None = None) -> Frame | None:
+        def take(self, wait_s: float, **limits: int | None) -> Frame | None:
             if not self.steps:
                 self.dropped = 5
-            return super().take(wait_s, now_ns=now_ns)
+            return super().take(wait_s, **limits)
 
     assert play(DropsAtItsEnd(0, drops=1)).dropped == [1, 4]
 

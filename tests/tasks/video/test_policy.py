@@ -113,7 +113,7 @@ def test_nothing_is_put_after_the_end_of_who_takes():
     newest=st.booleans(),
     size=st.integers(1, 4),
     max_age_ns=st.none() | st.integers(1, 20),
-    steps=st.lists(st.sampled_from(["put", "put", "take", "lose", "skip", "back"]), max_size=60),
+    steps=st.lists(st.sampled_from(["put", "put", "take", "lose", "skip", "due"]), max_size=60),
 )
 def test_each_frame_is_taken_or_counted_once_before_a_later_one(
     live, newest, size, max_age_ns, steps
@@ -127,13 +127,14 @@ def test_each_frame_is_taken_or_counted_once_before_a_later_one(
         elif step == "lose":
             queue.count(1, "max_fps")
             put += 1
-        elif step in ("take", "skip", "back"):
-            frame = queue.take(0.0, now_ns=now)
+        elif step in ("take", "skip", "due"):
+            until_ns = now // 2 if step == "due" else None
+            frame = queue.take(0.0, now_ns=now, until_ns=until_ns)
+            if until_ns is not None:
+                assert frame is None or frame.time_ns <= until_ns
             if frame is not None and step == "skip":
                 frame = queue.skip_to(now, frame)
-            if frame is not None and step == "back":
-                queue.put_back(frame)
-            elif frame is not None:
+            if frame is not None:
                 taken.append(frame.time_ns)
             reported += queue.take_lost()
     waiting = len(queue._frames)

@@ -412,12 +412,12 @@ def test_frames_are_taken_one_after_the_other() -> None:
     assert reader.take(0.0) is None
     for number in range(3):
         reader._put(Frame(np.zeros((2, 2, 3), np.uint8), number, None, number))
-    first = reader.take(0.0)
+    first = reader.take(0.0, until_ns=0)
     assert first is not None
     assert (first.frame_id, reader.frames.drained) == (0, False)
-    reader.frames.put_back(first)
-    taken = [reader.take(0.0) for _ in range(4)]
-    assert [it and it.frame_id for it in taken] == [0, 1, 2, None]
+    assert reader.take(0.0, until_ns=0) is None
+    taken = [reader.take(0.0, until_ns=2) for _ in range(3)]
+    assert [it and it.frame_id for it in taken] == [1, 2, None]
     assert not reader.frames.drained
     reader.frames.end()
     assert reader.frames.drained
