@@ -79,9 +79,21 @@ class Completion(Event):
 
 @dataclass(frozen=True, slots=True)
 class EndOfSource(Event):
-    """The source said that nothing more will come."""
+    """The source said that nothing more will come.
+
+    packets: (bytes, is a key frame) of those that came after the last one in the log, in decoding order.
+        A replay does not need them.
+    """
 
     kind: ClassVar[str] = "end_of_source"
+
+    packets: tuple[tuple[bytes, bool], ...] = ()
+
+    def pack(self) -> dict[str, Any]:
+        record = _record(self.kind, self.task)
+        if self.packets:
+            record["packets"] = [list(it) for it in self.packets]
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +202,8 @@ def unpack(record: Mapping[str, Any]) -> Event:
             case Completion.kind:
                 return Completion(task, record["input_cycle"], bool(value))
             case EndOfSource.kind:
-                return EndOfSource(task)
+                rest = tuple((it, bool(is_key)) for it, is_key in record.get("packets", ()))
+                return EndOfSource(task, rest)
             case SourceState.kind:
                 return SourceState(task, key, value)
             case Switched.kind:

@@ -231,7 +231,7 @@ class SourceFunctions:
     clock_ns: Callable[[], int]
     wake: Callable[[], None]
     wake_at: Callable[[int], None]
-    finish: Callable[[], None]
+    finish: Callable[[tuple[tuple[bytes, bool], ...]], None]
     dropped: Callable[[int, str], None]
     report: Callable[[State, str], None]
     live: Callable[[], None]
@@ -341,10 +341,14 @@ class Context:
         """
         self._of_source.wake_at(time_ns)
 
-    def finish(self) -> None:
+    def finish(self, *, packets: tuple[tuple[bytes, bool], ...] = ()) -> None:
         """Sources only: report that nothing more will come; `process` is not called again. The run
-        ends when all its sources have finished and background work is done."""
-        self._of_source.finish()
+        ends when all its sources have finished and background work is done.
+
+        packets: (bytes, is a key frame) of the source's packets that came after those of its last
+            picture, for the log.
+        """
+        self._of_source.finish(packets)
 
     def dropped(self, count: int, cause: str = "") -> None:
         """Sources only, from any thread: report that `count` pictures, or whatever the source makes,

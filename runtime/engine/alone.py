@@ -80,7 +80,7 @@ class SourceEnds:
     def _report(self, state: State, code: str) -> None:
         self.states.append((state, code))
 
-    def _finish(self) -> None:
+    def _finish(self, packets: tuple[tuple[bytes, bool], ...] = ()) -> None:  # noqa: ARG002
         self.finished = True
 
 

@@ -319,7 +319,7 @@ class LiveOutside:
             arrivals.note(self._clock.now_ns())
         self.woken.set()
 
-    def _finish(self, task_id: str) -> None:
+    def _finish(self, task_id: str, packets: tuple[tuple[bytes, bool], ...] = ()) -> None:
         source = self.sources[task_id]
         with self._lock:
             if source.has_ended:
@@ -329,7 +329,7 @@ class LiveOutside:
             if source.state != "error":
                 source.state, source.code = "ended", ""
         self.due.forget(task_id)
-        self.reported.append(EndOfSource(task_id))
+        self.reported.append(EndOfSource(task_id, packets))
         self.woken.set()
 
     def _dropped(self, task_id: str, count: int, cause: str) -> None:

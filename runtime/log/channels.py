@@ -40,6 +40,7 @@ CONTROL_SCHEMA = json.dumps(
             "key": {"type": "string"},
             "value": {},
             "input_cycle": {"type": "integer"},
+            "packets": {"type": "array"},
         },
     }
 ).encode()

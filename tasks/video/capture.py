@@ -190,7 +190,7 @@ class VideoCapture(Task):
             self._has_failed = True
             ctx.report("error", reader.error.code)
             raise reader.error
-        ctx.finish()
+        ctx.finish(packets=reader.take_rest())
 
     def _report_lost(self, ctx: Context, reader: Reader, *, now: bool = False) -> None:
         for cause, count in reader.frames.take_lost().items():

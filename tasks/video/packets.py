@@ -115,5 +115,14 @@ class PacketQueue:
                 before=tuple(before),
             )
 
+    def take_rest(self) -> tuple[tuple[bytes, bool], ...]:
+        """The packets of which no picture will be decoded, where all are kept: (bytes, is a key
+        frame)."""
+        with self._lock:
+            rest = tuple((it.data, it.is_key) for it in self._kept) if self._keeps_all else ()
+            self._kept.clear()
+            self._size = 0
+            return rest
+
     def _drop(self) -> None:
         self._size -= len(self._kept.popleft().data)

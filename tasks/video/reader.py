@@ -223,6 +223,10 @@ class Reader:
         self._in_hand = None
         return taken
 
+    def take_rest(self) -> tuple[tuple[bytes, bool], ...]:
+        """At its end: what the log needs besides the packets of frames, see `Context.finish`."""
+        return () if self._packets is None else self._packets.take_rest()
+
     @property
     def has_packets(self) -> bool:
         """Whether packets can replace pixels in the log."""

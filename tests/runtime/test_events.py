@@ -34,7 +34,9 @@ plain = st.recursive(
 BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Set: st.builds(Set, tasks, st.dictionaries(st.text(), plain, max_size=4)),
     Completion: st.builds(Completion, tasks, cycles, st.booleans()),
-    EndOfSource: st.builds(EndOfSource, tasks),
+    EndOfSource: st.builds(
+        EndOfSource, tasks, st.lists(st.tuples(st.binary(), st.booleans()), max_size=3).map(tuple)
+    ),
     Failed: st.builds(
         Failed, tasks, st.sampled_from(["stop", "skip", "skip_cycle", "restart"]), st.text(),
         st.sampled_from(["process", "publish", "configure"]), st.text(),
@@ -72,6 +74,8 @@ def test_a_record_has_the_five_keys_and_those_of_an_error_that_say_something(eve
         keys.append("phase")
     if isinstance(event, Failed) and event.place:
         keys.append("place")
+    if isinstance(event, EndOfSource) and event.packets:
+        keys.append("packets")
     assert list(record) == keys
 
 
