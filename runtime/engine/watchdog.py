@@ -126,8 +126,9 @@ class Watchdog:
 
     def _calls(self) -> Iterator[tuple[Call, FrameType]]:
         """What each task that has a deadline does, with the stack that does it."""
-        frames = stacks()
-        for thread in (self._cycles_thread, *(it.thread_id for it in self._workers.values())):
+        threads = [self._cycles_thread, *(it.thread_id for it in self._workers.values())]
+        frames = {thread: frame for thread, frame in stacks().items() if thread in threads}
+        for thread in threads:
             frame = frames.get(thread or 0)
             call = self._whereabouts.call_in(frame)
             if call is not None and frame is not None and call.task in self._deadlines_s:

@@ -58,8 +58,8 @@ class Whereabouts:
         regularly, it knows for how long."""
         now = monotonic_s()
         seen: dict[tuple[int, Call], float] = {}
-        for thread, frame in stacks().items():
-            call = self.call_in(frame)
+        calls = {thread: self.call_in(frame) for thread, frame in stacks().items()}
+        for thread, call in calls.items():
             if call is not None:
                 seen[thread, call] = self._seen.get((thread, call), now)
         self._seen = seen
@@ -123,7 +123,11 @@ class Whereabouts:
 
 
 def stacks() -> Mapping[int, FrameType]:
-    """The innermost frame of each thread, by its `threading.get_ident`."""
+    """The innermost frame of each thread, by its `threading.get_ident`.
+
+    No local variable may hold that of the thread itself: it refers to its callers, so that all frames
+    would stay, with pictures and decoders in their variables, until Python looks for such circles.
+    """
     return sys._current_frames()  # noqa: SLF001  # the documented way, in spite of its name
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -114,6 +116,35 @@ def test_what_runs_longest_is_first_and_a_call_that_goes_on_is_one(tmp_path, mon
         [("process", 3.0), ("interrupt", 0.0)],
         [("process", 7.0), ("interrupt", 4.0)],
     ]
+
+
+class Large:
+    """What a function has in a variable."""
+
+
+def test_who_looks_at_stacks_keeps_nothing_of_them(tmp_path):
+    plan = plan_of(tmp_path, "n=Numbers@deadline_ms: 100; s=Scale", "n > s")
+    executor = Run(plan, clock=ManualClock(START_NS), directory=None).executor
+    began, may_end, found = threading.Event(), threading.Event(), []
+
+    def work():
+        large = Large()
+        found.append(weakref.ref(large))
+        began.set()
+        may_end.wait()
+
+    gc.disable()
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        began.wait()
+        executor.whereabouts.busy()
+        executor.watchdog.look(0.0)
+        may_end.set()
+        thread.join()
+        assert found[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.fixture
