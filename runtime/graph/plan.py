@@ -5,11 +5,11 @@ Slots and steps are numbered in the order of execution. Only this module knows n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from pathlib import Path
-
-import networkx as nx
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import GraphError, InternalError, Location, Problem
@@ -114,13 +114,26 @@ def _loops(spec: GraphSpec) -> list[Problem]:
     """One problem for each set of tasks that feed each other: the shortest loop through the one that
     is declared first."""
     rank = {task.id: i for i, task in enumerate(spec.tasks)}
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    graph.add_nodes_from(rank)
-    graph.add_edges_from(
+    edges = [
         (cnx.src.task, cnx.dst.task)
         for cnx in spec.connections
         if cnx.src.task in rank and cnx.dst.task in rank
-    )
+    ]
+    try:
+        _sorter(rank, edges).prepare()
+    except CycleError:
+        return _shortest_loops(spec, rank, edges)
+    return []
+
+
+def _shortest_loops(
+    spec: GraphSpec, rank: Mapping[str, int], edges: Iterable[tuple[str, str]]
+) -> list[Problem]:
+    import networkx as nx  # 11 MiB, which a graph without loops does not need
+
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(rank)
+    graph.add_edges_from(edges)
     problems = []
     for group in nx.strongly_connected_components(graph):
         first = min(group, key=rank.__getitem__)
@@ -144,14 +157,25 @@ def _choose_order(bound: BoundGraph) -> list[str]:
     """The sources in declaration order; then, again and again, the first declared task all of whose
     inputs are made."""
     rank = {task.id: (not task.is_source, i) for i, task in enumerate(bound.tasks)}
-    return list(nx.lexicographical_topological_sort(_as_networkx(bound), key=rank.__getitem__))
+    sorter = _sorter(rank, ((cnx.src_task, cnx.dst_task) for cnx in bound.connections))
+    sorter.prepare()
+    order: list[str] = []
+    ready: list[tuple[tuple[bool, int], str]] = []
+    while sorter.is_active():
+        for task_id in sorter.get_ready():
+            heappush(ready, (rank[task_id], task_id))
+        _, first = heappop(ready)
+        order.append(first)
+        sorter.done(first)
+    return order
 
 
-def _as_networkx(bound: BoundGraph) -> nx.DiGraph[str]:
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    graph.add_nodes_from(task.id for task in bound.tasks)
-    graph.add_edges_from((cnx.src_task, cnx.dst_task) for cnx in bound.connections)
-    return graph
+def _sorter(tasks: Iterable[str], edges: Iterable[tuple[str, str]]) -> TopologicalSorter[str]:
+    """edges: from a task to one that it feeds."""
+    sorter: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(tasks, ()))
+    for source, target in edges:
+        sorter.add(target, source)
+    return sorter
 
 
 def _check_order(bound: BoundGraph, order: list[str]) -> None:
