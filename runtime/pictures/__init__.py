@@ -6,6 +6,7 @@
 | `lossless.py`  | zstd and FFV1: compressed without loss                                   |
 | `planar.py`    | a decoded picture: its planes, of which its pixels are made when they are read |
 | `asked.py`     | a picture that is decoded when somebody first reads it                    |
+| `memory.py`    | memory of pictures, used again for later ones                            |
 | `decode.py`    | a stored picture -> the picture, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
 | `squares.py`   | pixels that are not square, made square                                  |

@@ -26,6 +26,7 @@ from flowrun.runtime.pictures.convert import (
     rgb,
     swaps_axes,
 )
+from flowrun.runtime.pictures.memory import new_array
 from flowrun.runtime.pictures.video import RgbConverter
 
 __all__ = [
@@ -213,7 +214,7 @@ class PlanarPicture:
         """`made`, before anybody asks for it."""
         with self._lock:
             if self._pixels is None:
-                self._pixels = shown(rgb(self.planes))
+                self._pixels = shown(rgb(self.planes, new_array(self.height, self.width, 3)))
                 self._sample = sampled(self._pixels)
             return self._pixels
 
@@ -282,7 +283,7 @@ class Demand:
 
 def copied(decoded: Any, layout: Layout) -> NDArray[np.uint8]:
     """The planes of a decoded `av.VideoFrame`, one after the other without gaps, read-only."""
-    data = np.empty(layout.size, np.uint8)
+    data = new_array(layout.size)
     at = 0
     for plane in _views(decoded, layout):
         data[at : at + plane.size].reshape(plane.shape)[...] = plane

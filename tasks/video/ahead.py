@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple
 
 from flowrun.msgs.image import VideoDecoder
+from flowrun.runtime.pictures.memory import give_back_freed
 from flowrun.runtime.pictures.video import PacketDecoder, Take
 
 __all__ = ["AheadDecoder", "Cores", "available_cores"]
@@ -108,6 +109,7 @@ class AheadDecoder:
         """The section's."""
         self._alone: Future[_Alone] | None = None
         self._ahead: PacketDecoder | None = None
+        """None before there is a second packet, and when all pictures came out."""
         self._again: PacketDecoder | None = None
         self._is_broken = False
         self._newest = -1
@@ -127,6 +129,8 @@ class AheadDecoder:
 
     def prepare(self, number: int, data: bytes, *, is_key: bool) -> None:
         """Begin to decode a packet, the one after the last."""
+        if self._last is not None:
+            return
         packet = _Packet(number, data, is_key)
         self._newest = number
         if self._ahead is None and self._first is None:
@@ -142,7 +146,7 @@ class AheadDecoder:
 
     def end(self) -> None:
         """No more packets will be prepared."""
-        if self._ahead is None and self._first is not None:
+        if self._first is not None and not self._uses_threads:
             self._alone = _pool(os.getpid()).submit(
                 _decode_alone, self.known, self._first, strict=self._strict
             )
@@ -186,7 +190,7 @@ class AheadDecoder:
         self._again = PacketDecoder(self.known, strict=self._strict)
         for number, data, is_key in self._fed:
             self._again.decode(number, data, _leave_out, is_key=is_key)
-        self.is_damaged = self._ahead is not None
+        self.is_damaged = self._uses_threads
         self._ahead = None
         self._fed.clear()
         self._made.clear()
@@ -217,7 +221,11 @@ class AheadDecoder:
             return False
         if number + self._threads > self._newest:  # none comes after those that were prepared
             self._finish()
-        return self._ahead is not None and number <= self._newest and not self._is_broken
+        return self._uses_threads and number <= self._newest and not self._is_broken
+
+    @property
+    def _uses_threads(self) -> bool:
+        return self._ahead is not None or self._last is not None
 
     def _send(self, packet: _Packet) -> None:
         assert self._ahead is not None
@@ -258,6 +266,8 @@ class AheadDecoder:
         if not drained or self._count + len(last) < self._newest - self._first.number + 1:
             self._is_broken = True
         self._reorders[self._newest] = self._ahead.reorder
+        self._ahead = None
+        give_back_freed()
 
     def _hand_out(self, pictures: Any, take: Take) -> None:
         for picture in pictures:

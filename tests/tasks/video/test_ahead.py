@@ -148,6 +148,22 @@ def test_after_damage_sections_are_decoded_in_one_thread_for_a_while() -> None:
     assert [cores.threads() for _ in range(2)] == [1, 2]
 
 
+def test_a_decoder_goes_when_its_pictures_came_out(
+    originals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    class Noting(ahead.PacketDecoder):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            assert not [it for it in made if it() is not None]
+            made.append(weakref.ref(self))
+            super().__init__(*args, **more)
+
+    monkeypatch.setattr(ahead, "PacketDecoder", Noting)
+    everything(damaged.original(originals, "h264.mp4"), 3)
+    assert len(made) > 1
+
+
 def test_a_live_source_and_what_has_no_threads_wait_for_no_packet(originals: Path) -> None:
     for kind, cores, waits in (
         ("h264.mp4", 1, False),
