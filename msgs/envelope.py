@@ -24,11 +24,16 @@ class Later(Protocol):
     """An array field that is made when somebody first reads it."""
 
     def made(self) -> NDArray[Any]:
-        """The array, read-only; made by the first call, on any thread, and the same one ever after."""
+        """The array, read-only; made by the first call, on any thread, and the same one until
+        `forget`."""
         ...
 
     def sample(self) -> bytes:
         """`sampled` of the array when it was made."""
+        ...
+
+    def forget(self) -> None:
+        """Keep the array no longer: who wants it makes it once more."""
         ...
 
 
@@ -93,6 +98,12 @@ class Envelope:
         self.later = later
         for name in later:
             self.fields.pop(name, None)
+
+    def forget_made(self) -> None:
+        """Let go of what was made of `later`: the cycle is over, and few read a message after it."""
+        for name, later in self.later.items():
+            self.fields.pop(name, None)
+            later.forget()
 
     def show(self, other: Envelope) -> None:
         """Show what `other` shows; copies nothing."""

@@ -75,6 +75,7 @@ _CHECKED = "back = "
 def compile_cycle(
     record: CycleRecord,
     *,
+    before: CycleRecord,
     index: int,
     source_count: int,
     source_slots: Sequence[int],
@@ -82,6 +83,7 @@ def compile_cycle(
 ) -> Callable[[], bool]:
     """The function that runs `record`'s cycle; it returns False if nothing came and no cycle began.
 
+    before: the record of the cycle before, whose pixels are let go.
     index: of the record in the ring; it becomes `cycle.index`.
     source_count: number of steps that are sources.
     source_slots: slots that the sources publish on.
@@ -99,6 +101,7 @@ def compile_cycle(
     came = " or ".join(["events", *(f"m{slot}.present" for slot in source_slots), "has_taken()"])
     lines = [
         f"cycle.index = {index}",
+        *_forget(before, bound),
         *_clear(record, bound),
         f"{' = '.join(ends)} = 0",
         "cycle.events = events = []",
@@ -126,6 +129,14 @@ def compile_cycle(
     exec("\n".join(text), made)  # noqa: S102  # only names that are made here
     run: Callable[[], bool] = made["make"](**bound)
     return run
+
+
+def _forget(before: CycleRecord, bound: dict[str, Any]) -> list[str]:
+    """`CycleRecord.forget_made`; nothing where no message has an array."""
+    if not any(message.array_fields for message in before.messages):
+        return []
+    bound["forget"] = before.forget_made
+    return ["forget()"]
 
 
 def _clear(record: CycleRecord, bound: dict[str, Any]) -> list[str]:

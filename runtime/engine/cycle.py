@@ -245,6 +245,7 @@ class Cycle:
         sources = {step.task.id for step in self.plan.steps[: self.plan.source_count]}
         return compile_cycle(
             self._ring[index],
+            before=self._ring[index - 1],
             index=index,
             source_count=self.plan.source_count,
             source_slots=[slot.index for slot in self.plan.slots if slot.task_id in sources],
@@ -260,6 +261,7 @@ class Cycle:
     def begin(self) -> None:
         """Clear the record, and apply what came from outside. After an error, which is `failure` then,
         no step runs."""
+        self._ring[self.index].forget_made()
         self.index = self.time.cycle % len(self._ring)
         self._ring[self.index].clear()
         self.events = []

@@ -84,6 +84,12 @@ class CycleRecord:
         """The same record with another call of the step at `at`."""
         return replace(self, calls=(*self.calls[:at], call, *self.calls[at + 1 :]))
 
+    def forget_made(self) -> None:
+        """Let go of what can be made once more, after the record's cycle."""
+        for message in self.messages:
+            if message.array_fields:
+                message.envelope.forget_made()
+
     def clear(self) -> None:
         """Make all messages absent, with default fields: no task sees those of an older cycle."""
         for message in self.messages:

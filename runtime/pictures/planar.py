@@ -218,6 +218,11 @@ class PlanarPicture:
                 self._sample = sampled(self._pixels)
             return self._pixels
 
+    def forget(self) -> None:
+        """Keep the pixels no longer: they are made once more where they are read again."""
+        with self._lock:
+            self._pixels = None
+
     def luma(self) -> NDArray[np.uint8]:
         """As `ImageRgb8Msg.luma`."""
         return luma(self.planes)

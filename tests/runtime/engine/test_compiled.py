@@ -79,6 +79,7 @@ class Compiled:
         self.compiled = partial(
             compile_cycle,
             record,
+            before=record,
             index=0,
             source_count=sources,
             source_slots=range(sources),
@@ -138,7 +139,7 @@ def cleared(message):
     """The message, after the beginning of a cycle that publishes nothing."""
     record = CycleRecord((message,), ((ALWAYS, lambda: None),), ((),))
     run = compile_cycle(
-        record, index=0, source_count=1, source_slots=[0],
+        record, before=record, index=0, source_count=1, source_slots=[0],
         names={
             "cycle": SimpleNamespace(), "time": None, "ticks": lambda: 1, "late": (),
             "outside": Outside(), "has_taken": lambda: False,

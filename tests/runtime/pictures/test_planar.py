@@ -15,6 +15,7 @@ import pytest
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime import Log
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.pictures import planar, stored
 from flowrun.runtime.pictures.convert import Planes, resized
@@ -31,6 +32,7 @@ from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.pictures.video import RgbConverter
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 from flowrun.tasks.video import reader
 from support import helpers
 from support.films import FILMS, FRAMES, codecs, draw, pictures, recorded
@@ -170,9 +172,9 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     rgb = planar.rgb
 
-    def counting(planes: Planes) -> Any:
+    def counting(planes: Planes, out: Any) -> Any:
         found.append(planes.format)
-        return rgb(planes)
+        return rgb(planes, out)
 
     monkeypatch.setattr(planar, "rgb", counting)
     return found
@@ -228,6 +230,58 @@ def test_luma_and_other_sizes_are_made_of_the_planes() -> None:
     assert np.array_equal(view.resized(30, 20), view.pixels)
     view.luma[...] = 0  # a new array
     assert np.array_equal(image.luma, found.planes.data[0])
+
+
+def test_pixels_are_let_go_after_their_cycle_and_made_once_more_for_who_reads_them() -> None:
+    found = kept(frame_of("yuv420p", 20, 30))
+    assert isinstance(found, PlanarPicture)
+    image = ImageRgb8Msg()
+    image.show(found)
+    image.publish()
+    first = image.view().pixels
+    before = first.copy()
+    image.envelope.forget_made()
+    again = image.view().pixels
+    assert not np.shares_memory(first, again)
+    assert np.array_equal(first, before)
+    assert np.array_equal(again, before)
+    assert image.view().pixels is again
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_run_holds_the_pixels_of_its_last_cycle_alone(
+    tmp_path: Path, stepped: bool, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """stepped: as a replay runs cycles."""
+    seen: list[int] = []
+    pictures: list[PlanarPicture] = []
+    show = ImageRgb8Msg.show
+
+    def showing(image: ImageRgb8Msg, picture: Any) -> None:
+        pictures.append(picture)
+        seen.append(sum(it._pixels is not None for it in pictures[:-1]))
+        show(image, picture)
+
+    monkeypatch.setattr(ImageRgb8Msg, "show", showing)
+    monkeypatch.setattr(Demand, "expects", lambda _self, _number: False)
+    film = draw(tmp_path / "b.mp4", **FILMS["b_frames.mp4"])
+    plan = helpers.plan_of(
+        tmp_path, f"a=VideoCapture(source_uri: {film}); s=Digest", "a > s: ImageRgb8Msg"
+    )
+    executor = Run(plan, clock=ManualClock(0), directory=None).executor
+    if stepped:
+        monkeypatch.setattr(executor.cycle, "runs", [partial(_step_all, executor.cycle)])
+    executor.run()
+    assert len(seen) == FRAMES
+    assert not any(seen)
+    assert len(conversions) == FRAMES
+
+
+def _step_all(cycle: Any) -> bool:
+    cycle.begin()
+    while cycle.step() is not None:
+        pass
+    return bool(cycle.messages[0].present)
 
 
 def test_what_the_log_stores_as_pixels_is_converted_once(
