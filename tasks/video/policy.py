@@ -18,8 +18,10 @@ from flowrun.runtime.task import Playback
 
 __all__ = ["FrameQueue"]
 
-_AHEAD = 4
+_MOST_AHEAD, _LEAST_AHEAD = 4, 2
 """How many frames of a file are decoded ahead."""
+_AHEAD_BYTES = 24 << 20
+"""What they may have, of more than the least."""
 _LIVE = 16
 """How many frames of a live source wait for a cycle that takes long."""
 
@@ -54,6 +56,7 @@ class FrameQueue(Generic[F]):
         report: Callable[[int, str], None],
     ) -> None:
         self._asked_size = size
+        self._ahead = _LEAST_AHEAD
         self._set_kind(newest_only=newest_only, is_live=is_live)
         self._max_age_ns = max_age_ns
         self._playback = playback
@@ -72,9 +75,14 @@ class FrameQueue(Generic[F]):
 
     # -- for the thread that decodes -----------------------------------------------------------
 
-    def begin(self, *, newest_only: bool, is_live: bool) -> None:
-        """The source is open, and shows what it is."""
+    def begin(self, *, newest_only: bool, is_live: bool, frame_size: int) -> None:
+        """The source is open, and shows what it is.
+
+        frame_size: bytes of a frame.
+        """
         with self._changed:
+            fits = _AHEAD_BYTES // max(1, frame_size)
+            self._ahead = max(_LEAST_AHEAD, min(_MOST_AHEAD, fits))
             self._set_kind(newest_only=newest_only, is_live=is_live)
 
     def put(self, frame: F) -> bool:
@@ -177,7 +185,7 @@ class FrameQueue(Generic[F]):
     def _set_kind(self, *, newest_only: bool, is_live: bool) -> None:
         self._newest_only = newest_only
         self._is_live = is_live
-        self._size = 1 if newest_only else self._asked_size or (_LIVE if is_live else _AHEAD)
+        self._size = 1 if newest_only else self._asked_size or (_LIVE if is_live else self._ahead)
 
     def _take(self) -> F:
         frame, lost = self._frames.popleft()

@@ -53,6 +53,8 @@ _READY_S = 0.005
 _HDR = (16, 18)
 """FFmpeg's numbers of the transfer functions PQ and HLG."""
 _MAY_JUMP = 0x200  # AVFMT_TS_DISCONT, which `av` names in an enumeration that it does not export
+_BYTES_A_PIXEL = 5
+"""Of planes, and of what is made of them."""
 _LEAST_HZ = 2
 """The rate of a source of which that is found out."""
 _HANDED_OVER = 1 << 20
@@ -341,7 +343,8 @@ class Reader:
         self.fps = float(rate) if rate else 0.0
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self.is_hdr = stream.codec_context.color_trc in _HDR
-        self.frames.begin(newest_only=self._newest_only, is_live=self.live)
+        size = _BYTES_A_PIXEL * self.width * self.height
+        self.frames.begin(newest_only=self._newest_only, is_live=self.live, frame_size=size)
         self._is_open = True
         self._opened.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -60,6 +61,25 @@ def test_a_file_waits_until_there_is_room():
         taken.append(frame.time_ns)
     thread.join()
     assert (taken, made.queue.lost) == ([*range(9)], {})
+
+
+@pytest.mark.parametrize(
+    ("frame_size", "ahead"), [(0, 4), (4 << 20, 4), (8 << 20, 3), (10 << 20, 2), (1 << 30, 2)]
+)
+def test_large_frames_of_a_file_are_decoded_less_far_ahead(frame_size, ahead):
+    made = Made()
+    made.queue.begin(newest_only=False, is_live=False, frame_size=frame_size)
+    put: list[int] = []
+    thread = threading.Thread(
+        target=lambda: [put.append(n) for n in range(9) if made.queue.put(At(n))], daemon=True
+    )
+    thread.start()
+    while len(put) < ahead:
+        time.sleep(0.001)
+    thread.join(0.02)
+    assert len(put) == ahead
+    made.queue.stop()
+    thread.join()
 
 
 @pytest.mark.parametrize("live", [True, False])
