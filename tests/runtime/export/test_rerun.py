@@ -190,8 +190,8 @@ def test_it_opens_with_pictures_boxes_answers_plots_and_the_log(tmp_path, chunk)
             ("TimeSeries", "/r/reading"): [
                 f"/r/reading/{it}" for it in ("count", "level", "ok", "gap")
             ],
-            ("TimeSeries", "/w/answer"): ["/w/answer/tokens"],
-            ("TimeSeries", "/v/answer"): ["/v/answer/tokens"],
+            ("TimeSeries", "/w/answer"): ["/w/answer/truncated", "/w/answer/tokens"],
+            ("TimeSeries", "/v/answer"): ["/v/answer/truncated", "/v/answer/tokens"],
             ("TextLog", "log"): ["/flowrun/log", "/flowrun/control"],
         },
         ["tov"],
