@@ -185,7 +185,7 @@ class ImageRgb8Msg(Message):
         A video is scaled before it is converted, so that no larger pixels are made; of other pictures,
         and where the log stores pixels, these are scaled. A replay gives the same.
 
-        Made smaller, each pixel is the mean of those that it covers; made larger, it is in between its
+        Made smaller, each pixel is the mean of those around it; made larger, it is in between its
         neighbours. `ValueError` where one of the sizes is below 1.
         """
         picture = self.picture

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowrun.msgs import ImageRgb8Msg
-from flowrun.msgs.scaling import luma_of, resized_pixels
+from flowrun.msgs.scaling import luma_of, resized_pixels, scaled, windows
 from flowrun.runtime.pictures.convert import Planes, luma, resized
 
 LENGTHS = st.integers(1, 40)
@@ -35,6 +35,26 @@ def test_made_smaller_each_pixel_is_the_mean_of_its_own() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (12, 20, 3), np.uint8)
     means = pixels.reshape(6, 2, 5, 4, 3).mean(axis=(1, 3))
     assert np.abs(resized_pixels(pixels, 5, 6) - means).max() <= 1
+
+
+@given(LENGTHS, LENGTHS)
+def test_what_rises_evenly_does_so_at_the_middles_of_the_new(length: int, new: int) -> None:
+    rising = np.arange(length, dtype=np.uint16)[None] * np.uint16(1000)
+    across, down = windows(length, new), windows(1, 1)
+    found = scaled(lambda first, end: rising[first:end], down, across)[0].astype(float)
+    middles = (np.arange(new) + 0.5) * length / new - 0.5
+    half = (across.size - 1) / 2
+    wanted = 1000 * np.clip(middles, half, length - 1 - half)
+    assert np.abs(found - wanted).max() <= 12
+    assert abs(across.size - length / new) <= 0.5 or across.size == 1
+
+
+def test_the_highest_value_stays_it() -> None:
+    """Rounding up would make black of it."""
+    white = np.full((50, 70), 65535, np.uint16)
+    for height, width in ((1, 1), (7, 9), (17, 23), (49, 69), (60, 80)):
+        found = scaled(lambda first, end: white[first:end], windows(50, height), windows(70, width))
+        assert found.min() >= 65535 - 32
 
 
 def test_an_image_gives_new_arrays() -> None:

@@ -5,19 +5,18 @@ All values are of 16 bits; those of fewer are in the upper ones.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.msgs import scaling
+from flowrun.msgs.scaling import Windows
 from flowrun.runtime.pictures.convert.colors import Colors
 
-__all__ = ["Samples", "Shares", "copy_pixels", "scaled", "shares", "to_rgb"]
+__all__ = ["Samples", "copy_pixels", "scaled", "to_rgb"]
 
-WEIGHTS = 14
-"""Binary places of the weights of a scaled value."""
 _ROWS = 32
 """Rows converted at once, so that what is in between stays in the processor's cache."""
 _PLACES = 5
@@ -91,76 +90,9 @@ def _spread(values: NDArray[np.int16], like: Samples, shape: tuple[int, ...]) ->
     return values[: shape[0], : shape[1]]
 
 
-class Shares(NamedTuple):
-    """Which values of a line make each one of the new line.
-
-    places: int32 of shape (new length, 3): the first value, how many, where their weights begin.
-    weights: uint16; those of one new value sum to `1 << WEIGHTS`.
-    """
-
-    places: NDArray[np.int32]
-    weights: NDArray[np.uint16]
-
-
-@functools.lru_cache(64)
-def shares(length: int, new: int) -> Shares:
-    """How a line of `length` values becomes one of `new`.
-
-    Made shorter: each value is the mean of those that it covers, parts of values included. Made longer:
-    in between its two neighbours.
-    """
-    places: list[tuple[int, int, int]] = []
-    weights: list[int] = []
-    for at in range(new):
-        first, parts = _covered(at, length, new) if new < length else _between(at, length, new)
-        places.append((first, len(parts), len(weights)))
-        weights += _weights(parts)
-    return Shares(np.array(places, np.int32), np.array(weights, np.uint16))
-
-
-def _covered(at: int, length: int, new: int) -> tuple[int, list[int]]:
-    """The first value covered by a new one, and how much of each is."""
-    start, end = at * length, (at + 1) * length
-    first = start // new
-    covered = range(first, (end - 1) // new + 1)
-    return first, [min(end, (it + 1) * new) - max(start, it * new) for it in covered]
-
-
-def _between(at: int, length: int, new: int) -> tuple[int, list[int]]:
-    """The value before the middle of a new one, and the shares of it and the next."""
-    twice_new = 2 * new
-    middle = min(max((2 * at + 1) * length - new, 0), (length - 1) * twice_new)
-    first, after = divmod(middle, twice_new)
-    return first, [twice_new - after, after] if after else [1]
-
-
-def _weights(parts: list[int]) -> list[int]:
-    """Integers in the proportions of `parts`: each sum from the left is rounded."""
-    total, found, before, so_far = sum(parts), [], 0, 0
-    for part in parts:
-        so_far += part
-        now = ((so_far << WEIGHTS) * 2 + total) // (2 * total)
-        found.append(now - before)
-        before = now
-    return found
-
-
-def scaled(plane: Samples, rows: Shares, columns: Shares) -> NDArray[np.uint16]:
-    """The plane with as many rows and columns as the shares are of."""
-    made = np.empty((len(rows.places), len(columns.places)), np.uint16)
-    begins = columns.places[:, 2]
-    of_weight = np.concatenate(
-        [np.arange(first, first + count) for first, count, _ in columns.places.tolist()]
-    )
-    for at, (first, count, begin) in enumerate(rows.places.tolist()):
-        values = plane.rows(first, first + count).astype(np.uint32)
-        line = _settled(rows.weights[begin : begin + count].astype(np.uint32) @ values)
-        made[at] = _settled(np.add.reduceat(line[of_weight] * columns.weights, begins))
-    return made
-
-
-def _settled(sums: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    return (sums + np.uint32(1 << WEIGHTS - 1)) >> np.uint32(WEIGHTS)
+def scaled(plane: Samples, rows: Windows, columns: Windows) -> NDArray[np.uint16]:
+    """The plane with other numbers of rows and columns."""
+    return scaling.scaled(plane.rows, rows, columns)
 
 
 def copy_pixels(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

@@ -186,13 +186,48 @@ int flowrun_rgb_1(const struct samples *planes, const struct colors *c, uint8_t 
     return 0;
 }
 
-/* Which values of a line make one of the new line: `count` from `first` on, by the weights from `at` on,
-   which sum to 1 << 14. */
-struct share {
-    int32_t first;
-    int32_t count;
-    int32_t at;
+/* How a line of values becomes one of another length, see scaling.py. */
+struct windows {
+    int64_t size;
+    const int32_t *firsts;
+    const uint16_t *shares;
 };
+
+EACH_CPU static void stack8(uint16_t *restrict sum, const uint8_t *restrict one, const uint8_t *restrict other,
+                            int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        sum[x] = (uint16_t)(sum[x] + one[x] + other[x]);
+}
+
+/* The whole lines' sum, and shares of the first line and the one after the last; shifted down. */
+static inline uint16_t settled8(uint16_t sum, uint8_t first, uint8_t last, uint16_t share, int down)
+{
+    const uint16_t ends = (uint16_t)(first * (uint16_t)(256 - share) + last * share);
+    return (uint16_t)((uint16_t)(sum << (8 - down)) + (uint16_t)(ends >> down));
+}
+
+EACH_CPU static void settle8(uint16_t *restrict to, const uint16_t *restrict sum, const uint8_t *restrict first,
+                             const uint8_t *restrict last, uint16_t share, int down, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = settled8(sum[x], first[x], last[x], share, down);
+}
+
+EACH_CPU static void settle8_of2(uint16_t *restrict to, const uint8_t *restrict first, const uint8_t *restrict second,
+                                 const uint8_t *restrict last, uint16_t share, int down, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = settled8(second[x], first[x], last[x], share, down);
+}
+
+EACH_CPU static void settle8_of3(uint16_t *restrict to, const uint8_t *restrict first, const uint8_t *restrict second,
+                                 const uint8_t *restrict third, const uint8_t *restrict last, uint16_t share, int down,
+                                 int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = settled8((uint16_t)(second[x] + third[x]), first[x], last[x], share, down);
+}
 
 EACH_CPU static void weigh(uint32_t *restrict sum, const uint16_t *restrict line, uint32_t weight, int64_t count)
 {
@@ -200,37 +235,143 @@ EACH_CPU static void weigh(uint32_t *restrict sum, const uint16_t *restrict line
         sum[x] += weight * line[x];
 }
 
-EACH_CPU static void settle(uint16_t *restrict to, const uint32_t *restrict sum, int64_t count)
+EACH_CPU static void cut_off(uint32_t *restrict sum, int64_t count)
 {
     for (int64_t x = 0; x < count; x++)
-        to[x] = (uint16_t)((sum[x] + (1 << 13)) >> 14);
+        sum[x] >>= 8;
+}
+
+EACH_CPU static void settle(uint16_t *restrict to, const uint32_t *restrict sum, int down, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = (uint16_t)(sum[x] >> down);
+}
+
+/* A row of the new size that is as wide as the plane, in `line`: sums shifted down. */
+static void stack(uint16_t *line, uint32_t *sum, const struct samples *plane, const struct windows *rows, int64_t y,
+                  int down, int64_t count)
+{
+    const int64_t first = rows->firsts[y], end = first + rows->size;
+    const uint16_t share = rows->shares[y] >> 8;
+    const int64_t last = share ? end : first;
+    if (!plane->wide && plane->step == 1 && plane->shift == 8 && down <= 8) {
+        const int64_t stride = plane->stride;
+        const uint8_t *const data = plane->data, *const from = data + first * stride, *const to = data + last * stride;
+        uint16_t *const few = (uint16_t *)sum;
+        int64_t row = first + 1;
+        if (rows->size == 2) {
+            settle8_of2(line, from, from + stride, to, share, down, count);
+            return;
+        }
+        if (rows->size == 3) {
+            settle8_of3(line, from, from + stride, from + 2 * stride, to, share, down, count);
+            return;
+        }
+        if ((end - row) & 1)
+            load8(few, data + row++ * stride, count, 0);
+        else
+            memset(few, 0, (size_t)count * sizeof *few);
+        for (; row < end; row += 2)
+            stack8(few, data + row * stride, data + (row + 1) * stride, count);
+        settle8(line, few, from, to, share, down, count);
+        return;
+    }
+    memset(sum, 0, (size_t)count * sizeof *sum);
+    load(line, plane, first, count);
+    weigh(sum, line, 256u - share, count);
+    if (share) {
+        load(line, plane, last, count);
+        weigh(sum, line, share, count);
+    }
+    cut_off(sum, count);
+    for (int64_t row = first + 1; row < end; row++) {
+        load(line, plane, row, count);
+        weigh(sum, line, 1, count);
+    }
+    settle(line, sum, down, count);
+}
+
+EACH_CPU static void add2(uint16_t *restrict to, const uint16_t *restrict line, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = (uint16_t)(line[x] + line[x + 1]);
+}
+
+EACH_CPU static void add3(uint16_t *restrict to, const uint16_t *restrict line, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = (uint16_t)(line[x] + line[x + 1] + line[x + 2]);
+}
+
+EACH_CPU static void add4(uint16_t *restrict to, const uint16_t *restrict line, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++)
+        to[x] = (uint16_t)(line[x] + line[x + 1] + line[x + 2] + line[x + 3]);
+}
+
+/* The sum of the values before each. */
+static void add_up(uint32_t *restrict so_far, const uint16_t *restrict line, int64_t count)
+{
+    uint32_t total = 0;
+    for (int64_t x = 0; x < count; x++) {
+        so_far[x] = total;
+        total += line[x];
+    }
+    so_far[count] = so_far[count + 1] = total;
+}
+
+/* Of each new value, its sum and the next one: two values of 16 bits each. Not all sums are looked at, but those
+   of few values are quicker made all at once; `across` is 0 then. */
+static void choose(uint16_t *both, uint16_t *sums, uint32_t *so_far, const uint16_t *line,
+                   const struct windows *columns, int across, int64_t count, int64_t width)
+{
+    const int64_t size = columns->size, all = count - size + 1;
+    const int32_t *const firsts = columns->firsts;
+    if (size > 4) {
+        add_up(so_far, line, count);
+        for (int64_t x = 0; x < width; x++) {
+            const uint32_t *const from = so_far + firsts[x], *const to = from + size;
+            both[2 * x] = (uint16_t)((to[0] - from[0]) >> across);
+            both[2 * x + 1] = (uint16_t)((to[1] - from[1]) >> across);
+        }
+        return;
+    }
+    if (size == 1)
+        memcpy(sums, line, (size_t)all * sizeof *sums);
+    else
+        (size == 2 ? add2 : size == 3 ? add3 : add4)(sums, line, all);
+    sums[all] = 0; /* looked at with a share of 0 */
+    for (int64_t x = 0; x < width; x++)
+        memcpy(both + 2 * x, sums + firsts[x], 2 * sizeof *both);
+}
+
+EACH_CPU static void mean(uint16_t *restrict out, const uint16_t *restrict both, const uint16_t *restrict shares,
+                          uint16_t more, int64_t width)
+{
+    for (int64_t x = 0; x < width; x++) {
+        const uint16_t one = both[2 * x], other = both[2 * x + 1];
+        const uint16_t less = (uint16_t)(((uint32_t)one * shares[x]) >> 16);
+        const uint16_t plus = (uint16_t)(((uint32_t)other * shares[x]) >> 16);
+        const uint16_t level = (uint16_t)(one - less + plus);
+        out[x] = (uint16_t)(level + (uint16_t)(((uint32_t)level * more) >> 16));
+    }
 }
 
 /* A plane of `count` columns scaled to width x height values of 16 bits. -1 where there is no memory. */
-int flowrun_scale_1(const struct samples *plane, int64_t count, uint16_t *out, int64_t width, int64_t height,
-                    const struct share *rows, const uint16_t *row_weights, const struct share *columns,
-                    const uint16_t *column_weights)
+int flowrun_scale_2(const struct samples *plane, int64_t count, uint16_t *out, int64_t width, int64_t height,
+                    const struct windows *rows, const struct windows *columns, int32_t down, int32_t across,
+                    int32_t more)
 {
-    uint32_t *sum = malloc((size_t)(count + 1) * (sizeof *sum + sizeof(uint16_t)));
+    const size_t room = (size_t)count + 2;
+    uint32_t *const sum = malloc(room * sizeof *sum + 2 * (room + (size_t)width) * sizeof(uint16_t));
     if (!sum)
         return -1;
-    uint16_t *line = (uint16_t *)(sum + count + 1);
+    uint16_t *const line = (uint16_t *)(sum + room), *const sums = line + room, *const both = sums + room;
 
     for (int64_t y = 0; y < height; y++, out += width) {
-        const struct share *its = rows + y;
-        memset(sum, 0, (size_t)count * sizeof *sum);
-        for (int32_t k = 0; k < its->count; k++) {
-            load(line, plane, its->first + k, count);
-            weigh(sum, line, row_weights[its->at + k], count);
-        }
-        settle(line, sum, count);
-        for (int64_t x = 0; x < width; x++) {
-            const struct share *of = columns + x;
-            uint32_t total = 1 << 13;
-            for (int32_t k = 0; k < of->count; k++)
-                total += (uint32_t)column_weights[of->at + k] * line[of->first + k];
-            out[x] = (uint16_t)(total >> 14);
-        }
+        stack(line, sum, plane, rows, y, down, count);
+        choose(both, sums, sum, line, columns, across, count, width);
+        mean(out, both, columns->shares, (uint16_t)more, width);
     }
     free(sum);
     return 0;

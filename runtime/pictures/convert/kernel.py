@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.msgs.scaling import Windows, divided, windows
 from flowrun.runtime.pictures.convert import integers
 from flowrun.runtime.pictures.convert.colors import Colors, colors_of
-from flowrun.runtime.pictures.convert.integers import Samples, Shares
+from flowrun.runtime.pictures.convert.integers import Samples
 
 __all__ = ["copy_pixels", "is_compiled", "scaled", "to_rgb"]
 
-_RGB, _SCALE, _COPY = "flowrun_rgb_1", "flowrun_scale_1", "flowrun_copy_1"
+_RGB, _SCALE, _COPY = "flowrun_rgb_1", "flowrun_scale_2", "flowrun_copy_1"
 """The number is that of the functions' arguments: a kernel built from other code is not used."""
 
 
@@ -42,6 +43,14 @@ class _Colors(ctypes.Structure):
     )
 
 
+class _Windows(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_int64),
+        ("firsts", ctypes.c_void_p),
+        ("shares", ctypes.c_void_p),
+    )
+
+
 class Kernel:
     """The functions of the library at `path`. `OSError` if it cannot be loaded, `AttributeError` if it
     is another version's."""
@@ -55,7 +64,14 @@ class Kernel:
             [pointer, *[number] * 2, pointer, *[number] * 2],
             None,
         )
-        self._scale.argtypes = [pointer, number, pointer, number, number, *[pointer] * 4]
+        self._scale.argtypes = [
+            pointer,
+            number,
+            pointer,
+            *[number] * 2,
+            *[pointer] * 2,
+            *[ctypes.c_int32] * 3,
+        ]
 
     def to_rgb(
         self, planes: tuple[Samples, Samples, Samples], colors: Colors, out: NDArray[np.uint8]
@@ -71,9 +87,9 @@ class Kernel:
         )
         _check(self._rgb(given, ctypes.byref(meant), out.ctypes.data, width, height))
 
-    def scaled(self, plane: Samples, rows: Shares, columns: Shares) -> NDArray[np.uint16]:
+    def scaled(self, plane: Samples, rows: Windows, columns: Windows) -> NDArray[np.uint16]:
         """As `integers.scaled`."""
-        height, width = len(rows.places), len(columns.places)
+        height, width = len(rows.firsts), len(columns.firsts)
         made = np.empty((height, width), np.uint16)
         given = _given(plane)
         _check(
@@ -83,10 +99,9 @@ class Kernel:
                 made.ctypes.data,
                 width,
                 height,
-                rows.places.ctypes.data,
-                rows.weights.ctypes.data,
-                columns.places.ctypes.data,
-                columns.weights.ctypes.data,
+                ctypes.byref(_meant(rows)),
+                ctypes.byref(_meant(columns)),
+                *divided(rows, columns),
             )
         )
         return made
@@ -109,6 +124,10 @@ def _given(plane: Samples) -> _Samples:
         plane.across,
         plane.down,
     )
+
+
+def _meant(lengths: Windows) -> _Windows:
+    return _Windows(lengths.size, lengths.firsts.ctypes.data, lengths.shares.ctypes.data)
 
 
 def _check(status: int) -> None:
@@ -138,7 +157,7 @@ def _agrees(kernel: Kernel) -> bool:
     colors = colors_of(1, 1, bits=8, is_rgb=False)
     kernel.to_rgb(planes, colors, found)
     integers.to_rgb(planes, colors, wanted)
-    sizes = integers.shares(6, 4), integers.shares(70, 31)
+    sizes = windows(6, 4), windows(70, 31)
     same = np.array_equal(kernel.scaled(planes[0], *sizes), integers.scaled(planes[0], *sizes))
     turned = np.empty((70, 6, 3), np.uint8)
     kernel.copy_pixels(wanted.swapaxes(0, 1)[::-1], turned)
@@ -158,7 +177,7 @@ def to_rgb(
     _arithmetic().to_rgb(planes, colors, out)
 
 
-def scaled(plane: Samples, rows: Shares, columns: Shares) -> NDArray[np.uint16]:
+def scaled(plane: Samples, rows: Windows, columns: Windows) -> NDArray[np.uint16]:
     """As `integers.scaled`; by the kernel, other threads run meanwhile."""
     made: NDArray[np.uint16] = _arithmetic().scaled(plane, rows, columns)
     return made

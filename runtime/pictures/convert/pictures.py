@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.runtime.pictures.convert import integers, kernel
+from flowrun.msgs.scaling import windows
+from flowrun.runtime.pictures.convert import kernel
 from flowrun.runtime.pictures.convert.integers import Samples
 from flowrun.runtime.pictures.convert.orientation import UPRIGHT, swaps_axes, turned
 from flowrun.runtime.pictures.convert.planes import Planes
@@ -103,7 +104,7 @@ def _luma_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def resized(picture: Decoded, width: int, height: int) -> NDArray[np.uint8]:
     """The picture as uint8 (height, width, 3), scaled before it is converted.
 
-    Made smaller, each pixel is the mean of those that it covers; made larger, it is in between its
+    Made smaller, each pixel is the mean of those around it; made larger, it is in between its
     neighbours.
 
     Raises `ValueError` where the picture's colours cannot be converted, or one of the sizes is 0.
@@ -121,8 +122,8 @@ def resized(picture: Decoded, width: int, height: int) -> NDArray[np.uint8]:
         Samples(
             kernel.scaled(
                 plane,
-                integers.shares(plane.values.shape[0], height),
-                integers.shares(plane.values.shape[1], width),
+                windows(plane.values.shape[0], height),
+                windows(plane.values.shape[1], width),
             ),
             0,
         )

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from flowrun.msgs.scaling import windows
 from flowrun.runtime.pictures.convert import (
     Planes,
     integers,
@@ -22,7 +23,7 @@ from flowrun.runtime.pictures.convert import (
     rgb,
 )
 from flowrun.runtime.pictures.convert.colors import colors_of
-from flowrun.runtime.pictures.convert.integers import Samples, shares
+from flowrun.runtime.pictures.convert.integers import Samples
 from support import independent_pictures
 
 # fmt: off
@@ -91,13 +92,16 @@ def test_kernel_and_numpy_give_the_same_bytes(
     st.integers(1, 60),
     st.integers(1, 60),
 )
+@example("yuv420p", 8, 600, 2, 1)
+@example("gray16le", 600, 2, 2, 1)
+@example("yuv420p", 1800, 4, 3, 2)
 @settings(deadline=None, max_examples=40)
 def test_kernel_and_numpy_scale_to_the_same_values(
     form: str, width: int, height: int, new_width: int, new_height: int
 ) -> None:
     for plane in Planes.of(noise(form, width, height)).samples:
         rows, columns = plane.values.shape
-        to = shares(rows, new_height), shares(columns, new_width)
+        to = windows(rows, new_height), windows(columns, new_width)
         assert np.array_equal(kernel.scaled(plane, *to), integers.scaled(plane, *to))
 
 
@@ -277,21 +281,6 @@ def test_luma_is_the_pictures_own() -> None:
     assert luma(colored).tolist() == [[77, 9]]
 
 
-@given(st.integers(1, 40), st.integers(1, 40))
-@settings(deadline=None, max_examples=60)
-def test_shares_are_whole_and_cover_evenly(length: int, new: int) -> None:
-    made = shares(length, new)
-    covered = np.zeros(length)
-    for first, count, at in made.places.tolist():
-        weights = made.weights[at : at + count].astype(int)
-        assert weights.sum() == 1 << integers.WEIGHTS
-        assert 0 <= first < first + count <= length
-        covered[first : first + count] += weights
-    if new <= length:
-        even = new / length * (1 << integers.WEIGHTS)
-        assert np.abs(covered - even).max() <= 2
-
-
 def test_smaller_pictures_are_means() -> None:
     drawn = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
     picture = av.VideoFrame.from_ndarray(drawn, format="rgb24")
@@ -304,7 +293,7 @@ def test_smaller_pictures_are_means() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (17, 2), (64, 64)])
 def test_a_picture_of_one_colour_stays_one(size: tuple[int, int]) -> None:
     for level in (0, 77, 255):
-        for form in ("rgb24", "gray", "yuvj420p"):
+        for form in ("rgb24", "gray", "gray16le", "yuvj420p"):
             picture = av.VideoFrame(16, 9, form)
             for at, plane in enumerate(picture.planes):
                 plane.update(bytes([128 if at else level]) * plane.buffer_size)
