@@ -88,22 +88,24 @@ class _Bits:
     """Reads bits; `IndexError` after the last one."""
 
     def __init__(self, unit: bytes) -> None:
-        self._data = unit.replace(b"\x00\x00\x03", b"\x00\x00")
-        self._at = 0
+        data = unit.replace(b"\x00\x00\x03", b"\x00\x00")
+        self._rest = int.from_bytes(data, "big")
+        """What was not read yet."""
+        self._count = 8 * len(data)
+        """The number of its bits."""
 
     def read(self, count: int) -> int:
-        value = 0
-        for at in range(self._at, self._at + count):
-            value = value << 1 | self._data[at >> 3] >> (7 - (at & 7)) & 1
-        self._at += count
+        if count > self._count:
+            raise IndexError
+        self._count -= count
+        value = self._rest >> self._count
+        self._rest -= value << self._count
         return value
 
     def number(self) -> int:
         """An unsigned Exp-Golomb number."""
-        zeros = 0
-        while not self.read(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.read(zeros)
+        zeros = self._count - self._rest.bit_length()
+        return self.read(2 * zeros + 1) - 1
 
     def skip_scales(self, count: int) -> None:
         last = following = 8

@@ -80,7 +80,8 @@ class Frame:
 
 
 _Framing = Callable[[Kept], Frame]
-_Keeping = Future["Kept | None"]
+_Keeping = Kept | Future[Kept | None]
+"""What is kept of a picture, now or soon; None where its colours cannot be converted."""
 
 
 class _Ready(NamedTuple):
@@ -465,7 +466,7 @@ class Reader:
         if framing is None:
             return None
         if picture.kept is not None:
-            self._keeping.append((framing, _done(picture.kept)))
+            self._keeping.append((framing, picture.kept))
             return None
         number = framing.keywords["frame_id"]
         layout = layout_of(picture.decoded)
@@ -480,7 +481,7 @@ class Reader:
             planes = self._pool.submit(_planes, [picture.decoded], layout)
             data = planes.result
         made = PlanarPicture(layout, data, on_read=partial(self._demand.note, number))
-        self._keeping.append((framing, _done(made)))
+        self._keeping.append((framing, made))
         needs_crc = self._packets is not None and layout.size >= _HANDED_OVER
         if needs_crc or self._demand.expects(number):
             self._pool.submit(self._prepare, made, number)
@@ -496,8 +497,8 @@ class Reader:
     def _kept(self, count: int) -> Iterator[Frame]:
         """The first frames that are being kept, when they are."""
         for _ in range(count):
-            framing, future = self._keeping.popleft()
-            found = future.result()
+            framing, keeping = self._keeping.popleft()
+            found = keeping.result() if isinstance(keeping, Future) else keeping
             if found is None:
                 self._decoder.damaged += 1
                 continue
@@ -520,7 +521,7 @@ class Reader:
             return None
         self._has_first = True
         since_start = self._times.at(stamp, passed=picture.passed)
-        time_ns = int(since_start * 1_000_000_000)
+        time_ns = 1_000_000_000 * since_start.numerator // since_start.denominator
         if self.live:
             time_ns = self._last_ns = max(self._last_ns, self._live_ns(stamp))
         frame_id = self._next_id + picture.passed
@@ -583,9 +584,3 @@ def _pixels(decoded: list[Any]) -> Kept | None:
 def _planes(decoded: list[Any], layout: Layout) -> NDArray[np.uint8]:
     """The planes of the one picture of the list, which is then empty."""
     return copied(decoded.pop(), layout)
-
-
-def _done(found: Kept) -> _Keeping:
-    future: _Keeping = Future()
-    future.set_result(found)
-    return future

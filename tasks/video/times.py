@@ -57,22 +57,24 @@ class Timeline:
         passed: how many pictures were left out before it.
         """
         last = self._last
-        step = self._step * (1 + passed)
         if last is None:
             time = Fraction(0)
             self._offset = -(self._start if stamp is None else stamp)
         elif stamp is None:
-            time = last + step
+            time = last + self._step * (1 + passed)
         else:
             time = stamp + self._offset
-            is_stuck = time < last and (self._behind >= _MOST_BEHIND or time < last - _FAR_BEHIND)
-            if self._begins or is_stuck or time > last + self._longest + self._step * passed:
-                time = last + step
+            later = time - last  # fractions are slow: as few as possible
+            is_stuck = later < 0 and (self._behind >= _MOST_BEHIND or later < -_FAR_BEHIND)
+            is_far = later > self._longest and later > self._longest + self._step * passed
+            if self._begins or is_stuck or is_far:
+                later = self._step * (1 + passed)
+                time = last + later
                 self._offset = time - stamp
-            self._behind = self._behind + 1 if time < last else 0
-            if not self._period and time > last:
-                self._step = (time - last) / (1 + passed)
-            time = max(time, last)
+            self._behind = self._behind + 1 if later < 0 else 0
+            if not self._period and later > 0:
+                self._step = later / (1 + passed)
+            time = last if later < 0 else time
         self._begins = False
         self._last = time
         return time
