@@ -195,6 +195,8 @@ class VideoCapture(Task):
     def _report_lost(self, ctx: Context, reader: Reader, *, now: bool = False) -> None:
         for cause, count in reader.frames.take_lost().items():
             ctx.dropped(count, cause)
+        if not reader.frames.lost:
+            return
         lost = Counter({it: n for it, n in reader.frames.lost.items() if it not in _AS_ASKED})
         if lost != self._logged and (now or ctx.now_ns - self._logged_ns >= _LOG_EVERY_NS):
             fields = {cause.replace(" ", "_"): count for cause, count in lost.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from flowrun.runtime.task import Playback
@@ -157,13 +157,15 @@ class FrameQueue(Generic[F]):
         with self._changed:
             return bool(self._frames)
 
-    def take_lost(self) -> Counter[str]:
+    def take_lost(self) -> Mapping[str, int]:
         """How many frames of a source that is not live were left out before those that were taken, by
         cause, since this was last called; at the end, all."""
         with self._changed:
             if self._ended and not self._frames:
                 self._found += self._lost
                 self._lost = Counter()
+            if not self._found:
+                return {}
             found, self._found = self._found, Counter()
             return found
 
@@ -189,8 +191,12 @@ class FrameQueue(Generic[F]):
 
     def _take(self) -> F:
         frame, lost = self._frames.popleft()
-        self._found += lost
-        self._changed.notify_all()
+        if lost:
+            self._found += lost
+        if (
+            len(self._frames) <= self._size // 2
+        ):  # waking who decodes costs as much for one as for two
+            self._changed.notify_all()
         return frame
 
     def _drop_first(self, cause: str) -> None:
