@@ -15,6 +15,7 @@ from flowrun.msgs.envelope import NOTHING_LATER, Later
 from flowrun.msgs.fields import Buffer, MessageTypeError, Shape
 from flowrun.msgs.message import Message, worded
 from flowrun.msgs.scaling import luma_of, resized_pixels
+from flowrun.msgs.values import as_stored
 
 __all__ = ["DecodedPicture", "ImageRgb8Msg", "VideoDecoder", "VideoPackets"]
 
@@ -257,6 +258,8 @@ class ImageRgb8Msg(Message):
         if picture is None:
             return super()._checked()
         own = self.__dict__
+        if self._writer is ImageRgb8Msg and own.keys() == _BESIDES_PIXELS.keys():
+            return as_stored(type(self).__name__, own, _BESIDES_PIXELS)
         own["pixels"] = self.defaults["pixels"]
         try:
             packed, fields = super()._checked()
@@ -354,6 +357,10 @@ class ImageRgb8Msg(Message):
                 (_FRAME_ID, "frame_id", "string"),
             ],
         )
+
+
+_BESIDES_PIXELS = {k: it for k, it in ImageRgb8Msg.field_types.items() if k != "pixels"}
+"""The types of the fields that a picture has before its pixels are made."""
 
 
 def _unpickled(

@@ -115,6 +115,29 @@ def test_the_bytes_are_those_of_the_pixels() -> None:
     assert b"".join(map(bytes, message.encode())) == b"".join(map(bytes, parts))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("frame_id", "3"), ("frame_id", 1 << 64), ("frame_id", None), ("pts", 0.5)],
+        *[("fps", "30"), ("source", b"cam"), ("source", "\ud800"), ("pixel_aspect", None)],
+        ("unknown", 1),
+    ],
+)
+def test_wrong_fields_are_refused_as_with_pixels(name: str, value: object) -> None:
+    texts = []
+    for picture in (Pending(), None):
+        message = ImageRgb8Msg(frame_id=3, source="cam")
+        if picture is None:
+            message.pixels = np.zeros((2, 3, 3), np.uint8)
+        else:
+            message.show(picture)
+        message.__dict__[name] = value
+        with pytest.raises(MessageTypeError) as refused:
+            message.publish(tov_ns=9)
+        texts.append(str(refused.value))
+    assert texts[0] == texts[1]
+
+
 def test_a_message_that_shows_other_pixels_forgets_the_picture() -> None:
     picture = Pending()
     message = published(picture)
