@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import time
 import weakref
 from collections import deque
 
@@ -24,6 +25,9 @@ _free: deque[mmap.mmap] = deque(maxlen=8)
 may end on any thread, and within any call."""
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 """Not shared with processes that are forked."""
+_PAUSE_S = 0.2
+_gave_back_s = 0.0
+"""When memory was given back last, by `time.monotonic`."""
 
 
 def new_array(*shape: int) -> NDArray[np.uint8]:
@@ -40,7 +44,12 @@ def new_array(*shape: int) -> NDArray[np.uint8]:
 
 def give_back_freed() -> None:
     """Give the pages that the C library keeps, and nobody uses, to the system: when a decoder has gone,
-    whose pictures lay between others. Nothing happens where the C library is not glibc."""
+    whose pictures lay between others. It takes milliseconds, and is done a few times a second at most.
+    Nothing happens where the C library is not glibc."""
+    global _gave_back_s  # noqa: PLW0603  # of the process, as its memory is
+    if time.monotonic() - _gave_back_s < _PAUSE_S:
+        return
+    _gave_back_s = time.monotonic()
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):

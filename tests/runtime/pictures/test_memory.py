@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,3 +60,21 @@ def test_no_two_threads_get_the_same_memory() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(fill, range(200)))
+
+
+def test_memory_is_given_back_a_few_times_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = iter([10.0, 10.0, 10.1, 10.19, 10.3, 10.3])
+    monkeypatch.setattr(memory, "_gave_back_s", 0.0)
+    monkeypatch.setattr(memory.time, "monotonic", lambda: next(now_s))
+    said: list[int] = []
+    library = SimpleNamespace(malloc_trim=said.append)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _name: library)
+    counts = []
+    for _ in range(4):
+        give_back_freed()
+        counts.append(len(said))
+    assert counts == [1, 1, 1, 2]
+    monkeypatch.setattr(memory, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(memory.time, "monotonic", lambda: 20.0)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _name: SimpleNamespace())
+    give_back_freed()  # no glibc
