@@ -427,6 +427,9 @@ class Script:
         self.oldest: Frame | None = None
         vars(self).update(more)
 
+    def take_rest(self) -> tuple[tuple[bytes, bool], ...]:
+        return ()
+
     def start(self) -> None:
         self.started += 1
 
