@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from flowrun.runtime.task import State
-from flowrun.tasks.video.opening import VideoError, is_live, name_of, open_video
+from flowrun.tasks.video.opening import VideoError, is_live, may_be_whole, name_of, open_video
 from flowrun.tasks.video.settings import Reconnect, VideoSettings
+from flowrun.tasks.video.web import ask
 
 __all__ = ["Backoff", "Connection", "Opened"]
 
@@ -119,6 +120,7 @@ class Connection:
         """When it was lost."""
         self._is_again = False
         self._gives = False
+        self._was_asked = False
 
     @property
     def is_stopped(self) -> bool:
@@ -171,6 +173,18 @@ class Connection:
     def open_again(self) -> Any:
         """The container of a file that is open, once more, at its beginning."""
         return open_video(self._config, self._graph_dir)
+
+    def is_over(self, container: Any) -> bool:
+        """Whether what was taken for live, and has ended, was a file: its server says so. It is asked
+        at the first end only: some servers serve one client, and that is to be us."""
+        if self._was_asked or self._config.live != "auto" or not may_be_whole(container):
+            return False
+        answer = ask(self._config)
+        self._was_asked = answer is not None
+        if answer is None or not answer.is_stored:
+            return False
+        self._log.info("it was a film, not live: its server dates it", source=self.name)
+        return True
 
     def note_picture(self) -> None:
         """The source gives pictures."""

@@ -32,10 +32,20 @@ from flowrun.tasks.video.pattern import open_pattern
 from flowrun.tasks.video.pipes import Pipe, PipedContainer
 from flowrun.tasks.video.settings import VideoSettings
 from flowrun.tasks.video.stills import PictureFiles, Snapshots, StillStream
+from flowrun.tasks.video.web import ask
 
-__all__ = ["VideoError", "is_live", "name_of", "open_video", "problems_of", "reason_of"]
+__all__ = [
+    "VideoError",
+    "is_live",
+    "may_be_whole",
+    "name_of",
+    "open_video",
+    "problems_of",
+    "reason_of",
+]
 
 _PICTURES_FPS = 25
+_NEVER_WHOLE = ("hls", "dash", "mpjpeg", Snapshots.format.name)
 _FILE = "file:"
 """Without it FFmpeg takes what is before a colon for a protocol."""
 
@@ -129,17 +139,26 @@ def open_video(config: VideoSettings, graph_dir: Path, *, is_known: bool = False
 
 def is_live(container: Any, config: VideoSettings) -> bool:
     """Whether the pictures of an opened source come at their own time. What a web server gives to its
-    end is a file: it has a duration, and a size or an index of its pictures."""
+    end is a file: it has a length, or a duration and an index of its pictures."""
     if config.kind != "url":
         return config.may_be_live
-    if config.poll_s is not None or not container.duration:
+    if config.live != "auto":
+        return config.live
+    if config.poll_s is not None:
         return True
+    if not container.duration:
+        return not (config.is_web and container.size >= 0 and may_be_whole(container))
     is_growing = container.size < 0 and container.streams.video[:1] != []
     return bool(
         is_growing
         and container.format.name.startswith("mov")
         and not container.streams.video[0].frames
     )
+
+
+def may_be_whole(container: Any) -> bool:
+    """Whether what an address gives may be a film: no list of parts, no picture that changes."""
+    return container.format.name not in _NEVER_WHOLE
 
 
 def _open_file(config: VideoSettings, graph_dir: Path) -> Any:
@@ -256,11 +275,41 @@ def _open_url(config: VideoSettings, *, is_brief: bool) -> Any:
         # The text and the chain of FFmpeg's error hold the address with its password.
         # A camera that accepts the connection and stays silent ends as invalid data.
         silent = _is_late(asked_s, config)
-        raise _refused(error, name_of(config), config, silent=silent) from None
+        raise _refused_by(error, config, silent=silent) from None
     if not _is_described(opened) and _is_late(asked_s, config):  # nothing came, which is no error
         opened.close()
         raise _late(config)
+    if not opened.streams.video and (answer := ask(config)) is not None and answer.is_page:
+        opened.close()
+        raise _page(config)
     return opened
+
+
+def _refused_by(error: Exception, config: VideoSettings, *, silent: bool) -> VideoError:
+    """What is wrong, asked of a web server where FFmpeg does not say it."""
+    import av
+
+    name = name_of(config)
+    unsaid = (av.error.HTTPOtherClientError, av.error.HTTPServerError, av.error.InvalidDataError)
+    is_empty = getattr(error, "errno", None) == errno.EIO and config.poll_s is None
+    is_unsaid = isinstance(error, unsaid) or is_empty
+    answer = ask(config) if is_unsaid and not silent else None
+    if answer is not None and answer.status >= _LEAST_ERROR:
+        code = _CODES.get(answer.status, "refused")
+        return VideoError(
+            f"{urlsplit(name).netloc} answers {name} with {answer.in_words}", code=code
+        )
+    if answer is not None and answer.is_page:
+        return _page(config)
+    return _refused(error, name, config, silent=silent)
+
+
+def _page(config: VideoSettings) -> VideoError:
+    return VideoError(
+        f"{name_of(config)} is a web page, not video; look on it, or in the camera's manual, for an "
+        "address of RTSP, MJPEG or a snapshot (a single JPEG, with poll_s)",
+        code="codec",
+    )
 
 
 def _is_described(opened: Any) -> bool:
@@ -347,6 +396,19 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
         )
     code = "codec" if isinstance(error, av.error.InvalidDataError) else "failed"
     return VideoError(f"cannot open {name}{_with(config)}: {reason_of(error)}", code=code)
+
+
+_LEAST_ERROR = 400
+_CODES = {
+    401: "auth",
+    403: "auth",
+    404: "not_found",
+    407: "auth",
+    408: "timeout",
+    410: "not_found",
+    504: "timeout",
+}
+"""Of an error's status."""
 
 
 def _is_known(host: str | None) -> bool:

@@ -307,17 +307,21 @@ class Reader:
             self._use(opened)
             if opened.is_again and not self.live:
                 return  # what was live is over: the server has it as a whole now
-            lost = VideoError(f"{self.name!r} has ended", code="ended")
+            lost, is_whole = VideoError(f"{self.name!r} has ended", code="ended"), True
             try:
                 yield from self._rounds()
             except VideoError as failed:  # of a snapshot
                 if not self.live:
                     raise
-                lost = failed
+                lost, is_whole = failed, False
             except self._errors as failed:
                 lost = self._loss(failed)
                 if not self.live:
                     raise lost from failed
+                # So FFmpeg says that a server has given all of which it has not said the length.
+                is_whole = failed.errno == errno.EIO and lost.code == "ended"
+            if self.live and is_whole and self._connection.is_over(self._container):
+                return
             self._container.close()
             if not self.live:
                 return

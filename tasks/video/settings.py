@@ -121,6 +121,9 @@ class VideoSettings(TaskConfig):
     cover picture."""
     options: dict[str, bool | int | float | str | SecretStr] = Field(default_factory=dict)
     """More options for FFmpeg's demuxers and protocols, such as {probesize: 5000000}."""
+    live: Literal["auto"] | bool = "auto"
+    """Whether what a web server gives is live, so that its end is a loss, and it is asked again. auto: a
+    film has a duration, a length, or a date or an ETag that the server gives with it."""
     poll_s: PositiveFloat | None = None
     """Fetch the picture at an http address again every n seconds, as of a camera that gives single
     JPEGs."""
@@ -206,9 +209,14 @@ class VideoSettings(TaskConfig):
         for key in ("loop", "start_s"):
             if is_input and getattr(self, key):
                 yield key, "only for a file; standard input can be read once"
-        is_web = kind == "url" and str(self.source_uri).lower().startswith(("http://", "https://"))
-        if self.poll_s is not None and not is_web:
+        if self.poll_s is not None and not self.is_web:
             yield "poll_s", f"only for a picture at an http address; the source is {_KINDS[kind]}"
+        if self.live != "auto" and not self.is_web:
+            yield "live", f"only for an http address; the source is {_KINDS[kind]}"
+        if self.live is True and (self.loop or self.start_s):
+            yield "live", "a live source has no loop and no start_s"
+        if self.poll_s is not None and self.live is False:
+            yield "live", "a picture that is fetched again and again is live"
         if self.poll_s is not None and (self.loop or self.start_s):
             yield "poll_s", "only for a live picture, which has no loop and no start_s"
 
@@ -228,6 +236,12 @@ class VideoSettings(TaskConfig):
     def may_be_live(self) -> bool:
         """Whether its pictures may come at their own time; that is known when it is open."""
         return self.kind not in ("file", "test")
+
+    @property
+    def is_web(self) -> bool:
+        """Whether a web server gives it."""
+        address = self.address
+        return address.kind == "url" and address.target.lower().startswith(("http://", "https://"))
 
     @property
     def uri(self) -> str:

@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -281,15 +282,23 @@ def test_an_option_that_ffmpeg_lacks_is_refused(tmp_path: Path) -> None:
 
 
 @contextmanager
-def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], bytes]) -> Iterator[str]:
+def answering(
+    answer: Callable[[http.server.BaseHTTPRequestHandler], bytes],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Iterator[str]:
     """The address of a server that gives what `answer` says, and no length of it."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             data = answer(self)
-            self.send_response(200)
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(OSError):  # who asks for the head alone has gone
+                self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -334,3 +343,91 @@ def test_a_snapshot_is_fetched_again_and_again(tmp_path: Path) -> None:
     assert levels(images) == [0, 1, 2, 4, 5], "the fourth answer was empty"
     assert [image.frame_id for image in images] == [0, 1, 2, 3, 4]
     assert {image.fps for image in images} == {50.0}
+
+
+OLD = {"Last-Modified": "Sat, 03 Jan 2015 10:00:00 GMT"}
+
+
+@pytest.mark.parametrize("headers", [OLD, {"ETag": '"a1"'}, {"Content-Length": "all"}])
+def test_a_film_that_has_no_duration_ends_where_its_server_knows_it(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    data = draw(tmp_path / "a.ts").read_bytes()
+    if "Content-Length" in headers:
+        headers = {"Content-Length": str(len(data))}
+    with answering(lambda _: data, headers=headers) as web:
+        images = capture(tmp_path, source_uri=f"{web}/a.ts", policy="every_frame")
+    assert levels(images) == list(range(FRAMES))
+
+
+@pytest.mark.parametrize(
+    ("headers", "live"),
+    [({}, "auto"), ({"ETag": '"a1"', "Last-Modified": "now"}, "auto"), (OLD, True)],
+)
+def test_what_ends_and_may_be_live_is_asked_again(
+    tmp_path: Path, headers: dict[str, str], live: bool | str
+) -> None:
+    data = draw(tmp_path / "a.ts").read_bytes()
+    if headers.get("Last-Modified") == "now":
+        headers = {**headers, "Last-Modified": formatdate(usegmt=True)}
+    with answering(lambda _: data, headers=headers) as web:
+        config: dict[str, Any] = {"source_uri": f"{web}/a.ts", "live": live}
+        config["reconnect"] = {"delay_s": 0.01}
+        images = capture(tmp_path, policy="every_frame", cycles=FRAMES + 2, **config)
+    assert levels(images) == [*range(FRAMES), 0, 1]
+    assert [image.frame_id for image in images] == list(range(FRAMES + 2))
+
+
+def test_what_is_said_to_be_a_film_ends(tmp_path: Path) -> None:
+    data = draw(tmp_path / "a.ts").read_bytes()
+    with answering(lambda _: data) as web:
+        images = capture(tmp_path, source_uri=f"{web}/a.ts", live=False)
+    assert levels(images) == list(range(FRAMES))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (410, "not_found", "410 Gone"),
+        (500, "refused", "500 Internal Server Error"),
+        (503, "refused", "503 Service Unavailable"),
+        (504, "timeout", "504 Gateway Timeout"),
+        (599, "refused", "599"),
+    ],
+)
+def test_an_error_of_a_web_server_is_named(
+    tmp_path: Path, status: int, code: str, words: str
+) -> None:
+    with answering(lambda _: b"", status=status) as web, pytest.raises(VideoError) as caught:
+        capture(tmp_path, source_uri=f"{web}/cam?token=sesame")
+    assert str(caught.value) == f"{web.removeprefix('http://')} answers {web}/cam with {words}"
+    assert caught.value.code == code
+
+
+def test_a_page_of_a_camera_is_no_video(tmp_path: Path) -> None:
+    page = b"<!doctype html><html><body>Live view</body></html>" * 40
+    headers = {"Content-Type": "text/html; charset=utf-8"}
+    with answering(lambda _: page, headers=headers) as web, pytest.raises(VideoError) as caught:
+        capture(tmp_path, source_uri=f"{web}/")
+    assert str(caught.value) == (
+        f"{web}/ is a web page, not video; look on it, or in the camera's manual, for an address of "
+        "RTSP, MJPEG or a snapshot (a single JPEG, with poll_s)"
+    )
+    assert caught.value.code == "codec"
+
+
+def test_a_web_server_is_asked_as_ffmpeg_asks(tmp_path: Path) -> None:
+    """With the user's headers and password, and past redirects."""
+    asked = []
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> bytes:
+        asked.append((request.headers.get("X-Key"), request.headers.get("Authorization")))
+        return b""
+
+    with answering(answer, status=503) as web:
+        address = web.replace("//", "//me:sesame@")
+        text = error_of(tmp_path, source_uri=address, options={"headers": "X-Key: k\r\n"})
+    assert "503 Service Unavailable" in text
+    assert "sesame" not in text
+    assert {key for key, _ in asked} == {"k"}
+    assert asked[-1] == ("k", "Basic bWU6c2VzYW1l")
