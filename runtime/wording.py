@@ -41,6 +41,7 @@ _SHORTEST_SECRET = 4
 # "host:8080/a@b" holds no password. Everything is bounded: this is searched in texts of any kind.
 _USER_INFO = re.compile(
     r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)"
+    r"(?!(?:\$\{(?:secret:)?\w{1,64}\}:?){1,2}@[^\s@]{0,512}(?:\s|$))"  # only names of variables
     r"([^\s/?#@:]{0,256}:(?!\d+(?:[/?#]|$))[^\s\"'<>,\[\]{}]{0,256}|[^\s/?#]{0,2048})@"
 )
 _QUERY = re.compile(r"([?&;#]([\w.-]+)=)((?:[^&;#\s\"'<>]|'(?=[^\s,\]})&;#]))+)")

@@ -290,6 +290,10 @@ def test_names_that_say_secret() -> None:
         ("http://h:8080/a@b", "http://h:8080/a@b"),
         ("http://h:8080?x=a@b", "http://h:8080?x=a@b"),
         ("a@b", "a@b"),
+        ("rtsp://${U}:${secret:P}@h/... in", "rtsp://${U}:${secret:P}@h/... in"),
+        ("rtsp://${U}:${P}@x@h", "rtsp://***@h"),
+        ("rtsp://${U}:p@h", "rtsp://***@h"),
+        ("rtsp://${U}:${P:-p}@h", "rtsp://***@h"),
     ],
 )
 def test_passwords_in_urls_are_masked(text: str, masked: str) -> None:
