@@ -187,6 +187,8 @@ class Cycle:
         self.runs = [self._compiled(index) for index in range(ring_size)]
         """Cycle n, up to its commit, is run by `runs[n % len(runs)]`, with `time.cycle` set to n. It
         returns False if nothing came from outside: no cycle has run, and the caller tries n again."""
+        self.codes = _codes_of(self.runs)
+        """The code of the functions that `run` calls; their local `at` is the step that runs."""
         self._kept = KeptInputs(plan, self._views)
         self.index = 0
         """Which record of the ring the cycle has."""
@@ -198,11 +200,6 @@ class Cycle:
         """Write the following cycles to `log`."""
         self.log = log
         self._bound = [log.bind(record.messages) for record in self._ring]
-
-    @property
-    def codes(self) -> frozenset[CodeType]:
-        """The code of the functions that `run` calls; their local `at` is the step that runs."""
-        return frozenset(run.__code__ for run in self.runs if isinstance(run, FunctionType))
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -469,6 +466,7 @@ class Cycle:
             record.with_call(at, self._bind_step(step, record.messages)) for record in self._ring
         ]
         self.runs[:] = [self._compiled(index) for index in range(len(self._ring))]
+        self.codes = _codes_of(self.runs)
 
     def _bind_step(self, step: Step, messages: tuple[Message, ...]) -> StepCall:
         outside = self._outside.bind(step, messages)
@@ -513,3 +511,7 @@ def _call_muted(call: Callable[[], None], ctx: Context, outputs: Sequence[Messag
             if message.present:
                 message.clear()
                 ctx.dropped(1, "muted")
+
+
+def _codes_of(runs: Sequence[Callable[[], bool]]) -> frozenset[CodeType]:
+    return frozenset(run.__code__ for run in runs if isinstance(run, FunctionType))
