@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 
+from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.decoding import Counts, Emit, Picture, SourceDecoder, Waiting
 from flowrun.tasks.video.packets import PacketQueue
 
 __all__ = ["KeyFrameDecoder"]
 
+_TURNS = threading.BoundedSemaphore(available_cores())
+"""Those of many cameras that decode at once: more than cores only take more memory, 10 MiB each at
+1080p."""
+_LOOK_S = 0.05
 _MOST_LEADING = 16
 """Packets after a key frame whose pictures may be shown before it."""
 
@@ -20,14 +27,22 @@ class KeyFrameDecoder(SourceDecoder):
 
     The packets after it are in the log before those of the next key frame's picture, and give none.
 
+    is_stopped: whether nobody wants pictures any more.
     waits: whether packets may wait for later ones. Then pictures that come after a key frame and are
         shown before it are counted before it, as those of open groups.
     """
 
     def __init__(
-        self, stream: Any, queue: PacketQueue | None, *, waits: bool, after: Counts
+        self,
+        stream: Any,
+        queue: PacketQueue | None,
+        *,
+        waits: bool,
+        after: Counts,
+        is_stopped: Callable[[], bool],
     ) -> None:
         super().__init__(stream, queue, after=after)
+        self._is_stopped = is_stopped
         self._lookahead = _MOST_LEADING if waits else 0
 
     def feed(self, packet: Any, emit: Emit) -> None:
@@ -75,8 +90,20 @@ class KeyFrameDecoder(SourceDecoder):
             self._queue.append(
                 self._sections - 1, self._number, waiting.data, is_key=waiting.is_key
             )
-        if section is not None and self._decode(section, waiting.data, emit, is_key=True):
-            self._drain(section, emit)
+        if section is not None and self._take_turn():
+            try:
+                if self._decode(section, waiting.data, emit, is_key=True):
+                    self._drain(section, emit)
+                section = None  # its memory serves the next one
+            finally:
+                _TURNS.release()
+
+    def _take_turn(self) -> bool:
+        """Wait until a core is free; False if the source was stopped."""
+        while not _TURNS.acquire(timeout=_LOOK_S):
+            if self._is_stopped():
+                return False
+        return True
 
     def _leading(self, key: Waiting) -> int:
         """How many of the packets that wait are shown before this key frame."""

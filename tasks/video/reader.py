@@ -355,7 +355,13 @@ class Reader:
 
     def _new_decoder(self, stream: Any, counts: Counts, *, is_live: bool) -> SourceDecoder:
         if self._config.decode == "keyframes":
-            return KeyFrameDecoder(stream, self._packets, waits=not is_live, after=counts)
+            return KeyFrameDecoder(
+                stream,
+                self._packets,
+                waits=not is_live,
+                after=counts,
+                is_stopped=lambda: self._is_stopped,
+            )
         if self._config.decode == "asked":
             return AskedDecoder(stream, self._packets, after=counts)
         cores = 1 if is_live else available_cores()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from flowrun.runtime import Log
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.replay import Replay
+from flowrun.tasks.video import key_frames
 from flowrun.tasks.video.decoding import Counts, Picture
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
 from support import damaged, films, helpers
@@ -121,7 +123,9 @@ def test_a_live_key_frame_waits_for_no_packet(originals: Path, waits: bool, fed:
     given: list[Picture] = []
     with av.open(str(damaged.original(originals, "h264.mp4"))) as container:
         stream = container.streams.video[0]
-        decoder = KeyFrameDecoder(stream, None, waits=waits, after=Counts())
+        decoder = KeyFrameDecoder(
+            stream, None, waits=waits, after=Counts(), is_stopped=lambda: False
+        )
         packets = container.demux(stream)
         for _ in range(fed - 1):
             decoder.feed(next(packets), given.append)
@@ -133,3 +137,25 @@ def test_a_live_key_frame_waits_for_no_packet(originals: Path, waits: bool, fed:
         decoder.drain(given.append)
     assert [it.passed for it in given] == [0, 7, 7]
     assert decoder.passed == damaged.FRAMES - 17
+
+
+def test_a_source_that_is_stopped_waits_for_no_turn_to_decode(
+    originals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(key_frames, "_TURNS", turns)
+    given: list[Picture] = []
+    asked = iter([False, False, True])
+    with av.open(str(damaged.original(originals, "h264.mp4"))) as container:
+        stream = container.streams.video[0]
+        decoder = KeyFrameDecoder(
+            stream, None, waits=False, after=Counts(), is_stopped=lambda: next(asked)
+        )
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        keys = [packet for packet in packets if packet.is_keyframe]
+        with turns:
+            decoder.feed(keys[0], given.append)
+        assert (given, list(asked)) == ([], [])
+        decoder.feed(keys[1], given.append)
+    assert len(given) == 1
+    assert turns.acquire(blocking=False)
