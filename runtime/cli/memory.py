@@ -20,7 +20,7 @@ _SETTINGS = {
 def keep_freed_memory() -> None:
     """Have freed memory used again, rather than given back to the system: a camera's picture has
     megabytes, and each paid for new pages, with 1 ms of the 6 ms that a 1080p picture costs. With one
-    arena for all threads, what one has freed serves the others: 50 MiB less for one camera.
+    arena for all threads, what one has freed serves the others.
 
     Nothing happens where the C library is not glibc.
     """
