@@ -32,6 +32,7 @@ from flowrun.tasks.video.pattern import open_pattern
 from flowrun.tasks.video.pipes import Pipe, PipedContainer
 from flowrun.tasks.video.settings import VideoSettings
 from flowrun.tasks.video.stills import PictureFiles, Snapshots, StillStream
+from flowrun.tasks.video.streams import chosen_stream
 from flowrun.tasks.video.web import ask
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
 
 _PICTURES_FPS = 25
 _NEVER_WHOLE = ("hls", "dash", "mpjpeg", Snapshots.format.name)
+_PICTURES = ("png", "gif")
+"""Codecs of single pictures of which FFmpeg does not say that their pictures need no other."""
 _FILE = "file:"
 """Without it FFmpeg takes what is before a colon for a protocol."""
 
@@ -189,11 +192,19 @@ def _open_pictures(config: VideoSettings, files: tuple[Path, ...]) -> PictureFil
             continue
         with model:
             rate = Fraction(str(config.fps or _PICTURES_FPS))
-            stream = model.streams.video[0]
-            return PictureFiles(files, StillStream(stream.codec_context, rate, stream))
+            return PictureFiles(files, _still_stream(model, str(file), rate))
     assert problem is not None
     text = f"cannot read the picture {str(files[0])!r}: {reason_of(problem)}"
     raise VideoError(text, code="codec") from problem
+
+
+def _still_stream(model: Any, name: str, rate: Fraction) -> StillStream:
+    """The stream of pictures such as the one in the container `model`, which is called `name`."""
+    stream = chosen_stream(model, name, "best")
+    codec = stream.codec_context.codec
+    if not codec.intra_only and codec.name not in _PICTURES:
+        raise VideoError(f"{name!r} is a film ({codec.name}), not a single picture", code="codec")
+    return StillStream(stream.codec_context, rate, stream)
 
 
 def _open_pipe(config: VideoSettings, path: Path | None) -> PipedContainer:
@@ -237,8 +248,8 @@ _DATAGRAMS = {"overrun_nonfatal": "1", "reuse": "1", "fifo_size": "100000"}
 def _open_snapshots(config: VideoSettings) -> Snapshots:
     assert config.poll_s is not None
     with _open_url(config, is_brief=False) as opened:
-        first, stream = _snapshot(opened, config), opened.streams.video[0]
-        described = StillStream(stream.codec_context, 1 / Fraction(str(config.poll_s)), stream)
+        first = _snapshot(opened, config)
+        described = _still_stream(opened, name_of(config), 1 / Fraction(str(config.poll_s)))
     return Snapshots(described, fetch=partial(_fetched, config), first=first)
 
 
@@ -314,7 +325,8 @@ def _page(config: VideoSettings) -> VideoError:
 
 def _is_described(opened: Any) -> bool:
     """Whether the size of its pictures is known, if it has any."""
-    return all(it.codec_context.width for it in opened.streams.video[:1])
+    contexts = [it.codec_context for it in opened.streams.video[:1]]
+    return all(context is None or context.width for context in contexts)
 
 
 def _is_late(asked_s: float, config: VideoSettings) -> bool:
@@ -393,6 +405,11 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
         return VideoError(
             f"{name} does not send by {config.transport.upper()}; write transport: auto",
             code="refused",
+        )
+    if number == errno.EIO and parts.scheme in ("http", "https"):
+        return VideoError(
+            f"{host} answers, but gives no video at {name}, or ends the connection before it has begun",
+            code="ended",
         )
     code = "codec" if isinstance(error, av.error.InvalidDataError) else "failed"
     return VideoError(f"cannot open {name}{_with(config)}: {reason_of(error)}", code=code)

@@ -244,7 +244,9 @@ def test_a_stream_is_chosen(two: Path, stream: Any, size: int) -> None:
 
 @pytest.mark.parametrize("best", [0, 1, None])
 def test_a_cover_picture_is_no_film(best: int | None) -> None:
-    cover, film = (SimpleNamespace(type="video", disposition=it) for it in (0x400, 0))
+    cover, film = (
+        SimpleNamespace(type="video", disposition=it, codec_context=object()) for it in (0x400, 0)
+    )
 
     class Streams(list[Any]):
         video: ClassVar = [cover, film]
@@ -261,6 +263,34 @@ def test_a_stream_that_is_not_there_lists_those_that_are(two: Path) -> None:
     assert error_of(two, source_uri="two.mkv", stream=2) == (
         "'two.mkv' has no video stream 2; it has 0: ffv1 32x32; 1: ffv1 64x64"
     )
+
+
+def test_a_film_that_ffmpeg_cannot_decode_says_so(two: Path) -> None:
+    film = two / "two.mkv"
+    first, *others = film.read_bytes().split(b"V_FFV1")
+    film.write_bytes(b"V_NONE".join([first, b"V_FFV1".join(others)]))
+    [image] = capture(two, source_uri="two.mkv")
+    assert image.pixels.shape == (64, 64, 3), "the stream that can be decoded"
+    undecodable = (
+        "'two.mkv': FFmpeg has no decoder for its pictures; convert it to H.264, for example"
+    )
+    assert error_of(two, source_uri="two.mkv", stream=0) == undecodable
+    assert error_of(two, source_uri="two.mkv", stream=2) == (
+        "'two.mkv' has no video stream 2; it has 0: unknown codec; 1: ffv1 64x64"
+    )
+    film.write_bytes(b"V_NONE".join([first, *others]))
+    assert error_of(two, source_uri="two.mkv") == undecodable
+    with answering(lambda _: film.read_bytes()) as web:
+        assert "FFmpeg has no decoder for its pictures" in error_of(two, source_uri=f"{web}/a.mkv")
+
+
+def test_a_film_is_no_single_picture(tmp_path: Path) -> None:
+    data = draw(tmp_path / "a.mp4", movflags="faststart").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data)
+    text = "is a film (h264), not a single picture"
+    assert error_of(tmp_path, source_uri="a.jpg") == f"'{tmp_path}/a.jpg' {text}"
+    with answering(lambda _: data) as web:
+        assert error_of(tmp_path, source_uri=f"{web}/a", poll_s=1) == f"'{web}/a' {text}"
 
 
 def test_an_option_that_ffmpeg_lacks_is_refused(tmp_path: Path) -> None:
