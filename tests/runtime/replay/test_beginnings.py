@@ -191,7 +191,7 @@ def parsed(monkeypatch):
 
     def parse(payload):
         key, codec = payload
-        return SimpleNamespace(own={"codec": codec, "key": key})
+        return SimpleNamespace(own={"codec": codec, "key": key}, holds_packets=codec == "packets")
 
     monkeypatch.setattr(module.StoredPicture, "parse", staticmethod(parse))
 

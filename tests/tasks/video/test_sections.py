@@ -52,6 +52,7 @@ class Scripted:
     wrong: ClassVar[set[int]] = set()
     """Numbers of the decoders that give other pixels."""
     reorder = 0
+    lasts = False
 
     def __init__(self, known: Any, *, strict: bool = False) -> None:
         self.at = len(self.made)
