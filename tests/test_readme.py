@@ -15,6 +15,7 @@ import yaml
 
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
 from flowrun.tasks.video.capture import VideoCapture
 from support.paths import ROOT
 
@@ -166,7 +167,9 @@ def test_test_of_the_task_passes(tmp_path: Path) -> None:
 def test_http_commands_answer_as_shown(demo: str, tmp_path: Path) -> None:
     with urllib.request.urlopen(f"{demo}/") as reply:
         listed = reply.read().decode()
-    for command, lines in steps(section("HTTP")):
+    switches = [step for step in steps(CAMERAS) if step[0].startswith("curl ")]
+    assert len(switches) == 3
+    for command, lines in switches + steps(section("HTTP")):
         path = re.search(r"http://127\.0\.0\.1:3000(/\S*)", command)
         assert path is not None
         assert path[1] in listed
@@ -224,6 +227,10 @@ def test_backends_are_configured_as_shown() -> None:
         assert bound.tasks[1].config.model_dump(exclude_unset=True, by_alias=True)
 
 
+def listed(said: object) -> list[object]:
+    return said if isinstance(said, list) else [said]
+
+
 @pytest.mark.parametrize("config", blocks("yaml", CAMERAS))
 def test_cameras_are_configured_as_shown(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -236,11 +243,16 @@ def test_cameras_are_configured_as_shown(
         parse_graph(
             yaml.safe_dump(graph),
             path=tmp_path / "camera.yaml",
-            env={"CAM_USER": "viewer", "CAM_PASSWORD": "p%23ss"},
+            env={"CAM_USER": "viewer", "CAM_PASSWORD": "p%23ss", "CAM_TOKEN": "sesame"},
         )
     )
-    shown = bound.tasks[0].config.model_dump(exclude_unset=True)
-    assert shown.keys() == yaml.safe_load(config).keys()
+    said = yaml.safe_load(config)
+    items = said.pop("sources", None) or [{} for _ in listed(said.get("source_uri"))]
+    cameras = [it.config for it in bound.tasks if it.task_class is VideoCapture]
+    assert len(cameras) == len(items)
+    for camera, item in zip(cameras, items, strict=True):
+        keys = said.keys() | item.keys() - {"id"}
+        assert camera.model_dump(exclude_unset=True).keys() == keys
 
 
 def test_keys_of_a_graph_that_are_named_for_cameras_exist() -> None:
@@ -256,12 +268,26 @@ def test_camera_commands_do_as_shown(tmp_path: Path) -> None:
     (tmp_path / "graphs").symlink_to(ROOT / "graphs")
     endless = []
     for command, lines in steps(CAMERAS):
+        if command.startswith("curl "):
+            continue
         if command.startswith("flowrun graphs/"):
             endless.append(command.removeprefix("flowrun "))
         else:
-            options = " --plain --port 0" if command.startswith("CAMERA=") else ""
+            options = " --plain --port 0" if "CAMERA=" in command else ""
             assert_shown(lines, shell(command + options, tmp_path))
     assert endless == ["graphs/camera.yaml", "graphs/two-cameras.yaml"]
+
+
+@pytest.mark.slow
+def test_a_camera_is_paused_by_python_as_shown(tmp_path: Path) -> None:
+    (tmp_path / "graphs").symlink_to(ROOT / "graphs")
+    [script] = blocks("python", CAMERAS)
+    (tmp_path / "gate.py").write_text(script)
+    assert_shown(["paused"], shell("python gate.py", tmp_path))
+    with Log(tmp_path / "runs" / "gate") as log:
+        events = [message.fields for message in log.messages("/flowrun/control")]
+    switched = [event["key"] for event in events if event["kind"] == "switched"]
+    assert switched == ["paused", "running"]
 
 
 @pytest.mark.long
@@ -279,6 +305,14 @@ def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", *(ROOT / "docs").glob("*.md")], ids=str)
+def test_links_within_a_page_lead_to_a_title(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) - anchors == set()
 
 
 def test_contributors_find_what_is_named() -> None:

@@ -101,9 +101,9 @@ class VideoSettings(TaskConfig):
     """Where a file starts."""
     decode: Literal["all", "keyframes", "asked"] = "all"
     """Which pictures are decoded and published. keyframes: only those that need no other, such as one a
-    second, for a tenth of the CPU time; asked: every picture is published, and decoded when a task first
-    reads it (H.264, H.265 and MJPEG; others are decoded as they come). The log gets all packets all the
-    same."""
+    second, for a fraction of the CPU time; asked: every picture is published, and decoded when a task
+    first reads it (H.264, H.265 and MJPEG; others are decoded as they come). The log gets all packets
+    all the same."""
     max_fps: PositiveFloat | None = None
     """The most frames a second, by the source's own time stamps: of each 1 / max_fps seconds the first
     frame is kept, the same ones every run. The others are not converted."""
