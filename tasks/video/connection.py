@@ -121,6 +121,8 @@ class Connection:
         self._is_again = False
         self._gives = False
         self._was_asked = False
+        self._told = ("", "")
+        """The code and the text of the error that was logged last."""
 
     @property
     def is_stopped(self) -> bool:
@@ -145,8 +147,12 @@ class Connection:
         if lost is not None and not self.is_stopped:
             if not (self._is_again or self.may_wait):
                 raise lost
-            self._lost_s = time.monotonic()
-            self._log.warning("source lost", source=self.name, reason=str(lost), code=lost.code)
+            if self._gives:
+                self._lost_s = time.monotonic()
+                self._told = (lost.code, str(lost))
+                self._log.warning("source lost", source=self.name, reason=str(lost), code=lost.code)
+            else:
+                self._tell(lost)
         self._gives = False
         while not self.is_stopped:
             if lost is not None:
@@ -160,8 +166,7 @@ class Connection:
                     break
                 if not (self._is_again or self.may_wait):
                     raise
-                if lost is None or (lost.code, str(lost)) != (error.code, str(error)):
-                    self._log.warning("no connection", reason=str(error), code=error.code)
+                self._tell(error)
                 lost = error
                 continue
             if self.is_stopped:
@@ -200,6 +205,12 @@ class Connection:
             after_s = round(now_s - self._lost_s, 1)
             self._log.info("source is back", source=self.name, after_s=after_s)
         self._is_again = True
+
+    def _tell(self, error: VideoError) -> None:
+        """Log why the source gives no pictures, once while that is the same."""
+        if self._told != (error.code, str(error)):
+            self._told = (error.code, str(error))
+            self._log.warning("no connection", reason=str(error), code=error.code)
 
     def _wait(self, lost: VideoError) -> None:
         """Pause before the next attempt. Raises `lost` if there is none."""

@@ -304,13 +304,13 @@ class Reader:
         """The frames of one connection after the other."""
         lost: VideoError | None = None
         while (opened := self._connection.open(lost)) is not None:
-            self._use(opened)
-            if opened.is_again and not self.live:
-                return  # what was live is over: the server has it as a whole now
             lost, is_whole = VideoError(f"{self.name!r} has ended", code="ended"), True
             try:
+                self._use(opened)
+                if opened.is_again and not self.live:
+                    return  # what was live is over: the server has it as a whole now
                 yield from self._rounds()
-            except VideoError as failed:  # of a snapshot
+            except VideoError as failed:  # of a snapshot, or of what has no video stream
                 if not self.live:
                     raise
                 lost, is_whole = failed, False
@@ -329,6 +329,7 @@ class Reader:
     def _use(self, opened: Opened) -> None:
         """Read from a source that was opened."""
         self._container = container = opened.container
+        self.live = opened.is_live
         try:
             self._stream = stream = chosen_stream(container, self.name, self._config.stream)
         except AddressError as error:
@@ -343,7 +344,6 @@ class Reader:
         self._start = (stream.start_time or 0) * stream.time_base
         may_jump = bool(container.format.flags & _MAY_JUMP)
         self._times.begin(start=self._start, period=self._period, may_jump=may_jump)
-        self.live = opened.is_live
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
         self.fps = float(rate) if rate else 0.0
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
@@ -378,6 +378,8 @@ class Reader:
         if isinstance(failed, av.error.ExitError) or silent_s >= 0.9 * self._config.timeout_s:
             text = f"{self.name!r} gave no frame for timeout_s {self._config.timeout_s:g}"
             return VideoError(text, code="timeout")
+        if self._config.is_web and isinstance(failed, OSError) and failed.errno == errno.EIO:
+            return VideoError(f"{self.name!r} has ended the connection", code="ended")
         return VideoError(f"{self.name!r} was lost: {reason_of(failed)}", code="ended")
 
     def _put(self, frame: Frame) -> bool:

@@ -44,6 +44,17 @@ def draw(path: Path, **options: str) -> Path:
     return path
 
 
+def sound(path: Path) -> Path:
+    """Silence, without pictures."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mp2", rate=48000)
+        for number in range(40):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), layout="stereo")
+            frame.rate, frame.pts = 48000, 1152 * number
+            container.mux(stream.encode(frame))
+    return path
+
+
 def picture(level: int, codec: str = "mjpeg") -> bytes:
     """A file with one picture of that grey."""
     context: Any = av.CodecContext.create(codec, "w")
@@ -461,3 +472,39 @@ def test_a_web_server_is_asked_as_ffmpeg_asks(tmp_path: Path) -> None:
     assert "sesame" not in text
     assert {key for key, _ in asked} == {"k"}
     assert asked[-1] == ("k", "Basic bWU6c2VzYW1l")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "at_start"),
+    [(["film", "sound", "sound", "film"], False), (["sound", "sound", "film", "film"], True)],
+)
+def test_a_camera_that_gives_sound_only_is_asked_again(
+    tmp_path: Path, kinds: list[str], at_start: bool
+) -> None:
+    draw(tmp_path / "film.ts")
+    sound(tmp_path / "sound.ts")
+    given: list[str] = []
+
+    def answer(_: object) -> bytes:
+        given.append(kinds[min(len(given), 3)])
+        return (tmp_path / f"{given[-1]}.ts").read_bytes()
+
+    with answering(answer) as web:
+        images = capture(
+            tmp_path,
+            cycles=FRAMES + 3,
+            source_uri=f"{web}/cam",
+            live=True,
+            policy="every_frame",
+            reconnect={"delay_s": 0.01, "at_start": at_start},
+        )
+    assert given[:4] == kinds
+    assert levels(images) == [*range(FRAMES), 0, 1, 2]
+    assert [image.frame_id for image in images] == list(range(FRAMES + 3))
+
+
+def test_a_source_that_never_gave_pictures_ends_the_run(tmp_path: Path) -> None:
+    data = sound(tmp_path / "sound.ts").read_bytes()
+    with answering(lambda _: data) as web:
+        text = error_of(tmp_path, source_uri=f"{web}/cam", live=True)
+    assert text == f"'{web}/cam' has no video stream; it has: audio"
