@@ -41,6 +41,8 @@ def draw(
         stream.width, stream.height = width, height
         stream.pix_fmt = _PIXEL_FORMATS.get(codec, "yuv420p")
         stream.gop_size = KEY_EVERY
+        if codec.startswith("libvpx"):
+            stream.thread_count = 1  # on a busy machine its threads may wait for ever
         for k in range(frames):
             if not moves:
                 noise = rng.integers(0, 255, (height, width, 3), np.uint8)
