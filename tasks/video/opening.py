@@ -96,6 +96,8 @@ def problems_of(config: VideoSettings, graph_dir: Path) -> Iterator[tuple[str, s
     except AddressError as error:
         yield "source_uri", str(error)
         return
+    if config.options and found.pictures:
+        yield "options", "only for a film; pictures are read as they are"
     if config.fps is not None and not found.pictures:
         yield "fps", "only for a device, a screen, the test pattern or pictures; a film has its own"
     for key in ("loop", "start_s"):

@@ -213,6 +213,13 @@ def test_a_picture_that_is_damaged_is_left_out(tmp_path: Path) -> None:
 
 def test_fps_is_for_pictures(tmp_path: Path) -> None:
     draw(tmp_path / "a.mp4")
+    stills = tmp_path / "stills"
+    stills.mkdir()
+    (stills / "1.png").write_bytes(b"")
+    config = VideoSettings(source_uri="stills", options={"probesize": 5_000_000})
+    assert list(problems_of(config, tmp_path)) == [
+        ("options", "only for a film; pictures are read as they are")
+    ]
     [(key, text)] = problems_of(VideoSettings(source_uri="a.mp4", fps=5), tmp_path)
     assert (key, text) == (
         "fps", "only for a device, a screen, the test pattern or pictures; a film has its own"
