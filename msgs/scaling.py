@@ -22,7 +22,7 @@ __all__ = ["Windows", "luma_of", "resized_pixels", "scaled", "windows"]
 _OF_LEVEL = np.array([77, 150, 29], np.uint16)
 """256ths of red, green and blue in luma."""
 _FEW = 4
-"""So many values in a row are added in 16 bits, so that what is cut off before is little."""
+"""Windows up to this wide are divided before their columns are added, which 16 bits then hold."""
 
 
 def luma_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -128,6 +128,6 @@ def scaled(
 
 
 def _part(values: NDArray[np.uint32], share: NDArray[np.uint32] | np.uint32) -> NDArray[np.uint32]:
-    """So many 65536ths of each, cut off."""
+    """Each value times `share` 65536ths, rounded down."""
     found: NDArray[np.uint32] = values * share >> np.uint32(16)
     return found

@@ -65,7 +65,7 @@ class Boxes:
         return cls(boxes, texts, words)
 
     def stretched(self, across: float, down: float) -> Boxes:
-        """The same with so many columns and rows to each pixel."""
+        """These boxes in a picture that was made `across` times as wide and `down` times as high."""
         if across == down == 1:
             return self
         return replace(self, boxes=self.boxes * np.array([across, down, across, down]))

@@ -24,6 +24,7 @@ from flowrun.runtime.pictures.convert import (
     orientation_of,
     resized,
     rgb,
+    shown_shape,
     swaps_axes,
 )
 from flowrun.runtime.pictures.memory import new_array
@@ -71,9 +72,7 @@ class Layout(NamedTuple):
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the picture as it is shown."""
-        if swaps_axes(self.orientation):
-            return self.width, self.height
-        return self.height, self.width
+        return shown_shape(self.height, self.width, self.orientation)
 
     @property
     def size(self) -> int:

@@ -1,13 +1,14 @@
 """Sources that are no film but single pictures, each a packet of its own.
 
-What is here looks like an opened container of PyAV's to whoever reads it: `streams`, `demux`, `seek`,
-`close`, `duration`; and `interrupt`, which ends a wait.
+It is read like a container that PyAV has opened: `streams`, `demux`, `seek`, `close` and `duration`;
+`interrupt` ends a wait.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -53,7 +54,7 @@ class _Streams(list[Any]):
         return self[0]
 
 
-class Stills:
+class Stills(ABC):
     """A container of pictures that are made, read or fetched one after another."""
 
     duration: int | None = None
@@ -92,9 +93,9 @@ class Stills:
         packet.is_keyframe = True
         return packet
 
+    @abstractmethod
     def _data(self, number: int) -> bytes | None:
         """The packet of picture `number`, None after the last one."""
-        raise NotImplementedError
 
 
 class PictureFiles(Stills):

@@ -18,6 +18,7 @@ from flowrun.runtime.pictures.convert.orientation import (
     matrix_of,
     matrix_orientation,
     orientation_of,
+    shown_shape,
     swaps_axes,
 )
 from flowrun.runtime.pictures.convert.pictures import CONVERSION, luma, planes420, resized, rgb
@@ -35,5 +36,6 @@ __all__ = [
     "planes420",
     "resized",
     "rgb",
+    "shown_shape",
     "swaps_axes",
 ]

@@ -19,6 +19,7 @@ __all__ = [
     "matrix_of",
     "matrix_orientation",
     "orientation_of",
+    "shown_shape",
     "swaps_axes",
     "turned",
 ]
@@ -92,6 +93,11 @@ def matrix_of(orientation: int) -> bytes:
 def swaps_axes(orientation: int) -> bool:
     """Whether rows become columns."""
     return orientation > 4
+
+
+def shown_shape(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Height and width, as they are shown, of what lies in `height` rows and `width` columns."""
+    return (width, height) if swaps_axes(orientation) else (height, width)
 
 
 def turned(values: Values, orientation: int) -> Values:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flowrun.runtime.pictures.convert.colors import GBR, Colors, colors_of
 from flowrun.runtime.pictures.convert.integers import Samples
-from flowrun.runtime.pictures.convert.orientation import UPRIGHT, orientation_of, swaps_axes
+from flowrun.runtime.pictures.convert.orientation import UPRIGHT, orientation_of, shown_shape
 
 __all__ = ["Planes"]
 
@@ -116,9 +116,7 @@ class Planes:
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the picture as it is shown."""
-        if swaps_axes(self.orientation):
-            return self.width, self.height
-        return self.height, self.width
+        return shown_shape(self.height, self.width, self.orientation)
 
     @property
     def is_planar420(self) -> bool:
