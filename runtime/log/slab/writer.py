@@ -193,7 +193,7 @@ class Slab:
         """Raise `LogDamaged` where the file is not as this writer left it; the slab is lost then.
         `OSError` if nobody can say."""
         if not self.is_whole:
-            self._give_up("another program wrote over it while it was written")
+            self._give_up()
 
     def _check_length(self) -> None:
         """Raise `LogDamaged` where the file was cut, before more is written to it: that would make it
@@ -201,10 +201,11 @@ class Slab:
         if self.is_lost or os.fstat(self._file.number).st_size < self.trailer_at + len(TRAILER):
             self._give_up()
 
-    def _give_up(
-        self, why: str = "the system does not take what is written: the disk is full, or fails"
-    ) -> NoReturn:
-        if not self.is_lost:
+    def _give_up(self) -> NoReturn:
+        """Raise `LogDamaged` that says why the slab is lost, or why it is not as this writer left it."""
+        why = "the system does not take what is written: the disk is full, or fails"
+        if not self.is_lost:  # the system takes it, and it is not there
+            why = "another program cut it or wrote over it while it was written"
             self._mapped.region.give_up()
         size = self._lost_size
         if size is not None and size < self.trailer_at + len(TRAILER):

@@ -99,7 +99,7 @@ def test_a_slab_that_was_cut_and_is_as_long_again_is_noticed(tmp_path):
     slab.write_bytes(b"\xff" * size)
     with pytest.raises(LogDamaged) as caught:
         cycles.writer._slabs.look(cycles.writer._lock)
-    assert str(caught.value) == f"{slab}: another program wrote over it while it was written"
+    assert str(caught.value) == f"{slab}: another program cut it or wrote over it while it was written"
     with pytest.raises(LogDamaged):
         cycles.writer.finish({"reason": "test"})
     assert slab.read_bytes() == b"\xff" * size
@@ -136,6 +136,27 @@ def test_a_slab_that_was_cut_while_it_grows_is_noticed(tmp_path, monkeypatch):
     assert slab.path.stat().st_size == 0
     with pytest.raises(LogDamaged):
         cycles.writer.finish({"reason": "test"})
+
+
+def test_a_slab_that_is_cut_the_moment_it_grows_is_not_said_to_be_on_a_full_disk(
+    tmp_path, monkeypatch
+):
+    """The new trailer has made it long again: its length does not tell any more."""
+    monkeypatch.setattr(log_slab, "_LOOK_AHEAD", 100_000)
+    cycles = torture.Cycles(tmp_path / "run", largest=3000, slab_size_mib=8, sync_s=None)
+    commits(cycles, 10)
+    slab = cycles.writer._slabs.slab
+    check = slab._check_length
+
+    def check_and_cut():
+        check()
+        os.truncate(slab.path, 0)
+
+    monkeypatch.setattr(slab, "_check_length", check_and_cut)
+    with pytest.raises(LogDamaged) as caught:
+        slab.reserve(slab.room_ends_at + 1)
+    why = "another program cut it or wrote over it while it was written"
+    assert str(caught.value) == f"{slab.path}: {why}"
 
 
 def test_an_earlier_slab_that_is_cut_is_noticed(tmp_path):
