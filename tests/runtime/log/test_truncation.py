@@ -99,7 +99,9 @@ def test_a_slab_that_was_cut_and_is_as_long_again_is_noticed(tmp_path):
     slab.write_bytes(b"\xff" * size)
     with pytest.raises(LogDamaged) as caught:
         cycles.writer._slabs.look(cycles.writer._lock)
-    assert str(caught.value) == f"{slab}: another program cut it or wrote over it while it was written"
+    assert (
+        str(caught.value) == f"{slab}: another program cut it or wrote over it while it was written"
+    )
     with pytest.raises(LogDamaged):
         cycles.writer.finish({"reason": "test"})
     assert slab.read_bytes() == b"\xff" * size
