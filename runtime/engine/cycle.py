@@ -37,7 +37,9 @@ from flowrun.runtime.engine.keyframes import Keyframes
 from flowrun.runtime.engine.outside import Outside
 from flowrun.runtime.engine.policy import (
     FailedInPhase,
+    Raised,
     SkipCycle,
+    error_text,
     failed,
     policies_of,
     reconfigure,
@@ -252,6 +254,16 @@ class Cycle:
     def _has_taken(self) -> bool:
         background = self._outside.background
         return bool(background) and any(task.jobs.has_taken for task in background.values())
+
+    def raised(self, task_id: str) -> Raised | None:
+        """What a task has raised so far, the error that ends the run included; from any thread."""
+        policy, failure = self.policies.get(task_id), self.failure
+        raised = None if policy is None else policy.raised
+        if failure is None or failure.task_id != task_id:
+            return raised
+        text = error_text(failure.cause, self._secrets)
+        count = 1 if raised is None else raised.count + 1
+        return Raised(count, text, failure.cycle, self.time.now_ns)
 
     # -- a cycle step by step --------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ from flowrun.runtime.wording import mask_secrets, storable
 __all__ = [
     "ErrorPolicy",
     "FailedInPhase",
+    "Raised",
     "SkipCycle",
     "error_text",
     "failed",
@@ -154,6 +155,22 @@ def restart_task(made: Instance) -> None:
     task.start(ctx)
 
 
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What a task has raised so far.
+
+    count: number of errors.
+    text: the newest, as the log holds it.
+    cycle: in which that was.
+    time_ns: the time of that cycle.
+    """
+
+    count: int
+    text: str
+    cycle: int
+    time_ns: int
+
+
 @dataclass(slots=True)
 class _Logged:
     """The error that was logged last, and how often it came again since."""
@@ -194,6 +211,8 @@ class ErrorPolicy:
         self._new_config: TaskConfig | None = None
         """The config that was set while a restart is under way."""
         self._logged: _Logged | None = None
+        self.raised: Raised | None = None
+        """For other threads too: replaced, never changed."""
 
     def guard(self, call: Callable[[], None], outputs: Sequence[Message]) -> Callable[[], None]:
         """A call that runs `call` under the policy.
@@ -222,6 +241,7 @@ class ErrorPolicy:
     def note_late(self, error: BaseException) -> None:
         """Log that the task published a message outside `process`."""
         text = error_text(error, self._secrets)
+        self._count(text)
         self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
 
     def handle(self, error: BaseException, *, phase: str = "process") -> None:
@@ -229,6 +249,7 @@ class ErrorPolicy:
         end the cycle with `SkipCycle`."""
         event = failed(self._made.id, error, policy=self._kind, phase=phase, secrets=self._secrets)
         self._note(event)
+        self._count(event.text)
         self._log(event.text, error)
         if self._kind == "restart":
             pause_ns = min(_FIRST_PAUSE_NS << self._failures, _LONGEST_PAUSE_NS)
@@ -236,6 +257,10 @@ class ErrorPolicy:
             self._until_ns = self._time.now_ns + pause_ns
         if self._kind == "skip_cycle" and phase == "process":
             raise SkipCycle from error
+
+    def _count(self, text: str) -> None:
+        before = 0 if self.raised is None else self.raised.count
+        self.raised = Raised(before + 1, text, self._time.cycle, self._time.now_ns)
 
     def _log(self, text: str, error: BaseException) -> None:
         now_ns, repeated = self._time.now_ns, {}

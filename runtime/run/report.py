@@ -11,6 +11,7 @@ import numpy.ma  # `percentile` would, at the end, when a task may have left no 
 
 from flowrun.runtime.broadcast import Answer, Broadcast
 from flowrun.runtime.clock import monotonic_s, ticks_ns
+from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.task import State  # pydantic reads the annotations
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class TaskReport:
     p99_us: 99th percentile of the same.
     background: whether a worker runs it while the cycles go on.
     dropped: number of inputs or pictures that were left out.
+    raised: what it has raised so far; None if nothing.
     dropped_by: the same by cause, such as "too old"; of a background task, "replaced": newer inputs
         came before it was free.
     late_s: how long its call has taken so far, in seconds, if that is beyond its `deadline_ms`; None
@@ -45,6 +47,7 @@ class TaskReport:
     late_s: float | None = None
     state: State | None = None
     code: str = ""
+    raised: Raised | None = None
     dropped_by: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -131,6 +134,7 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
             late_s=round(now_s - late[id_].since_s, 1) if id_ in late else None,
             state=state,
             code=code,
+            raised=executor.cycle.raised(id_),
             dropped_by=dropped_by,
         )
     return tasks, round(rate_hz, 2)

@@ -86,6 +86,23 @@ def test_the_log_folds_an_error_that_repeats_itself(tmp_path):
     assert told[at + 1] == (same, None)
 
 
+def test_what_a_task_raised_is_counted_with_the_newest_error_and_its_cycle(tmp_path):
+    plan = plan_of(
+        tmp_path,
+        "n=Numbers(limit: 9); f=Flaky(at: [1, 4])@on_error: skip; x=Flaky(at: [6])",
+        "n > f; n > x",
+    )
+    run = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=None)
+    error = run.run().error
+    raised = {id_: task.raised for id_, task in run.report().tasks.items()}
+    assert raised["n"] is None
+    assert (raised["f"].count, raised["f"].cycle) == (2, 4)
+    assert raised["f"].text == "ValueError: cannot stand 4"
+    assert START_NS < raised["f"].time_ns < raised["x"].time_ns
+    assert (raised["x"].count, raised["x"].cycle) == (1, 6)
+    assert str(error).endswith(raised["x"].text)
+
+
 def test_skip_cycle_ends_the_cycle_for_all_tasks_after_it(tmp_path):
     plan = plan_of(
         tmp_path, "n=Numbers(limit: 4); f=Flaky(at: [1])@on_error: skip_cycle; x=Scale",
