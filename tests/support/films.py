@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,7 @@ def draw(
     width, height = size
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (height, width, 3), np.uint8)
-    with av.open(str(path), "w") as container:
+    with _same_scheduling(), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = _PIXEL_FORMATS.get(codec, "yuv420p")
@@ -50,6 +53,17 @@ def draw(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+@contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """Where it may, SVT-AV1 makes its caller a real-time process of the highest priority, and so all
+    that this one starts: every other program on the machine then waits for them, the disk's too."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 FILMS: dict[str, dict[str, Any]] = {
