@@ -17,11 +17,15 @@
 | `options.py`  | the names of FFmpeg's options                                             |
 | `streams.py`  | which stream of a container is the film                                   |
 | `reader.py`   | the thread that decodes a few frames ahead                                |
-| `decoding.py` | packets -> pictures, as the log will decode them                          |
+| `incoming.py` | a container's packets -> numbered ones, as the decoder and the log get them |
+| `decoding.py` | those -> pictures, as the log will decode them                            |
+| `sections.py` | which packets one decoder gets, and when the next one takes over          |
+| `codecs.py`   | which codecs the log keeps, and which several threads decode              |
 | `policy.py`   | which of the decoded frames a cycle gets, and why others are left out     |
 | `thinning.py` | which frames `max_fps` keeps                                              |
 | `asked.py` | packets -> pictures that are decoded when somebody reads them               |
 | `key_frames.py` | key frames -> pictures, nothing else decoded                             |
-| `ahead.py`    | the same pictures, decoded on several cores                               |
+| `preparing.py` | packets that wait while they are decoded on several cores                |
+| `ahead.py`    | a section, decoded on several cores: one core's pictures                  |
 | `packets.py`  | the compressed packets, kept for the log                                  |
 """

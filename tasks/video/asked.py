@@ -10,8 +10,10 @@ from flowrun.runtime.pictures.asked import AskedSection
 from flowrun.runtime.pictures.bitstream import appearance, closes
 from flowrun.runtime.pictures.planar import Layout, layout_of
 from flowrun.runtime.pictures.video import PacketDecoder
-from flowrun.tasks.video.decoding import Counts, Emit, Picture, SourceDecoder, Waiting
+from flowrun.tasks.video.decoding import Counts, SourceDecoder
+from flowrun.tasks.video.incoming import Waiting
 from flowrun.tasks.video.packets import Origin, PacketQueue
+from flowrun.tasks.video.sections import Emit, Picture
 
 __all__ = ["AskedDecoder"]
 
@@ -41,8 +43,8 @@ class AskedDecoder(SourceDecoder):
 
     def __init__(self, stream: Any, queue: PacketQueue | None, *, after: Counts) -> None:
         super().__init__(stream, queue, after=after)
-        self.is_asked = self.logs_packets and self._form in _FORMS
-        self._reorder = self._described.reorder
+        self.is_asked = self.logs_packets and self._incoming.form in _FORMS
+        self._reorder = self._incoming.reorder
         """How many pictures wait for those that are shown before them."""
         self._pending: list[_Pending] = []
         self._shown: int | None = None
@@ -72,7 +74,7 @@ class AskedDecoder(SourceDecoder):
     def _looked_at(self, packet: Any) -> Waiting:
         if packet.is_keyframe or not self.is_asked:
             return super()._looked_at(packet)
-        return self._glanced_at(packet)  # most by far
+        return self._incoming.glanced_at(packet)  # most by far
 
     def _decode_next(self, emit: Emit) -> None:
         waiting = self._waiting[0]
@@ -119,7 +121,7 @@ class AskedDecoder(SourceDecoder):
         """Know how the pictures from this key frame on lie; False if it does not show. It is decoded
         where it looks other than the one before."""
         described = self._learnt(key.data)
-        looks = described, appearance(self._form, key.data)
+        looks = described, appearance(self._incoming.form, key.data)
         if looks == self._looks:
             return True
         found: list[Layout | None] = []
@@ -142,7 +144,7 @@ class AskedDecoder(SourceDecoder):
         self._section_now = AskedSection(
             described, self._layout, self._count_damaged, strict=self._strict
         )
-        is_closed = closes(self._form, key.data)
+        is_closed = closes(self._incoming.form, key.data)
         self._opens = None if is_closed else key.fed.pts
         if self._queue is not None:
             self._queue.begin_section(self._sections, described, key.number)

@@ -9,8 +9,10 @@ from itertools import islice
 from typing import Any
 
 from flowrun.tasks.video.ahead import available_cores
-from flowrun.tasks.video.decoding import Counts, Emit, Picture, SourceDecoder, Waiting
+from flowrun.tasks.video.decoding import Counts, SourceDecoder
+from flowrun.tasks.video.incoming import Waiting
 from flowrun.tasks.video.packets import PacketQueue
+from flowrun.tasks.video.sections import Emit, Picture
 
 __all__ = ["KeyFrameDecoder"]
 
@@ -43,7 +45,7 @@ class KeyFrameDecoder(SourceDecoder):
     ) -> None:
         super().__init__(stream, queue, after=after)
         self._is_stopped = is_stopped
-        self._lookahead = _MOST_LEADING if waits else 0
+        self._preparing.lookahead = _MOST_LEADING if waits else 0
 
     def feed(self, packet: Any, emit: Emit) -> None:
         """As of `SourceDecoder`."""
@@ -62,7 +64,7 @@ class KeyFrameDecoder(SourceDecoder):
     def _looked_at(self, packet: Any) -> Waiting:
         if packet.is_keyframe or not self.logs_packets:
             return super()._looked_at(packet)
-        return self._glanced_at(packet)  # most by far
+        return self._incoming.glanced_at(packet)  # most by far
 
     def _decode_next(self, emit: Emit) -> None:
         waiting = self._waiting[0]

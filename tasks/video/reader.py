@@ -33,12 +33,13 @@ from flowrun.tasks.video.address import AddressError
 from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.asked import AskedDecoder
 from flowrun.tasks.video.connection import Connection, Opened
-from flowrun.tasks.video.decoding import Counts, Picture, SourceDecoder
+from flowrun.tasks.video.decoding import Counts, SourceDecoder
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
 from flowrun.tasks.video.opening import VideoError, reason_of
 from flowrun.tasks.video.packets import Origin, PacketQueue
 from flowrun.tasks.video.pipes import PipedContainer
 from flowrun.tasks.video.policy import FrameQueue
+from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 from flowrun.tasks.video.streams import chosen_stream
 from flowrun.tasks.video.thinning import Thinning

@@ -13,8 +13,9 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.runtime.pictures.planar import kept
 from flowrun.tasks.video import ahead, decoding
-from flowrun.tasks.video.decoding import Picture, SourceDecoder
+from flowrun.tasks.video.decoding import SourceDecoder
 from flowrun.tasks.video.packets import PacketQueue
+from flowrun.tasks.video.sections import Picture
 from support import damaged
 
 ALONE = ("jpegs.avi", "png.mov")

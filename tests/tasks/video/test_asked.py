@@ -20,7 +20,8 @@ from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.runtime.replay.replay import Replay
 from flowrun.tasks.video.asked import AskedDecoder
-from flowrun.tasks.video.decoding import Counts, Picture, SourceDecoder
+from flowrun.tasks.video.decoding import Counts, SourceDecoder
+from flowrun.tasks.video.sections import Picture
 from support import damaged, films, helpers
 from support.damaged import Chunk
 

@@ -12,8 +12,9 @@ import pytest
 
 from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.tasks.video import decoding
-from flowrun.tasks.video.decoding import Picture, SourceDecoder
+from flowrun.tasks.video.decoding import SourceDecoder
 from flowrun.tasks.video.packets import Origin, PacketQueue
+from flowrun.tasks.video.sections import Picture
 from support import damaged
 from support.damaged import Chunk
 from support.films import FILMS, FRAMES, KEY_EVERY, draw, pixels_of

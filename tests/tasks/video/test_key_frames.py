@@ -16,8 +16,9 @@ from flowrun.runtime.log.check import check_log
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.replay import Replay
 from flowrun.tasks.video import key_frames
-from flowrun.tasks.video.decoding import Counts, Picture
+from flowrun.tasks.video.decoding import Counts
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
+from flowrun.tasks.video.sections import Picture
 from support import damaged, films, helpers
 from support.damaged import Chunk
 

@@ -14,10 +14,11 @@ import pytest
 
 from flowrun.tasks.video import reader as reader_module
 from flowrun.tasks.video.connection import Opened
-from flowrun.tasks.video.decoding import Counts, Picture
+from flowrun.tasks.video.decoding import Counts
 from flowrun.tasks.video.opening import VideoError, is_live
 from flowrun.tasks.video.packets import Origin
 from flowrun.tasks.video.reader import Frame, Reader
+from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import VideoSettings
 from support.packets import plain_decoder
 

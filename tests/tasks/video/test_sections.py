@@ -11,8 +11,9 @@ import pytest
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.tasks.video import decoding
-from flowrun.tasks.video.decoding import Picture, SourceDecoder
+from flowrun.tasks.video.decoding import SourceDecoder
 from flowrun.tasks.video.packets import Origin
+from flowrun.tasks.video.sections import Picture
 
 CLOSED, OPEN, DELTA = b"\x80", b"\x88", b"\x84"
 """How VP9's key frames begin that close what is before them, others that a container calls key frames,
