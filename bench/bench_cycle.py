@@ -24,7 +24,7 @@ import numpy as np
 
 from flowrun.msgs import BytesMsg
 from flowrun.runtime.clock import LiveClock, ticks_ns
-from flowrun.runtime.engine.executor import Executor
+from flowrun.runtime.engine.executor import Executor, Timing
 from flowrun.runtime.engine.instances import start_all
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import Plan, plan_graph
@@ -73,10 +73,10 @@ class Spans:
         self.spans: list[int] = []
         self.seen = 0
 
-    def append(self, timing: tuple[int, list[int]]) -> None:
+    def append(self, timing: Timing) -> None:
         self.seen += 1
         if self.seen % 16 == 0:
-            start, ends = timing
+            start, ends, _ = timing
             self.spans.append(ends[-1] - start)
 
 
@@ -204,7 +204,7 @@ def report_rss(cycles: int) -> None:
     class Marks:
         seen = 0
 
-        def append(self, timing: tuple[int, list[int]]) -> None:
+        def append(self, timing: Timing) -> None:
             self.seen += 1
             if self.seen % (cycles // 10) == 0:
                 marks.append((self.seen, rss_mib()))

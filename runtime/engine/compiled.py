@@ -41,6 +41,7 @@ tuples to unpack and attributes to look up. For a graph of three tasks it is::
             fail(at, error, [e1, e2, e3][:at])
         else:
             cycle.ends_ns = [e1, e2, e3]
+        cycle.published = (m0.present, m1.present)
         return True
 
 The text contains only names that this module makes; the objects they name are bound to the function.
@@ -121,6 +122,7 @@ def compile_cycle(
         f"    fail(at, error, {all_ends}[:at])",
         "else:",
         f"    cycle.ends_ns = {all_ends}",
+        f"cycle.published = ({''.join(f'm{slot}.present, ' for slot in range(len(record.messages)))})",
         "return True",
     ]
     text = [f"def make({', '.join(bound)}):", "    def run():"]

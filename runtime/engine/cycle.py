@@ -149,6 +149,8 @@ class Cycle:
         """When it began, in `ticks_ns`."""
         self.ends_ns: list[int] = []
         """When each completed step ended, in `ticks_ns`."""
+        self.published: tuple[bool, ...] = ()
+        """By slot index, whether it has a message; of a cycle that `runs` has run."""
         self.failure: Failure | None = None
         """The error that ended the cycle and ends the run."""
         self.keyframe: bytes | None = None

@@ -39,12 +39,16 @@ from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
 from flowrun.runtime.task import CycleTime, Playback, State
 
-__all__ = ["Executor", "StartInterrupted"]
+__all__ = ["Executor", "StartInterrupted", "Timing"]
 
 WORKER_STOP_S = 8.0
 """Seconds that a stopping run waits for a background task's running call."""
 _SILENT_STOP_S = 0.5
 """Seconds to wait before logging that we are waiting."""
+
+
+Timing = tuple[int, list[int], tuple[bool, ...]]
+"""When a cycle began and each of its steps ended, in `ticks_ns`; and which slots have a message."""
 
 
 class StartInterrupted(Interrupted):
@@ -78,8 +82,8 @@ class Executor:
         self.plan = plan
         self.cycles = 0
         """Number of cycles that have been completed."""
-        self.timings: deque[tuple[int, list[int]]] = deque(maxlen=1024)
-        """(start, end of each step) of the last cycles, in `ticks_ns`."""
+        self.timings: deque[Timing] = deque(maxlen=1024)
+        """Of the last cycles."""
         self.stop_reason: str | None = None
         self.starting: str | None = None
         """The task whose `start` runs now."""
@@ -287,7 +291,7 @@ class Executor:
             self.cycles = number + 1
             if published.pending:
                 published.note(cycle.messages)
-            timings.append((cycle.start_ns, cycle.ends_ns))
+            timings.append((cycle.start_ns, cycle.ends_ns, cycle.published))
             if cycle.failure is not None:
                 self._end_with(cycle.failure)
             if paced:

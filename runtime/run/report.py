@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.ma  # `percentile` would, at the end, when a task may have left no descriptor
+from numpy.typing import NDArray
 
 from flowrun.runtime.broadcast import Answer, Broadcast
 from flowrun.runtime.clock import monotonic_s, ticks_ns
 from flowrun.runtime.engine.policy import Raised
+from flowrun.runtime.engine.rates import is_rated
+from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.task import State  # pydantic reads the annotations
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.executor import Executor
 
 __all__ = ["LogReport", "Progress", "RunReport", "TaskReport", "newest_answer", "task_reports"]
+
+_RECENT_NS = 5_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,10 @@ class TaskReport:
     p50_us: median duration of its step in the last 1,024 cycles at most, in microseconds; of a
         background task, of handing over, not of its work. None before the second cycle has ended.
     p99_us: 99th percentile of the same.
+    rate_hz: how often it publishes a message, or a task without outputs gets one, per second; over the
+        last 5 s, or the last two times if that is longer. 0 if it did not do so twice in the last 1,024
+        cycles; None before the second cycle has ended, and of a task without outputs that has an
+        `every` or a `rate_hz`.
     background: whether a worker runs it while the cycles go on.
     dropped: number of inputs or pictures that were left out.
     raised: what it has raised so far; None if nothing.
@@ -42,6 +51,7 @@ class TaskReport:
     type: str
     p50_us: float | None = None
     p99_us: float | None = None
+    rate_hz: float | None = None
     background: bool = False
     dropped: int = 0
     late_s: float | None = None
@@ -82,8 +92,9 @@ class RunReport:
     """A run at one moment.
 
     cycles: number of cycles that have ended.
-    cycle_rate_hz: cycles per second, over the last 1,024 at most; 0 before the second has ended, and
-        while a task that the cycle waits for is late.
+    cycle_rate_hz: cycles per second, over the last 5 s or the last 1,024 cycles, whichever is less, or
+        over the last two if that is longer; 0 before the second has ended, and while a task that the
+        cycle waits for is late.
     uptime_s: seconds since the run was made.
     starting: id of the task whose `start` is running; None before and after.
     progress: of that task; None where it says nothing.
@@ -106,18 +117,19 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
     """The tasks of a live run by id, and its cycles per second."""
     steps, timings = executor.plan.steps, list(executor.timings)
     quantiles: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(steps)
-    rate_hz = 0.0
+    rate_hz, rates_hz = 0.0, {}
+    late, now_s, states = executor.watchdog.late, monotonic_s(), executor.states
     if len(timings) > 1:
-        moments = np.array([[start, *ends] for start, ends in timings], np.int64)
+        moments = np.array([[start, *ends] for start, ends, _ in timings], np.int64)
         p50, p99 = np.percentile(np.diff(moments, axis=1) / 1e3, [50, 99], axis=0).round(1)
         quantiles = zip(p50.tolist(), p99.tolist(), strict=True)
-        rate_hz = (len(timings) - 1) * 1e9 / max(1, timings[-1][0] - timings[0][0])
-        # Of a run that is stuck, the last cycles say nothing of now.
-        rate_hz = min(rate_hz, 1e9 / max(1, ticks_ns() - timings[-1][0]))
-    tasks = {}
-    late, now_s, states = executor.watchdog.late, monotonic_s(), executor.states
+        starts_ns, now_ns = moments[:, 0], ticks_ns()
+        rate_hz = _rate_hz(starts_ns, now_ns)
+        shown = _shown(executor.plan, np.array([there for _, _, there in timings], bool))
+        rates_hz = {id_: _rate_hz(starts_ns[did], now_ns) for id_, did in shown.items()}
     if any(id_ not in executor.workers for id_ in late):
         rate_hz = 0.0
+    tasks = {}
     for step, (p50_us, p99_us) in zip(steps, quantiles, strict=True):
         id_ = step.task.id
         worker = executor.workers.get(id_)
@@ -129,6 +141,7 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
             type=step.task.spec.type,
             p50_us=p50_us,
             p99_us=p99_us,
+            rate_hz=rates_hz.get(id_),
             background=worker is not None,
             dropped=sum(dropped_by.values()),
             late_s=round(now_s - late[id_].since_s, 1) if id_ in late else None,
@@ -137,7 +150,38 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
             raised=executor.cycle.raised(id_),
             dropped_by=dropped_by,
         )
-    return tasks, round(rate_hz, 2)
+    return tasks, rate_hz
+
+
+def _rate_hz(at_ns: NDArray[np.int64], now_ns: int) -> float:
+    """How often something happens that happened at these moments, in `ticks_ns`."""
+    recent = at_ns[-max(2, int(np.count_nonzero(at_ns > now_ns - _RECENT_NS))) :]
+    if len(recent) < 2:
+        return 0.0
+    rate_hz = (len(recent) - 1) * 1e9 / max(1, int(recent[-1] - recent[0]))
+    # Of what has ceased to happen, the last moments say nothing of now.
+    return round(min(rate_hz, 1e9 / max(1, now_ns - int(recent[-1]))), 2)
+
+
+def _shown(plan: Plan, there: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """For each task, in which cycles it published a message; if it has no outputs, in which it got what
+    it needs. Tasks of which that is not known are left out.
+
+    there: cycle by cycle, which slots have a message.
+    """
+    shown: dict[str, NDArray[np.bool_]] = {}
+    for step in plan.steps:
+        slots = [it.slot for it in step.arguments if it.slot is not None and it.port.is_output]
+        if slots:
+            shown[step.task.id] = np.logical_or.reduce(there[:, slots], axis=1)
+        elif not is_rated(step):
+            inputs = [it.slot for it in step.arguments if it.slot is not None]
+            required = [
+                it.slot for it in step.arguments if it.slot is not None and it.port.required
+            ]
+            came, is_whole = there[:, inputs].any(axis=1), there[:, required].all(axis=1)
+            shown[step.task.id] = np.logical_and(came, is_whole)
+    return shown
 
 
 def newest_answer(broadcasts: Iterable[Broadcast]) -> Answer | None:

@@ -106,7 +106,14 @@ class FakeRun:
             dropped = sum(dropped_by.values())
             state = self.playback if task == "cam0" else None
             tasks[task] = TaskReport(
-                type_, p50_us, p99_us, task == "vlm", dropped, state=state, dropped_by=dropped_by
+                type_,
+                p50_us,
+                p99_us,
+                rate_hz=(1.5 if task == "vlm" else self.rate_hz) if self.cycles else None,
+                background=task == "vlm",
+                dropped=dropped,
+                state=state,
+                dropped_by=dropped_by,
             )
         return RunReport(
             cycles=self.cycles,

@@ -228,7 +228,7 @@ def test_a_cycle_that_an_error_ends_has_an_end_for_each_step(tmp_path):
     executor = Executor(plan, clock=ManualClock(START_NS, step_ns=1000))
     with pytest.raises(TaskError):
         executor.run()
-    start_ns, ends_ns = executor.timings[-1]
+    start_ns, ends_ns, _ = executor.timings[-1]
     assert len(ends_ns) == 4
     assert start_ns < ends_ns[0] <= ends_ns[1] == ends_ns[2] == ends_ns[3]
 

@@ -522,9 +522,21 @@ def test_packets_are_asked_of_sources_whose_pictures_are_logged_as_packets(tmp_p
 def test_a_run_keeps_when_its_last_cycles_began_and_each_step_ended(tmp_path):
     executor, _ = run(plan_of(tmp_path, "n=Numbers(limit: 3); x=Scale", "n > x"))
     assert len(executor.timings) == executor.cycles == 4
-    for start_ns, ends_ns in executor.timings:
+    for start_ns, ends_ns, _ in executor.timings:
         assert len(ends_ns) == 2
         assert start_ns <= ends_ns[0] <= ends_ns[1]
+
+
+def test_a_run_keeps_which_tasks_published_in_its_last_cycles(tmp_path):
+    tasks = "n=Numbers(limit: 4); x=Scale@every: 2; f=Flaky(at: [1])@on_error: skip_cycle; y=Scale"
+    executor, _ = run(plan_of(tmp_path, tasks, "n > x; n > f; n > y"))
+    slots = [slot.task_id for slot in executor.plan.slots]
+    published = [
+        {task for task, is_there in zip(slots, there, strict=True) if is_there}
+        for _, _, there in executor.timings
+    ]
+    all_of_them = {"n", "x", "f", "y"}
+    assert published == [all_of_them, {"n"}, all_of_them, {"n", "f", "y"}, set()]
 
 
 @pytest.mark.parametrize(("interval", "cycles"), [(2, [0, 2, 4]), (3, [0, 3]), (0, [])])
