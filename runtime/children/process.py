@@ -23,8 +23,11 @@ _LONGEST_PAUSE_S = 30.0
 _STEADY_S = 60.0
 """After a process has run for this long, the pauses before new starts begin from the shortest."""
 _KEPT_LINES = 20
-_STOP_S = 8.0
-"""The warden itself takes 5 s at most to end a command."""
+_PATIENCE_S = 5.0
+_READ_S = 2.0
+"""What has outlived a killed warden may hold the other end of its output."""
+_MORE_S = 3.0
+"""How much longer than the command the warden may take to end."""
 
 
 def find_program(name: str, folder: Path) -> str | None:
@@ -56,6 +59,10 @@ class ChildProcess:
     env: environment variables besides those of this process; other users cannot read them, as they
         can the arguments.
     first_pause_s: seconds to wait before the first restart; doubled each time.
+    patience_s: seconds that `stop` gives the command to end: after three quarters of them it gets
+        SIGTERM again, at last SIGKILL.
+    drop_stdout: whether to read what the command writes to stderr alone.
+    on_line: called with each line that it writes, on a thread of the process.
     """
 
     def __init__(
@@ -66,17 +73,24 @@ class ChildProcess:
         name: str,
         env: Mapping[str, str] | None = None,
         first_pause_s: float = 1.0,
+        patience_s: float = _PATIENCE_S,
+        drop_stdout: bool = False,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         self._command = list(command)
         self._folder = folder
         self._name = name
         self._env = dict(env or {})
         self._first_pause_s = first_pause_s
+        self._patience_s = patience_s
+        self._drop_stdout = drop_stdout
+        self._on_line = on_line
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._life_line = -1
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._reader: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
@@ -85,14 +99,15 @@ class ChildProcess:
             if self._stopping.is_set():
                 return
             reading, self._life_line = os.pipe()
+            warden_words = [str(_WARDEN), str(reading), str(self._patience_s)]
             try:
                 self._process = subprocess.Popen(  # noqa: S603  # the user's own command
-                    [sys.executable, "-I", "-S", _WARDEN, str(reading), *self._command],
+                    [sys.executable, "-I", "-S", *warden_words, *self._command],
                     cwd=self._folder,
                     env={**os.environ, **self._env},
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
+                    stdout=subprocess.DEVNULL if self._drop_stdout else subprocess.PIPE,
+                    stderr=subprocess.PIPE if self._drop_stdout else subprocess.STDOUT,
                     text=True,
                     errors="replace",
                     pass_fds=[reading],
@@ -101,16 +116,18 @@ class ChildProcess:
             finally:
                 os.close(reading)
             self._lines.clear()
-            threading.Thread(
+            self._reader = threading.Thread(
                 target=self._read, args=[self._process], name=self._name, daemon=True
-            ).start()
+            )
+            self._reader.start()
 
     def keep_running(
-        self, *, on_end: Callable[[int, float], None], on_failure: Callable[[OSError], None]
+        self, *, on_end: Callable[[int, float], bool], on_failure: Callable[[OSError], None]
     ) -> None:
-        """From now on start the command again whenever it ends. To be called once, after `start`.
+        """From now on start the command again when it ends. To be called once, after `start`.
 
-        on_end: called with the exit status and the pause in seconds before the next start.
+        on_end: called with the exit status and the pause in seconds before the next start, when all
+            that the command wrote has been read; returns whether there is to be a next start.
         on_failure: called with the error of a start that failed.
         Both are called on the thread that watches the process.
         """
@@ -131,7 +148,7 @@ class ChildProcess:
             process = self._process
         if process is not None:
             try:
-                process.wait(_STOP_S)
+                process.wait(self._patience_s + _MORE_S)
             except subprocess.TimeoutExpired:
                 process.kill()  # its child dies with it, by PR_SET_PDEATHSIG
                 process.wait()
@@ -149,6 +166,18 @@ class ChildProcess:
         return None if self._process is None else self._process.pid
 
     @property
+    def command_pid(self) -> int | None:
+        """The process id of the command itself; None before the first start, and when it has ended."""
+        if self._process is None:
+            return None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        try:
+            pids = children.read_text().split()
+        except OSError:
+            return None
+        return int(pids[0]) if pids else None  # orphans that the warden adopts come after it
+
+    @property
     def status(self) -> int | None:
         """The exit status, or None while the command runs."""
         return None if self._process is None else self._process.poll()
@@ -163,10 +192,13 @@ class ChildProcess:
         return self._stopping.wait(seconds)
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
+        stream = process.stderr if self._drop_stdout else process.stdout
+        assert stream is not None
+        with stream:
+            for line in stream:
                 self._lines.append(line.rstrip())
+                if self._on_line is not None:
+                    self._on_line(line.rstrip())
 
     def _cut_life_line(self) -> None:
         if self._life_line >= 0:
@@ -174,21 +206,22 @@ class ChildProcess:
             self._life_line = -1
 
     def _watch(
-        self, on_end: Callable[[int, float], None], on_failure: Callable[[OSError], None]
+        self, on_end: Callable[[int, float], bool], on_failure: Callable[[OSError], None]
     ) -> None:
         pause_s = self._first_pause_s
         while True:
             assert self._process is not None
+            assert self._reader is not None
             started = monotonic_s()
             status = self._process.wait()
+            self._reader.join(_READ_S)
             with self._lock:
                 self._cut_life_line()
             if self._stopping.is_set():
                 return
             if monotonic_s() - started > _STEADY_S:
                 pause_s = self._first_pause_s
-            on_end(status, pause_s)
-            if self.pause(pause_s):
+            if not on_end(status, pause_s) or self.pause(pause_s):
                 return
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             try:

@@ -1,11 +1,11 @@
 """Runs a command and ends it, with all that it started, when the parent of this process is gone.
 
-    python -I -S warden.py FD COMMAND...
+    python -I -S warden.py FD PATIENCE COMMAND...
 
-FD is the reading end of a pipe whose other end only the parent holds: the system closes that one
-when the parent ends, even by SIGKILL, or the parent closes it itself. What PR_SET_PDEATHSIG alone would
-miss: the thread that started a command may end before its process does, and a command may be a
-script that starts the real server.
+PATIENCE is how many seconds the command has to end. FD is the reading end of a pipe whose other end only
+the parent holds: the system closes that one when the parent ends, even by SIGKILL, or the parent closes
+it itself. What PR_SET_PDEATHSIG alone would miss: the thread that started a command may end before its
+process does, and a command may be a script that starts the real server.
 
 A program of its own, which imports only what starts quickly.
 """
@@ -21,12 +21,13 @@ import time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_PATIENCE_S = 5.0
-"""How long the command may take to end after SIGTERM."""
+_AGAIN = 0.75
+"""The part of its patience after which a command gets SIGTERM again, which many take for an order to end
+without finishing what they do."""
 
 
 def main() -> int:
-    pipe, command = int(sys.argv[1]), sys.argv[2:]
+    pipe, patience_s, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
     libc = ctypes.CDLL(None)
     # Orphans of the command become children of this process, so that it can end them all.
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -46,15 +47,16 @@ def main() -> int:
     ended = os.pidfd_open(child.pid)
     poll.register(ended, select.POLLIN)
     poll.poll()
+    for wait_s in (patience_s * _AGAIN, patience_s * (1 - _AGAIN)):
+        if child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(wait_s)
     if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_PATIENCE_S)
+        child.kill()
+    code = child.wait()
     kill_descendants()
-    code = child.poll()
-    if code is None:
-        code = -signal.SIGKILL
     return code if code >= 0 else 128 - code
 
 

@@ -169,13 +169,14 @@ class ServerProcess:
         lines = self._child.last_lines
         return "; its last lines:\n  " + "\n  ".join(lines[-_SHOWN_LINES:]) if lines else ""
 
-    def _note_end(self, status: int, pause_s: float) -> None:
+    def _note_end(self, status: int, pause_s: float) -> bool:
         self._log.warning(
             "model server ended; starting it again",
             status=status,
             pause_s=pause_s,
             said=self._said().strip("; "),
         )
+        return True
 
     def _note_failure(self, error: OSError) -> None:
         self._log.error("model server not started", error=str(error))

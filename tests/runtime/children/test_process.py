@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flowrun.runtime.children import process as module
 from flowrun.runtime.children.process import ChildProcess, find_program, why_unusable
 
 
@@ -35,12 +36,14 @@ def pids(tmp_path: Path) -> list[int]:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[[str], ChildProcess]]:
+def make(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
     made: list[ChildProcess] = []
 
-    def make(script: str) -> ChildProcess:
+    def make(script: str, **options: Any) -> ChildProcess:
         command = ["sh", "-c", script]
-        made.append(ChildProcess(command, folder=tmp_path, name="test", first_pause_s=0.05))
+        made.append(
+            ChildProcess(command, folder=tmp_path, name="test", first_pause_s=0.05, **options)
+        )
         return made[-1]
 
     yield make
@@ -72,30 +75,74 @@ def test_what_a_child_has_started_ends_with_it(tmp_path, make):
     assert [is_alive(pid) for pid in pids(tmp_path)] == [False] * 2
 
 
-def test_a_child_that_ignores_sigterm_is_killed(tmp_path, make, monkeypatch):
-    impatient = tmp_path / "warden.py"
-    source = module._WARDEN.read_text()
-    assert "_PATIENCE_S = 5.0" in source
-    impatient.write_text(source.replace("_PATIENCE_S = 5.0", "_PATIENCE_S = 0.1"))
-    monkeypatch.setattr(module, "_WARDEN", impatient)
-    child = make("trap '' TERM; echo $$ > pids; echo started; sleep 1000; sleep 1000")
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path, make):
+    child = make(
+        "trap '' TERM; echo $$ > pids; echo started; sleep 1000; sleep 1000", patience_s=0.1
+    )
     child.start()
     wait_for(lambda: child.last_lines == ["started"])
     child.stop()
     assert not is_alive(*pids(tmp_path))
+    assert child.status == 128 + signal.SIGKILL
+
+
+@pytest.mark.long
+def test_a_child_that_does_not_end_is_asked_again(tmp_path, make):
+    script = """\
+asked() { trap 'echo again > again; exit 7' TERM; }
+trap asked TERM
+echo started
+while true; do sleep 0.05; done
+"""
+    child = make(script, patience_s=8.0)
+    child.start()
+    wait_for(lambda: child.last_lines == ["started"])
+    child.stop()
+    assert child.status == 7
 
 
 def test_a_child_that_ends_is_started_again_after_pauses_that_grow(tmp_path, make):
     ends: list[tuple[int, float]] = []
     child = make("echo run >> runs; exit 3")
     child.start()
-    child.keep_running(
-        on_end=lambda status, pause_s: ends.append((status, pause_s)), on_failure=pytest.fail
-    )
+
+    def on_end(status: int, pause_s: float) -> bool:
+        ends.append((status, pause_s))
+        return True
+
+    child.keep_running(on_end=on_end, on_failure=pytest.fail)
     wait_for(lambda: len(ends) >= 4)
     child.stop()
     assert ends[:4] == [(3, 0.05), (3, 0.1), (3, 0.2), (3, 0.4)]
     assert (tmp_path / "runs").read_text().count("run") in (4, 5)
+
+
+def test_a_child_that_is_not_to_be_started_again_is_not(tmp_path, make):
+    ended = threading.Event()
+    read: list[list[str]] = []
+    child = make("echo run >> runs; echo here; echo there >&2; exit 3", drop_stdout=True)
+
+    def on_end(status: int, pause_s: float) -> bool:
+        read.append(child.last_lines)
+        ended.set()
+        return False
+
+    child.start()
+    child.keep_running(on_end=on_end, on_failure=pytest.fail)
+    assert ended.wait(30)
+    child.stop()
+    assert read == [["there"]]
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+def test_the_command_itself_has_a_pid(tmp_path, make):
+    child = make("echo $$ > pids; sleep 1000 & echo started; wait")
+    assert child.command_pid is None
+    child.start()
+    wait_for(lambda: child.last_lines == ["started"])
+    assert child.command_pid == pids(tmp_path)[0]
+    child.stop()
+    assert child.command_pid is None
 
 
 def test_a_child_that_is_cancelled_is_not_started(tmp_path, make):
