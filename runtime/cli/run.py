@@ -59,6 +59,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help=f"serve the page and the HTTP API there; 0 picks a free port, -1 serves nothing "
         f"({DEFAULT_PORT} where a task shows pictures or answers)",
     )
+    parser.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="serve them on this Unix socket instead, which only you can open",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     parser.add_argument(
         "--token",
@@ -197,17 +203,22 @@ class _Stopper:
 
 @contextmanager
 def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
+    if args.socket is not None and args.port is not None:
+        raise UsageError("--socket and --port: the page is served at one of them")
     port = args.port
     if port is None:
         has_channel = any(kind in ("picture", "answer") for kind in running.shows.values())
         port = DEFAULT_PORT if has_channel else -1
-    if port < 0:
+    if port < 0 and args.socket is None:
         yield None
         return
     from flowrun.runtime.server.serve import Server
 
     token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
-    server = Server.start(running, host=args.host, port=port, token=token)
+    if args.socket is not None:
+        server = Server.start_at(running, args.socket, token)
+    else:
+        server = Server.start(running, host=args.host, port=port, token=token)
     try:
         yield server
     finally:

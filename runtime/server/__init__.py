@@ -2,11 +2,13 @@
 
 | file           | what it is                                                               |
 |----------------|--------------------------------------------------------------------------|
-| `serve.py`     | the server: an app on a port, in a thread of its own                     |
+| `serve.py`     | the server: an app on a port or a socket, in a thread of its own         |
+| `listening.py` | where it listens                                                         |
 | `connections.py` | its connections: how many, and how long each may keep it waiting       |
 | `app.py`       | the app: its routes and its page                                         |
 | `head.py`      | HEAD, which is GET without the body                                      |
 | `bodies.py`    | what replies hold                                                        |
+| `requests.py`  | what requests hold                                                       |
 | `errors.py`    | a request that cannot be answered, as a reply that says why              |
 | `guard.py`     | who may ask: host names, origins, the token                              |
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |

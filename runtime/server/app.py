@@ -28,7 +28,7 @@ from flowrun.runtime.server.streaming import Streaming
 from flowrun.runtime.server.watchable import Watchable
 from flowrun.runtime.wording import described
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "new_app"]
 
 _ASSETS = "/docs/assets"
 
@@ -51,18 +51,14 @@ def create_app(
     `app.state.close`, called on the loop's thread, ends its streams and answers what waits; without
     it a server that shuts down would wait for its clients.
     """
-    if token is None and not is_loopback(host):
-        raise UsageError(f"host {host!r} is not a loopback address: it needs a token")
     status = Status(run)
     channels = Channels(status, connections=connections)
     page, content_policy = _page()
-    app = FastAPIOffline(
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        static_url=_ASSETS,
+    app = new_app(
         title=f"flowrun: {run.name}",
         description="The HTTP API of one run. Times are nanoseconds since 1970 UTC.",
+        token=token,
+        host=host,
     )
     app.state.close = channels.close
     app.include_router(Streaming(channels).router(), tags=["what the sinks show"])
@@ -73,6 +69,27 @@ def create_app(
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(page, headers={"Content-Security-Policy": content_policy})
         return PlainTextResponse(_index(app, status))
+
+    return app
+
+
+def new_app(*, title: str, description: str, token: str | None, host: str) -> FastAPI:
+    """An app without paths of its own but `/docs`: it guards itself, and says what is wrong with a
+    request.
+
+    token: what every request must carry, or None.
+    host: the address that it will be bound to; any but a loopback address needs a token.
+    """
+    if token is None and not is_loopback(host):
+        raise UsageError(f"host {host!r} is not a loopback address: it needs a token")
+    app = FastAPIOffline(
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        static_url=_ASSETS,
+        title=title,
+        description=description,
+    )
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:

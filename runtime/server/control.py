@@ -3,13 +3,10 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
 
 import asyncio
-import json
-import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic_core import from_json
 
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.server.bodies import (
@@ -22,13 +19,13 @@ from flowrun.runtime.server.bodies import (
     refusals,
 )
 from flowrun.runtime.server.errors import ApiError
+from flowrun.runtime.server.requests import BODY_LIMIT, described_body, json_body
 from flowrun.runtime.server.status import Status, jsonable
 from flowrun.runtime.task import State
 from flowrun.runtime.wording import described
 
 __all__ = ["Control"]
 
-_BODY_LIMIT = 256 << 10
 _SHOWN = 5
 """How many unknown keys an error names."""
 
@@ -57,7 +54,7 @@ class Control:
             )
         errors = {
             400: "The body is not JSON, or names another pipeline.",
-            413: f"The body is larger than {_BODY_LIMIT} bytes.",
+            413: f"The body is larger than {BODY_LIMIT} bytes.",
             422: "A key or a value is wrong; the error names it.",
         }
         router.add_api_route(
@@ -69,7 +66,7 @@ class Control:
                 202: {"model": MessageReply, "description": "A task has not returned yet."},
                 **refusals(errors),
             },
-            openapi_extra=_json_body(self._stop_schema()),
+            openapi_extra=described_body(self._stop_schema()),
         )
         for verb, endpoint in (
             ("pause", self.pause),
@@ -91,7 +88,7 @@ class Control:
                         }
                     ),
                 },
-                openapi_extra=_json_body(self._switch_schema()),
+                openapi_extra=described_body(self._switch_schema()),
             )
         router.add_api_route(
             "/inference/settings",
@@ -101,7 +98,7 @@ class Control:
                 200: {"model": SetReply},
                 **refusals({**errors, 503: "The run has ended."}),
             },
-            openapi_extra=_json_body(self._settings_schema()),
+            openapi_extra=described_body(self._settings_schema()),
         )
         return router
 
@@ -163,7 +160,7 @@ class Control:
 
         Returns within 5 s; 202 says that a task has not returned yet.
         """
-        body = await _body(request)
+        body = await json_body(request)
         name = self._run.name
         given = [body[key] for key in ("pipeline_id", "name") if key in body]
         if not given or any(one != name for one in given):
@@ -204,7 +201,7 @@ class Control:
         return {id_: task.state for id_, task in tasks.items() if task.state is not None}
 
     async def _switch(self, request: Request, switch: Callable[[str], bool], done: str) -> Json:
-        body = await _body(request)
+        body = await json_body(request)
         if unknown := [key for key in body if key not in ("pipeline_id", "name", "source")]:
             raise ApiError(
                 422, f"unknown key {described(unknown[0])}; keys: source, pipeline_id, name"
@@ -243,7 +240,7 @@ class Control:
         task that refuses one, which the error names, keeps all its values, and so do those after
         it; those before it have changed.
         """
-        values = await _body(request)
+        values = await json_body(request)
         if (ended := self._status.ended_text()) is not None:
             raise ApiError(503, f"Failed to send inference settings: {ended}")
         for task, changes in self._changes(values).items():
@@ -279,43 +276,3 @@ class Control:
             for task, task_keys in live.items()
             if any(key in task_keys for key in keys)
         }
-
-
-def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
-    """The body of a request as OpenAPI describes it; any content type is taken for JSON, so that
-    `curl -d` will do."""
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The request's body, which must be a JSON object."""
-    too_large = ApiError(413, f"the body is larger than {_BODY_LIMIT} bytes")
-    if int(request.headers.get("content-length", "0")) > _BODY_LIMIT:
-        raise too_large
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > _BODY_LIMIT:
-            raise too_large
-    try:
-        # Strict: UTF-8, no NaN, no half surrogate pairs, no more than 200 levels.
-        body = from_json(bytes(raw), allow_inf_nan=False)
-        json.loads(raw, object_pairs_hook=_without_duplicates, parse_float=_finite)
-    except ValueError as error:
-        raise ApiError(400, f"the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise ApiError(422, f"the body must be a JSON object, got {type(body).__name__}")
-    return body
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    seen = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise ValueError(f"key {described(key)} occurs twice in one object")
-        seen.add(key)
-
-
-def _finite(text: str) -> None:
-    if math.isinf(float(text)):
-        raise ValueError(f"number {text[:20]} is too large")

@@ -180,7 +180,9 @@ def _given_token(scope: Scope, headers: Headers) -> bytes | None:
 
 def _network(scope: Scope) -> str:
     """Where a request comes from: an IPv4 address, or an IPv6 network, whose addresses are one
-    client's."""
+    client's; "" if it came by a socket of the file system."""
+    if scope["client"] is None:
+        return ""
     host: str = scope["client"][0]
     address = ipaddress.ip_address(host.partition("%")[0])
     if address.version == 4:

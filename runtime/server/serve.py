@@ -1,27 +1,29 @@
-"""The server: an app on a port, in a thread next to the run."""
+"""The server: an app on a port or a socket, in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import secrets
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import structlog
 import uvicorn
 
-from flowrun.runtime.errors import UsageError
 from flowrun.runtime.server.app import create_app
 from flowrun.runtime.server.connections import Connections, most_connections
 from flowrun.runtime.server.guard import check_token, is_loopback
-from flowrun.runtime.wording import described
+from flowrun.runtime.server.listening import listen, listen_at
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from flowrun.runtime.server.watchable import Watchable
 
 __all__ = ["Server"]
@@ -30,26 +32,30 @@ _GRACE_S = 0.5
 """How long clients that do not read have to take the end of their streams, before they are cut."""
 
 
-class Server:
-    """The HTTP API of a run, until `stop`. It handles no signals.
+class MakeApp(Protocol):
+    """Makes an app for a server that is about to listen; as `create_app` does of a run."""
 
-    url: the page, for a browser on this machine, with the token if there is one.
+    def __call__(self, *, token: str | None, host: str, connections: int) -> FastAPI: ...
+
+
+class Server:
+    """An app at an address, until `stop`. It handles no signals.
+
+    url: where it is, for a browser on this machine, with the token if there is one; `unix:PATH` for a
+        socket of the file system.
+    port: 0 there.
     token: what clients must send, or None.
     """
 
     def __init__(
-        self, run: Watchable, listener: socket.socket, host: str, token: str | None
+        self, make_app: MakeApp, listener: socket.socket, *, host: str, token: str | None
     ) -> None:
-        port = listener.getsockname()[1]
-        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        shown = f"[{shown}]" if ":" in shown else shown
         self.token = token
-        self.port: int = port
-        self.url = f"http://{shown}:{port}/" + (
-            "" if token is None else f"?token={quote(token, safe='')}"
-        )
+        self.url, self.port, self._path = _place(listener, host)
+        if token is not None:
+            self.url += f"?token={quote(token, safe='')}"
         most = most_connections()
-        self._app = create_app(run, token=token, host=host, connections=most)
+        self._app = make_app(token=token, host=host, connections=most)
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
@@ -75,21 +81,40 @@ class Server:
     def start(
         cls, run: Watchable, host: str = "127.0.0.1", port: int = 3000, token: str | None = None
     ) -> Server:
-        """A server that answers. Raises `UsageError` if it cannot listen at the address.
+        """A server of a run that answers. Raises `UsageError` if it cannot listen at the address.
 
         port: 0 picks a free one, see `url`.
         token: generated if there is none and `host` is not a loopback address.
         """
+        return cls.start_app(partial(create_app, run), host=host, port=port, token=token)
+
+    @classmethod
+    def start_app(cls, make_app: MakeApp, *, host: str, port: int, token: str | None) -> Server:
+        """The same of any app."""
         if token is not None:
             check_token(token)
-        listener = _listen(host, port)
+        listener = listen(host, port)
         bound = listener.getsockname()[0]  # a name may mean another machine's address here
         if token is None and not (is_loopback(host) and is_loopback(bound)):
             token = secrets.token_urlsafe(24)
-        server = cls(run, listener, host, token)
-        server._thread.start()
-        server._ready.wait()
+        server = cls(make_app, listener, host=host, token=token)
+        server._begin()
         return server
+
+    @classmethod
+    def start_at(cls, run: Watchable, path: Path, token: str | None = None) -> Server:
+        """A server of a run at the socket `path`, for this user's processes. Raises `UsageError` if it
+        cannot listen there.
+        """
+        if token is not None:
+            check_token(token)
+        server = cls(partial(create_app, run), listen_at(path), host="localhost", token=token)
+        server._begin()
+        return server
+
+    def _begin(self) -> None:
+        self._thread.start()
+        self._ready.wait()
 
     def stop(self) -> None:
         """End all streams, answer what waits, and end the thread; within 2 s. May be repeated."""
@@ -106,6 +131,8 @@ class Server:
                 structlog.get_logger("flowrun.server").exception("the HTTP server has failed")
             finally:
                 self._listener.close()
+                if self._path is not None:
+                    self._path.unlink(missing_ok=True)
                 self._ready.set()
 
     async def _run(self) -> None:
@@ -130,6 +157,17 @@ class Server:
         for connection in list(self._uvicorn.server_state.connections):
             if (transport := connection.transport) is not None:
                 transport.abort()
+
+
+def _place(listener: socket.socket, host: str) -> tuple[str, int, Path | None]:
+    """Where a listener is: as an address, its port, its path."""
+    if listener.family == socket.AF_UNIX:
+        path = listener.getsockname()
+        return f"unix:{path}", 0, Path(path)
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    shown = f"[{shown}]" if ":" in shown else shown
+    port: int = listener.getsockname()[1]
+    return f"http://{shown}:{port}/", port, None
 
 
 def _log_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -157,34 +195,3 @@ class _uvicorn_log(logging.Handler):  # noqa: N801  # used as a context
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger("flowrun.server").error(record.getMessage(), exc_info=record.exc_info)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Bound here, not by uvicorn, which ends the process if it cannot."""
-    if not 0 <= port <= 65535:
-        raise UsageError(f"port {port} is not a port: give 1 to 65535, or 0 for a free one")
-    listener = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(512)
-        listener.setblocking(False)
-    except (OSError, ValueError) as error:  # ValueError: no host name at all
-        if listener is not None:
-            listener.close()
-        number = error.errno if isinstance(error, OSError) else None
-        if number == errno.EADDRINUSE:
-            text = f"port {port} of {host!r} is taken; port 0 picks a free one"
-        elif number in {errno.EACCES, errno.EPERM}:
-            text = (
-                f"port {port} of {host!r} is not allowed; give one above 1023, or 0 for a free one"
-            )
-        else:
-            why = (error.strerror if isinstance(error, OSError) else None) or error
-            text = f"host {described(host)} is no address of this machine: {why}"
-        raise UsageError(text) from None
-    return listener

@@ -7,10 +7,12 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flowrun.runtime.log.reader import Log
@@ -272,3 +274,39 @@ def test_a_terminal_shows_a_live_status(tmp_path):
     assert "p99" in text
     assert "counter" in text
     assert "300 cycles in" in text
+
+
+def test_a_run_is_served_at_a_socket(tmp_path):
+    (tmp_path / "forever.yaml").write_text(FOREVER)
+    listener = socket.socket(socket.AF_UNIX)
+    path = tmp_path / "run.sock"
+    listener.bind(str(path))  # as a server leaves it that was killed
+    listener.close()
+    process = start("forever.yaml", "--no-log", "--socket", path, cwd=tmp_path)
+    for line in process.stdout:
+        if "page and API at" in line:
+            break
+    assert line == f"forever: page and API at unix:{path}\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    transport = httpx.HTTPTransport(uds=str(path))
+    with httpx.Client(transport=transport, base_url="http://localhost") as client:
+        assert client.get("/api/v0/pipeline/list").json() == [
+            {"id": "forever", "status": "Running"}
+        ]
+        again = flowrun("forever.yaml", "--no-log", "--socket", path, cwd=tmp_path)
+        assert again.returncode == 2
+        assert again.stderr == f"cannot listen at socket {path}: a server listens there\n"
+        assert client.post("/api/v0/pipeline/stop", json={"name": "forever"}).status_code == 200
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=20) == 0
+    assert not path.exists()
+
+
+def test_a_socket_takes_the_place_of_no_file(tmp_path):
+    (tmp_path / "forever.yaml").write_text(FOREVER)
+    (tmp_path / "notes").write_text("mine")
+    done = flowrun("forever.yaml", "--no-log", "--socket", "notes", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "cannot listen at socket notes: something else is there\n"
+    assert (tmp_path / "notes").read_text() == "mine"
