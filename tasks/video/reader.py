@@ -147,6 +147,9 @@ class Reader:
         self._demand = Demand()
         self._keeping: deque[tuple[_Framing, _Keeping]] = deque()
         """Frames that have been decoded, in their order."""
+        self._put_off: deque[Callable[[], object]] = deque()
+        """Work for frames of a live source, to be done when the cycle has them: it waits for none of it
+        before a task looks at the picture."""
         is_partial = config.decode != "all"
         self._packets = PacketQueue(keeps_all=is_partial) if keeps_packets else None
         self._decoder: SourceDecoder
@@ -291,6 +294,7 @@ class Reader:
         except Exception as failed:  # noqa: BLE001  # reaches the cycle through `error`
             error = VideoError(f"{self.name!r}: reading failed: {type(failed).__name__}: {failed}")
         finally:
+            self._do_put_off()
             self.error = error
             self._ended = True
             self._count_damaged()
@@ -460,8 +464,10 @@ class Reader:
             self._decoder.feed(packet, self._take)
             # Kept while this packet was decoded; a live picture does not wait for the next.
             yield from self._kept(len(self._keeping) if self.live else earlier)
+            self._do_put_off()
         self._decoder.drain(self._take)
         yield from self._kept(len(self._keeping))
+        self._do_put_off()
         if failed is not None and not self._is_end(failed, count):
             raise failed
 
@@ -487,18 +493,25 @@ class Reader:
             pixels = self._pool.submit(_pixels, [picture.decoded])
             self._keeping.append((framing, pixels))
             return pixels
+        later = self._put_off.append if self.live else _at_once
         planes: Future[NDArray[np.uint8]] | None = None
         if picture.lasts:
             data: Callable[[], NDArray[np.uint8]] = InPlace(picture.decoded, layout)
         else:  # who reads it waits for the copy; who passes it on does not
-            planes = self._pool.submit(_planes, [picture.decoded], layout)
+            planes = Future()
+            copy = partial(_copy, [picture.decoded], layout, planes)
+            later(copy if self.live else partial(self._pool.submit, copy))
             data = planes.result
         made = PlanarPicture(layout, data, on_read=partial(self._demand.note, number))
         self._keeping.append((framing, made))
         needs_crc = self._packets is not None and layout.size >= _HANDED_OVER
         if needs_crc or self._demand.expects(number):
-            self._pool.submit(self._prepare, made, number)
+            later(partial(self._pool.submit, self._prepare, made, number))
         return planes
+
+    def _do_put_off(self) -> None:
+        while self._put_off:
+            self._put_off.popleft()()
 
     def _prepare(self, picture: PlanarPicture, number: int) -> None:
         """Have ready what will be asked for."""
@@ -594,6 +607,13 @@ def _pixels(decoded: list[Any]) -> Kept | None:
         return None
 
 
-def _planes(decoded: list[Any], layout: Layout) -> NDArray[np.uint8]:
-    """The planes of the one picture of the list, which is then empty."""
-    return copied(decoded.pop(), layout)
+def _at_once(work: Callable[[], object]) -> None:
+    work()
+
+
+def _copy(decoded: list[Any], layout: Layout, planes: Future[NDArray[np.uint8]]) -> None:
+    """Give `planes` those of the one picture of the list, which is then empty."""
+    try:
+        planes.set_result(copied(decoded.pop(), layout))
+    except BaseException as error:  # noqa: BLE001  # raised where the picture is read
+        planes.set_exception(error)
