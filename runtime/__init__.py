@@ -14,6 +14,7 @@
 | `children/`                                        | processes that end with flowrun                |
 | `task.py`, `testing.py`, `pytest_plugin.py`        | what authors of tasks use                      |
 | `broadcast.py`, `events.py`                        | what sinks show; what happens besides messages |
+| `live_video.py`                                    | a camera's newest packets, for viewers         |
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
 | `places.py`                                        | where in the user's code an error was raised   |
 | `interrupts.py`                                    | which KeyboardInterrupt comes from the user    |

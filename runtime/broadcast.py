@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from flowrun.runtime.clock import monotonic_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Answer", "Broadcast", "PartialAnswer", "Picture", "Shows"]
+__all__ = ["Answer", "Broadcast", "Listeners", "PartialAnswer", "Picture", "Series", "Shows"]
 
-Shows = Literal["picture", "answer", "partial answer"]
-"""What a task offers to clients: `Picture`, `Answer` or `PartialAnswer` items."""
+Shows = Literal["picture", "answer", "partial answer", "video"]
+"""What a task offers to clients: `Picture`, `Answer` or `PartialAnswer` items. "video" is for the
+runtime to say, of cameras whose packets the log keeps."""
+
+_T = TypeVar("_T")
 
 _WATCH_S = 3.0
 """Seconds after a client's last question for which its sink still counts as watched."""
@@ -70,6 +75,91 @@ class PartialAnswer:
     text: str
 
 
+class Listeners:
+    """Functions to call when something has come."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: tuple[Callable[[], None], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def add(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` each time; returns a function that ends this. One last call may be under way
+        then."""
+
+        # Wrapped, so that the same function may be added twice and ended once.
+        def entry() -> None:
+            listener()
+
+        with self._lock:
+            self._all = (*self._all, entry)
+
+        def end() -> None:
+            with self._lock:
+                self._all = tuple(kept for kept in self._all if kept is not entry)
+
+        return end
+
+    def call(self) -> None:
+        """Something has come."""
+        for listener in self._all:
+            listener()
+
+
+class Series(Generic[_T]):
+    """The last items of a kind, numbered from 1. Any thread may offer and read.
+
+    most: how many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._lock = threading.Lock()
+        self._kept: deque[_T] = deque(maxlen=most)
+        self._number = 0
+        self._listeners = Listeners()
+        self._closed = False
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody waits for items."""
+        return bool(self._listeners)
+
+    @property
+    def number(self) -> int:
+        """Number of items offered so far."""
+        return self._number
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: no more items will come."""
+        return self._closed
+
+    def offer(self, item: _T) -> None:
+        """Add an item. Never blocks for a reader."""
+        with self._lock:
+            self._number += 1
+            self._kept.append(item)
+        self._listeners.call()
+
+    def after(self, number: int) -> tuple[int, list[_T]]:
+        """How many items after item `number` are not kept any more, and those that are."""
+        with self._lock:
+            new = self._number - number
+            kept = min(new, len(self._kept))
+            return new - kept, list(islice(self._kept, len(self._kept) - kept, None))
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """As `Broadcast.subscribe`."""
+        return self._listeners.add(listener)
+
+    def close(self) -> None:
+        """No more items will come."""
+        self._closed = True
+        self._listeners.call()
+
+
 class Broadcast:
     """The newest item of one sink, numbered. Any number of clients may wait for the next.
 
@@ -83,7 +173,7 @@ class Broadcast:
         self._item: Any = None
         self._offered_at = 0.0
         self._watched_until = 0.0
-        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._listeners = Listeners()
         self._closed = False
 
     @property
@@ -119,8 +209,7 @@ class Broadcast:
             self._item = item
             self._offered_at = monotonic_s()
             self._changed.notify_all()
-        for listener in self._listeners:
-            listener()
+        self._listeners.call()
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener()` after each `offer` and after `close`. Returns a function that ends this.
@@ -129,19 +218,7 @@ class Broadcast:
         only wake another thread. One last call may be under way when the subscription has ended. While
         there is a listener, the sink counts as watched.
         """
-
-        # Wrapped, so that the same function may be subscribed twice and ended once.
-        def entry() -> None:
-            listener()
-
-        with self._changed:
-            self._listeners = (*self._listeners, entry)
-
-        def unsubscribe() -> None:
-            with self._changed:
-                self._listeners = tuple(kept for kept in self._listeners if kept is not entry)
-
-        return unsubscribe
+        return self._listeners.add(listener)
 
     def watch(self) -> None:
         """Note that a client is about to ask."""
@@ -161,5 +238,4 @@ class Broadcast:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for listener in self._listeners:
-            listener()
+        self._listeners.call()

@@ -89,6 +89,8 @@ class Executor:
         """The task whose `start` runs now."""
         self.has_started = False
         """Whether the `start` of every task has returned."""
+        self.observer: Callable[[Cycle], None] | None = None
+        """Called after the commit of each cycle, on the cycles' thread; it MUST NOT block or raise."""
         self.published = Published(plan)
         self._clock = clock
         self._on_log_error = on_log_error
@@ -292,6 +294,8 @@ class Executor:
             if published.pending:
                 published.note(cycle.messages)
             timings.append((cycle.start_ns, cycle.ends_ns, cycle.published))
+            if self.observer is not None:
+                self.observer(cycle)
             if cycle.failure is not None:
                 self._end_with(cycle.failure)
             if paced:

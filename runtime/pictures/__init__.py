@@ -13,5 +13,6 @@
 | `video.py`     | decoding and converting video: the same pictures in a run and from its log |
 | `convert/`     | decoded pictures -> RGB, in integers                                       |
 | `frame_numbers.py` | H.264: whether a picture is missing that others need                  |
+| `web_codecs.py` | what browsers call a video's codec                                      |
 | `bitstream.py` | packets of H.264, H.265 and AV1: whether a decoder can begin with one    |
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from flowrun.runtime.broadcast import Broadcast
+from flowrun.runtime.broadcast import Broadcast, Shows
 from flowrun.runtime.clock import Clock, monotonic_s
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.executor import Executor
@@ -28,6 +28,7 @@ from flowrun.runtime.interrupts import is_users, telling_interrupts
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.captured import Captured
 from flowrun.runtime.run.log_lines import TO_LOG_ONLY, Stream, configure_logs
+from flowrun.runtime.run.observed import Observed
 from flowrun.runtime.run.recording import Recording
 from flowrun.runtime.run.report import LogReport, Progress, RunReport, newest_answer, task_reports
 from flowrun.runtime.wording import mask_secrets, storable
@@ -85,12 +86,17 @@ class Run:
         self.plan = plan
         self.name = plan.graph.spec.name
         self.directory = directory
-        self.shows = {task.id: task.task_class.shows for task in plan.graph.tasks}
+        self.shows: dict[str, Shows | None] = {
+            task.id: task.task_class.shows for task in plan.graph.tasks
+        }
         self.broadcasts: Mapping[str, Broadcast] = {
             task.id: Broadcast()
             for task in plan.graph.tasks
             if task.task_class.shows or not any(port.is_output for port in task.ports)
         }
+        self._observed = Observed(plan.slots, keeps_log=directory is not None)
+        for task in self._observed.videos:
+            self.shows[task] = "video"
         self._clock = clock
         self._started_ns = clock.now_ns()
         self._state: str | dict[str, str] = "Running"
@@ -100,7 +106,7 @@ class Run:
         place = None if directory is None else directory.absolute()
         self._recording = Recording(plan, place, started_ns=self._started_ns, now_ns=clock.now_ns)
         self._lines = configure_logs(
-            now_ns=clock.now_ns, target=self.writer, secrets=plan.graph.spec.secrets, stream=console
+            now_ns=clock.now_ns, target=self, secrets=plan.graph.spec.secrets, stream=console
         )
         self._recording.report_to(structlog.get_logger())
         try:
@@ -221,6 +227,7 @@ class Run:
         self._state = "Stopped" if error is None else {"Error": error}
         for broadcast in self.broadcasts.values():
             broadcast.close()
+        self._observed.close()
         return self._recording.finish(reason, error, cycles=self.executor.cycles)
 
     def _lose_log(self, error: LogError) -> None:
@@ -257,6 +264,19 @@ class Run:
         self.executor.interrupt_start(reason)
 
     # -- watching it ---------------------------------------------------------------------------
+
+    def observe(self) -> Observed:
+        """What its cycles bring from now on."""
+        self.executor.observer = self._observed.look
+        return self._observed
+
+    def log_record(
+        self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
+    ) -> None:
+        """Keep a line of the log; see `LogTarget`."""
+        if self.writer is not None:
+            self.writer.log_record(time_ns, level, message, name, fields)
+        self._observed.note_line(time_ns, level, message, name, fields)
 
     def busy(self) -> list[Busy]:
         """The tasks whose methods run now; the console asks a few times a second."""

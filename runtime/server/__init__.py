@@ -5,6 +5,7 @@
 | `serve.py`     | the server: an app on a port or a socket, in a thread of its own         |
 | `listening.py` | where it listens                                                         |
 | `connections.py` | its connections: how many, and how long each may keep it waiting       |
+| `websocket.py` | those of them that are WebSockets                                         |
 | `app.py`       | the app: its routes and its page                                         |
 | `head.py`      | HEAD, which is GET without the body                                      |
 | `bodies.py`    | what replies hold                                                        |
@@ -13,6 +14,8 @@
 | `guard.py`     | who may ask: host names, origins, the token                              |
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
 | `streaming.py` | endpoints: pictures, answers, events                                     |
+| `video.py`     | the endpoint for pictures over a WebSocket                               |
+| `packets.py`   | a camera's packets as WebSocket messages                                 |
 | `channels.py`  | what the sinks show, by kind and channel, and waiting for the next item  |
 | `events.py`    | the stream of everything that happens                                    |
 | `feed.py`      | a sink's items, as an event loop waits for them                          |

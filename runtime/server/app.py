@@ -25,6 +25,7 @@ from flowrun.runtime.server.guard import Guard, is_loopback
 from flowrun.runtime.server.head import Head
 from flowrun.runtime.server.status import Status
 from flowrun.runtime.server.streaming import Streaming
+from flowrun.runtime.server.video import Video
 from flowrun.runtime.server.watchable import Watchable
 from flowrun.runtime.wording import described
 
@@ -60,8 +61,9 @@ def create_app(
         token=token,
         host=host,
     )
-    app.state.close = channels.close
+    app.state.channels, app.state.close = channels, channels.close
     app.include_router(Streaming(channels).router(), tags=["what the sinks show"])
+    app.include_router(Video(channels).router())
     app.include_router(Control(status).router(), tags=["the run"])
 
     @app.get("/", include_in_schema=False)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from flowrun.runtime.broadcast import Shows
 from flowrun.runtime.run.report import LogReport, Progress, TaskReport
 from flowrun.runtime.task import State
 
@@ -165,7 +166,7 @@ class Report(Pipeline):
     log: LogReport | None
     tasks: dict[str, TaskReport]
     last_answer: _NewestAnswer | None
-    shows: dict[str, Literal["picture", "answer", "partial answer"]]
+    shows: dict[str, Shows]
     live: dict[str, list[str]]
 
 

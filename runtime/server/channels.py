@@ -16,6 +16,7 @@ from flowrun.runtime.wording import described
 if TYPE_CHECKING:
     from fastapi import Request
 
+    from flowrun.runtime.server.feed import Wakeup
     from flowrun.runtime.server.status import Status
 
 __all__ = ["ANSWERS", "PARTS", "PICTURES", "Channels", "Kind", "Places"]
@@ -81,6 +82,7 @@ class Channels:
 
     feeds: task id -> what it shows.
     closing: set when the server ends.
+    observed: what the run's cycles bring.
     streams: the places of clients that are sent a stream.
     """
 
@@ -91,12 +93,26 @@ class Channels:
         self.feeds = {task: Feed(shown) for task, shown in status.run.broadcasts.items()}
         self.closing = asyncio.Event()
         self._shows = dict(status.run.shows)
+        self.observed = status.run.observe()
+        self._wakeups: list[Wakeup] = []
 
     def close(self) -> None:
         """The server ends: streams end, and waiting requests are answered."""
         self.closing.set()
         for feed in self.feeds.values():
             feed.close()
+        for wakeup in self._wakeups:
+            wakeup.close()
+
+    def add_wakeup(self, wakeup: Wakeup) -> None:
+        """End what waits for it, too, when the server ends."""
+        self._wakeups.append(wakeup)
+
+    def camera_of(self, task: str) -> str | None:
+        """The task whose pictures `task` shows."""
+        cnx: list[dict[str, str]] = self.status.run.graph()["cnx"]
+        sources = [it["src"] for it in cnx if it["dst"].partition(".")[0] == task]
+        return sources[0].partition(".")[0] if sources else None
 
     def tasks(self, kind: Kind) -> list[str]:
         """The tasks of this kind; the index is the channel's number."""

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
     from uvicorn.server import ServerState
 
-__all__ = ["Connections", "most_connections"]
+__all__ = ["LIMITS_S", "Connections", "most_connections"]
 
 _MOST = 512
 
 _Part = Literal["request", "body", "reply"]
 """What a connection may wait for: the client's part."""
 
-_LIMITS_S: dict[_Part, float] = {"request": 10.0, "body": 10.0, "reply": 20.0}
+LIMITS_S: dict[_Part, float] = {"request": 10.0, "body": 10.0, "reply": 20.0}
 """Seconds that a client has for it: to send the whole head of a request, however slowly it
 comes; to send the rest of the body; to make room for more of a reply."""
 
@@ -190,6 +190,10 @@ class _Connection(H11Protocol):
             asked.message_event.set()
         super().send_400_response(msg)
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._end()  # its WebSocket takes over
+        super().handle_websocket_upgrade(event)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._look()
@@ -227,7 +231,7 @@ class _Connection(H11Protocol):
             self._timer.cancel()
             self._timer = None
         if waits_for is not None:
-            self._timer = self.loop.call_later(_LIMITS_S[waits_for], self.cut)
+            self._timer = self.loop.call_later(LIMITS_S[waits_for], self.cut)
         self._all.note(self)
 
     def _end(self) -> None:

@@ -16,4 +16,5 @@ class ApiError(Exception):
     def __init__(self, status: int, text: str, *, wrapped: bool = False) -> None:
         super().__init__(text)
         self.status = status
+        self.text = text
         self.content = {"Error": {"error": text}} if wrapped else {"error": text}

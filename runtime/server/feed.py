@@ -7,28 +7,73 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flowrun.runtime.broadcast import Broadcast, Picture
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "Wakeup"]
 
 
-class Feed:
-    """Lets any number of coroutines wait for a sink's next item, with no thread for any of them.
+class Wakeup:
+    """Wakes any number of coroutines when something has come on another thread.
 
-    All of them share one subscription, which exists only while somebody waits: the cycle pays for
-    one wake-up of the loop per item, however many clients there are, and nothing without clients.
-    All methods are for the loop's thread.
+    All of them share one subscription, which exists only while somebody waits: the cycle pays for one
+    wake-up of the loop per item, however many clients there are, and nothing without clients. All
+    methods are for the loop's thread.
+
+    subscribe: as `Broadcast.subscribe`.
     """
 
-    def __init__(self, broadcast: Broadcast) -> None:
-        self.broadcast = broadcast
-        self._changed = asyncio.Event()
+    def __init__(self, subscribe: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
+        self.changed = asyncio.Event()
+        """Set when something comes; to be taken before looking whether it is there."""
+        self.closed = False
+        """Whether `close` was called."""
+        self._subscribe = subscribe
         self._waiting = 0
         self._unsubscribe: Callable[[], None] | None = None
         self._wake_is_due = False
-        self._closed = False
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Be woken within; what comes before is for the caller to look for."""
+        loop = asyncio.get_running_loop()
+        self._waiting += 1
+        if self._unsubscribe is None:
+            self._unsubscribe = self._subscribe(lambda: self._came(loop))
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._unsubscribe()
+                self._unsubscribe = None
+
+    def close(self) -> None:
+        """Wake all; there is nothing to wait for any more."""
+        self.closed = True
+        self._wake()
+
+    def _came(self, loop: asyncio.AbstractEventLoop) -> None:
+        # On the cycle's thread. The flag may be read late, which costs a second wake-up, never one.
+        if not self._wake_is_due:
+            self._wake_is_due = True
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._wake_is_due = False
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+
+class Feed:
+    """Lets any number of coroutines wait for a sink's next item, with no thread for any of them. All
+    methods are for the loop's thread."""
+
+    def __init__(self, broadcast: Broadcast) -> None:
+        self.broadcast = broadcast
+        self._wakeup = Wakeup(broadcast.subscribe)
         self._encoding = asyncio.Lock()
         self._encoded: tuple[Picture, bytes] | None = None
 
@@ -38,24 +83,17 @@ class Feed:
         """
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
-        self._waiting += 1
-        if self._unsubscribe is None:
-            self._unsubscribe = self.broadcast.subscribe(lambda: self._offered(loop))
-        try:
+        with self._wakeup.watching():
             while True:
-                changed = self._changed  # taken before looking, so that no item is missed
+                changed = self._wakeup.changed  # taken before looking, so that no item is missed
                 found = self.broadcast.next(after, timeout_s=0)
                 if found is not None or self.ended:
                     return found
-                async with asyncio.timeout_at(deadline):
-                    await changed.wait()
-        except TimeoutError:
-            return None
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._unsubscribe()
-                self._unsubscribe = None
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await changed.wait()
+                except TimeoutError:
+                    return None
 
     async def jpeg(self, picture: Picture) -> bytes:
         """The picture as a JPEG file, encoded on a worker thread, once for all clients."""
@@ -67,21 +105,8 @@ class Feed:
     @property
     def ended(self) -> bool:
         """Whether no more items will come."""
-        return self._closed or self.broadcast.closed
+        return self._wakeup.closed or self.broadcast.closed
 
     def close(self) -> None:
         """End all waiting: `next` gives None from now on."""
-        self._closed = True
-        self._wake()
-
-    def _offered(self, loop: asyncio.AbstractEventLoop) -> None:
-        # On the cycle's thread. The flag may be read late, which costs a second wake-up, never one.
-        if not self._wake_is_due:
-            self._wake_is_due = True
-            with contextlib.suppress(RuntimeError):  # the loop has been closed
-                loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        self._wake_is_due = False
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        self._wakeup.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.websockets import WebSocket
 
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import UsageError
@@ -16,6 +17,8 @@ from flowrun.runtime.server.bodies import Json
 from flowrun.runtime.wording import described
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Guard", "check_token", "is_loopback"]
@@ -89,20 +92,31 @@ class Guard:
         name this machine too, or else any web page could reach the run through a DNS name of its
         own that it lets point here.
 
+    cors: origins of other sites whose pages may read and change everything.
+
     A request that changes something must not come from another site's page (`Origin`): browsers
     send such requests without asking.
 
     An address that has sent wrong tokens has to wait, also with the right one.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None, host: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, host: str, cors: Collection[str] = ()
+    ) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
         self._host = host.lower()
+        self._cors = frozenset(cors)
         self._guesses = _Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert scope["type"] == "http", scope["type"]  # the server has no WebSockets
+        if scope["type"] == "websocket":
+            refusal = self._refusal(scope)
+            if refusal is None:
+                await self._app(scope, receive, send)
+            else:
+                await WebSocket(scope, receive, send).send_denial_response(refusal)
+            return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -126,14 +140,13 @@ class Guard:
                 status_code=403,
             )
         origin = headers.get("origin")
-        if (
-            scope["method"] not in {"GET", "HEAD", "OPTIONS"}
-            and origin is not None
-            and _netloc(origin) != host.lower()
-        ):
+        # What a WebSocket gives, its page may read: browsers ask nobody.
+        is_read = scope["type"] == "http" and scope["method"] in {"GET", "HEAD", "OPTIONS"}
+        if not is_read and origin is not None and not self._is_friend(origin, host):
+            what = "watch" if scope["type"] == "websocket" else "change"
             return Json(
                 {
-                    "error": f"a page of {described(origin)} may not change the run of "
+                    "error": f"a page of {described(origin)} may not {what} the run of "
                     f"{described(host)}"
                 },
                 status_code=403,
@@ -160,6 +173,9 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return None
+
+    def _is_friend(self, origin: str, host: str) -> bool:
+        return _netloc(origin) == host.lower() or origin in self._cors
 
     def _names_this_machine(self, host: str) -> bool:
         try:

@@ -10,7 +10,7 @@ import socket
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote
 
 import structlog
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Server"]
 
+_HEARD = 4096
+"""Bytes that a viewer may send in one message; nobody reads them."""
 _GRACE_S = 0.5
 """How long clients that do not read have to take the end of their streams, before they are cut."""
 
@@ -64,7 +66,9 @@ class Server:
                 self._app,
                 loop="asyncio",
                 http="h11",
-                ws="none",
+                ws=_websockets(),
+                ws_max_size=_HEARD,
+                ws_per_message_deflate=False,  # videos are compressed
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -168,6 +172,15 @@ def _place(listener: socket.socket, host: str) -> tuple[str, int, Path | None]:
     shown = f"[{shown}]" if ":" in shown else shown
     port: int = listener.getsockname()[1]
     return f"http://{shown}:{port}/", port, None
+
+
+def _websockets() -> type[asyncio.Protocol] | Literal["none"]:
+    """What WebSockets speak; without the package, the server refuses them."""
+    try:
+        from flowrun.runtime.server.websocket import WebSocketConnection
+    except ModuleNotFoundError:
+        return "none"
+    return WebSocketConnection
 
 
 def _log_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowrun.runtime.broadcast import Broadcast, Shows
+    from flowrun.runtime.run.observed import Observed
     from flowrun.runtime.run.report import RunReport
 
 __all__ = ["Watchable"]
@@ -54,6 +55,9 @@ class Watchable(Protocol):
 
     def resume(self, source: str) -> bool:
         """End what `pause` or `mute` began; otherwise as `pause`."""
+
+    def observe(self) -> Observed:
+        """What its cycles bring from now on. Nothing is noted before the first call."""
 
     def report(self) -> RunReport:
         """How the run is doing."""

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from flowrun.runtime.broadcast import Answer, Broadcast, PartialAnswer, Picture
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.run.observed import Observed
 from flowrun.runtime.run.report import LogReport, RunReport, TaskReport, newest_answer
 
 START_NS = 1_700_000_000_000_000_000
@@ -47,6 +48,7 @@ class FakeRun:
         self.cycles = 0
         self.encoded = 0
         self.set = []
+        self.observed = Observed((), keeps_log=False)
         self.switched = []
         self.playback = "running"
         self.refuses_switches = False
@@ -96,6 +98,9 @@ class FakeRun:
     def resume(self, source):
         return self._switch(source, "running")
 
+    def observe(self):
+        return self.observed
+
     def report(self):
         times = {"vlm": (81_400.0, 203_000.0), "cam0": (412.0, 1_930.0)}
         size = 48_300_000 + self.cycles
@@ -135,6 +140,7 @@ class FakeRun:
         self._state = state
         for broadcast in self.broadcasts.values():
             broadcast.close()
+        self.observed.close()
 
     def picture(self):
         cycle = self.cycles

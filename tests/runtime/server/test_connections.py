@@ -113,7 +113,7 @@ def test_who_is_being_answered_is_not_closed_for_others(run, small, connect, mon
     ],
 )
 def test_what_does_not_come_in_time_is_not_waited_for(small, connect, monkeypatch, sent):
-    monkeypatch.setattr(connections, "_LIMITS_S", {"request": 0.1, "body": 0.1, "reply": 60})
+    monkeypatch.setattr(connections, "LIMITS_S", {"request": 0.1, "body": 0.1, "reply": 60})
     client = connect(sent)
     until(lambda: not open_connections(small))
     while not is_closed(client):
@@ -121,7 +121,7 @@ def test_what_does_not_come_in_time_is_not_waited_for(small, connect, monkeypatc
 
 
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for(small, connect, monkeypatch):
-    monkeypatch.setattr(connections, "_LIMITS_S", {"request": 0.3, "body": 60, "reply": 60})
+    monkeypatch.setattr(connections, "LIMITS_S", {"request": 0.3, "body": 60, "reply": 60})
     client = connect(b"GET / HTTP/1.1\r\n")
     until(lambda: open_connections(small))
     pause = threading.Event()
@@ -142,7 +142,7 @@ def deaf(run, connect, size):
 
 
 def test_who_does_not_read_is_not_waited_for(run, small, connect, monkeypatch):
-    monkeypatch.setattr(connections, "_LIMITS_S", {"request": 60, "body": 60, "reply": 0.1})
+    monkeypatch.setattr(connections, "LIMITS_S", {"request": 60, "body": 60, "reply": 0.1})
     deaf(run, connect, 30_000_000)
     until(lambda: not open_connections(small))
 

@@ -1,0 +1,171 @@
+"""What viewers cost a run: CPU time of 20 of a camera's packets over WebSockets, and cycles next to 100
+clients that do not read.
+
+    python bench/bench_viewers.py [--seconds 10] [--viewers 20] [--idle 100]
+
+The camera is a film of 1080p at 30 pictures a second, played at its own speed, on this machine's
+loopback. CPU time is that of the run's process: with viewers, less that without, in percent of one
+core. The viewers are a process of their own. p99 is of the cycles, in microseconds.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from camera_films import film_of, long_film
+
+_GRAPH = """
+tasks:
+  - {{id: cam, type: VideoCapture, config: {{source_uri: {film}, realtime: true}}}}
+  - {{id: screen, type: BroadcastImage}}
+cnx:
+  - {{src: cam, dst: screen, msg: ImageRgb8Msg}}
+"""
+_PACKETS = "/api/v0/streaming/ws/cam?format=packets"
+_UNREAD = (_PACKETS, "/api/v0/events", "/api/v0/streaming/video/screen")
+_SETTLE_S = 2.0
+
+
+@contextmanager
+def running(seconds):
+    """A run of the film: its process and port."""
+    with TemporaryDirectory() as folder:
+        film = long_film(film_of("1080p", 240), Path(folder) / "film.mp4", seconds)
+        graph = Path(folder) / "viewers.yaml"
+        graph.write_text(_GRAPH.format(film=film))
+        command = [sys.executable, "-m", "flowrun.runtime.cli", graph, "--plain", "--port", "0"]
+        run = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+        try:
+            port = None
+            while port is None:
+                found = re.search(r"http://127\.0\.0\.1:(\d+)/", run.stdout.readline())
+                port = found and int(found[1])
+            yield run, port
+        finally:
+            run.terminate()
+            run.communicate()
+
+
+def cpu_s(process):
+    """CPU seconds that the process has used."""
+    text = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(text[11]) + int(text[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def used(run, seconds):
+    """CPU time of the run during `seconds`, in percent of a core."""
+    before, began = cpu_s(run), time.monotonic()
+    time.sleep(seconds)
+    return 100 * (cpu_s(run) - before) / (time.monotonic() - began)
+
+
+def p99_us(port, seconds):
+    """The 99th percentile of a cycle after `seconds` more, as `/metrics` counts cycles."""
+    counts = [durations(port)]
+    time.sleep(seconds)
+    counts.append(durations(port))
+    new = {le: counts[1][le] - counts[0].get(le, 0) for le in counts[1]}
+    most = max(new.values())
+    return min(le for le, count in new.items() if count >= 0.99 * most) * 1e6
+
+
+def durations(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+        text = reply.read().decode()
+    found = re.findall(r'flowrun_cycle_seconds_bucket\{le="([^"]+)"\} (\S+)', text)
+    return {float(le): float(count) for le, count in found}
+
+
+async def connect(port, path):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
+    key = base64.b64encode(os.urandom(16)).decode()
+    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1"]
+    if "/ws/" in path:
+        lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+        lines += [f"Sec-WebSocket-Key: {key}"]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    await writer.drain()
+    return reader, writer
+
+
+async def view(port, count, seconds):
+    """`count` viewers who read everything for `seconds`; prints how many bytes each got."""
+    connections = [await connect(port, _PACKETS) for _ in range(count)]
+    got = [0] * count
+
+    async def read(number):
+        while data := await connections[number][0].read(1 << 20):
+            got[number] += len(data)
+
+    reading = [asyncio.create_task(read(number)) for number in range(count)]
+    await asyncio.wait(reading, timeout=seconds)
+    print(json.dumps(got))
+
+
+async def stay(port, count, seconds):
+    """`count` clients of all streams who never read; new ones for those that are cut."""
+    connections = []
+    until = time.monotonic() + seconds
+    for number in range(count):
+        connections.append(await connect(port, _UNREAD[number % len(_UNREAD)]))
+        connections[-1][0]._transport.pause_reading()
+    await asyncio.sleep(max(0, until - time.monotonic()))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--viewers", type=int, default=20)
+    parser.add_argument("--idle", type=int, default=100)
+    parser.add_argument("--client", nargs=2, metavar=("WHAT", "PORT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    seconds = options.seconds
+    if options.client:
+        what, port = options.client
+        count = options.viewers if what == "view" else options.idle
+        asyncio.run({"view": view, "stay": stay}[what](int(port), count, seconds))
+        return
+
+    @contextmanager
+    def clients(what, port, seconds):
+        command = [sys.executable, __file__, "--client", what, str(port)]
+        command += ["--seconds", str(seconds), "--viewers", str(options.viewers)]
+        process = subprocess.Popen([*command, "--idle", str(options.idle)], stdout=subprocess.PIPE)
+        time.sleep(_SETTLE_S)
+        try:
+            yield process
+        finally:
+            if what == "view":
+                got = json.loads(process.communicate()[0])
+                print(f"  each viewer got {min(got):,} to {max(got):,} bytes")
+            process.terminate()
+            process.wait()
+
+    with running(6 * seconds + 30) as (run, port):
+        time.sleep(_SETTLE_S)
+        alone = used(run, seconds)
+        with clients("view", port, seconds + 2 * _SETTLE_S):
+            watched = used(run, seconds)
+        print(f"1080p30, {options.viewers} viewers of its packets")
+        print(
+            f"  alone {alone:.1f} % of a core, watched {watched:.1f} %: {watched - alone:.1f} % more"
+        )
+        quiet = p99_us(port, seconds)
+        with clients("stay", port, 3 * seconds):
+            crowded = p99_us(port, seconds)
+        print(f"1080p30, {options.idle} clients that do not read")
+        print(f"  p99 of a cycle: {quiet:,.0f} us without them, {crowded:,.0f} us with them")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The WebSockets of a server."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from flowrun.runtime.server.connections import LIMITS_S
+
+__all__ = ["WebSocketConnection"]
+
+
+class WebSocketConnection(WebSocketsSansIOProtocol):
+    """A WebSocket of uvicorn's that is closed when its client makes no room for what it is sent."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._timer = self.loop.call_later(LIMITS_S["reply"], self._cut)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._end_timer()
+
+    def _cut(self) -> None:
+        self.transport.abort()
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
