@@ -24,7 +24,7 @@ from flowrun.runtime.log.slab import disk
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.ends import build_end, build_preamble, build_summary
 from flowrun.runtime.log.slab.format import Attachment, Channel, ChunkInfo, Placed, Schema
-from flowrun.runtime.log.slab.writer import Slab
+from flowrun.runtime.log.slab.writer import FIRST_LOOK_AHEAD, Slab
 from flowrun.runtime.log.spare import SpareDescriptors
 
 __all__ = ["MIB", "RollingSlabs", "RunDescription"]
@@ -218,6 +218,7 @@ class RollingSlabs:
                     capacity=capacity,
                     section=self._section_size,
                     head=preamble,
+                    look_ahead=self.slab.look_ahead if number else FIRST_LOOK_AHEAD,
                 )
             )
             try:

@@ -34,15 +34,19 @@ from flowrun.runtime.log.slab.records import (
     pack_pad,
 )
 
-__all__ = ["CHUNK_SIZE", "Slab"]
+__all__ = ["CHUNK_SIZE", "FIRST_LOOK_AHEAD", "Slab"]
 
 CHUNK_SIZE = 8 << 20
 """A chunk is closed when its records pass this: what a reader must scan to find one message."""
 
 _PAGE = mmap.PAGESIZE
 _LOOK_AHEAD = 32 << 20
-"""How far ahead of the writer pages are populated: first-touch page faults cost several times
+"""How far ahead of the writer pages are populated at most: first-touch page faults cost several times
 the copy of a picture, so a helper thread takes them."""
+FIRST_LOOK_AHEAD = 4 << 20
+_LOOK_AHEAD_NS = 100_000_000
+"""For how long the pages ahead of the writer last it. They count as the program's memory, so a writer
+of little has few."""
 _BLOCK = 128 << 10
 """A large payload is copied in blocks of this size, each checked while the processor still holds it:
 1.03 ms for a picture of 1080p, where copying all of it and then checking it took 1.55."""
@@ -67,6 +71,7 @@ class Slab:
         blocks are taken section by section, and an eighth of the room is held back for the end.
     section: bytes by which the file grows.
     head: MAGIC and all records before the first chunk.
+    look_ahead: bytes ahead of the writer that are populated at first; more as it writes faster.
 
     position: offset of the PAD that covers the room of the open chunk; what is written next
         replaces it.
@@ -91,6 +96,7 @@ class Slab:
         capacity: int,
         section: int,
         head: bytes,
+        look_ahead: int = FIRST_LOOK_AHEAD,
     ) -> None:
         self.path = path
         self._ahead = ahead
@@ -100,7 +106,8 @@ class Slab:
         self._section = max(_round_up(section, _PAGE), _round_up(len(head), _PAGE) + _PAGE)
         self.capacity = max(_round_up(capacity, _PAGE), self._section)
         self.prepare_at = int(self.capacity * _PREPARE_AT)
-        self._look_ahead = _LOOK_AHEAD
+        self._most_ahead = _LOOK_AHEAD
+        self.look_ahead = min(look_ahead, _LOOK_AHEAD)
         self._held_back = 0
         """Bytes before the trailer that cycles leave for what ends the slab."""
         self._sync_lock = threading.Lock()
@@ -147,9 +154,10 @@ class Slab:
         if not preallocates:
             self._held_back = end
             self._section = min(self._section, _WRITTEN_SECTION)
-            self._look_ahead = min(self._look_ahead, 2 * _WRITTEN_SECTION)
+            self._most_ahead = min(self._most_ahead, 2 * _WRITTEN_SECTION)
+            self.look_ahead = min(self.look_ahead, self._most_ahead)
         # The look-ahead needs no growing then: a slab made ahead is zeros after its first PAD.
-        size = max(self._section, _round_up(self.head_size + self._look_ahead, _PAGE))
+        size = max(self._section, _round_up(self.head_size + self._most_ahead, _PAGE))
         size = min(self.capacity, size)
         os.ftruncate(fd, size)
         if not preallocates:
@@ -255,7 +263,7 @@ class Slab:
         try:
             if self.position - self.records_at > CHUNK_SIZE:
                 self._next_chunk()
-            if self.position >= self._populated_to - self._look_ahead // 2:
+            if self.position >= self._populated_to - self.look_ahead // 2:
                 self._populate()
         except OSError:
             # The file cannot grow. Nothing needs the room yet: `reserve` tells who does.
@@ -265,7 +273,7 @@ class Slab:
             self._give_up()
         self.attention_at = min(
             self.records_at + CHUNK_SIZE,
-            max(self._populated_to - self._look_ahead // 2, self.position),
+            max(self._populated_to - self.look_ahead // 2, self.position),
         )
         if self.position < self.prepare_at:
             self.attention_at = min(self.attention_at, self.prepare_at)
@@ -305,17 +313,22 @@ class Slab:
         self._checked = [it for it in self._checked if it[0] < self.position]
 
     def _populate(self) -> None:
-        end = min(self.position + self._look_ahead, self.capacity)
+        now_ns, written = ticks_ns(), self.position - self._asked_at
+        while (
+            self.look_ahead < self._most_ahead
+            and self.look_ahead * (now_ns - self._asked_ns) < written * _LOOK_AHEAD_NS
+        ):
+            self.look_ahead = min(2 * self.look_ahead, self._most_ahead)
+        end = min(self.position + self.look_ahead, self.capacity)
         while self.trailer_at + len(TRAILER) < end:
             self._grow()
-        now_ns, written = ticks_ns(), self.position - self._asked_at
         if now_ns - self._asked_ns < _TOO_FAST_NS_PER_BYTE * written:
             # Measured again when as much again has been written.
             self._populator.drop()
         else:
             self._populator.populate(self.position, end)
         self._asked_at, self._asked_ns = self.position, now_ns
-        self._populated_to = end if end < self.capacity else self.capacity + self._look_ahead
+        self._populated_to = end if end < self.capacity else self.capacity + self.look_ahead
 
     def _grow(self) -> None:
         """Move the trailer a section further; the stores' order is FORMAT.md's state "grow"."""

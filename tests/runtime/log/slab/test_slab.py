@@ -29,10 +29,15 @@ PAGE = mmap.PAGESIZE
 HEAD = bytes(Builder().data)
 
 
-def slab_of(tmp_path, *, capacity=2 * MIB, section=MIB, head=HEAD):
+def slab_of(tmp_path, *, capacity=2 * MIB, section=MIB, head=HEAD, **options):
     path = tmp_path / "log_0000.mcap"
     return Slab(
-        path, ahead=path.with_suffix(".next"), capacity=capacity, section=section, head=head
+        path,
+        ahead=path.with_suffix(".next"),
+        capacity=capacity,
+        section=section,
+        head=head,
+        **options,
     )
 
 
@@ -299,7 +304,7 @@ def test_a_chunk_stays_open_where_the_slab_has_no_room_for_another(tmp_path, mon
 
 
 def test_a_slab_asks_for_attention_before_it_is_full(tmp_path):
-    slab = slab_of(tmp_path, capacity=16 * MIB, section=MIB)
+    slab = slab_of(tmp_path, capacity=16 * MIB, section=MIB, look_ahead=32 * MIB)
     assert slab.attention_at == slab.records_at + 8 * MIB  # the size of a chunk
     slab.position += 8 * MIB + 1
     del slab.cycles[:]
@@ -607,6 +612,28 @@ def ahead(monkeypatch):
     made = Ahead()
     monkeypatch.setattr(log_slab, "PagePopulator", lambda _mapping: made)
     return made
+
+
+def test_a_faster_writer_has_more_pages_ahead(tmp_path, monkeypatch, ahead):
+    """As many as it fills in 0.1 s, at least those of the beginning."""
+    first, now = log_slab.FIRST_LOOK_AHEAD, [10**9]
+    monkeypatch.setattr(log_slab, "CHUNK_SIZE", 1 << 40)
+    monkeypatch.setattr(log_slab, "ticks_ns", lambda: now[0])
+    slab = slab_of(tmp_path, capacity=200 * MIB, section=MIB)
+    assert ahead.asked[-1][1] - slab.position == first
+
+    def ahead_after(size, took_ns):
+        assert slab.reserve(slab.position + size)
+        slab.position += size
+        now[0] += took_ns
+        slab.attend()
+        return ahead.asked[-1][1] - slab.position
+
+    assert ahead_after(first // 2, 50_000_000) == first
+    assert ahead_after(first // 2, 49_999_999) == 2 * first
+    assert ahead_after(first, 3_600_000_000_000) == 2 * first
+    assert ahead_after(20 * first, 200_000_000) == log_slab._LOOK_AHEAD
+    assert slab.look_ahead == log_slab._LOOK_AHEAD
 
 
 def test_pages_are_asked_for_ahead_of_a_writer_that_is_not_too_fast(tmp_path, monkeypatch, ahead):
