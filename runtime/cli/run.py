@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,10 +78,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="find tasks that change a message after it was published, or keep an input (slow)",
     )
     parser.add_argument("--plain", action="store_true", help="lines instead of a live status")
+    parser.add_argument(
+        "--exit",
+        action="store_true",
+        help="end with the run, also on a terminal, where its page stays otherwise until Ctrl-C",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 for a run that ended well, 1 after an error, 2 for a mistake in the graph or the options."""
+    """0 for a run that ended well, 1 after an error, 2 for a mistake in the graph or the options.
+
+    On a terminal, a run whose page is served stays after its end, until a signal ends it with the same
+    status.
+    """
     from flowrun.runtime.graph.find import importable, unused_modules
 
     if args.cycles is not None and args.cycles < 0:
@@ -131,11 +141,9 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
                 "choose another directory with --log-dir, or run with --no-log", file=sys.stderr
             )
         return 1
-    with (
-        running.discarded_unless_run(),
-        listening(_Stopper(running, terminal)),
-        _served(running, args) as server,
-    ):
+    signals = _Signals(running, terminal)
+    stays = not args.exit and _is_attended(terminal)
+    with running.discarded_unless_run(), listening(signals), _served(running, args) as server:
         # All that is loaded now lives as long as the process. The collector must not visit it again
         # and again: with a model in memory that costs a cycle 0.1 s.
         gc.collect()
@@ -144,9 +152,18 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
 
         with StatusDisplay(running, server.url if server else None, terminal, plain=args.plain):
             result = running.run(cycles=args.cycles)
-    terminal.take_back()
-    _print_summary(running, result)
-    return 0 if result.error is None else 1
+        terminal.take_back()
+        _print_summary(running, result)
+        status = 0 if result.error is None else 1
+        signals.has_run(status)
+        if server is not None and stays and running.executor.has_started:
+            signals.wait(f"  page:   {server.url}  stays until Ctrl-C")
+        return status
+
+
+def _is_attended(terminal: Terminal) -> bool:
+    """Whether somebody is there who reads stdout, and can press Ctrl-C."""
+    return terminal.screen is not None and sys.stdin is not None and sys.stdin.isatty()
 
 
 def _run_directory(parent: Path, name: str) -> Path:
@@ -157,23 +174,39 @@ def _run_directory(parent: Path, name: str) -> Path:
     return new_run_directory(parent, f"{name}-{stamp}")
 
 
-class _Stopper:
+class _Signals:
     """Signals end the run: the first one after the running cycle, or at once while its tasks start; the
     second one now, with the log finished. A supervisor that sends SIGTERM once does not wait for ever:
-    that ends a run that is stuck by itself."""
+    that ends a run that is stuck by itself. After the run the first one ends the process."""
 
     def __init__(self, running: Run, terminal: Terminal) -> None:
         self._run = running
         self._terminal = terminal
         self._say_at_s = _SAY_AFTER_S
+        self._came = threading.Event()
+        self._status: int | None = None
+        """What the process ends with; None while it runs."""
+
+    def has_run(self, status: int) -> None:
+        """The run has ended, and so will the process, with `status`."""
+        self._status = status
+
+    def wait(self, why: str) -> None:
+        """Print `why`, and wait for a signal, unless one has ended the run."""
+        if not self._came.is_set():
+            print_text(why, file=self._terminal.stdout)
+            self._came.wait()
 
     def interrupt(self, number: int) -> None:
         self._run.interrupt_start(signal.Signals(number).name)
 
     def first(self, number: int) -> None:
         self._run.stop(signal.Signals(number).name)
+        self._came.set()
 
     def waiting(self, number: int, seconds: float) -> None:
+        if self._status is not None:
+            return
         busy = self._run.busy()
         if number != signal.SIGINT and seconds >= _STUCK_S and busy:
             self._end(number)
@@ -193,12 +226,15 @@ class _Stopper:
         self._end(number)
 
     def _end(self, number: int) -> None:
-        result = self._run.end_now(signal.Signals(number).name)
-        self._terminal.show(None)
-        self._terminal.take_back()
-        _print_summary(self._run, result)
+        status = self._status
+        if status is None:
+            result = self._run.end_now(signal.Signals(number).name)
+            self._terminal.show(None)
+            self._terminal.take_back()
+            _print_summary(self._run, result)
+            status = 128 + number
         self._terminal.end()
-        os._exit(128 + number)
+        os._exit(status)
 
 
 @contextmanager

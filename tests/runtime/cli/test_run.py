@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +14,7 @@ import pytest
 
 from flowrun.runtime.log.reader import Log
 from support.model_servers.llama import free_port
+from support.on_terminal import OnTerminal
 from support.paths import GRAPHS
 
 FOREVER = """
@@ -248,65 +246,61 @@ def test_a_task_that_meddles_with_the_process_harms_neither_run_nor_log(tmp_path
         assert [m.fields["value"] for m in log.messages("/m/out")] == list(range(9))
 
 
+ENDS = """
+tasks:
+  - {id: counter, type: Counter, config: {limit: 3}}
+  - {id: square, type: Square}
+cnx: [{src: counter, dst: square, msg: IntMsg}]
+logging: {slab_size_mib: 1, section_size_mib: 1}
+"""
+FAILS = ENDS.replace("type: Square", "type: boom.Boom").replace("dst: square", "dst: square.n")
+
+
+@pytest.mark.parametrize(
+    ("graph", "status"), [(ENDS, 0), pytest.param(FAILS, 1, marks=pytest.mark.long)]
+)
+def test_on_a_terminal_the_page_stays_until_ctrl_c(tmp_path, graph, status):
+    (tmp_path / "g.yaml").write_text(graph)
+    (tmp_path / "boom.py").write_text(
+        "from flowrun.msgs import IntMsg\n"
+        "from flowrun.runtime.task import Context, Input, Task\n"
+        "class Boom(Task):\n"
+        "    def process(self, ctx: Context, n: Input[IntMsg]) -> None:\n"
+        "        raise ValueError(n.value)\n"
+    )
+    with OnTerminal("g.yaml", "--port", 0, cwd=tmp_path) as command:
+        url = command.until(r"page: +(\S+)  stays until Ctrl-C")[1]
+        assert "replay: flowrun replay runs/g-" in command.shown
+        [run] = httpx.get(f"{url}api/v0/pipeline/list", trust_env=False).json()
+        assert (run["status"] == "Stopped") == (status == 0)
+        command.process.send_signal(signal.SIGINT)
+        assert command.rest() == status
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("words", [["--exit"], ["--port", -1]])
+def test_a_run_on_a_terminal_ends_by_itself_if_asked_to_or_without_a_page(tmp_path, words):
+    (tmp_path / "g.yaml").write_text(ENDS)
+    with OnTerminal("g.yaml", "--port", 0, *words, cwd=tmp_path) as command:
+        assert command.rest() == 0
+        assert "ended by end of sources" in command.shown
+        assert "stays" not in command.shown
+
+
+@pytest.mark.long
+def test_ctrl_c_during_the_run_ends_its_page_too(tmp_path):
+    (tmp_path / "forever.yaml").write_text(FOREVER)
+    with OnTerminal("forever.yaml", "--port", 0, cwd=tmp_path) as command:
+        command.until("cycles/s")
+        command.process.send_signal(signal.SIGINT)
+        assert command.rest() == 0
+        assert "ended by SIGINT" in command.shown
+        assert "stays" not in command.shown
+
+
 def test_a_terminal_shows_a_live_status(tmp_path):
     (tmp_path / "forever.yaml").write_text(FOREVER)
-    parent, child = pty.openpty()
-    command = [sys.executable, "-m", "flowrun.runtime.cli", "forever.yaml", "--cycles", "300"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdin=child,
-        stdout=child,
-        stderr=child,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
-    )
-    os.close(child)
-    shown = b""
-    try:
-        while piece := os.read(parent, 65536):
-            shown += piece
-    except OSError:
-        pass  # what a pseudo-terminal says at its end
-    os.close(parent)
-    assert process.wait(timeout=20) == 0
-    text = shown.decode()
-    assert "cycles/s" in text
-    assert "p99" in text
-    assert "counter" in text
-    assert "300 cycles in" in text
-
-
-def test_a_run_is_served_at_a_socket(tmp_path):
-    (tmp_path / "forever.yaml").write_text(FOREVER)
-    listener = socket.socket(socket.AF_UNIX)
-    path = tmp_path / "run.sock"
-    listener.bind(str(path))  # as a server leaves it that was killed
-    listener.close()
-    process = start("forever.yaml", "--no-log", "--socket", path, cwd=tmp_path)
-    for line in process.stdout:
-        if "page and API at" in line:
-            break
-    assert line == f"forever: page and API at unix:{path}\n"
-    assert path.stat().st_mode & 0o777 == 0o600
-    transport = httpx.HTTPTransport(uds=str(path))
-    with httpx.Client(transport=transport, base_url="http://localhost") as client:
-        assert client.get("/api/v0/pipeline/list").json() == [
-            {"id": "forever", "status": "Running"}
-        ]
-        again = flowrun("forever.yaml", "--no-log", "--socket", path, cwd=tmp_path)
-        assert again.returncode == 2
-        assert again.stderr == f"cannot listen at socket {path}: a server listens there\n"
-        assert client.post("/api/v0/pipeline/stop", json={"name": "forever"}).status_code == 200
-    process.stdout.read()
-    process.stdout.close()
-    assert process.wait(timeout=20) == 0
-    assert not path.exists()
-
-
-def test_a_socket_takes_the_place_of_no_file(tmp_path):
-    (tmp_path / "forever.yaml").write_text(FOREVER)
-    (tmp_path / "notes").write_text("mine")
-    done = flowrun("forever.yaml", "--no-log", "--socket", "notes", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == "cannot listen at socket notes: something else is there\n"
-    assert (tmp_path / "notes").read_text() == "mine"
+    with OnTerminal("forever.yaml", "--cycles", 300, cwd=tmp_path) as command:
+        assert command.rest() == 0
+    for text in ("cycles/s", "p99", "counter", "300 cycles in"):
+        assert text in command.shown
