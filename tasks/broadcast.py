@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
@@ -26,6 +26,8 @@ class BroadcastImage(Task):
     class Config(TaskConfig):
         quality: Annotated[int, Field(ge=1, le=100)] = 80
         """Quality of the JPEG, from 1 to 100."""
+        channel_id: NonNegativeInt | None = None
+        """The number by which clients ask for it; none: that of its camera, or one that is free."""
 
     shows = "picture"
 
@@ -41,6 +43,10 @@ class BroadcastImage(Task):
 
 class BroadcastChat(Task):
     """Offer answers to clients."""
+
+    class Config(TaskConfig):
+        channel_id: NonNegativeInt | None = None
+        """The number by which clients ask for it; none: that of its camera, or one that is free."""
 
     shows = "answer"
 

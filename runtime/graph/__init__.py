@@ -9,6 +9,7 @@
 | `find.py`, `ports.py`, `config.py`  | task classes by name, their ports, their configs           |
 | `stale.py`                          | modules of the user that have changed load again           |
 | `several.py`                        | one task of a file -> one for each of its sources          |
+| `channels.py`                       | the numbers by which clients ask for what tasks show       |
 | `bind.py`                           | `GraphSpec` -> `BoundGraph`, or every mistake              |
 | `plan.py`                           | `BoundGraph` -> `Plan`: the order, and a slot per output   |
 | `drawing.py`                        | a plan as Mermaid or SVG                                   |

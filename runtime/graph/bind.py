@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from flowrun.runtime.errors import (
     Problem,
     TaskDefinitionError,
 )
+from flowrun.runtime.graph.channels import Claim, channel_numbers, claims, conflicts
 from flowrun.runtime.graph.config import check_config
 from flowrun.runtime.graph.find import (
     TaskTypes,
@@ -32,7 +33,15 @@ from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
 from flowrun.runtime.wording import listed, mask_secrets, nearest
 
-__all__ = ["BoundConnection", "BoundGraph", "BoundTask", "bind", "dotted_names", "live_keys"]
+__all__ = [
+    "BoundConnection",
+    "BoundGraph",
+    "BoundTask",
+    "bind",
+    "channels_of",
+    "dotted_names",
+    "live_keys",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,7 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
     connections = binder.connections(tasks)
     note_loaded(folder, names)
     binder.unconnected_inputs(tasks)
+    binder.channels(tasks)
     if binder.problems:
         raise GraphError(list(binder.problems))
     bound = list(filter(None, tasks.values()))
@@ -344,6 +354,38 @@ class _Binder:
                         f"input '{task.id}.{port.name}' ({name}) is not connected; "
                         f"outputs that fit: {fitting}",
                     )
+
+    def channels(self, tasks: Mapping[str, BoundTask | None]) -> None:
+        bound = {id_: task for id_, task in tasks.items() if task is not None}
+        shows = {id_: task.task_class.shows for id_, task in bound.items()}
+        for claim, first, kind in conflicts(shows, _claims(bound, self.graph.connections)):
+            spec = bound[claim.owner].spec
+            self.problem(
+                spec.config_where.get(("channel_id",), spec.where),
+                f"channel_id {claim.number} of task {claim.owner!r} is that of task {first!r} too; "
+                f"every task that shows {kind}s needs a number of its own",
+            )
+
+
+def _claims(
+    tasks: Mapping[str, BoundTask], connections: Iterable[ConnectionSpec]
+) -> dict[str, Claim]:
+    given = {
+        id_: number
+        for id_, task in tasks.items()
+        if isinstance(number := getattr(task.config, "channel_id", None), int)
+    }
+    sources: dict[str, list[str]] = {}
+    for cnx in connections:
+        sources.setdefault(cnx.dst.task, []).append(cnx.src.task)
+    return claims({id_: task.task_class.shows for id_, task in tasks.items()}, given, sources)
+
+
+def channels_of(graph: BoundGraph) -> dict[str, int]:
+    """The channel number of each task that shows pictures or answers."""
+    tasks = {task.id: task for task in graph.tasks}
+    shows = {id_: task.task_class.shows for id_, task in tasks.items()}
+    return channel_numbers(shows, _claims(tasks, graph.spec.connections))
 
 
 def _with_types(task: BoundTask, ports: Mapping[str, Port]) -> str:

@@ -21,7 +21,7 @@ from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.engine.whereabouts import Busy
 from flowrun.runtime.errors import FlowrunError, LogError, TaskError, worded
-from flowrun.runtime.graph.bind import live_keys
+from flowrun.runtime.graph.bind import channels_of, live_keys
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.interrupts import is_users, telling_interrupts
@@ -94,6 +94,8 @@ class Run:
             for task in plan.graph.tasks
             if task.task_class.shows or not any(port.is_output for port in task.ports)
         }
+        self.channels: Mapping[str, int] = channels_of(plan.graph)
+        """Task id -> its channel number, of those that show pictures or answers."""
         self._observed = Observed(plan.slots, keeps_log=directory is not None)
         for task in self._observed.videos:
             self.shows[task] = "video"

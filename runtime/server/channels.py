@@ -115,7 +115,7 @@ class Channels:
         return sources[0].partition(".")[0] if sources else None
 
     def tasks(self, kind: Kind) -> list[str]:
-        """The tasks of this kind; the index is the channel's number."""
+        """The tasks of this kind, in declaration order."""
         return [task for task, shows in self._shows.items() if shows == kind.noun]
 
     def find(self, kind: Kind, channel: str) -> tuple[str, int]:
@@ -125,8 +125,9 @@ class Channels:
         offers say so.
         """
         tasks = self.tasks(kind)
+        numbers = self.status.run.channels
         if channel in tasks:
-            return channel, tasks.index(channel)
+            return channel, numbers[channel]
         others = {task for other in _KINDS if other is not kind for task in self.tasks(other)}
         if channel in self.feeds and channel not in others:
             return channel, len(tasks)
@@ -137,12 +138,13 @@ class Channels:
                 f"its tasks are: {', '.join(self._shows) or 'none'}",
                 wrapped=True,
             )
+        first, *others_ = sorted(tasks, key=numbers.__getitem__)
         if channel == "":
-            return tasks[0], 0
-        for number, task in enumerate(tasks):
-            if channel == str(number):
-                return task, number
-        valid = ", ".join(f"{number} or {task}" for number, task in enumerate(tasks))
+            return first, numbers[first]
+        for task in tasks:
+            if channel == str(numbers[task]):
+                return task, numbers[task]
+        valid = ", ".join(f"{numbers[task]} or {task}" for task in (first, *others_))
         raise ApiError(
             404,
             f"unknown channel {described(channel)}; the channels of {kind.noun}s are: {valid}",

@@ -3,7 +3,7 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -31,6 +31,13 @@ _MULTIPART = "multipart/x-mixed-replace"
 _Timeout = Annotated[
     float, Query(ge=0, le=60, description="Seconds to wait for the next message, then 503.")
 ]
+_Form = Annotated[
+    Literal["jpeg", "json"] | None,
+    Query(
+        alias="format",
+        description="A JPEG file, or JSON with a list of its bytes; without, as `Accept` says.",
+    ),
+]
 _Latest = Annotated[
     bool,
     Query(description="The newest message at once, if there is one (a picture: if it is fresh)."),
@@ -46,6 +53,8 @@ class Streaming:
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/api/v0")
         jpeg = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
+        picture = {"model": ChannelPictureReply, "content": jpeg}
+        inferred = {"model": PictureReply, "content": jpeg}
         errors = refusals(
             {422: "A parameter is wrong."},
             wrapped={
@@ -54,14 +63,11 @@ class Streaming:
             },
         )
         for path, endpoint, reply in (
-            ("/streaming/image", self.image, {"model": ChannelPictureReply, "content": jpeg}),
-            (
-                "/streaming/image/{channel}",
-                self.channel_image,
-                {"model": ChannelPictureReply, "content": jpeg},
-            ),
+            ("/streaming/image", self.image, picture),
+            ("/streaming/image/{channel}", self.channel_image, picture),
             ("/streaming/video/{task}", self.video, {"content": {_MULTIPART: {}}}),
-            ("/inference/image", self.inference_image, {"model": PictureReply}),
+            ("/inference/image", self.inference_image, inferred),
+            ("/inference/image/{channel}", self.inference_channel_image, inferred),
             ("/inference/result", self.result, {"model": NewestAnswerReply}),
             ("/inference/results", self.result, {"model": NewestAnswerReply}),
             ("/inference/result/{channel}", self.channel_result, {"model": ChannelAnswerReply}),
@@ -79,14 +85,19 @@ class Streaming:
     # -- pictures -------------------------------------------------------------------------------
 
     async def image(
-        self, request: Request, *, timeout_s: _Timeout = 5.0, latest: _Latest = False
+        self,
+        request: Request,
+        *,
+        timeout_s: _Timeout = 5.0,
+        latest: _Latest = False,
+        form: _Form = None,
     ) -> Response:
-        """The next picture of the first task that shows pictures, as JPEG.
+        """The next picture of the first channel, as JPEG.
 
         `X-Timestamp-Nanos` is the time at which the frame was taken, `X-Cycle` the cycle in which
-        it passed. With `Accept: application/json`: the same as a list of bytes.
+        it passed. With `?format=json` or `Accept: application/json`: the same as a list of bytes.
         """
-        return await self.channel_image(request, "", timeout_s=timeout_s, latest=latest)
+        return await self.channel_image(request, "", timeout_s=timeout_s, latest=latest, form=form)
 
     async def channel_image(
         self,
@@ -95,12 +106,12 @@ class Streaming:
         *,
         timeout_s: _Timeout = 5.0,
         latest: _Latest = False,
+        form: _Form = None,
     ) -> Response:
-        """The next picture of one task that shows pictures: its id, or its number from 0."""
+        """The next picture of one channel: a task's id, or its number."""
         task, number = self._channels.find(PICTURES, channel)
         picture, jpeg = await self._picture(request, task, timeout_s, latest=latest)
-        accepted = request.headers.get("accept", "")
-        if "application/json" in accepted and "image/jpeg" not in accepted:
+        if _is_json(request, form, otherwise=False):
             success = {
                 "stamp_ns": picture.tov_ns,
                 "channel_id": number,
@@ -111,11 +122,35 @@ class Streaming:
         return Response(jpeg, media_type="image/jpeg", headers=_stamp(picture))
 
     async def inference_image(
-        self, request: Request, *, timeout_s: _Timeout = 5.0, latest: _Latest = False
+        self,
+        request: Request,
+        *,
+        timeout_s: _Timeout = 5.0,
+        latest: _Latest = False,
+        form: _Form = None,
     ) -> Response:
-        """The next picture as a JSON list of bytes, for clients that expect it so."""
-        task, _ = self._channels.find(PICTURES, "")
+        """The next picture of the first channel, in JSON with a list of its bytes.
+
+        With `?format=jpeg` or `Accept: image/jpeg` it is a JPEG, as below `/streaming`.
+        """
+        return await self.inference_channel_image(
+            request, "", timeout_s=timeout_s, latest=latest, form=form
+        )
+
+    async def inference_channel_image(
+        self,
+        request: Request,
+        channel: str,
+        *,
+        timeout_s: _Timeout = 5.0,
+        latest: _Latest = False,
+        form: _Form = None,
+    ) -> Response:
+        """The next picture of one channel, in JSON with a list of its bytes."""
+        task, _ = self._channels.find(PICTURES, channel)
         picture, jpeg = await self._picture(request, task, timeout_s, latest=latest)
+        if not _is_json(request, form, otherwise=True):
+            return Response(jpeg, media_type="image/jpeg", headers=_stamp(picture))
         image = {"data": list(jpeg), "encoding": "jpeg"}
         return Json(
             {"Success": {"timestamp_nanos": picture.tov_ns, "image": image}},
@@ -219,6 +254,15 @@ async def _parts(feed: Feed) -> AsyncIterator[bytes]:
         yield head.encode() + b"\r\n"
         yield jpeg  # as it is: all clients are sent the same bytes
         yield b"\r\n--" + _BOUNDARY + b"\r\n"
+
+
+def _is_json(request: Request, form: str | None, *, otherwise: bool) -> bool:
+    """Whether the client wants a picture in JSON: as its address says, or `Accept`, or `otherwise`."""
+    if form is not None:
+        return form == "json"
+    accepted = request.headers.get("accept", "")
+    takes_json, takes_jpeg = "application/json" in accepted, "image/" in accepted
+    return otherwise if takes_json == takes_jpeg else takes_json
 
 
 def _stamp(picture: Picture) -> dict[str, str]:

@@ -31,6 +31,10 @@ class Watchable(Protocol):
     def shows(self) -> Mapping[str, Shows | None]:
         """Task id -> what it offers to clients, of all tasks, in declaration order."""
 
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """Task id -> its channel number, of those that show pictures or answers."""
+
     def state(self) -> str | dict[str, str]:
         """`"Running"`, `"Stopped"` or `{"Error": text}`."""
 

@@ -136,6 +136,8 @@ class VideoSettings(TaskConfig):
     TCP, or by UDP where the camera has no other."""
     reconnect: Reconnect = Reconnect()
     """What happens when a live source is lost: it is connected again."""
+    channel_id: NonNegativeInt | None = None
+    """The number by which clients ask for what the tasks after it show; none: a number that is free."""
 
     @field_validator("fourcc")
     @classmethod

@@ -39,6 +39,11 @@ class FakeRun:
         self.name = name
         self.task_types = dict(types or _TYPES)
         self.shows = {task: _SHOWS.get(type_) for task, type_ in self.task_types.items()}
+        self.channels = {
+            task: number
+            for kind in ("picture", "answer")
+            for number, task in enumerate(t for t, shown in self.shows.items() if shown == kind)
+        }
         sinks = [task for task in self.task_types if task != "cam0"]
         self.broadcasts = {task: Broadcast() for task in sinks}
         self.answer = answer

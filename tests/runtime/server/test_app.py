@@ -900,3 +900,62 @@ def test_the_age_of_the_newest_is_infinite_before_the_first():
     assert broadcast.age_s == float("inf")
     broadcast.offer("a")
     assert 0 <= broadcast.age_s < 1
+
+
+# -- forms of pictures --------------------------------------------------------------------------
+
+OLDEST = ["stamp_ns", "channel_id", "data", "encoding"]
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "form"),
+    [
+        ("streaming/image", None, "jpeg"),
+        ("streaming/image", "*/*", "jpeg"),
+        ("streaming/image", "application/json", OLDEST),
+        ("streaming/image", "application/json, image/jpeg", "jpeg"),
+        ("streaming/image?format=json", "image/jpeg", OLDEST),
+        ("streaming/image/1?format=json", None, OLDEST),
+        ("streaming/image/small?format=jpeg", "application/json", "jpeg"),
+        ("inference/image", None, ["timestamp_nanos", "image"]),
+        ("inference/image", "*/*", ["timestamp_nanos", "image"]),
+        ("inference/image/0", None, ["timestamp_nanos", "image"]),
+        ("inference/image/small", "image/avif,image/webp,*/*;q=0.8", "jpeg"),
+        ("inference/image/1?format=jpeg", "application/json", "jpeg"),
+    ],
+)
+def test_a_picture_has_the_form_that_is_asked_for(run, http, path, accept, form):
+    run.cycle()
+    headers = {} if accept is None else {"Accept": accept}
+    reply = http.get(f"/api/v0/{path}{'&' if '?' in path else '?'}latest=1", headers=headers)
+    assert reply.status_code == 200
+    assert reply.headers["x-cycle"] == "1"
+    if form == "jpeg":
+        assert reply.headers["content-type"] == "image/jpeg"
+        assert reply.content[:2] == b"\xff\xd8"
+    else:
+        assert list(reply.json()["Success"]) == form
+
+
+def test_a_form_that_there_is_not_is_refused(quiet_http):
+    reply = quiet_http.get("/api/v0/streaming/image?format=png")
+    assert reply.status_code == 422
+    assert reply.json() == {"error": "format: Input should be 'jpeg' or 'json', got 'png'"}
+
+
+def test_channels_have_the_numbers_that_the_run_says(new_run, new_server):
+    run = new_run()
+    run.channels = {"screen": 5, "small": 2, "chat": 9}
+    run.cycle()
+    with asking(new_server(run)) as http:
+        first = http.get("/api/v0/streaming/image?latest=1&format=json").json()
+        assert first["Success"]["channel_id"] == 2
+        other = http.get("/api/v0/streaming/image/5?latest=1&format=json").json()
+        assert other["Success"]["channel_id"] == 5
+        answer = http.get("/api/v0/inference/result/9?latest=1").json()
+        assert answer["Success"]["channel_id"] == 9
+        assert http.get("/api/v0/streaming/image/0").json() == {
+            "Error": {
+                "error": "unknown channel '0'; the channels of pictures are: 2 or small, 5 or screen"
+            }
+        }
