@@ -41,6 +41,7 @@ from flowrun.runtime.task import CycleTime, TaskConfig
 from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = [
+    "TASK_FAILED",
     "ErrorPolicy",
     "FailedInPhase",
     "Raised",
@@ -52,6 +53,8 @@ __all__ = [
     "restart_task",
 ]
 
+TASK_FAILED = "task failed"
+"""The event of a log line about an error that its task outlives."""
 _FIRST_PAUSE_NS = 1_000_000_000
 _LONGEST_PAUSE_NS = 30_000_000_000
 _RUNTIME = ("flowrun.runtime.", "flowrun.msgs.")
@@ -242,7 +245,7 @@ class ErrorPolicy:
         """Log that the task published a message outside `process`."""
         text = error_text(error, self._secrets)
         self._count(text)
-        self._made.ctx.log.error("task failed", error=text, on_error=self._kind)
+        self._made.ctx.log.error(TASK_FAILED, error=text, on_error=self._kind)
 
     def handle(self, error: BaseException, *, phase: str = "process") -> None:
         """Log what the task raised, and do what the policy says: begin the pause before a restart, or
@@ -272,7 +275,7 @@ class ErrorPolicy:
                 repeated["repeated"] = self._logged.unlogged + 1
         self._logged = _Logged(text, now_ns)
         self._made.ctx.log.error(
-            "task failed", error=text, raised=error, on_error=self._kind, **repeated
+            TASK_FAILED, error=text, raised=error, on_error=self._kind, **repeated
         )
 
     @property

@@ -101,6 +101,7 @@ class Run:
             self.shows[task] = "video"
         self._clock = clock
         self._started_ns = clock.now_ns()
+        self._ended_ns: int | None = None
         self._state: str | dict[str, str] = "Running"
         self._has_run = False
         self._ended = threading.Event()
@@ -226,6 +227,7 @@ class Run:
     def _finish(self, reason: str, error: str | None) -> FlowrunError | None:
         if error is not None:
             error = storable(mask_secrets(error, self.plan.graph.spec.secrets))
+        self._ended_ns = self._clock.now_ns()
         self._state = "Stopped" if error is None else {"Error": error}
         for broadcast in self.broadcasts.values():
             broadcast.close()
@@ -330,13 +332,15 @@ class Run:
     def report(self) -> RunReport:
         """How the run is doing."""
         tasks, rate_hz = task_reports(self.executor)
+        at_ns = self._clock.now_ns() if self._ended_ns is None else self._ended_ns
         log = None
         if self.writer is not None:
             log = LogReport(str(self.directory), self._recording.size, self._recording.messages)
         return RunReport(
             cycles=self.executor.cycles,
             cycle_rate_hz=rate_hz,
-            uptime_s=round((self._clock.now_ns() - self._started_ns) / 1e9, 3),
+            uptime_s=round((at_ns - self._started_ns) / 1e9, 3),
+            at_ns=at_ns,
             starting=self.executor.starting,
             progress=self._progress(),
             log=log,

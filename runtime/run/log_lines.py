@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import traceback
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import structlog
 
 from flowrun.runtime.clock import monotonic_s
+from flowrun.runtime.engine.policy import TASK_FAILED
 from flowrun.runtime.errors import text_of
 from flowrun.runtime.places import explained
 from flowrun.runtime.wording import escaped, mask_secrets, one_line
@@ -28,6 +30,9 @@ _FOLD_S = 1.0
 _FOLD_KEPT = 256
 """Number of different lines that are remembered."""
 _TRACEBACKS_KEPT = 64
+_ERRORS_EVERY_S = 10.0
+_ERRORS_KEPT = 64
+"""Number of different errors of a task that are remembered."""
 _Record = MutableMapping[str, Any]
 _SEVERAL_LINES = ("exception", "stack")
 _HARMLESS = (bool, int, float, type(None))
@@ -59,7 +64,8 @@ def configure_logs(
     """Send every structlog record to `stream` (stderr), and to `target` if there is one.
 
     A record with an exception as `raised` names the place in the user's code; the whole traceback goes
-    to `target` alone. Lines that come again and again are counted; see `Folding`.
+    to `target` alone. Lines that come again and again are counted; see `Folding`. Of the errors that a
+    task outlives, `stream` gets a part; see `_FoldedErrors`.
 
     secrets: texts that are replaced by "***" wherever they occur in a record.
     """
@@ -87,6 +93,7 @@ def configure_logs(
             _masker(secrets),
             folding,
             keep,
+            _FoldedErrors(),
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             _escape,
             structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=28),
@@ -176,6 +183,29 @@ class Folding:
     def _forget_oldest(self) -> None:
         key = next((key for key, line in self._lines.items() if not line.folded), None)
         self._lines.pop(next(iter(self._lines)) if key is None else key)
+
+
+class _FoldedErrors:
+    """Shows each error that a task outlives once, and another one of that task 10 s later at the
+    earliest: the console has the number of them in its status, and the log has all."""
+
+    def __init__(self) -> None:
+        self._shown: dict[Any, tuple[float, OrderedDict[str, None]]] = {}
+
+    def __call__(
+        self, _logger: Any, _method: str, record: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        if record.get("event") != TASK_FAILED:
+            return record
+        now, task, text = monotonic_s(), record.get("task"), str(record.get("error"))
+        shown_s, texts = self._shown.get(task, (-math.inf, OrderedDict[str, None]()))
+        if text in texts or now - shown_s < _ERRORS_EVERY_S:
+            raise structlog.DropEvent
+        texts[text] = None
+        if len(texts) > _ERRORS_KEPT:
+            texts.popitem(last=False)
+        self._shown[task] = now, texts
+        return record
 
 
 @dataclass(slots=True)

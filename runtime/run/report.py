@@ -95,7 +95,8 @@ class RunReport:
     cycle_rate_hz: cycles per second, over the last 5 s or the last 1,024 cycles, whichever is less, or
         over the last two if that is longer; 0 before the second has ended, and while a task that the
         cycle waits for is late.
-    uptime_s: seconds since the run was made.
+    uptime_s: seconds since the run was made, up to its end.
+    at_ns: the run's time at that moment.
     starting: id of the task whose `start` is running; None before and after.
     progress: of that task; None where it says nothing.
     log: None for a run that keeps none.
@@ -106,6 +107,7 @@ class RunReport:
     cycles: int
     cycle_rate_hz: float
     uptime_s: float
+    at_ns: int
     starting: str | None
     progress: Progress | None
     log: LogReport | None

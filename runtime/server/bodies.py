@@ -161,6 +161,7 @@ class Report(Pipeline):
     cycles: int
     cycle_rate_hz: float
     uptime_s: float
+    at_ns: int
     starting: str | None
     progress: Progress | None
     log: LogReport | None

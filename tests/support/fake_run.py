@@ -129,6 +129,7 @@ class FakeRun:
             cycles=self.cycles,
             cycle_rate_hz=self.rate_hz if self.cycles else 0.0,
             uptime_s=self.cycles / self.rate_hz,
+            at_ns=START_NS + int(self.cycles / self.rate_hz * 1e9),
             starting=None,
             progress=None,
             log=LogReport("runs/inference-20261120T101500Z", size, 3 * self.cycles),
