@@ -35,6 +35,7 @@ from flowrun.runtime.engine.watchdog import Watchdog
 from flowrun.runtime.engine.whereabouts import Whereabouts
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Failed
+from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
 from flowrun.runtime.task import CycleTime, Playback, State
@@ -210,6 +211,13 @@ class Executor:
                 ) from None
             self._configs[task_id] = new
             self._outside.set(task_id, dict(values))
+
+    def live_values(self, task_id: str) -> dict[str, Any]:
+        """The values that were set last, of the keys that may change while it runs."""
+        config = self._configs[task_id]
+        return config.model_dump(
+            mode="json", include=set(live_keys(type(self.instances[task_id].task)))
+        )
 
     # -- the run -------------------------------------------------------------------------------
 

@@ -329,6 +329,15 @@ class Run:
         """Task id -> the config keys that may change while it runs."""
         return {task.id: live_keys(task.task_class) for task in self.plan.graph.tasks}
 
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Task id -> the values in force of those keys, of tasks that have some."""
+        secrets = self.plan.graph.spec.secrets
+        return {
+            task: _masked(self.executor.live_values(task), secrets)
+            for task, keys in self.live_keys().items()
+            if keys
+        }
+
     def report(self) -> RunReport:
         """How the run is doing."""
         tasks, rate_hz = task_reports(self.executor)
@@ -351,6 +360,19 @@ class Run:
     def _progress(self) -> Progress | None:
         made = self.executor.instances.get(self.executor.starting or "")
         return None if made is None or made.ctx.progress is None else Progress(*made.ctx.progress)
+
+
+def _masked(data: Any, secrets: frozenset[str]) -> Any:
+    """The same data with the secrets in its texts masked."""
+    match data:
+        case str():
+            return mask_secrets(data, secrets)
+        case dict():
+            return {key: _masked(value, secrets) for key, value in data.items()}
+        case list():
+            return [_masked(value, secrets) for value in data]
+        case _:
+            return data
 
 
 def _is_committing(frame: FrameType | None) -> bool:

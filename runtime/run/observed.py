@@ -99,7 +99,8 @@ class Observed:
 
     videos: by id, the cameras whose packets the log keeps.
     happened: events of the last cycles.
-    detected: the last detections, while somebody waits for them.
+    detected: the last detections.
+    detecting: the tasks that find objects.
     lines: the last lines of the log.
     errors: number of errors by task.
     restarts: number of restarts by task.
@@ -129,6 +130,9 @@ class Observed:
             for slot in slots
             if slot.task_id in self.videos and issubclass(slot.message_type, ImageRgb8Msg)
         ]
+        self.detecting = [
+            slot.task_id for slot in slots if issubclass(slot.message_type, DetectionsMsg)
+        ]
         self._detections = [
             (slot.index, slot.task_id)
             for slot in slots
@@ -151,11 +155,10 @@ class Observed:
             message = messages[index]
             if message.present:
                 replies.note(message)  # type: ignore[arg-type]
-        if self._detections and self.detected.watched:
-            for index, task in self._detections:
-                message = messages[index]
-                if message.present:
-                    self.detected.offer(Detected(task, message.copy()))  # type: ignore[arg-type]
+        for index, task in self._detections:
+            message = messages[index]
+            if message.present:
+                self.detected.offer(Detected(task, message.copy()))  # type: ignore[arg-type]
 
     def _note(self, cycle: int, events: list[Event]) -> None:
         for event in events:

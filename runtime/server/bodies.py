@@ -17,6 +17,7 @@ from flowrun.runtime.task import State
 __all__ = [
     "ChannelAnswerReply",
     "ChannelPictureReply",
+    "DetectionsReply",
     "ErrorReply",
     "Json",
     "MessageReply",
@@ -141,6 +142,37 @@ class ChannelAnswerReply(_Body):
     Success: _ChannelAnswer
 
 
+# -- detections ---------------------------------------------------------------------------------
+
+
+class _Detection(BaseModel):
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+
+    x: float = Field(description="Centre of the box, in pixels from the left.")
+    y: float = Field(description="Centre of the box, in pixels from the top.")
+    width: float
+    height: float
+    confidence: float | None
+    class_: str = Field(alias="class")
+    class_id: int = Field(description="The model's number of the class; -1 where it has none.")
+    tracker_id: int | None
+
+
+class _Detections(_Body):
+    task: str
+    timestamp_nanos: int
+    cycle: int
+    width: int
+    height: int
+    detections: list[_Detection]
+
+
+class DetectionsReply(_Body):
+    """The objects in a picture; its time is when the picture was taken."""
+
+    Success: _Detections
+
+
 # -- the run ------------------------------------------------------------------------------------
 
 
@@ -169,6 +201,8 @@ class Report(Pipeline):
     last_answer: _NewestAnswer | None
     shows: dict[str, Shows]
     live: dict[str, list[str]]
+    settings: dict[str, dict[str, Any]]
+    channels: dict[str, int]
 
 
 class MessageReply(_Body):

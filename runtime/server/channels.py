@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.broadcast import Answer, PartialAnswer, Picture, Shows
 from flowrun.runtime.server.errors import ApiError
-from flowrun.runtime.server.feed import Feed
+from flowrun.runtime.server.feed import Feed, Wakeup, Watched
 from flowrun.runtime.wording import described
 
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from flowrun.runtime.server.feed import Wakeup
+    from flowrun.runtime.run.observed import Detected
     from flowrun.runtime.server.status import Status
 
 __all__ = ["ANSWERS", "PARTS", "PICTURES", "Channels", "Kind", "Places"]
 
+_LONGER = "wait longer with ?timeout_s= (60 at most), or see /api/v0/report"
 _LOOK_S = 1.0
 """How often a waiting request looks whether its client is still there."""
 
@@ -83,6 +85,7 @@ class Channels:
     feeds: task id -> what it shows.
     closing: set when the server ends.
     observed: what the run's cycles bring.
+    happened, detected, lines: of these, what has a place in the stream of events.
     streams: the places of clients that are sent a stream.
     """
 
@@ -94,7 +97,10 @@ class Channels:
         self.closing = asyncio.Event()
         self._shows = dict(status.run.shows)
         self.observed = status.run.observe()
-        self._wakeups: list[Wakeup] = []
+        self.happened = Watched(self.observed.happened)
+        self.detected = Watched(self.observed.detected)
+        self.lines = Watched(self.observed.lines)
+        self._wakeups = [it.wakeup for it in (self.happened, self.detected, self.lines)]
 
     def close(self) -> None:
         """The server ends: streams end, and waiting requests are answered."""
@@ -175,6 +181,35 @@ class Channels:
             )
         return item
 
+    async def next_detected(self, task: str | None, *, timeout_s: float, latest: bool) -> Detected:
+        """What `task`, or any, finds next; `ApiError` says why there is nothing.
+
+        timeout_s: how long to wait for it.
+        latest: the newest at once, if there is one.
+        """
+        detecting = self.observed.detecting
+        if task is not None and task not in detecting:
+            those = ", ".join(detecting) or "none"
+            text = f"task {described(task)} finds no objects; tasks that do: {those}"
+            raise ApiError(404, text, wrapped=True)
+        if not detecting:
+            text = f"no task of graph {self.status.run.name!r} finds objects"
+            raise ApiError(503, text, wrapped=True)
+        series = self.detected.series
+        if latest:
+            _, kept = series.after(0)
+            fitting = [it for it in kept if task is None or it.task == task]
+            if fitting:
+                return fitting[-1]
+        with self._waits.taken(), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                async for _, items in self.detected.after(series.number):
+                    for item in items:
+                        if task is None or item.task == task:
+                            return item
+                raise self.ended()
+        raise ApiError(503, f"no new detections within {timeout_s:g} s; {_LONGER}", wrapped=True)
+
     async def _wait(self, request: Request, kind: Kind, task: str, timeout_s: float) -> Any:
         feed = self.feeds[task]
         number = feed.broadcast.number
@@ -190,8 +225,7 @@ class Channels:
             if left_s <= _LOOK_S or await request.is_disconnected():
                 raise ApiError(
                     503,
-                    f"no new {kind.noun} of task {task!r} within {timeout_s:g} s; "
-                    "wait longer with ?timeout_s= (60 at most), or see /api/v0/report",
+                    f"no new {kind.noun} of task {task!r} within {timeout_s:g} s; {_LONGER}",
                     wrapped=True,
                 )
 

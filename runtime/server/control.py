@@ -92,6 +92,11 @@ class Control:
             )
         router.add_api_route(
             "/inference/settings",
+            self.settings_in_force,
+            responses={200: {"model": dict[str, dict[str, Any]]}, **refusals({})},
+        )
+        router.add_api_route(
+            "/inference/settings",
             self.settings,
             methods=["POST"],
             responses={
@@ -231,6 +236,10 @@ class Control:
             raise ApiError(409, str(error)) from None
         what = f"Source {source}" if source else f"Pipeline {self._run.name}"
         return Json({"message": f"{what} {done}", "sources": self._states()})
+
+    async def settings_in_force(self) -> Json:
+        """The values in force of all keys that may change while the graph runs, by task."""
+        return Json(jsonable(self._run.settings()))
 
     async def settings(self, request: Request) -> Response:
         """Change values while the graph runs, from the next cycle on.

@@ -1,48 +1,76 @@
-"""Everything that happens in a run as one stream: answers, parts of answers, the report, the end."""
+"""Everything that happens in a run as one stream; `docs/http-api.md` lists the events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.broadcast import Answer, PartialAnswer
+from flowrun.runtime.events import (
+    Dropped,
+    EndOfSource,
+    Event,
+    Failed,
+    Replaced,
+    Restarted,
+    Set,
+    SourceState,
+    Switched,
+)
 from flowrun.runtime.server.channels import ANSWERS, PARTS, Channels
-from flowrun.runtime.server.status import answer_json
+from flowrun.runtime.server.status import answer_json, jsonable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-    from flowrun.runtime.server.feed import Feed
+    from flowrun.msgs.detections import DetectionsMsg
+    from flowrun.runtime.run.observed import Detected, Happened, Line
+    from flowrun.runtime.server.feed import Feed, Watched
 
-__all__ = ["event_stream"]
+__all__ = ["detections_json", "event_stream"]
 
 _QUEUED = 64
 """Events that wait for a slow client; those that make them then wait too."""
 
 _REPORT_EVERY_S = 1.0
 
+_Queue = asyncio.Queue[str | None]
+
 
 async def event_stream(channels: Channels) -> AsyncIterator[str]:
     """Server-sent events until the run or the server ends."""
-    queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=_QUEUED)
-    feeds = channels.feeds
-    helpers = [
-        _send_reports(channels, queue),
-        *(_send_answers(task, feeds[task], queue) for task in channels.tasks(ANSWERS)),
-        *(_send_parts(task, feeds[task], queue) for task in channels.tasks(PARTS)),
-    ]
-    running = [asyncio.create_task(helper) for helper in helpers]
+    queue: _Queue = asyncio.Queue(maxsize=_QUEUED)
+    making = asyncio.create_task(_make(channels, queue))
     try:
         while (event := await queue.get()) is not None:
             yield event
         yield _event("ended", channels.status.report())
     finally:
-        for task in running:
-            task.cancel()
+        making.cancel()
 
 
-async def _send_answers(task: str, feed: Feed, queue: asyncio.Queue[str | None]) -> None:
+async def _make(channels: Channels, queue: _Queue) -> None:
+    """All events; at the end None, which ends the stream."""
+    feeds = channels.feeds
+    reports = asyncio.create_task(_send_reports(channels, queue))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for sending in (
+                *(_send_answers(task, feeds[task], queue) for task in channels.tasks(ANSWERS)),
+                *(_send_parts(task, feeds[task], queue) for task in channels.tasks(PARTS)),
+                _send_series(channels.happened, queue, _happened),
+                _send_series(channels.detected, queue, _detected),
+                _send_series(channels.lines, queue, _line),
+            ):
+                group.create_task(sending)
+    finally:
+        reports.cancel()
+    await queue.put(None)
+
+
+async def _send_answers(task: str, feed: Feed, queue: _Queue) -> None:
     number = max(feed.broadcast.number - 1, 0)  # the newest first, so that there is one
     while found := await feed.next(number, timeout_s=None):
         number, answer = found
@@ -51,7 +79,7 @@ async def _send_answers(task: str, feed: Feed, queue: asyncio.Queue[str | None])
             await queue.put(_event("result", {**data, "tokens": answer.tokens}))
 
 
-async def _send_parts(task: str, feed: Feed, queue: asyncio.Queue[str | None]) -> None:
+async def _send_parts(task: str, feed: Feed, queue: _Queue) -> None:
     number = feed.broadcast.number
     while found := await feed.next(number, timeout_s=None):
         number, part = found
@@ -66,16 +94,105 @@ async def _send_parts(task: str, feed: Feed, queue: asyncio.Queue[str | None]) -
             await queue.put(_event("partial", data))
 
 
-async def _send_reports(channels: Channels, queue: asyncio.Queue[str | None]) -> None:
-    """The report every second; at the end None, which ends the stream."""
-    while channels.status.running and not channels.closing.is_set():
+async def _send_series(
+    watched: Watched[Any], queue: _Queue, told: Callable[[Any], tuple[str, dict[str, Any]]]
+) -> None:
+    """The items of a series from now on; how many were lost, where the client is too slow for them."""
+    number = watched.series.number
+    async for lost, items in watched.after(number):
+        if lost:
+            await queue.put(_event("lost", {"count": lost}))
+        for item in items:
+            await queue.put(_event(*told(item)))
+
+
+async def _send_reports(channels: Channels, queue: _Queue) -> None:
+    while True:
         await queue.put(_event("statistics", channels.status.recent_report()))
-        try:
-            async with asyncio.timeout(_REPORT_EVERY_S):
-                await channels.closing.wait()
-        except TimeoutError:
-            continue
-    await queue.put(None)
+        await asyncio.sleep(_REPORT_EVERY_S)
+
+
+# -- as JSON ------------------------------------------------------------------------------------
+
+
+def _happened(happened: Happened) -> tuple[str, dict[str, Any]]:
+    event = happened.event
+    name, more = _told(event)
+    if isinstance(event, Failed):
+        more["count"] = happened.errors
+    return name, {"task": event.task, "cycle": happened.cycle, **more}
+
+
+def _told(event: Event) -> tuple[str, dict[str, Any]]:
+    """The name of an event, and what it says besides task and cycle."""
+    match event:
+        case Failed():
+            return "error", {
+                "policy": event.policy,
+                "phase": event.phase,
+                "text": event.text,
+                "place": event.place,
+            }
+        case Dropped():
+            return "dropped", {"cause": event.cause, "count": event.count}
+        case Set():
+            return "set", {"values": jsonable(event.values)}
+        case SourceState():
+            return "source", {"state": event.state, "code": event.code}
+        case EndOfSource():
+            return "source", {"state": "ended", "code": ""}
+        case Switched():
+            return "switched", {"playback": event.playback}
+        case Replaced():
+            return "replaced", {"input_cycle": event.input_cycle}
+        case Restarted():
+            return "restart", {}
+        case _:
+            return event.kind, {}
+
+
+def _detected(detected: Detected) -> tuple[str, dict[str, Any]]:
+    return "detections", {"task": detected.task, **detections_json(detected.message)}
+
+
+def detections_json(message: DetectionsMsg) -> dict[str, Any]:
+    """The objects in a picture, each with the centre and the size of its box in pixels."""
+    found = zip(
+        message.boxes.tolist(),
+        message.scores.tolist(),
+        message.labels,
+        message.class_ids.tolist(),
+        strict=True,
+    )
+    return {
+        "timestamp_nanos": message.tov_ns,
+        "cycle": message.frame_cycle,
+        "width": message.width,
+        "height": message.height,
+        "detections": [
+            {
+                "x": (left + right) / 2,
+                "y": (top + bottom) / 2,
+                "width": right - left,
+                "height": bottom - top,
+                "confidence": None if math.isnan(score) else score,
+                "class": label,
+                "class_id": class_id,
+                "tracker_id": None,
+            }
+            for (left, top, right, bottom), score, label, class_id in found
+        ],
+    }
+
+
+def _line(line: Line) -> tuple[str, dict[str, Any]]:
+    return "log", {
+        "timestamp_nanos": line.time_ns,
+        "level": line.level,
+        "task": line.task,
+        "message": line.text,
+        "fields": jsonable(line.fields),
+    }
 
 
 def _event(name: str, data: Any) -> str:

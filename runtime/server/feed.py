@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flowrun.runtime.broadcast import Broadcast, Picture
+    from flowrun.runtime.broadcast import Broadcast, Picture, Series
 
-__all__ = ["Feed", "Wakeup"]
+__all__ = ["Feed", "Wakeup", "Watched"]
+
+_T = TypeVar("_T")
 
 
 class Wakeup:
@@ -65,6 +68,30 @@ class Wakeup:
         self._wake_is_due = False
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
+
+
+class Watched(Generic[_T]):
+    """A series, as coroutines read it."""
+
+    def __init__(self, series: Series[_T]) -> None:
+        self.series = series
+        self.wakeup = Wakeup(series.subscribe)
+
+    async def after(self, number: int) -> AsyncGenerator[tuple[int, list[_T]]]:
+        """What follows item `number`, as it comes: how many items are lost, and the next ones. It ends
+        with the series."""
+        with self.wakeup.watching():
+            while True:
+                changed = self.wakeup.changed
+                is_over = self.series.closed or self.wakeup.closed
+                lost, items = self.series.after(number)
+                number += lost + len(items)
+                if lost or items:
+                    yield lost, items
+                elif is_over:
+                    return
+                else:
+                    await changed.wait()
 
 
 class Feed:

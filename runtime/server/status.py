@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +46,17 @@ class Status:
         return {"id": self.run.name, "status": self.run.state()}
 
     def report(self) -> dict[str, Any]:
-        """The run's own report, who it is, what its tasks show, and what may be set."""
-        shows = {task: kind for task, kind in self.run.shows.items() if kind is not None}
-        live = {task: list(keys) for task, keys in self.run.live_keys().items() if keys}
+        """The run's own report, who it is, what its tasks show, and what may be and is set."""
+        run = self.run
         report: dict[str, Any] = jsonable(
-            {**self.pipeline(), **report_json(self.run.report()), "shows": shows, "live": live}
+            {
+                **self.pipeline(),
+                **report_json(run.report()),
+                "shows": {task: kind for task, kind in run.shows.items() if kind is not None},
+                "channels": run.channels,
+                "live": {task: keys for task, keys in run.live_keys().items() if keys},
+                "settings": run.settings(),
+            }
         )
         return report
 
@@ -90,7 +97,7 @@ def jsonable(data: Any) -> Any:
     match data:
         case float() if not math.isfinite(data):
             return str(data)
-        case dict():
+        case Mapping():
             return {str(key): jsonable(value) for key, value in data.items()}
         case list() | tuple():
             return [jsonable(value) for value in data]

@@ -13,13 +13,14 @@ from flowrun.runtime.broadcast import Answer, Picture
 from flowrun.runtime.server.bodies import (
     ChannelAnswerReply,
     ChannelPictureReply,
+    DetectionsReply,
     Json,
     NewestAnswerReply,
     PictureReply,
     refusals,
 )
 from flowrun.runtime.server.channels import ANSWERS, PICTURES, Channels, Places
-from flowrun.runtime.server.events import event_stream
+from flowrun.runtime.server.events import detections_json, event_stream
 from flowrun.runtime.server.feed import Feed
 from flowrun.runtime.server.status import answer_json
 
@@ -71,6 +72,8 @@ class Streaming:
             ("/inference/result", self.result, {"model": NewestAnswerReply}),
             ("/inference/results", self.result, {"model": NewestAnswerReply}),
             ("/inference/result/{channel}", self.channel_result, {"model": ChannelAnswerReply}),
+            ("/inference/detections", self.detections, {"model": DetectionsReply}),
+            ("/inference/detections/{task}", self.task_detections, {"model": DetectionsReply}),
             ("/events", self.events, {"content": {"text/event-stream": {}}}),
         ):
             router.add_api_route(
@@ -213,12 +216,33 @@ class Streaming:
         )
         return answer
 
+    # -- detections -----------------------------------------------------------------------------
+
+    async def detections(self, *, timeout_s: _Timeout = 5.0, latest: _Latest = False) -> Json:
+        """The next objects that a task has found in a picture, with the time of that picture.
+
+        x and y are the centre of a box, in pixels.
+        """
+        return await self._detections(None, timeout_s, latest=latest)
+
+    async def task_detections(
+        self, task: str, *, timeout_s: _Timeout = 5.0, latest: _Latest = False
+    ) -> Json:
+        """The next objects that one task has found, by its id."""
+        return await self._detections(task, timeout_s, latest=latest)
+
+    async def _detections(self, task: str | None, timeout_s: float, *, latest: bool) -> Json:
+        detected = await self._channels.next_detected(task, timeout_s=timeout_s, latest=latest)
+        return Json({"Success": {"task": detected.task, **detections_json(detected.message)}})
+
     # -- events ---------------------------------------------------------------------------------
 
     async def events(self) -> StreamingResponse:
-        """Server-sent events: `result`, each answer as it comes; `partial`, an answer as far as
-        it is (of those that come while a client is busy, the newest); `statistics`, the report, every
-        second; `ended`, the last report, when the run or the server ends.
+        """All that happens, as server-sent events: answers, detections, errors, drops, log lines.
+
+        `result`, `partial`, `detections`, `error`, `restart`, `source`, `dropped`, `replaced`, `set`,
+        `switched` and `log` as they come; `statistics`, the report, every second; `lost`, how many a
+        slow client has missed; `ended`, the last report, when the run or the server ends.
         """
         return _Stream(
             event_stream(self._channels),

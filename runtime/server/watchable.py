@@ -44,6 +44,9 @@ class Watchable(Protocol):
     def live_keys(self) -> Mapping[str, tuple[str, ...]]:
         """Task id -> the keys of its config that may change while the graph runs."""
 
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Task id -> the values in force of those keys, as data that JSON can hold."""
+
     def set_live(self, task_id: str, values: dict[str, Any]) -> None:
         """Check `values` and apply them at the next cycle's start. Raises `UsageError` naming the
         key and the valid ones, and then changes nothing.

@@ -81,6 +81,9 @@ class FakeRun:
     def live_keys(self):
         return {"vlm": ("prompt", "max_new_tokens"), "screen": ()} if "vlm" in _TYPES else {}
 
+    def settings(self):
+        return {"vlm": {"prompt": self.prompt, "max_new_tokens": 50}}
+
     def set_live(self, task_id, values):
         if not isinstance(values.get("prompt", ""), str):
             raise UsageError(f"{task_id}.prompt: must be a text; got {values['prompt']!r}")

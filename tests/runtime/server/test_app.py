@@ -592,10 +592,10 @@ def test_unknown_path_and_method_are_said_in_json(quiet_http):
         404,
         {"error": "no such path '/api/v1/x'; GET / lists all"},
     )
-    reply = quiet_http.get("/api/v0/inference/settings")
+    reply = quiet_http.get("/api/v0/pipeline/stop")
     assert (reply.status_code, reply.json()) == (
         405,
-        {"error": "GET is not for '/api/v0/inference/settings'; GET / lists all"},
+        {"error": "GET is not for '/api/v0/pipeline/stop'; GET / lists all"},
     )
 
 

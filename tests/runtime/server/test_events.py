@@ -1,0 +1,213 @@
+"""The stream of everything that happens, and what tasks have found."""
+
+import json
+import threading
+
+import httpx
+import numpy as np
+import pytest
+
+from flowrun.msgs.detections import DetectionsMsg
+from flowrun.runtime import events
+from flowrun.runtime.run import observed
+from flowrun.runtime.run.observed import Detected, Happened
+from support import helpers
+
+
+def found(cycle=3):
+    message = DetectionsMsg(
+        boxes=np.array([[10, 20, 50, 40], [0, 0, 4, 2]], np.float32),
+        scores=np.array([0.5, np.nan], np.float32),
+        labels=["cat", "dog"],
+        class_ids=np.array([7, -1], np.int32),
+        width=640,
+        height=360,
+        frame_id=0,
+        frame_cycle=cycle,
+        latency_ms=1.0,
+    )
+    message.publish(tov_ns=99)
+    return message
+
+
+FOUND = {
+    "task": "eye",
+    "timestamp_nanos": 99,
+    "cycle": 3,
+    "width": 640,
+    "height": 360,
+    "detections": [
+        {
+            "x": 30.0, "y": 30.0, "width": 40.0, "height": 20.0, "confidence": 0.5,
+            "class": "cat", "class_id": 7, "tracker_id": None,
+        },
+        {
+            "x": 2.0, "y": 1.0, "width": 4.0, "height": 2.0, "confidence": None,
+            "class": "dog", "class_id": -1, "tracker_id": None,
+        },
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(new_run):
+    run = new_run()
+    run.observed.detecting = ["eye"]
+    return run
+
+
+@pytest.fixture
+def http(run, new_server):
+    with httpx.Client(base_url=new_server(run).url, trust_env=False, timeout=10) as client:
+        yield client
+
+
+def stream(reply):
+    """(name, data) of each event."""
+    name = None
+    for line in reply.iter_lines():
+        key, _, value = line.partition(": ")
+        if key == "event":
+            name = value
+        elif key == "data":
+            yield name, json.loads(value)
+
+
+def wanted(events_, names):
+    """Those of these names, in their order, `statistics` and what is of the start left out."""
+    return ((name, data) for name, data in events_ if name in names)
+
+
+def until(condition):
+    while not condition():
+        threading.Event().wait(0.005)
+
+
+def test_what_happens_is_in_the_stream(run, http):
+    with http.stream("GET", "/api/v0/events") as reply:
+        coming = wanted(stream(reply), {"error", "dropped", "set", "source", "switched", "restart",
+                                        "replaced", "detections", "log", "ended"})  # fmt: skip
+        until(lambda: run.observed.happened.watched)
+        for event in (
+            events.Failed("vlm", "skip", "ValueError: no", "process", "tasks.py:3"),
+            events.Restarted("vlm"),
+            events.Dropped("cam0", 4, "too old"),
+            events.Set("vlm", {"prompt": "cap en"}),
+            events.SourceState("cam0", "lost", "timeout"),
+            events.EndOfSource("cam0"),
+            events.Switched("cam0", "paused"),
+            events.Replaced("vlm", 5),
+        ):
+            run.observed.happened.offer(Happened(8, event, 2))
+        assert [next(coming) for _ in range(8)] == [
+            ("error", {
+                "task": "vlm", "cycle": 8, "policy": "skip", "phase": "process",
+                "text": "ValueError: no", "place": "tasks.py:3", "count": 2,
+            }),
+            ("restart", {"task": "vlm", "cycle": 8}),
+            ("dropped", {"task": "cam0", "cycle": 8, "cause": "too old", "count": 4}),
+            ("set", {"task": "vlm", "cycle": 8, "values": {"prompt": "cap en"}}),
+            ("source", {"task": "cam0", "cycle": 8, "state": "lost", "code": "timeout"}),
+            ("source", {"task": "cam0", "cycle": 8, "state": "ended", "code": ""}),
+            ("switched", {"task": "cam0", "cycle": 8, "playback": "paused"}),
+            ("replaced", {"task": "vlm", "cycle": 8, "input_cycle": 5}),
+        ]  # fmt: skip
+        run.observed.detected.offer(Detected("eye", found()))
+        assert next(coming) == ("detections", FOUND)
+        run.observed.note_line(5, "warning", "it rains", "cam0", {"for_s": float("inf")})
+        assert next(coming) == (
+            "log",
+            {
+                "timestamp_nanos": 5,
+                "level": "warning",
+                "task": "cam0",
+                "message": "it rains",
+                "fields": {"for_s": "inf"},
+            },
+        )
+        run.end()
+        assert next(coming)[0] == "ended"
+
+
+def test_who_is_too_slow_is_sent_how_much_it_has_lost(run, http):
+    total = 60_000
+    with http.stream("GET", "/api/v0/events") as reply:
+        until(lambda: run.observed.lines.watched)
+        for number in range(total):
+            run.observed.note_line(number, "info", "x" * 200, "cam0", {})
+        got = lost = 0
+        for name, data in stream(reply):
+            got += name == "log"
+            lost += data["count"] if name == "lost" else 0
+            if got + lost == total:
+                break
+    assert lost > 0
+    assert got >= observed._MOST_LINES
+
+
+def test_detections_are_given_as_boxes_with_a_centre(run, http):
+    run.observed.detected.offer(Detected("eye", found()))
+    for path in ("detections", "detections/eye"):
+        reply = http.get(f"/api/v0/inference/{path}?latest=1")
+        assert (reply.status_code, reply.json()) == (200, {"Success": FOUND})
+
+
+def test_the_next_detections_are_waited_for(run, http):
+    replies = []
+    asker = threading.Thread(
+        target=lambda: replies.append(http.get("/api/v0/inference/detections/eye"))
+    )
+    asker.start()
+    until(lambda: run.observed.detected.watched)
+    run.observed.detected.offer(Detected("other", found(1)))
+    run.observed.detected.offer(Detected("eye", found()))
+    asker.join()
+    assert replies[0].json() == {"Success": FOUND}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("detections/cam0", 404, "task 'cam0' finds no objects; tasks that do: eye"),
+        (
+            "detections?timeout_s=0",
+            503,
+            "no new detections within 0 s; wait longer with ?timeout_s= (60 at most), or see "
+            "/api/v0/report",
+        ),
+    ],
+)
+def test_why_there_are_no_detections_is_said(http, path, status, text):
+    reply = http.get(f"/api/v0/inference/{path}")
+    assert (reply.status_code, reply.json()) == (status, {"Error": {"error": text}})
+
+
+def test_a_graph_that_finds_no_objects_says_so(run, http):
+    run.observed.detecting = []
+    reply = http.get("/api/v0/inference/detections")
+    assert reply.status_code == 503
+    assert reply.json() == {"Error": {"error": "no task of graph 'inference' finds objects"}}
+
+
+def test_the_settings_in_force_are_those_that_were_set_last(http):
+    assert http.post("/api/v0/inference/settings", json={"prompt": "Is it raining?"}).is_success
+    expected = {"vlm": {"prompt": "Is it raining?", "max_new_tokens": 50}}
+    assert http.get("/api/v0/inference/settings").json() == expected
+    assert http.get("/api/v0/report").json()["settings"] == expected
+
+
+def test_a_real_runs_events_and_counts_are_noted(tmp_path):
+    plan = helpers.plan_of(
+        tmp_path, "n=Numbers(limit: 6); f=Boom(at: 2)@on_error: skip", "n>f:IntMsg"
+    )
+    run = helpers.Run(plan, clock=helpers.ManualClock(1, step_ns=1000), directory=tmp_path / "run")
+    seen = run.observe()
+    assert run.run().error is None
+    assert sum(seen.durations) == 6
+    assert seen.errors == {"f": 1}
+    assert [
+        (it.cycle, it.event.task, it.errors)
+        for it in seen.happened.after(0)[1]
+        if isinstance(it.event, events.Failed)
+    ] == [(2, "f", 1)]
+    assert seen.happened.closed
