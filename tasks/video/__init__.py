@@ -17,6 +17,8 @@
 | `options.py`  | the names of FFmpeg's options                                             |
 | `streams.py`  | which stream of a container is the film                                   |
 | `reader.py`   | the thread that decodes a few frames ahead                                |
+| `numbering.py` | decoded pictures -> frames with numbers and times                      |
+| `keeping.py`  | decoded pictures -> the planes that are kept of them                      |
 | `incoming.py` | a container's packets -> numbered ones, as the decoder and the log get them |
 | `decoding.py` | those -> pictures, as the log will decode them                            |
 | `sections.py` | which packets one decoder gets, and when the next one takes over          |

@@ -20,8 +20,9 @@ from flowrun.runtime.pictures.convert.kernel import is_compiled
 from flowrun.runtime.pictures.planar import Kept, PlanarPicture
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.connection import Connection
+from flowrun.tasks.video.numbering import Frame
 from flowrun.tasks.video.opening import VideoError, problems_of
-from flowrun.tasks.video.reader import Frame, Reader
+from flowrun.tasks.video.reader import Reader
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 
 __all__ = ["VideoCapture", "VideoError"]

@@ -5,95 +5,37 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import partial
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from concurrent.futures import Future
+from typing import Any
 
 from flowrun.msgs.image import VideoPackets
-from flowrun.runtime.pictures.asked import AskedPicture
-from flowrun.runtime.pictures.planar import (
-    Demand,
-    InPlace,
-    Kept,
-    Layout,
-    PlanarPicture,
-    copied,
-    kept,
-    layout_of,
-)
 from flowrun.runtime.task import Playback
 from flowrun.tasks.video.address import AddressError
 from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.asked import AskedDecoder
 from flowrun.tasks.video.connection import Connection, Opened
 from flowrun.tasks.video.decoding import Counts, SourceDecoder
+from flowrun.tasks.video.keeping import Keeping
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
+from flowrun.tasks.video.numbering import Frame, Numbering
 from flowrun.tasks.video.opening import VideoError, reason_of
-from flowrun.tasks.video.packets import Origin, PacketQueue
+from flowrun.tasks.video.packets import PacketQueue
 from flowrun.tasks.video.pipes import PipedContainer
 from flowrun.tasks.video.policy import FrameQueue
 from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import MaxAge, VideoSettings
 from flowrun.tasks.video.streams import chosen_stream
-from flowrun.tasks.video.thinning import Thinning
-from flowrun.tasks.video.times import Timeline
 
-__all__ = ["Frame", "Reader"]
+__all__ = ["Reader"]
 
 _STOP_S = 0.5
 """How long `stop` waits for a source that gives something all the time, so that it is closed."""
-_READY_S = 0.005
-"""A packet that comes sooner was there already."""
 _HDR = (16, 18)
 """FFmpeg's numbers of the transfer functions PQ and HLG."""
 _MAY_JUMP = 0x200  # AVFMT_TS_DISCONT, which `av` names in an enumeration that it does not export
 _BYTES_A_PIXEL = 5
 """Of planes, and of what is made of them."""
-_LEAST_HZ = 2
-"""The rate of a source of which that is found out."""
-_HANDED_OVER = 1 << 20
-"""Bytes of a picture whose CRC is worth a thread: it takes 25 us, as long as handing it over."""
-_MOST_READY = 1000
-"""Packets that were there already when a live source was opened, at most."""
-
-
-@dataclass(slots=True)
-class Frame:
-    """A decoded frame.
-
-    kept: its planes, or its pixels where it has none.
-    time_ns: since the file's first frame; for a live source, nanoseconds since 1970.
-    origin: the packets of which it is decoded; None where the log must have its pixels.
-    """
-
-    kept: Kept
-    frame_id: int
-    pts: int | None
-    time_ns: int
-    origin: Origin | None = None
-
-
-_Framing = Callable[[Kept], Frame]
-_Keeping = Kept | Future[Kept | None]
-"""What is kept of a picture, now or soon; None where its colours cannot be converted."""
-
-
-class _Ready(NamedTuple):
-    """The first packet of a live source that was not there already when it was opened.
-
-    stamp: its time stamp in seconds.
-    time_ns: when it came.
-    """
-
-    stamp: Fraction
-    time_ns: int
 
 
 class _StoppedError(Exception):
@@ -132,7 +74,6 @@ class Reader:
         """Whether the stream says that its levels are those of HDR."""
         self.pixel_aspect = 1.0
         """Width of a pixel divided by its height, as the pictures lie in the stream."""
-        self._rate: Fraction | None = None
         self._is_open = self._ended = False
         self._opened = threading.Event()
         """Set when the source is open, or will not be."""
@@ -142,14 +83,8 @@ class Reader:
         self._container: Any = None
         self._stream: Any = None
         self._config = config
-        self._clock, self._wake = clock, wake
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"keep {self.name}")
-        self._demand = Demand()
-        self._keeping: deque[tuple[_Framing, _Keeping]] = deque()
-        """Frames that have been decoded, in their order."""
-        self._put_off: deque[Callable[[], object]] = deque()
-        """Work for frames of a live source, to be done when the cycle has them: it waits for none of it
-        before a task looks at the picture."""
+        self._wake = wake
+        self._keeping = Keeping(self.name, needs_crc=keeps_packets, lose=self._count_lost)
         is_partial = config.decode != "all"
         self._packets = PacketQueue(keeps_all=is_partial) if keeps_packets else None
         self._decoder: SourceDecoder
@@ -168,24 +103,10 @@ class Reader:
         """The frame that was taken, until its packets are."""
         self._damaged = 0
         """How many damaged packets and pictures `frames` has counted."""
-        self._played_ns: int | None = None
-        """The time up to which frames were taken, where the newest one is."""
         self._is_stopped = False
         self._came_s = time.monotonic()
         """When the last packet came, or a connection began, by `time.monotonic`."""
-        self._period = Fraction(0)
-        self._period_ns = 0
-        self._next_id = 0
-        self._thinning = None if config.max_fps is None else Thinning(config.max_fps)
-        self._start = Fraction(0)
-        self._times = Timeline()
-        self._has_first = False
-        """Whether this round has given a picture."""
-        self._at: Fraction
-        """The time stamp of the last frame."""
-        self._ready: _Ready | None = None
-        self._last_ns = 0
-        """The time of the last frame of a live source."""
+        self._numbering = Numbering(config, clock=clock, leave_out=self.frames.count)
         # The command ends the process itself where such a thread is left: FFmpeg calls Python while it
         # waits, which crashes when Python has gone.
         self._thread = threading.Thread(
@@ -248,7 +169,7 @@ class Reader:
         """The newest decoded frame that is due at `played_ns`, at least `frame`. From now on the
         reader leaves out what would come too late.
         """
-        self._played_ns = played_ns
+        self._numbering.played_ns = played_ns
         self._in_hand = self.frames.skip_to(played_ns, frame)
         return self._in_hand
 
@@ -294,15 +215,14 @@ class Reader:
         except Exception as failed:  # noqa: BLE001  # reaches the cycle through `error`
             error = VideoError(f"{self.name!r}: reading failed: {type(failed).__name__}: {failed}")
         finally:
-            self._do_put_off()
             self.error = error
             self._ended = True
             self._count_damaged()
             self.frames.end()
             self._opened.set()
+            self._keeping.stop()
             if self._container is not None:
                 self._container.close()
-            self._pool.shutdown()
         self._wake()
 
     def _frames(self) -> Iterator[Frame]:
@@ -341,16 +261,11 @@ class Reader:
             raise VideoError(str(error), code=error.code) from None
         counts = self._decoder.counts if self._is_open else Counts()
         self._decoder = self._new_decoder(stream, counts, is_live=opened.is_live)
-        # Of a live source that does not give it, FFmpeg guesses the rate from too little.
-        rate = stream.average_rate or (None if opened.is_live else stream.guessed_rate)
-        self._rate = Fraction(rate) if rate else None
-        self._period = 1 / self._rate if self._rate else Fraction(0)
-        self._period_ns = int(1_000_000_000 * self._period)
-        self._start = (stream.start_time or 0) * stream.time_base
         may_jump = bool(container.format.flags & _MAY_JUMP)
-        self._times.begin(start=self._start, period=self._period, may_jump=may_jump)
+        self._numbering.begin(stream, is_live=opened.is_live, may_jump=may_jump)
+        self._keeping.is_live = opened.is_live
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
-        self.fps = float(rate) if rate else 0.0
+        self.fps = self._numbering.fps
         self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self.is_hdr = stream.codec_context.color_trc in _HDR
         size = _BYTES_A_PIXEL * self.width * self.height
@@ -416,16 +331,15 @@ class Reader:
         while True:
             self._came_s = time.monotonic()
             if start_s or again:
-                self._seek(float(self._start) + start_s, again=again)
+                self._seek(float(self._numbering.start) + start_s, again=again)
                 self._decoder.restart()
-            self._has_first, self._at = False, self._start - self._period
+            self._numbering.begin_round(again=again)
             yield from self._round()
-            if not self._has_first and not self.live:
+            if not self._numbering.has_first and not self.live:
                 what = f"has no frame after start_s {start_s:g}" if start_s else "has no frames"
                 raise VideoError(f"{self.name!r} {what}", code="codec")
-            if not self._config.loop or not self._has_first:
+            if not self._config.loop or not self._numbering.has_first:
                 return
-            self._times.begin_again()
             again = True
 
     def _seek(self, to_s: float, *, again: bool) -> None:
@@ -446,7 +360,7 @@ class Reader:
         """The frames up to the end of the stream; those before an error come first."""
         packets = iter(self._container.demux(self._stream))
         if self.live:
-            packets = self._once_ready(packets)
+            packets = self._numbering.watched(packets)
         failed: Exception | None = None
         count = 0
         while True:
@@ -463,11 +377,11 @@ class Reader:
             earlier = len(self._keeping)
             self._decoder.feed(packet, self._take)
             # Kept while this packet was decoded; a live picture does not wait for the next.
-            yield from self._kept(len(self._keeping) if self.live else earlier)
-            self._do_put_off()
+            yield from self._keeping.take(len(self._keeping) if self.live else earlier)
+            self._keeping.do_put_off()
         self._decoder.drain(self._take)
-        yield from self._kept(len(self._keeping))
-        self._do_put_off()
+        yield from self._keeping.take(len(self._keeping))
+        self._keeping.do_put_off()
         if failed is not None and not self._is_end(failed, count):
             raise failed
 
@@ -481,139 +395,9 @@ class Reader:
         return of_unknown_length and is_closed and count >= self._stream.frames
 
     def _take(self, picture: Picture) -> Future[Any] | None:
-        framing = self._frame(picture)
-        if framing is None:
-            return None
-        if picture.kept is not None:
-            self._keeping.append((framing, picture.kept))
-            return None
-        number = framing.keywords["frame_id"]
-        layout = layout_of(picture.decoded)
-        if layout is None:
-            pixels = self._pool.submit(_pixels, [picture.decoded])
-            self._keeping.append((framing, pixels))
-            return pixels
-        later = self._put_off.append if self.live else _at_once
-        planes: Future[NDArray[np.uint8]] | None = None
-        if picture.lasts:
-            data: Callable[[], NDArray[np.uint8]] = InPlace(picture.decoded, layout)
-        else:  # who reads it waits for the copy; who passes it on does not
-            planes = Future()
-            copy = partial(_copy, [picture.decoded], layout, planes)
-            later(copy if self.live else partial(self._pool.submit, copy))
-            data = planes.result
-        made = PlanarPicture(layout, data, on_read=partial(self._demand.note, number))
-        self._keeping.append((framing, made))
-        needs_crc = self._packets is not None and layout.size >= _HANDED_OVER
-        if needs_crc or self._demand.expects(number):
-            later(partial(self._pool.submit, self._prepare, made, number))
-        return planes
-
-    def _do_put_off(self) -> None:
-        while self._put_off:
-            self._put_off.popleft()()
-
-    def _prepare(self, picture: PlanarPicture, number: int) -> None:
-        """Have ready what will be asked for."""
-        if self._packets is not None:
-            _ = picture.crc
-        if self._demand.expects(number):
-            picture.prepare()
-
-    def _kept(self, count: int) -> Iterator[Frame]:
-        """The first frames that are being kept, when they are."""
-        for _ in range(count):
-            framing, keeping = self._keeping.popleft()
-            found = keeping.result() if isinstance(keeping, Future) else keeping
-            if found is None:
-                self._decoder.damaged += 1
-                continue
-            is_asked = isinstance(found, AskedPicture)
-            is_being_copied = isinstance(found, PlanarPicture) and not (
-                is_asked or found.is_in_place
-            )
-            if is_being_copied and not self.live:
-                _ = found.data  # copied: the decoder's memory of it is free again
-            yield framing(found)
-
-    def _frame(self, picture: Picture) -> partial[Frame] | None:
-        """What makes the frame of what is kept of a picture; None where it is to be left out."""
         self._connection.note_picture()
-        pts, base = picture.pts, self._stream.time_base
-        stamp = None if pts is None else pts * base
-        self._at = self._at + self._period * (1 + picture.passed) if stamp is None else stamp
-        start_s = self._config.start_s
-        if start_s and not self.live and self._at - self._start < start_s:
-            return None
-        self._has_first = True
-        since_start = self._times.at(stamp, passed=picture.passed)
-        time_ns = 1_000_000_000 * since_start.numerator // since_start.denominator
-        if self.live:
-            time_ns = self._last_ns = max(self._last_ns, self._live_ns(stamp))
-        frame_id = self._next_id + picture.passed
-        self._next_id = frame_id + 1
-        if self._thinning is not None and not self._thinning.keeps(since_start):
-            self.frames.count(1, "max_fps")
-            return None
-        if self._played_ns is not None and time_ns + self._period_ns <= self._played_ns:
-            self.frames.count(1, "latest")
-            return None
-        return partial(Frame, frame_id=frame_id, pts=pts, time_ns=time_ns, origin=picture.origin)
+        framed = self._numbering.framed(picture)
+        return None if framed is None else self._keeping.begin(framed, picture)
 
-    def _once_ready(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """The packets of a live source. First it is found which ones were there already when it was
-        opened: their pictures are as old as their time stamps say."""
-        ready: list[Any] = []
-        failed: Exception | None = None
-        self._ready = None
-        # The first picture waits for the one after it, which is not for long.
-        while len(ready) < _MOST_READY and (self._stream.average_rate or 0) > _LEAST_HZ:
-            asked_s = time.monotonic()
-            try:
-                packet = next(packets, None)
-            except self._errors as error:
-                failed, packet = error, None
-            if packet is None:
-                break
-            ready.append(packet)
-            if time.monotonic() - asked_s >= _READY_S:
-                stamp = packet.pts if packet.dts is None else packet.dts
-                if stamp is not None and len(ready) > 1:
-                    self._ready = _Ready(stamp * self._stream.time_base, self._clock())
-                break
-        yield from ready
-        if failed is not None:
-            raise failed
-        yield from packets
-
-    def _live_ns(self, stamp: Fraction | None) -> int:
-        """When a picture of a live source was taken, as far as that is known: now, or when it was ready,
-        nanoseconds since 1970."""
-        ready, now_ns = self._ready, self._clock()
-        if ready is None or stamp is None:
-            return now_ns
-        if stamp >= ready.stamp:
-            self._ready = None
-            return now_ns
-        return min(now_ns, ready.time_ns - int((ready.stamp - stamp) * 1_000_000_000))
-
-
-def _pixels(decoded: list[Any]) -> Kept | None:
-    """The pixels of the one picture of the list, which is then empty: nothing holds the picture. None
-    where its colours cannot be converted."""
-    try:
-        return kept(decoded.pop())
-    except ValueError:
-        return None
-
-
-def _at_once(work: Callable[[], object]) -> None:
-    work()
-
-
-def _copy(decoded: list[Any], layout: Layout, planes: Future[NDArray[np.uint8]]) -> None:
-    """Give `planes` those of the one picture of the list, which is then empty."""
-    try:
-        planes.set_result(copied(decoded.pop(), layout))
-    except BaseException as error:  # noqa: BLE001  # raised where the picture is read
-        planes.set_exception(error)
+    def _count_lost(self) -> None:
+        self._decoder.damaged += 1

@@ -25,8 +25,9 @@ from flowrun.runtime.testing import run_task
 from flowrun.tasks.video import capture as capture_module
 from flowrun.tasks.video.capture import VideoCapture, VideoError
 from flowrun.tasks.video.connection import Opened
+from flowrun.tasks.video.numbering import Frame
 from flowrun.tasks.video.opening import open_video
-from flowrun.tasks.video.reader import Frame, Reader
+from flowrun.tasks.video.reader import Reader
 from support.damaged import Chunk, remux
 from support.rtsp import serving
 

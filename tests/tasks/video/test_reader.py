@@ -12,12 +12,14 @@ import av
 import numpy as np
 import pytest
 
+from flowrun.tasks.video import keeping, numbering
 from flowrun.tasks.video import reader as reader_module
 from flowrun.tasks.video.connection import Opened
 from flowrun.tasks.video.decoding import Counts
+from flowrun.tasks.video.numbering import Frame
 from flowrun.tasks.video.opening import VideoError, is_live
 from flowrun.tasks.video.packets import Origin
-from flowrun.tasks.video.reader import Frame, Reader
+from flowrun.tasks.video.reader import Reader
 from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import VideoSettings
 from support.packets import plain_decoder
@@ -152,8 +154,8 @@ def kept(decoded: int) -> Any:
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_module, "SourceDecoder", Decoder)
-    monkeypatch.setattr(reader_module, "layout_of", lambda _: None)
-    monkeypatch.setattr(reader_module, "kept", kept)
+    monkeypatch.setattr(keeping, "layout_of", lambda _: None)
+    monkeypatch.setattr(keeping, "kept", kept)
     monkeypatch.setattr(Decoder, "last", ())
 
 
@@ -342,7 +344,7 @@ def test_pictures_come_in_order_and_those_at_the_end_too(monkeypatch: pytest.Mon
     assert [it.pts for it in found] == [1, 2, 3, 8, 9]
     assert [it.kept[0, 0, 0] for it in found] == [1, 77, 0, 8, 9]
     assert [it.origin for it in found] == [origin, None, None, None, None]
-    assert reader._pool._max_workers == 1  # frames are kept in their order
+    assert reader._keeping._pool._max_workers == 1  # frames are kept in their order
 
 
 def test_what_cannot_be_converted_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +445,7 @@ def test_the_newest_frame_that_is_due_is_taken_and_what_is_late_left_out() -> No
     assert (reader.frames.lost, reader.take(0.0)) == ({"latest": 3}, made[4])
     assert reader.skip_to(3 * S, made[4]) is made[4]
     due = 0, S, 2 * S, 2 * S + 1, 3 * S
-    given = [reader._frame(Picture(None, None, pts, None)) for pts in due][1:]
+    given = [reader._numbering.framed(Picture(None, None, pts, None)) for pts in due][1:]
     pixels = np.zeros((2, 2, 3), np.uint8)
     assert [it and it(pixels).frame_id for it in given] == [None, None, 3, 4]
     assert reader.frames.lost == {"latest": 6}
@@ -511,7 +513,7 @@ def test_a_live_source_that_gave_nothing_for_its_timeout_is_silent(
     monkeypatch: pytest.MonkeyPatch, error: Exception, silent_s: float, text: str, code: str
 ) -> None:
     now = SimpleNamespace(s=50.0)
-    monkeypatch.setattr(reader_module.time, "monotonic", lambda: now.s)
+    monkeypatch.setattr(numbering.time, "monotonic", lambda: now.s)
 
     class Silent(Container):
         def demux(self, stream: Any) -> Iterator[Any]:
@@ -650,7 +652,7 @@ def test_pictures_that_waited_when_a_source_was_opened_are_as_old_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = SimpleNamespace(s=50.0)
-    monkeypatch.setattr(reader_module.time, "monotonic", lambda: now.s)
+    monkeypatch.setattr(numbering.time, "monotonic", lambda: now.s)
 
     class Late(Container):
         def demux(self, stream: Any) -> Iterator[Any]:
@@ -662,7 +664,7 @@ def test_pictures_that_waited_when_a_source_was_opened_are_as_old_as_they_are(
         Once(Late(*shown(20, 21, 22, 23, 24, None)), live=True), uri="rtsp://host/cam"
     )
     times = iter(range(S, 9 * S, S))
-    reader._clock = lambda: next(times)
+    reader._numbering._clock = lambda: next(times)
     found = frames(reader)
     assert [it.time_ns for it in found] == [
         7 * S // 10,

@@ -1,0 +1,143 @@
+"""Decoded pictures -> what is kept of them: the decoder takes their memory back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowrun.runtime.pictures.asked import AskedPicture
+from flowrun.runtime.pictures.planar import (
+    Demand,
+    InPlace,
+    Kept,
+    Layout,
+    PlanarPicture,
+    copied,
+    kept,
+    layout_of,
+)
+from flowrun.tasks.video.numbering import Frame
+from flowrun.tasks.video.sections import Picture
+
+__all__ = ["Keeping"]
+
+_HANDED_OVER = 1 << 20
+"""Bytes of a picture whose CRC is worth a thread: it takes 25 us, as long as handing it over."""
+
+
+class Keeping:
+    """Keeps the planes of pictures that are decoded, or their pixels, and has ready what will be asked
+    for, on a thread of its own.
+
+    name: of the source.
+    needs_crc: whether the log wants the CRC of each picture.
+    lose: called for each picture of which nothing can be kept.
+
+    is_live: whether frames come at the source's own time. The cycle then gets each before anything is
+        kept of it, and who looks at it waits for that; `do_put_off` is to be called afterwards.
+    """
+
+    def __init__(self, name: str, *, needs_crc: bool, lose: Callable[[], None]) -> None:
+        self.is_live = False
+        self._needs_crc, self._lose = needs_crc, lose
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"keep {name}")
+        self._demand = Demand()
+        self._begun: deque[tuple[partial[Frame], Kept | Future[Kept | None]]] = deque()
+        """Frames in their order, with what is kept of each, now or soon; None where its colours cannot
+        be converted."""
+        self._put_off: deque[Callable[[], object]] = deque()
+
+    def __len__(self) -> int:
+        """How many frames wait for `take`."""
+        return len(self._begun)
+
+    def begin(self, framed: partial[Frame], picture: Picture) -> Future[Any] | None:
+        """Begin to keep a picture. The decoder may have its memory again when the `Future` is done.
+
+        framed: makes its frame of what is kept.
+        """
+        if picture.kept is not None:
+            self._begun.append((framed, picture.kept))
+            return None
+        layout = layout_of(picture.decoded)
+        if layout is None:
+            pixels = self._pool.submit(_pixels, [picture.decoded])
+            self._begun.append((framed, pixels))
+            return pixels
+        number = framed.keywords["frame_id"]
+        planes: Future[NDArray[np.uint8]] | None = None
+        if picture.lasts:
+            data: Callable[[], NDArray[np.uint8]] = InPlace(picture.decoded, layout)
+        else:  # who reads it waits for the copy; who passes it on does not
+            planes = Future()
+            data = planes.result
+            copy = partial(_copy, [picture.decoded], layout, planes)
+            if self.is_live:
+                self._put_off.append(copy)
+            else:
+                self._pool.submit(copy)
+        made = PlanarPicture(layout, data, on_read=partial(self._demand.note, number))
+        self._begun.append((framed, made))
+        needs_crc = self._needs_crc and layout.size >= _HANDED_OVER
+        if needs_crc or self._demand.expects(number):
+            prepare = partial(self._pool.submit, self._prepare, made, number)
+            if self.is_live:
+                self._put_off.append(prepare)
+            else:
+                prepare()
+        return planes
+
+    def take(self, count: int) -> Iterator[Frame]:
+        """The first `count` frames, when they are kept."""
+        for _ in range(count):
+            framed, keeping = self._begun.popleft()
+            found = keeping.result() if isinstance(keeping, Future) else keeping
+            if found is None:
+                self._lose()
+                continue
+            is_asked = isinstance(found, AskedPicture)
+            is_being_copied = isinstance(found, PlanarPicture) and not (
+                is_asked or found.is_in_place
+            )
+            if is_being_copied and not self.is_live:
+                _ = found.data  # copied: the decoder's memory of it is free again
+            yield framed(found)
+
+    def do_put_off(self) -> None:
+        """Keep what the cycle was given before it was kept."""
+        while self._put_off:
+            self._put_off.popleft()()
+
+    def stop(self) -> None:
+        """Keep what has begun, and end the thread."""
+        self.do_put_off()
+        self._pool.shutdown()
+
+    def _prepare(self, picture: PlanarPicture, number: int) -> None:
+        if self._needs_crc:
+            _ = picture.crc
+        if self._demand.expects(number):
+            picture.prepare()
+
+
+def _pixels(decoded: list[Any]) -> Kept | None:
+    """The pixels of the one picture of the list, which is then empty: nothing holds the picture. None
+    where its colours cannot be converted."""
+    try:
+        return kept(decoded.pop())
+    except ValueError:
+        return None
+
+
+def _copy(decoded: list[Any], layout: Layout, planes: Future[NDArray[np.uint8]]) -> None:
+    """Give `planes` those of the one picture of the list, which is then empty."""
+    try:
+        planes.set_result(copied(decoded.pop(), layout))
+    except BaseException as error:  # noqa: BLE001  # raised where the picture is read
+        planes.set_exception(error)
