@@ -99,6 +99,10 @@ llama-server: .venv/installed-dev  ## build the llama-server of the tests, once,
 reference: .venv/installed-dev  ## write docs/graph.md, the reference of graph files
 	$(BIN)/flowrun schema --markdown > docs/graph.md
 
+.PHONY: page-vendor
+page-vendor: tests/page/node_modules  ## copy the libraries of the page again, in the versions of tests/page/package.json
+	$(BIN)/python tests/page/vendor.py
+
 .PHONY: screenshot
 screenshot: .venv/installed-dev apt  ## take the README's picture of the page again
 	$(BIN)/python docs/screenshot.py
@@ -124,6 +128,11 @@ clean:  ## remove what was built and installed; recorded runs stay
 .venv-peers/installed: constraints.txt
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip --disable-pip-version-check install -c constraints.txt streamvision
+	@touch $@
+
+# What checks the page: TypeScript and axe. The page itself needs neither.
+tests/page/node_modules: tests/page/package-lock.json
+	cd tests/page && npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 .PHONY: apt

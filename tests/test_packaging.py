@@ -86,6 +86,8 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
         assert [Path(name).name.split(".")[0] for name in kernels] == ["_kernel"]
     assert {f"flowrun/{folder}/py.typed" for folder in FOLDERS} <= names
     assert "flowrun/runtime/server/page/index.html" in names
+    assert "flowrun/runtime/server/page/live/cameras.js" in names
+    assert "flowrun/runtime/server/page/vendor/preact.js" in names
     assert "flowrun/tasks/embedded/model/model.safetensors" in names
     assert "flowrun/tasks/embedded/model/config.json" in names
 

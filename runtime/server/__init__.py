@@ -21,5 +21,6 @@
 | `feed.py`      | a sink's items, as an event loop waits for them                          |
 | `status.py`    | the run's state and report in the words of the API                       |
 | `watchable.py` | all that the server asks of a run                                        |
-| `page/`        | the page: one file for the browser, made of three                        |
+| `page_files.py` | the page's files, and what they may load and run                        |
+| `page/`        | the page: modules that a browser loads as they are                       |
 """

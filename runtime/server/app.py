@@ -2,9 +2,6 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
 
-import base64
-import hashlib
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +20,7 @@ from flowrun.runtime.server.control import Control
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.guard import Guard, is_loopback
 from flowrun.runtime.server.head import Head
+from flowrun.runtime.server.page_files import PageFiles
 from flowrun.runtime.server.status import Status
 from flowrun.runtime.server.streaming import Streaming
 from flowrun.runtime.server.video import Video
@@ -54,7 +52,7 @@ def create_app(
     """
     status = Status(run)
     channels = Channels(status, connections=connections)
-    page, content_policy = _page()
+    page = PageFiles()
     app = new_app(
         title=f"flowrun: {run.name}",
         description="The HTTP API of one run. Times are nanoseconds since 1970 UTC.",
@@ -65,11 +63,12 @@ def create_app(
     app.include_router(Streaming(channels).router(), tags=["what the sinks show"])
     app.include_router(Video(channels).router())
     app.include_router(Control(status).router(), tags=["the run"])
+    app.include_router(page.router())
 
     @app.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(page, headers={"Content-Security-Policy": content_policy})
+            return page.index()
         return PlainTextResponse(_index(app, status))
 
     return app
@@ -117,27 +116,6 @@ def new_app(*, title: str, description: str, token: str | None, host: str) -> Fa
     app.add_middleware(Head)
     app.add_middleware(Guard, token=token, host=host)
     return app
-
-
-def _page() -> tuple[str, str]:
-    """The page as one file, with its style and its script in it; and what it may load and run: what
-    it holds, and pictures and data of this server, whatever an answer might talk it into."""
-    folder = files("flowrun.runtime.server") / "page"
-    page, style, script = (
-        (folder / name).read_text(encoding="utf-8")
-        for name in ("index.html", "style.css", "page.js")
-    )
-    page = page.replace("/* style.css */\n", style).replace("// page.js\n", script)
-    allowed = {}
-    for tag in ("script", "style"):
-        _, _, rest = page.partition(f"<{tag}>")
-        digest = hashlib.sha256(rest.partition(f"</{tag}>")[0].encode()).digest()
-        allowed[tag] = f"'sha256-{base64.b64encode(digest).decode()}'"
-    return page, (
-        f"default-src 'none'; script-src {allowed['script']}; style-src {allowed['style']}; "
-        "img-src 'self' data:; connect-src 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    )
 
 
 def _index(app: FastAPI, status: Status) -> str:

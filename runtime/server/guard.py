@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.server.bodies import Json
+from flowrun.runtime.server.page_files import PAGE_FILES
 from flowrun.runtime.wording import described
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class _Guesses:
 class Guard:
     """Lets a request pass to `app`, or refuses it.
 
-    token: every request must carry it (`Authorization: Bearer TOKEN` or `?token=TOKEN`), if any.
+    token: every request must carry it (`Authorization: Bearer TOKEN` or `?token=TOKEN`), if any,
+        but one for a file of the page.
     host: the address that the server is bound to. On a loopback address the `Host` header must
         name this machine too, or else any web page could reach the run through a DNS name of its
         own that it lets point here.
@@ -151,7 +153,8 @@ class Guard:
                 },
                 status_code=403,
             )
-        if self._token is None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if self._token is None or path.startswith(PAGE_FILES):
             return None
         given = _given_token(scope, headers)
         address = _network(scope)

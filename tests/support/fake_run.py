@@ -198,7 +198,7 @@ class FakeRun:
     def start(self):
         def work():
             while not self._ending.wait(1 / self.rate_hz):
-                self.latency_ms = (95.0, 640.0, 2310.0)[self.cycles // 20 % 3]
+                self.latency_ms = (95.0, 1640.0, 4310.0)[self.cycles // 20 % 3]
                 self.cycle(answers=self.cycles % 20 == 0)
 
         self._thread = threading.Thread(target=work, name="fake-run")

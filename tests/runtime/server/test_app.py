@@ -580,10 +580,7 @@ def test_index_is_text_for_curl_and_a_page_for_browsers(quiet_http):
     page = quiet_http.get("/", headers={"Accept": "text/html,application/xhtml+xml"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "unsafe" not in page.headers["content-security-policy"]
-    assert "prefers-color-scheme: dark" in page.text
-    assert "new EventSource(" in page.text
-    assert "page.js" not in page.text
-    assert "style.css" not in page.text
+    assert '<script type="module" src="page/app.js">' in page.text
 
 
 def test_unknown_path_and_method_are_said_in_json(quiet_http):

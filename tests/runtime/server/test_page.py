@@ -10,6 +10,12 @@ pytestmark = pytest.mark.slow
 
 EVIL = "<img src=x onerror=\"document.title='broken into'\"><b>bold</b> & more"
 
+STATE = "document.body.dataset.state"
+RESPONSE = "document.querySelector('#answers .response')?.textContent"
+SAID = "document.getElementById('said').textContent"
+ANSWERS = "document.querySelectorAll('#answers li').length"
+PICTURES = "[...document.querySelectorAll('.screen img')]"
+
 
 @pytest.fixture
 def opened(browser, new_run, new_server):
@@ -20,8 +26,20 @@ def opened(browser, new_run, new_server):
     return run, server, browser
 
 
-def text(id_):
-    return f"document.getElementById('{id_}').textContent"
+def fact(name):
+    """One of the figures in the bar at the top."""
+    return (
+        "[...document.querySelectorAll('.facts div')]"
+        f".find(d => d.querySelector('dt').textContent == '{name}')?.querySelector('dd').textContent"
+    )
+
+
+def typed(selector, text):
+    """A script that types a text into a field, as a user would."""
+    return (
+        f"(() => {{ const field = document.querySelector({selector!r}); field.focus();"
+        f"field.value = {text!r}; field.dispatchEvent(new Event('input', {{bubbles: true}})) }})()"
+    )
 
 
 def nothing_went_wrong(browser):
@@ -31,31 +49,24 @@ def nothing_went_wrong(browser):
 
 def test_page_shows_the_run_and_takes_nothing_from_elsewhere(opened):
     run, server, browser = opened
-    browser.wait_for("document.querySelectorAll('#screens img').length == 2")
-    browser.wait_for("[...document.querySelectorAll('#screens img')].every(i => i.naturalWidth)")
-    browser.wait_for(f"{text('state')} == 'Running' && {text('name')} == 'inference'")
-    assert browser.evaluate(text("rate")) == "25.0"
-    assert browser.evaluate(text("logpath")) == "runs/inference-20261120T101500Z"
-    assert browser.evaluate(text("logsize")) == "46 MiB"
+    browser.wait_for(f"{PICTURES}.length == 2 && {PICTURES}.every(image => image.naturalWidth)")
+    browser.wait_for(f"{STATE} == 'running'")
+    assert browser.evaluate("document.querySelector('h1').textContent") == "inference"
+    browser.wait_for(f"{fact('cycles/s')} == '25.0' && {fact('log')} == '46 MiB'")
 
     # The picture goes on: two shots differ where the ball rolls.
     shots = []
     for _ in range(2):
         cycles = run.cycles
-        browser.wait_for(f"parseInt({text('cycles')}) > {cycles}")
+        browser.wait_for(f"parseInt({fact('cycle')}) > {cycles}")
         shots.append(Image.open(io.BytesIO(browser.screenshot())).convert("RGB"))
-    assert (
-        shots[0].crop((40, 120, 780, 330)).tobytes() != shots[1].crop((40, 120, 780, 330)).tobytes()
-    )
+    box = (30, 100, 400, 330)
+    assert shots[0].crop(box).tobytes() != shots[1].crop(box).tobytes()
 
-    boxes = "[...document.querySelectorAll('#graph svg > text:not(.type)')].map(t => t.textContent)"
+    boxes = "[...document.querySelectorAll('svg text.id')].map(text => text.textContent)"
     assert browser.evaluate(boxes) == list(run.task_types)
-    assert browser.evaluate("document.querySelectorAll('#graph path.wire').length") == 5
-    assert browser.evaluate("document.querySelectorAll('#tasks tr').length") == 6
-    rows = (
-        "[...document.querySelectorAll('#tasks tr')].map(r => r.innerText.split(/\\s+/).join(' '))"
-    )
-    browser.wait_for(f"({rows})[1].startsWith('vlm Inference 81.4 ms 203 ms')")
+    assert browser.evaluate("document.querySelectorAll('svg g.wire').length") == 5
+    browser.wait_for("document.querySelector('svg g.task:nth-of-type(7) .facts') != null")
 
     asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
     assert all(url.startswith((server.url, "data:")) for url in asked), asked
@@ -63,87 +74,91 @@ def test_page_shows_the_run_and_takes_nothing_from_elsewhere(opened):
 
 
 def test_an_answer_is_text_with_its_time_and_its_speed(opened):
-    _, _, browser = opened
-    browser.wait_for("document.querySelectorAll('#answers .response').length >= 3")
-    assert browser.evaluate("document.querySelector('#answers .response').textContent") == EVIL
+    run, _, browser = opened
+    browser.wait_for(f"{RESPONSE} != null")
+    assert browser.evaluate(RESPONSE) == EVIL
     assert browser.evaluate("document.querySelectorAll('#answers b, #answers img').length") == 0
     assert browser.evaluate("document.title") == "inference - flowrun"
     meta = browser.evaluate("document.querySelector('#answers time').textContent")
     assert meta.partition(":")[2].startswith("13:2")  # of the frame, hours by the zone
+    # Equal answers are one, with how often and how long.
+    browser.wait_for(
+        "document.querySelector('#answers .pill').textContent.startsWith('\u00d73, 95 ms')"
+    )
+    assert browser.evaluate(ANSWERS) == 1
+    for number in range(3):
+        run.answer = f"Answer {number}."
+        browser.wait_for(f"{RESPONSE} == 'Answer {number}.'")
     browser.wait_for(
         "['good', 'fair', 'slow'].every(c => document.querySelector(`#answers .pill.${c}`))"
     )
-    # The same prompt is shown once, above its answers.
+    # The same prompt is shown once, below the newest of its answers.
     assert browser.evaluate("document.querySelectorAll('#answers .prompt').length") == 1
     nothing_went_wrong(browser)
 
 
 def test_a_new_prompt_is_set_and_a_refused_one_is_explained(opened, monkeypatch):
     run, _, browser = opened
-    browser.wait_for("document.getElementById('prompt').value == 'What do you see?'")
-    browser.evaluate(
-        "document.getElementById('prompt').value = 'Is <i>it</i> red?';"
-        "document.getElementById('send').click()"
-    )
-    browser.wait_for(f"{text('said')}.startsWith('Asked')")
+    browser.wait_for("document.getElementById('prompt')?.value == 'What do you see?'")
+    browser.evaluate(typed("#prompt", "Is <i>it</i> red?"))
+    browser.evaluate("document.getElementById('send').click()")
+    browser.wait_for(f"{SAID}.startsWith('Set')")
     assert run.set == [("vlm", {"prompt": "Is <i>it</i> red?"})]
-    prompt = "document.querySelector('#answers .prompt').textContent"
-    browser.wait_for(f"{prompt} == 'Is <i>it</i> red?'")
+    browser.wait_for(
+        "document.querySelector('#answers .prompt').textContent == 'Is <i>it</i> red?'"
+    )
 
     monkeypatch.setattr(run, "live_keys", lambda: {"vlm": ("max_new_tokens",)})
-    browser.evaluate("document.getElementById('send').click()")
-    browser.wait_for(
-        f"{text('said')} == \"unknown key 'prompt'; keys that may be set: max_new_tokens\""
-    )
+    browser.evaluate("document.getElementById('send')?.click()")
+    browser.wait_for(f"{SAID} == \"unknown key 'prompt'; keys that may be set: max_new_tokens\"")
 
 
 def test_the_end_of_a_run_is_shown_with_its_error(opened):
     run, _, browser = opened
-    browser.wait_for(
-        "[...document.querySelectorAll('#screens img')].filter(i => i.naturalWidth).length == 2"
-    )
+    browser.wait_for(f"{PICTURES}.filter(image => image.naturalWidth).length == 2")
     run.end({"Error": "task 'vlm' failed in process, cycle 88: ValueError: no <i>memory</i>"})
-    browser.wait_for(f"{text('state')} == 'Error'")
-    assert browser.evaluate(text("notice")) == (
-        "The run has ended with an error: "
+    browser.wait_for(f"{STATE} == 'ended'")
+    assert browser.evaluate("document.querySelector('#end .why').textContent") == (
         "task 'vlm' failed in process, cycle 88: ValueError: no <i>memory</i>"
     )
     assert browser.evaluate("document.getElementById('send').disabled") is True
-    assert browser.evaluate("[...document.querySelectorAll('.screen.over')].length") == 2
+    assert browser.evaluate("document.querySelectorAll('.screen.over').length") == 2
     nothing_went_wrong(browser)
 
 
 def test_a_run_that_ends_with_its_server_is_shown_as_ended(opened):
     run, server, browser = opened
-    browser.wait_for(f"{text('state')} == 'Running'")
+    browser.wait_for(f"{STATE} == 'running'")
     run.end()
     server.stop()
-    browser.wait_for(
-        f"{text('notice')} == 'The run has ended. What this page shows is its last state.'"
-    )
-    assert browser.evaluate(text("state")) == "Ended"
+    browser.wait_for(f"{STATE} == 'ended'")
+    assert browser.evaluate("document.querySelector('#end h2').textContent") == "The run has ended"
 
 
-def test_page_fits_a_phone_in_both_schemes(opened):
+def test_page_fits_its_window_in_both_schemes(opened):
     _, _, browser = opened
-    browser.wait_for("document.querySelectorAll('#answers .response').length >= 1")
+    browser.wait_for(f"{ANSWERS} >= 1")
+    browser.size(1440, 900)
+    assert browser.evaluate("document.documentElement.scrollHeight") <= 900
     for dark in (False, True):
         browser.size(390, 844, dark=dark)
         assert browser.evaluate("document.documentElement.scrollWidth") <= 390
         back = browser.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert back == ("rgb(15, 19, 23)" if dark else "rgb(245, 246, 248)")
+        assert back == ("rgb(13, 17, 21)" if dark else "rgb(244, 245, 247)")
 
 
 def test_page_and_docs_work_with_a_token_and_without_a_network(browser, new_run, new_server):
     run = new_run().start()
     server = new_server(run, token="s3cret/+%&")
     browser.open(server.url)
-    browser.wait_for("document.querySelector('#screens img')?.naturalWidth")
-    browser.wait_for("document.querySelectorAll('#answers .response').length >= 1")
+    browser.wait_for("document.querySelector('.screen img')?.naturalWidth")
+    browser.wait_for(f"{ANSWERS} >= 1 && !document.getElementById('send').disabled")
     browser.evaluate("document.getElementById('send').click()")
-    browser.wait_for(f"{text('said')}.startsWith('Asked')")
+    browser.wait_for(f"{SAID}.startsWith('Set')")
 
-    browser.evaluate("document.getElementById('docs').click()")
+    browser.evaluate("document.querySelector('.menu button').click()")
+    browser.wait_for("!!document.querySelector('.items a[href*=docs]')")
+    browser.evaluate("document.querySelector('.items a[href*=docs]').click()")
     browser.wait_for("document.querySelectorAll('.opblock').length >= 12")
     asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
     own = server.url.partition("?")[0]
@@ -154,18 +169,18 @@ def test_page_and_docs_work_with_a_token_and_without_a_network(browser, new_run,
 def test_an_answer_that_takes_long_is_shown_as_it_grows(browser, new_run, new_server):
     run = new_run()
     browser.open(new_server(run).url)
-    browser.wait_for(f"{text('state')} == 'Running'")
-    growing = "document.getElementById('growing')"
+    browser.wait_for(f"{STATE} == 'running'")
+    growing = "document.querySelector('.growing')"
     parts = iter(range(1, 1000))
 
     def shown():
         run.part("word " * next(parts))
-        return browser.evaluate(f"!{growing}.hidden && {growing}.textContent.startsWith('word')")
+        return browser.evaluate(f"!!{growing}?.textContent.startsWith('word')")
 
     deadline = time.monotonic() + 10
     while not shown():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     run.cycle()
-    browser.wait_for(f"{growing}.hidden && !!document.querySelector('#answers .response')")
+    browser.wait_for(f"!{growing} && {ANSWERS} == 1")
     nothing_went_wrong(browser)

@@ -1,0 +1,249 @@
+// @ts-check
+// What the page knows of the run. Events change it here and nowhere else; components read it with
+// `useKnown`.
+import {aheadMs} from "./api.js";
+import {useEffect, useState} from "./html.js";
+
+/** @typedef {{count: number, text: string, cycle: number, time_ns: number}} Raised */
+/** @typedef {{type: string, p50_us: number | null, p99_us: number | null, background: boolean,
+ *   dropped: number, dropped_by: Record<string, number>, late_s: number | null, state: string | null,
+ *   code: string, raised?: Raised | null}} TaskReport */
+/** @typedef {Record<string, Record<string, any>>} Settings task -> live key -> the value in force */
+/** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, cycles: number,
+ *   cycle_rate_hz: number, uptime_s: number, starting: string | null,
+ *   progress: {what: string, fraction: number | null} | null,
+ *   log: {path: string, bytes: number, messages: number} | null, tasks: Record<string, TaskReport>,
+ *   shows: Record<string, string>, live: Record<string, string[]>, settings?: Settings}} Report */
+/** @typedef {{id: string, type: string, background?: boolean, config?: Record<string, any>}} GraphTask */
+/** @typedef {{tasks: GraphTask[], cnx: {src: string, dst: string, msg?: string}[]}} Graph */
+/** @typedef {{task: string, timestamp_nanos: number, cycle: number, prompt: string, response: string,
+ *   truncated: boolean, reasoning: string, backend: string, latency_ms: number, tokens: number}} Answer */
+/** Equal answers of a task to one prompt, one after the other.
+ * @typedef {{key: string, task: string, newest: Answer, oldest: Answer, count: number, least_ms: number,
+ *   most_ms: number}} Answers */
+/** @typedef {{task: string, timestamp_nanos: number, cycle: number, prompt: string, text: string,
+ *   since: number}} Partial */
+/** @typedef {{key: number, timestamp_nanos: number, level: string, task: string, message: string,
+ *   fields: Record<string, any>, count: number}} Line */
+/** @typedef {{x: number, y: number, width: number, height: number, confidence: number, class: string,
+ *   class_id: number, tracker_id: number | null}} Box */
+/** @typedef {{task: string, timestamp_nanos: number, cycle: number, width: number, height: number,
+ *   detections: Box[]}} Detections */
+/** @typedef {{at: number, rate: number, p50: Record<string, number>, answers: Record<string, number>}} Sample */
+/** @typedef {"opening" | "open" | "lost" | "left" | "over"} Connection */
+/** @typedef {"loading" | "running" | "degraded" | "paused" | "stuck" | "ended" | "gone"} State */
+
+const ANSWERS_KEPT = 5000;
+const LINES_KEPT = 2000;
+const SAMPLES_KEPT = 900;  // a quarter of an hour
+const SLOW_ANSWER_MS = 300;
+const ILL_MS = 30_000;     // a run counts as degraded for this long after an error
+
+export class Known {
+  constructor() {
+    /** @type {Connection} */ this.connection = "opening";
+    this.lostAt = 0;
+    /** @type {Report | null} */ this.report = null;
+    /** @type {Graph | null} */ this.graph = null;
+    /** Newest first. @type {Answers[]} */ this.answers = [];
+    /** @type {Record<string, Partial>} */ this.partial = {};
+    /** Newest first. @type {Line[]} */ this.lines = [];
+    /** By task, the newest. @type {Record<string, Detections>} */ this.detections = {};
+    /** By task and class, how often it was seen. @type {Record<string, Record<string, number>>} */ this.seen = {};
+    /** @type {Settings} */ this.settings = {};
+    /** By task, newest first. @type {Record<string, string[]>} */ this.prompts = {};
+    /** @type {Sample[]} */ this.samples = [];
+    /** The cycle at which the user looks; null: what happens now. @type {number | null} */ this.moment = null;
+    /** What was so then. @type {any} */ this.then = null;
+    /** @type {Set<string>} */ this.keys = new Set();
+    /** @type {Record<string, number>} */ this.latencies = {};
+    this.missed = 0;
+    /** @type {Set<() => void>} */ this.listeners = new Set();
+    this.due = false;
+  }
+
+  /** Something has changed: draw the page again, once a frame at most. */
+  changed() {
+    if (this.due) return;
+    this.due = true;
+    const call = () => { this.due = false; for (const listener of this.listeners) listener(); };
+    document.hidden ? setTimeout(call, 100) : requestAnimationFrame(call);
+  }
+
+  // -- what comes ----------------------------------------------------------------------------------
+
+  /** @param {string} name of an event @param {any} data */
+  take(name, data) {
+    const taken = {
+      statistics: () => this.takeReport(data),
+      ended: () => { this.takeReport(data); this.connection = "over"; this.partial = {}; },
+      result: () => this.takeAnswer(data),
+      partial: () => this.takePartial(data),
+      detections: () => this.takeDetections(data),
+      set: () => this.takeSettings({[data.task]: data.values}),
+      log: () => this.takeLine(data),
+      lost: () => { this.missed += data.count; },
+    }[name];
+    taken?.();
+    this.changed();
+  }
+
+  /** @param {Report} report */
+  takeReport(report) {
+    this.report = report;
+    this.takeSettings(report.settings ?? {});
+    /** @type {Record<string, number>} */ const p50 = {};
+    for (const [id, task] of Object.entries(report.tasks ?? {})) if (task.p50_us !== null) p50[id] = task.p50_us;
+    this.samples.push({at: Date.now() / 1000, rate: report.cycle_rate_hz, p50, answers: this.latencies});
+    this.latencies = {};
+    if (this.samples.length > SAMPLES_KEPT) this.samples.shift();
+  }
+
+  /** @param {Settings} settings */
+  takeSettings(settings) {
+    for (const [task, values] of Object.entries(settings)) {
+      this.settings[task] = {...this.settings[task], ...values};
+      if (typeof values.prompt === "string") this.notePrompt(task, values.prompt);
+    }
+  }
+
+  /** @param {string} task @param {string} prompt */
+  notePrompt(task, prompt) {
+    const had = this.prompts[task] ?? [];
+    if (had[0] !== prompt) this.prompts[task] = [prompt, ...had.filter(old => old !== prompt)].slice(0, 20);
+  }
+
+  /** @param {Answer} answer */
+  takeAnswer(answer) {
+    delete this.partial[answer.task];
+    for (const [task, part] of Object.entries(this.partial)) if (part.cycle <= answer.cycle) delete this.partial[task];
+    const key = `${answer.task} ${answer.cycle} ${answer.timestamp_nanos}`;
+    if (this.keys.has(key)) return;  // a stream that is opened again begins with the newest answer
+    this.keys.add(key);
+    this.latencies[answer.task] = answer.latency_ms;
+    const at = this.answers.findIndex(group => group.task === answer.task);
+    const last = this.answers[at];
+    if (last && last.newest.response === answer.response && last.newest.prompt === answer.prompt
+        && last.newest.backend === answer.backend) {
+      this.answers.splice(at, 1);
+      this.answers.unshift({...last, newest: answer, count: last.count + 1,
+        least_ms: Math.min(last.least_ms, answer.latency_ms), most_ms: Math.max(last.most_ms, answer.latency_ms)});
+      return;
+    }
+    this.answers.unshift({key, task: answer.task, newest: answer, oldest: answer, count: 1,
+      least_ms: answer.latency_ms, most_ms: answer.latency_ms});
+    if (this.answers.length > ANSWERS_KEPT) this.answers.pop();
+  }
+
+  /** @param {Omit<Partial, "since">} part */
+  takePartial(part) {
+    const had = this.partial[part.task];
+    this.partial[part.task] = {...part, since: had?.cycle === part.cycle ? had.since : performance.now()};
+  }
+
+  /** Answers that are being made, without those that are done so soon that they would only flicker. */
+  growing() {
+    return Object.values(this.partial).filter(part => performance.now() - part.since > SLOW_ANSWER_MS);
+  }
+
+  /** @param {Detections} found */
+  takeDetections(found) {
+    this.detections[found.task] = found;
+    const seen = this.seen[found.task] ??= {};
+    for (const box of found.detections) seen[box.class] = (seen[box.class] ?? 0) + 1;
+  }
+
+  /** @param {Omit<Line, "key" | "count">} line */
+  takeLine(line) {
+    const last = this.lines[0];
+    if (last && last.message === line.message && last.task === line.task && last.level === line.level) {
+      this.lines[0] = {...last, ...line, count: last.count + 1};
+      return;
+    }
+    this.lines.unshift({...line, key: (last?.key ?? 0) + 1, count: 1});
+    if (this.lines.length > LINES_KEPT) this.lines.pop();
+  }
+
+  // -- what follows from it ------------------------------------------------------------------------
+
+  /** The tasks that have raised errors, those with the newest first.
+   * @returns {{task: string, raised: Raised}[]} */
+  get errors() {
+    return Object.entries(this.report?.tasks ?? {})
+      .flatMap(([task, {raised}]) => raised ? [{task, raised}] : [])
+      .sort((a, b) => b.raised.time_ns - a.raised.time_ns);
+  }
+
+  /** Sources that do not run as they should. @returns {[string, TaskReport][]} */
+  get ailing() {
+    return Object.entries(this.report?.tasks ?? {})
+      .filter(([, task]) => ["connecting", "lost", "error"].includes(task.state ?? ""));
+  }
+
+  /** @returns {{state: State, text: string, detail: string}} */
+  get state() {
+    const report = this.report;
+    if (this.connection === "over" && report) {
+      if (typeof report.status === "object") return {state: "ended", text: "Ended", detail: report.status.Error};
+      if (report.status === "Stopped") return {state: "ended", text: "Ended", detail: ""};
+      return {state: "gone", text: "Server gone", detail: "The server has stopped; the run may go on without it."};
+    }
+    if (this.connection === "lost") return {state: "gone", text: "Server gone", detail: "It cannot be reached. Trying again …"};
+    if (!report) return {state: "loading", text: "Connecting", detail: ""};
+    const tasks = Object.entries(report.tasks ?? {});
+    if (report.starting !== null) {
+      const {what, fraction} = report.progress ?? {what: "starting", fraction: null};
+      const share = fraction === null ? "" : ` ${Math.floor(fraction * 100)} %`;
+      return {state: "loading", text: `Loading${share}`, detail: `${report.starting}: ${what}`};
+    }
+    const late = tasks.filter(([, task]) => task.late_s !== null).sort((a, b) => Number(b[1].late_s) - Number(a[1].late_s))[0];
+    if (late) return {state: "stuck", text: "Stuck", detail: `${late[0]}, for ${Math.floor(Number(late[1].late_s))} s`};
+    const sources = tasks.filter(([, task]) => task.state && !["ended", "error"].includes(task.state));
+    const held = sources.filter(([, task]) => ["paused", "muted"].includes(task.state ?? ""));
+    if (sources.length && held.length === sources.length)
+      return {state: "paused", text: held.every(([, task]) => task.state === "muted") ? "Muted" : "Paused", detail: ""};
+    const now = Date.now() + aheadMs;
+    const recent = this.errors.filter(({raised}) => now - raised.time_ns / 1e6 < ILL_MS);
+    const ill = [
+      ...recent.map(({task, raised}) => `${task} ×${raised.count}`),
+      ...this.ailing.map(([id, task]) => `${id}: ${task.code || task.state}`),
+    ];
+    if (ill.length) return {state: "degraded", text: "Degraded", detail: ill.join(", ")};
+    return {state: "running", text: "Running", detail: held.map(([id, task]) => `${id}: ${task.state}`).join(", ")};
+  }
+
+  get over() { return this.connection === "over"; }
+
+  /** The tasks that show what is asked for, in the order of the graph. @param {string} kind */
+  showing(kind) {
+    return Object.entries(this.report?.shows ?? {}).filter(([, shows]) => shows === kind).map(([task]) => task);
+  }
+
+  /** Where the messages of a task come from in the end. @param {string} task @returns {string[]} */
+  sourcesOf(task) {
+    const wires = (this.graph?.cnx ?? []).map(wire => [owner(wire.src), owner(wire.dst)]);
+    const found = new Set([task]), sources = [];
+    for (const id of found) {
+      const before = wires.filter(([, to]) => to === id).map(([from]) => from);
+      if (!before.length) sources.push(id);
+      for (const from of before) found.add(from);
+    }
+    return sources;
+  }
+}
+
+/** The task of one end of a connection, `task` or `task.port`. @param {string} end */
+export const owner = end => String(end).split(".")[0];
+
+export const run = new Known();
+
+/** What the page knows; the component is drawn again when that changes. */
+export function useKnown() {
+  const [, draw] = useState(0);
+  useEffect(() => {
+    const listener = () => draw(n => n + 1);
+    run.listeners.add(listener);
+    return () => { run.listeners.delete(listener); };
+  }, []);
+  return run;
+}

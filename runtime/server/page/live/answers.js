@@ -1,0 +1,91 @@
+// @ts-check
+// What the models have said, newest first, and what went wrong.
+import {aheadMs} from "../api.js";
+import {html, useEffect, useMemo, useRef, useState} from "../html.js";
+import {useKnown} from "../known.js";
+import {clock, count, duration, millis, span, speed} from "../words.js";
+
+const SHOWN = 40;  // at first; further ones when they are scrolled to
+
+/** @typedef {import("../known.js").Answers} Answers */
+/** @typedef {import("../known.js").Answer} Answer */
+
+/** A colour for each task and camera. @param {{name: string, among: string[]}} props */
+export const Chip = ({name, among}) =>
+  html`<span class="chip hue${Math.max(0, among.indexOf(name)) % 6}">${name}</span>`;
+
+export function AnswerList() {
+  const run = useKnown();
+  const [search, setSearch] = useState("");
+  const [shown, setShown] = useState(SHOWN);
+  const tasks = run.showing("answer");
+  const wanted = search.trim().toLowerCase();
+  /** @param {Answers} group */
+  const matches = ({newest}) =>
+    !wanted || `${newest.response}\n${newest.prompt}\n${newest.task}`.toLowerCase().includes(wanted);
+  const found = wanted ? run.answers.filter(matches) : run.answers;
+  const total = useMemo(() => run.answers.reduce((sum, group) => sum + group.count, 0), [run.answers[0], run.answers.length]);
+  return html`<section class="answers" aria-label="Answers">
+    <h2>Answers <small>${total ? count(total) : ""}</small>
+      <input type="search" placeholder="Search" aria-label="Search the answers" value=${search}
+        onInput=${(/** @type {any} */ event) => { setSearch(event.target.value); setShown(SHOWN); }} /></h2>
+    <${Errors} />
+    <div class="list" tabindex="0" role="region" aria-label="Answers, newest first">
+      ${!wanted && run.growing().map(part => html`<article class="answer growing" key=${`growing ${part.task}`}>
+        <div class="said"><p class="response">${part.text}<span class="caret" aria-hidden="true"></span></p></div></article>`)}
+      <ol id="answers">
+        ${found.slice(0, shown).map((group, at) => html`<li key=${group.key}>
+          <${One} group=${group} tasks=${tasks} prompt=${group.newest.prompt !== found[at - 1]?.newest.prompt} /></li>`)}
+      </ol>
+      ${!found.length && html`<p class="empty">${wanted ? "No answer has these words." : tasks.length ? "No answer yet." : "No task of this graph shows answers."}</p>`}
+      ${shown < found.length && html`<${More} onSeen=${() => setShown(shown + SHOWN)} />`}
+    </div>
+  </section>`;
+}
+
+/** @param {{group: Answers, tasks: string[], prompt: boolean}} props */
+function One({group, tasks, prompt}) {
+  const run = useKnown();
+  const {newest, count: times} = group;
+  const sources = run.sourcesOf(group.task);
+  const several = tasks.length > 1 || sources.length > 1;
+  return html`<article class="answer">
+    <div class="said">
+      <div class="meta">
+        ${several && html`<${Chip} name=${group.task} among=${tasks} />`}
+        <time title="when the frame was taken">${clock(newest.timestamp_nanos)}</time>
+        <span class="pill ${speed(newest.latency_ms)}" title="how long the answer took">${times > 1 ? `×${count(times)}, ${span(group.least_ms, group.most_ms)}` : millis(newest.latency_ms)}</span>
+        ${newest.truncated && html`<span class="pill fair" title="the model had not ended this answer">cut off</span>`}
+        <span class="by">${newest.backend}</span>
+      </div>
+      <p class="response">${newest.response || html`<i>an empty answer</i>`}</p>
+      ${prompt && html`<p class="prompt">${newest.prompt}</p>`}
+      ${newest.reasoning && html`<details><summary>reasoning</summary><p class="response">${newest.reasoning}</p></details>`}
+    </div>
+  </article>`;
+}
+
+/** Calls when it comes into sight. @param {{onSeen: () => void}} props */
+function More({onSeen}) {
+  const mark = useRef(/** @type {any} */ (null));
+  useEffect(() => {
+    const seen = new IntersectionObserver(entries => { if (entries.some(entry => entry.isIntersecting)) onSeen(); });
+    seen.observe(mark.current);
+    return () => seen.disconnect();
+  });
+  return html`<p class="empty" ref=${mark}>…</p>`;
+}
+
+/** What tasks have raised, one line a task. */
+function Errors() {
+  const run = useKnown();
+  const now = Date.now() + aheadMs;
+  return html`<ul class="errors" aria-label="Errors">
+    ${run.errors.map(({task, raised}) => html`<li key=${task}>
+      <b>${task}</b> <span class="pill slow">×${count(raised.count)}</span>
+      <span class="when">${ago(now - raised.time_ns / 1e6)}</span>
+      <p>${raised.text}</p></li>`)}
+  </ul>`;
+}
+/** @param {number} ms */
+const ago = ms => ms < 2000 ? "now" : `${duration(ms / 1000)} ago`;

@@ -1,0 +1,37 @@
+// @ts-check
+// The lines that the run logs, repeats merged.
+import {html, useState} from "../html.js";
+import {useKnown} from "../known.js";
+import {clock, count} from "../words.js";
+
+const LEVELS = ["debug", "info", "warning", "error"];
+const SHOWN = 300;
+
+export function Lines() {
+  const run = useKnown();
+  const [level, setLevel] = useState("info");
+  const [task, setTask] = useState("");
+  const least = LEVELS.indexOf(level);
+  const tasks = [...new Set(run.lines.map(line => line.task).filter(Boolean))].sort();
+  const found = run.lines.filter(line => rank(line.level) >= least && (!task || line.task === task));
+  return html`<div class="lines">
+    <div class="filters">
+      <label>Level <select value=${level} onChange=${(/** @type {any} */ event) => setLevel(event.target.value)}>
+        ${LEVELS.map(name => html`<option>${name}</option>`)}</select></label>
+      <label>Task <select value=${task} onChange=${(/** @type {any} */ event) => setTask(event.target.value)}>
+        <option value="">all</option>${tasks.map(name => html`<option>${name}</option>`)}</select></label>
+      <span>${found.length > SHOWN ? `the newest ${SHOWN} of ${count(found.length)}` : ""}</span>
+    </div>
+    <div class="scroll" tabindex="0" role="region" aria-label="Log lines, newest first"><ol>
+      ${found.slice(0, SHOWN).map(line => html`<li key=${line.key} class=${line.level}>
+        <time>${clock(line.timestamp_nanos)}</time> <b>${line.level}</b> ${line.task && html`<i>${line.task}</i>`}
+        <span>${line.message}${fieldsOf(line.fields)}</span>
+        ${line.count > 1 && html`<span class="pill">×${count(line.count)}</span>`}</li>`)}
+    </ol>${!found.length && html`<p class="empty">No lines${run.lines.length ? " of this kind" : " yet"}.</p>`}</div>
+  </div>`;
+}
+/** @param {string} level */
+const rank = level => Math.max(0, LEVELS.indexOf(level === "critical" ? "error" : level));
+/** @param {Record<string, any>} fields */
+const fieldsOf = fields => Object.entries(fields ?? {}).filter(([name]) => !["task", "exception"].includes(name))
+  .map(([name, value]) => `  ${name}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("");

@@ -1,0 +1,107 @@
+// @ts-check
+// The values that may change while the graph runs: always those in force, whoever set them.
+import {post, why} from "../api.js";
+import {html, useEffect, useRef, useState} from "../html.js";
+import {useKnown} from "../known.js";
+
+/** Values of a task that may be set, and are not set from elsewhere meanwhile.
+ * @param {{say: (text: string, bad?: boolean) => void}} props */
+export function SettingsForm({say}) {
+  const run = useKnown();
+  const live = Object.entries(run.report?.live ?? {}).filter(([, keys]) => keys.length);
+  const [chosen, choose] = useState("");
+  if (!live.length) return null;
+  const tasks = live.map(([task]) => task);
+  const task = tasks.includes(chosen) ? chosen : live.find(([, keys]) => keys.includes("prompt"))?.[0] ?? tasks[0];
+  const keys = run.report?.live[task] ?? [];
+  const values = {...configOf(run, task), ...run.settings[task]};
+  const disabled = run.over || run.connection !== "open" || run.moment !== null;
+  /** @param {Record<string, any>} changes @returns {Promise<boolean>} */
+  const set = async changes => {
+    try {
+      await post("api/v0/inference/settings", {task, ...changes});
+      run.takeSettings({[task]: changes});
+      run.changed();
+      say("Set: in force from the next cycle on.");
+      return true;
+    } catch (error) {
+      say(why(error), true);
+      return false;
+    }
+  };
+  return html`<section class="settings" aria-label="Prompt">
+    <h2>${keys.includes("prompt") ? html`<label for="prompt">Prompt</label>` : "Settings"}
+      ${tasks.length > 1
+        ? html`<select aria-label="Task" value=${task} onChange=${(/** @type {any} */ event) => choose(event.target.value)}>
+            ${tasks.map(name => html`<option>${name}</option>`)}</select>`
+        : html`<small>${task}</small>`}</h2>
+    ${keys.includes("prompt") && html`<${Prompt} key=${task} task=${task} inForce=${values.prompt} set=${set} disabled=${disabled} />`}
+    <div class="values">
+      ${keys.filter(key => key !== "prompt").map(key => html`<${Value} key=${`${task} ${key}`} name=${key} inForce=${values[key]}
+        choices=${key === "backend" ? backendsOf(run, task) : null} set=${set} disabled=${disabled} />`)}
+    </div>
+  </section>`;
+}
+
+/** @param {import("../known.js").Known} run @param {string} task @returns {Record<string, any>} */
+const configOf = (run, task) => run.graph?.tasks.find(({id}) => id === task)?.config ?? {};
+
+/** @param {import("../known.js").Known} run @param {string} task */
+function backendsOf(run, task) {
+  const config = configOf(run, task);
+  return [...new Set(["embedded", ...config.model ? ["transformers"] : [], ...Object.keys(config.backends ?? {}),
+    ...config.backend ? [config.backend] : []])];
+}
+
+/** @param {{task: string, inForce: string | undefined, disabled: boolean,
+ *   set: (changes: Record<string, any>) => Promise<boolean>}} props */
+function Prompt({task, inForce, set, disabled}) {
+  const run = useKnown();
+  const [draft, setDraft] = useState(/** @type {string | null} */ (null));  // null: nothing has been typed
+  const shown = draft ?? inForce ?? "";
+  const known = inForce !== undefined;
+  const presets = /** @type {string[]} */ (configOf(run, task).presets ?? []);
+  const history = (run.prompts[task] ?? []).filter(prompt => prompt !== inForce && !presets.includes(prompt)).slice(0, 6);
+  const ask = async (/** @type {string} */ prompt) => { if (await set({prompt})) setDraft(null); };
+  /** @param {any} event */
+  const key = event => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(event.target.value); }
+    if (event.key === "Escape") setDraft(null);
+  };
+  return html`<form class="ask" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); ask(shown); }}>
+    <textarea id="prompt" rows="2" required value=${shown} disabled=${disabled || !known} onKeyDown=${key}
+      aria-describedby="in-force" onInput=${(/** @type {any} */ event) => setDraft(event.target.value)}></textarea>
+    <button id="send" disabled=${disabled || !known}>Ask</button>
+    <p id="in-force" hidden=${draft === null || draft === inForce}>in force: <q>${inForce}</q>
+      <button type="button" class="link" onClick=${() => setDraft(null)}>keep it</button></p>
+    ${(presets.length > 0 || history.length > 0) && html`<div class="chips" role="group" aria-label="Prompts to choose from">
+      ${[...presets, ...history].map(prompt => html`<button type="button" class="preset" key=${prompt} title=${prompt}
+        aria-pressed=${prompt === inForce} disabled=${disabled} onClick=${() => ask(prompt)}>${prompt}</button>`)}</div>`}
+  </form>`;
+}
+
+/** @param {{name: string, inForce: any, choices: string[] | null, disabled: boolean,
+ *   set: (changes: Record<string, any>) => Promise<boolean>}} props */
+function Value({name, inForce, choices, set, disabled}) {
+  const [draft, setDraft] = useState(/** @type {string | null} */ (null));
+  const field = useRef(/** @type {any} */ (null));
+  const plain = typeof inForce === "string" || typeof inForce === "number";
+  const text = draft ?? (inForce === undefined ? "" : plain ? String(inForce) : JSON.stringify(inForce));
+  useEffect(() => { setDraft(null); }, [JSON.stringify(inForce)]);
+  const give = async (/** @type {string} */ given) => {
+    let value = /** @type {any} */ (given);
+    if (typeof inForce !== "string") try { value = JSON.parse(given); } catch { /* the server says what is wrong */ }
+    await set({[name]: value});
+    setDraft(null);
+  };
+  const id = `set-${name}`;
+  return html`<label for=${id}><span>${name}</span>
+    ${choices
+      ? html`<select id=${id} value=${text} disabled=${disabled} onChange=${(/** @type {any} */ event) => give(event.target.value)}>
+          ${choices.map(choice => html`<option>${choice}</option>`)}</select>`
+      : html`<input id=${id} ref=${field} value=${text} disabled=${disabled} inputmode=${typeof inForce === "number" ? "decimal" : "text"}
+          onInput=${(/** @type {any} */ event) => setDraft(event.target.value)}
+          onKeyDown=${(/** @type {any} */ event) => { if (event.key === "Escape") setDraft(null); }}
+          onChange=${(/** @type {any} */ event) => give(event.target.value)} />`}
+  </label>`;
+}
