@@ -601,7 +601,7 @@ def test_head_is_get_without_the_body_and_ends(run, quiet_http):
         reply = quiet_http.head(path)
         assert (reply.status_code, reply.content) == (200, b"")
     assert quiet_http.head("/none").status_code == 404
-    assert quiet_http.head("/api/v0/inference/settings").status_code == 405
+    assert quiet_http.head("/api/v0/pipeline/stop").status_code == 405
 
 
 def test_our_own_defect_is_a_500_in_json_and_goes_to_the_log(run, http, monkeypatch):
