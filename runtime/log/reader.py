@@ -91,6 +91,17 @@ class Log:
         reading, as topics and metadata, is still known, and reading raises `LogError`."""
         self._files.close()
 
+    def refresh(self) -> None:
+        """See what a writer has added since the log was opened, or refreshed: `slabs` may be other
+        objects afterwards. `LogError` where the run's directory cannot be read any more."""
+        self._files.check_open()
+        self._files.refresh()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a writer is at work. `LogError` if that cannot be known."""
+        return self.end is None and self._files.writer_lives()
+
     # -- what the log says of itself -----------------------------------------------------------
 
     @property

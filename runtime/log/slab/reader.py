@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import struct
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from flowrun.runtime.log.slab import format as fmt
 from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.cycles import CycleHead, CycleReader
+from flowrun.runtime.log.slab.index import MessagePlaces
 from flowrun.runtime.log.slab.opening import open_slab
 from flowrun.runtime.log.slab.structure import ChunkSpan
 
@@ -176,6 +180,16 @@ class SlabReader:
             pass
         return None
 
+    def places(self, index: int) -> MessagePlaces | None:
+        """Where the messages of chunk `index` are, as its MessageIndex records say; None where it has
+        none. They have no checksum: what they say is to be compared with what is there."""
+        chunk, view = self.structure.chunks[index], self.view
+        found: MessagePlaces = {}
+        for channel, at, count in self._indexes(chunk):
+            size = count * fmt.INDEX_ENTRY.size
+            found[channel] = np.frombuffer(view[at : at + size], "<u8").reshape(count, 2).copy()
+        return found or None
+
     def index_at(self, chunk: ChunkSpan) -> int:
         """Where the MessageIndex records of a closed chunk begin, if it has any: a recovery leaves a PAD
         before them."""
@@ -189,19 +203,19 @@ class SlabReader:
 
     def _longest_index(self, chunk: ChunkSpan) -> tuple[int, int, int] | None:
         """Channel, offset of the first entry, and number of entries; None where there is no index."""
+        return max(self._indexes(chunk), key=lambda index: index[2], default=None)
+
+    def _indexes(self, chunk: ChunkSpan) -> Iterator[tuple[int, int, int]]:
+        """Channel, offset of the first entry, and number of entries of each index of a chunk."""
         if not chunk.closed or chunk.end != chunk.records_end:
-            return None
-        best, offset, view = None, self.index_at(chunk), self.view
+            return
+        offset, view = self.index_at(chunk), self.view
         fixed = fmt.MESSAGE_INDEX_FIXED_SIZE
         while len(view) - offset > fmt.HEAD_SIZE and view[offset] == fmt.MESSAGE_INDEX:
             _, length = fmt.RECORD_HEAD.unpack_from(view, offset)
             content = offset + fmt.HEAD_SIZE
             offset = content + length
             count = (length - fixed) // fmt.INDEX_ENTRY.size
-            if offset <= len(view) and count > (best[2] if best else 0):
-                best = (
-                    int.from_bytes(view[content : content + 2], "little"),
-                    content + fixed,
-                    count,
-                )
-        return best
+            if offset <= len(view) and count > 0:
+                channel = int.from_bytes(view[content : content + 2], "little")
+                yield channel, content + fixed, count
