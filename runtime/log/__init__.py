@@ -5,6 +5,7 @@
 | `reader.py`                              | `Log`: cycles, messages, pictures, tables             |
 | `writer.py`                              | `LogWriter`: one commit per cycle                     |
 | `check.py`, `diff.py`, `recover.py`      | `flowrun log check`, `diff` and `recover`             |
+| `clip.py`                                | a part of a run as one file                           |
 | `message.py`, `table.py`, `values.py`    | a message, a topic as columns, how fields are decoded |
 | `files.py`                               | the slabs of a run                                    |
 | `directory.py`, `retention.py`           | making a run's directory; removing the oldest runs    |
