@@ -1,0 +1,15 @@
+"""A RECORDED RUN TO LOOK AT: every moment of a log, also while it is written. Nothing in it is run.
+
+| file          | what it is                                                               |
+|---------------|--------------------------------------------------------------------------|
+| `runs.py`     | the runs that are shown, by id                                           |
+| `run.py`      | one run: its summary, and who reads it when                              |
+| `moment.py`   | everything of one moment: answers, settings, errors, pictures            |
+| `lanes.py`    | what happened when, counted by the parts of a span of time               |
+| `controls.py` | errors, settings, drops and states of sources, by cycle                  |
+| `places.py`   | where the messages of each topic are, without reading them               |
+| `frames.py`   | a picture of the log as a JPEG                                           |
+| `clip.py`     | a part of a run as a run of its own, and the test that replays it        |
+| `what_if.py`  | other config values for a part of a run: a replay, and what it changed   |
+| `labels.py`   | moments that somebody marked, in a file of the run                       |
+"""

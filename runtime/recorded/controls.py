@@ -1,0 +1,134 @@
+"""What happened to a run besides its messages, by cycle: errors, settings, drops, states of sources."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgpack
+import numpy as np
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.events import Dropped, Event, Failed, Replaced, Set, SourceState, unpack
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import CONTROL_TOPIC
+from flowrun.runtime.recorded.places import Place, Places, Times
+
+__all__ = ["Controls", "Happened"]
+
+_KINDS = (Failed.kind, Set.kind, Dropped.kind, Replaced.kind, SourceState.kind)
+
+
+@dataclass(slots=True)
+class Happened:
+    """The records of one kind and task: their cycles, these cycles' times, and how much each counts."""
+
+    cycles: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+    def total(self, cycle: int) -> int:
+        """What those at or before a cycle count together."""
+        return int(np.asarray(self.counts)[: self.number(cycle)].sum())
+
+    def number(self, cycle: int) -> int:
+        """The number of records at or before a cycle."""
+        return int(np.searchsorted(np.asarray(self.cycles), cycle, side="right"))
+
+    @property
+    def at_ns(self) -> Times:
+        return np.asarray(self.times, np.uint64)
+
+
+class Controls:
+    """The control records of `log`; `update` sees what came since.
+
+    What `by` gives was read where an index proposed it, and is only counted. What `events` gives was
+    checked.
+    """
+
+    def __init__(self, log: Log, places: Places) -> None:
+        self._log = log
+        self._places = places
+        self._first: Place | None = None
+        self._read = 0
+        self.by: dict[tuple[str, str], Happened] = {}
+        """Kind and task -> the records."""
+        self._events: dict[int, list[Event]] = {}
+
+    def update(self) -> None:
+        """Read the records that were not read yet."""
+        found = self._places.of(CONTROL_TOPIC)
+        first = found.place(0) if len(found) else None
+        if first != self._first:  # a flight recorder has removed the slab in which it was
+            self._first, self._read = first, 0
+            self.by.clear()
+        for index in range(self._read, len(found)):
+            self._note(found.place(index))
+        self._read = len(found)
+
+    def _note(self, place: Place) -> None:
+        cycle = self._places.cycle_at(place)
+        if cycle < 0:
+            return
+        try:
+            record = msgpack.unpackb(self._places.payload_at(place))
+            kind, task = record["kind"], record["task"]
+            count = int(record["value"]) if kind == Dropped.kind else 1
+        except (ValueError, TypeError, KeyError, msgpack.UnpackException):
+            return
+        if kind in _KINDS and isinstance(task, str):
+            happened = self.by.setdefault((kind, task), Happened())
+            happened.cycles.append(cycle)
+            happened.times.append(place.time_ns)
+            happened.counts.append(count)
+
+    def of_kind(self, kind: str) -> Iterator[tuple[str, Happened]]:
+        """Task and records, of one kind."""
+        for (found, task), happened in self.by.items():
+            if found == kind:
+                yield task, happened
+
+    def events(self, cycle: int) -> list[Event]:
+        """What happened in a cycle, checked; nothing where the log does not hold it whole."""
+        if cycle not in self._events:
+            try:
+                record = self._log[cycle]
+                maps = [
+                    self._log.message(record, entry).fields
+                    for entry in record.entries
+                    if entry[0] == CONTROL_TOPIC
+                ]
+                self._events[cycle] = [unpack(fields) for fields in maps]
+            except (LogError, ValueError):
+                self._events[cycle] = []
+            while len(self._events) > 1000:
+                del self._events[next(iter(self._events))]
+        return self._events[cycle]
+
+    def errors(self, cycle: int) -> dict[str, int]:
+        """The number of errors at or before a cycle, by task."""
+        found = Counter({task: it.total(cycle) for task, it in self.of_kind(Failed.kind)})
+        return {task: count for task, count in found.items() if count}
+
+    def settings(self, cycle: int, *, since: int) -> dict[str, dict[str, object]]:
+        """The live values that were set from cycle `since` to `cycle`, the newest ones, by task."""
+        found: dict[str, dict[str, object]] = {}
+        for task, happened in self.of_kind(Set.kind):
+            for at in happened.cycles[happened.number(since - 1) : happened.number(cycle)]:
+                for event in self.events(at):
+                    if isinstance(event, Set) and event.task == task:
+                        found.setdefault(task, {}).update(event.values)
+        return found
+
+    def states(self, cycle: int) -> dict[str, dict[str, str]]:
+        """How each source was doing, and why: the newest of its states."""
+        found: dict[str, dict[str, str]] = {}
+        for task, happened in self.of_kind(SourceState.kind):
+            number = happened.number(cycle)
+            if number:
+                for event in self.events(happened.cycles[number - 1]):
+                    if isinstance(event, SourceState) and event.task == task:
+                        found[task] = {"state": event.state, "code": event.code}
+        return found

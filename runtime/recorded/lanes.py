@@ -1,0 +1,90 @@
+"""What happened when: a lane of counts for each kind of event and each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from flowrun.runtime.events import Dropped, Failed, Replaced, Set
+from flowrun.runtime.log.message import Topic
+from flowrun.runtime.log.slab.format import KEYFRAME_TOPIC, STEPS_TOPIC
+from flowrun.runtime.recorded.controls import Controls
+from flowrun.runtime.recorded.places import Places, Times
+
+__all__ = ["LANES", "kind_of", "lanes"]
+
+LANES = ("answers", "alerts", "errors", "settings", "drops", "keyframes")
+"""The kinds of lanes, in the order in which they are shown. "settings" are the live values that were
+set, such as a prompt; "drops" what sources left out, and inputs that a background task did not see."""
+
+_OF_MESSAGES = {"PromptResponseMsg": "answers", "AlertMsg": "alerts"}
+_OF_EVENTS = {
+    Failed.kind: "errors",
+    Set.kind: "settings",
+    Dropped.kind: "drops",
+    Replaced.kind: "drops",
+}
+
+
+def kind_of(topic: Topic) -> str | None:
+    """The kind of lane in which the messages of a topic are; None of others."""
+    return _OF_MESSAGES.get(topic.schema_name)
+
+
+def lanes(
+    topics: dict[str, Topic],
+    places: Places,
+    controls: Controls,
+    *,
+    from_ns: int,
+    to_ns: int,
+    bins: int,
+) -> dict[str, Any]:
+    """The counts of all lanes, by the parts of a span of time.
+
+    from_ns, to_ns: the first and the last nanosecond of the span. bins: number of its parts.
+
+    `cycles` are the first cycle of each part, of which the last is that after the span; `frames` the
+    number of cycles in each part: 0 where nothing came, or nothing was recorded.
+    """
+    span = to_ns + 1 - from_ns  # in whole numbers: a float does not hold nanoseconds since 1970
+    edges = np.array([from_ns + span * at // bins for at in range(bins + 1)], np.uint64)
+    steps = places.of(STEPS_TOPIC)
+    firsts = np.searchsorted(steps.times, edges, side="left")
+    counted: dict[tuple[str, str], Any] = {}
+    for kind, task, times, counts in _events(topics, places, controls):
+        at = np.searchsorted(times, edges, side="left")
+        total = at if counts is None else np.concatenate([[0], np.cumsum(counts)])[at]
+        key = kind, task
+        counted[key] = counted.get(key, 0) + np.diff(total)
+    order = sorted(counted, key=lambda key: LANES.index(key[0]))
+    return {
+        "cycles": [_cycle(steps, int(first)) for first in firsts],
+        "frames": np.diff(firsts).tolist(),
+        "lanes": [
+            {"kind": kind, "task": task, "counts": counted[kind, task].tolist()}
+            for kind, task in order
+        ],
+    }
+
+
+def _cycle(steps: Any, index: int) -> int:
+    if index < len(steps):
+        return int(steps.cycle(index))
+    return int(steps.cycle(len(steps) - 1)) + 1 if len(steps) else 0
+
+
+def _events(
+    topics: dict[str, Topic], places: Places, controls: Controls
+) -> Iterator[tuple[str, str, Times, Any]]:
+    """Kind of lane, task, and the times of what is in it; what each counts, or None for 1."""
+    for name, topic in topics.items():
+        kind = kind_of(topic)
+        if kind is not None:
+            yield kind, topic.metadata.get("task", name), places.of(name).times, None
+    for (kind, task), happened in controls.by.items():
+        if kind in _OF_EVENTS:
+            yield _OF_EVENTS[kind], task, happened.at_ns, happened.counts
+    yield "keyframes", "", places.of(KEYFRAME_TOPIC).times, None

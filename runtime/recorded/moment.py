@@ -1,0 +1,248 @@
+"""Everything of one moment of a run: what it had answered, what was set, what its cameras showed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from flowrun.runtime.errors import LogError, LogNotFound
+from flowrun.runtime.events import Failed
+from flowrun.runtime.log.message import LogMessage, Topic
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import (
+    GRAPH_RESOLVED,
+    KEYFRAME_TOPIC,
+    NO_PAYLOAD,
+    PAYLOAD,
+    STEP_TASKS,
+    STEPS_TOPIC,
+)
+from flowrun.runtime.log.values import plain_value
+from flowrun.runtime.recorded.controls import Controls
+from flowrun.runtime.recorded.frames import message_of, shown_size
+from flowrun.runtime.recorded.lanes import kind_of
+from flowrun.runtime.recorded.places import Places
+
+__all__ = ["Moments", "detections", "graph_of", "pictures_of"]
+
+_DETECTIONS = "DetectionsMsg"
+_TRIES = 3
+"""How many messages before one that cannot be read are tried instead of it."""
+
+
+class Moments:
+    """The moments of `log`, which are found by its `places` and `controls`."""
+
+    def __init__(self, log: Log, places: Places, controls: Controls) -> None:
+        self._log = log
+        self._places = places
+        self._controls = controls
+        self._graph = graph_of(log)
+        self.pictures = pictures_of(log.topics)
+        """By the name under which its pictures are asked for, each topic that has some."""
+
+    def find(self, *, cycle: int | None = None, at_ns: int | None = None) -> tuple[int, int]:
+        """Number and time of the last cycle at or before a cycle or a time. `LogNotFound` where the log
+        holds none, or ends before."""
+        steps = self._places.of(STEPS_TOPIC)
+        if not len(steps):
+            raise LogNotFound(f"{self._log.path}: the log holds no cycle")
+        first, last = steps.cycle(0), steps.cycle(len(steps) - 1)
+        if cycle is not None:
+            if not first <= cycle <= last:
+                raise LogNotFound(
+                    f"cycle {cycle} is not in the log, which holds cycles {first} to {last}"
+                )
+            number = steps.before(cycle)
+        else:
+            assert at_ns is not None
+            low, high = int(steps.times[0]), int(steps.times[-1])
+            if not low <= at_ns <= high:
+                raise LogNotFound(
+                    f"time {at_ns} is not in the log, which holds the times from {low} to {high}"
+                )
+            number = int(np.searchsorted(steps.times, np.uint64(at_ns), side="right"))
+        return steps.cycle(number - 1), int(steps.times[number - 1])
+
+    def at(self, cycle: int, time_ns: int, *, url: str) -> dict[str, Any]:
+        """All of the moment of `cycle`, which `find` gave.
+
+        url: of the run in the API, before "/image/...".
+        """
+        missing: list[str] = []
+        steps = self._places.of(STEPS_TOPIC)
+        number = steps.before(cycle)
+        answers: dict[str, Any] = {}
+        found_objects: dict[str, Any] = {}
+        found = {
+            "cycle": cycle,
+            "at_ns": time_ns,
+            "first_cycle": steps.cycle(0),
+            "last_cycle": steps.cycle(len(steps) - 1),
+            "previous": steps.cycle(number - 2) if number > 1 else None,
+            "next": steps.cycle(number) if number < len(steps) else None,
+            "answers": answers,
+            "detections": found_objects,
+            "settings": self._settings(cycle, missing),
+            "sources": self._controls.states(cycle),
+            "errors": [
+                {"task": it.task, "text": it.text, "policy": it.policy, "place": it.place}
+                for it in self._controls.events(cycle)
+                if isinstance(it, Failed)
+            ],
+            "error_counts": self._controls.errors(cycle),
+            "steps_ms": self._steps_ms(cycle, missing),
+            "images": self._images(cycle, url, missing),
+        }
+        for name, topic in self._log.topics.items():
+            has_objects = topic.schema_name == _DETECTIONS
+            if not has_objects and kind_of(topic) != "answers":
+                continue
+            message = self._last(name, cycle, missing)
+            if message is None:
+                continue
+            task = topic.metadata.get("task", name)
+            fields = message.fields
+            whole: dict[str, Any] = {
+                "cycle": message.cycle,
+                "at_ns": message.time_ns,
+                "tov_ns": message.tov_ns,
+                **_plain(fields),
+            }
+            if has_objects:
+                whole["objects"] = detections(fields)
+            whole["frame"] = self._frame(task, fields.get("frame_cycle"), url)
+            (found_objects if has_objects else answers)[task] = whole
+        return {**found, "missing": missing}
+
+    def _last(self, topic: str, cycle: int, missing: list[str]) -> LogMessage | None:
+        """The last message of a topic at or before a cycle that can be read."""
+        places = self._places.of(topic)
+        number = places.before(cycle)
+        for index in range(number - 1, max(-1, number - 1 - _TRIES), -1):
+            try:
+                message = message_of(self._log, topic, places.cycle(index))
+                _ = message.outline
+                return message
+            except LogError as error:
+                missing.append(str(error))
+        return None
+
+    def _settings(self, cycle: int, missing: list[str]) -> dict[str, dict[str, Any]]:
+        found = {
+            task["id"]: dict(task.get("config") or {}) for task in self._graph.get("tasks", [])
+        }
+        # A flight recorder's log lacks what was set before it begins: a keyframe has it.
+        first = self._places.of(STEPS_TOPIC).cycle(0)
+        keyframe = self._last(KEYFRAME_TOPIC, cycle, missing) if first else None
+        if keyframe is not None:
+            for task, frozen in keyframe.fields.get("tasks", {}).items():
+                found.setdefault(task, {}).update(frozen.get("live", {}))
+        since = first if keyframe is None else keyframe.cycle
+        for task, values in self._controls.settings(cycle, since=since).items():
+            found.setdefault(task, {}).update(values)
+        return {task: _plain(values) for task, values in found.items()}
+
+    def _steps_ms(self, cycle: int, missing: list[str]) -> dict[str, float]:
+        names = self._log.metadata.get(STEP_TASKS, "").split()
+        try:
+            ticks = message_of(self._log, STEPS_TOPIC, cycle).fields["ticks_ns"]
+            took = np.diff(np.frombuffer(ticks, "<u8").astype(np.int64)) / 1e6
+        except (LogError, KeyError, ValueError, TypeError) as error:
+            missing.append(str(error))
+            return {}
+        return dict(zip(names, took.round(3).tolist(), strict=False))
+
+    def _images(self, cycle: int, url: str, missing: list[str]) -> dict[str, dict[str, Any]]:
+        found = {}
+        for name, topic in self.pictures.items():
+            message = self._last(topic.name, cycle, missing)
+            if message is not None:
+                width, height = shown_size(message)
+                found[name] = {
+                    "cycle": message.cycle,
+                    "at_ns": message.tov_ns,
+                    "url": f"{url}/image/{name}?cycle={message.cycle}",
+                    "width": width,
+                    "height": height,
+                }
+        return found
+
+    def _frame(self, task: str, cycle: Any, url: str) -> dict[str, Any] | None:
+        """The picture that a message of `task` is about: of the nearest task above it that has some."""
+        if not isinstance(cycle, int):
+            return None
+        for name in self._above(task):
+            if name in self.pictures:
+                return {"task": name, "cycle": cycle, "url": f"{url}/image/{name}?cycle={cycle}"}
+        return None
+
+    def _above(self, task: str) -> Iterator[str]:
+        """The tasks whose messages `task` gets, directly or not, the nearest first."""
+        edges = self._graph.get("cnx", [])
+        queue, seen = [task], {task}
+        for at in queue:
+            for edge in edges:
+                source = str(edge.get("src", "")).partition(".")[0]
+                if str(edge.get("dst", "")).partition(".")[0] == at and source not in seen:
+                    seen.add(source)
+                    queue.append(source)
+                    yield source
+
+
+def graph_of(log: Log) -> dict[str, Any]:
+    """The resolved graph that a log holds, secrets masked; empty where it holds none."""
+    try:
+        graph = json.loads(log.attachments.get(GRAPH_RESOLVED, b"{}"))
+    except ValueError:
+        return {}
+    return graph if isinstance(graph, dict) else {}
+
+
+def pictures_of(topics: Mapping[str, Topic]) -> dict[str, Topic]:
+    """The topics of pictures of which the log holds the payload, by their tasks; by task and port where
+    a task has several."""
+    found: dict[str, list[Topic]] = {}
+    for topic in topics.values():
+        if topic.is_picture and topic.metadata.get(PAYLOAD) != NO_PAYLOAD:
+            found.setdefault(topic.metadata.get("task", topic.name), []).append(topic)
+    return {
+        task if len(of_task) == 1 else f"{task}.{topic.metadata.get('port', '')}": topic
+        for task, of_task in found.items()
+        for topic in of_task
+    }
+
+
+def detections(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The objects of a `DetectionsMsg`, one map each; boxes in pixels of the frame, from its upper left
+    corner."""
+    trackers = fields.get("tracker_ids")
+    found = []
+    for number, (box, label) in enumerate(zip(fields["boxes"], fields["labels"], strict=False)):
+        left, top, right, bottom = (float(it) for it in box)
+        score = float(fields["scores"][number])
+        found.append(
+            {
+                "x": left,
+                "y": top,
+                "width": right - left,
+                "height": bottom - top,
+                "confidence": score if score == score else None,  # noqa: PLR0124  # NaN: none
+                "class": label,
+                "class_id": int(fields["class_ids"][number]),
+                "tracker_id": None if trackers is None else int(trackers[number]),
+            }
+        )
+    return found
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON can hold of a message's fields, without arrays."""
+    return {
+        key: plain_value(value, data=False)
+        for key, value in fields.items()
+        if not isinstance(value, (np.ndarray, memoryview, bytes))
+    }

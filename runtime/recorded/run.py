@@ -1,0 +1,289 @@
+"""One recorded run: what it is, and everything that may be asked of it, from any thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.errors import LogError, LogNotFound, UsageError
+from flowrun.runtime.log.clip import write_clip
+from flowrun.runtime.log.files import slab_paths
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import KEEP_SLABS, STARTED_NS, STEPS_TOPIC
+from flowrun.runtime.recorded.clip import begin_of_clip
+from flowrun.runtime.recorded.controls import Controls
+from flowrun.runtime.recorded.frames import Frames
+from flowrun.runtime.recorded.labels import Labels
+from flowrun.runtime.recorded.lanes import kind_of, lanes
+from flowrun.runtime.recorded.moment import Moments, graph_of
+from flowrun.runtime.recorded.places import Places
+from flowrun.runtime.wording import listed, nearest
+
+__all__ = ["RecordedRun", "summary"]
+
+
+class RecordedRun:
+    """The run at `path`, a run's directory or one slab, as `id`.
+
+    It is opened when something is first asked of it. What a writer adds is seen by the next question.
+    All methods raise `LogError` where the log cannot be read, and `LogNotFound` where it does not hold
+    what is asked for.
+    """
+
+    def __init__(self, id_: str, path: Path) -> None:
+        self.id = id_
+        self.path = path
+        self.directory = path if path.is_dir() else path.parent
+        self.labels = Labels(self.directory)
+        self._lock = threading.RLock()
+        self._opened: _Opened | None = None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[_Opened]:
+        """The log as it is now; nobody else reads it within."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = _Opened(self.path)
+            self._opened.refresh()
+            yield self._opened
+
+    def close(self) -> None:
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    def summary(self) -> dict[str, Any]:
+        """What the run is and how it ended, as `summary` gives it."""
+        try:
+            with self.reading() as opened:
+                return summary(self.id, opened.log, cycles=len(opened.steps))
+        except LogError as error:
+            return unreadable(self.id, error)
+
+    def details(self) -> dict[str, Any]:
+        """`summary`, and the run's topics, tasks and pictures."""
+        with self.reading() as opened:
+            steps, graph = opened.steps, graph_of(opened.log)
+            return {
+                **summary(self.id, opened.log, cycles=len(steps)),
+                "path": str(self.path),
+                "first_cycle": steps.cycle(0) if len(steps) else None,
+                "last_cycle": steps.cycle(len(steps) - 1) if len(steps) else None,
+                "from_ns": int(steps.times[0]) if len(steps) else None,
+                "to_ns": int(steps.times[-1]) if len(steps) else None,
+                "metadata": opened.log.metadata,
+                "tasks": graph.get("tasks", []),
+                "connections": graph.get("cnx", []),
+                "images": list(opened.moments.pictures),
+                "outputs": [
+                    {
+                        "topic": topic.name,
+                        "task": topic.metadata.get("task"),
+                        "port": topic.metadata.get("port"),
+                        "type": topic.schema_name,
+                        "messages": len(opened.places.of(topic.name)),
+                        "lane": kind_of(topic),
+                    }
+                    for topic in opened.log.topics.values()
+                ],
+            }
+
+    def lanes(self, *, first: int | None, last: int | None, bins: int) -> dict[str, Any]:
+        """The lanes of the cycles from `first` to `last`; None for the first and last of the log."""
+        with self.reading() as opened:
+            steps = opened.steps
+            if not len(steps):
+                raise LogNotFound(f"{self.path}: the log holds no cycle")
+            begin = 0 if first is None else steps.before(first - 1)
+            end = len(steps) if last is None else steps.before(last)
+            if begin >= end:
+                raise LogNotFound(
+                    f"cycles {first} to {last}: the log holds none of them; it holds cycles "
+                    f"{steps.cycle(0)} to {steps.cycle(len(steps) - 1)}"
+                )
+            from_ns, to_ns = int(steps.times[begin]), int(steps.times[end - 1])
+            found = lanes(
+                opened.log.topics,
+                opened.places,
+                opened.controls,
+                from_ns=from_ns,
+                to_ns=to_ns,
+                bins=bins,
+            )
+            return {
+                "from_cycle": steps.cycle(begin),
+                "to_cycle": steps.cycle(end - 1),
+                "from_ns": from_ns,
+                "to_ns": to_ns,
+                "first_cycle": steps.cycle(0),
+                "last_cycle": steps.cycle(len(steps) - 1),
+                **found,
+                **_state(opened.log),
+                "missing": missing(opened.log, steps.cycle(0)),
+            }
+
+    def moment(self, *, cycle: int | None, at_ns: int | None, url: str) -> dict[str, Any]:
+        """Everything of a moment; see `Moments`. None for both: of the last cycle."""
+        with self.reading() as opened:
+            if cycle is None and at_ns is None and len(opened.steps):
+                cycle = opened.steps.cycle(len(opened.steps) - 1)
+            found = opened.moments.find(cycle=cycle, at_ns=at_ns)
+            return opened.moments.at(*found, url=url)
+
+    def jpeg(self, name: str, cycle: int | None, *, width: int | None) -> tuple[bytes, int]:
+        """The last picture of a task at or before a cycle, as a JPEG file, and its cycle.
+
+        name: as `Moments.pictures` has it. cycle: None for the last one of the log.
+        """
+        with self.reading() as opened:
+            pictures = opened.moments.pictures
+            if name not in pictures:
+                raise LogNotFound(
+                    f"no pictures of {name!r} in the log; tasks with pictures: "
+                    f"{listed(pictures)}{nearest(name, pictures)}"
+                )
+            topic = pictures[name].name
+            places = opened.places.of(topic)
+            if cycle is not None:
+                opened.moments.find(cycle=cycle)
+            number = len(places) if cycle is None else places.before(cycle)
+            if not number:
+                raise LogNotFound(f"no picture of {name!r} at or before cycle {cycle}")
+            found = places.cycle(number - 1)
+            frames = opened.frames
+        return frames.jpeg(topic, found, width=width), found
+
+    def clip(self, first: int, last: int, path: Path) -> tuple[int, int]:
+        """Write the cycles from `first` to `last` into a file that replays; the first cycle of the file,
+        and the last. It begins earlier than `first` where a replay must."""
+        with self.reading() as opened:
+            begin = begin_of_clip(opened.log, opened.places, opened.moments.find(cycle=first)[0])
+            end = opened.moments.find(cycle=last)[0]
+            if last < first:
+                raise UsageError(f"from={first} is after to={last}")
+            log = opened.log
+            write_clip(log, begin, end, path)
+        return begin, end
+
+    def whole(self) -> tuple[int, int]:
+        """The first and the last cycle of the log."""
+        with self.reading() as opened:
+            steps = opened.steps
+            if not len(steps):
+                raise LogNotFound(f"{self.path}: the log holds no cycle")
+            return steps.cycle(0), steps.cycle(len(steps) - 1)
+
+    def file(self) -> Path | None:
+        """The run's only slab, if it is finished: the whole log as one file."""
+        with self.reading() as opened:
+            slabs = opened.log.slabs
+            return slabs[0].path if len(slabs) == 1 and opened.log.finished else None
+
+    def graph(self) -> dict[str, Any]:
+        """The resolved graph, secrets masked; empty where the log holds none."""
+        with self.reading() as opened:
+            return graph_of(opened.log)
+
+
+class _Opened:
+    """The opened log of a run, and what is known about it."""
+
+    def __init__(self, path: Path) -> None:
+        self.log = Log(path)
+        self.places = Places(self.log)
+        self.controls = Controls(self.log, self.places)
+        self.moments = Moments(self.log, self.places, self.controls)
+        self._frames: Frames | None = None
+        self._is_over = False
+        self._path = path
+
+    def refresh(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = self.log.finished
+        if not self._is_over:
+            self.log.refresh()
+        if self.places.update() or not self.controls.by:
+            self.controls.update()
+
+    @property
+    def steps(self) -> Any:
+        """The places of the step tables, of which each cycle has one."""
+        return self.places.of(STEPS_TOPIC)
+
+    @property
+    def frames(self) -> Frames:
+        """The pictures, by a `Log` of their own: decoding them keeps nobody else waiting."""
+        if self._frames is None:
+            self._frames = Frames(Log(self._path, follow=not self._is_over))
+        return self._frames
+
+    def close(self) -> None:
+        self.log.close()
+
+
+def summary(id_: str, log: Log, *, cycles: int) -> dict[str, Any]:
+    """What a run is: `state` is "running", "ended", "error" or "cut off"; `why` says why it ended, and
+    what of it is missing."""
+    metadata, end = log.metadata, log.end or {}
+    started = metadata.get(STARTED_NS, "")
+    ended = end.get("ended_ns", "")
+    state = _state(log)
+    why = [state.pop("why"), *missing(log, None)]
+    return {
+        "id": id_,
+        "graph": metadata.get("graph", ""),
+        "started_ns": int(started) if started.isdecimal() else log.start_ns,
+        "ended_ns": int(ended) if ended.isdecimal() else None,
+        "state": state["state"],
+        "cycles": cycles,
+        "why": "; ".join(it for it in why if it) or None,
+    }
+
+
+def unreadable(id_: str, error: LogError) -> dict[str, Any]:
+    """The summary of a run that cannot be read."""
+    return {
+        "id": id_,
+        "graph": "",
+        "started_ns": None,
+        "ended_ns": None,
+        "state": "unreadable",
+        "cycles": 0,
+        "why": str(error),
+    }
+
+
+def _state(log: Log) -> dict[str, Any]:
+    end = log.end
+    if end is None:
+        with contextlib.suppress(LogError):
+            if log.is_written:
+                return {"state": "running", "why": None}
+        return {"state": "cut off", "why": "its writer did not finish it"}
+    error = end.get("error")
+    if error is not None and end.get("reason") == "error":
+        return {"state": "error", "why": error}
+    return {"state": "ended", "why": "; ".join(filter(None, [end.get("reason"), error]))}
+
+
+def missing(log: Log, first_cycle: int | None) -> list[str]:
+    """What of a run its log does not hold, a sentence each, as far as it is known."""
+    found = [] if log.loss is None else [log.loss]
+    if first_cycle:
+        keep = log.metadata.get(KEEP_SLABS)
+        why = f"it keeps the last {keep} files" if keep else "they are not in this log"
+        found.append(f"cycles 0 to {first_cycle - 1}: {why}")
+    return found
+
+
+def is_run(path: Path) -> bool:
+    """Whether there are slabs of a run in a directory."""
+    try:
+        return bool(slab_paths(path))
+    except LogError:
+        return False

@@ -1,0 +1,203 @@
+"""The runs that are shown, by id: one run, or those in a folder, and the what-ifs of each."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
+from flowrun.runtime.log.lock import slab_files
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded.run import RecordedRun, is_run, summary, unreadable
+from flowrun.runtime.recorded.what_if import WHAT_IF, Asked, WhatIf, changes, check_values
+from flowrun.runtime.wording import described
+
+__all__ = ["CURRENT", "RecordedRuns"]
+
+CURRENT = "current"
+"""Another name of the first run: of the one that is live."""
+_OF = "~"
+"""Between the id of a run and that of a what-if of it, which is a run, too."""
+_MOST_LISTED = 500
+_MOST_OPEN = 16
+
+
+class RecordedRuns:
+    """Runs by id, from any thread.
+
+    paths: of runs: their directories, or one slab.
+    folder: a folder whose directories are runs, too, also those that come later.
+    """
+
+    def __init__(self, paths: list[Path], *, folder: Path | None = None) -> None:
+        self._paths = {_name(path): path for path in paths}
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._runs: dict[str, RecordedRun] = {}
+        self._listed: dict[str, tuple[Any, dict[str, Any]]] = {}
+        """Summaries of runs that have ended, and what their files were then."""
+        self._what_ifs: dict[str, dict[str, WhatIf]] = {}
+
+    @classmethod
+    def at(cls, path: Path) -> RecordedRuns:
+        """The run at `path`, or the runs in that folder. `LogError` where there is none."""
+        if path.is_dir() and not is_run(path) and any(map(is_run, _directories(path))):
+            return cls([], folder=path)
+        with Log(path, verify=False):
+            return cls([path])
+
+    def close(self) -> None:
+        """End what-ifs, without waiting for their ends, and give all files back."""
+        with self._lock:
+            runs = list(self._runs.values())
+            asked = [it for of_run in self._what_ifs.values() for it in of_run.values()]
+        for what_if in asked:
+            if what_if.is_running:
+                threading.Thread(target=what_if.stop, name="flowrun-what-if", daemon=True).start()
+        for run in runs:
+            run.close()
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """The summaries of all runs, the newest first; at most 500."""
+        found = [self._summary(id_, path) for id_, path in self._all().items()]
+        found.sort(key=lambda it: (it["started_ns"] or 0, it["id"]), reverse=True)
+        return found[:_MOST_LISTED]
+
+    def get(self, id_: str) -> RecordedRun:
+        """The run of that id; `LogNotFound` names those that there are."""
+        name, of, number = id_.partition(_OF)
+        paths = self._all()
+        if name == CURRENT and CURRENT not in paths:
+            name = next(iter(self._paths), name)
+        path = paths.get(name)
+        if path is not None and of:
+            what_if = self._what_ifs_of(name).get(number)
+            path = None if what_if is None else what_if.run
+        if path is None:
+            known = ", ".join(itertools.islice(paths, 5)) or "none"
+            raise LogNotFound(
+                f"no run {described(id_)}; runs: {known}" + (" ..." * (len(paths) > 5))
+            )
+        with self._lock:
+            run = self._runs.pop(name + of + number, None)
+            if run is None or run.path != path:
+                run = RecordedRun(name + of + number, path)
+            self._runs[run.id] = run  # the one that was used last is the last
+            spare = list(self._runs.values())[:-_MOST_OPEN]
+            for other in spare:
+                del self._runs[other.id]
+        for other in spare:
+            other.close()
+        return run
+
+    # -- what-ifs ------------------------------------------------------------------------------
+
+    def ask(self, id_: str, values: dict[str, Any], first: int, last: int) -> WhatIf:
+        """Replay cycles of a run with other values. `UsageError` for values that are not taken;
+        `LogInUse` while another what-if runs."""
+        run = self.get(id_)
+        if _OF in run.id:
+            raise UsageError(
+                f"{run.id} is a what-if itself; ask its run {run.id.partition(_OF)[0]}"
+            )
+        graph = run.graph()
+        tasks = check_values(values, graph)
+        begin, end = run.whole()
+        if not begin <= first <= last <= end:
+            raise UsageError(
+                f"from_cycle {first} and to_cycle {last}: the log holds cycles {begin} to {end}"
+            )
+        with self._lock:
+            others = [it for of_run in self._what_ifs.values() for it in of_run.values()]
+        if any(it.is_running for it in others):
+            raise LogInUse("another what-if runs; wait for its end")
+        made = WhatIf.start(run.path, run.directory / WHAT_IF, Asked(values, first, last), tasks)
+        self._what_ifs_of(run.id)[made.id] = made
+        return made
+
+    def what_ifs(self, id_: str) -> list[dict[str, Any]]:
+        """The progress of all what-ifs of a run, the newest last."""
+        found = self._what_ifs_of(self.get(id_).id)
+        return [found[number].progress() for number in sorted(found, key=int)]
+
+    def what_if(self, id_: str, number: str) -> dict[str, Any]:
+        """The progress of one, and what it has changed so far; `LogNotFound` if there is none."""
+        run = self.get(id_)
+        found = self._what_ifs_of(run.id)
+        if number not in found:
+            known = ", ".join(found) or "none"
+            raise LogNotFound(
+                f"no what-if {described(number)} of run {run.id!r}; there are: {known}"
+            )
+        what_if = found[number]
+        state = {**what_if.progress(), "run": f"{run.id}{_OF}{number}"}
+        tasks = check_values(what_if.asked.values, run.graph())
+        try:
+            with Log(run.path) as recorded, Log(what_if.run) as replayed:
+                return state | changes(recorded, replayed, tasks)
+        except LogError:  # it has written nothing yet
+            return state | {"compared": 0, "differing": 0, "differs": []}
+
+    def _what_ifs_of(self, name: str) -> dict[str, WhatIf]:
+        if name not in self._what_ifs:
+            path = self._all()[name]
+            parent = (path if path.is_dir() else path.parent) / WHAT_IF
+            found = {}
+            for directory in _directories(parent):
+                what_if = WhatIf.found(directory) if directory.name.isdecimal() else None
+                if what_if is not None:
+                    found[what_if.id] = what_if
+            with self._lock:
+                self._what_ifs.setdefault(name, found)
+        return self._what_ifs[name]
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _all(self) -> dict[str, Path]:
+        found = dict(self._paths)
+        if self._folder is not None:
+            found |= {path.name: path for path in _directories(self._folder) if is_run(path)}
+        return found
+
+    def _summary(self, id_: str, path: Path) -> dict[str, Any]:
+        with self._lock:
+            opened = self._runs.get(id_)
+        if opened is not None:
+            return opened.summary()
+        files = _stamp(path)
+        known = self._listed.get(id_)
+        if known is not None and known[0] == files:
+            return known[1]
+        try:
+            with Log(path, verify=False) as log:
+                counted = (log.end or {}).get("cycles", "")
+                cycles = int(counted) if counted.isdecimal() else len(log)
+                found = summary(id_, log, cycles=cycles)
+                is_over = log.finished
+        except LogError as error:
+            return unreadable(id_, error)
+        if is_over:
+            self._listed[id_] = files, found
+        return found
+
+
+def _name(path: Path) -> str:
+    path = path.absolute()
+    return path.name if path.is_dir() else f"{path.parent.name}.{path.stem}"
+
+
+def _directories(folder: Path) -> list[Path]:
+    try:
+        return sorted(it for it in folder.iterdir() if it.is_dir() and not it.is_symlink())
+    except OSError:
+        return []
+
+
+def _stamp(path: Path) -> Any:
+    try:
+        files = slab_files(path) if path.is_dir() else [path]
+        return [(it.name, it.stat().st_size, it.stat().st_mtime_ns) for it in files]
+    except OSError:
+        return None

@@ -1,0 +1,248 @@
+"""One recorded run: its summary, moments and lanes, against reading the whole log."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from flowrun.runtime.errors import LogNotFound
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded.run import RecordedRun
+from support.answer_tasks import answered
+from support.helpers import START_NS
+
+
+@pytest.fixture(scope="module")
+def recorded(run):
+    made = RecordedRun("x", run)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def log(run):
+    with Log(run) as opened:
+        yield opened
+
+
+def at(recorded, cycle):
+    return recorded.moment(cycle=cycle, at_ns=None, url="u")
+
+
+def last(log, topic, cycle):
+    return [it for it in log.messages(topic) if it.cycle <= cycle][-1:]
+
+
+def test_a_moment_is_what_the_log_holds_up_to_it(recorded, log):
+    cycles = [record.cycle for record in log.cycles()]
+    for cycle in cycles:
+        moment = at(recorded, cycle)
+        assert moment["cycle"] == cycle
+        for message in last(log, "/says/answer", cycle):
+            answer = moment["answers"]["says"]
+            assert (answer["cycle"], answer["response"]) == (
+                message.cycle,
+                message.fields["response"],
+            )
+            frame = answer["frame_cycle"]
+            assert answer["frame"] == {
+                "task": "cam",
+                "cycle": frame,
+                "url": f"u/image/cam?cycle={frame}",
+            }
+        for message in last(log, "/finds/out", cycle):
+            left = float(message.fields["boxes"][0, 0])
+            assert moment["detections"]["finds"]["objects"] == [
+                {
+                    "x": left,
+                    "y": 2.0,
+                    "width": 10.0,
+                    "height": 20.0,
+                    "confidence": 0.5,
+                    "class": "ball",
+                    "class_id": 7,
+                    "tracker_id": None,
+                }
+            ]
+        for message in last(log, "/cam/image", cycle):
+            assert moment["images"]["cam"] == {
+                "cycle": message.cycle,
+                "at_ns": message.tov_ns,
+                "url": f"u/image/cam?cycle={message.cycle}",
+                "width": 128,
+                "height": 96,
+            }
+        later = cycles[cycles.index(cycle) + 1 :]
+        before = cycles[: cycles.index(cycle)]
+        assert moment["next"] == (later[0] if later else None)
+        assert moment["previous"] == (before[-1] if before else None)
+        assert moment["missing"] == []
+        assert {"says", "finds"} <= moment["steps_ms"].keys()
+
+
+def test_settings_and_errors_are_those_of_the_moment(recorded, log):
+    [set_in] = [m.cycle for m in log.messages("/flowrun/control") if m.fields["kind"] == "set"]
+    [failed] = [m.cycle for m in log.messages("/flowrun/control") if m.fields["kind"] == "error"]
+    prompts = [at(recorded, cycle)["settings"]["says"]["prompt"] for cycle in range(24)]
+    assert prompts == ["first"] * set_in + ["second"] * (24 - set_in)
+    for cycle in range(24):
+        moment = at(recorded, cycle)
+        texts = [error["text"] for error in moment["errors"]]
+        assert texts == (["ValueError: picture 13"] if cycle == failed else [])
+        assert moment["error_counts"] == ({"says": 1} if cycle >= failed else {})
+
+
+def test_a_time_means_the_cycle_at_or_before_it(recorded, log):
+    times = [record.time_ns for record in log.cycles()]
+    for moment_ns in sorted({it + by for it in times for by in (0, -1, 1)})[1:-1]:
+        cycle = max(number for number, it in enumerate(times) if it <= moment_ns)
+        assert recorded.moment(cycle=None, at_ns=moment_ns, url="")["cycle"] == cycle
+    first, end = times[0], times[-1]
+    for outside in (first - 1, end + 1):
+        with pytest.raises(LogNotFound) as error:
+            recorded.moment(cycle=None, at_ns=outside, url="")
+        assert str(error.value) == (
+            f"time {outside} is not in the log, which holds the times from {first} to {end}"
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 23), st.integers(0, 23), st.integers(1, 60))
+def test_lanes_count_each_event_once(recorded, log, one, other, bins):
+    first, end = sorted((one, other))
+    found = recorded.lanes(first=first, last=end, bins=bins)
+    by = {(lane["kind"], lane["task"]): lane["counts"] for lane in found["lanes"]}
+    inside = [m for m in log.messages() if first <= m.cycle <= end]
+    controls = [m.fields["kind"] for m in inside if m.topic == "/flowrun/control"]
+    assert sum(by["answers", "says"]) == sum(m.topic == "/says/answer" for m in inside)
+    assert sum(by["errors", "says"]) == controls.count("error")
+    assert sum(by["settings", "says"]) == controls.count("set")
+    assert sum(by["keyframes", ""]) == sum(m.topic == "/flowrun/keyframe" for m in inside)
+    assert sum(found["frames"]) == end - first + 1
+    edges = found["cycles"]
+    assert (edges[0], edges[-1], len(edges)) == (first, end + 1, bins + 1)
+    assert edges == sorted(edges)
+    assert np.diff(edges).tolist() == found["frames"]
+
+
+def test_a_picture_is_the_last_one_at_or_before_the_cycle(recorded, log):
+    frames = {it.cycle: it.pixels for it in log.frames("/cam/image")}
+    for cycle in (23, 3, 4, 17, 16, 9):
+        jpeg, found = recorded.jpeg("cam", cycle, width=None)
+        assert found == max(it for it in frames if it <= cycle)
+        shown = np.asarray(Image.open(io.BytesIO(jpeg)))
+        differs = {it: np.abs(shown.astype(int) - frames[it]).mean() for it in frames}
+        assert min(differs, key=differs.get) == found
+    small = Image.open(io.BytesIO(recorded.jpeg("cam", 5, width=64)[0]))
+    assert small.size == (64, 48)
+    with pytest.raises(LogNotFound) as error:
+        recorded.jpeg("came", 5, width=None)
+    assert str(error.value) == (
+        "no pictures of 'came' in the log; tasks with pictures: cam (did you mean 'cam'?)"
+    )
+
+
+def test_a_summary_says_how_the_run_ended(recorded, run):
+    assert recorded.summary() == {
+        "id": "x",
+        "graph": "answers",
+        "started_ns": START_NS,
+        "ended_ns": recorded.summary()["ended_ns"],
+        "state": "ended",
+        "cycles": len(Log(run)),
+        "why": "end of sources",
+    }
+    details = recorded.details()
+    assert details["images"] == ["cam"]
+    assert [task["id"] for task in details["tasks"]] == ["cam", "says", "finds"]
+
+
+def test_a_run_that_was_cut_off_shows_what_it_holds(run, tmp_path):
+    path = tmp_path / "cut" / "log_0000.mcap"
+    path.parent.mkdir()
+    data = (run / "log_0000.mcap").read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    made = RecordedRun("x", path.parent)
+    summary = made.summary()
+    assert summary["state"] == "cut off"
+    assert summary["why"].startswith("its writer did not finish it; ")
+    end = summary["cycles"] - 1
+    assert 3 < end < 20
+    moment = at(made, end)
+    assert moment["answers"]["says"]["response"].endswith(str(end // 3 * 3))
+    assert made.jpeg("cam", end, width=None)[1] == end
+    with pytest.raises(LogNotFound) as error:
+        at(made, end + 1)
+    assert str(error.value) == (f"cycle {end + 1} is not in the log, which holds cycles 0 to {end}")
+
+
+def test_a_damaged_cycle_is_named_and_what_was_before_is_shown(run, tmp_path):
+    """The moment of a cycle with a flipped byte has what came before it."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    path = copy / "log_0000.mcap"
+    data = bytearray(path.read_bytes())
+    with Log(path) as log:
+        answers = [m.cycle for m in log.messages("/says/answer")]
+        [at_byte] = [
+            data.find(bytes(m.payload))
+            for m in log.messages("/says/answer")
+            if m.cycle == answers[3]
+        ]
+    data[at_byte + 5] ^= 1
+    path.write_bytes(data)
+    made = RecordedRun("x", copy)
+    moment = at(made, answers[3])
+    assert moment["answers"]["says"]["cycle"] == answers[2]
+    assert any(f"cycle {answers[3]}" in text for text in moment["missing"])
+    assert at(made, answers[4])["answers"]["says"]["cycle"] == answers[4]
+
+
+def test_a_flight_recorder_says_what_it_no_longer_holds(tmp_path):
+    """What was set before its log begins is in a keyframe of it."""
+    film = {"moves": False, "size": (320, 240), "qp": "4", "preset": "ultrafast"}
+    made = RecordedRun("x", answered(tmp_path, logging="mode: ring, keep_slabs: 2", film=film))
+    first = made.details()["first_cycle"]
+    assert first > 9
+    gone = f"cycles 0 to {first - 1}: it keeps the last 2 files"
+    assert made.lanes(first=None, last=None, bins=3)["missing"] == [gone]
+    moment = at(made, 23)
+    assert moment["settings"]["says"]["prompt"] == "second"
+    assert moment["answers"]["says"]["response"] == "second: 21"
+    with pytest.raises(LogNotFound) as error:
+        at(made, first - 1)
+    assert str(error.value) == (
+        f"cycle {first - 1} is not in the log, which holds cycles {first} to 24"
+    )
+
+
+def test_a_file_that_is_no_log_is_listed_as_unreadable(tmp_path):
+    (tmp_path / "log_0000.mcap").write_bytes(b"nothing")
+    summary = RecordedRun("x", tmp_path).summary()
+    assert summary["state"] == "unreadable"
+    assert summary["why"].startswith(str(tmp_path / "log_0000.mcap"))
+
+
+def test_a_clip_holds_the_cycles_and_replays(recorded, run, tmp_path):
+    from flowrun.runtime.replay.replay import Replay  # loads the engine
+
+    for first, end in ((0, 23), (9, 12), (14, 14), (20, 23)):
+        path = tmp_path / f"{first}.mcap"
+        begin, last_cycle = recorded.clip(first, end, path)
+        assert begin <= first
+        assert last_cycle == end
+        with Log(run) as whole, Log(path) as clip:
+            kept = [(c.cycle, c.time_ns, [bytes(e[2]) for e in c.entries]) for c in clip]
+            assert kept == [
+                (c.cycle, c.time_ns, [bytes(e[2]) for e in c.entries])
+                for c in whole.cycles(begin, end + 1)
+            ]
+            assert (clip.loss, clip.finished) == (None, True)
+            report = Replay(clip).run(start=first, to=end)
+        assert report.first is None
+        assert report.cycles == end - first + 1
+        assert report.compared
