@@ -37,6 +37,7 @@ _VERBS = {
     "plan": "show in which order a graph runs, as text or as a picture",
     "schema": "print the JSON Schema of graph files, for editors",
     "new-task": "write a new task, its test and a graph that uses it",
+    "view": "show recorded runs in a browser",
     "replay": "run a recorded log again, and compare every message",
     "debug": "travel in time through a recorded run",
     "log": "look into a log: info, ls, cat, check, recover, export, diff",

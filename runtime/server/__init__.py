@@ -13,6 +13,7 @@
 | `errors.py`    | a request that cannot be answered, as a reply that says why              |
 | `guard.py`     | who may ask: host names, origins, the token                              |
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
+| `runs.py`      | endpoints: recorded runs, and the log of the live one                    |
 | `streaming.py` | endpoints: pictures, answers, events                                     |
 | `video.py`     | the endpoint for pictures over a WebSocket                               |
 | `packets.py`   | a camera's packets as WebSocket messages                                 |

@@ -14,20 +14,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.server.bodies import Json
+from flowrun.runtime.recorded.runs import RecordedRuns
+from flowrun.runtime.server.bodies import Json, Pipeline
 from flowrun.runtime.server.channels import Channels
 from flowrun.runtime.server.control import Control
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.guard import Guard, is_loopback
 from flowrun.runtime.server.head import Head
 from flowrun.runtime.server.page_files import PageFiles
+from flowrun.runtime.server.runs import Runs
 from flowrun.runtime.server.status import Status
 from flowrun.runtime.server.streaming import Streaming
 from flowrun.runtime.server.video import Video
 from flowrun.runtime.server.watchable import Watchable
 from flowrun.runtime.wording import described
 
-__all__ = ["create_app", "new_app"]
+__all__ = ["create_app", "create_view_app", "new_app"]
 
 _ASSETS = "/docs/assets"
 
@@ -59,17 +61,54 @@ def create_app(
         token=token,
         host=host,
     )
-    app.state.channels, app.state.close = channels, channels.close
+    recorded = RecordedRuns([] if run.directory is None else [run.directory.absolute()])
+
+    def close() -> None:
+        channels.close()
+        recorded.close()
+
+    app.state.channels, app.state.close = channels, close
     app.include_router(Streaming(channels).router(), tags=["what the sinks show"])
     app.include_router(Video(channels).router())
     app.include_router(Control(status).router(), tags=["the run"])
     app.include_router(page.router())
+    app.include_router(Runs(recorded).router(), tags=["recorded runs"])
 
     @app.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return page.index()
         return PlainTextResponse(_index(app, status))
+
+    return app
+
+
+def create_view_app(
+    runs: RecordedRuns, *, token: str | None = None, host: str = "127.0.0.1", connections: int = 512
+) -> FastAPI:
+    """The app that shows recorded runs on the same page; arguments as for `create_app`."""
+    del connections  # none of its replies is without an end
+    page = PageFiles()
+    app = new_app(
+        title="flowrun: recorded runs",
+        description="The HTTP API of recorded runs. Times are nanoseconds since 1970 UTC.",
+        token=token,
+        host=host,
+    )
+    app.state.close = runs.close
+    app.include_router(Runs(runs).router(), tags=["recorded runs"])
+    app.include_router(page.router())
+
+    @app.get("/api/v0/pipeline/list", tags=["the run"], responses={200: {"model": list[Pipeline]}})
+    async def list_() -> Json:
+        """The pipelines of this server: none, as it shows recorded runs."""
+        return Json([])
+
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return page.index()
+        return PlainTextResponse(f"flowrun: recorded runs\n\n{_paths(app)}")
 
     return app
 
@@ -121,7 +160,11 @@ def new_app(*, title: str, description: str, token: str | None, host: str) -> Fa
 def _index(app: FastAPI, status: Status) -> str:
     state = status.run.state()
     shown = state if isinstance(state, str) else f"Error: {state['Error']}"
-    lines = [f"flowrun: graph {status.run.name!r}: {shown}", ""]
+    return f"flowrun: graph {status.run.name!r}: {shown}\n\n{_paths(app)}"
+
+
+def _paths(app: FastAPI) -> str:
+    lines = []
     for path, methods in app.openapi()["paths"].items():
         for method, operation in methods.items():
             text = operation["description"].split("\n\n")[0].replace("\n", " ")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from flowrun.runtime.broadcast import Broadcast, Shows
     from flowrun.runtime.run.observed import Observed
@@ -22,6 +23,10 @@ class Watchable(Protocol):
     @property
     def name(self) -> str:
         """Name of the graph, which is the pipeline's id."""
+
+    @property
+    def directory(self) -> Path | None:
+        """Where its log is; None if it keeps none."""
 
     @property
     def broadcasts(self) -> Mapping[str, Broadcast]:

@@ -1,0 +1,63 @@
+"""`flowrun view RUN`: recorded runs on the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+from functools import partial
+from pathlib import Path
+
+from flowrun.runtime.cli.run import DEFAULT_PORT
+from flowrun.runtime.printing import print_text
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "view",
+        description="Show a recorded run in a browser, on the page of a live one: every moment of it, "
+        "what was answered then, and what another prompt or model would have answered. Nothing that the "
+        "run names is executed to show it.",
+    )
+    parser.add_argument(
+        "run",
+        type=Path,
+        metavar="RUN",
+        help="the run's directory, a slab of it, or a folder of runs, such as runs/",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        metavar="N",
+        default=DEFAULT_PORT,
+        help=f"({DEFAULT_PORT}) 0 picks a free one",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
+    parser.add_argument(
+        "--token",
+        help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
+        "given and --host is not 127.0.0.1",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when it is ended by Ctrl-C or SIGTERM; `LogError` where there is no run."""
+    from flowrun.runtime.recorded.runs import RecordedRuns
+    from flowrun.runtime.server.app import create_view_app
+    from flowrun.runtime.server.serve import Server
+
+    runs = RecordedRuns.at(args.run)
+    token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
+    server = Server.start_app(
+        partial(create_view_app, runs), host=args.host, port=args.port, token=token
+    )
+    try:
+        print_text(f"{args.run}: {server.url}", flush=True)  # who started it may wait for it
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.stop()
+    return 0

@@ -1,0 +1,358 @@
+"""Recorded runs, and the log of the live one: summaries, lanes, moments, pictures, clips, what-ifs."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+
+from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
+from flowrun.runtime.recorded.clip import pytest_lines
+from flowrun.runtime.recorded.labels import Label
+from flowrun.runtime.recorded.run import RecordedRun
+from flowrun.runtime.recorded.runs import RecordedRuns
+from flowrun.runtime.server.bodies import Json, refusals
+from flowrun.runtime.server.errors import ApiError
+from flowrun.runtime.server.requests import described_body, json_body
+from flowrun.runtime.wording import described
+
+__all__ = ["Runs"]
+
+_MCAP = "application/octet-stream"
+_LONGEST = 16_384
+
+_Cycle = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="A cycle's number.")]
+_Bins = Annotated[int, Query(ge=1, le=5000, description="Number of parts.")]
+_Width = Annotated[int | None, Query(ge=16, le=4096, description="Pixels; smaller than it is.")]
+
+_T = TypeVar("_T")
+
+
+class Runs:
+    """The endpoints below `/api/v0/runs`."""
+
+    def __init__(self, runs: RecordedRuns) -> None:
+        self._runs = runs
+        self._turns: dict[str, asyncio.Lock] = {}
+        """By run, whose turn it is to have a picture decoded."""
+
+    def router(self) -> APIRouter:
+        router = APIRouter(prefix="/api/v0/runs", default_response_class=Json)
+        gone = refusals(
+            {404: "No such run, or its log does not hold that.", 422: "A parameter is wrong."}
+        )
+        jpeg: dict[str, Any] = {"content": {"image/jpeg": {}}}
+        mcap: dict[str, Any] = {"content": {_MCAP: {}}}
+        for path, endpoint, reply in (
+            ("", self.list_, {"model": list[dict[str, Any]]}),
+            ("/{run}", self.details, {"model": dict[str, Any]}),
+            ("/{run}/lanes", self.lanes, {"model": dict[str, Any]}),
+            ("/{run}/moment", self.moment, {"model": dict[str, Any]}),
+            ("/{run}/image/{task}", self.image, jpeg),
+            ("/{run}/log.mcap", self.log, mcap),
+            ("/{run}/clip", self.clip, mcap),
+            ("/{run}/test", self.test, {"model": dict[str, Any]}),
+            ("/{run}/labels", self.labels, {"model": list[dict[str, Any]]}),
+            ("/{run}/what-if", self.what_ifs, {"model": list[dict[str, Any]]}),
+            ("/{run}/what-if/{what_if}", self.what_if, {"model": dict[str, Any]}),
+        ):
+            router.add_api_route(
+                path,
+                endpoint,
+                methods=["GET"],
+                responses={200: reply, **gone},
+                response_class=Json if "model" in reply else Response,
+            )
+        posts = refusals(
+            {
+                400: "The body is not JSON.",
+                404: "No such run.",
+                409: "It cannot be done now; the error says why.",
+                413: "The body is too large.",
+                422: "A key or a value is wrong; the error names it.",
+            }
+        )
+        changes: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
+            ("/{run}/labels", self.add_label, _LABEL_SCHEMA),
+            ("/{run}/what-if", self.ask, _WHAT_IF_SCHEMA),
+        ]
+        for path, change, schema in changes:
+            router.add_api_route(
+                path,
+                change,
+                methods=["POST"],
+                responses={200: {"model": dict[str, Any]}, **posts},
+                openapi_extra=described_body(schema),
+            )
+        return router
+
+    # -- what there is -------------------------------------------------------------------------
+
+    async def list_(self) -> Json:
+        """The runs, the newest first: id, graph, started_ns, ended_ns, state, cycles, why.
+
+        `state` is "running", "ended", "error", "cut off" (its writer did not finish it) or "unreadable";
+        `why` says why it ended, and what of it is missing.
+        """
+        return Json(await _in_thread(self._runs.summaries))
+
+    async def details(self, run: str) -> Json:
+        """One run: its summary, tasks, connections, topics and pictures. `current` is the live run."""
+        return Json(await self._ask(run, RecordedRun.details))
+
+    async def lanes(
+        self,
+        run: str,
+        first: Annotated[_Cycle, Query(alias="from")] = None,
+        last: Annotated[_Cycle, Query(alias="to")] = None,
+        bins: _Bins = 500,
+    ) -> Json:
+        """What happened when: answers, alerts, errors, settings, drops and keyframes, counted by the
+        parts of the time between two cycles.
+
+        `cycles` is the first cycle of each part, and the one after the last part; `frames` the number of
+        cycles in each part; `missing` what the log does not hold.
+        """
+        return Json(await self._ask(run, lambda it: it.lanes(first=first, last=last, bins=bins)))
+
+    async def moment(
+        self,
+        run: str,
+        cycle: _Cycle = None,
+        at_ns: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
+    ) -> Json:
+        """Everything of the last cycle at or before a cycle or a time: answers, detections, settings in
+        force, states of the sources, errors, and where the pictures are."""
+        if cycle is not None and at_ns is not None:
+            raise ApiError(422, "cycle and at_ns: give one of the two")
+
+        def found(it: RecordedRun) -> dict[str, Any]:
+            return it.moment(cycle=cycle, at_ns=at_ns, url=f"api/v0/runs/{it.id}")
+
+        return Json(await self._ask(run, found))
+
+    async def image(
+        self,
+        request: Request,
+        run: str,
+        task: str,
+        cycle: _Cycle = None,
+        width: _Width = None,
+    ) -> Response:
+        """The last picture of a task at or before a cycle, as JPEG, upright; `X-Cycle` is its own.
+
+        Of requests that wait, those whose client has gone meanwhile are not answered.
+        """
+        turn = self._turns.setdefault(run, asyncio.Lock())
+        async with turn:
+            if await request.is_disconnected():
+                return Response(status_code=499)  # nobody gets it
+            jpeg, found = await self._ask(run, lambda it: it.jpeg(task, cycle, width=width))
+        kept = "max-age=3600" if found == cycle else "no-store"
+        headers = {"X-Cycle": str(found), "Cache-Control": f"private, {kept}"}
+        return Response(jpeg, media_type="image/jpeg", headers=headers)
+
+    # -- files ---------------------------------------------------------------------------------
+
+    async def log(self, run: str) -> Response:
+        """The whole log as one MCAP file, which flowrun replays; of a live run what there is now."""
+        found = await self._ask(run, RecordedRun.file)
+        name = f"{self._get(run).id}.mcap"
+        if found is not None:
+            return FileResponse(found, media_type=_MCAP, filename=name)
+        first, last = await self._ask(run, RecordedRun.whole)
+        return await self._clip(run, first, last, name)
+
+    async def clip(
+        self,
+        run: str,
+        first: Annotated[int, Query(alias="from", ge=0, le=2**63 - 1)],
+        last: Annotated[int, Query(alias="to", ge=0, le=2**63 - 1)],
+    ) -> Response:
+        """The cycles from `from` to `to` as an MCAP file, which flowrun replays. It begins at the
+        keyframe before, as a replay does."""
+        return await self._clip(run, first, last, _clip_name(self._get(run), first, last))
+
+    async def test(
+        self,
+        run: str,
+        first: Annotated[int, Query(alias="from", ge=0, le=2**63 - 1)],
+        last: Annotated[int, Query(alias="to", ge=0, le=2**63 - 1)],
+    ) -> Json:
+        """The two lines of pytest that replay a clip: `text`, and the clip's `file` name and `url`."""
+        found = self._get(run)
+        if last < first:
+            raise ApiError(422, f"from={first} is after to={last}")
+        name = _clip_name(found, first, last)
+        return Json(
+            {
+                "file": name,
+                "url": f"api/v0/runs/{found.id}/clip?from={first}&to={last}",
+                "text": pytest_lines(name, found.id, first, last),
+            }
+        )
+
+    async def _clip(self, run: str, first: int, last: int, name: str) -> Response:
+        handle, path = tempfile.mkstemp(suffix=".mcap", prefix="flowrun-")
+        os.close(handle)
+        remove = partial(Path(path).unlink, missing_ok=True)
+        try:
+            await self._ask(run, lambda it: it.clip(first, last, Path(path)))
+        except BaseException:
+            remove()
+            raise
+        return FileResponse(
+            path, media_type=_MCAP, filename=name, background=BackgroundTask(remove)
+        )
+
+    # -- labels --------------------------------------------------------------------------------
+
+    async def labels(self, run: str) -> Json:
+        """The moments that were marked."""
+        return Json([_as_map(it) for it in await self._ask(run, lambda it: it.labels.all())])
+
+    async def add_label(self, request: Request, run: str) -> Json:
+        """Mark the moment of a cycle: `{"cycle": 120, "task": "inference", "label": "wrong"}`, with
+        `expected` and `note` as they may be; the label "" takes a mark back.
+
+        It is written into the file `labels.jsonl` of the run.
+        """
+        body = await json_body(request)
+        return Json(await self._ask(run, lambda it: _as_map(_labelled(it, body)), changes=True))
+
+    # -- what-ifs ------------------------------------------------------------------------------
+
+    async def ask(self, request: Request, run: str) -> Json:
+        """Run cycles again with other values: `{"set": {"inference.prompt": "Is it open?"},
+        "from_cycle": 100, "to_cycle": 400}`. The reply has the `id` to ask about."""
+        body = await json_body(request)
+        unknown = [key for key in body if key not in {"set", "from_cycle", "to_cycle"}]
+        if unknown:
+            raise ApiError(
+                422, f"unknown key {described(unknown[0])}; keys: set, from_cycle, to_cycle"
+            )
+        values = body.get("set")
+        if not isinstance(values, dict):
+            raise ApiError(
+                422, f"set: expected an object of task.key and value, got {described(values)}"
+            )
+        first, last = (_whole(body, key) for key in ("from_cycle", "to_cycle"))
+        self._get(run)
+        made = await _in_thread(lambda: self._runs.ask(run, values, first, last), changes=True)
+        return Json({"id": made.id, "run": f"{self._get(run).id}~{made.id}"})
+
+    async def what_ifs(self, run: str) -> Json:
+        """All what-ifs of a run: what was set, for which cycles, and how far they are."""
+        return Json(await _in_thread(lambda: self._runs.what_ifs(run)))
+
+    async def what_if(self, run: str, what_if: str) -> Json:
+        """How far a what-if is (`state`, `progress`), which answers differ (`differs`), and the `run`
+        that it is: its lanes, moments and pictures are those of a run."""
+        return Json(await _in_thread(lambda: self._runs.what_if(run, what_if)))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _get(self, run: str) -> RecordedRun:
+        try:
+            return self._runs.get(run)
+        except LogNotFound as error:
+            raise ApiError(404, str(error)) from None
+
+    async def _ask(
+        self, run: str, question: Callable[[RecordedRun], _T], *, changes: bool = False
+    ) -> _T:
+        return await _in_thread(lambda: question(self._runs.get(run)), changes=changes)
+
+
+async def _in_thread(question: Callable[[], _T], *, changes: bool = False) -> _T:
+    """The answer, made on a worker thread; `ApiError` for one that there is not."""
+    try:
+        return await asyncio.to_thread(question)
+    except LogInUse as error:
+        raise ApiError(409, str(error)) from None
+    except UsageError as error:
+        raise ApiError(422, str(error)) from None
+    except LogNotFound as error:
+        raise ApiError(404, str(error)) from None
+    except LogError as error:
+        raise ApiError(409 if changes else 404, str(error)) from None
+
+
+def _clip_name(run: RecordedRun, first: int, last: int) -> str:
+    return f"{run.id.replace('~', '-what-if-')}-{first}-{last}.mcap"
+
+
+def _whole(body: dict[str, Any], key: str) -> int:
+    value = body.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ApiError(422, f"{key}: expected the number of a cycle, got {described(value)}")
+    return value
+
+
+def _labelled(run: RecordedRun, body: dict[str, Any]) -> Label:
+    known = ("cycle", "task", "label", "expected", "note")
+    if unknown := [key for key in body if key not in known]:
+        raise UsageError(f"unknown key {described(unknown[0])}; keys: {', '.join(known)}")
+    cycle = _whole(body, "cycle")
+    texts = {key: body.get(key, "") for key in known[1:]}
+    for key, text in texts.items():
+        if not isinstance(text, str) or len(text) > _LONGEST:
+            raise UsageError(
+                f"{key}: expected a text of at most {_LONGEST:,} characters, got {described(text)}"
+            )
+    moment = run.moment(cycle=cycle, at_ns=None, url="")
+    answers, task = moment["answers"], texts["task"]
+    if task and task not in answers:
+        raise UsageError(
+            f"task {described(task)} has no answer at cycle {cycle}; those that have: "
+            f"{', '.join(answers) or 'none'}"
+        )
+    answer = answers.get(task, {})
+    label = Label(
+        # Of an answer its own cycle, wherever in its time it was marked.
+        cycle=answer.get("cycle", moment["cycle"]),
+        **texts,
+        at_ns=answer.get("at_ns", moment["at_ns"]),
+        made_ns=LiveClock().now_ns(),
+        answer=answer.get("response", ""),
+        prompt=answer.get("prompt", ""),
+        frame_cycle=answer.get("frame_cycle"),
+    )
+    run.labels.add(label)
+    return label
+
+
+def _as_map(label: Label) -> dict[str, Any]:
+    return {name: getattr(label, name) for name in Label.__slots__}
+
+
+_LABEL_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "cycle": {"type": "integer", "minimum": 0},
+        **{name: {"type": "string"} for name in ("task", "label", "expected", "note")},
+    },
+    "required": ["cycle", "label"],
+    "additionalProperties": False,
+    "example": {"cycle": 120, "task": "inference", "label": "wrong"},
+}
+_WHAT_IF_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "set": {"type": "object", "minProperties": 1},
+        "from_cycle": {"type": "integer", "minimum": 0},
+        "to_cycle": {"type": "integer", "minimum": 0},
+    },
+    "required": ["set", "from_cycle", "to_cycle"],
+    "additionalProperties": False,
+    "example": {"set": {"inference.prompt": "Is it open?"}, "from_cycle": 100, "to_cycle": 400},
+}
