@@ -3,6 +3,7 @@
 | folder or file                                     | what it is                                     |
 |----------------------------------------------------|------------------------------------------------|
 | `cli/`                                             | the command `flowrun`, one module per verb     |
+| `serve/`                                           | many runs: the long-lived server               |
 | `server/`                                          | the page and the HTTP API of a run             |
 | `replay/`                                          | a recorded run again                           |
 | `run/`                                             | one live run                                   |

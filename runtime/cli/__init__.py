@@ -41,6 +41,10 @@ _VERBS = {
     "replay": "run a recorded log again, and compare every message",
     "debug": "travel in time through a recorded run",
     "log": "look into a log: info, ls, cat, check, recover, export, diff",
+    "serve": "serve the graphs of a folder: clients start and stop them",
+    "pipeline": "list, start, stop, restart the graphs of a server, print one",
+    "start-pipeline": "start a graph of a server: NAME HOST PORT",
+    "stop-pipeline": "stop a graph of a server: NAME HOST PORT",
 }
 _GROUP = "flowrun.commands"
 

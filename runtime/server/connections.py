@@ -16,6 +16,8 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from flowrun.runtime.server.errors import ReplyBroken
+
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
     from uvicorn.server import ServerState
@@ -259,4 +261,11 @@ class _Connection(H11Protocol):
                 await send({**message, "body": view[start:end], "more_body": more})
             self._all.hold(self, 0)
 
-        await self._app(scope, receive, send_in_pieces)
+        try:
+            await self._app(scope, receive, send_in_pieces)
+        except ReplyBroken:
+            if (asked := self.cycle) is not None:
+                asked.disconnected = (
+                    True  # so that uvicorn does not take it for an error of the app
+                )
+            self.cut()

@@ -1,8 +1,8 @@
-"""A request that cannot be answered, as a reply that says why."""
+"""A request that cannot be answered, as a reply that says why; and a reply that cannot be ended."""
 
 from __future__ import annotations
 
-__all__ = ["ApiError"]
+__all__ = ["ApiError", "ReplyBroken"]
 
 
 class ApiError(Exception):
@@ -18,3 +18,8 @@ class ApiError(Exception):
         self.status = status
         self.text = text
         self.content = {"Error": {"error": text}} if wrapped else {"error": text}
+
+
+class ReplyBroken(Exception):  # noqa: N818  # it has happened to the reply
+    """The rest of a reply cannot be had. The connection is cut, so that its client does not take what it
+    has got for the whole."""

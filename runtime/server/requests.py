@@ -14,7 +14,7 @@ from flowrun.runtime.wording import described
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["BODY_LIMIT", "described_body", "json_body"]
+__all__ = ["BODY_LIMIT", "described_body", "json_body", "json_object", "raw_body"]
 
 BODY_LIMIT = 256 << 10
 
@@ -27,6 +27,11 @@ def described_body(schema: dict[str, Any]) -> dict[str, Any]:
 
 async def json_body(request: Request) -> dict[str, Any]:
     """The request's body, which must be a JSON object."""
+    return json_object(await raw_body(request))
+
+
+async def raw_body(request: Request) -> bytes:
+    """The request's body; `ApiError` if it is too large."""
     too_large = ApiError(413, f"the body is larger than {BODY_LIMIT} bytes")
     if int(request.headers.get("content-length", "0")) > BODY_LIMIT:
         raise too_large
@@ -35,9 +40,14 @@ async def json_body(request: Request) -> dict[str, Any]:
         raw += chunk
         if len(raw) > BODY_LIMIT:
             raise too_large
+    return bytes(raw)
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """A body that must be a JSON object; `ApiError` if it is not."""
     try:
         # Strict: UTF-8, no NaN, no half surrogate pairs, no more than 200 levels.
-        body = from_json(bytes(raw), allow_inf_nan=False)
+        body = from_json(raw, allow_inf_nan=False)
         json.loads(raw, object_pairs_hook=_without_duplicates, parse_float=_finite)
     except ValueError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None

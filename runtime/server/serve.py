@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from flowrun.runtime.server.watchable import Watchable
 
-__all__ = ["Server"]
+__all__ = ["Server", "token_for"]
 
 _HEARD = 4096
 """Bytes that a viewer may send in one message; nobody reads them."""
@@ -95,13 +95,9 @@ class Server:
     @classmethod
     def start_app(cls, make_app: MakeApp, *, host: str, port: int, token: str | None) -> Server:
         """The same of any app."""
-        if token is not None:
-            check_token(token)
         listener = listen(host, port)
         bound = listener.getsockname()[0]  # a name may mean another machine's address here
-        if token is None and not (is_loopback(host) and is_loopback(bound)):
-            token = secrets.token_urlsafe(24)
-        server = cls(make_app, listener, host=host, token=token)
+        server = cls(make_app, listener, host=host, token=token_for(token, host, bound))
         server._begin()
         return server
 
@@ -161,6 +157,17 @@ class Server:
         for connection in list(self._uvicorn.server_state.connections):
             if (transport := connection.transport) is not None:
                 transport.abort()
+
+
+def token_for(given: str | None, *hosts: str) -> str | None:
+    """The token that clients of `hosts` must send: the given one, or one that is made if there is none
+    and not every host is a loopback address. `UsageError` if clients could not send the given one.
+    """
+    if given is not None:
+        check_token(given)
+    elif not all(map(is_loopback, hosts)):
+        return secrets.token_urlsafe(24)
+    return given
 
 
 def _place(listener: socket.socket, host: str) -> tuple[str, int, Path | None]:

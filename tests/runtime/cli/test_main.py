@@ -20,7 +20,10 @@ from flowrun.runtime.printing import print_text
 from support.helpers import plan_of, record
 from support.paths import GRAPHS
 
-VERBS = "run, check, plan, schema, new-task, view, replay, debug, log, ask, models"
+VERBS = (
+    "run, check, plan, schema, new-task, view, replay, debug, log, serve, pipeline, start-pipeline, "
+    "stop-pipeline, ask, models"
+)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""What the verbs have in common that ask a server: `flowrun GRAPH` or `flowrun serve`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from flowrun.runtime.errors import FlowrunError
+
+__all__ = ["Client", "RefusedError", "add_address"]
+
+DEFAULT_PORT = 3000
+_TIMEOUT_S = 90.0
+"""A server answers within 60 s whatever it waits for."""
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104
+"""Where a server that listens at every address is reached."""
+
+
+class RefusedError(FlowrunError):
+    """A server does not do what it was asked to, or cannot be reached; the text says why."""
+
+
+def add_address(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    """Add the options of a server's address to `parser`.
+
+    positional: as arguments HOST and PORT.
+    """
+    host: dict[str, Any] = {"default": "127.0.0.1", "help": "the server's host (127.0.0.1)"}
+    port: dict[str, Any] = {
+        "type": int, "default": DEFAULT_PORT, "help": f"its port ({DEFAULT_PORT})",
+    }  # fmt: skip
+    if positional:
+        parser.add_argument("host", nargs="?", **host)
+        parser.add_argument("port", nargs="?", **port)
+    else:
+        parser.add_argument("--host", **host)
+        parser.add_argument("--port", metavar="N", **port)
+    parser.add_argument(
+        "--token", help="what the server asks for; FLOWRUN_TOKEN in the environment if not given"
+    )
+
+
+class Client:
+    """Asks the server of the options that `add_address` has added."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        host = _ANY.get(args.host, args.host)
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        self._url = f"http://{host}:{args.port}"
+        self._token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
+
+    def get(self, path: str, **query: str) -> Any:
+        """What GET of a path below /api/v0 gives."""
+        return self._ask("GET", path, params=query)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """What POST of `body` to a path below /api/v0 gives."""
+        return self._ask("POST", path, json=body)
+
+    def _ask(self, method: str, path: str, **content: Any) -> Any:
+        import httpx
+
+        headers = {} if not self._token else {"Authorization": f"Bearer {self._token}"}
+        try:
+            reply = httpx.request(
+                method,
+                f"{self._url}/api/v0/{path}",
+                headers=headers,
+                timeout=_TIMEOUT_S,
+                trust_env=False,
+                **content,
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise RefusedError(
+                f"no server answers at {self._url} ({error}); flowrun serve DIR starts one"
+            ) from None
+        try:
+            found = reply.json()
+        except ValueError:
+            raise RefusedError(f"what answers at {self._url} is not flowrun") from None
+        if reply.is_error:
+            raise RefusedError(
+                _why(found) or f"{self._url}/api/v0/{path}: status {reply.status_code}"
+            )
+        return found
+
+
+def _why(found: Any) -> str:
+    """The error in a reply, in any of its forms."""
+    match found:
+        case {"error": str(text)} | {"Error": {"error": str(text)}}:
+            return text
+        case _:
+            return ""

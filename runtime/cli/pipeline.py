@@ -1,0 +1,80 @@
+"""`flowrun pipeline`: what a server runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from flowrun.runtime.cli.client import Client, add_address
+from flowrun.runtime.printing import print_table, print_text
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "pipeline",
+        description="List, start and stop the graphs of a server (flowrun serve).",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
+    listing = actions.add_parser("list", help="every graph, and what it is doing")
+    listing.add_argument("--json", action="store_true", help="as the server says it")
+    add_address(listing)
+    for name, help_text in (
+        ("start", "start a graph"),
+        ("stop", "end the run of a graph, within 5 s"),
+        ("restart", "stop a graph, if it runs, and start it"),
+        ("config", "print a graph as JSON"),
+    ):
+        action = actions.add_parser(name, help=help_text)
+        action.add_argument("name", help="the name of the graph")
+        if name in ("start", "restart"):
+            action.add_argument(
+                "--restart",
+                choices=("never", "on-failure", "always"),
+                help="when the server starts it again by itself (never)",
+            )
+        add_address(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, or 1 if the server refuses."""
+    client = Client(args)
+    match args.action:
+        case "list":
+            _list(client, as_json=args.json)
+        case "config":
+            graph = client.get("pipeline/config", pipeline_id=args.name)
+            print_text(json.dumps(graph, indent=2, ensure_ascii=False))
+        case action:
+            body = {"pipeline_id": args.name}
+            if getattr(args, "restart", None) is not None:
+                body["restart"] = args.restart
+            print_text(client.post(f"pipeline/{action}", body)["message"])
+    return 0
+
+
+def _list(client: Client, *, as_json: bool) -> None:
+    found = client.get("pipeline/list")
+    if as_json:
+        print_text(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    print_table(("pipeline", "status", ""), [(one["id"], *_status(one)) for one in found])
+
+
+def _status(one: dict[str, Any]) -> tuple[str, str]:
+    """The status of a pipeline in a word, and what else there is to say of it."""
+    said = []
+    match one["status"]:
+        case {"Error": str(text)}:
+            status = "Error"
+            said.append(text.splitlines()[0] if text else "")
+        case status:
+            if one.get("pid") is not None:
+                said.append(f"process {one['pid']}")
+    if one.get("next_start_s") is not None:
+        said.append(f"starts again in {one['next_start_s']:.0f} s")
+    if one.get("restarts"):
+        said.append(f"started again {one['restarts']} times")
+    return str(status), "; ".join(said)

@@ -1,0 +1,113 @@
+"""`flowrun serve`: start and stop the graphs of a folder over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from pathlib import Path
+
+from flowrun.runtime.cli.signals import listening
+from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import counted
+
+__all__ = ["add_parser", "run"]
+
+DEFAULT_PORT = 3000
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "serve",
+        description="Serve the graphs of a folder by name, until Ctrl-C: clients start and stop them "
+        "(flowrun pipeline ..., or HTTP). Each runs in a process of its own, as flowrun GRAPH would.",
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="the folder (this one)"
+    )
+    parser.add_argument(
+        "--start",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="start this graph at once; may be given several times",
+    )
+    parser.add_argument(
+        "--restart",
+        choices=("never", "on-failure", "always"),
+        default="never",
+        help="when those are started again by themselves (never)",
+    )
+    parser.add_argument(
+        "--log-dir",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where runs get their directories (runs)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, metavar="N", help=f"0 picks one ({DEFAULT_PORT})"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
+    parser.add_argument(
+        "--token",
+        help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
+        "given and --host is not 127.0.0.1",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after a signal, 2 for a mistake in the options."""
+    from functools import partial
+
+    from flowrun.runtime.serve.app import create_app
+    from flowrun.runtime.serve.graphs import Graphs
+    from flowrun.runtime.serve.pipelines import Pipelines
+    from flowrun.runtime.server.serve import Server, token_for
+
+    graphs = Graphs(args.folder)
+    given = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
+    ending = _Ending()
+    with listening(ending):
+        token = token_for(given, args.host)
+        with Pipelines.open(graphs, log_dir=args.log_dir, token=token, say=_say) as pipelines:
+            first = [pipelines.find(name) for name in dict.fromkeys(args.start)]
+            server = Server.start_app(
+                partial(create_app, pipelines), host=args.host, port=args.port, token=token
+            )
+            try:
+                found = counted(len(graphs.paths()), "graph")
+                _say(f"serving {found} of {args.folder.absolute()} at {server.url}")
+                for pipeline in first:
+                    pipeline.start(args.restart)
+                ending.asked.wait()
+                _say(f"{ending.name}: stopping")
+            finally:
+                server.stop()
+    return 0
+
+
+def _say(text: str) -> None:
+    print_text(text, flush=True)
+
+
+class _Ending:
+    """The first signal ends the server and its pipelines, which takes 5 s at most; the second ends the
+    server at once, and its pipelines after it."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.name = ""
+
+    def interrupt(self, number: int) -> None: ...
+
+    def first(self, number: int) -> None:
+        self.name = signal.Signals(number).name
+        self.asked.set()
+
+    def waiting(self, number: int, seconds: float) -> None: ...
+
+    def again(self, number: int, *, is_stuck: bool) -> None:
+        del is_stuck
+        os._exit(128 + number)
