@@ -1,12 +1,13 @@
 """Many runs: the server that starts and stops the graphs of a folder.
 
-| file           | what it is                                                             |
-|----------------|------------------------------------------------------------------------|
-| `graphs.py`    | the graphs of a folder, by name                                        |
-| `pipeline.py`  | one graph as a child process: its states, its restarts                 |
-| `endings.py`   | why a child has ended, in words                                        |
-| `pipelines.py` | all of them                                                            |
-| `proxy.py`     | requests for a pipeline, passed on to its own server                   |
-| `app.py`       | the paths of the server                                                |
-| `bodies.py`    | what its replies hold                                                  |
+| file                 | what it is                                                       |
+|----------------------|------------------------------------------------------------------|
+| `graphs.py`          | the graphs of a folder, by name                                  |
+| `pipeline.py`        | one graph as a child process: its states, its restarts           |
+| `endings.py`         | why a child has ended, in words                                  |
+| `pipelines.py`       | all of them                                                      |
+| `proxy.py`           | requests for a pipeline, passed on to its own server             |
+| `proxy_websocket.py` | the same of WebSockets                                           |
+| `app.py`             | the paths of the server                                          |
+| `bodies.py`          | what its replies hold                                            |
 """

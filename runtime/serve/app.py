@@ -6,10 +6,11 @@ import asyncio
 import os
 from collections.abc import Callable
 from typing import Annotated, Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.graph.masking import masked_graph
@@ -18,6 +19,7 @@ from flowrun.runtime.serve.bodies import Listed
 from flowrun.runtime.serve.pipeline import RESTARTS, Pipeline, PipelineError, Restart, State
 from flowrun.runtime.serve.pipelines import Pipelines
 from flowrun.runtime.serve.proxy import pass_on
+from flowrun.runtime.serve.proxy_websocket import pass_on_websocket
 from flowrun.runtime.server.app import new_app
 from flowrun.runtime.server.bodies import Json, MessageReply, refusals
 from flowrun.runtime.server.channels import Places
@@ -239,23 +241,34 @@ class _Others:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        raw = scope.get("raw_path", quote(path).encode()).decode("latin-1")
+        if not path.startswith((_PREFIX, "/api/v0/")) and path != "/metrics":
+            await self._otherwise(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._pass_on(scope, receive, send)
+        else:
+            try:
+                await self._pass_on(scope, receive, send)
+            except ApiError as error:
+                refusal = Json(error.content, status_code=error.status)
+                await WebSocket(scope, receive, send).send_denial_response(refusal)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        raw = scope["raw_path"].decode("latin-1")
         if path.startswith(_PREFIX):
             name, slash, _ = path.removeprefix(_PREFIX).partition("/")
             if not slash:
                 raise ApiError(404, f"no such path {described(path)}; add a / to it")
             pipeline, below = self._named(name), "/" + raw.removeprefix(_PREFIX).partition("/")[2]
-        elif path.startswith("/api/v0/pipeline/") and scope["method"] == "POST":
+        elif path.startswith("/api/v0/pipeline/") and scope.get("method") == "POST":
             body = await raw_body(Request(scope, receive))
             pipeline, below = self._meant(scope, json_object(body)), raw
             receive = _with_body(body, receive)
-        elif path.startswith("/api/v0/") or path == "/metrics":
-            pipeline, below = self._meant(scope, {}), raw
         else:
-            await self._otherwise(scope, receive, send)
-            return
+            pipeline, below = self._meant(scope, {}), raw
+        passes = pass_on if scope["type"] == "http" else pass_on_websocket
         with self._places.taken():
-            await pass_on(
+            await passes(
                 below, pipeline.socket, scope=scope, receive=receive, send=send, name=pipeline.name
             )
 
@@ -265,7 +278,7 @@ class _Others:
         given = [*query.get("pipeline_id", []), body.get("pipeline_id"), body.get("name")]
         # Where success is {"Success": ...}, clients look for {"Error": ...}.
         wrapped = scope["path"].startswith(("/api/v0/inference/", "/api/v0/streaming/"))
-        wrapped = wrapped and scope["method"] != "POST"
+        wrapped = wrapped and scope.get("method") != "POST"
         if names := [name for name in given if isinstance(name, str)]:
             return self._named(names[0], wrapped=wrapped)
         running = self._pipelines.running()

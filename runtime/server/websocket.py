@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from flowrun.runtime.server.connections import LIMITS_S
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
 
 __all__ = ["WebSocketConnection"]
 
@@ -15,6 +19,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     """A WebSocket of uvicorn's that is closed when its client makes no room for what it is sent."""
 
     _timer: asyncio.TimerHandle | None = None
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            # A refusal is whole: uvicorn would log it as an app that has not answered.
+            self.handshake_complete = True
 
     def pause_writing(self) -> None:
         super().pause_writing()
