@@ -38,6 +38,7 @@ _VERBS = {
     "schema": "print the JSON Schema of graph files, for editors",
     "new-task": "write a new task, its test and a graph that uses it",
     "view": "show recorded runs in a browser",
+    "top": "show how a run is doing while it runs",
     "replay": "run a recorded log again, and compare every message",
     "debug": "travel in time through a recorded run",
     "log": "look into a log: info, ls, cat, check, recover, export, diff",

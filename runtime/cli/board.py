@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.engine.whereabouts import Busy
     from flowrun.runtime.run.report import RunReport, TaskReport
 
-__all__ = ["answer_line", "board", "errors", "status_line", "troubles"]
+__all__ = ["answer_line", "board", "cells", "errors", "status_line", "troubles"]
 
 _BUSY_S = 2.0
 """Seconds after which a method of a task that runs is mentioned."""
@@ -128,13 +128,13 @@ def _table(report: RunReport, *, width: int) -> Table:
         else:
             table.add_column(name, justify="right", no_wrap=True)
     for id_, task in report.tasks.items():
-        cells = _cells(task)
-        texts = [id_, *(cells[name] for name in shown)]
+        texts = [id_, *(cells(task)[name] for name in shown)]
         table.add_row(*(Text(text, no_wrap=True, overflow="ellipsis") for text in texts))
     return table
 
 
-def _cells(task: TaskReport) -> dict[str, str]:
+def cells(task: TaskReport) -> dict[str, str]:
+    """A task's row of the table, by column."""
     return {
         "type": one_line(task.type) + (" (background)" if task.background else ""),
         "Hz": "-" if task.rate_hz is None else f"{task.rate_hz:,.1f}",

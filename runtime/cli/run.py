@@ -148,9 +148,14 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
         # and again: with a model in memory that costs a cycle 0.1 s.
         gc.collect()
         gc.freeze()
+        from flowrun.runtime.cli.announced import announced
         from flowrun.runtime.cli.status import StatusDisplay
 
-        with StatusDisplay(running, server.url if server else None, terminal, plain=args.plain):
+        url = server.url if server else None
+        with (
+            announced(running, url),
+            StatusDisplay(running, url, terminal, plain=args.plain),
+        ):
             result = running.run(cycles=args.cycles)
         terminal.take_back()
         _print_summary(running, result)
