@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, SupportsIndex, cast
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    SupportsIndex,
+    cast,
+)
 
 import msgpack
 import numpy as np
@@ -17,7 +27,7 @@ from flowrun.msgs.message import Message, worded
 from flowrun.msgs.scaling import luma_of, resized_pixels
 from flowrun.msgs.values import as_stored
 
-__all__ = ["DecodedPicture", "ImageRgb8Msg", "VideoDecoder", "VideoPackets"]
+__all__ = ["DecodedPicture", "ImageRgb8Msg", "UnseenPacket", "VideoDecoder", "VideoPackets"]
 
 # The field numbers of foxglove.RawImage, then our own, which every protobuf reader skips.
 _TIMESTAMP, _WIDTH, _HEIGHT, _ENCODING, _STEP, _DATA, _FRAME_ID = 1, 2, 3, 4, 5, 6, 7
@@ -51,6 +61,18 @@ class VideoDecoder:
     orientation: int = 1
 
 
+class UnseenPacket(NamedTuple):
+    """A compressed packet of which no picture was decoded.
+
+    time_ns: when its picture is shown, in nanoseconds on its stream's own clock; None where the stream
+        does not say.
+    """
+
+    data: bytes | memoryview
+    is_key: bool
+    time_ns: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class VideoPackets:
     """The compressed packets of a picture, which the log can keep instead of its pixels.
@@ -69,7 +91,8 @@ class VideoPackets:
     drained: whether the picture came when the section was at its end, after all its packets.
     conversion: the number of the one that made its pixels, of a picture that an older log gave; None:
         that of today.
-    before: (bytes, is a key frame) of packets of earlier sections, of which no picture was decoded.
+    before: packets of earlier sections, of which no picture was decoded.
+    time_ns: as of `UnseenPacket`, of the picture's own packet; None also where all pictures are decoded.
     is_sure: False where packets are damaged, so that the log must have the picture besides.
     """
 
@@ -81,8 +104,14 @@ class VideoPackets:
     begins: bool
     drained: bool
     conversion: int | None = None
-    before: tuple[tuple[bytes, bool], ...] = ()
+    before: tuple[UnseenPacket, ...] = ()
+    time_ns: int | None = None
     is_sure: bool = True
+
+    @property
+    def with_unseen(self) -> list[tuple[bytes | memoryview, bool]]:
+        """All that came, as `packets`: those `before` too."""
+        return [*((it.data, it.is_key) for it in self.before), *self.packets]
 
 
 class DecodedPicture(Later, Protocol):

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from flowrun.msgs.image import UnseenPacket
+
 __all__ = [
     "OUTSIDE",
     "Completion",
@@ -18,6 +20,7 @@ __all__ = [
     "EndOfSource",
     "Event",
     "Failed",
+    "Packets",
     "Replaced",
     "Restarted",
     "Set",
@@ -79,21 +82,25 @@ class Completion(Event):
 
 @dataclass(frozen=True, slots=True)
 class EndOfSource(Event):
-    """The source said that nothing more will come.
-
-    packets: (bytes, is a key frame) of those that came after the last one in the log, in decoding order.
-        A replay does not need them.
-    """
+    """The source said that nothing more will come."""
 
     kind: ClassVar[str] = "end_of_source"
 
-    packets: tuple[tuple[bytes, bool], ...] = ()
+
+@dataclass(frozen=True, slots=True)
+class Packets(Event):
+    """The source has stopped, and gave the packets that no picture brought into the log. A replay does
+    not need this.
+
+    packets: those that came after the last one in the log, in decoding order.
+    """
+
+    kind: ClassVar[str] = "packets"
+
+    packets: tuple[UnseenPacket, ...]
 
     def pack(self) -> dict[str, Any]:
-        record = _record(self.kind, self.task)
-        if self.packets:
-            record["packets"] = [list(it) for it in self.packets]
-        return record
+        return {**_record(self.kind, self.task), "packets": [list(it) for it in self.packets]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +209,9 @@ def unpack(record: Mapping[str, Any]) -> Event:
             case Completion.kind:
                 return Completion(task, record["input_cycle"], bool(value))
             case EndOfSource.kind:
-                rest = tuple((it, bool(is_key)) for it, is_key in record.get("packets", ()))
-                return EndOfSource(task, rest)
+                return EndOfSource(task)
+            case Packets.kind:
+                return Packets(task, tuple(UnseenPacket(*it) for it in record["packets"]))
             case SourceState.kind:
                 return SourceState(task, key, value)
             case Switched.kind:

@@ -56,7 +56,7 @@ class Shown:
 
     @property
     def size(self) -> int:
-        return sum(len(data) for data, _ in (*self.video.before, *self.video.packets))
+        return sum(len(data) for data, _ in self.video.with_unseen)
 
 
 class LiveVideo:

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     import numpy as np
     from structlog.typing import FilteringBoundLogger
 
+    from flowrun.msgs.image import UnseenPacket
+
 __all__ = [
     "Context",
     "CycleTime",
@@ -231,7 +233,8 @@ class SourceFunctions:
     clock_ns: Callable[[], int]
     wake: Callable[[], None]
     wake_at: Callable[[int], None]
-    finish: Callable[[tuple[tuple[bytes, bool], ...]], None]
+    finish: Callable[[], None]
+    keep_packets: Callable[[tuple[UnseenPacket, ...]], None]
     dropped: Callable[[int, str], None]
     report: Callable[[State, str], None]
     live: Callable[[], None]
@@ -341,14 +344,18 @@ class Context:
         """
         self._of_source.wake_at(time_ns)
 
-    def finish(self, *, packets: tuple[tuple[bytes, bool], ...] = ()) -> None:
+    def finish(self) -> None:
         """Sources only: report that nothing more will come; `process` is not called again. The run
         ends when all its sources have finished and background work is done.
-
-        packets: (bytes, is a key frame) of the source's packets that came after those of its last
-            picture, for the log.
         """
-        self._of_source.finish(packets)
+        self._of_source.finish()
+
+    def keep_packets(self, packets: tuple[UnseenPacket, ...]) -> None:
+        """Sources only: hand over, for the log, the compressed packets that came after those of the last
+        picture, in decoding order. For `stop`, and before `finish`; nothing happens if there are none.
+        The log has them where it takes `ImageRgb8Msg.video` of the task, unless the run ends because it
+        has run as many cycles as it was to."""
+        self._of_source.keep_packets(packets)
 
     def dropped(self, count: int, cause: str = "") -> None:
         """Sources only, from any thread: report that `count` pictures, or whatever the source makes,

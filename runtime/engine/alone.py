@@ -60,6 +60,7 @@ class SourceEnds:
             wake=self._wake,
             wake_at=self._wake_at,
             finish=self._finish,
+            keep_packets=lambda _: None,
             dropped=self._dropped,
             report=self._report,
             live=lambda: None,
@@ -80,7 +81,7 @@ class SourceEnds:
     def _report(self, state: State, code: str) -> None:
         self.states.append((state, code))
 
-    def _finish(self, packets: tuple[tuple[bytes, bool], ...] = ()) -> None:  # noqa: ARG002
+    def _finish(self) -> None:
         self.finished = True
 
 

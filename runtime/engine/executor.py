@@ -101,6 +101,9 @@ class Executor:
             packets=_packet_tasks(plan) if log is not None else (),
         )
         self.left_out = outside.left_out
+        self._packet_sources = _packet_tasks(plan) & outside.sources.keys() if log else set()
+        self._stopped: set[str] = set()
+        """The sources that were stopped before all other tasks are."""
         time = CycleTime()
         self.instances = make_instances(plan, time, broadcasts=broadcasts, source=outside.source)
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
@@ -244,13 +247,34 @@ class Executor:
                 worker.start()
             self.watchdog.start()
             self.run_cycles(cycles)
+            if self._packet_sources and self.cycles != cycles:
+                self._run_last_cycle()
         finally:
             self.watchdog.stop()
             self._stop_workers()
             starting = self._outside.restarts.end(silent_s=_SILENT_STOP_S, timeout_s=WORKER_STOP_S)
-            stop_all([made for made in instances if made.id not in starting])
+            gone = starting | self._stopped
+            stop_all([made for made in instances if made.id not in gone])
         assert self.stop_reason is not None
         return self.stop_reason
+
+    def _stop_packet_sources(self) -> None:
+        """Stop the sources that may have packets which no picture has brought into the log."""
+        sources = self._packet_sources - self._stopped - set(self._outside.restarts.under_way)
+        self._stopped |= sources
+        stop_all([made for id_, made in self.instances.items() if id_ in sources])
+        for id_ in self._outside.sources:
+            self._outside.close(id_)
+
+    def _run_last_cycle(self) -> None:
+        """Run a cycle in which nothing comes but the sources' last packets, if there are any."""
+        self._stop_packet_sources()
+        rest = self._outside.take_packets()
+        if rest:
+            self._outside.reported.extend(rest)
+            reason, self.stop_reason = self.stop_reason, None
+            self.run_cycles(self.cycles + 1)
+            self.stop_reason = reason
 
     def _stop_workers(self) -> None:
         for worker in self.workers.values():
@@ -294,6 +318,9 @@ class Executor:
                 polled = not polled
                 continue
             polled = False
+            if cycle.failure is not None and self._packet_sources:
+                self._stop_packet_sources()
+                cycle.events[:0] = self._outside.take_packets()
             try:
                 cycle.commit()
             except LogError as error:

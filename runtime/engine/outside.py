@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
+from flowrun.msgs.image import UnseenPacket
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import Clock, ManualClock
 from flowrun.runtime.engine.background import BackgroundTask
@@ -34,6 +35,7 @@ from flowrun.runtime.events import (
     Dropped,
     EndOfSource,
     Event,
+    Packets,
     Set,
     SourceState,
     Switched,
@@ -203,7 +205,7 @@ class LiveOutside:
         self._at = clock.at
         self._refresh_at = 0
         self._controls: deque[Event] = deque()
-        self.reported: deque[EndOfSource | SourceState | tuple[str, str]] = deque()
+        self.reported: deque[EndOfSource | Packets | SourceState | tuple[str, str]] = deque()
         """What sources have said that is in no cycle yet; a task and a cause are the key of what
         `_newly_left_out` has of them."""
         self._newly_left_out: Counter[tuple[str, str]] = Counter()
@@ -255,6 +257,19 @@ class LiveOutside:
         """The state and the code of each source."""
         return {task_id: source.shown for task_id, source in self.sources.items()}
 
+    def close(self, task_id: str) -> None:
+        """The source has been stopped: cycles call it no more."""
+        source = self.sources[task_id]
+        with self._lock:
+            source.has_ended = True
+            source.gate.present = False
+
+    def take_packets(self) -> list[Packets]:
+        """The packets that are in no cycle yet; what else was reported stays."""
+        said = _drained(self.reported)
+        self.reported.extendleft(it for it in reversed(said) if not isinstance(it, Packets))
+        return [it for it in said if isinstance(it, Packets)]
+
     def note_failure(self, task_id: str) -> None:
         """The task has ended the run with an error."""
         if task_id in self.sources:
@@ -267,6 +282,7 @@ class LiveOutside:
             wake=partial(self._wake, task_id),
             wake_at=partial(self.due.set, task_id),
             finish=partial(self._finish, task_id),
+            keep_packets=partial(self._keep_packets, task_id),
             dropped=partial(self._dropped, task_id),
             report=partial(self._report, task_id),
             live=partial(self._note_live, task_id),
@@ -319,7 +335,7 @@ class LiveOutside:
             arrivals.note(self._clock.now_ns())
         self.woken.set()
 
-    def _finish(self, task_id: str, packets: tuple[tuple[bytes, bool], ...] = ()) -> None:
+    def _finish(self, task_id: str) -> None:
         source = self.sources[task_id]
         with self._lock:
             if source.has_ended:
@@ -329,8 +345,13 @@ class LiveOutside:
             if source.state != "error":
                 source.state, source.code = "ended", ""
         self.due.forget(task_id)
-        self.reported.append(EndOfSource(task_id, packets))
+        self.reported.append(EndOfSource(task_id))
         self.woken.set()
+
+    def _keep_packets(self, task_id: str, packets: tuple[UnseenPacket, ...]) -> None:
+        if packets:
+            self.reported.append(Packets(task_id, packets))
+            self.woken.set()
 
     def _dropped(self, task_id: str, count: int, cause: str) -> None:
         count, key = operator.index(count), (task_id, cause)

@@ -4,7 +4,7 @@ and the cycles go on meanwhile."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from flowrun.runtime.engine.instances import Instance, interrupt_task
 from flowrun.runtime.engine.policy import restart_task
@@ -63,6 +63,11 @@ class Restarts:
         if under_way.error is not None:
             raise under_way.error
         return True
+
+    @property
+    def under_way(self) -> Collection[str]:
+        """The tasks that are being restarted."""
+        return self._under_way.keys()
 
     def end(self, *, silent_s: float, timeout_s: float) -> set[str]:
         """Wait for those that are under way; returns the tasks that still start after `timeout_s`.

@@ -15,7 +15,13 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import protobuf
-from flowrun.msgs.image import DecodedPicture, ImageRgb8Msg, VideoDecoder, VideoPackets
+from flowrun.msgs.image import (
+    DecodedPicture,
+    ImageRgb8Msg,
+    UnseenPacket,
+    VideoDecoder,
+    VideoPackets,
+)
 from flowrun.runtime.pictures.asked import AskedPicture
 from flowrun.runtime.pictures.convert import CONVERSION, UPRIGHT
 from flowrun.runtime.pictures.lossless import LOSSLESS, MOST_PIXELS, packer, unpack
@@ -120,7 +126,7 @@ class PictureEncoder:
         shown = "rgb8"
         if video is not None and packets is not None:
             shown = shown_format(video.decoder.name)
-            pieces = [packet for packet, _ in (*video.before, *video.packets)]
+            pieces = [packet for packet, _ in video.with_unseen]
             own |= packets
             if isinstance(picture, PlanarPicture) and is_read and not _is_sure(picture, video):
                 own["codec"] = "planes"
@@ -172,10 +178,13 @@ class PictureEncoder:
             "key": after.key,
             "drained": video.drained,
         }
+        if video.time_ns is not None:
+            own["time_ns"] = video.time_ns
         if video.before:
             own["before"] = [
-                [len(packet) for packet, _ in video.before],
-                [is_key for _, is_key in video.before],
+                [len(packet.data) for packet in video.before],
+                [packet.is_key for packet in video.before],
+                [packet.time_ns for packet in video.before],
             ]
         if after.key == cycle:
             made = video.decoder
@@ -247,11 +256,11 @@ class StoredPicture:
         return _holds_packets(self.own)
 
     @property
-    def before(self) -> list[tuple[memoryview, bool]]:
-        """Packets of earlier sections that give no picture: (bytes, is a key frame)."""
+    def before(self) -> list[UnseenPacket]:
+        """Packets of earlier sections that give no picture."""
         found, at = [], 0
-        for size, is_key in zip(*self.own.get("before", ((), ())), strict=True):
-            found.append((self.data[at : at + size], is_key))
+        for size, is_key, time_ns in zip(*self.own.get("before", ((), (), ())), strict=True):
+            found.append(UnseenPacket(self.data[at : at + size], is_key, time_ns))
             at += size
         return found
 
@@ -393,14 +402,16 @@ def _check_packets(own: dict[str, Any], length: int) -> None:
     numbers = [own[name] for name in ("section", "number", "first", "key")]
     numbers.append(own.get("convert", 0))
     sizes, keys = own["sizes"], own["keys"]
-    sizes_before, keys_before = own.get("before", ([], []))
+    sizes_before, keys_before, times_before = own.get("before", ([], [], []))
     if not (
         isinstance(sizes, list)
         and isinstance(keys, list)
         and isinstance(sizes_before, list)
         and isinstance(keys_before, list)
         and _all_within(sizes_before, 1, _MOST_PACKETS)
-        and len(keys_before) == len(sizes_before)
+        and isinstance(times_before, list)
+        and len(keys_before) == len(times_before) == len(sizes_before)
+        and all(it is None or type(it) is int for it in (own.get("time_ns"), *times_before))
         and _all_within(numbers, 0, _MOST_PACKETS)
         and _all_within(sizes, 1, _MOST_PACKETS)
         and type(own["drained"]) is bool

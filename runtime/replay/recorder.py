@@ -193,7 +193,8 @@ class _RecordedVideo:
             begins=begins,
             drained=own["drained"],
             conversion=own.get("convert", 0),
-            before=tuple((bytes(data), is_key) for data, is_key in stored.before),
+            before=tuple(stored.before),
+            time_ns=own.get("time_ns"),
             is_sure=own["codec"] == "packets",
         )
 

@@ -89,7 +89,7 @@ def pack(shown: Shown, *, is_entry: bool) -> bytes:
     """
     video = shown.video
     form = shown_format(video.decoder.name)
-    packets = video.packets if is_entry else (*video.before, *video.packets)
+    packets = list(video.packets) if is_entry else video.with_unseen
     sent = [
         with_parameters(form, data, video.decoder.extradata) if is_key else data
         for data, is_key in packets

@@ -96,7 +96,11 @@ class AskedDecoder(SourceDecoder):
             self._begin_section(waiting)
         if self._queue is not None:
             self._queue.append(
-                self._sections - 1, self._number, waiting.data, is_key=waiting.is_key
+                self._sections - 1,
+                self._number,
+                waiting.data,
+                is_key=waiting.is_key,
+                time_ns=self._incoming.time_ns(waiting.fed),
             )
         if self._section_now is not None:
             self._section_now.append(self._number, waiting.data, is_key=waiting.is_key)

@@ -191,7 +191,8 @@ class VideoCapture(Task):
             self._has_failed = True
             ctx.report("error", reader.error.code)
             raise reader.error
-        ctx.finish(packets=reader.take_rest())
+        ctx.keep_packets(reader.take_rest())
+        ctx.finish()
 
     def _report_lost(self, ctx: Context, reader: Reader, *, now: bool = False) -> None:
         for cause, count in reader.frames.take_lost().items():
@@ -208,6 +209,7 @@ class VideoCapture(Task):
         if self._reader is not None:
             self._reader.interrupt()
 
-    def stop(self, ctx: Context) -> None:  # noqa: ARG002
+    def stop(self, ctx: Context) -> None:
         if self._reader is not None:
             self._reader.stop()
+            ctx.keep_packets(self._reader.take_rest())

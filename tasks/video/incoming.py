@@ -22,6 +22,8 @@ _TURNING = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """FFmpeg's names of the containers that may say which way up their pictures are shown."""
 _JPEG = b"\xff\xd8\xff"
 """How a JPEG begins."""
+_NEVER_NS = 1 << 62
+"""Times beyond it are those of damaged containers."""
 
 
 class Fed(NamedTuple):
@@ -70,6 +72,7 @@ class Incoming:
 
     def __init__(self, stream: Any, *, first: int, counts_frames: bool) -> None:
         self._context = context = stream.codec_context
+        self._unit_ns = 1_000_000_000 * stream.time_base
         self.codec: str = context.codec.canonical_name
         self.read = first
         self.logs_packets = self.codec in LOGGED and context.pix_fmt != PALETTE
@@ -146,6 +149,11 @@ class Incoming:
         data = bytes(made[0]) if len(made) == 1 else b"".join(map(bytes, made))
         own = data.removeprefix(self._inserted)
         return own if len(own) < len(data) and holds_parameters(self.form, own) else data
+
+    def time_ns(self, fed: Fed) -> int | None:
+        """When the picture of a packet is shown, as `UnseenPacket.time_ns`."""
+        time_ns = None if fed.pts is None else int(fed.pts * self._unit_ns)
+        return None if time_ns is None or abs(time_ns) >= _NEVER_NS else time_ns
 
     @property
     def reorder(self) -> int:

@@ -90,7 +90,11 @@ class KeyFrameDecoder(SourceDecoder):
             section = self._section(waiting.data, is_sure=True)
         if self._queue is not None:
             self._queue.append(
-                self._sections - 1, self._number, waiting.data, is_key=waiting.is_key
+                self._sections - 1,
+                self._number,
+                waiting.data,
+                is_key=waiting.is_key,
+                time_ns=self._incoming.time_ns(waiting.fed),
             )
         if section is not None and self._take_turn():
             try:

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import NamedTuple
 
-from flowrun.msgs.image import VideoDecoder, VideoPackets
+from flowrun.msgs.image import UnseenPacket, VideoDecoder, VideoPackets
 
 __all__ = ["Origin", "PacketQueue"]
 
@@ -34,6 +34,11 @@ class _Kept(NamedTuple):
     number: int
     data: bytes
     is_key: bool
+    time_ns: int | None
+
+    @property
+    def unseen(self) -> UnseenPacket:
+        return UnseenPacket(self.data, self.is_key, self.time_ns)
 
 
 class PacketQueue:
@@ -58,10 +63,21 @@ class PacketQueue:
             self._sections[section] = decoder, first
             self._overflowed = False
 
-    def append(self, section: int, number: int, data: bytes, *, is_key: bool) -> None:
-        """Keep a packet that the decoder has got."""
+    def append(
+        self,
+        section: int,
+        number: int,
+        data: bytes,
+        *,
+        is_key: bool,
+        time_ns: int | None = None,
+    ) -> None:
+        """Keep a packet that the decoder has got.
+
+        time_ns: see `UnseenPacket`.
+        """
         with self._lock:
-            self._kept.append(_Kept(section, number, data, is_key))
+            self._kept.append(_Kept(section, number, data, is_key, time_ns))
             self._size += len(data)
             if self._size > _MOST_BYTES:
                 self._kept.clear()
@@ -92,7 +108,7 @@ class PacketQueue:
             before = []
             while self._kept and self._kept[0].section < origin.section:
                 if self._keeps_all:
-                    before.append((self._kept[0].data, self._kept[0].is_key))
+                    before.append(self._kept[0].unseen)
                 self._drop()
             for section in [it for it in self._sections if it < origin.section]:
                 del self._sections[section]
@@ -100,9 +116,11 @@ class PacketQueue:
                 return None
             decoder, begin = self._sections[origin.section]
             first = self._kept[0].number if self._kept else origin.fed + 1
-            packets = []
+            packets, time_ns = [], None
             while self._kept and self._kept[0][:2] <= (origin.section, origin.fed):
                 packets.append((self._kept[0].data, self._kept[0].is_key))
+                if self._kept[0].number == origin.number:
+                    time_ns = self._kept[0].time_ns
                 self._drop()
             return VideoPackets(
                 decoder,
@@ -113,13 +131,13 @@ class PacketQueue:
                 begins=first == begin,
                 drained=origin.drained,
                 before=tuple(before),
+                time_ns=time_ns,
             )
 
-    def take_rest(self) -> tuple[tuple[bytes, bool], ...]:
-        """The packets of which no picture will be decoded, where all are kept: (bytes, is a key
-        frame)."""
+    def take_rest(self) -> tuple[UnseenPacket, ...]:
+        """The packets of which no picture will be decoded, where all are kept."""
         with self._lock:
-            rest = tuple((it.data, it.is_key) for it in self._kept) if self._keeps_all else ()
+            rest = tuple(it.unseen for it in self._kept) if self._keeps_all else ()
             self._kept.clear()
             self._size = 0
             return rest

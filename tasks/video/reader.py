@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from flowrun.msgs.image import VideoPackets
+from flowrun.msgs.image import UnseenPacket, VideoPackets
 from flowrun.runtime.task import Playback
 from flowrun.tasks.video.address import AddressError
 from flowrun.tasks.video.ahead import available_cores
@@ -151,8 +151,8 @@ class Reader:
         self._in_hand = None
         return taken
 
-    def take_rest(self) -> tuple[tuple[bytes, bool], ...]:
-        """At its end: what the log needs besides the packets of frames, see `Context.finish`."""
+    def take_rest(self) -> tuple[UnseenPacket, ...]:
+        """At its end: what the log needs besides the packets of frames, see `Context.keep_packets`."""
         return () if self._packets is None else self._packets.take_rest()
 
     @property

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowrun.msgs.image import UnseenPacket
 from flowrun.runtime import events
 from flowrun.runtime.events import (
     Completion,
@@ -14,6 +15,7 @@ from flowrun.runtime.events import (
     EndOfSource,
     Event,
     Failed,
+    Packets,
     Replaced,
     Restarted,
     Set,
@@ -31,12 +33,14 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
+packets = st.builds(
+    UnseenPacket, st.binary(), st.booleans(), st.none() | st.integers(-(2**62), 2**62)
+)
 BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Set: st.builds(Set, tasks, st.dictionaries(st.text(), plain, max_size=4)),
     Completion: st.builds(Completion, tasks, cycles, st.booleans()),
-    EndOfSource: st.builds(
-        EndOfSource, tasks, st.lists(st.tuples(st.binary(), st.booleans()), max_size=3).map(tuple)
-    ),
+    EndOfSource: st.builds(EndOfSource, tasks),
+    Packets: st.builds(Packets, tasks, st.lists(packets, max_size=3).map(tuple)),
     Failed: st.builds(
         Failed, tasks, st.sampled_from(["stop", "skip", "skip_cycle", "restart"]), st.text(),
         st.sampled_from(["process", "publish", "configure"]), st.text(),
@@ -74,7 +78,7 @@ def test_a_record_has_the_five_keys_and_those_of_an_error_that_say_something(eve
         keys.append("phase")
     if isinstance(event, Failed) and event.place:
         keys.append("place")
-    if isinstance(event, EndOfSource) and event.packets:
+    if isinstance(event, Packets):
         keys.append("packets")
     assert list(record) == keys
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
+from flowrun.msgs.image import ImageRgb8Msg, UnseenPacket, VideoDecoder, VideoPackets
 from flowrun.runtime import Log
 from flowrun.runtime import live_video as module
 from flowrun.runtime.clock import ManualClock
@@ -19,7 +19,7 @@ DECODER = VideoDecoder("h264", b"", 16, 16, "yuv420p", "", 0, 0, (2, 0))
 
 def image(first, *, count=1, begins=False, before=0, size=10):
     packets = tuple((bytes(size), begins and k == 0) for k in range(count))
-    earlier = tuple((bytes(size), False) for _ in range(before))
+    earlier = tuple(UnseenPacket(bytes(size), is_key=False, time_ns=None) for _ in range(before))
     message = ImageRgb8Msg(
         pixels=np.zeros((16, 16, 3), np.uint8), frame_id=0, pts=None, fps=30.0, source="cam"
     )

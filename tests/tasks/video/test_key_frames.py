@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 
 from flowrun.runtime import Log
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 from flowrun.tasks.video import key_frames
 from flowrun.tasks.video.decoding import Counts
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
 from flowrun.tasks.video.sections import Picture
 from support import damaged, films, helpers
 from support.damaged import Chunk
+from support.packets import Ends
 
 KINDS = ("h264_b.mkv", "vp9.mp4", "mpeg2.ts")
 """In the last one pictures after a key frame are shown before it."""
@@ -55,11 +58,11 @@ def recorded(
         frames = [(*it, seen) for it, seen in zip(ids_and_times(log), pixels, strict=True)]
         for message in log.messages("/a/image"):
             picture = StoredPicture.parse(message.payload)
-            packets += [bytes(data) for data, _ in picture.before]
+            packets += [bytes(it.data) for it in picture.before]
             if picture.own["codec"] == "packets":
                 packets += [bytes(it.data) for it in picture.packets]
         for message in log.messages("/flowrun/control"):
-            packets += [data for data, _ in message.fields.get("packets", ())]
+            packets += [data for data, _, _ in message.fields.get("packets", ())]
     return frames, packets
 
 
@@ -88,6 +91,51 @@ def test_open_groups_and_their_first_pictures(originals: Path, tmp_path: Path) -
     _, all_packets = recorded(tmp_path / "all", film)
     assert packets == all_packets
     assert len(packets) > damaged.FRAMES / 2
+
+
+def no_more() -> None:
+    raise ValueError("no more")
+
+
+@pytest.mark.parametrize("way", ["stopped", "failed"])
+def test_a_run_that_ends_before_its_source_has_all_packets_that_came(
+    originals: Path, tmp_path: Path, way: str
+) -> None:
+    film = damaged.original(originals, "h264.mp4")
+    plan = helpers.plan_of(
+        tmp_path,
+        f"a=VideoCapture(source_uri: {film}, decode: keyframes); e=packets.Ends",
+        "a > e: ImageRgb8Msg",
+    )
+    run = Run(plan, clock=ManualClock(1, step_ns=1), directory=tmp_path / "run")
+
+    def end() -> None:
+        camera: Any = run.executor.instances["a"].task
+        helpers.until(lambda: camera._reader._ended)
+        run.stop("enough") if way == "stopped" else no_more()
+
+    Ends.end = end
+    result = run.run()
+    assert (result.reason, result.error is None) == (
+        ("enough", True) if way == "stopped" else ("error", False)
+    )
+    with Log(tmp_path / "run") as log:
+        last = len(log) - 1
+        left = [
+            (it.cycle, packet)
+            for it in log.messages("/flowrun/control")
+            for packet in it.fields.get("packets", ())
+        ]
+        assert {cycle for cycle, _ in left} == {last}
+        assert last == (2 if way == "stopped" else 1)
+        pictures = [StoredPicture.parse(it.payload) for it in log.messages("/a/image")]
+        published = [it.data for p in pictures for it in (*p.before, *p.packets)]
+        Ends.end = (lambda: None) if way == "stopped" else no_more
+        assert Replay(log, env={}).run().identical
+    with av.open(str(film)) as container:
+        came = [(bytes(it), it.is_keyframe) for it in container.demux(video=0) if it.size]
+    assert len(published) + len(left) == len(came)
+    assert [is_key for _, (_, is_key, _) in left] == [it for _, it in came[len(published) :]]
 
 
 def test_a_loop_is_as_long_as_the_film(originals: Path, tmp_path: Path) -> None:
