@@ -42,7 +42,8 @@ def add_export(verb: argparse.ArgumentParser) -> None:
     verb.description = (
         "jsonl: a JSON object a message. csv, parquet: one topic, its scalar fields as columns. "
         "mp4: the pictures of one topic at their own times, a camera's packets as they came, or "
-        "H.264. trace: when each task ran, for ui.perfetto.dev. mcap: all in one compressed MCAP "
+        "H.264; of a run with decode: keyframes all pictures, also those that it did not decode. "
+        "trace: when each task ran, for ui.perfetto.dev. mcap: all in one compressed MCAP "
         "file, for other tools. foxglove: such a file of Foxglove's own schemas, which Foxglove and "
         "Rerun show. rerun: a recording of Rerun. "
         "Example: flowrun log export RUN --to mp4 --from 10s --to 20s"

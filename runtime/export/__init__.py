@@ -9,6 +9,7 @@
 | `foxglove.py`, `foxglove_messages.py` | an MCAP file with Foxglove's own schemas              |
 | `rerun.py`, `rerun_view.py`           | a recording of Rerun, and how its viewer opens it     |
 | `pictures.py`                         | pictures as viewers take them                         |
+| `unseen.py`                           | the packets of which a run decoded no picture         |
 | `sources.py`                          | which pictures boxes are about                        |
 | `selection.py`                        | what to write, and what came of it                    |
 """

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.export.selection import Selection
+from flowrun.runtime.export.unseen import Timed, UnseenPackets
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.bitstream import with_parameters
 from flowrun.runtime.pictures.convert import UPRIGHT, matrix_of, swaps_axes
@@ -147,13 +148,15 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     """The selected pictures of `topic` as packets, or why they cannot be one film of these.
 
     They can where they begin with a key frame, and each packet gives one of them, or a picture that
-    comes after them all. The packets stay in the mapped file.
+    comes after them all. Where the run decoded key frames alone, the film has all pictures: those of
+    the packets between them too. The packets stay in the mapped file.
     """
     packets: list[StoredPacket] = []
     taken: dict[int, int] = {}
     decoder: VideoDecoder | None = None
     size: list[int] | None = None
     fps, pixel_aspect = 0.0, 1.0
+    unseen = UnseenPackets(log, selection, topic)
     for message in selection.messages(log, topic):
         try:
             picture = StoredPicture.parse(message.payload)
@@ -176,10 +179,15 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
             pixel_aspect = own.get("pixel_aspect", 1.0)
         packets += picture.packets
         taken[own["number"]] = message.tov_ns
+        unseen.add(message.cycle, picture, message.tov_ns)
     if decoder is None:
         return "no picture is selected"
     if shown_format(decoder.name) not in _RAW_FORMATS:
         return f"MP4 does not hold {decoder.name}"
+    pixel_aspect = 1 / pixel_aspect if swaps_axes(decoder.orientation) else pixel_aspect
+    whole = unseen.timed(round(1e9 / fps) if fps > 0 else 1000 * _DEFAULT_US)
+    if unseen.found:
+        return _whole(decoder, whole, fps, pixel_aspect)
     film = film_times(list(taken.values()))
     duration = last_duration(film, fps)
     hidden = _after(decoder, packets, taken)
@@ -200,8 +208,22 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
         film,
         duration,
         len(hidden),
-        1 / pixel_aspect if swaps_axes(decoder.orientation) else pixel_aspect,
+        pixel_aspect,
     )
+
+
+def _whole(decoder: VideoDecoder, packets: list[Timed], fps: float, pixel_aspect: float) -> Film:
+    """The film that shows the picture of each packet."""
+    order = sorted(range(len(packets)), key=lambda at: packets[at].shown_ns)
+    film = film_times([packets[at].shown_ns for at in order])
+    duration = last_duration(film, fps)
+    shown = dict(zip(order, film.times, strict=True))
+    times = [shown[at] for at in range(len(packets))]
+    made = [
+        FilmPacket(memoryview(packet.data), packet.is_key, pts, dts)
+        for packet, pts, dts in zip(packets, times, _decode_times(times, duration), strict=True)
+    ]
+    return Film(decoder, made, film, duration, 0, pixel_aspect)
 
 
 def _after(

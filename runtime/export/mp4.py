@@ -6,6 +6,7 @@ encoded as H.264.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC
 from flowrun.runtime.pictures.encode import CRF, say_colors, yuv_frame
+from flowrun.runtime.pictures.stored import StoredPicture
 
 __all__ = ["export_mp4"]
 
@@ -30,13 +32,13 @@ def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
     """Write the film to `path`.
 
     A picture's time in the film is its `tov_ns` after that of the first, in microseconds, or in
-    milliseconds where two are more than minutes apart; one that is not later than the picture before
-    comes right after it. One that cannot be decoded is left out and counted.
-    The last is shown as long as most of
-    the others do. Packets are copied without decoding them, so without comparing their pictures with
-    the checksums of the log. What is encoded must have even sizes (H.264 in yuv420p): an odd last
-    column or row is cut off, and a note says so. `LogError` where a picture has another size than the
-    first.
+    milliseconds where two are more than minutes apart; one that is not later than the picture
+    before comes right after it. One that cannot be decoded is left out and counted. The last is
+    shown as long as most of the others do. Of a run that decoded key frames alone, the film has the
+    pictures between them too, where packets are copied. Packets are copied without decoding them,
+    so without comparing their pictures with the checksums of the log. What is encoded must have
+    even sizes (H.264 in yuv420p): an odd last column or row is cut off, and a note says so.
+    `LogError` where a picture has another size than the first.
     """
     pictures = [name for name, topic in log.topics.items() if topic.is_picture]
     topic = selection.one_topic(log, "mp4", pictures)
@@ -54,8 +56,22 @@ def export_mp4(log: Log, selection: Selection, path: Path) -> ExportReport:
                 report.notes += film.times.notes
                 return report
         report.notes.append(f"encoded again, as {film}")
+        between = _unseen(log, selection, topic)
+        if between:
+            report.notes.append(
+                f"only the pictures that the run decoded: {between} packets between them are left out"
+            )
     _encode(log, selection, topic, path, report)
     return report
+
+
+def _unseen(log: Log, selection: Selection, topic: str) -> int:
+    """Number of packets of which the run decoded no picture."""
+    count = 0
+    for message in log.messages(topic, **selection.bounds):
+        with suppress(ValueError):
+            count += len(StoredPicture.parse(message.payload).before)
+    return count
 
 
 def _encode(log: Log, selection: Selection, topic: str, path: Path, report: ExportReport) -> None:
