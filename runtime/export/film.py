@@ -17,7 +17,7 @@ from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.export.unseen import Timed, UnseenPackets
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.pictures.bitstream import with_parameters
+from flowrun.runtime.pictures.bitstream import closes, with_parameters
 from flowrun.runtime.pictures.convert import UPRIGHT, matrix_of, swaps_axes
 from flowrun.runtime.pictures.stored import StoredPacket, StoredPicture, shown_format
 from flowrun.runtime.pictures.video import PacketDecoder
@@ -153,6 +153,7 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     """
     packets: list[StoredPacket] = []
     taken: dict[int, int] = {}
+    entered: dict[int, int] = {}
     decoder: VideoDecoder | None = None
     size: list[int] | None = None
     fps, pixel_aspect = 0.0, 1.0
@@ -177,6 +178,8 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
                 return f"cycle {message.cycle} does not begin with a key frame"
             fps = own["fps"]
             pixel_aspect = own.get("pixel_aspect", 1.0)
+        if packets and own["sizes"] and own["section"] != packets[-1].section:
+            entered[len(packets)] = message.cycle
         packets += picture.packets
         taken[own["number"]] = message.tov_ns
         unseen.add(message.cycle, picture, message.tov_ns)
@@ -188,6 +191,9 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     whole = unseen.timed(round(1e9 / fps) if fps > 0 else 1000 * _DEFAULT_US)
     if unseen.found:
         return _whole(decoder, whole, fps, pixel_aspect)
+    for at, cycle in entered.items():
+        if not _goes_on(decoder, packets, at, taken):
+            return f"its stream jumps in cycle {cycle}, to the middle of a group of pictures"
     film = film_times(list(taken.values()))
     duration = last_duration(film, fps)
     hidden = _after(decoder, packets, taken)
@@ -212,8 +218,13 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
     )
 
 
-def _whole(decoder: VideoDecoder, packets: list[Timed], fps: float, pixel_aspect: float) -> Film:
-    """The film that shows the picture of each packet."""
+def _whole(
+    decoder: VideoDecoder, packets: list[Timed], fps: float, pixel_aspect: float
+) -> Film | str:
+    """The film that shows the picture of each packet, or why it is none."""
+    form = shown_format(decoder.name)
+    if any(it.begins_again and not closes(form, it.data) for it in packets):
+        return "its stream jumps to the middle of a group of pictures"
     order = sorted(range(len(packets)), key=lambda at: packets[at].shown_ns)
     film = film_times([packets[at].shown_ns for at in order])
     duration = last_duration(film, fps)
@@ -250,6 +261,23 @@ def _after(
         if back >= len(keys):
             return None
         back *= 4
+
+
+def _goes_on(
+    decoder: VideoDecoder, packets: list[StoredPacket], at: int, shown: Collection[int]
+) -> bool:
+    """Whether one decoder gives the pictures around packet `at`, with which a section begins, in their
+    order: a key frame that does not begin a group of its own has a place among those before it, by
+    which a player orders them. After a jump it is another one.
+
+    shown: numbers of the pictures, in their order.
+    """
+    if closes(shown_format(decoder.name), packets[at].data):
+        return True
+    keys = [0, *(key for key in range(1, at) if packets[key].is_key)]
+    order = _decoded_order(decoder, packets[keys[-min(2, len(keys))] : at + 2 * _MOST_HELD])
+    near = {packet.number for packet in packets[keys[-1] : at + 2 * _MOST_HELD]}
+    return [it for it in order if it in near] == [it for it in shown if it in near]
 
 
 def _decoded_order(decoder: VideoDecoder, packets: list[StoredPacket]) -> list[int]:

@@ -19,11 +19,15 @@ _MOST_LEADING = 16
 
 
 class Timed(NamedTuple):
-    """A packet, and when its picture is shown, in nanoseconds as `tov_ns`."""
+    """A packet, and when its picture is shown, in nanoseconds as `tov_ns`.
+
+    begins_again: whether it is a key frame at which the stream's own clock went back.
+    """
 
     data: bytes | memoryview
     is_key: bool
     shown_ns: int
+    begins_again: bool = False
 
 
 class _Seen(NamedTuple):
@@ -76,7 +80,8 @@ class UnseenPackets:
             earlier, here, later = (self._seen(ends, at) for at in (index - 1, index, index + 1))
             anchors = _Anchors(earlier, here, later, step_ns)
             if here is not None:
-                found.append(Timed(here.packet.data, here.packet.is_key, here.tov_ns))
+                went_back = earlier is not None and _is_after(earlier.packet, here.packet)
+                found.append(Timed(here.packet.data, here.packet.is_key, here.tov_ns, went_back))
             between = self._packets[begin + 1 : end]
             assert all(isinstance(it, UnseenPacket) for it in between)
             found += anchors.timed([it for it in between if isinstance(it, UnseenPacket)])
@@ -151,6 +156,10 @@ class _Anchors(NamedTuple):
         if self.later is None:
             return self.here.tov_ns + at * self.step_ns
         return self.here.tov_ns + (self.later.tov_ns - self.here.tov_ns) * at // (count + 1)
+
+
+def _is_after(left: UnseenPacket, right: UnseenPacket) -> bool:
+    return None not in (left.time_ns, right.time_ns) and (left.time_ns or 0) >= (right.time_ns or 0)
 
 
 def _between(left: _Seen | None, own: int, right: _Seen | None) -> int | None:

@@ -154,6 +154,37 @@ def test_a_looped_film_is_one_film(tmp_path):
     assert all(np.array_equal(made, pixels) for (_, made), pixels in zip(shown, seen, strict=True))
 
 
+@pytest.mark.parametrize("config", ["", ", decode: keyframes"])
+@pytest.mark.parametrize("name", ["open_gop.mp4", "h265.mp4"])
+def test_a_jump_to_the_middle_of_a_group_is_encoded_again(tmp_path, name, config):
+    """A player has no sign of it: it would order the pictures by those before the jump."""
+    source = open_films(tmp_path, name)
+    plan = helpers.plan_of(tmp_path, f"a=VideoCapture(source_uri: {source}, loop: true{config})")
+    helpers.record(plan, tmp_path / "run", cycles=3 if config else FRAMES)
+    report, times = export(tmp_path / "run", tmp_path / "x.mp4")
+    assert report.notes[0].startswith("encoded again, as its stream jumps")
+    _, _, shown = film(tmp_path / "x.mp4")
+    assert [time for time, _ in shown] == times
+    with Log(tmp_path / "run") as log:
+        seen = pictures(log, "/a/image")
+    for (_, made), pixels in zip(shown, seen, strict=True):
+        assert np.abs(made.astype(int) - pixels).mean() < 15
+
+
+def open_films(tmp_path, name):
+    """A film that begins in an open group, without the pictures that are shown before its key frame."""
+    whole = draw(tmp_path / name, **FILMS[name])
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mkv"), "w") as cut:
+        stream = cut.add_stream_from_template(source.streams.video[0])
+        packets = [it for it in source.demux(video=0) if it.size]
+        begin = [it.is_keyframe for it in packets].index(True, 1)
+        for packet in packets[begin:]:
+            if packet.pts >= packets[begin].pts:
+                packet.stream = stream
+                cut.mux(packet)
+    return tmp_path / "cut.mkv"
+
+
 @pytest.mark.parametrize(("step_ns", "frame_s"), [(100_000_000, 0.1), (8_000_000, 0.008)])
 def test_the_last_of_encoded_pictures_is_shown_as_long_as_the_others(
     tmp_path, monkeypatch, step_ns, frame_s
