@@ -12,6 +12,9 @@
 | `requests.py`  | what requests hold                                                       |
 | `errors.py`    | a request that cannot be answered, as a reply that says why              |
 | `guard.py`     | who may ask: host names, origins, the token                              |
+| `routes.py`    | routes that describe themselves                                          |
+| `machine.py`   | endpoints: what the machine is, and how busy                             |
+| `metrics.py`   | endpoints: figures for Prometheus, and whether the run is well           |
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
 | `runs.py`      | endpoints: recorded runs, and the log of the live one                    |
 | `streaming.py` | endpoints: pictures, answers, events                                     |

@@ -21,6 +21,8 @@ from flowrun.runtime.server.control import Control
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.guard import Guard, is_loopback
 from flowrun.runtime.server.head import Head
+from flowrun.runtime.server.machine import machine_router
+from flowrun.runtime.server.metrics import Metrics
 from flowrun.runtime.server.page_files import PageFiles
 from flowrun.runtime.server.runs import Runs
 from flowrun.runtime.server.status import Status
@@ -71,6 +73,8 @@ def create_app(
     app.include_router(Streaming(channels).router(), tags=["what the sinks show"])
     app.include_router(Video(channels).router())
     app.include_router(Control(status).router(), tags=["the run"])
+    app.include_router(machine_router(), tags=["the machine"])
+    app.include_router(Metrics(channels).router(), tags=["the run"])
     app.include_router(page.router())
     app.include_router(Runs(recorded).router(), tags=["recorded runs"])
 
@@ -167,8 +171,7 @@ def _paths(app: FastAPI) -> str:
     lines = []
     for path, methods in app.openapi()["paths"].items():
         for method, operation in methods.items():
-            text = operation["description"].split("\n\n")[0].replace("\n", " ")
-            lines.append(f"{method.upper():<5}{path:<36}{text.split('. ')[0]}")
+            lines.append(f"{method.upper():<5}{path:<36}{operation['summary']}")
     lines += [
         f"{'GET':<5}{'/docs':<36}This list, to try out in a browser",
         f"{'GET':<5}{'/':<36}The page of the run, in a browser",

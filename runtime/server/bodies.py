@@ -19,6 +19,7 @@ __all__ = [
     "ChannelPictureReply",
     "DetectionsReply",
     "ErrorReply",
+    "Health",
     "Json",
     "MessageReply",
     "NewestAnswerReply",
@@ -27,6 +28,8 @@ __all__ = [
     "Report",
     "SetReply",
     "SwitchReply",
+    "SysInfo",
+    "WhoAmI",
     "WrappedError",
     "refusals",
 ]
@@ -203,6 +206,67 @@ class Report(Pipeline):
     live: dict[str, list[str]]
     settings: dict[str, dict[str, Any]]
     channels: dict[str, int]
+
+
+class Health(_Body):
+    """Whether the run does what it should."""
+
+    status: Literal["ok", "starting", "degraded", "stuck", "ended", "error"]
+    why: str
+    id: str
+    cycles: int
+    cycle_rate_hz: float
+
+
+# -- the machine --------------------------------------------------------------------------------
+
+
+class WhoAmI(_Body):
+    """The machine and the user that the run has."""
+
+    arch: str
+    desktop_env: str
+    device_name: str
+    distro: str
+    hostname: str
+    platform: str
+    realname: str
+    username: str
+
+
+class _Cpu(_Body):
+    name: str
+    brand: str
+    frequency: int = Field(description="In MHz; 0 where it is not known.")
+    usage: float
+
+
+class _Disk(_Body):
+    name: str
+    file_system: str
+    mount_point: str
+    total_space: int
+    available_space: int
+
+
+class SysInfo(_Body):
+    """Memory, CPUs and disks. Sizes are in bytes, usage is in percent."""
+
+    total_memory: int
+    free_memory: int
+    used_memory: int
+    available_memory: int
+    total_swap: int
+    name: str
+    kernel_version: str
+    os_version: str
+    host_name: str
+    cpus: list[_Cpu]
+    disks: list[_Disk]
+    global_cpu_usage: float
+
+
+# -- what was done ------------------------------------------------------------------------------
 
 
 class MessageReply(_Body):

@@ -63,6 +63,11 @@ class Places:
         self._what = what
         self._taken = 0
 
+    @property
+    def count(self) -> int:
+        """How many have a place."""
+        return self._taken
+
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Hold a place; `ApiError` if there is none."""

@@ -20,6 +20,7 @@ from flowrun.runtime.server.bodies import (
 )
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.requests import BODY_LIMIT, described_body, json_body
+from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.server.status import Status, jsonable
 from flowrun.runtime.task import State
 from flowrun.runtime.wording import described
@@ -41,7 +42,7 @@ class Control:
         self._run = status.run
 
     def router(self) -> APIRouter:
-        router = APIRouter(prefix="/api/v0", default_response_class=Json)
+        router = new_router()
         wrong = {404: "No such pipeline.", 422: "A parameter is wrong."}
         gets: list[tuple[str, Callable[..., Any], Any, dict[int, str]]] = [
             ("/pipeline/list", self.list_, list[Pipeline], {}),

@@ -22,6 +22,7 @@ from flowrun.runtime.server.bodies import (
 from flowrun.runtime.server.channels import ANSWERS, PICTURES, Channels, Places
 from flowrun.runtime.server.events import detections_json, event_stream
 from flowrun.runtime.server.feed import Feed
+from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.server.status import answer_json
 
 __all__ = ["Streaming"]
@@ -52,7 +53,7 @@ class Streaming:
         self._channels = channels
 
     def router(self) -> APIRouter:
-        router = APIRouter(prefix="/api/v0")
+        router = new_router()
         jpeg = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
         picture = {"model": ChannelPictureReply, "content": jpeg}
         inferred = {"model": PictureReply, "content": jpeg}

@@ -17,6 +17,7 @@ from flowrun.runtime.server.channels import PICTURES, Channels
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.feed import Wakeup
 from flowrun.runtime.server.packets import Configuration, configuration, pack
+from flowrun.runtime.server.routes import new_router
 
 __all__ = ["Video"]
 
@@ -65,7 +66,7 @@ class Video:
             channels.add_wakeup(film.wakeup)
 
     def router(self) -> APIRouter:
-        router = APIRouter(prefix="/api/v0")
+        router = new_router()
         router.add_api_websocket_route("/streaming/ws/{channel}", self.watch)
         return router
 

@@ -8,7 +8,9 @@ import pytest
 
 PAGE = Path(__file__).parents[3] / "runtime" / "server" / "page"
 SCRIPTS = sorted(path for path in PAGE.rglob("*.js"))
-IMPORTED = re.compile(r'(?:^(?:import|export)\b[^;"]*\bfrom ?|import\(|url\()"([^"]+)"', re.MULTILINE)
+IMPORTED = re.compile(
+    r'(?:^(?:import|export)\b[^;"]*\bfrom ?|import\(|url\()"([^"]+)"', re.MULTILINE
+)
 
 
 @pytest.fixture

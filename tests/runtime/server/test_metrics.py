@@ -1,0 +1,181 @@
+"""A run for Prometheus, what is said of its health, and of its machine."""
+
+import platform
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytest.importorskip("prometheus_client")
+pytest.importorskip("psutil")
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from flowrun.msgs.text import PromptResponseMsg
+from flowrun.runtime.engine.policy import Raised
+from flowrun.runtime.run.observed import Replies
+
+
+@pytest.fixture
+def run(new_run):
+    return new_run()
+
+
+@pytest.fixture
+def http(run, new_server):
+    with httpx.Client(base_url=new_server(run).url, trust_env=False, timeout=10) as client:
+        yield client
+
+
+def samples(http):
+    """(name, labels) -> value."""
+    reply = http.get("/metrics")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(reply.text)
+        for sample in family.samples
+    }
+
+
+def reporting(run, **tasks):
+    """Have the run report this of tasks."""
+    plain = run.report
+
+    def report():
+        said = plain()
+        changed = {id_: replace(said.tasks[id_], **changes) for id_, changes in tasks.items()}
+        return replace(said, tasks={**said.tasks, **changed})
+
+    run.report = report
+
+
+def test_cycles_are_a_histogram_of_their_times(run, http):
+    run.observed.durations[17] = 9  # from 65 to 131 us
+    run.observed.durations[21] = 1  # from 1.05 to 2.1 ms
+    run.observed.spent_ns = 3_000_000
+    found = samples(http)
+    assert found[("flowrun_cycle_seconds_bucket", ("le", "6.5536e-05"))] == 0
+    assert found[("flowrun_cycle_seconds_bucket", ("le", "0.000131072"))] == 9
+    assert found[("flowrun_cycle_seconds_bucket", ("le", "0.001048576"))] == 9
+    assert found[("flowrun_cycle_seconds_bucket", ("le", "+Inf"))] == 10
+    assert found[("flowrun_cycle_seconds_count",)] == 10
+    assert found[("flowrun_cycle_seconds_sum",)] == 0.003
+
+
+def test_a_models_answers_are_counted_with_their_tokens(run, http):
+    run.observed.replies = {"vlm": Replies()}
+    for latency_ms, tokens in ((90.0, 7), (110.0, 5)):
+        run.observed.replies["vlm"].note(PromptResponseMsg(tokens=tokens, latency_ms=latency_ms))
+    found = samples(http)
+    task = ("task", "vlm")
+    assert found[("flowrun_model_tokens_total", task)] == 12
+    assert found[("flowrun_model_latency_seconds_count", task)] == 2
+    assert found[("flowrun_model_latency_seconds_sum", task)] == 0.2
+    assert found[("flowrun_model_latency_seconds_bucket", ("le", "0.131072"), task)] == 2
+    assert found[("flowrun_model_latency_seconds_bucket", ("le", "0.065536"), task)] == 0
+
+
+def test_errors_drops_states_and_the_log_are_there(run, http):
+    run.cycle()
+    run.cycle()
+    run.observed.restarts["vlm"] = 2
+    reporting(
+        run,
+        vlm={"raised": Raised(3, "ValueError: no", 1, 1)},
+        cam0={"state": "lost", "dropped_by": {"too old": 4}},
+    )
+    found = samples(http)
+    assert found[("flowrun_task_errors_total", ("task", "vlm"))] == 3
+    assert found[("flowrun_task_restarts_total", ("task", "vlm"))] == 2
+    assert found[("flowrun_dropped_total", ("cause", "too old"), ("task", "cam0"))] == 4
+    assert found[("flowrun_dropped_total", ("cause", "replaced"), ("task", "vlm"))] == 3
+    assert found[("flowrun_source_state", ("state", "lost"), ("task", "cam0"))] == 1
+    assert found[("flowrun_source_state", ("state", "running"), ("task", "cam0"))] == 0
+    assert found[("flowrun_cycles_total",)] == 2
+    assert found[("flowrun_log_bytes",)] == run.report().log.bytes
+    assert found[("flowrun_task_step_seconds", ("quantile", "0.5"), ("task", "vlm"))] == 0.0814
+    assert found[("flowrun_run_info", ("graph", "inference"), ("state", "Running"))] == 1
+    assert found[("process_cpu_seconds_total",)] > 0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "status", "word", "why"),
+    [
+        ({}, 200, "ok", ""),
+        ({"cam0": {"state": "lost", "code": "timeout"}}, 200, "degraded",
+         "source cam0 is lost (timeout)"),
+        ({"screen": {"late_s": 12.4}}, 503, "stuck", "task screen for 12 s"),
+        ({"vlm": {"late_s": 30.0}}, 200, "degraded", "task vlm is late"),
+    ],
+)  # fmt: skip
+def test_health_is_a_word_and_a_status(run, http, tasks, status, word, why):
+    run.cycle()
+    reporting(run, **tasks)
+    reply = http.get("/health")
+    assert reply.status_code == status
+    assert reply.json() == {
+        "status": word, "why": why, "id": "inference", "cycles": 1,
+        "cycle_rate_hz": run.report().cycle_rate_hz,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "expected"),
+    [(59, ("degraded", "errors of task vlm: 3, the last one: ValueError: no")), (61, ("ok", ""))],
+)
+def test_only_what_was_raised_lately_is_a_sign(run, http, ago_s, expected):
+    run.cycle()
+    raised = Raised(3, "ValueError: no", 1, run.report().at_ns - ago_s * 10**9)
+    reporting(run, vlm={"raised": raised})
+    reply = http.get("/health").json()
+    assert (reply["status"], reply["why"]) == expected
+
+
+def test_a_run_that_starts_or_has_ended_says_so(run, http):
+    assert http.get("/health").json()["status"] == "starting"
+    run.end()
+    reply = http.get("/health")
+    assert (reply.status_code, reply.json()["status"]) == (503, "ended")
+
+
+def test_whoami_has_the_seeds_keys(http):
+    reply = http.get("/api/v0/stats/whoami").json()
+    assert list(reply) == [
+        "arch", "desktop_env", "device_name", "distro", "hostname", "platform", "realname",
+        "username",
+    ]  # fmt: skip
+    assert (reply["hostname"], reply["arch"]) == (socket.gethostname(), platform.machine())
+    assert all(reply.values())
+
+
+def test_sysinfo_has_the_seeds_keys_and_true_figures(http):
+    reply = http.get("/api/v0/stats/sysinfo").json()
+    assert list(reply) == [
+        "total_memory", "free_memory", "used_memory", "available_memory", "total_swap", "name",
+        "kernel_version", "os_version", "host_name", "cpus", "disks", "global_cpu_usage",
+    ]  # fmt: skip
+    total = Path("/proc/meminfo").read_text(encoding="ascii").split()[1]
+    assert reply["total_memory"] == int(total) * 1024
+    assert list(reply["cpus"][0]) == ["name", "brand", "frequency", "usage"]
+    assert 0 <= reply["global_cpu_usage"] <= 100
+    for disk in reply["disks"]:
+        assert list(disk) == [
+            "name", "file_system", "mount_point", "total_space", "available_space",
+        ]  # fmt: skip
+
+
+def test_every_path_has_a_summary_of_its_own_words(http):
+    described = http.get("/openapi.json").json()["paths"]
+    for path, operations in described.items():
+        for operation in operations.values():
+            assert len(operation["summary"]) > 20, path
+            assert (
+                operation["description"]
+                .replace("\n", " ")
+                .replace("`", "")
+                .startswith(operation["summary"])
+            )
