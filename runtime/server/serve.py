@@ -95,6 +95,8 @@ class Server:
     @classmethod
     def start_app(cls, make_app: MakeApp, *, host: str, port: int, token: str | None) -> Server:
         """The same of any app."""
+        if token is not None:
+            check_token(token)
         listener = listen(host, port)
         bound = listener.getsockname()[0]  # a name may mean another machine's address here
         server = cls(make_app, listener, host=host, token=token_for(token, host, bound))
