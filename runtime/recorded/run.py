@@ -121,6 +121,8 @@ class RecordedRun:
                 "to_ns": to_ns,
                 "first_cycle": steps.cycle(0),
                 "last_cycle": steps.cycle(len(steps) - 1),
+                "start_ns": int(steps.times[0]),
+                "end_ns": int(steps.times[-1]),
                 **found,
                 **_state(opened.log),
                 "missing": missing(opened.log, steps.cycle(0)),

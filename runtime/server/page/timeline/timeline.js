@@ -1,0 +1,219 @@
+// @ts-check
+// The timeline of a run: its lanes, the moment that is shown, and what can be done with it.
+import {get, why} from "../api.js";
+import {html, useCallback, useEffect, useMemo, useRef, useState} from "../html.js";
+import {clock, count} from "../words.js";
+import {ClipPanel} from "./clip.js";
+import {LaneChart, cycleAt, since, zoomed} from "./lanes.js";
+import {loadMoment, newest, place} from "./moments.js";
+import {SPEEDS, usePlayback} from "./play.js";
+import {WhatIfPanel} from "./what-if.js";
+import {WrongPanel} from "./wrong.js";
+
+const REFRESH_MS = 1000;
+const RETRY_MS = 5000;
+/** How far a page key goes, and how long a range is that nobody marked, in parts of what is seen. */
+const PAGE = .1;
+
+/** The style of the timeline, once a page. */
+function addStyle() {
+  const href = new URL("timeline.css", import.meta.url).href;
+  if (document.querySelector(`link[href="${href}"]`)) return;
+  document.head.append(Object.assign(document.createElement("link"), {rel: "stylesheet", href}));
+}
+
+/** @param {{base: string, run: string, moment: number | null, onMoment: (cycle: number | null) => void}} props
+ *   base: the address of the run's server, such as "" or "pipelines/porch/". run: an id of `api/v0/runs`.
+ *   moment: the cycle that the page shows, or null for what is live.
+ */
+export function Timeline({base, run, moment, onMoment}) {
+  const [lanes, setLanes] = useState(/** @type {import("./lanes.js").Lanes | null} */ (null));
+  const [whole, setWhole] = useState(/** @type {import("./lanes.js").Lanes | null} */ (null));
+  const [error, setError] = useState("");
+  const [view, setView] = useState(/** @type {import("./lanes.js").Span | null} */ (null));
+  const [range, setRange] = useState(/** @type {import("./lanes.js").Span | null} */ (null));
+  const [width, setWidth] = useState(0);
+  const [playing, setPlaying] = useState(false);
+  const [speed, setSpeed] = useState(1);
+  const [panel, setPanel] = useState(/** @type {"what-if" | "wrong" | "clip" | null} */ (null));
+  const [info, setInfo] = useState(/** @type {any} */ (null));
+  const [labels, setLabels] = useState(/** @type {any[]} */ ([]));
+  const [whatIf, setWhatIf] = useState(/** @type {any} */ (null));
+  const root = useRef(/** @type {HTMLElement | null} */ (null));
+  const now = useRef({moment, view, lanes});
+  now.current = {moment, view, lanes};
+
+  useEffect(addStyle, []);
+  const bins = Math.max(50, Math.min(1000, Math.round(width / 3)));
+
+  // -- what happened ---------------------------------------------------------------------------
+  useEffect(() => {
+    setLanes(null); setWhole(null); setView(null); setRange(null); setInfo(null); setWhatIf(null);
+    setPanel(null); setPlaying(false); setError("");
+  }, [base, run]);
+  useEffect(() => {
+    if (!width) return undefined;
+    let timer = 0;
+    let over = false;
+    async function load() {
+      let wait = 0;
+      try {
+        const query = view ? {bins, from: view.from, to: view.to} : {bins};
+        const found = document.hidden ? null : await get(`${place(base, run)}/lanes`, query);
+        if (over) return;
+        if (found) {
+          setLanes(found);
+          setError("");
+          if (!view) setWhole(found);
+        }
+        wait = !found || found.state === "running" ? REFRESH_MS : 0;
+      } catch (failure) {
+        if (over) return;
+        setError(why(failure));
+        wait = RETRY_MS;
+      }
+      if (wait) timer = setTimeout(load, wait);
+    }
+    load();
+    return () => { over = true; clearTimeout(timer); };
+  }, [base, run, view?.from, view?.to, bins, width > 0]);
+  const readLabels = useCallback(
+    () => get(`${place(base, run)}/labels`).then(setLabels, () => setLabels([])), [base, run]);
+  useEffect(() => { readLabels(); }, [readLabels]);
+
+  // -- the moment ------------------------------------------------------------------------------
+  const ask = useMemo(() => newest(
+    (/** @type {number} */ cycle) => loadMoment(base, run, cycle),
+    found => { setInfo(found); setError(""); },
+    failure => setError(why(failure))), [base, run]);
+  useEffect(() => { if (moment === null) setInfo(null); else ask(moment); }, [moment, ask]);
+  const isLive = lanes?.state === "running";
+  const end = lanes?.last_cycle ?? 0;
+  const go = (/** @type {number} */ cycle) => {
+    if (!lanes) return;
+    onMoment(Math.min(Math.max(cycle, lanes.first_cycle), lanes.last_cycle));
+  };
+  const step = (/** @type {number} */ by) => {
+    setPlaying(false);
+    const at = info?.cycle === moment ? info : null;
+    const next = by === 1 ? at?.next : by === -1 ? at?.previous : null;
+    go(next ?? (moment ?? end) + by);
+  };
+  const live = () => { setPlaying(false); onMoment(null); };
+  usePlayback({
+    base, run, playing, speed, cycle: moment, whole: whole ?? lanes, onMoment,
+    onEnd: () => { setPlaying(false); if (isLive) onMoment(null); },
+  });
+  const play = () => {
+    if (!lanes) return;
+    if (!playing && (moment === null || moment >= end)) onMoment(lanes.from_cycle);
+    setPlaying(!playing);
+  };
+  useEffect(() => {  // what is played stays in sight
+    if (!playing || !view || !lanes || moment === null || moment <= view.to) return;
+    const long = view.to - view.from;
+    const begin = Math.min(moment, lanes.last_cycle - long);
+    if (begin > view.from) setView({from: begin, to: begin + long});
+  }, [moment, playing]);
+
+  // -- a part of the run -----------------------------------------------------------------------
+  const chosen = () => {
+    if (range) return range;
+    if (!lanes) return {from: 0, to: 0};
+    const long = Math.max(30, Math.round((lanes.to_cycle - lanes.from_cycle) * PAGE));
+    const at = moment ?? end;
+    return {from: Math.max(lanes.first_cycle, at - long), to: Math.min(end, at + long)};
+  };
+  const mark = (/** @type {"from" | "to"} */ side) => {
+    const at = moment ?? end;
+    const other = range ?? {from: at, to: at};
+    setRange(side === "from" ? {from: at, to: Math.max(at, other.to)} : {from: Math.min(at, other.from), to: at});
+  };
+  const zoom = (/** @type {number} */ factor) =>
+    lanes && setView(zoomed(lanes, moment ?? end, factor));
+
+  const key = (/** @type {KeyboardEvent} */ event) => {
+    const target = /** @type {HTMLElement} */ (event.target);
+    if (!lanes || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (target.closest("input, textarea, select")) return;
+    if (event.key === " " && target.closest("button, a")) return;
+    const far = Math.max(1, Math.round((lanes.to_cycle - lanes.from_cycle) * PAGE));
+    /** @type {Record<string, () => void>} */
+    const keys = {
+      ArrowLeft: () => step(event.shiftKey ? -10 : -1), ArrowRight: () => step(event.shiftKey ? 10 : 1),
+      ArrowDown: () => step(-1), ArrowUp: () => step(1),
+      PageUp: () => step(far), PageDown: () => step(-far),
+      Home: () => { setPlaying(false); go(lanes.first_cycle); },
+      End: () => { if (isLive) live(); else { setPlaying(false); go(end); } },
+      " ": play, "+": () => zoom(1 / 2), "=": () => zoom(1 / 2), "-": () => zoom(2), "0": () => setView(null),
+      "[": () => mark("from"), "]": () => mark("to"), l: live,
+      Escape: () => { if (panel) setPanel(null); else setRange(null); },
+    };
+    const found = keys[event.key];
+    if (!found) return;
+    event.preventDefault();
+    found();
+  };
+
+  const marks = useMemo(() => {
+    /** @type {import("./lanes.js").Marks[]} */
+    const found = [];
+    if (labels.length) found.push({kind: "labels", task: "", marks: labels.map(it => it.cycle)});
+    if (whatIf) found.push({kind: "what-if", task: `#${whatIf.id}`, marks: whatIf.differs.map((/** @type {any} */ it) => it.cycle)});
+    return found;
+  }, [labels, whatIf]);
+  if (!lanes) {
+    return html`<section class="timeline" ref=${root} data-timeline=${error ? "error" : "loading"} aria-label="Timeline">
+      <${Measure} onWidth=${setWidth} />
+      <p class="timeline-said">${error ? `No timeline: ${error}` : "Reading the log …"}</p></section>`;
+  }
+  const shown = moment === null ? null : info?.cycle === moment ? info : null;
+  const text = moment === null ? "live"
+    : `cycle ${count(moment)}${shown ? ` · ${clock(shown.at_ns)} · ${since((shown.at_ns - lanes.start_ns) / 1e9, .1)}` : ""}`;
+  const toggle = (/** @type {"what-if" | "wrong" | "clip"} */ name) => () => setPanel(panel === name ? null : name);
+  const missing = [...new Set([...lanes.missing, ...(shown?.missing ?? [])])];
+  return html`<section class="timeline" ref=${root} aria-label="Timeline" onKeyDown=${key} data-timeline="ready"
+      data-cycle=${moment ?? "live"} data-shown=${shown?.cycle ?? ""} data-playing=${playing} data-state=${lanes.state}>
+    <div class="timeline-bar">
+      <div class="timeline-buttons">
+        <button class="icon" onClick=${() => step(-1)} aria-label="One cycle back" title="One cycle back (←)">‹</button>
+        <button class="icon play" onClick=${play} aria-pressed=${playing} aria-label=${playing ? "Pause" : "Play"}
+          title="Play or pause (space)">${playing ? "⏸" : "▶"}</button>
+        <button class="icon" onClick=${() => step(1)} aria-label="One cycle forth" title="One cycle forth (→)">›</button>
+        <select aria-label="Speed" value=${speed} onChange=${(/** @type {any} */ event) => setSpeed(Number(event.target.value))}>
+          ${SPEEDS.map(it => html`<option value=${it} selected=${it === speed}>${it}×</option>`)}</select>
+        ${isLive && html`<button class="live" onClick=${live} aria-pressed=${moment === null} title="Back to what is live (L)">● Live</button>`}
+      </div>
+      <span class="timeline-at" aria-live="off">${text}</span>
+      <div class="timeline-buttons timeline-acts">
+        ${range && html`<span class="timeline-range">cycles ${count(range.from)}–${count(range.to)}
+          <button class="link" onClick=${() => setRange(null)} aria-label="Unmark">✕</button></span>`}
+        <button class="icon" onClick=${() => zoom(2)} disabled=${!view} aria-label="Zoom out" title="Zoom out (−)">−</button>
+        <button class="icon" onClick=${() => zoom(1 / 2)} aria-label="Zoom in" title="Zoom in (+)">+</button>
+        <button onClick=${toggle("what-if")} aria-expanded=${panel === "what-if"}>What if …</button>
+        <button onClick=${toggle("wrong")} aria-expanded=${panel === "wrong"} disabled=${moment === null}>Wrong answer</button>
+        <button onClick=${toggle("clip")} aria-expanded=${panel === "clip"}>Make it a test</button>
+      </div>
+    </div>
+    <${LaneChart} lanes=${lanes} marks=${marks} cycle=${moment} range=${range} text=${text}
+      onMove=${(/** @type {number} */ part) => {
+        setPlaying(false);
+        if (isLive && part >= .998 && !view) onMoment(null); else onMoment(cycleAt(lanes, part));
+      }} onRange=${setRange} onView=${setView} onWidth=${setWidth} />
+    ${(missing.length > 0 || error) && html`<p class="timeline-said" role="status">
+      ${[error, ...missing.map(it => `Missing: ${it}`)].filter(Boolean).join(" · ")}</p>`}
+    ${panel === "what-if" && html`<${WhatIfPanel} base=${base} run=${run} moment=${shown} range=${chosen()} onRange=${setRange}
+      onShow=${setWhatIf} onMoment=${onMoment} cycle=${moment} onClose=${() => setPanel(null)} />`}
+    ${panel === "wrong" && html`<${WrongPanel} base=${base} run=${run} moment=${shown} labels=${labels} onChange=${readLabels}
+      onClose=${() => setPanel(null)} />`}
+    ${panel === "clip" && html`<${ClipPanel} base=${base} run=${run} range=${chosen()} onRange=${setRange}
+      onClose=${() => setPanel(null)} />`}
+  </section>`;
+}
+
+/** Tells its width once, before there are lanes to draw. @param {{onWidth: (width: number) => void}} props */
+function Measure({onWidth}) {
+  const element = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => onWidth(/** @type {HTMLElement} */ (element.current).clientWidth), []);
+  return html`<div ref=${element}></div>`;
+}
