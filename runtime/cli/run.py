@@ -73,6 +73,20 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "given and --host is not 127.0.0.1",
     )
     parser.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of another site, such as https://example.org, read and change the run; may be "
+        "repeated",
+    )
+    parser.add_argument(
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="the path below which a reverse proxy has the page and the API, such as /cameras",
+    )
+    parser.add_argument(
         "--debug-messages",
         action="store_true",
         help="find tasks that change a message after it was published, or keep an input (slow)",
@@ -254,12 +268,14 @@ def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
         yield None
         return
     from flowrun.runtime.server.serve import Server
+    from flowrun.runtime.server.site import Site
 
     token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
     if args.socket is not None:
         server = Server.start_at(running, args.socket, token)
     else:
-        server = Server.start(running, host=args.host, port=port, token=token)
+        site = Site(tuple(args.cors), args.root_path)
+        server = Server.start(running, host=args.host, port=port, token=token, site=site)
     try:
         yield server
     finally:

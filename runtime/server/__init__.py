@@ -11,6 +11,7 @@
 | `bodies.py`    | what replies hold                                                        |
 | `requests.py`  | what requests hold                                                       |
 | `errors.py`    | a request that cannot be answered, as a reply that says why              |
+| `site.py`      | how it is reached from elsewhere: below a proxy's path, by other sites    |
 | `guard.py`     | who may ask: host names, origins, the token                              |
 | `routes.py`    | routes that describe themselves                                          |
 | `machine.py`   | endpoints: what the machine is, and how busy                             |

@@ -25,6 +25,7 @@ from flowrun.runtime.server.machine import machine_router
 from flowrun.runtime.server.metrics import Metrics
 from flowrun.runtime.server.page_files import PageFiles
 from flowrun.runtime.server.runs import Runs
+from flowrun.runtime.server.site import Site
 from flowrun.runtime.server.status import Status
 from flowrun.runtime.server.streaming import Streaming
 from flowrun.runtime.server.video import Video
@@ -34,6 +35,7 @@ from flowrun.runtime.wording import described
 __all__ = ["create_app", "create_view_app", "new_app"]
 
 _ASSETS = "/docs/assets"
+_HERE = Site()
 
 _DOCS_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -42,7 +44,12 @@ _DOCS_POLICY = (
 
 
 def create_app(
-    run: Watchable, *, token: str | None = None, host: str = "127.0.0.1", connections: int = 512
+    run: Watchable,
+    *,
+    token: str | None = None,
+    host: str = "127.0.0.1",
+    connections: int = 512,
+    site: Site = _HERE,
 ) -> FastAPI:
     """The app that watches `run`.
 
@@ -50,6 +57,7 @@ def create_app(
     host: the address that it will be bound to; any but a loopback address needs a token.
     connections: how many the server has at most; a part of them is for streams, and for requests
         that wait.
+    site: how it is reached from elsewhere.
 
     `app.state.close`, called on the loop's thread, ends its streams and answers what waits; without
     it a server that shuts down would wait for its clients.
@@ -62,6 +70,7 @@ def create_app(
         description="The HTTP API of one run. Times are nanoseconds since 1970 UTC.",
         token=token,
         host=host,
+        site=site,
     )
     recorded = RecordedRuns([] if run.directory is None else [run.directory.absolute()])
 
@@ -117,12 +126,15 @@ def create_view_app(
     return app
 
 
-def new_app(*, title: str, description: str, token: str | None, host: str) -> FastAPI:
+def new_app(
+    *, title: str, description: str, token: str | None, host: str, site: Site = _HERE
+) -> FastAPI:
     """An app without paths of its own but `/docs`: it guards itself, and says what is wrong with a
     request.
 
     token: what every request must carry, or None.
     host: the address that it will be bound to; any but a loopback address needs a token.
+    site: how it is reached from elsewhere.
     """
     if token is None and not is_loopback(host):
         raise UsageError(f"host {host!r} is not a loopback address: it needs a token")
@@ -138,14 +150,15 @@ def new_app(*, title: str, description: str, token: str | None, host: str) -> Fa
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         # The browser asks for the parts of the page without a header: they carry the token too.
+        root = request.scope.get("root_path", "")
         given = request.query_params.get("token")
         query = "" if given is None else f"?token={quote(given, safe='')}"
         reply = get_swagger_ui_html(
             title=app.title,
-            openapi_url=f"{app.openapi_url}{query}",
-            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js{query}",
-            swagger_css_url=f"{_ASSETS}/swagger-ui.css{query}",
-            swagger_favicon_url=f"{_ASSETS}/favicon.png{query}",
+            openapi_url=f"{root}{app.openapi_url}{query}",
+            swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js{query}",
+            swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css{query}",
+            swagger_favicon_url=f"{root}{_ASSETS}/favicon.png{query}",
             swagger_ui_parameters={"requestSnippetsEnabled": True},
         )
         reply.headers["Content-Security-Policy"] = _DOCS_POLICY
@@ -157,7 +170,8 @@ def new_app(*, title: str, description: str, token: str | None, host: str) -> Fa
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _failed)
     app.add_middleware(Head)
-    app.add_middleware(Guard, token=token, host=host)
+    app.add_middleware(Guard, token=token, host=host, site=site)
+    site.open(app)
     return app
 
 

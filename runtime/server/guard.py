@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import math
+import socket
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,11 +16,10 @@ from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.server.bodies import Json
 from flowrun.runtime.server.page_files import PAGE_FILES
+from flowrun.runtime.server.site import Site
 from flowrun.runtime.wording import described
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Guard", "check_token", "is_loopback"]
@@ -94,7 +94,7 @@ class Guard:
         name this machine too, or else any web page could reach the run through a DNS name of its
         own that it lets point here.
 
-    cors: origins of other sites whose pages may read and change everything.
+    site: how it is reached from elsewhere; pages of its origins may read and change everything.
 
     A request that changes something must not come from another site's page (`Origin`): browsers
     send such requests without asking.
@@ -102,13 +102,12 @@ class Guard:
     An address that has sent wrong tokens has to wait, also with the right one.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, token: str | None, host: str, cors: Collection[str] = ()
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, token: str | None, host: str, site: Site) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
         self._host = host.lower()
-        self._cors = frozenset(cors)
+        self._site = site
+        self._own_names = _own_names()
         self._guesses = _Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,6 +122,8 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if Headers(scope=scope).get("origin") in self._site.cors:
+                    headers["Cross-Origin-Resource-Policy"] = "cross-origin"
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -178,14 +179,25 @@ class Guard:
         return None
 
     def _is_friend(self, origin: str, host: str) -> bool:
-        return _netloc(origin) == host.lower() or origin in self._cors
+        return _netloc(origin) == host.lower() or origin in self._site.cors
 
     def _names_this_machine(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return name == self._host or is_loopback(name)
+        return (
+            name in (self._host, *self._own_names)
+            or is_loopback(name)
+            or host.lower() in self._site.hosts
+        )
+
+
+def _own_names() -> frozenset[str]:
+    """By what clients on this machine call it: none is a name that somebody else can let point here. The
+    unspecified addresses are what a client of a server at all addresses is configured with."""
+    name = socket.gethostname().lower()
+    return frozenset({name, f"{name}.local", "0.0.0.0", "::"})  # noqa: S104
 
 
 def _given_token(scope: Scope, headers: Headers) -> bytes | None:

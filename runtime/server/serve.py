@@ -20,6 +20,7 @@ from flowrun.runtime.server.app import create_app
 from flowrun.runtime.server.connections import Connections, most_connections
 from flowrun.runtime.server.guard import check_token, is_loopback
 from flowrun.runtime.server.listening import listen, listen_at
+from flowrun.runtime.server.site import Site
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "token_for"]
 
+_HERE = Site()
 _HEARD = 4096
 """Bytes that a viewer may send in one message; nobody reads them."""
 _GRACE_S = 0.5
@@ -83,14 +85,21 @@ class Server:
 
     @classmethod
     def start(
-        cls, run: Watchable, host: str = "127.0.0.1", port: int = 3000, token: str | None = None
+        cls,
+        run: Watchable,
+        host: str = "127.0.0.1",
+        port: int = 3000,
+        token: str | None = None,
+        *,
+        site: Site = _HERE,
     ) -> Server:
         """A server of a run that answers. Raises `UsageError` if it cannot listen at the address.
 
         port: 0 picks a free one, see `url`.
         token: generated if there is none and `host` is not a loopback address.
+        site: how it is reached from elsewhere.
         """
-        return cls.start_app(partial(create_app, run), host=host, port=port, token=token)
+        return cls.start_app(partial(create_app, run, site=site), host=host, port=port, token=token)
 
     @classmethod
     def start_app(cls, make_app: MakeApp, *, host: str, port: int, token: str | None) -> Server:
