@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from flowrun.msgs.fields import Buffer
 
 __all__ = [
     "WHOLE",
+    "Display",
     "appearance",
     "begins",
     "closes",
+    "display_of",
     "exif_orientation",
     "holds_parameters",
     "with_parameters",
@@ -36,6 +39,18 @@ _LISTS = {"h264": 5, "h265": 22}
 """Where the parameter sets are in an MP4's extradata."""
 WHOLE = frozenset({"mjpeg", "png", "jpeg2000", "prores", "dnxhd", "dvvideo", "rawvideo"})
 """Forms whose key frames are whole pictures, of which no other needs more than those in between."""
+_SEI = {"h264": (6, 1), "h265": (39, 2)}
+"""Type of the units with further information that come before a picture, and the bytes of their head."""
+_SLICES = {"h264": range(1, 6), "h265": range(32)}
+_DISPLAY_ORIENTATION = 47
+"""Type of the information that says which way up a picture is shown."""
+_DISPLAYS = {
+    (turns, mirrored): orientation
+    for mirrored, orientations in ((False, (1, 8, 3, 6)), (True, (2, 5, 4, 7)))
+    for turns, orientation in enumerate(orientations)
+}
+"""EXIF's number of a picture that is mirrored from left to right, or not, and then turned a number of
+times by 90 degrees against the clock."""
 _JPEG_BEGINS = b"\xff\xd8\xff"
 _JPEG_SCAN = 0xDA
 _JPEG_LOOKS = frozenset({0xC0, 0xC1, 0xC2, 0xE0, 0xE1, 0xEE})
@@ -177,6 +192,75 @@ def exif_orientation(form: str, data: Buffer) -> int:
     except struct.error:
         pass
     return 1
+
+
+class Display(NamedTuple):
+    """What an H.264 or H.265 packet says of which way up pictures are shown, by EXIF's numbers.
+
+    orientation: None where what was said before is to hold no longer.
+    lasts: whether that holds for the pictures after it too.
+    """
+
+    orientation: int | None
+    lasts: bool
+
+
+def display_of(form: str, data: Buffer) -> Display | None:
+    """What the packet says before its picture; None where it says nothing."""
+    if form not in _SEI:
+        return None
+    kind, head = _SEI[form]
+    content = bytes(data)
+    at = content.find(_START_CODE) + len(_START_CODE)
+    while len(_START_CODE) <= at < len(content):
+        of_unit = _kind(form, content[at])
+        if of_unit in _SLICES[form]:
+            return None
+        end = content.find(_START_CODE, at)
+        if of_unit == kind:
+            unit = content[at + head : end if end >= 0 else len(content)]
+            found = _display_in(form, unit.replace(b"\0\0\3", b"\0\0"))
+            if found is not None:
+                return found
+        if end < 0:
+            return None
+        at = end + len(_START_CODE)
+    return None
+
+
+def _display_in(form: str, unit: bytes) -> Display | None:
+    """What the messages of an SEI unit say."""
+    at = 0
+    while at + 2 < len(unit):
+        numbers = []
+        for _ in range(2):  # the type, the size
+            number = 0
+            while at < len(unit) and unit[at] == 0xFF:
+                number, at = number + 0xFF, at + 1
+            numbers.append(number + (unit[at] if at < len(unit) else 0))
+            at += 1
+        kind, size = numbers
+        if kind == _DISPLAY_ORIENTATION and size and at + size <= len(unit):
+            return _display(form, unit[at : at + size])
+        at += size
+    return None
+
+
+def _display(form: str, payload: bytes) -> Display | None:
+    """Cancel 1 bit; mirrored left to right, top to bottom 1 each; turned 16, in 2**-16 of a turn against
+    the clock; then whether it lasts: H.264 a number, "1" (0) for one picture; H.265 1 bit."""
+    if payload[0] & 0x80:
+        return Display(None, lasts=True)
+    if len(payload) < 3:
+        return None
+    bits = int.from_bytes(payload[:3])
+    across, down = bits >> 22 & 1, bits >> 21 & 1
+    turns = ((bits >> 5 & 0xFFFF) + 0x2000 >> 14) % 4
+    if down:  # the same as mirrored left to right, and half a turn
+        turns = (turns + 2) % 4
+    flag = bool(bits >> 4 & 1)
+    orientation = _DISPLAYS[turns, bool(across) != bool(down)]
+    return Display(orientation, lasts=flag if form == "h265" else not flag)
 
 
 def _units(form: str, data: bytes) -> Iterator[int]:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.pictures.bitstream import exif_orientation
+from flowrun.runtime.pictures.bitstream import Display, closes, display_of, exif_orientation
 from flowrun.runtime.pictures.convert import CONVERSION, UPRIGHT, Noted, matrix_orientation, rgb
 from flowrun.runtime.pictures.convert.swscale import swscale_rgb
 
@@ -36,6 +36,9 @@ __all__ = [
     "container_orientation",
     "described",
 ]
+
+_FORMS = {"hevc": "h265"}
+"""Our names of codecs where FFmpeg's decoders have others."""
 
 Take = Callable[[int | None, Any], "Future[Any] | None"]
 """Called with each picture that comes out, an `av.VideoFrame`, and the number of its packet. It MUST
@@ -143,7 +146,8 @@ class PacketDecoder:
         if strict:
             context.options = {"err_detect": "explode"}
         self._use(context)
-        self._form, self._orientation = decoder.name, decoder.orientation
+        self._form = _FORMS.get(decoder.name, decoder.name)
+        self._orientation = decoder.orientation
 
     def _use(self, context: Any) -> None:
         import av
@@ -158,6 +162,12 @@ class PacketDecoder:
         self._orientation = UPRIGHT
         self._turned: dict[int, int] = {}
         """By number, which way up packets say themselves that their pictures are shown."""
+        self._displays: dict[int, Display] = {}
+        """By number, what packets say of that for the pictures after them too."""
+        self._display: int | None = None
+        """What holds of it now."""
+        self._has_display = False
+        """Whether any packet said it: FFmpeg then says it of pictures of which it does not hold."""
 
     @property
     def lasts(self) -> bool:
@@ -185,6 +195,11 @@ class PacketDecoder:
         orientation = exif_orientation(self._form, data)
         if orientation != UPRIGHT:
             self._turned[number] = orientation
+        display = display_of(self._form, data)
+        if display is None and is_key and self._has_display and closes(self._form, data):
+            display = Display(None, lasts=True)
+        if display is not None:
+            self._displays[number], self._has_display = display, True
         return self._send(packet, take)
 
     def drain(self, take: Take) -> bool:
@@ -195,10 +210,20 @@ class PacketDecoder:
     def _note_orientation(self, picture: Any) -> None:
         """Have the picture say which way up it is shown."""
         orientation = self._turned.pop(picture.pts, self._orientation)
-        if orientation != UPRIGHT:
+        if self._has_display:
+            orientation = self._displayed(picture.pts)
+        if orientation != UPRIGHT or self._has_display:
             picture.opaque = Noted(
                 orientation
             )  # PyAV knows objects by their addresses: one a picture
+
+    def _displayed(self, number: int) -> int:
+        """Which way up the next picture is shown, as packets say it."""
+        found = self._displays.pop(number, None)
+        orientation = self._display if found is None else found.orientation
+        if found is None or found.lasts:
+            self._display = orientation
+        return self._orientation if orientation is None else orientation
 
     def _send(self, packet: Any, take: Take) -> bool:
         try:

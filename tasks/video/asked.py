@@ -124,7 +124,7 @@ class AskedDecoder(SourceDecoder):
     def _learn_layout(self, key: Waiting) -> bool:
         """Know how the pictures from this key frame on lie; False if it does not show. It is decoded
         where it looks other than the one before."""
-        described = self._learnt(key.data)
+        described = self._learnt(key)
         looks = described, appearance(self._incoming.form, key.data)
         if looks == self._looks:
             return True
@@ -144,7 +144,7 @@ class AskedDecoder(SourceDecoder):
     def _begin_section(self, key: Waiting) -> None:
         self._learn_layout(key)
         assert self._layout is not None
-        described = replace(self._learnt(key.data), reorder=self._reorder)
+        described = replace(self._learnt(key), reorder=self._reorder)
         self._section_now = AskedSection(
             described, self._layout, self._count_damaged, strict=self._strict
         )

@@ -159,7 +159,7 @@ class SourceDecoder:
             self._doubt()
         elif is_key:
             self._begin(waiting, emit)
-        current = self._current = self._current or self._section(data, is_sure=False)
+        current = self._current = self._current or self._section(is_sure=False)
         was_sure = current.is_sure
         took = self._decode(current, data, emit, is_key=is_key)
         if was_sure and took and self._queue is not None:
@@ -173,7 +173,7 @@ class SourceDecoder:
         waiting = self._incoming.looked_at(packet)
         if not waiting.begins:
             return waiting
-        described = self._incoming.what_decodes(waiting.data)
+        described = self._incoming.what_decodes(waiting)
         return waiting._replace(ahead=self._preparing.decoder(described))
 
     def _decode(self, section: Section, data: Any, emit: Emit, *, is_key: bool) -> bool:
@@ -182,7 +182,7 @@ class SourceDecoder:
             return True
         self.damaged += 1
         if self._strict:
-            decoder = PacketDecoder(self._learnt(data))
+            decoder = PacketDecoder(self._learnt(self._now))
             again = Section(decoder, self._number)
             again.decode(self._number, data, self._taker(again, emit), is_key=is_key)
         return False
@@ -223,26 +223,26 @@ class SourceDecoder:
 
     def _begin(self, waiting: Waiting, emit: Emit) -> None:
         """Begin a section with this key frame, if one should begin with it."""
-        current, data = self._current, waiting.data
+        current = self._current
         if current is None:
-            self._current = self._section(data, is_sure=True)
+            self._current = self._section(is_sure=True)
         elif waiting.begins:
             self._drain(current, emit)
             self._give_up(emit)
-            self._current = self._section(data, is_sure=True)
+            self._current = self._section(is_sure=True)
             self._preparing.leave(current.decoder)
         elif self._next is None and (
             not current.is_sure
             or self._number - max(current.first, self._tried) >= _LONGEST
             or (self._queue is not None and self._queue.overflowed)
         ):
-            described = self._learnt(data)
+            described = self._learnt(self._now)
             section = self._made(described, self._sections)
             self._next = Successor(section, described, must_agree=current.is_sure)
 
-    def _section(self, data: bytes, *, is_sure: bool) -> Section:
+    def _section(self, *, is_sure: bool) -> Section:
         """A section that begins with the packet of now."""
-        described = self._learnt(data)
+        described = self._learnt(self._now)
         section = self._made(described, self._sections if is_sure else None)
         if is_sure:
             self._begin_logged(section, described)
@@ -263,11 +263,11 @@ class SourceDecoder:
             assert section.number is not None
             self._queue.begin_section(section.number, described, section.first)
 
-    def _learnt(self, data: bytes) -> VideoDecoder:
+    def _learnt(self, waiting: Waiting) -> VideoDecoder:
         """What decodes a section that begins with this packet."""
         if self._current is not None:
             self._incoming.learn(self._current.decoder.reorder)
-        return self._incoming.what_decodes(data)
+        return self._incoming.what_decodes(waiting)
 
     def _try(self, following: Successor, data: bytes, emit: Emit, *, is_key: bool) -> None:
         """Decode a packet of the section that may come next; it takes over when the one before has

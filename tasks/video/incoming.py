@@ -6,7 +6,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.pictures.bitstream import closes, holds_parameters, with_start_codes
+from flowrun.runtime.pictures.bitstream import (
+    closes,
+    display_of,
+    holds_parameters,
+    with_start_codes,
+)
 from flowrun.runtime.pictures.frame_numbers import FrameNumbers
 from flowrun.runtime.pictures.stored import shown_format
 from flowrun.runtime.pictures.video import container_orientation, described
@@ -45,6 +50,7 @@ class Waiting(NamedTuple):
     data: what the decoder and the log get; b"" where it cannot be read, or the codec is not logged.
     follows: False where it is damaged or a packet before it is missing.
     begins: whether it is a key frame with which a section begins whatever comes before it.
+    display: which way up packets say that pictures are shown from here on; None where they do not.
     ahead: decodes that section; None where that is not so, or done in one thread.
     """
 
@@ -56,6 +62,7 @@ class Waiting(NamedTuple):
     is_damaged: bool = False
     follows: bool = False
     begins: bool = False
+    display: int | None = None
     ahead: AheadDecoder | None = None
 
 
@@ -91,6 +98,8 @@ class Incoming:
         self._described = described(context, extradata)
         self._asks_container = self.logs_packets and stream.container.format.name in _TURNING
         """Whether its first packet is decoded once more, to hear which way up the pictures are shown."""
+        self._display: int | None = None
+        """Which way up packets say that pictures are shown, until they say otherwise."""
         self._in_packets = False
         """Whether packets have said what all pictures have in common, and not the container alone."""
         counts_frames = counts_frames and self.codec == "h264"
@@ -109,6 +118,7 @@ class Incoming:
         data = self._bytes(packet) if self.logs_packets else b""
         begins, follows = False, False
         if data:
+            self._note_display(data, is_key=is_key)
             has_parameters = holds_parameters(self.form, data)
             begins = (
                 is_key
@@ -120,7 +130,18 @@ class Incoming:
             follows = not is_damaged and (
                 self._frame_numbers is None or self._frame_numbers.follows(data)
             )
-        return Waiting(number, packet, fed, data, is_key, is_damaged, follows, begins)
+        return Waiting(
+            number, packet, fed, data, is_key, is_damaged, follows, begins, self._display
+        )
+
+    def _note_display(self, data: bytes, *, is_key: bool) -> None:
+        """Know which way up the pictures of a section are shown that begins here."""
+        display = display_of(self.form, data)
+        if display is not None:
+            if display.lasts:
+                self._display = display.orientation
+        elif is_key and self._display is not None and closes(self.form, data):
+            self._display = None
 
     def glanced_at(self, packet: Any) -> Waiting:
         """A packet that has come, of which nothing but the bytes matters."""
@@ -165,12 +186,14 @@ class Incoming:
         if reorder > self._described.reorder:
             self._described = replace(self._described, reorder=reorder)
 
-    def what_decodes(self, data: bytes) -> VideoDecoder:
+    def what_decodes(self, waiting: Waiting) -> VideoDecoder:
         """What decodes a section that begins with this packet, as far as is known now. FFmpeg takes a
         JPEG that is lower than it was told for half of an interlaced picture, whose other half comes in
         the same packet."""
-        if self.form == "mjpeg" and data.count(_JPEG) == 1:
+        if self.form == "mjpeg" and waiting.data.count(_JPEG) == 1:
             return replace(self._described, width=0, height=0)
+        if waiting.display is not None:
+            return replace(self._described, orientation=waiting.display)
         return self._described
 
     def restart(self) -> None:

@@ -87,7 +87,7 @@ class KeyFrameDecoder(SourceDecoder):
         if waiting.is_key and not waiting.is_damaged:
             self._fed.clear()
             self._fed[self._number] = waiting.fed
-            section = self._section(waiting.data, is_sure=True)
+            section = self._section(is_sure=True)
         if self._queue is not None:
             self._queue.append(
                 self._sections - 1,
