@@ -26,7 +26,7 @@ test: .venv/installed-dev  ## install what the tests need, then run those that n
 
 .PHONY: test-all
 test-all: .venv/installed-dev apt llama-server  ## run all tests, with a real browser, RTSP server and llama-server (built once, 10 minutes)
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) --timeout 600 $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: .venv/installed-dev  ## ruff, mypy and the import contracts
