@@ -103,6 +103,7 @@ class Run:
         self._started_ns = clock.now_ns()
         self._ended_ns: int | None = None
         self._state: str | dict[str, str] = "Running"
+        self._reason: str | None = None
         self._has_run = False
         self._ended = threading.Event()
         # A task may change the working directory.
@@ -228,6 +229,7 @@ class Run:
         if error is not None:
             error = storable(mask_secrets(error, self.plan.graph.spec.secrets))
         self._ended_ns = self._clock.now_ns()
+        self._reason = reason
         self._state = "Stopped" if error is None else {"Error": error}
         for broadcast in self.broadcasts.values():
             broadcast.close()
@@ -355,6 +357,7 @@ class Run:
             log=log,
             tasks=tasks,
             last_answer=newest_answer(self.broadcasts.values()),
+            ended=self._reason,
         )
 
     def _progress(self) -> Progress | None:

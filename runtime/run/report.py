@@ -102,6 +102,7 @@ class RunReport:
     log: None for a run that keeps none.
     tasks: by id, in the order in which they run.
     last_answer: the newest that a sink has shown.
+    ended: why the run ended, such as "end of sources", "error" where its state says more; None before.
     """
 
     cycles: int
@@ -113,6 +114,7 @@ class RunReport:
     log: LogReport | None
     tasks: Mapping[str, TaskReport]
     last_answer: Answer | None
+    ended: str | None = None
 
 
 def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:

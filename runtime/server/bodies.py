@@ -202,6 +202,7 @@ class Report(Pipeline):
     log: LogReport | None
     tasks: dict[str, TaskReport]
     last_answer: _NewestAnswer | None
+    ended: str | None
     shows: dict[str, Shows]
     live: dict[str, list[str]]
     settings: dict[str, dict[str, Any]]
