@@ -1,48 +1,199 @@
 // @ts-check
-// The pictures, each at its own rate.
+// The pictures, each at its own rate, and what was found in them.
 import {address} from "../api.js";
-import {html, useEffect, useRef, useState} from "../html.js";
-import {useKnown} from "../known.js";
+import {html, useEffect, useMemo, useRef, useState} from "../html.js";
+import {owner, useKnown} from "../known.js";
+import {millis} from "../words.js";
+import {drawPicture, Overlay} from "./draw.js";
+import {follow} from "./stream.js";
 
-const AT_ONCE = 3;  // a browser opens six connections to a server, and needs some for the rest
+/** A channel that shows pictures. packets: whether they are those of the camera itself.
+ * @typedef {{id: string, camera: string, name: string, packets: boolean, jpegs: boolean}} Channel */
+/** @typedef {import("../known.js").Known} Known */
+/** @typedef {import("./stream.js").Picture} Picture */
+
+const AT_ONCE = 4;
+const FRESH_NS = 2e9;  // boxes of a picture that is older than this are not those of the picture shown
+
+/** All channels that there are: what sinks show, and cameras that no sink shows as they are.
+ * @param {Known} run @returns {Channel[]} */
+function channelsOf(run) {
+  if (!run.graph) return [];  // it says which camera is whose
+  const videos = new Set(run.showing("video"));
+  /** @type {Channel[]} */ const channels = [];
+  for (const id of run.showing("picture")) {
+    const from = run.graph.cnx.filter(wire => owner(wire.dst) === id).map(wire => owner(wire.src));
+    const packets = from.length === 1 && videos.has(from[0]);
+    const camera = run.sourcesOf(id)[0];
+    if (packets && channels.some(other => other.packets && other.camera === camera)) continue;
+    channels.push({id, camera, name: packets ? camera : id, packets, jpegs: true});
+  }
+  for (const id of videos)
+    if (!channels.some(other => other.packets && other.camera === id))
+      channels.push({id, camera: id, name: id, packets: true, jpegs: false});
+  return channels;
+}
 
 export function Cameras() {
   const run = useKnown();
-  const screens = run.showing("picture");
-  const [shown, setShown] = useState(/** @type {string[] | null} */ (null));
+  const channels = useMemo(() => channelsOf(run), [run.graph, JSON.stringify(run.report?.shows)]);
+  const [chosen, choose] = useState(/** @type {string[] | null} */ (null));
   const [alone, setAlone] = useState(/** @type {string | null} */ (null));
-  if (!run.report) return html`<section class="cameras" aria-label="Pictures"><p class="empty">Waiting for the run …</p></section>`;
-  if (!screens.length) return html`<section class="cameras" aria-label="Pictures"><p class="empty">No task of this graph shows pictures.</p></section>`;
-  const now = (shown ?? screens.slice(0, AT_ONCE)).filter(task => screens.includes(task));
-  const drawn = alone && screens.includes(alone) ? [alone] : now;
+  const [marks, setMarks] = useState({boxes: true, tracks: true});
+  const ids = channels.map(({id}) => id);
+  const first = channels.filter(channel => channel.jpegs || !channels.some(other => other.jpegs && other.camera === channel.camera));
+  const shown = (chosen ?? first.slice(0, AT_ONCE).map(({id}) => id)).filter(id => ids.includes(id));
+  const drawn = channels.filter(({id}) => alone && ids.includes(alone) ? id === alone : shown.includes(id));
   const live = run.connection === "open" && !run.over;
-  /** @param {string} task */
-  const toggle = task => setShown(now.includes(task) ? now.filter(other => other !== task) : [...now.slice(1 - AT_ONCE), task]);
+  const marked = Object.keys(run.moment === null ? run.detections : run.then?.detections ?? {}).length > 0;
+  /** @param {string} id */
+  const toggle = id => choose(shown.includes(id) ? shown.filter(other => other !== id) : [...shown, id]);
   return html`<section class="cameras" aria-label="Pictures">
-    <div class="grid of${drawn.length}">${drawn.map(task => html`<${Screen} key=${task} task=${task} live=${live}
-      onAlone=${() => setAlone(alone ? null : task)} />`)}</div>
-    ${screens.length > 1 && html`<div class="chips" role="group" aria-label="Which pictures">
-      ${screens.map(task => html`<button type="button" class="preset" key=${task} aria-pressed=${now.includes(task)}
-        onClick=${() => toggle(task)}>${task}</button>`)}</div>`}
+    ${drawn.length
+      ? html`<div class="grid of${Math.min(9, drawn.length)}">${drawn.map(channel => html`<${Screen} key=${channel.id} channel=${channel}
+          live=${live} marks=${marks} alone=${alone !== null} onAlone=${() => setAlone(alone ? null : channel.id)} />`)}</div>`
+      : html`<p class="empty">${!run.report || !run.graph ? "Waiting for the run …" : channels.length ? "No picture is chosen." : "No task of this graph shows pictures."}</p>`}
+    ${(channels.length > 1 || marked) && html`<div class="chips">
+      ${channels.length > 1 && html`<span role="group" class="chips" aria-label="Which pictures">${channels.map(({id, name}) => html`<button
+        type="button" class="preset" key=${id} aria-pressed=${shown.includes(id)} onClick=${() => toggle(id)}>${name}</button>`)}</span>`}
+      ${marked && html`<span role="group" class="chips end-of-line" aria-label="What is drawn">
+        ${/** @type {("boxes" | "tracks")[]} */ (["boxes", "tracks"]).map(what => html`<button type="button" class="preset" key=${what}
+          aria-pressed=${marks[what]} onClick=${() => setMarks({...marks, [what]: !marks[what]})}>${what}</button>`)}</span>`}
+    </div>`}
   </section>`;
 }
 
-/** @param {{task: string, live: boolean, onAlone: () => void}} props */
-function Screen({task, live, onAlone}) {
+/** @param {{channel: Channel, live: boolean, alone: boolean, marks: {boxes: boolean, tracks: boolean}, onAlone: () => void}} props */
+function Screen({channel, live, alone, marks, onAlone}) {
+  const run = useKnown();
+  const then = run.moment === null ? null : run.then?.images[channel.id] ?? run.then?.images[channel.camera] ?? null;
+  const {canvas, newest, note, form, image} = useStream(channel, live && run.moment === null);
+  const overlay = useOverlay(run, channel, canvas, newest, then, marks);
+  const waits = run.moment === null && !newest && form !== "img";
+  const behind = behindOf(run, channel, newest);
+  return html`<figure class="screen ${live || then ? "" : "over"}" data-form=${form} data-shown=${newest ? "yes" : null}
+      data-cycle=${newest?.cycle ?? ""}>
+    <canvas class="picture" ref=${canvas} role="img" aria-label=${`live picture of ${channel.name}`} onDblClick=${onAlone}
+      hidden=${then || form === "img"}></canvas>
+    <canvas class="marks" ref=${overlay} aria-hidden="true" hidden=${form === "img" && !then}></canvas>
+    ${form === "img" && !then && html`<img ref=${image} alt=${`live picture of ${channel.name}`} onDblClick=${onAlone} />`}
+    ${then && html`<img class="then" src=${address(then.url)} alt=${`picture of ${channel.name} in cycle ${then.cycle}`} />`}
+    ${note ? html`<span class="wait">${note}</span>` : !live && run.moment === null ? html`<span class="wait">not live</span>`
+      : waits ? html`<span class="wait">waiting for a picture …</span>` : null}
+    <figcaption><b>${channel.name}</b>
+      ${behind !== null && live && run.moment === null && html`<span class="behind">answer is ${millis(behind)} behind</span>`}
+      <span class="tools">
+        <button type="button" onClick=${() => snapshot(channel.name, canvas.current, newest, image.current)} disabled=${!newest && form !== "img"}>Snapshot</button>
+        <button type="button" aria-pressed=${alone} onClick=${onAlone}>${alone ? "All" : "Alone"}</button>
+      </span></figcaption>
+  </figure>`;
+}
+
+/** How far the newest answer about this camera is behind the picture shown, in milliseconds.
+ * @param {Known} run @param {Channel} channel @param {Picture | null} newest */
+function behindOf(run, channel, newest) {
+  if (!newest || newest.tov_ns === null) return null;
+  const group = run.answers.find(({task}) => run.sourcesOf(task).includes(channel.camera));
+  return group ? Math.max(0, (newest.tov_ns - group.newest.timestamp_nanos) / 1e6) : null;
+}
+
+/** The stream of a channel, drawn onto a canvas in the best form that the browser and the server have:
+ * packets, JPEGs over a WebSocket, or an image that the server replaces.
+ * @param {Channel} channel @param {boolean} live */
+function useStream(channel, live) {
+  const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const image = useRef(/** @type {HTMLImageElement | null} */ (null));
-  const [came, setCame] = useState(false);
+  const [form, setForm] = useState(/** @type {"packets" | "jpeg" | "img" | "none"} */ (channel.packets ? "packets" : "jpeg"));
+  const [note, setNote] = useState("");
+  const [newest, setNewest] = useState(/** @type {Picture | null} */ (null));
+  useEffect(() => {
+    if (!live || form === "none" || form === "img") return;
+    /** @type {Picture | null} */ let waiting = null;
+    let due = 0;
+    const draw = () => {
+      due = 0;
+      if (waiting && canvas.current) {
+        drawPicture(canvas.current, waiting);
+        setNewest({...waiting, image: canvas.current});
+      }
+      waiting?.image.close?.();
+      waiting = null;
+    };
+    const stop = follow(channel.id, form, {
+      picture: picture => {
+        waiting?.image.close?.();
+        waiting = picture;
+        due ||= requestAnimationFrame(draw);
+        setNote("");
+      },
+      ended: () => {},
+      failed: why => {
+        const next = form === "packets" && channel.jpegs ? "jpeg" : channel.jpegs ? "img" : "none";
+        if (next === "none") setNote(why);
+        setForm(next);
+      },
+    });
+    return () => { stop(); cancelAnimationFrame(due); waiting?.image.close?.(); };
+  }, [live, form, channel.id]);
   useEffect(() => {
     const shown = image.current;
-    if (!live || !shown) return;
-    shown.src = address(`api/v0/streaming/video/${encodeURIComponent(task)}`, {since: Date.now()});
-    // The last picture stays; what ends is the stream.
-    return () => { if (document.hidden || !shown.isConnected) shown.removeAttribute("src"); };
-  }, [live]);
-  return html`<figure class="screen ${live ? "" : "over"}" onDblClick=${onAlone}>
-    <img ref=${image} alt=${`live picture of ${task}`} onLoad=${() => setCame(true)} />
-    ${!came && live && html`<span class="wait">waiting for a picture …</span>`}
-    ${!live && html`<span class="wait">not live</span>`}
-    <figcaption><b>${task}</b>
-      <a href=${address(`api/v0/streaming/image/${encodeURIComponent(task)}`, {latest: 1})} download=${`${task}.jpg`}>Snapshot</a></figcaption>
-  </figure>`;
+    if (!live || form !== "img" || !shown) return;
+    shown.src = address(`api/v0/streaming/video/${encodeURIComponent(channel.id)}`, {since: Date.now()});
+    return () => shown.removeAttribute("src");
+  }, [live, form, channel.id]);
+  return {canvas, image, newest, note, form};
+}
+
+/** A canvas over the picture with what was found in it.
+ * @param {Known} run @param {Channel} channel @param {{current: HTMLCanvasElement | null}} picture
+ * @param {Picture | null} newest @param {{width: number, height: number} | null} then @param {{boxes: boolean, tracks: boolean}} marks */
+function useOverlay(run, channel, picture, newest, then, marks) {
+  const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
+  const overlay = useMemo(() => new Overlay(), []);
+  // What a task has drawn on has its boxes in it already.
+  const all = then ? detectionsThen(run) : Object.values(run.detections);
+  const found = channel.packets || channel.id === channel.camera || then && !run.then?.images[channel.id]
+    ? all.filter(({task}) => run.sourcesOf(task).includes(channel.camera)) : [];
+  useEffect(() => {
+    const [under, over] = [then ?? picture.current, canvas.current];
+    if (!under || !over) return;
+    if (then) {
+      Object.assign(over, {width: then.width, height: then.height});
+      overlay.draw(over, found, {...marks, tracks: false});
+      return;
+    }
+    if (!newest) return;
+    if (over.width !== under.width || over.height !== under.height) { over.width = under.width; over.height = under.height; }
+    for (const detections of found) overlay.note(detections);
+    const fresh = found.filter(({timestamp_nanos: at}) => newest.tov_ns === null || Math.abs(newest.tov_ns - at) < FRESH_NS);
+    overlay.draw(over, fresh, marks);
+  }, [newest, then, marks, found.map(({task, cycle}) => `${task} ${cycle}`).join()]);
+  return canvas;
+}
+
+/** What was found in the pictures of the moment looked at. @param {Known} run
+ * @returns {import("../known.js").Detections[]} */
+const detectionsThen = ({then}) => Object.entries(then?.detections ?? {}).map(([task, {cycle, tov_ns, width, height, objects}]) => ({
+  task, cycle, timestamp_nanos: tov_ns, width, height,
+  // These are given by their upper left corner.
+  detections: objects.map((/** @type {any} */ box) => ({...box, x: box.x + box.width / 2, y: box.y + box.height / 2})),
+}));
+
+/** Save the picture that is shown.
+ * @param {string} name @param {HTMLCanvasElement | null} canvas @param {Picture | null} newest @param {HTMLImageElement | null} image */
+function snapshot(name, canvas, newest, image) {
+  const drawn = canvas ?? document.createElement("canvas");
+  if (!newest && image) {
+    drawn.width = image.naturalWidth;
+    drawn.height = image.naturalHeight;
+    drawn.getContext("2d")?.drawImage(image, 0, 0);
+  }
+  drawn.toBlob(blob => {
+    if (!blob) return;
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `${name}${newest?.cycle != null ? `-cycle-${newest.cycle}` : ""}.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }, "image/png");
 }
