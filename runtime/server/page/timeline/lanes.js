@@ -5,7 +5,7 @@ import {html, useEffect, useLayoutEffect, useRef, useState} from "../html.js";
 /** What `GET .../lanes` gives.
  * @typedef {{kind: string, task: string, counts: number[]}} Lane
  * @typedef {{from_cycle: number, to_cycle: number, first_cycle: number, last_cycle: number, from_ns: number,
- *   to_ns: number, cycles: number[], frames: number[], lanes: Lane[], state: string, why: string | null,
+ *   to_ns: number, start_ns: number, cycles: number[], frames: number[], lanes: Lane[], state: string, why: string | null,
  *   missing: string[]}} Lanes
  * @typedef {{from: number, to: number}} Span cycles, both included
  * @typedef {{kind: string, task: string, marks: number[]}} Marks cycles that are marked
@@ -15,6 +15,7 @@ const ROW = 17;
 const HEAD = 13;
 const ZOOM = 1.3;
 const FEWEST = 8;
+/** @type {Record<string, string>} */
 const NAMES = {
   answers: "answers", alerts: "alerts", errors: "errors", settings: "changes", drops: "drops",
   keyframes: "keyframes", labels: "marked wrong", "what-if": "what if",

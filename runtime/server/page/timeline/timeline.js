@@ -58,6 +58,7 @@ export function Timeline({base, run, moment, onMoment}) {
     async function load() {
       let wait = 0;
       try {
+        /** @type {Record<string, number>} */
         const query = view ? {bins, from: view.from, to: view.to} : {bins};
         const found = document.hidden ? null : await get(`${place(base, run)}/lanes`, query);
         if (over) return;

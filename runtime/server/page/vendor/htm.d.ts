@@ -1,0 +1,6 @@
+import {VNode} from "preact";
+
+declare const htm: {
+  bind(h: Function): (strings: TemplateStringsArray, ...values: any[]) => VNode;
+};
+export default htm;
