@@ -1,8 +1,9 @@
 // @ts-check
 // What the page knows of the run. Events change it here and nowhere else; components read it with
 // `useKnown`.
-import {aheadMs} from "./api.js";
+import {aheadMs, get} from "./api.js";
 import {useEffect, useState} from "./html.js";
+import {loadMoment} from "./timeline/moments.js";
 
 /** @typedef {{count: number, text: string, cycle: number, time_ns: number}} Raised */
 /** @typedef {{type: string, p50_us: number | null, p99_us: number | null, background: boolean,
@@ -13,13 +14,14 @@ import {useEffect, useState} from "./html.js";
  *   cycle_rate_hz: number, uptime_s: number, starting: string | null,
  *   progress: {what: string, fraction: number | null} | null,
  *   log: {path: string, bytes: number, messages: number} | null, tasks: Record<string, TaskReport>,
- *   shows: Record<string, string>, live: Record<string, string[]>, settings?: Settings}} Report */
+ *   shows: Record<string, string>, live: Record<string, string[]>, settings?: Settings, ended?: string | null}} Report */
 /** @typedef {{id: string, type: string, background?: boolean, config?: Record<string, any>}} GraphTask */
 /** @typedef {{tasks: GraphTask[], cnx: {src: string, dst: string, msg?: string}[]}} Graph */
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, prompt: string, response: string,
  *   truncated: boolean, reasoning: string, backend: string, latency_ms: number, tokens: number}} Answer */
 /** Equal answers of a task to one prompt, one after the other.
- * @typedef {{key: string, task: string, newest: Answer, oldest: Answer, count: number, least_ms: number,
+ * frame: the task whose picture it is about, where that is known.
+ * @typedef {{key: string, task: string, frame?: string, newest: Answer, oldest: Answer, count: number, least_ms: number,
  *   most_ms: number}} Answers */
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, prompt: string, text: string,
  *   since: number}} Partial */
@@ -30,6 +32,17 @@ import {useEffect, useState} from "./html.js";
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, width: number, height: number,
  *   detections: Box[]}} Detections */
 /** @typedef {{at: number, rate: number, p50: Record<string, number>, answers: Record<string, number>}} Sample */
+/** @typedef {{id: string, graph: string, started_ns: number | null, ended_ns: number | null, state: string,
+ *   cycles: number, why: string | null}} RunSummary */
+/** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, pid?: number | null, restart?: string,
+ *   restarts?: number, next_start_s?: number | null}} Pipeline */
+/** What `GET .../moment` gives of an answer. @typedef {{cycle: number, at_ns: number, tov_ns: number | null,
+ *   prompt?: string, response?: string, truncated?: boolean, reasoning?: string, backend?: string,
+ *   latency_ms?: number, tokens?: number, frame: {task: string, cycle: number, url: string} | null}} MomentAnswer */
+/** What `GET .../moment` gives. @typedef {{cycle: number, at_ns: number, answers: Record<string, MomentAnswer>,
+ *   detections: Record<string, any>, settings: Settings, sources: Record<string, any>,
+ *   errors: {task: string, text: string}[], error_counts: Record<string, number>, steps_ms: Record<string, number>,
+ *   images: Record<string, {cycle: number, at_ns: number, url: string, width: number, height: number}>}} Moment */
 /** @typedef {"opening" | "open" | "lost" | "left" | "over"} Connection */
 /** @typedef {"loading" | "running" | "degraded" | "paused" | "stuck" | "ended" | "gone"} State */
 
@@ -42,7 +55,7 @@ const ILL_MS = 30_000;     // a run counts as degraded for this long after an er
 export class Known {
   constructor() {
     /** @type {Connection} */ this.connection = "opening";
-    this.lostAt = 0;
+    /** Why a recorded run ended. @type {string | null} */ this.why = null;
     /** @type {Report | null} */ this.report = null;
     /** @type {Graph | null} */ this.graph = null;
     /** Newest first. @type {Answers[]} */ this.answers = [];
@@ -54,10 +67,17 @@ export class Known {
     /** By task, newest first. @type {Record<string, string[]>} */ this.prompts = {};
     /** @type {Sample[]} */ this.samples = [];
     /** The cycle at which the user looks; null: what happens now. @type {number | null} */ this.moment = null;
-    /** What was so then. @type {any} */ this.then = null;
+    /** What was so then. @type {Moment | null} */ this.then = null;
+    this.looking = false;
     /** @type {Set<string>} */ this.keys = new Set();
     /** @type {Record<string, number>} */ this.latencies = {};
     this.missed = 0;
+    /** Runs whose logs can be looked at, the newest first. @type {RunSummary[]} */ this.runs = [];
+    /** Of the recorded run that is shown; null: the live one. @type {string | null} */ this.recorded = null;
+    /** What the server has: one run that is or was live, recorded runs alone, or pipelines to start.
+     * @type {"unknown" | "run" | "recorded" | "pipelines"} */ this.serves = "unknown";
+    /** Pipelines that this server, or the one that it belongs to, starts and stops. @type {Pipeline[]} */
+    this.pipelines = [];
     /** @type {Set<() => void>} */ this.listeners = new Set();
     this.due = false;
   }
@@ -164,6 +184,60 @@ export class Known {
     if (this.lines.length > LINES_KEPT) this.lines.pop();
   }
 
+  // -- looking back --------------------------------------------------------------------------------
+
+  /** The run whose log is looked at, as the server names it. */
+  get logged() { return this.recorded ?? "current"; }
+
+  /** Look at a cycle, or at what happens now. Of many calls in a row, the last one counts.
+   * @param {number | null} cycle */
+  async look(cycle) {
+    if (cycle === null && this.recorded !== null) return;  // a recorded run has no now
+    this.moment = cycle;
+    if (cycle === null) this.then = null;
+    this.changed();
+    if (this.looking) return;
+    this.looking = true;
+    try {
+      /** @type {number | null} */ let done = null;
+      while (this.moment !== null && this.moment !== done) {
+        done = this.moment;
+        const found = await loadMoment("", this.logged, done);
+        if (this.moment !== null) this.then = found;
+        this.changed();
+      }
+    } finally {
+      this.looking = false;
+      this.changed();
+    }
+  }
+
+  async loadRuns() {
+    this.runs = await get("api/v0/runs").catch(() => []);
+    this.changed();
+  }
+
+  /** Show a recorded run, at its last cycle. @param {string} id */
+  async open(id) {
+    const run = await get(`api/v0/runs/${encodeURIComponent(id)}`);
+    this.recorded = id;
+    this.graph = {tasks: run.tasks, cnx: run.connections};
+    const uptime_s = ((run.ended_ns ?? run.to_ns ?? 0) - (run.started_ns ?? run.from_ns ?? 0)) / 1e9;
+    this.report = {
+      id: run.graph ?? id, status: run.state === "error" ? {Error: run.why} : "Stopped", cycles: run.cycles,
+      cycle_rate_hz: uptime_s > 0 ? run.cycles / uptime_s : 0, uptime_s, starting: null, progress: null,
+      log: {path: run.path, bytes: run.bytes, messages: run.outputs.reduce((/** @type {number} */ sum, /** @type {any} */ {messages}) => sum + messages, 0)},
+      tasks: Object.fromEntries(run.tasks.map((/** @type {GraphTask} */ {id: task, type, background}) => [task, {
+        type, background: !!background, p50_us: null, p99_us: null, dropped: 0, dropped_by: {}, late_s: null, state: null, code: ""}])),
+      shows: Object.fromEntries(run.images.map((/** @type {string} */ task) => [task, "picture"])), live: {},
+    };
+    this.why = run.why;
+    this.connection = "over";
+    this.then = null;
+    if (run.last_cycle !== null) await this.look(run.last_cycle);
+    this.changed();
+  }
+
   // -- what follows from it ------------------------------------------------------------------------
 
   /** The tasks that have raised errors, those with the newest first.
@@ -183,9 +257,10 @@ export class Known {
   /** @returns {{state: State, text: string, detail: string}} */
   get state() {
     const report = this.report;
+    if (this.recorded !== null) return {state: "ended", text: "Recorded", detail: this.why ?? ""};
     if (this.connection === "over" && report) {
       if (typeof report.status === "object") return {state: "ended", text: "Ended", detail: report.status.Error};
-      if (report.status === "Stopped") return {state: "ended", text: "Ended", detail: ""};
+      if (report.status === "Stopped") return {state: "ended", text: "Ended", detail: report.ended ?? ""};
       return {state: "gone", text: "Server gone", detail: "The server has stopped; the run may go on without it."};
     }
     if (this.connection === "lost") return {state: "gone", text: "Server gone", detail: "It cannot be reached. Trying again …"};

@@ -14,7 +14,7 @@ STATE = "document.body.dataset.state"
 RESPONSE = "document.querySelector('#answers .response')?.textContent"
 SAID = "document.getElementById('said').textContent"
 ANSWERS = "document.querySelectorAll('#answers li').length"
-PICTURES = "[...document.querySelectorAll('.screen img')]"
+PICTURES = "document.querySelectorAll('.screen[data-shown]')"
 
 
 @pytest.fixture
@@ -42,6 +42,13 @@ def typed(selector, text):
     )
 
 
+def addresses(browser):
+    """All that the page has asked for; those of WebSockets as those of their server."""
+    asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
+    sockets = {event["url"] for event in browser.of("Network.webSocketCreated")}
+    return asked | {url.replace("ws:", "http:", 1) for url in sockets}
+
+
 def nothing_went_wrong(browser):
     assert browser.of("Runtime.exceptionThrown") == []
     assert [entry["entry"]["text"] for entry in browser.of("Log.entryAdded")] == []
@@ -49,7 +56,7 @@ def nothing_went_wrong(browser):
 
 def test_page_shows_the_run_and_takes_nothing_from_elsewhere(opened):
     run, server, browser = opened
-    browser.wait_for(f"{PICTURES}.length == 2 && {PICTURES}.every(image => image.naturalWidth)")
+    browser.wait_for(f"{PICTURES}.length == 2")
     browser.wait_for(f"{STATE} == 'running'")
     assert browser.evaluate("document.querySelector('h1').textContent") == "inference"
     browser.wait_for(f"{fact('cycles/s')} == '25.0' && {fact('log')} == '46 MiB'")
@@ -68,7 +75,7 @@ def test_page_shows_the_run_and_takes_nothing_from_elsewhere(opened):
     assert browser.evaluate("document.querySelectorAll('svg g.wire').length") == 5
     browser.wait_for("document.querySelector('svg g.task:nth-of-type(7) .facts') != null")
 
-    asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
+    asked = addresses(browser)
     assert all(url.startswith((server.url, "data:")) for url in asked), asked
     nothing_went_wrong(browser)
 
@@ -115,7 +122,7 @@ def test_a_new_prompt_is_set_and_a_refused_one_is_explained(opened, monkeypatch)
 
 def test_the_end_of_a_run_is_shown_with_its_error(opened):
     run, _, browser = opened
-    browser.wait_for(f"{PICTURES}.filter(image => image.naturalWidth).length == 2")
+    browser.wait_for(f"{PICTURES}.length == 2")
     run.end({"Error": "task 'vlm' failed in process, cycle 88: ValueError: no <i>memory</i>"})
     browser.wait_for(f"{STATE} == 'ended'")
     assert browser.evaluate("document.querySelector('#end .why').textContent") == (
@@ -151,7 +158,7 @@ def test_page_and_docs_work_with_a_token_and_without_a_network(browser, new_run,
     run = new_run().start()
     server = new_server(run, token="s3cret/+%&")
     browser.open(server.url)
-    browser.wait_for("document.querySelector('.screen img')?.naturalWidth")
+    browser.wait_for(f"{PICTURES}.length == 2")
     browser.wait_for(f"{ANSWERS} >= 1 && !document.getElementById('send').disabled")
     browser.evaluate("document.getElementById('send').click()")
     browser.wait_for(f"{SAID}.startsWith('Set')")
@@ -160,7 +167,7 @@ def test_page_and_docs_work_with_a_token_and_without_a_network(browser, new_run,
     browser.wait_for("!!document.querySelector('.items a[href*=docs]')")
     browser.evaluate("document.querySelector('.items a[href*=docs]').click()")
     browser.wait_for("document.querySelectorAll('.opblock').length >= 12")
-    asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
+    asked = addresses(browser)
     own = server.url.partition("?")[0]
     assert all(url.startswith((own, "data:")) for url in asked), asked
     nothing_went_wrong(browser)

@@ -4,6 +4,7 @@ import {aheadMs} from "../api.js";
 import {html, useEffect, useMemo, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
 import {clock, count, duration, millis, span, speed} from "../words.js";
+import {Frame} from "./frame.js";
 
 const SHOWN = 40;  // at first; further ones when they are scrolled to
 
@@ -18,26 +19,29 @@ export function AnswerList() {
   const run = useKnown();
   const [search, setSearch] = useState("");
   const [shown, setShown] = useState(SHOWN);
-  const tasks = run.showing("answer");
+  const tasks = run.moment === null ? run.showing("answer") : Object.keys(run.then?.answers ?? {});
   const wanted = search.trim().toLowerCase();
   /** @param {Answers} group */
   const matches = ({newest}) =>
     !wanted || `${newest.response}\n${newest.prompt}\n${newest.task}`.toLowerCase().includes(wanted);
-  const found = wanted ? run.answers.filter(matches) : run.answers;
+  const all = run.moment === null ? run.answers : run.then ? answersThen(run) : [];
+  const found = wanted ? all.filter(matches) : all;
   const total = useMemo(() => run.answers.reduce((sum, group) => sum + group.count, 0), [run.answers[0], run.answers.length]);
+  const none = wanted ? "No answer has these words." : run.moment !== null ? "No answer until this moment."
+    : tasks.length ? "No answer yet." : "No task of this graph shows answers.";
   return html`<section class="answers" aria-label="Answers">
-    <h2>Answers <small>${total ? count(total) : ""}</small>
+    <h2>Answers <small>${run.moment !== null ? "of this moment" : total ? count(total) : ""}</small>
       <input type="search" placeholder="Search" aria-label="Search the answers" value=${search}
         onInput=${(/** @type {any} */ event) => { setSearch(event.target.value); setShown(SHOWN); }} /></h2>
     <${Errors} />
     <div class="list" tabindex="0" role="region" aria-label="Answers, newest first">
-      ${!wanted && run.growing().map(part => html`<article class="answer growing" key=${`growing ${part.task}`}>
+      ${!wanted && run.moment === null && run.growing().map(part => html`<article class="answer growing" key=${`growing ${part.task}`}>
         <div class="said"><p class="response">${part.text}<span class="caret" aria-hidden="true"></span></p></div></article>`)}
       <ol id="answers">
         ${found.slice(0, shown).map((group, at) => html`<li key=${group.key}>
           <${One} group=${group} tasks=${tasks} prompt=${group.newest.prompt !== found[at - 1]?.newest.prompt} /></li>`)}
       </ol>
-      ${!found.length && html`<p class="empty">${wanted ? "No answer has these words." : tasks.length ? "No answer yet." : "No task of this graph shows answers."}</p>`}
+      ${!found.length && html`<p class="empty">${none}</p>`}
       ${shown < found.length && html`<${More} onSeen=${() => setShown(shown + SHOWN)} />`}
     </div>
   </section>`;
@@ -46,13 +50,13 @@ export function AnswerList() {
 /** @param {{group: Answers, tasks: string[], prompt: boolean}} props */
 function One({group, tasks, prompt}) {
   const run = useKnown();
-  const {newest, count: times} = group;
+  const {newest, oldest, count: times} = group;
   const sources = run.sourcesOf(group.task);
-  const several = tasks.length > 1 || sources.length > 1;
   return html`<article class="answer">
+    <${Frame} task=${group.frame ?? sources[0]} cycle=${oldest.cycle} />
     <div class="said">
       <div class="meta">
-        ${several && html`<${Chip} name=${group.task} among=${tasks} />`}
+        ${tasks.length > 1 && html`<${Chip} name=${group.task} among=${tasks} />`}
         <time title="when the frame was taken">${clock(newest.timestamp_nanos)}</time>
         <span class="pill ${speed(newest.latency_ms)}" title="how long the answer took">${times > 1 ? `×${count(times)}, ${span(group.least_ms, group.most_ms)}` : millis(newest.latency_ms)}</span>
         ${newest.truncated && html`<span class="pill fair" title="the model had not ended this answer">cut off</span>`}
@@ -63,6 +67,18 @@ function One({group, tasks, prompt}) {
       ${newest.reasoning && html`<details><summary>reasoning</summary><p class="response">${newest.reasoning}</p></details>`}
     </div>
   </article>`;
+}
+
+/** The newest answer of each task at the moment looked at. @param {import("../known.js").Known} run
+ * @returns {Answers[]} */
+function answersThen({then}) {
+  return Object.entries(then?.answers ?? {}).sort(([, a], [, b]) => b.cycle - a.cycle).map(([task, said]) => {
+    /** @type {Answer} */ const answer = {task, timestamp_nanos: said.tov_ns ?? said.at_ns, cycle: said.frame?.cycle ?? said.cycle,
+      prompt: said.prompt ?? "", response: said.response ?? "", truncated: !!said.truncated, reasoning: said.reasoning ?? "",
+      backend: said.backend ?? "", latency_ms: said.latency_ms ?? NaN, tokens: said.tokens ?? 0};
+    return {key: `then ${task}`, task, frame: said.frame?.task, newest: answer, oldest: answer, count: 1,
+      least_ms: answer.latency_ms, most_ms: answer.latency_ms};
+  });
 }
 
 /** Calls when it comes into sight. @param {{onSeen: () => void}} props */
@@ -80,6 +96,13 @@ function More({onSeen}) {
 function Errors() {
   const run = useKnown();
   const now = Date.now() + aheadMs;
+  if (run.moment !== null) {
+    const {then} = run;
+    return html`<ul class="errors" aria-label="Errors until this moment">
+      ${Object.entries(then?.error_counts ?? {}).filter(([, number]) => number).map(([task, number]) => html`<li key=${task}>
+        <b>${task}</b> <span class="pill slow">×${count(number)}</span> <span class="when">until this moment</span>
+        ${then?.errors.filter(error => error.task === task).map(({text}) => html`<p>in this cycle: ${text}</p>`)}</li>`)}</ul>`;
+  }
   return html`<ul class="errors" aria-label="Errors">
     ${run.errors.map(({task, raised}) => html`<li key=${task}>
       <b>${task}</b> <span class="pill slow">×${count(raised.count)}</span>

@@ -2,14 +2,16 @@
 // Latencies over time.
 import {html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
+import Chart from "../vendor/uplot.js";
 
 /** @typedef {import("../known.js").Sample} Sample */
 
-/** What is plotted: a name, its unit, and the value of a series in a sample. */
+/** What is plotted: a name, its unit, the values of its series in a sample.
+ * @type {{name: string, unit: string, of: (sample: Sample) => Record<string, number>, scale: number}[]} */
 const PLOTS = [
-  {name: "answers", unit: "s", of: (/** @type {Sample} */ sample) => sample.answers, scale: 1e-3},
-  {name: "steps, p50", unit: "ms", of: (/** @type {Sample} */ sample) => sample.p50, scale: 1e-3},
-  {name: "cycles", unit: "1/s", of: (/** @type {Sample} */ sample) => ({cycles: sample.rate}), scale: 1},
+  {name: "answers", unit: "s", of: sample => sample.answers, scale: 1e-3},
+  {name: "steps, p50", unit: "ms", of: sample => sample.p50, scale: 1e-3},
+  {name: "cycles", unit: "1/s", of: sample => ({cycles: sample.rate}), scale: 1},
 ];
 
 export function Latencies() {
@@ -27,10 +29,8 @@ function Plot({plot}) {
   const box = useRef(/** @type {any} */ (null));
   const chart = useRef(/** @type {any} */ (null));
   const names = [...new Set(run.samples.flatMap(sample => Object.keys(plot.of(sample))))].sort();
-  const [Chart, setChart] = useState(/** @type {any} */ (null));
-  useEffect(() => { import("../vendor/uplot.js").then(({default: loaded}) => setChart(() => loaded)); }, []);
   useEffect(() => {
-    if (!Chart || !names.length) return;
+    if (!names.length) return;
     const colour = (/** @type {string} */ name) => {
       box.current.style.setProperty("color", `var(${name})`);
       return getComputedStyle(box.current).color;
@@ -48,12 +48,12 @@ function Plot({plot}) {
     const resized = new ResizeObserver(() => made.setSize(size()));
     resized.observe(box.current);
     return () => { resized.disconnect(); made.destroy(); chart.current = null; };
-  }, [Chart, names.join(" "), document.documentElement.dataset.theme]);
+  }, [names.join(" "), document.documentElement.dataset.theme]);
   useEffect(() => { chart.current?.setData(data(run.samples, names, plot)); }, [run.samples.at(-1)]);
   return html`<div class="plot" ref=${box}>${!names.length && html`<p class="empty">Nothing to plot yet.</p>`}</div>`;
 }
 
-/** @param {Sample[]} samples @param {string[]} names @param {typeof PLOTS[number]} plot */
+/** @param {Sample[]} samples @param {string[]} names @param {typeof PLOTS[number]} plot @returns {any} */
 const data = (samples, names, plot) => [samples.map(({at}) => at),
   ...names.map(name => samples.map(sample => {
     const value = plot.of(sample)[name];

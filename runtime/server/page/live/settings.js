@@ -9,6 +9,7 @@ import {useKnown} from "../known.js";
 export function SettingsForm({say}) {
   const run = useKnown();
   const live = Object.entries(run.report?.live ?? {}).filter(([, keys]) => keys.length);
+  if (run.moment !== null) return html`<${SettingsThen} />`;
   const [chosen, choose] = useState("");
   if (!live.length) return null;
   const tasks = live.map(([task]) => task);
@@ -40,6 +41,20 @@ export function SettingsForm({say}) {
       ${keys.filter(key => key !== "prompt").map(key => html`<${Value} key=${`${task} ${key}`} name=${key} inForce=${values[key]}
         choices=${key === "backend" ? backendsOf(run, task) : null} set=${set} disabled=${disabled} />`)}
     </div>
+  </section>`;
+}
+
+/** The values that were in force at the moment looked at. */
+function SettingsThen() {
+  const {then, report} = useKnown();
+  const shown = Object.entries(then?.settings ?? {})
+    .map(([task, values]) => /** @type {[string, [string, any][]]} */ ([task, Object.entries(values)
+      .filter(([key]) => report?.live[task]?.includes(key) || key === "prompt" || key === "backend")]))
+    .filter(([, values]) => values.length);
+  if (!shown.length) return null;
+  return html`<section class="settings" aria-label="Values in force then"><h2>In force then</h2>
+    ${shown.map(([task, values]) => html`<dl class="then" key=${task}><div><dt>task</dt><dd><b>${task}</b></dd></div>
+      ${values.map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd>${typeof value === "string" ? value : JSON.stringify(value)}</dd></div>`)}</dl>`)}
   </section>`;
 }
 

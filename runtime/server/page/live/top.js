@@ -1,62 +1,82 @@
 // @ts-check
 // The bar at the top: which run, how it is, and what may be done with it.
-import {address, get, post, why} from "../api.js";
-import {html, useEffect, useRef, useState} from "../html.js";
+import {address, post, why} from "../api.js";
+import {Fragment, html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
-import {bytes, count, duration} from "../words.js";
+import {bytes, clock, count, duration} from "../words.js";
 
-/** @param {{say: (text: string, bad?: boolean) => void, onRun: (id: string | null) => void, chosen: string | null}} props */
-export function Top({say, onRun, chosen}) {
+/** @typedef {(text: string, bad?: boolean) => void} Say */
+
+/** @param {{say: Say}} props */
+export function Top({say}) {
   const run = useKnown();
   const {state, text, detail} = run.state;
   const report = run.report;
-  useEffect(() => { document.body.dataset.state = state; }, [state]);
   useEffect(() => { document.title = report ? `${report.id} - flowrun` : "flowrun"; }, [report?.id]);
-  /** @param {string} verb */
-  const ask = async verb => {
+  /** @param {string} verb @param {string} [place] of the server that does it */
+  const ask = async (verb, place = "") => {
     try {
-      const reply = await post(`api/v0/pipeline/${verb}`, {pipeline_id: report?.id});
+      const reply = await post(`${place}api/v0/pipeline/${verb}`, {pipeline_id: report?.id});
       say(reply.message ?? "Done.");
     } catch (error) {
       say(why(error), true);
     }
   };
   const going = !run.over && !!report && run.connection === "open";
+  const served = servedBy(run);
   return html`<header class="top">
-    <h1>${report?.id ?? "flowrun"}</h1>
-    <${Runs} chosen=${chosen} onRun=${onRun} />
-    <span id="state" class="state ${state}" role="status"><b>${text}</b>${detail && html`<span class="detail">${detail}</span>`}</span>
+    <h1>${served !== null ? html`<a href=${address(served)} title="all graphs of this server">flowrun</a> / ` : ""}${report?.id ?? "flowrun"}</h1>
+    <${Runs} say=${say} />
+    <span id="state" class="state ${state}" role="status"><b>${text}</b>${detail && html`<span class="detail" title=${detail}>${detail}</span>`}</span>
+    ${run.moment !== null && html`<span class="state paused"><b>Looking back</b><span>cycle ${count(run.moment)}${run.then ? `, ${clock(run.then.at_ns)}` : ""}</span>
+      ${run.recorded === null && html`<button type="button" class="link" onClick=${() => run.look(null)}>back to now</button>`}</span>`}
     <dl class="facts">
       <div><dd>${report ? report.cycle_rate_hz.toFixed(1) : "–"}</dd><dt>cycles/s</dt></div>
       <div><dt>cycle</dt><dd>${count(report?.cycles)}</dd></div>
-      <div><dt>up</dt><dd>${duration(report?.uptime_s)}</dd></div>
+      <div><dt>${run.over ? "ran" : "up"}</dt><dd>${duration(report?.uptime_s)}</dd></div>
       <div><dt>log</dt><dd>${report ? report.log ? bytes(report.log.bytes) : "off" : "–"}</dd></div>
     </dl>
     <div class="buttons">
-      ${state === "paused"
-        ? html`<button type="button" disabled=${!going} onClick=${() => ask("resume")}>Resume</button>`
-        : html`<button type="button" disabled=${!going} onClick=${() => ask("pause")}>Pause</button>`}
-      <button type="button" disabled=${!going} onClick=${() => ask("stop")}>Stop</button>
+      ${run.recorded === null && html`<${Fragment}>
+        ${state === "paused"
+          ? html`<button type="button" disabled=${!going} onClick=${() => ask("resume")}>Resume</button>`
+          : html`<button type="button" disabled=${!going} onClick=${() => ask("pause")}>Pause</button>`}
+        ${served !== null && ["ended", "gone"].includes(state)
+          ? html`<button type="button" onClick=${() => ask("start", served)}>Start</button>`
+          : html`<button type="button" disabled=${!going} onClick=${() => ask("stop", served ?? "")}>Stop</button>`}
+        ${served !== null && html`<button type="button" disabled=${!report} onClick=${() => ask("restart", served)}>Restart</button>`}<//>`}
       <${LogMenu} say=${say} />
       <${Theme} />
     </div>
   </header>`;
 }
 
-/** Other runs to look at, where there are any. @param {{chosen: string | null, onRun: (id: string | null) => void}} props */
-function Runs({chosen, onRun}) {
-  const [runs, setRuns] = useState(/** @type {any[]} */ ([]));
-  const load = () => get("api/v0/runs").then(setRuns, () => setRuns([]));
-  return html`<select aria-label="Run" hidden=${runs.length < 2} value=${chosen ?? ""} onFocus=${load}
-      onChange=${(/** @type {any} */ event) => onRun(event.target.value || null)}>
-    <option value="">live</option>
-    ${runs.map(({id}) => html`<option value=${id}>${id}</option>`)}
+/** Where the server is that starts and stops this pipeline, from the page; null where there is none.
+ * @param {import("../known.js").Known} run */
+export const servedBy = run => run.serves === "run" && run.pipelines.length ? "../../" : null;
+
+/** The runs that may be looked at, where there are several. @param {{say: Say}} props */
+function Runs({say}) {
+  const run = useKnown();
+  const live = run.serves === "run";
+  const others = run.runs.filter(({state}) => !(live && state === "running"));
+  if (others.length + Number(live) < 2) return null;
+  /** @param {string} id */
+  const choose = id => {
+    if (id) run.open(id).catch(error => say(why(error), true));
+    else location.reload();  // the live run, as if the page had just been opened
+  };
+  return html`<select aria-label="Run" value=${run.recorded ?? ""} onFocus=${() => run.loadRuns()}
+      onChange=${(/** @type {any} */ event) => choose(event.target.value)}>
+    ${live && html`<option value="">live</option>`}
+    ${others.map(({id, state}) => html`<option key=${id} value=${id}>${id}${state === "ended" ? "" : `, ${state}`}</option>`)}
   </select>`;
 }
 
-/** Everything about the log of the run. @param {{say: (text: string, bad?: boolean) => void}} props */
+/** Everything about the log of the run. @param {{say: Say}} props */
 function LogMenu({say}) {
-  const {report} = useKnown();
+  const run = useKnown();
+  const {report} = run;
   const path = report?.log?.path;
   const copy = async (/** @type {string} */ text) => {
     try {
@@ -68,7 +88,7 @@ function LogMenu({say}) {
   };
   return html`<${Menu} label="Log" disabled=${!path}>
     <code class="path">${path}</code>
-    <a role="menuitem" href=${address("api/v0/runs/current/log.mcap")} download>Download MCAP</a>
+    ${run.runs.length > 0 && html`<a role="menuitem" href=${address(`api/v0/runs/${encodeURIComponent(run.logged)}/log.mcap`)} download>Download MCAP</a>`}
     <button role="menuitem" type="button" onClick=${() => copy(`flowrun replay ${path}`)}>Copy the replay command</button>
     <button role="menuitem" type="button" onClick=${() => copy(`flowrun view ${path} --foxglove`)}>Copy: open in Foxglove</button>
     <button role="menuitem" type="button" onClick=${() => copy(`flowrun view ${path} --rerun`)}>Copy: open in Rerun</button>

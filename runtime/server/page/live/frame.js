@@ -1,0 +1,27 @@
+// @ts-check
+// The frame that an answer is about.
+import {address} from "../api.js";
+import {html, useEffect, useState} from "../html.js";
+import {useKnown} from "../known.js";
+
+const WIDE = 192;  // twice as wide as it is shown, for fine screens
+const TRIES = 4;
+const RETRY_MS = 1500;
+
+/** The picture of a task in a cycle, from the log. Nothing where the log does not have it.
+ * @param {{task: string, cycle: number}} props */
+export function Frame({task, cycle}) {
+  const run = useKnown();
+  const [tries, setTries] = useState(0);
+  const [waits, setWaits] = useState(false);
+  useEffect(() => { setTries(0); setWaits(false); }, [task, cycle]);
+  useEffect(() => {  // the cycle may not be in the log yet
+    if (!waits || tries >= TRIES) return;
+    const timer = setTimeout(() => { setTries(tries + 1); setWaits(false); }, RETRY_MS);
+    return () => clearTimeout(timer);
+  }, [waits]);
+  if (!task || !run.runs.length || tries >= TRIES) return null;
+  const path = `api/v0/runs/${encodeURIComponent(run.logged)}/image/${encodeURIComponent(task)}`;
+  return html`<a class="thumb" href=${address(path, {cycle})} target="_blank" rel="noreferrer" aria-label=${`frame of cycle ${cycle}`}>
+    ${!waits && html`<img src=${address(path, {cycle, width: WIDE})} alt="" loading="lazy" decoding="async" onError=${() => setWaits(true)} />`}</a>`;
+}
