@@ -59,6 +59,18 @@ class StartInterrupted(Interrupted):
     """
 
 
+class _Handover:
+    """That the following cycles are written to `log`.
+
+    cycle: the first of them, once that is known.
+    """
+
+    def __init__(self, log: CycleLog | None) -> None:
+        self.log = log
+        self.done = threading.Event()
+        self.cycle: int | None = None
+
+
 class Executor:
     """A live run of `plan`.
 
@@ -93,6 +105,8 @@ class Executor:
         self.observer: Callable[[Cycle], None] | None = None
         """Called after the commit of each cycle, on the cycles' thread; it MUST NOT block or raise."""
         self.published = Published(plan)
+        self._handover: _Handover | None = None
+        """What a thread has asked `log_to` for, and no cycle has seen."""
         self._clock = clock
         self._on_log_error = on_log_error
         self._outside = outside = LiveOutside(
@@ -215,6 +229,34 @@ class Executor:
             self._configs[task_id] = new
             self._outside.set(task_id, dict(values))
 
+    def log_to(self, log: CycleLog | None, *, timeout_s: float) -> int | None:
+        """Write the following cycles to `log`, from a keyframe on, or to none; waits until it is so, and
+        returns the number of the first of them. From another thread.
+
+        None: the cycle that runs has not ended within `timeout_s`, or the run has; nothing changes then.
+        """
+        handover = self._handover = _Handover(log)
+        self._outside.woken.set()
+        handover.done.wait(timeout_s)
+        with self._set_lock:
+            if self._handover is handover:
+                self._handover = None
+        return handover.cycle
+
+    def _hand_over(self) -> None:
+        with self._set_lock:
+            handover, self._handover = self._handover, None
+        if handover is None:
+            return
+        if handover.log is None:
+            self.cycle.log = None
+        else:
+            self.cycle.log_to(handover.log)
+            if self._keyframe_interval:
+                self._next_keyframe = self.cycles
+        handover.cycle = self.cycles
+        handover.done.set()
+
     def live_values(self, task_id: str) -> dict[str, Any]:
         """The values that were set last, of the keys that may change while it runs."""
         config = self._configs[task_id]
@@ -302,6 +344,8 @@ class Executor:
         paced, held_back = waiting.is_paced, waiting.holds_back
         polled = False
         while self.stop_reason is None:
+            if self._handover is not None:
+                self._hand_over()
             number = self.cycles
             if number == limit:
                 self.stop_reason = f"the limit of {limit} cycles"
@@ -309,7 +353,8 @@ class Executor:
             if number == self._next_keyframe:
                 # Once, though sources may have to be asked several times before the cycle begins.
                 cycle.keyframe = cycle.keyframes.take()
-                self._next_keyframe = number + self._keyframe_interval
+                interval = self._keyframe_interval
+                self._next_keyframe = number - number % interval + interval
             if held_back:
                 waiting.for_cycle()
             time.cycle = number

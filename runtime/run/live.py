@@ -20,7 +20,7 @@ from flowrun.runtime.clock import Clock, monotonic_s
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.engine.whereabouts import Busy
-from flowrun.runtime.errors import FlowrunError, LogError, TaskError, worded
+from flowrun.runtime.errors import FlowrunError, LogError, TaskError, UsageError, worded
 from flowrun.runtime.graph.bind import channels_of, live_keys
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
@@ -85,7 +85,6 @@ class Run:
     ) -> None:
         self.plan = plan
         self.name = plan.graph.spec.name
-        self.directory = directory
         self.shows: dict[str, Shows | None] = {
             task.id: task.task_class.shows for task in plan.graph.tasks
         }
@@ -107,6 +106,7 @@ class Run:
         self._has_run = False
         self._ended = threading.Event()
         # A task may change the working directory.
+        self._place = directory
         place = None if directory is None else directory.absolute()
         self._recording = Recording(plan, place, started_ns=self._started_ns, now_ns=clock.now_ns)
         self._lines = configure_logs(
@@ -261,6 +261,17 @@ class Run:
         """End what `pause` or `mute` began; False if neither was asked last. Raises as they do."""
         return self.executor.switch(source, "running")
 
+    def record(self, on: bool) -> bool:  # noqa: FBT001
+        """Stop the log, or begin it again, between two cycles; False if it is so already. Each stretch
+        is a log of its own, which says of which it is the next, and replays by itself.
+
+        Waits for the cycle that runs, and for the disk. Raises `UsageError` where there is no log to
+        stop, the run has ended, or a task holds the cycle up; `LogError` where none can be begun.
+        """
+        if self._state != "Running":
+            raise UsageError("the run has ended")
+        return self._recording.switch(on, self.executor.log_to)
+
     def stop(self, reason: str) -> None:
         """Ask the run to end after the running cycle."""
         self.executor.stop(reason)
@@ -280,8 +291,7 @@ class Run:
         self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
     ) -> None:
         """Keep a line of the log; see `LogTarget`."""
-        if self.writer is not None:
-            self.writer.log_record(time_ns, level, message, name, fields)
+        self._recording.log_record(time_ns, level, message, name, fields)
         self._observed.note_line(time_ns, level, message, name, fields)
 
     def busy(self) -> list[Busy]:
@@ -315,6 +325,13 @@ class Run:
         return self.executor.instances[task].ctx.log
 
     @property
+    def directory(self) -> Path | None:
+        """Where its log is, the last one if it was stopped and begun again; None for a run without."""
+        if self._place is None or self._recording.parts == 1:
+            return self._place
+        return self._recording.directory
+
+    @property
     def writer(self) -> LogWriter | None:
         """What writes the log; None for a run that keeps none."""
         return self._recording.writer
@@ -346,7 +363,12 @@ class Run:
         at_ns = self._clock.now_ns() if self._ended_ns is None else self._ended_ns
         log = None
         if self.writer is not None:
-            log = LogReport(str(self.directory), self._recording.size, self._recording.messages)
+            log = LogReport(
+                str(self.directory),
+                self._recording.size,
+                self._recording.messages,
+                on=self._recording.is_on,
+            )
         return RunReport(
             cycles=self.executor.cycles,
             cycle_rate_hz=rate_hz,

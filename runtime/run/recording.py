@@ -7,13 +7,15 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.errors import LogError, NoKey
+from flowrun.runtime.errors import LogError, NoKey, UsageError
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.log.directory import new_run_directory
 from flowrun.runtime.log.retention import OldRun, number_run, remove_old_runs, tidy
 from flowrun.runtime.log.slab.format import (
     ENVIRONMENT,
@@ -31,6 +33,10 @@ from flowrun.runtime.run.trust import signed
 from flowrun.runtime.wording import mask_secrets, mask_urls
 
 __all__ = ["Recording", "attachments_of", "metadata_of", "numbered", "sign"]
+
+_SWITCH_S = 5.0
+"""Seconds to wait for the cycle that runs when the log is to be stopped or begun."""
+_NOT_NOW = "the run has ended, or a task holds the cycle up"
 
 
 class Recording:
@@ -56,13 +62,20 @@ class Recording:
         """None for a run that keeps no log."""
         self.error: LogError | None = None
         """Why the log ends before the run does."""
+        self.parts = 0
+        """Number of logs that were begun."""
+        self.is_on = False
+        """Whether cycles are written."""
         self._finishing = threading.Lock()
+        self._switching = threading.Lock()
         self._is_finished = False
         self._plan = plan
         self._graph = plan.graph.spec
         self._now_ns = now_ns
         self._removed: list[OldRun] = []
         self._unsigned: str | None = None
+        self._stopped_at = 0
+        """The first cycle that is not in the log that was stopped last."""
         self._log: Any = None
         self.outlived = self._graph.logging.on_error == "continue"
         """Whether the run goes on where its log cannot."""
@@ -70,7 +83,8 @@ class Recording:
             return
         try:
             tidy(directory.parent, graph=self._graph.name)
-            self.writer = self._make_writer(directory, started_ns)
+            self.writer = self._make_writer(directory, started_ns, {})
+            self.parts, self.is_on = 1, True
         except LogError as error:
             if not self.outlived:
                 raise
@@ -85,6 +99,59 @@ class Recording:
     def size(self) -> int:
         """Number of bytes written so far."""
         return self.writer.size if self.writer is not None else 0
+
+    def log_record(
+        self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]
+    ) -> None:
+        """See `LogTarget`. What comes while the log is stopped is in none."""
+        if self.writer is not None:
+            self.writer.log_record(time_ns, level, message, name, fields)
+
+    def switch(self, on: bool, log_to: Callable[..., int | None]) -> bool:  # noqa: FBT001
+        """As `Run.record`. log_to: `Executor.log_to`."""
+        if self.directory is None:
+            raise UsageError("the run keeps no log")
+        with self._switching:
+            if self.error is not None:
+                raise UsageError(f"the log has ended: {self.error}")
+            if on == self.is_on:
+                return False
+            if on:
+                self._begin(log_to)
+            else:
+                self._pause(log_to)
+            return True
+
+    def _pause(self, log_to: Callable[..., int | None]) -> None:
+        self._log.info("recording stopped")
+        cycle = log_to(None, timeout_s=_SWITCH_S)
+        if cycle is None:
+            raise UsageError(_NOT_NOW)
+        self.is_on = False
+        with self._finishing:
+            if not self._is_finished:
+                self._stopped_at = cycle
+                self._finish("recording stopped", None, cycles=cycle)
+
+    def _begin(self, log_to: Callable[..., int | None]) -> None:
+        assert self.directory is not None
+        before, now_ns = self.directory, self._now_ns()
+        stamp = datetime.fromtimestamp(now_ns / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
+        directory = new_run_directory(before.parent, f"{self._graph.name}-{stamp}")
+        gap = {"continues": before.name, "gap_from_cycle": str(self._stopped_at)}
+        writer = self._make_writer(directory, now_ns, gap)
+        cycle = log_to(writer, timeout_s=_SWITCH_S)
+        if cycle is None:
+            writer.discard()
+            raise UsageError(_NOT_NOW)
+        with self._finishing:
+            self.writer, self.directory, self.is_on = writer, directory, True
+            self.parts += 1
+            if self._is_finished:  # the run has ended meanwhile
+                self._finish("end of the run", None, cycles=cycle)
+        self._log.info(
+            "recording begins again", after=before.name, cycles_left_out=cycle - self._stopped_at
+        )
 
     def report_to(self, log: Any) -> None:
         """Log to `log` what has happened so far and what happens from now on. Log lines become
@@ -116,6 +183,8 @@ class Recording:
             if self.error is not None or self._is_finished:
                 return None
             self._is_finished = True
+            if self.parts and not self.is_on:
+                return None
             try:
                 self._finish(reason, error, cycles=cycles)
             except LogError as failure:
@@ -140,11 +209,11 @@ class Recording:
         end = {"reason": reason, "cycles": str(cycles), "ended_ns": str(self._now_ns())}
         self.writer.finish(end if error is None else {**end, "error": error})
 
-    def _make_writer(self, directory: Path, started_ns: int) -> LogWriter:
+    def _make_writer(self, directory: Path, started_ns: int, more: dict[str, str]) -> LogWriter:
         logging = self._graph.logging
         attachments = attachments_of(self._plan, started_ns)
         metadata = metadata_of(self._plan, directory, started_ns)
-        metadata |= numbered(self._plan, directory)
+        metadata |= numbered(self._plan, directory) | more
         metadata, self._unsigned = sign(metadata, attachments)
         return LogWriter(
             directory,

@@ -68,11 +68,13 @@ class LogReport:
     path: its directory.
     bytes: how much has been written.
     messages: number of messages of tasks in it.
+    on: whether it is being written: somebody may have stopped it for a while.
     """
 
     path: str
     bytes: int
     messages: int
+    on: bool = True
 
 
 @dataclass(frozen=True, slots=True)

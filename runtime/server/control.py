@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from flowrun.runtime.errors import UsageError
+from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.server.bodies import (
     Json,
     MessageReply,
@@ -32,6 +32,15 @@ _SHOWN = 5
 
 _STOP_S = 4.0
 _STOP_LOOK_S = 0.02
+
+
+_RECORDING = {
+    "type": "object",
+    "properties": {"command": {"type": "string", "enum": ["Start", "Stop"]}},
+    "required": ["command"],
+    "additionalProperties": False,
+    "example": {"command": "Stop"},
+}
 
 
 class Control:
@@ -91,6 +100,22 @@ class Control:
                 },
                 openapi_extra=described_body(self._switch_schema()),
             )
+        router.add_api_route(
+            "/recording/command",
+            self.recording,
+            methods=["POST"],
+            responses={
+                200: {"model": SetReply},
+                **refusals(
+                    {
+                        **errors,
+                        409: "There is no log to stop or begin, or a task holds the cycle up.",
+                        503: "The run has ended.",
+                    }
+                ),
+            },
+            openapi_extra=described_body(_RECORDING),
+        )
         router.add_api_route(
             "/inference/settings",
             self.settings_in_force,
@@ -237,6 +262,25 @@ class Control:
             raise ApiError(409, str(error)) from None
         what = f"Source {source}" if source else f"Pipeline {self._run.name}"
         return Json({"message": f"{what} {done}", "sources": self._states()})
+
+    async def recording(self, request: Request) -> Json:
+        """Stop the log, or begin it again: `{"command": "Stop"}` or `{"command": "Start"}`.
+
+        Each stretch is a run of its own in the same folder, and says of which it is the next.
+        """
+        body = await json_body(request)
+        if unknown := [key for key in body if key != "command"]:
+            raise ApiError(422, f"unknown key {described(unknown[0])}; keys: command")
+        command = body.get("command")
+        if command not in ("Start", "Stop"):
+            raise ApiError(422, f"command: expected Start or Stop, got {described(command)}")
+        if (ended := self._status.ended_text()) is not None:
+            raise ApiError(503, f"Failed to send recording: {ended}")
+        try:
+            await asyncio.to_thread(self._run.record, command == "Start")
+        except (UsageError, LogError) as error:
+            raise ApiError(409, f"Failed to send recording: {error}") from None
+        return Json({"success": True})
 
     async def settings_in_force(self) -> Json:
         """The values in force of all keys that may change while the graph runs, by task."""

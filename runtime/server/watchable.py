@@ -71,6 +71,11 @@ class Watchable(Protocol):
     def observe(self) -> Observed:
         """What its cycles bring from now on. Nothing is noted before the first call."""
 
+    def record(self, on: bool) -> bool:  # noqa: FBT001
+        """Stop the log, or begin it again; False if it is so already. Waits for the cycle that runs, and
+        for the disk. Raises `UsageError`, or `LogError`, where that cannot be.
+        """
+
     def report(self) -> RunReport:
         """How the run is doing."""
 

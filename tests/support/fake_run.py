@@ -54,6 +54,7 @@ class FakeRun:
         self.cycles = 0
         self.encoded = 0
         self.set = []
+        self.recording = True
         self.observed = Observed((), keeps_log=False)
         self.switched = []
         self.playback = "running"
@@ -106,6 +107,12 @@ class FakeRun:
 
     def resume(self, source):
         return self._switch(source, "running")
+
+    def record(self, on):
+        if self.refuses_switches:
+            raise UsageError("the run keeps no log")
+        was, self.recording = self.recording, on
+        return was != on
 
     def observe(self):
         return self.observed

@@ -956,3 +956,42 @@ def test_channels_have_the_numbers_that_the_run_says(new_run, new_server):
                 "error": "unknown channel '0'; the channels of pictures are: 2 or small, 5 or screen"
             }
         }
+
+
+# -- recording ----------------------------------------------------------------------------------
+
+
+def test_recording_is_stopped_and_begun(run, http):
+    for command, on in (("Stop", False), ("Stop", False), ("Start", True)):
+        reply = http.post("/api/v0/recording/command", json={"command": command})
+        assert (reply.status_code, reply.json()) == (200, {"success": True})
+        assert run.recording is on
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ("{}", "command: expected Start or Stop, got null"),
+        ('{"command": "stop"}', "command: expected Start or Stop, got 'stop'"),
+        ('{"command": "Stop", "x": 1}', "unknown key 'x'; keys: command"),
+    ],
+)
+def test_another_command_is_refused(run, http, body, error):
+    reply = http.post("/api/v0/recording/command", content=body)
+    assert (reply.status_code, reply.json()) == (422, {"error": error})
+    assert run.recording
+
+
+def test_why_recording_cannot_be_switched_is_said(run, http):
+    run.refuses_switches = True
+    reply = http.post("/api/v0/recording/command", json={"command": "Stop"})
+    assert (reply.status_code, reply.json()) == (
+        409,
+        {"error": "Failed to send recording: the run keeps no log"},
+    )
+    run.end()
+    reply = http.post("/api/v0/recording/command", json={"command": "Stop"})
+    assert (reply.status_code, reply.json()) == (
+        503,
+        {"error": "Failed to send recording: the run of 'inference' has ended"},
+    )
