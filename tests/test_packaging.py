@@ -27,7 +27,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 def test_links_lead_to_the_folders() -> None:
     links = ROOT / ".src" / "flowrun"
     assert {link.name: link.resolve() for link in links.iterdir()} == {
-        **{folder: ROOT / folder for folder in FOLDERS},
+        **{folder: ROOT / folder for folder in (*FOLDERS, "graphs")},
         "__main__.py": ROOT / "runtime" / "cli" / "__main__.py",
     }
 
@@ -56,7 +56,7 @@ def test_tasks_and_commands_are_offered_by_the_installation(group: str) -> None:
 @pytest.mark.slow
 def test_wheel_holds_everything(tmp_path: Path) -> None:
     copy = tmp_path / "project"
-    for folder in FOLDERS:
+    for folder in (*FOLDERS, "graphs"):
         ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
     shutil.copytree(ROOT / ".src" / "flowrun", copy / ".src" / "flowrun", symlinks=True)
@@ -75,7 +75,7 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
         names = set(archive.namelist())
     tree = {
         f"flowrun/{path.relative_to(copy).as_posix()}"
-        for folder in FOLDERS
+        for folder in (*FOLDERS, "graphs")
         for path in (copy / folder).rglob("*")
         if path.is_file() and "training" not in path.parts and path.suffix not in (".c", ".so")
     }

@@ -33,6 +33,8 @@ __all__ = ["main"]
 
 _VERBS = {
     "run": "run a graph (also: flowrun GRAPH.yaml)",
+    "demo": "run a graph that ships with flowrun, and open its page",
+    "init": "write a new project: a graph, a task, its test, a README",
     "check": "check graph files, and list everything that is wrong with them",
     "plan": "show in which order a graph runs, as text or as a picture",
     "schema": "print the JSON Schema of graph files, for editors",

@@ -1,4 +1,4 @@
-"""`flowrun check GRAPH...`: list everything that is wrong with graph files, without running them."""
+"""`flowrun check [GRAPH...]`: list everything that is wrong with graph files, without running them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def add_parser(subparsers: Any) -> None:
         description="Check graph files: load, bind and plan them, start nothing. "
         "Report every mistake as file:line:column; the exit status is then 2.",
     )
-    parser.add_argument("graph", nargs="+", type=Path, metavar="GRAPH")
+    parser.add_argument(
+        "graph", nargs="*", type=Path, metavar="GRAPH", help="(every .yaml and .yml file here)"
+    )
     parser.add_argument(
         "--elsewhere",
         action="store_true",
@@ -33,7 +35,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     status = 0
-    for path in args.graph:
+    paths = args.graph or sorted([*Path().glob("*.yaml"), *Path().glob("*.yml")])
+    if not paths:
+        raise UsageError(f"no .yaml file in {Path().absolute()}; name the graphs to check")
+    for path in paths:
         try:
             plan = load_plan(path, env=os.environ, ready=not args.elsewhere)
         except (GraphError, UsageError) as error:

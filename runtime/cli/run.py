@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.run.live import Run, RunResult
     from flowrun.runtime.server.serve import Server
 
-__all__ = ["add_parser", "run"]
+__all__ = ["DEFAULT_PORT", "add_options", "add_parser", "run"]
 
 DEFAULT_PORT = 3000
 
@@ -44,6 +44,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "Every message goes into a log under runs/, from which `flowrun replay` runs it again.",
     )
     parser.add_argument("graph", type=Path, help="the graph file")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `run` asks of `args`, but for the graph, and whether its page is opened."""
     parser.add_argument("--cycles", type=int, metavar="N", help="end after N cycles")
     parser.add_argument(
         "--log-dir",
@@ -166,6 +172,10 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
         from flowrun.runtime.cli.status import StatusDisplay
 
         url = server.url if server else None
+        if server is not None and args.open:
+            from flowrun.runtime.cli.browser import open_page
+
+            open_page(server.url)
         with (
             announced(running, url),
             StatusDisplay(running, url, terminal, plain=args.plain),

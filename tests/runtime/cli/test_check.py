@@ -80,3 +80,15 @@ def test_a_graph_for_another_machine_needs_nothing_here(
     path.write_text(f"tasks:\n{cameras.replace('source_uri', 'sauce')}")
     assert main(["check", "--elsewhere", str(path)]) == 2
     assert "unknown key 'sauce'" in capsys.readouterr().err
+
+
+def test_without_a_name_every_graph_of_the_folder_is_checked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["check"]) == 2
+    assert capsys.readouterr().err == f"no .yaml file in {tmp_path}; name the graphs to check\n"
+    for name in ("b.yml", "a.yaml"):
+        (tmp_path / name).write_text("tasks: [{id: n, type: Counter}]\n")
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out == (
+        "a.yaml: ok: 1 task, 0 connections\nb.yml: ok: 1 task, 0 connections\n"
+    )
