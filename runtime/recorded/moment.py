@@ -13,6 +13,7 @@ from flowrun.runtime.events import Failed
 from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import (
+    CODEC,
     GRAPH_RESOLVED,
     KEYFRAME_TOPIC,
     NO_PAYLOAD,
@@ -21,10 +22,11 @@ from flowrun.runtime.log.slab.format import (
     STEPS_TOPIC,
 )
 from flowrun.runtime.log.values import plain_value
+from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.frames import message_of, shown_size
 from flowrun.runtime.recorded.lanes import kind_of
-from flowrun.runtime.recorded.places import Places
+from flowrun.runtime.recorded.places import Places, TopicPlaces
 
 __all__ = ["Moments", "detections", "graph_of", "pictures_of"]
 
@@ -66,6 +68,32 @@ class Moments:
                 )
             number = int(np.searchsorted(steps.times, np.uint64(at_ns), side="right"))
         return steps.cycle(number - 1), int(steps.times[number - 1])
+
+    def keys(self, cycles: list[int]) -> list[int]:
+        """The cycle of the key frame that the picture at each of `cycles` needs, of the first camera
+        whose packets are in the log; the cycle itself where there is none."""
+        packets = [it for it in self.pictures.values() if it.metadata.get(CODEC) == "packets"]
+        if not packets:
+            return cycles
+        places = self._places.of(packets[0].name)
+        found: list[int] = []
+        known: tuple[int, int] = (-1, -1)
+        for cycle in cycles:
+            number = places.before(cycle)
+            if known[0] != number:
+                known = number, self._key(places, number, cycle)
+            found.append(known[1])
+        return found
+
+    def _key(self, places: TopicPlaces, number: int, cycle: int) -> int:
+        if not number:
+            return cycle
+        try:
+            own = StoredPicture.parse(self._places.payload_at(places.place(number - 1))).own
+        except ValueError:  # it is damaged, as whoever asks for the picture will see
+            return cycle
+        key: int = own.get("key", cycle)
+        return min(key, cycle)
 
     def at(self, cycle: int, time_ns: int, *, url: str) -> dict[str, Any]:
         """All of the moment of `cycle`, which `find` gave.

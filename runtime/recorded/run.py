@@ -92,8 +92,14 @@ class RecordedRun:
                 ],
             }
 
-    def lanes(self, *, first: int | None, last: int | None, bins: int) -> dict[str, Any]:
-        """The lanes of the cycles from `first` to `last`; None for the first and last of the log."""
+    def lanes(
+        self, *, first: int | None, last: int | None, bins: int, keys: bool = False
+    ) -> dict[str, Any]:
+        """The lanes of the cycles from `first` to `last`; None for the first and last of the log.
+
+        keys: whether to add, as "keys", the cycle of the key frame that the picture at the begin of
+            each part needs: one whose own picture is there soonest.
+        """
         with self.reading() as opened:
             steps = opened.steps
             if not len(steps):
@@ -126,6 +132,7 @@ class RecordedRun:
                 **found,
                 **_state(opened.log),
                 "missing": missing(opened.log, steps.cycle(0)),
+                **({"keys": opened.moments.keys(found["cycles"][:-1])} if keys else {}),
             }
 
     def moment(self, *, cycle: int | None, at_ns: int | None, url: str) -> dict[str, Any]:

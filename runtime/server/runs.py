@@ -115,14 +115,19 @@ class Runs:
         first: Annotated[_Cycle, Query(alias="from")] = None,
         last: Annotated[_Cycle, Query(alias="to")] = None,
         bins: _Bins = 500,
+        *,
+        keys: Annotated[bool, Query(description="Also where key frames are.")] = False,
     ) -> Json:
         """What happened when: answers, alerts, errors, settings, drops and keyframes, counted by the
         parts of the time between two cycles.
 
         `cycles` is the first cycle of each part, and the one after the last part; `frames` the number of
-        cycles in each part; `missing` what the log does not hold.
+        cycles in each part; `missing` what the log does not hold. With `keys`, also the cycle of the key
+        frame before each part: its picture is there soonest.
         """
-        return Json(await self._ask(run, lambda it: it.lanes(first=first, last=last, bins=bins)))
+        return Json(
+            await self._ask(run, lambda it: it.lanes(first=first, last=last, bins=bins, keys=keys))
+        )
 
     async def moment(
         self,

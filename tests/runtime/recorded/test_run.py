@@ -11,6 +11,7 @@ from PIL import Image
 
 from flowrun.runtime.errors import LogNotFound
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.run import RecordedRun
 from support.answer_tasks import answered
 from support.helpers import START_NS
@@ -127,6 +128,14 @@ def test_lanes_count_each_event_once(recorded, log, one, other, bins):
     assert (edges[0], edges[-1], len(edges)) == (first, end + 1, bins + 1)
     assert edges == sorted(edges)
     assert np.diff(edges).tolist() == found["frames"]
+
+
+def test_keys_are_the_key_frames_before_the_parts(recorded, log):
+    begins = [m.cycle for m in log.messages("/cam/image") if StoredPicture.parse(m.payload).decoder]
+    found = recorded.lanes(first=3, last=20, bins=18, keys=True)
+    parts = found["cycles"][:-1]
+    assert found["keys"] == [max(it for it in begins if it <= cycle) for cycle in parts]
+    assert len(set(found["keys"])) == 3
 
 
 def test_a_picture_is_the_last_one_at_or_before_the_cycle(recorded, log):

@@ -5,8 +5,8 @@ import {html, useEffect, useLayoutEffect, useRef, useState} from "../html.js";
 /** What `GET .../lanes` gives.
  * @typedef {{kind: string, task: string, counts: number[]}} Lane
  * @typedef {{from_cycle: number, to_cycle: number, first_cycle: number, last_cycle: number, from_ns: number,
- *   to_ns: number, start_ns: number, cycles: number[], frames: number[], lanes: Lane[], state: string, why: string | null,
- *   missing: string[]}} Lanes
+ *   to_ns: number, cycles: number[], frames: number[], lanes: Lane[], state: string, why: string | null,
+ *   missing: string[], start_ns: number, end_ns: number, keys?: number[]}} Lanes
  * @typedef {{from: number, to: number}} Span cycles, both included
  * @typedef {{kind: string, task: string, marks: number[]}} Marks cycles that are marked
  */
@@ -15,6 +15,8 @@ const ROW = 17;
 const HEAD = 13;
 const ZOOM = 1.3;
 const FEWEST = 8;
+/** After this long in one place a drag rests: then its own cycle is shown, not the key frame near it. */
+const REST_MS = 150;
 /** @type {Record<string, string>} */
 const NAMES = {
   answers: "answers", alerts: "alerts", errors: "errors", settings: "changes", drops: "drops",
@@ -33,6 +35,16 @@ export function cycleAt(lanes, part) {
   const bin = Math.min(Math.floor(at), frames.length - 1);
   const cycle = Math.floor(cycles[bin] + (cycles[bin + 1] - cycles[bin]) * (at - bin));
   return Math.min(Math.max(cycle, lanes.from_cycle), lanes.to_cycle);
+}
+/** The cycle to show while somebody drags there: with a key frame, whose picture is there soonest, if there is
+ * one not farther away than the parts are wide. @param {Lanes} lanes @param {number} part
+ */
+export function cycleNear(lanes, part) {
+  const bin = Math.min(Math.floor(part * lanes.frames.length), lanes.frames.length - 1);
+  const key = lanes.keys?.[bin];
+  const wide = Math.max(1, lanes.cycles[bin + 1] - lanes.cycles[bin]);
+  if (key === undefined || key < lanes.from_cycle || lanes.cycles[bin] - key > wide) return cycleAt(lanes, part);
+  return key;
 }
 /** The part of the width at which a cycle is; less than 0 or more than 1 where it is outside.
  * @param {Lanes} lanes @param {number} cycle
@@ -149,15 +161,17 @@ export function since(s, step = 1) {
 
 /** The lanes, to drag in: a slider over the cycles.
  * @param {{lanes: Lanes, marks: Marks[], cycle: number | null, range: Span | null, text: string,
- *   onMove: (part: number) => void, onRange: (range: Span) => void, onView: (view: Span | null) => void,
- *   onWidth: (width: number) => void}} props
+ *   onMove: (part: number, rests: boolean) => void, onRange: (range: Span) => void, onView: (view: Span | null) => void,
+ *   onWidth: (width: number) => void, onEnter: () => void}} props
+ *   onMove: called with `rests` false while somebody drags, and true when they stop.
  */
-export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, onView, onWidth}) {
+export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, onView, onWidth, onEnter}) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const [width, setWidth] = useState(0);
   const [theme, setTheme] = useState(0);
   const [hover, setHover] = useState(/** @type {number | null} */ (null));
   const drag = useRef(/** @type {{range: boolean, from: number} | null} */ (null));
+  const rest = useRef(0);
   const rows = [...lanes.lanes, ...marks];
   const height = HEAD + rows.length * ROW;
 
@@ -218,11 +232,20 @@ export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, on
   const move = (/** @type {PointerEvent} */ event) => {
     setHover(part(event));
     if (!drag.current) return;
-    if (!drag.current.range) return onMove(part(event));
+    clearTimeout(rest.current);
+    if (!drag.current.range) {
+      const at = part(event);
+      rest.current = setTimeout(() => onMove(at, true), REST_MS);
+      return onMove(at, false);
+    }
     const [a, b] = [drag.current.from, cycleAt(lanes, part(event))].sort((x, y) => x - y);
     onRange({from: a, to: b});
   };
-  const up = () => { drag.current = null; };
+  const up = (/** @type {PointerEvent} */ event) => {
+    clearTimeout(rest.current);
+    if (drag.current && !drag.current.range) onMove(part(event), true);
+    drag.current = null;
+  };
   const at = hover === null ? null : cycleAt(lanes, hover);
   return html`<div class="lane-chart">
     <ul class="lane-names" aria-hidden="true">${rows.map(row => html`<li key=${row.kind + row.task}
@@ -233,7 +256,7 @@ export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, on
       aria-valuenow=${cycle ?? lanes.last_cycle} aria-valuetext=${text} data-lanes=${lanes.lanes.length}
       data-from=${lanes.from_cycle} data-to=${lanes.to_cycle}
       onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${up}
-      onPointerLeave=${() => setHover(null)}></canvas>
+      onPointerEnter=${onEnter} onPointerLeave=${() => setHover(null)}></canvas>
     ${at === null ? null : html`<output class="lane-hover">cycle ${at} · ${
       since((timeAt(lanes, /** @type {number} */ (hover)) - lanes.start_ns) / 1e9, .1)}</output>`}
   </div>`;

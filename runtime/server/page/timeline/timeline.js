@@ -4,7 +4,7 @@ import {get, why} from "../api.js";
 import {html, useCallback, useEffect, useMemo, useRef, useState} from "../html.js";
 import {clock, count} from "../words.js";
 import {ClipPanel} from "./clip.js";
-import {LaneChart, cycleAt, since, zoomed} from "./lanes.js";
+import {LaneChart, cycleAt, cycleNear, since, zoomed} from "./lanes.js";
 import {loadMoment, newest, place} from "./moments.js";
 import {SPEEDS, usePlayback} from "./play.js";
 import {WhatIfPanel} from "./what-if.js";
@@ -33,6 +33,7 @@ export function Timeline({base, run, moment, onMoment}) {
   const [view, setView] = useState(/** @type {import("./lanes.js").Span | null} */ (null));
   const [range, setRange] = useState(/** @type {import("./lanes.js").Span | null} */ (null));
   const [width, setWidth] = useState(0);
+  const [keys, setKeys] = useState(false);  // whether somebody may drag soon
   const [playing, setPlaying] = useState(false);
   const [speed, setSpeed] = useState(1);
   const [panel, setPanel] = useState(/** @type {"what-if" | "wrong" | "clip" | null} */ (null));
@@ -60,6 +61,7 @@ export function Timeline({base, run, moment, onMoment}) {
       try {
         /** @type {Record<string, number>} */
         const query = view ? {bins, from: view.from, to: view.to} : {bins};
+        if (keys) query.keys = 1;
         const found = document.hidden ? null : await get(`${place(base, run)}/lanes`, query);
         if (over) return;
         if (found) {
@@ -77,7 +79,7 @@ export function Timeline({base, run, moment, onMoment}) {
     }
     load();
     return () => { over = true; clearTimeout(timer); };
-  }, [base, run, view?.from, view?.to, bins, width > 0]);
+  }, [base, run, view?.from, view?.to, bins, keys, width > 0]);
   const readLabels = useCallback(
     () => get(`${place(base, run)}/labels`).then(setLabels, () => setLabels([])), [base, run]);
   useEffect(() => { readLabels(); }, [readLabels]);
@@ -197,10 +199,11 @@ export function Timeline({base, run, moment, onMoment}) {
       </div>
     </div>
     <${LaneChart} lanes=${lanes} marks=${marks} cycle=${moment} range=${range} text=${text}
-      onMove=${(/** @type {number} */ part) => {
+      onMove=${(/** @type {number} */ part, /** @type {boolean} */ rests) => {
         setPlaying(false);
-        if (isLive && part >= .998 && !view) onMoment(null); else onMoment(cycleAt(lanes, part));
-      }} onRange=${setRange} onView=${setView} onWidth=${setWidth} />
+        if (isLive && part >= .998 && !view) onMoment(null);
+        else onMoment(rests ? cycleAt(lanes, part) : cycleNear(lanes, part));
+      }} onEnter=${() => setKeys(true)} onRange=${setRange} onView=${setView} onWidth=${setWidth} />
     ${(missing.length > 0 || error) && html`<p class="timeline-said" role="status">
       ${[error, ...missing.map(it => `Missing: ${it}`)].filter(Boolean).join(" · ")}</p>`}
     ${panel === "what-if" && html`<${WhatIfPanel} base=${base} run=${run} moment=${shown} range=${chosen()} onRange=${setRange}
