@@ -78,6 +78,13 @@ class Control:
             },
             openapi_extra=described_body(self._stop_schema()),
         )
+        router.add_api_route(
+            "/pipeline/start",
+            self.start,
+            methods=["POST"],
+            responses={200: {"model": MessageReply}, **refusals(errors)},
+            openapi_extra=described_body(self._stop_schema()),
+        )
         for verb, endpoint in (
             ("pause", self.pause),
             ("mute", self.mute),
@@ -185,6 +192,19 @@ class Control:
     async def report(self) -> Json:
         """Cycles, times of the tasks, size of the log, the last answer, and what may be set."""
         return Json(self._status.report())
+
+    async def start(self, request: Request) -> Json:
+        """Refused: the pipeline of this server runs, or has ended. `flowrun serve` starts pipelines."""
+        body = await json_body(request)
+        name = self._run.name
+        given = [body[key] for key in ("pipeline_id", "name") if key in body]
+        if not given or any(one != name for one in given):
+            raise ApiError(400, f"Pipeline not supported. Try {name!r}")
+        if self._status.running:
+            raise ApiError(400, "Pipeline already exists")
+        raise ApiError(
+            400, f"Pipeline {name} has ended; start it with 'flowrun serve', or run it again"
+        )
 
     async def stop(self, request: Request) -> Json:
         """End the run: `{"pipeline_id": ...}` or `{"name": ...}`.

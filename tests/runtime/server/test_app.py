@@ -971,7 +971,7 @@ def test_recording_is_stopped_and_begun(run, http):
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ("{}", "command: expected Start or Stop, got null"),
+        ("{}", "command: expected Start or Stop, got nothing"),
         ('{"command": "stop"}', "command: expected Start or Stop, got 'stop'"),
         ('{"command": "Stop", "x": 1}', "unknown key 'x'; keys: command"),
     ],
@@ -994,4 +994,27 @@ def test_why_recording_cannot_be_switched_is_said(run, http):
     assert (reply.status_code, reply.json()) == (
         503,
         {"error": "Failed to send recording: the run of 'inference' has ended"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"pipeline_id": "inference"}, "Pipeline already exists"),
+        ({"name": "inference"}, "Pipeline already exists"),
+        ({"pipeline_id": "cameras"}, "Pipeline not supported. Try 'inference'"),
+        ({}, "Pipeline not supported. Try 'inference'"),
+    ],
+)
+def test_the_pipeline_of_a_run_cannot_be_started_again(http, body, error):
+    reply = http.post("/api/v0/pipeline/start", json=body)
+    assert (reply.status_code, reply.json()) == (400, {"error": error})
+
+
+def test_a_run_that_has_ended_says_who_starts_pipelines(run, http):
+    run.end()
+    reply = http.post("/api/v0/pipeline/start", json={"pipeline_id": "inference"})
+    assert (reply.status_code, reply.json()) == (
+        400,
+        {"error": "Pipeline inference has ended; start it with 'flowrun serve', or run it again"},
     )
