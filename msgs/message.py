@@ -28,7 +28,7 @@ import math
 import operator
 import threading
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex
 
 import msgpack
@@ -53,7 +53,7 @@ from flowrun.msgs.fields import (
     sure_tests,
     wrong_type,
 )
-from flowrun.msgs.publish import quick_publish
+from flowrun.msgs.publish import quick_publish, quick_test
 from flowrun.msgs.schema import json_schema
 from flowrun.msgs.values import as_stored, pack, thawed, unpack
 from flowrun.msgs.view import ReadOnly
@@ -108,6 +108,10 @@ class Message:
     """Whether a default is a list or a dict, of which each message needs one of its own."""
     may_hold_containers: ClassVar[bool]
     """Whether a field may hold a list or a dict."""
+    _scalars: ClassVar[dict[str, Any]]
+    """The types of the fields that are no arrays."""
+    gives_back: ClassVar[Callable[[Mapping[str, Any]], bool]]
+    """Whether the log gives the values of those back as they are: then nobody has to try."""
     _keeps_all: ClassVar[bool]
     """Whether the encoding is one of flowrun's own, which need not be looked at."""
     _reader: ClassVar[type[Message]]
@@ -142,6 +146,8 @@ class Message:
         scalars = {k: v for k, v in cls.field_types.items() if k not in cls.array_fields}
         tests = sure_tests(scalars)
         cls.may_hold_containers = tests is None
+        cls._scalars = scalars
+        cls.gives_back = staticmethod(quick_test(tests) if tests is not None else _never)
         cls._keeps_all = _keeps_all(cls)
         cls.is_plain = not cls.array_fields and cls.encode is Message.encode
         is_sure = cls.is_plain and cls.check_fields is Message.check_fields
@@ -424,8 +430,11 @@ class Message:
             name: self._array_to_show(name, own[name], declared)
             for name, declared in self.array_fields.items()
         }
-        declared = {k: v for k, v in self.field_types.items() if k not in arrays}
-        packed, stored = as_stored(owner, own, declared)
+        if self._writer.gives_back(own):
+            stored = {name: own[name] for name in self._scalars}
+            packed = pack(stored)
+        else:
+            packed, stored = as_stored(owner, own, self._scalars)
         fields = {name: arrays[name] if name in arrays else stored[name] for name in self.defaults}
         writer = self._writer
         if writer.check_fields is not Message.check_fields:
@@ -512,6 +521,10 @@ class Message:
 def worded(kind: str, fields: Mapping[str, Any]) -> str:
     """A message of the class `kind` as an error text shows it."""
     return f"{kind}({', '.join(f'{name}={short(value)}' for name, value in fields.items())})"
+
+
+def _never(_own: Mapping[str, Any]) -> bool:
+    return False
 
 
 def _keeps_all(kind: type[Message]) -> bool:

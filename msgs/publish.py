@@ -9,7 +9,7 @@ from typing import Any
 from flowrun.msgs.envelope import TIME_ENDS
 from flowrun.msgs.fields import is_unicode
 
-__all__ = ["quick_publish"]
+__all__ = ["quick_publish", "quick_test"]
 
 
 def quick_publish(
@@ -56,3 +56,21 @@ def quick_publish(
     exec("\n".join(lines), made)  # noqa: S102  # of names that are identifiers
     publish: Callable[..., None] = functools.wraps(publish_any)(made["publish"])
     return publish
+
+
+def quick_test(tests: Mapping[str, str]) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether the log gives all these fields of a message back as they are; it must have them all.
+
+    tests: what `sure_tests` gave.
+    """
+    fields = list(enumerate(tests.items()))
+    condition = " and ".join(test.format(f"v{i}") for i, (_, test) in fields)
+    lines = [
+        "def is_sure(own):",
+        *(f"    v{i} = own[{name!r}]" for i, (name, _) in fields),
+        f"    return {condition or True}",
+    ]
+    made: dict[str, Any] = {"__name__": __name__, "is_unicode": is_unicode}
+    exec("\n".join(lines), made)  # noqa: S102  # of names that are identifiers
+    is_sure: Callable[[Mapping[str, Any]], bool] = made["is_sure"]
+    return is_sure

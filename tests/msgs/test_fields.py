@@ -24,7 +24,8 @@ from flowrun.msgs.fields import (
     short,
     sure_tests,
 )
-from flowrun.msgs.values import pack
+from flowrun.msgs.publish import quick_test
+from flowrun.msgs.values import as_stored, pack
 
 SCALARS = (bool, int, float, str, bytes)
 
@@ -255,3 +256,32 @@ def test_a_cut_array_is_no_array(array: NDArray[Any], data: st.DataObject) -> No
     if length != array.nbytes:
         with pytest.raises(ValueError, match=r"^not an array: "):
             array_from_map(packed | {"data": packed["data"].ljust(length, b"x")[:length]})
+
+
+@given(
+    values=st.fixed_dictionaries(
+        {
+            "flag": st.sampled_from([True, False, 1, None, "yes"]),
+            "count": st.one_of(st.integers(-(2**66), 2**66), st.booleans(), st.none(), st.floats()),
+            "ratio": st.one_of(st.floats(), st.integers(-(2**66), 2**66), st.booleans()),
+            "name": st.one_of(st.text(), st.sampled_from(["\ud800", b"x", None])),
+            "maybe": st.one_of(st.none(), st.integers(), st.text()),
+        }
+    )
+)
+def test_what_the_quick_test_is_sure_of_the_log_gives_back(values: dict[str, Any]) -> None:
+    declared: dict[str, Any] = {
+        "flag": bool,
+        "count": int,
+        "ratio": float,
+        "name": str,
+        "maybe": int | None,
+    }
+    is_sure = quick_test(tests)(values)
+    own = {name: values[name] for name in declared}
+    try:
+        packed, stored = as_stored("It", values, declared)
+    except MessageTypeError:
+        assert not is_sure
+    else:
+        assert not is_sure or (packed == pack(own) and repr(stored) == repr(own))
