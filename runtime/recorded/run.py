@@ -163,7 +163,7 @@ class RecordedRun:
             if not number:
                 raise LogNotFound(f"no picture of {name!r} at or before cycle {cycle}")
             found = places.cycle(number - 1)
-            frames = opened.frames
+            frames = opened.frames(is_small=width is not None)
         return frames.jpeg(topic, found, width=width), found
 
     def clip(self, first: int, last: int, path: Path) -> tuple[int, int]:
@@ -206,7 +206,7 @@ class _Opened:
         self.places = Places(self.log)
         self.controls = Controls(self.log, self.places)
         self.moments = Moments(self.log, self.places, self.controls)
-        self._frames: Frames | None = None
+        self._frames: dict[bool, Frames] = {}
         self._is_over = False
         self._path = path
 
@@ -224,12 +224,12 @@ class _Opened:
         """The places of the step tables, of which each cycle has one."""
         return self.places.of(STEPS_TOPIC)
 
-    @property
-    def frames(self) -> Frames:
-        """The pictures, by a `Log` of their own: decoding them keeps nobody else waiting."""
-        if self._frames is None:
-            self._frames = Frames(Log(self._path, follow=not self._is_over))
-        return self._frames
+    def frames(self, *, is_small: bool) -> Frames:
+        """The pictures, by a `Log` of their own: decoding them keeps nobody else waiting. Small ones are
+        of other moments than large ones: a decoder for both would begin again and again."""
+        if is_small not in self._frames:
+            self._frames[is_small] = Frames(Log(self._path, follow=not self._is_over))
+        return self._frames[is_small]
 
     def close(self) -> None:
         self.log.close()

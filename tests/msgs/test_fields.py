@@ -277,6 +277,8 @@ def test_what_the_quick_test_is_sure_of_the_log_gives_back(values: dict[str, Any
         "name": str,
         "maybe": int | None,
     }
+    tests = sure_tests(declared)
+    assert tests is not None
     is_sure = quick_test(tests)(values)
     own = {name: values[name] for name in declared}
     try:

@@ -257,7 +257,9 @@ export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, on
       data-from=${lanes.from_cycle} data-to=${lanes.to_cycle}
       onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${up}
       onPointerEnter=${onEnter} onPointerLeave=${() => setHover(null)}></canvas>
-    ${at === null ? null : html`<output class="lane-hover">cycle ${at} · ${
+    ${at === null ? null : html`<output class="lane-hover" style=${{
+      left: `calc(var(--lane-names) + ${100 * /** @type {number} */ (hover)}% - ${/** @type {number} */ (hover)} * var(--lane-names))`,
+      transform: `translateX(-${100 * /** @type {number} */ (hover)}%)`}}>cycle ${at} · ${
       since((timeAt(lanes, /** @type {number} */ (hover)) - lanes.start_ns) / 1e9, .1)}</output>`}
   </div>`;
 }

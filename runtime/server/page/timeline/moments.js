@@ -1,6 +1,6 @@
 // @ts-check
-// The moments of a run, and asking for the newest of what somebody wants.
-import {get} from "../api.js";
+// The moments of a run.
+import {address, get} from "../api.js";
 
 const KEPT = 200;
 /** @type {Map<string, Promise<any>>} */
@@ -9,15 +9,18 @@ const kept = new Map();
 /** Where a run is in the API. @param {string} base @param {string} run */
 export const place = (base, run) => `${base}api/v0/runs/${encodeURIComponent(run)}`;
 
-/** Everything of the moment of a cycle; asked for once. What is at the end of a run that goes on is
- * asked for again.
+/** Everything of the moment of a cycle, with its pictures loaded: whoever drags sees all of each moment that
+ * is shown. Asked for once; what is at the end of a run that goes on is asked for again.
  * @param {string} base @param {string} run @param {number} cycle @returns {Promise<any>}
  */
 export function loadMoment(base, run, cycle) {
   const key = `${base} ${run} ${cycle}`;
   let found = kept.get(key);
   if (!found) {
-    found = get(`${place(base, run)}/moment`, {cycle});
+    found = get(`${place(base, run)}/moment`, {cycle}).then(async moment => {
+      await Promise.all(Object.values(moment.images).map(({url}) => picture(address(base + url))));
+      return moment;
+    });
     kept.set(key, found);
     const forget = () => { if (kept.get(key) === found) kept.delete(key); };
     found.then(moment => { if (moment.next === null) forget(); }, forget);
@@ -26,31 +29,7 @@ export function loadMoment(base, run, cycle) {
   return found;
 }
 
-/** A function to ask with. While an answer is awaited, of what is asked only the newest is remembered.
- * @template Q, A
- * @param {(question: Q) => Promise<A>} load
- * @param {(answer: A, question: Q) => void} done
- * @param {(error: unknown) => void} failed
- */
-export function newest(load, done, failed) {
-  let busy = false;
-  /** @type {{question: Q} | null} */
-  let next = null;
-  /** @param {Q} question */
-  return async function ask(question) {
-    next = {question};
-    if (busy) return;
-    busy = true;
-    while (next) {
-      const asked = next.question;
-      next = null;
-      try {
-        const answer = await load(asked);
-        if (!next) done(answer, asked);
-      } catch (error) {
-        if (!next) failed(error);
-      }
-    }
-    busy = false;
-  };
+/** Have the browser load a picture. One that cannot be had is not waited for. @param {string} src */
+async function picture(src) {
+  await Object.assign(new Image(), {src}).decode().catch(() => null);
 }

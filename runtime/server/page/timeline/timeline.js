@@ -4,14 +4,15 @@ import {get, why} from "../api.js";
 import {html, useCallback, useEffect, useMemo, useRef, useState} from "../html.js";
 import {clock, count} from "../words.js";
 import {ClipPanel} from "./clip.js";
-import {LaneChart, cycleAt, cycleNear, since, zoomed} from "./lanes.js";
-import {loadMoment, newest, place} from "./moments.js";
+import {LaneChart, cycleAt, cycleNear, partAt, since, timeAt, zoomed} from "./lanes.js";
+import {loadMoment, place} from "./moments.js";
 import {SPEEDS, usePlayback} from "./play.js";
 import {WhatIfPanel} from "./what-if.js";
 import {WrongPanel} from "./wrong.js";
 
 const REFRESH_MS = 1000;
 const RETRY_MS = 5000;
+const REST_MS = 80;
 /** How far a page key goes, and how long a range is that nobody marked, in parts of what is seen. */
 const PAGE = .1;
 
@@ -85,11 +86,13 @@ export function Timeline({base, run, moment, onMoment}) {
   useEffect(() => { readLabels(); }, [readLabels]);
 
   // -- the moment ------------------------------------------------------------------------------
-  const ask = useMemo(() => newest(
-    (/** @type {number} */ cycle) => loadMoment(base, run, cycle),
-    found => { setInfo(found); setError(""); },
-    failure => setError(why(failure))), [base, run]);
-  useEffect(() => { if (moment === null) setInfo(null); else ask(moment); }, [moment, ask]);
+  useEffect(() => {  // when it rests: while it moves, the page shows what it can
+    let over = false;
+    const timer = moment === null ? 0 : setTimeout(() => loadMoment(base, run, moment).then(
+      found => { if (!over) { setInfo(found); setError(""); } },
+      failure => { if (!over) setError(why(failure)); }), REST_MS);
+    return () => { over = true; clearTimeout(timer); };
+  }, [base, run, moment]);
   const isLive = lanes?.state === "running";
   const end = lanes?.last_cycle ?? 0;
   const go = (/** @type {number} */ cycle) => {
@@ -170,9 +173,10 @@ export function Timeline({base, run, moment, onMoment}) {
       <${Measure} onWidth=${setWidth} />
       <p class="timeline-said">${error ? `No timeline: ${error}` : "Reading the log …"}</p></section>`;
   }
-  const shown = moment === null ? null : info?.cycle === moment ? info : null;
+  const shown = moment !== null && info?.cycle === moment ? info : null;
+  const ns = shown?.at_ns ?? timeAt(lanes, partAt(lanes, moment ?? end));
   const text = moment === null ? "live"
-    : `cycle ${count(moment)}${shown ? ` · ${clock(shown.at_ns)} · ${since((shown.at_ns - lanes.start_ns) / 1e9, .1)}` : ""}`;
+    : `cycle ${count(moment)} · ${clock(ns)} · ${since((ns - lanes.start_ns) / 1e9, .1)}`;
   const toggle = (/** @type {"what-if" | "wrong" | "clip"} */ name) => () => setPanel(panel === name ? null : name);
   const missing = [...new Set([...lanes.missing, ...(shown?.missing ?? [])])];
   return html`<section class="timeline" ref=${root} aria-label="Timeline" onKeyDown=${key} data-timeline="ready"
@@ -181,7 +185,7 @@ export function Timeline({base, run, moment, onMoment}) {
       <div class="timeline-buttons">
         <button class="icon" onClick=${() => step(-1)} aria-label="One cycle back" title="One cycle back (←)">‹</button>
         <button class="icon play" onClick=${play} aria-pressed=${playing} aria-label=${playing ? "Pause" : "Play"}
-          title="Play or pause (space)">${playing ? "⏸" : "▶"}</button>
+          title="Play or pause (space)">${playing ? "❚❚" : "▶"}</button>
         <button class="icon" onClick=${() => step(1)} aria-label="One cycle forth" title="One cycle forth (→)">›</button>
         <select aria-label="Speed" value=${speed} onChange=${(/** @type {any} */ event) => setSpeed(Number(event.target.value))}>
           ${SPEEDS.map(it => html`<option value=${it} selected=${it === speed}>${it}×</option>`)}</select>
