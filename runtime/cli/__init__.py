@@ -46,6 +46,9 @@ _VERBS = {
     "log": "look into a log: info, ls, cat, check, recover, export, diff",
     "serve": "serve the graphs of a folder: clients start and stop them",
     "pipeline": "list, start, stop, restart the graphs of a server, print one",
+    "inference": "print the next answer of a run, change its prompt",
+    "recording": "turn the log of a run on and off",
+    "stats": "print what the machine of a server is, and how busy",
     "start-pipeline": "start a graph of a server: NAME HOST PORT",
     "stop-pipeline": "stop a graph of a server: NAME HOST PORT",
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from typing import Any
+from urllib.parse import quote
 
 from flowrun.runtime.errors import FlowrunError
 
-__all__ = ["Client", "RefusedError", "add_address"]
+__all__ = ["Client", "RefusedError", "add_address", "add_pipeline"]
 
 DEFAULT_PORT = 3000
 _TIMEOUT_S = 90.0
@@ -41,6 +42,13 @@ def add_address(parser: argparse.ArgumentParser, *, positional: bool = False) ->
     )
 
 
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says which pipeline of a server is meant."""
+    parser.add_argument(
+        "--pipeline", metavar="NAME", help="the graph that is meant, if several run"
+    )
+
+
 class Client:
     """Asks the server of the options that `add_address` has added."""
 
@@ -49,14 +57,16 @@ class Client:
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
         self._url = f"http://{host}:{args.port}"
         self._token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
+        pipeline = getattr(args, "pipeline", None)
+        self._query = {} if pipeline is None else {"pipeline_id": pipeline}
 
     def get(self, path: str, **query: str) -> Any:
         """What GET of a path below /api/v0 gives."""
-        return self._ask("GET", path, params=query)
+        return self._ask("GET", path, params=self._query | query)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """What POST of `body` to a path below /api/v0 gives."""
-        return self._ask("POST", path, json=body)
+        return self._ask("POST", path, params=self._query, json=body)
 
     def _ask(self, method: str, path: str, **content: Any) -> Any:
         import httpx
@@ -65,7 +75,7 @@ class Client:
         try:
             reply = httpx.request(
                 method,
-                f"{self._url}/api/v0/{path}",
+                f"{self._url}/api/v0/{quote(path)}",
                 headers=headers,
                 timeout=_TIMEOUT_S,
                 trust_env=False,
