@@ -13,8 +13,8 @@ __all__ = ["add_parser", "run"]
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "recording",
-        description="Turn the log of a run (flowrun GRAPH, flowrun serve) on and off; a gap in it says what "
-        "is missing.",
+        description="Turn the log of a run (flowrun GRAPH, flowrun serve) on and off; a gap in it says "
+        "what is missing.",
     )
     actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
     for name, help_text in (("start", "log again"), ("stop", "log no more until start")):

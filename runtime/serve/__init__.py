@@ -9,5 +9,6 @@
 | `proxy.py`           | requests for a pipeline, passed on to its own server             |
 | `proxy_websocket.py` | the same of WebSockets                                           |
 | `app.py`             | the paths of the server                                          |
+| `others.py`          | requests that the servers of pipelines answer                    |
 | `bodies.py`          | what its replies hold                                            |
 """

@@ -6,31 +6,30 @@ import asyncio
 import os
 from collections.abc import Callable
 from typing import Annotated, Any
-from urllib.parse import parse_qs
 
-from fastapi import APIRouter, FastAPI, Query, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+from starlette.routing import Route
 
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.read import load_graph
+from flowrun.runtime.recorded.runs import CURRENT, RecordedRuns
 from flowrun.runtime.serve.bodies import Listed
+from flowrun.runtime.serve.others import Others, SharedPage
 from flowrun.runtime.serve.pipeline import RESTARTS, Pipeline, PipelineError, Restart, State
 from flowrun.runtime.serve.pipelines import Pipelines
-from flowrun.runtime.serve.proxy import pass_on
-from flowrun.runtime.serve.proxy_websocket import pass_on_websocket
-from flowrun.runtime.server.app import new_app
+from flowrun.runtime.server.app import create_view_app, new_app, paths_of
 from flowrun.runtime.server.bodies import Json, MessageReply, refusals
 from flowrun.runtime.server.channels import Places
 from flowrun.runtime.server.errors import ApiError
+from flowrun.runtime.server.page_files import PageFiles
 from flowrun.runtime.server.requests import (
     BODY_LIMIT,
     described_body,
     json_body,
-    json_object,
-    raw_body,
 )
+from flowrun.runtime.server.runs import Runs
 from flowrun.runtime.server.status import jsonable
 from flowrun.runtime.wording import described
 
@@ -38,7 +37,6 @@ __all__ = ["create_app"]
 
 _START_S = 20.0
 """Seconds that a start waits for a run to answer, or to say why it does not."""
-_PREFIX = "/pipelines/"
 
 
 def create_app(pipelines: Pipelines, *, token: str | None, host: str, connections: int) -> FastAPI:
@@ -50,19 +48,44 @@ def create_app(pipelines: Pipelines, *, token: str | None, host: str, connection
         token=token,
         host=host,
     )
-    app.state.close = lambda: None
-    app.include_router(_Commands(pipelines).router(), tags=["pipelines"])
+    recorded = RecordedRuns([], folder=pipelines.place.log_dir.absolute())
+    page = PageFiles()
+    app.state.close = recorded.close
     # Each request that is passed on takes a second descriptor.
     places = Places(connections * 3 // 4, "requests wait for pipelines")
-    app.router.default = _Others(pipelines, places, app.router.default)
+    others = Others(pipelines, app.router, page, places)
+    app.include_router(_Commands(pipelines, others).router(), tags=["pipelines"])
+    app.include_router(page.router())
+    for path in ("", "/{below:path}"):  # the run that goes on: its own server has it
+        app.router.routes.append(Route(f"/api/v0/runs/{CURRENT}{path}", others))
+    app.include_router(Runs(recorded).router(), tags=["recorded runs"])
+    app.mount("/recorded", create_view_app(recorded, token=token, host=host))
+
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return page.index("overview.html")
+        return PlainTextResponse(_index(app, pipelines))
+
+    app.router.default = others
+    app.add_middleware(SharedPage)
     return app
+
+
+def _index(app: FastAPI, pipelines: Pipelines) -> str:
+    lines = [f"flowrun serve: graphs of {pipelines.graphs.folder.absolute()}", ""]
+    for pipeline in pipelines.all():
+        status = _listed(pipeline.name, pipeline.state())["status"]
+        lines.append(f"{pipeline.name:<24} {status if isinstance(status, str) else 'Error'}")
+    return "\n".join(lines) + "\n\n" + paths_of(app)
 
 
 class _Commands:
     """The endpoints that start and stop."""
 
-    def __init__(self, pipelines: Pipelines) -> None:
+    def __init__(self, pipelines: Pipelines, others: Others) -> None:
         self._pipelines = pipelines
+        self._others = others
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/api/v0/pipeline", default_response_class=Json)
@@ -74,7 +97,14 @@ class _Commands:
             self.config,
             responses={
                 200: {"model": dict[str, Any]},
-                **refusals({404: "No such pipeline.", 422: "The graph has mistakes."}),
+                **refusals(
+                    {
+                        404: "No such pipeline.",
+                        409: "Several run.",
+                        422: "The graph has mistakes.",
+                        503: "None runs.",
+                    }
+                ),
             },
         )
         errors = {
@@ -121,18 +151,24 @@ class _Commands:
         return Json([_listed(pipeline.name, pipeline.state()) for pipeline in found])
 
     async def config(
-        self, pipeline_id: Annotated[str, Query(description="The pipeline's id.")]
-    ) -> Json:
-        """The graph of a pipeline as its file is now, with secrets masked."""
+        self,
+        request: Request,
+        pipeline_id: Annotated[
+            str | None, Query(description="The pipeline's id; that of the only one that runs.")
+        ] = None,
+    ) -> Response:
+        """The graph of a pipeline, with secrets masked: as it runs, or as its file is now."""
+        if pipeline_id is None:
+            return self._others.reply(request)
         try:
             pipeline = self._pipelines.find(pipeline_id)
+            if pipeline.is_running:
+                return self._others.reply(request)
+            return Json(jsonable(await asyncio.to_thread(_graph, pipeline)))
         except PipelineError as error:
             raise ApiError(404, str(error)) from None
-        try:
-            graph = await asyncio.to_thread(_graph, pipeline)
         except FlowrunError as error:
             raise ApiError(422, str(error)) from None
-        return Json(jsonable(graph))
 
     async def start(self, request: Request) -> Json:
         """Start a graph of the folder: `{"pipeline_id": ...}` or `{"name": ...}`.
@@ -225,98 +261,3 @@ def _listed(name: str, state: State) -> dict[str, Any]:
         "restarts": state.restarts,
         "next_start_s": state.next_start_s,
     }
-
-
-class _Others:
-    """What no path of this server's own is for: the servers of the pipelines answer it.
-
-    `/pipelines/NAME/...` is for that of a pipeline. `/api/v0/...` is for that of the one that runs, or
-    of the one that `?pipeline_id=` names; `/api/v0/pipeline/...`, such as pause, for that of its body.
-    """
-
-    def __init__(self, pipelines: Pipelines, places: Places, otherwise: ASGIApp) -> None:
-        self._pipelines = pipelines
-        self._places = places
-        self._otherwise = otherwise
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        if not path.startswith((_PREFIX, "/api/v0/")) and path != "/metrics":
-            await self._otherwise(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._pass_on(scope, receive, send)
-        else:
-            try:
-                await self._pass_on(scope, receive, send)
-            except ApiError as error:
-                refusal = Json(error.content, status_code=error.status)
-                await WebSocket(scope, receive, send).send_denial_response(refusal)
-
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        raw = scope["raw_path"].decode("latin-1")
-        if path.startswith(_PREFIX):
-            name, slash, _ = path.removeprefix(_PREFIX).partition("/")
-            if not slash:
-                raise ApiError(404, f"no such path {described(path)}; add a / to it")
-            pipeline, below = self._named(name), "/" + raw.removeprefix(_PREFIX).partition("/")[2]
-        elif path.startswith("/api/v0/pipeline/") and scope.get("method") == "POST":
-            body = await raw_body(Request(scope, receive))
-            pipeline, below = self._meant(scope, json_object(body)), raw
-            receive = _with_body(body, receive)
-        else:
-            pipeline, below = self._meant(scope, {}), raw
-        passes = pass_on if scope["type"] == "http" else pass_on_websocket
-        with self._places.taken():
-            await passes(
-                below, pipeline.socket, scope=scope, receive=receive, send=send, name=pipeline.name
-            )
-
-    def _meant(self, scope: Scope, body: dict[str, Any]) -> Pipeline:
-        """The pipeline that a request without the name of one in its path is for."""
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        given = [*query.get("pipeline_id", []), body.get("pipeline_id"), body.get("name")]
-        # Where success is {"Success": ...}, clients look for {"Error": ...}.
-        wrapped = scope["path"].startswith(("/api/v0/inference/", "/api/v0/streaming/"))
-        wrapped = wrapped and scope.get("method") != "POST"
-        if names := [name for name in given if isinstance(name, str)]:
-            return self._named(names[0], wrapped=wrapped)
-        running = self._pipelines.running()
-        if len(running) > 1:
-            names = [pipeline.name for pipeline in running]
-            raise ApiError(
-                409,
-                f"several pipelines run: {', '.join(names)}; say which with ?pipeline_id=",
-                wrapped=wrapped,
-            )
-        if not running:
-            raise ApiError(
-                503, "no pipeline runs; POST /api/v0/pipeline/start starts one", wrapped=wrapped
-            )
-        return running[0]
-
-    def _named(self, name: str, *, wrapped: bool = False) -> Pipeline:
-        try:
-            pipeline = self._pipelines.find(name)
-        except PipelineError as error:
-            raise ApiError(404, str(error), wrapped=wrapped) from None
-        if not pipeline.is_running:
-            why = pipeline.state().error
-            raise ApiError(
-                503,
-                f"pipeline {name!r} does not run" + ("" if why is None else f": {why}"),
-                wrapped=wrapped,
-            )
-        return pipeline
-
-
-def _with_body(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that has been read once more."""
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def again() -> Message:
-        for message in messages:
-            return message
-        return await receive()
-
-    return again

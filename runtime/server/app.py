@@ -32,7 +32,7 @@ from flowrun.runtime.server.video import Video
 from flowrun.runtime.server.watchable import Watchable
 from flowrun.runtime.wording import described
 
-__all__ = ["create_app", "create_view_app", "new_app"]
+__all__ = ["create_app", "create_view_app", "new_app", "paths_of"]
 
 _ASSETS = "/docs/assets"
 _HERE = Site()
@@ -121,7 +121,7 @@ def create_view_app(
     async def index(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return page.index()
-        return PlainTextResponse(f"flowrun: recorded runs\n\n{_paths(app)}")
+        return PlainTextResponse(f"flowrun: recorded runs\n\n{paths_of(app)}")
 
     return app
 
@@ -178,10 +178,10 @@ def new_app(
 def _index(app: FastAPI, status: Status) -> str:
     state = status.run.state()
     shown = state if isinstance(state, str) else f"Error: {state['Error']}"
-    return f"flowrun: graph {status.run.name!r}: {shown}\n\n{_paths(app)}"
+    return f"flowrun: graph {status.run.name!r}: {shown}\n\n{paths_of(app)}"
 
 
-def _paths(app: FastAPI) -> str:
+def paths_of(app: FastAPI) -> str:
     lines = []
     for path, methods in app.openapi()["paths"].items():
         for method, operation in methods.items():

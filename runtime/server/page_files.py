@@ -34,12 +34,13 @@ class PageFiles:
 
     def __init__(self) -> None:
         folder = files("flowrun.runtime.server") / "page"
-        self._index = folder / "index.html"
+        self._folder = folder
         self._files = dict(_walk(folder))
 
-    def index(self) -> Response:
-        """The page itself. All its addresses are relative, so that it works below any path."""
-        page = self._index.read_text(encoding="utf-8")
+    def index(self, name: str = "index.html") -> Response:
+        """The page itself, or another. All its addresses are relative, so that it works below any
+        path."""
+        page = (self._folder / name).read_text(encoding="utf-8")
         return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
 
     def router(self) -> APIRouter:

@@ -26,6 +26,7 @@ def client(tmp_path_factory):
     write_script(folder, "wrong", "echo 'error: no camera' >&2; exit 1")
     pipelines, _ = scripted_pipelines(folder)
     with serving(pipelines) as client:
+        client.folder = folder
         yield client
 
 
@@ -171,7 +172,52 @@ def test_every_request_needs_the_token(tmp_path):
     pipelines, _ = scripted_pipelines(tmp_path)
     with serving(pipelines, token="sesame") as client:
         assert command(client, "start")[0] == 200
-        for path in ("/api/v0/pipeline/list", "/pipelines/cam/", "/api/v0/report"):
+        assert client.get("/pipelines/cam/page/app.js", headers={"Authorization": ""}).is_success
+        for path in ("/api/v0/pipeline/list", "/pipelines/cam/", "/api/v0/report", "/recorded/"):
             assert client.get(path).status_code == 200
             assert client.get(path, headers={"Authorization": ""}).status_code == 401
             assert client.get(path, headers={"Authorization": "", "Host": "a.b"}).status_code == 403
+
+
+HTML = {"Accept": "text/html"}
+
+
+def test_the_page_of_a_pipeline_is_there_also_while_it_does_not_run(client):
+    page = client.get("/pipelines/other%20cam/", headers=HTML)
+    assert page.status_code == 200
+    assert 'src="page/app.js"' in page.text
+    assert client.get("/pipelines/other%20cam/page/app.js").status_code == 200
+    assert client.get("/pipelines/nobody/", headers=HTML).status_code == 404
+    below = "/pipelines/other%20cam/api/v0"
+    assert client.get(f"{below}/pipeline/list").json() == client.get("/api/v0/pipeline/list").json()
+    assert client.get(f"{below}/runs").json() == []
+    started = client.post(f"{below}/pipeline/start", json={"name": "other cam"})
+    assert started.json() == {"message": "Pipeline other cam started"}
+    current = client.get(f"{below}/runs/current/lanes?bins=2")
+    assert current.text.startswith("GET /api/v0/runs/current/lanes?bins=2 ")
+    assert client.get("/api/v0/runs/current").text.startswith("GET /api/v0/runs/current ")
+
+
+def test_the_first_page_lists_the_pipelines(client):
+    page = client.get("/", headers=HTML)
+    assert 'src="page/overview.js"' in page.text
+    assert client.get("/page/overview.js").status_code == 200
+    lines = client.get("/").text.splitlines()
+    assert lines[0].startswith("flowrun serve: graphs of ")
+    assert lines[2:5] == [f"{name:<24} Stopped" for name in ("cam", "other cam", "wrong")]
+    assert any(line.startswith("POST /api/v0/pipeline/start") for line in lines)
+    assert 'src="page/app.js"' in client.get("/recorded/", headers=HTML).text
+    assert client.get("/recorded/page/app.js").status_code == 200
+    assert client.get("/recorded/api/v0/runs").json() == []
+
+
+def test_a_graph_is_shown_as_its_file_is_or_as_it_runs(client):
+    refused = client.get("/api/v0/pipeline/config?pipeline_id=cam")
+    assert refused.status_code == 422  # a shell script
+    assert refused.json()["error"].startswith(str(client.folder / "cam.yaml"))
+    assert client.get("/api/v0/pipeline/config?pipeline_id=none").status_code == 404
+    assert client.get("/api/v0/pipeline/config").status_code == 503
+    command(client, "start")
+    for query in ("", "?pipeline_id=cam"):
+        found = client.get(f"/api/v0/pipeline/config{query}")
+        assert found.text.startswith(f"GET /api/v0/pipeline/config{query} ")

@@ -90,7 +90,11 @@ def pipeline(behind, tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(pipeline):
     """Where a server listens that passes on."""
-    pipelines = SimpleNamespace(find=lambda _: pipeline, running=lambda: [pipeline])
+    pipelines = SimpleNamespace(
+        find=lambda _: pipeline,
+        running=lambda: [pipeline],
+        place=SimpleNamespace(log_dir=pipeline.socket.with_name("runs")),
+    )
     outer = Server.start_app(
         lambda **options: create_app(pipelines, **options), host="127.0.0.1", port=0, token=None
     )
