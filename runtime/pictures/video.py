@@ -46,6 +46,10 @@ NOT keep the picture: what it needs of it, it converts, or has it converted unti
 returns is done. What does so must have let go of the picture by then."""
 
 
+_WITH_OWN_THREADS = frozenset({"libdav1d"})
+"""Decoders that take no notice of FFmpeg's kinds of threads."""
+
+
 class RgbConverter:
     """Decoded pictures as RGB.
 
@@ -106,6 +110,8 @@ class PacketDecoder:
 
     ahead: decode some pictures ahead on all cores, which gives the same pictures where no packet is
         damaged; each picture then comes some packets later.
+    threads: how many, if `ahead`; 0 for as many as there are cores.
+    in_parts: several threads decode the parts of one picture, so that none comes later.
     strict: refuse packets that are damaged, where the decoder can; otherwise it makes what it can of
         them.
 
@@ -118,6 +124,7 @@ class PacketDecoder:
         *,
         ahead: bool = False,
         threads: int = 0,
+        in_parts: bool = False,
         strict: bool = False,
     ) -> None:
         import av
@@ -138,13 +145,15 @@ class PacketDecoder:
             context.colorspace, context.color_range = decoder.color
         except (av.error.FFmpegError, ValueError, OverflowError, LookupError) as error:
             raise ValueError(f"no decoder {decoder.name!r} in this FFmpeg: {error}") from error
+        options = {"err_detect": "explode"} if strict else {}
         if ahead:
-            context.thread_type = "AUTO"
+            context.thread_type = "SLICE" if in_parts else "AUTO"
             context.thread_count = threads
+            if in_parts and decoder.name in _WITH_OWN_THREADS:
+                options["max_frame_delay"] = "1"
         else:
             context.thread_count = 1
-        if strict:
-            context.options = {"err_detect": "explode"}
+        context.options = options
         self._use(context)
         self._form = _FORMS.get(decoder.name, decoder.name)
         self._orientation = decoder.orientation

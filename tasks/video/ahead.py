@@ -1,9 +1,9 @@
 """A section of a file, decoded on several cores: the pictures are those that one thread gives.
 
-FFmpeg decodes some pictures at once, each on a thread of its own, and hands them out in order. Where
-nothing is damaged these are the pictures of one thread. After damage they depend on which thread was
-faster: then the section is decoded once more, in one thread, from its beginning, and what was given of
-it before is left out.
+FFmpeg decodes some pictures at once, each on a thread of its own, and hands them out in order; or the
+parts of one picture. Where nothing is damaged these are the pictures of one thread. After damage they
+depend on which thread was faster: then the section is decoded once more, in one thread, from its
+beginning, and what was given of it before is left out.
 
 A picture's `dts` is the number of the packet with which one thread would have given it: all that is
 logged with a picture is therefore the same with any number of threads.
@@ -97,13 +97,24 @@ class AheadDecoder:
     Each packet is given twice: to `prepare` as soon as it was read, to `decode` when its pictures are
     wanted. `threads` packets should be prepared ahead; the first `decode` of one that is not, or that
     no other was prepared after, ends the use of several threads.
+
+    threads: how many.
+    in_parts: see `PacketDecoder`. Each packet then gives one picture, its own, where nothing is damaged.
     """
 
-    def __init__(self, decoder: VideoDecoder, threads: int, *, strict: bool) -> None:
+    def __init__(
+        self,
+        decoder: VideoDecoder,
+        threads: int,
+        *,
+        strict: bool,
+        in_parts: bool = False,
+    ) -> None:
         self.known = decoder
         self.is_damaged = False
         """Whether it had to begin once more in one thread."""
         self._threads = threads
+        self._in_parts = in_parts
         self._strict = strict
         self._first: _Packet | None = None
         """The section's."""
@@ -139,7 +150,11 @@ class AheadDecoder:
             if self._ahead is None:
                 assert self._first is not None
                 self._ahead = PacketDecoder(
-                    self.known, ahead=True, threads=self._threads, strict=True
+                    self.known,
+                    ahead=True,
+                    threads=self._threads,
+                    in_parts=self._in_parts,
+                    strict=True,
                 )
                 self._send(self._first)
             self._send(packet)
@@ -209,7 +224,8 @@ class AheadDecoder:
             return self._alone.result().reorder
         if not self._fed:
             return self.known.reorder
-        delay = self._threads - 1 if self._delay is None else self._delay
+        usual = 0 if self._in_parts else self._threads - 1
+        delay = usual if self._delay is None else self._delay
         at = min(self._fed[-1].number + delay, self._newest)
         return self._reorders[self._newest if self._last is not None else at]
 
@@ -229,10 +245,12 @@ class AheadDecoder:
 
     def _send(self, packet: _Packet) -> None:
         assert self._ahead is not None
+        came: list[int | None] = []
 
-        def take(_number: int | None, decoded: Any) -> None:
+        def take(number: int | None, decoded: Any) -> None:
             # Kept, against what `Take` says: memory does not matter to pictures without damage.
             given_with = decoded.dts
+            came.append(number)
             if decoded.is_corrupt or given_with is None:
                 self._is_broken = True
             else:
@@ -241,6 +259,8 @@ class AheadDecoder:
                 self._count += 1
 
         if not self._ahead.decode(packet.number, packet.data, take, is_key=packet.is_key):
+            self._is_broken = True
+        if self._in_parts and came != [packet.number]:
             self._is_broken = True
         self._reorders[packet.number] = self._ahead.reorder
 

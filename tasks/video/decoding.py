@@ -21,7 +21,7 @@ from flowrun.runtime.pictures.bitstream import WHOLE
 from flowrun.runtime.pictures.planar import kept
 from flowrun.runtime.pictures.video import ContainerDecoder, PacketDecoder, Take
 from flowrun.tasks.video.ahead import Cores
-from flowrun.tasks.video.codecs import THREADED
+from flowrun.tasks.video.codecs import AT_ONCE, IN_PARTS
 from flowrun.tasks.video.incoming import Fed, Incoming, Waiting
 from flowrun.tasks.video.packets import Origin, PacketQueue
 from flowrun.tasks.video.preparing import Preparing
@@ -87,9 +87,11 @@ class SourceDecoder:
         self._context = stream.codec_context
         self._strict = self._incoming.strict
         codec, form = self._incoming.codec, self._incoming.form
-        is_parallel = self.logs_packets and (codec in THREADED or form in WHOLE)
+        is_parallel = self.logs_packets and (codec in AT_ONCE | IN_PARTS or form in WHOLE)
         self._preparing = Preparing(
-            Cores(cores) if cores > 1 and is_parallel else None, strict=self._strict
+            Cores(cores) if cores > 1 and is_parallel else None,
+            strict=self._strict,
+            in_parts=codec in IN_PARTS,
         )
         self._waiting: deque[Waiting] = deque()
         self._now: Waiting

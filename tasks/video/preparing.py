@@ -16,12 +16,13 @@ class Preparing:
     """The sections of one source that are decoded ahead.
 
     cores: the source's share; None where it has one core.
+    strict, in_parts: see `AheadDecoder`.
     lookahead: how many packets wait, at the most.
     """
 
-    def __init__(self, cores: Cores | None, *, strict: bool) -> None:
+    def __init__(self, cores: Cores | None, *, strict: bool, in_parts: bool) -> None:
         self._cores = cores
-        self._strict = strict
+        self._strict, self._in_parts = strict, in_parts
         self.lookahead = 0 if cores is None else cores.threads()
         self._open: list[AheadDecoder] = []
         """Those that get the packets that come."""
@@ -32,7 +33,7 @@ class Preparing:
         if threads == 1:
             return None
         self.lookahead = max(self.lookahead, threads)
-        return AheadDecoder(described, threads, strict=self._strict)
+        return AheadDecoder(described, threads, strict=self._strict, in_parts=self._in_parts)
 
     def prepare(self, waiting: Waiting) -> None:
         """Have the packet decoded ahead by those that will get it."""

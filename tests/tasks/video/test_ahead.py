@@ -20,7 +20,7 @@ from support import damaged
 
 ALONE = ("jpegs.avi", "png.mov")
 """Films each packet of which is a section."""
-DECODED_AHEAD = ("h264_b.mkv", "h264_open.mp4", "mpeg4_b.avi", *ALONE)
+DECODED_AHEAD = ("h264_b.mkv", "h264_open.mp4", "mpeg4_b.avi", "av1.mkv", *ALONE)
 
 
 @pytest.fixture(scope="module")
