@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,14 @@ from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.planar import Layout, PlanarPicture, copied, layout_of
 from flowrun.runtime.pictures.video import PacketDecoder, Take
 
-__all__ = ["AskedPicture", "AskedSection", "Found", "SectionPacket", "searched"]
+__all__ = [
+    "AskedPicture",
+    "AskedSection",
+    "Found",
+    "SectionPacket",
+    "UnprovenPicture",
+    "searched",
+]
 
 _MOST_BYTES = 64 << 20
 """Of packets that a section keeps. Past it, all but the last few are decoded and dropped."""
@@ -228,9 +236,10 @@ class AskedPicture(PlanarPicture):
         self._asking = threading.Lock()
         self._found: Data | None = None
         self._find: Callable[[], Found] | None = find
-        super().__init__(layout, self._ask)
+        super().__init__(layout, _not_here)
 
-    def _ask(self) -> Data:
+    @property
+    def data(self) -> Data:
         with self._asking:
             if self._find is not None:
                 found = self._find()
@@ -238,6 +247,52 @@ class AskedPicture(PlanarPicture):
                 self._find, self.is_read = None, True
         assert self._found is not None
         return self._found
+
+    def settle(self) -> bool:
+        """Whether the log must say what it shows, as somebody has read it. The log asks once, when it
+        takes the picture."""
+        return self.is_read
+
+
+class UnprovenPicture(AskedPicture):
+    """A picture that was decoded already, by what may decode otherwise than a replay does.
+
+    Read before the log takes it, it is what was decoded, and the log gets its planes. Read for the first
+    time after that, it is what its packets give, as in the replay.
+
+    decoded: gives its planes.
+    by_packets: the same picture, as its packets give it.
+    on_decoded_read: called when what was decoded is read.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        decoded: Callable[[], Data],
+        by_packets: AskedPicture,
+        on_decoded_read: Callable[[], None],
+    ) -> None:
+        self._by_packets = by_packets
+        super().__init__(layout, partial(_unproven, decoded, on_decoded_read))
+
+    def settle(self) -> bool:
+        with self._asking:
+            if not self.is_read:
+                self._find = partial(_by_packets, self._by_packets)
+            return self.is_read
+
+
+def _unproven(decoded: Callable[[], Data], on_read: Callable[[], None]) -> Found:
+    on_read()
+    return Found(decoded(), is_sure=False)
+
+
+def _by_packets(picture: AskedPicture) -> Found:
+    return Found(picture.data, not picture.is_damaged)
+
+
+def _not_here() -> Data:
+    raise AssertionError("an asked picture has no data but what it finds")
 
 
 def _empty(layout: Layout) -> Data:

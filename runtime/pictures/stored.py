@@ -149,7 +149,7 @@ class PictureEncoder:
         if not isinstance(picture, AskedPicture):
             return True
         if self._asked is None or self._asked[0] != cycle:
-            self._asked = cycle, picture.is_read
+            self._asked = cycle, picture.settle()
         return self._asked[1]
 
     def _packets(self, video: VideoPackets, cycle: int) -> dict[str, Any] | None:
