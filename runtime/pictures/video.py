@@ -48,6 +48,8 @@ returns is done. What does so must have let go of the picture by then."""
 
 _WITH_OWN_THREADS = frozenset({"libdav1d"})
 """Decoders that take no notice of FFmpeg's kinds of threads."""
+_OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
+"""FFmpeg's own decoders, which are the ones that use devices, where another is preferred."""
 
 
 class RgbConverter:
@@ -114,8 +116,11 @@ class PacketDecoder:
     in_parts: several threads decode the parts of one picture, so that none comes later.
     strict: refuse packets that are damaged, where the decoder can; otherwise it makes what it can of
         them.
+    device: an `av.codec.hwaccel.HWAccel` that decodes instead of the CPU. Its pictures are copied from
+        it, in a pixel format of its own; they may be kept, and none is sure to be the CPU's.
 
-    Raises `ValueError` if this FFmpeg has no such decoder, or it does not take what `decoder` says.
+    Raises `ValueError` if this FFmpeg, or the device, has no such decoder, or it does not take what
+    `decoder` says.
     """
 
     def __init__(
@@ -126,17 +131,21 @@ class PacketDecoder:
         threads: int = 0,
         in_parts: bool = False,
         strict: bool = False,
+        device: Any = None,
     ) -> None:
         import av
 
+        name = decoder.name if device is None else _OWN_DECODERS.get(decoder.name, decoder.name)
         try:
-            context: Any = av.CodecContext.create(decoder.name, "r")
+            context: Any = av.CodecContext.create(name, "r", device)
+            if device is not None and not context.is_hwaccel:
+                raise ValueError("the device does not decode it")
             if decoder.extradata:
                 context.extradata = decoder.extradata
             if context.type != "video":
                 raise ValueError(f"it decodes {context.type}")
             context.width, context.height = decoder.width, decoder.height
-            if decoder.pixel_format:
+            if decoder.pixel_format and device is None:
                 context.pix_fmt = decoder.pixel_format
             if decoder.tag:
                 context.codec_tag = decoder.tag
@@ -157,6 +166,11 @@ class PacketDecoder:
         self._use(context)
         self._form = _FORMS.get(decoder.name, decoder.name)
         self._orientation = decoder.orientation
+
+    def begin_again(self) -> None:
+        """Take packets once more, beginning with a key frame. What decodes them knows nothing before
+        it, but is not as new: its memory may be another."""
+        self._context.flush_buffers()
 
     def _use(self, context: Any) -> None:
         import av

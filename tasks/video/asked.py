@@ -154,9 +154,6 @@ class AskedDecoder(SourceDecoder):
             self._queue.begin_section(self._sections, described, key.number)
         self._sections += 1
 
-    def _count_damaged(self) -> None:
-        self.damaged += 1
-
     def _end_section(self, emit: Emit) -> None:
         """Give what waits: the section has no more packets."""
         while self._pending:

@@ -20,6 +20,7 @@ from flowrun.runtime.pictures.convert.kernel import is_compiled
 from flowrun.runtime.pictures.planar import Kept, PlanarPicture
 from flowrun.runtime.task import Context, Output, Task, TaskConfig
 from flowrun.tasks.video.connection import Connection
+from flowrun.tasks.video.hwaccel import Device, HardwareError, find_device
 from flowrun.tasks.video.numbering import Frame
 from flowrun.tasks.video.opening import VideoError, problems_of
 from flowrun.tasks.video.reader import Reader
@@ -85,6 +86,7 @@ class VideoCapture(Task):
             playback=lambda: ctx.playback,
             dropped=ctx.dropped,
             keeps_packets=ctx.logs_packets,
+            device=self._device(ctx, connection.name),
         )
         reader.start()
         if connection.may_wait:
@@ -107,6 +109,21 @@ class VideoCapture(Task):
             ctx.live()
             if config.realtime:
                 ctx.log.info("realtime is for files: a live source plays at its own speed anyway")
+
+    def _device(self, ctx: Context, source: str) -> Device | None:
+        """What decodes besides the CPU. `VideoError` where a device that is named does not open."""
+        wanted = self.config.hwaccel
+        try:
+            kind, reasons = find_device(wanted)
+        except HardwareError as error:
+            text = f"{source!r}: hwaccel: {error}; auto takes what opens, none decodes on the CPU"
+            raise VideoError(text, code="not_found") from None
+        if kind is None:
+            if wanted != "none":
+                ctx.log.warning("no device decodes: the CPU does", source=source, **reasons)
+            return None
+        ctx.log.info("a device decodes", source=source, hwaccel=kind)
+        return Device(kind, source=source, log=ctx.log)
 
     def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:
         reader = self._reader

@@ -20,8 +20,10 @@ from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.pictures.bitstream import WHOLE
 from flowrun.runtime.pictures.planar import kept
 from flowrun.runtime.pictures.video import ContainerDecoder, PacketDecoder, Take
-from flowrun.tasks.video.ahead import Cores
+from flowrun.tasks.video.ahead import AheadDecoder, Cores
+from flowrun.tasks.video.by_device import DeviceDecoder
 from flowrun.tasks.video.codecs import AT_ONCE, IN_PARTS
+from flowrun.tasks.video.hwaccel import Device
 from flowrun.tasks.video.incoming import Fed, Incoming, Waiting
 from flowrun.tasks.video.packets import Origin, PacketQueue
 from flowrun.tasks.video.preparing import Preparing
@@ -33,6 +35,7 @@ from flowrun.tasks.video.sections import (
     Picture,
     Section,
     Successor,
+    is_kept,
 )
 
 __all__ = ["Counts", "SourceDecoder"]
@@ -64,6 +67,8 @@ class SourceDecoder:
     queue: gets the packets for the log; None where no log wants them.
     cores: how many CPU cores may decode. With more than one, pictures come some packets later; they are
         the same ones.
+    device: decodes what is not sure to need the CPU, see `by_device`; None where there is none. Then one
+        core decodes the rest, until the device fails.
     after: of the connections of the source before this one; numbers go on after it.
     damaged: how many packets, or pictures, could not be decoded.
     logs_packets: whether packets of this codec can be logged.
@@ -76,6 +81,7 @@ class SourceDecoder:
         queue: PacketQueue | None,
         *,
         cores: int = 1,
+        device: Device | None = None,
         after: Counts = _NOTHING,
     ) -> None:
         counts_frames = cores > 1
@@ -93,6 +99,11 @@ class SourceDecoder:
             strict=self._strict,
             in_parts=codec in IN_PARTS,
         )
+        self._device = device
+        if device is not None and (not self.logs_packets or form in WHOLE):
+            device.give_up(f"{codec} is decoded by the CPU alone")
+        elif self._uses_device:
+            self._preparing.lookahead = 0
         self._waiting: deque[Waiting] = deque()
         self._now: Waiting
         self._number = after.packets - 1
@@ -170,10 +181,17 @@ class SourceDecoder:
         if self._next is not None:
             self._try(self._next, data, emit, is_key=is_key)
 
+    def _count_damaged(self) -> None:
+        self.damaged += 1
+
+    @property
+    def _uses_device(self) -> bool:
+        return self._device is not None and self._device.is_used
+
     def _looked_at(self, packet: Any) -> Waiting:
         """A packet that has come."""
         waiting = self._incoming.looked_at(packet)
-        if not waiting.begins:
+        if not waiting.begins or self._uses_device:
             return waiting
         described = self._incoming.what_decodes(waiting)
         return waiting._replace(ahead=self._preparing.decoder(described))
@@ -208,6 +226,8 @@ class SourceDecoder:
             pts, is_shown = self._pop(number)
             if not is_shown:
                 return None
+            if is_kept(decoded):
+                return emit(Picture(None, decoded, pts, origin))
             return emit(Picture(decoded, None, pts, origin, lasts=section.decoder.lasts))
 
         return take
@@ -251,9 +271,16 @@ class SourceDecoder:
         return section
 
     def _made(self, described: VideoDecoder, number: int | None) -> Section:
-        decoder = (
-            None if number is None else self._preparing.begun(self._now, self._waiting, described)
-        )
+        decoder: PacketDecoder | AheadDecoder | DeviceDecoder | None = None
+        if number is not None and self._device is not None and self._device.is_used:
+            decoder = DeviceDecoder(
+                described,
+                self._device,
+                logs=self._queue is not None,
+                damaged=self._count_damaged,
+            )
+        elif number is not None:
+            decoder = self._preparing.begun(self._now, self._waiting, described)
         return Section(
             decoder or PacketDecoder(described, strict=self._strict), self._number, number
         )
@@ -318,7 +345,8 @@ class SourceDecoder:
         self, number: int, decoded: Any, origin: Origin | None, keep: Callable[[Held], None]
     ) -> None:
         try:
-            keep(Held(number, kept(decoded), origin))
+            found = decoded if is_kept(decoded) else kept(decoded)
+            keep(Held(number, found, origin))
         except ValueError:
             self.damaged += 1
 

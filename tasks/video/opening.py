@@ -27,6 +27,7 @@ from flowrun.tasks.video.devices import (
     open_screen,
 )
 from flowrun.tasks.video.files import find_file
+from flowrun.tasks.video.hwaccel import missing_hwaccel
 from flowrun.tasks.video.options import option_names
 from flowrun.tasks.video.pattern import open_pattern
 from flowrun.tasks.video.pipes import Pipe, PipedContainer
@@ -85,6 +86,9 @@ def problems_of(config: VideoSettings, graph_dir: Path) -> Iterator[tuple[str, s
                 f"options.{name}",
                 f"FFmpeg has no option {name!r} for demuxers and protocols{nearest(name, known)}",
             )
+    text = missing_hwaccel(config.hwaccel)
+    if text is not None:
+        yield "hwaccel", text
     if config.kind in ("v4l2", "screen") and not config.reconnect.at_start:
         text = missing_device(config) if config.kind == "v4l2" else missing_display(config)
         if text is not None:

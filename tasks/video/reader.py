@@ -16,6 +16,7 @@ from flowrun.tasks.video.ahead import available_cores
 from flowrun.tasks.video.asked import AskedDecoder
 from flowrun.tasks.video.connection import Connection, Opened
 from flowrun.tasks.video.decoding import Counts, SourceDecoder
+from flowrun.tasks.video.hwaccel import Device
 from flowrun.tasks.video.keeping import Keeping
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
 from flowrun.tasks.video.numbering import Frame, Numbering
@@ -47,6 +48,7 @@ class Reader:
     opens again.
 
     keeps_packets: for the log, with the pictures that they give.
+    device: what decodes besides the CPU; None where nothing does.
     live: whether frames come at the source's own time. Known when the source was opened.
     error: why it ended, if not because the source is at its end.
     dropped: called with a number of frames of a live source that were left out, and why, on any thread.
@@ -63,6 +65,7 @@ class Reader:
         playback: Callable[[], Playback],
         dropped: Callable[[int, str], None],
         keeps_packets: bool,
+        device: Device | None = None,
     ) -> None:
         import av
 
@@ -80,6 +83,7 @@ class Reader:
         self.error: VideoError | None = None
         self._errors = av.error.FFmpegError
         self._connection = connection
+        self._device = device
         self._container: Any = None
         self._stream: Any = None
         self._config = config
@@ -285,7 +289,7 @@ class Reader:
         if self._config.decode == "asked":
             return AskedDecoder(stream, self._packets, after=counts)
         cores = 1 if is_live else available_cores()
-        return SourceDecoder(stream, self._packets, cores=cores, after=counts)
+        return SourceDecoder(stream, self._packets, cores=cores, device=self._device, after=counts)
 
     def _loss(self, failed: Exception) -> VideoError:
         if not self.live:

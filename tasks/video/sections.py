@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
 
 from flowrun.msgs.image import VideoDecoder
-from flowrun.runtime.pictures.planar import Kept, is_same
+from flowrun.runtime.pictures.planar import Kept, PlanarPicture, is_same
 from flowrun.runtime.pictures.video import PacketDecoder, Take
 from flowrun.tasks.video.ahead import AheadDecoder
+from flowrun.tasks.video.by_device import DeviceDecoder
 from flowrun.tasks.video.packets import Origin
 
-__all__ = ["MOST_HELD", "MOST_LATE", "Emit", "Held", "Picture", "Section", "Successor"]
+__all__ = ["MOST_HELD", "MOST_LATE", "Emit", "Held", "Picture", "Section", "Successor", "is_kept"]
 
 MOST_HELD = 64
 """Packets after which a decoder must have given a picture, if it does at all."""
@@ -56,6 +59,11 @@ class Held(NamedTuple):
     origin: Origin | None
 
 
+def is_kept(decoded: Any) -> TypeGuard[Kept]:
+    """Whether what a decoder gives is a picture that may be kept as it is, and no `av.VideoFrame`."""
+    return isinstance(decoded, PlanarPicture | np.ndarray)
+
+
 class Section:
     """Packets that one decoder gets.
 
@@ -65,7 +73,10 @@ class Section:
     """
 
     def __init__(
-        self, decoder: PacketDecoder | AheadDecoder, first: int, number: int | None = None
+        self,
+        decoder: PacketDecoder | AheadDecoder | DeviceDecoder,
+        first: int,
+        number: int | None = None,
     ) -> None:
         self.decoder = decoder
         self.first = first
@@ -82,6 +93,8 @@ class Section:
         self.is_sure = False
         if isinstance(self.decoder, AheadDecoder):
             self.decoder.start_over()
+        elif isinstance(self.decoder, DeviceDecoder):
+            self.decoder.doubt()
 
     def decode(self, number: int, data: Any, take: Take, *, is_key: bool) -> bool:
         """Decode a packet; False if the decoder refuses it."""
@@ -92,8 +105,10 @@ class Section:
 
     def origin_of(self, number: int | None, decoded: Any, fed: int, drained: bool) -> Origin | None:  # noqa: FBT001
         """Where a picture comes from that has just come out; None if that is not sure."""
-        is_corrupt = bool(decoded.is_corrupt)
+        is_corrupt = not is_kept(decoded) and bool(decoded.is_corrupt)
         if is_corrupt and self.has_begun:
+            self.is_sure = False
+        if isinstance(self.decoder, DeviceDecoder) and self.decoder.is_doubtful:
             self.is_sure = False
         self.has_begun |= number == self.first
         if number is None or number < self.first or number in self._given:

@@ -104,6 +104,11 @@ class VideoSettings(TaskConfig):
     second, for a fraction of the CPU time; asked: every picture is published, and decoded when a task
     first reads it (H.264, H.265 and MJPEG; others are decoded as they come). The log gets all packets
     all the same."""
+    hwaccel: Literal["none", "auto", "cuda", "vaapi"] = "none"
+    """Which device decodes H.264, H.265, VP8, VP9 and AV1. auto: one that opens, or none; one that is
+    named must be there. It pays where few of many pictures are read, or where no packets are logged: the
+    log gets a picture whole that the device decoded and a task read, so that its replay needs no
+    device."""
     max_fps: PositiveFloat | None = None
     """The most frames a second, by the source's own time stamps: of each 1 / max_fps seconds the first
     frame is kept, the same ones every run. The others are not converted."""
@@ -201,6 +206,11 @@ class VideoSettings(TaskConfig):
                 call_default_factory=True
             ) and (kind not in kinds):
                 yield key, f"only for {what}; the source is {_KINDS[kind]}"
+        if self.hwaccel != "none" and self.decode != "all":
+            yield (
+                "hwaccel",
+                f"only for decode: all; the CPU decodes what decode: {self.decode} asks for",
+            )
         if self.policy == "latest" and self.buffer is not None:
             yield "buffer", "only for policy every_frame and max_age_ms: latest holds one frame"
         if (self.width is None) != (self.height is None):

@@ -123,7 +123,8 @@ class Decoder:
 
     last: Iterable[Picture] = ()
 
-    def __init__(self, _stream: Any, queue: Any, *, cores: int, after: Counts) -> None:
+    def __init__(self, _stream: Any, queue: Any, *, cores: int, device: Any, after: Counts) -> None:
+        assert device is None
         self.cores = cores
         self.passed = 0
         self.queue = queue

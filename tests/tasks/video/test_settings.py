@@ -167,3 +167,11 @@ def test_a_policy_has_a_buffer_or_is_one_frame() -> None:
     with pytest.raises(ValidationError) as caught:
         VideoSettings(source_uri="a.mp4", policy="latest", buffer=8)
     assert "only for policy every_frame and max_age_ms: latest holds one frame" in str(caught.value)
+
+
+@pytest.mark.parametrize("decode", ["keyframes", "asked"])
+def test_a_device_decodes_all_pictures_or_none(decode: str) -> None:
+    assert wrong(source_uri="a.mp4", decode=decode, hwaccel="auto") == [
+        ("hwaccel", f"only for decode: all; the CPU decodes what decode: {decode} asks for")
+    ]
+    assert VideoSettings(source_uri="a.mp4", hwaccel="auto").decode == "all"
