@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -141,7 +142,9 @@ class Source:
         self.context = context
         self.queue = Queue()
         container = SimpleNamespace(format=SimpleNamespace(name="mpegts"))
-        stream = SimpleNamespace(codec_context=context, container=container)
+        stream = SimpleNamespace(
+            codec_context=context, container=container, time_base=Fraction(1, 1000)
+        )
         self.decoder = SourceDecoder(stream, self.queue)  # type: ignore[arg-type]
         self.found: list[Picture] = []
         self._next = 0
