@@ -33,7 +33,7 @@ from flowrun.runtime.pictures.video import RgbConverter
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
-from flowrun.tasks.video import reader
+from flowrun.tasks.video import keeping
 from support import helpers
 from support.films import FILMS, FRAMES, codecs, draw, pictures, recorded
 
@@ -297,7 +297,7 @@ def test_a_log_of_pixels_checksums_is_read_as_ever(
     """As one that was written before planes were."""
     film = draw(tmp_path / "b.mp4", **FILMS["b_frames.mp4"])
     with monkeypatch.context() as patched:
-        patched.setattr(reader, "layout_of", lambda _: None)
+        patched.setattr(keeping, "layout_of", lambda _: None)
         patched.setattr(planar, "layout_of", lambda _: None)
         patched.setattr(planar, "RgbConverter", partial(RgbConverter, 0))
         patched.setattr(stored, "CONVERSION", 0)
