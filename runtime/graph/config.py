@@ -89,7 +89,11 @@ def check_config(spec: TaskSpec, task_class: type[Task]) -> TaskConfig | list[Pr
             problems.append(_missing_key(spec, detail["loc"], path))
         else:
             wrong.setdefault(path, []).append(detail)
-    problems += [_wrong_value(spec, path, found) for path, found in wrong.items()]
+    problems += [
+        _wrong_value(spec, path, found)
+        for path, found in wrong.items()
+        if not _is_said_below(path, details, spec.config)
+    ]
     return list(dict.fromkeys(problems))
 
 
@@ -122,11 +126,27 @@ def check_values(spec: TaskSpec, config: TaskConfig, values: Mapping[str, Any]) 
         else:
             wrong.setdefault(path, []).append(detail)
     for path, found in wrong.items():
+        if _is_said_below(path, details, data):
+            continue
         value = _at(data, path)
         masked = mask_secrets(value, spec.secrets) if isinstance(value, str) else value
         said = _own_words(found, spec) or _must_be(found, value, masked)
         mistakes.append(f"{_dotted((spec.id, *path))}: {said}")
     raise UsageError("\n".join(dict.fromkeys(mistakes)))
+
+
+def _is_said_below(path: _Path, details: list[ErrorDetails], data: Any) -> bool:
+    """Whether other mistakes are inside the value at `path`: it is what one member of a union takes,
+    and that the other members do not take it is no news."""
+    if not path or not isinstance(_at(data, path), dict | list):
+        return False
+    for detail in details:
+        below = _known_path(data, detail["loc"])
+        if detail["type"] == "missing":
+            below = (*below, detail["loc"][-1])
+        if len(below) > len(path) and below[: len(path)] == path:
+            return True
+    return False
 
 
 def _known_path(data: Any, loc: _Path) -> _Path:

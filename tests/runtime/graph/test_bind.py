@@ -64,11 +64,15 @@ class Reconnect(BaseModel, extra="forbid"):
     delay_s: float = 1
 
 
+class Aged(BaseModel, extra="forbid"):
+    age_ms: PositiveFloat
+
+
 class Configured(Task):
     class Config(TaskConfig):
         radius_px: PositiveFloat
         mode: Literal["fast", "good"] = "fast"
-        policy: Literal["latest"] | Annotated[int, Field(ge=1)] = "latest"
+        policy: Literal["latest"] | Annotated[int, Field(ge=1)] | Aged = "latest"
         tags: list[str] = []
         reconnect: Reconnect | None = None
         prompt: Live[str] = "Describe."
@@ -381,7 +385,7 @@ def test_bad_config_values_are_said_in_plain_words_at_their_keys() -> None:
         "g.yaml:5:7: unknown key 'radus_px' in the config of task 'a'; valid keys: radius_px, "
         "mode, policy, tags, reconnect, prompt, uri (did you mean 'radius_px'?)",
         "g.yaml:6:7: 'mode' of task 'a' must be 'fast' or 'good'; got 'god' (did you mean 'good'?)",
-        "g.yaml:7:7: 'policy' of task 'a' must be 'latest', or at least 1; got 0",
+        "g.yaml:7:7: 'policy' of task 'a' must be 'latest', or at least 1, or a mapping; got 0",
         "g.yaml:8:17: 'tags[1]' of task 'a' must be a text; got 5",
         "g.yaml:10:9: unknown key 'delay' in 'reconnect' of the config of task 'a'; "
         "valid keys: delay_s (did you mean 'delay_s'?)",
@@ -390,6 +394,20 @@ def test_bad_config_values_are_said_in_plain_words_at_their_keys() -> None:
         "g.yaml:13:51: 'radius_px' of task 'b' must be greater than 0; got -1",
         "g.yaml:13:78: 'tags' of task 'b' must be a list; got 'x'",
         "g.yaml:14:5: the config of task 'c' lacks 'radius_px'",
+    ]
+
+
+def test_a_mistake_inside_a_mapping_is_reported_alone_where_texts_are_taken_too() -> None:
+    assert problems("""\
+        tasks:
+          - {id: a, type: parts.Configured, config: {radius_px: 1, policy: {age_ms: 0}}}
+          - {id: b, type: parts.Configured, config: {radius_px: 1, policy: {}}}
+          - {id: c, type: parts.Configured, config: {radius_px: 1, policy: [1]}}
+        """) == [
+        "g.yaml:2:74: 'policy.age_ms' of task 'a' must be greater than 0; got 0",
+        "g.yaml:3:65: the config of task 'b' lacks 'policy.age_ms'",
+        "g.yaml:4:65: 'policy' of task 'c' must be 'latest', or a whole number, or a mapping; "
+        "got a list",
     ]
 
 
