@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from zlib_ng.zlib_ng import crc32
+
 from flowrun.runtime.task import State
 from flowrun.tasks.video.opening import VideoError, is_live, may_be_whole, name_of, open_video
 from flowrun.tasks.video.settings import Reconnect, VideoSettings
@@ -19,6 +21,9 @@ _SHARE = 4
 """A pause is this part of the time for which a source was away."""
 _LEAST = 0.8
 """The part of a pause that is not left to chance: the cameras of a switch do not all come at once."""
+
+_QUICK = 2
+"""How many times faster than it plays a film comes at least, which is sent as fast as it is taken."""
 
 
 class Opened(NamedTuple):
@@ -121,6 +126,12 @@ class Connection:
         self._is_again = False
         self._gives = False
         self._was_asked = False
+        self._asked_s = 0.0
+        """When it was asked for its pictures last."""
+        self._first: tuple[int | None, int] | None = None
+        """Time stamp and checksum of the packet with which it began."""
+        self._was_quick = False
+        """Whether it then gave its pictures in less than half of the time that they play."""
         self._told = ("", "")
         """The code and the text of the error that was logged last."""
 
@@ -159,6 +170,7 @@ class Connection:
                 self._wait(lost)
                 if self.is_stopped:
                     break
+            self._asked_s = time.monotonic()
             try:
                 container = open_video(self._config, self._graph_dir, is_known=self._is_again)
             except VideoError as error:
@@ -189,6 +201,29 @@ class Connection:
         if answer is None or not answer.is_stored:
             return False
         self._log.info("it was a film, not live: its server dates it", source=self.name)
+        return True
+
+    def note_end(self, plays_s: float) -> None:
+        """It has ended, and has given what plays for so long."""
+        self._was_quick = plays_s > _QUICK * (time.monotonic() - self._asked_s)
+
+    def is_repeated(self, packet: Any, container: Any) -> bool:
+        """Whether what is taken for live is a file, though its server does not say so: it begins with
+        what it began with before, all of which came faster than it plays.
+
+        packet: the first one.
+        """
+        first = packet.pts, crc32(bytes(packet))
+        is_same, self._first = first == self._first, first
+        if not (is_same and self._was_quick and self._is_again):
+            return False
+        if self._config.live != "auto" or not may_be_whole(container):
+            return False
+        self._log.info(
+            "it was a film, not live: its server gives the same again, faster than it plays. "
+            "live: false gives all its pictures",
+            source=self.name,
+        )
         return True
 
     def note_picture(self) -> None:

@@ -367,6 +367,7 @@ class Reader:
             packets = self._numbering.watched(packets)
         failed: Exception | None = None
         count = 0
+        stamps: list[int] = []
         while True:
             try:
                 packet = next(packets, None)
@@ -378,6 +379,11 @@ class Reader:
                 raise _StoppedError
             count += 1
             self._came_s = time.monotonic()
+            if self.live:
+                if count == 1 and self._connection.is_repeated(packet, self._container):
+                    raise _StoppedError
+                if packet.dts is not None:
+                    stamps[1:] = [packet.dts]
             earlier = len(self._keeping)
             self._decoder.feed(packet, self._take)
             # Kept while this packet was decoded; a live picture does not wait for the next.
@@ -386,6 +392,8 @@ class Reader:
         self._decoder.drain(self._take)
         yield from self._keeping.take(len(self._keeping))
         self._keeping.do_put_off()
+        if self.live and stamps:
+            self._connection.note_end(float((stamps[-1] - stamps[0]) * self._stream.time_base))
         if failed is not None and not self._is_end(failed, count):
             raise failed
 

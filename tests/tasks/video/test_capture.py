@@ -234,6 +234,12 @@ class Given:
         opened, self.opened = self.opened, None
         return opened
 
+    def is_repeated(self, _packet: object, _container: object) -> bool:
+        return False
+
+    def note_end(self, _plays_s: float) -> None:
+        pass
+
     def note_picture(self) -> None:
         pass
 

@@ -184,6 +184,51 @@ def test_what_is_lost_is_opened_again_whatever_it_answers(monkeypatch: pytest.Mo
     assert logs[-1]["after_s"] == 33.0
 
 
+class FirstPacket(bytes):
+    pts = 7
+
+
+def container(form: str = "mpegts") -> Any:
+    return SimpleNamespace(format=SimpleNamespace(name=form))
+
+
+# fmt: off
+REPEATS = [
+    (10.0, b"a", b"a", {}, "mpegts", True),
+    (2.0, b"a", b"a", {}, "mpegts", False),  # as fast as it plays: a camera that shows nothing new
+    (10.0, b"a", b"b", {}, "mpegts", False),
+    (10.0, b"a", b"a", {"live": True}, "mpegts", False),
+    (10.0, b"a", b"a", {}, "hls", False),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("plays_s", "first", "second", "config", "form", "expected"), REPEATS)
+def test_what_comes_again_faster_than_it_plays_is_a_film(
+    monkeypatch: pytest.MonkeyPatch,
+    plays_s: float,
+    first: bytes,
+    second: bytes,
+    config: dict[str, Any],
+    form: str,
+    expected: bool,
+) -> None:
+    world = World(monkeypatch, "one", "two", source_uri="http://host/a.ts", **config)
+    connection = world.connection
+    connection.open()
+    assert connection.is_repeated(FirstPacket(first), container(form)) is False
+    connection.note_picture()
+    world.now_s += 1.5
+    connection.note_end(plays_s)
+    connection.open(LOST)
+    with structlog.testing.capture_logs() as logs:
+        assert connection.is_repeated(FirstPacket(second), container(form)) is expected
+    assert [it["event"] for it in logs] == [
+        "it was a film, not live: its server gives the same again, faster than it plays. "
+        "live: false gives all its pictures"
+    ] * expected
+
+
 def test_attempts_that_are_used_up_give_the_last_error(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, "camera", REFUSED, REFUSED, reconnect={"max_attempts": 2})
     world.connection.open()

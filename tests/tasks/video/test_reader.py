@@ -102,6 +102,12 @@ class Once:
     def is_over(self, _container: object) -> bool:
         return False
 
+    def is_repeated(self, _packet: object, _container: object) -> bool:
+        return False
+
+    def note_end(self, _plays_s: float) -> None:
+        pass
+
     def note_picture(self) -> None:
         self.pictures += 1
 
