@@ -341,15 +341,16 @@ class InferenceBatch(Inference):
     For each name of `inputs` there is an input port of that name, and `<name>_answer` with its answers.
     The frames that come in the same cycle are answered together, so that several cameras cost little
     more than one on a GPU; a camera that gives none has no answer then. Which frames are together
-    depends on nothing but the cycle: a replay computes the same answers. Servers are asked one frame
-    after the other.
+    depends on nothing but the cycle: a replay computes the same answers. Servers are asked about all of
+    them at the same time, `max_batch` at most.
     """
 
     class Config(Inference.Config):
         inputs: CameraNames
         """The names of the cameras: letters, digits and '_'."""
         max_batch: PositiveInt = 16
-        """How many frames the model answers together at most; of more, the rest comes after that."""
+        """How many frames the model answers together at most, or a server is asked about at the same
+        time; of more, the rest comes after that."""
 
     shows = None
 

@@ -36,7 +36,13 @@ def make_backend(
     """
     if isinstance(settings, OpenAISettings):
         return OpenAIBackend(
-            settings, graph_dir=graph_dir, log=log, rng=rng, tell=tell, waits=waits
+            settings,
+            graph_dir=graph_dir,
+            log=log,
+            rng=rng,
+            tell=tell,
+            waits=waits,
+            max_batch=max_batch,
         )
     return LocalBackend(
         find_checkpoint(settings.model, graph_dir),

@@ -66,6 +66,7 @@ class OpenAIBackend:
     rng: varies the pauses after failures.
     tell: called with what `load` waits for.
     waits: whether the first `load` waits for a server that is starting, or loading its model.
+    max_batch: how many questions that come together it is asked at the same time, at most.
     """
 
     where = ""
@@ -79,8 +80,10 @@ class OpenAIBackend:
         rng: np.random.Generator,
         tell: Tell = lambda _what, _fraction: None,
         waits: bool = True,
+        max_batch: int = 1,
     ) -> None:
         self._settings = settings
+        self._max_batch = max_batch
         self._graph_dir = graph_dir
         self._log = log
         self._url = settings.base_url.rstrip("/")
@@ -142,28 +145,43 @@ class OpenAIBackend:
                 )
             self._do(asyncio.sleep(_LOOK_S), timeout_s=_LOOK_S + _LOAD_S)
 
-    def answers(self, questions: Sequence[Question]) -> list[Answer]:
-        return [self.answer(question) for question in questions]
-
     def answer(self, question: Question) -> Answer:
-        asked = question.prompt, question.max_new_tokens, question.stop
-        self._backoff.check(asked)
-        body = chat_request(
-            question,
-            model=self._model,
-            stream=self._settings.stream and question.on_text is not None,
-            jpeg_quality=self._settings.jpeg_quality,
-        )
-        limit_s = self._settings.timeout_s
+        return self._together([question])[0]
+
+    def answers(self, questions: Sequence[Question]) -> list[Answer]:
+        """As of `Backend`. `max_batch` are asked at the same time; each may take as long as if they were
+        asked one after the other, as a server may answer them so."""
+        found: list[Answer] = []
+        for begin in range(0, len(questions), self._max_batch):
+            found += self._together(questions[begin : begin + self._max_batch])
+        return found
+
+    def _together(self, questions: Sequence[Question]) -> list[Answer]:
+        asked = [(it.prompt, it.max_new_tokens, it.stop) for it in questions]
+        for words in asked:
+            self._backoff.check(words)
+        bodies = [
+            chat_request(
+                question,
+                model=self._model,
+                stream=self._settings.stream and question.on_text is not None,
+                jpeg_quality=self._settings.jpeg_quality,
+            )
+            for question in questions
+        ]
+        limit_s = self._settings.timeout_s * len(questions)
+        requests = [
+            (body, question.on_text) for body, question in zip(bodies, questions, strict=True)
+        ]
         try:
-            answer = self._do(self._answer(body, question.on_text, limit_s), timeout_s=limit_s)
+            answers = self._do(self._all(requests, limit_s), timeout_s=limit_s)
         except TimeoutError:
             raise ModelError(f"{self._where}: no answer within {limit_s:g} s (timeout_s)") from None
         except ServerError as error:
-            self._backoff.note_failure(error, asked)
+            self._backoff.note_failure(error, asked[0])
             raise
         self._backoff.note_success()
-        return answer
+        return answers
 
     def healthy(self) -> bool:
         if self._backoff.is_wanted:
@@ -372,6 +390,22 @@ class OpenAIBackend:
         if status in (400, 413, 422) and re.search(r"(?i)context.{0,20}(size|length|window)", text):
             return "; shorten the prompt, or start the server with a larger context"
         return ""
+
+    async def _all(
+        self, requests: Sequence[tuple[bytes, Callable[[str], None] | None]], limit_s: float
+    ) -> list[Answer]:
+        """The answers to requests that are sent at the same time, in their order; raises the first error
+        of that order, when all have ended."""
+        ended = await asyncio.gather(
+            *(self._answer(body, on_text, limit_s) for body, on_text in requests),
+            return_exceptions=True,
+        )
+        answers: list[Answer] = []
+        for it in ended:
+            if isinstance(it, BaseException):
+                raise it
+            answers.append(it)
+        return answers
 
     async def _answer(
         self, body: bytes, on_text: Callable[[str], None] | None, limit_s: float

@@ -36,6 +36,8 @@ class FaultServer:
         self.closes = 0
         """How many are closed without a word before those."""
         self.retry_after: str | None = None
+        self.meeting: threading.Barrier | None = None
+        """Where requests for an answer wait for each other."""
         self.ending = threading.Event()
         server = self
 
@@ -82,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         mine.bodies.append(body)
         mine.headers.append(dict(self.headers))
         fault = mine.faults.popleft() if mine.faults else ""
+        if mine.meeting is not None:
+            mine.meeting.wait(30)
         if fault.isdigit():
             key = self.headers.get("Authorization", "")
             error = {"error": {"message": f"asked to give {fault} to {key}", "code": int(fault)}}

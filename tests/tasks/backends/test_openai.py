@@ -6,6 +6,7 @@ import base64
 import gc
 import io
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,12 +40,13 @@ def opened() -> Iterator[list[OpenAIBackend]]:
 
 @pytest.fixture
 def connect(opened: list[OpenAIBackend]) -> Any:
-    def connect(base_url: str, **settings: Any) -> OpenAIBackend:
+    def connect(base_url: str, *, max_batch: int = 1, **settings: Any) -> OpenAIBackend:
         backend = OpenAIBackend(
             OpenAISettings(base_url=base_url, **settings),
             graph_dir=Path(),
             log=structlog.get_logger(),
             rng=np.random.default_rng(0),
+            max_batch=max_batch,
         )
         opened.append(backend)
         backend.load()
@@ -536,3 +538,28 @@ def test_close_ends_a_request_of_another_thread(fault_server: FaultServer, conne
         assert asked.result(timeout=0.5).endswith(": the request was withdrawn")
     assert backend._client is None
     assert records == []
+
+
+def test_questions_that_come_together_are_asked_at_the_same_time(
+    fault_server: FaultServer, connect: Any
+) -> None:
+    """Two by two: none of them is answered before its other one has come."""
+    backend = connect(fault_server.base_url, max_batch=2)
+    fault_server.meeting = threading.Barrier(2)
+    answers = backend.answers([Question(BLACK, f"number {k}", 50) for k in range(4)])
+    assert [it.text for it in answers] == ["a red circle"] * 4
+    prompts = [body["messages"][0]["content"][-1]["text"] for body in fault_server.bodies]
+    assert [sorted(prompts[:2]), sorted(prompts[2:])] == [
+        ["number 0", "number 1"],
+        ["number 2", "number 3"],
+    ]
+
+
+def test_one_question_that_fails_fails_all_that_come_with_it(
+    fault_server: FaultServer, connect: Any
+) -> None:
+    backend = connect(fault_server.base_url, max_batch=3)
+    fault_server.meeting = threading.Barrier(3)
+    fault_server.faults.append("400")
+    with pytest.raises(ModelError, match="asked to give 400"):
+        backend.answers([Question(BLACK, f"number {k}", 50) for k in range(3)])
