@@ -154,11 +154,11 @@ class Observed:
         for index, replies in self._answers:
             message = messages[index]
             if message.present:
-                replies.note(message)  # type: ignore[arg-type]
+                replies.note(message.view())  # type: ignore[arg-type]
         for index, task in self._detections:
             message = messages[index]
             if message.present:
-                self.detected.offer(Detected(task, message.copy()))  # type: ignore[arg-type]
+                self.detected.offer(Detected(task, message.view().copy()))  # type: ignore[arg-type]
 
     def _note(self, cycle: int, events: list[Event]) -> None:
         for event in events:

@@ -29,6 +29,7 @@ from flowrun.runtime.server.requests import (
     described_body,
     json_body,
 )
+from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.server.runs import Runs
 from flowrun.runtime.server.status import jsonable
 from flowrun.runtime.wording import described
@@ -88,7 +89,7 @@ class _Commands:
         self._others = others
 
     def router(self) -> APIRouter:
-        router = APIRouter(prefix="/api/v0/pipeline", default_response_class=Json)
+        router = new_router("/api/v0/pipeline")
         router.add_api_route(
             "/list", self.list_, responses={200: {"model": list[Listed]}, **refusals({})}
         )

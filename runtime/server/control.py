@@ -229,21 +229,22 @@ class Control:
         return Json({"message": f"Pipeline {name} stopped"})
 
     async def pause(self, request: Request) -> Json:
-        """Let nothing come from a source, from the next cycle on: `{"source": id}`, or
-        `{"pipeline_id": name}` for all sources.
+        """Pause a source, or all of them: `{"source": id}` or `{"pipeline_id": name}`.
 
-        A file waits where it is. A live source stays connected, and what comes is dropped and counted.
+        From the next cycle on nothing comes from it. A file waits where it is. A live source stays connected, and what comes is dropped and counted.
         The other sources go on. Asking twice changes nothing.
         """
         return await self._switch(request, self._run.pause, "paused")
 
     async def mute(self, request: Request) -> Json:
-        """As pause, but the source goes on, a file too: what it would have published is dropped and
-        counted."""
+        """Mute a source, or all of them: `{"source": id}` or `{"pipeline_id": name}`.
+
+        It goes on, a file too; what it would have published is dropped and counted.
+        """
         return await self._switch(request, self._run.mute, "muted")
 
     async def resume(self, request: Request) -> Json:
-        """End what pause or mute began; the body is the same."""
+        """Resume a source, or all of them: `{"source": id}` or `{"pipeline_id": name}`."""
         return await self._switch(request, self._run.resume, "resumed")
 
     def _states(self) -> dict[str, State]:

@@ -25,6 +25,7 @@ from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.server.bodies import Json, refusals
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.requests import described_body, json_body
+from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.wording import described
 
 __all__ = ["Runs"]
@@ -50,7 +51,7 @@ class Runs:
         """By run, whose turn it is to have a picture decoded."""
 
     def router(self) -> APIRouter:
-        router = APIRouter(prefix="/api/v0/runs", default_response_class=Json)
+        router = new_router("/api/v0/runs")
         gone = refusals(
             {404: "No such run, or its log does not hold that.", 422: "A parameter is wrong."}
         )

@@ -212,3 +212,17 @@ def test_a_real_runs_events_and_counts_are_noted(tmp_path):
         if isinstance(it.event, events.Failed)
     ] == [(2, "f", 1)]
     assert seen.happened.closed
+
+
+def test_what_background_tasks_find_and_answer_is_whole(tmp_path):
+    plan = helpers.plan_of(
+        tmp_path, "c=Camera; f=Find!; a=Answer!", "c>f:ImageRgb8Msg; c>a:ImageRgb8Msg"
+    )
+    run = helpers.Run(plan, clock=helpers.ManualClock(1, step_ns=1000), directory=None)
+    seen = run.observe()
+    assert run.run().error is None
+    found = [it.message for it in seen.detected.after(0)[1]]
+    assert found
+    assert [len(it.labels) for it in found] == [it.boxes.shape[0] for it in found]
+    assert max(it.count for it in found) > 0
+    assert seen.replies["a"].count > 0
