@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import LogError, LogNotFound, UsageError
 from flowrun.runtime.log.clip import write_clip
 from flowrun.runtime.log.files import slab_paths
@@ -23,6 +24,10 @@ from flowrun.runtime.recorded.places import Places
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = ["RecordedRun", "summary"]
+
+
+_RECENT_S = 0.5
+_MOST_RECENT = 8
 
 
 class RecordedRun:
@@ -101,39 +106,52 @@ class RecordedRun:
             each part needs: one whose own picture is there soonest.
         """
         with self.reading() as opened:
-            steps = opened.steps
-            if not len(steps):
-                raise LogNotFound(f"{self.path}: the log holds no cycle")
-            begin = 0 if first is None else steps.before(first - 1)
-            end = len(steps) if last is None else steps.before(last)
-            if begin >= end:
-                raise LogNotFound(
-                    f"cycles {first} to {last}: the log holds none of them; it holds cycles "
-                    f"{steps.cycle(0)} to {steps.cycle(len(steps) - 1)}"
-                )
-            from_ns, to_ns = int(steps.times[begin]), int(steps.times[end - 1])
-            found = lanes(
-                opened.log.topics,
-                opened.places,
-                opened.controls,
-                from_ns=from_ns,
-                to_ns=to_ns,
-                bins=bins,
+            key = first, last, bins, keys
+            until, found = opened.recent.get(key, (0.0, {}))
+            now = monotonic_s()
+            if now >= until:
+                found = self._lanes(opened, first=first, last=last, bins=bins, keys=keys)
+                opened.recent[key] = now + _RECENT_S, found
+                while len(opened.recent) > _MOST_RECENT:
+                    del opened.recent[next(iter(opened.recent))]
+            return found
+
+    def _lanes(
+        self, opened: _Opened, *, first: int | None, last: int | None, bins: int, keys: bool
+    ) -> dict[str, Any]:
+        steps = opened.steps
+        if not len(steps):
+            raise LogNotFound(f"{self.path}: the log holds no cycle")
+        begin = 0 if first is None else steps.before(first - 1)
+        end = len(steps) if last is None else steps.before(last)
+        if begin >= end:
+            raise LogNotFound(
+                f"cycles {first} to {last}: the log holds none of them; it holds cycles "
+                f"{steps.cycle(0)} to {steps.cycle(len(steps) - 1)}"
             )
-            return {
-                "from_cycle": steps.cycle(begin),
-                "to_cycle": steps.cycle(end - 1),
-                "from_ns": from_ns,
-                "to_ns": to_ns,
-                "first_cycle": steps.cycle(0),
-                "last_cycle": steps.cycle(len(steps) - 1),
-                "start_ns": int(steps.times[0]),
-                "end_ns": int(steps.times[-1]),
-                **found,
-                **_state(opened.log),
-                "missing": missing(opened.log, steps.cycle(0)),
-                **({"keys": opened.moments.keys(found["cycles"][:-1])} if keys else {}),
-            }
+        from_ns, to_ns = int(steps.times[begin]), int(steps.times[end - 1])
+        found = lanes(
+            opened.log.topics,
+            opened.places,
+            opened.controls,
+            from_ns=from_ns,
+            to_ns=to_ns,
+            bins=bins,
+        )
+        return {
+            "from_cycle": steps.cycle(begin),
+            "to_cycle": steps.cycle(end - 1),
+            "from_ns": from_ns,
+            "to_ns": to_ns,
+            "first_cycle": steps.cycle(0),
+            "last_cycle": steps.cycle(len(steps) - 1),
+            "start_ns": int(steps.times[0]),
+            "end_ns": int(steps.times[-1]),
+            **found,
+            **_state(opened.log),
+            "missing": missing(opened.log, steps.cycle(0)),
+            **({"keys": opened.moments.keys(found["cycles"][:-1])} if keys else {}),
+        }
 
     def moment(self, *, cycle: int | None, at_ns: int | None, url: str) -> dict[str, Any]:
         """Everything of a moment; see `Moments`. None for both: of the last cycle."""
@@ -207,6 +225,8 @@ class _Opened:
         self.controls = Controls(self.log, self.places)
         self.moments = Moments(self.log, self.places, self.controls)
         self._frames: dict[bool, Frames] = {}
+        self.recent: dict[Any, tuple[float, dict[str, Any]]] = {}
+        """Lanes that were asked for, and how long they hold: many viewers ask for the same."""
         self._is_over = False
         self._path = path
 

@@ -46,7 +46,8 @@ export function Timeline({base, run, moment, onMoment}) {
   now.current = {moment, view, lanes};
 
   useEffect(addStyle, []);
-  const bins = Math.max(50, Math.min(1000, Math.round(width / 3)));
+  // In steps, so that the server counts once for many viewers.
+  const bins = Math.max(50, Math.min(1000, 50 * Math.round(width / 150)));
 
   // -- what happened ---------------------------------------------------------------------------
   useEffect(() => {
