@@ -117,6 +117,19 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
 
+    def mouse(self, kind, x, y, *, shift=False):
+        """A mouse event with the left button: `mousePressed`, `mouseMoved` or `mouseReleased`."""
+        self._call(
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=x,
+            y=y,
+            button="left",
+            buttons=0 if kind == "mouseReleased" else 1,
+            clickCount=1,
+            modifiers=8 if shift else 0,
+        )
+
     def screenshot(self):
         """The window as a PNG file."""
         return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
