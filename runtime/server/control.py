@@ -231,8 +231,9 @@ class Control:
     async def pause(self, request: Request) -> Json:
         """Pause a source, or all of them: `{"source": id}` or `{"pipeline_id": name}`.
 
-        From the next cycle on nothing comes from it. A file waits where it is. A live source stays connected, and what comes is dropped and counted.
-        The other sources go on. Asking twice changes nothing.
+        From the next cycle on nothing comes from it. A file waits where it is. A live source stays
+        connected, and what comes is dropped and counted. The other sources go on. Asking twice changes
+        nothing.
         """
         return await self._switch(request, self._run.pause, "paused")
 
