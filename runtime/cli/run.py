@@ -281,10 +281,10 @@ def _served(running: Run, args: argparse.Namespace) -> Iterator[Server | None]:
     from flowrun.runtime.server.site import Site
 
     token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
+    site = Site(tuple(args.cors), args.root_path)
     if args.socket is not None:
-        server = Server.start_at(running, args.socket, token)
+        server = Server.start_at(running, args.socket, token, site=site)
     else:
-        site = Site(tuple(args.cors), args.root_path)
         server = Server.start(running, host=args.host, port=port, token=token, site=site)
     try:
         yield server

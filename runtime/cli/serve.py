@@ -55,6 +55,20 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
         "given and --host is not 127.0.0.1",
     )
+    parser.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let pages of another site, such as https://example.org, read and change everything; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="the path below which a reverse proxy has the server, such as /cameras",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,16 +79,23 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.serve.graphs import Graphs
     from flowrun.runtime.serve.pipelines import Pipelines
     from flowrun.runtime.server.serve import Server, token_for
+    from flowrun.runtime.server.site import Site
 
     graphs = Graphs(args.folder)
+    site = Site(tuple(args.cors), args.root_path)
     given = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
     ending = _Ending()
     with listening(ending):
         token = token_for(given, args.host)
-        with Pipelines.open(graphs, log_dir=args.log_dir, token=token, say=_say) as pipelines:
+        with Pipelines.open(
+            graphs, log_dir=args.log_dir, token=token, say=_say, root_path=site.root_path
+        ) as pipelines:
             first = [pipelines.find(name) for name in dict.fromkeys(args.start)]
             server = Server.start_app(
-                partial(create_app, pipelines), host=args.host, port=args.port, token=token
+                partial(create_app, pipelines, site=site),
+                host=args.host,
+                port=args.port,
+                token=token,
             )
             try:
                 found = counted(len(graphs.paths()), "graph")

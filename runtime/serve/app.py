@@ -23,6 +23,7 @@ from flowrun.runtime.server.app import create_view_app, new_app, paths_of
 from flowrun.runtime.server.bodies import Json, MessageReply, refusals
 from flowrun.runtime.server.channels import Places
 from flowrun.runtime.server.errors import ApiError
+from flowrun.runtime.server.machine import machine_router
 from flowrun.runtime.server.page_files import PageFiles
 from flowrun.runtime.server.requests import (
     BODY_LIMIT,
@@ -31,16 +32,20 @@ from flowrun.runtime.server.requests import (
 )
 from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.server.runs import Runs
+from flowrun.runtime.server.site import Site
 from flowrun.runtime.server.status import jsonable
 from flowrun.runtime.wording import described
 
 __all__ = ["create_app"]
 
+_HERE = Site()
 _START_S = 20.0
 """Seconds that a start waits for a run to answer, or to say why it does not."""
 
 
-def create_app(pipelines: Pipelines, *, token: str | None, host: str, connections: int) -> FastAPI:
+def create_app(
+    pipelines: Pipelines, *, token: str | None, host: str, connections: int, site: Site = _HERE
+) -> FastAPI:
     """The app of a server of `pipelines`; see `flowrun.runtime.server.app.create_app`."""
     app = new_app(
         title="flowrun serve",
@@ -48,6 +53,7 @@ def create_app(pipelines: Pipelines, *, token: str | None, host: str, connection
         "below /pipelines/NAME/; what it answers below /api/v0/ is also here while no other runs.",
         token=token,
         host=host,
+        site=site,
     )
     recorded = RecordedRuns([], folder=pipelines.place.log_dir.absolute())
     page = PageFiles()
@@ -56,6 +62,7 @@ def create_app(pipelines: Pipelines, *, token: str | None, host: str, connection
     places = Places(connections * 3 // 4, "requests wait for pipelines")
     others = Others(pipelines, app.router, page, places)
     app.include_router(_Commands(pipelines, others).router(), tags=["pipelines"])
+    app.include_router(machine_router(), tags=["the machine"])
     app.include_router(page.router())
     for path in ("", "/{below:path}"):  # the run that goes on: its own server has it
         app.router.routes.append(Route(f"/api/v0/runs/{CURRENT}{path}", others))
@@ -69,7 +76,7 @@ def create_app(pipelines: Pipelines, *, token: str | None, host: str, connection
         return PlainTextResponse(_index(app, pipelines))
 
     app.router.default = others
-    app.add_middleware(SharedPage)
+    app.add_middleware(SharedPage, root_path=site.root_path)
     return app
 
 

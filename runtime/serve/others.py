@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Others", "SharedPage"]
 
 _PREFIX = "/pipelines/"
-_PAGE = re.compile(r"/(?:pipelines/[^/]+|recorded)(/page/.*)")
+_PAGE = r"/(?:pipelines/[^/]+|recorded)(/page/.*)"
 _OURS = re.compile(r"/api/v0/(?:pipeline/(?:list|start|stop|restart)|runs(?!/current(?:/|$)).*)")
 """What this server answers below the path of a pipeline, too: also while that does not run."""
 
@@ -36,11 +36,12 @@ _OURS = re.compile(r"/api/v0/(?:pipeline/(?:list|start|stop|restart)|runs(?!/cur
 class SharedPage:
     """Lets the page, which looks for its files below its own path, find them wherever it is."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, root_path: str) -> None:
         self._app = app
+        self._file = re.compile(f"(?:{re.escape(root_path)})?{_PAGE}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (found := _PAGE.fullmatch(scope["path"])):
+        if scope["type"] == "http" and (found := self._file.fullmatch(scope["path"])):
             scope = {**scope, "path": found[1], "raw_path": found[1].encode()}
         await self._app(scope, receive, send)
 

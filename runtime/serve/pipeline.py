@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import quote
 
 from flowrun.runtime.children.process import ChildProcess
 from flowrun.runtime.clock import monotonic_s
@@ -53,6 +54,7 @@ class Place:
     sockets: a folder that only this user may open.
     token: what their own servers ask for, or None.
     say: takes the lines about them, and those that they write.
+    root_path: the path below which a proxy has the server; "" for none.
     first_pause_s: seconds to wait before the first restart; doubled each time.
     command: what runs a graph; the file and options follow.
     """
@@ -61,6 +63,7 @@ class Place:
     sockets: Path
     token: str | None
     say: Callable[[str], None]
+    root_path: str = ""
     first_pause_s: float = 1.0
     command: tuple[str, ...] = _COMMAND
 
@@ -183,6 +186,7 @@ class Pipeline:
     def _new_child(self) -> ChildProcess:
         place = self._place
         options = ["--socket", str(self.socket), "--log-dir", str(place.log_dir), "--plain"]
+        options += ["--root-path", f"{place.root_path}/pipelines/{quote(self.name)}"]
         return ChildProcess(
             [*place.command, str(self.path), *options],
             folder=Path.cwd(),

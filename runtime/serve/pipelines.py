@@ -33,14 +33,20 @@ class Pipelines:
     @classmethod
     @contextmanager
     def open(
-        cls, graphs: Graphs, *, log_dir: Path, token: str | None, say: Callable[[str], None]
+        cls,
+        graphs: Graphs,
+        *,
+        log_dir: Path,
+        token: str | None,
+        say: Callable[[str], None],
+        root_path: str = "",
     ) -> Iterator[Pipelines]:
         """The pipelines of `graphs`; their runs have ended when the context has.
 
-        log_dir, token, say: see `Place`.
+        The other arguments are those of `Place`.
         """
         with TemporaryDirectory(prefix="flowrun-", ignore_cleanup_errors=True) as sockets:
-            pipelines = cls(graphs, Place(log_dir, Path(sockets), token, say))
+            pipelines = cls(graphs, Place(log_dir, Path(sockets), token, say, root_path))
             try:
                 yield pipelines
             finally:

@@ -113,13 +113,14 @@ class Server:
         return server
 
     @classmethod
-    def start_at(cls, run: Watchable, path: Path, token: str | None = None) -> Server:
-        """A server of a run at the socket `path`, for this user's processes. Raises `UsageError` if it
-        cannot listen there.
-        """
+    def start_at(
+        cls, run: Watchable, path: Path, token: str | None = None, *, site: Site = _HERE
+    ) -> Server:
+        """A server of a run at the socket `path`, for this user's processes; otherwise as `start`."""
         if token is not None:
             check_token(token)
-        server = cls(partial(create_app, run), listen_at(path), host="localhost", token=token)
+        make_app = partial(create_app, run, site=site)
+        server = cls(make_app, listen_at(path), host="localhost", token=token)
         server._begin()
         return server
 

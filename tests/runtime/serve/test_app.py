@@ -221,3 +221,8 @@ def test_a_graph_is_shown_as_its_file_is_or_as_it_runs(client):
     for query in ("", "?pipeline_id=cam"):
         found = client.get(f"/api/v0/pipeline/config{query}")
         assert found.text.startswith(f"GET /api/v0/pipeline/config{query} ")
+
+
+def test_the_machine_is_known_without_a_pipeline(client):
+    assert client.get("/api/v0/stats/whoami").json()["platform"] == "Linux"
+    assert client.get("/api/v0/stats/sysinfo").json()["total_memory"] > 0
