@@ -9,6 +9,10 @@ APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreame
 # One process a core, each with one thread for torch; one that is done takes tests from the other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 GRAPH ?= graphs/inference.yaml
+GRAPHS ?= graphs
+NAME ?= inference
+HOST ?= 127.0.0.1
+PORT ?= 3000
 MODEL_OUT ?= runs/model
 MINUTES ?= 10
 
@@ -19,6 +23,16 @@ help:  ## list the targets
 .PHONY: demo
 demo: .venv/installed  ## install, then run graphs/inference.yaml: its page is at http://127.0.0.1:3000
 	$(BIN)/flowrun $(GRAPH)
+
+.PHONY: serve
+serve: .venv/installed  ## install, then serve graphs/ by name at http://127.0.0.1:3000 (GRAPHS=... HOST=... PORT=...)
+	$(BIN)/flowrun serve $(GRAPHS) --host $(HOST) --port $(PORT)
+
+.PHONY: start-pipeline stop-pipeline
+start-pipeline: .venv/installed  ## start a graph of that server (NAME=inference HOST=... PORT=...)
+	$(BIN)/flowrun start-pipeline $(NAME) $(HOST) $(PORT)
+stop-pipeline: .venv/installed  ## stop it
+	$(BIN)/flowrun stop-pipeline $(NAME) $(HOST) $(PORT)
 
 .PHONY: test
 test: .venv/installed-dev  ## install what the tests need, then run those that need no more than pip (PYTEST_ARGS=... for some)

@@ -23,6 +23,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     result.add_argument(
         "--channel", default="", help="a task that shows answers, or its number (the first)"
     )
+    result.add_argument(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="how many seconds to wait for it, 60 at most (60)",
+    )
     result.add_argument("--json", action="store_true", help="as the server gives it")
     settings = actions.add_parser("settings", help="change values while the graph runs")
     settings.add_argument("--prompt", help="what to ask the model from now on")
@@ -47,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         print_text("changed")
         return 0
     path = f"inference/result/{args.channel}" if args.channel else "inference/result"
-    answer = client.get(path)["Success"]
+    answer = client.get(path, timeout_s=f"{args.timeout:g}")["Success"]
     if args.json:
         print_text(json.dumps(answer, indent=2, ensure_ascii=False))
     else:

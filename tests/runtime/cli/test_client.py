@@ -66,10 +66,11 @@ def test_the_next_answer_is_printed(server, flowrun):
         "cap en: a red ball ... (cut off)",
         "",
     )
-    assert json.loads(flowrun("inference", "result", "--json")[1]) == ANSWER
-    assert [path for _, path, *_ in server.asked][:2] == [
-        "/api/v0/inference/result",
-        "/api/v0/inference/result/chat%201?pipeline_id=door",
+    assert json.loads(flowrun("inference", "result", "--json", "--timeout", "2.5")[1]) == ANSWER
+    assert [path for _, path, *_ in server.asked] == [
+        "/api/v0/inference/result?timeout_s=60",
+        "/api/v0/inference/result/chat%201?pipeline_id=door&timeout_s=60",
+        "/api/v0/inference/result?timeout_s=2.5",
     ]
 
 
