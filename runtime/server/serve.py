@@ -10,7 +10,7 @@ import socket
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import structlog
@@ -21,6 +21,7 @@ from flowrun.runtime.server.connections import Connections, most_connections
 from flowrun.runtime.server.guard import check_token, is_loopback
 from flowrun.runtime.server.listening import listen, listen_at
 from flowrun.runtime.server.site import Site
+from flowrun.runtime.server.websocket import WebSocketConnection
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -68,7 +69,7 @@ class Server:
                 self._app,
                 loop="asyncio",
                 http="h11",
-                ws=_websockets(),
+                ws=WebSocketConnection,
                 ws_max_size=_HEARD,
                 ws_per_message_deflate=False,  # videos are compressed
                 lifespan="off",
@@ -191,15 +192,6 @@ def _place(listener: socket.socket, host: str) -> tuple[str, int, Path | None]:
     shown = f"[{shown}]" if ":" in shown else shown
     port: int = listener.getsockname()[1]
     return f"http://{shown}:{port}/", port, None
-
-
-def _websockets() -> type[asyncio.Protocol] | Literal["none"]:
-    """What WebSockets speak; without the package, the server refuses them."""
-    try:
-        from flowrun.runtime.server.websocket import WebSocketConnection
-    except ModuleNotFoundError:
-        return "none"
-    return WebSocketConnection
 
 
 def _log_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

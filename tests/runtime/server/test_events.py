@@ -217,7 +217,7 @@ def test_a_real_runs_events_and_counts_are_noted(tmp_path):
 def test_what_background_tasks_find_and_answer_is_whole(tmp_path):
     plan = helpers.plan_of(
         tmp_path,
-        "c=Camera; f=Find!@on_error: skip; a=Answer!",
+        "c=Camera(limit: 4); f=Find!; a=Answer!",
         "c>f:ImageRgb8Msg; c>a:ImageRgb8Msg",
     )
     run = helpers.Run(plan, clock=helpers.ManualClock(1, step_ns=1000), directory=None)
