@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["DISTRIBUTION", "Extra", "import_optional", "missing"]
+__all__ = ["DISTRIBUTION", "Extra", "import_optional", "missing", "require"]
 
 DISTRIBUTION = "flowrun-runtime"
 """What pip and `importlib.metadata` call flowrun."""
 
-Extra = Literal["models", "tables", "viewers"]
+Extra = Literal["foxglove", "models", "rerun", "tables", "viewers"]
 
 
 def missing(what: str, packages: Sequence[str], *, extra: Extra) -> str | None:
@@ -39,6 +39,12 @@ def import_optional(module: str, what: str, *, extra: Extra, install: str = "") 
         return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(_needs(what, install or module.partition(".")[0], extra)) from error
+
+
+def require(module: str, what: str, *, extra: Extra, install: str) -> None:
+    """As `import_optional`, but loads nothing."""
+    if importlib.util.find_spec(module) is None:
+        raise UsageError(_needs(what, install, extra))
 
 
 def _needs(what: str, packages: str, extra: Extra) -> str:

@@ -324,7 +324,7 @@ def test_replay_that_needs_models_says_so(core: Path, tmp_path: Path) -> None:
     [
         ("foxglove", "mcap", "viewers"),
         ("mcap", "mcap", "viewers"),
-        ("rerun", "rerun-sdk", "viewers"),
+        ("rerun", "rerun-sdk", "rerun"),
         ("parquet", "pyarrow", "tables"),
     ],
 )

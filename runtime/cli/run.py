@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowrun.runtime.cli import viewers
 from flowrun.runtime.cli.failures import print_error
 from flowrun.runtime.cli.signals import listening
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError
@@ -103,6 +104,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end with the run, also on a terminal, where its page stays otherwise until Ctrl-C",
     )
+    viewers.add_options(parser, instead=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,6 +142,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
     from flowrun.runtime.graph.plan import load_plan
     from flowrun.runtime.run.live import Run
 
+    viewers.check_options(args)
     keep_freed_memory()
     plan = load_plan(args.graph, env=os.environ)
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
@@ -177,6 +180,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
 
             open_page(server.url)
         with (
+            viewers.shown_live(args, running.directory, print_text),
             announced(running, url),
             StatusDisplay(running, url, terminal, plain=args.plain),
         ):

@@ -8,6 +8,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+from flowrun.runtime.cli import viewers
 from flowrun.runtime.cli.run import DEFAULT_PORT
 from flowrun.runtime.printing import print_text
 
@@ -31,8 +32,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--port",
         type=int,
         metavar="N",
-        default=DEFAULT_PORT,
-        help=f"({DEFAULT_PORT}) 0 picks a free one",
+        help=f"({DEFAULT_PORT}; Foxglove's 8765, Rerun's 9876) 0 picks a free one",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     parser.add_argument(
@@ -40,18 +40,22 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
         "given and --host is not 127.0.0.1",
     )
+    viewers.add_options(parser, instead=True)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when it is ended by Ctrl-C or SIGTERM; `LogError` where there is no run."""
+    if args.foxglove or args.rerun:
+        return viewers.view(args)
     from flowrun.runtime.recorded.runs import RecordedRuns
     from flowrun.runtime.server.app import create_view_app
     from flowrun.runtime.server.serve import Server
 
     runs = RecordedRuns.at(args.run)
+    port = DEFAULT_PORT if args.port is None else args.port
     token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
     server = Server.start_app(
-        partial(create_view_app, runs), host=args.host, port=args.port, token=token
+        partial(create_view_app, runs), host=args.host, port=port, token=token
     )
     try:
         print_text(f"{args.run}: {server.url}", flush=True)  # who started it may wait for it

@@ -8,6 +8,8 @@
 | `mcap.py`                             | all in one compressed MCAP file                       |
 | `foxglove.py`, `foxglove_messages.py` | an MCAP file with Foxglove's own schemas              |
 | `rerun.py`, `rerun_view.py`           | a recording of Rerun, and how its viewer opens it     |
+| `foxglove_server.py`, `rerun_server.py` | the same, while a viewer is connected                 |
+| `going_on.py`                         | the log of a run that goes on, for them               |
 | `pictures.py`                         | pictures as viewers take them                         |
 | `unseen.py`                           | the packets of which a run decoded no picture         |
 | `sources.py`                          | which pictures boxes are about                        |

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.export import foxglove_messages as foxglove
@@ -42,9 +42,22 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, LOG_TOPIC
 from flowrun.runtime.log.values import line_text, plain_value
 
-__all__ = ["export_foxglove"]
+__all__ = ["FoxgloveChannels", "Put", "Sink", "export_foxglove"]
 
 Write = Callable[[LogMessage], None]
+
+Put = Callable[[bytes, int, int, int], None]
+"""Takes what a channel gets: bytes, the cycle's time, their time of validity, the cycle's number."""
+
+
+class Sink(Protocol):
+    """Where channels go: a file, or viewers that are connected."""
+
+    def channel(
+        self, name: str, encoding: str, schema: tuple[str, str, bytes], metadata: dict[str, str]
+    ) -> Put:
+        """A new channel. schema: its name, encoding and data; all empty if it has none."""
+        ...
 
 
 def export_foxglove(log: Log, selection: Selection, path: Path) -> ExportReport:
@@ -54,37 +67,52 @@ def export_foxglove(log: Log, selection: Selection, path: Path) -> ExportReport:
     with path.open("wb") as file:
         writer = open_writer(file, "foxglove")
         write_front(writer, log)
-        channels = _Channels(writer, report)
-        topics = shown_topics(log, selection)
-        stretches = Stretches(log.attachments.get("graph.json", b""))
-        ways = {
-            topic.name: _way(log, topic, selection, channels, stretches, report)
-            for topic in log.topics.values()
-            if topic.name in topics
-        }
-        for message in selection.messages(log, *topics):
-            try:
-                ways[message.topic](message)
-            except LogError as error:
-                report.leave_out(error)
+        shown = FoxgloveChannels(log, selection, _McapSink(writer), report)
+        for message in selection.messages(log, *shown.topics):
+            shown.write(message)
         write_end(writer, log)
     return report
 
 
-class _Channels:
-    """Adds messages to the file."""
+class FoxgloveChannels:
+    """The channels of the selected topics of a log, in a sink."""
 
-    def __init__(self, writer: Any, report: ExportReport) -> None:
-        self._writer, self._report = writer, report
+    def __init__(self, log: Log, selection: Selection, sink: Sink, report: ExportReport) -> None:
+        self.topics = shown_topics(log, selection)
+        self._report = report
+        channels = _Channels(sink, report)
+        stretches = Stretches(log.attachments.get("graph.json", b""))
+        self._ways = {
+            topic.name: _way(log, topic, selection, channels, stretches, report)
+            for topic in log.topics.values()
+            if topic.name in self.topics
+        }
+        self._stretches = stretches
+
+    def write(self, message: LogMessage) -> None:
+        """Give the sink a message of `topics`; one that cannot be decoded is left out, and reported."""
+        try:
+            self._ways[message.topic](message)
+        except LogError as error:
+            self._report.leave_out(error)
+
+    def begin_again(self) -> None:
+        """The next message of each topic need not be the one after the last that was written."""
+        self._stretches.begin_again()
+
+
+class _McapSink:
+    """A file, by the package mcap."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
         self._schemas: dict[tuple[str, str, bytes], int] = {}
 
-    def add(
-        self, name: str, encoding: str, schema: tuple[str, str, bytes], topic: Topic
-    ) -> Callable[..., None]:
-        """A new channel; what is returned writes one of its messages."""
+    def channel(
+        self, name: str, encoding: str, schema: tuple[str, str, bytes], metadata: dict[str, str]
+    ) -> Put:
         if any(schema) and schema not in self._schemas:
             self._schemas[schema] = self._writer.register_schema(*schema)
-        metadata = {key: value for key, value in topic.metadata.items() if key != CODEC}
         channel = self._writer.register_channel(
             topic=name,
             message_encoding=encoding,
@@ -92,15 +120,33 @@ class _Channels:
             metadata=metadata,
         )
 
-        def write(message: LogMessage, data: bytes, times: tuple[int, int] | None = None) -> None:
-            time_ns, tov_ns = times or (message.time_ns, message.tov_ns)
+        def put(data: bytes, time_ns: int, tov_ns: int, cycle: int) -> None:
             self._writer.add_message(
                 channel_id=channel,
                 log_time=time_ns,
                 publish_time=tov_ns,
-                sequence=message.cycle & 0xFFFFFFFF,
+                sequence=cycle & 0xFFFFFFFF,
                 data=data,
             )
+
+        return put
+
+
+class _Channels:
+    """Adds channels to the sink, and counts their messages."""
+
+    def __init__(self, sink: Sink, report: ExportReport) -> None:
+        self._sink, self._report = sink, report
+
+    def add(
+        self, name: str, encoding: str, schema: tuple[str, str, bytes], topic: Topic
+    ) -> Callable[..., None]:
+        """A new channel; what is returned writes one of its messages."""
+        metadata = {key: value for key, value in topic.metadata.items() if key != CODEC}
+        put = self._sink.channel(name, encoding, schema, metadata)
+
+        def write(message: LogMessage, data: bytes, times: tuple[int, int] | None = None) -> None:
+            put(data, *(times or (message.time_ns, message.tov_ns)), message.cycle)
             self._report.count += 1
 
         return write

@@ -136,6 +136,12 @@ class PictureExport:
             data = memoryview(jpeg(pixels, quality=_JPEG_QUALITY))
         yield Shown(message.time_ns, message.tov_ns, fields["source"], data, pixels)
 
+    def begin_again(self) -> None:
+        """The next message need not be the one after the last: a stream begins at its key frame."""
+        self._last = None
+        if self._encoder is not None:
+            self._encoder = StreamEncoder()
+
     # -- which form ----------------------------------------------------------------------------
 
     def _form(self, selection: Selection) -> tuple[str, str]:
@@ -294,6 +300,11 @@ class Stretches:
     def add(self, topic: str, pictures: PictureExport) -> None:
         """Note what writes the pictures of `topic`."""
         self._pictures[topic] = pictures
+
+    def begin_again(self) -> None:
+        """See `PictureExport.begin_again`, of all pictures."""
+        for pictures in self._pictures.values():
+            pictures.begin_again()
 
     def moved(self, topic: str, found: Boxes) -> Boxes:
         """The boxes of a message of `topic`, in the columns and rows of its newest picture; as they are

@@ -18,7 +18,7 @@ validity: an answer is there next to the picture that it is about). What the vie
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, LOG_TOPIC, STEPS_TOPIC
 from flowrun.runtime.log.values import line_text, plain_value
 
-__all__ = ["control_line", "export_rerun"]
+__all__ = ["RerunRecording", "control_line", "export_rerun"]
 
 _LEVELS = {"WARNING": "WARN", "FATAL": "CRITICAL", "UNKNOWN": "INFO"}
 """Rerun's names where they are others."""
@@ -55,47 +55,86 @@ Write = Callable[[LogMessage], None]
 def export_rerun(log: Log, selection: Selection, path: Path) -> ExportReport:
     """Write the selected messages to `path`; needs the package rerun-sdk. The report counts the
     messages of the log that were written."""
-    rerun = import_optional("rerun", "an export to rerun", extra="viewers", install="rerun-sdk")
-    report = ExportReport()
-    metadata = log.metadata
-    recording = rerun.RecordingStream(
-        f"flowrun_{metadata.get('graph', 'run')}",
-        recording_id=metadata.get("run_id"),
-        send_properties=False,
-    )
-    # When the export ran is of no interest.
-    recording.set_log_time_enabled(False)
-    recording.set_log_tick_enabled(False)
-    recording.save(str(path))
+    recording = RerunRecording(log, selection, "an export to rerun")
+    recording.stream.save(str(path))
     try:
-        if log.start_ns is not None:
-            recording.send_recording_start_time_nanos(log.start_ns)
-        recording.send_property("flowrun", rerun.AnyValues(**metadata))
-        entities = _Entities(rerun, recording)
-        graph = log.attachments.get("graph.json", b"")
-        topics, stretches = shown_topics(log, selection), Stretches(graph)
-        ways = {
-            topic.name: _way(log, topic, selection, entities, stretches, report)
-            for topic in log.topics.values()
-            if topic.name in topics
-        }
-        for message in selection.messages(log, *topics):
-            try:
-                ways[message.topic](message)
-                report.count += 1
-            except LogError as error:
-                report.leave_out(error)
-        shown = blueprint(rerun, entities.view, graph)
-        if shown is not None:
-            recording.send_blueprint(shown)
+        for message in recording.messages():
+            recording.write(message)
+        recording.arrange()
     finally:
         try:
-            recording.flush()
+            recording.stream.flush()
         except Exception as error:  # the SDK's own, of several kinds
             raise LogError(f"{path}: cannot be written: {error}") from error
         finally:
-            recording.disconnect()
-    return report
+            recording.stream.disconnect()
+    return recording.report
+
+
+class RerunRecording:
+    """The selected messages of a log as a recording of Rerun; needs the package rerun-sdk.
+
+    what: what needs it, as the user called it.
+    stream: the `rerun.RecordingStream`; the caller says where it goes before anything is written.
+    """
+
+    def __init__(self, log: Log, selection: Selection, what: str) -> None:
+        rerun = import_optional("rerun", what, extra="rerun", install="rerun-sdk")
+        self._log, self._selection, self.report = log, selection, ExportReport()
+        metadata = log.metadata
+        self.stream = rerun.RecordingStream(
+            f"flowrun_{metadata.get('graph', 'run')}",
+            recording_id=metadata.get("run_id"),
+            send_properties=False,
+        )
+        # When the export ran is of no interest.
+        self.stream.set_log_time_enabled(False)
+        self.stream.set_log_tick_enabled(False)
+        self._entities = _Entities(rerun, self.stream)
+        self._ways: dict[str, Write] = {}
+        self._graph = log.attachments.get("graph.json", b"")
+        self._arranged: tuple[int, ...] = ()
+
+    def messages(self, start: int | None = None) -> Iterator[LogMessage]:
+        """What there is to write, of the cycles from `start` on; before the first call of `write`."""
+        log, topics = self._log, shown_topics(self._log, self._selection)
+        if not self._ways:
+            if log.start_ns is not None:
+                self.stream.send_recording_start_time_nanos(log.start_ns)
+            self.stream.send_property("flowrun", self._entities.rerun.AnyValues(**log.metadata))
+            stretches = Stretches(self._graph)
+            self._ways = {
+                topic.name: _way(
+                    log, topic, self._selection, self._entities, stretches, self.report
+                )
+                for topic in log.topics.values()
+                if topic.name in topics
+            }
+        if start is None:
+            return self._selection.messages(log, *topics)
+        return log.messages(topics, start)
+
+    def write(self, message: LogMessage) -> None:
+        """Write one of `messages`; one that cannot be decoded is left out, and reported."""
+        try:
+            self._ways[message.topic](message)
+            self.report.count += 1
+        except LogError as error:
+            self.report.leave_out(error)
+
+    def arrange(self) -> None:
+        """Say how what was written is shown, if that has changed."""
+        view = self._entities.view
+        size = (
+            *map(len, (view.pictures, view.boxes, view.answers, view.lines)),
+            *map(len, view.numbers.values()),
+        )
+        if size == self._arranged:
+            return
+        self._arranged = size
+        shown = blueprint(self._entities.rerun, view, self._graph)
+        if shown is not None:
+            self.stream.send_blueprint(shown)
 
 
 class _Entities:

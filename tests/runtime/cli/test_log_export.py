@@ -107,7 +107,7 @@ def test_rerun_without_its_package(run, capsys, monkeypatch):
     assert flowrun(capsys, "export", run, "-o", "x.rrd") == (
         2,
         "",
-        "an export to rerun needs rerun-sdk: pip install 'flowrun-runtime[viewers]'\n",
+        "an export to rerun needs rerun-sdk: pip install 'flowrun-runtime[rerun]'\n",
     )
     assert [item.name for item in Path().glob("[!.]*")] == ["run"]
 

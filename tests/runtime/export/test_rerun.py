@@ -266,5 +266,5 @@ def test_without_the_package_it_says_how_to_install_it(tmp_path, monkeypatch):
     with Log(tmp_path / "run") as log, pytest.raises(UsageError) as caught:
         export_rerun(log, Selection(), tmp_path / "x.rrd")
     assert str(caught.value) == (
-        "an export to rerun needs rerun-sdk: pip install 'flowrun-runtime[viewers]'"
+        "an export to rerun needs rerun-sdk: pip install 'flowrun-runtime[rerun]'"
     )

@@ -1,0 +1,137 @@
+"""`--foxglove` and `--rerun`: a run in the viewers of others, recorded or while it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.extras import require
+from flowrun.runtime.printing import print_text
+
+if TYPE_CHECKING:
+    from flowrun.runtime.export.selection import ExportReport
+    from flowrun.runtime.log.reader import Log
+
+__all__ = ["add_options", "check_options", "shown_live", "view"]
+
+
+def add_options(parser: argparse.ArgumentParser, *, instead: bool) -> None:
+    """Add the options to `parser`. instead: whether they take the place of the page."""
+    page = " instead of on the page" if instead else ", too"
+    parser.add_argument(
+        "--foxglove",
+        action="store_true",
+        help=f"show it in Foxglove{page}; needs flowrun-runtime[foxglove]",
+    )
+    parser.add_argument(
+        "--rerun", action="store_true", help=f"show it in Rerun{page}; needs flowrun-runtime[rerun]"
+    )
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """`UsageError` if a viewer is asked for whose package is missing."""
+    if args.foxglove:
+        require("foxglove", "--foxglove", extra="foxglove", install="foxglove-sdk")
+    if args.rerun:
+        require("rerun", "--rerun", extra="rerun", install="rerun-sdk")
+
+
+def view(args: argparse.Namespace) -> int:
+    """Show the run of `args` in the viewer that they name, until Ctrl-C; of one that goes on, until it
+    ends."""
+    from flowrun.runtime.log.reader import Log
+
+    check_options(args)
+    if args.foxglove and args.rerun:
+        raise UsageError("--foxglove and --rerun: choose one")
+    if args.token is not None:
+        raise UsageError("--token: neither Foxglove nor Rerun asks for one; they listen without")
+    with Log(args.run) as log:
+        try:
+            (_foxglove if args.foxglove else _rerun)(log, args)
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+def _foxglove(log: Log, args: argparse.Namespace) -> None:
+    from flowrun.runtime.export.foxglove_server import DEFAULT_PORT, FoxgloveServer
+
+    port = DEFAULT_PORT if args.port is None else args.port
+    with FoxgloveServer(log, host=args.host, port=port) as server:
+        print_text(f"{args.run}: Foxglove: {server.url}", flush=True)
+        print_text(f"  {server.app_url}", flush=True)
+        (server.follow if server.is_live else server.play)()
+        _say_notes(server.report)
+
+
+def _rerun(log: Log, args: argparse.Namespace) -> None:
+    from flowrun.runtime.export.rerun_server import DEFAULT_PORT, RerunServer
+
+    if args.host not in {"127.0.0.1", "localhost"}:
+        raise UsageError("--host: Rerun's server has no choice of the address it listens at")
+    server = RerunServer(log, port=DEFAULT_PORT if args.port is None else args.port)
+    try:
+        print_text(f"{args.run}: Rerun: {server.url}", flush=True)
+        print_text(
+            "  it listens at every address of this machine, and asks for no token", flush=True
+        )
+        viewer = _open_viewer(server.url)
+        server.send()
+        _say_notes(server.report)
+        if not server.is_live:
+            viewer.wait() if viewer is not None else threading.Event().wait()
+    finally:
+        server.stop()
+
+
+def _open_viewer(url: str) -> subprocess.Popen[bytes] | None:
+    """Rerun's own viewer, if there is a screen to open it on."""
+    if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+        print_text(f"  rerun {url}    opens the viewer", flush=True)
+        return None
+    with contextlib.suppress(OSError):
+        return subprocess.Popen(  # noqa: S603  # ours
+            [sys.executable, "-m", "rerun", url],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    return None
+
+
+def _say_notes(report: ExportReport) -> None:
+    for note in report.notes:
+        print_text(f"note: {note}", file=sys.stderr)
+
+
+@contextmanager
+def shown_live(
+    args: argparse.Namespace, directory: Path | None, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Show the run whose log is in `directory` in the viewers of `args`, while the context is open.
+
+    Each is a process of its own, which reads the log: what it does costs the cycles nothing.
+
+    say: called with each line that they print.
+    """
+    from flowrun.runtime.children.process import ChildProcess
+
+    wanted = [name for name in ("foxglove", "rerun") if getattr(args, name)]
+    if wanted and directory is None:
+        raise UsageError(f"--{wanted[0]} shows what is in the log; leave out --no-log")
+    with ExitStack() as children:
+        for name in wanted:
+            command = [sys.executable, "-P", "-m", "flowrun.runtime.cli", "view", str(directory)]
+            child = ChildProcess([*command, f"--{name}"], folder=Path.cwd(), name=name, on_line=say)
+            child.start()
+            children.callback(child.stop)
+        yield
