@@ -144,17 +144,20 @@ class Moments:
                 whole["objects"] = detections(fields)
             whole["frame"] = self._frame(task, fields.get("frame_cycle"), url)
             (found_objects if has_objects else answers)[task] = whole
-        return {**found, "missing": missing}
+        return {**found, "missing": list(dict.fromkeys(missing))}
 
     def _last(self, topic: str, cycle: int, missing: list[str]) -> LogMessage | None:
         """The last message of a topic at or before a cycle that can be read."""
         places = self._places.of(topic)
         number = places.before(cycle)
         for index in range(number - 1, max(-1, number - 1 - _TRIES), -1):
+            cycle = places.cycle(index)
             try:
-                message = message_of(self._log, topic, places.cycle(index))
+                message = message_of(self._log, topic, cycle)
                 _ = message.outline
                 return message
+            except LogNotFound:  # its index says that it is there
+                missing.append(f"cycle {cycle}: {self._log.loss or 'it cannot be read'}")
             except LogError as error:
                 missing.append(str(error))
         return None
@@ -179,6 +182,9 @@ class Moments:
         try:
             ticks = message_of(self._log, STEPS_TOPIC, cycle).fields["ticks_ns"]
             took = np.diff(np.frombuffer(ticks, "<u8").astype(np.int64)) / 1e6
+        except LogNotFound:
+            missing.append(f"cycle {cycle}: {self._log.loss or 'it cannot be read'}")
+            return {}
         except (LogError, KeyError, ValueError, TypeError) as error:
             missing.append(str(error))
             return {}

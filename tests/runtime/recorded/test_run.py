@@ -207,7 +207,9 @@ def test_a_damaged_cycle_is_named_and_what_was_before_is_shown(run, tmp_path):
     made = RecordedRun("x", copy)
     moment = at(made, answers[3])
     assert moment["answers"]["says"]["cycle"] == answers[2]
-    assert any(f"cycle {answers[3]}" in text for text in moment["missing"])
+    [text] = moment["missing"]
+    assert text.startswith(f"cycle {answers[3]}: {path}: byte ")
+    assert f"cycle {answers[3]} has CRC" in text
     assert at(made, answers[4])["answers"]["says"]["cycle"] == answers[4]
 
 
