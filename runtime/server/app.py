@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.recorded.runs import RecordedRuns
@@ -205,7 +206,17 @@ async def _not_found(request: Request, error: Exception) -> Response:
         404: f"no such path {path}; GET / lists all",
         405: f"{request.method} is not for {path}; GET / lists all",
     }.get(error.status_code, error.detail)
-    return Json({"error": text}, status_code=error.status_code, headers=error.headers)
+    headers = dict(error.headers or {}) | (_allowed(request) if error.status_code == 405 else {})
+    return Json({"error": text}, status_code=error.status_code, headers=headers)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """All methods of the path: each of its routes knows one of them."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    for template, operations in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].match(path):
+            return {"Allow": ", ".join(sorted(map(str.upper, operations)))}
+    return {}
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -594,6 +594,8 @@ def test_unknown_path_and_method_are_said_in_json(quiet_http):
         405,
         {"error": "GET is not for '/api/v0/pipeline/stop'; GET / lists all"},
     )
+    reply = quiet_http.put("/api/v0/inference/settings")
+    assert (reply.status_code, reply.headers["allow"]) == (405, "GET, POST")
 
 
 def test_head_is_get_without_the_body_and_ends(run, quiet_http):

@@ -7,10 +7,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-pytest.importorskip("prometheus_client")
-pytest.importorskip("psutil")
-
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowrun.msgs.text import PromptResponseMsg

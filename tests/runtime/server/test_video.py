@@ -6,15 +6,12 @@ import threading
 
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.runtime.live_video import LiveVideo
 from flowrun.runtime.server import connections
-
-pytest.importorskip("websockets")
-
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
 SPS = b"\x00\x00\x00\x01\x67\x4d\x40\x1f" + bytes(20)
 DECODER = VideoDecoder("h264", b"", 1280, 720, "yuv420p", "", 0, 0, (2, 0))
