@@ -1,7 +1,7 @@
 """`VideoCapture`: frames of a file, an RTSP camera, a URL or a local device, by PyAV.
 
-A reader thread decodes a few frames ahead, so that this work overlaps with the cycle; a second one keeps
-their planes, and makes their pixels ahead where somebody has read those of the last ones.
+A reader thread decodes a few frames ahead, so that this work overlaps with the cycle; it, or a second one,
+keeps their planes, and makes their pixels ahead where somebody has read those of the last ones.
 It keeps the compressed packets too: with them the log can do without the pixels.
 """
 

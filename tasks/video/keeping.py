@@ -33,7 +33,7 @@ _HANDED_OVER = 1 << 20
 
 class Keeping:
     """Keeps the planes of pictures that are decoded, or their pixels, and has ready what will be asked
-    for, on a thread of its own.
+    for: on a thread of its own, but where several decode, and the reader's has time.
 
     name: of the source.
     needs_crc: whether the log wants the CRC of each picture.
@@ -85,12 +85,13 @@ class Keeping:
         made = PlanarPicture(layout, data, on_read=partial(self._demand.note, number))
         self._begun.append((framed, made))
         needs_crc = self._needs_crc and layout.size >= _HANDED_OVER
-        if needs_crc or self._demand.expects(number):
-            prepare = partial(self._pool.submit, self._prepare, made, number)
-            if self.is_live:
-                self._put_off.append(prepare)
-            else:
-                prepare()
+        if picture.lasts or not (needs_crc or self._demand.expects(number)):
+            return planes
+        prepare = partial(self._pool.submit, self._prepare, made, number)
+        if self.is_live:
+            self._put_off.append(prepare)
+        else:
+            prepare()
         return planes
 
     def take(self, count: int) -> Iterator[Frame]:
@@ -101,12 +102,11 @@ class Keeping:
             if found is None:
                 self._lose()
                 continue
-            is_asked = isinstance(found, AskedPicture)
-            is_being_copied = isinstance(found, PlanarPicture) and not (
-                is_asked or found.is_in_place
-            )
-            if is_being_copied and not self.is_live:
-                _ = found.data  # copied: the decoder's memory of it is free again
+            if isinstance(found, PlanarPicture) and not isinstance(found, AskedPicture):
+                if found.is_in_place:  # other threads decode meanwhile
+                    self._prepare(found, framed.keywords["frame_id"])
+                elif not self.is_live:
+                    _ = found.data  # copied: the decoder's memory of it is free again
             yield framed(found)
 
     def do_put_off(self) -> None:
