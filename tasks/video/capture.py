@@ -1,8 +1,8 @@
 """`VideoCapture`: frames of a file, an RTSP camera, a URL or a local device, by PyAV.
 
-A reader thread decodes a few frames ahead, so that this work overlaps with the cycle; it, or a second one,
-keeps their planes, and makes their pixels ahead where somebody has read those of the last ones.
-It keeps the compressed packets too: with them the log can do without the pixels.
+A reader thread decodes a few frames ahead, so that this work overlaps with the cycle. It, or a second
+one, keeps their planes, and makes their pixels ahead where somebody has read those of the last ones.
+The compressed packets are kept too: with them the log can do without the pixels.
 """
 
 from __future__ import annotations
