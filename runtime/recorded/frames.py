@@ -19,7 +19,7 @@ from flowrun.runtime.pictures.squares import square_size
 __all__ = ["Frames", "message_of", "shown_size"]
 
 _QUALITY = 80
-_MOST_BYTES = 64 << 20
+_MOST_BYTES = 16 << 20
 """Of JPEGs that are kept."""
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowrun.runtime.events import Dropped, Failed, Replaced, Set
 from flowrun.runtime.log.message import Topic
 from flowrun.runtime.log.slab.format import KEYFRAME_TOPIC, STEPS_TOPIC
 from flowrun.runtime.recorded.controls import Controls
-from flowrun.runtime.recorded.places import Places, Times
+from flowrun.runtime.recorded.places import Places, Times, TopicPlaces
 
 __all__ = ["LANES", "kind_of", "lanes"]
 
@@ -61,7 +62,7 @@ def lanes(
         counted[key] = counted.get(key, 0) + np.diff(total)
     order = sorted(counted, key=lambda key: LANES.index(key[0]))
     return {
-        "cycles": [_cycle(steps, int(first)) for first in firsts],
+        "cycles": _cycles(steps, firsts),
         "frames": np.diff(firsts).tolist(),
         "lanes": [
             {"kind": kind, "task": task, "counts": counted[kind, task].tolist()}
@@ -70,10 +71,11 @@ def lanes(
     }
 
 
-def _cycle(steps: Any, index: int) -> int:
-    if index < len(steps):
-        return int(steps.cycle(index))
-    return int(steps.cycle(len(steps) - 1)) + 1 if len(steps) else 0
+def _cycles(steps: TopicPlaces, indexes: NDArray[np.int64]) -> list[int]:
+    """The cycles of these step tables; that after the last one, where there are no more."""
+    last = len(steps) - 1
+    found = steps.cycles(np.minimum(indexes, last)) + (indexes > last)
+    return cast("list[int]", np.maximum.accumulate(found).tolist())
 
 
 def _events(

@@ -24,6 +24,17 @@ from flowrun.runtime.log.slab.reader import SlabReader
 
 __all__ = ["Place", "Places", "TopicPlaces"]
 
+_MESSAGE_HEAD = np.dtype(
+    [
+        ("opcode", "u1"),
+        ("length", "<u8"),
+        ("channel", "<u2"),
+        ("sequence", "<u4"),
+        ("time_ns", "<u8"),
+        ("tov_ns", "<u8"),
+    ]
+)
+"""`format.MESSAGE_HEAD`, as NumPy reads it."""
 _EMPTY = np.empty((0, 2), np.uint64)
 
 Times = NDArray[np.uint64]
@@ -82,6 +93,17 @@ class TopicPlaces:
         """The cycle of message number `index`; -1 where there is no message: the index is damaged."""
         return self._places.cycle_at(self.place(index))
 
+    def cycles(self, indexes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`cycle` of many messages at once."""
+        found = np.full(len(indexes), -1, np.int64)
+        of_part = np.searchsorted(self._ends, indexes, side="right")
+        for part in np.unique(of_part).tolist():
+            slab, begins, entries = self._parts[part]
+            chosen = of_part == part
+            first = int(self._ends[part - 1]) if part else 0
+            found[chosen] = self._places.cycles_at(slab, begins, entries[indexes[chosen] - first])
+        return found
+
     def before(self, cycle: int) -> int:
         """The number of messages at or before a cycle."""
         return bisect_right(range(len(self)), cycle, key=self.cycle)
@@ -134,6 +156,24 @@ class Places:
         if opcode != fmt.MESSAGE or time_ns != place.time_ns or first is None:
             return -1
         return first.cycle + ((int(sequence) - first.cycle) & fmt.SEQUENCE_MASK)
+
+    def cycles_at(self, path: Path, begins: int, entries: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """`cycle_at` of many messages of a slab.
+
+        begins: file offset of their chunk's records. entries: time and offset there of each.
+        """
+        slab = self._slabs[path]
+        first = slab.first(0)
+        size = len(slab.view) - fmt.MESSAGE_HEAD.size
+        offsets = entries[:, 1].astype(np.int64) + begins
+        is_there = (offsets >= 0) & (offsets <= size)
+        if first is None or size < 0:
+            return np.full(len(entries), -1, np.int64)
+        heads = np.ndarray((size + 1,), _MESSAGE_HEAD, buffer=slab.view, strides=(1,))
+        found = heads[np.where(is_there, offsets, 0)]
+        is_there &= (found["opcode"] == fmt.MESSAGE) & (found["time_ns"] == entries[:, 0])
+        after = (found["sequence"].astype(np.int64) - first.cycle) & fmt.SEQUENCE_MASK
+        return np.where(is_there, first.cycle + after, -1)
 
     def payload_at(self, place: Place) -> memoryview:
         """The payload of the message at a place, which nothing has checked."""

@@ -21,11 +21,14 @@ def read(log):
 
 
 def placed(places, log):
-    return {
-        topic: [(it.cycle(i), int(it.times[i])) for i in range(len(it))]
-        for topic in log.topics
-        for it in [places.of(topic)]
-    }
+    """The same by the places; asked for one by one and all at once."""
+    found = {}
+    for topic in log.topics:
+        its = places.of(topic)
+        cycles = [its.cycle(i) for i in range(len(its))]
+        assert its.cycles(np.arange(len(its))).tolist() == cycles
+        found[topic] = list(zip(cycles, its.times.tolist(), strict=True))
+    return found
 
 
 def places_of(log):
