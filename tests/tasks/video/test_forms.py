@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import math
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.testing import run_task
+from flowrun.tasks.video import connection
 from flowrun.tasks.video.capture import VideoCapture
 from flowrun.tasks.video.opening import VideoError, open_video, problems_of
 from flowrun.tasks.video.pipes import Pipe
@@ -415,8 +417,9 @@ def test_a_film_that_has_no_duration_ends_where_its_server_knows_it(
     [({}, "auto"), ({"ETag": '"a1"', "Last-Modified": "now"}, "auto"), (OLD, True)],
 )
 def test_what_ends_and_may_be_live_is_asked_again(
-    tmp_path: Path, headers: dict[str, str], live: bool | str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], live: bool | str
 ) -> None:
+    monkeypatch.setattr(connection, "_QUICK", math.inf)  # as if it came at its own speed
     data = draw(tmp_path / "a.ts").read_bytes()
     if headers.get("Last-Modified") == "now":
         headers = {**headers, "Last-Modified": formatdate(usegmt=True)}
@@ -426,6 +429,17 @@ def test_what_ends_and_may_be_live_is_asked_again(
         images = capture(tmp_path, policy="every_frame", cycles=FRAMES + 2, **config)
     assert levels(images) == [*range(FRAMES), 0, 1]
     assert [image.frame_id for image in images] == list(range(FRAMES + 2))
+
+
+def test_what_comes_again_at_once_is_a_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_QUICK", 0)  # also on a machine that is slower than the film
+    data = draw(tmp_path / "a.ts").read_bytes()
+    with answering(lambda _: data) as web:
+        config = {"source_uri": f"{web}/a.ts", "reconnect": {"delay_s": 0.01}}
+        images = capture(tmp_path, policy="every_frame", cycles=2 * FRAMES, **config)
+    assert levels(images) == list(range(FRAMES))
 
 
 def test_what_is_said_to_be_a_film_ends(tmp_path: Path) -> None:
