@@ -102,7 +102,12 @@ class Numbering:
         self.period = 1 / self._rate if rate else Fraction(0)
         self._period_ns = int(1_000_000_000 * self.period)
         self.start = (stream.start_time or 0) * self._base
-        self._times.begin(start=self.start, period=self.period, may_jump=may_jump)
+        self._times.begin(
+            start=self.start,
+            period=self.period,
+            may_jump=may_jump,
+            reordered=stream.codec_context.reorder_depth,
+        )
 
     @property
     def fps(self) -> float:

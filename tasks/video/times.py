@@ -8,8 +8,10 @@ __all__ = ["Timeline"]
 
 _USUAL = Fraction(1, 25)
 """Seconds between two pictures where nothing says how many there are."""
-_MOST_BEHIND = 16
-"""Pictures that may come with a time stamp before the latest; no codec reorders more."""
+_MOST_REORDERED = 16
+"""Pictures that a decoder holds back for their order, at most."""
+_DISORDERED = 2
+"""Pictures in a row that a camera may give too late a time before, so that theirs lie before it."""
 _FAR_BEHIND = 1
 """Seconds by which a time stamp lies before the latest only where the clock began again."""
 _JUMP = 10
@@ -24,6 +26,8 @@ class Timeline:
     def __init__(self) -> None:
         self._start = self._period = Fraction(0)
         self._longest = _LONGEST
+        self._most_behind = _MOST_REORDERED
+        """Pictures in a row whose time stamps may be before the latest of one clock."""
         self._offset = Fraction(0)
         """What makes a time of a time stamp."""
         self._last: Fraction | None = None
@@ -33,13 +37,22 @@ class Timeline:
         """Pictures in a row whose time stamps are before the latest."""
         self._begins = True
 
-    def begin(self, *, start: Fraction, period: Fraction, may_jump: bool) -> None:
+    def begin(
+        self,
+        *,
+        start: Fraction,
+        period: Fraction,
+        may_jump: bool,
+        reordered: int = _MOST_REORDERED,
+    ) -> None:
         """The next picture is of another container.
 
         start: the time stamp, in seconds, of a first picture that has none.
         period: seconds from one picture to the next; 0 if not known.
         may_jump: whether the container's format allows its clock to.
+        reordered: how many pictures come before others that are shown before them, as far as is known.
         """
+        self._most_behind = min(_MOST_REORDERED, reordered + _DISORDERED)
         self._start, self._period = start, period
         self._longest = _JUMP if may_jump else _LONGEST
         self._step = period or self._step
@@ -65,7 +78,7 @@ class Timeline:
         else:
             time = stamp + self._offset
             later = time - last  # fractions are slow: as few as possible
-            is_stuck = later < 0 and (self._behind >= _MOST_BEHIND or later < -_FAR_BEHIND)
+            is_stuck = later < 0 and (self._behind >= self._most_behind or later < -_FAR_BEHIND)
             is_far = later > self._longest and later > self._longest + self._step * passed
             if self._begins or is_stuck or is_far:
                 later = self._step * (1 + passed)

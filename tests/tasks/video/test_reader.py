@@ -38,7 +38,7 @@ class Container:
             "sample_aspect_ratio": None,
             "start_time": None,
             "time_base": Fraction(1, 10),
-            "codec_context": SimpleNamespace(width=48, height=32, color_trc=2),
+            "codec_context": SimpleNamespace(width=48, height=32, color_trc=2, reorder_depth=16),
             "frames": 0,
             "disposition": 0,
             **stream,
@@ -609,7 +609,9 @@ def test_what_is_lost_is_opened_again_and_goes_on() -> None:
     containers = [
         Container(*shown(0, 1), lost, *shown(2)),
         Container(
-            *shown(7), average_rate=5, codec_context=SimpleNamespace(width=4, height=2, color_trc=2)
+            *shown(7),
+            average_rate=5,
+            codec_context=SimpleNamespace(width=4, height=2, color_trc=2, reorder_depth=16),
         ),
         Container(),
     ]

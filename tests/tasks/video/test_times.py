@@ -14,16 +14,24 @@ from flowrun.tasks.video.times import Timeline
 HOUR = 3600
 
 
-def begun(period: float | Fraction, *, may_jump: bool, start: float = 0) -> Timeline:
+def begun(
+    period: float | Fraction, *, may_jump: bool, start: float = 0, reordered: int = 16
+) -> Timeline:
     timeline = Timeline()
-    timeline.begin(start=Fraction(start), period=Fraction(period), may_jump=may_jump)
+    timeline.begin(
+        start=Fraction(start), period=Fraction(period), may_jump=may_jump, reordered=reordered
+    )
     return timeline
 
 
 def times(
-    *stamps: float | None, period: float = 0.5, may_jump: bool = True, start: float = 0
+    *stamps: float | None,
+    period: float = 0.5,
+    may_jump: bool = True,
+    start: float = 0,
+    reordered: int = 16,
 ) -> list[float]:
-    timeline = begun(period, may_jump=may_jump, start=start)
+    timeline = begun(period, may_jump=may_jump, start=start, reordered=reordered)
     return [float(timeline.at(None if it is None else Fraction(it))) for it in stamps]
 
 
@@ -56,9 +64,12 @@ def test_pictures_in_disorder_wait_for_the_latest() -> None:
 
 
 def test_a_clock_that_began_again_a_little_before_is_noticed() -> None:
-    found = times(5, *[4.5 + k / 64 for k in range(20)], period=1 / 64)
-    assert found[:17] == [0.0] * 17
-    assert found[17:] == [k / 64 for k in range(1, 5)]
+    back = [4.5 + k / 64 for k in range(20)]
+    for reordered, waits in ((16, 16), (40, 16), (3, 5), (0, 2)):
+        found = times(5, *back, period=1 / 64, reordered=reordered)
+        assert found[: 1 + waits] == [0.0] * (1 + waits)
+        assert found[1 + waits :] == [k / 64 for k in range(1, 21 - waits)]
+    assert times(5, 5.5, 5.25, 5.375, 6, reordered=0) == [0, 0.5, 0.5, 0.5, 1]  # one was too late
 
 
 def test_a_loop_goes_on_after_its_last_picture() -> None:
