@@ -35,6 +35,8 @@ _QUEUED = 64
 """Events that wait for a slow client; those that make them then wait too."""
 
 _REPORT_EVERY_S = 1.0
+_LINES_BEFORE = 200
+"""Lines of the log that were there before a client: what is wrong has often been said at the start."""
 
 _Queue = asyncio.Queue[str | None]
 
@@ -62,7 +64,7 @@ async def _make(channels: Channels, queue: _Queue) -> None:
                 *(_send_parts(task, feeds[task], queue) for task in channels.tasks(PARTS)),
                 _send_series(channels.happened, queue, _happened),
                 _send_series(channels.detected, queue, _detected),
-                _send_series(channels.lines, queue, _line),
+                _send_series(channels.lines, queue, _line, before=_LINES_BEFORE),
             ):
                 group.create_task(sending)
     finally:
@@ -95,10 +97,15 @@ async def _send_parts(task: str, feed: Feed, queue: _Queue) -> None:
 
 
 async def _send_series(
-    watched: Watched[Any], queue: _Queue, told: Callable[[Any], tuple[str, dict[str, Any]]]
+    watched: Watched[Any],
+    queue: _Queue,
+    told: Callable[[Any], tuple[str, dict[str, Any]]],
+    *,
+    before: int = 0,
 ) -> None:
-    """The items of a series from now on; how many were lost, where the client is too slow for them."""
-    number = watched.series.number
+    """The items of a series from now on, and the last ones `before`; how many were lost, where the
+    client is too slow for them."""
+    number = max(0, watched.series.number - before)
     async for lost, items in watched.after(number):
         if lost:
             await queue.put(_event("lost", {"count": lost}))
