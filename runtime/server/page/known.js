@@ -27,7 +27,7 @@ import {loadMoment} from "./timeline/moments.js";
  *   since: number}} Partial */
 /** @typedef {{key: number, timestamp_nanos: number, level: string, task: string, message: string,
  *   fields: Record<string, any>, count: number}} Line */
-/** @typedef {{x: number, y: number, width: number, height: number, confidence: number, class: string,
+/** @typedef {{x: number, y: number, width: number, height: number, confidence: number | null, class: string,
  *   class_id: number, tracker_id: number | null}} Box */
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, width: number, height: number,
  *   detections: Box[]}} Detections */
@@ -61,6 +61,7 @@ export class Known {
     /** Newest first. @type {Answers[]} */ this.answers = [];
     /** @type {Record<string, Partial>} */ this.partial = {};
     /** Newest first. @type {Line[]} */ this.lines = [];
+    this.newestLine = 0;
     /** By task, the newest. @type {Record<string, Detections>} */ this.detections = {};
     /** By task and class, how often it was seen. @type {Record<string, Record<string, number>>} */ this.seen = {};
     /** @type {Settings} */ this.settings = {};
@@ -74,10 +75,8 @@ export class Known {
     this.missed = 0;
     /** Runs whose logs can be looked at, the newest first. @type {RunSummary[]} */ this.runs = [];
     /** Of the recorded run that is shown; null: the live one. @type {string | null} */ this.recorded = null;
-    /** What the server has: one run that is or was live, recorded runs alone, or pipelines to start.
-     * @type {"unknown" | "run" | "recorded" | "pipelines"} */ this.serves = "unknown";
-    /** Pipelines that this server, or the one that it belongs to, starts and stops. @type {Pipeline[]} */
-    this.pipelines = [];
+    /** What the server starts and stops, or the one run that it has; none where it has recorded runs alone.
+     * @type {Pipeline[]} */ this.pipelines = [];
     /** @type {Set<() => void>} */ this.listeners = new Set();
     this.due = false;
   }
@@ -135,8 +134,9 @@ export class Known {
 
   /** @param {Answer} answer */
   takeAnswer(answer) {
-    delete this.partial[answer.task];
-    for (const [task, part] of Object.entries(this.partial)) if (part.cycle <= answer.cycle) delete this.partial[task];
+    const above = this.above(answer.task);
+    for (const [task, part] of Object.entries(this.partial))
+      if (above.has(task) && part.cycle <= answer.cycle) delete this.partial[task];
     const key = `${answer.task} ${answer.cycle} ${answer.timestamp_nanos}`;
     if (this.keys.has(key)) return;  // a stream that is opened again begins with the newest answer
     this.keys.add(key);
@@ -157,6 +157,7 @@ export class Known {
 
   /** @param {Omit<Partial, "since">} part */
   takePartial(part) {
+    if (!this.showing("answer").some(sink => this.above(sink).has(part.task))) return;  // no sink shows its answers
     const had = this.partial[part.task];
     this.partial[part.task] = {...part, since: had?.cycle === part.cycle ? had.since : performance.now()};
   }
@@ -175,6 +176,8 @@ export class Known {
 
   /** @param {Omit<Line, "key" | "count">} line */
   takeLine(line) {
+    if (line.timestamp_nanos <= this.newestLine) return;  // a stream that is opened again begins with the last ones
+    this.newestLine = line.timestamp_nanos;
     const last = this.lines[0];
     if (last && last.message === line.message && last.task === line.task && last.level === line.level) {
       this.lines[0] = {...last, ...line, count: last.count + 1};
@@ -185,6 +188,16 @@ export class Known {
   }
 
   // -- looking back --------------------------------------------------------------------------------
+
+  /** The pipeline whose page this is, where its server starts and stops it. @returns {Pipeline | null} */
+  get pipeline() {
+    const name = /\/pipelines\/([^/]+)\/$/.exec(new URL(document.baseURI).pathname)?.[1];
+    return this.pipelines.find(({id, pid}) => pid !== undefined && name !== undefined && id === decodeURIComponent(name)) ?? null;
+  }
+  get served() { return this.pipeline !== null; }
+
+  /** Whether there is a log to look at. */
+  get logs() { return this.runs.length > 0 && !!this.report && this.report.cycles > 0 && !!this.report.log; }
 
   /** The run whose log is looked at, as the server names it. */
   get logged() { return this.recorded ?? "current"; }
@@ -263,6 +276,12 @@ export class Known {
       if (report.status === "Stopped") return {state: "ended", text: "Ended", detail: report.ended ?? ""};
       return {state: "gone", text: "Server gone", detail: "The server has stopped; the run may go on without it."};
     }
+    const pipeline = this.pipeline;
+    if (pipeline && pipeline.status !== "Running" && this.connection !== "open") {
+      const next = pipeline.next_start_s == null ? "" : `starts again in ${Math.ceil(pipeline.next_start_s)} s`;
+      if (pipeline.status === "Stopped") return {state: "ended", text: "Stopped", detail: next};
+      return {state: "ended", text: "Ended", detail: [pipeline.status.Error, next].filter(Boolean).join("; ")};
+    }
     if (this.connection === "lost") return {state: "gone", text: "Server gone", detail: "It cannot be reached. Trying again …"};
     if (!report) return {state: "loading", text: "Connecting", detail: ""};
     const tasks = Object.entries(report.tasks ?? {});
@@ -294,16 +313,28 @@ export class Known {
     return Object.entries(this.report?.shows ?? {}).filter(([, shows]) => shows === kind).map(([task]) => task);
   }
 
+  /** A task and all whose messages it gets, directly or not, the nearest first. @param {string} task */
+  above(task) {
+    const found = new Set([task]);
+    for (const id of found) for (const wire of this.graph?.cnx ?? []) if (owner(wire.dst) === id) found.add(owner(wire.src));
+    return found;
+  }
+
   /** Where the messages of a task come from in the end. @param {string} task @returns {string[]} */
   sourcesOf(task) {
-    const wires = (this.graph?.cnx ?? []).map(wire => [owner(wire.src), owner(wire.dst)]);
-    const found = new Set([task]), sources = [];
-    for (const id of found) {
-      const before = wires.filter(([, to]) => to === id).map(([from]) => from);
-      if (!before.length) sources.push(id);
-      for (const from of before) found.add(from);
-    }
-    return sources;
+    const fed = new Set((this.graph?.cnx ?? []).map(wire => owner(wire.dst)));
+    return [...this.above(task)].filter(id => !fed.has(id));
+  }
+
+  /** How many backends a task of this graph may have. */
+  get backends() {
+    return Math.max(1, ...(this.graph?.tasks ?? []).map(({config}) => 1 + Object.keys(config?.backends ?? {}).length + Number(!!config?.model)));
+  }
+
+  /** Who has made the answers that a sink shows. @param {string} sink */
+  authorOf(sink) {
+    const from = (this.graph?.cnx ?? []).filter(wire => owner(wire.dst) === sink).map(wire => owner(wire.src));
+    return from.length === 1 && this.showing("answer").includes(sink) ? from[0] : sink;
   }
 }
 

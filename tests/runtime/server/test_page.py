@@ -51,7 +51,8 @@ def addresses(browser):
 
 def nothing_went_wrong(browser):
     assert browser.of("Runtime.exceptionThrown") == []
-    assert [entry["entry"]["text"] for entry in browser.of("Log.entryAdded")] == []
+    entries = [event["entry"] for event in browser.of("Log.entryAdded")]
+    assert [(entry["text"], entry.get("url")) for entry in entries] == []
 
 
 def test_page_shows_the_run_and_takes_nothing_from_elsewhere(opened):

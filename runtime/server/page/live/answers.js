@@ -20,6 +20,7 @@ export function AnswerList() {
   const [search, setSearch] = useState("");
   const [shown, setShown] = useState(SHOWN);
   const tasks = run.moment === null ? run.showing("answer") : Object.keys(run.then?.answers ?? {});
+  const names = tasks.map(task => run.authorOf(task));
   const wanted = search.trim().toLowerCase();
   /** @param {Answers} group */
   const matches = ({newest}) =>
@@ -28,7 +29,7 @@ export function AnswerList() {
   const found = wanted ? all.filter(matches) : all;
   const total = useMemo(() => run.answers.reduce((sum, group) => sum + group.count, 0), [run.answers[0], run.answers.length]);
   const none = wanted ? "No answer has these words." : run.moment !== null ? "No answer until this moment."
-    : tasks.length ? "No answer yet." : "No task of this graph shows answers.";
+    : tasks.length || !run.report ? "No answer yet." : "No task of this graph shows answers.";
   return html`<section class="answers" aria-label="Answers">
     <h2>Answers <small>${run.moment !== null ? "of this moment" : total ? count(total) : ""}</small>
       <input type="search" placeholder="Search" aria-label="Search the answers" value=${search}
@@ -36,10 +37,10 @@ export function AnswerList() {
     <${Errors} />
     <div class="list" tabindex="0" role="region" aria-label="Answers, newest first">
       ${!wanted && run.moment === null && run.growing().map(part => html`<article class="answer growing" key=${`growing ${part.task}`}>
-        <div class="said"><p class="response">${part.text}<span class="caret" aria-hidden="true"></span></p></div></article>`)}
+        <div class="said">${tasks.length > 1 && html`<${Chip} name=${part.task} among=${names} />`}<p class="response">${part.text}<span class="caret" aria-hidden="true"></span></p></div></article>`)}
       <ol id="answers">
         ${found.slice(0, shown).map((group, at) => html`<li key=${group.key}>
-          <${One} group=${group} tasks=${tasks} prompt=${group.newest.prompt !== found[at - 1]?.newest.prompt} /></li>`)}
+          <${One} group=${group} names=${names} prompt=${group.newest.prompt !== found[at - 1]?.newest.prompt} /></li>`)}
       </ol>
       ${!found.length && html`<p class="empty">${none}</p>`}
       ${shown < found.length && html`<${More} onSeen=${() => setShown(shown + SHOWN)} />`}
@@ -47,8 +48,8 @@ export function AnswerList() {
   </section>`;
 }
 
-/** @param {{group: Answers, tasks: string[], prompt: boolean}} props */
-function One({group, tasks, prompt}) {
+/** @param {{group: Answers, names: string[], prompt: boolean}} props names: of all who answer */
+function One({group, names, prompt}) {
   const run = useKnown();
   const {newest, oldest, count: times} = group;
   const sources = run.sourcesOf(group.task);
@@ -56,11 +57,12 @@ function One({group, tasks, prompt}) {
     <${Frame} task=${group.frame ?? sources[0]} cycle=${oldest.cycle} />
     <div class="said">
       <div class="meta">
-        ${tasks.length > 1 && html`<${Chip} name=${group.task} among=${tasks} />`}
+        ${names.length > 1 && html`<${Chip} name=${run.authorOf(group.task)} among=${names} />`}
+        ${names.length > 1 && sources.length === 1 && html`<span>${sources[0]}</span>`}
         <time title="when the frame was taken">${clock(newest.timestamp_nanos)}</time>
         <span class="pill ${speed(newest.latency_ms)}" title="how long the answer took">${times > 1 ? `×${count(times)}, ${span(group.least_ms, group.most_ms)}` : millis(newest.latency_ms)}</span>
         ${newest.truncated && html`<span class="pill fair" title="the model had not ended this answer">cut off</span>`}
-        <span class="by">${newest.backend}</span>
+        ${newest.backend !== run.answers.at(-1)?.newest.backend || run.backends > 1 ? html`<span>${newest.backend}</span>` : null}
       </div>
       <p class="response">${newest.response || html`<i>an empty answer</i>`}</p>
       ${prompt && html`<p class="prompt">${newest.prompt}</p>`}

@@ -13,7 +13,7 @@ import {follow} from "./stream.js";
 /** @typedef {import("./stream.js").Picture} Picture */
 
 const AT_ONCE = 4;
-const FRESH_NS = 2e9;  // boxes of a picture that is older than this are not those of the picture shown
+const FRESH_NS = 1e9;  // boxes of a picture that is older than this are not those of the picture shown
 
 /** All channels that there are: what sinks show, and cameras that no sink shows as they are.
  * @param {Known} run @returns {Channel[]} */
@@ -52,7 +52,7 @@ export function Cameras() {
     ${drawn.length
       ? html`<div class="grid of${Math.min(9, drawn.length)}">${drawn.map(channel => html`<${Screen} key=${channel.id} channel=${channel}
           live=${live} marks=${marks} alone=${alone !== null} onAlone=${() => setAlone(alone ? null : channel.id)} />`)}</div>`
-      : html`<p class="empty">${!run.report || !run.graph ? "Waiting for the run …" : channels.length ? "No picture is chosen." : "No task of this graph shows pictures."}</p>`}
+      : html`<p class="empty">${run.state.state === "ended" && !run.report ? "Nothing runs." : !run.report || !run.graph ? "Waiting for the run …" : channels.length ? "No picture is chosen." : "No task of this graph shows pictures."}</p>`}
     ${(channels.length > 1 || marked) && html`<div class="chips">
       ${channels.length > 1 && html`<span role="group" class="chips" aria-label="Which pictures">${channels.map(({id, name}) => html`<button
         type="button" class="preset" key=${id} aria-pressed=${shown.includes(id)} onClick=${() => toggle(id)}>${name}</button>`)}</span>`}
@@ -71,6 +71,8 @@ function Screen({channel, live, alone, marks, onAlone}) {
   const overlay = useOverlay(run, channel, canvas, newest, then, marks);
   const waits = run.moment === null && !newest && form !== "img";
   const behind = behindOf(run, channel, newest);
+  const boxes = then ? detectionsThen(run).filter(({task}) => run.sourcesOf(task).includes(channel.camera)) : [];
+  const early = Math.max(0, ...boxes.map(({timestamp_nanos: at}) => (then?.at_ns ?? 0) - at)) / 1e6;
   return html`<figure class="screen ${live || then ? "" : "over"}" data-form=${form} data-shown=${newest ? "yes" : null}
       data-cycle=${newest?.cycle ?? ""}>
     <canvas class="picture" ref=${canvas} role="img" aria-label=${`live picture of ${channel.name}`} onDblClick=${onAlone}
@@ -82,6 +84,7 @@ function Screen({channel, live, alone, marks, onAlone}) {
       : waits ? html`<span class="wait">waiting for a picture …</span>` : null}
     <figcaption><b>${channel.name}</b>
       ${behind !== null && live && run.moment === null && html`<span class="behind">answer is ${millis(behind)} behind</span>`}
+      ${early > 0 && marks.boxes && html`<span class="behind">${early * 1e6 < FRESH_NS ? `boxes are of ${millis(early)} before` : "no boxes of this picture"}</span>`}
       <span class="tools">
         <button type="button" onClick=${() => snapshot(channel.name, canvas.current, newest, image.current)} disabled=${!newest && form !== "img"}>Snapshot</button>
         <button type="button" aria-pressed=${alone} onClick=${onAlone}>${alone ? "All" : "Alone"}</button>
@@ -146,7 +149,7 @@ function useStream(channel, live) {
 
 /** A canvas over the picture with what was found in it.
  * @param {Known} run @param {Channel} channel @param {{current: HTMLCanvasElement | null}} picture
- * @param {Picture | null} newest @param {{width: number, height: number} | null} then @param {{boxes: boolean, tracks: boolean}} marks */
+ * @param {Picture | null} newest @param {{width: number, height: number, at_ns: number} | null} then @param {{boxes: boolean, tracks: boolean}} marks */
 function useOverlay(run, channel, picture, newest, then, marks) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const overlay = useMemo(() => new Overlay(), []);
@@ -159,7 +162,7 @@ function useOverlay(run, channel, picture, newest, then, marks) {
     if (!under || !over) return;
     if (then) {
       Object.assign(over, {width: then.width, height: then.height});
-      overlay.draw(over, found, {...marks, tracks: false});
+      overlay.draw(over, found.filter(({timestamp_nanos: at}) => then.at_ns - at < FRESH_NS), {...marks, tracks: false});
       return;
     }
     if (!newest) return;
@@ -173,7 +176,7 @@ function useOverlay(run, channel, picture, newest, then, marks) {
 
 /** What was found in the pictures of the moment looked at. @param {Known} run
  * @returns {import("../known.js").Detections[]} */
-const detectionsThen = ({then}) => Object.entries(then?.detections ?? {}).map(([task, {cycle, tov_ns, width, height, objects}]) => ({
+export const detectionsThen = ({then}) => Object.entries(then?.detections ?? {}).map(([task, {cycle, tov_ns, width, height, objects}]) => ({
   task, cycle, timestamp_nanos: tov_ns, width, height,
   // These are given by their upper left corner.
   detections: objects.map((/** @type {any} */ box) => ({...box, x: box.x + box.width / 2, y: box.y + box.height / 2})),

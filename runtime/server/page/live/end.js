@@ -4,7 +4,6 @@ import {address, post, why} from "../api.js";
 import {html, useEffect, useState} from "../html.js";
 import {useKnown} from "../known.js";
 import {bytes, count, duration} from "../words.js";
-import {servedBy} from "./top.js";
 
 /** @param {{say: (text: string, bad?: boolean) => void}} props */
 export function EndCard({say}) {
@@ -13,27 +12,25 @@ export function EndCard({say}) {
   const {state, detail} = run.state;
   const ended = ["ended", "gone"].includes(state) && run.recorded === null && run.moment === null;
   useEffect(() => { if (!ended) close(false); }, [ended]);
-  if (closed || !ended || !run.report) return null;
-  const {report} = run;
-  const failed = typeof report.status === "object";
-  const path = report.log?.path;
-  const served = servedBy(run);
+  const {report, pipeline} = run;
+  if (closed || !ended || !report && !pipeline) return null;
+  const failed = typeof (report ?? pipeline)?.status === "object";
+  const path = report?.log?.path;
   const again = async () => {
     try {
-      say((await post(`${served}api/v0/pipeline/start`, {pipeline_id: report.id})).message);
-      location.reload();
+      say((await post("api/v0/pipeline/start", {pipeline_id: pipeline?.id})).message);
     } catch (error) {
       say(why(error), true);
     }
   };
   return html`<section class="end ${failed ? "bad" : ""}" aria-labelledby="end-title" id="end">
-    <h2 id="end-title">${state === "gone" ? "The server cannot be reached" : failed ? "The run ended with an error" : "The run has ended"}</h2>
-    <p class="why">${state === "gone" ? "What this page shows is the last state that it sent." : failed ? detail : `It ended by ${detail || "itself"}. What this page shows is its last state.`}</p>
-    <p>${count(report.cycles)} cycles in ${duration(report.uptime_s)}${report.log ? `, ${count(report.log.messages)} messages, ${bytes(report.log.bytes)}` : ", no log"}</p>
+    <h2 id="end-title">${state === "gone" ? "The server cannot be reached" : failed ? "The run ended with an error" : report ? "The run has ended" : `${pipeline?.id} is not running`}</h2>
+    <p class="why">${state === "gone" ? "What this page shows is the last state that it sent." : failed ? detail : report ? `It ended by ${report.ended ?? "itself"}. What this page shows is its last state.` : "Start it to see what it sees."}</p>
+    ${report && html`<p>${count(report.cycles)} cycles in ${duration(report.uptime_s)}${report.log ? `, ${count(report.log.messages)} messages, ${bytes(report.log.bytes)}` : ", no log"}</p>`}
     ${path && html`<p>Have it again: <code>flowrun replay ${path}</code></p>`}
     <div class="buttons">
       ${path && state === "ended" && run.runs.length > 0 && html`<a class="button" href=${address(`api/v0/runs/${run.logged}/log.mcap`)} download>Download MCAP</a>`}
-      ${served !== null && html`<button type="button" onClick=${again}>Run again</button>`}
+      ${pipeline && pipeline.status !== "Running" && html`<button type="button" onClick=${again}>${report ? "Run again" : "Start"}</button>`}
       <button type="button" onClick=${() => close(true)}>Close</button>
     </div>
   </section>`;

@@ -20,8 +20,9 @@ export function Frame({task, cycle}) {
     const timer = setTimeout(() => { setTries(tries + 1); setWaits(false); }, RETRY_MS);
     return () => clearTimeout(timer);
   }, [waits]);
-  if (!task || !run.runs.length || tries >= TRIES) return null;
+  if (!task || !run.graph || !run.logs || tries >= TRIES) return null;
+  const inLog = run.over || (run.report?.cycles ?? 0) > cycle;  // its cycle has ended
   const path = `api/v0/runs/${encodeURIComponent(run.logged)}/image/${encodeURIComponent(task)}`;
   return html`<a class="thumb" href=${address(path, {cycle})} target="_blank" rel="noreferrer" aria-label=${`frame of cycle ${cycle}`}>
-    ${!waits && html`<img src=${address(path, {cycle, width: WIDE})} alt="" loading="lazy" decoding="async" onError=${() => setWaits(true)} />`}</a>`;
+    ${!waits && inLog && html`<img src=${address(path, {cycle, width: WIDE})} alt="" loading="lazy" decoding="async" onError=${() => setWaits(true)} />`}</a>`;
 }

@@ -8,7 +8,7 @@ import {count, micros} from "../words.js";
 /** @typedef {import("../known.js").GraphTask} GraphTask */
 /** @typedef {{x: number, y: number, wide: number}} Place */
 
-const [HIGH, ROW_GAP, COLUMN_GAP] = [52, 14, 62];
+const [HIGH, ROW_GAP, COLUMN_GAP] = [50, 9, 76];
 /** @param {string} text @param {number} n */
 const short = (text, n) => text.length > n ? `${text.slice(0, n - 1)}…` : text;
 
@@ -41,17 +41,21 @@ export function GraphView() {
   const run = useKnown();
   const [chosen, choose] = useState(/** @type {string | null} */ (null));
   const drawn = useMemo(() => run.graph && layout(run.graph), [run.graph]);
-  if (!run.graph || !drawn) return html`<p class="empty">The graph has not come yet.</p>`;
+  if (!run.graph || !drawn) return html`<p class="empty">There is no graph yet.</p>`;
   const {at, wires, wide, tall} = drawn;
   const reports = run.report?.tasks ?? {};
   const task = run.graph.tasks.find(({id}) => id === chosen);
   return html`<div class="graph"><div class="scroll" tabindex="0" role="region" aria-label="The tasks and their connections">
     <svg width=${wide} height=${tall} role="group" aria-label="Graph">
       ${wires.map(({from, to, msg}) => html`<${Wire} key=${`${from} ${to}`} a=${at[from]} b=${at[to]} title=${`${from} → ${to}: ${msg}`}
-        rate=${rateOf(reports[from])} />`)}
+        rate=${run.moment === null ? rateOf(reports[from]) : ""} />`)}
       ${run.graph.tasks.map(({id, type, background}) => {
-        const place = at[id], report = reports[id];
+        const place = at[id];
+        let report = reports[id];
         const role = !wires.some(({to}) => to === id) ? "source" : !wires.some(({from}) => from === id) ? "sink" : "";
+        const step = run.then?.steps_ms[id], failed = run.then?.error_counts[id];
+        if (run.moment !== null) report = /** @type {any} */ ({p50_us: step === undefined ? null : step * 1e3, late_s: null,
+          dropped: 0, state: run.then?.sources[id]?.state ?? null, code: run.then?.sources[id]?.code ?? "", ...failed && {raised: {count: failed}}});
         const wrong = report?.late_s != null ? "late" : report?.raised ? "failed" : "";
         const facts = [report && micros(report.p50_us), report?.dropped ? `−${count(report.dropped)}` : ""].filter(Boolean).join("  ");
         const trouble = report?.late_s != null ? "hangs" : report?.raised ? `${count(report.raised.count)} errors`
@@ -60,7 +64,7 @@ export function GraphView() {
           if (["Enter", " "].includes(event.key)) { event.preventDefault(); choose(id === chosen ? null : id); }
         };
         return html`<g key=${id} class="task ${role} ${wrong} ${background ? "background" : ""} ${id === chosen ? "chosen" : ""}" tabindex="0"
-            role="button" aria-pressed=${id === chosen} aria-label=${`${id}: ${type} ${facts} ${trouble}`}
+            role="button" aria-pressed=${id === chosen}
             onClick=${() => choose(id === chosen ? null : id)} onKeyDown=${press}>
           <rect x=${place.x} y=${place.y} width=${place.wide} height=${HIGH} rx="8" />
           <text class="id" x=${place.x + 12} y=${place.y + 17}>${short(id, 22)}</text>
@@ -83,7 +87,7 @@ function Wire({a, b, title, rate}) {
   const bend = Math.max(24, (x2 - x1) / 2);
   return html`<g class="wire"><path d=${`M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`}><title>${title}</title></path>
     <path class="tip" d=${`M${x2 + 6},${y2} l-8,-4 v8 z`} />
-    ${rate && html`<text x=${(x1 + x2) / 2} y=${(y1 + y2) / 2 - 5} text-anchor="middle">${rate}</text>`}</g>`;
+    ${rate && html`<text x=${x2 - 2} y=${y2 - 5} text-anchor="end">${rate}</text>`}</g>`;
 }
 
 /** What the graph file says of a task, and how it is. @param {{task: GraphTask, close: () => void}} props */

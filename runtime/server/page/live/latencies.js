@@ -2,6 +2,7 @@
 // Latencies over time.
 import {html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
+import {clock} from "../words.js";
 import Chart from "../vendor/uplot.js";
 
 /** @typedef {import("../known.js").Sample} Sample */
@@ -39,8 +40,8 @@ function Plot({plot}) {
     const size = () => ({width: box.current.clientWidth, height: Math.max(90, box.current.clientHeight - 30)});
     const made = new Chart({
       ...size(), cursor: {drag: {setScale: false}}, legend: {live: true},
-      axes: [axis, {...axis, size: 46}],
-      series: [{}, ...names.map((name, at) => ({label: name, stroke: colour(`--hue${at % 6}`), width: 1.5, spanGaps: true,
+      axes: [{...axis, values: (/** @type {any} */ _, /** @type {number[]} */ times) => times.map(at => clock(at * 1e9).slice(0, 8))}, {...axis, size: 46}],
+      series: [{label: "time", value: (/** @type {any} */ _, /** @type {number | null} */ at) => at == null ? "–" : clock(at * 1e9).slice(0, 8)}, ...names.map((name, at) => ({label: name, stroke: colour(`--hue${at % 6}`), width: 1.5, spanGaps: true,
         points: {show: plot.name === "answers"},
         value: (/** @type {any} */ _, /** @type {number | null} */ value) => value == null ? "–" : `${value.toPrecision(3)} ${plot.unit}`}))],
     }, data(run.samples, names, plot), box.current);

@@ -3,18 +3,24 @@
 import {html} from "../html.js";
 import {useKnown} from "../known.js";
 import {count} from "../words.js";
+import {detectionsThen} from "./cameras.js";
 
 export function Seen() {
   const run = useKnown();
-  const tasks = Object.keys(run.detections);
-  if (!tasks.length) return html`<p class="empty">No detections yet. They come from tasks such as Detect.</p>`;
+  const back = run.moment !== null;
+  const found = back ? detectionsThen(run) : Object.values(run.detections);
+  if (!found.length) return html`<p class="empty">${back ? "Nothing was found until this moment." : "No detections yet. They come from tasks such as Detect."}</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Detections">
-    <table><thead><tr><th scope="col">task</th><th scope="col">class</th><th scope="col">now</th>
-      <th scope="col">surest</th><th scope="col">boxes so far</th></tr></thead>
-    <tbody>${tasks.flatMap(task => Object.entries(run.seen[task] ?? {}).sort((a, b) => b[1] - a[1]).map(([name, number]) => {
-      const now = run.detections[task].detections.filter(box => box.class === name);
-      const surest = Math.max(...now.map(box => box.confidence));
-      return html`<tr key=${`${task} ${name}`}><th scope="row">${task}</th><td>${name}</td><td>${count(now.length)}</td>
-        <td>${now.length ? surest.toFixed(2) : "–"}</td><td>${count(number)}</td></tr>`;
-    }))}</tbody></table></div>`;
+    <table><thead><tr><th scope="col">task</th><th scope="col">class</th><th scope="col">${back ? "then" : "now"}</th>
+      <th scope="col">surest</th>${!back && html`<th scope="col">boxes so far</th>`}</tr></thead>
+    <tbody>${found.flatMap(({task, detections}) => {
+      const counts = back ? {} : run.seen[task] ?? {};
+      const classes = new Set([...detections.map(box => box.class), ...Object.keys(counts).sort((a, b) => counts[b] - counts[a])]);
+      return [...classes].map(name => {
+        const now = detections.filter(box => box.class === name);
+        const sure = now.flatMap(({confidence}) => confidence === null ? [] : [confidence]);
+        return html`<tr key=${`${task} ${name}`}><th scope="row">${task}</th><td>${name}</td><td>${count(now.length)}</td>
+          <td>${sure.length ? Math.max(...sure).toFixed(2) : "–"}</td>${!back && html`<td>${count(counts[name])}</td>`}</tr>`;
+      });
+    })}</tbody></table></div>`;
 }

@@ -48,8 +48,10 @@ export function SettingsForm({say}) {
 function SettingsThen() {
   const {then, report} = useKnown();
   const shown = Object.entries(then?.settings ?? {})
-    .map(([task, values]) => /** @type {[string, [string, any][]]} */ ([task, Object.entries(values)
-      .filter(([key]) => report?.live[task]?.includes(key) || key === "prompt" || key === "backend")]))
+    .map(([task, values]) => {
+      const live = report?.live[task] ?? ["prompt", "backend"].filter(key => key in values);
+      return /** @type {[string, [string, any][]]} */ ([task, live.map(key => [key, key in values ? values[key] : "(its default)"])]);
+    })
     .filter(([, values]) => values.length);
   if (!shown.length) return null;
   return html`<section class="settings" aria-label="Values in force then"><h2>In force then</h2>

@@ -13,19 +13,20 @@ export function Top({say}) {
   const {state, text, detail} = run.state;
   const report = run.report;
   useEffect(() => { document.title = report ? `${report.id} - flowrun` : "flowrun"; }, [report?.id]);
-  /** @param {string} verb @param {string} [place] of the server that does it */
-  const ask = async (verb, place = "") => {
+  /** @param {string} verb */
+  const ask = async verb => {
     try {
-      const reply = await post(`${place}api/v0/pipeline/${verb}`, {pipeline_id: report?.id});
+      const reply = await post(`api/v0/pipeline/${verb}`, {pipeline_id: name});
       say(reply.message ?? "Done.");
     } catch (error) {
       say(why(error), true);
     }
   };
+  const name = run.pipeline?.id ?? report?.id;
   const going = !run.over && !!report && run.connection === "open";
-  const served = servedBy(run);
+  const {pipeline} = run;
   return html`<header class="top">
-    <h1>${served !== null ? html`<a href=${address(served)} title="all graphs of this server">flowrun</a> / ` : ""}${report?.id ?? "flowrun"}</h1>
+    <h1>${pipeline && html`<a href=${address("../../")} title="all graphs of this server">flowrun</a> / `}${name ?? "flowrun"}</h1>
     <${Runs} say=${say} />
     <span id="state" class="state ${state}" role="status"><b>${text}</b>${detail && html`<span class="detail" title=${detail}>${detail}</span>`}</span>
     ${run.moment !== null && html`<span class="state paused"><b>Looking back</b><span>cycle ${count(run.moment)}${run.then ? `, ${clock(run.then.at_ns)}` : ""}</span>
@@ -41,24 +42,20 @@ export function Top({say}) {
         ${state === "paused"
           ? html`<button type="button" disabled=${!going} onClick=${() => ask("resume")}>Resume</button>`
           : html`<button type="button" disabled=${!going} onClick=${() => ask("pause")}>Pause</button>`}
-        ${served !== null && ["ended", "gone"].includes(state)
-          ? html`<button type="button" onClick=${() => ask("start", served)}>Start</button>`
-          : html`<button type="button" disabled=${!going} onClick=${() => ask("stop", served ?? "")}>Stop</button>`}
-        ${served !== null && html`<button type="button" disabled=${!report} onClick=${() => ask("restart", served)}>Restart</button>`}<//>`}
+        ${pipeline && pipeline.status !== "Running" && !going
+          ? html`<button type="button" onClick=${() => ask("start")}>Start</button>`
+          : html`<button type="button" disabled=${!going && !pipeline} onClick=${() => ask("stop")}>Stop</button>`}
+        ${pipeline && html`<button type="button" disabled=${!going} onClick=${() => ask("restart")}>Restart</button>`}<//>`}
       <${LogMenu} say=${say} />
       <${Theme} />
     </div>
   </header>`;
 }
 
-/** Where the server is that starts and stops this pipeline, from the page; null where there is none.
- * @param {import("../known.js").Known} run */
-export const servedBy = run => run.serves === "run" && run.pipelines.length ? "../../" : null;
-
 /** The runs that may be looked at, where there are several. @param {{say: Say}} props */
 function Runs({say}) {
   const run = useKnown();
-  const live = run.serves === "run";
+  const live = run.pipelines.length > 0;
   const others = run.runs.filter(({state}) => !(live && state === "running"));
   if (others.length + Number(live) < 2) return null;
   /** @param {string} id */

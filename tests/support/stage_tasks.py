@@ -1,0 +1,48 @@
+"""A task that does what the files of a folder say, for a run that goes through all of its states."""
+
+import time
+from pathlib import Path
+
+from pydantic import Field
+
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.text import PromptResponseMsg
+from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+
+LOOK_S = 0.02
+
+
+class Player(Task):
+    """Answers each picture. It starts when `go` exists, hangs while `hang` does, and fails while `raise`
+    does; these are files of `folder`.
+    """
+
+    class Config(TaskConfig):
+        folder: Path
+        """Where the files are."""
+        prompt: Live[str] = "detect shapes"
+        """Is in the answer."""
+        presets: list[str] = Field(default_factory=list)
+        """Prompts to choose from."""
+
+    def start(self, ctx: Context) -> None:
+        ctx.progress = ("weights", 0.6)
+        while not (self.config.folder / "go").exists():
+            time.sleep(LOOK_S)
+        ctx.log.info("plays", folder=str(self.config.folder))
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
+    ) -> None:
+        while (self.config.folder / "hang").exists():
+            time.sleep(LOOK_S)
+        if (self.config.folder / "raise").exists():
+            raise ValueError("no <i>memory</i>")
+        scene = image.frame_id // 20
+        answer.prompt = self.config.prompt
+        answer.response = f"<loc0200><loc0100><loc0800><loc0500> scene {scene} <b>bold</b>"
+        answer.truncated, answer.reasoning = False, ""
+        answer.frame_id, answer.frame_cycle = image.frame_id, ctx.cycle
+        answer.frame_height, answer.frame_width = image.pixels.shape[:2]
+        answer.backend, answer.tokens, answer.latency_ms = "stage", 7, 120.0 + 1500 * (scene % 3)
+        answer.publish(tov_ns=image.tov_ns)
