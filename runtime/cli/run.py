@@ -136,6 +136,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
+    from flowrun.runtime.cli.again import Again
     from flowrun.runtime.cli.memory import keep_freed_memory
     from flowrun.runtime.cli.terminal import LogLines
     from flowrun.runtime.clock import LiveClock
@@ -164,6 +165,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
                 "choose another directory with --log-dir, or run with --no-log", file=sys.stderr
             )
         return 1
+    again = Again()
     signals = _Signals(running, terminal)
     stays = not args.exit and _is_attended(terminal)
     with running.discarded_unless_run(), listening(signals), _served(running, args) as server:
@@ -191,7 +193,10 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
         signals.has_run(status)
         if server is not None and stays and running.executor.has_started:
             signals.wait(f"  page:   {server.url}  stays until Ctrl-C")
-        return status
+    if signals.is_asked_again and server is not None:
+        terminal.end()
+        again.begin(port=server.port, token=server.token)
+    return status
 
 
 def _is_attended(terminal: Terminal) -> bool:
@@ -217,6 +222,8 @@ class _Signals:
         self._terminal = terminal
         self._say_at_s = _SAY_AFTER_S
         self._came = threading.Event()
+        self.is_asked_again = False
+        """Whether somebody has asked for another run, after this one."""
         self._status: int | None = None
         """What the process ends with; None while it runs."""
 
@@ -228,7 +235,13 @@ class _Signals:
         """Print `why`, and wait for a signal, unless one has ended the run."""
         if not self._came.is_set():
             print_text(why, file=self._terminal.stdout)
+            self._run.on_again = self._run_again
             self._came.wait()
+            self._run.on_again = None
+
+    def _run_again(self) -> None:
+        self.is_asked_again = True
+        self._came.set()
 
     def interrupt(self, number: int) -> None:
         self._run.interrupt_start(signal.Signals(number).name)

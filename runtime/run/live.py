@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,8 @@ class Run:
         self._clock = clock
         self._started_ns = clock.now_ns()
         self._ended_ns: int | None = None
+        self.on_again: Callable[[], None] | None = None
+        """What `run_again` calls; None where nobody would run the graph again."""
         self._state: str | dict[str, str] = "Running"
         self._reason: str | None = None
         self._has_run = False
@@ -275,6 +277,18 @@ class Run:
     def stop(self, reason: str) -> None:
         """Ask the run to end after the running cycle."""
         self.executor.stop(reason)
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether `run_again` does something."""
+        return self.on_again is not None
+
+    def run_again(self) -> bool:
+        """Ask for another run of the graph, after the end of this one; False where nobody would."""
+        if self.on_again is None:
+            return False
+        self.on_again()
+        return True
 
     def interrupt_start(self, reason: str) -> None:
         """See `Executor.interrupt_start`."""

@@ -206,6 +206,7 @@ class Report(Pipeline):
     shows: dict[str, Shows]
     live: dict[str, list[str]]
     settings: dict[str, dict[str, Any]]
+    may_run_again: bool
     channels: dict[str, int]
 
 

@@ -194,7 +194,8 @@ class Control:
         return Json(self._status.report())
 
     async def start(self, request: Request) -> Json:
-        """Refused: the pipeline of this server runs, or has ended. `flowrun serve` starts pipelines."""
+        """Run the graph again, after its end, where the command stays for that on a terminal. Otherwise
+        refused: `flowrun serve` starts pipelines."""
         body = await json_body(request)
         name = self._run.name
         given = [body[key] for key in ("pipeline_id", "name") if key in body]
@@ -202,6 +203,8 @@ class Control:
             raise ApiError(400, f"Pipeline not supported. Try {name!r}")
         if self._status.running:
             raise ApiError(400, "Pipeline already exists")
+        if self._run.run_again():
+            return Json({"message": f"Pipeline {name} started"})
         raise ApiError(
             400, f"Pipeline {name} has ended; start it with 'flowrun serve', or run it again"
         )

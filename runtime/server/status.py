@@ -56,6 +56,7 @@ class Status:
                 "channels": run.channels,
                 "live": {task: keys for task, keys in run.live_keys().items() if keys},
                 "settings": run.settings(),
+                "may_run_again": run.may_run_again,
             }
         )
         return report

@@ -79,5 +79,12 @@ class Watchable(Protocol):
     def report(self) -> RunReport:
         """How the run is doing."""
 
+    @property
+    def may_run_again(self) -> bool:
+        """Whether `run_again` does something: the run has ended, and its process stays."""
+
+    def run_again(self) -> bool:
+        """Ask for another run of the graph; False where nobody would run it."""
+
     def stop(self, reason: str) -> None:
         """Ask the run to end; does not wait until it has."""

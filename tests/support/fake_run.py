@@ -148,6 +148,13 @@ class FakeRun:
             last_answer=newest_answer(self.broadcasts.values()),
         )
 
+    @property
+    def may_run_again(self):
+        return False
+
+    def run_again(self):
+        return False
+
     def stop(self, reason):
         if not self.stop_is_stuck:
             self.end("Stopped")

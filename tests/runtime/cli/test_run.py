@@ -278,6 +278,23 @@ def test_on_a_terminal_the_page_stays_until_ctrl_c(tmp_path, graph, status):
 
 
 @pytest.mark.long
+def test_a_run_whose_page_stays_is_run_again_by_its_page(tmp_path):
+    (tmp_path / "g.yaml").write_text(ENDS)
+    with OnTerminal("g.yaml", "--port", 0, cwd=tmp_path) as command:
+        url = command.until(r"page: +(\S+)  stays until Ctrl-C")[1]
+        assert httpx.get(f"{url}api/v0/report", trust_env=False).json()["may_run_again"]
+        asked = httpx.post(
+            f"{url}api/v0/pipeline/start", json={"pipeline_id": "g"}, trust_env=False
+        )
+        assert asked.json() == {"message": "Pipeline g started"}
+        command.shown = ""
+        assert command.until(r"page: +(\S+)  stays until Ctrl-C")[1] == url
+        assert len(list((tmp_path / "runs").glob("g-*"))) == 2
+        command.process.send_signal(signal.SIGINT)
+        assert command.rest() == 0
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("words", [["--exit"], ["--port", -1]])
 def test_a_run_on_a_terminal_ends_by_itself_if_asked_to_or_without_a_page(tmp_path, words):
     (tmp_path / "g.yaml").write_text(ENDS)

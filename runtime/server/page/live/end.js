@@ -1,9 +1,18 @@
 // @ts-check
 // What remains to be done after the end of a run.
-import {address, post, why} from "../api.js";
+import {address, get, post, why} from "../api.js";
 import {html, useEffect, useState} from "../html.js";
 import {useKnown} from "../known.js";
 import {bytes, count, duration} from "../words.js";
+
+/** Wait until the process that served this page runs the graph again. */
+async function back() {
+  for (;;) {
+    await new Promise(done => setTimeout(done, 300));
+    const report = await get("api/v0/report").catch(() => null);
+    if (report?.status === "Running") return;
+  }
+}
 
 /** @param {{say: (text: string, bad?: boolean) => void}} props */
 export function EndCard({say}) {
@@ -18,7 +27,11 @@ export function EndCard({say}) {
   const path = report?.log?.path;
   const again = async () => {
     try {
-      say((await post("api/v0/pipeline/start", {pipeline_id: pipeline?.id})).message);
+      say((await post("api/v0/pipeline/start", {pipeline_id: (pipeline ?? report)?.id})).message);
+      if (!pipeline) {
+        await back();
+        location.reload();
+      }
     } catch (error) {
       say(why(error), true);
     }
@@ -30,7 +43,7 @@ export function EndCard({say}) {
     ${path && html`<p>Have it again: <code>flowrun replay ${path}</code></p>`}
     <div class="buttons">
       ${path && state === "ended" && run.runs.length > 0 && html`<a class="button" href=${address(`api/v0/runs/${run.logged}/log.mcap`)} download>Download MCAP</a>`}
-      ${pipeline && pipeline.status !== "Running" && html`<button type="button" onClick=${again}>${report ? "Run again" : "Start"}</button>`}
+      ${(pipeline ? pipeline.status !== "Running" : report?.may_run_again) && html`<button type="button" onClick=${again}>${report ? "Run again" : "Start"}</button>`}
       <button type="button" onClick=${() => close(true)}>Close</button>
     </div>
   </section>`;
