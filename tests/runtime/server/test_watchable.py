@@ -74,6 +74,7 @@ def test_real_and_fake_run_report_the_same(real, fake):
         "timestamp_nanos",
     }  # fmt: skip
     assert types[0].pop("last_answer") is ...
+    assert (types[0].pop("ended"), types[1].pop("ended")) == (str, ...)  # the fake one goes on
     assert types[0] == types[1]
 
 
