@@ -133,11 +133,12 @@ class AskedSection:
         """By number, pictures that it gave and that may be asked for."""
 
     def append(self, number: int, data: bytes, *, is_key: bool) -> None:
-        """Keep the next packet."""
-        with self._lock:
-            self._packets.append(SectionPacket(number, data, is_key))
-            self._size += len(data)
-            if self._size > _MOST_BYTES and len(self._packets) > 2 * _NEWEST:
+        """Keep the next packet; always on the same thread. It does not wait for a picture that is being
+        decoded: who decodes one passes over packets that come meanwhile."""
+        self._packets.append(SectionPacket(number, data, is_key))
+        self._size += len(data)
+        if self._size > _MOST_BYTES and len(self._packets) > 2 * _NEWEST:
+            with self._lock:
                 self._shorten()
 
     def doubt(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import av
@@ -234,3 +236,35 @@ def test_other_codecs_are_decoded_as_they_come(originals: Path, tmp_path: Path) 
     film = damaged.original(originals, "vp9.mp4")
     asked = seen(recorded(tmp_path / "asked", film, "asked"))
     assert asked.frames == seen(recorded(tmp_path / "all", film, "all")).frames
+
+
+def test_packets_come_while_a_picture_is_decoded(
+    originals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_decoding, may_go_on = Event(), Event()
+    decode = PacketDecoder.decode
+
+    def waiting(self: PacketDecoder, *args: Any, **more: Any) -> bool:
+        is_decoding.set()
+        assert may_go_on.wait(30)
+        return decode(self, *args, **more)
+
+    given: list[Picture] = []
+    with (
+        av.open(str(damaged.original(originals, "h264.mp4"))) as container,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        stream = container.streams.video[0]
+        decoder = AskedDecoder(stream, None, after=Counts())
+        packets = container.demux(stream)
+        while len(given) < 3:
+            decoder.feed(next(packets), given.append)
+        picture = given[2].kept
+        assert isinstance(picture, AskedPicture)
+        monkeypatch.setattr(PacketDecoder, "decode", waiting)
+        read = pool.submit(picture.luma)
+        assert is_decoding.wait(30)
+        decoder.feed(next(packets), given.append)
+        may_go_on.set()
+        assert read.result().shape == (48, 64)
+    assert len(given) == 4
