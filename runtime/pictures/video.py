@@ -31,6 +31,7 @@ from flowrun.runtime.pictures.convert.swscale import swscale_rgb
 __all__ = [
     "ContainerDecoder",
     "PacketDecoder",
+    "PutOff",
     "RgbConverter",
     "Take",
     "container_orientation",
@@ -50,6 +51,24 @@ _WITH_OWN_THREADS = frozenset({"libdav1d"})
 """Decoders that take no notice of FFmpeg's kinds of threads."""
 _OWN_DECODERS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 """FFmpeg's own decoders, which are the ones that use devices, where another is preferred."""
+
+
+class PutOff(Future[Any]):
+    """What somebody will do later, on the decoder's own thread: the decoder does it before it would wait
+    for it.
+
+    work: sets the result.
+    """
+
+    def __init__(self, work: Callable[[Future[Any]], None]) -> None:
+        super().__init__()
+        self._work: Callable[[Future[Any]], None] | None = work
+
+    def do(self) -> None:
+        """Do it, unless that is done."""
+        work, self._work = self._work, None
+        if work is not None:
+            work(self)
 
 
 class RgbConverter:
@@ -255,6 +274,9 @@ class PacketDecoder:
             return True
         except self._failed:
             return False
+        for converting in self._converting:
+            if isinstance(converting, PutOff):
+                converting.do()
         wait(self._converting)
         self._converting.clear()
         self._held = made

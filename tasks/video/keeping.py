@@ -22,6 +22,7 @@ from flowrun.runtime.pictures.planar import (
     kept,
     layout_of,
 )
+from flowrun.runtime.pictures.video import PutOff
 from flowrun.tasks.video.numbering import Frame
 from flowrun.tasks.video.sections import Picture
 
@@ -75,13 +76,14 @@ class Keeping:
         if picture.lasts:
             data: Callable[[], NDArray[np.uint8]] = InPlace(picture.decoded, layout)
         else:  # who reads it waits for the copy; who passes it on does not
-            planes = Future()
-            data = planes.result
-            copy = partial(_copy, [picture.decoded], layout, planes)
+            copy = partial(_copy, [picture.decoded], layout)
             if self.is_live:
-                self._put_off.append(copy)
+                planes = put_off = PutOff(copy)
+                self._put_off.append(put_off.do)
             else:
-                self._pool.submit(copy)
+                planes = Future()
+                self._pool.submit(copy, planes)
+            data = planes.result
         made = PlanarPicture(layout, data, on_read=partial(self._demand.note, number))
         self._begun.append((framed, made))
         needs_crc = self._needs_crc and layout.size >= _HANDED_OVER

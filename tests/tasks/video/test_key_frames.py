@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
 from flowrun.tasks.video import key_frames
 from flowrun.tasks.video.decoding import Counts
+from flowrun.tasks.video.keeping import Keeping
 from flowrun.tasks.video.key_frames import KeyFrameDecoder
+from flowrun.tasks.video.numbering import Frame
+from flowrun.tasks.video.opening import open_video
 from flowrun.tasks.video.sections import Picture
+from flowrun.tasks.video.settings import VideoSettings
 from support import damaged, films, helpers
 from support.damaged import Chunk
 from support.packets import Ends
@@ -208,3 +213,28 @@ def test_a_source_that_is_stopped_waits_for_no_turn_to_decode(
         decoder.feed(keys[1], given.append)
     assert len(given) == 1
     assert turns.acquire(blocking=False)
+
+
+def test_a_live_key_frame_is_given_though_its_decoder_is_drained_at_once(
+    originals: Path, tmp_path: Path
+) -> None:
+    """Its planes are copied after the cycle has it, and the decoder waits for that."""
+    made = open_video(
+        VideoSettings(source_uri=str(damaged.original(originals, "h264.mp4"))), tmp_path
+    )
+    stream = made.streams.video[0]
+    keeping = Keeping("film", needs_crc=True, lose=lambda: None)
+    keeping.is_live = True
+    decoder = KeyFrameDecoder(stream, None, waits=False, after=Counts(), is_stopped=lambda: False)
+    packet = next(made.demux(stream))
+    framed = partial(Frame, frame_id=0, pts=0, time_ns=0)
+    fed = threading.Thread(
+        target=decoder.feed, args=[packet, lambda it: keeping.begin(framed, it)], daemon=True
+    )
+    fed.start()
+    fed.join(30)
+    assert not fed.is_alive()
+    [frame] = keeping.take(1)
+    assert frame.kept.crc
+    keeping.stop()
+    made.close()
