@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from flowrun.runtime.serve.graphs import Graphs
 from flowrun.runtime.serve.pipeline import Pipeline, PipelineError, Place
 from flowrun.runtime.wording import nearest
 
 __all__ = ["Pipelines", "UnknownPipelineError"]
+
+_LONGEST = 70
+"""Bytes of a path in which `/flowrun-xxxxxxxx/1000.sock` is a socket; the system allows 107 in all."""
 
 
 class UnknownPipelineError(PipelineError):
@@ -45,7 +49,9 @@ class Pipelines:
 
         The other arguments are those of `Place`.
         """
-        with TemporaryDirectory(prefix="flowrun-", ignore_cleanup_errors=True) as sockets:
+        with TemporaryDirectory(
+            prefix="flowrun-", dir=_folder_of_sockets(), ignore_cleanup_errors=True
+        ) as sockets:
             pipelines = cls(graphs, Place(log_dir, Path(sockets), token, say, root_path))
             try:
                 yield pipelines
@@ -94,6 +100,12 @@ class Pipelines:
         elif path is not None:
             self._made[name].path = path
         return self._made[name]
+
+
+def _folder_of_sockets() -> str:
+    """Where temporary files are, unless the paths of sockets would be too long there."""
+    usual = gettempdir()
+    return usual if len(os.fsencode(usual)) <= _LONGEST else "/tmp"  # noqa: S108  # makes a folder of its own
 
 
 def _stop(pipeline: Pipeline) -> None:

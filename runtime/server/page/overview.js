@@ -4,6 +4,7 @@ import {address, get, post, why} from "./api.js";
 import {html, render, useEffect, useState} from "./html.js";
 
 const LOOK_MS = 1000;
+const ACTIONS = /** @type {const} */ ([["start", "Start"], ["stop", "Stop"], ["restart", "Restart"]]);
 
 /** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, pid: number | null, restarts: number, next_start_s: number | null}} Pipeline */
 
@@ -40,7 +41,7 @@ function Overview() {
     <main class="overview"><section aria-label="Pipelines">
       ${pipelines?.length === 0 && html`<p class="empty">The folder holds no graph file yet.</p>`}
       ${pipelines && pipelines.length > 0 && html`<table>
-        <thead><tr><th>pipeline</th><th>state</th><th></th><th></th></tr></thead>
+        <thead><tr><th>pipeline</th><th>state</th><th>details</th><th>actions</th></tr></thead>
         <tbody>${pipelines.map(one => html`<${Row} key=${one.id} one=${one} ask=${ask} busy=${busy.includes(one.id)} />`)}</tbody>
       </table>`}
     </section></main>
@@ -52,6 +53,7 @@ function Row({one, ask, busy}) {
   const runs = one.status === "Running";
   const error = typeof one.status === "object" ? one.status.Error : "";
   const waits = one.next_start_s !== null;
+  const may = {start: !runs, stop: runs || !!error || waits, restart: runs};
   const details = [
     waits && `starts again in ${Math.ceil(one.next_start_s ?? 0)} s`,
     one.restarts > 0 && `started again ${one.restarts} times`,
@@ -62,9 +64,8 @@ function Row({one, ask, busy}) {
     <td><span class="pill ${runs ? "good" : error ? "slow" : ""}">${error ? "Error" : one.status}</span></td>
     <td><div class="error">${error}</div><small>${details}</small></td>
     <td><div class="buttons">
-      <button type="button" disabled=${busy || runs} onClick=${() => ask("start", one.id)}>Start</button>
-      <button type="button" disabled=${busy || !(runs || error || waits)} onClick=${() => ask("stop", one.id)}>Stop</button>
-      <button type="button" disabled=${busy || !runs} onClick=${() => ask("restart", one.id)}>Restart</button>
+      ${ACTIONS.map(([verb, word]) => html`<button type="button" aria-label=${`${word} ${one.id}`} disabled=${busy || !may[verb]}
+        onClick=${() => ask(verb, one.id)}>${word}</button>`)}
     </div></td>
   </tr>`;
 }

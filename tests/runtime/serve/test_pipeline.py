@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from flowrun.runtime.serve.graphs import Graphs
 from flowrun.runtime.serve.pipeline import PipelineError, State
-from flowrun.runtime.serve.pipelines import UnknownPipelineError
+from flowrun.runtime.serve.pipelines import Pipelines, UnknownPipelineError
 from support.pipelines import (
     FOREVER,
     KILLED,
@@ -205,3 +206,12 @@ def test_a_pipeline_whose_file_is_gone_is_listed_while_it_runs(tmp_path):
     finally:
         pipelines.stop_all()
     assert pipelines.all() == []
+
+
+def test_sockets_fit_wherever_temporary_files_are(tmp_path, monkeypatch):
+    (tmp_path / ("long" * 25)).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 25)))
+    graphs = Graphs(tmp_path)
+    with Pipelines.open(graphs, log_dir=tmp_path, token=None, say=print) as pipelines:
+        assert len(str(pipelines.place.sockets / "1000.sock")) < 107
+        assert pipelines.place.sockets.stat().st_mode & 0o777 == 0o700
