@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import threading
@@ -110,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print_text(text, flush=True)
+    """Print a line, if anybody reads it: the server goes on without."""
+    with contextlib.suppress(OSError, ValueError):
+        print_text(text, flush=True)
 
 
 class _Ending:

@@ -158,28 +158,32 @@ class Pipeline:
     @property
     def is_running(self) -> bool:
         """Whether it has a process."""
-        return self.state().phase in ("running", "stopping")
+        with self._lock:
+            return self._seen()[0] in ("running", "stopping")
 
     def state(self) -> State:
         """What it is doing."""
         with self._lock:
-            phase, error, child = self._phase, self._error, self._child
-            status = None if child is None else child.status
-            if phase == "waiting" and status is None:  # it has been started again
-                phase = self._phase = "running"
-                error = self._error = None
-            elif phase == "running" and status is not None:  # `_ended` is about to be called
-                error = why_ended(status, list(self._lines))
-                phase = "failed" if error else "stopped"
-            waiting = phase == "waiting"
+            phase, error = self._seen()
+            waits = phase == "waiting"
             return State(
                 phase=phase,
                 error=error,
-                pid=None if child is None or phase != "running" else child.command_pid,
+                pid=self._child.command_pid if self._child and phase == "running" else None,
                 restart=self._restart,
-                restarts=self._planned_restarts - waiting,
-                next_start_s=max(0.0, self._next_start_s - monotonic_s()) if waiting else None,
+                restarts=self._planned_restarts - waits,
+                next_start_s=max(0.0, self._next_start_s - monotonic_s()) if waits else None,
             )
+
+    def _seen(self) -> tuple[Phase, str | None]:
+        """What it is doing, and its error, with what its process has done since that was noted."""
+        status = None if self._child is None else self._child.status
+        if self._phase == "waiting" and status is None:  # it has been started again
+            self._phase, self._error = "running", None
+        if self._phase == "running" and status is not None:  # `_ended` is about to be called
+            error = why_ended(status, list(self._lines))
+            return "failed" if error else "stopped", error
+        return self._phase, self._error
 
     # -- its process ----------------------------------------------------------------------------
 

@@ -69,11 +69,12 @@ class Pipelines:
 
     def find(self, name: str) -> Pipeline:
         """The pipeline of this name; `UnknownPipelineError` if there is none."""
-        paths = self.graphs.paths()
         with self._lock:
-            if name in paths or (
-                name in self._made and self._made[name].state().phase != "stopped"
-            ):
+            made = self._made.get(name)
+            if made is not None and made.is_running:  # without a look at the folder
+                return made
+            paths = self.graphs.paths()
+            if name in paths or (made is not None and made.state().phase != "stopped"):
                 return self._get(name, paths.get(name))
         valid = ", ".join(paths) or f"none: {self.graphs.folder} holds no graph file"
         raise UnknownPipelineError(f"Pipeline not supported. Try {valid}{nearest(name, paths)}")

@@ -70,6 +70,26 @@ def test_runs_are_started_and_stopped_from_the_command_line(server, capsys):
 
 
 @pytest.mark.long
+def test_a_server_goes_on_when_nobody_reads_its_output(server, capsys):
+    process, port = server
+    process.stdout.close()
+    for _ in range(2):
+        assert main(["pipeline", "start", "counting", "--port", port]) == 0
+        capsys.readouterr()
+        assert main(["pipeline", "list", "--json", "--port", port]) == 0
+        [one] = json.loads(capsys.readouterr().out)
+        os.kill(one["pid"], signal.SIGKILL)
+        assert wait_for(lambda: _status(port) == {"Error": KILLED})
+    process.terminate()
+    assert process.wait(60) in (0, 141)
+
+
+def _status(port):
+    url = f"http://127.0.0.1:{port}/api/v0/pipeline/list"
+    return httpx.get(url, trust_env=False).json()[0]["status"]
+
+
+@pytest.mark.long
 def test_a_stopped_server_ends_its_runs_with_finished_logs(server, tmp_path):
     process, port = server
     assert main(["pipeline", "start", "counting", "--port", port]) == 0
