@@ -18,7 +18,6 @@ __all__ = [
     "ChannelAnswerReply",
     "ChannelPictureReply",
     "DetectionsReply",
-    "ErrorReply",
     "Health",
     "Json",
     "MessageReply",
@@ -30,7 +29,6 @@ __all__ = [
     "SwitchReply",
     "SysInfo",
     "WhoAmI",
-    "WrappedError",
     "refusals",
 ]
 
@@ -50,16 +48,22 @@ class _Body(BaseModel):
 # -- errors -------------------------------------------------------------------------------------
 
 
-class ErrorReply(_Body):
-    """Why a request was not answered."""
-
-    error: str
-
-
-class WrappedError(_Body):
-    """The same where success is `{"Success": ...}`."""
-
-    Error: ErrorReply
+_ERROR = {
+    "title": "Error",
+    "description": "Why a request was not answered.",
+    "type": "object",
+    "properties": {"error": {"type": "string"}},
+    "required": ["error"],
+    "additionalProperties": False,
+}
+_WRAPPED = {
+    "title": "WrappedError",
+    "description": 'The same where success is `{"Success": ...}`.',
+    "type": "object",
+    "properties": {"Error": _ERROR},
+    "required": ["Error"],
+    "additionalProperties": False,
+}
 
 
 def refusals(
@@ -67,17 +71,21 @@ def refusals(
 ) -> dict[int | str, dict[str, Any]]:
     """The replies with an error that a path may give, besides those of every path.
 
-    plain: status -> what it means, where the body is `ErrorReply`.
-    wrapped: the same where it is `WrappedError`.
+    plain: status -> what it means, where the body is `{"error": text}`.
+    wrapped: the same where it is `{"Error": {"error": text}}`.
     """
-    replies: dict[int | str, dict[str, Any]] = {
-        401: {"model": ErrorReply, "description": "The token is missing or wrong."},
-        403: {"model": ErrorReply, "description": "Another host's name, or another site's page."},
-        429: {"model": ErrorReply, "description": "Too many wrong tokens from this address."},
+    common = {
+        401: "The token is missing or wrong.",
+        403: "Another host's name, or another site's page.",
+        429: "Too many wrong tokens from this address.",
     }
-    for model, meanings in ((ErrorReply, plain), (WrappedError, wrapped)):
+    # As schemas, not as models: FastAPI makes a field of each model for each path, which would take half
+    # of a server's start.
+    replies: dict[int | str, dict[str, Any]] = {}
+    for schema, meanings in ((_ERROR, common), (_ERROR, plain), (_WRAPPED, wrapped)):
         for status, meaning in meanings.items():
-            replies[status] = {"model": model, "description": meaning}
+            content = {"application/json": {"schema": schema}}
+            replies[status] = {"description": meaning, "content": content}
     return replies
 
 

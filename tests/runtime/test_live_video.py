@@ -89,9 +89,9 @@ def test_a_picture_without_packets_is_told_from_one_that_is_to_come():
     ("film", "codec"),
     [
         ("plain.mp4", "avc1.64000a"),
-        ("b_frames.mp4", "avc1.64000a"),
-        ("start_codes.ts", "avc1.64000a"),
-        ("h265.mp4", "hev1.1.6.L30.90"),
+        pytest.param("b_frames.mp4", "avc1.64000a", marks=pytest.mark.long),
+        pytest.param("start_codes.ts", "avc1.64000a", marks=pytest.mark.long),
+        pytest.param("h265.mp4", "hev1.1.6.L30.90", marks=pytest.mark.long),
         pytest.param("vp9.webm", "vp09.00.51.08", marks=pytest.mark.long),
         ("jpegs.avi", None),
         pytest.param("av1.mp4", "av01.0.00M.08", marks=pytest.mark.long),

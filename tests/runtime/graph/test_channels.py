@@ -1,7 +1,7 @@
 """The numbers by which clients ask for what tasks show."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowrun.runtime.errors import GraphError
@@ -66,6 +66,7 @@ def test_a_camera_shown_twice_is_no_conflict(tmp_path):
     assert numbers(tmp_path, ("cam0", "{}"), ("cam0", "{}"), cameras=cameras) == {"s0": 1, "s1": 0}
 
 
+@settings(max_examples=40)
 @given(
     claimed=st.dictionaries(
         st.sampled_from(list(_TASKS)), st.builds(Claim, st.integers(0, 9), st.sampled_from("xyz"))

@@ -85,6 +85,7 @@ def test_each_stretch_is_a_log_that_says_where_the_gap_is_and_replays(tmp_path, 
         assert len(keyframes) >= 2
 
 
+@pytest.mark.long
 def test_a_camera_goes_on_from_pictures_that_can_be_decoded(tmp_path):
     film = draw(tmp_path / "film.mp4", bf="0")
     plan = helpers.plan_of(
