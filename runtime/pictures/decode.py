@@ -31,6 +31,9 @@ _AHEAD = 4
 """This number of pictures is decoded and converted while one is looked at, where they are asked for one
 after the other. Decoding takes 3 to 8 ms at 1080p, converting 5: all cores share them."""
 
+_NEAR = 8
+"""A picture that is asked for at most so many cycles after another one follows it."""
+
 Stored = Callable[[int], Iterator[tuple[int, memoryview]]]
 """The messages of the topic from a cycle on: cycle and payload."""
 
@@ -70,16 +73,20 @@ class PictureDecoder:
 
     def _decoded(self, cycle: int, picture: StoredPicture) -> Kept:
         own = picture.own
-        if self._newest is not None and self._newest[0] == cycle:
+        before = cycle if self._newest is None else self._newest[0]
+        if self._newest is not None and before == cycle:
             return self._newest[1]
         found = None
-        if self._ahead is not None and own["section"] != self._differs:
+        # Of a key frame that somebody jumps to, decoding ahead would decode two more pictures as well.
+        is_jump = own["key"] == cycle and not 0 <= cycle - before <= _NEAR
+        if self._ahead is not None and own["section"] != self._differs and not is_jump:
             try:
                 found = self._ahead.picture(cycle, picture)
             except ValueError:
                 found = None
         if found is None:
-            self._differs = own["section"]
+            if not is_jump:
+                self._differs = own["section"]
             found = self._as_recorded.picture(cycle, picture)
         self._newest = cycle, found
         return found
