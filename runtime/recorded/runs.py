@@ -68,14 +68,14 @@ class RecordedRuns:
     def get(self, id_: str) -> RecordedRun:
         """The run of that id; `LogNotFound` names those that there are."""
         name, of, number = id_.partition(_OF)
-        paths = self._all()
-        if name == CURRENT and CURRENT not in paths:
-            name = next(iter(self._paths), name)
-        path = paths.get(name)
+        path = self._path(name)
+        if path is None and name == CURRENT and self._paths:
+            name, path = next(iter(self._paths.items()))
         if path is not None and of:
             what_if = self._what_ifs_of(name).get(number)
             path = None if what_if is None else what_if.run
         if path is None:
+            paths = self._all()
             known = ", ".join(itertools.islice(paths, 5)) or "none"
             raise LogNotFound(
                 f"no run {described(id_)}; runs: {known}" + (" ..." * (len(paths) > 5))
@@ -142,7 +142,8 @@ class RecordedRuns:
 
     def _what_ifs_of(self, name: str) -> dict[str, WhatIf]:
         if name not in self._what_ifs:
-            path = self._all()[name]
+            path = self._path(name)
+            assert path is not None  # as `get` has found it
             parent = (path if path.is_dir() else path.parent) / WHAT_IF
             found = {}
             for directory in _directories(parent):
@@ -154,6 +155,16 @@ class RecordedRuns:
         return self._what_ifs[name]
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> Path | None:
+        """Where the run of that name is; None if there is none. Does not read a folder of many runs."""
+        if name in self._paths or self._folder is None or name in {"", ".", ".."} or "/" in name:
+            return self._paths.get(name)
+        path = self._folder / name
+        try:
+            return path if not path.is_symlink() and path.is_dir() and is_run(path) else None
+        except (OSError, ValueError):  # no name of a file
+            return None
 
     def _all(self) -> dict[str, Path]:
         found = dict(self._paths)

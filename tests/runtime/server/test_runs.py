@@ -74,6 +74,8 @@ def test_a_run_is_shown(http, folder):
     [
         ("/nope", 404, "no run 'nope'; runs: cut, run"),
         ("/..%2Frun", 404, "no such path '/api/v0/runs/../run'; GET / lists all"),
+        ("/%2e%2e", 404, "no run '..'; runs: cut, run"),
+        ("/a%00b", 404, "no run 'a\\x00b'; runs: cut, run"),
         ("/current", 404, "no run 'current'; runs: cut, run"),
         ("/run~9", 404, "no run 'run~9'; runs: cut, run"),
         (
