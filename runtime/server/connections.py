@@ -37,6 +37,10 @@ _PIECE = 64 << 10
 _UNSENT = 64 << 20
 """Bytes of replies that may wait for clients to read, in all."""
 
+_WAITING = 128 << 10
+"""Bytes that the system takes of a connection beyond what is on its way: the system's own limit is
+megabytes, which are seconds of a video that a slow viewer would see late, or nobody."""
+
 _RETRY_S = 0.1
 
 _FULL = b"""\
@@ -102,6 +106,8 @@ class Connections:
                 client.send(_FULL)
             return
         client.setblocking(False)
+        if client.family != socket.AF_UNIX:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _WAITING)
         connection = _Connection(self, self._server.config, self._server.server_state)
         self._arriving[connection] = self._loop.create_task(
             self._loop.connect_accepted_socket(lambda: connection, client)
