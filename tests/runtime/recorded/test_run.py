@@ -155,6 +155,14 @@ def test_a_picture_is_the_last_one_at_or_before_the_cycle(recorded, log):
     )
 
 
+@pytest.mark.parametrize("step", [1, 3, 7])
+def test_pictures_are_the_same_whichever_way_somebody_comes(run, step):
+    forth, back = RecordedRun("x", run), RecordedRun("y", run)
+    cycles = range(0, 24, step)
+    shown = {cycle: forth.jpeg("cam", cycle, width=None) for cycle in cycles}
+    assert {cycle: back.jpeg("cam", cycle, width=None) for cycle in reversed(cycles)} == shown
+
+
 def test_a_summary_says_how_the_run_ended(recorded, run):
     assert recorded.summary() == {
         "id": "x",
