@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -80,8 +80,13 @@ class Others:
         raw = scope["raw_path"].decode("latin-1")
         if path.startswith(_PREFIX):
             name, slash, below = path.removeprefix(_PREFIX).partition("/")
-            if not slash:
-                raise ApiError(404, f"no such path {described(path)}; add a / to it")
+            if not slash and scope["type"] == "http":
+                query = scope["query_string"].decode("latin-1")
+                here = (
+                    quote(name) + "/" + (f"?{query}" if query else "")
+                )  # relative, behind any proxy
+                await Response(status_code=307, headers={"Location": here})(scope, receive, send)
+                return
             raw = "/" + raw.removeprefix(_PREFIX).partition("/")[2]
             if _OURS.fullmatch("/" + below):
                 ours = {**scope, "path": "/" + below, "raw_path": raw.encode("latin-1")}

@@ -102,7 +102,7 @@ async def _ask(
         except _Gone:
             return
         except httpx.TransportError:
-            raise ApiError(503, f"pipeline {name!r} does not answer") from None
+            raise ApiError(503, f"pipeline {name!r} does not answer; it may be starting") from None
         try:
             await _send_reply(reply, send)
         except httpx.TransportError:

@@ -63,7 +63,7 @@ async def pass_on_websocket(
         )
         return
     except (OSError, TimeoutError, WebSocketException):
-        raise ApiError(503, f"pipeline {name!r} does not answer") from None
+        raise ApiError(503, f"pipeline {name!r} does not answer; it may be starting") from None
     async with server:
         await client.receive()  # that it wants to connect
         await client.accept(server.subprotocol)

@@ -148,7 +148,7 @@ def test_a_server_that_is_gone_does_not_answer(client, address, pipeline, monkey
     monkeypatch.setattr(pipeline, "socket", pipeline.socket.with_name("none.sock"))
     reply = client.get("/echo")
     assert reply.status_code == 503
-    assert reply.json() == {"error": "pipeline 'cam' does not answer"}
+    assert reply.json() == {"error": "pipeline 'cam' does not answer; it may be starting"}
     with pytest.raises(InvalidStatus) as caught:
         connect(f"ws://{address}/ws", proxy=None)
     assert json.loads(caught.value.response.body) == reply.json()
@@ -183,8 +183,7 @@ def test_a_refused_websocket_is_refused_in_the_same_words(address, capsys):
     assert capsys.readouterr().out == ""  # no error of uvicorn's
 
 
-def test_a_websocket_of_no_pipeline_is_refused(address):
-    with pytest.raises(InvalidStatus) as caught:
-        connect(f"ws://{address}", proxy=None)
-    assert caught.value.response.status_code == 404
-    assert json.loads(caught.value.response.body)["error"].startswith("no such path")
+def test_the_path_of_a_pipeline_leads_to_its_page(client, address):
+    path = f"http://{address}?token=a%20b"
+    reply = client.get(path)
+    assert (reply.status_code, reply.headers["location"]) == (307, "cam/?token=a%20b")
