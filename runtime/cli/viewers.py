@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from flowrun.runtime.log.reader import Log
 
 __all__ = ["add_options", "check_options", "shown_live", "view"]
+
+_POLL_S = 0.1
 
 
 def add_options(parser: argparse.ArgumentParser, *, instead: bool) -> None:
@@ -57,6 +60,9 @@ def view(args: argparse.Namespace) -> int:
         raise UsageError("--token: neither Foxglove nor Rerun asks for one; they listen without")
     with Log(args.run) as log:
         try:
+            while log.start_ns is None and log.is_written:  # its tasks start
+                time.sleep(_POLL_S)
+                log.refresh()
             (_foxglove if args.foxglove else _rerun)(log, args)
         except KeyboardInterrupt:
             return 0
