@@ -115,7 +115,7 @@ reference: .venv/installed-dev  ## write docs/graph.md, the reference of graph f
 
 .PHONY: page-vendor
 page-vendor: tests/page/node_modules  ## copy the libraries of the page again, in the versions of tests/page/package.json
-	$(BIN)/python tests/page/vendor.py
+	PYTHONPATH=tests $(BIN)/python -m support.page_libraries
 
 .PHONY: screenshot
 screenshot: .venv/installed-dev apt  ## take the README's picture of the page again

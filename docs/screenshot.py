@@ -1,4 +1,5 @@
-"""Takes docs/page.png, the picture of the README: a real run of graphs/inference.yaml, in chromium.
+"""Takes the pictures of the page that README.md and docs/ show: a real run of graphs/inference.yaml, in
+chromium.
 
 .venv/bin/python docs/screenshot.py
 """
@@ -15,14 +16,23 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from support.browser import Browser  # noqa: E402  # the browser of the page's own tests
 
-ANSWERS = 12  # well into a scene: the picture and the newest answer then agree
+ANSWERS = "document.querySelectorAll('#answers li').length"
+SHOWN = "!!document.querySelector('.screen[data-shown]')"
+THUMBS = (
+    "[...document.querySelectorAll('.thumb')].slice(0, 3)"
+    ".every(it => it.querySelector('img')?.naturalWidth)"
+)
+SEES = "document.querySelector('#answers .response').textContent.includes(' on the ')"
+READY = "document.querySelector('.timeline')?.dataset.timeline == 'ready'"
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "porch.yaml"
+        graph.write_text(both_prompts((ROOT / "graphs" / "inference.yaml").read_text()))
         command = [
-            Path(sys.executable).parent / "flowrun", ROOT / "graphs" / "inference.yaml",
-            "--plain", "--port", "0", "--log-dir", folder,
+            Path(sys.executable).parent / "flowrun", graph,
+            "--plain", "--port", "0", "--log-dir", Path(folder) / "runs",
         ]  # fmt: skip
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
             try:
@@ -31,28 +41,69 @@ def main() -> None:
                 run.terminate()
 
 
+def both_prompts(text: str) -> str:
+    """The graph, with the film again and again, and a second task that says where things are."""
+    film = ROOT / "graphs" / "media" / "shapes.mp4"
+    text = text.replace("media/shapes.mp4", str(film)).replace(
+        "realtime: true", "realtime: true\n      loop: true"
+    )
+    finder = """
+  - id: finder
+    type: Inference
+    background: true
+    config: {prompt: detect shapes}
+
+  - id: boxes
+    type: ParseDetections
+
+cnx:
+  - {src: cam0, dst: finder, msg: ImageRgb8Msg}
+  - {src: finder, dst: boxes, msg: PromptResponseMsg}"""
+    return text.replace("\ncnx:", finder)
+
+
 def photograph(run: subprocess.Popen[str], folder: Path) -> None:
-    url, answers = None, 0
+    url = None
     for line in run.stdout or ():
-        found = re.search(r"page and API at (\S+)", line)
-        url = found[1] if found else url
-        if url is not None and (answers := answers + ("(cap en," in line)) == 1:
+        if found := re.search(r"page and API at (\S+)", line):
+            url = found[1]
             break
     assert url is not None
     browser = Browser(folder / "profile")
     try:
-        browser.size(1280, 760)
+        browser.size(1440, 900)
         browser.open(url)
-        for line in run.stdout or ():
-            answers += "(cap en," in line
-            if answers == ANSWERS:
+        browser.wait_for(
+            f"{ANSWERS} >= 6 && {SHOWN} && {THUMBS} && {READY} && {SEES}", timeout_s=180
+        )
+        save(browser, "page.png")
+        browser.size(1440, 900, dark=True)
+        back = (
+            "document.querySelector('.timeline .play').dispatchEvent("
+            "new KeyboardEvent('keydown', {key: 'PageUp', bubbles: true}))"
+        )
+        for _ in range(9):
+            browser.evaluate(back)
+            browser.wait_for(
+                "!!document.querySelector('.screen img.then')?.naturalWidth"
+                f" && document.querySelector('.timeline').dataset.shown && {THUMBS}"
+            )
+            if browser.evaluate(SEES):
                 break
-        browser.wait_for("[...document.images].some(image => image.naturalWidth > 0)")
-        (ROOT / "docs" / "page.png").write_bytes(browser.screenshot())
+        save(browser, "page-moment.png")
+        browser.size(390, 844)
+        browser.open(url)
+        browser.wait_for(f"{ANSWERS} >= 1 && {SHOWN} && {THUMBS}", timeout_s=60)
+        save(browser, "page-phone.png")
     finally:
         browser.close()
-    picture = Image.open(ROOT / "docs" / "page.png").convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(ROOT / "docs" / "page.png", optimize=True)
+
+
+def save(browser: Browser, name: str) -> None:
+    path = ROOT / "docs" / name
+    path.write_bytes(browser.screenshot())
+    picture = Image.open(path).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ class Inference(Task):
     class Config(TaskConfig):
         prompt: Live[Annotated[str, Field(max_length=_LONGEST_PROMPT)]] = "cap en"
         """What the model is asked about each frame: at most 16,384 characters."""
+        presets: list[str] = Field(default_factory=list)
+        """Prompts that the page offers besides those that were asked."""
         max_new_tokens: Live[PositiveInt] = 50
         """The length at which an answer is cut off, in tokens."""
         stop: Live[list[str]] = Field(default_factory=list)

@@ -14,7 +14,8 @@ import {loadMoment} from "./timeline/moments.js";
  *   cycle_rate_hz: number, uptime_s: number, starting: string | null,
  *   progress: {what: string, fraction: number | null} | null,
  *   log: {path: string, bytes: number, messages: number} | null, tasks: Record<string, TaskReport>,
- *   shows: Record<string, string>, live: Record<string, string[]>, settings?: Settings, ended?: string | null}} Report */
+ *   shows: Record<string, string>, live: Record<string, string[]>, settings?: Settings, ended?: string | null,
+ *   may_run_again?: boolean}} Report */
 /** @typedef {{id: string, type: string, background?: boolean, config?: Record<string, any>}} GraphTask */
 /** @typedef {{tasks: GraphTask[], cnx: {src: string, dst: string, msg?: string}[]}} Graph */
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, prompt: string, response: string,

@@ -199,7 +199,9 @@ def test_what_is_in_force_is_shown_after_a_reload_and_to_other_viewers(stage, br
     browser.wait_for(f"{prompt}?.value == 'Who is there?'")
     # A preset is one press, and what was asked before is offered again.
     chips = "[...document.querySelectorAll('.ask .preset')]"
-    browser.evaluate(f"{chips}.find(chip => chip.textContent == 'cap en').click()")
+    preset = f"{chips}.find(chip => chip.textContent == 'cap en')"
+    browser.wait_for(f"!!{preset}")
+    browser.evaluate(f"{preset}.click()")
     browser.wait_for(f"{prompt}.value == 'cap en'")
     browser.wait_for(f"{chips}.some(chip => chip.textContent == 'Who is there?')")
     settings = httpx.get(f"{stage.url}api/v0/inference/settings").json()

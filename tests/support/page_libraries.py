@@ -4,9 +4,11 @@ import re
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-MODULES = HERE / "node_modules"
-VENDOR = HERE.parents[1] / "runtime" / "server" / "page" / "vendor"
+_TESTS = Path(__file__).parents[1]
+CHECKS = _TESTS / "page"
+"""Where npm has put them, and what it takes to check the page."""
+MODULES = CHECKS / "node_modules"
+VENDOR = _TESTS.parent / "runtime" / "server" / "page" / "vendor"
 
 COPIES = {
     "preact.js": "preact/dist/preact.mjs",
