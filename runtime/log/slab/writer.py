@@ -300,7 +300,7 @@ class Slab:
                 write_all(self._file.number, block, at + start)
             else:
                 mapping[at + start : at + start + len(block)] = block
-                if start == 0 and page_faults() - faults > _BLOCK // _PAGE // 2:
+                if not start and page_faults() - faults > _BLOCK // _PAGE // 2:
                     ready, size = False, 8 * _BLOCK
                     self._populator.populate_again(end)
             crc = fmt.crc32(block, crc)
@@ -360,9 +360,8 @@ class Slab:
 
     def _open_chunk(self, front: bytes = b"") -> None:
         """Write `front` and the head of a chunk over the top-level PAD at `position`."""
-        at = self.position + len(front)
-        gap = gap_before(at, alignment=8, remainder=fmt.CHUNK_START_REMAINDER)
-        self._chunk_at = at + gap
+        gap = _gap_before_chunk(self.position + len(front))
+        self._chunk_at = self.position + len(front) + gap
         self.records_at = self._chunk_at + fmt.CHUNK_RECORDS_AT
         room = self.trailer_at - self.records_at
         pad = fmt.RECORD_HEAD.pack(fmt.PAD, room - fmt.HEAD_SIZE)
@@ -374,7 +373,8 @@ class Slab:
         """Close the open chunk and begin another, if the slab has room for one."""
         places = self._message_places()
         size = sum(fmt.MESSAGE_INDEX_SIZE + entries.nbytes for entries in places.values())
-        if self.reserve(self.position + size + 3 * fmt.CHUNK_RECORDS_AT):
+        end = self.position + size
+        if self.reserve(end + _gap_before_chunk(end) + fmt.CHUNK_RECORDS_AT):
             self._open_chunk(self._close_chunk(places))
 
     def _message_places(self) -> MessagePlaces:
@@ -501,6 +501,11 @@ class Slab:
 
     def _store(self, at: int, value: int) -> None:
         self.mapping[at : at + 8] = fmt.U64.pack(value)
+
+
+def _gap_before_chunk(at: int) -> int:
+    """Bytes from `at` to where a chunk may begin."""
+    return gap_before(at, alignment=8, remainder=fmt.CHUNK_START_REMAINDER)
 
 
 def _round_up(size: int, unit: int) -> int:

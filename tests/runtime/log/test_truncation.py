@@ -16,6 +16,7 @@ from flowrun.runtime.errors import LogDamaged
 from flowrun.runtime.log.check import check_log
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
+from flowrun.runtime.log.slab import faults
 from flowrun.runtime.log.slab import writer as log_slab
 from support import torture
 from support.log_writing import commit, payload, writer_of
@@ -307,3 +308,16 @@ def test_a_bus_error_of_somebody_else_ends_the_process_as_ever(tmp_path, before,
     assert (done.returncode, done.stdout) == (-signal.SIGBUS, "")
     assert ("Fatal Python error: Bus error" in done.stderr) == (before != "pass")
     assert "Traceback" not in done.stderr
+
+
+def test_the_action_of_a_signal_is_put_back_once_at_the_end(monkeypatch):
+    """Afterwards there is no interpreter that could answer it."""
+    registered = []
+    faults._install()
+    monkeypatch.setattr(faults.atexit, "register", registered.append)
+    faults._uninstall()
+    monkeypatch.setattr(faults, "_earlier", None)
+    faults._install()
+    faults._uninstall()
+    faults._install()
+    assert registered == [faults._uninstall]

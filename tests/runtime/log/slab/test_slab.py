@@ -314,6 +314,22 @@ def test_a_slab_asks_for_attention_before_it_is_full(tmp_path):
     slab.discard()
 
 
+def test_a_chunk_begins_where_its_head_just_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_slab, "_LOOK_AHEAD", 0)
+    left = []
+    for number, size in enumerate(range(7250, 7450)):
+        (tmp_path / str(number)).mkdir()
+        slab = slab_of(tmp_path / str(number), capacity=PAGE, section=PAGE)
+        commit(slab, 0, size)
+        slab._next_chunk()
+        assert slab.is_whole  # the trailer is where it was
+        if slab.chunks:
+            left.append(slab.room_ends_at - slab.position)
+        slab.discard()
+    assert 0 < len(left) < 200
+    assert 0 <= min(left) < 8  # chunks begin at every eighth byte
+
+
 @pytest.mark.parametrize("least", [-100, 0, 1, PAGE])
 def test_the_end_may_need_more_room_than_there_is(tmp_path, monkeypatch, least):
     """Up to the trailer, beyond it, and beyond what was mapped."""
