@@ -19,9 +19,8 @@ __all__ = ["add_parser", "run"]
 
 _FILM = Path(flowrun.runtime.__file__).parents[1] / "graphs" / "media" / "shapes.mp4"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_LOGIN = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@:]*)(?::[^/@]*)?@", re.IGNORECASE
-)
+_LOGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/@:]*)(?::.*)?@", re.IGNORECASE)
+"""A password may hold "@" and "/": it ends at the last "@"."""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
