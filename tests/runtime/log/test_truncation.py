@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.recover import recover
 from flowrun.runtime.log.slab import faults
 from flowrun.runtime.log.slab import writer as log_slab
+from flowrun.runtime.log.slab.mapping import MappedFile
 from support import torture
 from support.log_writing import commit, payload, writer_of
 
@@ -321,3 +323,21 @@ def test_the_action_of_a_signal_is_put_back_once_at_the_end(monkeypatch):
     faults._uninstall()
     faults._install()
     assert registered == [faults._uninstall]
+
+
+@pytest.mark.parametrize("beyond", [-1, 8192])
+def test_a_fault_next_to_a_region_is_somebody_elses(tmp_path, monkeypatch, beyond):
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(8192)
+        mapped = MappedFile(file.fileno(), 8192)
+    put_back = []
+    monkeypatch.setattr(faults, "_REGIONS", {mapped.region.address: mapped.region})
+    monkeypatch.setattr(faults, "_uninstall", lambda: put_back.append(True))
+    for offset, is_ours in ((beyond, False), (0, True), (8191, True)):
+        put_back.clear()
+        info = faults._Info(signal.SIGBUS, 0, 2, mapped.region.address + offset)
+        faults._answer(signal.SIGBUS, ctypes.pointer(info), None)
+        assert (put_back == []) == is_ours
+        assert mapped.region.is_cut == is_ours
+        mapped.region.whole_to = mapped.region.size
+    faults._CUT.pop(mapped.region.address, None)

@@ -321,6 +321,17 @@ def test_a_finished_slabs_chunk_is_as_the_summary_says(tmp_path, kind):
     )
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_finished_slabs_chunk_has_the_size_that_the_summary_says(tmp_path, more):
+    builder = two_chunks(finished=True)
+    start = builder.chunks[1][0]
+    for at in (start + 25, start + 41):
+        (size,) = struct.unpack_from("<Q", builder.data, at)
+        struct.pack_into("<Q", builder.data, at, size + more)
+    says = "a Chunk of another size than the summary lists"
+    assert read(tmp_path, builder.data) == ([(0, [b"\x80"])], f"byte {start}: {says}")
+
+
 @pytest.mark.parametrize("at", [1, 25, 41])
 def test_the_three_sizes_of_a_closed_chunk_agree(tmp_path, at):
     builder = two_chunks()
