@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from flowrun.runtime.cli import viewers
 from flowrun.runtime.cli.failures import print_error
+from flowrun.runtime.cli.serving import add_listening, add_proxied
 from flowrun.runtime.cli.signals import listening
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError
 from flowrun.runtime.printing import print_text
@@ -73,26 +74,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="serve them on this Unix socket instead, which only you can open",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
-    parser.add_argument(
-        "--token",
-        help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
-        "given and --host is not 127.0.0.1",
-    )
-    parser.add_argument(
-        "--cors",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="let pages of another site, such as https://example.org, read and change the run; may be "
-        "repeated",
-    )
-    parser.add_argument(
-        "--root-path",
-        default="",
-        metavar="PATH",
-        help="the path below which a reverse proxy has the page and the API, such as /cameras",
-    )
+    add_listening(parser)
+    add_proxied(parser)
     parser.add_argument(
         "--debug-messages",
         action="store_true",

@@ -9,6 +9,7 @@ import signal
 import threading
 from pathlib import Path
 
+from flowrun.runtime.cli.serving import add_listening, add_proxied
 from flowrun.runtime.cli.signals import listening
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted
@@ -50,26 +51,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, metavar="N", help=f"0 picks one ({DEFAULT_PORT})"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
-    parser.add_argument(
-        "--token",
-        help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
-        "given and --host is not 127.0.0.1",
-    )
-    parser.add_argument(
-        "--cors",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="let pages of another site, such as https://example.org, read and change everything; "
-        "may be repeated",
-    )
-    parser.add_argument(
-        "--root-path",
-        default="",
-        metavar="PATH",
-        help="the path below which a reverse proxy has the server, such as /cameras",
-    )
+    add_listening(parser)
+    add_proxied(parser)
 
 
 def run(args: argparse.Namespace) -> int:

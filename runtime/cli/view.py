@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flowrun.runtime.cli import viewers
 from flowrun.runtime.cli.run import DEFAULT_PORT
+from flowrun.runtime.cli.serving import add_listening
 from flowrun.runtime.printing import print_text
 
 __all__ = ["add_parser", "run"]
@@ -34,12 +35,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="N",
         help=f"({DEFAULT_PORT}; Foxglove's 8765, Rerun's 9876) 0 picks a free one",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (127.0.0.1)")
-    parser.add_argument(
-        "--token",
-        help="what clients must send; FLOWRUN_TOKEN in the environment if not given; made if neither is "
-        "given and --host is not 127.0.0.1",
-    )
+    add_listening(parser)
     viewers.add_options(parser, instead=True)
 
 
