@@ -1,7 +1,7 @@
 """The runs of this user on this machine, by a socket each: `flowrun top` finds them without being told.
 
 A run listens at `flowrun/PID.sock` in `$XDG_RUNTIME_DIR`, or in a folder of the user's own in that for
-temporary files. To whoever connects it sends one JSON object: `pid`, `directory` (of its log, or null),
+temporary files. It sends each client one JSON object: `pid`, `directory` (of its log, or null),
 `url` (of its page, or null) and `report`, as `/api/v0/report` gives it. Only the user can connect.
 """
 

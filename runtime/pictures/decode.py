@@ -32,7 +32,7 @@ _AHEAD = 4
 after the other. Decoding takes 3 to 8 ms at 1080p, converting 5: all cores share them."""
 
 _NEAR = 8
-"""A picture that is asked for at most so many cycles after another one follows it."""
+"""How many cycles after another picture one may be asked for to count as the next."""
 
 Stored = Callable[[int], Iterator[tuple[int, memoryview]]]
 """The messages of the topic from a cycle on: cycle and payload."""

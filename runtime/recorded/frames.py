@@ -27,7 +27,7 @@ _MOST_BYTES = 16 << 20
 """Of JPEGs that are kept."""
 _LONGEST_STEP = 30
 _MOST_STEPS = 12
-"""Steps back of at most so many cycles are expected to go on, for so many."""
+"""In cycles, the longest step back after which more of them are expected, and how many."""
 
 
 def message_of(log: Log, topic: str, cycle: int) -> LogMessage:

@@ -90,7 +90,7 @@ class Moments:
             return cycle
         try:
             own = StoredPicture.parse(self._places.payload_at(places.place(number - 1))).own
-        except ValueError:  # it is damaged, as whoever asks for the picture will see
+        except ValueError:  # it is damaged: asking for the picture says so
             return cycle
         key: int = own.get("key", cycle)
         return min(key, cycle)

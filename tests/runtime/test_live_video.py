@@ -71,8 +71,8 @@ def test_what_is_kept_is_bounded(monkeypatch):
     video = LiveVideo()
     for first in range(300):
         video.offer(first, image(first, begins=first == 0))
-    assert video.entry() is None  # whoever comes now waits for a key frame
-    assert len(video.after(250)) == 50  # whoever watches goes on
+    assert video.entry() is None  # a viewer that comes now waits for a key frame
+    assert len(video.after(250)) == 50  # one that watches goes on
     assert video.after(150) is None
 
 

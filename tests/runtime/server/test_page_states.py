@@ -164,7 +164,7 @@ def test_a_stopped_run_says_why_it_ended(stage, browser):
     )
     browser.wait_for(f"{STATE} == 'ended'")
     why = browser.evaluate("document.querySelector('#end .why').textContent")
-    assert why.startswith("It ended by a client asked over HTTP")
+    assert why.startswith("Why: a client asked over HTTP")
     assert "flowrun replay" in browser.evaluate("document.getElementById('end').textContent")
     is_accessible(browser)
 

@@ -38,7 +38,7 @@ export function EndCard({say}) {
   };
   return html`<section class="end ${failed ? "bad" : ""}" aria-labelledby="end-title" id="end">
     <h2 id="end-title">${state === "gone" ? "The server cannot be reached" : failed ? "The run ended with an error" : report ? "The run has ended" : `${pipeline?.id} is not running`}</h2>
-    <p class="why">${state === "gone" ? "What this page shows is the last state that it sent." : failed ? detail : report ? `It ended by ${report.ended ?? "itself"}. What this page shows is its last state.` : "Start it to see what it sees."}</p>
+    <p class="why">${state === "gone" ? "What this page shows is the last state that it sent." : failed ? detail : report ? `Why: ${report.ended ?? "it ended by itself"}. What this page shows is its last state.` : "Start it to see what it sees."}</p>
     ${report && html`<p>${count(report.cycles)} cycles in ${duration(report.uptime_s)}${report.log ? `, ${count(report.log.messages)} messages, ${bytes(report.log.bytes)}` : ", no log"}</p>`}
     ${path && html`<p>Have it again: <code>flowrun replay ${path}</code></p>`}
     <div class="buttons">
