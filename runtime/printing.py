@@ -7,13 +7,14 @@ A file name, an answer of a model, a line of a received log may hold anything; `
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from flowrun.runtime.wording import escaped, one_line
 
-__all__ = ["Escaping", "Writable", "print_table", "print_text", "size"]
+__all__ = ["Escaping", "Writable", "print_json", "print_table", "print_text", "size"]
 
 
 def print_text(
@@ -30,6 +31,11 @@ def print_text(
     # A task has closed it, or taken it away; the descriptor under it lives on.
     with contextlib.suppress(OSError), open(1, "w", encoding="utf-8", closefd=False) as under:
         print(escaped(str(text)), end=end, file=under)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON, as people and programs read it."""
+    print_text(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 class Writable(Protocol):

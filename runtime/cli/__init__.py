@@ -52,6 +52,8 @@ _VERBS = {
     "start-pipeline": "start a graph of a server: NAME HOST PORT",
     "stop-pipeline": "stop a graph of a server: NAME HOST PORT",
 }
+_MODULES = {"start-pipeline": "pipeline", "stop-pipeline": "pipeline"}
+"""The modules of verbs that have none of their own name."""
 _GROUP = "flowrun.commands"
 
 _BROKEN_PIPE = 128 + 13
@@ -250,7 +252,8 @@ class _Parser(argparse.ArgumentParser):
 def _module(verb: str) -> Any:
     """The module of `verb`. `UsageError` if another package offers it and it cannot be imported."""
     if verb in _VERBS:
-        return importlib.import_module(f"flowrun.runtime.cli.{verb.replace('-', '_')}")
+        module = _MODULES.get(verb, verb.replace("-", "_"))
+        return importlib.import_module(f"flowrun.runtime.cli.{module}")
     first, *others = _offered()[verb]
     if others:
         modules = " and ".join(sorted(point.value for point in (first, *others)))

@@ -1,13 +1,12 @@
-"""`flowrun pipeline`: what a server runs."""
+"""`flowrun pipeline`, `flowrun start-pipeline` and `flowrun stop-pipeline`: what a server runs."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from flowrun.runtime.cli.client import Client, add_address
-from flowrun.runtime.printing import print_table, print_text
+from flowrun.runtime.printing import print_json, print_table, print_text
 
 __all__ = ["add_parser", "run"]
 
@@ -36,6 +35,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
                 help="when the server starts it again by itself (never)",
             )
         add_address(action)
+    for name in ("start", "stop"):
+        alone = verbs.add_parser(
+            f"{name}-pipeline",
+            description=f"The same as flowrun pipeline {name} NAME --host HOST --port PORT.",
+        )
+        alone.add_argument("name", help="the name of the graph")
+        alone.set_defaults(action=name)
+        add_address(alone, positional=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
         case "list":
             _list(client, as_json=args.json)
         case "config":
-            graph = client.get("pipeline/config", pipeline_id=args.name)
-            print_text(json.dumps(graph, indent=2, ensure_ascii=False))
+            print_json(client.get("pipeline/config", pipeline_id=args.name))
         case action:
             body = {"pipeline_id": args.name}
             if getattr(args, "restart", None) is not None:
@@ -58,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 def _list(client: Client, *, as_json: bool) -> None:
     found = client.get("pipeline/list")
     if as_json:
-        print_text(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     print_table(("pipeline", "status", ""), [(one["id"], *_status(one)) for one in found])
 

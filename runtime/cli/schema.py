@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from flowrun.runtime.graph.find import task_types
 from flowrun.runtime.graph.reference import graph_reference
 from flowrun.runtime.graph.schema import graph_schema
-from flowrun.runtime.printing import print_text
+from flowrun.runtime.printing import print_json, print_text
 
 __all__ = ["add_parser", "run"]
 
@@ -28,5 +27,5 @@ def run(args: argparse.Namespace) -> int:
     if args.markdown:
         print_text(graph_reference(task_types()), end="")
         return 0
-    print_text(json.dumps(graph_schema(), indent=2))
+    print_json(graph_schema())
     return 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from flowrun.runtime.cli.client import Client, add_address
-from flowrun.runtime.printing import print_text
+from flowrun.runtime.printing import print_json
 
 __all__ = ["add_parser", "run"]
 
@@ -25,6 +24,5 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 if the server refuses."""
-    found = Client(args).get(f"stats/{args.action}")
-    print_text(json.dumps(found, indent=2, ensure_ascii=False))
+    print_json(Client(args).get(f"stats/{args.action}"))
     return 0
