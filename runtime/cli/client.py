@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.wording import mask_urls
 
 __all__ = ["Client", "RefusedError", "add_address", "add_pipeline"]
 
@@ -38,6 +39,10 @@ def add_address(parser: argparse.ArgumentParser, *, positional: bool = False) ->
         parser.add_argument("--host", **host)
         parser.add_argument("--port", metavar="N", **port)
     parser.add_argument(
+        "--url",
+        help="its address in place of host and port, as of its page, such as https://box.example/flowrun",
+    )
+    parser.add_argument(
         "--token", help="what the server asks for; FLOWRUN_TOKEN in the environment if not given"
     )
 
@@ -55,8 +60,12 @@ class Client:
     def __init__(self, args: argparse.Namespace) -> None:
         host = _ANY.get(args.host, args.host)
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        self._url = f"http://{host}:{args.port}"
-        self._token = os.environ.get("FLOWRUN_TOKEN") if args.token is None else args.token
+        self._url, token = f"http://{host}:{args.port}", os.environ.get("FLOWRUN_TOKEN")
+        if args.url is not None:
+            address = urlsplit(args.url)
+            self._url = urlunsplit((*address[:2], address.path.rstrip("/"), "", ""))
+            token = parse_qs(address.query).get("token", [token])[0]
+        self._token = token if args.token is None else args.token
         pipeline = getattr(args, "pipeline", None)
         self._query = {} if pipeline is None else {"pipeline_id": pipeline}
 
@@ -71,6 +80,7 @@ class Client:
     def _ask(self, method: str, path: str, **content: Any) -> Any:
         import httpx
 
+        shown = mask_urls(self._url)
         headers = {} if not self._token else {"Authorization": f"Bearer {self._token}"}
         try:
             reply = httpx.request(
@@ -83,16 +93,14 @@ class Client:
             )
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise RefusedError(
-                f"no server answers at {self._url} ({error}); flowrun serve DIR starts one"
+                f"no server answers at {shown} ({error}); flowrun serve DIR starts one"
             ) from None
         try:
             found = reply.json()
         except ValueError:
-            raise RefusedError(f"what answers at {self._url} is not flowrun") from None
+            raise RefusedError(f"what answers at {shown} is not flowrun") from None
         if reply.is_error:
-            raise RefusedError(
-                _why(found) or f"{self._url}/api/v0/{path}: status {reply.status_code}"
-            )
+            raise RefusedError(_why(found) or f"{shown}/api/v0/{path}: status {reply.status_code}")
         return found
 
 

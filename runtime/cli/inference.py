@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
+from flowrun.runtime.cli.assigned import assigned
 from flowrun.runtime.cli.client import Client, add_address, add_pipeline
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.printing import print_text
+from flowrun.runtime.printing import print_json, print_text
 
 __all__ = ["add_parser", "run"]
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     path = f"inference/result/{args.channel}" if args.channel else "inference/result"
     answer = client.get(path, timeout_s=f"{args.timeout:g}")["Success"]
     if args.json:
-        print_text(json.dumps(answer, indent=2, ensure_ascii=False))
+        print_json(answer)
     else:
         cut_off = " ... (cut off)" if answer.get("truncated") else ""
         print_text(f"{answer['prompt']}: {answer['response']}{cut_off}")
@@ -64,17 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    import yaml
-
     values: dict[str, Any] = {} if args.prompt is None else {"prompt": args.prompt}
-    for given in args.set:
-        key, equals, value = given.partition("=")
-        if not key or not equals:
-            raise UsageError(f"--set {given}: expected KEY=VALUE, such as max_new_tokens=20")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {given}: the value is not YAML; quote it") from None
+    values |= assigned(args.set, before="--set ", example="max_new_tokens=20")
     if not values:
         raise UsageError("nothing to change: give --prompt TEXT or --set KEY=VALUE")
     return values if args.task is None else {"task": args.task, **values}

@@ -23,7 +23,7 @@ from flowrun.runtime.server.requests import BODY_LIMIT, described_body, json_bod
 from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.server.status import Status, jsonable
 from flowrun.runtime.task import State
-from flowrun.runtime.wording import described
+from flowrun.runtime.wording import described, nearest
 
 __all__ = ["Control"]
 
@@ -338,7 +338,9 @@ class Control:
             if task not in live:
                 valid = ", ".join(live) or "none"
                 raise ApiError(
-                    422, f"unknown task {described(task)}; tasks with keys that may be set: {valid}"
+                    422,
+                    f"unknown task {described(task)}; tasks with keys that may be set: {valid}"
+                    + nearest(task, live),
                 )
             live = {task: live[task]}
         keys = [key for key in values if key != "task"]
@@ -347,7 +349,8 @@ class Control:
         if unknown := [key for key in keys if key not in known]:
             shown = ", ".join(map(described, unknown[:_SHOWN]))
             more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
-            raise ApiError(422, f"unknown key {shown}{more}; keys that may be set: {valid}")
+            hint = nearest(unknown[0], known) if len(unknown) == 1 else ""
+            raise ApiError(422, f"unknown key {shown}{more}; keys that may be set: {valid}{hint}")
         if not keys:
             raise ApiError(422, f"nothing to set; keys that may be set: {valid}")
         return {

@@ -98,6 +98,41 @@ def test_wrong_values_are_not_sent(server, flowrun, words, error):
     assert server.asked == []
 
 
+def test_values_of_any_task_are_set_and_printed(server, flowrun):
+    in_force = {"vlm": {"prompt": "cap en", "max_new_tokens": 50}, "scale": {"factor": 3}}
+    server.replies["/api/v0/inference/settings"] = 200, in_force
+    assert flowrun("set", "vlm", "prompt=What?", "max_new_tokens=20") == (0, "changed", "")
+    assert json.loads(flowrun("set")[1]) == in_force
+    assert json.loads(flowrun("set", "scale")[1]) == {"factor": 3}
+    assert [(method, body) for method, _, body, _ in server.asked] == [
+        ("POST", {"task": "vlm", "prompt": "What?", "max_new_tokens": 20}),
+        ("GET", None),
+        ("GET", None),
+    ]
+    assert flowrun("set", "scal") == (
+        2,
+        "",
+        "task 'scal' has no values that may change, or does not exist; tasks with some: vlm, scale "
+        "(did you mean 'scale'?)",
+    )
+    assert flowrun("set", "factor=2") == (
+        2,
+        "",
+        "factor=2: name the task before it: flowrun set TASK factor=2",
+    )
+
+
+def test_the_address_of_a_page_is_one_of_a_server(server, capsys, monkeypatch):
+    monkeypatch.delenv("FLOWRUN_TOKEN", raising=False)
+    server.asked, server.replies = [], {"/pipelines/door/api/v0/inference/settings": (200, {})}
+    url = f"http://127.0.0.1:{server.server_port}/pipelines/door/?token=abc#past"
+    assert main(["set", "--url", url]) == 0
+    assert main(["set", "--url", url, "--token", "own"]) == 0
+    assert [token for *_, token in server.asked] == ["Bearer abc", "Bearer own"]
+    assert main(["set", "--url", "http://a:b@127.0.0.1:1"]) == 1
+    assert "no server answers at http://***@127.0.0.1:1 (" in capsys.readouterr().err
+
+
 def test_recording_is_turned_on_and_off(server, flowrun):
     server.replies["/api/v0/recording/command"] = 200, {"success": True}
     assert flowrun("recording", "stop") == (0, "recording stopped", "")

@@ -384,7 +384,7 @@ def test_settings_go_to_every_task_with_the_key(run, http):
         (
             422,
             '{"promt": "x"}',
-            "unknown key 'promt'; keys that may be set: prompt, max_new_tokens",
+            "unknown key 'promt'; keys that may be set: prompt, max_new_tokens (did you mean 'prompt'?)",
         ),
         (
             422,
