@@ -2,7 +2,8 @@
 
 | file                                               | what it is                                       |
 |----------------------------------------------------|--------------------------------------------------|
-| `basic.py`, `image.py`, `text.py`, `detections.py` | the messages that ship                           |
+| `basic.py`, `image.py`, `text.py`                  | the messages that ship                           |
+| `detections.py`, `alert.py`                        | the same                                         |
 | `message.py`                                       | `Message`, the base class of all messages        |
 | `declare.py`                                       | what a message class declares                    |
 | `fields.py`                                        | types of fields, and how they are checked        |
@@ -14,6 +15,7 @@
 | `difference.py`                                    | where two messages differ                        |
 """
 
+from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.fields import LatePublishError, Measured, MessageTypeError, Shape
@@ -22,6 +24,7 @@ from flowrun.msgs.message import Message
 from flowrun.msgs.text import PromptResponseMsg
 
 __all__ = [
+    "AlertMsg",
     "BoolMsg",
     "BytesMsg",
     "DetectionsMsg",

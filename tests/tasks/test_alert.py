@@ -1,0 +1,123 @@
+"""`Alert`: what raises an alert, how long it must be so, and how soon the next one comes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flowrun.msgs import AlertMsg, DetectionsMsg, PromptResponseMsg
+from flowrun.msgs.fields import MessageTypeError
+from flowrun.runtime.errors import GraphError
+from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.testing import run_task
+from flowrun.tasks.alert import Alert
+
+S = 1_000_000_000
+
+
+def answer(text: str, at_s: float = 0) -> PromptResponseMsg:
+    made = PromptResponseMsg(response=text, frame_id=7, frame_cycle=5)
+    made.publish(tov_ns=int(at_s * S))
+    return made
+
+
+def objects(
+    *labels: str, scores: tuple[float, ...] | None = None, at_s: float = 0
+) -> DetectionsMsg:
+    made = DetectionsMsg(labels=list(labels), frame_id=7, frame_cycle=5, width=8, height=8)
+    made.boxes = np.zeros((len(labels), 4), np.float32)
+    made.scores = np.array([np.nan] * len(labels) if scores is None else scores, np.float32)
+    made.class_ids = np.full(len(labels), -1, np.int32)
+    made.publish(tov_ns=int(at_s * S))
+    return made
+
+
+def alerts(*inputs: dict, **config) -> list[tuple[float, str]]:
+    """The time in seconds and the text of each alert."""
+    made = [out.get("alert") for out in run_task(Alert, config=config, inputs=list(inputs))]
+    return [(it.tov_ns / S, it.text) for it in made if it is not None]
+
+
+@pytest.mark.parametrize(
+    ("text", "raises"),
+    [
+        ("there is FIRE!", True),
+        ("a firefighter", False),
+        ("smoke over the roof", True),
+        ("", False),
+    ],
+)
+def test_one_of_the_words_is_in_the_answer_as_a_whole_word(text: str, raises: bool) -> None:
+    found = alerts({"answer": answer(text)}, contains=["fire", "smoke"])
+    assert found == ([(0, text)] if raises else [])
+
+
+def test_an_alert_is_about_the_frame_of_the_answer() -> None:
+    [out] = run_task(
+        Alert,
+        config={"contains": "fire", "severity": "critical", "text": "It burns"},
+        inputs=[{"answer": answer("fire", 3)}],
+    )
+    found = out["alert"]
+    assert (found.text, found.severity) == ("It burns", "critical")
+    assert (found.tov_ns, found.frame_id, found.frame_cycle) == (3 * S, 7, 5)
+
+
+def test_objects_of_the_classes_count_from_the_threshold_on() -> None:
+    seen = objects("cat", "car", "car", "dog", scores=(0.9, 0.5, 0.4, 0.9))
+    found = alerts({"detections": seen}, labels=["car", "dog"], threshold=0.5)
+    assert found == [(0, "1 car, 1 dog")]
+    assert alerts({"detections": objects("cat", "cat")}, labels="cat", threshold=1) == [
+        (0, "2 cat")
+    ]
+    assert alerts({"detections": objects("dog")}, labels="cat") == []
+
+
+def test_it_must_be_so_for_a_while_without_a_pause() -> None:
+    said = [(0, "fire"), (1, "no"), (2, "fire"), (3, "fire"), (4, "fire"), (5, "fire")]
+    inputs = [{"answer": answer(text, at)} for at, text in said]
+    assert alerts(*inputs, contains="fire", for_s=2) == [(4, "fire")]
+
+
+def test_the_next_alert_comes_after_the_cooldown() -> None:
+    inputs = [{"answer": answer("fire", at)} for at in range(10)]
+    assert [at for at, _ in alerts(*inputs, contains="fire", cooldown_s=4)] == [0, 4, 8]
+    assert len(alerts(*inputs, contains="fire", cooldown_s=0)) == 10
+
+
+def test_a_source_that_begins_again_does_not_silence_it() -> None:
+    inputs = [{"answer": answer("fire", at)} for at in (100, 1, 3)]
+    assert [at for at, _ in alerts(*inputs, contains="fire")] == [100, 1]
+
+
+def test_both_inputs_share_the_cooldown() -> None:
+    both = {"answer": answer("fire"), "detections": objects("cat")}
+    assert alerts(both, contains="fire", labels="cat") == [(0, "fire")]
+    assert alerts(both, contains="smoke", labels="cat") == [(0, "1 cat")]
+
+
+def test_what_it_remembers_is_frozen() -> None:
+    task = Alert(Alert.Config(contains="fire"))
+    task._since_ns, task._alerted_ns = {"answer": 5}, 9
+    other = Alert(Alert.Config(contains="fire"))
+    other.thaw(task.freeze())
+    assert (other._since_ns, other._alerted_ns) == ({"answer": 5}, 9)
+
+
+def test_a_rule_that_looks_for_nothing_is_a_mistake(tmp_path) -> None:
+    text = "tasks:\n  - {id: watch, type: Alert}\n"
+    with pytest.raises(GraphError) as error:
+        bind(parse_graph(text, path=tmp_path / "g.yaml", env={}))
+    assert str(error.value) == (
+        f"{tmp_path / 'g.yaml'}:2:5: nothing to look for: give contains (words of answers) or labels "
+        "(of objects)"
+    )
+
+
+def test_severities_are_three_words() -> None:
+    with pytest.raises(MessageTypeError) as error:
+        AlertMsg(text="x", severity="grave").publish()
+    assert str(error.value) == (
+        "AlertMsg.severity: expected one of info, warning, critical; got 'grave'"
+    )
