@@ -17,7 +17,7 @@
 
 from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg
-from flowrun.msgs.detections import DetectionsMsg
+from flowrun.msgs.detections import DetectionsMsg, TracksMsg
 from flowrun.msgs.fields import LatePublishError, Measured, MessageTypeError, Shape
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
@@ -38,4 +38,5 @@ __all__ = [
     "PromptResponseMsg",
     "Shape",
     "TextMsg",
+    "TracksMsg",
 ]

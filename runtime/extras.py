@@ -14,7 +14,7 @@ __all__ = ["DISTRIBUTION", "Extra", "import_optional", "missing", "require"]
 DISTRIBUTION = "flowrun-runtime"
 """What pip and `importlib.metadata` call flowrun."""
 
-Extra = Literal["foxglove", "models", "rerun", "tables", "viewers"]
+Extra = Literal["foxglove", "models", "rerun", "tables", "track", "viewers"]
 
 
 def missing(what: str, packages: Sequence[str], *, extra: Extra) -> str | None:

@@ -38,8 +38,9 @@ _DARKEST = 0.45
 class Boxes:
     """What was found in a picture.
 
-    boxes: (N, 4): left, top, right, bottom in pixels. texts: of each, its label, and its score where
-    it has one. labels: the labels alone.
+    boxes: (N, 4): left, top, right, bottom in pixels.
+    texts: of each, its label, and its score and the number of its track where it has them.
+    labels: the labels alone.
     """
 
     boxes: NDArray[Any]
@@ -49,7 +50,8 @@ class Boxes:
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self | None:
         """From the fields of any message that has boxes (N, 4) and labels, such as
-        `DetectionsMsg`; scores are optional, and so is each (NaN). None of other messages."""
+        `DetectionsMsg`; scores and tracks are optional, and so is each (NaN, -1). None of other
+        messages."""
         boxes, labels, scores = (fields.get(name) for name in ("boxes", "labels", "scores"))
         if not isinstance(boxes, np.ndarray) or boxes.shape[1:] != (4,):
             return None
@@ -61,6 +63,12 @@ class Boxes:
             texts = [
                 word if np.isnan(score) else f"{word} {score:.2f}"
                 for word, score in zip(words, scores, strict=True)
+            ]
+        trackers = fields.get("tracker_ids")
+        if isinstance(trackers, np.ndarray) and trackers.shape == (len(boxes),):
+            texts = [
+                text if tracker < 0 else f"{text} #{tracker}"
+                for text, tracker in zip(texts, trackers.tolist(), strict=True)
             ]
         return cls(boxes, texts, words)
 

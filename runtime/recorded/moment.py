@@ -253,7 +253,7 @@ def pictures_of(topics: Mapping[str, Topic]) -> dict[str, Topic]:
 def detections(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The objects of a `DetectionsMsg`, one map each; boxes in pixels of the frame, from its upper left
     corner."""
-    trackers = fields.get("tracker_ids")
+    trackers = fields.get("tracker_ids", ())
     found = []
     for number, (box, label) in enumerate(zip(fields["boxes"], fields["labels"], strict=False)):
         left, top, right, bottom = (float(it) for it in box)
@@ -267,10 +267,15 @@ def detections(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "confidence": score if score == score else None,  # noqa: PLR0124  # NaN: none
                 "class": label,
                 "class_id": int(fields["class_ids"][number]),
-                "tracker_id": None if trackers is None else int(trackers[number]),
+                "tracker_id": _tracker(trackers[number]) if len(trackers) else None,
             }
         )
     return found
+
+
+def _tracker(number: int) -> int | None:
+    """The id of a track; None for an object without."""
+    return int(number) if number >= 0 else None
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

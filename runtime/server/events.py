@@ -169,6 +169,7 @@ def detections_json(message: DetectionsMsg) -> dict[str, Any]:
         message.scores.tolist(),
         message.labels,
         message.class_ids.tolist(),
+        message.tracker_ids.tolist() or [-1] * message.count,
         strict=True,
     )
     return {
@@ -185,9 +186,9 @@ def detections_json(message: DetectionsMsg) -> dict[str, Any]:
                 "confidence": None if math.isnan(score) else score,
                 "class": label,
                 "class_id": class_id,
-                "tracker_id": None,
+                "tracker_id": tracker if tracker >= 0 else None,
             }
-            for (left, top, right, bottom), score, label, class_id in found
+            for (left, top, right, bottom), score, label, class_id, tracker in found
         ],
     }
 

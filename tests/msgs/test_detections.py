@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowrun.msgs import DetectionsMsg, MessageTypeError
+from flowrun.msgs import DetectionsMsg, MessageTypeError, TracksMsg
 
 
 def detections(count: int = 2) -> DetectionsMsg:
@@ -33,8 +33,9 @@ def encoded(message: DetectionsMsg) -> bytes:
 
 
 FLOAT32 = st.floats(width=32)
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 OBJECTS = st.lists(
-    st.tuples(*[FLOAT32] * 5, st.text(max_size=9), st.integers(-1, 2**31 - 1)), max_size=4
+    st.tuples(*[FINITE] * 4, FLOAT32, st.text(max_size=9), st.integers(-1, 2**31 - 1)), max_size=4
 )
 
 
@@ -46,6 +47,7 @@ def test_what_is_encoded_is_decoded(boxes: list[tuple]) -> None:
         scores=np.array([b[4] for b in boxes], np.float32),
         labels=[b[5] for b in boxes],
         class_ids=np.array([b[6] for b in boxes], np.int32),
+        tracker_ids=np.array([b[6] for b in boxes], np.int64),
     )
     again = DetectionsMsg()
     again.load(encoded(message))
@@ -70,6 +72,8 @@ def test_the_schema_describes_boxes_and_labels() -> None:
     assert properties["labels"] == {"type": "array", "items": {"type": "string"}}
     assert properties["class_ids"]["properties"]["dtype"] == {"const": "<i4"}
     assert list(properties) == list(DetectionsMsg.defaults)
+    tracks = json.loads(TracksMsg.schema())
+    assert (tracks["title"], tracks["properties"]) == ("DetectionsMsg", properties)
 
 
 def test_every_object_needs_a_box_a_score_a_label_and_a_class() -> None:
@@ -80,6 +84,37 @@ def test_every_object_needs_a_box_a_score_a_label_and_a_class() -> None:
     assert str(caught.value) == (
         "DetectionsMsg: every object has one box, score, label and class id; "
         "got boxes 2, scores 2, labels 1, class_ids 2"
+    )
+
+
+def test_tracks_need_a_number_each() -> None:
+    message = detections()
+    message.tracker_ids = np.array([3, -1])
+    message.encode()
+    message.tracker_ids = np.array([3])
+    with pytest.raises(MessageTypeError) as caught:
+        message.encode()
+    assert str(caught.value) == (
+        "DetectionsMsg: every object has one box, score, label and class id, and a tracker id if any "
+        "has one; got boxes 2, scores 2, labels 2, class_ids 2, tracker_ids 1"
+    )
+    followed = TracksMsg()
+    followed.encode()  # no object, no track
+    followed.fill(detections())
+    with pytest.raises(MessageTypeError, match=r"^TracksMsg: .*, tracker_ids 0$"):
+        followed.encode()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("side", range(4))
+def test_a_box_is_of_numbers(wrong: float, side: int) -> None:
+    message = detections()
+    message.boxes = message.boxes.copy()
+    message.boxes[1, side] = wrong
+    with pytest.raises(MessageTypeError) as caught:
+        message.encode()
+    assert str(caught.value) == (
+        f"DetectionsMsg.boxes: expected finite numbers, got {message.boxes[1].tolist()} for object 1"
     )
 
 

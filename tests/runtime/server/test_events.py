@@ -20,6 +20,7 @@ def found(cycle=3):
         scores=np.array([0.5, np.nan], np.float32),
         labels=["cat", "dog"],
         class_ids=np.array([7, -1], np.int32),
+        tracker_ids=np.array([2, -1], np.int64),
         width=640,
         height=360,
         frame_id=0,
@@ -39,7 +40,7 @@ FOUND = {
     "detections": [
         {
             "x": 30.0, "y": 30.0, "width": 40.0, "height": 20.0, "confidence": 0.5,
-            "class": "cat", "class_id": 7, "tracker_id": None,
+            "class": "cat", "class_id": 7, "tracker_id": 2,
         },
         {
             "x": 2.0, "y": 1.0, "width": 4.0, "height": 2.0, "confidence": None,
