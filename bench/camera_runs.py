@@ -249,7 +249,7 @@ class _Follower:
         if stored.own["codec"] != "packets":
             losses.pixels += 1
             return
-        before = [data for data, _ in stored.before]
+        before = [data for data, *_ in stored.before]
         for data in (*before, *(packet.data for packet in stored.packets)):
             now = self._place.get(_picture(bytes(data)), -1)
             if not self._follows(now):
