@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Self, TextIO, cast
 
 from flowrun.runtime.cli.board import answer_line, board, status_line, troubles
 from flowrun.runtime.cli.terminal import can_draw
+from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.printing import print_text
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class StatusDisplay:
         self._live: Live | None = None
         self._screen = None if plain or not can_draw() else terminal.screen
         self._answers: list[Answer] = []
-        self._printed_s = 0.0
+        self._printed_s = monotonic_s()
 
     def __enter__(self) -> Self:
         where = self._run.directory or "nothing (--no-log)"
@@ -92,11 +93,11 @@ class StatusDisplay:
         if self._live is not None:
             self._live.refresh()
             return
-        report = self._run.report()
-        if self._note_answer(report.last_answer):
+        if self._note_answer(self._run.last_answer):
             self._say(f"  {answer_line(self._answers[-1])}")
-        if report.uptime_s - self._printed_s >= _PLAIN_EVERY_S:
-            self._printed_s = report.uptime_s
+        if monotonic_s() - self._printed_s >= _PLAIN_EVERY_S:
+            self._printed_s = monotonic_s()
+            report = self._run.report()  # with many tasks it takes tens of milliseconds
             self._say(f"  {status_line(report)}")
             for trouble in troubles(report, self._run.busy()):
                 self._say(f"    {trouble}")
@@ -113,7 +114,7 @@ class StatusDisplay:
         if self._live is not None:
             self._live.refresh()
             self._live.stop()
-        elif self._note_answer(self._run.report().last_answer):
+        elif self._note_answer(self._run.last_answer):
             self._say(f"  {answer_line(self._answers[-1])}")
 
     def _say(self, text: str) -> None:

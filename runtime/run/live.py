@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from flowrun.runtime.broadcast import Broadcast, Shows
+from flowrun.runtime.broadcast import Answer, Broadcast, Shows
 from flowrun.runtime.clock import Clock, monotonic_s
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.executor import Executor
@@ -371,6 +371,11 @@ class Run:
             if keys
         }
 
+    @property
+    def last_answer(self) -> Answer | None:
+        """The newest that a sink has shown."""
+        return newest_answer(self.broadcasts.values())
+
     def report(self) -> RunReport:
         """How the run is doing."""
         tasks, rate_hz = task_reports(self.executor)
@@ -392,7 +397,7 @@ class Run:
             progress=self._progress(),
             log=log,
             tasks=tasks,
-            last_answer=newest_answer(self.broadcasts.values()),
+            last_answer=self.last_answer,
             ended=self._reason,
         )
 
