@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 import time
 import weakref
 from collections import deque
@@ -20,9 +21,12 @@ __all__ = ["give_back_freed", "new_array"]
 
 _LEAST, _MOST = 1 << 18, 1 << 25
 """Bytes of arrays whose memory is kept for others."""
-_free: deque[mmap.mmap] = deque(maxlen=8)
-"""That of arrays that nobody refers to any more; the oldest gives way. Its methods are atomic: an array
-may end on any thread, and within any call."""
+_MOST_SIZES, _MOST_OF_SIZE = 8, 16
+_free: dict[int, deque[mmap.mmap]] = {}
+"""By size, that of arrays that nobody refers to any more: those of many cameras come and go by the
+dozen. A deque's methods are atomic: an array may end on any thread, and within any call."""
+_adding = threading.Lock()
+"""Held while `_free` gets a size."""
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 """Not shared with processes that are forked."""
 _PAUSE_S = 0.2
@@ -35,11 +39,26 @@ def new_array(*shape: int) -> NDArray[np.uint8]:
     size = int(np.prod(shape, dtype=np.int64))
     if not _LEAST <= size <= _MOST:
         return np.empty(shape, np.uint8)
-    memory = _taken(size) or mmap.mmap(-1, size, **_PRIVATE)
+    free = _free.get(size)
+    if free is None:
+        free = _free_of(size)
+    try:
+        memory = free.popleft()
+    except IndexError:
+        memory = mmap.mmap(-1, size, **_PRIVATE)
     # The base of all arrays and buffers that show the memory.
     owner = np.frombuffer(memory, np.uint8)
-    weakref.finalize(owner, _free.append, memory).atexit = False
+    weakref.finalize(owner, free.append, memory).atexit = False
     return owner.reshape(shape)
+
+
+def _free_of(size: int) -> deque[mmap.mmap]:
+    with _adding:
+        if size not in _free:
+            if len(_free) >= _MOST_SIZES:
+                del _free[next(iter(_free))]
+            _free[size] = deque(maxlen=_MOST_OF_SIZE)
+        return _free[size]
 
 
 def give_back_freed() -> None:
@@ -55,15 +74,3 @@ def give_back_freed() -> None:
     except (AttributeError, OSError, TypeError):
         return
     trim(0)
-
-
-def _taken(size: int) -> mmap.mmap | None:
-    for _ in range(len(_free)):
-        try:
-            memory = _free.popleft()
-        except IndexError:  # another thread was quicker
-            break
-        if len(memory) == size:
-            return memory
-        _free.append(memory)
-    return None

@@ -47,7 +47,13 @@ def test_not_all_memory_that_was_in_use_at_once_is_kept() -> None:
     arrays = [new_array(*SHAPE) for _ in range(20)]
     assert len({address(it) for it in arrays}) == 20
     del arrays
+    assert [len(kept) for kept in memory._free.values()] == [16]
+    for number in range(1, 8):
+        new_array(*SHAPE, number + 1)
+    assert SHAPE[0] * SHAPE[1] * SHAPE[2] in memory._free
+    new_array(*SHAPE, 10)
     assert len(memory._free) == 8
+    assert SHAPE[0] * SHAPE[1] * SHAPE[2] not in memory._free
 
 
 def test_no_two_threads_get_the_same_memory() -> None:
