@@ -128,30 +128,40 @@ class VideoCapture(Task):
     def process(self, ctx: Context, image: Output[ImageRgb8Msg]) -> None:
         reader = self._reader
         assert reader is not None
-        realtime = self.config.realtime and not reader.live
+        frame = self._next_live(ctx, reader) if reader.live else self._next_of_file(ctx, reader)
+        if frame is not None:
+            self._report_lost(ctx, reader)
+            self._publish(ctx, image, frame)
+        elif reader.frames.drained:
+            self._end(ctx, reader)
+
+    def _next_live(self, ctx: Context, reader: Reader) -> Frame | None:
+        frame = reader.take(0.0, now_ns=ctx.now_ns)
+        if frame is not None and reader.frames.has_more():
+            ctx.wake_at(0)
+        return frame
+
+    def _next_of_file(self, ctx: Context, reader: Reader) -> Frame | None:
         # Waiting for a file's next frame, and not passing the cycle by, pairs the frames of
         # several files in the same way every run.
-        waits = not reader.live and (not realtime or self._base_ns is None)
-        began_ns = ctx.now_ns - ctx.paused_ns if self._base_ns is None else self._base_ns
-        base_ns = began_ns + ctx.paused_ns
-        played_ns = ctx.now_ns - base_ns if realtime else None
-        now_ns = ctx.now_ns if reader.live else played_ns
-        frame = reader.take(_WAIT_S if waits else 0.0, now_ns=now_ns, until_ns=played_ns)
+        if not self.config.realtime:
+            frame = reader.take(_WAIT_S)
+            if frame is not None and self._base_ns is None:
+                self._base_ns = ctx.now_ns - ctx.paused_ns
+            return frame
+        plays_ns = ctx.now_ns - ctx.paused_ns
+        played_ns = 0 if self._base_ns is None else plays_ns - self._base_ns
+        wait_s = _WAIT_S if self._base_ns is None else 0.0
+        frame = reader.take(wait_s, now_ns=played_ns, until_ns=played_ns)
+        waiting = reader.frames.oldest if frame is None else frame
+        if waiting is not None and self._base_ns is None:
+            self._base_ns = plays_ns
         if frame is None:
-            waiting = reader.frames.oldest
-            if waiting is None:
-                self._end(ctx, reader)
-            elif realtime:
-                self._base_ns = began_ns
-                ctx.wake_at(base_ns + waiting.time_ns)
-            return
-        self._base_ns = began_ns
-        if played_ns is not None and reader.policy == "latest":
+            if waiting is not None:
+                ctx.wake_at(ctx.now_ns - played_ns + waiting.time_ns)
+        elif reader.policy == "latest":
             frame = reader.skip_to(played_ns, frame)
-        if reader.live and reader.frames.has_more():
-            ctx.wake_at(0)
-        self._report_lost(ctx, reader)
-        self._publish(ctx, image, frame)
+        return frame
 
     def _tell_decoding(self, ctx: Context, reader: Reader, found: Kept) -> None:
         if self.config.decode == "asked" and not isinstance(found, AskedPicture):
@@ -187,9 +197,10 @@ class VideoCapture(Task):
             ctx.log.warning(
                 "the log keeps pixels: packets do not give them back", source=reader.name
             )
-        assert self._base_ns is not None
-        paused_ns = ctx.paused_ns if self.config.realtime else 0
-        tov_ns = frame.time_ns if reader.live else self._base_ns + paused_ns + frame.time_ns
+        tov_ns = frame.time_ns
+        if not reader.live:
+            assert self._base_ns is not None
+            tov_ns += self._base_ns + (ctx.paused_ns if self.config.realtime else 0)
         image.publish(tov_ns=min(max(0, tov_ns), TIME_ENDS - 1))  # files say what they like
 
     def _tell_colors(self, ctx: Context, reader: Reader) -> None:
@@ -201,8 +212,6 @@ class VideoCapture(Task):
             )
 
     def _end(self, ctx: Context, reader: Reader) -> None:
-        if not reader.frames.drained:
-            return
         self._report_lost(ctx, reader, now=True)
         if reader.error is not None and not self._has_failed:
             self._has_failed = True

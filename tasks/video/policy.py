@@ -117,19 +117,25 @@ class FrameQueue(Generic[F]):
             self._ended = True
             self._changed.notify_all()
 
+    # -- for the cycle: most by far of what it asks finds nothing, and is then asked without the lock --
+
     @property
     def oldest(self) -> F | None:
         """The frame that is taken next."""
-        with self._changed:
-            return self._frames[0][0] if self._frames else None
-
-    # -- for the cycle -------------------------------------------------------------------------
+        try:
+            return self._frames[0][0]
+        except IndexError:
+            return None
 
     def take(
         self, wait_s: float, *, now_ns: int | None = None, until_ns: int | None = None
     ) -> F | None:
         """The next frame that is not too old at `now_ns`; None if there is none within `wait_s`, or if
         its time is after `until_ns`: it stays then, and nobody is woken."""
+        if not wait_s:
+            first = self.oldest
+            if first is None or (until_ns is not None and first.time_ns > until_ns):
+                return None
         with self._changed:
             if wait_s:
                 self._changed.wait_for(lambda: self._frames or self._ended, wait_s)
@@ -154,8 +160,7 @@ class FrameQueue(Generic[F]):
 
     def has_more(self) -> bool:
         """Whether a frame waits."""
-        with self._changed:
-            return bool(self._frames)
+        return bool(self._frames)
 
     def take_lost(self) -> Mapping[str, int]:
         """How many frames of a source that is not live were left out before those that were taken, by
@@ -172,8 +177,7 @@ class FrameQueue(Generic[F]):
     @property
     def drained(self) -> bool:
         """Whether all frames were taken and no more will come."""
-        with self._changed:
-            return self._ended and not self._frames
+        return self._ended and not self._frames  # in this order: nothing is put after the end
 
     def stop(self) -> None:
         """Take no frame any more."""
