@@ -5,6 +5,7 @@ tuples to unpack and attributes to look up. For a graph of three tasks it is::
 
     def run():
         cycle.index = 0
+        if b0.later: b0.forget_made()               # pixels of the record before
         m0.present = False                          # clear the record: message 0's envelope,
         f0['value'] = d0                            # its own fields,
         if len(f0) != 1: clear0()                   # and what is none
@@ -134,11 +135,13 @@ def compile_cycle(
 
 
 def _forget(before: CycleRecord, bound: dict[str, Any]) -> list[str]:
-    """`CycleRecord.forget_made`; nothing where no message has an array."""
-    if not any(message.array_fields for message in before.messages):
-        return []
-    bound["forget"] = before.forget_made
-    return ["forget()"]
+    """`CycleRecord.forget_made`."""
+    lines = []
+    for slot, message in enumerate(before.messages):
+        if message.array_fields:
+            bound[f"b{slot}"] = message.envelope
+            lines.append(f"if b{slot}.later: b{slot}.forget_made()")
+    return lines
 
 
 def _clear(record: CycleRecord, bound: dict[str, Any]) -> list[str]:

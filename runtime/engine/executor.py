@@ -342,7 +342,6 @@ class Executor:
         time, timings, published = cycle.time, self.timings, self.published
         runs, ring_size = cycle.runs, len(cycle.runs)
         paced, held_back = waiting.is_paced, waiting.holds_back
-        polled = False
         while self.stop_reason is None:
             if self._handover is not None:
                 self._hand_over()
@@ -359,10 +358,8 @@ class Executor:
                 waiting.for_cycle()
             time.cycle = number
             if not runs[number % ring_size]():
-                self._idle(polled=polled)
-                polled = not polled
+                self._idle()
                 continue
-            polled = False
             if cycle.failure is not None and self._packet_sources:
                 self._stop_packet_sources()
                 cycle.events[:0] = self._outside.take_packets()
@@ -383,20 +380,20 @@ class Executor:
             if cycle.events and self._source_failed():
                 waiting.after_source_error()
 
-    def _idle(self, *, polled: bool) -> None:
-        """Nothing came. polled: whether nothing came the last time either."""
+    def _idle(self) -> None:
+        """Nothing came."""
         if self.cycle.log is not None:
             try:
                 self.cycle.log.check()
             except LogError as error:
                 self._lose_log(error)
+        woken = self._outside.woken
         if self._is_over():
             self.stop_reason = "end of sources"
-        elif polled:
-            self._waiting.for_sources(self.cycle.time.now_ns)
+        elif woken.is_set():  # since the sources were asked, maybe: ask them once more
+            woken.clear()
         else:
-            # Ask the sources once more, so that a wake-up since then is not lost.
-            self._outside.woken.clear()
+            self._waiting.for_sources(self.cycle.time.now_ns)
 
     def _end_with(self, failure: Failure) -> NoReturn:
         self.stop_reason = str(failure.error)
