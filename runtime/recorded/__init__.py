@@ -6,6 +6,8 @@
 | `run.py`      | one run: its summary, and who reads it when                              |
 | `moment.py`   | everything of one moment: answers, settings, errors, pictures            |
 | `lanes.py`    | what happened when, counted by the parts of a span of time               |
+| `latencies.py`| how long things took, by the parts of a span of time                    |
+| `lines.py`    | the lines of the log up to a moment                                      |
 | `controls.py` | errors, settings, drops and states of sources, by cycle                  |
 | `places.py`   | where the messages of each topic are, without reading them               |
 | `frames.py`   | a picture of the log as a JPEG                                           |

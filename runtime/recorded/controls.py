@@ -107,9 +107,12 @@ class Controls:
                 del self._events[next(iter(self._events))]
         return self._events[cycle]
 
-    def errors(self, cycle: int) -> dict[str, int]:
-        """The number of errors at or before a cycle, by task."""
-        found = Counter({task: it.total(cycle) for task, it in self.of_kind(Failed.kind)})
+    def totals(self, cycle: int, *kinds: str) -> dict[str, int]:
+        """What the records of these kinds at or before a cycle count together, by task."""
+        found: Counter[str] = Counter()
+        for kind in kinds:
+            for task, happened in self.of_kind(kind):
+                found[task] += happened.total(cycle)
         return {task: count for task, count in found.items() if count}
 
     def settings(self, cycle: int, *, since: int) -> dict[str, dict[str, object]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -14,13 +14,16 @@ from flowrun.runtime.log.slab.format import KEYFRAME_TOPIC, STEPS_TOPIC
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.places import Places, Times, TopicPlaces
 
-__all__ = ["LANES", "kind_of", "lanes"]
+__all__ = ["ALERTS", "ANSWERS", "LANES", "kind_of", "lanes", "named"]
+
+ANSWERS, ALERTS = "PromptResponseMsg", "AlertMsg"
+"""Names of the messages that have lanes."""
 
 LANES = ("answers", "alerts", "errors", "settings", "drops", "keyframes")
 """The kinds of lanes, in the order in which they are shown. "settings" are the live values that were
 set, such as a prompt; "drops" what sources left out, and inputs that a background task did not see."""
 
-_OF_MESSAGES = {"PromptResponseMsg": "answers", "AlertMsg": "alerts"}
+_OF_MESSAGES = {ANSWERS: "answers", ALERTS: "alerts"}
 _OF_EVENTS = {
     Failed.kind: "errors",
     Set.kind: "settings",
@@ -32,6 +35,22 @@ _OF_EVENTS = {
 def kind_of(topic: Topic) -> str | None:
     """The kind of lane in which the messages of a topic are; None of others."""
     return _OF_MESSAGES.get(topic.schema_name)
+
+
+def named(topics: Iterable[Topic], schema_name: str | None = None) -> dict[str, Topic]:
+    """Topics by their tasks; by task and port where a task has several of them.
+
+    schema_name: only those of this message; None for all.
+    """
+    found: dict[str, list[Topic]] = {}
+    for topic in topics:
+        if schema_name in {None, topic.schema_name}:
+            found.setdefault(topic.metadata.get("task", topic.name), []).append(topic)
+    return {
+        task if len(of_task) == 1 else f"{task}.{topic.metadata.get('port', '')}": topic
+        for task, of_task in found.items()
+        for topic in of_task
+    }
 
 
 def lanes(
@@ -82,10 +101,9 @@ def _events(
     topics: dict[str, Topic], places: Places, controls: Controls
 ) -> Iterator[tuple[str, str, Times, Any]]:
     """Kind of lane, task, and the times of what is in it; what each counts, or None for 1."""
-    for name, topic in topics.items():
-        kind = kind_of(topic)
-        if kind is not None:
-            yield kind, topic.metadata.get("task", name), places.of(name).times, None
+    for schema_name, kind in _OF_MESSAGES.items():
+        for name, topic in named(topics.values(), schema_name).items():
+            yield kind, name, places.of(topic.name).times, None
     for (kind, task), happened in controls.by.items():
         if kind in _OF_EVENTS:
             yield _OF_EVENTS[kind], task, happened.at_ns, happened.counts

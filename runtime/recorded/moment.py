@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
+import msgpack
 import numpy as np
 
 from flowrun.runtime.errors import LogError, LogNotFound
-from flowrun.runtime.events import Failed
+from flowrun.runtime.events import Dropped, Failed, Replaced
 from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import (
@@ -25,12 +28,16 @@ from flowrun.runtime.log.values import plain_value
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.frames import message_of, shown_size
-from flowrun.runtime.recorded.lanes import kind_of
+from flowrun.runtime.recorded.lanes import ALERTS, ANSWERS, named
+from flowrun.runtime.recorded.latencies import steps_ms
 from flowrun.runtime.recorded.places import Places, TopicPlaces
 
 __all__ = ["Moments", "detections", "graph_of", "pictures_of"]
 
 _DETECTIONS = "DetectionsMsg"
+_RATE_NS = 5_000_000_000
+_SEEN_NS = 60_000_000_000
+_MOST_SEEN = 3000
 _TRIES = 3
 """How many messages before one that cannot be read are tried instead of it."""
 
@@ -103,17 +110,16 @@ class Moments:
         missing: list[str] = []
         steps = self._places.of(STEPS_TOPIC)
         number = steps.before(cycle)
-        answers: dict[str, Any] = {}
-        found_objects: dict[str, Any] = {}
-        found = {
+        return {
             "cycle": cycle,
             "at_ns": time_ns,
             "first_cycle": steps.cycle(0),
             "last_cycle": steps.cycle(len(steps) - 1),
             "previous": steps.cycle(number - 2) if number > 1 else None,
             "next": steps.cycle(number) if number < len(steps) else None,
-            "answers": answers,
-            "detections": found_objects,
+            "answers": self._newest(ANSWERS, cycle, url, missing),
+            "alerts": self._newest(ALERTS, cycle, url, missing),
+            "detections": self._newest(_DETECTIONS, cycle, url, missing),
             "settings": self._settings(cycle, missing),
             "sources": self._controls.states(cycle),
             "errors": [
@@ -121,30 +127,63 @@ class Moments:
                 for it in self._controls.events(cycle)
                 if isinstance(it, Failed)
             ],
-            "error_counts": self._controls.errors(cycle),
+            "error_counts": self._controls.totals(cycle, Failed.kind),
+            "dropped": self._controls.totals(cycle, Dropped.kind, Replaced.kind),
             "steps_ms": self._steps_ms(cycle, missing),
+            "rates_hz": self._rates_hz(time_ns),
             "images": self._images(cycle, url, missing),
+            "missing": list(dict.fromkeys(missing)),
         }
-        for name, topic in self._log.topics.items():
-            has_objects = topic.schema_name == _DETECTIONS
-            if not has_objects and kind_of(topic) != "answers":
-                continue
-            message = self._last(name, cycle, missing)
+
+    def _newest(
+        self, schema_name: str, cycle: int, url: str, missing: list[str]
+    ) -> dict[str, dict[str, Any]]:
+        """The last message at or before a cycle of each topic of that kind, with its picture."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, topic in named(self._log.topics.values(), schema_name).items():
+            message = self._last(topic.name, cycle, missing)
             if message is None:
                 continue
-            task = topic.metadata.get("task", name)
             fields = message.fields
-            whole: dict[str, Any] = {
+            found[name] = {
                 "cycle": message.cycle,
                 "at_ns": message.time_ns,
                 "tov_ns": message.tov_ns,
                 **_plain(fields),
+                "frame": self._frame(topic, fields.get("frame_cycle"), url),
             }
-            if has_objects:
-                whole["objects"] = detections(fields)
-            whole["frame"] = self._frame(task, fields.get("frame_cycle"), url)
-            (found_objects if has_objects else answers)[task] = whole
-        return {**found, "missing": list(dict.fromkeys(missing))}
+            if schema_name == _DETECTIONS:
+                found[name]["objects"] = detections(fields)
+        return found
+
+    def seen(self, time_ns: int) -> dict[str, dict[str, int]]:
+        """By task and class, the number of objects in the minute before a time; of its last messages
+        alone where there are very many. What is counted was not checked."""
+        found: dict[str, dict[str, int]] = {}
+        for name, topic in named(self._log.topics.values(), _DETECTIONS).items():
+            places = self._places.of(topic.name)
+            begin, end = _within(places, time_ns, _SEEN_NS)
+            counts: Counter[str] = Counter()
+            for index in range(max(begin, end - _MOST_SEEN), end):
+                with suppress(ValueError, KeyError, TypeError, msgpack.UnpackException):
+                    labels = msgpack.unpackb(self._places.payload_at(places.place(index)))["labels"]
+                    counts.update(it for it in labels if isinstance(it, str))
+            found[name] = dict(counts)
+        return found
+
+    def _rates_hz(self, time_ns: int) -> dict[str, float]:
+        """How often each task published in the seconds before a time, of those whose messages the log
+        has; of several outputs the one with most."""
+        steps = self._places.of(STEPS_TOPIC)
+        since_s = min(_RATE_NS, time_ns - int(steps.times[0])) / 1e9
+        found: dict[str, float] = {}
+        for name, topic in self._log.topics.items():
+            task = topic.metadata.get("task")
+            if task is None or since_s <= 0:
+                continue
+            begin, end = _within(self._places.of(name), time_ns, _RATE_NS)
+            found[task] = max(found.get(task, 0.0), round((end - begin) / since_s, 2))
+        return found
 
     def _last(self, topic: str, cycle: int, missing: list[str]) -> LogMessage | None:
         """The last message of a topic at or before a cycle that can be read."""
@@ -178,17 +217,15 @@ class Moments:
         return {task: _plain(values) for task, values in found.items()}
 
     def _steps_ms(self, cycle: int, missing: list[str]) -> dict[str, float]:
-        names = self._log.metadata.get(STEP_TASKS, "").split()
         try:
-            ticks = message_of(self._log, STEPS_TOPIC, cycle).fields["ticks_ns"]
-            took = np.diff(np.frombuffer(ticks, "<u8").astype(np.int64)) / 1e6
+            table = message_of(self._log, STEPS_TOPIC, cycle).payload
         except LogNotFound:
             missing.append(f"cycle {cycle}: {self._log.loss or 'it cannot be read'}")
             return {}
-        except (LogError, KeyError, ValueError, TypeError) as error:
+        except LogError as error:
             missing.append(str(error))
             return {}
-        return dict(zip(names, took.round(3).tolist(), strict=False))
+        return steps_ms(table, self._log.metadata.get(STEP_TASKS, "").split())
 
     def _images(self, cycle: int, url: str, missing: list[str]) -> dict[str, dict[str, Any]]:
         found = {}
@@ -205,26 +242,38 @@ class Moments:
                 }
         return found
 
-    def _frame(self, task: str, cycle: Any, url: str) -> dict[str, Any] | None:
-        """The picture that a message of `task` is about: of the nearest task above it that has some."""
+    def _frame(self, topic: Topic, cycle: Any, url: str) -> dict[str, Any] | None:
+        """The picture that a message is about: of the nearest task above its own that has some."""
         if not isinstance(cycle, int):
             return None
-        for name in self._above(task):
+        for name in self._above(topic):
             if name in self.pictures:
                 return {"task": name, "cycle": cycle, "url": f"{url}/image/{name}?cycle={cycle}"}
         return None
 
-    def _above(self, task: str) -> Iterator[str]:
-        """The tasks whose messages `task` gets, directly or not, the nearest first."""
-        edges = self._graph.get("cnx", [])
-        queue, seen = [task], {task}
+    def _above(self, topic: Topic) -> Iterator[str]:
+        """The tasks whose messages that of `topic` gets, directly or not, the nearest first."""
+        edges = [
+            (str(edge.get("src", "")).partition(".")[0], *str(edge.get("dst", "")).split(".", 1))
+            for edge in self._graph.get("cnx", [])
+        ]
+        first, port = topic.metadata.get("task", topic.name), topic.metadata.get("port", "")
+        # Of a task with pairs of ports, such as `left` and `left_answer`, the input of that pair alone.
+        pair = [it for it in edges if it[1] == first and port.startswith(f"{it[-1]}_")]
+        queue, seen = [first], {first}
         for at in queue:
-            for edge in edges:
-                source = str(edge.get("src", "")).partition(".")[0]
-                if str(edge.get("dst", "")).partition(".")[0] == at and source not in seen:
+            for source, target, *_ in pair if at == first and pair else edges:
+                if target == at and source not in seen:
                     seen.add(source)
                     queue.append(source)
                     yield source
+
+
+def _within(places: TopicPlaces, time_ns: int, span_ns: int) -> tuple[int, int]:
+    """The messages of the time before and at `time_ns`: the first one, and the one after the last."""
+    ends = np.array([max(0, time_ns - span_ns), time_ns], np.uint64)
+    begin, end = np.searchsorted(places.times, ends, side="right").tolist()
+    return begin, end
 
 
 def graph_of(log: Log) -> dict[str, Any]:
@@ -237,17 +286,12 @@ def graph_of(log: Log) -> dict[str, Any]:
 
 
 def pictures_of(topics: Mapping[str, Topic]) -> dict[str, Topic]:
-    """The topics of pictures of which the log holds the payload, by their tasks; by task and port where
-    a task has several."""
-    found: dict[str, list[Topic]] = {}
-    for topic in topics.values():
-        if topic.is_picture and topic.metadata.get(PAYLOAD) != NO_PAYLOAD:
-            found.setdefault(topic.metadata.get("task", topic.name), []).append(topic)
-    return {
-        task if len(of_task) == 1 else f"{task}.{topic.metadata.get('port', '')}": topic
-        for task, of_task in found.items()
-        for topic in of_task
-    }
+    """The topics of pictures of which the log holds the payload, as `named` names them."""
+    return named(
+        topic
+        for topic in topics.values()
+        if topic.is_picture and topic.metadata.get(PAYLOAD) != NO_PAYLOAD
+    )
 
 
 def detections(fields: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.frames import Frames
 from flowrun.runtime.recorded.labels import Labels
 from flowrun.runtime.recorded.lanes import kind_of, lanes
+from flowrun.runtime.recorded.latencies import latencies
+from flowrun.runtime.recorded.lines import Level, lines
 from flowrun.runtime.recorded.moment import Moments, graph_of
 from flowrun.runtime.recorded.places import Places
 from flowrun.runtime.wording import listed, nearest
@@ -76,6 +78,7 @@ class RecordedRun:
             return {
                 **summary(self.id, opened.log, cycles=len(steps)),
                 "path": str(self.path),
+                "bytes": sum(len(slab.view) for slab in opened.log.slabs),
                 "first_cycle": steps.cycle(0) if len(steps) else None,
                 "last_cycle": steps.cycle(len(steps) - 1) if len(steps) else None,
                 "from_ns": int(steps.times[0]) if len(steps) else None,
@@ -120,15 +123,7 @@ class RecordedRun:
         self, opened: _Opened, *, first: int | None, last: int | None, bins: int, keys: bool
     ) -> dict[str, Any]:
         steps = opened.steps
-        if not len(steps):
-            raise LogNotFound(f"{self.path}: the log holds no cycle")
-        begin = 0 if first is None else steps.before(first - 1)
-        end = len(steps) if last is None else steps.before(last)
-        if begin >= end:
-            raise LogNotFound(
-                f"cycles {first} to {last}: the log holds none of them; it holds cycles "
-                f"{steps.cycle(0)} to {steps.cycle(len(steps) - 1)}"
-            )
+        begin, end = self._span(opened, first, last)
         from_ns, to_ns = int(steps.times[begin]), int(steps.times[end - 1])
         found = lanes(
             opened.log.topics,
@@ -153,6 +148,20 @@ class RecordedRun:
             **({"keys": opened.moments.keys(found["cycles"][:-1])} if keys else {}),
         }
 
+    def _span(self, opened: _Opened, first: int | None, last: int | None) -> tuple[int, int]:
+        """The places of the cycles from `first` to `last`: of the first one, and after the last one."""
+        steps = opened.steps
+        if not len(steps):
+            raise LogNotFound(f"{self.path}: the log holds no cycle")
+        begin = 0 if first is None else steps.before(first - 1)
+        end = len(steps) if last is None else steps.before(last)
+        if begin >= end:
+            raise LogNotFound(
+                f"cycles {first} to {last}: the log holds none of them; it holds cycles "
+                f"{steps.cycle(0)} to {steps.cycle(len(steps) - 1)}"
+            )
+        return begin, end
+
     def moment(self, *, cycle: int | None, at_ns: int | None, url: str) -> dict[str, Any]:
         """Everything of a moment; see `Moments`. None for both: of the last cycle."""
         with self.reading() as opened:
@@ -160,6 +169,26 @@ class RecordedRun:
                 cycle = opened.steps.cycle(len(opened.steps) - 1)
             found = opened.moments.find(cycle=cycle, at_ns=at_ns)
             return opened.moments.at(*found, url=url)
+
+    def lines(
+        self, cycle: int | None, *, level: Level, task: str | None, most: int
+    ) -> dict[str, Any]:
+        """The newest log lines at or before a cycle; see `lines`."""
+        with self.reading() as opened:
+            return lines(opened.log, opened.places, cycle, level=level, task=task, most=most)
+
+    def latencies(self, *, first: int | None, last: int | None, bins: int) -> dict[str, Any]:
+        """How long things took in the cycles from `first` to `last`, as `latencies` gives it."""
+        with self.reading() as opened:
+            begin, end = self._span(opened, first, last)
+            from_ns, to_ns = int(opened.steps.times[begin]), int(opened.steps.times[end - 1])
+            return latencies(opened.log, opened.places, from_ns=from_ns, to_ns=to_ns, bins=bins)
+
+    def seen(self, cycle: int | None) -> dict[str, dict[str, int]]:
+        """The objects of the minute before a cycle, counted; see `Moments.seen`."""
+        with self.reading() as opened:
+            begin, end = self._span(opened, None, cycle)
+            return opened.moments.seen(int(opened.steps.times[end - 1])) if end > begin else {}
 
     def jpeg(self, name: str, cycle: int | None, *, width: int | None) -> tuple[bytes, int]:
         """The last picture of a task at or before a cycle, as a JPEG file, and its cycle.

@@ -18,7 +18,7 @@ from flowrun.runtime.atomic import whole_file
 from flowrun.runtime.children.process import ChildProcess
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.recorded.lanes import kind_of
+from flowrun.runtime.recorded.lanes import ANSWERS, named
 from flowrun.runtime.wording import described, says_secret
 
 __all__ = ["WHAT_IF", "Asked", "WhatIf", "changes", "check_values", "command_of"]
@@ -194,9 +194,9 @@ def changes(recorded: Log, replayed: Log, tasks: list[str]) -> dict[str, Any]:
     tasks: those that were run again.
     """
     topics = {
-        name: topic.metadata.get("task", name)
-        for name, topic in replayed.topics.items()
-        if kind_of(topic) == "answers" and topic.metadata.get("task") in tasks
+        topic.name: name
+        for name, topic in named(replayed.topics.values(), ANSWERS).items()
+        if topic.metadata.get("task") in tasks
     }
     compared, differs = 0, []
     first = next((record.cycle for record in replayed.cycles()), 0)

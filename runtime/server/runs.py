@@ -20,6 +20,7 @@ from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.recorded.clip import pytest_lines
 from flowrun.runtime.recorded.labels import Label
+from flowrun.runtime.recorded.lines import MOST_LINES, Level
 from flowrun.runtime.recorded.run import RecordedRun
 from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.server.bodies import Json, refusals
@@ -62,6 +63,9 @@ class Runs:
             ("/{run}", self.details, {"model": dict[str, Any]}),
             ("/{run}/lanes", self.lanes, {"model": dict[str, Any]}),
             ("/{run}/moment", self.moment, {"model": dict[str, Any]}),
+            ("/{run}/lines", self.lines, {"model": dict[str, Any]}),
+            ("/{run}/latencies", self.latencies, {"model": dict[str, Any]}),
+            ("/{run}/seen", self.seen, {"model": dict[str, Any]}),
             ("/{run}/image/{task}", self.image, jpeg),
             ("/{run}/log.mcap", self.log, mcap),
             ("/{run}/clip", self.clip, mcap),
@@ -149,6 +153,37 @@ class Runs:
             return it.moment(cycle=cycle, at_ns=at_ns, url=f"api/v0/runs/{it.id}")
 
         return Json(await self._ask(run, found))
+
+    async def lines(
+        self,
+        run: str,
+        cycle: _Cycle = None,
+        level: Level = "debug",
+        task: str | None = None,
+        most: Annotated[int, Query(ge=1, le=MOST_LINES)] = 300,
+    ) -> Json:
+        """The log lines up to a cycle, the newest first: `lines`, and whether there may be `more`.
+        Without a cycle, all of the run: also those after its last cycle."""
+        return Json(
+            await self._ask(run, lambda it: it.lines(cycle, level=level, task=task, most=most))
+        )
+
+    async def latencies(
+        self,
+        run: str,
+        first: Annotated[_Cycle, Query(alias="from")] = None,
+        last: Annotated[_Cycle, Query(alias="to")] = None,
+        bins: Annotated[int, Query(ge=1, le=1000, description="Number of parts.")] = 200,
+    ) -> Json:
+        """How often cycles came, and how long steps and answers took, by the parts of the time between
+        two cycles: `at_ns`, `rate_hz`, and medians by task, `steps_ms` and `answers_ms`."""
+        return Json(
+            await self._ask(run, lambda it: it.latencies(first=first, last=last, bins=bins))
+        )
+
+    async def seen(self, run: str, cycle: _Cycle = None) -> Json:
+        """The objects that were found in the minute before a cycle, by task and class."""
+        return Json(await self._ask(run, lambda it: it.seen(cycle)))
 
     async def image(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +53,21 @@ class Says(Task):
             answer.publish(tov_ns=image.tov_ns)
 
 
+class SaysOfEach(Task):
+    """The number of each picture of one cycle."""
+
+    class Config(TaskConfig):
+        inputs: list[str]
+
+    def process(
+        self, ctx: Context, *answer: Input[ImageRgb8Msg] | Output[PromptResponseMsg]
+    ) -> None:
+        for image, said in zip(answer[::2], answer[1::2], strict=True):
+            if image is not None:
+                said.response, said.frame_cycle = str(image.frame_id), ctx.cycle
+                said.publish(tov_ns=image.tov_ns)
+
+
 class Finds(Task):
     """One box, as far to the right as the picture's number."""
 
@@ -71,15 +87,20 @@ def answered(
     """The directory of a run on a film with a key frame at every eighth picture. The prompt is "second"
     from the cycle after picture 8 on."""
     drawn = draw(folder / "film.mp4", bf="0", **(film or {}))
-    text = GRAPH.replace("FILM", str(drawn)).replace("LOGGING", logging)
-    plan = plan_graph(bind(parse_graph(text, path=folder / "answers.yaml", env={})))
-    run = Run(plan, clock=ManualClock(START_NS, step_ns=STEP_NS), directory=folder / "run")
 
-    def hook(number: int) -> None:
+    def hook(run: Run, number: int) -> None:
         if number == 8:
             run.set_live("says", {"prompt": "second"})
 
-    Says.hook = staticmethod(hook)
+    return ran(GRAPH.replace("FILM", str(drawn)).replace("LOGGING", logging), folder, hook=hook)
+
+
+def ran(text: str, folder: Path, *, hook: Callable[[Run, int], None] | None = None) -> Path:
+    """The directory of a run of a graph. hook: called before each picture that `Says` is asked about."""
+    plan = plan_graph(bind(parse_graph(text, path=folder / "answers.yaml", env={})))
+    run = Run(plan, clock=ManualClock(START_NS, step_ns=STEP_NS), directory=folder / "run")
+    if hook is not None:
+        Says.hook = staticmethod(partial(hook, run))
     try:
         result = run.run()
     finally:

@@ -13,7 +13,7 @@ from flowrun.runtime.errors import LogNotFound
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.run import RecordedRun
-from support.answer_tasks import answered
+from support.answer_tasks import answered, ran
 from support.helpers import START_NS
 
 
@@ -265,3 +265,87 @@ def test_a_clip_holds_the_cycles_and_replays(recorded, run, tmp_path):
         assert report.first is None
         assert report.cycles == end - first + 1
         assert report.compared
+
+
+def test_lines_are_those_of_the_log_up_to_the_cycle(recorded, log):
+    everything = [
+        (m.cycle, m.fields["name"], m.fields["message"]) for m in log.messages("/flowrun/log")
+    ]
+    assert any(task == "says" for _, task, _ in everything)
+    for cycle in (0, 13, 24):
+        found = recorded.lines(cycle, level="debug", task=None, most=100)
+        expected = [it for it in everything if it[0] <= cycle]
+        shown = [(it["cycle"], it["task"], it["message"]) for it in reversed(found["lines"])]
+        assert (shown, found["more"]) == (expected, False)
+    [failed] = recorded.lines(None, level="warning", task="says", most=1)["lines"]
+    assert (failed["level"], failed["fields"]["error"]) == ("error", "ValueError: picture 13")
+    assert recorded.lines(12, level="warning", task="says", most=1)["lines"] == []
+    assert recorded.lines(None, level="debug", task=None, most=1)["more"]
+
+
+def test_rates_and_drops_are_those_before_the_moment(recorded, log):
+    for cycle in (0, 12, 24):
+        times = [record.time_ns for record in log.cycles(0, cycle + 1)]
+        passed_s = (times[-1] - times[0]) / 1e9
+        said = [m for m in log.messages("/says/answer") if m.cycle <= cycle]
+        rates = at(recorded, cycle)["rates_hz"]
+        if passed_s:
+            assert rates["says"] == pytest.approx(len(said) / passed_s, abs=0.01)
+            assert rates.keys() == {"cam", "says", "finds"}
+        else:
+            assert rates == {}
+        assert at(recorded, cycle)["dropped"] == {}
+
+
+def test_objects_are_counted_up_to_the_moment(recorded):
+    assert recorded.seen(0) == {"finds": {"ball": 1}}
+    assert recorded.seen(9) == {"finds": {"ball": 10}}
+    assert recorded.seen(None) == {"finds": {"ball": 24}}
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 23), st.integers(0, 23), st.integers(1, 30))
+def test_latencies_are_medians_of_the_step_tables(recorded, log, one, other, bins):
+    first, last = sorted((one, other))
+    found = recorded.latencies(first=first, last=last, bins=bins)
+    lanes = recorded.lanes(first=first, last=last, bins=bins)
+    counts = [
+        round(rate * (end - begin) / 1e9)
+        for rate, begin, end in zip(
+            found["rate_hz"], found["at_ns"], [*found["at_ns"][1:], lanes["to_ns"] + 1], strict=True
+        )
+    ]
+    if last > first:
+        assert counts == lanes["frames"]
+    for part, begin in enumerate(lanes["cycles"][:-1]):
+        inside = [
+            at(recorded, it)["steps_ms"]["says"] for it in range(begin, lanes["cycles"][part + 1])
+        ]
+        median = found["steps_ms"]["says"][part]
+        assert (median is None) == (not inside)
+        if 0 < len(inside) <= 8:
+            assert median == pytest.approx(np.median(inside), abs=1e-3)
+
+
+def test_each_answer_of_a_task_with_several_is_about_its_own_camera(tmp_path):
+    text = """\
+tasks:
+  - {id: left, type: support.pictures.Camera, config: {limit: 2}}
+  - {id: right, type: support.pictures.Camera, config: {limit: 2}}
+  - {id: see, type: support.answer_tasks.SaysOfEach, config: {inputs: [left, right]}}
+cnx:
+  - {src: left, dst: see.left, msg: ImageRgb8Msg}
+  - {src: right, dst: see.right, msg: ImageRgb8Msg}
+"""
+    recorded = RecordedRun("x", ran(text, tmp_path))
+    answers = at(recorded, 1)["answers"]
+    assert {name: it["frame"]["task"] for name, it in answers.items()} == {
+        "see.left_answer": "left",
+        "see.right_answer": "right",
+    }
+    assert [lane["task"] for lane in recorded.lanes(first=None, last=None, bins=1)["lanes"]] == [
+        "see.left_answer",
+        "see.right_answer",
+        "",
+    ]
+    recorded.close()
