@@ -92,7 +92,8 @@ class Alert(Task):
             alert.text, alert.severity = text, config.severity
             alert.frame_id, alert.frame_cycle = message.frame_id, message.frame_cycle
             alert.publish(tov_ns=message.tov_ns)
-            ctx.log.warning("alert", text=text, severity=config.severity)
+            line = f"alert: {text}"
+            ctx.log.warning(line, severity=config.severity)
 
     def _is_due(self, name: str, now_ns: int, *, is_so: bool) -> bool:
         if not is_so:

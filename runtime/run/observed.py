@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.engine.cycle import Cycle
     from flowrun.runtime.graph.plan import Slot
 
-__all__ = ["Detected", "Happened", "Line", "Observed", "Replies"]
+__all__ = ["Alerted", "Detected", "Happened", "Line", "Observed", "Replies"]
 
 _MOST_EVENTS = 1024
 _MOST_LINES = 1024
@@ -55,6 +56,13 @@ class Detected(NamedTuple):
 
     task: str
     message: DetectionsMsg
+
+
+class Alerted(NamedTuple):
+    """An alert that a task has raised."""
+
+    task: str
+    message: AlertMsg
 
 
 class Line(NamedTuple):
@@ -100,6 +108,7 @@ class Observed:
     videos: by id, the cameras whose packets the log keeps.
     happened: events of the last cycles.
     detected: the last detections.
+    alerts: the last alerts.
     detecting: the tasks that find objects.
     lines: the last lines of the log.
     errors: number of errors by task.
@@ -117,6 +126,7 @@ class Observed:
         }
         self.happened: Series[Happened] = Series(_MOST_EVENTS)
         self.detected: Series[Detected] = Series(_MOST_EVENTS)
+        self.alerts: Series[Alerted] = Series(_MOST_EVENTS)
         self.lines: Series[Line] = Series(_MOST_LINES)
         self.errors: Counter[str] = Counter()
         self.restarts: Counter[str] = Counter()
@@ -137,6 +147,9 @@ class Observed:
             (slot.index, slot.task_id)
             for slot in slots
             if issubclass(slot.message_type, DetectionsMsg)
+        ]
+        self._alerting = [
+            (slot.index, slot.task_id) for slot in slots if issubclass(slot.message_type, AlertMsg)
         ]
 
     def look(self, cycle: Cycle) -> None:
@@ -159,6 +172,10 @@ class Observed:
             message = messages[index]
             if message.present:
                 self.detected.offer(Detected(task, message.view().copy()))  # type: ignore[arg-type]
+        for index, task in self._alerting:
+            message = messages[index]
+            if message.present:
+                self.alerts.offer(Alerted(task, message.view().copy()))  # type: ignore[arg-type]
 
     def _note(self, cycle: int, events: list[Event]) -> None:
         for event in events:
@@ -180,7 +197,7 @@ class Observed:
 
     def close(self) -> None:
         """The run has ended."""
-        for series in (self.happened, self.detected, self.lines):
+        for series in (self.happened, self.detected, self.alerts, self.lines):
             series.close()
         for video in self.videos.values():
             video.close()

@@ -90,7 +90,7 @@ class Channels:
     feeds: task id -> what it shows.
     closing: set when the server ends.
     observed: what the run's cycles bring.
-    happened, detected, lines: of these, what has a place in the stream of events.
+    happened, detected, alerts, lines: of these, what has a place in the stream of events.
     streams: the places of clients that are sent a stream.
     """
 
@@ -104,8 +104,10 @@ class Channels:
         self.observed = status.run.observe()
         self.happened = Watched(self.observed.happened)
         self.detected = Watched(self.observed.detected)
+        self.alerts = Watched(self.observed.alerts)
         self.lines = Watched(self.observed.lines)
-        self._wakeups = [it.wakeup for it in (self.happened, self.detected, self.lines)]
+        watched = (self.happened, self.detected, self.alerts, self.lines)
+        self._wakeups = [it.wakeup for it in watched]
 
     def close(self) -> None:
         """The server ends: streams end, and waiting requests are answered."""

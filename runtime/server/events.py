@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from flowrun.msgs.detections import DetectionsMsg
-    from flowrun.runtime.run.observed import Detected, Happened, Line
+    from flowrun.runtime.run.observed import Alerted, Detected, Happened, Line
     from flowrun.runtime.server.feed import Feed, Watched
 
 __all__ = ["detections_json", "event_stream"]
@@ -37,6 +37,7 @@ _QUEUED = 64
 _REPORT_EVERY_S = 1.0
 _LINES_BEFORE = 200
 """Lines of the log that were there before a client: what is wrong has often been said at the start."""
+_ALERTS_BEFORE = 50
 
 _Queue = asyncio.Queue[str | None]
 
@@ -64,6 +65,7 @@ async def _make(channels: Channels, queue: _Queue) -> None:
                 *(_send_parts(task, feeds[task], queue) for task in channels.tasks(PARTS)),
                 _send_series(channels.happened, queue, _happened),
                 _send_series(channels.detected, queue, _detected),
+                _send_series(channels.alerts, queue, _alerted, before=_ALERTS_BEFORE),
                 _send_series(channels.lines, queue, _line, before=_LINES_BEFORE),
             ):
                 group.create_task(sending)
@@ -190,6 +192,17 @@ def detections_json(message: DetectionsMsg) -> dict[str, Any]:
             }
             for (left, top, right, bottom), score, label, class_id, tracker in found
         ],
+    }
+
+
+def _alerted(alerted: Alerted) -> tuple[str, dict[str, Any]]:
+    message = alerted.message
+    return "alert", {
+        "task": alerted.task,
+        "timestamp_nanos": message.tov_ns,
+        "cycle": message.frame_cycle,
+        "text": message.text,
+        "severity": message.severity,
     }
 
 

@@ -7,11 +7,17 @@ import pytest
 
 from flowrun.msgs import AlertMsg, DetectionsMsg, PromptResponseMsg
 from flowrun.msgs.fields import MessageTypeError
+from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.graph.bind import bind
+from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.alert import Alert
+from support.helpers import START_NS
 
 S = 1_000_000_000
 
@@ -121,3 +127,27 @@ def test_severities_are_three_words() -> None:
     assert str(error.value) == (
         "AlertMsg.severity: expected one of info, warning, critical; got 'grave'"
     )
+
+
+def test_a_run_shows_its_alerts_and_its_replay_raises_them_again(tmp_path) -> None:
+    text = """
+tasks:
+  - {id: cam, type: support.pictures.Camera, config: {limit: 12}}
+  - {id: says, type: support.pictures.Answer}
+  - {id: watch, type: Alert, config: {contains: ['2', '3', '4', '8', '9'], for_s: 0.03, cooldown_s: 0.1}}
+cnx:
+  - {src: cam, dst: says, msg: ImageRgb8Msg}
+  - {src: says, dst: watch, msg: PromptResponseMsg}
+logging: {keyframe_interval: 4}
+"""
+    plan = plan_graph(bind(parse_graph(text, path=tmp_path / "g.yaml", env={})))
+    run = Run(plan, clock=ManualClock(START_NS, step_ns=1000), directory=tmp_path / "run")
+    seen = run.observe()
+    assert run.run().error is None
+    shown = [(it.task, it.message.text) for it in seen.alerts.after(0)[1]]
+    assert shown == [("watch", "\u00fcn\u00ef 3"), ("watch", "\u00fcn\u00ef 9")]
+    with Log(tmp_path / "run") as log:
+        for start in (0, 4, 8):
+            report = Replay(log).run(start=start)
+            assert report.first is None
+            assert report.compared

@@ -8,7 +8,7 @@ import {loadMoment} from "./timeline/moments.js";
 /** @typedef {{count: number, text: string, cycle: number, time_ns: number}} Raised */
 /** @typedef {{type: string, p50_us: number | null, p99_us: number | null, background: boolean,
  *   dropped: number, dropped_by: Record<string, number>, late_s: number | null, state: string | null,
- *   code: string, raised?: Raised | null}} TaskReport */
+ *   code: string, raised?: Raised | null, rate_hz?: number | null}} TaskReport */
 /** @typedef {Record<string, Record<string, any>>} Settings task -> live key -> the value in force */
 /** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, cycles: number,
  *   cycle_rate_hz: number, uptime_s: number, starting: string | null,
@@ -40,14 +40,17 @@ import {loadMoment} from "./timeline/moments.js";
 /** What `GET .../moment` gives of an answer. @typedef {{cycle: number, at_ns: number, tov_ns: number | null,
  *   prompt?: string, response?: string, truncated?: boolean, reasoning?: string, backend?: string,
  *   latency_ms?: number, tokens?: number, frame: {task: string, cycle: number, url: string} | null}} MomentAnswer */
+/** @typedef {{task: string, timestamp_nanos: number, cycle: number, text: string, severity: string}} Alert */
 /** What `GET .../moment` gives. @typedef {{cycle: number, at_ns: number, answers: Record<string, MomentAnswer>,
- *   detections: Record<string, any>, settings: Settings, sources: Record<string, any>,
- *   errors: {task: string, text: string}[], error_counts: Record<string, number>, steps_ms: Record<string, number>,
+ *   alerts: Record<string, any>, detections: Record<string, any>, settings: Settings, sources: Record<string, any>,
+ *   errors: {task: string, text: string}[], error_counts: Record<string, number>, dropped: Record<string, number>,
+ *   steps_ms: Record<string, number>, rates_hz: Record<string, number>,
  *   images: Record<string, {cycle: number, at_ns: number, url: string, width: number, height: number}>}} Moment */
 /** @typedef {"opening" | "open" | "lost" | "left" | "over"} Connection */
 /** @typedef {"loading" | "running" | "degraded" | "paused" | "stuck" | "ended" | "gone"} State */
 
 const ANSWERS_KEPT = 5000;
+const ALERTS_KEPT = 200;
 const LINES_KEPT = 2000;
 const SAMPLES_KEPT = 900;  // a quarter of an hour
 const SLOW_ANSWER_MS = 300;
@@ -61,6 +64,7 @@ export class Known {
     /** @type {Graph | null} */ this.graph = null;
     /** Newest first. @type {Answers[]} */ this.answers = [];
     /** @type {Record<string, Partial>} */ this.partial = {};
+    /** Newest first. @type {Alert[]} */ this.alerts = [];
     /** Newest first. @type {Line[]} */ this.lines = [];
     this.newestLine = 0;
     /** By task, the newest. @type {Record<string, Detections>} */ this.detections = {};
@@ -100,6 +104,7 @@ export class Known {
       result: () => this.takeAnswer(data),
       partial: () => this.takePartial(data),
       detections: () => this.takeDetections(data),
+      alert: () => this.takeAlert(data),
       set: () => this.takeSettings({[data.task]: data.values}),
       log: () => this.takeLine(data),
       lost: () => { this.missed += data.count; },
@@ -175,16 +180,18 @@ export class Known {
     for (const box of found.detections) seen[box.class] = (seen[box.class] ?? 0) + 1;
   }
 
+  /** @param {Alert} alert */
+  takeAlert(alert) {
+    if (this.alerts.some(({task, cycle}) => task === alert.task && cycle === alert.cycle)) return;  // as above
+    this.alerts.unshift(alert);
+    if (this.alerts.length > ALERTS_KEPT) this.alerts.pop();
+  }
+
   /** @param {Omit<Line, "key" | "count">} line */
   takeLine(line) {
     if (line.timestamp_nanos <= this.newestLine) return;  // a stream that is opened again begins with the last ones
     this.newestLine = line.timestamp_nanos;
-    const last = this.lines[0];
-    if (last && last.message === line.message && last.task === line.task && last.level === line.level) {
-      this.lines[0] = {...last, ...line, count: last.count + 1};
-      return;
-    }
-    this.lines.unshift({...line, key: (last?.key ?? 0) + 1, count: 1});
+    merge(this.lines, line);
     if (this.lines.length > LINES_KEPT) this.lines.pop();
   }
 
@@ -337,6 +344,15 @@ export class Known {
     const from = (this.graph?.cnx ?? []).filter(wire => owner(wire.dst) === sink).map(wire => owner(wire.src));
     return from.length === 1 && this.showing("answer").includes(sink) ? from[0] : sink;
   }
+}
+
+/** Add a newer line; one that says the same as the last is counted.
+ * @param {Line[]} lines newest first @param {Omit<Line, "key" | "count">} line */
+export function merge(lines, line) {
+  const last = lines[0];
+  const repeats = last && last.message === line.message && last.task === line.task && last.level === line.level;
+  if (repeats) lines[0] = {...last, ...line, count: last.count + 1};
+  else lines.unshift({...line, key: (last?.key ?? 0) + 1, count: 1});
 }
 
 /** The task of one end of a connection, `task` or `task.port`. @param {string} end */

@@ -7,10 +7,11 @@ import httpx
 import numpy as np
 import pytest
 
+from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.runtime import events
 from flowrun.runtime.run import observed
-from flowrun.runtime.run.observed import Detected, Happened
+from flowrun.runtime.run.observed import Alerted, Detected, Happened
 from support import helpers
 
 
@@ -89,7 +90,7 @@ def until(condition):
 def test_what_happens_is_in_the_stream(run, http):
     with http.stream("GET", "/api/v0/events") as reply:
         coming = wanted(stream(reply), {"error", "dropped", "set", "source", "switched", "restart",
-                                        "replaced", "detections", "log", "ended"})  # fmt: skip
+                                        "replaced", "detections", "alert", "log", "ended"})  # fmt: skip
         until(lambda: run.observed.happened.watched)
         for event in (
             events.Failed("vlm", "skip", "ValueError: no", "process", "tasks.py:3"),
@@ -117,6 +118,19 @@ def test_what_happens_is_in_the_stream(run, http):
         ]  # fmt: skip
         run.observed.detected.offer(Detected("eye", found()))
         assert next(coming) == ("detections", FOUND)
+        alert = AlertMsg(text="it burns", severity="critical", frame_cycle=6)
+        alert.publish(tov_ns=7)
+        run.observed.alerts.offer(Alerted("watch", alert))
+        assert next(coming) == (
+            "alert",
+            {
+                "task": "watch",
+                "timestamp_nanos": 7,
+                "cycle": 6,
+                "text": "it burns",
+                "severity": "critical",
+            },
+        )
         run.observed.note_line(5, "warning", "it rains", "cam0", {"for_s": float("inf")})
         assert next(coming) == (
             "log",

@@ -34,7 +34,7 @@ export function AnswerList() {
     <h2>Answers <small>${run.moment !== null ? "of this moment" : total ? count(total) : ""}</small>
       <input type="search" placeholder="Search" aria-label="Search the answers" value=${search}
         onInput=${(/** @type {any} */ event) => { setSearch(event.target.value); setShown(SHOWN); }} /></h2>
-    <${Errors} />
+    <div class="trouble"><${Alerts} /><${Errors} /></div>
     <div class="list" tabindex="0" role="region" aria-label="Answers, newest first">
       ${!wanted && run.moment === null && run.growing().map(part => html`<article class="answer growing" key=${`growing ${part.task}`}>
         <div class="said">${tasks.length > 1 && html`<${Chip} name=${part.task} among=${names} />`}<p class="response">${part.text}<span class="caret" aria-hidden="true"></span></p></div></article>`)}
@@ -52,9 +52,9 @@ export function AnswerList() {
 function One({group, names, prompt}) {
   const run = useKnown();
   const {newest, oldest, count: times} = group;
-  const sources = run.sourcesOf(group.task);
+  const sources = group.frame ? [group.frame] : run.sourcesOf(group.task);
   return html`<article class="answer">
-    <${Frame} task=${group.frame ?? sources[0]} cycle=${oldest.cycle} />
+    <${Frame} task=${sources[0]} cycle=${oldest.cycle} />
     <div class="said">
       <div class="meta">
         ${names.length > 1 && html`<${Chip} name=${run.authorOf(group.task)} among=${names} />`}
@@ -92,6 +92,22 @@ function More({onSeen}) {
     return () => seen.disconnect();
   });
   return html`<p class="empty" ref=${mark}>…</p>`;
+}
+
+/** The newest alert of each task. */
+function Alerts() {
+  const run = useKnown();
+  const then = run.moment !== null;
+  /** @type {Record<string, number>} */ const counts = {};
+  for (const {task} of run.alerts) counts[task] = (counts[task] ?? 0) + 1;
+  /** @type {import("../known.js").Alert[]} */ const newest = then
+    ? Object.entries(run.then?.alerts ?? {}).map(([task, it]) => ({...it, task, timestamp_nanos: it.tov_ns ?? it.at_ns}))
+    : run.alerts.filter(({task}, at) => run.alerts.findIndex(other => other.task === task) === at);
+  newest.sort((a, b) => b.timestamp_nanos - a.timestamp_nanos);
+  return html`<ul class="errors alerts" aria-label=${then ? "Alerts until this moment" : "Alerts"}>
+    ${newest.map(({task, timestamp_nanos: ns, text, severity}) => html`<li key=${task} class=${severity}>
+      <b>${task}</b> <span class="pill">${severity}</span>${!then && counts[task] > 1 && html` <span class="pill">×${count(counts[task])}</span>`}
+      <span class="when">${clock(ns)}</span><p>${text}</p></li>`)}</ul>`;
 }
 
 /** What tasks have raised, one line a task. */

@@ -47,15 +47,12 @@ export function GraphView() {
   const task = run.graph.tasks.find(({id}) => id === chosen);
   return html`<div class="graph"><div class="scroll" tabindex="0" role="region" aria-label="The tasks and their connections">
     <svg width=${wide} height=${tall} role="group" aria-label="Graph">
-      ${wires.map(({from, to, msg}) => html`<${Wire} key=${`${from} ${to}`} a=${at[from]} b=${at[to]} title=${`${from} → ${to}: ${msg}`}
-        rate=${run.moment === null ? rateOf(reports[from]) : ""} />`)}
+      ${wires.map(({from, to, msg}, number) => html`<${Wire} key=${`${from} ${to}`} a=${at[from]} b=${at[to]} title=${`${from} → ${to}: ${msg}`}
+        rate=${wires.findIndex(wire => wire.from === from) === number ? rateOf(run.moment === null ? reports[from]?.rate_hz : run.then?.rates_hz[from]) : ""} />`)}
       ${run.graph.tasks.map(({id, type, background}) => {
         const place = at[id];
-        let report = reports[id];
+        const report = run.moment === null ? reports[id] : reportThen(run, id);
         const role = !wires.some(({to}) => to === id) ? "source" : !wires.some(({from}) => from === id) ? "sink" : "";
-        const step = run.then?.steps_ms[id], failed = run.then?.error_counts[id];
-        if (run.moment !== null) report = /** @type {any} */ ({p50_us: step === undefined ? null : step * 1e3, late_s: null,
-          dropped: 0, state: run.then?.sources[id]?.state ?? null, code: run.then?.sources[id]?.code ?? "", ...failed && {raised: {count: failed}}});
         const wrong = report?.late_s != null ? "late" : report?.raised ? "failed" : "";
         const facts = [report && micros(report.p50_us), report?.dropped ? `−${count(report.dropped)}` : ""].filter(Boolean).join("  ");
         const trouble = report?.late_s != null ? "hangs" : report?.raised ? `${count(report.raised.count)} errors`
@@ -78,8 +75,18 @@ export function GraphView() {
   </div>`;
 }
 
-/** How often a task publishes, once the server says it. @param {any} report */
-const rateOf = report => typeof report?.rate_hz === "number" ? `${report.rate_hz.toFixed(1)} Hz` : "";
+/** How often a task publishes, where that is known. @param {number | null | undefined} hz */
+const rateOf = hz => hz == null ? "" : `${hz.toFixed(1)} Hz`;
+
+/** How a task was at the moment looked at. @param {import("../known.js").Known} run @param {string} id
+ * @returns {any} */
+function reportThen({then}, id) {
+  const step = then?.steps_ms[id], failed = then?.error_counts[id], dropped = then?.dropped[id] ?? 0;
+  const {state = null, code = ""} = then?.sources[id] ?? {};
+  const text = then?.errors.find(({task}) => task === id)?.text ?? "";
+  return {p50_us: step === undefined ? null : step * 1e3, late_s: null, dropped, dropped_by: dropped ? {"": dropped} : {}, state, code,
+    ...failed && {raised: {count: failed, text}}};
+}
 
 /** @param {{a: Place, b: Place, title: string, rate: string}} props */
 function Wire({a, b, title, rate}) {
@@ -87,17 +94,17 @@ function Wire({a, b, title, rate}) {
   const bend = Math.max(24, (x2 - x1) / 2);
   return html`<g class="wire"><path d=${`M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`}><title>${title}</title></path>
     <path class="tip" d=${`M${x2 + 6},${y2} l-8,-4 v8 z`} />
-    ${rate && html`<text x=${x2 - 2} y=${y2 - 5} text-anchor="end">${rate}</text>`}</g>`;
+    ${rate && html`<text x=${x1 + 4} y=${y1 - 6}>${rate}</text>`}</g>`;
 }
 
 /** What the graph file says of a task, and how it is. @param {{task: GraphTask, close: () => void}} props */
 function TaskCard({task, close}) {
   const run = useKnown();
-  const report = run.report?.tasks[task.id];
+  const report = run.moment === null ? run.report?.tasks[task.id] : reportThen(run, task.id);
   const dropped = Object.entries(report?.dropped_by ?? {}).map(([cause, number]) => `${count(number)} ${cause || "left out"}`).join(", ");
-  const config = {...task.config, ...run.settings[task.id]};
+  const config = {...task.config, ...(run.moment === null ? run.settings : run.then?.settings)?.[task.id]};
   const rows = [
-    ["p50, p99", `${micros(report?.p50_us)}, ${micros(report?.p99_us)}`],
+    run.moment === null ? ["p50, p99", `${micros(report?.p50_us)}, ${micros(report?.p99_us)}`] : ["took", micros(report?.p50_us)],
     ...report?.state ? [["state", report.code ? `${report.state}: ${report.code}` : report.state]] : [],
     ...dropped ? [["left out", dropped]] : [],
     ...report?.raised ? [[`errors ×${count(report.raised.count)}`, report.raised.text]] : [],

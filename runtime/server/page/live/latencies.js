@@ -1,7 +1,8 @@
 // @ts-check
 // Latencies over time.
-import {html, useEffect, useRef, useState} from "../html.js";
+import {html, useEffect, useMemo, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
+import {useThen} from "../timeline/moments.js";
 import {clock} from "../words.js";
 import Chart from "../vendor/uplot.js";
 
@@ -15,21 +16,38 @@ const PLOTS = [
   {name: "cycles", unit: "1/s", of: sample => ({cycles: sample.rate}), scale: 1},
 ];
 
+const PARTS = 200;  // of a recorded run
+
 export function Latencies() {
+  const run = useKnown();
   const [chosen, choose] = useState(0);
+  // A recorded run is read once; one that goes on has more by each moment.
+  const then = useThen(run, "latencies", run.recorded === null ? {bins: PARTS, to: run.moment ?? 0} : {bins: PARTS});
+  const past = useMemo(() => then && samplesOf(then), [then]);
+  const back = run.moment !== null;
   return html`<div class="latencies">
     <div class="filters" role="group" aria-label="What is plotted">${PLOTS.map(({name, unit}, at) => html`<button type="button"
       class="preset" aria-pressed=${at === chosen} onClick=${() => choose(at)}>${name} (${unit})</button>`)}</div>
-    <${Plot} key=${chosen} plot=${PLOTS[chosen]} />
+    <${Plot} key=${`${chosen} ${back}`} plot=${PLOTS[chosen]} samples=${back ? past ?? [] : run.samples}
+      moment=${back && run.then ? run.then.at_ns / 1e9 : null} />
   </div>`;
 }
 
-/** @param {{plot: typeof PLOTS[number]}} props */
-function Plot({plot}) {
-  const run = useKnown();
+/** What `GET .../latencies` gives, as samples. @param {any} found @returns {Sample[]} */
+const samplesOf = found => found.at_ns.map((/** @type {number} */ ns, /** @type {number} */ at) => ({
+  at: ns / 1e9, rate: found.rate_hz[at], p50: column(found.steps_ms, at, 1e3), answers: column(found.answers_ms, at, 1)}));
+/** @param {Record<string, (number | null)[]>} columns @param {number} at @param {number} scale @returns {Record<string, number>} */
+const column = (columns, at, scale) => Object.fromEntries(
+  Object.entries(columns).flatMap(([name, values]) => { const ms = values[at]; return ms === null ? [] : [[name, ms * scale]]; }));
+
+/** @param {{plot: typeof PLOTS[number], samples: Sample[], moment: number | null}} props
+ *   moment: where a line is drawn, in seconds since 1970 */
+function Plot({plot, samples, moment}) {
+  const marked = useRef(moment);
+  marked.current = moment;
   const box = useRef(/** @type {any} */ (null));
   const chart = useRef(/** @type {any} */ (null));
-  const names = [...new Set(run.samples.flatMap(sample => Object.keys(plot.of(sample))))].sort();
+  const names = [...new Set(samples.flatMap(sample => Object.keys(plot.of(sample))))].sort();
   useEffect(() => {
     if (!names.length) return;
     const colour = (/** @type {string} */ name) => {
@@ -39,19 +57,29 @@ function Plot({plot}) {
     const axis = {stroke: colour("--dim"), grid: {stroke: colour("--line"), width: 1}, ticks: {stroke: colour("--line"), width: 1}};
     const size = () => ({width: box.current.clientWidth, height: Math.max(90, box.current.clientHeight - 30)});
     const made = new Chart({
-      ...size(), cursor: {drag: {setScale: false}}, legend: {live: true},
+      ...size(), hooks: {draw: [(/** @type {any} */ it) => mark(it, marked.current, colour("--accent"))]}, cursor: {drag: {setScale: false}}, legend: {live: true},
       axes: [{...axis, values: (/** @type {any} */ _, /** @type {number[]} */ times) => times.map(at => clock(at * 1e9).slice(0, 8))}, {...axis, size: 46}],
       series: [{label: "time", value: (/** @type {any} */ _, /** @type {number | null} */ at) => at == null ? "–" : clock(at * 1e9).slice(0, 8)}, ...names.map((name, at) => ({label: name, stroke: colour(`--hue${at % 6}`), width: 1.5, spanGaps: true,
         points: {show: plot.name === "answers"},
         value: (/** @type {any} */ _, /** @type {number | null} */ value) => value == null ? "–" : `${value.toPrecision(3)} ${plot.unit}`}))],
-    }, data(run.samples, names, plot), box.current);
+    }, data(samples, names, plot), box.current);
     chart.current = made;
-    const resized = new ResizeObserver(() => made.setSize(size()));
+    const resized = new ResizeObserver(() => { if (box.current) made.setSize(size()); });
     resized.observe(box.current);
     return () => { resized.disconnect(); made.destroy(); chart.current = null; };
   }, [names.join(" "), document.documentElement.dataset.theme]);
-  useEffect(() => { chart.current?.setData(data(run.samples, names, plot)); }, [run.samples.at(-1)]);
-  return html`<div class="plot" ref=${box}>${!names.length && html`<p class="empty">Nothing to plot yet.</p>`}</div>`;
+  useEffect(() => { chart.current?.setData(data(samples, names, plot)); }, [samples, samples.at(-1)]);
+  useEffect(() => { chart.current?.redraw(false); }, [moment]);
+  return html`<div class="plot" ref=${box}>${!names.length && html`<p class="empty">${moment === null ? "Nothing to plot yet." : "Nothing of this kind until this moment."}</p>`}</div>`;
+}
+
+/** A line at a moment. @param {any} chart @param {number | null} at @param {string} colour */
+function mark(chart, at, colour) {
+  if (at === null) return;
+  const {ctx, bbox: {left, top, width, height}} = chart;
+  const x = Math.min(Math.max(chart.valToPos(at, "x", true), left), left + width - 1);
+  ctx.fillStyle = colour;
+  ctx.fillRect(x - 1, top, 2, height);
 }
 
 /** @param {Sample[]} samples @param {string[]} names @param {typeof PLOTS[number]} plot @returns {any} */

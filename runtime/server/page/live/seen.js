@@ -3,24 +3,26 @@
 import {html} from "../html.js";
 import {useKnown} from "../known.js";
 import {count} from "../words.js";
+import {useThen} from "../timeline/moments.js";
 import {detectionsThen} from "./cameras.js";
 
 export function Seen() {
   const run = useKnown();
   const back = run.moment !== null;
+  const before = useThen(run, "seen", {cycle: run.moment ?? 0});
   const found = back ? detectionsThen(run) : Object.values(run.detections);
   if (!found.length) return html`<p class="empty">${back ? "Nothing was found until this moment." : "No detections yet. They come from tasks such as Detect."}</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Detections">
     <table><thead><tr><th scope="col">task</th><th scope="col">class</th><th scope="col">${back ? "then" : "now"}</th>
-      <th scope="col">surest</th>${!back && html`<th scope="col">boxes so far</th>`}</tr></thead>
+      <th scope="col">surest</th><th scope="col">${back ? "boxes in the minute before" : "boxes so far"}</th></tr></thead>
     <tbody>${found.flatMap(({task, detections}) => {
-      const counts = back ? {} : run.seen[task] ?? {};
+      const counts = (back ? before : run.seen)?.[task] ?? {};
       const classes = new Set([...detections.map(box => box.class), ...Object.keys(counts).sort((a, b) => counts[b] - counts[a])]);
       return [...classes].map(name => {
         const now = detections.filter(box => box.class === name);
         const sure = now.flatMap(({confidence}) => confidence === null ? [] : [confidence]);
         return html`<tr key=${`${task} ${name}`}><th scope="row">${task}</th><td>${name}</td><td>${count(now.length)}</td>
-          <td>${sure.length ? Math.max(...sure).toFixed(2) : "–"}</td>${!back && html`<td>${count(counts[name])}</td>`}</tr>`;
+          <td>${sure.length ? Math.max(...sure).toFixed(2) : "–"}</td><td>${count(counts[name])}</td></tr>`;
       });
     })}</tbody></table></div>`;
 }

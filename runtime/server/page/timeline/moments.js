@@ -1,6 +1,7 @@
 // @ts-check
 // The moments of a run.
 import {address, get} from "../api.js";
+import {useEffect, useState} from "../html.js";
 
 const KEPT = 200;
 /** @type {Map<string, Promise<any>>} */
@@ -27,6 +28,26 @@ export function loadMoment(base, run, cycle) {
     while (kept.size > KEPT) kept.delete(/** @type {string} */ (kept.keys().next().value));
   }
   return found;
+}
+
+const REST_MS = 120;
+
+/** What a path of the run gives for the moment that is looked at: asked for when the moment rests. Null before
+ * the first reply, and where nobody looks back.
+ * @param {import("../known.js").Known} run @param {string} path such as "lines"
+ * @param {Record<string, string | number>} query what it depends on
+ */
+export function useThen(run, path, query) {
+  const [found, setFound] = useState(/** @type {any} */ (null));
+  const back = run.moment !== null;
+  useEffect(() => {
+    if (!back) { setFound(null); return undefined; }
+    let over = false;
+    const timer = setTimeout(() => get(`${place("", run.logged)}/${path}`, query).then(
+      reply => { if (!over) setFound(reply); }, () => { if (!over) setFound(null); }), REST_MS);
+    return () => { over = true; clearTimeout(timer); };
+  }, [back, run.logged, path, JSON.stringify(query)]);
+  return back ? found : null;
 }
 
 /** Have the browser load a picture. One that cannot be had is not waited for. @param {string} src */
