@@ -114,6 +114,27 @@ def test_everything_on_the_page_is_of_the_moment_that_is_dragged_to(page, run):
     assert low < shown < high
 
 
+def test_the_tabs_are_of_the_moment(page):
+    def tab(name):
+        page.evaluate(f"document.getElementById('tab-{name}').click()")
+
+    panel = "document.getElementById('panel')"
+    drag(page, 0.3, 0.2)
+    page.wait_for(f"{panel}.querySelector('.wire text')?.textContent.endsWith(' Hz')")
+    tab("lines")
+    page.wait_for(f"{panel}.innerText.includes('until this moment')")
+    page.wait_for(f"{panel}.querySelectorAll('.lines li').length == 1")
+    assert "picture 13" not in page.evaluate(f"{panel}.innerText")
+    drag(page, 0.2, 0.9)
+    page.wait_for(f"{panel}.innerText.includes('picture 13')")
+    tab("seen")
+    page.wait_for(f"Number({panel}.querySelector('td:last-child')?.textContent) > 15")
+    drag(page, 0.9, 0.2)
+    page.wait_for(f"Number({panel}.querySelector('td:last-child')?.textContent) < 10")
+    tab("latencies")
+    page.wait_for(f"!!{panel}.querySelector('.uplot canvas')?.width")
+
+
 def test_keys_step_play_mark_and_zoom(page):
     press(page, "Home")
     at(page, 0)
