@@ -12,7 +12,7 @@ itself. Only the user's own Ctrl-C passes, wherever it arrives. So each place th
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flowrun.runtime.interrupts import is_users
@@ -35,6 +35,7 @@ __all__ = [
     "TaskDefinitionError",
     "TaskError",
     "UsageError",
+    "WrongReturnError",
     "text_of",
     "unwritable",
     "worded",
@@ -96,7 +97,14 @@ class GraphError(FlowrunError):
 
 
 class TaskDefinitionError(FlowrunError, TypeError):
-    """A task class whose declaration the runtime cannot use."""
+    """A task class, or a function, whose declaration the runtime cannot use.
+
+    of: the class or the function that is to be changed, where that is known.
+    """
+
+    def __init__(self, text: str, of: object = None) -> None:
+        self.of = of
+        super().__init__(text)
 
 
 class TaskError(FlowrunError):
@@ -116,6 +124,17 @@ class TaskError(FlowrunError):
         self.phase = phase
         where = phase if cycle is None else f"{phase}, cycle {cycle}"
         super().__init__(f"task {task_id!r} failed in {where}: {worded(cause)}")
+
+
+class WrongReturnError(TypeError):
+    """A function of a task returned what nobody sees.
+
+    function: the function. It has returned, so that no traceback shows its place.
+    """
+
+    def __init__(self, function: Callable[..., object], text: str) -> None:
+        self.function = function
+        super().__init__(text)
 
 
 class LogError(FlowrunError):

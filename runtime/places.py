@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 import sysconfig
@@ -11,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from flowrun.runtime.errors import text_of
+from flowrun.runtime.errors import TaskDefinitionError, WrongReturnError, text_of
 
-__all__ = ["Place", "explained", "is_users", "place_in", "place_of"]
+__all__ = ["Place", "explained", "is_users", "place_in", "place_of", "place_of_code"]
 
 _INSTALLED = ("site-packages", "dist-packages")
 _CAUSES = 3
@@ -48,6 +49,10 @@ def place_of(error: BaseException) -> Place | None:
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
         source = (error.text or "").strip()
         return Place(_shown(error.filename), error.lineno or 1, "", source)
+    if isinstance(error, WrongReturnError):
+        return place_of_code(error.function)
+    if isinstance(error, TaskDefinitionError) and error.of is not None:
+        return place_of_code(error.of)
     return _deepest(list(_frames(error)))
 
 
@@ -62,6 +67,21 @@ def place_in(frame: FrameType) -> Place | None:
         frames.append((inner, inner.f_lineno))
         inner = inner.f_back
     return _deepest(frames[::-1])
+
+
+def place_of_code(function: object) -> Place | None:
+    """Where a function or a class of the user's is defined: its line with `def` or `class`; None of
+    one whose source is not there, and of flowrun's own."""
+    try:
+        lines, first = inspect.getsourcelines(inspect.unwrap(function))  # type: ignore[arg-type]
+        file = inspect.getsourcefile(inspect.unwrap(function))  # type: ignore[arg-type]
+    except (OSError, TypeError, ValueError):
+        return None
+    if file is None or not _is_own(file) or str(function.__module__).startswith("flowrun."):
+        return None
+    starts = ("def ", "async def ", "class ")
+    at = next((k for k, line in enumerate(lines) if line.strip().startswith(starts)), 0)
+    return Place(_shown(file), first + at, "", lines[at].strip())
 
 
 def _is_engine(frame: FrameType) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "secrets_in_urls",
     "spellings",
     "storable",
+    "with_article",
 ]
 
 _CONTROL = re.compile(
@@ -110,6 +111,11 @@ def nearest(word: str, options: Iterable[str]) -> str:
 def listed(options: Iterable[str]) -> str:
     """The options in the order given, separated by commas; "none" if there are none."""
     return ", ".join(options) or "none"
+
+
+def with_article(noun: str) -> str:
+    """`an int`, `a str`."""
+    return f"{'an' if noun[:1] in 'AEIOaeio' else 'a'} {noun}"
 
 
 def described(value: Any) -> str:

@@ -70,9 +70,6 @@ from flowrun.runtime.interrupts import is_users
 
 __all__ = ["compile_cycle"]
 
-_CHECKED = "back = "
-"""Before a call of `process`, whose result is checked."""
-
 
 def compile_cycle(
     record: CycleRecord,
@@ -175,18 +172,15 @@ def _steps(record: CycleRecord, begin: int, end: int, bound: dict[str, Any]) -> 
     return lines
 
 
-def _step(condition: str, call: str, outputs: Sequence[str]) -> list[str]:
-    is_checked = call.startswith(_CHECKED)
-    if not is_checked and not outputs:
-        return [f"    if {condition}: {call}" if condition else f"    {call}"]
-    lines = [call]
+def _step(condition: str, call: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    lines = [*call]
     if outputs:
         opened, closed = (" = ".join([*outputs, value]) for value in ("True", "False"))
-        lines = [opened, call, closed]
-    if is_checked:
-        lines.append("if back is not None: refuse(back)")
+        lines = [opened, *call, closed]
     if not condition:
         return [f"    {line}" for line in lines]
+    if len(lines) == 1:
+        return [f"    if {condition}: {lines[0]}"]
     return [f"    if {condition}:", *(f"        {line}" for line in lines)]
 
 
@@ -209,13 +203,16 @@ def _is_open(outputs: Sequence[Envelope], record: CycleRecord) -> list[str]:
     return [f"m{slots[id(envelope)]}.is_open" for envelope in outputs]
 
 
-def _call(at: int, call: Callable[[], None], bound: dict[str, Any]) -> str:
+def _call(at: int, call: Callable[[], None], bound: dict[str, Any]) -> list[str]:
     if not isinstance(call, partial) or call.keywords:
         bound[f"p{at}"] = call
-        return f"p{at}()"
+        return [f"p{at}()"]
     is_process = call.func is run_process
     function, *given = call.args if is_process else (call.func, *call.args)
     bound[f"p{at}"] = function
     arguments = {f"a{at}_{number}": value for number, value in enumerate(given)}
     bound |= arguments
-    return f"{_CHECKED if is_process else ''}p{at}({', '.join(arguments)})"
+    text = f"p{at}({', '.join(arguments)})"
+    if not is_process:
+        return [text]
+    return [f"back = {text}", f"if back is not None: refuse(p{at}, back)"]

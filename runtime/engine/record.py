@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Protocol
 from flowrun.msgs.envelope import Envelope
 from flowrun.msgs.fields import LatePublishError
 from flowrun.msgs.message import Message
-from flowrun.runtime.errors import MessageMisused
+from flowrun.runtime.errors import MessageMisused, WrongReturnError
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.task import Context, CycleTime, Task
+from flowrun.runtime.wording import with_article
 
 __all__ = [
     "ALWAYS",
@@ -203,22 +204,29 @@ def _call_watched(
 
 
 def run_process(process: Callable[..., Any], *arguments: Any) -> None:
-    """Call `process`, and refuse what it returns if that would have to be run."""
+    """Call `process`, which must return nothing."""
     back = process(*arguments)
     if back is not None:
-        refuse_returned(back)
+        refuse_returned(process, back)
 
 
-def refuse_returned(back: Any) -> None:
-    """Raise `TypeError` for a coroutine or a generator that `process` returned: nobody runs it."""
+def refuse_returned(process: Callable[..., Any], back: Any) -> None:
+    """Raise `WrongReturnError` for what `process` returned: nobody runs or sees it."""
+    name = type(back).__name__
     if inspect.isawaitable(back) or inspect.isgenerator(back) or inspect.isasyncgen(back):
         close = getattr(back, "close", None)
         if close is not None:
             close()  # or Python warns that it was never awaited
-        raise TypeError(
-            f"process returned a {type(back).__name__}, which nobody runs; write a plain "
-            "`def process` that has done its work when it returns"
+        raise WrongReturnError(
+            process,
+            f"process returned a {name}, which nobody runs; write a plain "
+            "`def process` that has done its work when it returns",
         )
+    raise WrongReturnError(
+        process,
+        f"process returned {with_article(name)}, which nobody sees; set the fields of an output and "
+        "publish() it, and return nothing (a function that is a task returns its message)",
+    )
 
 
 def outputs_of_step(step: Step, messages: Sequence[Message]) -> list[Message]:

@@ -11,6 +11,7 @@ from flowrun.runtime.engine.alone import Alone
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.errors import InternalError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.places import explained
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 from flowrun.runtime.testing import run_task
@@ -94,8 +95,8 @@ def test_a_process_that_returns_what_nobody_runs_is_an_error(tmp_path, kind, mar
     _, result = record(plan_of(tmp_path, tasks, "n > h"), tmp_path / "run")
     assert result.error is None
     assert [text for _, _, _, text in controls(tmp_path / "run", "error")] == [
-        f"TypeError: process returned a {kind}, which nobody runs; write a plain `def process` that "
-        "has done its work when it returns"
+        f"WrongReturnError: process returned a {kind}, which nobody runs; write a plain `def process` "
+        "that has done its work when it returns"
     ]
     with Log(tmp_path / "run") as log:
         assert Replay(log, env={}).run().first is None
@@ -105,7 +106,7 @@ def test_a_process_that_returns_what_nobody_runs_ends_a_run_without_a_policy(tmp
     tasks = "n=Numbers(limit: 3); h=engine_tasks.HandsBack(kind: generator)"
     _, result = record(plan_of(tmp_path, tasks, "n > h"), None)
     assert str(result.error).startswith(
-        "task 'h' failed in process, cycle 0: TypeError: process returned a generator"
+        "task 'h' failed in process, cycle 0: WrongReturnError: process returned a generator"
     )
 
 
@@ -163,10 +164,16 @@ def test_a_run_without_keyframes_freezes_nothing(tmp_path, monkeypatch):
     assert frozen == [0, 1, 6, 10]
 
 
-def test_what_else_a_process_returns_does_not_matter(tmp_path):
+def test_a_process_that_returns_a_value_is_an_error_at_its_place(tmp_path):
     plan = plan_of(tmp_path, "n=Numbers(limit: 1); h=engine_tasks.HandsBack(kind: int)", "n > h")
     _, result = record(plan, None)
-    assert result.error is None
+    assert str(result.error) == (
+        "task 'h' failed in process, cycle 0: WrongReturnError: process returned an int, which nobody "
+        "sees; set the fields of an output and publish() it, and return nothing (a function that is a "
+        "task returns its message)"
+    )
+    [place] = explained(result.error.__cause__)
+    assert place.endswith(": def process(self, ctx: Context, number: Input[IntMsg]) -> Any:")
 
 
 def test_a_cycle_that_is_stepped_asks_the_outside_between_sources_and_others(tmp_path):

@@ -18,7 +18,7 @@ from flowrun.runtime.engine.record import (
     outputs_of_step,
     refuse_returned,
 )
-from flowrun.runtime.errors import MessageMisused
+from flowrun.runtime.errors import MessageMisused, WrongReturnError
 from flowrun.runtime.task import CycleTime
 from support.helpers import plan_of
 from support.message_tasks import BagMsg
@@ -185,14 +185,15 @@ def test_what_nobody_runs_is_closed_and_refused():
 
     made = [coroutine(), (it for it in ()), agen()]
     for back in made:
-        with pytest.raises(TypeError, match="^process returned a .*, which nobody runs"):
-            refuse_returned(back)
+        with pytest.raises(WrongReturnError, match="^process returned a .*, which nobody runs"):
+            refuse_returned(coroutine, back)
     with pytest.raises(StopIteration):
         next(made[1])
     with pytest.raises(RuntimeError):
         made[0].send(None)
-    for back in (None, 3, "text", [1]):
-        refuse_returned(back)
+    for back in (3, "text", [1]):
+        with pytest.raises(WrongReturnError, match="^process returned an? .*, which nobody sees"):
+            refuse_returned(coroutine, back)
 
 
 def misused(tmp_path, tasks, cnx, publish, process):
