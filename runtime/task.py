@@ -24,6 +24,8 @@ A last parameter `*answer: Input[M] | Output[N]` stands for any number of pairs:
 config's `inputs: list[str]`, an optional input of that name and the output `<name>_answer`. They come
 in the order of the names, each input (or None) before its output.
 
+A function is a task too; see `task`.
+
 The runtime calls `__init__(config)`, then `start(ctx)` once, then `process(ctx, ...)` at most once a
 cycle, then `stop(ctx)` once, also after an error. It calls all on one thread, except `process` of a task
 with `background: true`, which runs on a worker, never twice at once, and the restart of a source after
@@ -79,10 +81,13 @@ __all__ = [
     "State",
     "Task",
     "TaskConfig",
+    "is_external_function",
+    "task",
 ]
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class _InputMarker:
@@ -501,3 +506,52 @@ class Task:
     def thaw(self, state: Any) -> None:
         """Restore a state that `freeze` gave, in place of the present one. Called in a replay that
         goes to a keyframe: after `start`, and with the config of that moment."""
+
+
+@overload
+def task(function: F, /) -> F: ...
+@overload
+def task(*, external: bool = False) -> Callable[[F], F]: ...
+def task(function: F | None = None, /, *, external: bool = False) -> F | Callable[[F], F]:
+    """Mark a function as a task: a graph file names it as `type: my_module.double`. It stays the
+    function that it is, to be called in tests.
+
+    Its signature declares the ports and the config::
+
+        @task
+        def bright(
+            ctx: Context, image: ImageRgb8Msg, mask: MaskMsg | None, *, threshold: Live[int] = 128
+        ) -> BoolMsg | None:
+            \"\"\"Whether a picture is bright.\"\"\"
+
+    - A parameter annotated with a message class is a required input of its name, with `M | None` an
+      optional one. Without inputs it is a source.
+    - A parameter named `ctx`, or annotated `Context`, gets the context. It may be left out.
+    - Any other parameter is a key of the config, checked as the fields of a `TaskConfig` are. Write
+      them after a `*`; one that has a default may come without it.
+    - What it returns is published on the output `out`. A NamedTuple or a dataclass of messages is
+      several outputs, one for each field, of its name. `-> None` is a sink.
+    - Nothing is published where it returns None, or a field is None.
+    - What is published has the time of the first input that is present; from a source, the cycle's
+      time. A message that was published already, such as an input, keeps its own.
+
+    A function without this mark is a task too, if a graph names it. What must remember something from
+    one call to the next is a class.
+
+    external: whether what it returns comes from outside the run, such as a server's answer; see
+        `Task.is_external`.
+    """
+
+    def mark(function: F) -> F:
+        vars(function)[_MARK] = external
+        return function
+
+    return mark if function is None else mark(function)
+
+
+_MARK = "__flowrun_external__"
+
+
+def is_external_function(function: Callable[..., object]) -> bool | None:
+    """For the runtime: what `task` was given as `external`; None if the function has no such mark."""
+    return vars(function).get(_MARK)

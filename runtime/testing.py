@@ -10,7 +10,7 @@ assert_replays("runs/porch-20260301T081502Z")
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -69,7 +69,7 @@ class Published(Mapping[str, Any]):
 
 
 def run_task(
-    task_class: type[Task],
+    task: type[Task] | Callable[..., object],
     *,
     inputs: Sequence[Mapping[str, Message]] | None = None,
     config: Mapping[str, Any] | None = None,
@@ -83,6 +83,7 @@ def run_task(
     """Run one task alone, from `start` to `stop`, and return copies of what it published, cycle by
     cycle.
 
+    task: its class, or a function.
     inputs: for each cycle, the messages by input port. In a cycle without a required input `process`
         is not called. A message without a `tov_ns` is valid at its cycle's time.
     config: the task's config, as a graph file would give it.
@@ -101,6 +102,12 @@ def run_task(
     """
     from flowrun.runtime.engine.alone import Alone  # slow to import: only who runs a task pays
 
+    if isinstance(task, type):
+        task_class = task
+    else:
+        from flowrun.runtime.graph.functions import task_class_of
+
+        task_class = task_class_of(task)
     checked = _config(task_class, config or {})
     ports = ports_for(task_class, checked)
     arrivals = _arrivals(task_class.__name__, ports, inputs, cycles)

@@ -22,7 +22,19 @@ TASK = '''
 from pydantic import PositiveFloat
 
 from flowrun.msgs import ImageRgb8Msg, PromptResponseMsg, TextMsg
-from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig, task
+
+
+@task
+def shout(ctx: Context, text: TextMsg, mark: TextMsg | None, *, times: int = 2) -> TextMsg | None:
+    """A function."""
+    end = mark.value if mark is not None else "!"
+    return TextMsg(value=text.value.upper() + end * times)
+
+
+@task(external=True)
+def answer(text: TextMsg) -> TextMsg:
+    return TextMsg(value=f"about {text.value}")
 
 
 class Label(Task):
@@ -93,9 +105,18 @@ class Plain(Task):
 '''
 
 TEST = """
-from flowrun.msgs import ImageRgb8Msg
+from flowrun.msgs import ImageRgb8Msg, TextMsg
+from flowrun.runtime.task import Context
 from flowrun.runtime.testing import run_task
-from label import Label
+from label import Label, answer, shout
+
+
+def test_functions(ctx: Context) -> None:
+    said = shout(ctx, answer(TextMsg(value="x")), None, times=1)
+    assert said is not None
+    assert said.value == "ABOUT X!"
+    [only] = run_task(shout, inputs=[{"text": TextMsg(value="y")}])
+    assert only.out.value == "Y!!"
 
 
 def test_label() -> None:
@@ -153,7 +174,8 @@ CHECKERS = pytest.mark.parametrize("errors", [mypy_errors, pyright_errors], ids=
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A user's folder: the README's task and its test, what `new-task` writes, and more of both."""
-    task, test = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    function, task, test = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    (tmp_path / "doubles.py").write_text(function)
     (tmp_path / "smooth.py").write_text(task)
     (tmp_path / "test_smooth.py").write_text(test)
     assert main(["new-task", "FindFaces", "--dir", str(tmp_path)]) == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flowrun.runtime.cli import main
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.reader import Log
@@ -78,7 +79,7 @@ def smooth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the README's task and graph, and the run that the README records."""
     folder = tmp_path_factory.mktemp("readme")
     text = section("A task")
-    (folder / "smooth.py").write_text(blocks("python", text)[0])
+    (folder / "smooth.py").write_text(blocks("python", text)[1])
     (folder / "smooth.yaml").write_text(blocks("yaml", text)[0])
     for command, lines in steps(text):
         assert_shown(lines, shell(command, folder))
@@ -113,7 +114,7 @@ def demo(tmp_path: Path) -> Iterator[str]:
 def test_every_command_is_run_by_a_test() -> None:
     tested = ("Run it", "A task", "Replay", "HTTP", "Models and boxes")
     assert steps(README) == [step for title in tested for step in steps(section(title))]
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 3
     assert len(blocks("yaml")) == 2
 
 
@@ -156,10 +157,25 @@ def test_written_task_passes_its_test(smooth: Path) -> None:
 
 @pytest.mark.slow
 def test_test_of_the_task_passes(tmp_path: Path) -> None:
-    task, test = blocks("python", section("A task"))
+    _, task, test = blocks("python", section("A task"))
     (tmp_path / "smooth.py").write_text(task)
     (tmp_path / "test_smooth.py").write_text(test)
     shell("python -m pytest -q test_smooth.py -p no:cacheprovider", tmp_path)
+
+
+def test_the_function_that_is_a_task_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = section("A task")
+    Path("doubles.py").write_text(blocks("python", text)[0])
+    entry = re.findall(r"`(\{id: double.*?\}\})`", text)
+    graph = f"tasks: [{{id: n, type: Counter, config: {{limit: 2}}}}, {entry[0]}]\n"
+    Path("g.yaml").write_text(f"{graph}cnx: [{{src: n, dst: double, msg: IntMsg}}]\n")
+    assert main(["g.yaml", "--plain"]) == 0
+    [run] = Path("runs").glob("g-*")
+    assert main(["log", "cat", str(run)]) == 0
+    assert "/double/out value=3\n" in capsys.readouterr().out
 
 
 @pytest.mark.real  # it needs curl

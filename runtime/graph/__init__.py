@@ -7,6 +7,7 @@
 | `keys.py`, `sentences.py`           | what each key of a graph file, and of a config, is for     |
 | `read.py`, `masking.py`             | a file -> `GraphSpec`; which values are secret             |
 | `find.py`, `ports.py`, `config.py`  | task classes by name, their ports, their configs           |
+| `functions.py`                      | a function -> a task class                                 |
 | `stale.py`                          | modules of the user that have changed load again           |
 | `several.py`                        | one task of a file -> one for each of its sources          |
 | `channels.py`                       | the numbers by which clients ask for what tasks show       |

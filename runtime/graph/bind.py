@@ -19,6 +19,7 @@ from flowrun.runtime.graph.channels import Claim, channel_numbers, claims, confl
 from flowrun.runtime.graph.config import check_config
 from flowrun.runtime.graph.find import (
     TaskTypes,
+    dotted,
     find_message_type,
     find_task_class,
     in_one_line,
@@ -30,6 +31,7 @@ from flowrun.runtime.graph.several import separated
 from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.interrupts import is_users
+from flowrun.runtime.places import place_of
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
 from flowrun.runtime.wording import listed, mask_secrets, nearest
 
@@ -125,7 +127,7 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
 def dotted_names(graph: GraphSpec) -> set[str]:
     """The dotted paths of classes that the graph names."""
     named = [task.type for task in graph.tasks] + [cnx.msg for cnx in graph.connections]
-    return {name for name in named if "." in name}
+    return {name for name in map(dotted, named) if "." in name}
 
 
 @dataclass(slots=True)
@@ -149,7 +151,8 @@ class _Binder:
             task_class = find_task_class(spec.type, folder=self.graph.path.parent, types=self.types)
             ports = _ports(task_class, None)
         except FlowrunError as error:
-            self.problem(type_where, str(error))
+            place = place_of(error) if isinstance(error, TaskDefinitionError) else None
+            self.problem(type_where, str(error) if place is None else f"{error} (at {place})")
             return None
         if not (isinstance(task_class.Config, type) and issubclass(task_class.Config, TaskConfig)):
             name = task_class.__name__
@@ -412,7 +415,8 @@ def _outputs(
 def _ports(task_class: type[Task], config: TaskConfig | None) -> tuple[Port, ...]:
     if (task_class.freeze is Task.freeze) != (task_class.thaw is Task.thaw):
         raise TaskDefinitionError(
-            f"{task_class.__name__}: freeze and thaw belong together; define both, or neither"
+            f"{task_class.__name__}: freeze and thaw belong together; define both, or neither",
+            task_class,
         )
     try:
         return ports_for(task_class, config)
@@ -422,5 +426,6 @@ def _ports(task_class: type[Task], config: TaskConfig | None) -> tuple[Port, ...
         if is_users(error):
             raise
         raise TaskDefinitionError(
-            f"{task_class.__name__}.process: its annotations raised {in_one_line(error)}"
+            f"{task_class.__name__}.process: its annotations raised {in_one_line(error)}",
+            task_class.process,
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,17 +12,20 @@ from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import flowrun.msgs
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError, text_of
+from flowrun.runtime.graph.functions import is_task_function, task_class_of
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.places import place_of
 from flowrun.runtime.task import Task
-from flowrun.runtime.wording import listed, nearest
+from flowrun.runtime.wording import listed, nearest, with_article
 
 __all__ = [
     "TaskTypes",
+    "dotted",
     "find_message_type",
     "find_task_class",
     "importable",
@@ -53,10 +57,16 @@ def find_task_class(type_name: str, *, folder: Path, types: TaskTypes) -> type[T
     folder: that of the graph, whose modules a dotted path may name.
     types: what a name without a dot may be, from `task_types`.
     """
-    path = type_name if "." in type_name else _path_of(type_name, types)
-    found = _find(path, folder=folder, base=Task, what="task class")
-    assert issubclass(found, Task)
-    return found
+    path = dotted(type_name)
+    path = path if "." in path else _path_of(type_name, types)
+    found = _find(path, folder=folder, base=Task, what="task")
+    return task_class_of(found) if inspect.isfunction(found) else cast("type[Task]", found)
+
+
+def dotted(name: str) -> str:
+    """`package.module.Name` of a name that may be written `package.module:Name`."""
+    module, colon, last = name.partition(":")
+    return f"{module}.{last}" if colon and module and last else name
 
 
 def _path_of(short_name: str, types: TaskTypes) -> str:
@@ -97,6 +107,7 @@ def message_types() -> dict[str, type[Message]]:
 
 def find_message_type(name: str, *, folder: Path) -> type[Message]:
     """The class that `msg: name` means. `UsageError` says why there is none."""
+    name = dotted(name)
     if "." not in name:
         short = message_types()
         if name in short:
@@ -106,32 +117,37 @@ def find_message_type(name: str, *, folder: Path) -> type[Message]:
             "or a dotted path such as my_module.MyMsg" + nearest(name, sorted(short))
         )
     found = _find(name, folder=folder, base=Message, what="message class")
-    assert issubclass(found, Message)
-    return found
+    return cast("type[Message]", found)
 
 
-def _find(path: str, *, folder: Path, base: type, what: str) -> type:
+def _find(path: str, *, folder: Path, base: type, what: str) -> Any:
+    """The class below `base` that `path` names; for a task, also a function."""
     module_name, _, class_name = path.rpartition(".")
     module = _import(module_name, folder=folder)
     found = getattr(module, class_name, None)
     unused = _unused_neighbour(module_name, folder)
     if isinstance(found, type) and issubclass(found, base) and found is not base:
         return found
-    classes = sorted(
+    if base is Task and inspect.isfunction(found):
+        return found
+    names = sorted(
         name
         for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module_name
+        if getattr(value, "__module__", None) == module_name
+        and (
+            (isinstance(value, type) and issubclass(value, base))
+            or (base is Task and is_task_function(value))
+        )
     )
-    plural = {"task class": "task classes", "message class": "message classes"}[what]
-    known = f"its {plural}: {listed(classes)}" + nearest(class_name, classes)
+    plural = {"task": "tasks", "message class": "message classes"}[what]
+    known = f"its {plural}: {listed(names)}" + nearest(class_name, names)
     if found is None:
         raise UsageError(f"module {module_name!r} has no {class_name!r}; {unused or known}")
     kind = f"a class that does not derive from {base.__name__}"
     if found is base:
         kind = "the base class itself"
     elif not isinstance(found, type):
-        name = type(found).__name__
-        kind = f"an {name}" if name[0] in "aeiou" else f"a {name}"
+        kind = with_article(type(found).__name__)
     raise UsageError(f"{path!r} is not a {what} but {kind}; {unused or known}")
 
 

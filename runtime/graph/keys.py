@@ -112,7 +112,7 @@ TASK = _section(
     Key(
         "type",
         "type",
-        "The task's class: a short name, or a dotted path such as my_module.MyTask.",
+        "The task's class or function: a short name, or a dotted path such as my_module.MyTask.",
         required=True,
     ),
     Key("config", "config", "The task's own configuration; its keys depend on the type."),

@@ -13,7 +13,15 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.errors import TaskDefinitionError
 from flowrun.runtime.task import Task, TaskConfig, _InputMarker, _OutputMarker
 
-__all__ = ["Port", "has_more_ports", "is_source", "ports_for", "ports_of"]
+__all__ = [
+    "Port",
+    "asynchronous",
+    "has_more_ports",
+    "is_source",
+    "not_run",
+    "ports_for",
+    "ports_of",
+]
 
 _EXAMPLE = (
     "def process(self, ctx: Context, image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None"
@@ -93,6 +101,14 @@ def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
     """The ports of `task_class`, in the order of its signature. `TaskDefinitionError` says what is
     wrong with the signature and shows a valid one, or names a method that the runtime would call in
     vain, because it only makes a coroutine or a generator."""
+    try:
+        return _ports_of(task_class)
+    except TaskDefinitionError as error:
+        error.of = error.of or getattr(task_class, "process", task_class)
+        raise
+
+
+def _ports_of(task_class: type[Task]) -> tuple[Port, ...]:
     _refuse_asynchronous(task_class)
     name = task_class.__name__
     process = getattr(task_class, "process", None)
@@ -150,17 +166,24 @@ _METHODS = (
 
 def _refuse_asynchronous(task_class: type[Task]) -> None:
     for name in _METHODS:
-        kind = _asynchronous(getattr(task_class, name, None))
+        method = getattr(task_class, name, None)
+        kind = asynchronous(method)
         if kind is None or (name == "check" and kind == "a generator"):  # it returns an iterable
             continue
-        raise TaskDefinitionError(
-            f"{task_class.__name__}.{name} is {kind}: calling it only makes an object that nobody "
-            f"runs; write a plain `def {name}`, without `yield`, that has done its work when it returns"
-            + (" (slow work: `background: true`)" if name == "process" else "")
-        )
+        said = not_run(name, is_process=name == "process")
+        raise TaskDefinitionError(f"{task_class.__name__}.{name} is {kind}: {said}", method)
 
 
-def _asynchronous(method: Any) -> str | None:
+def not_run(name: str, *, is_process: bool) -> str:
+    """What to do about a function `name` of which nobody runs what it makes."""
+    return (
+        f"calling it only makes an object that nobody runs; write a plain `def {name}`, without "
+        "`yield`, that has done its work when it returns"
+        + (" (slow work: `background: true`)" if is_process else "")
+    )
+
+
+def asynchronous(method: Any) -> str | None:
     """What `method` is if calling it does not run it; None for a plain function. Looks through
     `functools.partial` and decorators that use `functools.wraps`."""
     while method is not None:

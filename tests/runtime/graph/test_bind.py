@@ -217,7 +217,7 @@ def test_unknown_types_name_the_nearest() -> None:
         """) == [
         f"g.yaml:2:19: unknown task type 'VideoCaptur'; types: {types}, "
         "or a dotted path such as my_module.MyTask (did you mean 'VideoCapture'?)",
-        "g.yaml:3:19: module 'bind_parts' has no 'Sorce'; its task classes: Add, BigSource, "
+        "g.yaml:3:19: module 'bind_parts' has no 'Sorce'; its tasks: Add, BigSource, "
         "Configured, Freezes, NoPort, OddAnnotation, OddConfig, Pass, Sink, Source, TextSink "
         "(did you mean 'Source'?)",
         "g.yaml:4:19: no module named 'nowhere'; looked in the graph's folder . and on Python's "
@@ -229,7 +229,8 @@ def test_unknown_types_name_the_nearest() -> None:
 
 def test_what_is_not_a_task_is_refused() -> None:
     Path("bind_few.py").write_text(
-        "from flowrun.runtime.task import Task\nfrom bind_parts import *\nx = 1"
+        "from flowrun.runtime.task import Task\nfrom bind_parts import *\nx = 1\n"
+        "def function() -> None: ..."
     )
     assert problems("""\
         tasks:
@@ -238,13 +239,13 @@ def test_what_is_not_a_task_is_refused() -> None:
           - {id: c, type: bind_few.x}
           - {id: d, type: bind_few.Task}
         """) == [
-        "g.yaml:2:19: 'bind_few.Plain' is not a task class but a class that does not derive from "
-        "Task; its task classes: none",
-        "g.yaml:3:19: 'bind_few.function' is not a task class but a function; "
-        "its task classes: none",
-        "g.yaml:4:19: 'bind_few.x' is not a task class but an int; its task classes: none",
-        "g.yaml:5:19: 'bind_few.Task' is not a task class but the base class itself; "
-        "its task classes: none",
+        "g.yaml:2:19: 'bind_few.Plain' is not a task but a class that does not derive from "
+        "Task; its tasks: none",
+        "g.yaml:3:19: function neither takes nor returns a message, so it is no task; e.g. def "
+        "double(number: IntMsg, *, factor: int = 2) -> IntMsg (at bind_few.py:4: def function() "
+        "-> None: ...)",
+        "g.yaml:4:19: 'bind_few.x' is not a task but an int; its tasks: none",
+        "g.yaml:5:19: 'bind_few.Task' is not a task but the base class itself; its tasks: none",
     ]
 
 
@@ -279,13 +280,16 @@ def test_bad_task_classes_say_what_is_wrong() -> None:
         """) == [
         "g.yaml:2:19: NoPort.process: parameter 'number' must be Input[M], Input[M] | None or "
         "Output[M] of a Message class M; got <class 'int'>; e.g. def process(self, ctx: Context, "
-        "image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None",
+        "image: Input[ImageRgb8Msg], out: Output[TextMsg]) -> None (at bind_parts.py:84: def "
+        "process(self, ctx: Context, number: int) -> None: ...)",
         "g.yaml:3:19: OddAnnotation.process: its annotations raised ZeroDivisionError: "
-        "division by zero",
+        "division by zero (at bind_parts.py:88: def process(self, ctx: Context, number: "
+        '"Input[1/0]") -> None: ...)',
         "g.yaml:4:19: OddConfig.Config must be a subclass of TaskConfig",
         "g.yaml:5:50: task 'd' is a source, and a source cannot run in the background; "
         "leave 'background' out",
-        "g.yaml:6:19: Freezes: freeze and thaw belong together; define both, or neither",
+        "g.yaml:6:19: Freezes: freeze and thaw belong together; define both, or neither (at "
+        "bind_parts.py:97: class Freezes(Task):)",
     ]
 
 

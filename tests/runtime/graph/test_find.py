@@ -104,7 +104,7 @@ def test_a_graphs_folder_hides_no_installed_module(shadowed: Path) -> None:
         f"module 'http' has no 'T'; http.py {hint} 'http' has its name; rename it"
     )
     assert refusal("queue.Queue") == (
-        "'queue.Queue' is not a task class but a class that does not derive from Task; "
+        "'queue.Queue' is not a task but a class that does not derive from Task; "
         f"queue {hint} 'queue' has its name; rename it"
     )
     assert refusal("random.tasks.T") == (
