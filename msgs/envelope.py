@@ -50,7 +50,8 @@ class Envelope:
     defers: whether fields may be made later; False where the log stores what is made.
     present: whether the message was published in this cycle.
     tov_ns: time of validity; 0 before the message was first published.
-    packed: the msgpack map of the fields that are not arrays, if `publish` has made it.
+    packed: the msgpack map of the fields that are not arrays, if `publish` has made it: not where all
+        are scalars, which nobody changes in place.
     is_open: whether it may be published; None before its task was first called.
     owner: the task and port that publish it, for errors.
     note_late: called with the error when it is published while it is not open.

@@ -25,7 +25,7 @@ from flowrun.msgs.envelope import NOTHING_LATER, Later
 from flowrun.msgs.fields import Buffer, MessageTypeError, Shape
 from flowrun.msgs.message import Message, worded
 from flowrun.msgs.scaling import luma_of, resized_pixels
-from flowrun.msgs.values import as_stored, pack
+from flowrun.msgs.values import as_stored
 
 __all__ = ["DecodedPicture", "ImageRgb8Msg", "UnseenPacket", "VideoDecoder", "VideoPackets"]
 
@@ -282,15 +282,14 @@ class ImageRgb8Msg(Message):
         fields = {name: value for name, value in self.__dict__.items() if name != "pixels"}
         return _unpickled, (self._writer, fields, picture, self.tov_ns if self.present else None)
 
-    def _checked(self) -> tuple[bytes, dict[str, Any]]:
+    def _checked(self) -> tuple[bytes | None, dict[str, Any]]:
         picture = self.picture
         if picture is None:
             return super()._checked()
         own = self.__dict__
         if self._writer is ImageRgb8Msg and own.keys() == _BESIDES_PIXELS.keys():
             if ImageRgb8Msg.gives_back(own):
-                fields = {name: own[name] for name in _BESIDES_PIXELS}
-                return pack(fields), fields
+                return None, {name: own[name] for name in _BESIDES_PIXELS}
             return as_stored(type(self).__name__, own, _BESIDES_PIXELS)
         own["pixels"] = self.defaults["pixels"]
         try:

@@ -421,8 +421,9 @@ class Message:
         envelope.tov_ns = time_ns
         envelope.present = True
 
-    def _checked(self) -> tuple[bytes, dict[str, Any]]:
-        """The fields as others will see them; without the arrays, also in msgpack."""
+    def _checked(self) -> tuple[bytes | None, dict[str, Any]]:
+        """The fields as others will see them; without the arrays, also in msgpack, where they may hold
+        what can be changed in place."""
         owner, own = type(self).__name__, self.__dict__
         if own.keys() != self.defaults.keys():
             self.check_fields()  # names the field that was deleted, or set but not declared
@@ -430,9 +431,9 @@ class Message:
             name: self._array_to_show(name, own[name], declared)
             for name, declared in self.array_fields.items()
         }
+        packed: bytes | None = None
         if self._writer.gives_back(own):
             stored = {name: own[name] for name in self._scalars}
-            packed = pack(stored)
         else:
             packed, stored = as_stored(owner, own, self._scalars)
         fields = {name: arrays[name] if name in arrays else stored[name] for name in self.defaults}
