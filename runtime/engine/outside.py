@@ -333,7 +333,8 @@ class LiveOutside:
         arrivals = self.live.get(task_id)
         if arrivals is not None:
             arrivals.note(self._clock.now_ns())
-        self.woken.set()
+        if not self.woken.is_set():  # who clears it looks at the sources afterwards
+            self.woken.set()
 
     def _finish(self, task_id: str) -> None:
         source = self.sources[task_id]

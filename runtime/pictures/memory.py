@@ -8,6 +8,7 @@ system for each would cost a sixth of what the picture costs.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import threading
 import time
@@ -36,7 +37,7 @@ _gave_back_s = 0.0
 
 def new_array(*shape: int) -> NDArray[np.uint8]:
     """An array of undefined contents."""
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if not _LEAST <= size <= _MOST:
         return np.empty(shape, np.uint8)
     free = _free.get(size)

@@ -277,8 +277,9 @@ class PacketDecoder:
         for converting in self._converting:
             if isinstance(converting, PutOff):
                 converting.do()
-        wait(self._converting)
-        self._converting.clear()
+        if self._converting:
+            wait(self._converting)
+            self._converting.clear()
         self._held = made
         for picture in made:
             self._note_orientation(picture)

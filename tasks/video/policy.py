@@ -88,8 +88,7 @@ class FrameQueue(Generic[F]):
     def put(self, frame: F) -> bool:
         """Append a frame, when there is room for it; False if nobody takes frames any more."""
         with self._changed:
-            playback = self._playback()
-            if self._is_live and playback != "running":
+            if self._is_live and (playback := self._playback()) != "running":
                 self._drop_all(playback)
                 self._count(1, playback)
                 return not self._stopped
@@ -97,7 +96,7 @@ class FrameQueue(Generic[F]):
                 self._drop_all("latest")
             elif self._is_live and len(self._frames) >= self._size:
                 self._drop_first("buffer full")
-            else:
+            elif len(self._frames) >= self._size:
                 self._changed.wait_for(lambda: len(self._frames) < self._size or self._stopped)
             if self._stopped:
                 return False
@@ -137,7 +136,7 @@ class FrameQueue(Generic[F]):
             if first is None or (until_ns is not None and first.time_ns > until_ns):
                 return None
         with self._changed:
-            if wait_s:
+            if wait_s and not self._frames:
                 self._changed.wait_for(lambda: self._frames or self._ended, wait_s)
             limit_ns = self._max_age_ns
             while self._frames and limit_ns is not None and now_ns is not None:

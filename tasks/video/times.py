@@ -24,7 +24,8 @@ class Timeline:
     """Continues the clock of a source where that begins again, jumps, stops, or is missing."""
 
     def __init__(self) -> None:
-        self._start = self._period = Fraction(0)
+        self._start = Fraction(0)
+        self._has_period = False
         self._longest = _LONGEST
         self._most_behind = _MOST_REORDERED
         """Pictures in a row whose time stamps may be before the latest of one clock."""
@@ -53,7 +54,7 @@ class Timeline:
         reordered: how many pictures come before others that are shown before them, as far as is known.
         """
         self._most_behind = min(_MOST_REORDERED, reordered + _DISORDERED)
-        self._start, self._period = start, period
+        self._start, self._has_period = start, bool(period)
         self._longest = _JUMP if may_jump else _LONGEST
         self._step = period or self._step
         self._behind = 0
@@ -77,17 +78,21 @@ class Timeline:
             time = last + self._step * (1 + passed)
         else:
             time = stamp + self._offset
-            later = time - last  # fractions are slow: as few as possible
-            is_stuck = later < 0 and (self._behind >= self._most_behind or later < -_FAR_BEHIND)
-            is_far = later > self._longest and later > self._longest + self._step * passed
+            later = time - last  # fractions are slow, most of all where they are compared
+            goes_back = later.numerator < 0
+            is_stuck = goes_back and (self._behind >= self._most_behind or later < -_FAR_BEHIND)
+            is_far = later.numerator > self._longest * later.denominator and (
+                later > self._longest + self._step * passed
+            )
             if self._begins or is_stuck or is_far:
                 later = self._step * (1 + passed)
                 time = last + later
                 self._offset = time - stamp
-            self._behind = self._behind + 1 if later < 0 else 0
-            if not self._period and later > 0:
+                goes_back = False
+            self._behind = self._behind + 1 if goes_back else 0
+            if not self._has_period and later > 0:
                 self._step = later / (1 + passed)
-            time = last if later < 0 else time
+            time = last if goes_back else time
         self._begins = False
         self._last = time
         return time

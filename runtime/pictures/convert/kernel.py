@@ -34,6 +34,9 @@ class _Samples(ctypes.Structure):
     )
 
 
+_Three = _Samples * 3
+
+
 class _Colors(ctypes.Structure):
     _fields_ = (
         ("is_rgb", ctypes.c_int32),
@@ -78,14 +81,8 @@ class Kernel:
     ) -> None:
         """As `integers.to_rgb`."""
         height, width = out.shape[:2]
-        given = (_Samples * 3)(*map(_given, planes))
-        meant = _Colors(
-            colors.is_rgb,
-            colors.luma,
-            (ctypes.c_int32 * 6)(*colors.chroma),
-            (ctypes.c_int32 * 3)(*colors.bias),
-        )
-        _check(self._rgb(given, ctypes.byref(meant), out.ctypes.data, width, height))
+        given = _Three(*map(_given, planes))
+        _check(self._rgb(given, _colors(colors), out.ctypes.data, width, height))
 
     def scaled(self, plane: Samples, rows: Windows, columns: Windows) -> NDArray[np.uint16]:
         """As `integers.scaled`."""
@@ -128,6 +125,18 @@ def _given(plane: Samples) -> _Samples:
 
 def _meant(lengths: Windows) -> _Windows:
     return _Windows(lengths.size, lengths.firsts.ctypes.data, lengths.shares.ctypes.data)
+
+
+@functools.lru_cache(16)
+def _colors(colors: Colors) -> Any:
+    return ctypes.pointer(
+        _Colors(
+            colors.is_rgb,
+            colors.luma,
+            (ctypes.c_int32 * 6)(*colors.chroma),
+            (ctypes.c_int32 * 3)(*colors.bias),
+        )
+    )
 
 
 def _check(status: int) -> None:
