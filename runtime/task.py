@@ -70,8 +70,11 @@ if TYPE_CHECKING:
     from flowrun.msgs.image import UnseenPacket
 
 __all__ = [
+    "Backends",
     "Context",
     "CycleTime",
+    "Health",
+    "HealthState",
     "Input",
     "Live",
     "Message",
@@ -218,6 +221,47 @@ Playback = Literal["running", "paused", "muted"]
 """
 
 
+HealthState = Literal["unused", "loading", "ok", "failing"]
+"""How a backend is doing:
+
+| state   | meaning                                                                          |
+|---------|----------------------------------------------------------------------------------|
+| unused  | it was not needed yet, and nobody has asked it                                   |
+| loading | it gets ready                                                                    |
+| ok      | it answered when it was last asked                                               |
+| failing | it did not                                                                       |
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How one of those is doing that a task asks for its answers: a model, or a server.
+
+    for_s: how long it has been in this state, in seconds.
+    seen_s: how long ago it was last seen to be, in seconds.
+    detail: what it does while it loads, or what was wrong when it last failed.
+    used: whether it is the one in force, or one of its fallbacks.
+    """
+
+    state: HealthState
+    for_s: float
+    seen_s: float
+    detail: str
+    used: bool
+
+
+class Backends(Protocol):
+    """Those that a task asks for its answers. Both methods are called on any thread, also after the end,
+    and return at once."""
+
+    def health(self) -> Mapping[str, Health]:
+        """By name, how each is doing."""
+
+    def ask(self) -> None:
+        """Somebody looks at the run: those may be asked of which nothing new is known. Called once a
+        second and more often; what costs somebody something must be done less often than that."""
+
+
 class CycleTime:
     """The number and the frozen time of the cycle that is running."""
 
@@ -257,6 +301,8 @@ class Context:
     broadcast: what a sink hands to clients outside the run (HTTP); see `Broadcast`.
     progress: set by a `start` that takes long: what it is doing, and the part that is done, from 0 to
         1, or None if that is not known. Shown to people, never logged.
+    backends: set by a `start` whose task asks models or servers that may fail: how they are doing. Shown
+        to people, never logged.
     computes_on: set by `start` if the bytes of the task's messages depend on it: the device and type
         that its model computes in. The log keeps it, and a replay notes if it has another.
     """
@@ -266,6 +312,7 @@ class Context:
         "_seed",
         "_source",
         "_time",
+        "backends",
         "broadcast",
         "computes_on",
         "graph_dir",
@@ -290,6 +337,7 @@ class Context:
         self.log = log
         self.broadcast = broadcast
         self.progress: tuple[str, float | None] | None = None
+        self.backends: Backends | None = None
         self.computes_on = ""
         self._time = time
         self._seed = seed

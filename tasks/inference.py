@@ -25,7 +25,9 @@ from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.backends.backend import Backend
 from flowrun.tasks.backends.chain import Chain
+from flowrun.tasks.backends.health import BackendHealth
 from flowrun.tasks.backends.make import make_backend, make_embedded
+from flowrun.tasks.backends.probe import ServerProbe
 from flowrun.tasks.backends.server import problems_of
 from flowrun.tasks.backends.settings import (
     KINDS,
@@ -158,6 +160,12 @@ class Inference(Task):
             return fallback
 
         @property
+        def names(self) -> list[str]:
+            """All backends that there are to choose from."""
+            own = ["transformers"] if self.model is not None else []
+            return [EMBEDDED, *own, *self.backends]
+
+        @property
         def order(self) -> list[str]:
             """The backends to ask, one after another; each once."""
             return list(dict.fromkeys([self.backend, *self.fallback]))
@@ -206,13 +214,15 @@ class Inference(Task):
         return config.max_batch > 1 or any(map(config.is_server, config.backends))
 
     def start(self, ctx: Context) -> None:
-        self._chain = Chain(lambda name: self._make(name, ctx), ctx.log)
+        ctx.backends = self._health = self._new_health(ctx)
+        self._chain = Chain(lambda name: self._make(name, ctx), ctx.log, self._health)
         self._similar = SimilarFrames()
         self._chain.load(self.config.order, now_ns=ctx.now_ns)
         ctx.computes_on = self._chain.where
 
     def stop(self, ctx: Context) -> None:
         self._similar.report_to(ctx.log)
+        self._health.close()
         self._chain.close()
 
     def interrupt(self, ctx: Context) -> None:  # noqa: ARG002  # as `Task` has it
@@ -297,6 +307,14 @@ class Inference(Task):
 
         return show
 
+    def _new_health(self, ctx: Context) -> BackendHealth:
+        probes = {
+            name: ServerProbe(settings, log=ctx.log)
+            for name, settings in self.config.backends.items()
+            if isinstance(settings, OpenAISettings) and settings.server is None
+        }
+        return BackendHealth(self.config.names, order=lambda: self.config.order, probes=probes)
+
     def _make(self, name: str, ctx: Context) -> Backend:
         config = self.config
         others = [s for s in config.backends.values() if isinstance(s, TransformersSettings)]
@@ -305,6 +323,7 @@ class Inference(Task):
 
         def tell(what: str, fraction: float | None) -> None:
             ctx.progress = what, fraction
+            self._health.note_loading(name, what if fraction is None else f"{what} {fraction:.0%}")
 
         if name == EMBEDDED:
             return make_embedded(

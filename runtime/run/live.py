@@ -401,6 +401,13 @@ class Run:
             ended=self._reason,
         )
 
+    def ask_backends(self) -> None:
+        """Somebody looks: see `Backends.ask`."""
+        if self._state == "Running":
+            for made in list(self.executor.instances.values()):
+                if made.ctx.backends is not None:
+                    made.ctx.backends.ask()
+
     def _progress(self) -> Progress | None:
         made = self.executor.instances.get(self.executor.starting or "")
         return None if made is None or made.ctx.progress is None else Progress(*made.ctx.progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,8 @@ from flowrun.runtime.clock import monotonic_s, ticks_ns
 from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.task import State  # pydantic reads the annotations
+from flowrun.runtime.task import Health, State  # pydantic reads the annotations
+from flowrun.runtime.wording import mask_secrets
 
 if TYPE_CHECKING:
     from flowrun.runtime.engine.executor import Executor
@@ -40,6 +41,7 @@ class TaskReport:
     background: whether a worker runs it while the cycles go on.
     dropped: number of inputs or pictures that were left out.
     raised: what it has raised so far; None if nothing.
+    backends: of a task that asks models or servers, how each of them is doing, by name.
     dropped_by: the same by cause, such as "too old"; of a background task, "replaced": newer inputs
         came before it was free.
     late_s: how long its call has taken so far, in seconds, if that is beyond its `deadline_ms`; None
@@ -59,6 +61,7 @@ class TaskReport:
     code: str = ""
     raised: Raised | None = None
     dropped_by: Mapping[str, int] = field(default_factory=dict)
+    backends: Mapping[str, Health] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +158,20 @@ def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:
             code=code,
             raised=executor.cycle.raised(id_),
             dropped_by=dropped_by,
+            backends=_backends(executor, id_),
         )
     return tasks, rate_hz
+
+
+def _backends(executor: Executor, task_id: str) -> dict[str, Health]:
+    made = executor.instances.get(task_id)
+    if made is None or made.ctx.backends is None:
+        return {}
+    secrets = executor.plan.graph.spec.secrets
+    return {
+        name: replace(health, detail=mask_secrets(health.detail, secrets))
+        for name, health in made.ctx.backends.health().items()
+    }
 
 
 def _rate_hz(at_ns: NDArray[np.int64], now_ns: int) -> float:

@@ -12,7 +12,7 @@ from flowrun.runtime.server import bodies
 from flowrun.runtime.server.bodies import Json, refusals
 from flowrun.runtime.server.channels import Channels
 from flowrun.runtime.server.routes import new_router
-from flowrun.runtime.task import State
+from flowrun.runtime.task import HealthState, State
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -26,6 +26,7 @@ _MODEL_BUCKETS = range(10, 28)
 _RECENT_NS = 60_000_000_000
 """An error that was longer ago is no sign that something is wrong now."""
 _STATES = get_args(State)
+_HEALTH_STATES = get_args(HealthState)
 _Status = Literal["ok", "starting", "degraded", "stuck", "ended", "error"]
 _WELL: tuple[_Status, ...] = ("ok", "starting", "degraded")
 
@@ -76,7 +77,8 @@ class Metrics:
         """Whether the run does what it should, in a word: 200 while it does, 503 otherwise.
 
         `starting`, `ok`, `degraded` (sources that are lost, errors in the last minute, late background
-        tasks), `stuck` (a task that the cycles wait for is beyond its deadline), `ended`, `error`.
+        tasks, backends that fail), `stuck` (a task that the cycles wait for is beyond its deadline),
+        `ended`, `error`.
         """
         run = self._status.run
         report = run.report()
@@ -114,6 +116,12 @@ class Metrics:
             f"errors of task {id_}: {it.raised.count}, the last one: {it.raised.text}"
             for id_, it in tasks
             if it.raised is not None and report.at_ns - it.raised.time_ns < _RECENT_NS
+        ]
+        problems += [
+            f"backend {name} of task {id_} has failed for {it.for_s:.0f} s: {it.detail}"
+            for id_, task in tasks
+            for name, it in task.backends.items()
+            if it.used and it.state == "failing"
         ]
         return ("degraded", "; ".join(problems)) if problems else ("ok", "")
 
@@ -162,7 +170,15 @@ class Metrics:
         states = GaugeMetricFamily(
             "flowrun_source_state", "1 for the state that a source is in.", labels=["task", "state"]
         )
+        backends = GaugeMetricFamily(
+            "flowrun_backend_state",
+            "1 for the state that a model or its server is in.",
+            labels=["task", "backend", "state"],
+        )
         for id_, task in report.tasks.items():
+            for name, health in task.backends.items():
+                for it in _HEALTH_STATES:
+                    backends.add_metric([id_, name, it], int(it == health.state))
             for quantile, us in (("0.5", task.p50_us), ("0.99", task.p99_us)):
                 if us is not None:
                     steps.add_metric([id_, quantile], us / 1e6)
@@ -176,7 +192,7 @@ class Metrics:
             if task.state is not None:
                 for state in _STATES:
                     states.add_metric([id_, state], int(state == task.state))
-        yield from (steps, rates, errors, restarts, late, drops, states)
+        yield from (steps, rates, errors, restarts, late, drops, states, backends)
         if report.log is not None:
             yield GaugeMetricFamily("flowrun_log_bytes", "Size of the log.", report.log.bytes)
             yield CounterMetricFamily(

@@ -48,6 +48,7 @@ class Status:
     def report(self) -> dict[str, Any]:
         """The run's own report, who it is, what its tasks show, and what may be and is set."""
         run = self.run
+        run.ask_backends()
         report: dict[str, Any] = jsonable(
             {
                 **self.pipeline(),

@@ -79,6 +79,9 @@ class Watchable(Protocol):
     def report(self) -> RunReport:
         """How the run is doing."""
 
+    def ask_backends(self) -> None:
+        """Somebody looks: tasks may ask their models' servers whether they answer. Does not wait."""
+
     @property
     def may_run_again(self) -> bool:
         """Whether `run_again` does something: the run has ended, and its process stays."""

@@ -10,6 +10,8 @@
 | `reply.py`    | its answer, whole or streamed                                             |
 | `backoff.py`  | how long it is left alone after it failed                                 |
 | `server.py`   | such a server as a child process: started, watched, ended with the run    |
+| `health.py`   | whether each answers, for those who look at the run                       |
+| `probe.py`    | asks a server for its models, to see that                                 |
 | `chain.py`    | a backend and its fallbacks: who answers now                              |
 | `similar.py`  | frames that look like the last one that was answered                      |
 | `make.py`     | settings -> the backend that they describe                                |

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowrun.runtime.wording import mask_urls
 from flowrun.tasks.backends.backend import Backend
+from flowrun.tasks.backends.health import BackendHealth
 from flowrun.tasks.models.question import Answer, ModelError, Question
 
 if TYPE_CHECKING:
@@ -55,11 +56,15 @@ class Chain:
 
     make: the backend of a name, not yet loaded; called once a name, when it is first needed.
     log: gets a line for each failure and each recovery.
+    health: gets what questions show of each.
     """
 
-    def __init__(self, make: Callable[[str], Backend], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, make: Callable[[str], Backend], log: FilteringBoundLogger, health: BackendHealth
+    ) -> None:
         self._make = make
         self._log = log
+        self._health = health
         self._members: dict[str, _Member] = {}
         self._cancelled = False
         self._thawed: dict[str, list[int]] = {}
@@ -155,8 +160,10 @@ class Chain:
 
     def _load(self, member: _Member) -> None:
         if not member.is_loaded:
+            self._health.note_loading(member.name)
             member.backend.load()
             member.is_loaded = True
+            self._health.note_ready(member.name)
 
     def _try(
         self,
@@ -178,6 +185,7 @@ class Chain:
             left = [name for name in _after(member.name, names) if name not in failed]
             self._note_failure(member, error, now_ns, next_=left)
             return None
+        self._health.note_answer(member.name)
         if member.failures:
             self._log.info("backend answers again", backend=member.name)
             member.failures = 0
@@ -187,6 +195,7 @@ class Chain:
         self, member: _Member, error: Exception, now_ns: int, *, next_: Sequence[str]
     ) -> None:
         member.note_failure(now_ns)
+        self._health.note_failure(member.name, _text(error), by_question=member.is_loaded)
         if next_:
             self._log.warning(
                 "backend failed", backend=member.name, error=_text(error), next=next_[0]

@@ -38,13 +38,15 @@ if TYPE_CHECKING:
     import numpy as np
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["OpenAIBackend"]
+__all__ = ["OpenAIBackend", "is_this_machine"]
 
 T = TypeVar("T")
 
 _SERVERS: Shared[ServerProcess] = Shared(ServerProcess.stop)
 
 _HEALTH_S = 0.5
+_PROBE_S = 2.0
+"""How long a server may take to list its models for those who look."""
 _LOAD_S = 10.0
 """How long a server may take to list its models."""
 _NOT_READY = {502, 503, 504}
@@ -193,6 +195,17 @@ class OpenAIBackend:
         self._backoff.note_health()
         return True
 
+    def probe(self) -> None:
+        """See that a server lists its models; none is started or waited for. Raises `ModelError`."""
+        if not self._url:
+            raise ModelError("base_url is empty")
+        if self._client is None:
+            self._open()
+        try:
+            self._do(self._models(), timeout_s=_PROBE_S)
+        except TimeoutError:
+            raise ModelError(f"{self._where}: no list of models within {_PROBE_S:g} s") from None
+
     def cancel(self) -> None:
         self._cancelled = True
         loop, task, starting = self._loop, self._task, self._starting
@@ -276,7 +289,7 @@ class OpenAIBackend:
         self._client = httpx.AsyncClient(
             headers=headers,
             timeout=None,  # noqa: S113  # see `_do`
-            trust_env=not _is_this_machine(self._url),
+            trust_env=not is_this_machine(self._url),
         )
 
     def _do(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
@@ -470,7 +483,7 @@ def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
         task.exception()
 
 
-def _is_this_machine(url: str) -> bool:
+def is_this_machine(url: str) -> bool:
     """Whether `url` leads to this machine, which no proxy is asked for."""
     host = ""
     try:

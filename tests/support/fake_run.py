@@ -148,6 +148,9 @@ class FakeRun:
             last_answer=newest_answer(self.broadcasts.values()),
         )
 
+    def ask_backends(self):
+        pass
+
     @property
     def may_run_again(self):
         return False

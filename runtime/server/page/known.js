@@ -6,9 +6,11 @@ import {useEffect, useState} from "./html.js";
 import {loadMoment} from "./timeline/moments.js";
 
 /** @typedef {{count: number, text: string, cycle: number, time_ns: number}} Raised */
+/** @typedef {{state: "unused" | "loading" | "ok" | "failing", for_s: number, seen_s: number, detail: string,
+ *   used: boolean}} Health */
 /** @typedef {{type: string, p50_us: number | null, p99_us: number | null, background: boolean,
  *   dropped: number, dropped_by: Record<string, number>, late_s: number | null, state: string | null,
- *   code: string, raised?: Raised | null, rate_hz?: number | null}} TaskReport */
+ *   code: string, raised?: Raised | null, rate_hz?: number | null, backends?: Record<string, Health>}} TaskReport */
 /** @typedef {Record<string, Record<string, any>>} Settings task -> live key -> the value in force */
 /** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, cycles: number,
  *   cycle_rate_hz: number, uptime_s: number, starting: string | null,
@@ -275,6 +277,12 @@ export class Known {
       .filter(([, task]) => ["connecting", "lost", "error"].includes(task.state ?? ""));
   }
 
+  /** Backends that should answer and do not, in words. @returns {string[]} */
+  get failing() {
+    return Object.entries(this.report?.tasks ?? {}).flatMap(([task, {backends}]) => Object.entries(backends ?? {})
+      .filter(([, {used, state}]) => used && state === "failing").map(([name]) => `${task}: ${name} fails`));
+  }
+
   /** @returns {{state: State, text: string, detail: string}} */
   get state() {
     const report = this.report;
@@ -308,6 +316,7 @@ export class Known {
     const recent = this.errors.filter(({raised}) => now - raised.time_ns / 1e6 < ILL_MS);
     const ill = [
       ...recent.map(({task, raised}) => `${task} ×${raised.count}`),
+      ...this.failing,
       ...this.ailing.map(([id, task]) => `${id}: ${task.code || task.state}`),
     ];
     if (ill.length) return {state: "degraded", text: "Degraded", detail: ill.join(", ")};

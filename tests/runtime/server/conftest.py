@@ -5,6 +5,7 @@ import pytest
 from flowrun.runtime.server.serve import Server
 from support.browser import Browser
 from support.fake_run import FakeRun
+from support.stages import Stage
 
 
 @pytest.fixture
@@ -43,6 +44,20 @@ def quiet():
     yield run, server
     server.stop()
     run.join()
+
+
+@pytest.fixture
+def new_stage(tmp_path):
+    """Starts runs of the command, and ends them."""
+    stages = []
+
+    def start(*words, **options):
+        stages.append(Stage(tmp_path, words, **options))
+        return stages[-1]
+
+    yield start
+    for stage in stages:
+        stage.close()
 
 
 @pytest.fixture(scope="module")

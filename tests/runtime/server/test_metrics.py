@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.run.observed import Replies
+from flowrun.runtime.task import Health
 
 
 @pytest.fixture
@@ -25,6 +26,9 @@ def http(run, new_server):
         base_url=new_server(run).url, trust_env=False, timeout=10, verify=False
     ) as client:
         yield client
+
+
+FAILING = Health("failing", 12.3, 0.4, "connection refused", used=True)
 
 
 def samples(http):
@@ -83,7 +87,7 @@ def test_errors_drops_states_and_the_log_are_there(run, http):
     run.observed.restarts["vlm"] = 2
     reporting(
         run,
-        vlm={"raised": Raised(3, "ValueError: no", 1, 1)},
+        vlm={"raised": Raised(3, "ValueError: no", 1, 1), "backends": {"llama": FAILING}},
         cam0={"state": "lost", "dropped_by": {"too old": 4}},
     )
     found = samples(http)
@@ -93,6 +97,9 @@ def test_errors_drops_states_and_the_log_are_there(run, http):
     assert found[("flowrun_dropped_total", ("cause", "replaced"), ("task", "vlm"))] == 3
     assert found[("flowrun_source_state", ("state", "lost"), ("task", "cam0"))] == 1
     assert found[("flowrun_source_state", ("state", "running"), ("task", "cam0"))] == 0
+    backend = ("flowrun_backend_state", ("backend", "llama"))
+    assert found[(*backend, ("state", "failing"), ("task", "vlm"))] == 1
+    assert found[(*backend, ("state", "ok"), ("task", "vlm"))] == 0
     assert found[("flowrun_cycles_total",)] == 2
     assert found[("flowrun_log_bytes",)] == run.report().log.bytes
     assert found[("flowrun_task_step_seconds", ("quantile", "0.5"), ("task", "vlm"))] == 0.0814
@@ -108,6 +115,9 @@ def test_errors_drops_states_and_the_log_are_there(run, http):
          "source cam0 is lost (timeout)"),
         ({"screen": {"late_s": 12.4}}, 503, "stuck", "task screen for 12 s"),
         ({"vlm": {"late_s": 30.0}}, 200, "degraded", "task vlm is late"),
+        ({"vlm": {"backends": {"llama": FAILING}}}, 200, "degraded",
+         "backend llama of task vlm has failed for 12 s: connection refused"),
+        ({"vlm": {"backends": {"llama": replace(FAILING, used=False)}}}, 200, "ok", ""),
     ],
 )  # fmt: skip
 def test_health_is_a_word_and_a_status(run, http, tasks, status, word, why):

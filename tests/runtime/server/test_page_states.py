@@ -1,24 +1,17 @@
 """The page of real runs, in each of their states."""
 
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import httpx
 import pytest
 
 from support.axe import violations
 from support.paths import MEDIA
+from support.stages import SHOWN, STATE, TEXT
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
-STATE = "document.body.dataset.state"
-TEXT = "document.getElementById('state').textContent"
-SHOWN = "document.querySelector('.screen[data-shown]')"
 GRAPH = """
 tasks:
   - {{id: cam0, type: VideoCapture, config: {{source_uri: {film}, realtime: true, loop: true}}}}
@@ -36,48 +29,6 @@ cnx:
   - {{src: player, dst: parse, msg: PromptResponseMsg}}
   - {{src: cam0, dst: screen, msg: ImageRgb8Msg}}
 """
-
-
-class Stage:
-    """A run of the command, in a process of its own, and the folder that says what its player does."""
-
-    def __init__(self, folder, words):
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "flowrun.runtime.cli", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-        self.url = self.until(r"(http://\S+)")
-
-    def until(self, pattern):
-        for line in self.process.stdout:
-            if found := re.search(pattern, line):
-                return found[1]
-        raise AssertionError(f"the command ended: {self.process.wait()}")
-
-    def say(self, name):
-        (self.folder / name).touch()
-
-    def unsay(self, name):
-        (self.folder / name).unlink()
-
-
-@pytest.fixture
-def new_stage(tmp_path):
-    stages = []
-
-    def start(*words):
-        stages.append(Stage(tmp_path, words))
-        return stages[-1]
-
-    yield start
-    for stage in stages:
-        stage.process.kill()
-        stage.process.wait()
-        stage.process.stdout.close()
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ class FaultServer:
         class Handler(_Handler):
             fault_server = server
 
+        self.handler = Handler
         self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         self.port = self._http.server_address[1]

@@ -11,6 +11,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from flowrun.tasks.backends.chain import Chain
+from flowrun.tasks.backends.health import BackendHealth
 from flowrun.tasks.models.question import Answer, ModelError, Question
 
 QUESTION = Question(np.zeros((2, 2, 3), np.uint8), "cap en", 5)
@@ -52,7 +53,8 @@ class Scripted:
 class Bench:
     def __init__(self) -> None:
         self.backends: dict[str, Scripted] = {}
-        self.chain = Chain(self.__getitem__, structlog.get_logger())
+        self.health = BackendHealth("abcde", order=list, probes={})
+        self.chain = Chain(self.__getitem__, structlog.get_logger(), self.health)
 
     def __getitem__(self, name: str) -> Scripted:
         return self.backends.setdefault(name, Scripted(name))
@@ -180,3 +182,23 @@ def test_a_question_that_is_withdrawn_asks_no_fallback() -> None:
     assert records == []
     with pytest.raises(ModelError, match="^the question was withdrawn$"):
         bench.who("b")
+
+
+def test_what_is_asked_shows_how_each_is_doing(bench: Bench) -> None:
+    bench["a"].load_errors += [ModelError("no server")]
+    bench["b"].errors += [ModelError("500 at http://me:pass@there")]
+    bench.chain.load(["a", "b"], now_ns=0)
+    bench.who("b", "c")
+
+    def seen() -> dict[str, tuple[str, str]]:
+        return {name: (it.state, it.detail) for name, it in bench.health.health().items()}
+
+    assert seen() == {
+        "a": ("failing", "no server"),
+        "b": ("failing", "500 at http://***@there"),
+        "c": ("ok", ""),
+        "d": ("unused", ""),
+        "e": ("unused", ""),
+    }
+    bench.who("a", "b", at_s=1)
+    assert seen()["a"] == ("ok", "")

@@ -3,6 +3,12 @@
 import {post, why} from "../api.js";
 import {html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
+import {duration} from "../words.js";
+
+/** @typedef {import("../known.js").Health} Health */
+
+const STALE_S = 90;  // what was seen longer ago is said with its time
+const MOODS = {unused: "", loading: "hold", ok: "good", failing: "slow"};
 
 /** Values of a task that may be set, and are not set from elsewhere meanwhile.
  * @param {{say: (text: string, bad?: boolean) => void}} props */
@@ -16,6 +22,7 @@ export function SettingsForm({say}) {
   const task = tasks.includes(chosen) ? chosen : live.find(([, keys]) => keys.includes("prompt"))?.[0] ?? tasks[0];
   const keys = run.report?.live[task] ?? [];
   const values = {...configOf(run, task), ...run.settings[task]};
+  const backends = Object.entries(run.report?.tasks[task]?.backends ?? {});
   const disabled = run.over || run.connection !== "open" || run.moment !== null;
   /** @param {Record<string, any>} changes @returns {Promise<boolean>} */
   const set = async changes => {
@@ -39,9 +46,28 @@ export function SettingsForm({say}) {
     ${keys.includes("prompt") && html`<${Prompt} key=${task} task=${task} inForce=${values.prompt} set=${set} disabled=${disabled} />`}
     <div class="values">
       ${keys.filter(key => key !== "prompt").map(key => html`<${Value} key=${`${task} ${key}`} name=${key} inForce=${values[key]}
-        choices=${key === "backend" ? backendsOf(run, task) : null} set=${set} disabled=${disabled} />`)}
+        choices=${key === "backend" && backends.length ? backends.map(([name]) => name) : null} set=${set} disabled=${disabled} />`)}
     </div>
+    <${Backends} all=${backends} inForce=${values.backend} />
   </section>`;
+}
+
+/** How those are doing that may answer for a task. @param {{all: [string, Health][], inForce: string}} props */
+function Backends({all, inForce}) {
+  if (!all.length) return null;
+  return html`<div class="backends" tabindex="0" role="region" aria-label="Backends"><ul>
+    ${all.map(([name, health]) => html`<li key=${name} data-backend=${name} data-state=${health.state} class=${MOODS[health.state]}>
+      <b>${name}</b> <span class="how">${howIs(health)}</span>${health.used && html` <small>${name === inForce ? "in force" : "fallback"}</small>`}
+      ${health.state === "failing" && html`<p>${health.detail}</p>`}</li>`)}
+  </ul></div>`;
+}
+
+/** @param {Health} health */
+function howIs({state, for_s, seen_s, detail}) {
+  if (state === "unused") return "not used yet";
+  if (state === "loading") return detail ? `loading: ${detail}` : "loading";
+  if (state === "failing") return `failing for ${duration(for_s)}`;
+  return seen_s < STALE_S ? "ok" : `ok ${duration(seen_s)} ago`;
 }
 
 /** The values that were in force at the moment looked at. */
@@ -62,13 +88,6 @@ function SettingsThen() {
 
 /** @param {import("../known.js").Known} run @param {string} task @returns {Record<string, any>} */
 const configOf = (run, task) => run.graph?.tasks.find(({id}) => id === task)?.config ?? {};
-
-/** @param {import("../known.js").Known} run @param {string} task */
-function backendsOf(run, task) {
-  const config = configOf(run, task);
-  return [...new Set(["embedded", ...config.model ? ["transformers"] : [], ...Object.keys(config.backends ?? {}),
-    ...config.backend ? [config.backend] : []])];
-}
 
 /** @param {{task: string, inForce: string | undefined, disabled: boolean,
  *   set: (changes: Record<string, any>) => Promise<boolean>}} props */

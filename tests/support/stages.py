@@ -1,0 +1,48 @@
+"""Runs of the command in processes of their own, for tests of their pages."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+
+STATE = "document.body.dataset.state"
+TEXT = "document.getElementById('state').textContent"
+SHOWN = "document.querySelector('.screen[data-shown]')"
+
+
+class Stage:
+    """A run of the command, in a process of its own, and the folder that says what its player does.
+
+    url: the first one that the command prints.
+    """
+
+    def __init__(self, folder, words, env=None):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flowrun.runtime.cli", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(TESTS), **(env or {})},
+        )
+        self.url = self.until(r"(http://\S+)")
+
+    def until(self, pattern):
+        for line in self.process.stdout:
+            if found := re.search(pattern, line):
+                return found[1]
+        raise AssertionError(f"the command ended: {self.process.wait()}")
+
+    def say(self, name):
+        (self.folder / name).touch()
+
+    def unsay(self, name):
+        (self.folder / name).unlink()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
