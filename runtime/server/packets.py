@@ -36,6 +36,10 @@ _VERSION = 1
 _HEAD = struct.Struct("<B3xIQQQQ")
 _KEY = 1 << 31
 
+_MATRICES = {1: "bt709", 5: "bt470bg", 9: "bt2020-ncl"}
+_FULL = 2
+"""FFmpeg's numbers of colour spaces and of the full range."""
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -50,6 +54,7 @@ class Configuration:
     orientation: int
     fps: float
     pixel_aspect: float
+    color_space: dict[str, str | bool]
 
     def message(self, *, lost: int) -> dict[str, object]:
         """The text message. lost: how many pictures the viewer has lost so far."""
@@ -71,7 +76,16 @@ def configuration(task: str, shown: Shown) -> Configuration:
         orientation=decoder.orientation,
         fps=shown.fps,
         pixel_aspect=shown.pixel_aspect,
+        color_space=_color_space(decoder),
     )
+
+
+def _color_space(decoder: VideoDecoder) -> dict[str, str | bool]:
+    """What the values of its pictures mean where its packets do not say it, in WebCodecs' words."""
+    space, span = decoder.color
+    is_full = span == _FULL or decoder.pixel_format.startswith("yuvj")
+    matrix = _MATRICES.get(space, "smpte170m")  # as the run's own pixels are made
+    return {"primaries": "bt709", "transfer": "bt709", "matrix": matrix, "fullRange": is_full}
 
 
 def _description(form: str, decoder: VideoDecoder) -> str | None:

@@ -75,12 +75,18 @@ class Video:
         websocket: WebSocket,
         channel: str,
         form: Annotated[Literal["jpeg", "packets"], Query(alias="format")] = "jpeg",
+        stamps: bool = False,  # noqa: FBT001, FBT002  # FastAPI gives it by name
     ) -> None:
-        """Send the pictures of a channel until the viewer goes, or the run ends."""
+        """Send the pictures of a channel until the viewer goes, or the run ends.
+
+        stamps: whether a text comes before each JPEG, which says of which cycle and time it is.
+        """
         await websocket.accept()
         try:
             messages = (
-                self._jpegs(channel) if form == "jpeg" else self._packets(self._film(channel))
+                self._jpegs(channel, stamps=stamps)
+                if form == "jpeg"
+                else self._packets(self._film(channel))
             )
             with self._channels.streams.taken():
                 code, reason = await _send_until_gone(websocket, messages)
@@ -96,14 +102,18 @@ class Video:
 
     # -- JPEGs ----------------------------------------------------------------------------------
 
-    async def _jpegs(self, channel: str) -> AsyncGenerator[str | bytes]:
+    async def _jpegs(self, channel: str, *, stamps: bool) -> AsyncGenerator[str | bytes]:
         task, _ = self._channels.find(PICTURES, channel)
         feed = self._channels.feeds[task]
         number = feed.broadcast.number
         while found := await feed.next(number, timeout_s=None):
             number, picture = found
             if isinstance(picture, Picture):
-                yield await feed.jpeg(picture)
+                jpeg = await feed.jpeg(picture)
+                if stamps:
+                    stamp = {"timestamp_nanos": picture.tov_ns, "cycle": picture.cycle}
+                    yield json.dumps({"type": "picture", **stamp})
+                yield jpeg
 
     # -- packets --------------------------------------------------------------------------------
 

@@ -68,6 +68,7 @@ class Browser:
         os.close(from_browser)
         self._buffer = b""
         self._number = 0
+        self._scripts = []
         self.events = deque(maxlen=2000)
         targets = self._call("Target.getTargets", session=None)["targetInfos"]
         page = next(target for target in targets if target["type"] == "page")
@@ -129,6 +130,45 @@ class Browser:
             clickCount=1,
             modifiers=8 if shift else 0,
         )
+
+    def double_click(self, x, y):
+        for count in (1, 2):
+            for kind in ("mousePressed", "mouseReleased"):
+                self._call(
+                    "Input.dispatchMouseEvent",
+                    type=kind,
+                    x=x,
+                    y=y,
+                    button="left",
+                    buttons=0 if kind == "mouseReleased" else 1,
+                    clickCount=count,
+                )
+
+    def before_load(self, script):
+        """Run a script before those of each page that is opened, until `forget`."""
+        made = self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        self._scripts.append(made["identifier"])
+
+    def forget(self):
+        """Leave out the scripts of `before_load`."""
+        while self._scripts:
+            self._call("Page.removeScriptToEvaluateOnNewDocument", identifier=self._scripts.pop())
+
+    def save_downloads_to(self, folder):
+        """Save files that the page offers, without asking."""
+        self._call(
+            "Browser.setDownloadBehavior", session=None, behavior="allow", downloadPath=str(folder)
+        )
+
+    def downloaded(self, folder, pattern, timeout_s=30.0):
+        """The file that was saved below a name."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = [path for path in folder.glob(pattern) if not path.name.endswith(".crdownload")]
+            if found:
+                return found[0]
+            assert time.monotonic() < deadline, f"no {pattern} in {list(folder.iterdir())}"
+            time.sleep(0.05)
 
     def press(self, key):
         """Press a key, such as "Tab"."""

@@ -72,6 +72,7 @@ def browser(chromium):
     """A browser with an empty page; one process serves all tests of a module."""
     chromium.size(1360, 900)
     yield chromium
+    chromium.forget()
     chromium.open("about:blank")
     chromium.wait_for("location.href == 'about:blank'")
     chromium.events.clear()

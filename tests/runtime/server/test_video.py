@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from websockets.sync.client import connect
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.runtime.live_video import LiveVideo
 from flowrun.runtime.server import connections
+from support.fake_run import START_NS
 
 SPS = b"\x00\x00\x00\x01\x67\x4d\x40\x1f" + bytes(20)
 DECODER = VideoDecoder("h264", b"", 1280, 720, "yuv420p", "", 0, 0, (2, 0))
@@ -64,6 +66,9 @@ def test_packets_come_after_their_configuration(run, server):
             "type": "config", "task": "cam0", "format": "h264", "codec": "avc1.4d401f",
             "description": None, "width": 1280, "height": 720, "orientation": 1, "fps": 30.0,
             "pixel_aspect": 1.0, "lost": 0,
+            "color_space": {
+                "primaries": "bt709", "transfer": "bt709", "matrix": "smpte170m", "fullRange": False,
+            },
         }  # fmt: skip
         assert [cycle_of(viewer.recv(5)) for _ in range(2)] == [7, 8]
         offer(run, 9)
@@ -73,6 +78,41 @@ def test_packets_come_after_their_configuration(run, server):
         assert numbers == [9, 1_009, 9, 9]
         assert message[40:44] == (44).to_bytes(4, "little")
         assert message[44:] == b"\x00\x00\x01\x41" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "color", "said"),
+    [
+        (
+            "yuv420p",
+            (2, 0),
+            ("smpte170m", False),
+        ),  # nothing is said: as the run's own pixels are made
+        ("yuv420p", (1, 1), ("bt709", False)),
+        ("yuv420p", (6, 2), ("smpte170m", True)),
+        ("yuv420p10le", (9, 1), ("bt2020-ncl", False)),
+        ("yuvj420p", (5, 0), ("bt470bg", True)),
+    ],
+)
+def test_a_browser_is_given_the_colours_that_the_run_sees(run, server, pixels, color, said):
+    offer(run, 1, begins=True, decoder=replace(DECODER, pixel_format=pixels, color=color))
+    with watching(server) as viewer:
+        space = json.loads(viewer.recv(5))["color_space"]
+    assert (space["matrix"], space["fullRange"]) == said
+
+
+def test_jpegs_come_with_their_cycle_and_time_if_that_is_asked_for(run, server):
+    run.start()
+    with watching(server, "screen", "?stamps=1") as viewer:
+        for _ in range(2):
+            stamp = json.loads(viewer.recv(5))
+            assert stamp == {
+                "type": "picture", "cycle": stamp["cycle"],
+                "timestamp_nanos": START_NS + int(stamp["cycle"] / run.rate_hz * 1e9),
+            }  # fmt: skip
+            assert viewer.recv(5).startswith(b"\xff\xd8")
+    with watching(server, "screen", "") as viewer:
+        assert [type(viewer.recv(5)) for _ in range(3)] == [bytes] * 3
 
 
 def test_a_channel_is_a_camera_or_a_sink_that_shows_it(run, server):

@@ -7,8 +7,9 @@ import {millis} from "../words.js";
 import {drawPicture, Overlay} from "./draw.js";
 import {follow} from "./stream.js";
 
-/** A channel that shows pictures. packets: whether they are those of the camera itself.
- * @typedef {{id: string, camera: string, name: string, packets: boolean, jpegs: boolean}} Channel */
+/** A channel that shows pictures. plain: whether they are those of the camera itself; packets: whether those
+ * come as its packets; jpegs: whether they come as JPEGs.
+ * @typedef {{id: string, camera: string, name: string, plain: boolean, packets: boolean, jpegs: boolean}} Channel */
 /** @typedef {import("../known.js").Known} Known */
 /** @typedef {import("./stream.js").Picture} Picture */
 
@@ -23,14 +24,14 @@ function channelsOf(run) {
   /** @type {Channel[]} */ const channels = [];
   for (const id of run.showing("picture")) {
     const from = run.graph.cnx.filter(wire => owner(wire.dst) === id).map(wire => owner(wire.src));
-    const packets = from.length === 1 && videos.has(from[0]);
     const camera = run.sourcesOf(id)[0];
-    if (packets && channels.some(other => other.packets && other.camera === camera)) continue;
-    channels.push({id, camera, name: packets ? camera : id, packets, jpegs: true});
+    const plain = from.length === 1 && from[0] === camera;
+    if (plain && channels.some(other => other.plain && other.camera === camera)) continue;
+    channels.push({id, camera, name: plain ? camera : id, plain, packets: plain && videos.has(camera), jpegs: true});
   }
   for (const id of videos)
-    if (!channels.some(other => other.packets && other.camera === id))
-      channels.push({id, camera: id, name: id, packets: true, jpegs: false});
+    if (!channels.some(other => other.plain && other.camera === id))
+      channels.push({id, camera: id, name: id, plain: true, packets: true, jpegs: false});
   return channels;
 }
 
@@ -47,7 +48,10 @@ export function Cameras() {
   const live = run.connection === "open" && !run.over;
   const marked = Object.keys(run.moment === null ? run.detections : run.then?.detections ?? {}).length > 0;
   /** @param {string} id */
-  const toggle = id => choose(shown.includes(id) ? shown.filter(other => other !== id) : [...shown, id]);
+  const toggle = id => choose(now => {
+    const before = now ?? shown;
+    return before.includes(id) ? before.filter(other => other !== id) : [...before, id];
+  });
   return html`<section class="cameras" aria-label="Pictures">
     ${drawn.length
       ? html`<div class="grid of${Math.min(9, drawn.length)}">${drawn.map(channel => html`<${Screen} key=${channel.id} channel=${channel}
@@ -67,7 +71,7 @@ export function Cameras() {
 function Screen({channel, live, alone, marks, onAlone}) {
   const run = useKnown();
   const then = run.moment === null ? null : run.then?.images[channel.id] ?? run.then?.images[channel.camera] ?? null;
-  const {canvas, newest, note, form, image} = useStream(channel, live && run.moment === null);
+  const {canvas, newest, note, form, image, why} = useStream(channel, live && run.moment === null);
   const overlay = useOverlay(run, channel, canvas, newest, then, marks);
   const waits = run.moment === null && !newest && form !== "img";
   const behind = behindOf(run, channel, newest);
@@ -85,6 +89,7 @@ function Screen({channel, live, alone, marks, onAlone}) {
     <figcaption><b>${channel.name}</b>
       ${behind !== null && live && run.moment === null && html`<span class="behind">answer is ${millis(behind)} behind</span>`}
       ${early > 0 && marks.boxes && html`<span class="behind">${early * 1e6 < FRESH_NS ? `boxes are of ${millis(early)} before` : "no boxes of this picture"}</span>`}
+      ${live && channel.packets && why && form !== "none" && html`<span class="form" title=${why}>as JPEGs: ${why}</span>`}
       <span class="tools">
         <button type="button" onClick=${() => snapshot(channel.name, canvas.current, newest, image.current)} disabled=${!newest && form !== "img"}>Snapshot</button>
         <button type="button" aria-pressed=${alone} onClick=${onAlone}>${alone ? "All" : "Alone"}</button>
@@ -101,13 +106,14 @@ function behindOf(run, channel, newest) {
 }
 
 /** The stream of a channel, drawn onto a canvas in the best form that the browser and the server have:
- * packets, JPEGs over a WebSocket, or an image that the server replaces.
+ * packets, JPEGs over a WebSocket, or an image that the server replaces. `why` says why it is not the first one.
  * @param {Channel} channel @param {boolean} live */
 function useStream(channel, live) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const image = useRef(/** @type {HTMLImageElement | null} */ (null));
   const [form, setForm] = useState(/** @type {"packets" | "jpeg" | "img" | "none"} */ (channel.packets ? "packets" : "jpeg"));
   const [note, setNote] = useState("");
+  const [why, setWhy] = useState("");
   const [newest, setNewest] = useState(/** @type {Picture | null} */ (null));
   useEffect(() => {
     if (!live || form === "none" || form === "img") return;
@@ -130,9 +136,10 @@ function useStream(channel, live) {
         setNote("");
       },
       ended: () => {},
-      failed: why => {
+      failed: reason => {
         const next = form === "packets" && channel.jpegs ? "jpeg" : channel.jpegs ? "img" : "none";
-        if (next === "none") setNote(why);
+        if (next === "none") setNote(reason);
+        setWhy(reason);
         setForm(next);
       },
     });
@@ -144,7 +151,7 @@ function useStream(channel, live) {
     shown.src = address(`api/v0/streaming/video/${encodeURIComponent(channel.id)}`, {since: Date.now()});
     return () => shown.removeAttribute("src");
   }, [live, form, channel.id]);
-  return {canvas, image, newest, note, form};
+  return {canvas, image, newest, note, form, why};
 }
 
 /** A canvas over the picture with what was found in it.
@@ -155,7 +162,7 @@ function useOverlay(run, channel, picture, newest, then, marks) {
   const overlay = useMemo(() => new Overlay(), []);
   // What a task has drawn on has its boxes in it already.
   const all = then ? detectionsThen(run) : Object.values(run.detections);
-  const found = channel.packets || channel.id === channel.camera || then && !run.then?.images[channel.id]
+  const found = channel.plain || then && !run.then?.images[channel.id]
     ? all.filter(({task}) => run.sourcesOf(task).includes(channel.camera)) : [];
   useEffect(() => {
     const [under, over] = [then ?? picture.current, canvas.current];

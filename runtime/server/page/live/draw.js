@@ -5,9 +5,10 @@
 /** @typedef {import("../known.js").Detections} Detections */
 
 /** Draw a picture upright, with square pixels. @param {HTMLCanvasElement} canvas @param {Picture} picture */
-export function drawPicture(canvas, {image, width, height, orientation, aspect}) {
-  const [wide, high] = [Math.round(width * Math.max(1, aspect)), Math.round(height / Math.min(1, aspect))];
+export function drawPicture(canvas, {image, width, height, orientation, aspect: shown}) {
   const turned = orientation >= 5;
+  const aspect = turned ? 1 / shown : shown;  // of a pixel as it lies in the picture that was sent
+  const [wide, high] = [Math.round(width * Math.max(1, aspect)), Math.round(height / Math.min(1, aspect))];
   const [w, h] = turned ? [high, wide] : [wide, high];
   if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", {alpha: false}));

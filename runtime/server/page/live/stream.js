@@ -7,11 +7,14 @@ import {socketAddress} from "../api.js";
  * @typedef {{image: CanvasImageSource & {width?: number, height?: number, close?: () => void}, width: number,
  *   height: number, orientation: number, aspect: number, cycle: number | null, tov_ns: number | null}} Picture */
 /** @typedef {{type: "config", task: string, format: string, codec: string | null, description: string | null,
- *   width: number, height: number, orientation: number, fps: number, pixel_aspect: number, lost: number}} Config */
+ *   width: number, height: number, orientation: number, fps: number, pixel_aspect: number,
+ *   color_space: VideoColorSpaceInit, lost: number}} Config */
 /** What a stream says of itself. `ended`: nothing more comes; `failed`: this form cannot be had, `why` says why.
  * @typedef {{picture: (picture: Picture) => void, configured?: (config: Config) => void,
  *   ended: () => void, failed: (why: string) => void}} On */
 
+/** @type {Record<string, string>} */
+const FORMATS = {h264: "H.264", h265: "H.265", vp8: "VP8", vp9: "VP9", av1: "AV1", png: "PNG video", rawvideo: "raw video"};
 const RETRY_MS = 2000;
 const MOST_QUEUED = 60;  // packets that the decoder has yet to decode; beyond, those up to the next key frame are left out
 const MOST_NAMED = 600;
@@ -26,7 +29,7 @@ export function follow(channel, format, on) {
   let timer = 0;
   /** @type {WebSocket | null} */ let socket = null;
   function open() {
-    const opened = new WebSocket(socketAddress(`api/v0/streaming/ws/${encodeURIComponent(channel)}`, {format}));
+    const opened = new WebSocket(socketAddress(`api/v0/streaming/ws/${encodeURIComponent(channel)}`, {format, stamps: 1}));
     socket = opened;
     opened.binaryType = "arraybuffer";
     opened.onmessage = ({data}) => { came = true; if (!over) take.message(data); };
@@ -87,13 +90,15 @@ class Decoding {
     if (this.decoder?.state !== "closed") this.decoder?.close();
     this.decoder = null;
     if (config.format === "mjpeg") return;
-    if (!config.codec || typeof VideoDecoder === "undefined") { this.fail(`this browser cannot decode ${config.format}`); return; }
+    const name = FORMATS[config.format] ?? config.format;
+    if (!config.codec) { this.fail(`browsers decode no ${name}`); return; }
+    if (typeof VideoDecoder === "undefined") { this.fail(`this browser cannot decode ${name} (no WebCodecs)`); return; }
     this.decoder = new VideoDecoder({output: frame => this.decoded(frame), error: error => this.fail(error.message)});
     const description = config.description ? Uint8Array.from(atob(config.description), c => c.charCodeAt(0)) : undefined;
-    const wanted = {codec: config.codec, ...description && {description}, optimizeForLatency: true};
+    const wanted = {codec: config.codec, ...description && {description}, colorSpace: config.color_space, optimizeForLatency: true};
     const decoder = this.decoder;
     VideoDecoder.isConfigSupported(wanted).then(
-      ({supported}) => { if (!supported && this.decoder === decoder) this.fail(`this browser cannot decode ${config.codec}`); },
+      ({supported}) => { if (!supported && this.decoder === decoder) this.fail(`this browser cannot decode ${name}`); },
       error => this.fail(error.message));
     try { decoder.configure(wanted); } catch (error) { this.fail(String(error)); }
   }
@@ -117,7 +122,11 @@ class Decoding {
   }
 
   /** @param {VideoFrame} frame */
-  decoded(frame) { this.show(frame.timestamp, frame, frame.displayWidth, frame.displayHeight); }
+  decoded(frame) {
+    // Its display size has the pixels' aspect in it where the packets say that, and not where the file does.
+    const {width, height} = frame.visibleRect ?? {width: frame.codedWidth, height: frame.codedHeight};
+    this.show(frame.timestamp, frame, width, height);
+  }
 
   /** @param {number} number @param {ImageBitmap | VideoFrame} image @param {number} width @param {number} height */
   show(number, image, width, height) {
@@ -135,16 +144,20 @@ class Jpegs {
   constructor(on) {
     this.on = on;
     this.busy = false;
+    /** Of the JPEG that comes next. @type {{cycle: number | null, timestamp_nanos: number | null}} */
+    this.stamp = {cycle: null, timestamp_nanos: null};
     this.fail = (/** @type {string} */ _why) => {};
   }
 
   /** @param {string | ArrayBuffer} data */
   async message(data) {
-    if (this.busy || typeof data === "string") return;
+    if (typeof data === "string") { this.stamp = JSON.parse(data); return; }
+    if (this.busy) return;
     this.busy = true;
+    const {cycle, timestamp_nanos: tov_ns} = this.stamp;
     try {
       const image = await createImageBitmap(new Blob([data], {type: "image/jpeg"}));
-      this.on.picture({image, width: image.width, height: image.height, orientation: 1, aspect: 1, cycle: null, tov_ns: null});
+      this.on.picture({image, width: image.width, height: image.height, orientation: 1, aspect: 1, cycle, tov_ns});
     } catch { /* as above */ }
     this.busy = false;
   }
