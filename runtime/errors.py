@@ -59,14 +59,32 @@ def text_of(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Location:
-    """A place in a graph file; line and column count from 1."""
+    """A place in a graph file; line and column count from 1.
+
+    file: the file, as an error text shows it. Where `line` is 0, something else that values come from,
+        such as an option of the command line.
+    included_at: the places that include the file, the nearest first; none for the graph's own file.
+    """
 
     file: str
     line: int
     column: int
+    included_at: tuple[Location, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def seen_from(self, other: Location) -> str:
+        """The place in an error text about `other`: `on line 3` if both are in one file."""
+        if self.line and (self.file, self.included_at) == (other.file, other.included_at):
+            return f"on line {self.line}"
+        return f"at {self}{self.chain}"
+
+    @property
+    def chain(self) -> str:
+        """Where the file is included, for the end of an error text."""
+        places = ", which is included at ".join(map(str, self.included_at))
+        return f" (included at {places})" if places else ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,7 +95,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        return f"{self.where}: {self.message}{self.where.chain}"
 
 
 class FlowrunError(Exception):

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flowrun.runtime.cli.choosing import add_settings
 from flowrun.runtime.errors import GraphError, UsageError
-from flowrun.runtime.graph.plan import Plan, load_plan
+from flowrun.runtime.graph.plan import Plan, load_plans
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted
 
@@ -31,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
         help="for graphs that run on another machine: do not ask for the files, devices and packages "
         "that they need there",
     )
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,12 +42,18 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"no .yaml file in {Path().absolute()}; name the graphs to check")
     for path in paths:
         try:
-            plan = load_plan(path, env=os.environ, ready=not args.elsewhere)
+            plans = load_plans(
+                path, env=os.environ, ready=not args.elsewhere, settings=args.settings
+            )
         except (GraphError, UsageError) as error:
             print_text(error, file=sys.stderr)
             status = 2
         else:
-            print_text(f"{path}: ok: {summary(plan)}")
+            parts = [
+                summary(plan) if mission is None else f"mission {mission}: {summary(plan)}"
+                for mission, plan in plans.items()
+            ]
+            print_text(f"{path}: ok: {'; '.join(parts)}")
     return status
 
 

@@ -193,7 +193,7 @@ def prepare(
 ) -> Replay:
     """The replay that the options of `add_options` ask for. Lines that tasks log are shown with
     `--verbose` only."""
-    from flowrun.runtime.graph.read import load_graph
+    from flowrun.runtime.replay.graph import graph_in_place_of
     from flowrun.runtime.replay.replay import Replay, Tolerance, recorded_graph
     from flowrun.runtime.run.log_lines import configure_logs
 
@@ -204,7 +204,7 @@ def prepare(
         graph = (
             recorded_graph(log, os.environ, trust=args.trust)
             if path is None
-            else load_graph(path, env=os.environ)
+            else graph_in_place_of(log, path, os.environ)
         )
     except UntrustedRun as error:
         raise UsageError(_how_to_trust(args, error)) from None

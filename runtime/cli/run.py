@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.cli import viewers
+from flowrun.runtime.cli.choosing import add_mission, add_settings
 from flowrun.runtime.cli.failures import print_error
 from flowrun.runtime.cli.serving import add_listening, add_proxied
 from flowrun.runtime.cli.signals import listening
@@ -52,6 +53,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what `run` asks of `args`, but for the graph, and whether its page is opened."""
+    add_mission(parser, "the first one")
+    add_settings(parser)
     parser.add_argument("--cycles", type=int, metavar="N", help="end after N cycles")
     parser.add_argument(
         "--log-dir",
@@ -128,7 +131,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
 
     viewers.check_options(args)
     keep_freed_memory()
-    plan = load_plan(args.graph, env=os.environ)
+    plan = load_plan(args.graph, env=os.environ, mission=args.mission, settings=args.settings)
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
     try:
         running = Run(

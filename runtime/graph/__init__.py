@@ -5,6 +5,9 @@
 | `file.py`, `values.py`              | YAML nodes and values, each with its place; `${NAME}`      |
 | `spec.py`                           | what a graph file says: `GraphSpec`                        |
 | `keys.py`, `sentences.py`           | what each key of a graph file, and of a config, is for     |
+| `includes.py`, `missions.py`        | several files as one; the tasks of one mission             |
+| `constants.py`, `settings.py`       | `{{NAME}}` in values; `task.key=value` of a command line   |
+| `resolved.py`                       | what was put together so, as one file                      |
 | `read.py`, `masking.py`             | a file -> `GraphSpec`; which values are secret             |
 | `find.py`, `ports.py`, `config.py`  | task classes by name, their ports, their configs           |
 | `functions.py`                      | a function -> a task class                                 |

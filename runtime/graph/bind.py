@@ -235,7 +235,7 @@ class _Binder:
                 self.problem(
                     cnx.key_where.get("dst", cnx.where),
                     f"input '{cnx.dst.task}.{dst.name}' already has a source, {str(other.src)!r} "
-                    f"on line {other.where.line}; an input takes one connection",
+                    f"{other.where.seen_from(cnx.where)}; an input takes one connection",
                 )
         if message is None or src is None or dst is None:
             return None
@@ -354,9 +354,16 @@ class _Binder:
                     fitting = listed(_outputs(tasks, port.message_type, but=task.id))
                     self.problem(
                         task.spec.key_where.get("id", task.spec.where),
-                        f"input '{task.id}.{port.name}' ({name}) is not connected; "
-                        f"outputs that fit: {fitting}",
+                        f"input '{task.id}.{port.name}' ({name}) is not connected"
+                        f"{self._why_cut(task.id)}; outputs that fit: {fitting}",
                     )
+
+    def _why_cut(self, task_id: str) -> str:
+        """That the chosen mission lacks a task that would feed this one."""
+        feeding = [cnx.src.task for cnx in self.graph.cut if cnx.dst.task == task_id]
+        return (
+            f" in mission {self.graph.mission!r}, which lacks {listed(feeding)}" if feeding else ""
+        )
 
     def channels(self, tasks: Mapping[str, BoundTask | None]) -> None:
         bound = {id_: task for id_, task in tasks.items() if task is not None}

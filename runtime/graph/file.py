@@ -16,7 +16,7 @@ import yaml
 from flowrun.runtime.errors import GraphError, Location, Problem, UsageError
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["compose", "read_text"]
+__all__ = ["MAX_BYTES", "check_size", "compose", "read_text"]
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -24,8 +24,8 @@ MAX_NODES = 20_000
 MAX_DEPTH = 32
 
 
-def read_text(path: Path) -> str:
-    """The text of the graph file at `path`.
+def read_text(path: Path, what: str = "graph file") -> str:
+    """The text of the graph file at `path`, which error texts call `what`.
 
     `UsageError` if it cannot be read; `GraphError` if it is too large or not UTF-8.
     """
@@ -33,11 +33,11 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise UsageError(_not_found(path)) from None
+        raise UsageError(f"{what} not found: {path}; {_near(path)}") from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder; {_graph_files(path)}") from None
     except OSError as error:
-        raise UsageError(f"cannot read graph file {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read {what} {path}: {error.strerror}") from error
     if len(data) > MAX_BYTES:
         message = f"the file has more than {MAX_BYTES} bytes, which a graph file has at most"
         raise GraphError([Problem(Location(str(path), 1, 1), message)])
@@ -50,18 +50,16 @@ def read_text(path: Path) -> str:
         raise GraphError([Problem(where, message)]) from None
 
 
-def _not_found(path: Path) -> str:
+def _near(path: Path) -> str:
     names = sorted(
         p.name for pattern in ("*.yaml", "*.yml") for p in path.parent.glob(pattern) if p.is_file()
     )
     folder = "the current folder" if path.parent == Path() else path.parent
     if not path.parent.is_dir():
-        return f"graph file not found: {path}; there is no folder {folder}"
+        return f"there is no folder {folder}"
     if not names:
-        return f"graph file not found: {path}; {folder} holds no .yaml file"
-    return f"graph file not found: {path}; {folder} holds {listed(names)}" + nearest(
-        path.name, names
-    )
+        return f"{folder} holds no .yaml file"
+    return f"{folder} holds {listed(names)}{nearest(path.name, names)}"
 
 
 def _graph_files(folder: Path) -> str:
@@ -110,11 +108,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def compose(text: str, file: str) -> yaml.Node:
-    """The root node. `GraphError` for a text that is not one YAML document of a sane size."""
+def compose(text: str, file: str, *, origin: str = "") -> yaml.Node:
+    """The root node. `GraphError` for a text that is not one YAML document of a sane size.
+
+    origin: the name that the marks of all nodes get, for a `ValueReader` that knows several files.
+    """
     start = Location(file, 1, 1)
     try:
         loader = _Loader(text)
+        loader.name = origin
         root = loader.get_single_node()
         if root is not None:
             _measure(root, {}, ())
@@ -133,6 +135,14 @@ def compose(text: str, file: str) -> yaml.Node:
     if root is None:
         raise GraphError([Problem(start, "the file is empty; a graph needs 'tasks'")])
     return root
+
+
+def check_size(root: yaml.Node, file: str) -> None:
+    """`GraphError` if a tree that was put together has more nodes than a file may have."""
+    try:
+        _measure(root, {}, ())
+    except _Refused as error:
+        raise GraphError([Problem(Location(file, 1, 1), str(error))]) from None
 
 
 def _in_words(error: yaml.MarkedYAMLError) -> str:

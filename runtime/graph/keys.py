@@ -26,6 +26,7 @@ from flowrun.runtime.graph.spec import (
 __all__ = [
     "CONNECTION",
     "GRAPH",
+    "INCLUDE",
     "LOGGING",
     "RUNTIME",
     "TASK",
@@ -41,6 +42,7 @@ __all__ = [
 # fmt: off
 Kind = Literal[
     "id", "type", "config", "endpoint", "message",  # texts and mappings with rules of their own
+    "path", "names", "values",
     "flag", "whole", "number", "choice", "section", "list",
 ]
 # fmt: on
@@ -138,6 +140,7 @@ TASK = _section(
         "terminal and on the page while it lasts; nothing ends it. 0: as long as it likes.",
     ),
     TASK_LOGGING,
+    Key("missions", "names", "The missions that the task is part of; if not given, all."),
     kind="list",
 )
 
@@ -155,7 +158,50 @@ CONNECTION = _section(
         "The type of the messages: a short name, or a dotted path such as my_module.MyMsg.",
         required=True,
     ),
+    Key(
+        "missions",
+        "names",
+        "The missions that the connection is part of; if not given, all that have both of its tasks.",
+    ),
     kind="list",
+)
+
+INCLUDE = Key(
+    "includes",
+    "list",
+    "Other graph files, whose tasks and connections come before those of this one.",
+    keys=(
+        Key(
+            "path", "path", "The file, from the folder of the file that includes it.", required=True
+        ),
+        Key(
+            "params",
+            "values",
+            "By name, what `{{NAME}}` stands for in the file; each must be used there. They go before "
+            "the file's own constants.",
+            default={},
+        ),
+        Key(
+            "missions",
+            "names",
+            "The missions that have what the file includes; if not given, all.",
+            default=(),
+        ),
+    ),
+)
+
+MISSIONS = Key(
+    "missions",
+    "names",
+    "Names of subsets of the graph, of which one is chosen when it starts; the first, if none is.",
+    default=(),
+)
+
+CONSTANTS = Key(
+    "constants",
+    "values",
+    "By name, what `{{NAME}}` stands for in this file's values.",
+    default={},
 )
 
 _KEEP = _section(
@@ -239,7 +285,7 @@ GRAPH = Key(
     "graph",
     "section",
     "A graph: tasks, and how messages flow between them.",
-    keys=(replace(TASK, required=True), CONNECTION, LOGGING, RUNTIME),
+    keys=(replace(TASK, required=True), CONNECTION, MISSIONS, INCLUDE, CONSTANTS, LOGGING, RUNTIME),
     spec=GraphSpec,
 )
 

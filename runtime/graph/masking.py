@@ -86,9 +86,8 @@ def masked_graph(graph: GraphSpec) -> dict[str, Any]:
     """`graph` as plain data with every default filled in, as it may be shown: values from the
     environment, secrets, and `user:password` in URLs are `***`."""
     return {
-        "tasks": [
-            {**plain_section(keys.TASK, task), "config": task.masked_config} for task in graph.tasks
-        ],
+        **({} if graph.mission is None else {"missions": [graph.mission]}),
+        "tasks": [_plain_task(task) for task in graph.tasks],
         "cnx": [
             {"src": str(cnx.src), "dst": str(cnx.dst), "msg": cnx.msg} for cnx in graph.connections
         ],
@@ -101,6 +100,12 @@ def declares_secret(name: str, annotation: Any) -> bool:
     """Whether a config's field is a secret by its name, being a text, or by its type."""
     types = [annotation, *typing.get_args(annotation)]
     return SecretStr in types or SecretBytes in types or (str in types and says_secret(name))
+
+
+def _plain_task(task: TaskSpec) -> dict[str, Any]:
+    said = plain_section(keys.TASK, task) | {"config": task.masked_config}
+    del said["missions"]  # the graph is that of one mission
+    return said
 
 
 def _plain_logging(logging: LoggingSpec) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Slots and steps are numbered in the order of execution. Only this module knows n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
@@ -18,8 +18,9 @@ from flowrun.runtime.graph.file import read_text
 from flowrun.runtime.graph.ports import Port
 from flowrun.runtime.graph.read import read_graph
 from flowrun.runtime.graph.spec import GraphSpec
+from flowrun.runtime.wording import listed
 
-__all__ = ["Argument", "Plan", "Slot", "Step", "load_plan", "plan_graph"]
+__all__ = ["Argument", "Plan", "Slot", "Step", "load_plan", "load_plans", "plan_graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,65 @@ class Plan:
     source_count: int
 
 
-def load_plan(path: Path, *, env: Mapping[str, str], ready: bool = True) -> Plan:
+def load_plan(
+    path: Path,
+    *,
+    env: Mapping[str, str],
+    ready: bool = True,
+    mission: str | None = None,
+    settings: Sequence[str] = (),
+) -> Plan:
     """The plan of the graph file at `path`, ready to run. `GraphError` lists all mistakes of the file,
     be they in its structure, in the names it uses or in its connections.
 
     ready: as in `bind`.
+    mission, settings: as in `read_graph`.
     """
-    read = read_graph(read_text(path), path=path, env=env)
+    return _plan_of(
+        read_text(path), path=path, env=env, ready=ready, mission=mission, settings=settings
+    )
+
+
+def load_plans(
+    path: Path, *, env: Mapping[str, str], ready: bool = True, settings: Sequence[str] = ()
+) -> dict[str | None, Plan]:
+    """The plan of each mission of the graph file at `path`; of a graph without missions, that of None.
+    `GraphError` lists the mistakes of all missions, and names the mission of what is wrong in some.
+    """
+    text = read_text(path)
+    missions = read_graph(text, path=path, env=env, settings=settings).graph.missions or (None,)
+    plans: dict[str | None, Plan] = {}
+    problems: dict[Problem, list[str]] = {}
+    for mission in missions:
+        try:
+            plans[mission] = _plan_of(
+                text, path=path, env=env, ready=ready, mission=mission, settings=settings
+            )
+        except GraphError as error:
+            for problem in error.problems:
+                problems.setdefault(problem, []).append(str(mission))
+    if problems:
+        raise GraphError(
+            [
+                problem
+                if len(names) == len(missions) or repr(names[0]) in problem.message
+                else Problem(problem.where, f"{problem.message} (in mission {listed(names)})")
+                for problem, names in problems.items()
+            ]
+        )
+    return plans
+
+
+def _plan_of(
+    text: str,
+    *,
+    path: Path,
+    env: Mapping[str, str],
+    ready: bool,
+    mission: str | None,
+    settings: Sequence[str],
+) -> Plan:
+    read = read_graph(text, path=path, env=env, mission=mission, settings=settings)
     problems = dict.fromkeys(read.problems)
     bound = None
     try:

@@ -7,7 +7,7 @@ messages exist and fit. All mistakes are collected; `GraphError` lists them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,10 @@ import yaml
 
 from flowrun.runtime.errors import GraphError, Problem
 from flowrun.runtime.graph import keys
-from flowrun.runtime.graph.file import compose, read_text
+from flowrun.runtime.graph.file import read_text
+from flowrun.runtime.graph.includes import compose_graph
 from flowrun.runtime.graph.keys import Key
+from flowrun.runtime.graph.missions import of_mission, share_a_mission
 from flowrun.runtime.graph.spec import (
     IDENTIFIER,
     ConnectionSpec,
@@ -35,23 +37,36 @@ __all__ = ["ReadGraph", "load_graph", "parse_graph", "read_graph"]
 
 _ID = re.compile(IDENTIFIER)
 _ENDPOINT = re.compile(rf"({IDENTIFIER})(?:\.({IDENTIFIER}))?")
+_NAME = re.compile(r"\w[\w-]*")
 _RESERVED_ID = "flowrun"  # topics such as /flowrun/steps are the runtime's own
 
 
-def load_graph(path: Path, *, env: Mapping[str, str]) -> GraphSpec:
+def load_graph(
+    path: Path, *, env: Mapping[str, str], mission: str | None = None, settings: Sequence[str] = ()
+) -> GraphSpec:
     """The graph in the file at `path`, with `${NAME}` in its values resolved from `env`.
 
-    `UsageError` if there is no such file; `GraphError` lists every mistake in its structure.
+    mission, settings: as in `read_graph`.
+
+    `UsageError` if there is no such file or mission; `GraphError` lists every mistake in its structure.
     """
-    return parse_graph(read_text(path), path=path, env=env)
+    text = read_text(path)
+    return parse_graph(text, path=path, env=env, mission=mission, settings=settings)
 
 
-def parse_graph(text: str, *, path: Path, env: Mapping[str, str]) -> GraphSpec:
+def parse_graph(
+    text: str,
+    *,
+    path: Path,
+    env: Mapping[str, str],
+    mission: str | None = None,
+    settings: Sequence[str] = (),
+) -> GraphSpec:
     """The graph that `text` describes; `path` names it and says where relative paths start.
 
     `GraphError` lists every mistake in its structure.
     """
-    read = read_graph(text, path=path, env=env)
+    read = read_graph(text, path=path, env=env, mission=mission, settings=settings)
     if read.problems:
         raise GraphError(read.problems)
     return read.graph
@@ -69,16 +84,30 @@ class ReadGraph:
     complete: bool
 
 
-def read_graph(text: str, *, path: Path, env: Mapping[str, str]) -> ReadGraph:
-    """As `parse_graph`, but mistakes are returned. `GraphError` only if the text is not YAML."""
+def read_graph(
+    text: str,
+    *,
+    path: Path,
+    env: Mapping[str, str],
+    mission: str | None = None,
+    settings: Sequence[str] = (),
+) -> ReadGraph:
+    """As `parse_graph`, but mistakes are returned. `GraphError` only if the text is not YAML.
+
+    mission: the mission to choose; None chooses the first one that the graph declares.
+        `UsageError` if the graph has no such mission.
+    settings: values in place of those of the file, `task.key=value`; see `settings`.
+    """
     reader = ValueReader(file=str(path), env=env)
-    root = compose(text, str(path))
-    graph, complete = _read_graph(reader, root, text=text, path=path)
+    composed = compose_graph(reader, text, path=path, settings=settings, read=read_text)
+    graph, complete = _read_graph(reader, composed.root, path=path, mission=mission)
+    complete = complete and composed.complete
+    graph = replace(graph, text=composed.text, settings=tuple(settings), includes=composed.files)
     return ReadGraph(graph, list(reader.problems), complete)
 
 
 def _read_graph(
-    reader: ValueReader, root: yaml.Node, *, text: str, path: Path
+    reader: ValueReader, root: yaml.Node, *, path: Path, mission: str | None
 ) -> tuple[GraphSpec, bool]:
     items = _items(reader, keys.GRAPH, root, "the graph")
     tasks: list[TaskSpec] = []
@@ -97,14 +126,16 @@ def _read_graph(
         complete = complete and len(connections) == len(nodes)
     complete = complete and ("cnx" in items or not reader.problems)
     runtime = _section_items(reader, keys.RUNTIME, items.get("runtime"))
+    missions = () if "missions" not in items else _names(reader, keys.MISSIONS, items["missions"])
     graph = GraphSpec(
         name=path.stem,
         path=path,
-        text=text,
+        text="",
         tasks=tuple(tasks),
         connections=tuple(connections),
         logging=_read_logging(reader, items.get("logging")),
         runtime=RuntimeSpec(**_values(reader, keys.RUNTIME, runtime)),
+        missions=missions,
     )
     plain = reader.plain_variables - reader.secret_variables
     hidden = frozenset(map(reader.variables.__getitem__, reader.secret_variables)) - {""}
@@ -115,6 +146,8 @@ def _read_graph(
         ),
         environment={name: reader.variables[name] for name in sorted(plain)},
     )
+    graph, problems = of_mission(graph, mission)
+    reader.problems |= dict.fromkeys(problems)
     return graph, complete
 
 
@@ -144,18 +177,19 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
 
 
 def _check_ids(reader: ValueReader, tasks: list[TaskSpec]) -> None:
-    first: dict[str, TaskSpec] = {}
+    of_id: dict[str, list[TaskSpec]] = {}
     for task in tasks:
         where = task.key_where["id"]
         if task.id == _RESERVED_ID:
             message = f"task id {task.id!r} is the runtime's own; choose another"
             reader.problems[Problem(where, message)] = None
-        elif task.id in first:
-            line = first[task.id].key_where["id"].line
-            message = f"duplicate task id {task.id!r}; first on line {line}"
-            reader.problems[Problem(where, message)] = None
-        else:
-            first[task.id] = task
+        for other in of_id.setdefault(task.id, []):
+            if share_a_mission(other.missions, task.missions):
+                place = other.key_where["id"].seen_from(where)
+                message = f"duplicate task id {task.id!r}; first {place}"
+                reader.problems[Problem(where, message)] = None
+                break
+        of_id[task.id].append(task)
 
 
 def _read_connection(reader: ValueReader, node: yaml.Node) -> ConnectionSpec | None:
@@ -166,7 +200,7 @@ def _read_connection(reader: ValueReader, node: yaml.Node) -> ConnectionSpec | N
     if src is None or dst is None or values["msg"] is None:
         return None
     where = {name: reader.at(value) for name, value in items.items()}
-    return ConnectionSpec(src, dst, values["msg"], reader.at(node), where)
+    return ConnectionSpec(src, dst, values["msg"], reader.at(node), where, values["missions"])
 
 
 def _endpoint(
@@ -207,6 +241,8 @@ def _values(
         if key.kind == "section":
             inner = _section_items(reader, key, node, owner)
             values[key.name] = key.spec(**_values(reader, key, inner))
+        elif key.kind == "names":
+            values[key.name] = () if node is None else _names(reader, key, node)
         elif key.kind != "config":
             value = reader.checked(
                 node,
@@ -218,6 +254,24 @@ def _values(
             is_number = key.kind == "number" and value is not None
             values[key.name] = float(value) if is_number else value
     return values
+
+
+def _names(reader: ValueReader, key: Key, node: yaml.Node) -> tuple[str, ...]:
+    """The texts of a list of names, each once."""
+    found: dict[str, None] = {}
+    nodes = reader.sequence(node, repr(key.name))
+    if not nodes and (is_null(node) or isinstance(node, yaml.SequenceNode)):
+        reader.problem(node, f"{key.name!r} is empty; leave it out, or name at least one")
+    for item in nodes:
+        text = reader.checked(
+            item,
+            f"an item of {key.name!r}",
+            expected="a name: letters, digits, '_' and '-'",
+            fits=lambda value: isinstance(value, str) and bool(_NAME.fullmatch(value)),
+        )
+        if text is not None:
+            found[text] = None
+    return tuple(found)
 
 
 def _section_items(

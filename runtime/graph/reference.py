@@ -23,10 +23,10 @@ _HEAD = """\
 
 # The graph file
 
-A graph file is YAML 1.2 with four keys: `tasks`, `cnx`, `logging` and `runtime`; only `tasks` must be
-there. In any value, `${NAME}` stands for an environment variable, `${NAME:-default}` for one that
-may not be set, and `$${` for the text `${`. `flowrun check GRAPH` lists every mistake in a file,
-`flowrun schema` prints the same reference as a JSON Schema, with which an editor completes keys.
+A graph file is YAML 1.2; of its keys, only `tasks` must be there. In any value, `${NAME}` stands for an
+environment variable, `${NAME:-default}` for one that may not be set, and `$${` for the text `${`.
+`flowrun check GRAPH` lists every mistake in a file, `flowrun schema` prints the same reference as a
+JSON Schema, with which an editor completes keys.
 """
 
 _KINDS = {
@@ -34,6 +34,9 @@ _KINDS = {
     "type": "text",
     "message": "text",
     "endpoint": "text",
+    "path": "text",
+    "names": "list of text",
+    "values": "mapping of any value",
     "config": "mapping",
     "section": "mapping",
     "list": "list",
@@ -47,9 +50,11 @@ _Row = tuple[str, str, str, str]
 def graph_reference(types: TaskTypes) -> str:
     """The page, with the config of each of `types` whose module can be imported here."""
     sections = [
+        _section("The keys of a graph file", keys.GRAPH),
         _section("`tasks`: a list", keys.TASK),
         _section("`logging` of a task", keys.TASK_LOGGING),
         _section("`cnx`: a list", keys.CONNECTION),
+        _section("`includes`: a list", keys.INCLUDE),
         _section("`logging`", keys.LOGGING),
         *(_section(f"`{key.name}` of `logging`", key) for key in keys.LOGGING.keys if key.keys),
         _section("`runtime`", keys.RUNTIME),
@@ -72,6 +77,8 @@ def _kind(key: Key) -> str:
 def _default(key: Key) -> str:
     if key.required:
         return "required"
+    if key.kind == "list":
+        return "`[]`"
     is_mapping = key.kind in ("section", "config")
     return f"`{json.dumps({} if is_mapping else key.default)}`"
 

@@ -13,14 +13,15 @@ from flowrun.runtime.graph.find import find_task_class, message_types, task_type
 from flowrun.runtime.graph.keys import Key
 from flowrun.runtime.graph.sentences import config_sentences
 from flowrun.runtime.graph.several import ITEM_ID
-from flowrun.runtime.graph.spec import IDENTIFIER
 from flowrun.runtime.task import TaskConfig
 
 __all__ = ["config_schema", "graph_schema"]
 
-_ENDPOINT = rf"^{IDENTIFIER}(\.{IDENTIFIER})?$"
+_ID = r"([A-Za-z_]|{{)[A-Za-z0-9_{} ]*"
+"""An id, which may hold `{{NAME}}`."""
+_ENDPOINT = rf"^{_ID}(\.{_ID})?$"
 _DOTTED = {"type": "string", "pattern": r"\."}
-_VARIABLE = {"type": "string", "pattern": r"\$\{"}
+_VARIABLE = {"type": "string", "pattern": r"\$\{|\{\{"}
 
 
 def graph_schema() -> dict[str, Any]:
@@ -48,6 +49,8 @@ def graph_schema() -> dict[str, Any]:
         )
     schema = _section(keys.GRAPH, {"type": sorted(types), "message": sorted(message_types())})
     schema["properties"]["tasks"]["items"]["allOf"] = configs
+    del schema["required"]  # what is included may hold them
+    schema["anyOf"] = [{"required": ["tasks"]}, {"required": ["includes"]}]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "flowrun graph",
@@ -87,6 +90,9 @@ def _value(key: Key, short_names: dict[str, list[str]]) -> dict[str, Any]:
     if key.kind == "list":
         items = {"type": "array", "items": _section(key, short_names)}
         return items | {"minItems": 1} if key.required else _or_null(items)
+    if key.kind == "names":
+        names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+        return names | ({} if key.default is None else {"default": list(key.default)})
     if key.kind in short_names:
         return {"anyOf": [{"enum": short_names[key.kind]}, _DOTTED]}
     schema = _scalar(key)
@@ -98,7 +104,7 @@ def _value(key: Key, short_names: dict[str, list[str]]) -> dict[str, Any]:
 def _scalar(key: Key) -> dict[str, Any]:
     match key.kind:
         case "id":
-            return {"type": "string", "pattern": f"^{IDENTIFIER}$"}
+            return {"type": "string", "pattern": f"^{_ID}$"}
         case "endpoint":
             return {"type": "string", "pattern": _ENDPOINT}
         case "flag":
@@ -109,6 +115,8 @@ def _scalar(key: Key) -> dict[str, Any]:
             return {"type": "number", "exclusiveMinimum": 0}
         case "choice":
             return {"enum": list(key.choices)}
+        case "path":
+            return {"type": "string"}
         case _:
             return {"type": "object"}
 

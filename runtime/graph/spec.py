@@ -77,6 +77,7 @@ class TaskSpec:
     every: int = 1
     rate_hz: float | None = None
     deadline_ms: int = 10_000
+    missions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class ConnectionSpec:
     msg: str
     where: Location
     key_where: Mapping[str, Location] = field(default_factory=dict)
+    missions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +138,18 @@ class GraphSpec:
 
     name: the file's name without its suffix.
     path: as the user gave it.
-    text: the file as it is, `${ENV}` unresolved.
+    tasks, connections: those of the mission.
+    text: the file as it is, `${ENV}` unresolved; or, if it includes files, has constants or is given
+        settings, one file that says the same without them.
     stored_text: `text` without the secrets that are written in it; None until the graph is bound,
         since the classes of its tasks say what else is secret.
     environment: the environment variables that the file names, with their values, "" for one that is
         not set; without those that give secrets.
+    missions: all that the file declares.
+    mission: the one that was chosen; None if the file declares none.
+    cut: connections that are left out because the mission lacks a task at one of their ends.
+    settings: the values that were given elsewhere, `task.key=value`.
+    includes: the included files, with the SHA-256 of each.
     """
 
     name: str
@@ -152,6 +161,11 @@ class GraphSpec:
     runtime: RuntimeSpec
     stored_text: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    missions: tuple[str, ...] = ()
+    mission: str | None = None
+    cut: tuple[ConnectionSpec, ...] = ()
+    settings: tuple[str, ...] = ()
+    includes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def secrets(self) -> frozenset[str]:

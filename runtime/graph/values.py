@@ -26,7 +26,16 @@ from flowrun.runtime.wording import (
     secrets_in_urls,
 )
 
-__all__ = ["VARIABLE", "ConfigValues", "Value", "ValueReader", "is_null", "is_secret_place"]
+__all__ = [
+    "VARIABLE",
+    "ConfigValues",
+    "Origin",
+    "Value",
+    "ValueReader",
+    "is_null",
+    "is_plain",
+    "is_secret_place",
+]
 
 _TAG = "tag:yaml.org,2002:"
 VARIABLE = re.compile(
@@ -77,6 +86,20 @@ class Value:
     only_variables: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where nodes come from.
+
+    file: as an error text shows it.
+    included_at: as in `Location`.
+    has_lines: False for what is no file.
+    """
+
+    file: str
+    included_at: tuple[Location, ...] = ()
+    has_lines: bool = True
+
+
 @dataclass(slots=True)
 class ConfigValues:
     """What a task's `config` holds.
@@ -110,10 +133,26 @@ class ValueReader:
     """Those that give a secret somewhere."""
     plain_variables: set[str] = field(default_factory=set)
     """Those whose value is shown somewhere."""
+    origins: dict[str, Origin] = field(default_factory=dict)
+    """Of nodes that are not from `file`, by the name of their marks."""
+    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By the `id` of a node, its start and end in the graph's text, where that is not the file's."""
     _scalars: dict[int, Value | None] = field(default_factory=dict)
 
     def at(self, node: yaml.Node) -> Location:
-        return Location(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+        mark = node.start_mark
+        origin = self.origins.get(mark.name)
+        if origin is None:
+            return Location(self.file, mark.line + 1, mark.column + 1)
+        if not origin.has_lines:
+            return Location(origin.file, 0, 0)
+        return Location(origin.file, mark.line + 1, mark.column + 1, origin.included_at)
+
+    def new_origin(self, origin: Origin) -> str:
+        """The name of `origin` for the marks of its nodes."""
+        name = str(len(self.origins) + 1)
+        self.origins[name] = origin
+        return name
 
     def problem(self, node: yaml.Node, message: str) -> None:
         self.problems[Problem(self.at(node), message)] = None
@@ -129,7 +168,7 @@ class ValueReader:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
             if name is None or not self._untagged(key, "str"):
                 self.problem(key, f"a key of {what} must be a text; got {self.shown(key)}")
-            elif name == "<<" and _is_plain(key):
+            elif name == "<<" and is_plain(key):
                 sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
                 for source in sources:
                     merged = self.items(source, "what '<<' merges") | merged
@@ -227,7 +266,8 @@ class ValueReader:
                 plain.append(item)
                 masked.append(shown)
         else:
-            read.scalars[path] = node.start_mark.index, node.end_mark.index
+            in_file = node.start_mark.index, node.end_mark.index
+            read.scalars[path] = self.spans.get(id(node), in_file)
             found = self.scalar(node) or Value(None, None)
             if is_secret_place(path, found.value):
                 if found.only_variables:
@@ -250,7 +290,7 @@ class ValueReader:
 
     def _resolve(self, node: yaml.Node) -> Value | None:
         text: str = node.value
-        plain = _is_plain(node)
+        plain = is_plain(node)
         if "${" not in text:
             value = _typed(text) if plain else text
             if not isinstance(value, str):
@@ -330,11 +370,11 @@ class ValueReader:
     def shown(self, node: yaml.Node) -> str:
         """The value at `node` as an error text shows it, `${NAME}` unresolved."""
         if isinstance(node, yaml.ScalarNode):
-            return described(_typed(node.value) if _is_plain(node) else node.value)
+            return described(_typed(node.value) if is_plain(node) else node.value)
         return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
 
 
-def _is_plain(node: yaml.Node) -> bool:
+def is_plain(node: yaml.Node) -> bool:
     """Whether `node` is a scalar without quotes, whose text YAML gives a type."""
     return isinstance(node, yaml.ScalarNode) and node.style is None
 
@@ -350,7 +390,7 @@ def is_secret_place(path: _Path, value: Any) -> bool:
 
 
 def is_null(node: yaml.Node) -> bool:
-    return _is_plain(node) and _typed(node.value) is None
+    return is_plain(node) and _typed(node.value) is None
 
 
 def _path_in_words(path: _Path) -> str:

@@ -15,12 +15,12 @@ from flowrun.runtime.engine.instances import COMPUTES_ON, Instance
 from flowrun.runtime.errors import FlowrunError, GraphError, ReplayError, UntrustedRun, UsageError
 from flowrun.runtime.graph.file import read_text
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.graph.read import parse_graph, read_graph
+from flowrun.runtime.graph.read import load_graph, parse_graph, read_graph
 from flowrun.runtime.graph.several import separated
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.graph.values import is_secret_place
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import ENVIRONMENT, GRAPH_SOURCE, LOG_TOPIC
+from flowrun.runtime.log.slab.format import ENVIRONMENT, GRAPH_SOURCE, LOG_TOPIC, MISSION, SETTINGS
 from flowrun.runtime.run.trust import why_not_own
 from flowrun.runtime.wording import MASK
 
@@ -29,6 +29,7 @@ __all__ = [
     "REPLAY_SET",
     "computed_elsewhere",
     "external_tasks",
+    "graph_in_place_of",
     "is_recorded_graph",
     "masked_values",
     "recorded_feed",
@@ -38,6 +39,8 @@ __all__ = [
 
 _MASKED = re.compile(rf"'{re.escape(MASK)}'|{re.escape(MASK)}")
 """A scalar that was masked, or a part of one."""
+_ALIAS = re.compile(r"(?s)([^=]*=)(\*.*)")
+"""A setting that was masked, whose value YAML would take for an alias."""
 REPLAY_FED = "replay_fed"
 """Metadata key in a log that a replay wrote: the tasks that it did not run."""
 REPLAY_SET = "replay_set"
@@ -69,9 +72,21 @@ def recorded_graph(log: Log, env: Mapping[str, str], *, trust: bool = False) -> 
     if why is not None:
         raise UntrustedRun(str(log.path), why, _would_run(text, path))
     recorded = json.loads(log.metadata.get(ENVIRONMENT, "{}"))
-    written = _as_written(text.decode(), path)
-    spec = parse_graph(written, path=path, env=_RecordedEnvironment({**env, **recorded}))
+    settings = json.loads(log.metadata.get(SETTINGS, "[]"))
+    written = _as_written(text.decode(), path, settings)
+    known = _RecordedEnvironment({**env, **recorded})
+    spec = parse_graph(written, path=path, env=known, mission=log.metadata.get(MISSION))
     return with_config(spec, json.loads(log.metadata.get(REPLAY_SET, "{}")))
+
+
+def graph_in_place_of(log: Log, path: Path, env: Mapping[str, str]) -> GraphSpec:
+    """The graph in the file at `path`, to run on what `log` recorded: the recorded mission if the graph
+    has it. `UsageError` and `GraphError` as `load_graph`."""
+    spec = load_graph(path, env=env)
+    mission = log.metadata.get(MISSION)
+    if mission == spec.mission or mission not in spec.missions:
+        return spec
+    return load_graph(path, env=env, mission=mission)
 
 
 def _would_run(text: bytes, path: Path) -> list[str]:
@@ -108,15 +123,20 @@ def is_recorded_graph(log: Log, spec: GraphSpec) -> bool:
     return stored is not None and _hides(stored.decode(errors="replace"), spec.text)
 
 
-def _as_written(stored: str, path: Path) -> str:
+def _as_written(stored: str, path: Path, settings: Collection[str]) -> str:
     """The text of the graph file at `path` if it is the one that the log holds: the secrets are there.
-    Otherwise `stored`, which has masks in their places."""
+    Otherwise `stored`, which has masks in their places.
+
+    settings: those of the recorded run, without their secrets.
+    """
     if MASK not in stored:
         return stored
+    quoted = [_ALIAS.sub(r"\1'\2'", text) for text in settings]
     try:
-        text = read_text(path)
+        read = read_graph(read_text(path), path=path, env=_RecordedEnvironment(), settings=quoted)
     except FlowrunError:
         return stored
+    text = read.graph.text
     return text if _hides(stored, text) else stored
 
 

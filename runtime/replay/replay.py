@@ -27,7 +27,6 @@ from flowrun.runtime.engine.instances import start_all, stop_all
 from flowrun.runtime.errors import LogError, ReplayError, UsageError
 from flowrun.runtime.graph.bind import bind, dotted_names
 from flowrun.runtime.graph.plan import Plan, plan_graph
-from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.graph.stale import changed_modules
 from flowrun.runtime.interrupts import telling_interrupts
@@ -37,6 +36,7 @@ from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
 from flowrun.runtime.replay.graph import (
     computed_elsewhere,
     external_tasks,
+    graph_in_place_of,
     is_recorded_graph,
     masked_values,
     recorded_feed,
@@ -123,7 +123,7 @@ class Replay:
             spec = (
                 recorded_graph(log, env, trust=trust)
                 if graph is None
-                else load_graph(Path(graph), env=env)
+                else graph_in_place_of(log, Path(graph), env)
             )
         self.plan: Plan = plan_graph(bind(with_config(spec, config or {}), ready=False))
         self.notes += changes(log.metadata, self.plan)

@@ -15,6 +15,7 @@ from typing import Any
 from flowrun.runtime.errors import LogError, NoKey, UsageError
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.log.directory import new_run_directory
 from flowrun.runtime.log.retention import OldRun, number_run, remove_old_runs, tidy
 from flowrun.runtime.log.slab.format import (
@@ -22,7 +23,9 @@ from flowrun.runtime.log.slab.format import (
     GRAPH_RESOLVED,
     GRAPH_SOURCE,
     KEYFRAME_INTERVAL,
+    MISSION,
     RUN_NUMBER,
+    SETTINGS,
     STARTED_NS,
     STEP_TASKS,
     Attachment,
@@ -289,8 +292,20 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
         "seed": str(graph.runtime.seed),
         KEYFRAME_INTERVAL: str(graph.logging.keyframe_interval),
         STEP_TASKS: " ".join(step.task.id for step in plan.steps),
+        **_choices(graph),
         **provenance(plan),
     }
+
+
+def _choices(graph: GraphSpec) -> dict[str, str]:
+    """What was chosen when it started, and what the graph file includes; empty if nothing."""
+    settings = [mask_secrets(text, graph.secrets) for text in graph.settings]
+    found = {
+        MISSION: graph.mission,
+        SETTINGS: json.dumps(settings) if settings else None,
+        "includes": json.dumps(dict(graph.includes)) if graph.includes else None,
+    }
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def numbered(plan: Plan, directory: Path) -> dict[str, str]:
