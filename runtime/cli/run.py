@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.cli import viewers
-from flowrun.runtime.cli.choosing import add_mission, add_settings
+from flowrun.runtime.cli.choosing import add_mission, add_settings, seconds
 from flowrun.runtime.cli.failures import print_error
 from flowrun.runtime.cli.serving import add_listening, add_proxied
 from flowrun.runtime.cli.signals import listening
@@ -36,14 +36,16 @@ DEFAULT_PORT = 3000
 _SAY_AFTER_S = 0.5
 """Seconds from a signal to the line that says what the run waits for."""
 _SAY_EVERY_S = 5.0
+_TICK_S = 0.02
 _STUCK_S = 8.0
-"""Seconds after SIGTERM or SIGHUP at which a run ends without its tasks; supervisors kill after 10."""
+"""Seconds after SIGTERM, SIGHUP or the end of --for at which a run ends without its tasks; supervisors
+kill after 10."""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "run",
-        description="Run a graph until its sources end, until Ctrl-C, or for --cycles N. "
+        description="Run a graph until its sources end, until Ctrl-C, for --cycles N, or --for 10s. "
         "Every message goes into a log under runs/, from which `flowrun replay` runs it again.",
     )
     parser.add_argument("graph", type=Path, help="the graph file")
@@ -56,6 +58,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_mission(parser, "the first one")
     add_settings(parser)
     parser.add_argument("--cycles", type=int, metavar="N", help="end after N cycles")
+    parser.add_argument(
+        "--for",
+        dest="duration",
+        metavar="TIME",
+        help="end after this time, such as 10s, 2m or 1h, counted from when all tasks have started",
+    )
     parser.add_argument(
         "--log-dir",
         type=Path,
@@ -103,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.cycles is not None and args.cycles < 0:
         raise UsageError(f"--cycles {args.cycles}: expected a number of cycles, 0 or more")
+    if args.duration is not None:
+        seconds("--for", args.duration)
     with importable(args.graph.parent):
         unused = unused_modules(args.graph.parent)
         if unused:
@@ -171,6 +181,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
             viewers.shown_live(args, running.directory, print_text),
             announced(running, url),
             StatusDisplay(running, url, terminal, plain=args.plain),
+            _limited(running, signals, args.duration),
         ):
             result = running.run(cycles=args.cycles)
         terminal.take_back()
@@ -241,7 +252,7 @@ class _Signals:
             return
         busy = self._run.busy()
         if number != signal.SIGINT and seconds >= _STUCK_S and busy:
-            self._end(number)
+            self._end(signal.Signals(number).name, 128 + number)
         if seconds < self._say_at_s:
             return
         self._say_at_s += _SAY_EVERY_S
@@ -255,18 +266,54 @@ class _Signals:
 
     def again(self, number: int, *, is_stuck: bool) -> None:
         del is_stuck
-        self._end(number)
+        self._end(signal.Signals(number).name, 128 + number)
 
-    def _end(self, number: int) -> None:
+    def stuck(self, reason: str) -> None:
+        """End a run that was to end for `reason`, and whose tasks do not come back."""
+        if self._status is None and self._run.busy():
+            self._end(reason, 1)
+
+    def _end(self, reason: str, otherwise: int) -> None:
+        """End the process now: with the status of the run, or `otherwise` where it has not ended."""
         status = self._status
         if status is None:
-            result = self._run.end_now(signal.Signals(number).name)
+            result = self._run.end_now(reason)
             self._terminal.show(None)
             self._terminal.take_back()
             _print_summary(self._run, result)
-            status = 128 + number
+            status = otherwise
         self._terminal.end()
         os._exit(status)
+
+
+@contextmanager
+def _limited(running: Run, signals: _Signals, duration: str | None) -> Iterator[None]:
+    """Ask the run to end when `duration` has passed since its tasks had started, as Ctrl-C does; end it
+    without its tasks if they do not come back."""
+    if duration is None:
+        yield
+        return
+    reason, limit_s, ended = (
+        f"the limit of {duration}",
+        seconds("--for", duration),
+        threading.Event(),
+    )
+
+    def wait() -> None:
+        while not running.executor.has_started:
+            if ended.wait(_TICK_S):
+                return
+        if not ended.wait(limit_s):
+            running.stop(reason)
+            if not ended.wait(_STUCK_S):
+                signals.stuck(reason)
+
+    thread = threading.Thread(target=wait, name="flowrun-limit", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextmanager

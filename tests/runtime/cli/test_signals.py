@@ -216,6 +216,22 @@ def test_a_run_that_is_stuck_says_in_what_and_ends_at_the_second_signal(tmp_path
 
 
 @pytest.mark.long
+def test_a_limited_run_that_is_stuck_ends_all_the_same(tmp_path):
+    (tmp_path / "stuck.py").write_text(STUCK)
+    (tmp_path / "g.yaml").write_text(GRAPH)
+    command = [sys.executable, "-m", "flowrun.runtime.cli", "g.yaml", "--for", "1s"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "ended by the limit of 1s, without waiting for task 's'" in done.stdout
+    [run] = (tmp_path / "runs").glob("g-*")
+    with Log(run) as log:
+        assert log.finished
+        assert log.end["reason"] == "the limit of 1s, without waiting for task 's'"
+
+
+@pytest.mark.long
 def test_sigterm_alone_ends_a_run_that_is_stuck(tmp_path):
     (tmp_path / "stuck.py").write_text(STUCK)
     (tmp_path / "g.yaml").write_text(GRAPH)
