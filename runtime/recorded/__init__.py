@@ -4,6 +4,7 @@
 |---------------|--------------------------------------------------------------------------|
 | `runs.py`     | the runs that are shown, by id                                           |
 | `run.py`      | one run: its summary, and who reads it when                              |
+| `stretches.py`| a live run whose recording was stopped and begun again, as one run       |
 | `moment.py`   | everything of one moment: answers, settings, errors, pictures            |
 | `lanes.py`    | what happened when, counted by the parts of a span of time               |
 | `latencies.py`| how long things took, by the parts of a span of time                    |

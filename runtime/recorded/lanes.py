@@ -14,7 +14,7 @@ from flowrun.runtime.log.slab.format import KEYFRAME_TOPIC, STEPS_TOPIC
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.places import Places, Times, TopicPlaces
 
-__all__ = ["ALERTS", "ANSWERS", "LANES", "kind_of", "lanes", "named"]
+__all__ = ["ALERTS", "ANSWERS", "LANES", "joined", "kind_of", "lanes", "named"]
 
 ANSWERS, ALERTS = "PromptResponseMsg", "AlertMsg"
 """Names of the messages that have lanes."""
@@ -79,15 +79,43 @@ def lanes(
         total = at if counts is None else np.concatenate([[0], np.cumsum(counts)])[at]
         key = kind, task
         counted[key] = counted.get(key, 0) + np.diff(total)
-    order = sorted(counted, key=lambda key: LANES.index(key[0]))
     return {
         "cycles": _cycles(steps, firsts),
         "frames": np.diff(firsts).tolist(),
-        "lanes": [
-            {"kind": kind, "task": task, "counts": counted[kind, task].tolist()}
-            for kind, task in order
-        ],
+        "lanes": _ordered(counted),
     }
+
+
+def joined(parts: list[tuple[dict[str, Any], int]]) -> dict[str, Any]:
+    """The lanes of several logs, one after the other in time, as one.
+
+    parts: of each, what `lanes` gave for the same span, and its last cycle.
+    """
+    chosen, _ = parts[-1]
+    cycles, keys = np.array(chosen["cycles"]), np.array(chosen.get("keys", ()))
+    counts: dict[tuple[str, str], Any] = {}
+    for found, last in reversed(parts):
+        own = np.array(found["cycles"])
+        cycles = np.where(own <= last, own, cycles)
+        if len(keys):
+            keys = np.where(own[:-1] <= last, found["keys"], keys)
+    for found, _ in parts:
+        for lane in found["lanes"]:
+            key = lane["kind"], lane["task"]
+            counts[key] = counts.get(key, 0) + np.array(lane["counts"])
+    return {
+        "cycles": cycles.tolist(),
+        "frames": np.sum([found["frames"] for found, _ in parts], axis=0).tolist(),
+        "lanes": _ordered(counts),
+        **({"keys": keys.tolist()} if len(keys) else {}),
+    }
+
+
+def _ordered(counts: dict[tuple[str, str], Any]) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "task": task, "counts": counts[kind, task].tolist()}
+        for kind, task in sorted(counts, key=lambda key: LANES.index(key[0]))
+    ]
 
 
 def _cycles(steps: TopicPlaces, indexes: NDArray[np.int64]) -> list[int]:

@@ -125,14 +125,6 @@ class RecordedRun:
         steps = opened.steps
         begin, end = self._span(opened, first, last)
         from_ns, to_ns = int(steps.times[begin]), int(steps.times[end - 1])
-        found = lanes(
-            opened.log.topics,
-            opened.places,
-            opened.controls,
-            from_ns=from_ns,
-            to_ns=to_ns,
-            bins=bins,
-        )
         return {
             "from_cycle": steps.cycle(begin),
             "to_cycle": steps.cycle(end - 1),
@@ -142,11 +134,41 @@ class RecordedRun:
             "last_cycle": steps.cycle(len(steps) - 1),
             "start_ns": int(steps.times[0]),
             "end_ns": int(steps.times[-1]),
-            **found,
+            **self._counted(opened, from_ns=from_ns, to_ns=to_ns, bins=bins, keys=keys),
             **_state(opened.log),
             "missing": missing(opened.log, steps.cycle(0)),
-            **({"keys": opened.moments.keys(found["cycles"][:-1])} if keys else {}),
+            "gaps": [],
         }
+
+    def counted(self, *, from_ns: int, to_ns: int, bins: int, keys: bool) -> dict[str, Any]:
+        """What `lanes` counts, of a span of time that may begin before the log and end after it. There
+        must be a cycle in the log."""
+        with self.reading() as opened:
+            return self._counted(opened, from_ns=from_ns, to_ns=to_ns, bins=bins, keys=keys)
+
+    def _counted(
+        self, opened: _Opened, *, from_ns: int, to_ns: int, bins: int, keys: bool
+    ) -> dict[str, Any]:
+        found = lanes(
+            opened.log.topics,
+            opened.places,
+            opened.controls,
+            from_ns=from_ns,
+            to_ns=to_ns,
+            bins=bins,
+        )
+        return found | ({"keys": opened.moments.keys(found["cycles"][:-1])} if keys else {})
+
+    def span(self, first: int | None, last: int | None) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The number and the time of the first cycle at or after `first`, and of the last one at or
+        before `last`."""
+        with self.reading() as opened:
+            steps = opened.steps
+            begin, end = self._span(opened, first, last)
+            return (
+                (steps.cycle(begin), int(steps.times[begin])),
+                (steps.cycle(end - 1), int(steps.times[end - 1])),
+            )
 
     def _span(self, opened: _Opened, first: int | None, last: int | None) -> tuple[int, int]:
         """The places of the cycles from `first` to `last`: of the first one, and after the last one."""
@@ -224,14 +246,6 @@ class RecordedRun:
             log = opened.log
             write_clip(log, begin, end, path)
         return begin, end
-
-    def whole(self) -> tuple[int, int]:
-        """The first and the last cycle of the log."""
-        with self.reading() as opened:
-            steps = opened.steps
-            if not len(steps):
-                raise LogNotFound(f"{self.path}: the log holds no cycle")
-            return steps.cycle(0), steps.cycle(len(steps) - 1)
 
     def file(self) -> Path | None:
         """The run's only slab, if it is finished: the whole log as one file."""
@@ -332,7 +346,13 @@ def _state(log: Log) -> dict[str, Any]:
 def missing(log: Log, first_cycle: int | None) -> list[str]:
     """What of a run its log does not hold, a sentence each, as far as it is known."""
     found = [] if log.loss is None else [log.loss]
-    if first_cycle:
+    if first_cycle and (before := log.metadata.get("continues")):
+        since = log.metadata.get("gap_from_cycle", "0")
+        found.append(
+            f"cycles {since} to {first_cycle - 1}: they were not recorded; earlier ones are in the run "
+            f"{before}"
+        )
+    elif first_cycle:
         keep = log.metadata.get(KEEP_SLABS)
         why = f"it keeps the last {keep} files" if keep else "they are not in this log"
         found.append(f"cycles 0 to {first_cycle - 1}: {why}")

@@ -11,6 +11,7 @@ from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.log.lock import slab_files
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.recorded.run import RecordedRun, is_run, summary, unreadable
+from flowrun.runtime.recorded.stretches import LiveRun, Stretches
 from flowrun.runtime.recorded.what_if import WHAT_IF, Asked, WhatIf, changes, check_values
 from flowrun.runtime.wording import described
 
@@ -22,18 +23,24 @@ _OF = "~"
 """Between the id of a run and that of a what-if of it, which is a run, too."""
 _MOST_LISTED = 500
 _MOST_OPEN = 16
+_MOST_AT_ONCE = 2
+"""What-ifs that run at the same time."""
 
 
 class RecordedRuns:
     """Runs by id, from any thread.
 
-    paths: of runs: their directories, or one slab.
+    path: of a run: its directory, or one slab.
     folder: a folder whose directories are runs, too, also those that come later.
+    live: a run that goes on: `CURRENT` is all that was recorded of it, and each stretch a run, too.
     """
 
-    def __init__(self, paths: list[Path], *, folder: Path | None = None) -> None:
-        self._paths = {_name(path): path for path in paths}
+    def __init__(
+        self, path: Path | None = None, *, folder: Path | None = None, live: LiveRun | None = None
+    ) -> None:
+        self._path_of_one = path
         self._folder = folder
+        self._live = live
         self._lock = threading.Lock()
         self._runs: dict[str, RecordedRun] = {}
         self._listed: dict[str, tuple[Any, dict[str, Any]]] = {}
@@ -44,9 +51,9 @@ class RecordedRuns:
     def at(cls, path: Path) -> RecordedRuns:
         """The run at `path`, or the runs in that folder. `LogError` where there is none."""
         if path.is_dir() and not is_run(path) and any(map(is_run, _directories(path))):
-            return cls([], folder=path)
+            return cls(folder=path)
         with Log(path, verify=False):
-            return cls([path])
+            return cls(path)
 
     def close(self) -> None:
         """End what-ifs, without waiting for their ends, and give all files back."""
@@ -65,12 +72,26 @@ class RecordedRuns:
         found.sort(key=lambda it: (it["started_ns"] or 0, it["id"]), reverse=True)
         return found[:_MOST_LISTED]
 
-    def get(self, id_: str) -> RecordedRun:
-        """The run of that id; `LogNotFound` names those that there are."""
+    def stretches(self, id_: str) -> Stretches | None:
+        """All that was recorded of the live run, if `id_` means that and it was more than once."""
+        paths = self._paths
+        if id_ != CURRENT or self._live is None or len(paths) < 2:
+            return None
+        live = self._live
+        return Stretches([self.get(name) for name in paths], lambda: live.state() == "Running")
+
+    def get(self, id_: str, *, cycle: int | None = None, at_ns: int | None = None) -> RecordedRun:
+        """The run of that id; of several stretches that which holds a cycle or a time, or the last one.
+        `LogNotFound` names those that there are, or says that it was not recorded."""
+        stretches = self.stretches(id_)
+        if stretches is not None and cycle is not None:
+            return stretches.at(cycle)
+        if stretches is not None and at_ns is not None:
+            return stretches.at_time(at_ns)
         name, of, number = id_.partition(_OF)
         path = self._path(name)
         if path is None and name == CURRENT and self._paths:
-            name, path = next(iter(self._paths.items()))
+            name, path = list(self._paths.items())[-1]
         if path is not None and of:
             what_if = self._what_ifs_of(name).get(number)
             path = None if what_if is None else what_if.run
@@ -94,44 +115,47 @@ class RecordedRuns:
 
     # -- what-ifs ------------------------------------------------------------------------------
 
-    def ask(self, id_: str, values: dict[str, Any], first: int, last: int) -> WhatIf:
-        """Replay cycles of a run with other values. `UsageError` for values that are not taken;
-        `LogInUse` while another what-if runs."""
-        run = self.get(id_)
+    def ask(self, id_: str, values: dict[str, Any], first: int, last: int) -> dict[str, Any]:
+        """Replay cycles of a run with other values: the `id` of the what-if, and the `run` that it is.
+
+        `UsageError` for values that are not taken; `LogInUse` while two others run.
+        """
+        run = self.get(id_, cycle=first)
         if _OF in run.id:
             raise UsageError(
                 f"{run.id} is a what-if itself; ask its run {run.id.partition(_OF)[0]}"
             )
         graph = run.graph()
         tasks = check_values(values, graph)
-        begin, end = run.whole()
+        (begin, _), (end, _) = run.span(None, None)
         if not begin <= first <= last <= end:
             raise UsageError(
                 f"from_cycle {first} and to_cycle {last}: the log holds cycles {begin} to {end}"
             )
         with self._lock:
             others = [it for of_run in self._what_ifs.values() for it in of_run.values()]
-        if any(it.is_running for it in others):
-            raise LogInUse("another what-if runs; wait for its end")
+        if sum(it.is_running for it in others) >= _MOST_AT_ONCE:
+            raise LogInUse(
+                f"{_MOST_AT_ONCE} what-ifs run already; wait for the end of one, or cancel it"
+            )
         made = WhatIf.start(run.path, run.directory / WHAT_IF, Asked(values, first, last), tasks)
         self._what_ifs_of(run.id)[made.id] = made
-        return made
+        return {"id": made.id, "run": f"{run.id}{_OF}{made.id}"}
 
     def what_ifs(self, id_: str) -> list[dict[str, Any]]:
-        """The progress of all what-ifs of a run, the newest last."""
-        found = self._what_ifs_of(self.get(id_).id)
-        return [found[number].progress() for number in sorted(found, key=int)]
+        """The progress of all what-ifs of a run, the newest last, and the `run` that each is."""
+        stretches = self.stretches(id_)
+        runs = [self.get(id_)] if stretches is None else stretches.runs
+        return [
+            {**what_if.progress(), "run": f"{run.id}{_OF}{what_if.id}"}
+            for run in runs
+            for what_if in sorted(self._what_ifs_of(run.id).values(), key=lambda it: int(it.id))
+        ]
 
     def what_if(self, id_: str, number: str) -> dict[str, Any]:
         """The progress of one, and what it has changed so far; `LogNotFound` if there is none."""
         run = self.get(id_)
-        found = self._what_ifs_of(run.id)
-        if number not in found:
-            known = ", ".join(found) or "none"
-            raise LogNotFound(
-                f"no what-if {described(number)} of run {run.id!r}; there are: {known}"
-            )
-        what_if = found[number]
+        what_if = self._what_if(run, number)
         state = {**what_if.progress(), "run": f"{run.id}{_OF}{number}"}
         tasks = check_values(what_if.asked.values, run.graph())
         try:
@@ -139,6 +163,21 @@ class RecordedRuns:
                 return state | changes(recorded, replayed, tasks)
         except LogError:  # it has written nothing yet
             return state | {"compared": 0, "differing": 0, "differs": []}
+
+    def cancel(self, id_: str, number: str) -> dict[str, Any]:
+        """End a what-if, if it runs, and wait for that; its progress. What it has written stays."""
+        what_if = self._what_if(self.get(id_), number)
+        what_if.cancel()
+        return what_if.progress()
+
+    def _what_if(self, run: RecordedRun, number: str) -> WhatIf:
+        found = self._what_ifs_of(run.id)
+        if number not in found:
+            known = ", ".join(found) or "none"
+            raise LogNotFound(
+                f"no what-if {described(number)} of run {run.id!r}; there are: {known}"
+            )
+        return found[number]
 
     def _what_ifs_of(self, name: str) -> dict[str, WhatIf]:
         if name not in self._what_ifs:
@@ -156,10 +195,17 @@ class RecordedRuns:
 
     # -- inside --------------------------------------------------------------------------------
 
+    @property
+    def _paths(self) -> dict[str, Path]:
+        paths = () if self._live is None else self._live.directories
+        one = () if self._path_of_one is None else (self._path_of_one,)
+        return {_name(path): path for path in (*one, *paths)}
+
     def _path(self, name: str) -> Path | None:
         """Where the run of that name is; None if there is none. Does not read a folder of many runs."""
-        if name in self._paths or self._folder is None or name in {"", ".", ".."} or "/" in name:
-            return self._paths.get(name)
+        paths = self._paths
+        if name in paths or self._folder is None or name in {"", ".", ".."} or "/" in name:
+            return paths.get(name)
         path = self._folder / name
         try:
             return path if not path.is_symlink() and path.is_dir() and is_run(path) else None

@@ -52,6 +52,7 @@ class WhatIf:
         self.run = directory / "run"
         self.asked = asked
         self._process = process
+        self._is_cancelled = False
 
     @classmethod
     def start(cls, source: Path, parent: Path, asked: Asked, tasks: list[str]) -> WhatIf:
@@ -91,8 +92,13 @@ class WhatIf:
         if self._process is not None:
             self._process.stop()
 
+    def cancel(self) -> None:
+        """`stop`, because somebody does not want it any more."""
+        self._is_cancelled |= self.is_running
+        self.stop()
+
     def progress(self) -> dict[str, Any]:
-        """Its state ("running", "done" or "error"), how much is done, and why it failed."""
+        """Its state ("running", "done", "cancelled" or "error"), how much is done, and why it failed."""
         done, finished = 0, False
         try:
             with Log(self.run, verify=False) as log:
@@ -100,7 +106,8 @@ class WhatIf:
         except LogError:
             pass
         whole = self.asked.last - self.asked.first + 1
-        state = "running" if self.is_running else "done" if finished else "error"
+        ended = "done" if finished else "cancelled" if self._is_cancelled else "error"
+        state = "running" if self.is_running else ended
         why = None
         if state == "error":
             lines = self._process.last_lines if self._process is not None else []

@@ -341,9 +341,14 @@ class Run:
     @property
     def directory(self) -> Path | None:
         """Where its log is, the last one if it was stopped and begun again; None for a run without."""
-        if self._place is None or self._recording.parts == 1:
+        if self._place is None or len(self._recording.directories) == 1:
             return self._place
         return self._recording.directory
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where its logs are: of each stretch between the begin of the recording and its stop."""
+        return self._recording.directories
 
     @property
     def writer(self) -> LogWriter | None:

@@ -65,8 +65,8 @@ class Recording:
         """None for a run that keeps no log."""
         self.error: LogError | None = None
         """Why the log ends before the run does."""
-        self.parts = 0
-        """Number of logs that were begun."""
+        self.directories: tuple[Path, ...] = ()
+        """Of all logs that were begun, in order."""
         self.is_on = False
         """Whether cycles are written."""
         self._finishing = threading.Lock()
@@ -87,7 +87,7 @@ class Recording:
         try:
             tidy(directory.parent, graph=self._graph.name)
             self.writer = self._make_writer(directory, started_ns, {})
-            self.parts, self.is_on = 1, True
+            self.directories, self.is_on = (directory,), True
         except LogError as error:
             if not self.outlived:
                 raise
@@ -149,7 +149,7 @@ class Recording:
             raise UsageError(_NOT_NOW)
         with self._finishing:
             self.writer, self.directory, self.is_on = writer, directory, True
-            self.parts += 1
+            self.directories += (directory,)
             if self._is_finished:  # the run has ended meanwhile
                 self._finish("end of the run", None, cycles=cycle)
         self._log.info(
@@ -186,7 +186,7 @@ class Recording:
             if self.error is not None or self._is_finished:
                 return None
             self._is_finished = True
-            if self.parts and not self.is_on:
+            if self.directories and not self.is_on:
                 return None
             try:
                 self._finish(reason, error, cycles=cycles)

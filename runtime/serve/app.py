@@ -55,7 +55,7 @@ def create_app(
         host=host,
         site=site,
     )
-    recorded = RecordedRuns([], folder=pipelines.place.log_dir.absolute())
+    recorded = RecordedRuns(folder=pipelines.place.log_dir.absolute())
     page = PageFiles()
     app.state.close = recorded.close
     # Each request that is passed on takes a second descriptor.

@@ -73,7 +73,7 @@ def create_app(
         host=host,
         site=site,
     )
-    recorded = RecordedRuns([] if run.directory is None else [run.directory.absolute()])
+    recorded = RecordedRuns(live=run)
 
     def close() -> None:
         channels.close()

@@ -91,16 +91,17 @@ class Runs:
             }
         )
         changes: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
-            ("/{run}/labels", self.add_label, _LABEL_SCHEMA),
-            ("/{run}/what-if", self.ask, _WHAT_IF_SCHEMA),
+            ("/{run}/labels", self.add_label, described_body(_LABEL_SCHEMA)),
+            ("/{run}/what-if", self.ask, described_body(_WHAT_IF_SCHEMA)),
+            ("/{run}/what-if/{what_if}/cancel", self.cancel, {}),
         ]
-        for path, change, schema in changes:
+        for path, change, extra in changes:
             router.add_api_route(
                 path,
                 change,
                 methods=["POST"],
                 responses={200: {"model": dict[str, Any]}, **posts},
-                openapi_extra=described_body(schema),
+                openapi_extra=extra,
             )
         return router
 
@@ -131,11 +132,12 @@ class Runs:
         parts of the time between two cycles.
 
         `cycles` is the first cycle of each part, and the one after the last part; `frames` the number of
-        cycles in each part; `missing` what the log does not hold. With `keys`, also the cycle of the key
+        cycles in each part; `missing` what the log does not hold, and `gaps` where the recording of a
+        live run was stopped. With `keys`, also the cycle of the key
         frame before each part: its picture is there soonest.
         """
         return Json(
-            await self._ask(run, lambda it: it.lanes(first=first, last=last, bins=bins, keys=keys))
+            await _in_thread(lambda: self._lanes(run, first=first, last=last, bins=bins, keys=keys))
         )
 
     async def moment(
@@ -149,10 +151,13 @@ class Runs:
         if cycle is not None and at_ns is not None:
             raise ApiError(422, "cycle and at_ns: give one of the two")
 
-        def found(it: RecordedRun) -> dict[str, Any]:
-            return it.moment(cycle=cycle, at_ns=at_ns, url=f"api/v0/runs/{it.id}")
+        def found() -> dict[str, Any]:
+            it = self._runs.get(run, cycle=cycle, at_ns=at_ns)
+            moment = it.moment(cycle=cycle, at_ns=at_ns, url=f"api/v0/runs/{it.id}")
+            stretches = self._runs.stretches(run)
+            return moment if stretches is None else stretches.moment(moment)
 
-        return Json(await self._ask(run, found))
+        return Json(await _in_thread(found))
 
     async def lines(
         self,
@@ -165,7 +170,9 @@ class Runs:
         """The log lines up to a cycle, the newest first: `lines`, and whether there may be `more`.
         Without a cycle, all of the run: also those after its last cycle."""
         return Json(
-            await self._ask(run, lambda it: it.lines(cycle, level=level, task=task, most=most))
+            await self._ask(
+                run, lambda it: it.lines(cycle, level=level, task=task, most=most), cycle
+            )
         )
 
     async def latencies(
@@ -178,12 +185,12 @@ class Runs:
         """How often cycles came, and how long steps and answers took, by the parts of the time between
         two cycles: `at_ns`, `rate_hz`, and medians by task, `steps_ms` and `answers_ms`."""
         return Json(
-            await self._ask(run, lambda it: it.latencies(first=first, last=last, bins=bins))
+            await self._ask(run, lambda it: it.latencies(first=first, last=last, bins=bins), last)
         )
 
     async def seen(self, run: str, cycle: _Cycle = None) -> Json:
         """The objects that were found in the minute before a cycle, by task and class."""
-        return Json(await self._ask(run, lambda it: it.seen(cycle)))
+        return Json(await self._ask(run, lambda it: it.seen(cycle), cycle))
 
     async def image(
         self,
@@ -201,7 +208,7 @@ class Runs:
         async with turns.large() if width is None else turns.small(request):
             if await request.is_disconnected():
                 return Response(status_code=499)  # nobody gets it
-            jpeg, found = await self._ask(run, lambda it: it.jpeg(task, cycle, width=width))
+            jpeg, found = await self._ask(run, lambda it: it.jpeg(task, cycle, width=width), cycle)
         kept = "max-age=3600" if found == cycle else "no-store"
         headers = {"X-Cycle": str(found), "Cache-Control": f"private, {kept}"}
         return Response(jpeg, media_type="image/jpeg", headers=headers)
@@ -214,7 +221,7 @@ class Runs:
         name = f"{self._get(run).id}.mcap"
         if found is not None:
             return FileResponse(found, media_type=_MCAP, filename=name)
-        first, last = await self._ask(run, RecordedRun.whole)
+        (first, _), (last, _) = await self._ask(run, lambda it: it.span(None, None))
         return await self._clip(run, first, last, name)
 
     async def clip(
@@ -225,7 +232,7 @@ class Runs:
     ) -> Response:
         """The cycles from `from` to `to` as an MCAP file, which flowrun replays. It begins at the
         keyframe before, as a replay does."""
-        return await self._clip(run, first, last, _clip_name(self._get(run), first, last))
+        return await self._clip(run, first, last, _clip_name(self._get(run, first), first, last))
 
     async def test(
         self,
@@ -234,7 +241,7 @@ class Runs:
         last: Annotated[int, Query(alias="to", ge=0, le=2**63 - 1)],
     ) -> Json:
         """The two lines of pytest that replay a clip: `text`, and the clip's `file` name and `url`."""
-        found = self._get(run)
+        found = self._get(run, first)
         if last < first:
             raise ApiError(422, f"from={first} is after to={last}")
         name = _clip_name(found, first, last)
@@ -251,7 +258,7 @@ class Runs:
         os.close(handle)
         remove = partial(Path(path).unlink, missing_ok=True)
         try:
-            await self._ask(run, lambda it: it.clip(first, last, Path(path)))
+            await self._ask(run, lambda it: it.clip(first, last, Path(path)), first)
         except BaseException:
             remove()
             raise
@@ -263,7 +270,13 @@ class Runs:
 
     async def labels(self, run: str) -> Json:
         """The moments that were marked."""
-        return Json([_as_map(it) for it in await self._ask(run, lambda it: it.labels.all())])
+
+        def all_() -> list[Label]:
+            stretches = self._runs.stretches(run)
+            runs = [self._runs.get(run)] if stretches is None else stretches.runs
+            return [label for it in runs for label in it.labels.all()]
+
+        return Json([_as_map(it) for it in await _in_thread(all_)])
 
     async def add_label(self, request: Request, run: str) -> Json:
         """Mark the moment of a cycle: `{"cycle": 120, "task": "inference", "label": "wrong"}`, with
@@ -272,7 +285,10 @@ class Runs:
         It is written into the file `labels.jsonl` of the run.
         """
         body = await json_body(request)
-        return Json(await self._ask(run, lambda it: _as_map(_labelled(it, body)), changes=True))
+        cycle = _whole(body, "cycle")
+        return Json(
+            await self._ask(run, lambda it: _as_map(_labelled(it, body)), cycle, changes=True)
+        )
 
     # -- what-ifs ------------------------------------------------------------------------------
 
@@ -292,8 +308,9 @@ class Runs:
             )
         first, last = (_whole(body, key) for key in ("from_cycle", "to_cycle"))
         self._get(run)
-        made = await _in_thread(lambda: self._runs.ask(run, values, first, last), changes=True)
-        return Json({"id": made.id, "run": f"{self._get(run).id}~{made.id}"})
+        return Json(
+            await _in_thread(lambda: self._runs.ask(run, values, first, last), changes=True)
+        )
 
     async def what_ifs(self, run: str) -> Json:
         """All what-ifs of a run: what was set, for which cycles, and how far they are."""
@@ -304,18 +321,32 @@ class Runs:
         that it is: its lanes, moments and pictures are those of a run."""
         return Json(await _in_thread(lambda: self._runs.what_if(run, what_if)))
 
+    async def cancel(self, run: str, what_if: str) -> Json:
+        """End a what-if before it is done. What it has compared until then stays."""
+        return Json(await _in_thread(lambda: self._runs.cancel(run, what_if)))
+
     # -- inside --------------------------------------------------------------------------------
 
-    def _get(self, run: str) -> RecordedRun:
+    def _lanes(self, run: str, **part: Any) -> dict[str, Any]:
+        stretches = self._runs.stretches(run)
+        return self._runs.get(run).lanes(**part) if stretches is None else stretches.lanes(**part)
+
+    def _get(self, run: str, cycle: int | None = None) -> RecordedRun:
         try:
-            return self._runs.get(run)
+            return self._runs.get(run, cycle=cycle)
         except LogNotFound as error:
             raise ApiError(404, str(error)) from None
 
     async def _ask(
-        self, run: str, question: Callable[[RecordedRun], _T], *, changes: bool = False
+        self,
+        run: str,
+        question: Callable[[RecordedRun], _T],
+        cycle: int | None = None,
+        *,
+        changes: bool = False,
     ) -> _T:
-        return await _in_thread(lambda: question(self._runs.get(run)), changes=changes)
+        """The answer of a run; of several stretches of the live one that which holds a cycle."""
+        return await _in_thread(lambda: question(self._runs.get(run, cycle=cycle)), changes=changes)
 
 
 class _Turns:

@@ -29,6 +29,10 @@ class Watchable(Protocol):
         """Where its log is; None if it keeps none."""
 
     @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where its logs are, absolute: of each stretch that was recorded; none if it keeps none."""
+
+    @property
     def broadcasts(self) -> Mapping[str, Broadcast]:
         """Task id -> where its items are, of all sinks and all tasks that show something."""
 

@@ -38,6 +38,7 @@ class FakeRun:
     def __init__(self, *, name="inference", types=None, answer="A red ball rolls.", rate_hz=25.0):
         self.name = name
         self.directory = None
+        self.directories = ()
         self.task_types = dict(types or _TYPES)
         self.shows = {task: _SHOWS.get(type_) for task, type_ in self.task_types.items()}
         self.channels = {

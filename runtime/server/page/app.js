@@ -25,9 +25,7 @@ function App() {
     setSaid({text, bad});
     timer.current = setTimeout(() => setSaid(null), bad ? 3 * SAID_MS : SAID_MS);
   };
-  const look = useCallback((/** @type {number | null} */ cycle) => {
-    run.look(cycle).catch(error => say(why(error), true));
-  }, []);
+  const look = useCallback((/** @type {number | null} */ cycle) => { run.look(cycle); }, []);
   useEffect(() => { begin(text => say(text, true)); }, []);
   const {state} = known.state;
   useEffect(() => { document.body.dataset.state = state; }, [state]);

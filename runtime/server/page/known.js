@@ -1,7 +1,7 @@
 // @ts-check
 // What the page knows of the run. Events change it here and nowhere else; components read it with
 // `useKnown`.
-import {aheadMs, get} from "./api.js";
+import {aheadMs, get, why} from "./api.js";
 import {useEffect, useState} from "./html.js";
 import {loadMoment} from "./timeline/moments.js";
 
@@ -76,6 +76,7 @@ export class Known {
     /** @type {Sample[]} */ this.samples = [];
     /** The cycle at which the user looks; null: what happens now. @type {number | null} */ this.moment = null;
     /** What was so then. @type {Moment | null} */ this.then = null;
+    /** Why that is not known, "" if it is. */ this.unseen = "";
     this.looking = false;
     /** @type {Set<string>} */ this.keys = new Set();
     /** @type {Record<string, number>} */ this.latencies = {};
@@ -225,8 +226,8 @@ export class Known {
       /** @type {number | null} */ let done = null;
       while (this.moment !== null && this.moment !== done) {
         done = this.moment;
-        const found = await loadMoment("", this.logged, done);
-        if (this.moment !== null) this.then = found;
+        const [found, unseen] = await loadMoment("", this.logged, done).then(moment => [moment, ""], error => [null, why(error)]);
+        if (this.moment !== null) [this.then, this.unseen] = [found, unseen];
         this.changed();
       }
     } finally {

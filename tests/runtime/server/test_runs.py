@@ -183,7 +183,7 @@ def test_the_live_run_is_one_of_them(folder, tmp_path):
     copy = tmp_path / "live"
     shutil.copytree(folder / "cut", copy)
     run = FakeRun()
-    run.directory = copy
+    run.directories = (copy,)
     server = Server.start(run, port=0)
     try:
         with httpx.Client(base_url=server.url, trust_env=False) as client:

@@ -220,7 +220,7 @@ def test_the_log_of_a_run_that_goes_on_is_dragged_in(browser, tmp_path):
             commit(writer, bound, cycle)
 
     run = FakeRun()
-    run.directory = tmp_path / "live"
+    run.directories = (tmp_path / "live",)
     run.start()
     server = Server.start(run, port=0)
     try:

@@ -28,7 +28,7 @@ export function AnswerList() {
   const all = run.moment === null ? run.answers : run.then ? answersThen(run) : [];
   const found = wanted ? all.filter(matches) : all;
   const total = useMemo(() => run.answers.reduce((sum, group) => sum + group.count, 0), [run.answers[0], run.answers.length]);
-  const none = wanted ? "No answer has these words." : run.moment !== null ? "No answer until this moment."
+  const none = wanted ? "No answer has these words." : run.moment !== null ? run.unseen || "No answer until this moment."
     : tasks.length || !run.report ? "No answer yet." : "No task of this graph shows answers.";
   return html`<section class="answers" aria-label="Answers">
     <h2>Answers <small>${run.moment !== null ? "of this moment" : total ? count(total) : ""}</small>

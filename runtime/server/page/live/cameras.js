@@ -71,6 +71,7 @@ export function Cameras() {
 function Screen({channel, live, alone, marks, onAlone}) {
   const run = useKnown();
   const then = run.moment === null ? null : run.then?.images[channel.id] ?? run.then?.images[channel.camera] ?? null;
+  const back = run.moment !== null;
   const {canvas, newest, note, form, image, why} = useStream(channel, live && run.moment === null);
   const overlay = useOverlay(run, channel, canvas, newest, then, marks);
   const waits = run.moment === null && !newest && form !== "img";
@@ -80,11 +81,12 @@ function Screen({channel, live, alone, marks, onAlone}) {
   return html`<figure class="screen ${live || then ? "" : "over"}" data-form=${form} data-shown=${newest ? "yes" : null}
       data-cycle=${newest?.cycle ?? ""}>
     <canvas class="picture" ref=${canvas} role="img" aria-label=${`live picture of ${channel.name}`} onDblClick=${onAlone}
-      hidden=${then || form === "img"}></canvas>
-    <canvas class="marks" ref=${overlay} aria-hidden="true" hidden=${form === "img" && !then}></canvas>
-    ${form === "img" && !then && html`<img ref=${image} alt=${`live picture of ${channel.name}`} onDblClick=${onAlone} />`}
+      hidden=${back || form === "img"}></canvas>
+    <canvas class="marks" ref=${overlay} aria-hidden="true" hidden=${back ? !then : form === "img"}></canvas>
+    ${form === "img" && !back && html`<img ref=${image} alt=${`live picture of ${channel.name}`} onDblClick=${onAlone} />`}
     ${then && html`<img class="then" src=${address(then.url)} alt=${`picture of ${channel.name} in cycle ${then.cycle}`} />`}
-    ${note ? html`<span class="wait">${note}</span>` : !live && run.moment === null ? html`<span class="wait">not live</span>`
+    ${back ? !then && html`<span class="wait">${run.unseen || (run.then ? "no picture until this moment" : "…")}</span>`
+      : note ? html`<span class="wait">${note}</span>` : !live && run.moment === null ? html`<span class="wait">not live</span>`
       : waits ? html`<span class="wait">waiting for a picture …</span>` : null}
     <figcaption><b>${channel.name}</b>
       ${behind !== null && live && run.moment === null && html`<span class="behind">answer is ${millis(behind)} behind</span>`}

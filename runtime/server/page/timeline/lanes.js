@@ -6,7 +6,8 @@ import {html, useEffect, useLayoutEffect, useRef, useState} from "../html.js";
  * @typedef {{kind: string, task: string, counts: number[]}} Lane
  * @typedef {{from_cycle: number, to_cycle: number, first_cycle: number, last_cycle: number, from_ns: number,
  *   to_ns: number, cycles: number[], frames: number[], lanes: Lane[], state: string, why: string | null,
- *   missing: string[], start_ns: number, end_ns: number, keys?: number[]}} Lanes
+ *   missing: string[], start_ns: number, end_ns: number, keys?: number[], gaps: Gap[]}} Lanes
+ * @typedef {{from_cycle: number, to_cycle: number, from_ns: number, to_ns: number}} Gap what was not recorded
  * @typedef {{from: number, to: number}} Span cycles, both included
  * @typedef {{kind: string, task: string, marks: number[]}} Marks cycles that are marked
  */
@@ -30,6 +31,9 @@ const COLORS = {
 
 /** The cycle at a part of the width. @param {Lanes} lanes @param {number} part from 0 to 1 */
 export function cycleAt(lanes, part) {
+  const ns = timeAt(lanes, part);
+  const gap = lanes.gaps.find(({from_ns, to_ns}) => from_ns < ns && ns < to_ns);
+  if (gap) return gap.from_cycle + Math.floor((gap.to_cycle - gap.from_cycle + 1) * (ns - gap.from_ns) / (gap.to_ns - gap.from_ns));
   const {cycles, frames} = lanes;
   const at = Math.min(Math.max(part, 0), 1) * frames.length;
   const bin = Math.min(Math.floor(at), frames.length - 1);
@@ -40,16 +44,23 @@ export function cycleAt(lanes, part) {
  * one not farther away than the parts are wide. @param {Lanes} lanes @param {number} part
  */
 export function cycleNear(lanes, part) {
+  const exact = cycleAt(lanes, part);
+  if (isIn(lanes.gaps, exact)) return exact;
   const bin = Math.min(Math.floor(part * lanes.frames.length), lanes.frames.length - 1);
   const key = lanes.keys?.[bin];
   const wide = Math.max(1, lanes.cycles[bin + 1] - lanes.cycles[bin]);
-  if (key === undefined || key < lanes.from_cycle || lanes.cycles[bin] - key > wide) return cycleAt(lanes, part);
+  if (key === undefined || key < lanes.from_cycle || lanes.cycles[bin] - key > wide) return exact;
   return key;
 }
 /** The part of the width at which a cycle is; less than 0 or more than 1 where it is outside.
  * @param {Lanes} lanes @param {number} cycle
  */
 export function partAt(lanes, cycle) {
+  const gap = lanes.gaps.find(({from_cycle, to_cycle}) => from_cycle <= cycle && cycle <= to_cycle);
+  if (gap) {
+    const at = (cycle + .5 - gap.from_cycle) / (gap.to_cycle - gap.from_cycle + 1);
+    return (gap.from_ns + (gap.to_ns - gap.from_ns) * at - lanes.from_ns) / Math.max(1, lanes.to_ns - lanes.from_ns);
+  }
   const {cycles, frames} = lanes;
   if (cycle < cycles[0]) return -1;
   let [low, high] = [0, frames.length];  // the last edge at or before the cycle
@@ -60,16 +71,18 @@ export function partAt(lanes, cycle) {
   if (low === frames.length) return 2;
   return (low + (cycle - cycles[low]) / Math.max(1, cycles[low + 1] - cycles[low])) / frames.length;
 }
+/** Whether a cycle was not recorded. @param {Gap[]} gaps @param {number} cycle */
+const isIn = (gaps, cycle) => gaps.some(({from_cycle, to_cycle}) => from_cycle <= cycle && cycle <= to_cycle);
 /** The time at a part of the width, in nanoseconds. @param {Lanes} lanes @param {number} part */
 export const timeAt = (lanes, part) => lanes.from_ns + (lanes.to_ns - lanes.from_ns) * part;
 /** The cycle at a time. @param {Lanes} lanes @param {number} ns */
 export const cycleOfTime = (lanes, ns) =>
   cycleAt(lanes, (ns - lanes.from_ns) / Math.max(1, lanes.to_ns - lanes.from_ns));
 
-/** Where for much longer than usual no cycle came, or none was recorded: the first part, and the one after.
+/** Where for much longer than usual no cycle came: the first part, and the one after.
  * @param {number[]} frames
  */
-function gaps(frames) {
+function quiet(frames) {
   const usual = frames.length / Math.max(1, frames.reduce((sum, it) => sum + it, 0));
   /** @type {[number, number][]} */
   const found = [];
@@ -89,9 +102,10 @@ function draw(pen, lanes, rows, width, cycle, range, color) {
   const bins = lanes.frames.length;
   pen.clearRect(0, 0, width, height);
   pen.fillStyle = color("--idle-back");
-  for (const [first, end] of gaps(lanes.frames)) {
+  for (const [first, end] of quiet(lanes.frames)) {
     pen.fillRect(first * width / bins, HEAD, (end - first) * width / bins, height - HEAD);
   }
+  for (const {from_ns, to_ns} of lanes.gaps) stripes(pen, lanes, [from_ns, to_ns], width, height, color("--dim"));
   if (range) {
     const [a, b] = [partAt(lanes, range.from), partAt(lanes, range.to + 1)].map(it => Math.min(Math.max(it, 0), 1) * width);
     pen.fillStyle = color("--hold-back");
@@ -131,6 +145,27 @@ function draw(pen, lanes, rows, width, cycle, range, color) {
     pen.lineTo(x, 7);
     pen.fill();
   }
+}
+
+/** What was not recorded. @param {CanvasRenderingContext2D} pen @param {Lanes} lanes @param {[number, number]} ends in ns
+ * @param {number} width @param {number} height @param {string} color
+ */
+function stripes(pen, lanes, ends, width, height, color) {
+  const [a, b] = ends.map(ns => Math.min(Math.max((ns - lanes.from_ns) / Math.max(1, lanes.to_ns - lanes.from_ns), 0), 1) * width);
+  if (b - a < 1) return;
+  pen.save();
+  pen.beginPath();
+  pen.rect(a, HEAD, b - a, height - HEAD);
+  pen.clip();
+  pen.strokeStyle = pen.fillStyle = color;
+  pen.globalAlpha = .45;
+  pen.beginPath();
+  for (let x = a - height; x < b; x += 7) { pen.moveTo(x, height); pen.lineTo(x + height, 0); }
+  pen.stroke();
+  pen.globalAlpha = 1;
+  pen.font = "10px system-ui, sans-serif";
+  if (b - a > 80) pen.fillText("not recorded", a + 6, HEAD + 11);
+  pen.restore();
 }
 
 const STEPS_S = [.01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 14400, 43200, 86400];
@@ -259,7 +294,7 @@ export function LaneChart({lanes, marks, cycle, range, text, onMove, onRange, on
       onPointerEnter=${onEnter} onPointerLeave=${() => setHover(null)}></canvas>
     ${at === null ? null : html`<output class="lane-hover" style=${{
       left: `calc(var(--lane-names) + ${100 * /** @type {number} */ (hover)}% - ${/** @type {number} */ (hover)} * var(--lane-names))`,
-      transform: `translateX(-${100 * /** @type {number} */ (hover)}%)`}}>cycle ${at} · ${
+      transform: `translateX(-${100 * /** @type {number} */ (hover)}%)`}}>cycle ${at}${isIn(lanes.gaps, at) ? ", not recorded" : ""} · ${
       since((timeAt(lanes, /** @type {number} */ (hover)) - lanes.start_ns) / 1e9, .1)}</output>`}
   </div>`;
 }
