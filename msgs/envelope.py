@@ -50,6 +50,7 @@ class Envelope:
     defers: whether fields may be made later; False where the log stores what is made.
     present: whether the message was published in this cycle.
     tov_ns: time of validity; 0 before the message was first published.
+    beside: what the message's class keeps that is no field.
     packed: the msgpack map of the fields that are not arrays, if `publish` has made it: not where all
         are scalars, which nobody changes in place.
     is_open: whether it may be published; None before its task was first called.
@@ -58,6 +59,7 @@ class Envelope:
     """
 
     __slots__ = (
+        "beside",
         "defers",
         "fields",
         "is_open",
@@ -76,6 +78,7 @@ class Envelope:
         self.later = NOTHING_LATER
         self.defers = True
         self.present = False
+        self.beside: Any = None
         self.tov_ns = 0
         self.packed: bytes | None = None
         self.is_open: bool | None = True

@@ -148,11 +148,11 @@ class ImageRgb8Msg(Message):
     pixel_aspect: width of a pixel divided by its height; not 1 for anamorphic film and DVDs, whose
         pictures are to be shown that much wider.
 
-    video: the source's own packets of this picture, None where there are none. It is for the log
-        only: it is not a field, and tasks that read the picture do not see it.
+    video: the source's own packets of this picture, None where there are none. It is no field: it is
+        for the log, and for tasks that `acts_outside`; a replay has none.
     """
 
-    __slots__ = ("_own_picture", "video")
+    __slots__ = ("_own_picture",)
 
     pixels: Annotated[NDArray[np.uint8], Shape("H W 3")]
     frame_id: int
@@ -166,7 +166,6 @@ class ImageRgb8Msg(Message):
     message_encoding: ClassVar[str] = "protobuf"
 
     def __init__(self, **fields: Any) -> None:
-        self.video: VideoPackets | None = None
         self._own_picture: DecodedPicture | None = None
         super().__init__(**fields)
 
@@ -178,6 +177,15 @@ class ImageRgb8Msg(Message):
             if picture is None:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             return self.envelope.make(name) if self.is_view else picture.made()
+
+    @property
+    def video(self) -> VideoPackets | None:
+        """See the class."""
+        return cast("VideoPackets | None", self.envelope.beside)
+
+    @video.setter
+    def video(self, packets: VideoPackets | None) -> None:
+        self.envelope.beside = packets
 
     @property
     def picture(self) -> DecodedPicture | None:
@@ -236,7 +244,8 @@ class ImageRgb8Msg(Message):
         self._own_picture = picture
 
     def clear(self) -> None:
-        self.video = self._own_picture = None
+        self._own_picture = None
+        self.envelope.beside = None
         self.envelope.later = NOTHING_LATER
         super().clear()
 

@@ -167,6 +167,12 @@ class Message:
         self.envelope = Envelope(own, self._unset)
 
     @property
+    def own_class(self) -> type[Message]:
+        """The class that declares the fields; of an input, which is a view, that of what was
+        published."""
+        return self._writer
+
+    @property
     def present(self) -> bool:
         """Whether the message was published in this cycle."""
         return self.envelope.present

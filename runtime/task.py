@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from flowrun.msgs.image import UnseenPacket
 
 __all__ = [
+    "ActorFunctions",
     "Backends",
     "Context",
     "CycleTime",
@@ -292,11 +293,23 @@ class SourceFunctions:
     logs_packets: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ActorFunctions:
+    """What the context of a task that `acts_outside` calls; see the methods of these names in
+    `Context`."""
+
+    dropped: Callable[[int, str], None]
+    follows_live: Callable[[], bool]
+    end_run: Callable[[str], None]
+
+
 class Context:
     """What a task may ask of the runtime. There is one per task, the same object in every call.
 
     task_id: the task's id in the graph file.
     graph_dir: the folder of the graph file; relative paths in a task's config start there.
+    run_id: name of the run, as of its log's directory; what a task publishes MUST NOT depend on it.
+    fed_by: the outputs that the task's inputs are connected to: input port -> "task.port".
     log: a structlog logger; its records go to the console and into the run's log.
     broadcast: what a sink hands to clients outside the run (HTTP); see `Broadcast`.
     progress: set by a `start` that takes long: what it is doing, and the part that is done, from 0 to
@@ -308,6 +321,7 @@ class Context:
     """
 
     __slots__ = (
+        "_actor",
         "_rng",
         "_seed",
         "_source",
@@ -315,9 +329,11 @@ class Context:
         "backends",
         "broadcast",
         "computes_on",
+        "fed_by",
         "graph_dir",
         "log",
         "progress",
+        "run_id",
         "task_id",
     )
 
@@ -331,8 +347,13 @@ class Context:
         seed: int,
         broadcast: Broadcast,
         source: SourceFunctions | None = None,
+        actor: ActorFunctions | None = None,
+        run_id: str = "",
+        fed_by: Mapping[str, str] | None = None,
     ) -> None:
         self.task_id = task_id
+        self.run_id = run_id
+        self.fed_by: Mapping[str, str] = fed_by or {}
         self.graph_dir = graph_dir
         self.log = log
         self.broadcast = broadcast
@@ -343,6 +364,7 @@ class Context:
         self._seed = seed
         self._rng: np.random.Generator | None = None
         self._source = source
+        self._actor = actor
 
     @property
     def cycle(self) -> int:
@@ -411,13 +433,14 @@ class Context:
         self._of_source.keep_packets(packets)
 
     def dropped(self, count: int, cause: str = "") -> None:
-        """Sources only, from any thread: report that `count` pictures, or whatever the source makes,
-        have been left out for this cause since the last call. The log keeps it with the next cycle; no
-        cycle runs for that alone. `TypeError` if it is not a whole number.
+        """Sources, and tasks that `acts_outside`, from any thread: report that `count` pictures, or
+        whatever the task makes or sends, have been left out for this cause since the last call. The log
+        keeps it with the next cycle; no cycle runs for that alone. `TypeError` if it is not a whole
+        number.
 
         cause: why, in a few words that are always the same, such as "too old".
         """
-        self._of_source.dropped(count, cause)
+        (self._actor or self._of_source).dropped(count, cause)
 
     def report(self, state: State, code: str = "") -> None:
         """Sources only, from any thread: report how the source is doing, when that has changed. The log
@@ -453,6 +476,28 @@ class Context:
         compressed packets."""
         return self._source is not None and self._source.logs_packets
 
+    # -- for tasks that act outside only -------------------------------------------------------
+
+    @property
+    def follows_live(self) -> bool:
+        """Only for tasks that `acts_outside`: whether a source of the run is live, such as a camera, so
+        that whoever makes a cycle wait makes others miss something."""
+        return self._of_actor.follows_live()
+
+    def end_run(self, reason: str) -> None:
+        """Only for tasks that `acts_outside`, from any thread: ask the run to end after the running
+        cycle.
+
+        reason: why, as the run's report says it.
+        """
+        self._of_actor.end_run(reason)
+
+    @property
+    def _of_actor(self) -> ActorFunctions:
+        if self._actor is None:
+            raise UsageError(f"task {self.task_id!r} does not declare that it acts_outside")
+        return self._actor
+
     @property
     def _of_source(self) -> SourceFunctions:
         if self._source is None:
@@ -486,6 +531,11 @@ class Task:
     shows: ClassVar[Shows | None] = None
     """What the task offers in `ctx.broadcast` to clients outside the run: "picture" or "answer", by
     which the page and the HTTP API find it, or "partial answer"."""
+
+    acts_outside: ClassVar[bool] = False
+    """Whether the task does something outside the run that MUST NOT be done again, such as sending a
+    message or writing a file. A replay neither starts nor calls it; what it published, if anything, and
+    what it raised come from the log."""
 
     process: ClassVar[Callable[..., None]]
     """`process(self, ctx, <ports>) -> None`. An exception ends the run, with an error that names task

@@ -117,6 +117,7 @@ def run_task(
         graph_dir=graph_dir if graph_dir is not None else Path.cwd(),
         seed=seed,
         broadcast=broadcast,
+        messages=None if arrivals is None else _classes(arrivals),
     )
     try:
         alone.start()
@@ -128,6 +129,16 @@ def run_task(
         ]
     finally:
         alone.stop()
+
+
+def _classes(arrivals: Sequence[Mapping[str, Message]]) -> dict[str, type[Message]]:
+    """The class of the messages that each port gets; of several classes, their nearest base."""
+    found: dict[str, type[Message]] = {}
+    for arrived in arrivals:
+        for port, message in arrived.items():
+            bases = found.get(port, message.own_class).__mro__
+            found[port] = next(base for base in bases if isinstance(message, base))
+    return found
 
 
 def _run_source(

@@ -35,7 +35,7 @@ from flowrun.runtime.graph.spec import (
     RuntimeSpec,
     TaskSpec,
 )
-from flowrun.runtime.task import CycleTime, SourceFunctions, State, Task, TaskConfig
+from flowrun.runtime.task import ActorFunctions, CycleTime, SourceFunctions, State, Task, TaskConfig
 
 __all__ = ["Alone", "SourceEnds"]
 
@@ -52,6 +52,8 @@ class SourceEnds:
         self.states: list[tuple[State, str]] = []
         """What it reported."""
         self.finished = False
+        self.ended_by: list[str] = []
+        """Why it asked the run to end."""
 
     def functions(self, time: CycleTime) -> SourceFunctions:
         """The functions for the source's context; `clock_ns` gives the time of the running cycle."""
@@ -66,6 +68,12 @@ class SourceEnds:
             live=lambda: None,
             playback=lambda: "running",
             paused_ns=lambda: 0,
+        )
+
+    def of_actor(self) -> ActorFunctions:
+        """The functions for the context of a task that acts outside the run."""
+        return ActorFunctions(
+            dropped=self._dropped, follows_live=lambda: False, end_run=self.ended_by.append
         )
 
     def _wake(self) -> None:
@@ -92,6 +100,8 @@ class Alone:
     graph_dir: where relative paths of the config start.
     seed: the seed of `ctx.rng`.
     broadcast: what `ctx.broadcast` is.
+    messages: the class of the messages that each input port gets; an optional one that is not in it is
+        not connected. None: what the task declares, and all are connected.
     """
 
     def __init__(
@@ -102,17 +112,20 @@ class Alone:
         graph_dir: Path,
         seed: int,
         broadcast: Broadcast | None = None,
+        messages: Mapping[str, type[Message]] | None = None,
     ) -> None:
         self.time = CycleTime()
         self.ends = SourceEnds()
         name = task_class.__name__
-        plan = _plan(task_class, config, graph_dir=graph_dir, seed=seed)
+        plan = _plan(task_class, config, messages, graph_dir=graph_dir, seed=seed)
         broadcasts = {} if broadcast is None else {name: broadcast}
         instances = make_instances(
             plan,
             self.time,
             broadcasts=broadcasts,
             source=lambda _task: self.ends.functions(self.time),
+            actor=lambda _task: self.ends.of_actor(),
+            run_id=name,
         )
         self._made = instances[name]
         self._outside = _Given()
@@ -207,17 +220,35 @@ class _Feeder(Task):
     """Takes the place of the tasks that would feed one that runs alone; it is never called."""
 
 
-def _plan(task_class: type[Task], config: TaskConfig, *, graph_dir: Path, seed: int) -> Plan:
+def _plan(
+    task_class: type[Task],
+    config: TaskConfig,
+    messages: Mapping[str, type[Message]] | None,
+    *,
+    graph_dir: Path,
+    seed: int,
+) -> Plan:
     name = task_class.__name__
     ports = ports_for(task_class, config)
     tasks = []
     connections: list[BoundConnection] = []
     specs: list[ConnectionSpec] = []
     if not is_source(ports):
-        inputs = [port for port in ports if port.is_input]
-        outputs = tuple(replace(port, direction="output") for port in inputs)
+        inputs = [
+            port
+            for port in ports
+            if port.is_input and (messages is None or port.required or port.name in messages)
+        ]
+        outputs = tuple(
+            replace(
+                port,
+                direction="output",
+                message_type=(messages or {}).get(port.name, port.message_type),
+            )
+            for port in inputs
+        )
         tasks.append(_bound(_FEEDER, _Feeder, TaskConfig(), outputs))
-        for port in inputs:
+        for port in outputs:
             ends = Endpoint(_FEEDER, port.name), Endpoint(name, port.name)
             message_type = port.message_type
             specs.append(ConnectionSpec(*ends, message_type.__name__, _NOWHERE))

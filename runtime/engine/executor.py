@@ -80,6 +80,7 @@ class Executor:
         None ends the run.
     broadcasts: the `ctx.broadcast` of each sink, by task id.
     debug_messages: whether to check what tasks do with messages; see `watch`.
+    run_id: see `Context.run_id`.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Executor:
         on_log_error: Callable[[LogError], None] | None = None,
         broadcasts: Mapping[str, Broadcast] | None = None,
         debug_messages: bool = False,
+        run_id: str = "",
     ) -> None:
         self.plan = plan
         self.cycles = 0
@@ -113,13 +115,21 @@ class Executor:
             clock,
             sources=[step.task.id for step in plan.steps[: plan.source_count]],
             packets=_packet_tasks(plan) if log is not None else (),
+            actors=[step.task.id for step in plan.steps if step.task.task_class.acts_outside],
         )
         self.left_out = outside.left_out
         self._packet_sources = _packet_tasks(plan) & outside.sources.keys() if log else set()
         self._stopped: set[str] = set()
         """The sources that were stopped before all other tasks are."""
         time = CycleTime()
-        self.instances = make_instances(plan, time, broadcasts=broadcasts, source=outside.source)
+        self.instances = make_instances(
+            plan,
+            time,
+            broadcasts=broadcasts,
+            source=outside.source,
+            actor=lambda task_id: outside.actor(task_id, self.stop),
+            run_id=run_id,
+        )
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
         self._next_keyframe = 0 if self._keyframe_interval else None
         self.workers = {
@@ -271,8 +281,9 @@ class Executor:
 
         cycles: end after this number of cycles.
 
-        Raises `TaskError` for what a task raised; all tasks are stopped then too. A run that is
-        stopped before all tasks have started has no cycle.
+        Raises `TaskError` for what a task raised; all tasks are stopped then too. So does an error in
+        the `stop` of a task that acts outside the run, such as of a file that it cannot finish. A run
+        that is stopped before all tasks have started has no cycle.
         """
         instances = list(self.instances.values())
         try:
@@ -296,7 +307,9 @@ class Executor:
             self._stop_workers()
             starting = self._outside.restarts.end(silent_s=_SILENT_STOP_S, timeout_s=WORKER_STOP_S)
             gone = starting | self._stopped
-            stop_all([made for made in instances if made.id not in gone])
+            failed = stop_all([made for made in instances if made.id not in gone])
+        if failed:
+            raise failed[0]
         assert self.stop_reason is not None
         return self.stop_reason
 

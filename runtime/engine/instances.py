@@ -14,7 +14,14 @@ from flowrun.runtime.graph.bind import BoundTask, live_keys
 from flowrun.runtime.graph.config import changed_keys, check_values
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.interrupts import is_users
-from flowrun.runtime.task import Context, CycleTime, SourceFunctions, Task, TaskConfig
+from flowrun.runtime.task import (
+    ActorFunctions,
+    Context,
+    CycleTime,
+    SourceFunctions,
+    Task,
+    TaskConfig,
+)
 
 __all__ = [
     "COMPUTES_ON",
@@ -55,11 +62,15 @@ def make_instances(
     *,
     broadcasts: Mapping[str, Broadcast] | None = None,
     source: Callable[[str], SourceFunctions] | None = None,
+    actor: Callable[[str], ActorFunctions] | None = None,
+    run_id: str = "",
 ) -> dict[str, Instance]:
     """An instance of every task, by id, in the plan's order. Nothing is started.
 
     broadcasts: the `ctx.broadcast` of each sink, by task id; a task that is missing gets a new one.
     source: gives what the context of a source calls; None if sources do not run.
+    actor: the same of a task that acts outside the run.
+    run_id: see `Context.run_id`.
     """
     graph = plan.graph.spec
     log = structlog.get_logger()
@@ -75,6 +86,14 @@ def make_instances(
             seed=graph.runtime.seed,
             broadcast=(broadcasts or {}).get(bound.id) or Broadcast(),
             source=source(bound.id) if source is not None and bound.is_source else None,
+            actor=actor(bound.id) if actor is not None and bound.task_class.acts_outside else None,
+            run_id=run_id,
+            fed_by={
+                argument.port.name: f"{slot.task_id}.{slot.port}"
+                for argument in step.arguments
+                if argument.port.is_input and argument.slot is not None
+                for slot in [plan.slots[argument.slot]]
+            },
         )
         try:
             task = bound.task_class(bound.config)
@@ -128,8 +147,13 @@ def start_all(
         raise TaskError(begun[-1].id, cycle=None, phase="start", cause=error) from error
 
 
-def stop_all(instances: list[Instance]) -> None:
-    """Stop every task, the last one first. An error of one is logged; the others are stopped too."""
+def stop_all(instances: list[Instance]) -> list[TaskError]:
+    """Stop every task, the last one first. An error of one is logged; the others are stopped too.
+
+    Returns the errors of tasks that act outside the run, where `on_error` is `stop`: something that the
+    run was to do has not been done.
+    """
+    failed = []
     for made in reversed(instances):
         try:
             made.task.stop(made.ctx)
@@ -139,6 +163,10 @@ def stop_all(instances: list[Instance]) -> None:
             made.ctx.log.error(  # noqa: TRY400  # one line; the run's own error matters more
                 "stop failed", error=worded(error), raised=error
             )
+            if made.bound.task_class.acts_outside and made.bound.spec.on_error == "stop":
+                failed.append(TaskError(made.id, cycle=None, phase="stop", cause=error))
+                failed[-1].__cause__ = error
+    return failed
 
 
 def interrupt_task(made: Instance) -> None:

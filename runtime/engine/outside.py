@@ -16,7 +16,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
@@ -41,7 +41,7 @@ from flowrun.runtime.events import (
     Switched,
 )
 from flowrun.runtime.graph.plan import Step
-from flowrun.runtime.task import CycleTime, Playback, SourceFunctions, State
+from flowrun.runtime.task import ActorFunctions, CycleTime, Playback, SourceFunctions, State
 
 __all__ = ["Due", "LiveOutside", "Outside"]
 
@@ -182,9 +182,17 @@ class LiveOutside:
     clock: gives the cycles' times.
     sources: ids of the tasks that are sources.
     packets: ids of those whose compressed packets the log wants.
+    actors: ids of the tasks that act outside the run.
     """
 
-    def __init__(self, clock: Clock, *, sources: Iterable[str], packets: Collection[str]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        sources: Iterable[str],
+        packets: Collection[str],
+        actors: Iterable[str] = (),
+    ) -> None:
         self.background: dict[str, BackgroundTask] = {}
         """The workers of background tasks, by id; added before the first cycle."""
         self.sources = {task_id: Source(SourceGate()) for task_id in sources}
@@ -195,8 +203,11 @@ class LiveOutside:
         """When the sources that are live have something."""
         self.due = Due()
         """When each source wants to be called again."""
-        self.left_out: dict[str, Counter[str]] = {task_id: Counter() for task_id in self.sources}
-        """Number of pictures, or whatever it makes, that each source has left out, by cause."""
+        self.left_out: dict[str, Counter[str]] = {
+            task_id: Counter() for task_id in (*self.sources, *actors)
+        }
+        """Number of pictures, or whatever it makes or sends, that each source, and each task that acts
+        outside, has left out, by cause."""
         at_once_s = None if isinstance(clock, ManualClock) else _AT_ONCE_S
         self.restarts = Restarts(self.woken.set, at_once_s=at_once_s)
         """The restarts of sources."""
@@ -289,6 +300,17 @@ class LiveOutside:
             playback=lambda: self.sources[task_id].playback,
             paused_ns=partial(self._paused_ns, task_id),
             logs_packets=task_id in self._packets,
+        )
+
+    def actor(self, task_id: str, end_run: Callable[[str], None]) -> ActorFunctions:
+        """What the context of a task that acts outside calls.
+
+        end_run: asks the run to end.
+        """
+        return ActorFunctions(
+            dropped=partial(self._dropped, task_id),
+            follows_live=lambda: bool(self.live),
+            end_run=end_run,
         )
 
     # -- from sources and people, on any thread --------------------------------------------------

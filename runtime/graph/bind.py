@@ -320,8 +320,19 @@ class _Binder:
         message: type[Message],
         where: Location,
     ) -> Port | None:
-        """The only one of several `ports` through which `message` can flow."""
+        """The only one of several `ports` through which `message` can flow. An input of a class comes
+        before one that also takes others."""
         fitting = [port for port in ports.values() if _fits(port, message)]
+        if direction == "input":
+            classes = [port.message_type for port in fitting]
+            fitting = [
+                port
+                for port in fitting
+                if not any(
+                    issubclass(other, port.message_type) and other is not port.message_type
+                    for other in classes
+                )
+            ]
         if len(fitting) == 1:
             return fitting[0]
         if fitting:

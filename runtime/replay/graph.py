@@ -27,6 +27,7 @@ from flowrun.runtime.wording import MASK
 __all__ = [
     "REPLAY_FED",
     "REPLAY_SET",
+    "acting_tasks",
     "computed_elsewhere",
     "external_tasks",
     "graph_in_place_of",
@@ -196,6 +197,11 @@ def external_tasks(plan: Plan) -> set[str]:
     """The tasks whose config says that their outputs come from outside."""
     tasks = [step.task for step in plan.steps]
     return {task.id for task in tasks if task.task_class.is_external(task.config)}
+
+
+def acting_tasks(plan: Plan) -> set[str]:
+    """The tasks that act outside the run."""
+    return {step.task.id for step in plan.steps if step.task.task_class.acts_outside}
 
 
 def computed_elsewhere(log: Log, running: Collection[Instance]) -> list[str]:

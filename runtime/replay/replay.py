@@ -34,6 +34,7 @@ from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
 from flowrun.runtime.replay.graph import (
+    acting_tasks,
     computed_elsewhere,
     external_tasks,
     graph_in_place_of,
@@ -65,6 +66,8 @@ _EXTERNAL = (
 )
 
 
+_ACTS = "it acts outside the run, where a replay does nothing"
+
 _LOST = (
     "no keyframe of the log, which begins in the middle of its run, holds all that it remembers and "
     "works on; its messages are taken from the log"
@@ -77,7 +80,8 @@ class Replay:
     log: the run's log, or its path.
     graph: another graph than the recorded one, or its file; its sources must have the recorded topics.
     feed: ids of tasks that do not run, besides sources; their messages come from the log.
-    only: ids of the tasks that run; all others are fed. None runs all but `feed`.
+    only: ids of the tasks that run; all others are fed. None runs all but `feed`. Tasks that act
+        outside the run (`Task.acts_outside`) never run.
     config: "task.key" -> value in place of the recorded one. It holds from beginning to end, also
         after the run set the key to another value.
     tolerance: how far messages may be from the recorded ones.
@@ -132,10 +136,12 @@ class Replay:
             if task not in ids:
                 raise UsageError(f"unknown task {task!r}; tasks: {', '.join(ids)}")
         sources, external = ids[: self.plan.source_count], external_tasks(self.plan)
+        acting = acting_tasks(self.plan)
         fed = {*feed, *external, *recorded_feed(log, ids)}
         if only is not None:
             fed = {*feed, *(id_ for id_ in ids if id_ not in only)}
-        fed |= set(sources)
+        fed |= {*sources, *acting}
+        self.notes += [f"task {id_!r} is not run: {_ACTS}" for id_ in only or () if id_ in acting]
         self.notes += masked_values(spec, [id_ for id_ in ids if id_ not in fed])
         for task in ids:
             if task in fed & external and task not in (*feed, *sources) and only is None:
@@ -143,6 +149,7 @@ class Replay:
         for name in config or {}:
             if (task := name.partition(".")[0]) in fed:
                 why = _EXTERNAL if task in external and only is None else "it is fed from the log"
+                why = _ACTS if task in acting else why
                 raise UsageError(f"{name} would change nothing: task {task!r} is not run: {why}")
         tolerance = tolerance or Tolerance()
         tolerance.check([slot.message_type for slot in self.plan.slots])

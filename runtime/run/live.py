@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -123,6 +124,7 @@ class Run:
                 on_log_error=self._lose_log if self._recording.outlived else None,
                 broadcasts=self.broadcasts,
                 debug_messages=debug_messages,
+                run_id=_id_of(self.name, self._started_ns) if place is None else place.name,
             )
         except BaseException:
             self._recording.discard()
@@ -416,6 +418,11 @@ class Run:
     def _progress(self) -> Progress | None:
         made = self.executor.instances.get(self.executor.starting or "")
         return None if made is None or made.ctx.progress is None else Progress(*made.ctx.progress)
+
+
+def _id_of(name: str, started_ns: int) -> str:
+    """As the log's directory would be called, of a run that keeps none."""
+    return f"{name}-{datetime.fromtimestamp(started_ns // 1_000_000_000, UTC):%Y%m%dT%H%M%SZ}"
 
 
 def _masked(data: Any, secrets: frozenset[str]) -> Any:
