@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import statistics
 import struct
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -24,7 +24,11 @@ from flowrun.runtime.pictures.video import PacketDecoder
 
 __all__ = [
     "Film",
+    "FilmClock",
+    "FilmPacket",
     "FilmTimes",
+    "add_copied",
+    "can_copy",
     "film_of",
     "film_times",
     "last_duration",
@@ -44,6 +48,8 @@ _DEFAULT_US = 40_000
 _RAW_FORMATS = {"h264": "h264", "h265": "hevc", "mpeg4": "m4v", "vp9": "ivf", "av1": "ivf"}
 """Codecs that MP4 holds, and FFmpeg's formats of their bare packets."""
 _FOURCC = {"vp9": b"VP90", "av1": b"AV01"}
+_GAPS = 255
+"""Times between pictures by which the last one's duration is chosen."""
 _MOST_HELD = 16
 """Pictures that a decoder holds back for their order, at most."""
 _PROBED = 16
@@ -89,22 +95,73 @@ class FilmTimes(NamedTuple):
         return found
 
 
+class FilmClock:
+    """When each picture of a film is shown, one after another, from 0.
+
+    unit_ns: the unit of all times of the film, in nanoseconds.
+    fps: shown at this rate, whenever they were taken; None: at their own times.
+    """
+
+    def __init__(self, unit_ns: int, *, fps: float | None = None) -> None:
+        self.moved = self.cut = 0
+        """As of `FilmTimes`."""
+        self._unit_ns = unit_ns
+        self._fps = fps
+        self._begin_ns: int | None = None
+        self._last = -1
+        self._left_out = 0
+        self._count = 0
+        self._gaps: deque[int] = deque(maxlen=_GAPS)
+        self._taken: deque[tuple[int, int]] = deque(maxlen=_GAPS)
+
+    def at(self, tov_ns: int) -> int:
+        """When the next picture, taken at `tov_ns`, is shown."""
+        if self._begin_ns is None:
+            self._begin_ns = tov_ns
+        if self._fps is not None:
+            time = round(self._count * 1_000_000_000 / self._fps / self._unit_ns)
+        else:
+            time = self.between(tov_ns)
+        if time - self._last > _MOST_UNITS:
+            self._left_out += time - self._last - _MOST_UNITS
+            time = self._last + _MOST_UNITS
+            self.cut += 1
+        self.moved += time <= self._last
+        time = max(time, self._last + 1)
+        if self._count:
+            self._gaps.append(time - self._last)
+        self._last = time
+        self._count += 1
+        self._taken.append((time, tov_ns))
+        return time
+
+    def taken_ns(self, time: int) -> int:
+        """When the picture was taken that is shown at `time`, one of the last 255, or the one before
+        that time."""
+        for shown, tov_ns in reversed(self._taken):
+            if shown <= time:
+                return tov_ns
+        return self._taken[0][1] if self._taken else 0
+
+    def between(self, tov_ns: int) -> int:
+        """When a picture would be shown that was taken then, near the last one."""
+        return (tov_ns - (self._begin_ns or 0)) // self._unit_ns - self._left_out
+
+    def usual_gap(self, fps: float) -> int:
+        """How long most pictures are shown.
+
+        fps: what the source says, asked where there is one picture only.
+        """
+        return _usual(self._gaps, fps, self._unit_ns)
+
+
 def film_times(tov_ns: list[int]) -> FilmTimes:
     """When the pictures taken at `tov_ns` are shown."""
     longest_us = max((later - sooner for sooner, later in pairwise(tov_ns)), default=0) // 1000
     unit_us = _FINEST_US if longest_us < _MOST_UNITS else _COARSEST_US
-    times: list[int] = []
-    last, moved, cut, left_out = -1, 0, 0, 0
-    for tov in tov_ns:
-        time = (tov - tov_ns[0]) // (1000 * unit_us) - left_out
-        if time - last > _MOST_UNITS:
-            left_out += time - last - _MOST_UNITS
-            time = last + _MOST_UNITS
-            cut += 1
-        moved += time <= last
-        last = max(time, last + 1)
-        times.append(last)
-    return FilmTimes(unit_us, times, moved, cut)
+    clock = FilmClock(1000 * unit_us)
+    times = [clock.at(tov) for tov in tov_ns]
+    return FilmTimes(unit_us, times, clock.moved, clock.cut)
 
 
 class FilmPacket(NamedTuple):
@@ -303,10 +360,16 @@ def last_duration(film: FilmTimes, fps: float) -> int:
 
     fps: what the source says, asked where there is one picture only.
     """
-    if len(film.times) > 1:
-        gaps = [later - sooner for sooner, later in pairwise(film.times)]
+    gaps = [later - sooner for sooner, later in pairwise(film.times)]
+    return _usual(gaps, fps, 1000 * film.unit_us)
+
+
+def _usual(gaps: Collection[int], fps: float, unit_ns: int) -> int:
+    """How long most pictures are shown."""
+    if gaps:
         return max(1, round(statistics.median(gaps)))
-    return round(1e6 / fps) if fps > 0 else _DEFAULT_US
+    us = round(1e6 / fps) if fps > 0 else _DEFAULT_US
+    return max(1, 1000 * us // unit_ns)
 
 
 def _decode_times(times: list[int], duration: int) -> list[int]:
@@ -328,26 +391,46 @@ def say_aspect(stream: Any, pixel_aspect: float) -> None:
         stream.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(_FINEST_ASPECT)
 
 
+def can_copy(decoder: VideoDecoder) -> bool:
+    """Whether a film can hold packets for `decoder` as they are."""
+    return shown_format(decoder.name) in _RAW_FORMATS
+
+
+def add_copied(
+    container: Any,
+    decoder: VideoDecoder,
+    first: Sequence[memoryview],
+    base: Fraction,
+    pixel_aspect: float,
+) -> Any:
+    """A stream for packets of a camera. `ValueError` where FFmpeg cannot read them.
+
+    first: the first packets, some of which must have been probed for the container's head.
+    base: the unit of the stream's times, in seconds.
+    pixel_aspect: as the packets have it, so before they are turned.
+    """
+    import av
+
+    name = shown_format(decoder.name)
+    try:
+        with av.open(io.BytesIO(_bare(decoder, first)), format=_RAW_FORMATS[name]) as probed:
+            stream: Any = container.add_stream_from_template(probed.streams.video[0], opaque=True)
+    except (av.error.InvalidDataError, av.error.EOFError, IndexError) as error:
+        raise ValueError(f"FFmpeg finds no {name} in its packets") from error
+    stream.time_base = base
+    say_aspect(stream, pixel_aspect)
+    if decoder.orientation != UPRIGHT:
+        stream.set_display_matrix(struct.unpack("<9i", matrix_of(decoder.orientation)))
+    return stream
+
+
 def write_film(film: Film, path: Path) -> None:
     """Write the MP4. `ValueError` where FFmpeg cannot read the packets."""
     import av
 
-    bare = io.BytesIO(_bare(film))
-    name = shown_format(film.decoder.name)
-    with ExitStack() as opened:
-        try:
-            probed = opened.enter_context(av.open(bare, format=_RAW_FORMATS[name]))
-            template = probed.streams.video[0]
-        except (av.error.InvalidDataError, av.error.EOFError, IndexError) as error:
-            raise ValueError(f"FFmpeg finds no {name} in its packets") from error
-        container = opened.enter_context(
-            av.open(str(path), "w", format="mp4", options=film.times.options)
-        )
-        stream: Any = container.add_stream_from_template(template, opaque=True)
-        stream.time_base = film.times.base
-        say_aspect(stream, film.pixel_aspect)
-        if film.decoder.orientation != UPRIGHT:
-            stream.set_display_matrix(struct.unpack("<9i", matrix_of(film.decoder.orientation)))
+    with av.open(str(path), "w", format="mp4", options=film.times.options) as container:
+        first = [packet.data for packet in film.packets[:_PROBED]]
+        stream = add_copied(container, film.decoder, first, film.times.base, film.pixel_aspect)
         for it in film.packets:
             packet = av.Packet(len(it.data))
             packet.update(bytes(it.data))
@@ -398,17 +481,26 @@ def _boxes(file: IO[bytes], start: int, end: int) -> dict[bytes, tuple[int, int]
     return found
 
 
-def _bare(film: Film) -> bytes:
+def _bare(decoder: VideoDecoder, first: Sequence[memoryview]) -> bytes:
     """The first packets as a file of FFmpeg's format for them."""
-    made = film.decoder
-    name = shown_format(made.name)
-    packets = [bytes(packet.data) for packet in film.packets[:_PROBED]]
-    packets[0] = bytes(with_parameters(name, packets[0], made.extradata))
+    name = shown_format(decoder.name)
+    packets = [bytes(data) for data in first]
+    packets[0] = bytes(with_parameters(name, packets[0], decoder.extradata))
     fourcc = _FOURCC.get(name)
     if fourcc is None:
-        return b"".join([made.extradata if name == "mpeg4" else b"", *packets])
+        return b"".join([decoder.extradata if name == "mpeg4" else b"", *packets])
     head = struct.pack(
-        "<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, made.width, made.height, 30, 1, len(packets), 0
+        "<4sHH4sHHIIII",
+        b"DKIF",
+        0,
+        32,
+        fourcc,
+        decoder.width,
+        decoder.height,
+        30,
+        1,
+        len(packets),
+        0,
     )
     return head + b"".join(
         struct.pack("<IQ", len(packet), at) + packet for at, packet in enumerate(packets)

@@ -19,10 +19,11 @@ from flowrun.runtime.export.film import (
     say_aspect,
     write_film,
 )
+from flowrun.runtime.export.film_writer import even, set_up_encoder
 from flowrun.runtime.export.selection import ExportReport, Selection
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC
-from flowrun.runtime.pictures.encode import CRF, say_colors, yuv_frame
+from flowrun.runtime.pictures.encode import CRF, yuv_frame
 from flowrun.runtime.pictures.stored import StoredPicture
 
 __all__ = ["export_mp4"]
@@ -117,8 +118,7 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
                     f"{pixels.shape[1]}x{pixels.shape[0]} after those of {shape[1]}x{shape[0]}; "
                     f"a film has one size: begin with cycle {message.cycle}, or end before it"
                 )
-            even = pixels[: stream.height, : stream.width]
-            frame = yuv_frame(even)
+            frame = yuv_frame(even(pixels))
             frame.pts, frame.time_base = shown_at[message.cycle], film.base
             mux(stream.encode(frame))
             report.count += 1
@@ -133,11 +133,10 @@ def _encode(log: Log, selection: Selection, topic: str, path: Path, report: Expo
 
 
 def _add_stream(container: Any, shape: tuple[int, int], film: FilmTimes, where: str) -> Any:
-    height, width = (length - length % 2 for length in shape)
-    if not height or not width:
-        raise LogError(f"{where}: a picture of {shape[1]}x{shape[0]} is too small for H.264")
-    stream = container.add_stream("libx264", options={"crf": str(CRF), "preset": "veryfast"})
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    stream.codec_context.time_base = stream.time_base = film.base
-    say_colors(stream.codec_context)
+    stream = container.add_stream("libx264")
+    try:
+        set_up_encoder(stream.codec_context, shape, film.base, crf=CRF, more={"preset": "veryfast"})
+    except ValueError as error:
+        raise LogError(f"{where}: {error}") from None
+    stream.time_base = film.base
     return stream

@@ -134,7 +134,7 @@ def test_what_is_no_film_by_itself_is_encoded_again(tmp_path, name, config, boun
 
 def test_packets_that_ffmpeg_cannot_read_are_encoded_again(tmp_path, monkeypatch):
     run = recorded(tmp_path, draw(tmp_path / "plain.mp4", **FILMS["plain.mp4"]))
-    monkeypatch.setattr("flowrun.runtime.export.film._bare", lambda _film: b"\0" * 100)
+    monkeypatch.setattr("flowrun.runtime.export.film._bare", lambda *_: b"\0" * 100)
     report, times = export(run, tmp_path / "x.mp4")
     assert report.notes == ["encoded again, as FFmpeg finds no h264 in its packets"]
     assert [time for time, _ in film(tmp_path / "x.mp4")[2]] == times

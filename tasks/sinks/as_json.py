@@ -1,0 +1,95 @@
+"""A message as a JSON object, as all sinks send it.
+
+    {"task": "detect", "port": "detections", "type": "DetectionsMsg",
+     "cycle": 12, "time_ns": 1767225600000000000, "tov_ns": 1767225599960000000,
+     "fields": {...}}
+
+| key       | what it is                                                                         |
+|-----------|------------------------------------------------------------------------------------|
+| task, port| which output of the graph has published the message                                |
+| type      | the message's class                                                                |
+| cycle     | the number of the cycle in which it was published                                  |
+| time_ns   | the cycle's time, in nanoseconds since 1970 UTC                                    |
+| tov_ns    | the message's time of validity: of a picture, when it was taken                    |
+| fields    | its fields by name                                                                 |
+
+Of the fields, an array is a list of lists if it has at most `max_array` values, and
+`{"dtype": "|u1", "shape": [480, 640, 3]}` if it has more; a picture's pixels are always that. Bytes are
+base64. Numbers that JSON lacks are "NaN", "Infinity" and "-Infinity". Keys that are no texts become
+texts. Control characters are escaped, also those that JSON would let pass.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import NonNegativeInt
+
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.message import Message
+from flowrun.runtime.log.values import plain_value
+from flowrun.runtime.task import Context, TaskConfig
+from flowrun.runtime.wording import escaped
+
+__all__ = ["JsonSettings", "Kept", "plain_fields", "plain_message", "to_json"]
+
+
+class JsonSettings(TaskConfig):
+    """How messages become JSON."""
+
+    max_array: NonNegativeInt = 1000
+    """The most values of an array that are written out; of a larger one only its type and shape are."""
+
+
+class Kept(NamedTuple):
+    """A message for later, with what is known of it in its cycle. For any thread.
+
+    task, port: which output has published it.
+    """
+
+    message: Message
+    task: str
+    port: str
+    cycle: int
+    time_ns: int
+
+    @classmethod
+    def of(cls, ctx: Context, message: Message, *, port: str = "message") -> Kept:
+        """The message that is at the input `port` of a task in this cycle."""
+        task, _, output = ctx.fed_by.get(port, ".").partition(".")
+        return cls(message.copy(), task, output, ctx.cycle, ctx.now_ns)
+
+
+def plain_message(kept: Kept, *, max_array: int) -> dict[str, Any]:
+    """The object; see the module."""
+    return {
+        "task": kept.task,
+        "port": kept.port,
+        "type": kept.message.own_class.__name__,
+        "cycle": kept.cycle,
+        "time_ns": kept.time_ns,
+        "tov_ns": kept.message.tov_ns,
+        "fields": plain_fields(kept.message, max_array=max_array),
+    }
+
+
+def plain_fields(message: Message, *, max_array: int) -> dict[str, Any]:
+    """The fields as JSON can hold them; see the module. No pixels are made."""
+    plain: dict[str, Any] = {}
+    for name in message.defaults:
+        if name == "pixels" and isinstance(message, ImageRgb8Msg):
+            plain[name] = {"dtype": "|u1", "shape": [message.height, message.width, 3]}
+            continue
+        value = getattr(message, name)
+        if isinstance(value, np.ndarray) and value.size <= max_array:
+            value = value.tolist()
+        plain[name] = plain_value(value, data=False)
+    return plain
+
+
+def to_json(value: Any) -> str:
+    """The value in JSON, on one line, in characters that every terminal and every editor may get."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return escaped(text)
