@@ -4,6 +4,8 @@
 |----------------------------------------------------|------------------------------------------------|
 | `cli/`                                             | the command `flowrun`, one module per verb     |
 | `serve/`                                           | many runs: the long-lived server               |
+| `front.py`                                         | what `import flowrun` gives                    |
+| `api/`                                             | graphs in Python, for scripts and notebooks    |
 | `server/`                                          | the page and the HTTP API of a run             |
 | `replay/`                                          | a recorded run again                           |
 | `run/`                                             | one live run                                   |
@@ -18,6 +20,7 @@
 | `live_video.py`                                    | a camera's newest packets, for viewers         |
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
 | `places.py`                                        | where in the user's code an error was raised   |
+| `callers.py`                                       | where a program calls flowrun                  |
 | `interrupts.py`                                    | which KeyboardInterrupt comes from the user    |
 | `descriptor.py`                                    | file descriptors that others may close         |
 | `atomic.py`, `extras.py`, `wording.py`             | helpers                                        |

@@ -59,7 +59,7 @@ def text_of(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Location:
-    """A place in a graph file; line and column count from 1.
+    """A place in a graph file, or in the program that makes the graph; line and column count from 1.
 
     file: the file, as an error text shows it. Where `line` is 0, something else that values come from,
         such as an option of the command line.

@@ -14,7 +14,15 @@ from types import FrameType
 
 from flowrun.runtime.errors import TaskDefinitionError, WrongReturnError, text_of
 
-__all__ = ["Place", "explained", "is_users", "place_in", "place_of", "place_of_code"]
+__all__ = [
+    "Place",
+    "explained",
+    "is_users",
+    "place_in",
+    "place_of",
+    "place_of_code",
+    "shown_path",
+]
 
 _INSTALLED = ("site-packages", "dist-packages")
 _CAUSES = 3
@@ -48,7 +56,7 @@ def place_of(error: BaseException) -> Place | None:
     in it."""
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
         source = (error.text or "").strip()
-        return Place(_shown(error.filename), error.lineno or 1, "", source)
+        return Place(shown_path(error.filename), error.lineno or 1, "", source)
     if isinstance(error, WrongReturnError):
         return place_of_code(error.function)
     if isinstance(error, TaskDefinitionError) and error.of is not None:
@@ -81,7 +89,7 @@ def place_of_code(function: object) -> Place | None:
         return None
     starts = ("def ", "async def ", "class ")
     at = next((k for k, line in enumerate(lines) if line.strip().startswith(starts)), 0)
-    return Place(_shown(file), first + at, "", lines[at].strip())
+    return Place(shown_path(file), first + at, "", lines[at].strip())
 
 
 def _is_engine(frame: FrameType) -> bool:
@@ -99,7 +107,7 @@ def _deepest(frames: list[tuple[FrameType, int]]) -> Place | None:
     code = frame.f_code
     source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
     function = "" if code.co_name == "<module>" else code.co_name
-    return Place(_shown(code.co_filename), line, function, source)
+    return Place(shown_path(code.co_filename), line, function, source)
 
 
 def explained(error: BaseException) -> list[str]:
@@ -171,7 +179,8 @@ def _is_installed(file: str) -> bool:
     return any(name in parts for name in _INSTALLED)
 
 
-def _shown(file: str) -> str:
+def shown_path(file: str) -> str:
+    """The path of a file, from the working directory if it is below that."""
     try:
         near = os.path.relpath(file)
     except (OSError, ValueError):  # the working directory is gone

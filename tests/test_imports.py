@@ -37,6 +37,8 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "light"),
     [
+        ("import flowrun", HEAVY | {"numpy", "pydantic", "yaml", "msgpack", "structlog"}),
+        ("import flowrun; flowrun.Graph", HEAVY | {"structlog"}),
         ("import flowrun.runtime.cli", HEAVY | {"numpy", "pydantic", "yaml"}),
         ("import flowrun.tasks", HEAVY | {"numpy", "pydantic", "yaml", "msgpack"}),
         ("import flowrun.msgs", HEAVY | {"pydantic", "yaml", "structlog"}),

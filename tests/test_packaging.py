@@ -26,9 +26,12 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 def test_links_lead_to_the_folders() -> None:
     links = ROOT / ".src" / "flowrun"
-    assert {link.name: link.resolve() for link in links.iterdir()} == {
+    found = [link for link in links.iterdir() if link.name != "__pycache__"]
+    assert {link.name: link.resolve() for link in found} == {
         **{folder: ROOT / folder for folder in (*FOLDERS, "graphs")},
+        "__init__.py": ROOT / "runtime" / "front.py",
         "__main__.py": ROOT / "runtime" / "cli" / "__main__.py",
+        "py.typed": ROOT / "runtime" / "py.typed",
     }
 
 
@@ -79,7 +82,7 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
         for path in (copy / folder).rglob("*")
         if path.is_file() and "training" not in path.parts and path.suffix not in (".c", ".so")
     }
-    tree.add("flowrun/__main__.py")
+    tree |= {"flowrun/__init__.py", "flowrun/__main__.py", "flowrun/py.typed"}
     kernels = {name for name in names if name.endswith(".so")}
     assert {name for name in names if name.startswith("flowrun/")} - kernels == tree
     if shutil.which(sysconfig.get_config_var("CC").split()[0]) is not None:

@@ -9,8 +9,10 @@
 | `constants.py`, `settings.py`       | `{{NAME}}` in values; `task.key=value` of a command line   |
 | `resolved.py`                       | what was put together so, as one file                      |
 | `read.py`, `masking.py`             | a file -> `GraphSpec`; which values are secret             |
+| `writing.py`, `declared.py`         | a graph that a program declares -> the text of a file      |
 | `find.py`, `ports.py`, `config.py`  | task classes by name, their ports, their configs           |
 | `functions.py`                      | a function -> a task class                                 |
+| `scripts.py`                        | a script that runs a graph, imported for its classes       |
 | `stale.py`                          | modules of the user that have changed load again           |
 | `several.py`                        | one task of a file -> one for each of its sources          |
 | `channels.py`                       | the numbers by which clients ask for what tasks show       |

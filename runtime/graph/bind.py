@@ -22,13 +22,14 @@ from flowrun.runtime.graph.find import (
     dotted,
     find_message_type,
     find_task_class,
+    given_class,
     in_one_line,
     task_types,
 )
 from flowrun.runtime.graph.masking import declares_secret, with_secrets_masked
 from flowrun.runtime.graph.ports import Port, has_more_ports, is_source, ports_for
 from flowrun.runtime.graph.several import separated
-from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, TaskSpec
+from flowrun.runtime.graph.spec import UNKNOWN, ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.places import place_of
@@ -126,7 +127,8 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
 
 def dotted_names(graph: GraphSpec) -> set[str]:
     """The dotted paths of classes that the graph names."""
-    named = [task.type for task in graph.tasks] + [cnx.msg for cnx in graph.connections]
+    named = [task.type for task in graph.tasks if task.given is None]
+    named += [cnx.msg for cnx in graph.connections if cnx.given is None]
     return {name for name in map(dotted, named) if "." in name}
 
 
@@ -148,7 +150,11 @@ class _Binder:
         """The bound task, or None after a problem, which has been noted."""
         type_where = spec.key_where.get("type", spec.where)
         try:
-            task_class = find_task_class(spec.type, folder=self.graph.path.parent, types=self.types)
+            if spec.given is not None:
+                task_class = given_class(spec.given)
+            else:
+                folder = self.graph.path.parent
+                task_class = find_task_class(spec.type, folder=folder, types=self.types)
             ports = _ports(task_class, None)
         except FlowrunError as error:
             place = place_of(error) if isinstance(error, TaskDefinitionError) else None
@@ -251,6 +257,10 @@ class _Binder:
         return BoundConnection(cnx.src.task, src.name, cnx.dst.task, dst.name, message)
 
     def _message(self, cnx: ConnectionSpec) -> type[Message] | None:
+        if isinstance(cnx.given, type):
+            return cnx.given
+        if cnx.msg == UNKNOWN:
+            return None  # what is wrong with its ends is reported
         try:
             return find_message_type(cnx.msg, folder=self.graph.path.parent)
         except FlowrunError as error:

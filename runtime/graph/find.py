@@ -18,6 +18,7 @@ import flowrun.msgs
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError, text_of
 from flowrun.runtime.graph.functions import is_task_function, task_class_of
+from flowrun.runtime.graph.scripts import import_module
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.places import place_of
 from flowrun.runtime.task import Task
@@ -28,6 +29,7 @@ __all__ = [
     "dotted",
     "find_message_type",
     "find_task_class",
+    "given_class",
     "importable",
     "in_one_line",
     "message_types",
@@ -61,6 +63,12 @@ def find_task_class(type_name: str, *, folder: Path, types: TaskTypes) -> type[T
     path = path if "." in path else _path_of(type_name, types)
     found = _find(path, folder=folder, base=Task, what="task")
     return task_class_of(found) if inspect.isfunction(found) else cast("type[Task]", found)
+
+
+def given_class(given: Any) -> type[Task]:
+    """The task class that a program has given: itself, or that of a function."""
+    found: type[Task] = task_class_of(given) if inspect.isfunction(given) else given
+    return found
 
 
 def dotted(name: str) -> str:
@@ -157,7 +165,7 @@ def _import(name: str, *, folder: Path) -> ModuleType:
         with _on_module_path(folder):
             _forget_namesake(name.partition(".")[0], folder.resolve())
             importlib.invalidate_caches()
-            return importlib.import_module(name)
+            return import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name
         if missing is not None and (name == missing or name.startswith(f"{missing}.")):
@@ -170,7 +178,7 @@ def _import(name: str, *, folder: Path) -> ModuleType:
             ) from None
         raise UsageError(_not_importable(name, error, folder)) from error
     except BaseException as error:
-        if is_users(error):
+        if is_users(error) or isinstance(error, UsageError):
             raise
         raise UsageError(_not_importable(name, error, folder)) from error
 

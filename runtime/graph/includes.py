@@ -23,7 +23,7 @@ from flowrun.runtime.graph.constants import Scope
 from flowrun.runtime.graph.file import check_size, compose
 from flowrun.runtime.graph.resolved import resolved_text
 from flowrun.runtime.graph.settings import parse_settings, with_constants, with_settings
-from flowrun.runtime.graph.values import Origin, ValueReader, is_null
+from flowrun.runtime.graph.values import Locate, Origin, ValueReader, is_null
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = ["Composed", "compose_graph"]
@@ -58,6 +58,7 @@ def compose_graph(
     path: Path,
     settings: Iterable[str] = (),
     read: Callable[[Path, str], str],
+    locate: Locate | None = None,
 ) -> Composed:
     """The graph in `text`, with the files that it includes, its constants and `settings` in their
     places. Mistakes are noted with `reader`; `GraphError` only if `text` is not YAML.
@@ -65,8 +66,11 @@ def compose_graph(
     path: where it is: paths of includes start at its folder.
     settings: `task.key=value`.
     read: gives the text of an included file; see `read_text`.
+    locate: where a program says what is in `text`; None for a file.
     """
     root = compose(text, str(path))
+    if locate is not None:
+        reader.note_places(root, locate)
     given = parse_settings(reader, settings)
     files = _Files(reader, read)
     scope = Scope(reader)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from flowrun.runtime.errors import Location, Problem, UsageError
+from flowrun.runtime.errors import Problem, UsageError
 from flowrun.runtime.graph.spec import ConnectionSpec, Endpoint, GraphSpec, TaskSpec
 from flowrun.runtime.wording import listed, nearest
 
@@ -41,9 +41,7 @@ def of_mission(graph: GraphSpec, mission: str | None) -> tuple[GraphSpec, list[P
     mission = mission or graph.missions[0]
     tasks = tuple(task for task in graph.tasks if not task.missions or mission in task.missions)
     if graph.tasks and not tasks:
-        problems.append(
-            Problem(Location(str(graph.path), 1, 1), f"no task is part of mission {mission!r}")
-        )
+        problems.append(Problem(graph.where, f"no task is part of mission {mission!r}"))
     connections, cut = [], []
     for cnx in graph.connections:
         if cnx.missions and mission not in cnx.missions:

@@ -12,15 +12,24 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from flowrun.msgs.message import Message
-from flowrun.runtime.errors import GraphError, InternalError, Location, Problem
+from flowrun.runtime.errors import GraphError, InternalError, Problem
 from flowrun.runtime.graph.bind import BoundGraph, BoundTask, bind
 from flowrun.runtime.graph.file import read_text
 from flowrun.runtime.graph.ports import Port
-from flowrun.runtime.graph.read import read_graph
+from flowrun.runtime.graph.read import ReadGraph, read_graph
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.wording import listed
 
-__all__ = ["Argument", "Plan", "Slot", "Step", "load_plan", "load_plans", "plan_graph"]
+__all__ = [
+    "Argument",
+    "Plan",
+    "Slot",
+    "Step",
+    "load_plan",
+    "load_plans",
+    "plan_graph",
+    "plan_read",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,11 @@ def _plan_of(
     settings: Sequence[str],
 ) -> Plan:
     read = read_graph(text, path=path, env=env, mission=mission, settings=settings)
+    return plan_read(read, ready=ready)
+
+
+def plan_read(read: ReadGraph, *, ready: bool = True) -> Plan:
+    """The plan of what was read; see `load_plan`."""
     problems = dict.fromkeys(read.problems)
     bound = None
     try:
@@ -152,9 +166,10 @@ def plan_graph(bound: BoundGraph) -> Plan:
     """
     problems = _loops(bound.spec)
     if not problems and not any(task.is_source for task in bound.tasks):
-        where = Location(str(bound.spec.path), 1, 1)
         problems.append(
-            Problem(where, "no task is a source (a task without inputs): nothing would run")
+            Problem(
+                bound.spec.where, "no task is a source (a task without inputs): nothing would run"
+            )
         )
     if problems:
         raise GraphError(problems)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from flowrun.runtime.errors import GraphError, Problem
+from flowrun.runtime.errors import GraphError, Location, Problem
 from flowrun.runtime.graph import keys
 from flowrun.runtime.graph.file import read_text
 from flowrun.runtime.graph.includes import compose_graph
@@ -30,7 +30,7 @@ from flowrun.runtime.graph.spec import (
     RuntimeSpec,
     TaskSpec,
 )
-from flowrun.runtime.graph.values import ValueReader, is_null
+from flowrun.runtime.graph.values import Locate, ValueReader, is_null
 from flowrun.runtime.wording import mask_within
 
 __all__ = ["ReadGraph", "load_graph", "parse_graph", "read_graph"]
@@ -91,23 +91,35 @@ def read_graph(
     env: Mapping[str, str],
     mission: str | None = None,
     settings: Sequence[str] = (),
+    locate: Locate | None = None,
 ) -> ReadGraph:
     """As `parse_graph`, but mistakes are returned. `GraphError` only if the text is not YAML.
 
     mission: the mission to choose; None chooses the first one that the graph declares.
         `UsageError` if the graph has no such mission.
     settings: values in place of those of the file, `task.key=value`; see `settings`.
+    locate: where a program says what the text does; None for a file.
     """
     reader = ValueReader(file=str(path), env=env)
-    composed = compose_graph(reader, text, path=path, settings=settings, read=read_text)
-    graph, complete = _read_graph(reader, composed.root, path=path, mission=mission)
+    composed = compose_graph(
+        reader, text, path=path, settings=settings, read=read_text, locate=locate
+    )
+    made_at = None if locate is None else locate(())
+    graph, complete = _read_graph(
+        reader, composed.root, path=path, mission=mission, made_at=made_at
+    )
     complete = complete and composed.complete
     graph = replace(graph, text=composed.text, settings=tuple(settings), includes=composed.files)
     return ReadGraph(graph, list(reader.problems), complete)
 
 
 def _read_graph(
-    reader: ValueReader, root: yaml.Node, *, path: Path, mission: str | None
+    reader: ValueReader,
+    root: yaml.Node,
+    *,
+    path: Path,
+    mission: str | None,
+    made_at: Location | None,
 ) -> tuple[GraphSpec, bool]:
     items = _items(reader, keys.GRAPH, root, "the graph")
     tasks: list[TaskSpec] = []
@@ -136,6 +148,7 @@ def _read_graph(
         logging=_read_logging(reader, items.get("logging")),
         runtime=RuntimeSpec(**_values(reader, keys.RUNTIME, runtime)),
         missions=missions,
+        made_at=made_at,
     )
     plain = reader.plain_variables - reader.secret_variables
     hidden = frozenset(map(reader.variables.__getitem__, reader.secret_variables)) - {""}

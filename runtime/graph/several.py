@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flowrun.runtime.errors import FlowrunError, Location, Problem
-from flowrun.runtime.graph.find import find_task_class, task_types
+from flowrun.runtime.graph.find import find_task_class, given_class, task_types
 from flowrun.runtime.graph.spec import ConnectionSpec, Endpoint, GraphSpec, TaskSpec
 from flowrun.runtime.wording import described, listed
 
@@ -104,7 +104,10 @@ def _list_of(task: TaskSpec, graph: GraphSpec, problems: list[Problem]) -> _List
     if not any(isinstance(value, list) for value in task.config.values()):
         return None
     try:
-        found = find_task_class(task.type, folder=graph.path.parent, types=task_types())
+        if task.given is not None:
+            found = given_class(task.given)
+        else:
+            found = find_task_class(task.type, folder=graph.path.parent, types=task_types())
     except FlowrunError:  # reported when the graph is bound
         return None
     for key in (found.several_configs, found.several):

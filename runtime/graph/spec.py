@@ -26,6 +26,8 @@ __all__ = [
 CODECS = ("raw", "packets", "zstd", "ffv1")
 TASK_POLICIES = ("stop", "skip", "skip_cycle", "restart")
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+UNKNOWN = "?"
+"""`msg` of a connection in Python whose type nobody knows, since its ends are wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class TaskSpec:
     scalars: the start and end of each value of `config` in the file's text, by its path.
     key_where: the places of the values of the entry's keys.
     masked_config: `config` as it may be shown.
+    given: the task's class or function, where Python gave it: `type` then only names it.
     """
 
     id: str
@@ -78,11 +81,16 @@ class TaskSpec:
     rate_hz: float | None = None
     deadline_ms: int = 10_000
     missions: tuple[str, ...] = ()
+    given: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSpec:
-    """One entry of `cnx`. key_where: the places of `src`, `dst` and `msg`."""
+    """One entry of `cnx`.
+
+    key_where: the places of `src`, `dst` and `msg`.
+    given: the class of the messages, where Python gave it: `msg` then only names it.
+    """
 
     src: Endpoint
     dst: Endpoint
@@ -90,6 +98,7 @@ class ConnectionSpec:
     where: Location
     key_where: Mapping[str, Location] = field(default_factory=dict)
     missions: tuple[str, ...] = ()
+    given: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +159,7 @@ class GraphSpec:
     cut: connections that are left out because the mission lacks a task at one of their ends.
     settings: the values that were given elsewhere, `task.key=value`.
     includes: the included files, with the SHA-256 of each.
+    made_at: the place in the program that makes the graph; None for a file.
     """
 
     name: str
@@ -166,6 +176,12 @@ class GraphSpec:
     cut: tuple[ConnectionSpec, ...] = ()
     settings: tuple[str, ...] = ()
     includes: Mapping[str, str] = field(default_factory=dict)
+    made_at: Location | None = None
+
+    @property
+    def where(self) -> Location:
+        """Where the graph begins."""
+        return self.made_at or Location(str(self.path), 1, 1)
 
     @property
     def secrets(self) -> frozenset[str]:

@@ -29,12 +29,14 @@ from flowrun.runtime.wording import (
 __all__ = [
     "VARIABLE",
     "ConfigValues",
+    "Locate",
     "Origin",
     "Value",
     "ValueReader",
     "is_null",
     "is_plain",
     "is_secret_place",
+    "typed",
 ]
 
 _TAG = "tag:yaml.org,2002:"
@@ -49,7 +51,7 @@ _FLOAT = re.compile(
 )
 
 
-def _typed(text: str) -> Any:
+def typed(text: str) -> Any:
     """What the plain scalar `text` means in YAML 1.2's core schema."""
     if text in ("", "~", "null", "Null", "NULL"):
         return None
@@ -65,6 +67,8 @@ def _typed(text: str) -> Any:
 
 
 _Path = tuple[str | int, ...]
+Locate = Callable[[_Path], Location]
+"""Gives the place of what is at a path of a graph, such as ("tasks", 0, "config")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +97,13 @@ class Origin:
     file: as an error text shows it.
     included_at: as in `Location`.
     has_lines: False for what is no file.
+    place: that of a node which a program says; None for a file.
     """
 
     file: str
     included_at: tuple[Location, ...] = ()
     has_lines: bool = True
+    place: Location | None = None
 
 
 @dataclass(slots=True)
@@ -144,6 +150,8 @@ class ValueReader:
         origin = self.origins.get(mark.name)
         if origin is None:
             return Location(self.file, mark.line + 1, mark.column + 1)
+        if origin.place is not None:
+            return origin.place
         if not origin.has_lines:
             return Location(origin.file, 0, 0)
         return Location(origin.file, mark.line + 1, mark.column + 1, origin.included_at)
@@ -153,6 +161,22 @@ class ValueReader:
         name = str(len(self.origins) + 1)
         self.origins[name] = origin
         return name
+
+    def note_places(self, node: yaml.Node, locate: Locate, path: _Path = ()) -> None:
+        """Give `node`, which is at `path` of a graph, and all below it the places that a program has
+        said them at."""
+        place, mark = locate(path), node.start_mark
+        name = self.new_origin(Origin(place.file, place=place))
+        node.start_mark = yaml.Mark(
+            name, mark.index, mark.line, mark.column, mark.buffer, mark.pointer
+        )
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                self.note_places(key, locate, (*path, key.value))
+                self.note_places(value, locate, (*path, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for i, item in enumerate(node.value):
+                self.note_places(item, locate, (*path, i))
 
     def problem(self, node: yaml.Node, message: str) -> None:
         self.problems[Problem(self.at(node), message)] = None
@@ -292,7 +316,7 @@ class ValueReader:
         text: str = node.value
         plain = is_plain(node)
         if "${" not in text:
-            value = _typed(text) if plain else text
+            value = typed(text) if plain else text
             if not isinstance(value, str):
                 return Value(value, value)
             return Value(value, mask_urls(value), secrets_in_urls(value))
@@ -325,7 +349,7 @@ class ValueReader:
         self.secret_variables |= {name for name, value in names.items() if value in in_urls}
         visible = frozenset(name for name, value in names.items() if value in masked)
         if whole and plain:
-            resolved, masked = _typed(resolved), _typed(masked)
+            resolved, masked = typed(resolved), typed(masked)
         return Value(
             resolved, masked, frozenset(secrets), frozenset(names), visible, only_variables
         )
@@ -370,7 +394,7 @@ class ValueReader:
     def shown(self, node: yaml.Node) -> str:
         """The value at `node` as an error text shows it, `${NAME}` unresolved."""
         if isinstance(node, yaml.ScalarNode):
-            return described(_typed(node.value) if is_plain(node) else node.value)
+            return described(typed(node.value) if is_plain(node) else node.value)
         return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
 
 
@@ -390,7 +414,7 @@ def is_secret_place(path: _Path, value: Any) -> bool:
 
 
 def is_null(node: yaml.Node) -> bool:
-    return is_plain(node) and _typed(node.value) is None
+    return is_plain(node) and typed(node.value) is None
 
 
 def _path_in_words(path: _Path) -> str:

@@ -12,9 +12,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
-
-import structlog
 
 from flowrun.runtime.engine.whereabouts import Whereabouts
 from flowrun.runtime.run.log_lines import TO_LOG_ONLY
@@ -23,14 +22,18 @@ __all__ = ["Captured"]
 
 
 class Captured:
-    """Captures while the context `capturing` is open.
+    """Captures while the context `capturing` is open, for one run; several may be open at once. A line
+    belongs to the run whose task's code made it. One of which nobody knows belongs to the run that
+    began first.
 
     whereabouts: knows whose code a stack is.
+    log: the run's logger.
     """
 
-    def __init__(self, whereabouts: Whereabouts) -> None:
+    def __init__(self, whereabouts: Whereabouts, log: Any) -> None:
         self._whereabouts = whereabouts
-        self._handler = _Handler(whereabouts)
+        self._log = log
+        self._handler = _Handler(self)
 
     def keep_on(self) -> None:
         """Capture again if somebody took the handler away, as `logging.config.dictConfig` does."""
@@ -40,21 +43,62 @@ class Captured:
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """Send lines to structlog, as it is configured then."""
-        hooks = threading.excepthook, sys.unraisablehook
-        captures_warnings = logging._warnings_showwarning is not None  # type: ignore[attr-defined]  # noqa: SLF001
+        """Send lines to the run's logger."""
         self.keep_on()
-        if not captures_warnings:
-            logging.captureWarnings(True)
-        threading.excepthook = self._thread_died
-        sys.unraisablehook = self._unraisable
+        _hooks.add(self)
         try:
             yield
         finally:
-            threading.excepthook, sys.unraisablehook = hooks
-            if not captures_warnings:
-                logging.captureWarnings(False)
+            _hooks.remove(self)
             logging.getLogger().removeHandler(self._handler)
+
+    def task_of(self, frame: FrameType | None) -> str | None:
+        """The task, or "flowrun", whose code made a line; None if it belongs to another run."""
+        task = self._whereabouts.task_of(frame)
+        if task is not None:
+            return task
+        others = [it for it in _hooks.capturing if it is not self]
+        is_others = any(it._whereabouts.task_of(frame) is not None for it in others)  # noqa: SLF001
+        return "flowrun" if not is_others and _hooks.capturing[:1] in ([self], []) else None
+
+    def log(self, level: str, text: str, **fields: Any) -> None:
+        getattr(self._log, level)(text, **fields)
+
+    def say(self, text: str, error: BaseException) -> None:
+        """Log an error that nobody has caught, if it belongs to this run."""
+        frame = None if error.__traceback__ is None else _last_frame(error)
+        task = self.task_of(frame)
+        if task is not None:
+            self.log("error", text, task=task, raised=error)
+
+
+class _Hooks:
+    """Python's hooks, of which a process has one each, while a run is captured."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.capturing: list[Captured] = []
+        """In the order in which they began."""
+
+    def add(self, captured: Captured) -> None:
+        with self._lock:
+            if not self.capturing:
+                self._before = threading.excepthook, sys.unraisablehook
+                # No API says whether warnings are captured.
+                self._warnings = logging._warnings_showwarning is not None  # type: ignore[attr-defined]  # noqa: SLF001
+                if not self._warnings:
+                    logging.captureWarnings(True)
+                threading.excepthook = self._thread_died
+                sys.unraisablehook = self._unraisable
+            self.capturing = [*self.capturing, captured]
+
+    def remove(self, captured: Captured) -> None:
+        with self._lock:
+            self.capturing = [it for it in self.capturing if it is not captured]
+            if not self.capturing:
+                threading.excepthook, sys.unraisablehook = self._before
+                if not self._warnings:
+                    logging.captureWarnings(False)
 
     def _thread_died(self, args: threading.ExceptHookArgs) -> None:
         if args.exc_value is None or isinstance(args.exc_value, SystemExit):
@@ -69,15 +113,17 @@ class Captured:
             )
 
     def _say(self, text: str, error: BaseException) -> None:
-        frame = None if error.__traceback__ is None else _last_frame(error)
-        task = self._whereabouts.task_of(frame) or "flowrun"
-        structlog.get_logger().error(text, task=task, raised=error)
+        for captured in self.capturing:
+            captured.say(text, error)
+
+
+_hooks = _Hooks()
 
 
 class _Handler(logging.Handler):
-    def __init__(self, whereabouts: Whereabouts) -> None:
+    def __init__(self, captured: Captured) -> None:
         super().__init__()
-        self._whereabouts = whereabouts
+        self._captured = captured
         self._busy = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -94,21 +140,22 @@ class _Handler(logging.Handler):
             self._busy.is_so = False
 
     def _emit(self, record: logging.LogRecord) -> None:
-        task = self._whereabouts.task_of(sys._getframe(2)) or "flowrun"  # noqa: SLF001
+        task = self._captured.task_of(sys._getframe(2))  # noqa: SLF001
+        if task is None:
+            return
         fields: dict[str, Any] = {"task": task}
         if record.name not in ("root", "py.warnings"):
             fields["logger"] = record.name
         if record.exc_info and record.exc_info[1] is not None:
             fields["raised"] = record.exc_info[1]
-        others = [it for it in logging.getLogger().handlers if it is not self]
+        others = [it for it in logging.getLogger().handlers if not isinstance(it, _Handler)]
         if others:  # they show it: the program has set up its own logging
             fields[TO_LOG_ONLY] = True
         try:
             text = record.getMessage()
         except Exception:  # noqa: BLE001  # wrong arguments for its format
             text = f"{record.msg} {record.args!r}"
-        log = structlog.get_logger()
-        getattr(log, _method(record.levelno))(text.strip(), **fields)
+        self._captured.log(_method(record.levelno), text.strip(), **fields)
 
 
 def _method(level: int) -> str:

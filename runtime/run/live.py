@@ -43,6 +43,8 @@ _BUSY_S = 1.0
 _COMMIT_S = 2.0
 """Seconds that the end of a stuck run waits for a cycle that is being written."""
 _LOG_MODULE = "flowrun.runtime.log."
+_CONFIGURING = threading.Lock()
+"""structlog is configured for the run that is being made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +114,28 @@ class Run:
         self._place = directory
         place = None if directory is None else directory.absolute()
         self._recording = Recording(plan, place, started_ns=self._started_ns, now_ns=clock.now_ns)
-        self._lines = configure_logs(
-            now_ns=clock.now_ns, target=self, secrets=plan.graph.spec.secrets, stream=console
-        )
-        self._recording.report_to(structlog.get_logger())
-        try:
-            self.executor = Executor(
-                plan,
-                clock=clock,
-                log=self.writer,
-                on_log_error=self._lose_log if self._recording.outlived else None,
-                broadcasts=self.broadcasts,
-                debug_messages=debug_messages,
-                run_id=_id_of(self.name, self._started_ns) if place is None else place.name,
+        with _CONFIGURING:
+            self._lines = configure_logs(
+                now_ns=clock.now_ns, target=self, secrets=plan.graph.spec.secrets, stream=console
             )
-        except BaseException:
-            self._recording.discard()
-            raise
-        self._captured = Captured(self.executor.whereabouts)
+            self.log = structlog.get_logger().bind()
+            """The run's own logger, also when another run has configured structlog since."""
+            self._recording.report_to(self.log)
+            try:
+                self.executor = Executor(
+                    plan,
+                    clock=clock,
+                    log=self.writer,
+                    on_log_error=self._lose_log if self._recording.outlived else None,
+                    broadcasts=self.broadcasts,
+                    debug_messages=debug_messages,
+                    run_id=_id_of(self.name, self._started_ns) if place is None else place.name,
+                )
+            except BaseException:
+                self._recording.discard()
+                raise
+        self._captured = Captured(self.executor.whereabouts, self.log)
+        self._watchers: tuple[Callable[[Cycle], None], ...] = ()
         self._mention_s: dict[str, float] = {}
         self._thread = threading.get_ident()
         self._pid = os.getpid()
@@ -183,7 +189,7 @@ class Run:
 
     def _run(self, cycles: int | None) -> tuple[str, FlowrunError | None]:
         reason, error = "error", None
-        log = structlog.get_logger()
+        log = self.log
         try:
             reason = self.executor.run(cycles=cycles)
         except FlowrunError as failure:
@@ -199,7 +205,7 @@ class Run:
                 log.info("ran, and never published a message", task=task)
             for task in self.executor.published.never_ran:
                 log.info("never ran: what it needs did not come", task=task)
-        self._lines.flush()
+        self._lines.flush(self.log)
         return reason, error
 
     def let_go(self) -> None:
@@ -225,7 +231,7 @@ class Run:
             self._ended.wait(0.01)
         names = ", ".join(dict.fromkeys(repr(busy.task) for busy in self.busy()))
         waited = f", without waiting for task {names}" if names else ""
-        self._lines.flush()
+        self._lines.flush(self.log)
         error = self._finish(reason + waited, None)
         return self._result(reason + waited, error)
 
@@ -300,8 +306,18 @@ class Run:
 
     def observe(self) -> Observed:
         """What its cycles bring from now on."""
-        self.executor.observer = self._observed.look
+        if self._observed.look not in self._watchers:
+            self.watch(self._observed.look)
         return self._observed
+
+    def watch(self, look: Callable[[Cycle], None]) -> None:
+        """Call `look` after the commit of each cycle, on the cycles' thread; it MUST NOT raise."""
+        self._watchers = (*self._watchers, look)
+        self.executor.observer = look if len(self._watchers) == 1 else self._look
+
+    def _look(self, cycle: Cycle) -> None:
+        for look in self._watchers:
+            look(cycle)
 
     def log_record(
         self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]

@@ -172,13 +172,13 @@ class Folding:
             line.folded += 1
             raise structlog.DropEvent
 
-    def flush(self) -> None:
-        """Log what was folded and has not been mentioned yet."""
+    def flush(self, log: Any) -> None:
+        """Log, to `log`, what was folded and has not been mentioned yet."""
         with self._lock:
             lines = [(key, line.folded) for key, line in self._lines.items() if line.folded]
             self._lines.clear()
         for (method, *record), folded in lines:
-            getattr(structlog.get_logger(), method)(**{**dict(record), _REPEATED: folded})
+            getattr(log, method)(**{**dict(record), _REPEATED: folded})
 
     def _forget_oldest(self) -> None:
         key = next((key for key, line in self._lines.items() if not line.folded), None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import inspect
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
@@ -64,7 +66,8 @@ def _version(package: str) -> str:
 
 
 def _code_of(plan: Plan) -> dict[str, str]:
-    """Of tasks that are not flowrun's own: the version of their package, or a hash of their file."""
+    """Of tasks that are not flowrun's own: the version of their package, or a hash of their file; of
+    classes of a notebook, a hash of their source."""
     modules = {task.task_class.__module__ for task in plan.graph.tasks}
     modules = {name for name in modules if not name.startswith("flowrun.")}
     if not modules:
@@ -78,8 +81,30 @@ def _code_of(plan: Plan) -> dict[str, str]:
             continue
         path = getattr(sys.modules.get(name), "__file__", None)
         if path is not None and Path(path).is_file():
-            found[f"{_CODE}{name}"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            found[f"{_CODE}{_imported_name(name, plan)}"] = _sha256(Path(path).read_bytes())
+        elif name == "__main__":
+            found[f"{_CODE}{name}"] = _sha256("\n".join(_sources(plan, name)).encode())
     return found
+
+
+def _imported_name(module: str, plan: Plan) -> str:
+    """The name of a module as a replay imports it: that of the script that runs is in the graph."""
+    if module != "__main__":
+        return module
+    types = (it.spec.type for it in plan.graph.tasks if it.task_class.__module__ == module)
+    return next(types).rpartition(".")[0]
+
+
+def _sources(plan: Plan, module: str) -> Iterator[str]:
+    """Of the task classes of a module that is in no file."""
+    classes = {it.task_class for it in plan.graph.tasks if it.task_class.__module__ == module}
+    for task_class in sorted(classes, key=lambda it: it.__qualname__):
+        with contextlib.suppress(OSError, TypeError):
+            yield inspect.getsource(task_class)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @functools.cache

@@ -1,0 +1,597 @@
+"""A graph, written in Python.
+
+    g = Graph("inference")
+    cam = g.add(VideoCapture, source_uri=0)
+    cap = g.add(Inference, prompt="cap en", background=True)
+    g.connect(cam, cap)
+    g.run()
+
+It can say what a graph file can, and is checked by the same code when it runs, all at once; an error
+names the line of the program.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import ValidationError
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.api.naming import name_of
+from flowrun.runtime.atomic import whole_file
+from flowrun.runtime.callers import Caller, caller
+from flowrun.runtime.errors import FlowrunError, GraphError, Location, Problem, UsageError
+from flowrun.runtime.graph.declared import Declared, Item, declared_in
+from flowrun.runtime.graph.find import find_task_class, given_class, task_types
+from flowrun.runtime.graph.keys import TASK, key_names
+from flowrun.runtime.graph.plan import Plan, plan_read
+from flowrun.runtime.graph.ports import Port, has_more_ports, ports_for
+from flowrun.runtime.graph.scripts import leave_import
+from flowrun.runtime.graph.spec import IDENTIFIER, UNKNOWN
+from flowrun.runtime.task import Task
+from flowrun.runtime.wording import listed, nearest
+
+if TYPE_CHECKING:
+    from flowrun.runtime.api.running import LiveRun
+    from flowrun.runtime.run.live import RunResult
+
+__all__ = ["End", "Graph", "Node"]
+
+_Path = tuple[str | int, ...]
+_Place = Callable[[_Path], Location]
+_Change = Callable[["_Added", Mapping[str, Any] | None, Mapping[str, Any], Caller], None]
+_TASK_KEYS = tuple(name for name in key_names(TASK) if name not in ("id", "type", "config"))
+
+
+class End:
+    """A port of a task: one end of a connection, as `task.port` gives it."""
+
+    def __init__(self, node: Node, port: str) -> None:
+        self.node = node
+        self.port = port
+
+    def __repr__(self) -> str:
+        return f"<port {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.node.id}.{self.port}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Added:
+    """What a graph knows of one of its tasks.
+
+    found: its class; None where there is none, which is reported with all else.
+    """
+
+    item: Item
+    found: type[Task] | None
+
+    @property
+    def id(self) -> str:
+        return str(self.item.said["id"])
+
+    @property
+    def ports(self) -> tuple[Port, ...] | None:
+        """None where they cannot be known."""
+        if self.found is None:
+            return None
+        try:
+            config = None
+            if has_more_ports(self.found):
+                with suppress(ValidationError):
+                    config = self.found.Config.model_validate(self.item.said.get("config", {}))
+            return ports_for(self.found, config)
+        except FlowrunError:
+            return None
+
+
+class Node:
+    """A task of a graph. Its ports are its attributes: `node.answer`; also `node["answer"]`, which works
+    for a port that is called like a method.
+
+    id: the task's id.
+    """
+
+    def __init__(self, added: _Added, change: _Change) -> None:
+        self._added = added
+        self._change = change
+
+    @property
+    def id(self) -> str:
+        return self._added.id
+
+    def update(self, *, config: Mapping[str, Any] | None = None, **keys: Any) -> None:
+        """Change what `Graph.add` was given, key by key: of the task, and of its config."""
+        self._change(self._added, config, keys, caller())
+
+    def __getattr__(self, name: str) -> End:
+        if name.startswith("_"):  # Python, and notebooks, ask for such names
+            raise AttributeError(name)
+        ports = self._added.ports
+        if ports is not None and name not in (names := [port.name for port in ports]):
+            raise AttributeError(
+                f"task {self.id!r} has no port {name!r}; its ports: {listed(names)}"
+                + nearest(name, names)
+            )
+        return End(self, name)
+
+    def __getitem__(self, port: str) -> End:
+        return End(self, port)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(port.name for port in self._added.ports or ())})
+
+    def __repr__(self) -> str:
+        ports = self._added.ports or ()
+        ends = (f"{port.name}: {port.direction} {port.message_type.__name__}" for port in ports)
+        return f"<task {self.id!r}, {self._added.item.said['type']}: {listed(ends)}>"
+
+
+class Graph:
+    """Tasks, and how messages flow between them.
+
+    name: what its runs are called.
+    sections: those of a graph file besides `tasks` and `cnx`, such as `logging={"sync_s": 0.2}`,
+        `runtime={"seed": 3}` and `missions=["day", "night"]`.
+
+    Relative paths in configs start in the folder of the file that makes the graph; in a notebook, in
+    the current folder. A text may hold `${NAME}`, as in a file: it is resolved when the graph runs, and
+    what is secret is in no log.
+
+    Nothing is checked before `plan`, `run`, `start` or `save`. They raise `GraphError`, which lists
+    every mistake with its place.
+    """
+
+    def __init__(self, name: str = "graph", **sections: Any) -> None:
+        called = caller()
+        self._declared = Declared(name, called.folder / f"{name}.yaml", called.place())
+        self._nodes: dict[Node, _Added] = {}
+        if not re.fullmatch(r"[\w][\w.-]*", name):
+            text = f"a graph's name is letters, digits, '_', '-' and '.'; got {name!r}"
+            self._declared.note(called.place("name", 0), text)
+        self._set_sections(sections, called)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The graph in a file, to run or to change; `graph["inference"]` is its task of that id.
+
+        As long as nothing is changed, `save` writes the file as it was, with its comments.
+
+        `UsageError` if there is no such file; `GraphError` if it is no graph. Other mistakes are found
+        when it runs, and can be mended before.
+        """
+        made = cls()
+        made._take(declared_in(Path(path), os.environ))  # a graph of this class
+        return made
+
+    def save(self, path: str | Path) -> None:
+        """Write a graph file that has the same plan. `GraphError` lists every mistake, and the classes
+        that no file can name: those of a notebook, or inside a function."""
+        self.plan(ready=False)
+        problems = [
+            Problem(item.place(("type",)), f"no graph file can name this class: {lacks}")
+            for item, lacks in self._unnamed()
+        ]
+        if problems:
+            raise GraphError(problems)
+        with whole_file(Path(path)) as file:
+            file.write_text(self._declared.written(), encoding="utf-8")
+
+    @property
+    def name(self) -> str:
+        """What its runs are called."""
+        return self._declared.name
+
+    @property
+    def text(self) -> str:
+        """The graph file that says the same."""
+        return self._declared.written()
+
+    # -- declaring -----------------------------------------------------------------------------
+
+    def add(
+        self,
+        task: type[Task] | Callable[..., Any] | str,
+        /,
+        *,
+        id: str | None = None,  # noqa: A002  # as in a graph file
+        background: bool | None = None,
+        on_error: Literal["stop", "skip", "skip_cycle", "restart"] | None = None,
+        every: int | None = None,
+        rate_hz: float | None = None,
+        deadline_ms: int | None = None,
+        logging: Mapping[str, Any] | None = None,
+        missions: Sequence[str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Node:
+        """Add a task; returns it, for `connect`.
+
+        task: its class, a function that is a task, or a name as `type` of a graph file.
+        id: the task's name; if not given, that of its class, such as `video_capture`, with `_2`, `_3`,
+            ... after it if there is one already.
+        background, on_error, every, rate_hz, deadline_ms, logging, missions: as in a graph file.
+        config: the task's config, of which `settings` are more keys. It is needed for keys that have
+            the name of another parameter.
+        """
+        called = caller()
+        keys = {
+            "background": background,
+            "on_error": on_error,
+            "every": every,
+            "rate_hz": rate_hz,
+            "deadline_ms": deadline_ms,
+            "logging": logging,
+            "missions": missions,
+        }
+        found, text = self._class_of(task, called)
+        chosen = self._new_id(found.__name__ if found else text) if id is None else id
+        item = self._declared.item({"id": chosen, "type": text}, called, {"type": 0})
+        item.given = None if isinstance(task, str) else found
+        if found is None and not isinstance(task, str):
+            said = (
+                f"a task is a class that derives from Task, a function, or a name; got {task!r:.60}"
+            )
+            self._declared.note(called.place(0), said)
+        added = _Added(item, found)
+        self._declared.tasks.append(item)
+        given = {name: value for name, value in keys.items() if value is not None}
+        self._say(added, config, given | settings, called)
+        return self._node_of(added)
+
+    def connect(
+        self,
+        src: Node | End | str,
+        dst: Node | End | str,
+        /,
+        *,
+        msg: type[Message] | str | None = None,
+        missions: Sequence[str] | None = None,
+    ) -> None:
+        """Connect an output to an input.
+
+        src, dst: a task, where only one of its ports fits; a port, such as `cam.image`; or what `src`
+            and `dst` of a graph file say.
+        msg: the type of the messages; if not given, that of the output.
+        missions: as in a graph file.
+        """
+        called = caller()
+        output, input_ = self._end(src, "output"), self._end(dst, "input")
+        said: dict[str, Any] = {"src": output.said(), "dst": input_.said(), "msg": UNKNOWN}
+        given: type[Message] | None = None
+        if isinstance(msg, str):
+            said["msg"] = msg
+        else:
+            pairs = _fitting(output, input_)
+            if msg is not None:
+                given = msg
+            elif len(pairs) == 1:
+                given = pairs[0][0].message_type
+                said |= {"src": output.said(pairs[0][0]), "dst": input_.said(pairs[0][1])}
+            elif len(output.ports) == 1:
+                given = output.ports[0].message_type
+            elif len(input_.ports) == 1 and output.ports:
+                given = input_.ports[0].message_type
+            elif output.ports and input_.ports:
+                self._declared.note(called.place(), _no_pair(output, input_, pairs))
+            if given is not None:
+                said["msg"] = name_of(given, self._folder).text
+        if missions is not None:
+            said["missions"] = missions
+        item = self._declared.item(said, called, {"src": 0, "dst": 1})
+        item.given = given
+        self._declared.connections.append(item)
+        self._changed()
+
+    def disconnect(self, src: Node | End | str, dst: Node | End | str, /) -> None:
+        """Remove the connections between two ports, or all between two tasks. `UsageError` if there is
+        none."""
+        texts = [it.id if isinstance(it, Node) else str(it) for it in (src, dst)]
+        left = [
+            item
+            for item in self._declared.connections
+            if not (_is_at(item.said["src"], texts[0]) and _is_at(item.said["dst"], texts[1]))
+        ]
+        if len(left) == len(self._declared.connections):
+            raise UsageError(f"{texts[0]} is not connected to {texts[1]}")
+        self._declared.connections = left
+        self._changed()
+
+    def remove(self, task: Node | str, /) -> None:
+        """Remove a task, and its connections. `UsageError` if there is no such task."""
+        node = self[task.id if isinstance(task, Node) else task]
+        item = self._nodes.pop(node).item
+        self._declared.tasks = [it for it in self._declared.tasks if it is not item]
+        self._declared.connections = [
+            item
+            for item in self._declared.connections
+            if not (_is_at(item.said["src"], node.id) or _is_at(item.said["dst"], node.id))
+        ]
+        self._changed()
+
+    def update(self, **sections: Any) -> None:
+        """Change sections, key by key: `graph.update(runtime={"seed": 4})`."""
+        self._set_sections(sections, caller())
+
+    def __getitem__(self, task: str) -> Node:
+        """The task of that id; `UsageError` if there is none."""
+        for node in self._nodes:
+            if node.id == task:
+                return node
+        ids = [node.id for node in self._nodes]
+        raise UsageError(f"unknown task {task!r}; tasks: {listed(ids)}{nearest(task, ids)}")
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __repr__(self) -> str:
+        return f"<graph {self.name!r}: {listed(node.id for node in self._nodes)}>"
+
+    # -- checking and running ------------------------------------------------------------------
+
+    def plan(
+        self,
+        *,
+        mission: str | None = None,
+        ready: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """The order in which its tasks run; `GraphError` lists every mistake.
+
+        mission: the mission to run; None for the first one.
+        ready: whether it is to run now, so that the files it needs must exist.
+        env: environment variables for `${NAME}`; None for the process's own.
+        """
+        read = self._declared.read(os.environ if env is None else env, mission=mission)
+        try:
+            return plan_read(read, ready=ready)
+        except GraphError as error:
+            noted = self._declared.problems
+            places = {problem.where for problem in noted}  # of values that were left out
+            found = [it for it in error.problems if it in noted or it.where not in places]
+            raise GraphError(found) from None
+
+    def start(
+        self,
+        *,
+        mission: str | None = None,
+        cycles: int | None = None,
+        log_dir: str | Path | None = "runs",
+        port: int | None = None,
+    ) -> LiveRun:
+        """Run the graph on a thread of its own.
+
+        mission: the mission to run; None for the first one.
+        cycles: end after this number of cycles; None runs until the sources end.
+        log_dir: the folder in which the run's own directory is made; None keeps no log.
+        port: serve the run's page and HTTP API there, on this machine; 0 picks a free port, see
+            `LiveRun.url`; None serves nothing.
+
+        `GraphError` lists every mistake of the graph. What goes wrong later, `LiveRun.wait` raises.
+        """
+        leave_import()
+        from flowrun.runtime.api.running import LiveRun  # it loads the engine
+
+        plan = self.plan(mission=mission)
+        notes = self.not_replayed
+        return LiveRun(plan, cycles=cycles, log_dir=log_dir, port=port, notes=notes)
+
+    def run(
+        self,
+        *,
+        mission: str | None = None,
+        cycles: int | None = None,
+        log_dir: str | Path | None = "runs",
+        port: int | None = None,
+    ) -> RunResult:
+        """Run the graph to its end; see `start` and `LiveRun.wait`. Ctrl-C ends it in order."""
+        live = self.start(mission=mission, cycles=cycles, log_dir=log_dir, port=port)
+        return live.wait()
+
+    @property
+    def not_replayed(self) -> list[str]:
+        """Why a replay in another process will not find a class of the graph, a sentence each."""
+        return list(dict.fromkeys(lacks for _, lacks in self._unnamed()))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _take(self, declared: Declared) -> None:
+        self._declared = declared
+        for item in declared.tasks:
+            found, _ = self._class_of(item.said["type"], caller())
+            self._node_of(_Added(item, found))
+
+    def _node_of(self, added: _Added) -> Node:
+        node = Node(added, self._say)
+        self._nodes[node] = added
+        return node
+
+    @property
+    def _folder(self) -> Path:
+        return self._declared.path.parent
+
+    def _changed(self) -> None:
+        self._declared.text = None
+
+    def _set_sections(self, sections: Mapping[str, Any], called: Caller) -> None:
+        for name, values in sections.items():
+            place = partial(_place_in_section, called, name)
+            if name in ("tasks", "cnx"):
+                self._declared.note(place(()), f"{name!r} is what `add` and `connect` say")
+                continue
+            said = self._declared.plain(values, (name,), place)
+            known = self._declared.sections.get(name)
+            if known is not None and isinstance(said, dict) and isinstance(known.said, dict):
+                said = known.said | said
+                place = partial(_first_place, {(key,) for key in values}, place, known.place)
+            self._declared.sections[name] = Item(said, place)
+        self._changed()
+
+    def _class_of(self, task: Any, called: Caller) -> tuple[type[Task] | None, str]:
+        """The class that `task` means, None if there is none, and what a graph file calls it."""
+        try:
+            if isinstance(task, str):
+                return find_task_class(task, folder=self._folder, types=task_types()), task
+            if inspect.isfunction(task) or _is_task(task):
+                return given_class(task), name_of(task, self._folder).text
+        except FlowrunError:  # reported with all else
+            return None, task if isinstance(task, str) else task.__name__
+        said = f"a task is a class that derives from Task, a function, or a name; got {task!r:.60}"
+        self._declared.note(called.place(0), said)
+        return None, getattr(task, "__name__", type(task).__name__)
+
+    def _new_id(self, name: str) -> str:
+        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+|[A-Z]|\d+", name.rpartition(".")[2])
+        stem = "_".join(words).lower()
+        stem = stem if re.fullmatch(IDENTIFIER, stem) else "task"
+        taken = {node.id for node in self._nodes}
+        names = (stem if number == 1 else f"{stem}_{number}" for number in count(1))
+        return next(name for name in names if name not in taken)
+
+    def _say(
+        self,
+        added: _Added,
+        config: Mapping[str, Any] | None,
+        keys: Mapping[str, Any],
+        called: Caller,
+    ) -> None:
+        """Set keys of a task and of its config, at the places of a call."""
+        item = added.item
+        own: dict[str, Any] = {}
+        settings = dict(config or {})
+        fields = () if added.found is None else added.found.Config.model_fields
+        for name, value in keys.items():
+            if name in _TASK_KEYS and not (name in fields and config is None):
+                own[name] = value
+            elif name in _TASK_KEYS:
+                text = (
+                    f"{name!r} is a key of a task and of the config of {item.said['type']}: write "
+                    f"config={{{name!r}: ...}} for the latter, config={{}} for the former"
+                )
+                self._declared.note(called.place(name), text)
+            elif name in settings:
+                self._declared.note(
+                    called.place(name), f"{name!r} is in 'config' too; leave one out"
+                )
+            else:
+                settings[name] = value
+        said = self._declared.item({**own, "config": settings}, called, {})
+        new = said.said.pop("config")
+        changed: set[tuple[str | int, ...]] = {(name,) for name in own}
+        changed |= {("config", name) for name in new}
+        if new:
+            item.said["config"] = item.said.get("config", {}) | new
+        item.said |= said.said
+        item.place = partial(_first_place, changed, said.place, item.place)
+        self._changed()
+
+    def _end(self, end: Node | End | str, direction: Literal["input", "output"]) -> _Found:
+        port: str | None = None
+        if isinstance(end, End):
+            node, port = end.node, end.port
+        elif isinstance(end, Node):
+            node = end
+        else:
+            task, _, port = str(end).partition(".")
+            known = next((it for it in self._nodes if it.id == task), None)
+            if known is None:
+                return _Found(task, port or None, (), is_only=True)
+            node = known
+        ports = tuple(it for it in self._nodes[node].ports or () if it.direction == direction)
+        fitting = tuple(it for it in ports if port in (None, "", it.name))
+        return _Found(node.id, port or None, fitting, is_only=len(ports) == 1)
+
+    def _unnamed(self) -> Iterator[tuple[Item, str]]:
+        for item in (*self._declared.tasks, *self._declared.connections):
+            if item.given is not None:
+                lacks = name_of(item.given, self._folder).lacks
+                if lacks:
+                    yield item, lacks
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One end of a connection as it was given.
+
+    port: None where only the task was given.
+    ports: those that it may be; none where they are not known.
+    is_only: whether the task has no others of their direction.
+    """
+
+    task: str
+    port: str | None
+    ports: tuple[Port, ...]
+    is_only: bool
+
+    def said(self, chosen: Port | None = None) -> str:
+        """What a graph file says: with the port, where the task has several."""
+        port = self.port
+        if port is None and chosen is not None and not self.is_only:
+            port = chosen.name
+        return self.task if port is None else f"{self.task}.{port}"
+
+
+def _is_task(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Task) and value is not Task
+
+
+def _fitting(src: _Found, dst: _Found) -> list[tuple[Port, Port]]:
+    return [
+        (output, input_)
+        for output in src.ports
+        for input_ in dst.ports
+        if issubclass(output.message_type, input_.message_type)
+    ]
+
+
+def _no_pair(src: _Found, dst: _Found, pairs: list[tuple[Port, Port]]) -> str:
+    if pairs:
+        fit = (f"{src.task}.{a.name} to {dst.task}.{b.name}" for a, b in pairs)
+        return f"several outputs of {src.task!r} fit {dst.task!r}; name one: {listed(fit)}"
+    outputs = (f"{src.task}.{it.name} ({it.message_type.__name__})" for it in src.ports)
+    inputs = (f"{dst.task}.{it.name} ({it.message_type.__name__})" for it in dst.ports)
+    return (
+        f"no output of {src.task!r} fits an input of {dst.task!r}; outputs: {listed(outputs)}; "
+        f"inputs: {listed(inputs)}"
+    )
+
+
+def _is_at(said: Any, end: str) -> bool:
+    """Whether what a connection says is the port, or a port of the task, that `end` names."""
+    return bool(said == end or str(said).partition(".")[0] == end)
+
+
+def _place_in_section(called: Caller, name: str, path: _Path) -> Location:
+    del path
+    return called.place(name)
+
+
+def _first_place(changed: set[_Path], new: _Place, old: _Place, path: _Path) -> Location:
+    """The place of what is at `path`, which a later call may have changed."""
+    return new(path) if path[:1] in changed or path[:2] in changed else old(path)
+
+
+def run(
+    graph: Graph | str | Path,
+    *,
+    mission: str | None = None,
+    cycles: int | None = None,
+    log_dir: str | Path | None = "runs",
+    port: int | None = None,
+) -> RunResult:
+    """Run a graph, or the graph in a file, to its end; see `Graph.run`."""
+    made = graph if isinstance(graph, Graph) else Graph.load(graph)
+    return made.run(mission=mission, cycles=cycles, log_dir=log_dir, port=port)

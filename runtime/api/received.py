@@ -1,0 +1,214 @@
+"""The messages of a run, for those who read them outside of it. A cycle waits for nobody.
+
+All messages of an output that the log keeps are read from the log, at the reader's own pace: nothing
+is left out, and nothing piles up in memory. Who only wants the newest, or reads an output that is not
+logged, has a queue of bounded length: what does not fit is left out and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+
+from flowrun.msgs.message import Message
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.log.reader import Log, LogMessage
+
+if TYPE_CHECKING:
+    from flowrun.runtime.engine.cycle import Cycle
+    from flowrun.runtime.graph.plan import Slot
+
+__all__ = ["Feeds", "Messages", "Queue", "newest_logged"]
+
+_LOOK_S = 0.02
+_WINDOWS = (64, 4096)
+"""Numbers of last cycles in which the newest message is looked for, before all are."""
+
+
+class Source(Protocol):
+    """The run, as its readers see it."""
+
+    @property
+    def directory(self) -> Path | None:
+        """Where its log is now."""
+        ...
+
+    @property
+    def has_ended(self) -> bool: ...
+
+    def check_is_here(self) -> None:
+        """`UsageError` in a process that was forked from that of the run."""
+        ...
+
+    def raise_error(self) -> None:
+        """Raise what has ended the run, or its log, if that was an error."""
+        ...
+
+
+class Queue:
+    """Copies of the newest messages of an output.
+
+    most: how many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._changed = threading.Condition()
+        self._kept: deque[Message] = deque(maxlen=most)
+        self.left_out = 0
+        """Number of messages that the reader was too slow for."""
+        self.is_over = False
+
+    def offer(self, message: Message) -> None:
+        with self._changed:
+            if len(self._kept) == self._kept.maxlen:
+                self.left_out += 1
+            self._kept.append(message)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """No more messages come; those that are kept can still be taken."""
+        with self._changed:
+            self.is_over = True
+            self._changed.notify_all()
+
+    def take(self) -> Message | None:
+        """The oldest message that is kept, waited for; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._kept or self.is_over)
+            return self._kept.popleft() if self._kept else None
+
+    def look(self, timeout_s: float) -> Message | None:
+        """The newest message, which stays; None if there is none within `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._kept or self.is_over, timeout_s)
+            return self._kept[-1] if self._kept else None
+
+
+class Feeds:
+    """The queues of a run, filled after each cycle, on the cycles' thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queues: tuple[tuple[int, Queue], ...] = ()
+        self._is_over = False
+
+    def add(self, slot: Slot, queue: Queue) -> None:
+        with self._lock:
+            if self._is_over:
+                queue.end()
+            self._queues = (*self._queues, (slot.index, queue))
+
+    def remove(self, queue: Queue) -> None:
+        with self._lock:
+            self._queues = tuple(it for it in self._queues if it[1] is not queue)
+
+    def look(self, cycle: Cycle) -> None:
+        """A cycle has been committed."""
+        copies: dict[int, Message] = {}
+        for index, queue in self._queues:
+            message = cycle.messages[index]
+            if message.present:
+                if index not in copies:
+                    copies[index] = message.view().copy()
+                queue.offer(copies[index].copy())
+
+    def end(self) -> None:
+        """The run has ended."""
+        with self._lock:
+            self._is_over = True
+            queues = self._queues
+        for _, queue in queues:
+            queue.end()
+
+
+class Messages(Iterator[Message]):
+    """The messages of an output, as they come; ends with the run, and raises what ended it if that was
+    an error. `close` ends it earlier; so does dropping it."""
+
+    def __init__(self, read: Generator[Message], queue: Queue | None = None) -> None:
+        self._read = read
+        self._queue = queue
+
+    @classmethod
+    def all_logged(cls, source: Source, slot: Slot) -> Messages:
+        """All messages of an output, from the first cycle on."""
+        return cls(_from_log(source, slot))
+
+    @classmethod
+    def newest(cls, source: Source, slot: Slot, feeds: Feeds, keep: int) -> Messages:
+        """The messages from now on; `keep` of them while the reader is busy."""
+        queue = Queue(keep)
+        feeds.add(slot, queue)
+        made = cls(_from_queue(source, queue), queue)
+        weakref.finalize(made, feeds.remove, queue).atexit = False
+        return made
+
+    @property
+    def left_out(self) -> int:
+        """Number of messages that came while the reader was busy, and are not given; 0 where all are
+        read from the log."""
+        return 0 if self._queue is None else self._queue.left_out
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        return next(self._read)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._read.close()
+        if self._queue is not None:
+            self._queue.end()
+
+
+def _from_queue(source: Source, queue: Queue) -> Generator[Message]:
+    source.check_is_here()
+    while (message := queue.take()) is not None:
+        yield message
+        source.check_is_here()
+    source.raise_error()
+
+
+def _from_log(source: Source, slot: Slot) -> Generator[Message]:
+    waiting = threading.Event()
+    source.check_is_here()
+    while (directory := source.directory) is not None:
+        try:
+            with Log(directory, follow=True) as log:
+                for logged in log.messages(slot.topic):
+                    yield _message_of(logged, slot)
+                    source.check_is_here()
+                if log.loss is not None:
+                    raise LogError(log.loss)
+        except LogError:
+            if directory.exists():
+                raise
+            break  # no log is kept of a run whose tasks did not start
+        # The run may begin another log: its recording was stopped.
+        while not source.has_ended and source.directory == directory:
+            waiting.wait(_LOOK_S)
+        if source.directory == directory:
+            break
+    source.raise_error()
+
+
+def newest_logged(directory: Path, slot: Slot) -> Message | None:
+    """The last message of an output that a log holds now."""
+    with Log(directory) as log:
+        last = max((record.cycle for record in log.cycles()), default=-1)
+        for window in (*_WINDOWS, last + 1):
+            found = deque(log.messages(slot.topic, max(0, last + 1 - window)), maxlen=1)
+            if found:
+                return _message_of(found[0], slot)
+    return None
+
+
+def _message_of(logged: LogMessage, slot: Slot) -> Message:
+    message = slot.message_type()
+    message.restore(logged.deferred, tov_ns=logged.tov_ns)
+    return message
