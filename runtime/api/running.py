@@ -186,8 +186,8 @@ class LiveRun:
         me = threading.current_thread()
         if me is self._thread:
             raise UsageError("a task cannot wait for the end of its own run; `stop` asks for it")
-        self._is_waited_for = True
         try:
+            self._is_waited_for = True
             self._wait(me, timeout_s)
         except KeyboardInterrupt:
             self._run.stop("SIGINT")
@@ -195,7 +195,7 @@ class LiveRun:
                 self._wait(me, timeout_s)
             except KeyboardInterrupt:
                 if not self.has_ended:
-                    self._run.end_now("SIGINT")
+                    self._give_up("SIGINT")
                 raise
         self.raise_error()
         assert self._result is not None
@@ -326,6 +326,13 @@ class LiveRun:
             self._tell()
             _live.discard(self)
 
+    def _give_up(self, reason: str) -> None:
+        """Finish the log while a task does not come back."""
+        self._result = self._run.end_now(reason)
+        self._feeds.end()
+        self._has_ended.set()
+        _live.discard(self)
+
     def _tell(self) -> None:
         """Print what has ended the run, unless somebody waits for it."""
         error = self._failure or (self._result.error if self._result else None)
@@ -392,7 +399,7 @@ class LiveRun:
         self._run.stop("the program ended")
         self._has_ended.wait(max(0.0, until_s - monotonic_s()))
         if not self.has_ended:
-            self._run.end_now("the program ended")
+            self._give_up("the program ended")
 
     def leave_fork(self) -> None:
         """In a forked process."""
