@@ -5,6 +5,7 @@
 | `video/`                                  | `VideoCapture`                                        |
 | `inference.py`, `backends/`               | `Inference`, and what answers for it                  |
 | `detect.py`, `parse_detections.py`        | boxes: from a detector, from a model's answer         |
+| `boxes.py`                                | which of boxes that overlap are kept                  |
 | `track.py`                                | objects followed from picture to picture              |
 | `render_boxes.py`, `broadcast.py`         | boxes on pictures; pictures and answers for clients   |
 | `basic.py`                                | `Counter`, `Square`, `Print`, ...                     |

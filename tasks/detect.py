@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -13,9 +14,10 @@ from pydantic import Field, PositiveInt
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+from flowrun.tasks.boxes import BoxChoice, Fraction
 from flowrun.tasks.models.cameras import CameraNames, batched_pairs
 from flowrun.tasks.models.checkpoints import find_checkpoint
-from flowrun.tasks.models.detector import Found, ObjectDetector, Search
+from flowrun.tasks.models.detector import Found, ObjectDetector, Search, class_names, ids_of
 from flowrun.tasks.models.installed import need_packages, packages_missing
 from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.models.shared import Shared, SharedModel
@@ -36,14 +38,21 @@ class Detect(Task):
     first. Tasks with the same `model`, `device` and `dtype` share one copy of it.
     """
 
-    class Config(TaskConfig):
+    class Config(BoxChoice):
         model: str
         """The checkpoint: a folder (relative ones start at the graph file) or a hub id, such as
         PekingU/rtdetr_r18vd."""
-        threshold: Live[Annotated[float, Field(ge=0, le=1)]] = 0.5
+        threshold: Live[Fraction] = 0.5
         """Objects with a score of at most this are left out."""
-        labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-        """Only objects with these of the model's labels; null for all."""
+        confidence: Live[dict[str, Fraction] | None] = None
+        """The score for some of the model's labels, in place of `threshold`, such as {person: 0.7}."""
+        labels: (
+            Annotated[tuple[str, ...], Field(min_length=1)]
+            | Annotated[dict[str, str], Field(min_length=1)]
+            | None
+        ) = None
+        """Only objects with these of the model's labels; null for all. Each with the name that its
+        objects get, such as {automobile: car}, where that is another."""
         max_batch: PositiveInt = 1
         """How many frames of one size the model may look at together, where several tasks share it
         and wait for it. The last digits then depend on who waits: with more than 1, a replay takes
@@ -67,9 +76,16 @@ class Detect(Task):
         if text is not None:
             yield "model", text
         try:
-            find_checkpoint(config.model, graph_dir)
+            names = class_names(find_checkpoint(config.model, graph_dir))
         except ModelError as error:
             yield "model", str(error)
+            return
+        for key, labels in (("labels", config.labels), ("confidence", config.confidence)):
+            try:
+                if names is not None and labels is not None:
+                    ids_of(labels, names, config.model)
+            except ModelError as error:
+                yield key, str(error)
 
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:
@@ -88,7 +104,34 @@ class Detect(Task):
         self._shared = _MODELS.acquire(self._key, lambda: self._load(checkpoint, ctx))
         detector = self._shared.model
         self._only = None if config.labels is None else detector.class_ids(config.labels)
+        self._names = config.labels if isinstance(config.labels, dict) else {}
+        self._least = self._least_scores()
         ctx.computes_on = detector.where
+
+    def configure(self, ctx: Context, changed: frozenset[str]) -> None:
+        del ctx
+        if "confidence" in changed:
+            self._least = self._least_scores()
+
+    def _least_scores(self) -> dict[int, float]:
+        """Class id -> the score that its objects need, of those in `confidence`."""
+        assert self._shared is not None
+        ids, least = self._shared.model.class_ids, self.config.confidence or {}
+        return {id_: it for label, it in least.items() for id_ in ids([label])}
+
+    def _search(self, image: ImageRgb8Msg) -> Search:
+        threshold = min([self.config.threshold, *self._least.values()])
+        return Search(image.pixels, threshold, self._only)
+
+    def _chosen(self, found: Found) -> Found:
+        """What is left of what the model has found."""
+        config = self.config
+        if self._least:
+            needed = [self._least.get(int(id_), config.threshold) for id_ in found.class_ids]
+            found = found.rows(np.flatnonzero(found.scores > np.array(needed, np.float32)))
+        if self._names:
+            found = replace(found, labels=[self._names[label] for label in found.labels])
+        return found.rows(config.best_of(found.boxes, found.scores, found.labels))
 
     def stop(self, _ctx: Context) -> None:
         if self._shared is not None:
@@ -121,18 +164,18 @@ class Detect(Task):
     ) -> None:
         called = time.perf_counter()
         assert self._shared is not None
-        search = Search(image.pixels, self.config.threshold, self._only)
-        found = self._shared.answer(search, max_batch=self.config.max_batch)
+        found = self._shared.answer(self._search(image), max_batch=self.config.max_batch)
         self._publish(ctx, detections, image, found, (time.perf_counter() - called) * 1000)
 
-    @staticmethod
     def _publish(
+        self,
         ctx: Context,
         detections: DetectionsMsg,
         image: ImageRgb8Msg,
         found: Found,
         latency_ms: float,
     ) -> None:
+        found = self._chosen(found)
         detections.latency_ms = latency_ms
         detections.boxes, detections.scores = found.boxes, found.scores
         detections.labels, detections.class_ids = found.labels, found.class_ids
@@ -167,7 +210,7 @@ class DetectBatch(Detect):
         assert self._shared is not None
         config, called = self.config, time.perf_counter()
         given = [pair for pair in batched_pairs(detections) if pair[0] is not None]
-        searches = [Search(image.pixels, config.threshold, self._only) for image, _ in given]
+        searches = [self._search(image) for image, _ in given]
         found: list[Found] = []
         for begin in range(0, len(searches), config.max_batch):
             found += self._shared.together(searches[begin : begin + config.max_batch])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
+from flowrun.tasks.boxes import BoxChoice
 
 __all__ = ["ParseDetections", "TextBox", "parse_boxes"]
 
@@ -49,6 +52,15 @@ class ParseDetections(Task):
     model gives no scores and no class ids: they are NaN and -1.
     """
 
+    class Config(BoxChoice):
+        labels: (
+            Annotated[tuple[str, ...], Field(min_length=1)]
+            | Annotated[dict[str, str], Field(min_length=1)]
+            | None
+        ) = None
+        """Only objects that the answer calls so; null for all. Each with the name that its objects get,
+        such as {"red circle": ball}, where that is another."""
+
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
         self._warned_of: str | None = None
@@ -65,6 +77,7 @@ class ParseDetections(Task):
         found = parse_boxes(answer.response)
         if not found and not answer.prompt.lstrip().startswith("detect"):
             self._warn(ctx, answer)
+        found = self._chosen(found)
         fractions = np.array([box.xyxy for box in found], np.float64).reshape(-1, 4)
         detections.boxes = (fractions * (width, height, width, height)).astype(np.float32)
         detections.scores = np.full(len(found), np.nan, np.float32)
@@ -75,6 +88,16 @@ class ParseDetections(Task):
         detections.frame_cycle = answer.frame_cycle
         detections.latency_ms = answer.latency_ms
         detections.publish(tov_ns=answer.tov_ns)
+
+    def _chosen(self, found: list[TextBox]) -> list[TextBox]:
+        config = self.config
+        if config.labels is not None:
+            wanted = config.labels
+            names = wanted if isinstance(wanted, dict) else {label: label for label in wanted}
+            found = [replace(it, label=names[it.label]) for it in found if it.label in names]
+        boxes = np.array([it.xyxy for it in found], np.float64).reshape(-1, 4)
+        labels = [it.label for it in found]
+        return [found[k] for k in config.best_of(boxes, np.full(len(found), np.nan), labels)]
 
     def _warn(self, ctx: Context, answer: PromptResponseMsg) -> None:
         """Once a prompt: it may be meant to ask for something else now and then."""

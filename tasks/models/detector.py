@@ -7,7 +7,7 @@ processors' Pillow variants.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from flowrun.tasks.models.checkpoints import architecture_of, config_of, task_of
 from flowrun.tasks.models.loading import ONLY_DATA, cache_first, loading, pick_device
 from flowrun.tasks.models.question import ModelError
 
-__all__ = ["Found", "ObjectDetector", "Search"]
+__all__ = ["Found", "ObjectDetector", "Search", "class_names", "ids_of"]
 
 _MOST_LISTED = 12
 
@@ -59,6 +59,13 @@ class Found:
     class_ids: NDArray[np.int32]
     labels: list[str]
 
+    def rows(self, kept: NDArray[np.intp]) -> Found:
+        """Some of these objects."""
+        if len(kept) == len(self.labels):
+            return self
+        labels = [self.labels[k] for k in kept]
+        return Found(self.boxes[kept], self.scores[kept], self.class_ids[kept], labels)
+
 
 class ObjectDetector:
     """A loaded checkpoint.
@@ -76,20 +83,11 @@ class ObjectDetector:
         self._device, self._dtype = device, dtype
         self.parameters = sum(weights.numel() for weights in model.parameters())
         self.where = f"{device} {str(dtype).removeprefix('torch.')}"
-        self.names: dict[int, str] = {int(k): str(v) for k, v in model.config.id2label.items()}
+        self.names = _named(model.config.id2label)
 
-    def class_ids(self, labels: Collection[str]) -> frozenset[int]:
+    def class_ids(self, labels: Iterable[str]) -> frozenset[int]:
         """The ids of the classes named so. `ModelError` for a name that the model does not know."""
-        known = set(self.names.values())
-        for label in labels:
-            if label not in known:
-                names = list(dict.fromkeys(self.names.values()))
-                more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-                raise ModelError(
-                    f"model {self.name!r} knows no label {label!r}; its labels: "
-                    f"{listed(names[:_MOST_LISTED])}{more}{nearest(label, names)}"
-                )
-        return frozenset(number for number, name in self.names.items() if name in labels)
+        return ids_of(labels, self.names, self.name)
 
     def answers(self, questions: Sequence[Search]) -> list[Found]:
         """What the model finds in several pictures, computed together.
@@ -172,6 +170,35 @@ class ObjectDetector:
 
         processor, model = cache_first(checkpoint, local=local, load=load)
         return cls(str(checkpoint), processor, model, device=device, dtype=torch_dtype)
+
+
+def class_names(checkpoint: Path | str) -> dict[int, str] | None:
+    """Class id -> name, of a checkpoint whose `config.json` is on this machine and says so; None where
+    only loading it can tell."""
+    if isinstance(checkpoint, str):
+        return None
+    named = config_of(checkpoint, local_files_only=True).get("id2label")
+    return _named(named) if isinstance(named, dict) else None
+
+
+def ids_of(labels: Iterable[str], names: Mapping[int, str], model: str) -> frozenset[int]:
+    """The ids of the classes named so. `ModelError` for a name that is none of `names`.
+
+    model: what the graph calls the model.
+    """
+    wanted = set(labels)
+    known = list(dict.fromkeys(names.values()))
+    for label in sorted(wanted.difference(known)):
+        more = f" and {len(known) - _MOST_LISTED} more" if len(known) > _MOST_LISTED else ""
+        raise ModelError(
+            f"model {model!r} knows no label {label!r}; its labels: "
+            f"{listed(known[:_MOST_LISTED])}{more}{nearest(label, known)}"
+        )
+    return frozenset(number for number, name in names.items() if name in wanted)
+
+
+def _named(id2label: Mapping[Any, Any]) -> dict[int, str]:
+    return {int(number): str(name) for number, name in id2label.items()}
 
 
 def _check_kind(checkpoint: Path | str, config: dict[str, Any]) -> None:

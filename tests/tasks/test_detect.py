@@ -306,6 +306,48 @@ def test_only_the_labels_asked_for_are_given(checkpoints: Path) -> None:
     assert only.labels == [label for label in found.labels if label == kept]
 
 
+def test_labels_get_other_names(checkpoints: Path) -> None:
+    [found] = detect(checkpoints, frame(1), model="known", labels={"dog": "hound", "cat": "cat"})
+    assert (found.labels, found.class_ids.tolist()) == (["hound", "hound"], [1, 1])
+
+
+def test_of_boxes_on_each_other_one_is_kept_if_asked(checkpoints: Path) -> None:
+    assert detect(checkpoints, frame(1), model="known")[0].count == 2
+    assert detect(checkpoints, frame(1), model="known", iou_threshold=0.5)[0].count == 1
+    assert detect(checkpoints, frame(1), model="known", max_detections=1)[0].count == 1
+
+
+def test_a_label_may_need_another_score(checkpoints: Path) -> None:
+    def scores(**config: Any) -> list[tuple[str, float]]:
+        [found] = detect(checkpoints, frame(1), model="rt-detr", **config)
+        return list(zip(found.labels, found.scores.tolist(), strict=True))
+
+    everything = scores(threshold=0.0)
+    [label] = {name for name, _ in everything[:1]}
+    least = sorted(score for name, score in everything if name == label)[-2]
+    expected = [it for it in everything if it[0] != label or it[1] > least]
+    assert {name for name, _ in expected} > {label}
+    assert len(expected) < len(everything)
+    assert scores(threshold=0.0, confidence={label: least}) == expected
+    alone = [it for it in everything if it[0] == label]
+    assert scores(threshold=1.0, confidence={label: 0.0}) == alone
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("labels", ["dgo"]), ("labels", {"dgo": "x"}), ("confidence", {"dgo": 0.1})]
+)
+def test_an_unknown_label_is_reported_before_the_run(
+    checkpoints: Path, key: str, value: object
+) -> None:
+    config = Detect.Config(model="known", **{key: value})
+    assert list(Detect.check(config, checkpoints)) == [
+        (
+            key,
+            "model 'known' knows no label 'dgo'; its labels: cat, dog, person (did you mean 'dog'?)",
+        )
+    ]
+
+
 def test_nothing_found_is_a_message_too(checkpoints: Path) -> None:
     [found] = detect(checkpoints, frame(1), model="rt-detr", threshold=1)
     assert (found.count, found.boxes.shape, found.width) == (0, (0, 4), 120)
@@ -546,7 +588,8 @@ def test_a_missing_gpu_is_named(checkpoints: Path) -> None:
         ({"threshold": 1.5}, "threshold: Input should be less than or equal to 1; got 1.5"),
         (
             {"labels": []},
-            "labels: Tuple should have at least 1 item after validation, not 0; got []",
+            "labels.tuple[str, ...]: Tuple should have at least 1 item after validation, not 0; got []"
+            "\nlabels.dict[str,str]: Input should be a valid dictionary; got []",
         ),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +17,12 @@ from flowrun.tasks.parse_detections import ParseDetections, TextBox, parse_boxes
 TWO = "<loc0256><loc0128><loc0768><loc0512> cat ; <loc0000><loc0512><loc1023><loc1024> black dog"
 
 
-def parse(*responses: str, prompt: str = "detect cat", size: tuple[int, int] = (640, 480)) -> list:
+def parse(
+    *responses: str,
+    prompt: str = "detect cat",
+    size: tuple[int, int] = (640, 480),
+    **config: Any,
+) -> list:
     inputs = []
     for response in responses:
         answer = PromptResponseMsg(
@@ -29,7 +36,8 @@ def parse(*responses: str, prompt: str = "detect cat", size: tuple[int, int] = (
         )
         answer.publish(tov_ns=77)
         inputs.append({"answer": answer})
-    return [out["detections"] for out in run_task(ParseDetections, inputs=inputs)]
+    outs = run_task(ParseDetections, inputs=inputs, config=config)
+    return [out["detections"] for out in outs]
 
 
 def test_boxes_come_in_pixels_of_the_frame() -> None:
@@ -78,6 +86,30 @@ def test_an_answer_without_boxes_is_one_without_objects(response: str) -> None:
 )
 def test_what_is_a_box_and_what_is_not(text: str, labels: list[str]) -> None:
     assert [box.label for box in parse_boxes(text)] == labels
+
+
+REPEATED = (
+    "<loc0000><loc0000><loc0500><loc0500> cat ; <loc0000><loc0000><loc0490><loc0500> cat ; "
+    "<loc0000><loc0000><loc0480><loc0500> dog ; <loc0800><loc0800><loc0900><loc0900> cat"
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "labels"),
+    [
+        ({}, ["cat", "cat", "dog", "cat"]),
+        ({"iou_threshold": 0.5}, ["cat", "dog", "cat"]),
+        ({"iou_threshold": 0.5, "class_agnostic_nms": True}, ["cat", "cat"]),
+        ({"max_detections": 2}, ["cat", "cat"]),
+        ({"labels": ["dog"]}, ["dog"]),
+        ({"labels": {"dog": "hound", "fox": "fox"}}, ["hound"]),
+        ({"labels": {"dog": "pet", "cat": "pet"}, "iou_threshold": 0.5}, ["pet", "pet"]),
+    ],
+)
+def test_some_of_the_boxes_are_kept(config: dict[str, Any], labels: list[str]) -> None:
+    [found] = parse(REPEATED, **config)
+    assert found.labels == labels
+    assert len(found.boxes) == len(found.scores) == len(found.class_ids) == len(labels)
 
 
 def test_beyond_the_grid_is_the_edge() -> None:
