@@ -3,7 +3,7 @@
 | file                                               | what it is                                       |
 |----------------------------------------------------|--------------------------------------------------|
 | `basic.py`, `image.py`, `text.py`                  | the messages that ship                           |
-| `detections.py`, `alert.py`                        | the same                                         |
+| `detections.py`, `regions.py`, `alert.py`          | the same                                         |
 | `message.py`                                       | `Message`, the base class of all messages        |
 | `declare.py`                                       | what a message class declares                    |
 | `fields.py`                                        | types of fields, and how they are checked        |
@@ -21,6 +21,7 @@ from flowrun.msgs.detections import DetectionsMsg, TracksMsg
 from flowrun.msgs.fields import LatePublishError, Measured, MessageTypeError, Shape
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
+from flowrun.msgs.regions import LinesMsg, ZonesMsg
 from flowrun.msgs.text import PromptResponseMsg
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ImageRgb8Msg",
     "IntMsg",
     "LatePublishError",
+    "LinesMsg",
     "Measured",
     "Message",
     "MessageTypeError",
@@ -39,4 +41,5 @@ __all__ = [
     "Shape",
     "TextMsg",
     "TracksMsg",
+    "ZonesMsg",
 ]

@@ -560,6 +560,23 @@ class Task:
         return ()
 
     @classmethod
+    def check_inputs(
+        cls,
+        config: TaskConfig,  # noqa: ARG003
+        inputs: Mapping[str, type[Message]],  # noqa: ARG003
+    ) -> Iterable[tuple[str, str]]:
+        """What is wrong with what a graph connects to the task, though the types fit: pairs of a key of
+        the config, "" for none, and a text, which is reported at the key's place in the graph file.
+
+        Called before anything starts, also before a replay.
+
+        config: the task's config.
+        inputs: of the inputs that are connected, the class of message that the output at the other end
+            declares, which may be a subclass of the input's.
+        """
+        return ()
+
+    @classmethod
     def is_external(cls, config: TaskConfig) -> bool:  # noqa: ARG003
         """Whether what the task publishes comes from outside the run, such as a server's answers. It
         may then differ the next time, and a replay takes it from the log without starting the task.

@@ -7,6 +7,7 @@
 | `detect.py`, `parse_detections.py`        | boxes: from a detector, from a model's answer         |
 | `boxes.py`                                | which of boxes that overlap are kept                  |
 | `track.py`                                | objects followed from picture to picture              |
+| `zones.py`                                 | who is in zones, and who crosses lines                |
 | `render_boxes.py`, `broadcast.py`         | boxes on pictures; pictures and answers for clients   |
 | `basic.py`                                | `Counter`, `Square`, `Print`, ...                     |
 | `models/`, `embedded/`                    | what models need; the model that ships                |

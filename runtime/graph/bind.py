@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from flowrun.msgs.image import ImageRgb8Msg
@@ -115,6 +116,7 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
     connections = binder.connections(tasks)
     note_loaded(folder, names)
     binder.unconnected_inputs(tasks)
+    binder.fitting_inputs(tasks, connections)
     binder.channels(tasks)
     if binder.problems:
         raise GraphError(list(binder.problems))
@@ -195,19 +197,23 @@ class _Binder:
             self.problems |= dict.fromkeys(found)
             found = task_class.Config.model_construct()
         elif self.ready:
-            self._check_ready(spec, task_class, found)
+            config, folder = found, self.graph.path.parent
+            self._ask(spec, "check", lambda: task_class.check(config, folder))
         return BoundTask(spec, task_class, found, ports)
 
-    def _check_ready(self, spec: TaskSpec, task_class: type[Task], config: TaskConfig) -> None:
+    def _ask(
+        self, spec: TaskSpec, name: str, check: Callable[[], Iterable[tuple[str, str]]]
+    ) -> None:
+        """Report what a check of the task's author finds, at the keys that it names."""
         whole = spec.key_where.get("config", spec.where)
         try:
-            for key, text in task_class.check(config, self.graph.path.parent):
+            for key, text in check():
                 self.problem(spec.config_where.get(tuple(key.split(".")), whole), text)
-        except BaseException as error:  # of the task's author
+        except BaseException as error:
             if is_users(error):
                 raise
             said = mask_secrets(in_one_line(error), spec.secrets)
-            self.problem(whole, f"check of task {spec.id!r} raised {said}")
+            self.problem(whole, f"{name} of task {spec.id!r} raised {said}")
 
     def _check_codec(self, spec: TaskSpec, task_class: type[Task], ports: tuple[Port, ...]) -> None:
         codec = spec.logging.codec
@@ -385,6 +391,25 @@ class _Binder:
         return (
             f" in mission {self.graph.mission!r}, which lacks {listed(feeding)}" if feeding else ""
         )
+
+    def fitting_inputs(
+        self,
+        tasks: Mapping[str, BoundTask | None],
+        connections: Iterable[BoundConnection | None],
+    ) -> None:
+        """What the tasks say to what is connected to them, where all of that is known."""
+        if not self.complete or self.problems:
+            return
+        bound = list(filter(None, tasks.values()))
+        made = {(it.id, port.name): port.message_type for it in bound for port in it.ports}
+        for task in bound:
+            inputs = {
+                cnx.dst_port: made[cnx.src_task, cnx.src_port]
+                for cnx in filter(None, connections)
+                if cnx.dst_task == task.id
+            }
+            check = task.task_class.check_inputs
+            self._ask(task.spec, "check_inputs", partial(check, task.config, inputs))
 
     def channels(self, tasks: Mapping[str, BoundTask | None]) -> None:
         bound = {id_: task for id_, task in tasks.items() if task is not None}

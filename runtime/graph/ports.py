@@ -161,6 +161,7 @@ _METHODS = (
     "thaw",
     "is_external",
     "check",
+    "check_inputs",
 )
 
 
@@ -168,7 +169,7 @@ def _refuse_asynchronous(task_class: type[Task]) -> None:
     for name in _METHODS:
         method = getattr(task_class, name, None)
         kind = asynchronous(method)
-        if kind is None or (name == "check" and kind == "a generator"):  # it returns an iterable
+        if kind is None or (name.startswith("check") and kind == "a generator"):  # an iterable
             continue
         said = not_run(name, is_process=name == "process")
         raise TaskDefinitionError(f"{task_class.__name__}.{name} is {kind}: {said}", method)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.msgs.regions import LinesMsg, ZonesMsg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import Series
 from flowrun.runtime.events import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.engine.cycle import Cycle
     from flowrun.runtime.graph.plan import Slot
 
-__all__ = ["Alerted", "Detected", "Happened", "Line", "Observed", "Replies"]
+__all__ = ["Alerted", "Counted", "Detected", "Happened", "Line", "Observed", "Replies"]
 
 _MOST_EVENTS = 1024
 _MOST_LINES = 1024
@@ -63,6 +64,13 @@ class Alerted(NamedTuple):
 
     task: str
     message: AlertMsg
+
+
+class Counted(NamedTuple):
+    """What a task has counted in zones of a picture, or on lines across it."""
+
+    task: str
+    message: ZonesMsg | LinesMsg
 
 
 class Line(NamedTuple):
@@ -110,6 +118,7 @@ class Observed:
     detected: the last detections.
     alerts: the last alerts.
     detecting: the tasks that find objects.
+    counted: the last counts of zones and lines.
     lines: the last lines of the log.
     errors: number of errors by task.
     restarts: number of restarts by task.
@@ -127,6 +136,7 @@ class Observed:
         self.happened: Series[Happened] = Series(_MOST_EVENTS)
         self.detected: Series[Detected] = Series(_MOST_EVENTS)
         self.alerts: Series[Alerted] = Series(_MOST_EVENTS)
+        self.counted: Series[Counted] = Series(_MOST_EVENTS)
         self.lines: Series[Line] = Series(_MOST_LINES)
         self.errors: Counter[str] = Counter()
         self.restarts: Counter[str] = Counter()
@@ -150,6 +160,11 @@ class Observed:
         ]
         self._alerting = [
             (slot.index, slot.task_id) for slot in slots if issubclass(slot.message_type, AlertMsg)
+        ]
+        self._counts = [
+            (slot.index, slot.task_id)
+            for slot in slots
+            if issubclass(slot.message_type, (ZonesMsg, LinesMsg))
         ]
 
     def look(self, cycle: Cycle) -> None:
@@ -176,6 +191,10 @@ class Observed:
             message = messages[index]
             if message.present:
                 self.alerts.offer(Alerted(task, message.view().copy()))  # type: ignore[arg-type]
+        for index, task in self._counts:
+            message = messages[index]
+            if message.present:
+                self.counted.offer(Counted(task, message.view().copy()))  # type: ignore[arg-type]
 
     def _note(self, cycle: int, events: list[Event]) -> None:
         for event in events:
@@ -197,7 +216,7 @@ class Observed:
 
     def close(self) -> None:
         """The run has ended."""
-        for series in (self.happened, self.detected, self.alerts, self.lines):
+        for series in (self.happened, self.detected, self.alerts, self.counted, self.lines):
             series.close()
         for video in self.videos.values():
             video.close()

@@ -90,7 +90,7 @@ class Channels:
     feeds: task id -> what it shows.
     closing: set when the server ends.
     observed: what the run's cycles bring.
-    happened, detected, alerts, lines: of these, what has a place in the stream of events.
+    happened, detected, alerts, counted, lines: of these, what has a place in the stream of events.
     streams: the places of clients that are sent a stream.
     """
 
@@ -105,8 +105,9 @@ class Channels:
         self.happened = Watched(self.observed.happened)
         self.detected = Watched(self.observed.detected)
         self.alerts = Watched(self.observed.alerts)
+        self.counted = Watched(self.observed.counted)
         self.lines = Watched(self.observed.lines)
-        watched = (self.happened, self.detected, self.alerts, self.lines)
+        watched = (self.happened, self.detected, self.alerts, self.counted, self.lines)
         self._wakeups = [it.wakeup for it in watched]
 
     def close(self) -> None:

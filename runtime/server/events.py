@@ -7,6 +7,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from flowrun.msgs.regions import LinesMsg, ZonesMsg
 from flowrun.runtime.broadcast import Answer, PartialAnswer
 from flowrun.runtime.events import (
     Dropped,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from flowrun.msgs.detections import DetectionsMsg
-    from flowrun.runtime.run.observed import Alerted, Detected, Happened, Line
+    from flowrun.runtime.run.observed import Alerted, Counted, Detected, Happened, Line
     from flowrun.runtime.server.feed import Feed, Watched
 
 __all__ = ["detections_json", "event_stream"]
@@ -66,6 +67,7 @@ async def _make(channels: Channels, queue: _Queue) -> None:
                 _send_series(channels.happened, queue, _happened),
                 _send_series(channels.detected, queue, _detected),
                 _send_series(channels.alerts, queue, _alerted, before=_ALERTS_BEFORE),
+                _send_series(channels.counted, queue, _counted),
                 _send_series(channels.lines, queue, _line, before=_LINES_BEFORE),
             ):
                 group.create_task(sending)
@@ -204,6 +206,39 @@ def _alerted(alerted: Alerted) -> tuple[str, dict[str, Any]]:
         "text": message.text,
         "severity": message.severity,
     }
+
+
+def _counted(counted: Counted) -> tuple[str, dict[str, Any]]:
+    """Zones and lines: their shapes in pixels of the frame, and what is counted there."""
+    message = counted.message
+    return "regions", {
+        "task": counted.task,
+        "timestamp_nanos": message.tov_ns,
+        "cycle": message.frame_cycle,
+        "width": message.width,
+        "height": message.height,
+        "zones": _zones(message) if isinstance(message, ZonesMsg) else [],
+        "lines": _lines(message) if isinstance(message, LinesMsg) else [],
+    }
+
+
+def _zones(message: ZonesMsg) -> list[dict[str, Any]]:
+    keys = ("name", "polygon", "count", "labels", "inside", "total")
+    of_each = zip(
+        message.names,
+        message.polygons,
+        message.counts,
+        message.labels,
+        message.inside,
+        message.totals,
+        strict=True,
+    )
+    return [dict(zip(keys, values, strict=True)) for values in of_each]
+
+
+def _lines(message: LinesMsg) -> list[dict[str, Any]]:
+    of_each = zip(message.names, message.lines, message.ins, message.outs, strict=True)
+    return [dict(zip(("name", "line", "in", "out"), it, strict=True)) for it in of_each]
 
 
 def _line(line: Line) -> tuple[str, dict[str, Any]]:

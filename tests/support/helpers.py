@@ -470,6 +470,7 @@ def plan_of(tmp_path: Path, tasks: str, cnx: str = "", more: str = "") -> Plan:
 
 _ELSEWHERE = {
     "VideoCapture": "VideoCapture",
+    "Zones": "flowrun.tasks.zones.Zones",
     "Digest": "support.packets.Digest",
     "Glance": "support.packets.Glance",
     "Shades": "support.packets.Shades",

@@ -324,8 +324,8 @@ def test_wrong_ends_list_the_right_ones() -> None:
         "g.yaml:11:11: task 'src' has no output of BoolMsg; its outputs: src.number (IntMsg), "
         "src.text (TextMsg)",
         "g.yaml:12:36: unknown message 'IntMesg'; messages: AlertMsg, BoolMsg, BytesMsg, "
-        "DetectionsMsg, FloatMsg, ImageRgb8Msg, IntMsg, PromptResponseMsg, TextMsg, TracksMsg, or a "
-        "dotted path such as my_module.MyMsg (did you mean 'IntMsg'?)",
+        "DetectionsMsg, FloatMsg, ImageRgb8Msg, IntMsg, LinesMsg, PromptResponseMsg, TextMsg, "
+        "TracksMsg, ZonesMsg, or a dotted path such as my_module.MyMsg (did you mean 'IntMsg'?)",
         "g.yaml:13:34: no module named 'nowhere'; looked in the graph's folder . and on Python's "
         "module path",
     ]

@@ -9,9 +9,10 @@ import pytest
 
 from flowrun.msgs.alert import AlertMsg
 from flowrun.msgs.detections import DetectionsMsg
+from flowrun.msgs.regions import LinesMsg, ZonesMsg
 from flowrun.runtime import events
 from flowrun.runtime.run import observed
-from flowrun.runtime.run.observed import Alerted, Detected, Happened
+from flowrun.runtime.run.observed import Alerted, Counted, Detected, Happened
 from support import helpers
 
 
@@ -144,6 +145,49 @@ def test_what_happens_is_in_the_stream(run, http):
         )
         run.end()
         assert next(coming)[0] == "ended"
+
+
+def test_what_is_counted_in_zones_and_on_lines_is_in_the_stream(run, http):
+    zones = ZonesMsg(
+        names=["door"], polygons=[[[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]]], counts=[2],
+        labels=[{"cat": 2}], inside=[[3, 5]], inside_s=[[1.0, 0.0]], entered=[[5]], left=[[]],
+        totals=[7], width=640, height=360, frame_cycle=3,
+    )  # fmt: skip
+    lines = LinesMsg(
+        names=["gate"], lines=[[0.0, 1.0, 2.0, 3.0]], ins=[4], outs=[1], in_labels=[{"cat": 4}],
+        out_labels=[{"cat": 1}], went_in=[[3]], went_out=[[]], width=640, height=360, frame_cycle=3,
+    )  # fmt: skip
+    frame = {"timestamp_nanos": 99, "cycle": 3, "width": 640, "height": 360}
+    with http.stream("GET", "/api/v0/events") as reply:
+        coming = wanted(stream(reply), {"regions"})
+        until(lambda: run.observed.counted.watched)
+        for task, message in (("z", zones), ("l", lines)):
+            message.publish(tov_ns=99)
+            run.observed.counted.offer(Counted(task, message))
+        assert next(coming)[1] == {
+            "task": "z", **frame, "lines": [],
+            "zones": [{
+                "name": "door", "polygon": [[0, 0], [4, 0], [0, 4]], "count": 2,
+                "labels": {"cat": 2}, "inside": [3, 5], "total": 7,
+            }],
+        }  # fmt: skip
+        assert next(coming)[1] == {
+            "task": "l", **frame, "zones": [],
+            "lines": [{"name": "gate", "line": [0, 1, 2, 3], "in": 4, "out": 1}],
+        }  # fmt: skip
+
+
+def test_the_counts_of_a_real_run_are_noted(tmp_path):
+    tasks = (
+        "c=Camera(limit: 3); f=Find; z=Zones("
+        "zones: [{name: all, polygon: [[0, 0], [1, 0], [1, 1], [0, 1]]}], unit: pixels)"
+    )
+    plan = helpers.plan_of(tmp_path, tasks, "c > f: ImageRgb8Msg; f > z: DetectionsMsg")
+    run = helpers.Run(plan, clock=helpers.ManualClock(1, step_ns=1000), directory=None)
+    seen = run.observe()
+    assert run.run().error is None
+    assert [(it.task, it.message.names) for it in seen.counted.after(0)[1]] == [("z", ["all"])] * 3
+    assert seen.counted.closed
 
 
 def test_who_is_too_slow_is_sent_how_much_it_has_lost(run, http):
