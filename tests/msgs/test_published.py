@@ -647,6 +647,20 @@ def test_a_copy_may_be_changed() -> None:
     assert message.view().numbers == [1]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("first", [np.int64(1), None])
+def test_a_copy_is_of_what_was_published_last(first: Any) -> None:
+    message = IntMsg()
+    if first is None:
+        message.restore({"value": 1}, tov_ns=0)
+    else:
+        message.value = first
+        message.publish()
+    message.value = 2
+    message.publish()
+    assert message.view().copy().value == 2
+    assert message.envelope.mend() is None
+
+
 def test_a_copy_has_lists_of_its_own_also_for_c_code() -> None:
     message = published(MixMsg, numbers=[3, 4])
     copied = message.view().copy()
