@@ -106,6 +106,10 @@ class UsageError(FlowrunError, ValueError):
     """An invalid command or argument."""
 
 
+class UnknownPort(UsageError):
+    """No port of the graph has that name."""
+
+
 class GraphError(FlowrunError):
     """A graph file has mistakes: all of them, in the file's order, one line each."""
 

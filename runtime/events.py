@@ -20,6 +20,7 @@ __all__ = [
     "EndOfSource",
     "Event",
     "Failed",
+    "Injected",
     "Packets",
     "Replaced",
     "Restarted",
@@ -61,6 +62,28 @@ class Set(Event):
 
     def pack(self) -> dict[str, Any]:
         return _record(self.kind, self.task, value=self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Injected(Event):
+    """Somebody published a message on one of the task's ports: it is that port's of the cycle.
+
+    port: the name of the port.
+    data: the message's fields, as its class encodes them.
+    tov_ns: the message's time of validity; None: the cycle's time.
+    """
+
+    kind: ClassVar[str] = "injected"
+
+    port: str
+    data: bytes
+    tov_ns: int | None = None
+
+    def pack(self) -> dict[str, Any]:
+        record = _record(self.kind, self.task, key=self.port, value=self.data)
+        if self.tov_ns is not None:
+            record["tov_ns"] = self.tov_ns
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +229,8 @@ def unpack(record: Mapping[str, Any]) -> Event:
         match record["kind"]:
             case Set.kind:
                 return Set(task, dict(value))
+            case Injected.kind:
+                return Injected(task, key, bytes(value), record.get("tov_ns"))
             case Completion.kind:
                 return Completion(task, record["input_cycle"], bool(value))
             case EndOfSource.kind:

@@ -48,6 +48,7 @@ _VERBS = {
     "pipeline": "list, start, stop, restart the graphs of a server, print one",
     "inference": "print the next answer of a run, change its prompt",
     "set": "change values of a task while its graph runs: TASK KEY=VALUE",
+    "publish": "publish a message on a port while its graph runs: TASK.PORT JSON",
     "recording": "turn the log of a run on and off",
     "stats": "print what the machine of a server is, and how busy",
     "start-pipeline": "start a graph of a server: NAME HOST PORT",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
@@ -15,6 +16,7 @@ __all__ = ["Client", "RefusedError", "add_address", "add_pipeline"]
 DEFAULT_PORT = 3000
 _TIMEOUT_S = 90.0
 """A server answers within 60 s whatever it waits for."""
+_NOTHING: Mapping[str, str] = {}
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104
 """Where a server that listens at every address is reached."""
 
@@ -77,7 +79,18 @@ class Client:
         """What POST of `body` to a path below /api/v0 gives."""
         return self._ask("POST", path, params=self._query, json=body)
 
-    def _ask(self, method: str, path: str, **content: Any) -> Any:
+    def post_content(
+        self, path: str, content: bytes, kind: str, *, query: Mapping[str, str] = _NOTHING
+    ) -> Any:
+        """What POST of a body of that type to a path below /api/v0 gives."""
+        return self._ask(
+            "POST", path, params={**self._query, **query}, content=content,
+            kind={"Content-Type": kind},
+        )  # fmt: skip
+
+    def _ask(
+        self, method: str, path: str, *, kind: Mapping[str, str] = _NOTHING, **content: Any
+    ) -> Any:
         import httpx
 
         shown = mask_urls(self._url)
@@ -86,7 +99,7 @@ class Client:
             reply = httpx.request(
                 method,
                 f"{self._url}/api/v0/{quote(path)}",
-                headers=headers,
+                headers={**headers, **kind},
                 timeout=_TIMEOUT_S,
                 trust_env=False,
                 **content,

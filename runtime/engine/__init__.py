@@ -12,6 +12,7 @@
 | `cycle.py`       | what a cycle is: begin, step, commit                                   |
 | `compiled.py`    | a cycle as one function, for live runs                                 |
 | `outside.py`     | where time, live values and results come from; the live one            |
+| `injection.py`   | a message that somebody publishes from outside on a port               |
 | `keyframes.py`   | what tasks remember, so that a replay can begin there                  |
 | `published.py`   | which tasks have run, and which source is silent                       |
 | `background.py`  | `background: true`: jobs, and the worker that runs them                |

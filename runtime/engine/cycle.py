@@ -8,6 +8,10 @@
     step ...  run the other steps in the plan's order, each if its gate is open
     commit    write messages, events and step table to the log, also after an error
 
+A message that somebody has published from outside is its port's message of the cycle. A source waits
+for the next cycle, so that nothing of it is lost, and so does the result of a background task; any
+other task runs as ever, for what it remembers, and its own message on that port is not seen.
+
 `run` does all but the commit in one call, which `compiled` makes for the plan. Replays, debuggers and
 tests go step by step.
 
@@ -54,7 +58,7 @@ from flowrun.runtime.engine.record import (
 )
 from flowrun.runtime.engine.watch import Kept, KeptInputs, MessageWatch
 from flowrun.runtime.errors import InternalError, MessageMisused, RecordedError, TaskError
-from flowrun.runtime.events import OUTSIDE, Event, Failed, Set, Switched
+from flowrun.runtime.events import OUTSIDE, Event, Failed, Injected, Set, Switched
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import Context, CycleTime
@@ -163,6 +167,7 @@ class Cycle:
         self._secrets = plan.graph.spec.secrets
         self._is_skipped = False
         self._step_count = len(plan.steps)
+        self._slots = {(slot.task_id, slot.port): slot.index for slot in plan.slots}
         self.rates = {step.task.id: rate_of(step) for step in plan.steps}
         self.policies = policies_of(
             [made for id_, made in instances.items() if id_ in running],
@@ -184,6 +189,8 @@ class Cycle:
         self._views: list[BoundView] = []
         self._muted: set[str] = set()
         """The sources of which nothing is seen."""
+        self._injected: dict[int, list[Injected]] = {}
+        """What somebody has published on the ports of the cycle's steps, by the step's index."""
         self._late: deque[tuple[str, LatePublishError]] = deque()
         self._ring = [
             make_record(plan, time, self._bind_step, self._note_late) for _ in range(ring_size)
@@ -192,7 +199,7 @@ class Cycle:
         """Cycle n, up to its commit, is run by `runs[n % len(runs)]`, with `time.cycle` set to n. It
         returns False if nothing came from outside: no cycle has run, and the caller tries n again."""
         self.codes = _codes_of(self.runs)
-        """The code of the functions that `run` calls; their local `at` is the step that runs."""
+        """The code of what runs steps; its local `at` is the step that runs."""
         self._kept = KeptInputs(plan, self._views)
         self.index = 0
         """Which record of the ring the cycle has."""
@@ -235,7 +242,7 @@ class Cycle:
             "cycle": self,
             "time": self.time,
             "ticks": ticks_ns,
-            "apply": self._apply,
+            "apply": self._apply_live,
             "late": self._late,
             "take_late": self._take_late,
             "outside": self._outside,
@@ -279,6 +286,7 @@ class Cycle:
         self.ends_ns = []
         self.failure = None
         self._is_skipped = False
+        self._injected = {}
         self.start_ns = start_ns = ticks_ns()
         if self._apply(self._outside.begin(self.time, start_ns)):
             self._take_late()
@@ -301,8 +309,11 @@ class Cycle:
         step = self.plan.steps[at]
         record = self._ring[self.index]
         gate, call = record.calls[at]
+        injected = self._injected.get(at)
         try:
-            if instead is not None or gate.present:
+            if injected is not None and at < self.plan.source_count:
+                pass  # a source has its turn in the next cycle
+            elif instead is not None or gate.present:
                 for envelope in record.outputs[at]:
                     envelope.is_open = True
                 if instead is not None:
@@ -313,6 +324,8 @@ class Cycle:
                     call()
                 for envelope in record.outputs[at]:
                     envelope.is_open = False
+            if injected is not None:
+                self._show_injected(injected, record.messages)
             self.ends_ns.append(ticks_ns())
         except SkipCycle:
             self._skip(at, self.ends_ns)
@@ -408,10 +421,39 @@ class Cycle:
                     self._configure(event)
                 elif type(event) is Switched and event.task in self._running:
                     self._switch(event)
+                elif type(event) is Injected and event.task in self._running:
+                    self._injected.setdefault(self._step_of(event.task), []).append(event)
             if self.failure is not None:
                 self.ends_ns = []
                 return False
         return True
+
+    def _apply_live(self, came: Sequence[Event]) -> bool:
+        """As `_apply`. False too if somebody has published messages: the cycle has run then, step by
+        step, as what `compiled` makes does not look for them."""
+        self.ends_ns = []
+        self._is_skipped = False
+        if not self._apply(came):
+            return False
+        if not self._injected:
+            return True
+        if not (self._late and self._take_late()):
+            while self.step() is not None:
+                pass
+        self.published = tuple(message.present for message in self.messages)
+        self._injected = {}
+        return False
+
+    def _show_injected(self, injected: Sequence[Injected], messages: Sequence[Message]) -> None:
+        for event in injected:
+            message = messages[self._slots[event.task, event.port]]
+            tov_ns = self.time.now_ns if event.tov_ns is None else event.tov_ns
+            message.clear()
+            message.restore(message.decode_fields(event.data), tov_ns=tov_ns)
+
+    def _step_of(self, task_id: str) -> int:
+        [at] = [i for i, step in enumerate(self.plan.steps) if step.task.id == task_id]
+        return at
 
     def _note_late(self, task_id: str, error: LatePublishError) -> None:
         self._late.append((task_id, error))
@@ -474,7 +516,7 @@ class Cycle:
         if is_muted == (event.task in self._muted):
             return
         self._muted ^= {event.task}
-        [at] = [i for i, step in enumerate(self.plan.steps) if step.task.id == event.task]
+        at = self._step_of(event.task)
         step = self.plan.steps[at]
         self._ring = [
             record.with_call(at, self._bind_step(step, record.messages)) for record in self._ring
@@ -528,4 +570,5 @@ def _call_muted(call: Callable[[], None], ctx: Context, outputs: Sequence[Messag
 
 
 def _codes_of(runs: Sequence[Callable[[], bool]]) -> frozenset[CodeType]:
-    return frozenset(run.__code__ for run in runs if isinstance(run, FunctionType))
+    compiled = (run.__code__ for run in runs if isinstance(run, FunctionType))
+    return frozenset((*compiled, Cycle.step.__code__))

@@ -19,6 +19,7 @@ from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock
 from flowrun.runtime.engine.background import BackgroundWorker, Job
 from flowrun.runtime.engine.cycle import Cycle, CycleLog, Failure
+from flowrun.runtime.engine.injection import injected_message
 from flowrun.runtime.engine.instances import (
     changed_config,
     make_instances,
@@ -219,6 +220,14 @@ class Executor:
         if sources[source].has_ended:
             raise UsageError(f"source {source!r} has ended; nothing more comes from it")
         return self._outside.switch(source, playback)
+
+    def publish(self, port: str, fields: Mapping[str, Any], *, tov_ns: int | None = None) -> bool:
+        """Publish a message on a port, `TASK.PORT`, in the next cycle; see `injection.injected_message`.
+        From any thread. False while too many wait for a cycle.
+
+        Raises `UsageError` for an unknown port, and for fields that are not those of its message.
+        """
+        return self._outside.inject(injected_message(self.plan, port, fields, tov_ns=tov_ns))
 
     def set_live(self, task_id: str, values: Mapping[str, Any]) -> None:
         """Change live configuration values at the next cycle boundary. From any thread.

@@ -7,6 +7,7 @@ the messages of tasks that do not run. A live run and a replay differ only in th
 |----------------------------|---------------------------------|------------------------------------|
 | the cycle's time           | the clock                       | the log's                          |
 | live values, completions   | set by people, done by workers  | the log's control records          |
+| messages from outside      | published by people             | the log's control records          |
 | messages of a source       | made by the source              | the log's                          |
 | background tasks           | a worker thread                 | run at once, given as recorded     |
 """
@@ -35,6 +36,7 @@ from flowrun.runtime.events import (
     Dropped,
     EndOfSource,
     Event,
+    Injected,
     Packets,
     Set,
     SourceState,
@@ -49,6 +51,9 @@ _T = TypeVar("_T")
 
 _AT_ONCE_S = 0.02
 """Seconds that a cycle waits for the restart of a source that it begins."""
+_MOST_WAITING = 256
+_MOST_WAITING_BYTES = 64 << 20
+"""Of messages that people have published and no cycle has taken."""
 _REFRESH_NS = 100_000_000
 """Interval at which the clock is asked whether the machine was suspended."""
 
@@ -216,6 +221,8 @@ class LiveOutside:
         self._at = clock.at
         self._refresh_at = 0
         self._controls: deque[Event] = deque()
+        self._waiting: list[int] = []
+        """The sizes of the messages among them."""
         self.reported: deque[EndOfSource | Packets | SourceState | tuple[str, str]] = deque()
         """What sources have said that is in no cycle yet; a task and a cause are the key of what
         `_newly_left_out` has of them."""
@@ -229,12 +236,13 @@ class LiveOutside:
         time.now_ns = self._at(start_ns)
         if not (self._controls or self.reported or self.background):
             return ()
-        events = _drained(self._controls)
+        events = self._take_controls()
+        injected = {event.task for event in events if type(event) is Injected}
         for event in events:
             if type(event) is Switched:
                 self._switch(event, time.now_ns)
         for task_id, task in self.background.items():
-            if task.jobs.has_done:
+            if task.jobs.has_done and task_id not in injected:
                 job = task.jobs.take()
                 if job is not None:
                     events.append(Completion(task_id, job.cycle, job.restarts))
@@ -250,6 +258,23 @@ class LiveOutside:
             Dropped(it[0], self._take_left_out(it), it[1]) if isinstance(it, tuple) else it
             for it in said
         ]
+
+    def _take_controls(self) -> list[Event]:
+        """What people have asked for, up to the second message for one port: that is for the next
+        cycle."""
+        events: list[Event] = []
+        ports = set()
+        for _ in range(len(self._controls)):
+            event = self._controls[0]
+            if type(event) is Injected:
+                port = event.task, event.port
+                if port in ports:
+                    break
+                ports.add(port)
+                with self._lock:
+                    del self._waiting[0]
+            events.append(self._controls.popleft())
+        return events
 
     def bind(self, step: Step, messages: Sequence[Message]) -> StepCall | None:  # noqa: ARG002
         return None
@@ -319,6 +344,20 @@ class LiveOutside:
         """Set live values at the next cycle."""
         self._controls.append(Set(task_id, values))
         self.woken.set()
+
+    def inject(self, event: Injected) -> bool:
+        """Show a message on a port at the next cycle; False while so much waits that it would pile up,
+        as where a task holds the cycle up."""
+        with self._lock:
+            if (
+                len(self._waiting) >= _MOST_WAITING
+                or sum(self._waiting) + len(event.data) > _MOST_WAITING_BYTES
+            ):
+                return False
+            self._waiting.append(len(event.data))
+            self._controls.append(event)
+        self.woken.set()
+        return True
 
     def switch(self, task_id: str, playback: Playback) -> bool:
         """Pause, mute or resume a source at the next cycle; False if that was asked last."""

@@ -228,6 +228,8 @@ def control_line(control: dict[str, Any]) -> tuple[str, str]:
     kind, task, value = control["kind"], control["task"], control["value"]
     if kind == "set" and isinstance(value, dict):
         return f"{task}: set" + "".join(f" {key}={it!r}" for key, it in value.items()), "INFO"
+    if kind == "injected":
+        return f"{task}: somebody published on {control['key']}", "INFO"
     if kind == "error":
         return f"{task}: error (on_error: {control['key']}): {value}", "ERROR"
     if kind == "restart":

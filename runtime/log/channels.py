@@ -41,6 +41,7 @@ CONTROL_SCHEMA = json.dumps(
             "value": {},
             "input_cycle": {"type": "integer"},
             "packets": {"type": "array"},
+            "tov_ns": {"type": "integer"},
         },
     }
 ).encode()

@@ -9,6 +9,7 @@
 | `memory.py`    | memory of pictures, used again for later ones                            |
 | `decode.py`    | a stored picture -> the picture, checked                                  |
 | `encode.py`    | pixels -> JPEG or H.264, for viewers                                     |
+| `still.py`     | a picture file that somebody hands over                                  |
 | `squares.py`   | pixels that are not square, made square                                  |
 | `video.py`     | decoding and converting video: the same pictures in a run and from its log |
 | `convert/`     | decoded pictures -> RGB, in integers                                       |

@@ -10,14 +10,23 @@ import msgpack
 import numpy as np
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.events import Dropped, Event, Failed, Replaced, Set, SourceState, unpack
+from flowrun.runtime.events import (
+    Dropped,
+    Event,
+    Failed,
+    Injected,
+    Replaced,
+    Set,
+    SourceState,
+    unpack,
+)
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC
 from flowrun.runtime.recorded.places import Place, Places, Times
 
 __all__ = ["Controls", "Happened"]
 
-_KINDS = (Failed.kind, Set.kind, Dropped.kind, Replaced.kind, SourceState.kind)
+_KINDS = tuple(it.kind for it in (Failed, Set, Injected, Dropped, Replaced, SourceState))
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from flowrun.runtime.events import Dropped, Failed, Replaced, Set
+from flowrun.runtime.events import Dropped, Failed, Injected, Replaced, Set
 from flowrun.runtime.log.message import Topic
 from flowrun.runtime.log.slab.format import KEYFRAME_TOPIC, STEPS_TOPIC
 from flowrun.runtime.recorded.controls import Controls
@@ -19,14 +19,16 @@ __all__ = ["ALERTS", "ANSWERS", "LANES", "joined", "kind_of", "lanes", "named"]
 ANSWERS, ALERTS = "PromptResponseMsg", "AlertMsg"
 """Names of the messages that have lanes."""
 
-LANES = ("answers", "alerts", "errors", "settings", "drops", "keyframes")
+LANES = ("answers", "alerts", "errors", "settings", "injected", "drops", "keyframes")
 """The kinds of lanes, in the order in which they are shown. "settings" are the live values that were
-set, such as a prompt; "drops" what sources left out, and inputs that a background task did not see."""
+set, such as a prompt; "injected" messages that somebody published from outside; "drops" what sources
+left out, and inputs that a background task did not see."""
 
 _OF_MESSAGES = {ANSWERS: "answers", ALERTS: "alerts"}
 _OF_EVENTS = {
     Failed.kind: "errors",
     Set.kind: "settings",
+    Injected.kind: "injected",
     Dropped.kind: "drops",
     Replaced.kind: "drops",
 }

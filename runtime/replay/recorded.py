@@ -4,6 +4,7 @@ not run come from the log."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from flowrun.runtime.events import (
     Completion,
     Event,
     Failed,
+    Injected,
     Replaced,
     Restarted,
     Set,
@@ -99,6 +101,8 @@ class RecordedOutside:
         self._coded = {name for name, topic in log.topics.items() if CODEC in topic.metadata}
         self._check_topics()
         self._migrations = self._find_migrations()
+        self._injected: dict[str, Migration | None] = {}
+        """How messages that somebody published are made to fit, by topic."""
         inputs = self._input_cycles()
         self.background = {
             step.task.id: RecordedBackground(
@@ -133,6 +137,11 @@ class RecordedOutside:
                     if not values:
                         continue
                     event = Set(event.task, values)
+                elif type(event) is Injected and event.task not in self.fed:
+                    fitting = self._fitting(event, cycle.cycle)
+                    if fitting is None:
+                        continue
+                    event = fitting
                 self.events.append(event)
 
     def clear(self) -> None:
@@ -327,6 +336,37 @@ class RecordedOutside:
                 f"cycle {self._time.cycle}: {slot.topic}: the message cannot be read as "
                 f"{type(message).__name__}: {error}"
             ) from error
+
+    def _fitting(self, event: Injected, cycle: int) -> Injected | None:
+        """The message that somebody published on a port of a task that runs, as its class is today; None
+        where the graph has no such port."""
+        where = f"/{event.task}/{event.port}"
+        slot = next((slot for slot in self._plan.slots if slot.topic == where), None)
+        if slot is None:
+            self._note(
+                f"cycle {cycle} had a message published on {where}, which the graph does not have: "
+                "left out"
+            )
+            return None
+        kind, topic = slot.message_type, self.log.topics.get(where)
+        if where not in self._injected:
+            schema = None if topic is None else recorded_fields(topic.schema, topic.schema_encoding)
+            self._injected[where] = (
+                None if schema is None else migration_of(where, kind, schema, note=self._note)
+            )
+        migrate = self._injected[where]
+        message = kind()
+        try:
+            fields = message.decode_fields(event.data)
+            message.restore(fields if migrate is None else migrate(fields), tov_ns=0)
+        except (MessageTypeError, ValueError) as error:
+            raise ReplayError(
+                f"cycle {cycle}: the message that somebody published on {where} does not fit the class "
+                f"of today: {error}; {kind.__name__}.migrate can say how it comes to fit"
+            ) from error
+        if migrate is None:
+            return event
+        return replace(event, data=b"".join(message.view().encode()))
 
     # -- reading the log -------------------------------------------------------------------------
 

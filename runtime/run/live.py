@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Answer, Broadcast, Shows
 from flowrun.runtime.clock import Clock, monotonic_s
 from flowrun.runtime.engine.cycle import Cycle
@@ -254,6 +255,21 @@ class Run:
     def set_live(self, task_id: str, values: dict[str, Any]) -> None:
         """Change live values at the next cycle; `UsageError` names a wrong key or value."""
         self.executor.set_live(task_id, values)
+
+    def publish(self, port: str, fields: Mapping[str, Any], *, tov_ns: int | None = None) -> bool:
+        """Publish a message on a port, `TASK.PORT`, in the next cycle: it takes the place of what the
+        task publishes there. False while too many wait for a cycle.
+
+        fields: as JSON or the message holds them; see `engine.injection.injected_message`.
+        tov_ns: its time of validity, nanoseconds since 1970 UTC; None: the cycle's time.
+
+        Raises `UnknownPort`, and `UsageError` naming a field that is not what its message declares.
+        """
+        return self.executor.publish(port, fields, tov_ns=tov_ns)
+
+    def ports(self) -> dict[str, type[Message]]:
+        """The ports on which `publish` does, and their messages."""
+        return {f"{slot.task_id}.{slot.port}": slot.message_type for slot in self.plan.slots}
 
     def pause(self, source: str) -> bool:
         """From the next cycle on nothing comes from the source; False if that was asked last. A file

@@ -21,6 +21,7 @@ from flowrun.runtime.events import (
     EndOfSource,
     Event,
     Failed,
+    Injected,
     Replaced,
     Restarted,
     Set,
@@ -205,7 +206,15 @@ class Observed:
                 case Restarted():
                     self.restarts[event.task] += 1
                     self.happened.offer(Happened(cycle, event))
-                case Dropped() | EndOfSource() | Replaced() | Set() | SourceState() | Switched():
+                case (
+                    Dropped()
+                    | EndOfSource()
+                    | Injected()
+                    | Replaced()
+                    | Set()
+                    | SourceState()
+                    | Switched()
+                ):
                     self.happened.offer(Happened(cycle, event))
 
     def note_line(

@@ -17,6 +17,7 @@
 | `machine.py`   | endpoints: what the machine is, and how busy                             |
 | `metrics.py`   | endpoints: figures for Prometheus, and whether the run is well           |
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
+| `publish.py`   | the endpoint that publishes a message on a port                          |
 | `runs.py`      | endpoints: recorded runs, and the log of the live one                    |
 | `streaming.py` | endpoints: pictures, answers, events                                     |
 | `video.py`     | the endpoint for pictures over a WebSocket                               |

@@ -25,6 +25,7 @@ from flowrun.runtime.server.head import Head
 from flowrun.runtime.server.machine import machine_router
 from flowrun.runtime.server.metrics import Metrics
 from flowrun.runtime.server.page_files import PageFiles
+from flowrun.runtime.server.publish import Publish
 from flowrun.runtime.server.runs import Runs
 from flowrun.runtime.server.site import Site
 from flowrun.runtime.server.status import Status
@@ -83,6 +84,7 @@ def create_app(
     app.include_router(Streaming(channels).router(), tags=["what the sinks show"])
     app.include_router(Video(channels).router())
     app.include_router(Control(status).router(), tags=["the run"])
+    app.include_router(Publish(status).router(), tags=["the run"])
     app.include_router(machine_router(), tags=["the machine"])
     app.include_router(Metrics(channels).router(), tags=["the run"])
     app.include_router(page.router())

@@ -14,6 +14,7 @@ from flowrun.runtime.events import (
     EndOfSource,
     Event,
     Failed,
+    Injected,
     Replaced,
     Restarted,
     Set,
@@ -148,6 +149,8 @@ def _told(event: Event) -> tuple[str, dict[str, Any]]:
             return "dropped", {"cause": event.cause, "count": event.count}
         case Set():
             return "set", {"values": jsonable(event.values)}
+        case Injected():
+            return "injected", {"port": event.port, "bytes": len(event.data)}
         case SourceState():
             return "source", {"state": event.state, "code": event.code}
         case EndOfSource():

@@ -30,15 +30,15 @@ async def json_body(request: Request) -> dict[str, Any]:
     return json_object(await raw_body(request))
 
 
-async def raw_body(request: Request) -> bytes:
+async def raw_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     """The request's body; `ApiError` if it is too large."""
-    too_large = ApiError(413, f"the body is larger than {BODY_LIMIT} bytes")
-    if int(request.headers.get("content-length", "0")) > BODY_LIMIT:
+    too_large = ApiError(413, f"the body is larger than {limit} bytes")
+    if int(request.headers.get("content-length", "0")) > limit:
         raise too_large
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
-        if len(raw) > BODY_LIMIT:
+        if len(raw) > limit:
             raise too_large
     return bytes(raw)
 

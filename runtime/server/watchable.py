@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from flowrun.msgs.message import Message
     from flowrun.runtime.broadcast import Broadcast, Shows
     from flowrun.runtime.run.observed import Observed
     from flowrun.runtime.run.report import RunReport
@@ -60,6 +61,14 @@ class Watchable(Protocol):
         """Check `values` and apply them at the next cycle's start. Raises `UsageError` naming the
         key and the valid ones, and then changes nothing.
         """
+
+    def publish(self, port: str, fields: Mapping[str, Any], *, tov_ns: int | None) -> bool:
+        """Publish a message on a port in the next cycle; False while too many wait for one. Raises
+        `UnknownPort`, and `UsageError` naming a wrong field.
+        """
+
+    def ports(self) -> Mapping[str, type[Message]]:
+        """The ports, `TASK.PORT`, on which `publish` does, and their messages."""
 
     def pause(self, source: str) -> bool:
         """Let nothing come from a source; False if that was asked last. Raises `UsageError` for a task

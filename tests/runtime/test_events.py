@@ -15,6 +15,7 @@ from flowrun.runtime.events import (
     EndOfSource,
     Event,
     Failed,
+    Injected,
     Packets,
     Replaced,
     Restarted,
@@ -38,6 +39,9 @@ packets = st.builds(
 )
 BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Set: st.builds(Set, tasks, st.dictionaries(st.text(), plain, max_size=4)),
+    Injected: st.builds(
+        Injected, tasks, st.text(), st.binary(), st.none() | st.integers(0, 2**63 - 1)
+    ),
     Completion: st.builds(Completion, tasks, cycles, st.booleans()),
     EndOfSource: st.builds(EndOfSource, tasks),
     Packets: st.builds(Packets, tasks, st.lists(packets, max_size=3).map(tuple)),
@@ -80,6 +84,8 @@ def test_a_record_has_the_five_keys_and_those_of_an_error_that_say_something(eve
         keys.append("place")
     if isinstance(event, Packets):
         keys.append("packets")
+    if isinstance(event, Injected) and event.tov_ns is not None:
+        keys.append("tov_ns")
     assert list(record) == keys
 
 

@@ -33,8 +33,9 @@ def source(draw, id_, most=12, kind="RoughNumbers"):
     """Numbers that end, fail now and then, and have live values of others changed."""
     config = f"limit: {draw(st.integers(0, most))}, fails_at: {draw(few)}"
     changes = {number: draw(st.integers(0, 4)) for number in draw(few)}
+    given = {number: draw(st.integers(0, 40)) for number in draw(few)}
     policy = draw(st.sampled_from(["skip", "skip_cycle"]))  # restarted, it would not end
-    return f"{id_}={kind}({config}, set_at: {changes})@on_error: {policy}"
+    return f"{id_}={kind}({config}, set_at: {changes}, publish_at: {given})@on_error: {policy}"
 
 
 @st.composite

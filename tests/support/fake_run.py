@@ -5,8 +5,9 @@ import threading
 
 from PIL import Image, ImageDraw
 
+from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.runtime.broadcast import Answer, Broadcast, PartialAnswer, Picture
-from flowrun.runtime.errors import UsageError
+from flowrun.runtime.errors import UnknownPort, UsageError
 from flowrun.runtime.run.observed import Observed
 from flowrun.runtime.run.report import LogReport, RunReport, TaskReport, newest_answer
 
@@ -61,6 +62,8 @@ class FakeRun:
         self.playback = "running"
         self.refuses_switches = False
         self.stop_is_stuck = False
+        self.published, self.pictures = [], []
+        self.is_stuck = False
         self._state = "Running"
         self._ending = threading.Event()
         self._thread = None
@@ -92,6 +95,21 @@ class FakeRun:
             raise UsageError(f"{task_id}.prompt: must be a text; got {values['prompt']!r}")
         self.set.append((task_id, values))
         self.prompt = values.get("prompt", self.prompt)
+
+    def publish(self, port, fields, *, tov_ns):
+        if port not in self.ports():
+            raise UnknownPort(
+                f"unknown port {port!r}; ports to publish on: {', '.join(self.ports())}"
+            )
+        if "pixels" in fields:
+            self.pictures.append(fields["pixels"])
+        if set(fields) - {"value"}:
+            raise UsageError(f"IntMsg has no field {min(fields)!r}; fields: value")
+        self.published.append((port, fields, tov_ns))
+        return not self.is_stuck
+
+    def ports(self):
+        return {"cam0.image": ImageRgb8Msg, "cam0.number": IntMsg}
 
     def _switch(self, source, playback):
         if self.refuses_switches:

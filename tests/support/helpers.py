@@ -326,6 +326,8 @@ class RoughNumbers(Numbers):
         fails_at: list[int]
         set_at: dict[int, int]
         """Number -> factor that every Scale gets."""
+        publish_at: dict[int, int] | None = None
+        """Number -> what somebody publishes then, on one of the ports that have numbers."""
 
     run: ClassVar[Any] = None
 
@@ -335,6 +337,10 @@ class RoughNumbers(Numbers):
             for id_, made in type(self).run.executor.instances.items():
                 if isinstance(made.task, Scale):
                     type(self).run.set_live(id_, {"factor": self.config.set_at[value]})
+        if value in (self.config.publish_at or ()):
+            given = self.config.publish_at[value]
+            ports = [p for p, kind in type(self).run.ports().items() if kind is IntMsg]
+            assert type(self).run.publish(ports[given % len(ports)], {"value": given})
         if value in self.config.fails_at and getattr(self, "failed", None) != value:
             self.failed = value
             ctx.report("lost", "refused")

@@ -14,7 +14,7 @@ import {Timeline} from "./timeline/timeline.js";
 const SAID_MS = 6000;
 const RETRY_MS = 2000;
 const EVENTS = ["statistics", "ended", "result", "partial", "detections", "alert", "error", "restart", "source", "dropped",
-  "replaced", "set", "switched", "recording", "log", "lost"];
+  "replaced", "set", "injected", "switched", "recording", "log", "lost"];
 
 function App() {
   const known = useKnown();

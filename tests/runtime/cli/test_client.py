@@ -20,7 +20,9 @@ def server():
     class Handler(BaseHTTPRequestHandler):
         def answer(self):
             length = int(self.headers.get("content-length", 0))
-            body = json.loads(self.rfile.read(length)) if length else None
+            body = self.rfile.read(length) if length else None
+            if not self.headers.get("content-type", "").startswith("image/"):
+                body = None if body is None else json.loads(body)
             made.asked.append((self.command, self.path, body, self.headers["authorization"]))
             status, reply = made.replies.get(self.path.partition("?")[0], (404, b"<html>"))
             content = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
@@ -131,6 +133,48 @@ def test_the_address_of_a_page_is_one_of_a_server(server, capsys, monkeypatch):
     assert [token for *_, token in server.asked] == ["Bearer abc", "Bearer own"]
     assert main(["set", "--url", "http://a:b@127.0.0.1:1"]) == 1
     assert "no server answers at http://***@127.0.0.1:1 (" in capsys.readouterr().err
+
+
+def test_messages_are_published(server, flowrun, tmp_path):
+    server.replies |= {
+        f"/api/v0/publish/{port}": (200, {"message": f"published on {port}"})
+        for port in ("n.count", "cam0")
+    }
+    for name, content in (("m.json", b'{"value": 4}'), ("a.png", b"a picture")):
+        (tmp_path / name).write_bytes(content)
+    assert flowrun("publish", "n.count", '{"value": 3}') == (0, "published on n.count", "")
+    assert flowrun("publish", "n.count", f"@{tmp_path}/m.json", "--tov-ns", "5")[0] == 0
+    assert flowrun("publish", "cam0", f"@{tmp_path}/a.png", "--rate", "500", "--count", "2") == (
+        0,
+        "published on cam0, 2 times",
+        "",
+    )
+    assert [(path, body) for _, path, body, _ in server.asked] == [
+        ("/api/v0/publish/n.count", {"value": 3}),
+        ("/api/v0/publish/n.count?tov_ns=5", {"value": 4}),
+        ("/api/v0/publish/cam0", b"a picture"),
+        ("/api/v0/publish/cam0", b"a picture"),
+    ]
+
+
+EXPECTED = "expected an object, such as '{\"value\": 3}', or @FILE"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["3"], "the message: expected a JSON object of the message's fields, such as "
+         "'{\"value\": 3}', got 3"),
+        (["{"], "the message is not JSON: Expecting property name enclosed in double quotes: line 1 "
+         f"column 2 (char 1); {EXPECTED}"),
+        (["@missing.png"], "missing.png: No such file or directory"),
+        (["{}", "--rate", "0"], "--rate 0: expected more than 0, and at most 1000"),
+        (["{}", "--count", "2"], "--count 2: expected 1 or more, and --rate HZ with it"),
+    ],
+)  # fmt: skip
+def test_what_is_no_message_is_not_sent(server, flowrun, words, error):
+    assert flowrun("publish", "n", *words) == (2, "", error)
+    assert server.asked == []
 
 
 def test_recording_is_turned_on_and_off(server, flowrun):

@@ -1020,3 +1020,63 @@ def test_a_run_that_has_ended_says_who_starts_pipelines(run, http):
         400,
         {"error": "Pipeline inference has ended; start it with 'flowrun serve', or run it again"},
     )
+
+
+def picture(*size, kind="PNG", **options):
+    file = io.BytesIO()
+    Image.new("RGB", size, (10, 20, 30)).save(file, kind, **options)
+    return file.getvalue()
+
+
+DAMAGED = picture(64, 64)[:80]
+
+
+def test_a_message_is_published(run, http):
+    reply = http.post("/api/v0/publish/cam0.number?tov_ns=7", json={"value": 3})
+    assert (reply.status_code, reply.json()) == (200, {"message": "published on cam0.number"})
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn to the right
+    for content in (picture(4, 2), picture(2, 4, kind="JPEG", exif=turned)):
+        reply = http.post(
+            "/api/v0/publish/cam0.image", content=content, headers={"Content-Type": "image/x"}
+        )
+        assert reply.status_code == 422  # the run of these tests has no such field
+    assert [it.shape for it in run.pictures] == [(2, 4, 3), (2, 4, 3)]
+    assert run.pictures[0][0, 0].tolist() == [10, 20, 30]
+    assert run.published == [("cam0.number", {"value": 3}, 7)]
+
+
+@pytest.mark.parametrize(
+    ("status", "port", "kind", "body", "error"),
+    [
+        (404, "x", "", "{}", "unknown port 'x'; ports to publish on: cam0.image, cam0.number"),
+        (422, "cam0.number", "", '{"valu": 3}', "IntMsg has no field 'valu'; fields: value"),
+        (422, "cam0.number", "", "3", "the body must be a JSON object, got int"),
+        (400, "cam0.number", "", "{", "the body is not JSON: EOF while parsing an object at line 1 "
+         "column 1"),
+        (422, "cam0.number?tov_ns=-1", "", "{}", "tov_ns: Input should be greater than or equal to 0, "
+         "got '-1'"),
+        (422, "cam0.image", "image/png", "{}", "not a picture file that is known: JPEG, PNG, WebP, BMP, "
+         "TIFF or GIF"),
+        (422, "cam0.image", "image/png", DAMAGED, "the picture file is damaged: "),
+        (422, "cam0.image", "image/png", picture(4000, 2501), "the picture has 4000 x 2501 pixels; at "
+         "most 10,000,000"),
+        (413, "cam0.number", "", " " * (5 << 20), "the body is larger than 4194304 bytes"),
+    ],
+)  # fmt: skip
+def test_what_is_no_message_is_refused(quiet, quiet_http, status, port, kind, body, error):
+    reply = quiet_http.post(
+        f"/api/v0/publish/{port}", content=body, headers={"Content-Type": kind} if kind else {}
+    )
+    assert (reply.status_code, reply.json()["error"][: len(error)]) == (status, error)
+    assert quiet[0].published == []
+
+
+def test_a_run_that_is_held_up_or_has_ended_takes_no_message(run, http):
+    run.is_stuck = True
+    reply = http.post("/api/v0/publish/cam0.number", json={})
+    assert reply.status_code == 409
+    assert reply.json() == {"error": "too many messages wait for a cycle: a task holds it up"}
+    run.end()
+    reply = http.post("/api/v0/publish/cam0.number", json={})
+    assert reply.status_code == 503

@@ -90,8 +90,10 @@ def until(condition):
 
 def test_what_happens_is_in_the_stream(run, http):
     with http.stream("GET", "/api/v0/events") as reply:
-        coming = wanted(stream(reply), {"error", "dropped", "set", "source", "switched", "restart",
-                                        "replaced", "detections", "alert", "log", "ended"})  # fmt: skip
+        names = (
+            "error dropped set source switched restart replaced injected detections alert log ended"
+        )
+        coming = wanted(stream(reply), set(names.split()))
         until(lambda: run.observed.happened.watched)
         for event in (
             events.Failed("vlm", "skip", "ValueError: no", "process", "tasks.py:3"),
@@ -102,9 +104,10 @@ def test_what_happens_is_in_the_stream(run, http):
             events.EndOfSource("cam0"),
             events.Switched("cam0", "paused"),
             events.Replaced("vlm", 5),
+            events.Injected("cam0", "number", b"1234"),
         ):
             run.observed.happened.offer(Happened(8, event, 2))
-        assert [next(coming) for _ in range(8)] == [
+        assert [next(coming) for _ in range(9)] == [
             ("error", {
                 "task": "vlm", "cycle": 8, "policy": "skip", "phase": "process",
                 "text": "ValueError: no", "place": "tasks.py:3", "count": 2,
@@ -116,6 +119,7 @@ def test_what_happens_is_in_the_stream(run, http):
             ("source", {"task": "cam0", "cycle": 8, "state": "ended", "code": ""}),
             ("switched", {"task": "cam0", "cycle": 8, "playback": "paused"}),
             ("replaced", {"task": "vlm", "cycle": 8, "input_cycle": 5}),
+            ("injected", {"task": "cam0", "cycle": 8, "port": "number", "bytes": 4}),
         ]  # fmt: skip
         run.observed.detected.offer(Detected("eye", found()))
         assert next(coming) == ("detections", FOUND)
