@@ -8,30 +8,45 @@ __all__ = ["BoolMsg", "BytesMsg", "FloatMsg", "IntMsg", "TextMsg"]
 
 
 class BoolMsg(Message):
-    """One truth value."""
+    """One truth value.
+
+    value: true or false.
+    """
 
     value: bool
 
 
 class IntMsg(Message):
-    """One integer of at most 64 bits."""
+    """One integer of at most 64 bits.
+
+    value: from -2^63 to 2^64 - 1; what it counts, its task says.
+    """
 
     value: int
 
 
 class FloatMsg(Message):
-    """One number."""
+    """One number.
+
+    value: 64 bits; its unit, its task says.
+    """
 
     value: float
 
 
 class TextMsg(Message):
-    """One text."""
+    """One text.
+
+    value: Unicode, of any length.
+    """
 
     value: str
 
 
 class BytesMsg(Message):
-    """Opaque bytes."""
+    """Opaque bytes.
+
+    value: of any length; a task that reads them knows what they are.
+    """
 
     value: bytes

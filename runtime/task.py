@@ -521,6 +521,10 @@ class Task:
     """How the log can store the task's pictures, the default first. "packets" is for sources that set
     `ImageRgb8Msg.video` if `Context.logs_packets`."""
 
+    example_config: ClassVar[Mapping[str, Any]] = {}
+    """The config of an example of the task, as `flowrun tasks` shows one: for a class whose defaults are
+    not enough."""
+
     several: ClassVar[str | None] = None
     """The key of the config of which a graph file may give a list: it makes one task for each item."""
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeFloat
@@ -47,6 +48,8 @@ class Alert(Task):
         """How grave it is; the page and the log show it."""
         text: str | None = None
         """What the alert says; null: the answer, or what was found."""
+
+    example_config = MappingProxyType({"contains": "person"})
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)

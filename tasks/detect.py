@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
@@ -68,6 +69,8 @@ class Detect(Task):
         """Never look on the network for the model."""
 
     _shared: _SharedDetector | None = None
+
+    example_config = MappingProxyType({"model": "PekingU/rtdetr_r18vd"})
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -199,6 +202,10 @@ class DetectBatch(Detect):
         """The names of the cameras: letters, digits and '_'."""
         max_batch: PositiveInt = 16
         """How many frames the model looks at together at most; of more, the rest comes after that."""
+
+    example_config = MappingProxyType(
+        {"model": "PekingU/rtdetr_r18vd", "inputs": ["front", "back"]}
+    )
 
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:  # noqa: ARG003  # batches are the cycle's own

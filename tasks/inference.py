@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -373,6 +374,7 @@ class InferenceBatch(Inference):
         """How many frames the model answers together at most, or a server is asked about at the same
         time; of more, the rest comes after that."""
 
+    example_config = MappingProxyType({"inputs": ["front", "back"]})
     shows = None
 
     @classmethod

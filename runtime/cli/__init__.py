@@ -37,6 +37,8 @@ _VERBS = {
     "init": "write a new project: a graph, a task, its test, a README",
     "check": "check graph files, and list everything that is wrong with them",
     "plan": "show in which order a graph runs, as text or as a picture",
+    "tasks": "list the task types, or describe one: ports, config, an example",
+    "messages": "list the message types, or describe one: fields, an example",
     "schema": "print the JSON Schema of graph files, for editors",
     "new-task": "write a new task, its test and a graph that uses it",
     "view": "show recorded runs in a browser",
@@ -54,7 +56,12 @@ _VERBS = {
     "start-pipeline": "start a graph of a server: NAME HOST PORT",
     "stop-pipeline": "stop a graph of a server: NAME HOST PORT",
 }
-_MODULES = {"start-pipeline": "pipeline", "stop-pipeline": "pipeline"}
+_MODULES = {
+    "messages": "catalog",
+    "start-pipeline": "pipeline",
+    "stop-pipeline": "pipeline",
+    "tasks": "catalog",
+}
 """The modules of verbs that have none of their own name."""
 _GROUP = "flowrun.commands"
 

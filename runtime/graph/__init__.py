@@ -19,5 +19,6 @@
 | `bind.py`                           | `GraphSpec` -> `BoundGraph`, or every mistake              |
 | `plan.py`                           | `BoundGraph` -> `Plan`: the order, and a slot per output   |
 | `drawing.py`                        | a plan as Mermaid or SVG                                   |
+| `described.py`                      | tasks and messages as data: what they do, an example       |
 | `schema.py`, `reference.py`         | the JSON Schema, and docs/graph.md                         |
 """

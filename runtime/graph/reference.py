@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
 
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.graph import keys
-from flowrun.runtime.graph.bind import live_keys
-from flowrun.runtime.graph.find import TaskTypes, find_task_class
+from flowrun.runtime.graph.described import DescribedKey, describe_task
+from flowrun.runtime.graph.find import TaskTypes
 from flowrun.runtime.graph.keys import Key
-from flowrun.runtime.graph.schema import config_schema
-from flowrun.runtime.task import Task
 
-__all__ = ["graph_reference"]
+__all__ = ["config_table", "graph_reference"]
 
 _HEAD = """\
 <!-- Written by `make reference`. The texts are those of runtime/graph/keys.py and of the tasks. -->
@@ -85,80 +81,24 @@ def _default(key: Key) -> str:
 
 def _task(name: str, types: TaskTypes) -> Iterable[str]:
     try:
-        task_class = find_task_class(name, folder=Path(), types=types)
+        found = describe_task(name, folder=Path(), types=types)
     except FlowrunError:
         return
-    schema = config_schema(task_class.Config, "{model}")
-    yield f"## {name}\n\n{inspect.cleandoc(task_class.__doc__ or '')}\n"
-    yield _config(schema, task_class)
-    for model, inner in schema.get("$defs", {}).items():
-        doc = inspect.cleandoc(inner.get("description", "")).partition("\n")[0]
-        yield f"### {model}\n\n{doc}\n"
-        yield _config(inner)
+    yield f"## {name}\n\n{found.text}\n"
+    yield config_table(found.config)
+    for model, mapping in found.mappings.items():
+        yield f"### {model}\n\n{mapping.text}\n"
+        yield config_table(mapping.keys)
 
 
-def _config(schema: Mapping[str, Any], task_class: type[Task] | None = None) -> str:
-    properties = schema.get("properties", {})
-    if not properties:
-        return "It has no keys.\n"
-    live = live_keys(task_class) if task_class is not None else ()
+def config_table(config: Iterable[DescribedKey]) -> str:
+    """The keys of a config as a table in Markdown."""
     rows: list[_Row] = []
-    for key, described in properties.items():
-        is_required = key in schema.get("required", ())
-        default = "required" if is_required else f"`{json.dumps(_default_of(described))}`"
-        sentence = described.get("description", "")
-        if key in live:
-            sentence += " May change while the graph runs."
-        rows.append((key, _in_words(described), default, sentence))
-    return _table(rows)
-
-
-def _default_of(schema: Mapping[str, Any]) -> Any:
-    """A list or mapping that is made for each config, empty, is not in the schema."""
-    return schema.get("default", [] if schema.get("type") == "array" else {})
-
-
-def _in_words(schema: Mapping[str, Any] | Literal[True]) -> str:
-    """What a JSON Schema of pydantic's lets a value be."""
-    if schema is True:
-        return "any value"
-    if "$ref" in schema:
-        return f"{schema['$ref']}"
-    for union in ("anyOf", "oneOf"):
-        if union in schema:
-            return " or ".join(_in_words(option) for option in schema[union])
-    if "const" in schema or "enum" in schema:
-        choices = schema.get("enum") or [schema["const"]]
-        return ", ".join(map(str, choices))
-    match schema.get("type"):
-        case "array":
-            return f"list of {_in_words(schema.get('items', {}))}"
-        case "object":
-            return f"mapping of {_in_words(schema.get('additionalProperties', {}))}"
-        case "boolean":
-            return "true or false"
-        case "integer":
-            return f"whole number{_limits(schema)}"
-        case "number":
-            return f"number{_limits(schema)}"
-        case "string":
-            return "text"
-        case "null":
-            return "null"
-    return "any value"
-
-
-_LIMITS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "above",
-    "maximum": "at most",
-    "exclusiveMaximum": "below",
-}
-
-
-def _limits(schema: Mapping[str, Any]) -> str:
-    limits = [f"{words} {schema[name]}" for name, words in _LIMITS.items() if name in schema]
-    return f" ({' and '.join(limits)})" if limits else ""
+    for key in config:
+        default = "required" if key.required else f"`{json.dumps(key.default)}`"
+        live = " May change while the graph runs." if key.live else ""
+        rows.append((key.name, key.value, default, key.sentence + live))
+    return _table(rows) if rows else "It has no keys.\n"
 
 
 def _table(rows: Iterable[_Row]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class VideoCapture(Task):
     """
 
     Config = VideoSettings
+    example_config = MappingProxyType({"source_uri": "test"})
     several = "source_uri"
     several_configs = "sources"
     picture_codecs = ("packets", "raw", "zstd", "ffv1")
