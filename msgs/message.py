@@ -112,6 +112,8 @@ class Message:
     """The types of the fields that are no arrays."""
     gives_back: ClassVar[Callable[[Mapping[str, Any]], bool]]
     """Whether the log gives the values of those back as they are: then nobody has to try."""
+    _is_quick: ClassVar[bool]
+    """Whether `publish` is a compiled one, which packs nothing."""
     _keeps_all: ClassVar[bool]
     """Whether the encoding is one of flowrun's own, which need not be looked at."""
     _reader: ClassVar[type[Message]]
@@ -151,7 +153,9 @@ class Message:
         cls._keeps_all = _keeps_all(cls)
         cls.is_plain = not cls.array_fields and cls.encode is Message.encode
         is_sure = cls.is_plain and cls.check_fields is Message.check_fields
+        cls._is_quick = False
         if is_sure and tests is not None and inspect.unwrap(cls.publish) is Message.publish:
+            cls._is_quick = True
             cls.publish = quick_publish(tests, Message.publish)  # type: ignore[method-assign]
 
     def __init__(self, **fields: Any) -> None:
@@ -423,7 +427,7 @@ class Message:
         envelope, time_ns = self.envelope, self._checked_time(tov_ns)
         packed, fields = self._checked()
         envelope.fields.update(fields)
-        envelope.packed = packed
+        envelope.packed = None if self._is_quick else packed
         envelope.tov_ns = time_ns
         envelope.present = True
 
