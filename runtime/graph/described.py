@@ -425,15 +425,16 @@ class _Example:
         inputs = [port for port in ports if port.is_input]
         connections = []
         for port in inputs:
-            source = self._maker(port.message_type, depth)
-            if source is None:
+            made = self._maker(port.message_type, depth)
+            if made is None:
                 if port.required:
                     message = _short_name(port.message_type)
                     missing.append(f"{id_} needs a task that publishes {message}")
                 continue
-            several = sum(it.message_type is port.message_type for it in inputs) > 1
+            source, message_type = made
+            several = sum(issubclass(message_type, it.message_type) for it in inputs) > 1
             dst = f"{id_}.{port.name}" if several else id_
-            connections.append((source, dst, _short_name(port.message_type)))
+            connections.append((source, dst, _short_name(message_type)))
         self._tasks.append((id_, name, config))
         self._connections += connections
         for port in ports:
@@ -444,11 +445,11 @@ class _Example:
                 self._made.setdefault(port.message_type, f"{id_}.{port.name}" if several else id_)
         return missing
 
-    def _maker(self, message: type[Message], depth: int) -> str | None:
-        """The task of the graph that publishes `message`, which is added if need be; None: there is
-        none."""
-        if message in self._made:
-            return self._made[message]
+    def _maker(self, message: type[Message], depth: int) -> tuple[str, type[Message]] | None:
+        """The task of the graph that publishes `message`, which is added if need be, and what it does
+        publish; None: there is none."""
+        if (found := self._found(message)) is not None:
+            return found
         best: tuple[int, str, type[Task]] | None = None
         for name in self._types:
             cost = self._cost(name, message, depth)
@@ -459,7 +460,11 @@ class _Example:
         _, name, kind = best
         config = dict(kind.example_config) or _required(kind)
         self._add(name, self._id_of(name), kind, config, depth=depth - 1)
-        return self._made.get(message)
+        return self._found(message)
+
+    def _found(self, message: type[Message]) -> tuple[str, type[Message]] | None:
+        kinds = [message, *(kind for kind in self._made if issubclass(kind, message))]
+        return next(((self._made[kind], kind) for kind in kinds if kind in self._made), None)
 
     def _class_of(self, name: str) -> type[Task]:
         return find_task_class(name, folder=self._folder, types=self._types)
@@ -473,14 +478,13 @@ class _Example:
             ports = ports_of(kind)  # type: ignore[arg-type]
         except FlowrunError:
             return None
-        if not any(port.is_output and port.message_type is message for port in ports):
+        if not any(port.is_output and issubclass(port.message_type, message) for port in ports):
             return None
-        needed = [port.message_type for port in ports if port.is_input]
-        if message in needed:
+        if any(port.is_input and issubclass(port.message_type, message) for port in ports):
             return None
         cost = 1
         for port in ports:
-            if port.is_input and port.message_type not in self._made:
+            if port.is_input and self._found(port.message_type) is None:
                 costs = [
                     found[0]
                     for other in self._types
