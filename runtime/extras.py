@@ -14,17 +14,21 @@ __all__ = ["DISTRIBUTION", "Extra", "import_optional", "missing", "require"]
 DISTRIBUTION = "flowrun-runtime"
 """What pip and `importlib.metadata` call flowrun."""
 
-Extra = Literal["foxglove", "models", "rerun", "tables", "track", "viewers"]
+Extra = Literal["foxglove", "models", "mqtt", "rerun", "tables", "track", "viewers"]
 
 
-def missing(what: str, packages: Sequence[str], *, extra: Extra) -> str | None:
+def missing(
+    what: str, packages: Sequence[str], *, extra: Extra, install: Sequence[str] = ()
+) -> str | None:
     """A sentence that says what to install for `what`; None if nothing is missing. Loads nothing.
 
     what: what needs the packages, as the user called it.
-    packages: names of modules, the same as pip's.
+    packages: names of modules.
     extra: the extra that lists the packages.
+    install: what pip calls them, where that is not the modules' names.
     """
-    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    named = zip(packages, install or packages, strict=True)
+    absent = [name for module, name in named if importlib.util.find_spec(module) is None]
     return _needs(what, " and ".join(absent), extra) if absent else None
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import re
 import socket
 import ssl
 import threading
 import time
-import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowrun.runtime.wording import listed, mask_urls, nearest
+from flowrun.tasks.addresses import is_this_machine
 from flowrun.tasks.backends.backoff import Backoff, retry_after_s
 from flowrun.tasks.backends.chat import (
     RETRIED,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["OpenAIBackend", "is_this_machine"]
+__all__ = ["OpenAIBackend"]
 
 T = TypeVar("T")
 
@@ -481,16 +480,6 @@ def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.wait([task]))
     if not task.cancelled():
         task.exception()
-
-
-def is_this_machine(url: str) -> bool:
-    """Whether `url` leads to this machine, which no proxy is asked for."""
-    host = ""
-    try:
-        host = urllib.parse.urlsplit(url).hostname or ""
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_not_there(error: Exception) -> bool:

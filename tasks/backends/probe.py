@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowrun.tasks.backends.openai import OpenAIBackend, is_this_machine
+from flowrun.tasks.addresses import is_this_machine
+from flowrun.tasks.backends.openai import OpenAIBackend
 from flowrun.tasks.backends.settings import OpenAISettings
 
 if TYPE_CHECKING:

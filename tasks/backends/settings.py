@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
-import urllib.parse
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
@@ -21,6 +19,7 @@ from pydantic import (
 
 from flowrun.runtime.task import TaskConfig
 from flowrun.runtime.wording import secrets_in_urls
+from flowrun.tasks.addresses import http_url
 
 __all__ = [
     "KINDS",
@@ -42,54 +41,13 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def _http_url(url: str) -> str:
-    if not url:
-        return url
-    if not re.fullmatch(r"https?://[^\s/]\S*", url):
-        raise ValueError("must begin with http:// or https:// and hold no spaces")
-    # No part of the URL is shown: what looks like a port may be a piece of a password.
-    if not url.isprintable():
-        raise ValueError("holds characters that no URL has")
-    try:
-        host = urllib.parse.urlsplit(url).hostname
-    except ValueError:
-        raise ValueError("an IPv6 address must be in brackets: http://[::1]:8080/v1") from None
-    if not host or not _is_host(host):
-        raise ValueError("has no valid host; expected a URL such as http://127.0.0.1:8080/v1")
-    try:
-        port = urllib.parse.urlsplit(url).port
-    except ValueError:
-        port = 0
-    if port is not None and not port:
-        raise ValueError(
-            "the port must be a number from 1 to 65535; a '/', '?' or '#' in a "
-            "password is written %2F, %3F, %23"
-        )
-    return url
-
-
-def _is_host(host: str) -> bool:
-    """Whether `host` has the form of an address or a name; it is not looked up."""
-    if ":" in host or re.fullmatch(r"[0-9.]+", host):
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        return True
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        return False
-    return True
-
-
 _SECRET_OPTION = re.compile(
     r"(--?(?:[\w-]*(?:api[-_]?key|(?:hf|auth|access)[-_]?token|password|passwd|secret)|token))(?:=|$)",
     re.IGNORECASE,
 )
 
 # An environment variable that is not set is empty in a replay, which reaches no server.
-_Url = Annotated[str, AfterValidator(_http_url)]
+_Url = Annotated[str, AfterValidator(http_url)]
 
 
 class TransformersSettings(TaskConfig):

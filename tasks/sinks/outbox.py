@@ -93,6 +93,12 @@ class Outbox(Generic[T]):
         with self._changed:
             return self._changed.wait_for(lambda: self._until_s is not None, timeout_s)
 
+    def give_back(self, item: T) -> None:
+        """For `deliver`: leave the item undelivered, because the time is over."""
+        with self._changed:
+            self._items.appendleft(item)
+            self._busy = False
+
     def put(self, item: T) -> None:
         """Hand over an item. Raises what `deliver` has raised since the last call."""
         dropped = False
