@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     info = verbs.add_parser("info", help="what ran, when, how it ended, and the files")
     topics = verbs.add_parser("ls", help="the topics, with counts and rates")
+    stats = verbs.add_parser(
+        "stats", help="latencies of tasks and from source to sink, bandwidth, memory"
+    )
     cat = verbs.add_parser("cat", help="the messages, one a line")
     check = verbs.add_parser("check", help="read every byte, and list what is wrong")
     recover = verbs.add_parser("recover", help="finish a run whose writer was cut off, in place")
@@ -44,9 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     diff = verbs.add_parser("diff", help="the first message in which two runs differ")
     add_diff(diff)
-    for verb in (info, topics, cat, check, recover, export):
+    for verb in (info, topics, stats, cat, check, recover, export):
         verb.add_argument("path", metavar="RUN", help="a run's directory, or one .mcap file of it")
-    for verb in (info, topics, cat):
+    for verb in (info, topics, stats, cat):
         verb.add_argument("--json", action="store_true", help="print JSON")
     cat.add_argument(
         "--topic", action="append", metavar="TOPIC", help="only this topic; may be given again"
@@ -66,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     verb = {
         "info": _info,
         "ls": _ls,
+        "stats": _stats,
         "cat": _cat,
         "check": _check,
         "recover": _recover,
@@ -132,6 +137,21 @@ def _ls(args: argparse.Namespace) -> int:
     else:
         names = ("topic", "messages", "rate_hz", "bytes", "type", "encoding")
         print_table(names, [tuple(_text(row[name]) for name in names) for row in rows])
+    return _say_loss(loss)
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from flowrun.runtime.cli.log_stats import print_stats
+    from flowrun.runtime.recorded.stats import run_stats
+
+    with Log(args.path) as log:
+        with by_time(log, "stats") as read:
+            stats = run_stats(log, read)
+        loss = log.loss
+    if args.json:
+        print_text(json.dumps(asdict(stats) | {"loss": loss}, indent=2))
+    else:
+        print_stats(stats)
     return _say_loss(loss)
 
 

@@ -8,29 +8,52 @@ one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 from flowrun.runtime.graph.plan import Plan, Step
 
-__all__ = ["mermaid", "svg"]
+__all__ = ["Notes", "mermaid", "mermaid_of_missions", "svg", "svg_of_missions"]
+
+Notes = Mapping[str, Sequence[str]]
+"""By the id of a task, the lines that its box has below its type."""
 
 _CHARACTER = 7.3  # width of a monospace character at 12 px
 _MARGIN = 24.0
 _HEAD = 42.0  # id and type, above the ports
+_NOTE = 16.0  # one line below them
+_TITLE = 20.0  # of a mission
 _ROW = 20.0  # one port
 _LANE = 22.0  # one connection that passes a layer
 _SPACE = 22.0  # between boxes of one layer
 _BENDS = 100.0  # between layers, next to the label: room for the curves and the arrow
 
 
-def mermaid(plan: Plan) -> str:
+def mermaid(plan: Plan, notes: Notes | None = None) -> str:
     """A Mermaid flowchart; GitHub and many editors draw it."""
+    return "\n".join(["flowchart LR", *_flow(plan, notes or {}, "t")]) + "\n"
+
+
+def mermaid_of_missions(plans: Mapping[str | None, Plan]) -> str:
+    """One flowchart with a part for each mission."""
     lines = ["flowchart LR"]
-    names = {step.task.id: f"t{i}" for i, step in enumerate(plan.steps)}  # ids such as `end` clash
+    for i, (mission, plan) in enumerate(plans.items()):
+        lines.append(f'    subgraph m{i}["mission {mission}"]')
+        lines += [f"    {line}" for line in _flow(plan, {}, f"m{i}t")]
+        lines.append("    end")
+    return "\n".join(lines) + "\n"
+
+
+def _flow(plan: Plan, notes: Notes, prefix: str) -> list[str]:
+    """The lines of a flowchart. prefix: of the names in it; ids of tasks such as `end` clash."""
+    lines = []
+    names = {step.task.id: f"{prefix}{i}" for i, step in enumerate(plan.steps)}
     for step in plan.steps:
-        label = f'"{step.task.id}<br/>{_type_name(step)}"'
+        texts = [step.task.id, _type_name(step, plan), *notes.get(step.task.id, ())]
+        label = f'"{"<br/>".join(texts)}"'
         shape = f"([{label}])" if step.task.is_source else f"[{label}]"
         lines.append(f"    {names[step.task.id]}{shape}")
     for line in _lines(plan):
@@ -41,30 +64,65 @@ def mermaid(plan: Plan) -> str:
         for step in plan.steps
         if step.task.spec.background
     ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def svg(plan: Plan) -> str:
+def svg(plan: Plan, notes: Notes | None = None) -> str:
     """A self-contained SVG. A source has a green bar, a background task a dashed frame."""
-    layers = _layers(plan)
-    _place(layers)
-    boxes = {box.step.task.id: box for layer in layers for box in layer if box.step is not None}
-    top = min(box.y - box.height / 2 for layer in layers for box in layer)
-    for layer in layers:
-        for box in layer:
-            box.y += _MARGIN - top
-    width = max(box.x + box.width for box in boxes.values()) + _MARGIN
-    height = max(box.y + box.height / 2 for layer in layers for box in layer) + _MARGIN
+    return _page(plan, [_drawn(plan, notes or {}, 0.0)])
+
+
+def svg_of_missions(plans: Mapping[str | None, Plan]) -> str:
+    """One SVG with the missions below each other."""
+    drawings: list[_Drawing] = []
+    top = 0.0
+    for mission, plan in plans.items():
+        title = (
+            f'<text class="id" x="{_MARGIN:.1f}" y="{top + _TITLE:.1f}">mission {mission}</text>'
+        )
+        drawn = _drawn(plan, {}, top + _TITLE)
+        drawings.append(replace(drawn, parts=[title, *drawn.parts]))
+        top = drawn.bottom
+    return _page(next(iter(plans.values())), drawings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """The elements of a plan, and how far they reach to the right and down."""
+
+    parts: list[str]
+    right: float
+    bottom: float
+
+
+def _page(plan: Plan, drawings: Sequence[_Drawing]) -> str:
+    width = max(it.right for it in drawings) + _MARGIN
+    height = drawings[-1].bottom + _MARGIN
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>',
         f"<title>{escape(plan.graph.spec.name)}</title>",
         _STYLE,
         '<rect class="page" width="100%" height="100%"/>',
+        *(part for it in drawings for part in it.parts),
     ]
-    parts += [_draw_line(stops) for layer in layers for box in layer for stops in box.incoming]
-    parts += [_draw_box(box) for box in boxes.values()]
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _drawn(plan: Plan, notes: Notes, above: float) -> _Drawing:
+    """The plan, with its top margin below `above`."""
+    layers = _layers(plan, notes)
+    _place(layers)
+    boxes = {box.step.task.id: box for layer in layers for box in layer if box.step is not None}
+    top = min(box.y - box.height / 2 for layer in layers for box in layer)
+    for layer in layers:
+        for box in layer:
+            box.y += above + _MARGIN - top
+    parts = [_draw_line(stops) for layer in layers for box in layer for stops in box.incoming]
+    parts += [_draw_box(box) for box in boxes.values()]
+    right = max(box.x + box.width for box in boxes.values())
+    bottom = max(box.y + box.height / 2 for layer in layers for box in layer)
+    return _Drawing(parts, right, bottom)
 
 
 _STYLE = """<style>
@@ -103,9 +161,13 @@ class _Stops:
 
 @dataclass(slots=True)
 class _Box:
-    """A task, or (step None) the lane of a connection that passes a layer. y is its middle."""
+    """A task, or (step None) the lane of a connection that passes a layer. y is its middle.
+
+    texts: its lines above the ports.
+    """
 
     step: Step | None
+    texts: Sequence[str] = ()
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     incoming: list[_Stops] = field(default_factory=list)
@@ -123,11 +185,17 @@ class _Box:
 
 
 def _port_offset(box: _Box, row: int) -> float:
-    return _HEAD + _ROW * (row + 0.5) - box.height / 2
+    return _head(box.texts) + _ROW * (row + 0.5) - box.height / 2
 
 
-def _type_name(step: Step) -> str:
-    return step.task.task_class.__name__
+def _head(texts: Sequence[str]) -> float:
+    return _HEAD + _NOTE * max(0, len(texts) - 2)
+
+
+def _type_name(step: Step, plan: Plan) -> str:
+    """The task's type, and the included file that it is from."""
+    name, file = step.task.task_class.__name__, step.task.spec.where.file
+    return f"{name}, {Path(file).name}" if file in plan.graph.spec.includes else name
 
 
 def _lines(plan: Plan) -> list[_Line]:
@@ -146,7 +214,7 @@ def _lines(plan: Plan) -> list[_Line]:
     ]
 
 
-def _layers(plan: Plan) -> list[list[_Box]]:
+def _layers(plan: Plan, notes: Notes) -> list[list[_Box]]:
     """Each task in the first layer right of all that feed it, with a lane in every layer that a
     connection passes."""
     depth: dict[str, int] = {}
@@ -155,7 +223,12 @@ def _layers(plan: Plan) -> list[list[_Box]]:
         feeding = [depth[line.src] for line in lines if line.dst == step.task.id]
         depth[step.task.id] = max(feeding, default=-1) + 1
     layers: list[list[_Box]] = [[] for _ in range(max(depth.values()) + 1)]
-    boxes = {step.task.id: _box(step) for step in plan.steps}
+    boxes = {
+        step.task.id: _box(
+            step, [step.task.id, _type_name(step, plan), *notes.get(step.task.id, ())]
+        )
+        for step in plan.steps
+    }
     for task_id, box in boxes.items():
         layers[depth[task_id]].append(box)
     for line in lines:
@@ -171,19 +244,20 @@ def _layers(plan: Plan) -> list[list[_Box]]:
     return layers
 
 
-def _box(step: Step) -> _Box:
+def _box(step: Step, texts: Sequence[str]) -> _Box:
     ports = [argument.port for argument in step.arguments]
     inputs = [port.name for port in ports if port.is_input]
     outputs = [port.name for port in ports if port.is_output]
     rows = max(len(inputs), len(outputs))
-    longest = max(len(step.task.id), len(_type_name(step)))
+    longest = max(map(len, texts))
     port_columns = max(map(len, inputs), default=0) + max(map(len, outputs), default=0) + 3
     return _Box(
         step,
+        texts,
         inputs,
         outputs,
         width=max(longest, port_columns) * _CHARACTER + 24,
-        height=_HEAD + _ROW * rows + 6,
+        height=_head(texts) + _ROW * rows + 6,
     )
 
 
@@ -249,8 +323,8 @@ def _draw_box(box: _Box) -> str:
             f'height="{box.height - 12:.1f}"/>'
         )
     texts = [
-        ("id", left + 12, top + 18, step.task.id),
-        ("type", left + 12, top + 34, _type_name(step)),
+        ("type" if row else "id", left + 12, top + 18 + _NOTE * row, text)
+        for row, text in enumerate(box.texts)
     ]
     for row, name in enumerate(box.inputs):
         texts.append(("input", left + 12, box.y + _port_offset(box, row) + 4, name))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ from flowrun.runtime.log.slab.format import (
     GRAPH_SOURCE,
     KEYFRAME_INTERVAL,
     MISSION,
+    PEAK_MEMORY,
     RUN_NUMBER,
     SETTINGS,
     STARTED_NS,
@@ -39,6 +42,8 @@ __all__ = ["Recording", "attachments_of", "metadata_of", "numbered", "sign"]
 
 _SWITCH_S = 5.0
 """Seconds to wait for the cycle that runs when the log is to be stopped or begun."""
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+"""The unit in which the system counts the memory of a process."""
 _NOT_NOW = "the run has ended, or a task holds the cycle up"
 
 
@@ -209,7 +214,12 @@ class Recording:
     def _finish(self, reason: str, error: str | None, *, cycles: int) -> None:
         if self.writer is None:
             return
-        end = {"reason": reason, "cycles": str(cycles), "ended_ns": str(self._now_ns())}
+        end = {
+            "reason": reason,
+            "cycles": str(cycles),
+            "ended_ns": str(self._now_ns()),
+            PEAK_MEMORY: str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES),
+        }
         self.writer.finish(end if error is None else {**end, "error": error})
 
     def _make_writer(self, directory: Path, started_ns: int, more: dict[str, str]) -> LogWriter:

@@ -70,3 +70,47 @@ def test_a_file_that_cannot_be_written_is_said(
     path = tmp_path / "none" / "minimal.svg"
     assert main(["plan", "graphs/minimal.yaml", "-o", str(path)]) == 2
     assert capsys.readouterr().err == f"cannot write {path}: No such file or directory\n"
+
+
+def test_each_mission_has_a_plan_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("part.yaml").write_text("tasks: [{id: count, type: Counter}]\n")
+    Path("g.yaml").write_text(
+        "missions: [day, night]\n"
+        "includes: [{path: part.yaml}]\n"
+        "tasks: [{id: show, type: Print, missions: [day]}]\n"
+        "cnx: [{src: count, dst: show, msg: IntMsg}]\n"
+    )
+    assert main(["plan", "g.yaml", "--set", "count.limit=3"]) == 0
+    assert capsys.readouterr().out == (
+        "g.yaml, mission day: 2 tasks, 1 connection\n"
+        "\n"
+        "step  task   type                     reads                  writes\n"
+        "1     count  Counter, from part.yaml                         count: IntMsg\n"
+        "2     show   Print                    number <- count.count\n"
+        "\n"
+        "g.yaml, mission night: 1 task, 0 connections\n"
+        "\n"
+        "step  task   type                     reads  writes\n"
+        "1     count  Counter, from part.yaml         count: IntMsg\n"
+    )
+    assert main(["plan", "g.yaml", "--format", "mermaid"]) == 0
+    assert capsys.readouterr().out == (
+        "flowchart LR\n"
+        '    subgraph m0["mission day"]\n'
+        '        m0t0(["count<br/>Counter, part.yaml"])\n'
+        '        m0t1["show<br/>Print"]\n'
+        '        m0t0 -- "count: IntMsg" --> m0t1\n'
+        "    end\n"
+        '    subgraph m1["mission night"]\n'
+        '        m1t0(["count<br/>Counter, part.yaml"])\n'
+        "    end\n"
+    )
+    assert main(["plan", "g.yaml", "--format", "svg"]) == 0
+    assert ">mission night</text>" in capsys.readouterr().out
+    assert main(["plan", "g.yaml", "--mission", "night"]) == 0
+    assert "mission day" not in capsys.readouterr().out
+    assert main(["plan", "g.yaml", "--mission", "dya"]) == 2
+    assert "did you mean 'day'?" in capsys.readouterr().err
