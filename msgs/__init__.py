@@ -12,6 +12,7 @@
 | `envelope.py`, `view.py`                           | what others see of a message; what inputs refuse |
 | `schema.py`, `protobuf.py`                         | a message's JSON Schema; protobuf for viewers    |
 | `scaling.py`                                       | the luma of pixels, and pixels of another size   |
+| `display.py`                                       | what a notebook shows                            |
 | `difference.py`                                    | where two messages differ                        |
 """
 

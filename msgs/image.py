@@ -284,6 +284,18 @@ class ImageRgb8Msg(Message):
         outline = np.broadcast_to(np.uint8(0), (picture.height, picture.width, 3))
         return worded(type(self).__name__, {"pixels": outline, **self.__dict__})
 
+    def _repr_html_(self) -> str:
+        from flowrun.msgs.display import html_fields  # for notebooks only
+
+        fields = {name: getattr(self, name) for name in self.defaults}
+        shown = {**fields, "tov_ns": self.tov_ns}
+        return html_fields(type(self).__name__, shown, self._repr_png_())
+
+    def _repr_png_(self) -> bytes:
+        from flowrun.msgs.display import png
+
+        return png(self.pixels)
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         picture = self.picture
         if picture is None:

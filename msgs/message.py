@@ -528,6 +528,12 @@ class Message:
     def __repr__(self) -> str:
         return worded(type(self).__name__, self.__dict__)
 
+    def _repr_html_(self) -> str:
+        from flowrun.msgs.display import html_fields  # for notebooks only
+
+        fields = {name: getattr(self, name) for name in self.defaults}
+        return html_fields(type(self).__name__, {**fields, "tov_ns": self.tov_ns})
+
 
 def worded(kind: str, fields: Mapping[str, Any]) -> str:
     """A message of the class `kind` as an error text shows it."""

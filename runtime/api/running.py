@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from flowrun.msgs.display import html_fields, html_table
 from flowrun.msgs.message import Message
 from flowrun.runtime.api.received import Feeds, Messages, Queue, newest_logged
 from flowrun.runtime.clock import LiveClock, monotonic_s
@@ -278,6 +279,33 @@ class LiveRun:
             found = newest_logged(self.directory, slot)
         found = found or queue.look(timeout_s)
         return None if found is None else found.copy()
+
+    def __repr__(self) -> str:
+        return f"<run of {self.name!r}: {self._said_state()}>"
+
+    def _repr_html_(self) -> str:
+        report = self.report()
+        shown = {
+            "state": self._said_state(),
+            "cycles": report.cycles,
+            "page": self.url or "",
+            "log": "" if self.directory is None else str(self.directory),
+        }
+        rows = [
+            (name, it.type, it.state or "", it.p50_us or "") for name, it in report.tasks.items()
+        ]
+        fields = {name: value for name, value in shown.items() if value != ""}
+        return html_fields(self.name, fields) + html_table(
+            "", ["task", "type", "state", "p50_us"], rows
+        )
+
+    def _said_state(self) -> str:
+        if not self.has_ended:
+            return "goes on"
+        if self._failure is not None:
+            return f"ended by {type(self._failure).__name__}"
+        reason = "" if self._result is None else self._result.reason
+        return f"ended by {reason}"
 
     # -- for its readers -----------------------------------------------------------------------
 

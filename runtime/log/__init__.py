@@ -7,6 +7,7 @@
 | `check.py`, `diff.py`, `recover.py`      | `flowrun log check`, `diff` and `recover`             |
 | `clip.py`                                | a part of a run as one file                           |
 | `message.py`, `table.py`, `values.py`    | a message, a topic as columns, how fields are decoded |
+| `topic.py`                               | the messages of one topic, for notebooks              |
 | `files.py`                               | the slabs of a run                                    |
 | `directory.py`, `retention.py`           | making a run's directory; removing the oldest runs    |
 | `mend.py`                                | finishing one slab that was cut off                   |

@@ -10,6 +10,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.msgs.display import html_fields, png
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import LogDamaged
 from flowrun.runtime.log.slab.cycles import Entry
@@ -109,6 +110,12 @@ class Frame(NamedTuple):
     tov_ns: int
     pixels: NDArray[np.uint8]
 
+    def _repr_html_(self) -> str:
+        return html_fields(f"Frame of cycle {self.cycle}", self._asdict(), self._repr_png_())
+
+    def _repr_png_(self) -> bytes:
+        return png(self.pixels)
+
 
 class LogMessage:
     """One message of the log.
@@ -200,6 +207,18 @@ class LogMessage:
                 f"{self._slab.path}: cycle {self.cycle}: {self.topic}: the picture cannot be "
                 f"decoded: {error}"
             ) from error
+
+    def _repr_html_(self) -> str:
+        title = f"{self.topic}, cycle {self.cycle}"
+        shown = {"time_ns": self.time_ns, "tov_ns": self.tov_ns}
+        return html_fields(title, self.fields | shown, self._repr_png_())
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture; None for a message that is none."""
+        pixels = self.fields.get("pixels")
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+            return None
+        return png(pixels) if pixels.shape[2:] == (3,) else None
 
     def __repr__(self) -> str:
         return (

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, overload
 
+from flowrun.msgs.display import html_fields, html_table
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import LogNotFound
 from flowrun.runtime.extras import import_optional
@@ -30,13 +32,24 @@ from flowrun.runtime.log.message import (
 from flowrun.runtime.log.scan import follow, scan
 from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.cycles import Entry
-from flowrun.runtime.log.slab.format import CODEC, CYCLE
+from flowrun.runtime.log.slab.format import CODEC, CYCLE, STARTED_NS, STEP_TASKS, STEPS_TOPIC
 from flowrun.runtime.log.slab.reader import SlabReader
-from flowrun.runtime.log.table import Table, arrow_table, make_table
+from flowrun.runtime.log.table import Table, arrow_table, make_table, timings_table
+from flowrun.runtime.log.topic import LogTopic, topic_named
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["Bounds", "Frame", "Log", "LogMessage", "LoggedCycle", "Table", "Topic", "slab_paths"]
+__all__ = [
+    "Bounds",
+    "Frame",
+    "Log",
+    "LogMessage",
+    "LogTopic",
+    "LoggedCycle",
+    "Table",
+    "Topic",
+    "slab_paths",
+]
 
 
 class Log:
@@ -209,9 +222,16 @@ class Log:
     def __iter__(self) -> Iterator[LoggedCycle]:
         return self.cycles()
 
-    def __getitem__(self, cycle: int) -> LoggedCycle:
-        """The cycle of that number; `LogNotFound` if the log does not hold it, `TypeError` if it is no
-        whole number."""
+    @overload
+    def __getitem__(self, cycle: int) -> LoggedCycle: ...
+    @overload
+    def __getitem__(self, cycle: str) -> LogTopic: ...
+    def __getitem__(self, cycle: int | str) -> LoggedCycle | LogTopic:
+        """The cycle of a number; of a text, such as "/inference/answer" or "inference.answer", the
+        messages of that topic. `LogNotFound` if the log does not hold it, `TypeError` if it is neither.
+        """
+        if isinstance(cycle, str):
+            return topic_named(self, cycle)
         try:
             number = operator.index(cycle)
         except TypeError:
@@ -305,6 +325,15 @@ class Log:
         found = self._messages((topic,), self._present(Range(start, end, start_ns, end_ns)))
         return make_table(found, self.topics[topic])
 
+    def timings(self, **bounds: Unpack[Bounds]) -> Table:
+        """How long the steps of each cycle took, in milliseconds: columns cycle, time_ns, cycle_ms, and
+        `<task>_ms` for each task, in the order in which they ran. A task that did not run took nearly
+        nothing; of one with `background: true` it is the time to hand over its inputs. Where the log
+        does not name the tasks, their steps have numbers. Bounds as in `cycles`.
+        """
+        found = self._messages((STEPS_TOPIC,), self._present(Range(**bounds)))
+        return timings_table(found, self.metadata.get(STEP_TASKS, "").split())
+
     def to_pandas(self, topic: str, **bounds: Unpack[Bounds]) -> Any:
         """`table` as a `pandas.DataFrame`; needs the package pandas."""
         pandas = import_optional("pandas", "Log.to_pandas", extra="tables")
@@ -333,6 +362,24 @@ class Log:
         picture = ImageRgb8Msg(**self.message(cycle, entry).fields)
         picture.publish(tov_ns=tov_ns)
         return memoryview(b"".join(picture.encode()))
+
+    def __repr__(self) -> str:
+        return f"Log({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        end = self.end or {}
+        shown = {
+            "graph": self.metadata.get("graph_path", ""),
+            "started": _date(int(self.metadata.get(STARTED_NS, 0))),
+            "ended": "not yet, or it was cut off" if self.end is None else end.get("reason", ""),
+            "cycles": end.get("cycles", ""),
+            "error": end.get("error", ""),
+            "loss": self.loss or "",
+        }
+        fields = {name: value for name, value in shown.items() if value}
+        rows = [(it.name, it.schema_name) for it in self.topics.values()]
+        title = self.metadata.get("run_id", self.path.name)
+        return html_fields(title, fields) + html_table("", ["topic", "message"], rows)
 
     def _decoder_of(self, topic: str) -> PictureDecoder:
         """The decoder of a topic's pictures: it goes on from the one it was last asked for."""
@@ -375,3 +422,7 @@ class Log:
         if self.follow:
             self._files.refresh()
         return scan(self._files, wanted)
+
+
+def _date(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9).astimezone().isoformat(" ", "seconds")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.msgs.display import html_table
 from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.errors import LogDamaged, UsageError
+from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.lines import LOG_SCHEMA_NAME
 from flowrun.runtime.log.message import LogMessage, Topic
 
-__all__ = ["Column", "Table", "arrow_table", "make_table"]
+__all__ = ["Column", "Table", "arrow_table", "make_table", "timings_table"]
 
 Column = NDArray[Any] | list[Any]
 
+_SHOWN = 20
 _LEFT_OUT = (list, dict, memoryview, np.ndarray)
 _EMPTY: Mapping[str, type] = {"integer": np.int64, "number": np.float64, "boolean": np.bool_}
 """By JSON type, that of a column without a message; all others are lists."""
@@ -42,6 +48,31 @@ class Table(dict[str, Column]):
     """Fields that are no column, because they hold arrays, lists or maps: name -> what of."""
     arrow_types: dict[str, str]
     """pyarrow's names of the types of an empty table's lists, which hold nothing that shows them."""
+
+    @property
+    def df(self) -> Any:
+        """The table as a `pandas.DataFrame`; needs the package pandas."""
+        pandas = import_optional("pandas", "Table.df", extra="tables")
+        return pandas.DataFrame(self)
+
+    @property
+    def pl(self) -> Any:
+        """The table as a `polars.DataFrame`; needs the package polars."""
+        try:
+            polars = importlib.import_module("polars")
+        except ImportError as error:
+            raise UsageError("Table.pl needs polars: pip install polars") from error
+        return polars.DataFrame(dict(self), strict=False)
+
+    def arrow(self, pyarrow: Any) -> Any:
+        """The table as a `pyarrow.Table`."""
+        return arrow_table(self, pyarrow)
+
+    def _repr_html_(self) -> str:
+        length = len(next(iter(self.values()), ()))
+        title = f"{length} rows" + (f"; the first {_SHOWN}" if length > _SHOWN else "")
+        rows = zip(*(column[:_SHOWN] for column in self.values()), strict=True)
+        return html_table(title, list(self), rows)
 
 
 def make_table(messages: Iterable[LogMessage], topic: Topic) -> Table:
@@ -71,6 +102,35 @@ def make_table(messages: Iterable[LogMessage], topic: Topic) -> Table:
         if name not in left_out:
             values.extend([None] * (len(cycles) - len(values)))
             table[f"field.{name}" if name in table else name] = _column(values)
+    return table
+
+
+def timings_table(messages: Iterable[LogMessage], tasks: Sequence[str]) -> Table:
+    """The table of how long steps took; see `Log.timings`.
+
+    messages: those of the step table.
+    tasks: the names of the steps.
+    """
+    cycles: list[int] = []
+    times: list[int] = []
+    taken: list[NDArray[np.float64]] = []
+    for message in messages:
+        try:
+            ticks = np.frombuffer(msgpack.unpackb(message.payload)["ticks_ns"], "<u8")
+        except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+            raise LogDamaged(
+                f"cycle {message.cycle}: {message.topic}: no step table: {error}"
+            ) from error
+        cycles.append(message.cycle)
+        times.append(message.time_ns)
+        taken.append(np.diff(ticks.astype(np.int64)).astype(np.float64) / 1e6)
+    table = Table(cycle=np.array(cycles, np.int64), time_ns=np.array(times, np.int64))
+    table.left_out, table.arrow_types = {}, {}
+    table["cycle_ms"] = np.array([it.sum() for it in taken])
+    count = len(taken[0]) if taken else len(tasks)
+    names = tasks if len(tasks) == count else [f"step_{number}" for number in range(count)]
+    for number, name in enumerate(names):
+        table[f"{name}_ms"] = np.array([it[number] for it in taken])
     return table
 
 

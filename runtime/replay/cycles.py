@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any, TypeGuard
 
 from flowrun.msgs.difference import FieldDifference
+from flowrun.msgs.display import html_fields, html_table
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance, make_instances
@@ -84,6 +85,20 @@ class ReplayReport:
     def identical(self) -> bool:
         """Whether everything was given back, and no message differs."""
         return self.differing == 0 and self.missing == 0
+
+    def _repr_html_(self) -> str:
+        shown = {
+            "cycles": self.cycles,
+            "compared": self.compared,
+            "differing": self.differing,
+            "fed": self.fed,
+            "first difference": "" if self.first is None else str(self.first),
+            "recorded error": self.recorded_error or "",
+        }
+        title = "replayed, identical" if self.identical else "replayed, with differences"
+        fields = {name: value for name, value in shown.items() if value != ""}
+        rows = self.per_task.items()
+        return html_fields(title, fields) + html_table("", ["task", "compared"], rows)
 
 
 class CycleReplay:

@@ -385,7 +385,7 @@ def test_missions_includes_and_constants_are_as_in_a_file(tmp_path):
         ("tasks: [a, {id: b}]", "1:9: a task must be a mapping (key: value); got 'a'"),
         ("[]", "1:1: the graph must be a mapping (key: value); got a list"),
         ("tasks:\n- {id: a, id: b, type: Counter}", "2:11: duplicate key 'id'; first on line 2"),
-        ("tasks: [", "1:9: not valid YAML: expected the node content"),
+        ("tasks: [", "1:9: not valid YAML: expected a value"),
     ],
 )
 def test_a_file_that_is_no_graph_is_refused_when_it_is_loaded(tmp_path, text, mistake):

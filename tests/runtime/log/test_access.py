@@ -106,7 +106,7 @@ def test_no_flipped_byte_gives_another_cycle(tmp_path):
                     assert log.loss is not None, (offset, number)
 
 
-@pytest.mark.parametrize("wrong", [1.5, "a", slice(1, 3), None])
+@pytest.mark.parametrize("wrong", [1.5, b"a", slice(1, 3), None])
 def test_a_cycle_is_found_by_a_whole_number_only(tmp_path, wrong):
     with Log(slab(tmp_path, long_log().leave_open())) as log:
         with pytest.raises(TypeError) as caught:
