@@ -21,6 +21,7 @@
 | `clock.py`, `errors.py`                            | the clocks; every error that a user can meet   |
 | `places.py`                                        | where in the user's code an error was raised   |
 | `callers.py`                                       | where a program calls flowrun                  |
+| `threads.py`                                       | on which cores a thread runs                   |
 | `interrupts.py`                                    | which KeyboardInterrupt comes from the user    |
 | `descriptor.py`                                    | file descriptors that others may close         |
 | `atomic.py`, `extras.py`, `wording.py`             | helpers                                        |

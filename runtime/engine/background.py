@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,8 +33,10 @@ from flowrun.runtime.engine.record import ALWAYS, StepCall, call_process, output
 from flowrun.runtime.events import Event, Replaced
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.graph.plan import Step
+from flowrun.runtime.graph.spec import ThreadSpec
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import CycleTime, TaskConfig
+from flowrun.runtime.threads import settle
 
 __all__ = [
     "BackgroundTask",
@@ -273,6 +276,7 @@ class BackgroundWorker:
 
     wake: called on the worker's thread when a job is done.
     freeze: called there after each job, for `Job.frozen`; None where no keyframes are made.
+    threads: on which cores the thread runs, and its niceness; None: as the one that starts it.
     """
 
     def __init__(
@@ -282,7 +286,9 @@ class BackgroundWorker:
         *,
         wake: Callable[[], None],
         freeze: Callable[[Job], dict[str, Any]] | None = None,
+        threads: ThreadSpec | None = None,
     ) -> None:
+        self._threads = threads
         self.jobs = Jobs(made.task.config)
         self._step = step
         self._made = made
@@ -318,6 +324,9 @@ class BackgroundWorker:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
+        if self._threads is not None:
+            with suppress(OSError):  # it has been tried when the graph was bound
+                settle(self._threads.affinity, self._threads.nice)
         while (job := self.jobs.begin()) is not None:
             try:
                 run_job(job, self._step, self._made)

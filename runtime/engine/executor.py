@@ -40,6 +40,7 @@ from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
 from flowrun.runtime.task import CycleTime, Playback, State
+from flowrun.runtime.threads import settled
 
 __all__ = ["Executor", "StartInterrupted", "Timing"]
 
@@ -172,7 +173,13 @@ class Executor:
         freeze: Callable[[Job], dict[str, Any]] | None = None
         if self._keyframe_interval:
             freeze = partial(freeze_after, made, secrets=self.plan.graph.spec.secrets)
-        return BackgroundWorker(step, made, wake=self._outside.woken.set, freeze=freeze)
+        return BackgroundWorker(
+            step,
+            made,
+            wake=self._outside.woken.set,
+            freeze=freeze,
+            threads=self.plan.graph.spec.runtime.background,
+        )
 
     # -- from other threads --------------------------------------------------------------------
 
@@ -294,6 +301,11 @@ class Executor:
         the `stop` of a task that acts outside the run, such as of a file that it cannot finish. A run
         that is stopped before all tasks have started has no cycle.
         """
+        runtime = self.plan.graph.spec.runtime
+        with settled(runtime.affinity, runtime.nice):
+            return self._run(cycles)
+
+    def _run(self, cycles: int | None) -> str:
         instances = list(self.instances.values())
         try:
             start_all(instances, on_start=self._note_start)

@@ -35,6 +35,7 @@ from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.places import place_of
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
+from flowrun.runtime.threads import refused_affinity, refused_nice
 from flowrun.runtime.wording import listed, mask_secrets, nearest
 
 __all__ = [
@@ -118,6 +119,8 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
     binder.unconnected_inputs(tasks)
     binder.fitting_inputs(tasks, connections)
     binder.channels(tasks)
+    if ready:
+        binder.threads()
     if binder.problems:
         raise GraphError(list(binder.problems))
     bound = list(filter(None, tasks.values()))
@@ -410,6 +413,19 @@ class _Binder:
             }
             check = task.task_class.check_inputs
             self._ask(task.spec, "check_inputs", partial(check, task.config, inputs))
+
+    def threads(self) -> None:
+        """Whether the system lets threads run as `runtime` says."""
+        runtime, where = self.graph.runtime, self.graph.runtime_where
+        for path, spec in (((), runtime), (("background",), runtime.background)):
+            refused = {
+                "affinity": spec.affinity and refused_affinity(spec.affinity),
+                "nice": None if spec.nice is None else refused_nice(spec.nice),
+            }
+            for name, why in refused.items():
+                if why:
+                    place = where.get((*path, name), Location(str(self.graph.path), 1, 1))
+                    self.problem(place, f"{'.'.join(('runtime', *path, name))!r}: {why}")
 
     def channels(self, tasks: Mapping[str, BoundTask | None]) -> None:
         bound = {id_: task for id_, task in tasks.items() if task is not None}

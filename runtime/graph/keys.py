@@ -21,9 +21,11 @@ from flowrun.runtime.graph.spec import (
     RuntimeSpec,
     TaskLogging,
     TaskSpec,
+    ThreadSpec,
 )
 
 __all__ = [
+    "BACKGROUND",
     "CONNECTION",
     "GRAPH",
     "INCLUDE",
@@ -42,7 +44,7 @@ __all__ = [
 # fmt: off
 Kind = Literal[
     "id", "type", "config", "endpoint", "message",  # texts and mappings with rules of their own
-    "path", "names", "values",
+    "path", "names", "values", "cores",
     "flag", "whole", "number", "choice", "section", "list",
 ]
 # fmt: on
@@ -58,6 +60,7 @@ class Key:
     default: what holds where the key is left out; where that is None, the file may say null too.
     required: whether the key must be there.
     minimum: the least that a "whole" number may be.
+    maximum: the most; None sets no limit.
     choices: the texts that a "choice" may be.
     keys: those of a "section", or of each item of a "list".
     spec: the class that a section's values make.
@@ -69,6 +72,7 @@ class Key:
     default: Any = None
     required: bool = False
     minimum: int = 0
+    maximum: int | None = None
     choices: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
     spec: type[Any] = object
@@ -261,6 +265,22 @@ LOGGING = _section(
     ),
 )
 
+_NICE = Key(
+    "nice",
+    "whole",
+    "",
+    minimum=-20,
+    maximum=19,
+)
+
+BACKGROUND = _section(
+    "background",
+    "How the workers of background tasks run.",
+    ThreadSpec,
+    Key("affinity", "cores", "The cores on which they run; null: those of the cycles."),
+    replace(_NICE, sentence="As `nice` of `runtime`; null: that of the cycles."),
+)
+
 RUNTIME = _section(
     "runtime",
     "How the graph runs.",
@@ -279,6 +299,18 @@ RUNTIME = _section(
         "cameras that are not in step share cycles; who has nothing by then is absent. A source that "
         "gives something less often, or nothing, is not waited for. 0: each has cycles of its own.",
     ),
+    Key(
+        "affinity",
+        "cores",
+        "The cores on which the cycles run, such as [2, 3], and the threads that tasks start; those of "
+        "the log and the page stay free. null: all that the process may use. Linux only.",
+    ),
+    replace(
+        _NICE,
+        sentence="How much the same threads let others run: from -20, which needs a privilege, to 19. "
+        "null: as the process. Linux only.",
+    ),
+    BACKGROUND,
 )
 
 GRAPH = Key(
@@ -303,6 +335,8 @@ def expected(key: Key) -> str:
     if key.kind == "flag":
         return "true or false"
     if key.kind == "whole":
+        if key.maximum is not None:
+            return f"a whole number from {key.minimum} to {key.maximum}"
         return f"a whole number of at least {key.minimum}"
     if key.kind == "number":
         return "a number above 0"
@@ -316,7 +350,8 @@ def fits(key: Key, value: Any) -> bool:
     if key.kind == "flag":
         return isinstance(value, bool)
     if key.kind == "whole":
-        return type(value) is int and value >= key.minimum
+        is_most = key.maximum is None or (type(value) is int and value <= key.maximum)
+        return type(value) is int and value >= key.minimum and is_most
     if key.kind == "number":
         return type(value) in (int, float) and 0 < value < math.inf
     return isinstance(value, str) and (not key.choices or value in key.choices)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from flowrun.runtime.graph import keys
 from flowrun.runtime.graph.keys import plain_section
-from flowrun.runtime.graph.spec import GraphSpec, LoggingSpec, TaskSpec
+from flowrun.runtime.graph.spec import GraphSpec, LoggingSpec, RuntimeSpec, TaskSpec
 from flowrun.runtime.graph.values import VARIABLE, is_secret_place
 from flowrun.runtime.task import TaskConfig
 from flowrun.runtime.wording import MASK, mask_secrets, mask_within, says_secret
@@ -92,7 +92,7 @@ def masked_graph(graph: GraphSpec) -> dict[str, Any]:
             {"src": str(cnx.src), "dst": str(cnx.dst), "msg": cnx.msg} for cnx in graph.connections
         ],
         "logging": _plain_logging(graph.logging),
-        "runtime": plain_section(keys.RUNTIME, graph.runtime),
+        "runtime": _plain_runtime(graph.runtime),
     }
 
 
@@ -106,6 +106,17 @@ def _plain_task(task: TaskSpec) -> dict[str, Any]:
     said = plain_section(keys.TASK, task) | {"config": task.masked_config}
     del said["missions"]  # the graph is that of one mission
     return said
+
+
+def _plain_runtime(runtime: RuntimeSpec) -> dict[str, Any]:
+    said = plain_section(keys.RUNTIME, runtime)
+    background = {name: value for name, value in said["background"].items() if value is not None}
+    said = {name: value for name, value in said.items() if value is not None or name == "rate_hz"}
+    return said | {"background": background} if background else _without(said, "background")
+
+
+def _without(said: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in said.items() if key != name}
 
 
 def _plain_logging(logging: LoggingSpec) -> dict[str, Any]:

@@ -147,6 +147,7 @@ def _read_graph(
         connections=tuple(connections),
         logging=_read_logging(reader, items.get("logging")),
         runtime=RuntimeSpec(**_values(reader, keys.RUNTIME, runtime)),
+        runtime_where=_places(reader, runtime),
         missions=missions,
         made_at=made_at,
     )
@@ -187,6 +188,18 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
         key_where={name: reader.at(value) for name, value in items.items()},
         masked_config=config.masked,
     )
+
+
+def _places(reader: ValueReader, items: Mapping[str, yaml.Node]) -> dict[tuple[str, ...], Location]:
+    """The place of each value of `runtime`, and of each of its `background`."""
+    found: dict[tuple[str, ...], Location] = {
+        (name,): reader.at(node) for name, node in items.items()
+    }
+    inner = items.get("background")
+    if isinstance(inner, yaml.MappingNode):
+        for name, (_, node) in reader.items(inner, "'background'").items():
+            found["background", name] = reader.at(node)
+    return found
 
 
 def _check_ids(reader: ValueReader, tasks: list[TaskSpec]) -> None:
@@ -256,6 +269,8 @@ def _values(
             values[key.name] = key.spec(**_values(reader, key, inner))
         elif key.kind == "names":
             values[key.name] = () if node is None else _names(reader, key, node)
+        elif key.kind == "cores":
+            values[key.name] = None if node is None else _cores(reader, key, node)
         elif key.kind != "config":
             value = reader.checked(
                 node,
@@ -285,6 +300,25 @@ def _names(reader: ValueReader, key: Key, node: yaml.Node) -> tuple[str, ...]:
         if text is not None:
             found[text] = None
     return tuple(found)
+
+
+def _cores(reader: ValueReader, key: Key, node: yaml.Node) -> tuple[int, ...] | None:
+    """The numbers of a list of cores, each once, in their order; None for null."""
+    if is_null(node):
+        return None
+    nodes = reader.sequence(node, repr(key.name))
+    if not nodes and isinstance(node, yaml.SequenceNode):
+        reader.problem(node, f"{key.name!r} is empty; name at least one core, or leave it out")
+    found = {
+        reader.checked(
+            item,
+            f"an item of {key.name!r}",
+            expected="the number of a core, 0 or more",
+            fits=lambda value: type(value) is int and value >= 0,
+        )
+        for item in nodes
+    } - {None}
+    return tuple(sorted(found)) or None
 
 
 def _section_items(

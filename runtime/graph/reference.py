@@ -32,6 +32,7 @@ _KINDS = {
     "endpoint": "text",
     "path": "text",
     "names": "list of text",
+    "cores": "list of whole numbers",
     "values": "mapping of any value",
     "config": "mapping",
     "section": "mapping",
@@ -54,6 +55,7 @@ def graph_reference(types: TaskTypes) -> str:
         _section("`logging`", keys.LOGGING),
         *(_section(f"`{key.name}` of `logging`", key) for key in keys.LOGGING.keys if key.keys),
         _section("`runtime`", keys.RUNTIME),
+        _section("`background` of `runtime`", keys.BACKGROUND),
     ]
     tasks = [text for name in sorted(types) for text in _task(name, types)]
     return "\n".join([_HEAD, *sections, "# The tasks\n", *tasks]).rstrip("\n") + "\n"
@@ -65,6 +67,8 @@ def _section(title: str, section: Key) -> str:
 
 
 def _kind(key: Key) -> str:
+    if key.kind == "whole" and key.maximum is not None:
+        return f"whole number (from {key.minimum} to {key.maximum})"
     if key.kind == "whole":
         return f"whole number (at least {key.minimum})"
     return ", ".join(key.choices) or _KINDS[key.kind]

@@ -110,7 +110,10 @@ def _scalar(key: Key) -> dict[str, Any]:
         case "flag":
             return {"type": "boolean"}
         case "whole":
-            return {"type": "integer", "minimum": key.minimum}
+            most = {} if key.maximum is None else {"maximum": key.maximum}
+            return {"type": "integer", "minimum": key.minimum, **most}
+        case "cores":
+            return {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
         case "number":
             return {"type": "number", "exclusiveMinimum": 0}
         case "choice":

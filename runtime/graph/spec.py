@@ -21,6 +21,7 @@ __all__ = [
     "RuntimeSpec",
     "TaskLogging",
     "TaskSpec",
+    "ThreadSpec",
 ]
 
 CODECS = ("raw", "packets", "zstd", "ffv1")
@@ -132,13 +133,24 @@ class LoggingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadSpec:
+    """`background` of `runtime`; None: as the thread of the cycles."""
+
+    affinity: tuple[int, ...] | None = None
+    nice: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeSpec:
-    """`runtime`."""
+    """`runtime`. affinity, nice: of the thread of the cycles; see `threads.settle`."""
 
     ring_size: int = 4
     seed: int = 0
     rate_hz: float | None = None
     collect_timeout_ms: int = 100
+    affinity: tuple[int, ...] | None = None
+    nice: int | None = None
+    background: ThreadSpec = ThreadSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,7 @@ class GraphSpec:
         since the classes of its tasks say what else is secret.
     environment: the environment variables that the file names, with their values, "" for one that is
         not set; without those that give secrets.
+    runtime_where: the places of what `runtime` holds, and its `background`, by their paths.
     missions: all that the file declares.
     mission: the one that was chosen; None if the file declares none.
     cut: connections that are left out because the mission lacks a task at one of their ends.
@@ -171,6 +184,7 @@ class GraphSpec:
     runtime: RuntimeSpec
     stored_text: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    runtime_where: Mapping[tuple[str, ...], Location] = field(default_factory=dict, compare=False)
     missions: tuple[str, ...] = ()
     mission: str | None = None
     cut: tuple[ConnectionSpec, ...] = ()
