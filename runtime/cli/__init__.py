@@ -20,6 +20,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from flowrun.runtime.cli import completion
 from flowrun.runtime.cli.failures import print_error, say
 from flowrun.runtime.cli.signals import Ended, exit_status, listening
 from flowrun.runtime.errors import FlowrunError, GraphError, UsageError
@@ -52,6 +53,7 @@ _VERBS = {
     "set": "change values of a task while its graph runs: TASK KEY=VALUE",
     "publish": "publish a message on a port while its graph runs: TASK.PORT JSON",
     "recording": "turn the log of a run on and off",
+    "completion": "let a shell complete flowrun: bash, zsh, fish",
     "stats": "print what the machine of a server is, and how busy",
     "start-pipeline": "start a graph of a server: NAME HOST PORT",
     "stop-pipeline": "stop a graph of a server: NAME HOST PORT",
@@ -129,6 +131,11 @@ def _end_without_threads(status: int) -> None:
 
 
 def _status(argv: list[str] | None) -> int:
+    if argv is None and completion.ASKED in os.environ:
+        try:
+            _complete()
+        except Exception:  # noqa: BLE001  # the shell would show it in the middle of the user's line
+            os._exit(1)
     if argv is None:
         _open_outputs()
         faulthandler.enable(2)  # a library that crashes the process: which line called it
@@ -212,8 +219,38 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     return "".join(f"\\u{unit}" for unit in pairs), error.end
 
 
+def _complete() -> None:
+    """Answer a shell, and end the process."""
+    verbs = [*_VERBS, *_offered()]
+    words = completion.with_verb(_is_graph, verbs)
+    verb = words[0] if words and words[0] in verbs else None
+    completion.complete(_parser(verb)[0])
+
+
 def _dispatch(argv: list[str]) -> int:
     verb, rest = _verb(argv)
+    parser, module = _parser(verb)
+    try:
+        args = parser.parse_args(rest if verb is None else [verb, *rest])
+    except SystemExit as error:  # argparse has printed its help, or what is wrong
+        return error.code if isinstance(error.code, int) else 2
+    if args.version and module is None:
+        from importlib.metadata import version
+
+        from flowrun.runtime.extras import DISTRIBUTION
+
+        print_text(f"flowrun {version(DISTRIBUTION)}")
+        return 0
+    if module is None:
+        parser.print_help()
+        return 2
+    status: int = module.run(args)
+    return status
+
+
+def _parser(verb: str | None) -> tuple[argparse.ArgumentParser, Any]:
+    """The parser of a command line with `verb`, and the verb's module; of None, one that knows the names
+    of all verbs."""
     parser = _Parser(
         prog="flowrun",
         description="A deterministic dataflow graph runtime for cameras and VLMs.",
@@ -233,22 +270,7 @@ def _dispatch(argv: list[str]) -> int:
                 _module(name).add_parser(verbs)
             except UsageError as error:
                 verbs.add_parser(name, help=str(error), add_help=False)
-    try:
-        args = parser.parse_args(rest if verb is None else [verb, *rest])
-    except SystemExit as error:  # argparse has printed its help, or what is wrong
-        return error.code if isinstance(error.code, int) else 2
-    if args.version and module is None:
-        from importlib.metadata import version
-
-        from flowrun.runtime.extras import DISTRIBUTION
-
-        print_text(f"flowrun {version(DISTRIBUTION)}")
-        return 0
-    if module is None:
-        parser.print_help()
-        return 2
-    status: int = module.run(args)
-    return status
+    return parser, module
 
 
 class _Parser(argparse.ArgumentParser):

@@ -59,7 +59,8 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 class Client:
     """Asks the server of the options that `add_address` has added."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         host = _ANY.get(args.host, args.host)
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
         self._url, token = f"http://{host}:{args.port}", os.environ.get("FLOWRUN_TOKEN")
@@ -100,7 +101,7 @@ class Client:
                 method,
                 f"{self._url}/api/v0/{quote(path)}",
                 headers={**headers, **kind},
-                timeout=_TIMEOUT_S,
+                timeout=self._timeout_s,
                 trust_env=False,
                 **content,
             )

@@ -19,7 +19,7 @@ from flowrun.runtime.wording import one_line
 if TYPE_CHECKING:
     from flowrun.runtime.export.selection import ExportReport, Selection
 
-__all__ = ["WHERE", "add_diff", "add_export", "bounds", "by_time", "diff", "export"]
+__all__ = ["FORMATS", "WHERE", "add_diff", "add_export", "bounds", "by_time", "diff", "export"]
 
 _TEXTS = ("jsonl", "csv")
 """Formats that are printed if no file is named."""
@@ -33,6 +33,8 @@ _SUFFIXES = {
     "mcap": ".mcap",
     "rerun": ".rrd",
 }
+FORMATS = tuple(_SUFFIXES)
+"""What `--to` takes."""
 _COUNTED = {"mp4": "pictures", "trace": "cycles"}
 WHERE = MOMENT
 

@@ -39,6 +39,9 @@ class Publish:
         if any(issubclass(kind, ImageRgb8Msg) for kind in kinds):
             content["image/*"] = {"schema": {"type": "string", "format": "binary"}}
         router.add_api_route(
+            "/publish", self.ports, responses={200: {"model": dict[str, str]}, **refusals({})}
+        )
+        router.add_api_route(
             "/publish/{port}",
             self.publish,
             methods=["POST"],
@@ -59,6 +62,10 @@ class Publish:
             openapi_extra={"requestBody": {"content": content, "required": True}},
         )
         return router
+
+    async def ports(self) -> Json:
+        """The ports on which messages may be published, and the class of their messages."""
+        return Json({port: kind.__name__ for port, kind in self._run.ports().items()})
 
     async def publish(
         self,

@@ -114,6 +114,9 @@ def _look(log_dir: Path) -> Iterator[Finding]:
         "models": _models,
         "completion": _completion,
     }
+    # Two threads that import parts of a package at once may each see half of it.
+    import av.codec.hwaccel  # noqa: F401
+
     found: dict[str, list[Finding]] = {}
     threads = [
         threading.Thread(
