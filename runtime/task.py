@@ -541,6 +541,10 @@ class Task:
     message or writing a file. A replay neither starts nor calls it; what it published, if anything, and
     what it raised come from the log."""
 
+    conceals: ClassVar[str | None] = None
+    """The input in whose pictures the task makes something unrecognizable, for privacy. `flowrun check`,
+    and a run at its start, warn where the log keeps these pictures, or somebody else gets them."""
+
     process: ClassVar[Callable[..., None]]
     """`process(self, ctx, <ports>) -> None`. An exception ends the run, with an error that names task
     and cycle, unless `on_error` says otherwise."""

@@ -8,6 +8,7 @@
 | `boxes.py`                                | which of boxes that overlap are kept                  |
 | `track.py`                                | objects followed from picture to picture              |
 | `zones.py`                                 | who is in zones, and who crosses lines                |
+| `faces.py`, `blur.py`                      | faces; what is found, made unrecognizable             |
 | `render_boxes.py`, `broadcast.py`         | boxes on pictures; pictures and answers for clients   |
 | `basic.py`                                | `Counter`, `Square`, `Print`, ...                     |
 | `models/`, `embedded/`                    | what models need; the model that ships                |

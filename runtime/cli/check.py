@@ -11,6 +11,7 @@ from typing import Any
 from flowrun.runtime.cli.choosing import add_settings
 from flowrun.runtime.errors import GraphError, UsageError
 from flowrun.runtime.graph.plan import Plan, load_plans
+from flowrun.runtime.graph.privacy import leaks
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted
 
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
                 summary(plan) if mission is None else f"mission {mission}: {summary(plan)}"
                 for mission, plan in plans.items()
             ]
+            for leak in dict.fromkeys(it for plan in plans.values() for it in leaks(plan)):
+                print_text(f"{leak.where}: warning: {leak.message}", file=sys.stderr)
             print_text(f"{path}: ok: {'; '.join(parts)}")
     return status
 

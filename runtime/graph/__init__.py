@@ -20,5 +20,7 @@
 | `plan.py`                           | `BoundGraph` -> `Plan`: the order, and a slot per output   |
 | `drawing.py`                        | a plan as Mermaid or SVG                                   |
 | `described.py`                      | tasks and messages as data: what they do, an example       |
+| `privacy.py`                        | where pictures get out that a task is there to conceal     |
+| `unlogged.py`                       | which tasks a replay cannot run                            |
 | `schema.py`, `reference.py`         | the JSON Schema, and docs/graph.md                         |
 """

@@ -29,6 +29,7 @@ from flowrun.runtime.graph.bind import bind, dotted_names
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.graph.stale import changed_modules
+from flowrun.runtime.graph.unlogged import without_inputs
 from flowrun.runtime.interrupts import telling_interrupts
 from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
@@ -72,6 +73,9 @@ _LOST = (
     "no keyframe of the log, which begins in the middle of its run, holds all that it remembers and "
     "works on; its messages are taken from the log"
 )
+
+
+_UNFED = "the log does not hold what its sources gave; its messages are taken from the log"
 
 
 class Replay:
@@ -141,6 +145,10 @@ class Replay:
         if only is not None:
             fed = {*feed, *(id_ for id_ in ids if id_ not in only)}
         fed |= {*sources, *acting}
+        lacking = without_inputs(self.plan) if only is None else ()
+        unfed = [id_ for id_ in lacking if id_ not in fed]
+        self.notes += [f"task {id_!r} is not run: {_UNFED}" for id_ in unfed]
+        fed |= {*unfed}
         self.notes += [f"task {id_!r} is not run: {_ACTS}" for id_ in only or () if id_ in acting]
         self.notes += masked_values(spec, [id_ for id_ in ids if id_ not in fed])
         for task in ids:
@@ -149,7 +157,7 @@ class Replay:
         for name in config or {}:
             if (task := name.partition(".")[0]) in fed:
                 why = _EXTERNAL if task in external and only is None else "it is fed from the log"
-                why = _ACTS if task in acting else why
+                why = _ACTS if task in acting else _UNFED if task in unfed else why
                 raise UsageError(f"{name} would change nothing: task {task!r} is not run: {why}")
         tolerance = tolerance or Tolerance()
         tolerance.check([slot.message_type for slot in self.plan.slots])

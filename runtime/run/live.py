@@ -26,6 +26,7 @@ from flowrun.runtime.errors import FlowrunError, LogError, TaskError, UsageError
 from flowrun.runtime.graph.bind import channels_of, live_keys
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.graph.privacy import leaks
 from flowrun.runtime.interrupts import is_users, telling_interrupts
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.captured import Captured
@@ -122,6 +123,8 @@ class Run:
             self.log = structlog.get_logger().bind()
             """The run's own logger, also when another run has configured structlog since."""
             self._recording.report_to(self.log)
+            for leak in leaks(plan):
+                self.log.warning(leak.message, line=leak.where.line)
             try:
                 self.executor = Executor(
                     plan,

@@ -18,6 +18,7 @@ from flowrun.runtime.errors import LogError, NoKey, UsageError
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec
+from flowrun.runtime.graph.unlogged import unlogged_sources, without_inputs
 from flowrun.runtime.log.directory import new_run_directory
 from flowrun.runtime.log.retention import OldRun, number_run, remove_old_runs, tidy
 from flowrun.runtime.log.slab.format import (
@@ -36,7 +37,7 @@ from flowrun.runtime.log.slab.format import (
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.provenance import provenance, versions
 from flowrun.runtime.run.trust import signed
-from flowrun.runtime.wording import mask_secrets, mask_urls
+from flowrun.runtime.wording import listed, mask_secrets, mask_urls
 
 __all__ = ["Recording", "attachments_of", "metadata_of", "numbered", "sign"]
 
@@ -277,16 +278,19 @@ class Recording:
             )
 
     def _warn_of_unlogged_sources(self) -> None:
-        sources = {step.task.id for step in self._plan.steps[: self._plan.source_count]}
-        topics = [
-            slot.topic
-            for slot in self._plan.slots
-            if slot.task_id in sources and not (slot.logged and slot.payload)
-        ]
-        if topics:
+        topics, tasks = unlogged_sources(self._plan), without_inputs(self._plan)
+        if not topics:
+            return
+        if tasks:
+            self._log.info(
+                "a replay does not run the tasks that work on what a source gives, since the log does "
+                "not hold that; it begins with what they have made",
+                topics=listed(topics),
+                tasks=listed(tasks),
+            )
+        else:
             self._log.warning(
-                "the run cannot be replayed: it logs no payload of a source",
-                topics=", ".join(topics),
+                "the run cannot be replayed: it logs no payload of a source", topics=listed(topics)
             )
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import msgpack
 import pytest
 
-from flowrun.runtime.errors import ReplayError
+from flowrun.runtime.errors import ReplayError, UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay import recorded as module
 from flowrun.runtime.replay.background import RecordedBackground
@@ -37,15 +37,46 @@ def test_a_fed_task_that_refused_a_live_value_does_not_end_the_cycle(tmp_path, p
     assert report.per_task == {"s": 8}
 
 
-def test_a_source_whose_messages_were_logged_without_payload_cannot_be_fed(tmp_path):
-    plan = plan_of(tmp_path, "n=Numbers(limit: 3)@logging: {payload: none}; x=Scale", "n > x")
-    record(plan, tmp_path / "run")
-    with Log(tmp_path / "run") as log, pytest.raises(ReplayError) as caught:
-        Replay(log, env={})
-    assert str(caught.value) == (
-        f"{tmp_path / 'run'}: the log holds no messages of /n/number, which the replay must feed; "
-        "it holds: /x/scaled"
+@pytest.mark.parametrize("source", ["enabled: false", "payload: none"])
+@pytest.mark.parametrize("first", ["enabled: true", "enabled: false"])
+def test_a_replay_begins_with_what_was_made_of_a_source_that_is_not_logged(tmp_path, source, first):
+    """Also where the first task of those that work on it is not logged either."""
+    tasks = (
+        f"n=Numbers(limit: 3)@logging: {{{source}}}; u=Scale@logging: {{{first}}}; "
+        "x=Scale; s=Sum; d=Scale!"
     )
+    record(plan_of(tmp_path, tasks, "n > u; u > x; x > s.a; n > d"), tmp_path / "run")
+    fed = ["u", "d"] if first == "enabled: true" else ["u", "x", "d"]
+    with Log(tmp_path / "run") as log, Replay(log, env={}) as replay:
+        assert sorted(replay.notes) == sorted(
+            f"task {task!r} is not run: the log does not hold what its sources gave; its messages are "
+            "taken from the log"
+            for task in fed
+        )
+        while replay.next_cycle():
+            pass
+        assert replay.report.first is None
+        assert replay.report.per_task == ({"s": 3} if "x" in fed else {"x": 3, "s": 3})
+        with pytest.raises(UsageError) as caught:
+            Replay(log, env={}, config={"u.factor": 3})
+        assert str(caught.value) == (
+            "u.factor would change nothing: task 'u' is not run: the log does not hold what its sources "
+            "gave; its messages are taken from the log"
+        )
+
+
+@pytest.mark.parametrize("source", ["enabled: false", "payload: none"])
+def test_a_log_that_holds_nothing_of_a_source_is_not_replayed(tmp_path, source):
+    tasks = f"n=Numbers(limit: 3)@logging: {{{source}}}; x=Scale@logging: {{payload: none}}"
+    record(plan_of(tmp_path, tasks, "n > x"), tmp_path / "run")
+    with Log(tmp_path / "run") as log:
+        for only in (None, ["x"]):
+            with pytest.raises(ReplayError) as caught:
+                Replay(log, env={}, only=only)
+            assert str(caught.value) == (
+                f"{tmp_path / 'run'}: the log holds no messages of /n/number, which the replay must "
+                "feed; it holds: none"
+            )
 
 
 def test_a_task_that_was_not_logged_is_in_the_way_only_of_those_that_read_it(tmp_path):
