@@ -36,13 +36,22 @@ from flowrun.runtime.export.pictures import (
     shown_topics,
 )
 from flowrun.runtime.export.selection import ExportReport, Selection
+from flowrun.runtime.export.sources import Moment
 from flowrun.runtime.log.lines import LOG_SCHEMA, LOG_SCHEMA_NAME, pack_log
 from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CODEC, LOG_TOPIC
 from flowrun.runtime.log.values import line_text, plain_value
 
-__all__ = ["FoxgloveChannels", "Put", "Sink", "export_foxglove"]
+__all__ = [
+    "Channels",
+    "FoxgloveChannels",
+    "Message",
+    "Put",
+    "Sink",
+    "export_foxglove",
+    "value_writer",
+]
 
 Write = Callable[[LogMessage], None]
 
@@ -80,7 +89,7 @@ class FoxgloveChannels:
     def __init__(self, log: Log, selection: Selection, sink: Sink, report: ExportReport) -> None:
         self.topics = shown_topics(log, selection)
         self._report = report
-        channels = _Channels(sink, report)
+        channels = Channels(sink, report)
         stretches = Stretches(log.attachments.get("graph.json", b""))
         self._ways = {
             topic.name: _way(log, topic, selection, channels, stretches, report)
@@ -132,7 +141,14 @@ class _McapSink:
         return put
 
 
-class _Channels:
+class Message(Moment, Protocol):
+    """A message: of a log, or of a run that goes on."""
+
+    @property
+    def fields(self) -> dict[str, Any]: ...
+
+
+class Channels:
     """Adds channels to the sink, and counts their messages."""
 
     def __init__(self, sink: Sink, report: ExportReport) -> None:
@@ -145,7 +161,7 @@ class _Channels:
         metadata = {key: value for key, value in topic.metadata.items() if key != CODEC}
         put = self._sink.channel(name, encoding, schema, metadata)
 
-        def write(message: LogMessage, data: bytes, times: tuple[int, int] | None = None) -> None:
+        def write(message: Moment, data: bytes, times: tuple[int, int] | None = None) -> None:
             put(data, *(times or (message.time_ns, message.tov_ns)), message.cycle)
             self._report.count += 1
 
@@ -156,7 +172,7 @@ def _way(
     log: Log,
     topic: Topic,
     selection: Selection,
-    channels: _Channels,
+    channels: Channels,
     stretches: Stretches,
     report: ExportReport,
 ) -> Write:
@@ -164,7 +180,7 @@ def _way(
     if topic.is_picture:
         return _pictures(log, topic, selection, channels, stretches, report)
     if topic.message_encoding == "msgpack":
-        return _values(topic, channels, stretches)
+        return value_writer(topic, channels, stretches)
     if not topic.message_encoding:  # a topic of which the log keeps no payloads
         write = channels.add(topic.name, "json", ("", "", b""), topic)
         return lambda message: write(message, b"{}")
@@ -183,7 +199,7 @@ def _pictures(
     log: Log,
     topic: Topic,
     selection: Selection,
-    channels: _Channels,
+    channels: Channels,
     stretches: Stretches,
     report: ExportReport,
 ) -> Write:
@@ -213,18 +229,21 @@ def _pictures(
     return add
 
 
-def _values(topic: Topic, channels: _Channels, stretches: Stretches) -> Write:
+def value_writer(
+    topic: Topic, channels: Channels, stretches: Stretches
+) -> Callable[[Message], None]:
+    """What writes messages whose fields are JSON, and what they show together."""
     write = channels.add(
         topic.name, "json", (topic.schema_name, topic.schema_encoding, topic.schema), topic
     )
     fields = _fields_of(topic)
-    beside: list[Callable[[LogMessage, dict[str, Any]], None]] = []
+    beside: list[Callable[[Message, dict[str, Any]], None]] = []
     if fields >= {"boxes", "labels"}:
         beside.append(_annotations(topic, channels, stretches))
     if fields >= {"prompt", "response"}:
         beside.append(_answers(topic, channels))
 
-    def add(message: LogMessage) -> None:
+    def add(message: Message) -> None:
         values = message.fields
         text = json.dumps(plain_value(values, data=True), ensure_ascii=False, allow_nan=False)
         write(message, text.encode(errors="replace"))
@@ -235,14 +254,14 @@ def _values(topic: Topic, channels: _Channels, stretches: Stretches) -> Write:
 
 
 def _annotations(
-    topic: Topic, channels: _Channels, stretches: Stretches
-) -> Callable[[LogMessage, dict[str, Any]], None]:
+    topic: Topic, channels: Channels, stretches: Stretches
+) -> Callable[[Moment, dict[str, Any]], None]:
     name, described = foxglove.IMAGE_ANNOTATIONS
     write = channels.add(
         f"{topic.name}/annotations", "protobuf", (name, "protobuf", described()), topic
     )
 
-    def add(message: LogMessage, values: dict[str, Any]) -> None:
+    def add(message: Moment, values: dict[str, Any]) -> None:
         found = foxglove.Boxes.of(values)
         if found is not None:
             found = stretches.moved(topic.name, found)
@@ -251,12 +270,12 @@ def _annotations(
     return add
 
 
-def _answers(topic: Topic, channels: _Channels) -> Callable[[LogMessage, dict[str, Any]], None]:
+def _answers(topic: Topic, channels: Channels) -> Callable[[Moment, dict[str, Any]], None]:
     schema = (LOG_SCHEMA_NAME, "protobuf", LOG_SCHEMA)
     write = channels.add(f"{topic.name}/log", "protobuf", schema, topic)
     task = topic.metadata.get("task", topic.name)
 
-    def add(message: LogMessage, values: dict[str, Any]) -> None:
+    def add(message: Moment, values: dict[str, Any]) -> None:
         text = f"{values['prompt']}: {values['response']}"
         write(message, pack_log(message.tov_ns, "info", text, task, {}))
 

@@ -20,7 +20,7 @@ from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.message import Bounds, LogMessage
 from flowrun.runtime.log.reader import Log
 
-__all__ = ["DEFAULT_PORT", "FoxgloveServer"]
+__all__ = ["DEFAULT_PORT", "FoxgloveServer", "SdkSink"]
 
 DEFAULT_PORT = 8765
 _TICK_S = 0.02
@@ -59,6 +59,7 @@ class FoxgloveServer:
         self._log = log
         self._range = (start_ns, end_ns)
         self._context = self._sdk.Context()
+        self._sink = SdkSink(self._sdk, self._context)
         self.report = ExportReport()
         self._selection = selection or Selection()
         self._ended = threading.Event()
@@ -102,7 +103,7 @@ class FoxgloveServer:
 
     def play(self) -> None:
         """Send what the app asks for, until `stop`, on this thread."""
-        shown = FoxgloveChannels(self._log, self._selection, self, self.report)
+        shown = FoxgloveChannels(self._log, self._selection, self._sink, self.report)
         messages: Iterator[LogMessage] = iter(())
         waiting: LogMessage | None = None
         begun_s = begun_ns = 0.0
@@ -208,7 +209,7 @@ class FoxgloveServer:
         """Send what comes, until the run ends or `stop`, on this thread."""
         log = self._log
         selection = Selection(self._selection.topics, Bounds(start=settled(log, self._ended)))
-        shown = FoxgloveChannels(log, selection, self, self.report)
+        shown = FoxgloveChannels(log, selection, self._sink, self.report)
         following: int | None = None
         while not self._ended.wait(POLL_S):
             goes_on = log.is_written
@@ -224,6 +225,16 @@ class FoxgloveServer:
                     following = message.cycle + 1
             if not goes_on:
                 return
+
+
+class SdkSink:
+    """Where channels go: the clients of a server.
+
+    sdk: the module `foxglove`. context: the server's.
+    """
+
+    def __init__(self, sdk: Any, context: Any) -> None:
+        self._sdk, self._context = sdk, context
 
     def channel(
         self, name: str, encoding: str, schema: tuple[str, str, bytes], metadata: dict[str, str]

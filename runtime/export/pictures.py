@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -287,6 +287,15 @@ class PictureExport:
         return time_ns, tov_ns
 
 
+class Stretched(Protocol):
+    """What writes pictures, and how it has stretched the newest one; see `PictureExport`."""
+
+    @property
+    def stretch(self) -> tuple[float, float]: ...
+
+    def begin_again(self) -> None: ...
+
+
 class Stretches:
     """How boxes lie in the pictures that they are about, as these went out.
 
@@ -295,9 +304,9 @@ class Stretches:
 
     def __init__(self, graph: bytes) -> None:
         self._graph = graph
-        self._pictures: dict[str, PictureExport] = {}
+        self._pictures: dict[str, Stretched] = {}
 
-    def add(self, topic: str, pictures: PictureExport) -> None:
+    def add(self, topic: str, pictures: Stretched) -> None:
         """Note what writes the pictures of `topic`."""
         self._pictures[topic] = pictures
 

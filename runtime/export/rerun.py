@@ -35,13 +35,14 @@ from flowrun.runtime.export.pictures import (
 )
 from flowrun.runtime.export.rerun_view import View, blueprint
 from flowrun.runtime.export.selection import ExportReport, Selection
+from flowrun.runtime.export.sources import Moment
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.message import LogMessage, Topic
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, LOG_TOPIC, STEPS_TOPIC
 from flowrun.runtime.log.values import line_text, plain_value
 
-__all__ = ["RerunRecording", "control_line", "export_rerun"]
+__all__ = ["Entities", "RerunRecording", "control_line", "export_rerun"]
 
 _LEVELS = {"WARNING": "WARN", "FATAL": "CRITICAL", "UNKNOWN": "INFO"}
 """Rerun's names where they are others."""
@@ -90,10 +91,9 @@ class RerunRecording:
         # When the export ran is of no interest.
         self.stream.set_log_time_enabled(False)
         self.stream.set_log_tick_enabled(False)
-        self._entities = _Entities(rerun, self.stream)
+        self._entities = Entities(rerun, self.stream)
         self._ways: dict[str, Write] = {}
         self._graph = log.attachments.get("graph.json", b"")
-        self._arranged: tuple[int, ...] = ()
 
     def messages(self, start: int | None = None) -> Iterator[LogMessage]:
         """What there is to write, of the cycles from `start` on; before the first call of `write`."""
@@ -124,7 +124,20 @@ class RerunRecording:
 
     def arrange(self) -> None:
         """Say how what was written is shown, if that has changed."""
-        view = self._entities.view
+        self._entities.arrange(self._graph)
+
+
+class Entities:
+    """Logs what an entity shows at a message's times, and keeps account of it."""
+
+    def __init__(self, rerun: Any, recording: Any) -> None:
+        self.rerun, self._recording = rerun, recording
+        self.view = View()
+        self._arranged: tuple[int, ...] = ()
+
+    def arrange(self, graph: bytes) -> None:
+        """Say how what was logged is shown, if that has changed. graph: see `blueprint`."""
+        view = self.view
         size = (
             *map(len, (view.pictures, view.boxes, view.answers, view.lines)),
             *map(len, view.numbers.values()),
@@ -132,19 +145,11 @@ class RerunRecording:
         if size == self._arranged:
             return
         self._arranged = size
-        shown = blueprint(self._entities.rerun, view, self._graph)
+        shown = blueprint(self.rerun, view, graph)
         if shown is not None:
-            self.stream.send_blueprint(shown)
+            self._recording.send_blueprint(shown)
 
-
-class _Entities:
-    """Logs what an entity shows at a message's times, and keeps account of it."""
-
-    def __init__(self, rerun: Any, recording: Any) -> None:
-        self.rerun, self._recording = rerun, recording
-        self.view = View()
-
-    def at(self, message: LogMessage, times: tuple[int, int] | None = None) -> None:
+    def at(self, message: Moment, times: tuple[int, int] | None = None) -> None:
         """The times of what is put from now on."""
         time_ns, tov_ns = times or (message.time_ns, message.tov_ns)
         self._recording.set_time("cycle", sequence=message.cycle)
@@ -157,6 +162,28 @@ class _Entities:
     def line(self, entity: str, text: str, level: str) -> None:
         self.view.saw_line(entity)
         self.put(entity, self.rerun.TextLog(text, level=level))
+
+    def values(self, topic: str, fields: dict[str, Any], stretches: Stretches) -> None:
+        """The fields of a message that is no picture; also what they show together.
+
+        stretches: where the boxes are in their pictures.
+        """
+        rerun, found = self.rerun, Boxes.of(fields)
+        if found is not None:
+            self.view.saw_boxes(topic)
+            self.put(topic, _boxes(rerun, stretches.moved(topic, found)))
+        if {"prompt", "response"} <= fields.keys():
+            self.view.saw_answer(topic)
+            text = f"{fields['prompt']}: {fields['response']}"
+            self.put(topic, rerun.TextLog(text, level="INFO"))
+        for name, value in fields.items():
+            if found is None or name not in _OF_BOXES:
+                self.value(topic, name, value)
+
+    def jpeg(self, topic: str, data: bytes) -> None:
+        """A picture as a JPEG."""
+        self.view.saw_picture(topic)
+        self.put(topic, self.rerun.EncodedImage(contents=data, media_type="image/jpeg"))
 
     def value(self, topic: str, name: str, value: Any) -> None:
         """A field by its kind."""
@@ -179,14 +206,14 @@ def _way(
     log: Log,
     topic: Topic,
     selection: Selection,
-    entities: _Entities,
+    entities: Entities,
     stretches: Stretches,
     report: ExportReport,
 ) -> Write:
     """What writes the messages of `topic`."""
     if topic.is_picture:
         return _pictures(log, topic, selection, entities, stretches, report)
-    rerun, entity = entities.rerun, topic.name
+    entity = topic.name
 
     def log_line(message: LogMessage) -> None:
         line = message.fields
@@ -205,19 +232,8 @@ def _way(
         entities.value(entity, "cycle_ms", float(ticks[-1] - ticks[0]) / 1e6)
 
     def values(message: LogMessage) -> None:
-        fields = message.fields
         entities.at(message)
-        found = Boxes.of(fields)
-        if found is not None:
-            entities.view.saw_boxes(entity)
-            entities.put(entity, _boxes(rerun, stretches.moved(entity, found)))
-        if {"prompt", "response"} <= fields.keys():
-            entities.view.saw_answer(entity)
-            text = f"{fields['prompt']}: {fields['response']}"
-            entities.put(entity, rerun.TextLog(text, level="INFO"))
-        for name, value in fields.items():
-            if found is None or name not in _OF_BOXES:
-                entities.value(entity, name, value)
+        entities.values(entity, message.fields, stretches)
 
     own: dict[str, Write] = {LOG_TOPIC: log_line, CONTROL_TOPIC: control, STEPS_TOPIC: steps}
     return own.get(entity, values)
@@ -265,7 +281,7 @@ def _pictures(
     log: Log,
     topic: Topic,
     selection: Selection,
-    entities: _Entities,
+    entities: Entities,
     stretches: Stretches,
     report: ExportReport,
 ) -> Write:
@@ -288,7 +304,6 @@ def _pictures(
             elif form in STREAMS:
                 entities.put(entity, rerun.VideoStream.from_fields(sample=bytes(shown.data)))
             else:
-                picture = rerun.EncodedImage(contents=bytes(shown.data), media_type="image/jpeg")
-                entities.put(entity, picture)
+                entities.jpeg(entity, bytes(shown.data))
 
     return add

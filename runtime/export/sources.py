@@ -1,11 +1,25 @@
-"""Which pictures a topic's boxes are about."""
+"""What a message is about: its moment, and which pictures a topic's boxes are in."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Protocol
 
-__all__ = ["pictures_before"]
+__all__ = ["Moment", "pictures_before"]
+
+
+class Moment(Protocol):
+    """What is known of a message besides its fields."""
+
+    @property
+    def cycle(self) -> int: ...
+
+    @property
+    def time_ns(self) -> int: ...
+
+    @property
+    def tov_ns(self) -> int: ...
 
 
 def pictures_before(topic: str, pictures: Iterable[str], graph: bytes) -> list[str]:
