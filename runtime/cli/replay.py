@@ -61,6 +61,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--log-dir", type=Path, metavar="DIR", help="write a run of its own into this new directory"
     )
     parser.add_argument(
+        "--loop",
+        action="store_true",
+        help="again and again until Ctrl-C, each time with the code as it is on the disk then; says how "
+        "a turn differs, and counts",
+    )
+    parser.add_argument(
         "--no-keyframes",
         action="store_true",
         help="for --from: run all earlier cycles instead of beginning at a keyframe",
@@ -131,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.log.reader import Log
 
     pace = _pace(args.speed)
+    if args.loop:
+        return _loop(args)
     with _traceback_if(wanted=args.verbose), Log(args.run) as log:
         replay = prepare(args, log, tolerance=args.tolerance, keyframes=not args.no_keyframes)
         with importable(replay.plan.graph.spec.path.parent):
@@ -171,6 +179,30 @@ def run(args: argparse.Namespace) -> int:
         print_text(f"{report.missing:,} pictures are not given back by the log")
         return 1
     return 0
+
+
+def _loop(args: argparse.Namespace) -> int:
+    from flowrun.runtime.cli.replay_loop import replay_again_and_again
+    from flowrun.runtime.graph.find import importable
+    from flowrun.runtime.log.reader import Log
+
+    others = {"--report": args.report, "--log-dir": args.log_dir}
+    given = [option for option, value in others.items() if value is not None]
+    given += ["--verify-keyframes"] if args.verify_keyframes else []
+    if given:
+        raise UsageError(f"--loop cannot be combined with {given[0]}")
+    with Log(args.run) as log:
+
+        def turn() -> tuple[list[str], ReplayReport, float]:
+            with _traceback_if(wanted=args.verbose):
+                replay = prepare(
+                    args, log, tolerance=args.tolerance, keyframes=not args.no_keyframes
+                )
+                with importable(replay.plan.graph.spec.path.parent):
+                    report, took = _replay(args, log, replay, _pace(args.speed))
+            return [*([log.loss] if log.loss else []), *replay.notes], report, took
+
+        return replay_again_and_again(turn)
 
 
 @contextmanager
