@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import msgpack
 import numpy as np
@@ -73,7 +74,7 @@ class Moments:
                 raise LogNotFound(
                     f"time {at_ns} is not in the log, which holds the times from {low} to {high}"
                 )
-            number = int(np.searchsorted(steps.times, np.uint64(at_ns), side="right"))
+            number = max(1, int(np.searchsorted(steps.times, np.uint64(at_ns), side="right")))
         return steps.cycle(number - 1), int(steps.times[number - 1])
 
     def keys(self, cycles: list[int]) -> list[int]:
@@ -202,15 +203,13 @@ class Moments:
         return None
 
     def _settings(self, cycle: int, missing: list[str]) -> dict[str, dict[str, Any]]:
-        found = {
-            task["id"]: dict(task.get("config") or {}) for task in self._graph.get("tasks", [])
-        }
+        found = {task["id"]: dict(task["config"]) for task in self._graph["tasks"]}
         # A flight recorder's log lacks what was set before it begins: a keyframe has it.
         first = self._places.of(STEPS_TOPIC).cycle(0)
         keyframe = self._last(KEYFRAME_TOPIC, cycle, missing) if first else None
         if keyframe is not None:
-            for task, frozen in keyframe.fields.get("tasks", {}).items():
-                found.setdefault(task, {}).update(frozen.get("live", {}))
+            for task, frozen in _map(keyframe.fields.get("tasks")).items():
+                found.setdefault(task, {}).update(_map(_map(frozen).get("live")))
         since = first if keyframe is None else keyframe.cycle
         for task, values in self._controls.settings(cycle, since=since).items():
             found.setdefault(task, {}).update(values)
@@ -236,7 +235,7 @@ class Moments:
                 found[name] = {
                     "cycle": message.cycle,
                     "at_ns": message.tov_ns,
-                    "url": f"{url}/image/{name}?cycle={message.cycle}",
+                    "url": _image(url, name, message.cycle),
                     "width": width,
                     "height": height,
                 }
@@ -244,18 +243,18 @@ class Moments:
 
     def _frame(self, topic: Topic, cycle: Any, url: str) -> dict[str, Any] | None:
         """The picture that a message is about: of the nearest task above its own that has some."""
-        if not isinstance(cycle, int):
+        if not isinstance(cycle, int) or cycle < 0:
             return None
         for name in self._above(topic):
             if name in self.pictures:
-                return {"task": name, "cycle": cycle, "url": f"{url}/image/{name}?cycle={cycle}"}
+                return {"task": name, "cycle": cycle, "url": _image(url, name, cycle)}
         return None
 
     def _above(self, topic: Topic) -> Iterator[str]:
         """The tasks whose messages that of `topic` gets, directly or not, the nearest first."""
         edges = [
-            (str(edge.get("src", "")).partition(".")[0], *str(edge.get("dst", "")).split(".", 1))
-            for edge in self._graph.get("cnx", [])
+            (edge["src"].partition(".")[0], *edge["dst"].split(".", 1))
+            for edge in self._graph["cnx"]
         ]
         first, port = topic.metadata.get("task", topic.name), topic.metadata.get("port", "")
         # Of a task with pairs of ports, such as `left` and `left_answer`, the input of that pair alone.
@@ -269,6 +268,10 @@ class Moments:
                     yield source
 
 
+def _image(url: str, name: str, cycle: int) -> str:
+    return f"{url}/image/{quote(name, safe='')}?cycle={cycle}"
+
+
 def _within(places: TopicPlaces, time_ns: int, span_ns: int) -> tuple[int, int]:
     """The messages of the time before and at `time_ns`: the first one, and the one after the last."""
     ends = np.array([max(0, time_ns - span_ns), time_ns], np.uint64)
@@ -276,13 +279,33 @@ def _within(places: TopicPlaces, time_ns: int, span_ns: int) -> tuple[int, int]:
     return begin, end
 
 
-def graph_of(log: Log) -> dict[str, Any]:
-    """The resolved graph that a log holds, secrets masked; empty where it holds none."""
+def graph_of(log: Log) -> dict[str, list[dict[str, Any]]]:
+    """The resolved graph that a log holds, secrets masked: its `tasks`, each with an `id`, `type` and
+    `config`, and its connections `cnx` with `src` and `dst`. What a log of somebody else holds besides
+    is left out; empty where it holds none."""
     try:
         graph = json.loads(log.attachments.get(GRAPH_RESOLVED, b"{}"))
-    except ValueError:
-        return {}
-    return graph if isinstance(graph, dict) else {}
+    except (ValueError, RecursionError):
+        graph = None
+    found = graph if isinstance(graph, dict) else {}
+    tasks = [
+        {**task, "type": str(task.get("type", "")), "config": _map(task.get("config"))}
+        for task in _maps(found.get("tasks"))
+        if isinstance(task.get("id"), str)
+    ]
+    ends = ("src", "dst")
+    cnx = [
+        it for it in _maps(found.get("cnx")) if all(isinstance(it.get(end), str) for end in ends)
+    ]
+    return {"tasks": tasks, "cnx": cnx}
+
+
+def _maps(value: Any) -> list[dict[str, Any]]:
+    return [it for it in value if isinstance(it, dict)] if isinstance(value, list) else []
+
+
+def _map(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def pictures_of(topics: Mapping[str, Topic]) -> dict[str, Topic]:

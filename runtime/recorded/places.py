@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,12 @@ class TopicPlaces:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @cached_property
+    def goes_back(self) -> bool:
+        """Whether a time is before that of an earlier message, so that times are not found. No writer of
+        ours lets that happen."""
+        return bool((self.times[1:] < self.times[:-1]).any())
 
     def place(self, index: int) -> Place:
         """Of message number `index`."""

@@ -84,8 +84,8 @@ class RecordedRun:
                 "from_ns": int(steps.times[0]) if len(steps) else None,
                 "to_ns": int(steps.times[-1]) if len(steps) else None,
                 "metadata": opened.log.metadata,
-                "tasks": graph.get("tasks", []),
-                "connections": graph.get("cnx", []),
+                "tasks": graph["tasks"],
+                "connections": graph["cnx"],
                 "images": list(opened.moments.pictures),
                 "outputs": [
                     {
@@ -136,7 +136,13 @@ class RecordedRun:
             "end_ns": int(steps.times[-1]),
             **self._counted(opened, from_ns=from_ns, to_ns=to_ns, bins=bins, keys=keys),
             **_state(opened.log),
-            "missing": missing(opened.log, steps.cycle(0)),
+            "missing": [
+                *missing(opened.log, steps.cycle(0)),
+                *(
+                    ["the times of its cycles go back: not all of them are counted"]
+                    * steps.goes_back
+                ),
+            ],
             "gaps": [],
         }
 
@@ -253,7 +259,7 @@ class RecordedRun:
             slabs = opened.log.slabs
             return slabs[0].path if len(slabs) == 1 and opened.log.finished else None
 
-    def graph(self) -> dict[str, Any]:
+    def graph(self) -> dict[str, list[dict[str, Any]]]:
         """The resolved graph, secrets masked; empty where the log holds none."""
         with self.reading() as opened:
             return graph_of(opened.log)
@@ -302,19 +308,25 @@ def summary(id_: str, log: Log, *, cycles: int) -> dict[str, Any]:
     """What a run is: `state` is "running", "ended", "error" or "cut off"; `why` says why it ended, and
     what of it is missing."""
     metadata, end = log.metadata, log.end or {}
-    started = metadata.get(STARTED_NS, "")
-    ended = end.get("ended_ns", "")
+    started, ended = (number_in(it) for it in (metadata.get(STARTED_NS), end.get("ended_ns")))
     state = _state(log)
     why = [state.pop("why"), *missing(log, None)]
     return {
         "id": id_,
         "graph": metadata.get("graph", ""),
-        "started_ns": int(started) if started.isdecimal() else log.start_ns,
-        "ended_ns": int(ended) if ended.isdecimal() else None,
+        "started_ns": log.start_ns if started is None else started,
+        "ended_ns": ended,
         "state": state["state"],
         "cycles": cycles,
         "why": "; ".join(it for it in why if it) or None,
     }
+
+
+def number_in(text: str | None) -> int | None:
+    """A time or a count that a log's metadata holds; None where it is none."""
+    if text is None or not (text.isascii() and text.isdecimal()):
+        return None
+    return number if (number := int(text[:20])) < 2**63 else None
 
 
 def unreadable(id_: str, error: LogError) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.log.lock import slab_files
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.recorded.run import RecordedRun, is_run, summary, unreadable
+from flowrun.runtime.recorded.run import RecordedRun, is_run, number_in, summary, unreadable
 from flowrun.runtime.recorded.stretches import LiveRun, Stretches
 from flowrun.runtime.recorded.what_if import WHAT_IF, Asked, WhatIf, changes, check_values
 from flowrun.runtime.wording import described
@@ -229,9 +229,8 @@ class RecordedRuns:
             return known[1]
         try:
             with Log(path, verify=False) as log:
-                counted = (log.end or {}).get("cycles", "")
-                cycles = int(counted) if counted.isdecimal() else len(log)
-                found = summary(id_, log, cycles=cycles)
+                cycles = number_in((log.end or {}).get("cycles"))
+                found = summary(id_, log, cycles=len(log) if cycles is None else cycles)
                 is_over = log.finished
         except LogError as error:
             return unreadable(id_, error)

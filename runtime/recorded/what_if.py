@@ -155,7 +155,7 @@ def check_values(values: Mapping[str, Any], graph: Mapping[str, Any]) -> list[st
     """
     if not values:
         raise UsageError("nothing to change: give task.key and its value, such as inference.prompt")
-    tasks = [task["id"] for task in graph.get("tasks", [])]
+    tasks = [task["id"] for task in graph["tasks"]]
     changed = []
     for name, value in values.items():
         task, dot, key = name.partition(".")
@@ -187,9 +187,9 @@ def _reached(tasks: list[str], graph: Mapping[str, Any]) -> set[str]:
     """`tasks`, and all that get their messages, directly or not."""
     reached, queue = set(tasks), list(tasks)
     for at in queue:
-        for edge in graph.get("cnx", []):
-            target = str(edge.get("dst", "")).partition(".")[0]
-            if str(edge.get("src", "")).partition(".")[0] == at and target not in reached:
+        for edge in graph["cnx"]:
+            target = edge["dst"].partition(".")[0]
+            if edge["src"].partition(".")[0] == at and target not in reached:
                 reached.add(target)
                 queue.append(target)
     return reached

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -153,7 +154,7 @@ class Runs:
 
         def found() -> dict[str, Any]:
             it = self._runs.get(run, cycle=cycle, at_ns=at_ns)
-            moment = it.moment(cycle=cycle, at_ns=at_ns, url=f"api/v0/runs/{it.id}")
+            moment = it.moment(cycle=cycle, at_ns=at_ns, url=f"api/v0/runs/{quote(it.id)}")
             stretches = self._runs.stretches(run)
             return moment if stretches is None else stretches.moment(moment)
 
@@ -248,7 +249,7 @@ class Runs:
         return Json(
             {
                 "file": name,
-                "url": f"api/v0/runs/{found.id}/clip?from={first}&to={last}",
+                "url": f"api/v0/runs/{quote(found.id)}/clip?from={first}&to={last}",
                 "text": pytest_lines(name, found.id, first, last),
             }
         )

@@ -52,3 +52,7 @@ export function span(low, high) {
   const [number, unit] = a.split(" ");
   return b.endsWith(` ${unit}`) ? `${number}–${b}` : `${a} – ${b}`;
 }
+
+const LONGEST = 20_000;
+/** A text of any length, as far as anybody reads it. @param {string} text */
+export const cut = text => text.length > LONGEST ? `${text.slice(0, LONGEST)} … (${count(text.length - LONGEST)} more characters)` : text;

@@ -3,7 +3,7 @@
 import {aheadMs} from "../api.js";
 import {html, useEffect, useMemo, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
-import {clock, count, duration, millis, span, speed} from "../words.js";
+import {clock, count, cut, duration, millis, span, speed} from "../words.js";
 import {Frame} from "./frame.js";
 
 const SHOWN = 40;  // at first; further ones when they are scrolled to
@@ -64,9 +64,9 @@ function One({group, names, prompt}) {
         ${newest.truncated && html`<span class="pill fair" title="the model had not ended this answer">cut off</span>`}
         ${newest.backend !== run.answers.at(-1)?.newest.backend || run.backends > 1 ? html`<span>${newest.backend}</span>` : null}
       </div>
-      <p class="response">${newest.response || html`<i>an empty answer</i>`}</p>
-      ${prompt && html`<p class="prompt">${newest.prompt}</p>`}
-      ${newest.reasoning && html`<details><summary>reasoning</summary><p class="response">${newest.reasoning}</p></details>`}
+      <p class="response">${cut(newest.response) || html`<i>an empty answer</i>`}</p>
+      ${prompt && html`<p class="prompt">${cut(newest.prompt)}</p>`}
+      ${newest.reasoning && html`<details><summary>reasoning</summary><p class="response">${cut(newest.reasoning)}</p></details>`}
     </div>
   </article>`;
 }
@@ -107,7 +107,7 @@ function Alerts() {
   return html`<ul class="errors alerts" aria-label=${then ? "Alerts until this moment" : "Alerts"}>
     ${newest.map(({task, timestamp_nanos: ns, text, severity}) => html`<li key=${task} class=${severity}>
       <b>${task}</b> <span class="pill">${severity}</span>${!then && counts[task] > 1 && html` <span class="pill">×${count(counts[task])}</span>`}
-      <span class="when">${clock(ns)}</span><p>${text}</p></li>`)}</ul>`;
+      <span class="when">${clock(ns)}</span><p>${cut(text)}</p></li>`)}</ul>`;
 }
 
 /** What tasks have raised, one line a task. */
@@ -119,7 +119,7 @@ function Errors() {
     return html`<ul class="errors" aria-label="Errors until this moment">
       ${Object.entries(then?.error_counts ?? {}).filter(([, number]) => number).map(([task, number]) => html`<li key=${task}>
         <b>${task}</b> <span class="pill slow">×${count(number)}</span> <span class="when">until this moment</span>
-        ${then?.errors.filter(error => error.task === task).map(({text}) => html`<p>in this cycle: ${text}</p>`)}</li>`)}</ul>`;
+        ${then?.errors.filter(error => error.task === task).map(({text}) => html`<p>in this cycle: ${cut(text)}</p>`)}</li>`)}</ul>`;
   }
   return html`<ul class="errors" aria-label="Errors">
     ${run.errors.map(({task, raised}) => html`<li key=${task}>

@@ -41,7 +41,7 @@ export function GraphView() {
   const run = useKnown();
   const [chosen, choose] = useState(/** @type {string | null} */ (null));
   const drawn = useMemo(() => run.graph && layout(run.graph), [run.graph]);
-  if (!run.graph || !drawn) return html`<p class="empty">There is no graph yet.</p>`;
+  if (!run.graph?.tasks.length || !drawn) return html`<p class="empty">There is no graph${run.recorded === null ? " yet" : " in this log"}.</p>`;
   const {at, wires, wide, tall} = drawn;
   const reports = run.report?.tasks ?? {};
   const task = run.graph.tasks.find(({id}) => id === chosen);

@@ -3,7 +3,7 @@
 import {html, useMemo, useState} from "../html.js";
 import {merge, useKnown} from "../known.js";
 import {useThen} from "../timeline/moments.js";
-import {clock, count} from "../words.js";
+import {clock, count, cut} from "../words.js";
 
 const LEVELS = ["debug", "info", "warning", "error"];
 const SHOWN = 300;
@@ -35,7 +35,7 @@ export function Lines() {
     <div class="scroll" tabindex="0" role="region" aria-label="Log lines, newest first"><ol>
       ${found.slice(0, SHOWN).map(line => html`<li key=${line.key} class=${line.level}>
         <time>${clock(line.timestamp_nanos)}</time> <b>${line.level}</b> ${line.task && html`<i>${line.task}</i>`}
-        <span>${line.message}${fieldsOf(line.fields)}</span>
+        <span>${cut(line.message)}${cut(fieldsOf(line.fields))}</span>
         ${line.count > 1 && html`<span class="pill">×${count(line.count)}</span>`}</li>`)}
     </ol>${!found.length && html`<p class="empty">${back ? then ? "No such line until this moment." : "Reading …" : `No lines${run.lines.length ? " of this kind" : " yet"}.`}</p>`}</div>
   </div>`;

@@ -3,7 +3,7 @@
 import {post, why} from "../api.js";
 import {html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
-import {duration} from "../words.js";
+import {cut, duration} from "../words.js";
 
 /** @typedef {import("../known.js").Health} Health */
 
@@ -82,7 +82,7 @@ function SettingsThen() {
   if (!shown.length) return null;
   return html`<section class="settings" aria-label="Values in force then"><h2>In force then</h2>
     ${shown.map(([task, values]) => html`<dl class="then" key=${task}><div><dt>task</dt><dd><b>${task}</b></dd></div>
-      ${values.map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd>${typeof value === "string" ? value : JSON.stringify(value)}</dd></div>`)}</dl>`)}
+      ${values.map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd>${cut(typeof value === "string" ? value : JSON.stringify(value) ?? "")}</dd></div>`)}</dl>`)}
   </section>`;
 }
 
