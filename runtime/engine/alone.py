@@ -26,7 +26,7 @@ from flowrun.runtime.errors import Location
 from flowrun.runtime.events import Event
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask
 from flowrun.runtime.graph.plan import Plan, Step, plan_graph
-from flowrun.runtime.graph.ports import Port, is_source, ports_for
+from flowrun.runtime.graph.ports import Port, is_source, ports_for, with_types
 from flowrun.runtime.graph.spec import (
     ConnectionSpec,
     Endpoint,
@@ -229,7 +229,6 @@ def _plan(
     seed: int,
 ) -> Plan:
     name = task_class.__name__
-    ports = ports_for(task_class, config)
     tasks = []
     connections: list[BoundConnection] = []
     specs: list[ConnectionSpec] = []
@@ -239,7 +238,7 @@ def _plan(
             for port in ports
             if port.is_input and (messages is None or port.required or port.name in messages)
         ]
-        outputs = tuple(
+        made = (
             replace(
                 port,
                 direction="output",
@@ -247,6 +246,7 @@ def _plan(
             )
             for port in inputs
         )
+        outputs = with_types(made, {})
         tasks.append(_bound(_FEEDER, _Feeder, TaskConfig(), outputs))
         for port in outputs:
             ends = Endpoint(_FEEDER, port.name), Endpoint(name, port.name)

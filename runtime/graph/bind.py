@@ -28,7 +28,7 @@ from flowrun.runtime.graph.find import (
     task_types,
 )
 from flowrun.runtime.graph.masking import declares_secret, with_secrets_masked
-from flowrun.runtime.graph.ports import Port, has_more_ports, is_source, ports_for
+from flowrun.runtime.graph.ports import Port, has_more_ports, is_source, ports_for, with_types
 from flowrun.runtime.graph.several import separated
 from flowrun.runtime.graph.spec import UNKNOWN, ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
@@ -175,6 +175,8 @@ class _Binder:
         elif has_more_ports(task_class):
             self.problems |= dict.fromkeys(found)
             return None
+        if any(port.variable for port in ports):
+            ports = with_types(ports, self._connected(spec.id, ports))
         if spec.background and is_source(ports):
             self.problem(
                 spec.key_where.get("background", spec.where),
@@ -203,6 +205,20 @@ class _Binder:
             config, folder = found, self.graph.path.parent
             self._ask(spec, "check", lambda: task_class.check(config, folder))
         return BoundTask(spec, task_class, found, ports)
+
+    def _connected(self, task_id: str, ports: tuple[Port, ...]) -> dict[str, type[Message]]:
+        """The message class of the connection of each port that has one."""
+        given: dict[str, type[Message]] = {}
+        for cnx in self.graph.connections:
+            for end, direction in ((cnx.dst, "input"), (cnx.src, "output")):
+                if end.task != task_id:
+                    continue
+                meant = [it for it in ports if it.direction == direction]
+                meant = [it for it in meant if end.port in (None, it.name)]
+                message = self._message(cnx)
+                if message is not None and len(meant) == 1:
+                    given.setdefault(meant[0].name, message)
+        return given
 
     def _ask(
         self, spec: TaskSpec, name: str, check: Callable[[], Iterable[tuple[str, str]]]
@@ -376,7 +392,7 @@ class _Binder:
             for port in task.ports:
                 if (
                     port.is_input
-                    and port.required
+                    and (port.required or port.named)
                     and (task.id, port.name) not in self.fed
                     and task.id not in self.unclear
                 ):

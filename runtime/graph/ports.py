@@ -6,8 +6,9 @@ import functools
 import inspect
 import types
 import typing
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import TaskDefinitionError
@@ -21,6 +22,7 @@ __all__ = [
     "not_run",
     "ports_for",
     "ports_of",
+    "with_types",
 ]
 
 _EXAMPLE = (
@@ -28,6 +30,7 @@ _EXAMPLE = (
 )
 
 
+_NONE = type(None)
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NO_METHODS = (staticmethod, classmethod, functools.partial, functools.partialmethod)
 
@@ -37,12 +40,17 @@ class Port:
     """One parameter of `process`.
 
     required: for an input, whether `process` is called only in cycles in which it is present.
+    variable: the name of the type variable that is declared in place of the message's class: all ports
+        of a task with that name have one class, that of their connections. "" if there is none.
+    named: whether the task's config names it; an input that nobody feeds is then a mistake.
     """
 
     name: str
     direction: Literal["input", "output"]
     message_type: type[Message]
     required: bool
+    variable: str = ""
+    named: bool = False
 
     @property
     def is_input(self) -> bool:
@@ -59,8 +67,8 @@ def is_source(ports: tuple[Port, ...]) -> bool:
 
 def ports_for(task_class: type[Task], config: TaskConfig | None) -> tuple[Port, ...]:
     """The ports of a task of `task_class` with `config`: those that `ports_of` gives. For a parameter
-    `*name` there are more: for each of `config.inputs`, an optional input of that name and its output,
-    `<input>_<name>`.
+    `*name` there are more: for each of `config.inputs`, an optional input of that name and, where it
+    declares one, its output, `<input>_<name>`.
 
     config: None where it is not valid; it then has no such inputs.
     """
@@ -70,11 +78,53 @@ def ports_for(task_class: type[Task], config: TaskConfig | None) -> tuple[Port, 
         return ports
     suffix, taken, made = family
     names: list[str] = getattr(config, "inputs", [])
-    pairs = [
-        (Port(name, "input", taken, False), Port(f"{name}_{suffix}", "output", made, True))
-        for name in names
-    ]
-    return (*ports, *(port for pair in pairs for port in pair))
+    more = []
+    for name in names:
+        taking = _port_of(name, "input", taken, required=False, variable=name)
+        more.append(replace(taking, named=True))
+        if made is not None:
+            more.append(_port_of(f"{name}_{suffix}", "output", made, required=True, variable=name))
+    return (*ports, *more)
+
+
+def with_types(ports: Iterable[Port], given: Mapping[str, type[Message]]) -> tuple[Port, ...]:
+    """The ports with the message classes of their connections in place of type variables. An output
+    that none decides can publish nothing, and gets the class of a message without fields.
+
+    given: the classes of connections, by port; an input's decides before an output's.
+    """
+    ports = tuple(ports)
+    types: dict[str, type[Message]] = {}
+    for port in sorted(ports, key=lambda it: it.is_output):
+        kind = given.get(port.name)
+        if port.variable and kind is not None and issubclass(kind, port.message_type):
+            types.setdefault(port.variable, kind)
+    found = []
+    for port in ports:
+        kind = types.get(port.variable)
+        if kind is None and port.is_output and port.message_type is Message:
+            kind = _Nothing
+        found.append(port if kind is None else replace(port, message_type=kind))
+    return tuple(found)
+
+
+class _Nothing(Message):
+    """What an output is that nothing can be published on."""
+
+
+def _port_of(
+    name: str,
+    direction: Literal["input", "output"],
+    declared: Any,
+    *,
+    required: bool,
+    variable: str = "",
+) -> Port:
+    """variable: in place of the declared one's own name, if there is one."""
+    if isinstance(declared, TypeVar):
+        bound = declared.__bound__ or Message
+        return Port(name, direction, bound, required, variable or declared.__name__)
+    return Port(name, direction, declared, required)
 
 
 def has_more_ports(task_class: type[Task]) -> bool:
@@ -83,17 +133,19 @@ def has_more_ports(task_class: type[Task]) -> bool:
 
 
 @functools.cache
-def _family_of(task_class: type[Task]) -> tuple[str, type[Message], type[Message]] | None:
-    """Of a signature with `*name: Input[A] | Output[B]`: name, A and B."""
+def _family_of(task_class: type[Task]) -> tuple[str, Any, Any] | None:
+    """Of a signature with `*name: Input[A] | Output[B]` or `*name: Input[A] | None`: name, A, and B or
+    None."""
     parameters = list(inspect.signature(task_class.process).parameters.values())
     last = parameters[-1]
     if last.kind is not inspect.Parameter.VAR_POSITIONAL:
         return None
     declared = typing.get_type_hints(task_class.process, include_extras=True).get(last.name)
-    ends = {_direction(item): item for item in typing.get_args(declared)}
-    if ends.keys() != {"input", "output"} or "inputs" not in task_class.Config.model_fields:
+    ends = {_direction(item): item for item in typing.get_args(declared) if item is not _NONE}
+    if "inputs" not in task_class.Config.model_fields or None in ends or "input" not in ends:
         return None
-    return last.name, ends["input"].__origin__, ends["output"].__origin__
+    made = ends["output"].__origin__ if "output" in ends else None
+    return last.name, ends["input"].__origin__, made
 
 
 @functools.cache
@@ -162,14 +214,19 @@ _METHODS = (
     "is_external",
     "check",
     "check_inputs",
+    "code",
 )
+
+
+_ITERABLE = ("check", "check_inputs", "code")
+"""Those that return an iterable."""
 
 
 def _refuse_asynchronous(task_class: type[Task]) -> None:
     for name in _METHODS:
         method = getattr(task_class, name, None)
         kind = asynchronous(method)
-        if kind is None or (name.startswith("check") and kind == "a generator"):  # an iterable
+        if kind is None or (name in _ITERABLE and kind == "a generator"):
             continue
         said = not_run(name, is_process=name == "process")
         raise TaskDefinitionError(f"{task_class.__name__}.{name} is {kind}: {said}", method)
@@ -219,8 +276,9 @@ def _port(task_name: str, name: str, declared: Any) -> Port:
                 f"{task_name}.process: output {name!r} is declared optional; "
                 "write Output[M]: an output that is not published is absent anyway"
             )
-        if isinstance(message_type, type) and issubclass(message_type, Message):
-            return Port(name, direction, message_type, required)
+        bound = message_type.__bound__ if isinstance(message_type, TypeVar) else message_type
+        if bound is None or (isinstance(bound, type) and issubclass(bound, Message)):
+            return _port_of(name, direction, message_type, required=required)
     raise TaskDefinitionError(
         f"{task_name}.process: parameter {name!r} must be Input[M], Input[M] | None or Output[M] "
         f"of a Message class M; got {'no annotation' if declared is None else declared}; e.g. {_EXAMPLE}"

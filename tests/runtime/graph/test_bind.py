@@ -11,7 +11,7 @@ import pytest
 from flowrun.msgs import BoolMsg, IntMsg, TextMsg
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, bind, live_keys
-from flowrun.runtime.graph.find import task_types
+from flowrun.runtime.graph.find import message_types, task_types
 from flowrun.runtime.graph.read import load_graph
 
 PARTS = '''
@@ -323,9 +323,8 @@ def test_wrong_ends_list_the_right_ones() -> None:
         "g.yaml:10:21: task 'add' has several inputs of IntMsg; name one: add.left, add.right",
         "g.yaml:11:11: task 'src' has no output of BoolMsg; its outputs: src.number (IntMsg), "
         "src.text (TextMsg)",
-        "g.yaml:12:36: unknown message 'IntMesg'; messages: AlertMsg, BoolMsg, BytesMsg, "
-        "DetectionsMsg, FloatMsg, ImageRgb8Msg, IntMsg, LinesMsg, PromptResponseMsg, TextMsg, "
-        "TracksMsg, ZonesMsg, or a dotted path such as my_module.MyMsg (did you mean 'IntMsg'?)",
+        f"g.yaml:12:36: unknown message 'IntMesg'; messages: {', '.join(sorted(message_types()))}, or a "
+        "dotted path such as my_module.MyMsg (did you mean 'IntMsg'?)",
         "g.yaml:13:34: no module named 'nowhere'; looked in the graph's folder . and on Python's "
         "module path",
     ]
