@@ -17,7 +17,7 @@
 """
 
 from flowrun.msgs.alert import AlertMsg
-from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg
+from flowrun.msgs.basic import BoolMsg, BytesMsg, FloatMsg, IntMsg, TextMsg, ValuesMsg
 from flowrun.msgs.detections import DetectionsMsg, TracksMsg
 from flowrun.msgs.fields import LatePublishError, Measured, MessageTypeError, Shape
 from flowrun.msgs.image import ImageRgb8Msg
@@ -42,5 +42,6 @@ __all__ = [
     "Shape",
     "TextMsg",
     "TracksMsg",
+    "ValuesMsg",
     "ZonesMsg",
 ]

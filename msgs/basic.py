@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flowrun.msgs.message import Message
 
-__all__ = ["BoolMsg", "BytesMsg", "FloatMsg", "IntMsg", "TextMsg"]
+__all__ = ["BoolMsg", "BytesMsg", "FloatMsg", "IntMsg", "TextMsg", "ValuesMsg"]
 
 
 class BoolMsg(Message):
@@ -50,3 +52,12 @@ class BytesMsg(Message):
     """
 
     value: bytes
+
+
+class ValuesMsg(Message):
+    """Values by name.
+
+    value: what JSON has: texts, numbers, true and false, null, lists and mappings of these.
+    """
+
+    value: dict[str, Any]

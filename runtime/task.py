@@ -22,7 +22,12 @@ outputs a sink.
 
 A last parameter `*answer: Input[M] | Output[N]` stands for any number of pairs: for each name in the
 config's `inputs: list[str]`, an optional input of that name and the output `<name>_answer`. They come
-in the order of the names, each input (or None) before its output.
+in the order of the names, each input (or None) before its output. `*image: Input[M] | None` is any
+number of optional inputs alone.
+
+A type variable in place of a message's class (`M = TypeVar("M", bound=Message)`) makes a port that takes
+any message: all ports with that variable have the class of their connections. In a `*` parameter each
+pair has a class of its own.
 
 A function is a task too; see `task`.
 
@@ -582,6 +587,12 @@ class Task:
         inputs: of the inputs that are connected, the class of message that the output at the other end
             declares, which may be a subclass of the input's.
         """
+        return ()
+
+    @classmethod
+    def code(cls, config: TaskConfig) -> Iterable[str]:  # noqa: ARG003
+        """The modules besides the task's own whose code decides what it publishes, because its config
+        names them. The log keeps a hash of each; a replay notes which has changed since."""
         return ()
 
     @classmethod

@@ -10,7 +10,10 @@
 | `zones.py`                                 | who is in zones, and who crosses lines                |
 | `faces.py`, `blur.py`                      | faces; what is found, made unrecognizable             |
 | `render_boxes.py`, `broadcast.py`         | boxes on pictures; pictures and answers for clients   |
+| `shaping/`                                | `Crop`, `Resize`, `Mosaic`, `Throttle`, `Join`, ...   |
 | `basic.py`                                | `Counter`, `Square`, `Print`, ...                     |
+| `labels.py`, `named_inputs.py`,           | what tasks of several families share                  |
+| `thinning.py`                             |                                                       |
 | `models/`, `embedded/`                    | what models need; the model that ships                |
 | `ask.py`, `commands/`                     | `flowrun ask` and `flowrun models`                    |
 

@@ -16,12 +16,12 @@ from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.tasks.boxes import BoxChoice, Fraction
-from flowrun.tasks.models.cameras import CameraNames, batched_pairs
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.detector import Found, ObjectDetector, Search, class_names, ids_of
 from flowrun.tasks.models.installed import need_packages, packages_missing
 from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.models.shared import Shared, SharedModel
+from flowrun.tasks.named_inputs import InputNames, batched_pairs
 
 __all__ = ["Detect", "DetectBatch"]
 
@@ -198,7 +198,7 @@ class DetectBatch(Detect):
     """
 
     class Config(Detect.Config):
-        inputs: CameraNames
+        inputs: InputNames
         """The names of the cameras: letters, digits and '_'."""
         max_batch: PositiveInt = 16
         """How many frames the model looks at together at most; of more, the rest comes after that."""

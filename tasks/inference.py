@@ -39,10 +39,10 @@ from flowrun.tasks.backends.settings import (
     TransformersSettings,
 )
 from flowrun.tasks.backends.similar import SimilarFrames
-from flowrun.tasks.models.cameras import CameraNames, batched_pairs
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.installed import packages_missing
 from flowrun.tasks.models.question import Answer, ModelError, Question, Sampling
+from flowrun.tasks.named_inputs import InputNames, batched_pairs
 
 __all__ = ["Inference", "InferenceBatch"]
 
@@ -368,7 +368,7 @@ class InferenceBatch(Inference):
     """
 
     class Config(Inference.Config):
-        inputs: CameraNames
+        inputs: InputNames
         """The names of the cameras: letters, digits and '_'."""
         max_batch: PositiveInt = 16
         """How many frames the model answers together at most, or a server is asked about at the same

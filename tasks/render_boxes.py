@@ -7,7 +7,6 @@ of the picture. The `supervision` package draws more kinds of marks, but would b
 
 from __future__ import annotations
 
-import functools
 import math
 import zlib
 from typing import Any
@@ -19,6 +18,7 @@ from pydantic import PositiveFloat, PositiveInt
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+from flowrun.tasks.labels import label_patch
 
 __all__ = ["RenderBoxes", "color_of", "draw_boxes"]
 
@@ -126,7 +126,7 @@ def draw_boxes(
         text = _text(detections, k)
         if text:
             color = color_of(detections.labels[k], int(detections.class_ids[k]))
-            tile = _label(text, color, max(_SMALLEST_TEXT_PX, 5 * line))
+            tile = label_patch(text, color, max(_SMALLEST_TEXT_PX, 5 * line))
             y, x = max(top - tile.shape[0], 0), max(min(left, width - tile.shape[1]), 0)
             place = pixels[y : y + tile.shape[0], x : x + tile.shape[1]]
             place[...] = tile[: place.shape[0], : place.shape[1]]
@@ -150,21 +150,3 @@ def _text(detections: DetectionsMsg, k: int) -> str:
     label = label if len(label) <= _LONGEST_LABEL else f"{label[:_LONGEST_LABEL]}..."
     score = float(detections.scores[k])
     return label if math.isnan(score) else f"{label} {score:.2f}".lstrip()
-
-
-@functools.lru_cache(maxsize=256)
-def _label(text: str, color: tuple[int, int, int], size_px: int) -> NDArray[np.uint8]:
-    """`text` on a patch of `color`, as pixels."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    font: Any = ImageFont.load_default(size_px)
-    left, _, right, _ = font.getbbox(text)
-    ascent, descent = font.getmetrics()
-    margin = max(2, size_px // 5)
-    patch = Image.new("RGB", (math.ceil(right - left) + 2 * margin, ascent + descent + 2), color)
-    red, green, blue = color
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue > 140  # of the patch's luma (BT.601)
-    ImageDraw.Draw(patch).text(
-        (margin - left, 1), text, (0, 0, 0) if dark else (255, 255, 255), font
-    )
-    return np.asarray(patch)

@@ -229,6 +229,7 @@ def _plan(
     seed: int,
 ) -> Plan:
     name = task_class.__name__
+    ports = with_types(ports_for(task_class, config), messages or {})
     tasks = []
     connections: list[BoundConnection] = []
     specs: list[ConnectionSpec] = []

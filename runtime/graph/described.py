@@ -475,7 +475,7 @@ class _Example:
             return None
         try:
             kind = self._class_of(name)
-            ports = ports_of(kind)  # type: ignore[arg-type]
+            ports = ports_for(kind, _config_of(kind, kind.example_config))
         except FlowrunError:
             return None
         if not any(port.is_output and issubclass(port.message_type, message) for port in ports):

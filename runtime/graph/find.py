@@ -6,7 +6,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +27,7 @@ from flowrun.runtime.wording import listed, nearest, with_article
 __all__ = [
     "TaskTypes",
     "dotted",
+    "find_callable",
     "find_message_type",
     "find_task_class",
     "given_class",
@@ -126,6 +127,31 @@ def find_message_type(name: str, *, folder: Path) -> type[Message]:
         )
     found = _find(name, folder=folder, base=Message, what="message class")
     return cast("type[Message]", found)
+
+
+def find_callable(name: str, *, folder: Path) -> Callable[..., Any]:
+    """What `module:name` means, which can be called: a function, a class, or an object.
+
+    folder: that of the graph, whose modules it may name. `UsageError` says why there is none.
+    """
+    module_name, _, attribute = dotted(name).rpartition(".")
+    if not module_name:
+        raise UsageError(f"{name!r} names no function; write module:name, such as my_module:infer")
+    module = _import(module_name, folder=folder)
+    found = getattr(module, attribute, None)
+    if callable(found):
+        return cast("Callable[..., Any]", found)
+    names = sorted(
+        key
+        for key, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", None) == module_name
+    )
+    known = f"it has {listed(names)}" + nearest(attribute, names)
+    if found is None:
+        raise UsageError(f"module {module_name!r} has no {attribute!r}; {known}")
+    raise UsageError(
+        f"{name!r} is {with_article(type(found).__name__)}, and cannot be called; {known}"
+    )
 
 
 def _find(path: str, *, folder: Path, base: type, what: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from flowrun.runtime.engine.instances import COMPUTES_ON, Instance
 from flowrun.runtime.errors import FlowrunError, GraphError, ReplayError, UntrustedRun, UsageError
 from flowrun.runtime.graph.file import read_text
+from flowrun.runtime.graph.find import dotted
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.read import load_graph, parse_graph, read_graph
 from flowrun.runtime.graph.several import separated
@@ -99,7 +100,12 @@ def _would_run(text: bytes, path: Path) -> list[str]:
     found = [
         f"code: {task.type}, from {path.parent}, the module path or a package"
         for task in spec.tasks
-        if "." in task.type and not task.type.startswith("flowrun.")
+        if "." in dotted(task.type) and not task.type.startswith("flowrun.")
+    ]
+    found += [
+        f"code: {name}, from {path.parent}, the module path or a package"
+        for task in spec.tasks
+        if isinstance(name := task.masked_config.get("callable"), str)
     ]
     for task in spec.tasks:
         found += [f"command: {command}" for command in _commands(task.masked_config)]

@@ -69,6 +69,8 @@ def _code_of(plan: Plan) -> dict[str, str]:
     """Of tasks that are not flowrun's own: the version of their package, or a hash of their file; of
     classes of a notebook, a hash of their source."""
     modules = {task.task_class.__module__ for task in plan.graph.tasks}
+    for task in plan.graph.tasks:
+        modules.update(task.task_class.code(task.config))
     modules = {name for name in modules if not name.startswith("flowrun.")}
     if not modules:
         return {}

@@ -8,7 +8,6 @@
 | `loading.py`     | loading a checkpoint: device, number type, why it cannot be loaded     |
 | `vlm.py`         | a vision-language model: answers about pictures                        |
 | `detector.py`    | an object detector: boxes in pictures                                  |
-| `cameras.py`     | the ports of tasks that look at several cameras in one batch            |
 | `shared.py`      | one instance per model and process, asked by many tasks                |
 | `growing.py`     | answers while they grow: shown in part, ended at a stop text           |
 | `progress.py`    | progress bars of the model libraries, passed on to the run's status    |

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -53,6 +54,8 @@ class PythonCallable(Task):
         external: bool = False
         """Whether what it returns comes from outside the run, such as a server, or differs from one time
         to the next: a replay then takes it from the log."""
+
+    example_config = MappingProxyType({"callable": "my_module:infer"})
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:

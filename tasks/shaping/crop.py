@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -59,6 +60,8 @@ class Crop(Task):
                 if self.unit == "parts" and max(right, bottom) > 1:
                     raise ValueError(f"'box' has parts of more than 1: {self.box}; unit: pixels?")
             return self
+
+    example_config = MappingProxyType({"box": [100, 50, 420, 290]})
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -44,6 +45,8 @@ class Join(Task):
         buffer: PositiveInt = 32
         """How many messages of each input wait at most. Of the first input, one more makes the oldest go
         on with what there is; of another, the oldest is left out."""
+
+    example_config = MappingProxyType({"inputs": ["left", "right"]})
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,8 @@ class Mosaic(Task):
                     f"{wide}x{high} pixels; got {self.width}x{self.height}"
                 )
             return self
+
+    example_config = MappingProxyType({"inputs": ["front", "back"]})
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from pydantic import PositiveInt, model_validator
 
 from flowrun.msgs.image import ImageRgb8Msg
@@ -38,6 +40,8 @@ class Resize(Task):
             if self.fit != "stretch" and None in (self.width, self.height):
                 raise ValueError(f"fit: {self.fit} needs 'width' and 'height'")
             return self
+
+    example_config = MappingProxyType({"width": 640})
 
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], resized: Output[ImageRgb8Msg]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
@@ -37,6 +38,8 @@ class Throttle(Task):
             if (self.rate_hz is None) == (self.every is None):
                 raise ValueError("give 'rate_hz' or 'every'")
             return self
+
+    example_config = MappingProxyType({"rate_hz": 5})
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)

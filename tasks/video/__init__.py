@@ -24,7 +24,6 @@
 | `sections.py` | which packets one decoder gets, and when the next one takes over          |
 | `codecs.py`   | which codecs the log keeps, and which several threads decode              |
 | `policy.py`   | which of the decoded frames a cycle gets, and why others are left out     |
-| `thinning.py` | which frames `max_fps` keeps                                              |
 | `asked.py` | packets -> pictures that are decoded when somebody reads them               |
 | `key_frames.py` | key frames -> pictures, nothing else decoded                             |
 | `preparing.py` | packets that wait while they are decoded on several cores                |

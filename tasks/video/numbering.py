@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from flowrun.runtime.pictures.planar import Kept
+from flowrun.tasks.thinning import Thinning
 from flowrun.tasks.video.packets import Origin
 from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import VideoSettings
-from flowrun.tasks.video.thinning import Thinning
 from flowrun.tasks.video.times import Timeline
 
 __all__ = ["Frame", "Numbering"]

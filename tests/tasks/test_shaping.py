@@ -401,7 +401,7 @@ def test_a_join_is_bounded_and_goes_on_from_a_keyframe_for_any_times(
     given = dict.fromkeys(config.inputs, IntMsg)
     ports = with_types(ports_for(Join, config), given)
     assert {port.message_type for port in ports} == {IntMsg}
-    alone, again = (Alone(Join, config, ports=ports, graph_dir=Path(), seed=0) for _ in range(2))
+    alone, again = (Alone(Join, config, messages=given, graph_dir=Path(), seed=0) for _ in range(2))
     left = [list(times) for times in streams]
     for cycle, at in enumerate(order):
         arrived = {"abc"[at]: number(cycle, left[at].pop(0) * MS)}
