@@ -33,8 +33,9 @@ A function is a task too; see `task`.
 
 The runtime calls `__init__(config)`, then `start(ctx)` once, then `process(ctx, ...)` at most once a
 cycle, then `stop(ctx)` once, also after an error. It calls all on one thread, except `process` of a task
-with `background: true`, which runs on a worker, never twice at once, and the restart of a source after
-an error (`on_error: restart`), which has a thread of its own.
+with `background: true`, which runs on a worker, never twice at once, `process` where the graph has
+`executor: parallel`, which runs on any of its threads, also never twice at once, and the restart of a
+source after an error (`on_error: restart`), which has a thread of its own.
 """
 
 from __future__ import annotations

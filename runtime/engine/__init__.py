@@ -11,6 +11,7 @@
 | `pairing.py`     | when a cycle waits for more live sources, so that they share it        |
 | `cycle.py`       | what a cycle is: begin, step, commit                                   |
 | `compiled.py`    | a cycle as one function, for live runs                                 |
+| `parallel.py`    | `executor: parallel`: independent steps of a cycle at once             |
 | `outside.py`     | where time, live values and results come from; the live one            |
 | `injection.py`   | a message that somebody publishes from outside on a port               |
 | `keyframes.py`   | what tasks remember, so that a replay can begin there                  |

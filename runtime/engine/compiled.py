@@ -66,9 +66,12 @@ from flowrun.runtime.engine.record import (
     refuse_returned,
     run_process,
 )
+from flowrun.runtime.events import Event
 from flowrun.runtime.interrupts import is_users
 
 __all__ = ["compile_cycle"]
+
+Inner = Callable[[list[Event], list[int]], tuple[int, BaseException] | None]
 
 
 def compile_cycle(
@@ -79,6 +82,7 @@ def compile_cycle(
     source_count: int,
     source_slots: Sequence[int],
     names: Mapping[str, Any],
+    inner: Inner | None = None,
 ) -> Callable[[], bool]:
     """The function that runs `record`'s cycle; it returns False if nothing came and no cycle began.
 
@@ -88,6 +92,8 @@ def compile_cycle(
     source_slots: slots that the sources publish on.
     names: the objects that the text uses: cycle, time, ticks, outside, apply, late, take_late,
         has_taken, skip and fail.
+    inner: runs the other steps, where they do not run one by one: given the cycle's events and when the
+        sources ended, it returns the index of a step that raised, and what.
     """
     bound: dict[str, Any] = {
         **names,
@@ -112,14 +118,18 @@ def compile_cycle(
         *_steps(record, 0, source_count, bound),
         f"    if outside.reported: events += outside.after_sources(bool({came}))",
         f"    if not ({came}): return False",
-        *_steps(record, source_count, len(record.calls), bound),
+        *([] if inner else _steps(record, source_count, len(record.calls), bound)),
         "except SkipCycle:",
         f"    skip(at, {all_ends}[:at])",
         "except BaseException as error:",
         "    if is_users(error): raise",
         f"    fail(at, error, {all_ends}[:at])",
         "else:",
-        f"    cycle.ends_ns = {all_ends}",
+        *(
+            _ran(inner, ends[:source_count], bound)
+            if inner
+            else [f"    cycle.ends_ns = {all_ends}"]
+        ),
         f"cycle.published = ({''.join(f'm{slot}.present, ' for slot in range(len(record.messages)))})",
         "return True",
     ]
@@ -129,6 +139,19 @@ def compile_cycle(
     exec("\n".join(text), made)  # noqa: S102  # only names that are made here
     run: Callable[[], bool] = made["make"](**bound)
     return run
+
+
+def _ran(inner: Inner, ends: Sequence[str], bound: dict[str, Any]) -> list[str]:
+    """Have `inner` run what follows the sources."""
+    bound["inner"] = inner
+    return [
+        "    at = None",
+        f"    ends = [{', '.join(ends)}]",
+        "    found = inner(events, ends)",
+        "    if found is None: cycle.ends_ns = ends",
+        "    elif isinstance(found[1], SkipCycle): skip(found[0], ends)",
+        "    else: fail(*found, ends)",
+    ]
 
 
 def _forget(before: CycleRecord, bound: dict[str, Any]) -> list[str]:

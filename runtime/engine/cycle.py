@@ -39,6 +39,7 @@ from flowrun.runtime.engine.compiled import compile_cycle
 from flowrun.runtime.engine.instances import Instance, changed_config
 from flowrun.runtime.engine.keyframes import Keyframes
 from flowrun.runtime.engine.outside import Outside
+from flowrun.runtime.engine.parallel import Crew, ParallelSteps
 from flowrun.runtime.engine.policy import (
     FailedInPhase,
     Raised,
@@ -131,6 +132,7 @@ class Cycle:
     time: the time that the tasks' contexts show; the caller sets `time.cycle` before each cycle.
     log: where cycles are written; None writes none. It may be set to None between two cycles.
     watch: checks what the tasks do with messages; None does not.
+    crew: the threads that `runs` has besides the caller's; None runs one step after the other.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Cycle:
         time: CycleTime,
         log: CycleLog | None = None,
         watch: MessageWatch | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.plan = plan
         self.time = time
@@ -195,6 +198,10 @@ class Cycle:
         self._ring = [
             make_record(plan, time, self._bind_step, self._note_late) for _ in range(ring_size)
         ]
+        self._parallel: ParallelSteps | None = None
+        if crew is not None:
+            alone = [at for at, step in enumerate(plan.steps) if _is_alone(step)]
+            self._parallel = ParallelSteps(plan, crew, alone=alone, instances=instances)
         self.runs = [self._compiled(index) for index in range(ring_size)]
         """Cycle n, up to its commit, is run by `runs[n % len(runs)]`, with `time.cycle` set to n. It
         returns False if nothing came from outside: no cycle has run, and the caller tries n again."""
@@ -251,6 +258,7 @@ class Cycle:
             "fail": self._fail,
         }
         sources = {step.task.id for step in self.plan.steps[: self.plan.source_count]}
+        parallel = self._parallel
         return compile_cycle(
             self._ring[index],
             before=self._ring[index - 1],
@@ -258,6 +266,7 @@ class Cycle:
             source_count=self.plan.source_count,
             source_slots=[slot.index for slot in self.plan.slots if slot.task_id in sources],
             names=names,
+            inner=None if parallel is None else partial(parallel.run, self._ring[index]),
         )
 
     def _has_taken(self) -> bool:
@@ -556,6 +565,11 @@ class Cycle:
         if is_rated(step):
             gate = RatedGate(gate, self.rates[made.id], self.time)
         return gate, call
+
+
+def _is_alone(step: Step) -> bool:
+    """Whether the step runs alone also where others run at once: see `parallel`."""
+    return step.task.spec.background or step.task.spec.on_error == "skip_cycle"
 
 
 def _call_muted(call: Callable[[], None], ctx: Context, outputs: Sequence[Message]) -> None:

@@ -28,6 +28,7 @@ from flowrun.runtime.engine.instances import (
 )
 from flowrun.runtime.engine.keyframes import freeze_after
 from flowrun.runtime.engine.outside import LiveOutside
+from flowrun.runtime.engine.parallel import crew_of
 from flowrun.runtime.engine.published import Published
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.engine.waiting import Waiting
@@ -81,7 +82,8 @@ class Executor:
     on_log_error: called once with the error that ended the log; the run then goes on without one.
         None ends the run.
     broadcasts: the `ctx.broadcast` of each sink, by task id.
-    debug_messages: whether to check what tasks do with messages; see `watch`.
+    debug_messages: whether to check what tasks do with messages; see `watch`. One step runs after the
+        other then.
     run_id: see `Context.run_id`.
     """
 
@@ -138,6 +140,7 @@ class Executor:
             step.task.id: self._worker(step) for step in plan.steps if step.task.spec.background
         }
         outside.background.update(self.workers)
+        self._crew = None if debug_messages else crew_of(plan.graph.spec.runtime)
         self.cycle = Cycle(
             plan,
             outside,
@@ -146,9 +149,10 @@ class Executor:
             time=time,
             log=log,
             watch=MessageWatch(plan) if debug_messages else None,
+            crew=self._crew,
         )
         self.whereabouts = Whereabouts(self.cycle, self.instances)
-        self.watchdog = Watchdog(self.whereabouts, self.instances, self.workers)
+        self.watchdog = Watchdog(self.whereabouts, self.instances, self.workers, self._crew)
         self._waiting = Waiting(
             clock,
             outside,
@@ -325,6 +329,8 @@ class Executor:
                 self._run_last_cycle()
         finally:
             self.watchdog.stop()
+            if self._crew is not None:
+                self._crew.end()
             self._stop_workers()
             starting = self._outside.restarts.end(silent_s=_SILENT_STOP_S, timeout_s=WORKER_STOP_S)
             gone = starting | self._stopped

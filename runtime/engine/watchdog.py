@@ -18,6 +18,7 @@ from types import FrameType
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.engine.background import BackgroundWorker
 from flowrun.runtime.engine.instances import Instance
+from flowrun.runtime.engine.parallel import Crew
 from flowrun.runtime.engine.whereabouts import Call, Whereabouts, stacks
 from flowrun.runtime.places import place_in
 
@@ -52,6 +53,7 @@ class Watchdog:
 
     whereabouts: tells what the threads of the run do.
     workers: those of its background tasks, by id.
+    crew: the other threads that run steps of its cycles.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Watchdog:
         whereabouts: Whereabouts,
         instances: Mapping[str, Instance],
         workers: Mapping[str, BackgroundWorker],
+        crew: Crew | None = None,
     ) -> None:
         self.late: Mapping[str, Late] = {}
         """The tasks that hang now, by id. Replaced, never changed."""
         self._whereabouts = whereabouts
         self._instances = instances
         self._workers = workers
+        self._crew = crew
         self._deadlines_s = {
             id_: made.bound.spec.deadline_ms / 1000
             for id_, made in instances.items()
@@ -127,6 +131,7 @@ class Watchdog:
     def _calls(self) -> Iterator[tuple[Call, FrameType]]:
         """What each task that has a deadline does, with the stack that does it."""
         threads = [self._cycles_thread, *(it.thread_id for it in self._workers.values())]
+        threads += [] if self._crew is None else [it.ident for it in self._crew.threads]
         frames = {thread: frame for thread, frame in stacks().items() if thread in threads}
         for thread in threads:
             frame = frames.get(thread or 0)

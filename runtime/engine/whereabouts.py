@@ -12,6 +12,7 @@ from flowrun.runtime.engine.background import reconfigure_for, run_job
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance, interrupt_task, start_all, stop_all
 from flowrun.runtime.engine.keyframes import freeze_task
+from flowrun.runtime.engine.parallel import run_step
 from flowrun.runtime.engine.policy import reconfigure, restart_task
 from flowrun.runtime.task import Task
 
@@ -138,6 +139,7 @@ def _code_of(function: Callable[..., object]) -> CodeType:
 _CALLERS = {
     _code_of(start_all): "start",
     _code_of(run_job): "process",
+    _code_of(run_step): "process",
     _code_of(reconfigure): "configure",
     _code_of(reconfigure_for): "configure",
     _code_of(freeze_task): "freeze",

@@ -311,6 +311,19 @@ RUNTIME = _section(
         "null: as the process. Linux only.",
     ),
     BACKGROUND,
+    Key(
+        "executor",
+        "choice",
+        "parallel: tasks of a cycle that do not feed each other run at once, on several threads, and "
+        "the log has the same bytes. It pays where they work outside of Python, as models and NumPy do.",
+        choices=("serial", "parallel"),
+    ),
+    Key(
+        "workers",
+        "whole",
+        "How many threads do so; null: one for each core that they may use.",
+        minimum=1,
+    ),
 )
 
 GRAPH = Key(

@@ -151,6 +151,8 @@ class RuntimeSpec:
     affinity: tuple[int, ...] | None = None
     nice: int | None = None
     background: ThreadSpec = ThreadSpec()
+    executor: str = "serial"
+    workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

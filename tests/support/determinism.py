@@ -21,6 +21,7 @@ TYPES = ["Evens", "Scale", "Picky", "Sum", "Noise", "Collect", "Flaky", "Jobs"]
 POLICIES = ["skip", "skip_cycle", "restart"]
 ENDING = ["stop", *POLICIES]
 RATES = ["", "@every: 2", "@every: 3", "@rate_hz: 100000"]
+EXECUTORS = ["", ", executor: parallel, workers: 3"]
 INPUT = {"Sum": "a"}
 
 
@@ -63,7 +64,8 @@ def graphs(draw, policies=POLICIES):
             makers.append(id_)
     more = (
         f"logging: {{slab_size_mib: 1, section_size_mib: 1, keyframe_interval: "
-        f"{draw(st.integers(1, 7))}}}\nruntime: {{ring_size: {draw(st.integers(1, 5))}}}"
+        f"{draw(st.integers(1, 7))}}}\n"
+        f"runtime: {{ring_size: {draw(st.integers(1, 5))}{draw(st.sampled_from(EXECUTORS))}}}"
     )
     return "; ".join(tasks), "; ".join(connections), more
 
@@ -130,7 +132,8 @@ def rough_graphs(draw):
     pace = draw(st.sampled_from(["", ", rate_hz: 1000"]))
     more = (
         f"logging: {{{mode}slab_size_mib: 1, section_size_mib: 1, keyframe_interval: "
-        f"{draw(st.integers(1, 7))}}}\nruntime: {{ring_size: {draw(st.integers(1, 5))}{pace}}}"
+        f"{draw(st.integers(1, 7))}}}\nruntime: {{ring_size: {draw(st.integers(1, 5))}{pace}"
+        f"{draw(st.sampled_from(EXECUTORS))}}}"
     )
     return "; ".join(tasks), "; ".join(connections), more
 
@@ -159,8 +162,9 @@ def check_two_recordings_and_replays_from_anywhere(graph, jumps):
     tasks, connections, more = graph
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        for name in ("a", "b"):
-            _, result = record(plan_of(path, tasks, connections, more), path / name)
+        serial = more.replace(EXECUTORS[1], "")
+        for name, how in (("a", serial), ("b", f"{serial[:-1]}{EXECUTORS[1]}}}")):
+            _, result = record(plan_of(path, tasks, connections, how), path / name)
             assert result.error is None
         # When a background result appears depends on the machine: that is recorded, not the same. So
         # do the messages that others make of it and, with an error, the cycle that it ends and the

@@ -136,7 +136,13 @@ def test_masked_is_the_graph_as_a_file_would_say_it() -> None:
             "keyframe_interval": 100,
             "sync_s": 1,
         },
-        "runtime": {"ring_size": 4, "seed": 0, "rate_hz": None, "collect_timeout_ms": 100},
+        "runtime": {
+            "ring_size": 4,
+            "seed": 0,
+            "rate_hz": None,
+            "collect_timeout_ms": 100,
+            "executor": "serial",
+        },
     }
 
 
