@@ -76,8 +76,8 @@ class Others:
             await WebSocket(scope, receive, send).send_denial_response(refusal)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        raw = scope["raw_path"].decode("latin-1")
+        path = _path(scope)
+        raw = scope["raw_path"].decode("latin-1").removeprefix(quote(scope.get("root_path", "")))
         if path.startswith(_PREFIX):
             name, slash, below = path.removeprefix(_PREFIX).partition("/")
             if not slash and scope["type"] == "http":
@@ -116,7 +116,7 @@ class Others:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         given = [*query.get("pipeline_id", []), body.get("pipeline_id"), body.get("name")]
         # Where success is {"Success": ...}, clients look for {"Error": ...}.
-        wrapped = scope["path"].startswith(("/api/v0/inference/", "/api/v0/streaming/"))
+        wrapped = _path(scope).startswith(("/api/v0/inference/", "/api/v0/streaming/"))
         wrapped = wrapped and scope.get("method") != "POST"
         if names := [name for name in given if isinstance(name, str)]:
             return self._named(names[0], wrapped=wrapped)
@@ -150,6 +150,12 @@ class Others:
                 wrapped=wrapped,
             )
         return pipeline
+
+
+def _path(scope: Scope) -> str:
+    """What is asked for, below the path at which a proxy has this server."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _with_body(body: bytes, receive: Receive) -> Receive:

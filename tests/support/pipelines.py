@@ -13,7 +13,9 @@ from flowrun.runtime.serve.graphs import Graphs
 from flowrun.runtime.serve.pipeline import Place
 from flowrun.runtime.serve.pipelines import Pipelines
 from flowrun.runtime.server.serve import Server
+from flowrun.runtime.server.site import Site
 
+_HERE = Site()
 FOREVER = "exec sleep 1000"
 ECHO = f"exec {sys.executable} -I -S {Path(__file__).with_name('echo_server.py')} $2"
 """Answers each request with itself."""
@@ -39,9 +41,11 @@ def scripted_pipelines(folder, **options):
 
 
 @contextmanager
-def serving(pipelines, *, token=None):
+def serving(pipelines, *, token=None, site=_HERE):
     """A client of a server of `pipelines`."""
-    server = Server.start_app(partial(create_app, pipelines), host="127.0.0.1", port=0, token=token)
+    server = Server.start_app(
+        partial(create_app, pipelines, site=site), host="127.0.0.1", port=0, token=token
+    )
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     url = f"http://127.0.0.1:{server.port}"
     try:

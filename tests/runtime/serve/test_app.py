@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from flowrun.runtime.server.site import Site
 from support.pipelines import (
     ECHO,
     KILLED,
@@ -83,10 +84,12 @@ def test_a_killed_run_is_started_again_if_that_was_asked_for(client):
     command(client, "start", restart="on-failure")
     first = listed(client)["cam"]["pid"]
     os.kill(first, signal.SIGKILL)
-    again = wait_for(lambda: (it := listed(client)["cam"])["restarts"] == 1 and it)
+    wait_for(lambda: listed(client)["cam"]["restarts"] == 1)
+    again = wait_for(lambda: (it := listed(client)["cam"])["phase"] == "running" and it)
     assert again == {
         "id": "cam",
         "status": "Running",
+        "phase": "running",
         "pid": again["pid"],
         "restart": "on-failure",
         "restarts": 1,
@@ -226,3 +229,21 @@ def test_a_graph_is_shown_as_its_file_is_or_as_it_runs(client):
 def test_the_machine_is_known_without_a_pipeline(client):
     assert client.get("/api/v0/stats/whoami").json()["platform"] == "Linux"
     assert client.get("/api/v0/stats/sysinfo").json()["total_memory"] > 0
+
+
+@pytest.mark.parametrize("passed_on", ["", "/house/cams"])
+def test_below_the_path_of_a_proxy_all_is_as_it_is_without(tmp_path, passed_on):
+    write_script(tmp_path, "cam <b>", ECHO)
+    pipelines, _ = scripted_pipelines(tmp_path)
+    with serving(pipelines, site=Site(root_path="/house/cams")) as client:
+        body = {"pipeline_id": "cam <b>"}
+        assert client.post(f"{passed_on}/api/v0/pipeline/start", json=body).status_code == 200
+        page = f"{passed_on}/pipelines/cam%20%3Cb%3E/"
+        html = client.get(page, headers={"Accept": "text/html"})
+        assert (html.status_code, html.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert client.get(f"{page}page/app.js").status_code == 200
+        assert client.get(f"{page}api/v0/pipeline/list").json()[0]["phase"] == "running"
+        asked = client.get(f"{page}api/v0/report?a=%20").text.splitlines()[0]
+        assert asked == "GET /api/v0/report?a=%20 HTTP/1.1"
+        asked = client.get(f"{passed_on}/api/v0/report").text.splitlines()[0]
+        assert asked == "GET /api/v0/report HTTP/1.1"
