@@ -77,6 +77,8 @@ def _status(one: dict[str, Any]) -> tuple[str, str]:
             status = "Error"
             said.append(text.splitlines()[0] if text else "")
         case status:
+            if one.get("phase") in ("starting", "stopping"):
+                status = one["phase"].capitalize()
             if one.get("pid") is not None:
                 said.append(f"process {one['pid']}")
     if one.get("next_start_s") is not None:

@@ -152,7 +152,8 @@ class _Commands:
     async def list_(self) -> Json:
         """Every graph of the folder: `"Running"`, `"Stopped"` or `{"Error": text}`.
 
-        An error stays until the pipeline is started again or stopped. `next_start_s` is in how many
+        `phase` says more, such as `starting`, `stopping`, or `waiting` to be started again. An error
+        stays until the pipeline is started again or stopped. `next_start_s` is in how many
         seconds it is started by itself.
         """
         found = await asyncio.to_thread(self._pipelines.all)
@@ -264,6 +265,7 @@ def _listed(name: str, state: State) -> dict[str, Any]:
     return {
         "id": name,
         "status": status,
+        "phase": "starting" if state.phase == "running" and not state.answers else state.phase,
         "pid": state.pid,
         "restart": state.restart,
         "restarts": state.restarts,

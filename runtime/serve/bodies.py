@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations.
 
+from typing import Literal
+
 from pydantic import Field
 
 from flowrun.runtime.serve.pipeline import Restart
@@ -13,6 +15,9 @@ __all__ = ["Listed"]
 class Listed(Pipeline):
     """A graph of the folder."""
 
+    phase: Literal["stopped", "starting", "running", "stopping", "failed", "waiting"] = Field(
+        description="starting: its server does not answer yet; waiting: it is started again soon."
+    )
     pid: int | None = Field(description="Its process, while it runs.")
     restart: Restart
     restarts: int = Field(description="How often it was started again by itself.")

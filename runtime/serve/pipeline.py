@@ -77,6 +77,7 @@ class State:
     restart: when it is started again by itself.
     restarts: how often that has happened since it was started.
     next_start_s: seconds until it happens next, if it waits for that.
+    answers: whether its own server has answered since it was started.
     """
 
     phase: Phase
@@ -85,6 +86,7 @@ class State:
     restart: Restart = "never"
     restarts: int = 0
     next_start_s: float | None = None
+    answers: bool = False
 
 
 class Pipeline:
@@ -103,6 +105,7 @@ class Pipeline:
         self._restart: Restart = "never"
         self._planned_restarts = 0
         self._next_start_s = 0.0
+        self._has_answered = False
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     # -- commands -------------------------------------------------------------------------------
@@ -117,6 +120,7 @@ class Pipeline:
             with self._lock:
                 self._child, self._phase, self._error = child, "running", None
                 self._restart, self._planned_restarts = restart, 0
+                self._has_answered = False
             try:
                 child.start()
             except OSError as error:
@@ -147,9 +151,10 @@ class Pipeline:
         while monotonic_s() < end_s:
             with self._lock:
                 phase, error = self._phase, self._error
+                answers = phase == "running" and self._answers()
             if error is not None:
                 raise PipelineError(error)
-            if phase != "running" or self._answers():
+            if phase != "running" or answers:
                 return
             pause.wait(_LOOK_S)
 
@@ -166,6 +171,7 @@ class Pipeline:
         with self._lock:
             phase, error = self._seen()
             waits = phase == "waiting"
+            answers = phase == "running" and self._answers()
             return State(
                 phase=phase,
                 error=error,
@@ -173,6 +179,7 @@ class Pipeline:
                 restart=self._restart,
                 restarts=self._planned_restarts - waits,
                 next_start_s=max(0.0, self._next_start_s - monotonic_s()) if waits else None,
+                answers=answers,
             )
 
     def _seen(self) -> tuple[Phase, str | None]:
@@ -222,6 +229,7 @@ class Pipeline:
             again = self._restart == "always" or (self._restart == "on-failure" and status != 0)
             self._phase = "waiting" if again else "stopped" if error is None else "failed"
             self._error = error
+            self._has_answered = False
             self._planned_restarts += again
             self._next_start_s = monotonic_s() + pause_s
         end = "ended" if error is None else f"failed: {error.splitlines()[0]}"
@@ -239,9 +247,10 @@ class Pipeline:
             self._child, self._phase, self._error = None, "failed", text
 
     def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as client:
-            try:
+        """Whether its server does, or did before in this run."""
+        if not self._has_answered:
+            with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+                client.setblocking(False)  # the socket module's own order
                 client.connect(str(self.socket))
-            except OSError:
-                return False
-            return True
+                self._has_answered = True
+        return self._has_answered

@@ -172,7 +172,7 @@ class Browser:
 
     def press(self, key):
         """Press a key, such as "Tab"."""
-        codes = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37}
+        codes = {"Tab": 9, "Enter": 13, "ArrowRight": 39, "ArrowLeft": 37}
         for kind in ("keyDown", "keyUp"):
             self._call(
                 "Input.dispatchKeyEvent",
@@ -180,6 +180,7 @@ class Browser:
                 key=key,
                 code=key,
                 windowsVirtualKeyCode=codes[key],
+                **({"text": "\r"} if key == "Enter" and kind == "keyDown" else {}),
             )
 
     def screenshot(self):

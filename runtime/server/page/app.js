@@ -1,6 +1,6 @@
 // @ts-check
 // The page: its parts, and what they show.
-import {get, listen, why} from "./api.js";
+import {get, listen, Refused, why} from "./api.js";
 import {html, render, useCallback, useEffect, useRef, useState} from "./html.js";
 import {run, useKnown} from "./known.js";
 import {AnswerList} from "./live/answers.js";
@@ -13,6 +13,7 @@ import {Timeline} from "./timeline/timeline.js";
 
 const SAID_MS = 6000;
 const RETRY_MS = 2000;
+const LOOK_MS = 1000;
 const EVENTS = ["statistics", "ended", "result", "partial", "detections", "alert", "error", "restart", "source", "dropped",
   "replaced", "set", "injected", "switched", "recording", "log", "lost"];
 
@@ -66,27 +67,52 @@ async function begin(complain) {
 /** Follow the run of a pipeline that is started and stopped by its server, whenever it runs.
  * @param {(text: string) => void} complain */
 async function followPipeline(complain) {
-  /** @type {number | null | undefined} */ let followed = null;
+  /** @type {number | null} */ let followed = null;
   for (;;) {
-    const now = run.pipeline;
-    if (now?.status === "Running" && followed === null) {
-      followed = now.pid;
+    const {phase, pid = null} = run.pipeline ?? {};
+    if (followed === null && phase === "running") {
+      followed = pid;
       follow(complain);
-    } else if (now?.status === "Running" && now.pid !== followed && run.connection !== "open") {
+    } else if (followed !== null && pid !== null && pid !== followed && run.connection !== "open") {
       location.reload();  // it has been started again
       return;
     }
-    await new Promise(done => setTimeout(done, RETRY_MS));
-    if (run.connection === "open") continue;
-    run.pipelines = await get("api/v0/pipeline/list").catch(() => run.pipelines);
-    run.changed();
+    await new Promise(done => setTimeout(done, LOOK_MS));
+    if (run.connection !== "open" && !document.hidden) await lookAgain(async () => { run.pipelines = await get("api/v0/pipeline/list"); });
   }
+}
+
+/** See whether the server of a run that has ended is still there, and whether somebody runs the graph again. */
+async function watchEnd() {
+  for (;;) {
+    await new Promise(done => setTimeout(done, LOOK_MS));
+    if (run.recorded !== null || document.hidden) continue;
+    await lookAgain(async () => {
+      const report = await get("api/v0/report");
+      if (report.status === "Running") location.reload();
+      run.report = report;
+    });
+  }
+}
+
+/** @param {() => Promise<void>} look */
+async function lookAgain(look) {
+  try {
+    await look();
+    run.unreachable = false;
+  } catch (error) {
+    run.unreachable = !(error instanceof Refused);
+  }
+  run.changed();
 }
 
 /** Follow the live run. @param {(text: string) => void} complain */
 function follow(complain) {
   listen(EVENTS, {
-    event: (name, data) => run.take(name, data),
+    event: (name, data) => {
+      run.take(name, data);
+      if (name === "ended" && !run.served) watchEnd();
+    },
     opened: async () => {
       run.connection = "open";
       run.changed();
@@ -100,8 +126,8 @@ function follow(complain) {
       }
       run.changed();
     },
-    lost: () => { run.connection = "lost"; run.changed(); },
-    left: () => { run.connection = "left"; run.changed(); },
+    lost: () => run.left("lost"),
+    left: () => run.left("left"),
   });
 }
 

@@ -3,6 +3,7 @@
 // `useKnown`.
 import {aheadMs, get, why} from "./api.js";
 import {useEffect, useState} from "./html.js";
+import {ending} from "./words.js";
 import {loadMoment} from "./timeline/moments.js";
 
 /** @typedef {{count: number, text: string, cycle: number, time_ns: number}} Raised */
@@ -37,8 +38,9 @@ import {loadMoment} from "./timeline/moments.js";
 /** @typedef {{at: number, rate: number, p50: Record<string, number>, answers: Record<string, number>}} Sample */
 /** @typedef {{id: string, graph: string, started_ns: number | null, ended_ns: number | null, state: string,
  *   cycles: number, why: string | null}} RunSummary */
-/** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, pid?: number | null, restart?: string,
- *   restarts?: number, next_start_s?: number | null}} Pipeline */
+/** @typedef {"stopped" | "starting" | "running" | "stopping" | "failed" | "waiting"} Phase */
+/** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, phase?: Phase, pid?: number | null,
+ *   restart?: string, restarts?: number, next_start_s?: number | null}} Pipeline */
 /** What `GET .../moment` gives of an answer. @typedef {{cycle: number, at_ns: number, tov_ns: number | null,
  *   prompt?: string, response?: string, truncated?: boolean, reasoning?: string, backend?: string,
  *   latency_ms?: number, tokens?: number, frame: {task: string, cycle: number, url: string} | null}} MomentAnswer */
@@ -49,7 +51,8 @@ import {loadMoment} from "./timeline/moments.js";
  *   steps_ms: Record<string, number>, rates_hz: Record<string, number>,
  *   images: Record<string, {cycle: number, at_ns: number, url: string, width: number, height: number}>}} Moment */
 /** @typedef {"opening" | "open" | "lost" | "left" | "over"} Connection */
-/** @typedef {"loading" | "running" | "degraded" | "paused" | "stuck" | "ended" | "gone"} State */
+/** @typedef {"loading" | "running" | "degraded" | "paused" | "stuck" | "stopping" | "ended" | "gone"} State */
+/** bad: whether an error has ended it. @typedef {{state: State, text: string, detail: string, bad?: boolean}} Stated */
 
 const ANSWERS_KEPT = 5000;
 const ALERTS_KEPT = 200;
@@ -81,6 +84,9 @@ export class Known {
     /** @type {Set<string>} */ this.keys = new Set();
     /** @type {Record<string, number>} */ this.latencies = {};
     this.missed = 0;
+    /** What was asked of the run here, and is not done yet. @type {"stop" | "restart" | null} */ this.asked = null;
+    /** Whether the server did not answer when it was last asked, after the end of the run. */
+    this.unreachable = false;
     /** Runs whose logs can be looked at, the newest first. @type {RunSummary[]} */ this.runs = [];
     /** Of the recorded run that is shown; null: the live one. @type {string | null} */ this.recorded = null;
     /** What the server starts and stops, or the one run that it has; none where it has recorded runs alone.
@@ -103,7 +109,7 @@ export class Known {
   take(name, data) {
     const taken = {
       statistics: () => this.takeReport(data),
-      ended: () => { this.takeReport(data); this.connection = "over"; this.partial = {}; },
+      ended: () => { this.takeReport(data); this.left("over"); },
       result: () => this.takeAnswer(data),
       partial: () => this.takePartial(data),
       detections: () => this.takeDetections(data),
@@ -113,6 +119,14 @@ export class Known {
       lost: () => { this.missed += data.count; },
     }[name];
     taken?.();
+    this.changed();
+  }
+
+  /** The stream of events is no more. @param {Connection} how */
+  left(how) {
+    this.connection = how;
+    this.partial = {};
+    this.asked = null;
     this.changed();
   }
 
@@ -211,7 +225,12 @@ export class Known {
   get logs() { return this.runs.length > 0 && !!this.report && this.report.cycles > 0 && !!this.report.log; }
 
   /** The run whose log is looked at, as the server names it. */
-  get logged() { return this.recorded ?? "current"; }
+  get logged() {
+    if (this.recorded !== null) return this.recorded;
+    // The server that had the live run's log has ended with it; that of all pipelines has its folder.
+    const path = this.pipeline && this.connection !== "open" ? this.report?.log?.path : null;
+    return path ? path.split("/").filter(Boolean).at(-1) ?? "current" : "current";
+  }
 
   /** Look at a cycle, or at what happens now. Of many calls in a row, the last one counts.
    * @param {number | null} cycle */
@@ -284,23 +303,19 @@ export class Known {
       .filter(([, {used, state}]) => used && state === "failing").map(([name]) => `${task}: ${name} fails`));
   }
 
-  /** @returns {{state: State, text: string, detail: string}} */
+  /** @returns {Stated} */
   get state() {
     const report = this.report;
     if (this.recorded !== null) return {state: "ended", text: "Recorded", detail: this.why ?? ""};
     if (this.connection === "over" && report) {
-      if (typeof report.status === "object") return {state: "ended", text: "Ended", detail: report.status.Error};
-      if (report.status === "Stopped") return {state: "ended", text: "Ended", detail: report.ended ?? ""};
+      if (typeof report.status === "object") return {state: "ended", text: "Ended", detail: report.status.Error, bad: true};
+      if (report.status === "Stopped") return {state: "ended", text: "Ended", detail: ending(report.ended ?? "")};
       return {state: "gone", text: "Server gone", detail: "The server has stopped; the run may go on without it."};
     }
-    const pipeline = this.pipeline;
-    if (pipeline && pipeline.status !== "Running" && this.connection !== "open") {
-      const next = pipeline.next_start_s == null ? "" : `starts again in ${Math.ceil(pipeline.next_start_s)} s`;
-      if (pipeline.status === "Stopped") return {state: "ended", text: "Stopped", detail: next};
-      return {state: "ended", text: "Ended", detail: [pipeline.status.Error, next].filter(Boolean).join("; ")};
-    }
+    if (this.pipeline && this.connection !== "open" && !this.unreachable) return stateOf(this.pipeline);
     if (this.connection === "lost") return {state: "gone", text: "Server gone", detail: "It cannot be reached. Trying again …"};
     if (!report) return {state: "loading", text: "Connecting", detail: ""};
+    if (this.asked !== null) return {state: "stopping", text: this.asked === "stop" ? "Stopping" : "Restarting", detail: ""};
     const tasks = Object.entries(report.tasks ?? {});
     if (report.starting !== null) {
       const {what, fraction} = report.progress ?? {what: "starting", fraction: null};
@@ -363,6 +378,20 @@ export function merge(lines, line) {
   const repeats = last && last.message === line.message && last.task === line.task && last.level === line.level;
   if (repeats) lines[0] = {...last, ...line, count: last.count + 1};
   else lines.unshift({...line, key: (last?.key ?? 0) + 1, count: 1});
+}
+
+/** What a pipeline does whose run cannot be followed. @param {Pipeline} pipeline @returns {Stated} */
+export function stateOf({phase, status, next_start_s}) {
+  const error = typeof status === "object" ? status.Error : "";
+  switch (phase) {
+    case "starting": return {state: "loading", text: "Starting", detail: ""};
+    case "running": return {state: "loading", text: "Connecting", detail: ""};
+    case "stopping": return {state: "stopping", text: "Stopping", detail: ""};
+    case "waiting": return {state: "ended", text: "Restarting", bad: !!error,
+      detail: [`in ${Math.ceil(next_start_s ?? 0)} s`, error].filter(Boolean).join("; ")};
+    case "failed": return {state: "ended", text: "Error", detail: error, bad: true};
+    default: return {state: "ended", text: "Stopped", detail: ""};
+  }
 }
 
 /** The task of one end of a connection, `task` or `task.port`. @param {string} end */

@@ -2,17 +2,28 @@
 // The page of flowrun serve: every graph of the folder, what it is doing, and what may be done with it.
 import {address, get, post, why} from "./api.js";
 import {html, render, useEffect, useState} from "./html.js";
+import {counted} from "./words.js";
 
 const LOOK_MS = 1000;
 const ACTIONS = /** @type {const} */ ([["start", "Start"], ["stop", "Stop"], ["restart", "Restart"]]);
 
-/** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, pid: number | null, restarts: number, next_start_s: number | null}} Pipeline */
+/** @typedef {import("./known.js").Phase} Phase */
+/** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, phase: Phase, pid: number | null,
+ *   restarts: number, next_start_s: number | null}} Pipeline */
+/** What each phase is called, and how it looks. @type {Record<Phase, [string, string]>} */
+const PHASES = {stopped: ["Stopped", ""], starting: ["Starting", "hold"], running: ["Running", "good"],
+  stopping: ["Stopping", "hold"], failed: ["Error", "slow"], waiting: ["Restarting", "fair"]};
+const SAID_MS = 6000;
 
 function Overview() {
   const [pipelines, setPipelines] = useState(/** @type {Pipeline[] | null} */ (null));
   const [gone, setGone] = useState("");
   const [said, setSaid] = useState({text: "", bad: false});
   const [busy, setBusy] = useState(/** @type {string[]} */ ([]));
+  useEffect(() => {
+    const timer = said.text ? setTimeout(() => setSaid({text: "", bad: false}), said.bad ? 3 * SAID_MS : SAID_MS) : 0;
+    return () => clearTimeout(timer);
+  }, [said]);
   const look = () => get("api/v0/pipeline/list").then(
     found => { setPipelines(found); setGone(""); }, error => setGone(why(error)));
   useEffect(() => {
@@ -42,30 +53,31 @@ function Overview() {
       ${pipelines?.length === 0 && html`<p class="empty">The folder holds no graph file yet.</p>`}
       ${pipelines && pipelines.length > 0 && html`<table>
         <thead><tr><th>pipeline</th><th>state</th><th>details</th><th>actions</th></tr></thead>
-        <tbody>${pipelines.map(one => html`<${Row} key=${one.id} one=${one} ask=${ask} busy=${busy.includes(one.id)} />`)}</tbody>
+        <tbody>${pipelines.map(one => html`<${Row} key=${one.id} one=${one} ask=${ask} busy=${busy.includes(one.id)} gone=${!!gone} />`)}</tbody>
       </table>`}
     </section></main>
     <div id="said" role="status" class=${said.bad ? "bad" : ""}>${said.text}</div>`;
 }
 
-/** @param {{one: Pipeline, ask: (verb: string, id: string) => void, busy: boolean}} props */
-function Row({one, ask, busy}) {
-  const runs = one.status === "Running";
+/** @param {{one: Pipeline, ask: (verb: string, id: string) => void, busy: boolean, gone: boolean}} props
+ *   busy: whether it was asked for something that is not done; gone: whether the server cannot be asked */
+function Row({one, ask, busy, gone}) {
+  const [word, mood] = PHASES[one.phase];
   const error = typeof one.status === "object" ? one.status.Error : "";
-  const waits = one.next_start_s !== null;
-  const may = {start: !runs, stop: runs || !!error || waits, restart: runs};
+  const runs = ["starting", "running"].includes(one.phase);
+  const may = {start: !runs && one.phase !== "stopping", stop: runs || !!error || one.phase === "waiting", restart: runs};
   const details = [
-    waits && `starts again in ${Math.ceil(one.next_start_s ?? 0)} s`,
-    one.restarts > 0 && `started again ${one.restarts} times`,
-    runs && one.pid && `process ${one.pid}`,
+    one.next_start_s !== null && `starts again in ${Math.ceil(one.next_start_s)} s`,
+    one.restarts > 0 && `started again ${counted(one.restarts, "time")}`,
+    one.pid && `process ${one.pid}`,
   ].filter(Boolean).join(", ");
-  return html`<tr data-pipeline=${one.id} data-status=${error ? "Error" : one.status}>
+  return html`<tr data-pipeline=${one.id} data-status=${error ? "Error" : one.status} data-phase=${one.phase}>
     <th scope="row"><a href=${address(`pipelines/${encodeURIComponent(one.id)}/`)}>${one.id}</a></th>
-    <td><span class="pill ${runs ? "good" : error ? "slow" : ""}">${error ? "Error" : one.status}</span></td>
+    <td><span class="pill ${gone ? "" : mood}">${gone ? `was ${word.toLowerCase()}` : word}</span></td>
     <td><div class="error">${error}</div><small>${details}</small></td>
     <td><div class="buttons">
-      ${ACTIONS.map(([verb, word]) => html`<button type="button" aria-label=${`${word} ${one.id}`} disabled=${busy || !may[verb]}
-        onClick=${() => ask(verb, one.id)}>${word}</button>`)}
+      ${ACTIONS.map(([verb, name]) => html`<button type="button" aria-label=${`${name} ${one.id}`} disabled=${busy || gone || !may[verb]}
+        onClick=${() => ask(verb, one.id)}>${name}</button>`)}
     </div></td>
   </tr>`;
 }

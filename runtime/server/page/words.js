@@ -43,6 +43,11 @@ export function clock(ns) {
   const ms = String(t.getMilliseconds()).padStart(3, "0");
   return `${two(t.getHours())}:${two(t.getMinutes())}:${two(t.getSeconds())}.${ms}`;
 }
+/** @type {Record<string, string>} */
+const ENDINGS = {SIGTERM: "it was asked to end (SIGTERM)", SIGINT: "Ctrl-C", SIGHUP: "its terminal was closed"};
+/** Why a run ended, for people. @param {string} reason as a report gives it */
+export const ending = reason => ENDINGS[reason] ?? reason;
+
 /** "good", "fair" or "slow". @param {unknown} ms how long an answer took */
 export const speed = ms => !known(ms) ? "" : ms < 1000 ? "good" : ms < 3000 ? "fair" : "slow";
 /** Two bounds as one text, "6.1 – 7.3 s". @param {number} low @param {number} high in milliseconds */

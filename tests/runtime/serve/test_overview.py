@@ -1,58 +1,202 @@
 """The first page of a server of pipelines, in a real browser."""
 
+import os
+import signal
+
 import pytest
 
+from support.axe import violations
 from support.browser import Browser
-from support.pipelines import ECHO, scripted_pipelines, serving, write_script
+from support.pipelines import ECHO, KILLED, scripted_pipelines, serving, write_script
+from support.stages import Stage
 
 pytestmark = pytest.mark.real
 
 ROW = "document.querySelector('[data-pipeline=\"{}\"]')"
+SAID = "document.getElementById('said').innerText"
+
+
+@pytest.fixture(scope="module")
+def browsers(tmp_path_factory):
+    """Two windows that look at the same server."""
+    folder = tmp_path_factory.mktemp("chromium")
+    both = [Browser(folder / "one"), Browser(folder / "two")]
+    yield both
+    for browser in both:
+        browser.close()
 
 
 @pytest.fixture
-def page(tmp_path):
-    """The page of a server of a graph that runs, and one that fails; the pipelines too."""
+def browser(browsers):
+    return browsers[0]
+
+
+@pytest.fixture
+def page(tmp_path, browser):
+    """The page of a server of a graph that runs, and ones that do not; the pipelines too."""
     write_script(tmp_path, "cam <b>", ECHO)
-    write_script(tmp_path, "wrong", "echo 'error: no camera' >&2; exit 1")
-    pipelines, _ = scripted_pipelines(tmp_path)
-    browser = Browser(tmp_path / "profile")
+    write_script(tmp_path, "wrong", "echo 'error: no <i>camera</i>' >&2; exit 1")
+    write_script(tmp_path, "slow", f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; {ECHO}")
+    write_script(tmp_path, "stuck", f"trap '' TERM; {ECHO.removeprefix('exec ')} & wait; wait")
+    write_script(tmp_path, "again", "exit 3")
+    pipelines, _ = scripted_pipelines(tmp_path, first_pause_s=600)
     with serving(pipelines) as client:
         browser.size(1440, 900)
         browser.open(str(client.base_url))
         browser.wait_for("document.body.dataset.state == 'running'")
-        yield browser, pipelines
-        browser.close()
+        yield browser, pipelines, client
+    browser.open("about:blank")
 
 
 def click(browser, name, word):
     browser.evaluate(f"document.querySelector('[aria-label=\"{word} {name}\"]').click()")
 
 
+def shows(browser, name, phase, timeout_s=30.0):
+    browser.wait_for(f"{ROW.format(name)}.dataset.phase == '{phase}'", timeout_s)
+
+
+def pill(browser, name):
+    return browser.evaluate(f"{ROW.format(name)}.querySelector('.pill').innerText")
+
+
+def enabled(browser, name):
+    return browser.evaluate(
+        f"[...{ROW.format(name)}.querySelectorAll('button:not(:disabled)')].map(it => it.innerText)"
+    )
+
+
+def is_accessible(browser):
+    for dark in (False, True):
+        browser.size(1440, 900, dark=dark)
+        assert violations(browser) == []
+    browser.size(390, 844)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    browser.size(1440, 900)
+
+
 def test_pipelines_are_started_and_stopped(page):
-    browser, pipelines = page
+    browser, pipelines, _ = page
     rows = browser.evaluate("[...document.querySelectorAll('tbody tr')].map(row => row.innerText)")
-    assert [row.split("\t")[:2] for row in rows] == [["cam <b>", "Stopped"], ["wrong", "Stopped"]]
+    assert [row.split("\t")[:2] for row in rows] == [
+        [name, "Stopped"] for name in ("again", "cam <b>", "slow", "stuck", "wrong")
+    ]
+    assert enabled(browser, "cam <b>") == ["Start"]
     click(browser, "cam <b>", "Start")
-    browser.wait_for(f"{ROW.format('cam <b>')}.dataset.status == 'Running'")
+    shows(browser, "cam <b>", "running")
     assert pipelines.find("cam <b>").is_running
     links = "[...document.querySelectorAll('th a')].map(link => link.getAttribute('href'))"
-    assert browser.evaluate(links)[0].endswith("/pipelines/cam%20%3Cb%3E/")
+    assert browser.evaluate(links)[1].endswith("/pipelines/cam%20%3Cb%3E/")
     click(browser, "wrong", "Start")
-    browser.wait_for(f"{ROW.format('wrong')}.dataset.status == 'Error'")
+    shows(browser, "wrong", "failed")
     assert browser.evaluate(f"{ROW.format('wrong')}.querySelector('.error').innerText") == (
-        "no camera"
+        "no <i>camera</i>"
     )
-    browser.wait_for("document.getElementById('said').innerText == 'no camera'")
+    browser.wait_for(f"{SAID} == 'no <i>camera</i>'")
+    is_accessible(browser)
+    first = pipelines.find("cam <b>").state().pid
+    browser.wait_for("!document.querySelector('[aria-label=\"Restart cam <b>\"]').disabled")
+    click(browser, "cam <b>", "Restart")
+    browser.wait_for(f"{SAID} == 'Pipeline cam <b> restarted'")
+    assert pipelines.find("cam <b>").state().pid != first
     for name in ("cam <b>", "wrong"):
         click(browser, name, "Stop")
-        browser.wait_for(f"{ROW.format(name)}.dataset.status == 'Stopped'")
+        shows(browser, name, "stopped")
     assert pipelines.running() == []
 
 
-def test_a_pipeline_that_dies_is_seen_without_a_reload(page):
-    browser, pipelines = page
+def test_each_phase_is_shown_in_every_window(page, browsers, tmp_path):
+    browser, _, client = page
+    other = browsers[1]
+    other.size(1440, 900)
+    other.open(str(client.base_url))
+    other.wait_for("document.body.dataset.state == 'running'")
+
+    click(browser, "slow", "Start")  # its server does not answer yet
+    for window in (browser, other):
+        shows(window, "slow", "starting")
+        assert pill(window, "slow") == "Starting"
+    assert enabled(other, "slow") == ["Stop", "Restart"]
+    (tmp_path / "go").touch()
+    for window in (browser, other):
+        shows(window, "slow", "running")
+
+    click(browser, "stuck", "Start")
+    shows(other, "stuck", "running")
+    click(other, "stuck", "Stop")  # its process does not listen: it is ended after 4 s
+    shows(browser, "stuck", "stopping")
+    assert (pill(browser, "stuck"), enabled(browser, "stuck")) == ("Stopping", [])
+    is_accessible(browser)
+    for window in (browser, other):
+        shows(window, "stuck", "stopped")
+
+    client.post("/api/v0/pipeline/start", json={"pipeline_id": "again", "restart": "always"})
+    for window in (browser, other):
+        shows(window, "again", "waiting")
+        assert pill(window, "again") == "Restarting"
+    text = browser.evaluate(f"{ROW.format('again')}.innerText")
+    assert "ended with status 3" in text
+    assert "starts again in 600 s" in text or "starts again in 59" in text
+    assert enabled(browser, "again") == ["Start", "Stop"]
+    is_accessible(browser)
+    click(other, "again", "Stop")
+    shows(browser, "again", "stopped")
+    other.open("about:blank")
+
+
+def test_a_run_that_is_killed_is_seen_at_once(page):
+    browser, pipelines, _ = page
     click(browser, "cam <b>", "Start")
-    browser.wait_for(f"{ROW.format('cam <b>')}.dataset.status == 'Running'")
-    pipelines.find("cam <b>").stop()
-    browser.wait_for(f"{ROW.format('cam <b>')}.dataset.status == 'Stopped'")
+    shows(browser, "cam <b>", "running")
+    os.kill(pipelines.find("cam <b>").state().pid, signal.SIGKILL)
+    shows(browser, "cam <b>", "failed")
+    assert browser.evaluate(f"{ROW.format('cam <b>')}.querySelector('.error').innerText") == KILLED
+    assert enabled(browser, "cam <b>") == ["Start", "Stop"]
+
+
+def test_graphs_come_and_go_without_a_reload(page, tmp_path):
+    browser, _, _ = page
+    write_script(tmp_path, "new", ECHO)
+    browser.wait_for(f"{ROW.format('new')}?.dataset.phase == 'stopped'")
+    (tmp_path / "new.yaml").unlink()
+    browser.wait_for(f"!{ROW.format('new')}")
+
+
+def test_a_server_that_is_killed_is_seen_at_once(tmp_path, browser):
+    write_script(tmp_path, "cam", ECHO)
+    stage = Stage(tmp_path, ["serve", tmp_path, "--port", "0", "--log-dir", tmp_path / "runs"])
+    try:
+        browser.open(stage.url)
+        browser.wait_for("document.body.dataset.state == 'running'")
+        stage.process.kill()
+        browser.wait_for("document.body.dataset.state == 'gone'")
+        browser.wait_for(
+            "document.querySelector('.state.gone').innerText.startsWith('Server gone')"
+        )
+        assert (pill(browser, "cam"), enabled(browser, "cam")) == ("was stopped", [])
+        is_accessible(browser)
+    finally:
+        stage.close()
+
+
+def test_an_empty_folder_says_so(tmp_path, browser):
+    pipelines, _ = scripted_pipelines(tmp_path)
+    with serving(pipelines) as client:
+        browser.open(str(client.base_url))
+        browser.wait_for("document.body.innerText.includes('The folder holds no graph file yet.')")
+        is_accessible(browser)
+
+
+def test_all_is_reached_by_keys(page):
+    browser, _, _ = page
+    reached = []
+    for _ in range(10):
+        browser.press("Tab")
+        reached.append(
+            browser.evaluate("(it => it.ariaLabel || it.textContent)(document.activeElement)")
+        )
+    for name in ("Recorded runs", "HTTP API", "again", "Start again", "cam <b>", "Start cam <b>"):
+        assert name in reached, reached
+    browser.evaluate("document.querySelector('[aria-label=\"Start cam <b>\"]').focus()")
+    browser.press("Enter")
+    shows(browser, "cam <b>", "running")

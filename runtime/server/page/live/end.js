@@ -1,49 +1,48 @@
 // @ts-check
 // What remains to be done after the end of a run.
-import {address, get, post, why} from "../api.js";
+import {address, post, why} from "../api.js";
 import {html, useEffect, useState} from "../html.js";
 import {useKnown} from "../known.js";
-import {bytes, count, duration} from "../words.js";
+import {bytes, count, duration, ending} from "../words.js";
 
-/** Wait until the process that served this page runs the graph again. */
-async function back() {
-  for (;;) {
-    await new Promise(done => setTimeout(done, 300));
-    const report = await get("api/v0/report").catch(() => null);
-    if (report?.status === "Running") return;
-  }
-}
+/** @param {import("../known.js").Pipeline | null} pipeline */
+const errorOf = pipeline => typeof pipeline?.status === "object" ? pipeline.status.Error : "";
 
 /** @param {{say: (text: string, bad?: boolean) => void}} props */
 export function EndCard({say}) {
   const run = useKnown();
   const [closed, close] = useState(false);
-  const {state, detail} = run.state;
+  const {state, detail, bad: failed = false} = run.state;
   const ended = ["ended", "gone"].includes(state) && run.recorded === null && run.moment === null;
   useEffect(() => { if (!ended) close(false); }, [ended]);
   const {report, pipeline} = run;
   if (closed || !ended || !report && !pipeline) return null;
-  const failed = typeof (report ?? pipeline)?.status === "object";
   const path = report?.log?.path;
   const again = async () => {
     try {
+      // The page comes again by itself when there is a run to follow.
       say((await post("api/v0/pipeline/start", {pipeline_id: (pipeline ?? report)?.id})).message);
-      if (!pipeline) {
-        await back();
-        location.reload();
-      }
     } catch (error) {
       say(why(error), true);
     }
   };
+  const here = state === "ended" && !run.unreachable;  // and may be asked for something
+  const waits = pipeline?.phase === "waiting" && here;
+  const title = waits ? `${pipeline?.id} starts again in ${Math.ceil(pipeline?.next_start_s ?? 0)} s` : state === "gone" ? "The server cannot be reached" : failed ? "The run ended with an error"
+    : report ? "The run has ended" : `${pipeline?.id} is not running`;
+  const last = "What this page shows is its last state.";
+  const story = state === "gone" ? "What this page shows is the last state that it sent." : failed ? waits ? errorOf(pipeline) : detail
+    : report ? `Why: ${ending(report.ended ?? "it was stopped, or came to its end")}. ${last}`
+    : waits ? "It has come to its end, and is to be started again whenever it does." : "Start it to see what it sees.";
   return html`<section class="end ${failed ? "bad" : ""}" aria-labelledby="end-title" id="end">
-    <h2 id="end-title">${state === "gone" ? "The server cannot be reached" : failed ? "The run ended with an error" : report ? "The run has ended" : `${pipeline?.id} is not running`}</h2>
-    <p class="why">${state === "gone" ? "What this page shows is the last state that it sent." : failed ? detail : report ? `Why: ${report.ended ?? "it ended by itself"}. What this page shows is its last state.` : "Start it to see what it sees."}</p>
+    <h2 id="end-title">${title}</h2>
+    <p class="why">${story}</p>
     ${report && html`<p>${count(report.cycles)} cycles in ${duration(report.uptime_s)}${report.log ? `, ${count(report.log.messages)} messages, ${bytes(report.log.bytes)}` : ", no log"}</p>`}
     ${path && html`<p>Have it again: <code>flowrun replay ${path}</code></p>`}
+    ${state === "ended" && run.unreachable && html`<p>Its server has ended, too.</p>`}
     <div class="buttons">
-      ${path && state === "ended" && run.runs.length > 0 && html`<a class="button" href=${address(`api/v0/runs/${run.logged}/log.mcap`)} download>Download MCAP</a>`}
-      ${(pipeline ? pipeline.status !== "Running" : report?.may_run_again) && html`<button type="button" onClick=${again}>${report ? "Run again" : "Start"}</button>`}
+      ${here && path && run.runs.length > 0 && html`<a class="button" href=${address(`api/v0/runs/${encodeURIComponent(run.logged)}/log.mcap`)} download>Download MCAP</a>`}
+      ${here && (pipeline ? pipeline.status !== "Running" : report?.may_run_again) && html`<button type="button" onClick=${again}>${waits ? "Start now" : report ? "Run again" : "Start"}</button>`}
       <button type="button" onClick=${() => close(true)}>Close</button>
     </div>
   </section>`;

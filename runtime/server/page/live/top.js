@@ -15,15 +15,18 @@ export function Top({say}) {
   useEffect(() => { document.title = report ? `${report.id} - flowrun` : "flowrun"; }, [report?.id]);
   /** @param {string} verb */
   const ask = async verb => {
+    if (verb === "stop" || verb === "restart") run.asked = verb;
+    run.changed();
     try {
       const reply = await post(`api/v0/pipeline/${verb}`, {pipeline_id: name});
       say(reply.message ?? "Done.");
     } catch (error) {
+      run.asked = null;
       say(why(error), true);
     }
   };
   const name = run.pipeline?.id ?? report?.id;
-  const going = !run.over && !!report && run.connection === "open";
+  const going = !run.over && !!report && run.connection === "open" && run.asked === null;
   const {pipeline} = run;
   return html`<header class="top">
     <h1>${pipeline && html`<a href=${address("../../")} title="all graphs of this server">flowrun</a> / `}${name ?? "flowrun"}</h1>
@@ -42,9 +45,9 @@ export function Top({say}) {
         ${state === "paused"
           ? html`<button type="button" disabled=${!going} onClick=${() => ask("resume")}>Resume</button>`
           : html`<button type="button" disabled=${!going} onClick=${() => ask("pause")}>Pause</button>`}
-        ${pipeline && pipeline.status !== "Running" && !going
+        ${pipeline && ["stopped", "failed"].includes(pipeline.phase ?? "") && run.connection !== "open"
           ? html`<button type="button" onClick=${() => ask("start")}>Start</button>`
-          : html`<button type="button" disabled=${!going && !pipeline} onClick=${() => ask("stop")}>Stop</button>`}
+          : html`<button type="button" disabled=${run.asked !== null || !going && !pipeline} onClick=${() => ask("stop")}>Stop</button>`}
         ${pipeline && html`<button type="button" disabled=${!going} onClick=${() => ask("restart")}>Restart</button>`}<//>`}
       <${LogMenu} say=${say} />
       <${Theme} />
