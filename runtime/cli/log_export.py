@@ -32,10 +32,11 @@ _SUFFIXES = {
     "foxglove": ".foxglove.mcap",
     "mcap": ".mcap",
     "rerun": ".rrd",
+    "otlp": ".otlp.jsonl",
 }
 FORMATS = tuple(_SUFFIXES)
 """What `--to` takes."""
-_COUNTED = {"mp4": "pictures", "trace": "cycles"}
+_COUNTED = {"mp4": "pictures", "trace": "cycles", "otlp": "spans"}
 WHERE = MOMENT
 
 
@@ -47,7 +48,8 @@ def add_export(verb: argparse.ArgumentParser) -> None:
         "H.264; of a run with decode: keyframes all pictures, also those that it did not decode. "
         "trace: when each task ran, for ui.perfetto.dev. mcap: all in one compressed MCAP "
         "file, for other tools. foxglove: such a file of Foxglove's own schemas, which Foxglove and "
-        "Rerun show. rerun: a recording of Rerun. "
+        "Rerun show. rerun: a recording of Rerun. otlp: OpenTelemetry spans of the run, its cycles and "
+        "their steps, as JSON lines, or sent to a collector (--endpoint). "
         "Example: flowrun log export RUN --to mp4 --from 10s --to 20s"
     )
     verb.add_argument(
@@ -69,6 +71,15 @@ def add_export(verb: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where to write. Without it, or with -, jsonl and csv are printed; other formats get a "
         "file with the run's name in this directory",
+    )
+    verb.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="otlp: send the spans there, as to http://localhost:4318; OTEL_EXPORTER_OTLP_HEADERS in "
+        "the environment adds headers, such as a token",
+    )
+    verb.add_argument(
+        "--follow", action="store_true", help="otlp: go on with what a live run adds, until it ends"
     )
     verb.add_argument("--pixels", action="store_true", help="jsonl: with the pictures' pixels")
 
@@ -115,10 +126,15 @@ def export(args: argparse.Namespace) -> int:
     kind, last = _format(args.to, args.output)
     if args.pixels and kind != "jsonl":
         raise UsageError("--pixels is for --to jsonl")
-    with Log(args.path) as log:
+    for option in ("endpoint", "follow"):
+        if getattr(args, option) and kind != "otlp":
+            raise UsageError(f"--{option} is for --to otlp")
+    if args.endpoint is not None and args.output is not None:
+        raise UsageError("--endpoint and -o: choose one")
+    with Log(args.path, follow=args.follow) as log:
         limits = bounds(log, args.first, last)
         first = log.cycles(start=limits["start"], start_ns=limits["start_ns"])
-        if args.first is not None and next(first, None) is None:
+        if args.first is not None and not args.follow and next(first, None) is None:
             raise UsageError(f"--from {args.first} is after the last cycle of the log")
         topics = None if args.topic is None else tuple(args.topic)
         output = args.output
@@ -126,10 +142,15 @@ def export(args: argparse.Namespace) -> int:
             if kind not in _TEXTS:
                 raise UsageError(f"-o -: {kind} is not printed; give a file")
             output = None
-        elif output is None and kind not in _TEXTS:
+        elif output is None and kind not in _TEXTS and args.endpoint is None:
             name = log.path.absolute()
             output = Path((name.stem if name.is_file() else name.name) + _SUFFIXES[kind])
-        if output is None:
+        if args.endpoint is not None:
+            from flowrun.runtime.export.otlp import Collector, export_otlp
+
+            report = export_otlp(log, Selection(topics, limits), Collector(args.endpoint))
+            print_text(f"sent {report.count:,} spans")
+        elif output is None:
             selection = Selection(topics, limits)
             report = _write_text(log, selection, Escaping(sys.stdout), kind, args)
         else:
@@ -164,7 +185,8 @@ def _format(values: list[str], output: Path | None) -> tuple[str, str | None]:
         )
     if not kinds and output is not None:
         named = output.name.endswith
-        kinds = [kind for kind, suffix in _SUFFIXES.items() if named(suffix)]
+        fitting = {kind: suffix for kind, suffix in _SUFFIXES.items() if named(suffix)}
+        kinds = sorted(fitting, key=lambda kind: -len(fitting[kind]))[:1]
     if not kinds:
         raise UsageError(f"which format? choose one with --to: {', '.join(_SUFFIXES)}")
     return kinds[0], ends[0] if ends else None
@@ -206,6 +228,10 @@ def _write_text(
         from flowrun.runtime.export.trace import export_trace
 
         return export_trace(log, selection, stream)
+    if kind == "otlp":
+        from flowrun.runtime.export.otlp import JsonLines, export_otlp
+
+        return export_otlp(log, selection, JsonLines(stream))
     if kind == "csv":
         return export_csv(log, selection, stream)
     return export_jsonl(log, selection, stream, pixels=args.pixels)

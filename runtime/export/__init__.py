@@ -5,6 +5,7 @@
 | `text.py`                             | JSON lines, CSV, Parquet                              |
 | `mp4.py`, `film.py`                   | a film of a topic's pictures, encoded or copied       |
 | `trace.py`                            | when each task ran, for Perfetto                      |
+| `otlp.py`                             | the same as OpenTelemetry spans                       |
 | `mcap.py`                             | all in one compressed MCAP file                       |
 | `foxglove.py`, `foxglove_messages.py` | an MCAP file with Foxglove's own schemas              |
 | `rerun.py`, `rerun_view.py`           | a recording of Rerun, and how its viewer opens it     |

@@ -16,7 +16,7 @@ from support.films import FILMS, FRAMES, draw, recorded
 from support.helpers import plan_of, record
 from support.log_bytes import small
 
-FORMATS = "jsonl, csv, parquet, mp4, trace, foxglove, mcap, rerun"
+FORMATS = "jsonl, csv, parquet, mp4, trace, foxglove, mcap, rerun, otlp"
 
 
 @pytest.fixture
