@@ -85,7 +85,9 @@ UNREAD = {
     "flowrun, log off": Contender("flowrun-unread", is_peer=False),
     "flowrun, packets": Contender("flowrun-unread", is_logged=True, is_peer=False),
 }
+HANDED_OVER = "PyAV and a queue"
 LATENCY = {
+    HANDED_OVER: Contender("pyav-live", is_peer=False),
     PIPELINE: Contender("streamvision-live"),
     "flowrun, log off": Contender("flowrun-live", is_peer=False),
     "flowrun, packets": Contender("flowrun-live", is_logged=True, is_peer=False),

@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +137,30 @@ def pyav(source: str, meter: Meter, convert: Callable[[Any], object]) -> None:
             meter.frame()
 
 
+def live_pyav(source: str, meter: Meter) -> None:
+    """The least that a thread which decodes can do for another one: put the picture into a queue."""
+    import av
+
+    handed: queue.SimpleQueue[tuple[Any, float] | None] = queue.SimpleQueue()
+    stopped = threading.Event()
+    meter.stop = stopped.set
+
+    def read() -> None:
+        with av.open(source) as container:
+            for picture in container.decode(video=0):
+                if stopped.is_set():
+                    break
+                handed.put((picture, time.perf_counter()))
+        handed.put(None)
+
+    threading.Thread(target=read).start()
+    while (item := handed.get()) is not None:
+        picture, decoded = item
+        entered = time.perf_counter()
+        picture.to_ndarray(format="rgb24")
+        meter.live_frame(entered - decoded, time.perf_counter() - decoded)
+
+
 def cv2_grab(source: str, meter: Meter) -> None:
     import cv2
 
@@ -202,6 +228,8 @@ def play(program: str, source: str, meter: Meter, directory: Path | None) -> Non
             flowrun(source, meter, directory, "Live")
         case "pyav-decode":
             pyav(source, meter, lambda picture: picture)
+        case "pyav-live":
+            live_pyav(source, meter)
         case "pyav-rgb24":
             pyav(source, meter, lambda picture: picture.to_ndarray(format="rgb24"))
         case "cv2-grab":
