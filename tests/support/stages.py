@@ -28,13 +28,19 @@ class Stage:
             text=True,
             env={**os.environ, "PYTHONPATH": str(TESTS), **(env or {})},
         )
-        self.url = self.until(r"(http://\S+)")
+        try:
+            self.url = self.until(r"(http://\S+)")
+        except AssertionError:
+            self.close()
+            raise
 
     def until(self, pattern):
+        said = []
         for line in self.process.stdout:
             if found := re.search(pattern, line):
                 return found[1]
-        raise AssertionError(f"the command ended: {self.process.wait()}")
+            said.append(line)
+        raise AssertionError(f"the command ended: {self.process.wait()}\n{''.join(said)}")
 
     def say(self, name):
         (self.folder / name).touch()

@@ -14,7 +14,7 @@ import {Timeline} from "./timeline/timeline.js";
 const SAID_MS = 6000;
 const RETRY_MS = 2000;
 const LOOK_MS = 1000;
-const EVENTS = ["statistics", "ended", "result", "partial", "detections", "alert", "error", "restart", "source", "dropped",
+const EVENTS = ["statistics", "ended", "result", "partial", "detections", "alert", "regions", "error", "restart", "source", "dropped",
   "replaced", "set", "injected", "switched", "recording", "log", "lost"];
 
 function App() {

@@ -35,6 +35,9 @@ import {loadMoment} from "./timeline/moments.js";
  *   class_id: number, tracker_id: number | null}} Box */
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, width: number, height: number,
  *   detections: Box[]}} Detections */
+/** What zones and lines have counted. @typedef {{task: string, timestamp_nanos: number, cycle: number, width: number,
+ *   height: number, zones: {name: string, polygon: [number, number][], count: number, total: number}[],
+ *   lines: {name: string, line: [number, number, number, number], in: number, out: number}[]}} Regions */
 /** @typedef {{at: number, rate: number, p50: Record<string, number>, answers: Record<string, number>}} Sample */
 /** @typedef {{id: string, graph: string, started_ns: number | null, ended_ns: number | null, state: string,
  *   cycles: number, why: string | null}} RunSummary */
@@ -73,6 +76,7 @@ export class Known {
     /** Newest first. @type {Line[]} */ this.lines = [];
     this.newestLine = 0;
     /** By task, the newest. @type {Record<string, Detections>} */ this.detections = {};
+    /** By task, the newest. @type {Record<string, Regions>} */ this.regions = {};
     /** By task and class, how often it was seen. @type {Record<string, Record<string, number>>} */ this.seen = {};
     /** @type {Settings} */ this.settings = {};
     /** By task, newest first. @type {Record<string, string[]>} */ this.prompts = {};
@@ -114,6 +118,7 @@ export class Known {
       partial: () => this.takePartial(data),
       detections: () => this.takeDetections(data),
       alert: () => this.takeAlert(data),
+      regions: () => { this.regions[data.task] = data; },
       set: () => this.takeSettings({[data.task]: data.values}),
       log: () => this.takeLine(data),
       lost: () => { this.missed += data.count; },
@@ -357,6 +362,18 @@ export class Known {
   sourcesOf(task) {
     const fed = new Set((this.graph?.cnx ?? []).map(wire => owner(wire.dst)));
     return [...this.above(task)].filter(id => !fed.has(id));
+  }
+
+  /** The tasks whose pictures a task has looked at, itself or by those whose messages it gets. @param {string} task */
+  picturesOf(task) {
+    /** @type {Set<string>} */ const found = new Set();
+    const seen = new Set([task]);
+    for (const id of seen) {
+      for (const wire of this.graph?.cnx ?? []) {
+        if (owner(wire.dst) === id) (wire.msg === "ImageRgb8Msg" ? found : seen).add(owner(wire.src));
+      }
+    }
+    return found;
   }
 
   /** How many backends a task of this graph may have. */

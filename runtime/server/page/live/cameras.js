@@ -7,11 +7,12 @@ import {millis} from "../words.js";
 import {drawPicture, Overlay} from "./draw.js";
 import {follow} from "./stream.js";
 
-/** A channel that shows pictures. plain: whether they are those of the camera itself; packets: whether those
+/** A channel that shows pictures. from: the task that makes them; plain: whether that is the camera; packets: whether those
  * come as its packets; jpegs: whether they come as JPEGs.
- * @typedef {{id: string, camera: string, name: string, plain: boolean, packets: boolean, jpegs: boolean}} Channel */
+ * @typedef {{id: string, camera: string, from: string | null, name: string, plain: boolean, packets: boolean, jpegs: boolean}} Channel */
 /** @typedef {import("../known.js").Known} Known */
 /** @typedef {import("./stream.js").Picture} Picture */
+/** @typedef {import("./draw.js").Marks} Marks */
 
 const AT_ONCE = 4;
 const FRESH_NS = 1e9;  // boxes of a picture that is older than this are not those of the picture shown
@@ -27,11 +28,11 @@ function channelsOf(run) {
     const camera = run.sourcesOf(id)[0];
     const plain = from.length === 1 && from[0] === camera;
     if (plain && channels.some(other => other.plain && other.camera === camera)) continue;
-    channels.push({id, camera, name: plain ? camera : id, plain, packets: plain && videos.has(camera), jpegs: true});
+    channels.push({id, camera, from: from.length === 1 ? from[0] : null, name: plain ? camera : id, plain, packets: plain && videos.has(camera), jpegs: true});
   }
   for (const id of videos)
     if (!channels.some(other => other.plain && other.camera === id))
-      channels.push({id, camera: id, name: id, plain: true, packets: true, jpegs: false});
+      channels.push({id, camera: id, from: id, name: id, plain: true, packets: true, jpegs: false});
   return channels;
 }
 
@@ -40,13 +41,15 @@ export function Cameras() {
   const channels = useMemo(() => channelsOf(run), [run.graph, JSON.stringify(run.report?.shows)]);
   const [chosen, choose] = useState(/** @type {string[] | null} */ (null));
   const [alone, setAlone] = useState(/** @type {string | null} */ (null));
-  const [marks, setMarks] = useState({boxes: true, tracks: true});
+  const [marks, setMarks] = useState({boxes: true, tracks: true, zones: true});
   const ids = channels.map(({id}) => id);
   const first = channels.filter(channel => channel.jpegs || !channels.some(other => other.jpegs && other.camera === channel.camera));
   const shown = (chosen ?? first.slice(0, AT_ONCE).map(({id}) => id)).filter(id => ids.includes(id));
   const drawn = channels.filter(({id}) => alone && ids.includes(alone) ? id === alone : shown.includes(id));
   const live = run.connection === "open" && !run.over;
-  const marked = Object.keys(run.moment === null ? run.detections : run.then?.detections ?? {}).length > 0;
+  const found = Object.keys(run.moment === null ? run.detections : run.then?.detections ?? {}).length > 0;
+  /** @type {(keyof Marks)[]} */ const kinds = found ? ["boxes", "tracks"] : [];
+  if (run.moment === null && Object.keys(run.regions).length) kinds.push("zones");
   /** @param {string} id */
   const toggle = id => choose(now => {
     const before = now ?? shown;
@@ -57,17 +60,17 @@ export function Cameras() {
       ? html`<div class="grid of${Math.min(9, drawn.length)}">${drawn.map(channel => html`<${Screen} key=${channel.id} channel=${channel}
           live=${live} marks=${marks} alone=${alone !== null} onAlone=${() => setAlone(alone ? null : channel.id)} />`)}</div>`
       : html`<p class="empty">${run.state.state === "ended" && !run.report ? "Nothing runs." : !run.report || !run.graph ? "Waiting for the run …" : channels.length ? "No picture is chosen." : "No task of this graph shows pictures."}</p>`}
-    ${(channels.length > 1 || marked) && html`<div class="chips">
+    ${(channels.length > 1 || kinds.length > 0) && html`<div class="chips">
       ${channels.length > 1 && html`<span role="group" class="chips" aria-label="Which pictures">${channels.map(({id, name}) => html`<button
         type="button" class="preset" key=${id} aria-pressed=${shown.includes(id)} onClick=${() => toggle(id)}>${name}</button>`)}</span>`}
-      ${marked && html`<span role="group" class="chips end-of-line" aria-label="What is drawn">
-        ${/** @type {("boxes" | "tracks")[]} */ (["boxes", "tracks"]).map(what => html`<button type="button" class="preset" key=${what}
+      ${kinds.length > 0 && html`<span role="group" class="chips end-of-line" aria-label="What is drawn">
+        ${kinds.map(what => html`<button type="button" class="preset" key=${what}
           aria-pressed=${marks[what]} onClick=${() => setMarks({...marks, [what]: !marks[what]})}>${what}</button>`)}</span>`}
     </div>`}
   </section>`;
 }
 
-/** @param {{channel: Channel, live: boolean, alone: boolean, marks: {boxes: boolean, tracks: boolean}, onAlone: () => void}} props */
+/** @param {{channel: Channel, live: boolean, alone: boolean, marks: Marks, onAlone: () => void}} props */
 function Screen({channel, live, alone, marks, onAlone}) {
   const run = useKnown();
   const then = run.moment === null ? null : run.then?.images[channel.id] ?? run.then?.images[channel.camera] ?? null;
@@ -158,14 +161,15 @@ function useStream(channel, live) {
 
 /** A canvas over the picture with what was found in it.
  * @param {Known} run @param {Channel} channel @param {{current: HTMLCanvasElement | null}} picture
- * @param {Picture | null} newest @param {{width: number, height: number, at_ns: number} | null} then @param {{boxes: boolean, tracks: boolean}} marks */
+ * @param {Picture | null} newest @param {{width: number, height: number, at_ns: number} | null} then @param {Marks} marks */
 function useOverlay(run, channel, picture, newest, then, marks) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const overlay = useMemo(() => new Overlay(), []);
-  // What a task has drawn on has its boxes in it already.
   const all = then ? detectionsThen(run) : Object.values(run.detections);
-  const found = channel.plain || then && !run.then?.images[channel.id]
-    ? all.filter(({task}) => run.sourcesOf(task).includes(channel.camera)) : [];
+  const found = lastOf(run, all.filter(one => then
+    ? (channel.plain || !run.then?.images[channel.id]) && run.sourcesOf(one.task).includes(channel.camera)
+    : isSeenIn(run, channel, newest, one)));
+  const regions = then ? [] : Object.values(run.regions).filter(one => isSeenIn(run, channel, newest, one));
   useEffect(() => {
     const [under, over] = [then ?? picture.current, canvas.current];
     if (!under || !over) return;
@@ -178,10 +182,26 @@ function useOverlay(run, channel, picture, newest, then, marks) {
     if (over.width !== under.width || over.height !== under.height) { over.width = under.width; over.height = under.height; }
     for (const detections of found) overlay.note(detections);
     const fresh = found.filter(({timestamp_nanos: at}) => newest.tov_ns === null || Math.abs(newest.tov_ns - at) < FRESH_NS);
-    overlay.draw(over, fresh, marks);
-  }, [newest, then, marks, found.map(({task, cycle}) => `${task} ${cycle}`).join()]);
+    overlay.draw(over, fresh, marks, regions);
+  }, [newest, then, marks, [...found, ...regions].map(({task, cycle}) => `${task} ${cycle}`).join()]);
   return canvas;
 }
+
+/** Whether a task has found something in the pictures that a channel shows: in those of the same task, or in
+ * pictures of the same camera and size. What a task has drawn on has its boxes in it already.
+ * @param {Known} run @param {Channel} channel @param {Picture | null} shown
+ * @param {{task: string, width: number, height: number}} found */
+function isSeenIn(run, channel, shown, {task, width, height}) {
+  if (channel.from !== null && run.picturesOf(task).has(channel.from)) return true;
+  if (!channel.plain || !shown || !run.sourcesOf(task).includes(channel.camera)) return false;
+  const [wide, high] = shown.orientation >= 5 ? [shown.height, shown.width] : [shown.width, shown.height];
+  return wide === width && high === height;
+}
+
+/** Without those that another task has gone on with, as a tracker does with what a detector has found.
+ * @param {Known} run @param {import("../known.js").Detections[]} found */
+const lastOf = (run, found) =>
+  found.filter(one => !found.some(other => other !== one && run.above(other.task).has(one.task)));
 
 /** What was found in the pictures of the moment looked at. @param {Known} run
  * @returns {import("../known.js").Detections[]} */

@@ -1,5 +1,5 @@
 // @ts-check
-// What detectors see now, and how much of it they have seen.
+// What detectors see now, how much of it they have seen, and what zones and lines have counted.
 import {html} from "../html.js";
 import {useKnown} from "../known.js";
 import {count} from "../words.js";
@@ -11,7 +11,8 @@ export function Seen() {
   const back = run.moment !== null;
   const before = useThen(run, "seen", {cycle: run.moment ?? 0});
   const found = back ? detectionsThen(run) : Object.values(run.detections);
-  if (!found.length) return html`<p class="empty">${back ? "Nothing was found until this moment." : "No detections yet. They come from tasks such as Detect."}</p>`;
+  const regions = back ? [] : Object.values(run.regions);
+  if (!found.length && !regions.length) return html`<p class="empty">${back ? "Nothing was found until this moment." : "No detections yet. They come from tasks such as Detect."}</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Detections">
     <table><thead><tr><th scope="col">task</th><th scope="col">class</th><th scope="col">${back ? "then" : "now"}</th>
       <th scope="col">surest</th><th scope="col">${back ? "boxes in the minute before" : "boxes so far"}</th></tr></thead>
@@ -24,5 +25,16 @@ export function Seen() {
         return html`<tr key=${`${task} ${name}`}><th scope="row">${task}</th><td>${name}</td><td>${count(now.length)}</td>
           <td>${sure.length ? Math.max(...sure).toFixed(2) : "–"}</td><td>${count(counts[name])}</td></tr>`;
       });
-    })}</tbody></table></div>`;
+    })}</tbody></table>
+    ${regions.length > 0 && html`<${Counts} all=${regions} />`}</div>`;
 }
+
+/** @param {{all: import("../known.js").Regions[]}} props */
+const Counts = ({all}) => html`<table><thead><tr><th scope="col">task</th><th scope="col">zone or line</th><th scope="col">inside now</th>
+    <th scope="col">in</th><th scope="col">out</th></tr></thead>
+  <tbody>${all.flatMap(({task, zones, lines}) => [
+    ...zones.map(({name, count: now, total}) => html`<tr key=${`${task} ${name}`}><th scope="row">${task}</th><td>${name}</td>
+      <td>${count(now)}</td><td>${count(total)}</td><td>–</td></tr>`),
+    ...lines.map(({name, in: ins, out: outs}) => html`<tr key=${`${task} ${name}`}><th scope="row">${task}</th><td>${name}</td>
+      <td>–</td><td>${count(ins)}</td><td>${count(outs)}</td></tr>`),
+  ])}</tbody></table>`;
