@@ -39,7 +39,7 @@ test: .venv/installed-dev  ## install what the tests need, then run those that n
 	$(PYTEST) -m "not real and not long" $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: .venv/installed-dev apt llama-server tests/page/node_modules  ## run all tests, with a real browser, RTSP server and llama-server (built once, 10 minutes)
+test-all: .venv/installed-docs apt llama-server tests/page/node_modules  ## run all tests, with a real browser, RTSP server and llama-server (built once, 10 minutes)
 	$(PYTEST) --timeout 600 $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -113,6 +113,11 @@ llama-server: .venv/installed-dev  ## build the llama-server of the tests, once,
 reference: .venv/installed-dev  ## write docs/graph.md, the reference of graph files
 	$(BIN)/flowrun schema --markdown > docs/graph.md
 
+.PHONY: docs
+docs: .venv/installed-docs  ## build the documentation as a site, into site/; every link must lead somewhere
+	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 .PHONY: page-vendor
 page-vendor: tests/page/node_modules  ## copy the libraries of the page again, in the versions of tests/page/package.json
 	PYTHONPATH=tests $(BIN)/python -m support.page_libraries
@@ -123,7 +128,7 @@ screenshot: .venv/installed-dev apt  ## take the README's picture of the page ag
 
 .PHONY: clean
 clean:  ## remove what was built and installed; recorded runs stay
-	rm -rf .venv .venv-peers bench/.films build dist .src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers bench/.films build dist site docs/reference .src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that what depends on it finds the pinned build already there.
@@ -136,6 +141,10 @@ clean:  ## remove what was built and installed; recorded runs stay
 
 .venv/installed-dev: .venv/installed
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/installed-docs: .venv/installed-dev
+	$(PIP) install -c constraints.txt -e '.[docs]'
 	@touch $@
 
 # numpy and pydantic of other versions than ours come with it.

@@ -14,7 +14,9 @@ __all__ = ["DISTRIBUTION", "Extra", "import_optional", "missing", "require"]
 DISTRIBUTION = "flowrun-runtime"
 """What pip and `importlib.metadata` call flowrun."""
 
-Extra = Literal["faces", "foxglove", "models", "mqtt", "otel", "rerun", "tables", "track", "viewers"]
+Extra = Literal[
+    "faces", "foxglove", "models", "mqtt", "otel", "rerun", "tables", "track", "viewers"
+]
 
 
 def missing(

@@ -313,6 +313,8 @@ def _path_of(kind: type) -> str:
 
 
 def _short_name(kind: type[Message]) -> str:
+    if kind is Message:
+        return "any message"
     return kind.__name__ if message_types().get(kind.__name__) is kind else _path_of(kind)
 
 
