@@ -3,6 +3,7 @@
 import pytest
 
 from flowrun.runtime.server.serve import Server
+from support.api_client import asking
 from support.browser import Browser
 from support.fake_run import FakeRun
 from support.stages import Stage
@@ -76,3 +77,20 @@ def browser(chromium):
     chromium.open("about:blank")
     chromium.wait_for("location.href == 'about:blank'")
     chromium.events.clear()
+
+
+@pytest.fixture
+def run(new_run):
+    return new_run()
+
+
+@pytest.fixture
+def http(run, new_server):
+    with asking(new_server(run)) as client:
+        yield client
+
+
+@pytest.fixture
+def quiet_http(quiet):
+    with asking(quiet[1]) as client:
+        yield client

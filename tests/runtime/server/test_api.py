@@ -1,5 +1,5 @@
 """The API against its own description, by Schemathesis. What each test asks is held to it as well: see
-`must_be_described` in test_app.py."""
+`must_be_described` in tests/support/api_client.py."""
 
 import pytest
 
