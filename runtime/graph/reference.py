@@ -23,6 +23,87 @@ A graph file is YAML 1.2; of its keys, only `tasks` must be there. In any value,
 environment variable, `${NAME:-default}` for one that may not be set, and `$${` for the text `${`.
 `flowrun check GRAPH` lists every mistake in a file, `flowrun schema` prints the same reference as a
 JSON Schema, with which an editor completes keys.
+
+## Missions: one file for several jobs
+
+`missions` names subsets of a graph. A task or connection says of which it is part; what says nothing is
+part of all. A connection that says nothing is part of all missions that have both of its tasks. Two
+tasks may have one id if no mission has both: a camera in one, a film in the other.
+
+```yaml
+missions: [watch, rehearse]
+tasks:
+  - {id: cam, type: VideoCapture, config: {source_uri: 0}, missions: [watch]}
+  - {id: cam, type: VideoCapture, config: {source_uri: film.mp4}, missions: [rehearse]}
+  - {id: show, type: BroadcastImage}
+cnx:
+  - {src: cam, dst: show, msg: ImageRgb8Msg}
+```
+
+`flowrun GRAPH --mission rehearse` chooses one; the first runs otherwise. `check` and `plan` look at all.
+The log says which one ran, and a replay runs that, also with another graph file that has it.
+
+## Includes: one part in several places
+
+A file of `includes` is a graph file itself. Its tasks and connections come before those of the file that
+includes it, their ids as they are written. `{{NAME}}` stands for a param, so that a part can be included
+several times:
+
+```yaml
+# camera.yaml
+constants: {fps: 10}
+tasks:
+  - {id: "cam_{{name}}", type: VideoCapture, config: {source_uri: {{uri}}, max_fps: {{fps}}}}
+```
+
+```yaml
+includes:
+  - {path: camera.yaml, params: {name: gate, uri: rtsp://10.0.0.7/main}}
+  - {path: camera.yaml, params: {name: yard, uri: rtsp://10.0.0.8/main, fps: 5}}
+```
+
+- `path` starts at the folder of the file that includes; all other paths, and the modules of tasks, at
+  that of the graph.
+- A param that the file lacks, and a name without a value, are mistakes. The file's own `constants` are
+  the defaults of its params.
+- Keys of `logging` and `runtime` in the including file go before those of the included one.
+- A mistake is reported at its line in the included file, with the lines that include it. A file may
+  include others, but not itself.
+- The log keeps the graph that came of it as one file: a replay needs no included file.
+
+`flowrun plan GRAPH` shows what came of it, and which file each task is from.
+
+## Constants: one value in several places
+
+`constants` gives names to values of one file; `{{NAME}}` stands for one of them. Alone and without
+quotes it is the value itself, be it a number, a list or a mapping; within a text, or in quotes, its
+text: `"cam_{{name}}"`. In flow style (`{...}`), a text that holds it needs quotes. `{{{{` is the text
+`{{`. An included file does not see the constants of the one that includes it; `params` pass them on.
+
+Anchors of YAML do the same within a file, and merge mappings:
+
+```yaml
+constants:
+  camera: &camera {max_fps: 5, reconnect: {max_attempts: 3}}
+tasks:
+  - {id: gate, type: VideoCapture, config: {<<: *camera, source_uri: rtsp://10.0.0.7/main}}
+```
+
+## Other values for one run
+
+`flowrun GRAPH --set cam.max_fps=5` runs with another value than the file's; `check` and `plan` know it
+too. The value is YAML, is checked as if it were in the file, and is in the log, without secrets.
+
+| setting | what it changes |
+|---|---|
+| `--set cam.max_fps=5` | a key of a task's config |
+| `--set cam.reconnect.delay_s=2`, `--set cam.sources.0.max_fps=5` | a key within it, an item of a list |
+| `--set cam.rate_hz=5` | a key of the task itself, unless its config has one of that name |
+| `--set cam.config.rate_hz=5` | a key of its config, in any case |
+| `--set runtime.seed=7`, `--set logging.keep.runs=3` | a key of these sections |
+| `--set constants.fps=5` | a constant of the graph's own file |
+
+`--for 10s` (`500ms`, `2m`, `1h30m`) ends the run as Ctrl-C does, that long after all tasks have started.
 """
 
 _KINDS = {
