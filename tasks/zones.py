@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -166,6 +167,10 @@ class Zones(Task):
         self._stays: list[dict[int, _Stay]] = [{} for _ in self.config.zones]
         self._totals = [0] * len(self.config.zones)
 
+    example_config = MappingProxyType(
+        {"zones": [{"name": "door", "polygon": [[0.1, 0.2], [0.4, 0.2], [0.4, 0.9], [0.1, 0.9]]}]}
+    )
+
     @classmethod
     def check_inputs(
         cls, config: TaskConfig, inputs: Mapping[str, type[Message]]
@@ -310,6 +315,10 @@ class LineCounter(Task):
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
         self._crossings = [_Crossings() for _ in self.config.lines]
+
+    example_config = MappingProxyType(
+        {"lines": [{"name": "gate", "start": [0.5, 0.0], "end": [0.5, 1.0]}]}
+    )
 
     @classmethod
     def check_inputs(

@@ -7,6 +7,7 @@ of all is read from the sources: importing the tasks of every package could load
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import inspect
 import re
@@ -30,7 +31,7 @@ from flowrun.runtime.graph.find import (
     message_types,
     task_types,
 )
-from flowrun.runtime.graph.ports import has_more_ports, ports_for, ports_of
+from flowrun.runtime.graph.ports import Port, has_more_ports, ports_for, ports_of
 from flowrun.runtime.graph.schema import config_schema
 from flowrun.runtime.task import Task
 
@@ -393,10 +394,14 @@ class _Example:
     """Makes graph files: one for a task, with tasks before it that make what it reads."""
 
     def __init__(self, types: TaskTypes, folder: Path) -> None:
-        self._types = types
-        self._folder = folder
         self._tasks: list[tuple[str, str, dict[str, Any]]] = []
         self._connections: list[tuple[str, str, str]] = []
+        self._known: dict[str, tuple[type[Task], tuple[Port, ...]]] = {}
+        """The task types that can be imported here, and their ports."""
+        for name in types:
+            with contextlib.suppress(FlowrunError):
+                kind = find_task_class(name, folder=folder, types=types)
+                self._known[name] = kind, ports_for(kind, _config_of(kind, kind.example_config))
         self._made: dict[type[Message], str] = {}
         """Which task makes a message, of those that the graph has."""
 
@@ -427,7 +432,7 @@ class _Example:
         inputs = [port for port in ports if port.is_input]
         connections = []
         for port in inputs:
-            made = self._maker(port.message_type, depth)
+            made = self._maker(self._wanted(kind, config, port), depth)
             if made is None:
                 if port.required:
                     message = _short_name(port.message_type)
@@ -447,13 +452,35 @@ class _Example:
                 self._made.setdefault(port.message_type, f"{id_}.{port.name}" if several else id_)
         return missing
 
+    def _wanted(self, kind: type[Task], config: Mapping[str, Any], port: Port) -> type[Message]:
+        """The message to connect to an input: of its class, or of a narrower one where the task asks for
+        that."""
+        checked = _config_of(kind, config)
+        if checked is None:
+            return port.message_type
+        published = {
+            it.message_type for _, ports in self._known.values() for it in ports if it.is_output
+        }
+        narrower = sorted(
+            (it for it in published if issubclass(it, port.message_type)),
+            key=lambda it: it.__name__,
+        )
+        return next(
+            (
+                it
+                for it in (port.message_type, *narrower)
+                if not any(kind.check_inputs(checked, {port.name: it}))
+            ),
+            port.message_type,
+        )
+
     def _maker(self, message: type[Message], depth: int) -> tuple[str, type[Message]] | None:
         """The task of the graph that publishes `message`, which is added if need be, and what it does
         publish; None: there is none."""
         if (found := self._found(message)) is not None:
             return found
         best: tuple[int, str, type[Task]] | None = None
-        for name in self._types:
+        for name in self._known:
             cost = self._cost(name, message, depth)
             if cost is not None and (best is None or cost[0] < best[0]):
                 best = cost[0], name, cost[1]
@@ -468,18 +495,11 @@ class _Example:
         kinds = [message, *(kind for kind in self._made if issubclass(kind, message))]
         return next(((self._made[kind], kind) for kind in kinds if kind in self._made), None)
 
-    def _class_of(self, name: str) -> type[Task]:
-        return find_task_class(name, folder=self._folder, types=self._types)
-
     def _cost(self, name: str, message: type[Message], depth: int) -> tuple[int, type[Task]] | None:
         """How many tasks it takes to get `message` of a task type; None if that does not give it."""
         if depth == 0:
             return None
-        try:
-            kind = self._class_of(name)
-            ports = ports_for(kind, _config_of(kind, kind.example_config))
-        except FlowrunError:
-            return None
+        kind, ports = self._known[name]
         if not any(port.is_output and issubclass(port.message_type, message) for port in ports):
             return None
         if any(port.is_input and issubclass(port.message_type, message) for port in ports):
@@ -489,7 +509,7 @@ class _Example:
             if port.is_input and self._found(port.message_type) is None:
                 costs = [
                     found[0]
-                    for other in self._types
+                    for other in self._known
                     if (found := self._cost(other, port.message_type, depth - 1)) is not None
                 ]
                 if costs:

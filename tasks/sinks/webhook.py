@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr
@@ -71,6 +72,7 @@ class Webhook(Task):
         """The most messages that wait to be posted; beyond that the oldest is dropped."""
 
     acts_outside = True
+    example_config = MappingProxyType({"url": "http://127.0.0.1:8123/hook"})
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)

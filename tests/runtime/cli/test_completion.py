@@ -94,7 +94,7 @@ def test_a_script_is_put_where_the_shell_looks(shell, tmp_path, capsys, monkeypa
         subprocess.run([program, "-n", place], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bash_completes(folder):
     done = subprocess.run(
         [

@@ -83,6 +83,10 @@ def test_lists_are_made_without_importing_what_they_list(tmp_path: Path) -> None
     assert listed_messages(tmp_path)[-1] == Listed(
         "own.DepthMsg", "own.DepthMsg", "How far things are"
     )
+
+
+@pytest.mark.long
+def test_a_list_of_what_is_installed_imports_none_of_it() -> None:
     code = (
         "import sys; from pathlib import Path; from flowrun.runtime.graph.described import listed_tasks;"
         "from flowrun.runtime.graph.find import task_types;"
@@ -140,7 +144,16 @@ def test_a_message_is_described(folder: Path) -> None:
     assert found.example == {"depth_m": [[0.0]], "near": 0.5, "far": 0.0, "words": [""]}
 
 
-@pytest.mark.parametrize("name", sorted(task_types()))
+QUICK = ("Alert", "VideoCapture", "Zones")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+        for name in sorted(task_types())
+    ],
+)
 def test_every_task_says_what_it_is_and_its_example_passes_check(name: str, tmp_path: Path) -> None:
     found = describe_task(name, folder=tmp_path)
     assert not [key.name for key in found.config if not key.sentence]

@@ -79,7 +79,7 @@ def test_what_is_no_camera_is_an_error():
         doctor._capability(Path("/dev/null"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torch_is_not_imported():
     code = (
         "import sys; from flowrun.runtime.cli import main; main(['doctor', '--json']);"
