@@ -14,7 +14,7 @@ from typing import Any
 from flowrun.runtime.errors import Location
 from flowrun.runtime.places import shown_path
 
-__all__ = ["Caller", "caller"]
+__all__ = ["Caller", "caller", "is_file"]
 
 
 @dataclass(frozen=True, slots=True)

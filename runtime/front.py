@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TextMsg,
     )
     from flowrun.runtime.api.graph import Graph, run
+    from flowrun.runtime.api.pipeline import Pipeline, Result, pipeline
     from flowrun.runtime.api.running import LiveRun, running
     from flowrun.runtime.errors import FlowrunError, GraphError, TaskError
     from flowrun.runtime.log.reader import Log
@@ -61,12 +62,15 @@ __all__ = [
     "Log",
     "Message",
     "Output",
+    "Pipeline",
     "PromptResponseMsg",
     "Replay",
+    "Result",
     "Task",
     "TaskConfig",
     "TaskError",
     "TextMsg",
+    "pipeline",
     "run",
     "running",
     "task",
@@ -74,6 +78,7 @@ __all__ = [
 
 _MODULES = {
     "runtime.api.graph": ("Graph", "run"),
+    "runtime.api.pipeline": ("Pipeline", "Result", "pipeline"),
     "runtime.api.running": ("LiveRun", "running"),
     "runtime.errors": ("FlowrunError", "GraphError", "TaskError"),
     "runtime.log.reader": ("Log",),

@@ -114,7 +114,7 @@ def demo(tmp_path: Path) -> Iterator[str]:
 def test_every_command_is_run_by_a_test() -> None:
     tested = ("Run it", "A task", "Replay", "HTTP", "Models and boxes")
     assert steps(README) == [step for title in tested for step in steps(section(title))]
-    assert len(blocks("python")) == 3
+    assert len(blocks("python")) == 4
     assert len(blocks("yaml")) == 2
 
 

@@ -127,23 +127,32 @@ class Feeds:
 
 class Messages(Iterator[Message]):
     """The messages of an output, as they come; ends with the run, and raises what ended it if that was
-    an error. `close` ends it earlier; so does dropping it."""
+    an error. `close` ends it earlier; so does dropping it.
+
+    read: gives the messages.
+    queue: where they come from, if that is no log.
+    """
 
     def __init__(self, read: Generator[Message], queue: Queue | None = None) -> None:
         self._read = read
         self._queue = queue
 
     @classmethod
-    def all_logged(cls, source: Source, slot: Slot) -> Messages:
-        """All messages of an output, from the first cycle on."""
-        return cls(_from_log(source, slot))
+    def all_logged(cls, source: Source, slot: Slot, *, raises: bool) -> Messages:
+        """All messages of an output, from the first cycle on.
+
+        raises: whether the end raises what ended the run, if that was an error.
+        """
+        return cls(_from_log(source, slot, raises))
 
     @classmethod
-    def newest(cls, source: Source, slot: Slot, feeds: Feeds, keep: int) -> Messages:
-        """The messages from now on; `keep` of them while the reader is busy."""
+    def newest(
+        cls, source: Source, slot: Slot, feeds: Feeds, *, keep: int, raises: bool
+    ) -> Messages:
+        """The messages from now on; `keep` of them while the reader is busy. raises: as before."""
         queue = Queue(keep)
         feeds.add(slot, queue)
-        made = cls(_from_queue(source, queue), queue)
+        made = cls(_from_queue(source, queue, raises), queue)
         weakref.finalize(made, feeds.remove, queue).atexit = False
         return made
 
@@ -166,15 +175,16 @@ class Messages(Iterator[Message]):
             self._queue.end()
 
 
-def _from_queue(source: Source, queue: Queue) -> Generator[Message]:
+def _from_queue(source: Source, queue: Queue, raises: bool) -> Generator[Message]:  # noqa: FBT001
     source.check_is_here()
     while (message := queue.take()) is not None:
         yield message
         source.check_is_here()
-    source.raise_error()
+    if raises:
+        source.raise_error()
 
 
-def _from_log(source: Source, slot: Slot) -> Generator[Message]:
+def _from_log(source: Source, slot: Slot, raises: bool) -> Generator[Message]:  # noqa: FBT001
     waiting = threading.Event()
     source.check_is_here()
     while (directory := source.directory) is not None:
@@ -194,7 +204,8 @@ def _from_log(source: Source, slot: Slot) -> Generator[Message]:
             waiting.wait(_LOOK_S)
         if source.directory == directory:
             break
-    source.raise_error()
+    if raises:
+        source.raise_error()
 
 
 def newest_logged(directory: Path, slot: Slot) -> Message | None:

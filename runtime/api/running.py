@@ -17,7 +17,7 @@ from flowrun.msgs.display import html_fields, html_table
 from flowrun.msgs.message import Message
 from flowrun.runtime.api.received import Feeds, Messages, Queue, newest_logged
 from flowrun.runtime.clock import LiveClock, monotonic_s
-from flowrun.runtime.errors import FlowrunError, UsageError, text_of
+from flowrun.runtime.errors import UsageError, text_of
 from flowrun.runtime.graph.find import importable
 from flowrun.runtime.graph.plan import Plan, Slot
 from flowrun.runtime.log.directory import new_run_directory
@@ -103,6 +103,9 @@ class LiveRun:
             _keep(self)
             self._thread.start()
         except BaseException:
+            if hasattr(self, "_thread") and self._thread.ident is not None:
+                self._run.stop("interrupted")  # Ctrl-C, once the thread had begun
+                raise
             _live.discard(self)
             self._exits.close()
             if directory is not None and directory.is_dir() and not any(directory.iterdir()):
@@ -125,6 +128,11 @@ class LiveRun:
     def url(self) -> str | None:
         """Where its page is; None if it is not served."""
         return None if self._server is None else self._server.url
+
+    @property
+    def outputs(self) -> list[str]:
+        """The outputs of its tasks, as `task.port`."""
+        return [f"{slot.task_id}.{slot.port}" for slot in self._plan.slots]
 
     @property
     def has_ended(self) -> bool:
@@ -233,14 +241,7 @@ class LiveRun:
         Of a run without a log, or an output that is not logged, 1024 messages are kept, 16 of those
         with arrays. Each call gives an iterator of its own. The messages are yours.
         """
-        self.check_is_here()
-        slot = self._slot(output)
-        if keep is not None and (type(keep) is not int or keep < 1):
-            raise UsageError(f"keep={keep!r}: expected a whole number of at least 1, or None")
-        if keep is None and self.directory is not None and slot.logged and slot.payload:
-            return Messages.all_logged(self, slot)
-        most = _KEPT_ARRAYS if slot.message_type.array_fields else _KEPT
-        return Messages.newest(self, slot, self._feeds, keep or most)
+        return self._messages(output, keep, raises=True)
 
     def on_message(
         self,
@@ -259,7 +260,9 @@ class LiveRun:
         """
         if on_error not in ("stop", "skip"):
             raise UsageError(f"on_error={on_error!r}: expected 'stop' or 'skip'")
-        callback = _Callback(self, output, call, self.messages(output, keep=keep), on_error)
+        callback = _Callback(
+            self, output, call, self._messages(output, keep, raises=False), on_error
+        )
         with self._lock:
             self._callbacks.append(callback)
         callback.thread.start()
@@ -412,11 +415,21 @@ class LiveRun:
         if self.has_ended:
             raise UsageError("the run has ended")
 
+    def _messages(self, output: str, keep: int | None, *, raises: bool) -> Messages:
+        self.check_is_here()
+        slot = self._slot(output)
+        if keep is not None and (type(keep) is not int or keep < 1):
+            raise UsageError(f"keep={keep!r}: expected a whole number of at least 1, or None")
+        if keep is None and self.directory is not None and slot.logged and slot.payload:
+            return Messages.all_logged(self, slot, raises=raises)
+        most = _KEPT_ARRAYS if slot.message_type.array_fields else _KEPT
+        return Messages.newest(self, slot, self._feeds, keep=keep or most, raises=raises)
+
     def _slot(self, output: str) -> Slot:
         slots = self._plan.slots
         own = [it for it in slots if output in (f"{it.task_id}.{it.port}", it.task_id)]
         if len(own) != 1:
-            known = [f"{it.task_id}.{it.port}" for it in slots]
+            known = self.outputs
             raise UsageError(
                 f"unknown output {output!r}; outputs: {listed(known)}{nearest(output, known)}"
             )
@@ -464,21 +477,22 @@ class _Callback:
         self._is_over = True
 
     def _work(self) -> None:
-        while not self._is_over:
-            try:
-                message = next(self._messages)
-            except (StopIteration, FlowrunError):  # `wait` raises what ended the run
-                return
-            if self._is_over:
-                return
-            try:
-                self._call(message)
-            except BaseException as error:  # noqa: BLE001  # whatever the program raises
-                if self._on_error == "stop":
-                    error.add_note(f"in {self}")
-                    self._run.fail(error)
+        try:
+            for message in self._messages:
+                if self._is_over:
                     return
-                self._run.note(f"{self} has failed", error)
+                self._call_with(message)
+        except BaseException as error:  # noqa: BLE001  # whatever the program raises, or its log
+            error.add_note(f"in {self}")
+            self._run.fail(error)
+
+    def _call_with(self, message: Message) -> None:
+        try:
+            self._call(message)
+        except BaseException as error:
+            if self._on_error == "stop":
+                raise
+            self._run.note(f"{self} has failed", error)
 
 
 _live: set[LiveRun] = set()

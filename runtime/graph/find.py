@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from itertools import chain, count
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -30,6 +31,7 @@ __all__ = [
     "find_callable",
     "find_message_type",
     "find_task_class",
+    "give_callable",
     "given_class",
     "importable",
     "in_one_line",
@@ -129,11 +131,28 @@ def find_message_type(name: str, *, folder: Path) -> type[Message]:
     return cast("type[Message]", found)
 
 
+_given: dict[str, Callable[..., Any]] = {}
+"""By the names that graphs of this process have for them, functions that cannot be imported."""
+
+
+def give_callable(name: str, given: Callable[..., Any]) -> str:
+    """Let `find_callable` find what a program has given, in this process; returns the name for it.
+
+    name: `module.name`, or with a number after it if that is another one already.
+    """
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    free = next(it for it in names if _given.get(it, given) is given)
+    _given[free] = given
+    return free
+
+
 def find_callable(name: str, *, folder: Path) -> Callable[..., Any]:
     """What `module:name` means, which can be called: a function, a class, or an object.
 
     folder: that of the graph, whose modules it may name. `UsageError` says why there is none.
     """
+    if name in _given:
+        return _given[name]
     module_name, _, attribute = dotted(name).rpartition(".")
     if not module_name:
         raise UsageError(f"{name!r} names no function; write module:name, such as my_module:infer")

@@ -1,7 +1,8 @@
 """A script that runs a graph, imported for its classes: it is imported up to where it runs the graph.
 
 A graph file, or a log, may name a class of a script that has no `if __name__ == "__main__"`. Whoever
-imports it wants the class, and not another run.
+imports it wants the class, and not another run. While the script itself runs, it is the module of its
+name, so that there are no two of each class and variable.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from importlib.machinery import PathFinder
+from pathlib import Path
 from types import FrameType, ModuleType
 
+from flowrun.runtime.callers import is_file
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["import_module", "leave_import"]
+__all__ = ["import_module", "leave_import", "name_of_main"]
 
 
 class _Left(BaseException):  # a script's `except Exception` is not meant
@@ -26,10 +30,13 @@ _importing = threading.local()
 
 
 def import_module(name: str) -> ModuleType:
-    """As `importlib.import_module`; of a script that runs a graph, what it defines before.
+    """As `importlib.import_module`; of a script that runs a graph, what it defines before; of the
+    script that runs now, that.
 
     `UsageError` where another module imports such a script.
     """
+    if name == name_of_main()[0]:
+        return sys.modules["__main__"]
     outer = getattr(_importing, "is_so", False)
     _importing.is_so = True
     try:
@@ -44,6 +51,27 @@ def import_module(name: str) -> ModuleType:
         return left.module
     finally:
         _importing.is_so = outer
+
+
+def name_of_main() -> tuple[str | None, str]:
+    """The name by which the script that runs now can be imported, or None and why it cannot."""
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if file is None or not is_file(file):
+        where = "a notebook" if "ipykernel" in sys.modules else "an interactive session"
+        return None, f"{where}; put it into a module next to it"
+    if spec is not None and spec.name:  # python -m package.module
+        return str(spec.name), ""
+    path = Path(file).resolve()
+    if not path.stem.isidentifier() or path.suffix != ".py":
+        return (
+            None,
+            f"{path.name}, which cannot be imported; give the script a name such as my_graph.py",
+        )
+    others = [it for it in sys.path if Path(it).resolve() != path.parent]
+    if path.stem in sys.stdlib_module_names or PathFinder.find_spec(path.stem, others):
+        return None, f"{path.name}, which has the name of an installed module; rename it"
+    return path.stem, ""
 
 
 def leave_import() -> None:

@@ -16,12 +16,14 @@ from pathlib import Path
 
 from flowrun.runtime.extras import DISTRIBUTION
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.graph.scripts import name_of_main
 
 __all__ = ["changes", "provenance", "versions"]
 
 _PACKAGES = ("flowrun", "numpy", "msgpack", "av", "torch", "transformers")
 _VERSION = "version_"
 _CODE = "code_"
+_MAIN = "__main__"
 _GIT_TIMEOUT_S = 2.0
 
 
@@ -75,26 +77,20 @@ def _code_of(plan: Plan) -> dict[str, str]:
     if not modules:
         return {}
     packages = _packages()
+    main = name_of_main()[0] or _MAIN
     found: dict[str, str] = {}
-    for name in sorted(modules):
+    for name in sorted({main if name == _MAIN else name for name in modules}):
         distributions = packages.get(name.partition(".")[0])
         if distributions:
             found |= {f"{_VERSION}{it}": _version(it) for it in distributions}
             continue
-        path = getattr(sys.modules.get(name), "__file__", None)
+        module = sys.modules.get(_MAIN if name == main else name)
+        path = getattr(module, "__file__", None)
         if path is not None and Path(path).is_file():
-            found[f"{_CODE}{_imported_name(name, plan)}"] = _sha256(Path(path).read_bytes())
-        elif name == "__main__":
+            found[f"{_CODE}{name}"] = _sha256(Path(path).read_bytes())
+        elif name == _MAIN:
             found[f"{_CODE}{name}"] = _sha256("\n".join(_sources(plan, name)).encode())
     return found
-
-
-def _imported_name(module: str, plan: Plan) -> str:
-    """The name of a module as a replay imports it: that of the script that runs is in the graph."""
-    if module != "__main__":
-        return module
-    types = (it.spec.type for it in plan.graph.tasks if it.task_class.__module__ == module)
-    return next(types).rpartition(".")[0]
 
 
 def _sources(plan: Plan, module: str) -> Iterator[str]:

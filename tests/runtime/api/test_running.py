@@ -22,7 +22,7 @@ from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 from flowrun.tasks.basic import Counter, Print, Square
 from flowrun.tasks.video.capture import VideoCapture
-from support.helpers import Scale
+from support.helpers import Hooked, Scale
 
 LIMIT_S = 60
 
@@ -83,16 +83,20 @@ def test_iterators_do_not_disturb_each_other_or_the_run():
 
 
 def test_a_reader_that_wants_the_newest_gets_those_and_a_count_of_the_others():
-    gate = threading.Event()
+    gate, ready = threading.Event(), threading.Event()
     seen = []
 
     def slow(message):
         gate.wait(LIMIT_S)
         seen.append(message.value)
 
-    with squares(500).start(log_dir=None) as live:
+    Hooked.hook = lambda _: ready.wait(LIMIT_S)
+    g = Graph()
+    g.connect(g.add(Hooked, limit=500), g.add(Square))
+    with g.start(log_dir=None) as live:
         newest = live.messages("square", keep=2)
         live.on_message("square", slow, keep=3)
+        ready.set()
         while not live.has_ended:
             time.sleep(0.001)
         gate.set()
@@ -447,6 +451,21 @@ def test_ctrl_c_ends_the_run_in_order_and_the_script_goes_on(tmp_path):
     assert (done.returncode, done.stdout) == (0, "SIGINT\ngoes on\n"), done.stderr
 
 
+def test_ctrl_c_while_it_begins_leaves_no_run(monkeypatch):
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name == "flowrun-squares":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        squares(rate_hz=100).start()
+    for live in running():
+        assert live.wait(LIMIT_S).reason == "interrupted"
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_task_that_is_stuck_does_not_keep_the_program_from_ending(tmp_path):
@@ -457,6 +476,8 @@ def test_a_task_that_is_stuck_does_not_keep_the_program_from_ending(tmp_path):
         + """
     class Stuck(Task):
         def process(self, ctx: Context, number: Input[IntMsg]) -> None:
+            while "live" not in globals() or not live._is_waited_for:
+                time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGINT)
             while live._run.executor.stop_reason is None:
                 time.sleep(0.001)
