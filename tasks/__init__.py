@@ -11,6 +11,8 @@
 | `faces.py`, `blur.py`                      | faces; what is found, made unrecognizable             |
 | `render_boxes.py`, `broadcast.py`         | boxes on pictures; pictures and answers for clients   |
 | `shaping/`                                | `Crop`, `Resize`, `Mosaic`, `Throttle`, `Join`, ...   |
+| `sinks/`                                  | films, files, receivers, viewers, a window            |
+| `addresses.py`                            | hosts and URLs in configs                             |
 | `basic.py`                                | `Counter`, `Square`, `Print`, ...                     |
 | `labels.py`, `named_inputs.py`,           | what tasks of several families share                  |
 | `thinning.py`                             |                                                       |

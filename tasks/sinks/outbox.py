@@ -51,6 +51,7 @@ class Outbox(Generic[T]):
     deliver: called with each item, on that thread. What it raises is raised again by the next `put`, on
         the cycle's thread, so that `on_error` decides; the item is lost, others follow.
     most: the most items that wait.
+    is_newest_enough: whether an item that another takes the place of need not be counted.
     waits: asked when that many wait: whether `put` then waits for a place. If not, the item that has
         waited longest is dropped, counted and logged.
     """
@@ -62,7 +63,9 @@ class Outbox(Generic[T]):
         *,
         most: int,
         waits: Callable[[], bool] = lambda: False,
+        is_newest_enough: bool = False,
     ) -> None:
+        self._is_newest_enough = is_newest_enough
         self._ctx = ctx
         self._deliver = deliver
         self._most = most
@@ -110,7 +113,7 @@ class Outbox(Generic[T]):
                 dropped = True
             self._items.append(item)
             self._changed.notify_all()
-        if dropped:
+        if dropped and not self._is_newest_enough:
             self._ctx.dropped(1, FULL)
             self._complaints.say("dropped: too many wait to be delivered", most=self._most)
         self._raise_error()
@@ -125,7 +128,7 @@ class Outbox(Generic[T]):
         with self._changed:
             left = len(self._items) + self._busy
             self._items.clear()
-        if left:
+        if left and not self._is_newest_enough:
             self._ctx.dropped(left, AT_END)
             self._ctx.log.warning(
                 "not delivered before the end of the run", count=left, waited_s=timeout_s

@@ -32,7 +32,8 @@ _RERUN_PORT, _FOXGLOVE_PORT = 9876, 8765
 
 class _Settings(TaskConfig):
     queue: PositiveInt = 100
-    """The most messages that wait to be shown; beyond that the oldest is dropped."""
+    """The most messages that wait to be shown; beyond that the oldest is dropped. For a recording the
+    cycle waits, unless a source of the run is live."""
 
 
 class _ViewerSink(Task):
@@ -52,10 +53,15 @@ class _ViewerSink(Task):
 
     def begin(self, ctx: Context) -> Outbox[LiveMessage]:
         """Make the viewer."""
+        self._ctx = ctx
         self._viewer = viewer = self.viewer(ctx)
         ctx.log.info("shows the run", where=viewer.where)
-        self._outbox = Outbox(ctx, viewer.show, most=self.config.queue)
+        self._outbox = Outbox(ctx, viewer.show, most=self.config.queue, waits=self.waits)
         return self._outbox
+
+    def waits(self) -> bool:
+        """Whether a cycle waits for the viewer."""
+        return False
 
     def process(
         self,
@@ -118,6 +124,9 @@ class RerunSink(_ViewerSink):
     def start(self, ctx: Context) -> None:
         if self.config.path is None:
             self.begin(ctx)
+
+    def waits(self) -> bool:
+        return self.config.path is not None and not self._ctx.follows_live
 
     def viewer(self, ctx: Context) -> Viewer:
         from flowrun.runtime.export.live import RerunViewer

@@ -197,6 +197,7 @@ run_task(Killed, inputs=[{"message": message}] * 1000, config={"path": sys.argv[
 """
 
 
+@pytest.mark.long
 def test_what_a_killed_run_leaves_ends_with_a_whole_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out.csv")], check=False)
     assert done.returncode == -signal.SIGKILL

@@ -7,16 +7,18 @@ import subprocess
 import sys
 from contextlib import suppress
 from fractions import Fraction
+from typing import ClassVar
 
 import av
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from flowrun.msgs import AlertMsg, BoolMsg, ImageRgb8Msg
+from flowrun.msgs import AlertMsg, BoolMsg, ImageRgb8Msg, Message
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.export.film_writer import FilmError
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.task import Context, Input
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.sinks.video_writer import VideoWriter
 from support.films import FILMS, FRAMES, draw, pictures, pixels_of
@@ -308,15 +310,11 @@ sys.exit(main(["g.yaml", "--no-log", "--plain", "--port", "-1"]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["out.mp4", pytest.param("out.mkv", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("path", ["out.mp4", "out.mkv"])
 @pytest.mark.parametrize(
     "how",
-    [
-        pytest.param(str(int(signal.SIGINT)), marks=pytest.mark.long),
-        str(int(signal.SIGTERM)),
-        str(int(signal.SIGKILL)),
-        pytest.param("error", marks=pytest.mark.long),
-    ],
+    [str(int(it)) for it in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)] + ["error"],
 )
 def test_the_film_plays_whatever_ends_the_run(tmp_path, how, path):
     done = subprocess.run(
@@ -334,6 +332,30 @@ def test_the_film_plays_whatever_ends_the_run(tmp_path, how, path):
     else:
         assert len(shown) >= 150
         assert duration == 40 * len(shown)
+
+
+class Peeks(VideoWriter):
+    """Looks at the file while it is written."""
+
+    seen: ClassVar[list[int]] = []
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg] | None, when: Input[Message] | None
+    ) -> None:
+        super().process(ctx, image, when)
+        if ctx.cycle % 40 == 39:
+            with av.open(str(ctx.graph_dir / self.config.path)) as opened:
+                self.seen.append(len(list(opened.decode(video=0))))
+
+
+@pytest.mark.parametrize("path", ["out.mp4", "out.mkv"])
+def test_the_film_plays_while_it_is_written(tmp_path, monkeypatch, path):
+    monkeypatch.setattr(Peeks, "seen", [])
+    inputs = pictures_at(range(0, 4000, 40))
+    config = {"path": path, "queue": 1}
+    run_task(Peeks, inputs=inputs, config=config, graph_dir=tmp_path)
+    for at, count in enumerate(Peeks.seen):
+        assert 40 * at + 20 <= count <= 40 * (at + 1)  # half a second is 13 pictures
 
 
 def mistakes(tmp_path, config):
@@ -366,6 +388,7 @@ FULL = """
 import resource, sys
 import numpy as np
 from flowrun.msgs import ImageRgb8Msg
+from flowrun.runtime.task import Context, Input
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.sinks.video_writer import VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
@@ -382,6 +405,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
 def test_a_full_disk_is_an_error_and_what_is_there_plays(tmp_path, name):
     done = subprocess.run(
