@@ -9,7 +9,8 @@
 | `track.py`                                | objects followed from picture to picture              |
 | `zones.py`                                 | who is in zones, and who crosses lines                |
 | `faces.py`, `blur.py`                      | faces; what is found, made unrecognizable             |
-| `render_boxes.py`, `broadcast.py`         | boxes on pictures; pictures and answers for clients   |
+| `drawing.py`, `render_boxes.py`            | boxes, tracks, zones and lines on pictures            |
+| `broadcast.py`                             | pictures and answers for clients                      |
 | `shaping/`                                | `Crop`, `Resize`, `Mosaic`, `Throttle`, `Join`, ...   |
 | `sinks/`                                  | films, files, receivers, viewers, a window            |
 | `addresses.py`                            | hosts and URLs in configs                             |

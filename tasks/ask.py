@@ -23,6 +23,7 @@ from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import nearest
 from flowrun.tasks.detect import Detect
+from flowrun.tasks.drawing import DEFAULT_LABEL, LabelFormat, Style, draw_boxes
 from flowrun.tasks.inference import Inference
 from flowrun.tasks.models.checkpoints import (
     architecture_of,
@@ -35,7 +36,6 @@ from flowrun.tasks.models.checkpoints import (
 from flowrun.tasks.models.installed import need_packages
 from flowrun.tasks.models.question import ModelError
 from flowrun.tasks.parse_detections import ParseDetections
-from flowrun.tasks.render_boxes import draw_boxes
 
 __all__ = ["Reply", "ask", "check_save", "read_picture", "save_picture"]
 
@@ -159,7 +159,8 @@ def save_picture(path: Path, pixels: NDArray[np.uint8], detections: DetectionsMs
 
     drawn = pixels.copy()
     if detections is not None:
-        draw_boxes(drawn, detections)
+        style = Style.for_picture(drawn, None, label=LabelFormat(DEFAULT_LABEL))
+        draw_boxes(drawn, detections, style)
     try:
         Image.fromarray(drawn).save(path, quality=90)
     except (OSError, ValueError) as error:

@@ -18,9 +18,9 @@ from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.replay.verify import verify_keyframes
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.testing import assert_replays
+from flowrun.tasks.drawing import color_of
 from flowrun.tasks.embedded.training import scenes as sc
 from flowrun.tasks.embedded.training.demo_video import FPS, SCENE_S, pick_scenes, scene_at
-from flowrun.tasks.render_boxes import color_of
 from support.paths import GRAPHS
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowrun.msgs import DetectionsMsg, ImageRgb8Msg
-from flowrun.runtime.task import TaskConfig
+from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, LinesMsg, ZonesMsg
+from flowrun.runtime.errors import UsageError
 from flowrun.runtime.testing import run_task
-from flowrun.tasks.render_boxes import RenderBoxes, color_of, draw_boxes
+from flowrun.tasks.drawing import (
+    DEFAULT_LABEL,
+    LabelFormat,
+    Style,
+    color_of,
+    draw_boxes,
+    track_color,
+)
+from flowrun.tasks.render_boxes import RenderBoxes
 
 GREY = 90
 S = 1_000_000_000
@@ -176,7 +184,9 @@ def test_without_boxes_the_picture_is_passed_on_as_it_is() -> None:
 
 @settings(max_examples=60)
 @given(
-    boxes=st.lists(st.tuples(*[st.floats(width=32)] * 4), max_size=4),
+    boxes=st.lists(
+        st.tuples(*[st.floats(width=32, allow_nan=False, allow_infinity=False)] * 4), max_size=4
+    ),
     labels=st.text(max_size=80),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
 )
@@ -184,22 +194,193 @@ def test_no_box_and_no_label_crashes(
     boxes: list[tuple[float, float, float, float]], labels: str, size: tuple[int, int]
 ) -> None:
     pixels = np.zeros((*size, 3), np.uint8)
-    draw_boxes(pixels, found(S, *boxes, labels=[labels] * len(boxes)))
+    style = Style.for_picture(pixels, None, label=LabelFormat(DEFAULT_LABEL))
+    draw_boxes(pixels, found(S, *boxes, labels=[labels] * len(boxes)), style)
 
 
-@pytest.mark.parametrize("seen", [None, found(S, (20, 30, 60, 90))])
-def test_a_thawed_task_goes_on_as_the_frozen_one(seen: DetectionsMsg | None) -> None:
+# -- labels, tracks, zones, lines, statistics --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "label"),
+    [
+        (DEFAULT_LABEL, {}, "cat 0.50 #7"),
+        (DEFAULT_LABEL, {"tracker_id": None}, "cat 0.50"),
+        (DEFAULT_LABEL, {"confidence": None, "tracker_id": None}, "cat"),
+        (DEFAULT_LABEL, {"class": None}, "0.50 #7"),
+        ("{class} {confidence:.0%} #{tracker_id}", {}, "cat 50% #7"),
+        ("[{class_id:02d}] {{{class!s:>5}}}", {}, "[03] {  cat}"),
+        ("{class}/{tracker_id} seen", {"tracker_id": None}, "seen"),
+        ("", {}, ""),
+    ],
+)
+def test_a_label_is_written_as_asked(text: str, values: dict[str, Any], label: str) -> None:
+    known = {"class": "cat", "confidence": 0.5, "tracker_id": 7, "class_id": 3}
+    assert LabelFormat(text).of(known | values) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "{clas}",
+            "label '{clas}' has an unknown field 'clas'; fields: class, confidence, tracker_id, "
+            "class_id (did you mean 'class'?)",
+        ),
+        ("{class", "label '{class' is no format: expected '}' before end of string"),
+        (
+            "{class:.2f}",
+            "label '{class:.2f}' cannot be written: Unknown format code 'f' for object of type 'str'",
+        ),
+        (
+            "{class.upper}",
+            "label '{class.upper}' has an unknown field 'class.upper'; fields: class, confidence, "
+            "tracker_id, class_id (did you mean 'class'?)",
+        ),
+        ("{confidence:{width}}", "label '{confidence:{width}}' cannot be written: 'width'"),
+    ],
+)
+def test_a_label_that_is_no_format_is_refused_before_the_run(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match="label") as caught:
+        LabelFormat(text)
+    assert str(caught.value) == said
+    with pytest.raises(UsageError) as refused:
+        render(label=text)
+    assert said in str(refused.value)
+
+
+def moving(at_s: float, *ids: int, labels: list[str] | None = None) -> DetectionsMsg:
+    """Tracks that move to the right by 20 pixels a second."""
+    x = 20 * at_s
+    seen = found(
+        round(at_s * S), *[(x, 40 * k, x + 20, 40 * k + 20) for k in range(len(ids))], labels=labels
+    )
+    seen.tracker_ids = np.array(ids, np.int64)
+    seen.publish(tov_ns=seen.tov_ns)
+    return seen
+
+
+def test_each_track_has_a_colour_of_its_own() -> None:
+    inputs = {"image": picture(S), "detections": moving(1, 1, 2)}
+    [by_class] = render(inputs)
+    assert (by_class.pixels[0, 20] == color_of("cat", 0)).all()
+    assert (by_class.pixels[40, 20] == color_of("cat", 0)).all()
+    [by_track] = render(inputs, color_by="track")
+    assert (by_track.pixels[0, 20] == track_color(1)).all()
+    assert (by_track.pixels[40, 20] == track_color(2)).all()
+
+
+def test_a_track_draws_its_way_for_some_seconds() -> None:
+    inputs = [{"image": picture(k * S), "detections": moving(k, 4)} for k in range(1, 6)]
+    bare, drawn_ = render(*inputs)[-1], render(*inputs, trail_s=2)[-1]
+    way = (drawn_.pixels != bare.pixels).any(axis=2)
+    ys, xs = np.nonzero(way)
+    # At second 5 its lower middle is at x 110, y 20; two seconds before it was at x 70.
+    assert xs.min() in {69, 70}
+    assert xs.max() <= 111
+    assert set(ys.tolist()) <= {19, 20, 21}
+    later: dict[str, Any] = {"image": picture(8 * S)}
+    gone = render(*inputs, later, trail_s=2, max_age_s=None)[-1]
+    assert (gone.pixels == render(*inputs, later, max_age_s=None)[-1].pixels).all()
+
+
+def zones(tov_ns: int) -> ZonesMsg:
+    message = ZonesMsg(
+        names=["door"], polygons=[[[20.0, 40.0], [60.0, 40.0], [60.0, 80.0], [20.0, 80.0]]],
+        counts=[3], labels=[{"cat": 3}], inside=[[]], inside_s=[[]], entered=[[]], left=[[]],
+        totals=[0], width=100, height=120,
+    )  # fmt: skip
+    message.publish(tov_ns=tov_ns)
+    return message
+
+
+def lines(tov_ns: int) -> LinesMsg:
+    message = LinesMsg(
+        names=["gate"], lines=[[150.0, 110.0, 150.0, 10.0]], ins=[4], outs=[1],
+        in_labels=[{"cat": 4}], out_labels=[{"cat": 1}], went_in=[[]], went_out=[[]],
+        width=200, height=120,
+    )  # fmt: skip
+    message.publish(tov_ns=tov_ns)
+    return message
+
+
+def test_zones_and_lines_are_drawn_where_they_are() -> None:
+    """A zone of a picture half as wide, and a line that goes up: "in" is on its right."""
+    image, late = picture(S), picture(9 * S)
+    [zoned, no_more] = render({"image": image, "zones": zones(S)}, {"image": late})
+    color = np.array(track_color(0))
+    assert (zoned.pixels[60, 40] == color).all()
+    assert (zoned.pixels[60, 120] == color).all()
+    assert (zoned.pixels[80, 60] == color).all()
+    assert (zoned.pixels[60, 80] == GREY).all()
+    assert drawn(no_more) is None
+    [lined] = render({"image": image, "lines": lines(S)})
+    assert (lined.pixels[100, 150] == color).all()
+    assert (lined.pixels[60, 153] == color).all()
+    assert (lined.pixels[62, 147] == GREY).all()
+
+
+def test_statistics_are_written_if_asked() -> None:
+    inputs = [{"image": picture(k * S // 10)} for k in range(1, 5)]
+    assert drawn(render(*inputs)[-1]) is None
+    [*_, last] = render(*inputs, statistics=True, text_px=12)
+    left, top, right, bottom = drawn(last)  # type: ignore[misc]
+    assert (left, top) == (0, 0)
+    assert right < 70
+    assert bottom <= 20
+    seen = {"image": picture(S), "detections": found(S, (150, 90, 160, 100), labels=["dog"])}
+    [counted] = render(seen, statistics=True, text_px=12)
+    assert (counted.pixels[1, 1] != GREY).any()
+
+
+FAR = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=30)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    polygon=st.lists(st.tuples(FAR, FAR), min_size=3, max_size=5),
+    name=st.text(max_size=80),
+)
+def test_no_zone_and_no_name_crashes(size: Any, polygon: list[Any], name: str) -> None:
+    seen = zones(S)
+    seen.names, seen.polygons = [name], [[list(it) for it in polygon]]
+    seen.publish(tov_ns=S)
+    render({"image": picture(S, size), "zones": seen}, statistics=True)
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_a_thawed_task_goes_on_as_the_frozen_one(cut: int) -> None:
     import msgpack
 
-    class Thawed(RenderBoxes):
-        def __init__(self, config: TaskConfig) -> None:
-            super().__init__(config)
-            self.thaw(state)
+    class Cut(RenderBoxes):
+        """Frozen into another state before call `cut`."""
 
-    before = RenderBoxes(RenderBoxes.Config(labels=False, line_px=1))
-    if seen is not None:
-        before.process(None, None, seen, ImageRgb8Msg())  # type: ignore[arg-type]
-    state = msgpack.unpackb(msgpack.packb(before.freeze()))
-    inputs = [{"image": picture(2 * S)}]
-    [after] = run_task(Thawed, inputs=inputs, config={"labels": False, "line_px": 1})
-    assert drawn(after["rendered"]) == (None if seen is None else (20, 30, 60, 90))
+        calls = 0
+
+        def process(self, *ports: Any) -> None:  # type: ignore[override]
+            if self.calls == cut:
+                state = msgpack.unpackb(msgpack.packb(self.freeze()))
+                RenderBoxes.__init__(self, self.config)
+                self.thaw(state)
+            self.calls += 1
+            super().process(*ports)
+
+    Cut.process.__wrapped__ = RenderBoxes.process  # type: ignore[attr-defined]
+    Cut.process.__annotations__ = RenderBoxes.process.__annotations__
+    inputs: list[dict[str, Any]] = [
+        {"image": picture(S)},
+        {"image": picture(2 * S), "detections": moving(2, 3, 4, labels=["cat", "dog"])},
+        {"zones": zones(3 * S)},
+        {"image": picture(3 * S), "detections": moving(3, 3)},
+        {"image": picture(4 * S), "lines": lines(3 * S)},
+        {"image": picture(5 * S)},
+    ]
+    config = {"trail_s": 3, "statistics": True, "max_age_s": 5}
+    whole, again = (
+        [out.get("rendered") for out in run_task(kind, inputs=inputs, config=config)]
+        for kind in (RenderBoxes, Cut)
+    )
+    for one, other in zip(whole, again, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or (one.pixels == other.pixels).all()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from flowrun.runtime.cli import main
 from flowrun.tasks.ask import read_picture
-from flowrun.tasks.render_boxes import color_of
+from flowrun.tasks.drawing import color_of
 from support.paths import MEDIA
 
 SHAPES = MEDIA / "shapes.jpg"
