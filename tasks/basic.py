@@ -16,7 +16,10 @@ _NS_PER_S = 1_000_000_000
 
 
 class Counter(Task):
-    """0, 1, 2, ...: one number a cycle."""
+    """0, 1, 2, ...: one number a cycle.
+
+    A source that ends after `limit` numbers. The time of a message is its cycle's.
+    """
 
     class Config(TaskConfig):
         limit: NonNegativeInt | None = None
@@ -60,7 +63,10 @@ class Counter(Task):
 
 
 class Square(Task):
-    """The square of each number."""
+    """The square of each number.
+
+    It has the number's time. A square of more than 64 bits is an error.
+    """
 
     def process(self, ctx: Context, number: Input[IntMsg], square: Output[IntMsg]) -> None:
         del ctx
@@ -69,14 +75,20 @@ class Square(Task):
 
 
 class Print(Task):
-    """Logs each number, so that it shows on the console."""
+    """Logs each number, so that it shows on the console.
+
+    A line `number value=...` of the level info, also in the run's log.
+    """
 
     def process(self, ctx: Context, number: Input[IntMsg]) -> None:
         ctx.log.info("number", value=number.value)
 
 
 class BoolSource(Task):
-    """True, once a cycle."""
+    """True, once a cycle.
+
+    A source that ends after `limit` messages. The time of a message is its cycle's.
+    """
 
     class Config(TaskConfig):
         limit: NonNegativeInt | None = None
@@ -102,7 +114,10 @@ class BoolSource(Task):
 
 
 class PassBool(Task):
-    """What comes in goes out."""
+    """What comes in goes out.
+
+    With the time that it had: a step of a pipeline that costs nothing, to measure what a step costs.
+    """
 
     def process(self, ctx: Context, value: Input[BoolMsg], out: Output[BoolMsg]) -> None:
         del ctx
@@ -111,7 +126,10 @@ class PassBool(Task):
 
 
 class BoolSink(Task):
-    """Takes what comes, and does nothing with it."""
+    """Takes what comes, and does nothing with it.
+
+    The end of a pipeline that is to be measured.
+    """
 
     def process(self, ctx: Context, value: Input[BoolMsg]) -> None:
         del ctx, value

@@ -16,7 +16,10 @@ __all__ = ["BroadcastChat", "BroadcastImage"]
 
 
 class BroadcastImage(Task):
-    """Offer frames to clients as JPEG.
+    """Offer frames to clients as JPEG: to the page, and at `/api/v0/streaming/image`.
+
+    Pictures of pixels that are not square are made square. A client gets the newest picture; one that is
+    slow misses some, and neither the cycle nor other clients wait for it.
 
     Costs the cycle nothing while nobody watches, and at most a copy of the pixels while somebody
     does: the JPEG is made on the client's thread, once for all clients, and of a video without making
@@ -42,7 +45,11 @@ class BroadcastImage(Task):
 
 
 class BroadcastChat(Task):
-    """Offer answers to clients."""
+    """Offer answers to clients: to the page, and at `/api/v0/inference/result`.
+
+    Each with its prompt, the time and cycle of its frame, and its latency in milliseconds. A client gets
+    the newest answer; nobody waits for one that is slow.
+    """
 
     class Config(TaskConfig):
         channel_id: NonNegativeInt | None = None

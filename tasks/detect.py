@@ -37,6 +37,9 @@ class Detect(Task):
     go on meanwhile and the model always gets the newest frame. Each frame gives a message, also one
     without objects; `tov_ns`, `frame_id` and `frame_cycle` say which frame. The surest object comes
     first. Tasks with the same `model`, `device` and `dtype` share one copy of it.
+
+    Boxes are in pixels of the frame, scores from 0 to 1. A checkpoint that is no detector, and a label
+    that it does not know, are errors before the first cycle.
     """
 
     class Config(BoxChoice):

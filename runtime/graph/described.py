@@ -564,7 +564,7 @@ def _split(text: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
         found = re.match(r"(\w+(?:, \w+)*): (.*)", line)
         if found is not None and known.issuperset(found[1].split(", ")):
             now = found[1].split(", ")
-            of_fields |= dict.fromkeys(now, found[2][:1].upper() + found[2][1:])
+            of_fields |= dict.fromkeys(now, _capitalized(found[2]))
         elif now and line.startswith("    "):
             for name in now:
                 of_fields[name] += f" {line.strip()}"
@@ -574,10 +574,16 @@ def _split(text: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip(), of_fields
 
 
+def _capitalized(text: str) -> str:
+    """With a capital, unless it begins with a name, such as float32."""
+    is_word = text.partition(" ")[0].isalpha()
+    return text[:1].upper() + text[1:] if is_word else text
+
+
 def _field(kind: type[Message], name: str, sentence: str) -> DescribedField:
     array = kind.array_fields.get(name)
     unit = unit_of(name)
-    if unit and unit not in sentence:
+    if unit and unit not in sentence and "per second" not in sentence:
         sentence = f"{sentence} In {unit}.".lstrip()
     return DescribedField(
         name,
