@@ -67,8 +67,8 @@ class Inference(Task):
     a replay takes the answers from the log if `backends` has one. An answer is a frame's: `tov_ns`,
     `frame_id` and `frame_cycle` say which.
 
-    `latency_ms` is from the call of the model to its answer. A checkpoint that is missing, or is none for
-    this, is an error before the first cycle; a backend that fails in a cycle, with no other in
+    `latency_ms` is from the call of the model to its answer. A checkpoint that is missing, or is none
+    for this, is an error before the first cycle; a backend that fails in a cycle, with no other in
     `fallback`, is one that `on_error` handles.
     """
 

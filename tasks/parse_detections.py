@@ -49,8 +49,8 @@ class ParseDetections(Task):
 
     Models of the PaliGemma family answer the prompts `detect cat` and `detect cat ; dog` so, and
     the model that ships with flowrun does. An answer without boxes is one without objects. Such a
-    model gives no scores and no class ids: they are NaN and -1. Boxes are in pixels of the frame that the
-    answer is about, whose time the message has. What is no box in the answer is skipped.
+    model gives no scores and no class ids: they are NaN and -1. Boxes are in pixels of the frame that
+    the answer is about, whose time the message has. What is no box in the answer is skipped.
     """
 
     class Config(BoxChoice):
