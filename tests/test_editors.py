@@ -126,6 +126,46 @@ def test_label() -> None:
     assert list(only) == ["label", "small"]
 """
 
+SCRIPT = """
+from datetime import datetime
+from pathlib import Path
+
+import flowrun
+from flowrun import Graph, IntMsg, Log, Replay, Result, TextMsg
+from flowrun.tasks.inference import Inference
+from flowrun.tasks.video.capture import VideoCapture
+from label import Label, shout
+
+
+def seen(result: Result) -> None:
+    print(result.source + 1, result.tov_ns)
+
+
+def main() -> None:
+    g = Graph("inference", logging={"sync_s": 0.5}, runtime={"seed": 3})
+    cam = g.add(VideoCapture, source_uri=0)
+    cap = g.add(Inference, prompt="cap en", background=True, on_error="skip", rate_hz=2)
+    label = g.add(Label, id="label", config={"scale": 2.0})
+    g.connect(cam, cap)
+    g.connect(cap.answer, label["answer"])
+    g.connect(label.label, g.add(shout, times=3))
+    g.save(Path("g.yaml"))
+    with g.start(cycles=3, port=0) as run:
+        for message in run.messages("label.label", keep=1):
+            assert isinstance(message, TextMsg)
+            print(message.value, run.url)
+        run.set("inference", prompt="cap de")
+        end = run.on_message("label.label", print)
+        end()
+        print(run.wait(2.0).reason)
+    with Log("runs/a") as log:
+        print(log[3].cycle, log["label.label"][1:2].df, log.timings()["cycle_ms"])
+        print(log["label"].between(0, datetime.now())[4].fields)
+        print(Replay(log).run().identical)
+    print(flowrun.running(), flowrun.run("g.yaml").cycles, IntMsg(value=3).value)
+    flowrun.pipeline([0, "a.mp4"], prompt="cap en", on_result=seen, max_fps=5).run()
+"""
+
 MISTAKES = {
     "image.width *": ("image.widht *", "widht"),
     "self.config.scale)": ("self.config.scael)", "scael"),
@@ -174,7 +214,9 @@ CHECKERS = pytest.mark.parametrize("errors", [mypy_errors, pyright_errors], ids=
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A user's folder: the README's task and its test, what `new-task` writes, and more of both."""
-    function, task, test = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    function, task, test, _ = re.findall(
+        r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+    )
     (tmp_path / "doubles.py").write_text(function)
     (tmp_path / "smooth.py").write_text(task)
     (tmp_path / "test_smooth.py").write_text(test)
@@ -186,6 +228,18 @@ def folder(tmp_path: Path) -> Path:
 
 @CHECKERS
 def test_a_users_folder_has_no_errors(folder: Path, errors) -> None:
+    assert errors(folder) == []
+
+
+@CHECKERS
+@pytest.mark.long
+@pytest.mark.timeout(600)  # it reads all of flowrun
+def test_a_script_with_graphs_has_no_errors(folder: Path, errors) -> None:
+    five = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)[-1]
+    typed = five.replace("def bright(frame)", "def bright(frame: flowrun.ImageRgb8Msg) -> object")
+    assert typed != five
+    (folder / "five.py").write_text(typed)
+    (folder / "script.py").write_text(SCRIPT)
     assert errors(folder) == []
 
 
