@@ -88,8 +88,11 @@ class RecordedRuns:
             return stretches.at(cycle)
         if stretches is not None and at_ns is not None:
             return stretches.at_time(at_ns)
-        name, of, number = id_.partition(_OF)
+        name, of, number = id_, "", ""
         path = self._path(name)
+        if path is None and _OF in id_:
+            name, of, number = id_.rpartition(_OF)
+            path = self._path(name)
         if path is None and name == CURRENT and self._paths:
             name, path = list(self._paths.items())[-1]
         if path is not None and of:
@@ -121,9 +124,9 @@ class RecordedRuns:
         `UsageError` for values that are not taken; `LogInUse` while two others run.
         """
         run = self.get(id_, cycle=first)
-        if _OF in run.id:
+        if self._path(run.id) is None:
             raise UsageError(
-                f"{run.id} is a what-if itself; ask its run {run.id.partition(_OF)[0]}"
+                f"{run.id} is a what-if itself; ask its run {run.id.rpartition(_OF)[0]}"
             )
         graph = run.graph()
         tasks = check_values(values, graph)

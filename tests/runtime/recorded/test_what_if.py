@@ -7,8 +7,9 @@ import pytest
 import structlog
 
 from flowrun.runtime.cli import main
-from flowrun.runtime.errors import LogInUse, UsageError
+from flowrun.runtime.errors import LogInUse, LogNotFound, UsageError
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded import what_if
 from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.recorded.what_if import Asked, changes, check_values, command_of
 from support.paths import TESTS
@@ -74,6 +75,30 @@ def test_the_command_makes_a_run_whose_answers_are_compared(run, tmp_path, capsy
         assert (change["task"], change["cycle"]) == ("says", message.cycle)
 
 
+def test_two_run_at_once_and_one_is_cancelled(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(what_if, "command_of", lambda *_: ["sleep", "100"])
+    runs = RecordedRuns.at(shutil.copytree(run, tmp_path / "run"))
+    for _ in range(2):
+        runs.ask("run", {"says.prompt": "x"}, 4, 20)
+    with pytest.raises(LogInUse) as error:
+        runs.ask("run", {"says.prompt": "x"}, 4, 20)
+    assert str(error.value) == ("2 what-ifs run already; wait for the end of one, or cancel it")
+    assert runs.cancel("run", "1")["state"] == "cancelled"
+    assert [it["state"] for it in runs.what_ifs("run")] == ["cancelled", "running"]
+    made = runs.ask("run", {"says.prompt": "x"}, 4, 20)
+    assert made == {"id": "3", "run": "run~3"}
+    for number in ("2", "3"):
+        assert runs.cancel("run", number)["why"] is None
+    with pytest.raises(LogNotFound) as missing:
+        runs.cancel("run", "4")
+    assert str(missing.value) == "no what-if '4' of run 'run'; there are: 1, 2, 3"
+
+
+def test_a_run_may_have_the_sign_of_a_what_if_in_its_name(run, tmp_path):
+    shutil.copytree(run, tmp_path / "a~b")
+    assert RecordedRuns.at(tmp_path / "a~b").get("a~b").span(None, None)[1][0] == 24
+
+
 @pytest.mark.long
 def test_a_what_if_runs_beside_the_server_and_is_found_again(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
@@ -84,10 +109,8 @@ def test_a_what_if_runs_beside_the_server_and_is_found_again(run, tmp_path, monk
         runs.ask("run", {"says.prompt": "x"}, 4, 99)
     assert str(error.value) == "from_cycle 4 and to_cycle 99: the log holds cycles 0 to 24"
     made = runs.ask("run", {"says.prompt": "third"}, 4, 20)
-    with pytest.raises(LogInUse):
-        runs.ask("current", {"says.prompt": "x"}, 4, 20)
     deadline = time.monotonic() + 100
-    while runs.what_if("run", made.id)["state"] == "running" and time.monotonic() < deadline:
+    while runs.what_if("run", made["id"])["state"] == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     for again in (runs, RecordedRuns.at(copy)):
         found = again.what_if("run", "1")
@@ -96,9 +119,9 @@ def test_a_what_if_runs_beside_the_server_and_is_found_again(run, tmp_path, monk
         moment = again.get(found["run"]).moment(cycle=15, at_ns=None, url="")
         assert moment["answers"]["says"]["prompt"] == "third"
     failed = runs.ask("run", {"says.nothing": "third"}, 4, 20)
-    while runs.what_if("run", failed.id)["state"] == "running" and time.monotonic() < deadline:
+    while runs.what_if("run", failed["id"])["state"] == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
-    found = runs.what_if("run", failed.id)
+    found = runs.what_if("run", failed["id"])
     assert found["state"] == "error"
     assert "nothing" in found["why"]
     runs.close()

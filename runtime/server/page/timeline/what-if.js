@@ -15,45 +15,51 @@ const KEYS = ["prompt", "backend", "model", "max_new_tokens"];
  *   onMoment: (cycle: number) => void, onClose: () => void}} props
  */
 export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, onMoment, onClose}) {
-  const [tasks, setTasks] = useState(/** @type {string[]} */ ([]));
+  const [tasks, setTasks] = useState(/** @type {{id: string, config: Record<string, any>}[]} */ ([]));
   const [task, setTask] = useState("");
   const [settings, setSettings] = useState(/** @type {any} */ (null));
   const [values, setValues] = useState(/** @type {Record<string, string>} */ ({}));
-  const [earlier, setEarlier] = useState(/** @type {any[]} */ ([]));
-  const [id, setId] = useState("");
+  const [all, setAll] = useState(/** @type {any[]} */ ([]));
+  /** The run that the chosen one is. */
+  const [chosen, choose] = useState("");
   const [state, setState] = useState(/** @type {any} */ (null));
   const [said, setSaid] = useState("");
 
+  const readAll = () => get(`${place(base, run)}/what-if`).then(setAll, () => {});
   useEffect(() => {
     get(place(base, run)).then(found => {
-      const answering = found.outputs.filter((/** @type {any} */ it) => it.lane === "answers").map((/** @type {any} */ it) => it.task);
-      setTasks(answering);
-      setTask(answering[0] ?? "");
+      const answering = new Set(found.outputs.filter((/** @type {any} */ it) => it.lane === "answers").map((/** @type {any} */ it) => it.task));
+      const known = found.tasks.filter((/** @type {any} */ it) => answering.has(it.id));
+      setTasks(known);
+      setTask(known[0]?.id ?? "");
     }, error => setSaid(why(error)));
-    get(`${place(base, run)}/what-if`).then(setEarlier, () => {});
+    readAll();
     if (!moment) get(`${place(base, run)}/moment`).then(found => setSettings(found.settings), () => {});
   }, [base, run]);
   useEffect(() => { if (moment) setSettings(moment.settings); }, [moment?.cycle]);
   useEffect(() => {
-    if (!id) return undefined;
+    setState(null);
+    if (!chosen) return undefined;
     let timer = 0;
     let over = false;
     async function look() {
       try {
-        const found = await get(`${place(base, run)}/what-if/${id}`);
+        const found = await get(whatIf(base, chosen));
         if (over) return;
         setState(found);
         onShow(found);
         if (found.state === "running") timer = setTimeout(look, LOOK_MS);
+        else readAll();
       } catch (error) {
         if (!over) setSaid(why(error));
       }
     }
     look();
     return () => { over = true; clearTimeout(timer); };
-  }, [base, run, id]);
+  }, [base, run, chosen]);
 
-  const present = settings?.[task] ?? {};
+  const config = tasks.find(({id}) => id === task)?.config ?? {};
+  const present = settings?.[task] ?? config;
   const start = async () => {
     /** @type {Record<string, unknown>} */
     const set = {};
@@ -65,9 +71,16 @@ export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, o
     if (!Object.keys(set).length) return setSaid("Nothing differs from what was set then; change the prompt, backend or model.");
     try {
       const made = await post(`${place(base, run)}/what-if`, {set, from_cycle: range.from, to_cycle: range.to});
-      setState(null);
       setSaid("");
-      setId(made.id);
+      choose(made.run);
+      readAll();
+    } catch (error) {
+      setSaid(why(error));
+    }
+  };
+  const cancel = async () => {
+    try {
+      await post(`${whatIf(base, chosen)}/cancel`, {});
     } catch (error) {
       setSaid(why(error));
     }
@@ -75,31 +88,45 @@ export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, o
   const field = (/** @type {string} */ key) => {
     const input = (/** @type {any} */ event) => setValues({...values, [key]: event.target.value});
     const shown = values[key] ?? String(present[key] ?? "");
+    const id = `what-if-${key}`;
+    // As a list of words to choose from: a graph may name any.
+    const words = key === "backend" ? backendsOf(config) : [];
     return html`<label class=${key === "prompt" ? "wide" : ""}>${key}
       ${key === "prompt" ? html`<textarea rows="2" value=${shown} onInput=${input}></textarea>`
-        : html`<input value=${shown} onInput=${input} placeholder=${key === "model" ? "as it is" : ""} />`}</label>`;
+        : html`<input value=${shown} onInput=${input} list=${words.length ? id : undefined} placeholder="as it was" />`}
+      ${words.length > 0 && html`<datalist id=${id}>${words.map(word => html`<option value=${word} />`)}</datalist>`}</label>`;
   };
   return html`<div class="timeline-panel" role="region" aria-label="What if" data-what-if=${state?.state ?? ""}>
     <div class="timeline-fields">
       ${tasks.length > 1 && html`<label>Task <select value=${task} onChange=${(/** @type {any} */ event) => { setTask(event.target.value); setValues({}); }}>
-        ${tasks.map(it => html`<option value=${it} selected=${it === task}>${it}</option>`)}</select></label>`}
+        ${tasks.map(({id}) => html`<option value=${id} selected=${id === task}>${id}</option>`)}</select></label>`}
       ${task && KEYS.map(field)}
       <${RangeFields} range=${range} onRange=${onRange} />
-      <button class="action" onClick=${start} disabled=${!task || state?.state === "running"}>Run it again</button>
-      ${earlier.length > 0 && html`<label>Earlier ones <select onChange=${(/** @type {any} */ event) => setId(event.target.value)}>
-        <option value="">–</option>${earlier.map(it => html`<option value=${it.id}>#${it.id}: ${Object.values(it.set).join(", ")}</option>`)}</select></label>`}
+      <button class="action" onClick=${start} disabled=${!task}>Run it again</button>
+      ${state?.state === "running" && html`<button onClick=${cancel}>Cancel</button>`}
+      ${all.length > 0 && html`<label>All what-ifs <select value=${chosen} onChange=${(/** @type {any} */ event) => choose(event.target.value)}>
+        <option value="">–</option>${all.map(it => html`<option value=${it.run} selected=${it.run === chosen}>#${it.id}: ${Object.values(it.set).join(", ")}${it.state === "done" ? "" : ` (${it.state})`}</option>`)}</select></label>`}
       <button class="link close" onClick=${onClose}>Close</button>
     </div>
     ${!tasks.length && !said && html`<p>No task of this run answers in words; flowrun replay --set changes any other value.</p>`}
     <p role="status">${said}</p>
-    ${state && html`<${Outcome} base=${base} run=${run} state=${state} cycle=${cycle} onMoment=${onMoment} />`}
+    ${state && html`<${Outcome} base=${base} run=${state.run.slice(0, state.run.lastIndexOf("~"))} state=${state} cycle=${cycle} onMoment=${onMoment} />`}
   </div>`;
 }
+
+/** Where a what-if is in the API. @param {string} base @param {string} run that it is, "of~number" */
+function whatIf(base, run) {
+  const at = run.lastIndexOf("~");
+  return `${place(base, run.slice(0, at))}/what-if/${run.slice(at + 1)}`;
+}
+
+/** Those that the config of a task names, and those that any has. @param {Record<string, any>} config */
+const backendsOf = config => [...new Set(["embedded", "transformers", ...Object.keys(config.backends ?? {}), ...config.backend ? [config.backend] : []])];
 
 /** @param {{base: string, run: string, state: any, cycle: number | null, onMoment: (cycle: number) => void}} props */
 function Outcome({base, run, state, cycle, onMoment}) {
   const what = Object.entries(state.set).map(([key, value]) => `${key}: ${value}`).join(", ");
-  const head = state.state === "error" ? `#${state.id} failed`
+  const head = state.state === "error" ? `#${state.id} failed` : state.state === "cancelled" ? `#${state.id} was cancelled`
     : state.state === "running" ? `#${state.id} runs, ${Math.round(100 * state.progress)} %` : `#${state.id} is done`;
   const chosen = state.differs.find((/** @type {any} */ it) => it.cycle === cycle)
     ?? state.differs.findLast((/** @type {any} */ it) => cycle !== null && it.cycle <= cycle) ?? state.differs[0];
