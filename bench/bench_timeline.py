@@ -48,6 +48,8 @@ START_NS = 1_700_000_000_000_000_000
 OPEN_S, POSITIONS_HZ = 1.0, 10.0
 BINS = 450
 """Of a timeline of 1350 pixels."""
+WIDTH = 960
+"""Of the pictures, as a window of 1440 pixels shows them."""
 GRAPH = {
     "tasks": [
         {"id": "cam0", "type": "VideoCapture", "config": {"source_uri": "street.mp4"}},
@@ -212,6 +214,9 @@ def main() -> int:
         "in a part, cycle by cycle": list(range(cycles // 2, cycles))[:60],
         "in a part, seven cycles forth": list(range(cycles // 2, cycles, 7))[:60],
         "in a part, seven cycles back": list(range(cycles // 2, 0, -7))[:60],
+        "to and fro between two key frames": [
+            cycles // 2 // KEY_EVERY * KEY_EVERY + places.randrange(KEY_EVERY) for _ in range(60)
+        ],
         "exactly anywhere": [places.randrange(cycles) for _ in range(60)],
     }
     is_good = True
@@ -226,7 +231,7 @@ def main() -> int:
 
             def position(cycle: int) -> None:
                 ask("/moment", cycle=cycle)
-                ask("/image/cam0", cycle=cycle)
+                ask("/image/cam0", cycle=cycle, width=WIDTH)
 
             opened.append(
                 (timed(lambda: ask("/lanes", bins=BINS)), timed(lambda: position(cycles - 1)))

@@ -36,7 +36,7 @@ from flowrun.runtime.log.slab.format import CODEC, CYCLE, STARTED_NS, STEP_TASKS
 from flowrun.runtime.log.slab.reader import SlabReader
 from flowrun.runtime.log.table import Table, arrow_table, make_table, timings_table
 from flowrun.runtime.log.topic import LogTopic, topic_named
-from flowrun.runtime.pictures.decode import PictureDecoder
+from flowrun.runtime.pictures.decode import Passed, PictureDecoder
 from flowrun.runtime.wording import listed, nearest
 
 __all__ = [
@@ -82,6 +82,7 @@ class Log:
         self._slabs = self._files.slabs
         self._cycle_count: int | None = None
         self._decoders: dict[str, PictureDecoder] = {}
+        self._passed = Passed()
         self._codecs = {
             channel.topic: channel.metadata[CODEC]
             for channel in self._slabs[0].preamble.channels.values()
@@ -385,7 +386,7 @@ class Log:
         """The decoder of a topic's pictures: it goes on from the one it was last asked for."""
         if topic not in self._decoders:
             self._decoders[topic] = PictureDecoder(
-                partial(self._stored, topic), ahead=not self.follow
+                partial(self._stored, topic), ahead=not self.follow, passed=self._passed
             )
         return self._decoders[topic]
 

@@ -21,7 +21,7 @@ from flowrun.runtime.pictures.planar import Demand, Kept, Layout, PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.pictures.video import PacketDecoder
 
-__all__ = ["PictureDecoder"]
+__all__ = ["Passed", "PictureDecoder"]
 
 _FARTHEST = 64
 """Within this number of messages after a picture's own, its packet must have given it: decoders hold
@@ -31,6 +31,9 @@ _AHEAD = 4
 """This number of pictures is decoded and converted while one is looked at, where they are asked for one
 after the other. Decoding takes 3 to 8 ms at 1080p, converting 5: all cores share them."""
 
+_PASSED_BYTES = 128 << 20
+"""Of pictures that were passed over, which a log keeps: at 1080p, 43 of them."""
+
 _NEAR = 8
 """How many cycles after another picture one may be asked for to count as the next."""
 
@@ -38,15 +41,40 @@ Stored = Callable[[int], Iterator[tuple[int, memoryview]]]
 """The messages of the topic from a cycle on: cycle and payload."""
 
 
+class Passed:
+    """Decoded pictures that were passed over on the way to one that was asked for, of all topics of a
+    log: who jumps about within a section, as somebody does who drags over a second of a run, is given
+    them at once."""
+
+    def __init__(self) -> None:
+        self._frames: dict[tuple[object, int, int], tuple[Any, int]] = {}
+        """By topic's decoder, section and number, each picture and its size; the newest last."""
+        self._size = 0
+
+    def get(self, of: object, section: int, number: int) -> Any:
+        """A picture; None where it is not kept."""
+        return self._frames.get((of, section, number), (None, 0))[0]
+
+    def add(self, of: object, section: int, number: int, decoded: Any, size: int) -> None:
+        """Keep a picture of `size` bytes; the oldest ones make room."""
+        key = of, section, number
+        self._size += size - self._frames.pop(key, (None, 0))[1]
+        self._frames[key] = decoded, size
+        while self._size > _PASSED_BYTES:
+            self._size -= self._frames.pop(next(iter(self._frames)))[1]
+
+
 class PictureDecoder:
     """Decodes the pictures of one topic.
 
-    stored: reads the topic's messages. ahead: decode ahead on all cores, for a log that is complete.
+    stored: reads the topic's messages.
+    ahead: decode ahead on all cores, for a log that is complete.
+    passed: where pictures that were passed over are kept; decoders of one log share it.
     """
 
-    def __init__(self, stored: Stored, *, ahead: bool) -> None:
+    def __init__(self, stored: Stored, *, ahead: bool, passed: Passed | None = None) -> None:
         self._as_recorded = _AsRecorded(stored)
-        self._ahead = _Ahead(stored) if ahead else None
+        self._ahead = _Ahead(stored, Passed() if passed is None else passed) if ahead else None
         self._differs = -1
         """The section of which decoding ahead gave other pictures."""
         self._newest: tuple[int, Kept] | None = None
@@ -237,7 +265,7 @@ class _Ahead:
     """Decodes ahead on all cores, and through sections that follow each other: the pictures are those
     of `_AsRecorded` where no packet was damaged."""
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: Stored, passed: Passed) -> None:
         self._messages = _Messages(stored)
         self._decoder: PacketDecoder | None = None
         self._described: VideoDecoder | None = None
@@ -250,9 +278,13 @@ class _Ahead:
         self._stored_as: dict[int, StoredPicture] = {}
         """By number, the messages of pictures that were not asked for yet."""
         self._demand = Demand()
+        self._passed = passed
 
     def picture(self, cycle: int, picture: StoredPicture) -> Kept | None:
         """None, or `ValueError`, where it is not the recorded one."""
+        passed = self._passed.get(self, picture.own["section"], picture.own["number"])
+        if passed is not None:
+            return _kept(passed, picture, self._demand)
         # Pictures come out in the order in which they are shown, which is that of the cycles.
         asked, self._asked = self._asked, None
         own_key = picture.own["key"]
@@ -286,6 +318,8 @@ class _Ahead:
             self._stored_as.pop(made, None)
             if made == wanted:
                 break
+            if picture.layout is not None and not isinstance(decoded, Future):
+                self._passed.add(self, picture.own["section"], made, decoded, picture.layout.size)
         if goes_on:
             self._prepare()
         if isinstance(decoded, Future):

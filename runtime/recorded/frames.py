@@ -20,7 +20,10 @@ from flowrun.runtime.pictures.encode import jpeg, jpeg_of
 from flowrun.runtime.pictures.squares import square_size
 from flowrun.runtime.pictures.stored import StoredPicture
 
-__all__ = ["Frames", "message_of", "shown_size"]
+__all__ = ["SMALL", "Frames", "message_of", "shown_size"]
+
+SMALL = 320
+"""Pictures that are asked for at this width at most, such as those next to answers, are small ones."""
 
 _QUALITY = 80
 _MOST_BYTES = 16 << 20
@@ -69,6 +72,8 @@ class Frames:
             self._asked[topic, width] = cycle
             if key not in self._kept:
                 for earlier in self._on_the_way(topic, cycle, step=before - cycle):
+                    if (topic, earlier, width) in self._kept:
+                        continue
                     with suppress(LogError):
                         self._keep((topic, earlier, width), self._made(topic, earlier, width))
                 self._keep(key, self._made(topic, cycle, width))

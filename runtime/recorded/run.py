@@ -16,7 +16,7 @@ from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import KEEP_SLABS, STARTED_NS, STEPS_TOPIC
 from flowrun.runtime.recorded.clip import begin_of_clip
 from flowrun.runtime.recorded.controls import Controls
-from flowrun.runtime.recorded.frames import Frames
+from flowrun.runtime.recorded.frames import SMALL, Frames
 from flowrun.runtime.recorded.labels import Labels
 from flowrun.runtime.recorded.lanes import kind_of, lanes
 from flowrun.runtime.recorded.latencies import latencies
@@ -238,7 +238,7 @@ class RecordedRun:
             if not number:
                 raise LogNotFound(f"no picture of {name!r} at or before cycle {cycle}")
             found = places.cycle(number - 1)
-            frames = opened.frames(is_small=width is not None)
+            frames = opened.frames(is_small=width is not None and width <= SMALL)
         return frames.jpeg(topic, found, width=width), found
 
     def clip(self, first: int, last: int, path: Path) -> tuple[int, int]:

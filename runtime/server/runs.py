@@ -20,6 +20,7 @@ from starlette.background import BackgroundTask
 from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.recorded.clip import pytest_lines
+from flowrun.runtime.recorded.frames import SMALL
 from flowrun.runtime.recorded.labels import Label
 from flowrun.runtime.recorded.lines import MOST_LINES, Level
 from flowrun.runtime.recorded.run import RecordedRun
@@ -206,7 +207,8 @@ class Runs:
         Of requests that wait, those whose client has gone meanwhile are not answered.
         """
         turns = self._turns.setdefault(run, _Turns())
-        async with turns.large() if width is None else turns.small(request):
+        is_small = width is not None and width <= SMALL
+        async with turns.small(request) if is_small else turns.large():
             if await request.is_disconnected():
                 return Response(status_code=499)  # nobody gets it
             jpeg, found = await self._ask(run, lambda it: it.jpeg(task, cycle, width=width), cycle)

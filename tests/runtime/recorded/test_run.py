@@ -12,6 +12,7 @@ from PIL import Image
 from flowrun.runtime.errors import LogNotFound
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.runtime.recorded.run import RecordedRun
 from support.answer_tasks import answered, ran
 from support.helpers import START_NS
@@ -161,6 +162,25 @@ def test_pictures_are_the_same_whichever_way_somebody_comes(run, step):
     cycles = range(0, 24, step)
     shown = {cycle: forth.jpeg("cam", cycle, width=None) for cycle in cycles}
     assert {cycle: back.jpeg("cam", cycle, width=None) for cycle in reversed(cycles)} == shown
+
+
+def test_pictures_on_the_way_to_one_are_there_at_once(run, monkeypatch):
+    """Who jumps about within a section has each of its packets decoded once."""
+    fed = []
+    decode = PacketDecoder.decode
+
+    def noted(self, number, *args, **options):
+        fed.append(number)
+        return decode(self, number, *args, **options)
+
+    monkeypatch.setattr(PacketDecoder, "decode", noted)
+    begins, forth = RecordedRun("x", run), RecordedRun("y", run)
+    jumps = (14, 9, 12, 10, 13, 11)
+    shown = {cycle: begins.jpeg("cam", cycle, width=None) for cycle in jumps}
+    # The key frame is decoded alone, too, when somebody who goes back may soon ask for it.
+    assert set(range(8, 15)) <= set(fed)
+    assert [number for number in fed if fed.count(number) > 1] == [8, 8]
+    assert {cycle: forth.jpeg("cam", cycle, width=None) for cycle in sorted(jumps)} == shown
 
 
 def test_a_summary_says_how_the_run_ended(recorded, run):

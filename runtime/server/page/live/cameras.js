@@ -96,7 +96,8 @@ function Screen({channel, live, alone, marks, onAlone}) {
       ${early > 0 && marks.boxes && html`<span class="behind">${early * 1e6 < FRESH_NS ? `boxes are of ${millis(early)} before` : "no boxes of this picture"}</span>`}
       ${live && channel.packets && why && form !== "none" && html`<span class="form" title=${why}>as JPEGs: ${why}</span>`}
       <span class="tools">
-        <button type="button" onClick=${() => snapshot(channel.name, canvas.current, newest, image.current)} disabled=${!newest && form !== "img"}>Snapshot</button>
+        ${back ? then && html`<a class="button" href=${address(then.whole)} download=${`${channel.name}-cycle-${then.cycle}.jpg`}>Snapshot</a>`
+          : html`<button type="button" onClick=${() => snapshot(channel.name, canvas.current, newest, image.current)} disabled=${!newest && form !== "img"}>Snapshot</button>`}
         <button type="button" aria-pressed=${alone} onClick=${onAlone}>${alone ? "All" : "Alone"}</button>
       </span></figcaption>
   </figure>`;

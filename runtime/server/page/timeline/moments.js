@@ -19,6 +19,7 @@ export function loadMoment(base, run, cycle) {
   let found = kept.get(key);
   if (!found) {
     found = get(`${place(base, run)}/moment`, {cycle}).then(async moment => {
+      for (const image of Object.values(moment.images)) Object.assign(image, {whole: image.url, url: `${image.url}&width=${wide()}`});
       await Promise.all(Object.values(moment.images).map(({url}) => picture(address(base + url))));
       return moment;
     });
@@ -48,6 +49,12 @@ export function useThen(run, path, query) {
     return () => { over = true; clearTimeout(timer); };
   }, [back, run.logged, path, JSON.stringify(query)]);
   return back ? found : null;
+}
+
+/** How wide a picture is shown, in pixels of the screen; in steps, so that few sizes are asked for. */
+function wide() {
+  const shown = (document.querySelector(".screen")?.clientWidth ?? innerWidth) * (devicePixelRatio || 1);
+  return Math.min(Math.max(480, 320 * Math.ceil(shown / 320)), 4096);
 }
 
 /** Have the browser load a picture. One that cannot be had is not waited for. @param {string} src */
