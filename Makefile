@@ -109,6 +109,10 @@ train-model: .venv/installed  ## train the model that ships with flowrun, into M
 llama-server: .venv/installed-dev  ## build the llama-server of the tests, once, into the user's cache (10 minutes)
 	$(BIN)/python tests/support/model_servers/build_llama.py
 
+.PHONY: notebook
+notebook: .venv/installed-dev  ## run docs/notebook.ipynb, and write it with what its cells show
+	$(BIN)/python docs/notebook.py
+
 .PHONY: reference
 reference: .venv/installed-dev  ## write docs/graph.md, the reference of graph files
 	$(BIN)/flowrun schema --markdown > docs/graph.md
