@@ -175,7 +175,7 @@ class ImageRgb8Msg(Message):
             """`pixels`, where nobody has read them before."""
             picture = self.picture if name == "pixels" else None
             if picture is None:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+                return super().__getattr__(name)
             return self.envelope.make(name) if self.is_view else picture.made()
 
     @property

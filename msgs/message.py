@@ -29,7 +29,7 @@ import operator
 import threading
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self, SupportsIndex
 
 import msgpack
 import numpy as np
@@ -186,6 +186,14 @@ class Message:
         """Time of validity, set by `publish`: when what the message describes was true (a picture: when
         it was taken), in nanoseconds since 1970 UTC; 0 before."""
         return self.envelope.tov_ns
+
+    if not TYPE_CHECKING:  # a checker would take every name for a field
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if not name.startswith("_"):
+                text += f"; fields: {', '.join(self.defaults)}, tov_ns"
+            raise AttributeError(text)
 
     def _fresh(self) -> dict[str, Any]:
         return thawed(self.defaults) if self.has_containers else self.defaults

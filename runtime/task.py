@@ -68,6 +68,7 @@ from pydantic import (
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Broadcast, Shows
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.wording import listed, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,6 +130,17 @@ class TaskConfig(BaseModel):
     true or false where a number is declared."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    if not TYPE_CHECKING:  # a checker would take every name for a key
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                keys = list(type(self).model_fields)
+                raise AttributeError(
+                    f"the config has no key {name!r}; keys: {listed(keys)}{nearest(name, keys)}"
+                ) from None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -554,6 +566,14 @@ class Task:
     process: ClassVar[Callable[..., None]]
     """`process(self, ctx, <ports>) -> None`. An exception ends the run, with an error that names task
     and cycle, unless `on_error` says otherwise."""
+
+    if not TYPE_CHECKING:  # a checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name.startswith("__"):
+                raise AttributeError(text)
+            raise AttributeError(f"{text}; set what the task remembers in start() or __init__()")
 
     def __init__(self, config: TaskConfig) -> None:
         """Keep it cheap: open nothing, load nothing. A replay makes tasks that it never starts."""

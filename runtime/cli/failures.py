@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Collection
 
-from flowrun.runtime.errors import FlowrunError, TaskError
+from flowrun.runtime.errors import FlowrunError, TaskDefinitionError, TaskError
 from flowrun.runtime.printing import print_text
 
 __all__ = ["print_error", "say"]
@@ -32,6 +32,11 @@ def print_error(
         from flowrun.runtime.places import explained
 
         lines += [f"  {line}" for line in explained(error.__cause__)]
+    elif isinstance(error, TaskDefinitionError):
+        from flowrun.runtime.places import place_of
+
+        place = place_of(error)
+        lines += [] if place is None else [f"  at {place}"]
     text = "\n".join(lines)
     if secrets:
         from flowrun.runtime.wording import mask_secrets

@@ -380,6 +380,11 @@ class Cycle:
         if watch is not None and self.failure is None:
             self._misused(partial(watch.retire, self._ring[self.index]))
 
+    @property
+    def kept_views(self) -> list[Kept]:
+        """After a cycle: the inputs that tasks keep beyond it, as far as that costs nothing to see."""
+        return list(self._kept.views())
+
     def check_messages(self) -> None:
         """At the end of the cycle, if messages are watched: a message that was changed becomes the
         cycle's `failure`."""

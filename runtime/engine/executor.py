@@ -172,6 +172,13 @@ class Executor:
         """The tasks that were called, and have never published a message on any of their outputs."""
         return self.cycle.silent
 
+    @property
+    def has_own_speed(self) -> bool:
+        """Whether a source gives what comes at its own speed: a live one, or one that plays so."""
+        return bool(self._outside.live) or any(
+            getattr(made.task.config, "realtime", False) is True for made in self.instances.values()
+        )
+
     def _worker(self, step: Step) -> BackgroundWorker:
         made = self.instances[step.task.id]
         freeze: Callable[[Job], dict[str, Any]] | None = None

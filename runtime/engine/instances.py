@@ -111,7 +111,9 @@ def make_instances(
 def _check_config(task: Task) -> None:
     name, config = type(task).__name__, task.__dict__.get("config")
     if config is None:
-        raise TaskDefinitionError(f"{name}.__init__ does not call super().__init__(config)")
+        raise TaskDefinitionError(
+            f"{name}.__init__ does not call super().__init__(config)", type(task).__init__
+        )
     if not isinstance(config, TaskConfig):
         raise TaskDefinitionError(
             f"{name}.__init__ makes self.config a {type(config).__name__}; leave it to "

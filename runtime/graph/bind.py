@@ -33,7 +33,7 @@ from flowrun.runtime.graph.several import separated
 from flowrun.runtime.graph.spec import UNKNOWN, ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.interrupts import is_users
-from flowrun.runtime.places import place_of
+from flowrun.runtime.places import place_of, place_of_code
 from flowrun.runtime.task import LiveMarker, Task, TaskConfig
 from flowrun.runtime.threads import refused_affinity, refused_nice
 from flowrun.runtime.wording import listed, mask_secrets, nearest
@@ -167,7 +167,12 @@ class _Binder:
             return None
         if not (isinstance(task_class.Config, type) and issubclass(task_class.Config, TaskConfig)):
             name = task_class.__name__
-            self.problem(type_where, f"{name}.Config must be a subclass of TaskConfig")
+            place = place_of_code(task_class)
+            self.problem(
+                type_where,
+                f"{name}.Config must be a subclass of TaskConfig; write `class Config(TaskConfig):`"
+                + ("" if place is None else f" (at {place})"),
+            )
             return None
         found = check_config(spec, task_class)
         if not isinstance(found, list):

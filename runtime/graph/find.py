@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,8 +63,10 @@ def find_task_class(type_name: str, *, folder: Path, types: TaskTypes) -> type[T
     folder: that of the graph, whose modules a dotted path may name.
     types: what a name without a dot may be, from `task_types`.
     """
+    if "/" in type_name or type_name.endswith(".py") or ".py:" in type_name:
+        raise UsageError(_not_a_path(type_name))
     path = dotted(type_name)
-    path = path if "." in path else _path_of(type_name, types)
+    path = path if "." in path else _path_of(type_name, types, folder)
     found = _find(path, folder=folder, base=Task, what="task")
     return task_class_of(found) if inspect.isfunction(found) else cast("type[Task]", found)
 
@@ -80,7 +83,31 @@ def dotted(name: str) -> str:
     return f"{module}.{last}" if colon and module and last else name
 
 
-def _path_of(short_name: str, types: TaskTypes) -> str:
+def _not_a_path(type_name: str) -> str:
+    """What to write in place of `./my_module.py:MyTask`."""
+    file, _, name = type_name.removesuffix(".py").partition(".py:")
+    parts = [part for part in file.split("/") if part not in ("", ".", "..")]
+    module = ".".join(parts)
+    better = f"{module}.{name}" if name else module
+    if name or (parts and "." in parts[-1]):
+        return f"{type_name!r} is a path; name module and task: {better}"
+    return f"{type_name!r} names a file; name a task in it, such as {better}.MyTask"
+
+
+def _defined_in(folder: Path, name: str) -> str:
+    """` (did you mean 'module.name'?)` where a file of the graph's folder defines `name`. Nothing is
+    imported."""
+    defines = re.compile(rf"^(?:class|def) {re.escape(name)}\b", re.MULTILINE)
+    try:
+        for path in sorted(folder.glob("*.py")):
+            if path.stem.isidentifier() and defines.search(path.read_text("utf-8", "replace")):
+                return f" (did you mean '{path.stem}.{name}'?)"
+    except OSError:
+        return ""
+    return ""
+
+
+def _path_of(short_name: str, types: TaskTypes, folder: Path) -> str:
     offered = {point.value.replace(":", "."): point for point in types.get(short_name, ())}
     if len(offered) == 1:
         return next(iter(offered))
@@ -97,7 +124,8 @@ def _path_of(short_name: str, types: TaskTypes) -> str:
         )
     raise UsageError(
         f"unknown task type {short_name!r}; types: {listed(sorted(types))}, "
-        "or a dotted path such as my_module.MyTask" + nearest(short_name, sorted(types))
+        "or a dotted path such as my_module.MyTask"
+        + (_defined_in(folder, short_name) or nearest(short_name, sorted(types)))
     )
 
 
@@ -197,6 +225,8 @@ def _find(path: str, *, folder: Path, base: type, what: str) -> Any:
     if found is None:
         raise UsageError(f"module {module_name!r} has no {class_name!r}; {unused or known}")
     kind = f"a class that does not derive from {base.__name__}"
+    if isinstance(found, type) and found.__module__ == module_name and not unused:
+        kind += f" (write `class {class_name}({base.__name__}):`)"
     if found is base:
         kind = "the base class itself"
     elif not isinstance(found, type):
@@ -219,13 +249,20 @@ def _import(name: str, *, folder: Path) -> ModuleType:
                 f"no module named {missing!r}; {unused}"
                 if unused
                 else f"no module named {missing!r}; looked in the graph's folder {folder} and on "
-                "Python's module path"
+                "Python's module path" + nearest(missing, _modules_in(folder))
             ) from None
         raise UsageError(_not_importable(name, error, folder)) from error
     except BaseException as error:
         if is_users(error) or isinstance(error, UsageError):
             raise
         raise UsageError(_not_importable(name, error, folder)) from error
+
+
+def _modules_in(folder: Path) -> list[str]:
+    try:
+        return sorted(path.stem for path in folder.glob("*.py") if path.stem.isidentifier())
+    except OSError:
+        return []
 
 
 def _not_importable(name: str, error: BaseException, folder: Path) -> str:

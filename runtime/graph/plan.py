@@ -216,7 +216,11 @@ def _shortest_loops(
                 cnx.where for cnx in spec.connections if [cnx.src.task, cnx.dst.task] == loop[:2]
             )
             problems.append(
-                Problem(where, f"cycle: {' -> '.join(loop)}; a task cannot feed itself in a cycle")
+                Problem(
+                    where,
+                    f"cycle: {' -> '.join(loop)}; a task cannot feed itself in a cycle: leave one of "
+                    "these connections out (what a task needs of earlier cycles, it keeps itself)",
+                )
             )
     return problems
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import TaskDefinitionError
-from flowrun.runtime.task import Task, TaskConfig, _InputMarker, _OutputMarker
+from flowrun.runtime.task import Context, M, Task, TaskConfig, _InputMarker, _OutputMarker
 
 __all__ = [
     "Port",
@@ -162,6 +162,7 @@ def ports_of(task_class: type[Task]) -> tuple[Port, ...]:
 
 def _ports_of(task_class: type[Task]) -> tuple[Port, ...]:
     _refuse_asynchronous(task_class)
+    _refuse_other_parameters(task_class)
     name = task_class.__name__
     process = getattr(task_class, "process", None)
     if not callable(process):
@@ -187,6 +188,10 @@ def _ports_of(task_class: type[Task]) -> tuple[Port, ...]:
             f"{name}.process: {error}; import the types of its ports at module level, not only "
             "under TYPE_CHECKING"
         ) from error
+    if hints.get(parameters[0].name) is Context:
+        raise TaskDefinitionError(
+            f"{name}.process: 'self' is missing before the context; e.g. {_EXAMPLE}"
+        )
     if _direction(hints.get(parameters[1].name)) is not None:
         raise TaskDefinitionError(
             f"{name}.process: {parameters[1].name!r} is in the place of the context, which comes before "
@@ -230,6 +235,36 @@ def _refuse_asynchronous(task_class: type[Task]) -> None:
             continue
         said = not_run(name, is_process=name == "process")
         raise TaskDefinitionError(f"{task_class.__name__}.{name} is {kind}: {said}", method)
+
+
+_CALLED = {
+    "__init__": (("config",), "def __init__(self, config: TaskConfig) -> None"),
+    "start": (("ctx",), "def start(self, ctx: Context) -> None"),
+    "stop": (("ctx",), "def stop(self, ctx: Context) -> None"),
+    "interrupt": (("ctx",), "def interrupt(self, ctx: Context) -> None"),
+    "configure": (
+        ("ctx", "changed"),
+        "def configure(self, ctx: Context, changed: frozenset[str]) -> None",
+    ),
+    "freeze": ((), "def freeze(self) -> Any"),
+    "thaw": (("state",), "def thaw(self, state: Any) -> None"),
+}
+"""What the runtime gives to a method besides the task, and how it is written."""
+
+
+def _refuse_other_parameters(task_class: type[Task]) -> None:
+    for name, (given, written) in _CALLED.items():
+        method = inspect.getattr_static(task_class, name, None)
+        if not inspect.isfunction(method) or method is inspect.getattr_static(Task, name):
+            continue
+        try:
+            inspect.signature(method).bind(None, *given)
+        except TypeError as error:
+            raise TaskDefinitionError(
+                f"{task_class.__name__}.{name} is called with ({', '.join(('self', *given))}), and does "
+                f"not take that: {error}; write {written}",
+                method,
+            ) from None
 
 
 def not_run(name: str, *, is_process: bool) -> str:
@@ -277,12 +312,22 @@ def _port(task_name: str, name: str, declared: Any) -> Port:
                 "write Output[M]: an output that is not published is absent anyway"
             )
         bound = message_type.__bound__ if isinstance(message_type, TypeVar) else message_type
-        if bound is None or (isinstance(bound, type) and issubclass(bound, Message)):
+        if message_type is M:  # a bare `Input`
+            declared = "Input" if direction == "input" else "Output"
+        elif bound is None or (isinstance(bound, type) and issubclass(bound, Message)):
             return _port_of(name, direction, message_type, required=required)
     raise TaskDefinitionError(
         f"{task_name}.process: parameter {name!r} must be Input[M], Input[M] | None or Output[M] "
-        f"of a Message class M; got {'no annotation' if declared is None else declared}; e.g. {_EXAMPLE}"
+        f"of a Message class M; got {_written(declared)}; e.g. {_EXAMPLE}"
     )
+
+
+def _written(declared: Any) -> str:
+    """An annotation as it is written."""
+    direction = _direction(declared)
+    if direction is not None and not isinstance(declared.__origin__, TypeVar):
+        return f"{direction.title()}[{inspect.formatannotation(declared.__origin__)}]"
+    return "no annotation" if declared is None else str(declared)
 
 
 def _direction(declared: Any) -> Literal["input", "output"] | None:

@@ -165,6 +165,11 @@ def _read_graph(
     return graph, complete
 
 
+def _better_id(text: str) -> str:
+    better = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")
+    return f" (did you mean {better!r}?)" if _ID.fullmatch(better) else ""
+
+
 def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
     items = _items(reader, keys.TASK, node, "a task")
     values = _values(reader, keys.TASK, items, owner="a task's ")
@@ -172,7 +177,7 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
         reader.problem(
             items["id"],
             f"task id {values['id']!r} is not an identifier; use letters, digits and '_', "
-            "not beginning with a digit",
+            "not beginning with a digit" + _better_id(values["id"]),
         )
         values["id"] = None
     config = reader.config(items.get("config"))

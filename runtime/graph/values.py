@@ -125,6 +125,14 @@ class ConfigValues:
     secrets: set[str] = field(default_factory=set)
 
 
+_OURS = {
+    "connections": "cnx", "edges": "cnx", "links": "cnx", "nodes": "tasks", "from": "src", "to": "dst",
+    "source": "src", "target": "dst", "message": "msg", "name": "id", "class": "type",
+    "params": "config", "settings": "config",
+}  # fmt: skip
+"""What other programs call our keys."""
+
+
 @dataclass(slots=True)
 class ValueReader:
     """Reads nodes and collects problems, each once, even if aliases lead to it twice."""
@@ -213,7 +221,7 @@ class ValueReader:
                 self.problem(
                     key,
                     f"unknown key {name!r} in {what}; valid keys: {listed(keys)}"
-                    + nearest(name, keys),
+                    + nearest(_OURS.get(name, name), keys),
                 )
         if isinstance(node, yaml.MappingNode):
             for name in required:

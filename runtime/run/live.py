@@ -33,7 +33,14 @@ from flowrun.runtime.run.captured import Captured
 from flowrun.runtime.run.log_lines import TO_LOG_ONLY, Stream, configure_logs
 from flowrun.runtime.run.observed import Observed
 from flowrun.runtime.run.recording import Recording
-from flowrun.runtime.run.report import LogReport, Progress, RunReport, newest_answer, task_reports
+from flowrun.runtime.run.report import (
+    LogReport,
+    Progress,
+    RunReport,
+    busiest,
+    newest_answer,
+    task_reports,
+)
 from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = ["Run", "RunResult"]
@@ -205,8 +212,23 @@ class Run:
             fields |= {TO_LOG_ONLY: True}
             log.error(str(failure), raised=failure.__cause__, **fields)  # noqa: TRY400
         if self.executor.has_started and self.executor.cycles:
+            failed = error.task_id if isinstance(error, TaskError) else None
             for task in self.executor.silent:
-                log.info("ran, and never published a message", task=task)
+                if task != failed:
+                    log.info(
+                        "ran, and never published a message",
+                        task=task,
+                        hint="publish() shows an output to others; a function returns its message",
+                    )
+            for kept in self.executor.cycle.kept_views if error is None else ():
+                log.warning(str(kept), task=kept.tasks[0])
+            for task, took_ms in busiest(self.executor):
+                log.info(
+                    "the cycles wait for it nearly all of the time",
+                    task=task,
+                    call_ms=round(took_ms),
+                    hint="`background: true` lets them go on meanwhile",
+                )
             for task in self.executor.published.never_ran:
                 log.info("never ran: what it needs did not come", task=task)
         self._lines.flush(self.log)

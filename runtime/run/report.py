@@ -21,7 +21,15 @@ from flowrun.runtime.wording import mask_secrets
 if TYPE_CHECKING:
     from flowrun.runtime.engine.executor import Executor
 
-__all__ = ["LogReport", "Progress", "RunReport", "TaskReport", "newest_answer", "task_reports"]
+__all__ = [
+    "LogReport",
+    "Progress",
+    "RunReport",
+    "TaskReport",
+    "busiest",
+    "newest_answer",
+    "task_reports",
+]
 
 _RECENT_NS = 5_000_000_000
 
@@ -210,3 +218,25 @@ def newest_answer(broadcasts: Iterable[Broadcast]) -> Answer | None:
     shown = [broadcast.newest for broadcast in broadcasts]
     answers = [item for item in shown if isinstance(item, Answer)]
     return max(answers, key=lambda answer: answer.tov_ns, default=None)
+
+
+_BUSY = 0.8
+"""The part of the time from which on a task is what the cycles wait for."""
+_SLOW_MS = 50.0
+
+
+def busiest(executor: Executor) -> list[tuple[str, float]]:
+    """The task that keeps the cycles from following sources that have a speed of their own, and how many
+    milliseconds each of its calls takes; empty if there is none."""
+    plan = executor.plan
+    if not executor.has_own_speed:
+        return []
+    reports, rate_hz = task_reports(executor)
+    found = []
+    for step in plan.steps[plan.source_count :]:
+        p50_us = reports[step.task.id].p50_us
+        if p50_us is None or rate_hz is None or step.task.spec.background:
+            continue
+        if p50_us / 1000 >= _SLOW_MS and p50_us / 1e6 * rate_hz >= _BUSY:
+            found.append((step.task.id, p50_us / 1000))
+    return found

@@ -105,7 +105,10 @@ def test_a_graph_without_a_source_is_refused_where_it_is_made(tmp_path):
         g.connect(b, a.a)
         g.plan()
         """,
-    ) == ["6:1: cycle: a -> b -> a; a task cannot feed itself in a cycle"]
+    ) == [
+        "6:1: cycle: a -> b -> a; a task cannot feed itself in a cycle: leave one of these connections "
+        "out (what a task needs of earlier cycles, it keeps itself)"
+    ]
 
 
 def test_a_mistake_that_another_line_has_made_names_both(tmp_path):

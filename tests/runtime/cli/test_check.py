@@ -57,7 +57,8 @@ def test_a_cycle_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
     assert main(["check", str(path)]) == 2
     assert capsys.readouterr().err == (
-        f"{path}:5:5: cycle: a -> b -> a; a task cannot feed itself in a cycle\n"
+        f"{path}:5:5: cycle: a -> b -> a; a task cannot feed itself in a cycle: leave one of these "
+        "connections out (what a task needs of earlier cycles, it keeps itself)\n"
     )
 
 

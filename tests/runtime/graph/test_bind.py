@@ -285,7 +285,8 @@ def test_bad_task_classes_say_what_is_wrong() -> None:
         "g.yaml:3:19: OddAnnotation.process: its annotations raised ZeroDivisionError: "
         "division by zero (at bind_parts.py:88: def process(self, ctx: Context, number: "
         '"Input[1/0]") -> None: ...)',
-        "g.yaml:4:19: OddConfig.Config must be a subclass of TaskConfig",
+        "g.yaml:4:19: OddConfig.Config must be a subclass of TaskConfig; write `class "
+        "Config(TaskConfig):` (at bind_parts.py:91: class OddConfig(Task):)",
         "g.yaml:5:50: task 'd' is a source, and a source cannot run in the background; "
         "leave 'background' out",
         "g.yaml:6:19: Freezes: freeze and thaw belong together; define both, or neither (at "
