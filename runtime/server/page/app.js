@@ -78,7 +78,10 @@ async function followPipeline(complain) {
       return;
     }
     await new Promise(done => setTimeout(done, LOOK_MS));
-    if (run.connection !== "open" && !document.hidden) await lookAgain(async () => { run.pipelines = await get("api/v0/pipeline/list"); });
+    if (run.connection !== "open" && !document.hidden) await lookAgain(async () => {
+      run.pipelines = await get("api/v0/pipeline/list");
+      if (["stopped", "failed"].includes(run.pipeline?.phase ?? "")) run.asked = null;
+    });
   }
 }
 
@@ -89,7 +92,7 @@ async function watchEnd() {
     if (run.recorded !== null || document.hidden) continue;
     await lookAgain(async () => {
       const report = await get("api/v0/report");
-      if (report.status === "Running") location.reload();
+      if (report.status === "Running" || report.log?.path !== run.report?.log?.path) location.reload();
       run.report = report;
     });
   }

@@ -19,14 +19,16 @@ export function EndCard({say}) {
   if (closed || !ended || !report && !pipeline) return null;
   const path = report?.log?.path;
   const again = async () => {
+    run.asked = "restart";
     try {
       // The page comes again by itself when there is a run to follow.
       say((await post("api/v0/pipeline/start", {pipeline_id: (pipeline ?? report)?.id})).message);
     } catch (error) {
+      run.asked = null;
       say(why(error), true);
     }
   };
-  const here = state === "ended" && !run.unreachable;  // and may be asked for something
+  const here = state === "ended" && !run.unreachable && run.asked === null;  // and may be asked for something
   const waits = pipeline?.phase === "waiting" && here;
   const title = waits ? `${pipeline?.id} starts again in ${Math.ceil(pipeline?.next_start_s ?? 0)} s` : state === "gone" ? "The server cannot be reached" : failed ? "The run ended with an error"
     : report ? "The run has ended" : `${pipeline?.id} is not running`;
@@ -39,7 +41,7 @@ export function EndCard({say}) {
     <p class="why">${story}</p>
     ${report && html`<p>${count(report.cycles)} cycles in ${duration(report.uptime_s)}${report.log ? `, ${count(report.log.messages)} messages, ${bytes(report.log.bytes)}` : ", no log"}</p>`}
     ${path && html`<p>Have it again: <code>flowrun replay ${path}</code></p>`}
-    ${state === "ended" && run.unreachable && html`<p>Its server has ended, too.</p>`}
+    ${state === "ended" && (run.unreachable || run.asked !== null) && html`<p>${run.asked === "restart" ? "It begins again ..." : "Its server cannot be reached."}</p>`}
     <div class="buttons">
       ${here && path && run.runs.length > 0 && html`<a class="button" href=${address(`api/v0/runs/${encodeURIComponent(run.logged)}/log.mcap`)} download>Download MCAP</a>`}
       ${here && (pipeline ? pipeline.status !== "Running" : report?.may_run_again) && html`<button type="button" onClick=${again}>${waits ? "Start now" : report ? "Run again" : "Start"}</button>`}

@@ -1,0 +1,183 @@
+"""The end of a run on its page, and several windows that look at the same run."""
+
+import signal
+import threading
+
+import pytest
+
+from support.axe import violations
+from support.browser import Browser
+from support.on_terminal import OnTerminal
+from support.oriented import film
+from support.stages import SHOWN, STATE, TESTS, TEXT
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+CARD = "document.getElementById('end')"
+BUTTONS = f"[...{CARD}.querySelectorAll('a, button')].map(it => it.textContent)"
+GRAPH = """
+tasks:
+  - {{id: cam, type: VideoCapture, config: {{source_uri: {film}, realtime: true, loop: true}}}}
+  - id: player
+    type: support.stage_tasks.Player
+    config: {{folder: {folder}, prompt: detect shapes}}
+  - {{id: chat, type: BroadcastChat}}
+  - {{id: screen, type: BroadcastImage}}
+cnx:
+  - {{src: cam, dst: player, msg: ImageRgb8Msg}}
+  - {{src: player, dst: chat, msg: PromptResponseMsg}}
+  - {{src: cam, dst: screen, msg: ImageRgb8Msg}}
+"""
+
+
+@pytest.fixture(scope="module")
+def second_chromium(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("chromium") / "second")
+    browser.size(1440, 900)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def windows(browser, second_chromium):
+    """Two windows, which share nothing."""
+    browser.size(1440, 900)
+    yield browser, second_chromium
+    second_chromium.open("about:blank")
+
+
+@pytest.fixture
+def new_run_on_terminal(tmp_path, monkeypatch):
+    """Starts runs on a terminal, whose pages stay after the end; gives the URL too."""
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    path = tmp_path / "stage.yaml"
+    path.write_text(
+        GRAPH.format(film=film(tmp_path / "film.mp4"), folder=tmp_path), encoding="utf-8"
+    )
+    (tmp_path / "go").touch()
+    commands = []
+
+    def start(*options):
+        command = OnTerminal(path, "--port", 0, *options, cwd=tmp_path)
+        commands.append(command)
+        url = command.until(r"(http://[0-9.:]+/)")[1]
+        # Somebody has to read what is drawn on the terminal.
+        threading.Thread(target=command.rest, daemon=True).start()
+        return command, url
+
+    yield start
+    for command in commands:
+        command.process.kill()
+        command.process.wait()
+
+
+def press(browser, name, where="#end"):
+    browser.wait_for(
+        f"[...document.querySelectorAll('{where} button')].some(it => it.textContent == '{name}'"
+        " && !it.disabled && (it.click(), true))"
+    )
+
+
+def runs(browser):
+    browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}", timeout_s=60)
+
+
+def is_accessible(browser):
+    for dark in (False, True):
+        browser.size(1440, 900, dark=dark)
+        assert violations(browser) == []
+        assert browser.evaluate("document.documentElement.scrollHeight") <= 900
+        browser.size(390, 844, dark=dark)
+        assert violations(browser) == []
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    browser.size(1440, 900)
+
+
+def test_after_the_end_a_run_is_taken_away_and_run_again(new_run_on_terminal, windows, tmp_path):
+    command, url = new_run_on_terminal("--cycles", 60)
+    for window in windows:
+        window.open(url)
+        runs(window)
+    one, other = windows
+    for window in windows:
+        window.wait_for(f"{STATE} == 'ended' && {BUTTONS}.includes('Run again')")
+    text = one.evaluate(f"{CARD}.innerText")
+    assert text.startswith("The run has ended\n\nWhy: the limit of 60 cycles"), text
+    assert "60 cycles in " in text
+    [folder] = (tmp_path / "runs").glob("stage-*")
+    assert f"Have it again: flowrun replay runs/{folder.name}" in text
+    is_accessible(one)
+    one.save_downloads_to(tmp_path)
+    one.evaluate(f"{CARD}.querySelector('a.button').click()")
+    assert one.downloaded(tmp_path, "*.mcap").read_bytes()[:8] == b"\x89MCAP0\r\n"
+
+    press(one, "Run again")
+    one.wait_for(f"{CARD} == null || {CARD}.innerText.includes('It begins again ...')")
+    for window in windows:  # also where nobody has pressed anything
+        window.wait_for(
+            f"!{CARD}.innerText.includes('{folder.name}') && {BUTTONS}.includes('Run again')",
+            timeout_s=60,
+        )
+    assert len(list((tmp_path / "runs").glob("stage-*"))) == 2
+
+    command.process.send_signal(signal.SIGINT)
+    for window in windows:
+        window.wait_for(f"{CARD}.innerText.includes('Its server cannot be reached.')")
+        assert window.evaluate(BUTTONS) == ["Close"]
+    press(other, "Close")
+    other.wait_for(f"{CARD} == null && {STATE} == 'ended'")
+
+
+def test_an_error_that_ends_a_run_is_on_its_card(new_run_on_terminal, browser, tmp_path):
+    _, url = new_run_on_terminal()
+    browser.size(1440, 900)
+    browser.open(url)
+    runs(browser)
+    (tmp_path / "raise").touch()
+    browser.wait_for(f"{STATE} == 'ended' && {BUTTONS}.includes('Run again')")
+    text = browser.evaluate(f"{CARD}.innerText")
+    assert text.startswith("The run ended with an error\n\ntask 'player' failed in process, cycle ")
+    assert "ValueError: no <i>memory</i>" in text
+    is_accessible(browser)
+    (tmp_path / "raise").unlink()
+    press(browser, "Run again")
+    runs(browser)
+
+
+def test_a_prompt_that_one_changes_is_shown_to_all(new_run_on_terminal, windows):
+    _, url = new_run_on_terminal()
+    one, other = windows
+    prompt = "document.getElementById('prompt')"
+    for window in windows:
+        window.open(url)
+        window.wait_for(f"{prompt}?.value == 'detect shapes' && !{prompt}.disabled")
+    # What somebody is typing stays, and says what is in force meanwhile.
+    other.evaluate(
+        f"({prompt}.focus(), {prompt}.value = 'my draft',"
+        f" {prompt}.dispatchEvent(new Event('input', {{bubbles: true}})))"
+    )
+    one.evaluate(
+        f"({prompt}.value = 'Is <b>anybody</b> there?',"
+        f" {prompt}.dispatchEvent(new Event('input', {{bubbles: true}})))"
+    )
+    one.evaluate("document.getElementById('send').click()")
+    for window in windows:
+        window.wait_for(
+            "document.querySelector('#answers .prompt')?.textContent == 'Is <b>anybody</b> there?'"
+        )
+    assert other.evaluate(f"{prompt}.value") == "my draft"
+    other.wait_for(
+        "document.getElementById('in-force').innerText.includes('Is <b>anybody</b> there?')"
+    )
+    press(other, "keep it", "#in-force")
+    other.wait_for(f"{prompt}.value == 'Is <b>anybody</b> there?'")
+    # One pauses, and the other resumes.
+    press(one, "Pause", ".top")
+    for window in windows:
+        window.wait_for(f"{STATE} == 'paused' && {TEXT} == 'Paused'")
+    press(other, "Resume", ".top")
+    for window in windows:
+        runs(window)
+    press(one, "Stop", ".top")
+    for window in windows:
+        window.wait_for(f"{CARD}?.innerText.includes('a client asked over HTTP')")
