@@ -14,6 +14,7 @@ import {Timeline} from "./timeline/timeline.js";
 const SAID_MS = 6000;
 const RETRY_MS = 2000;
 const LOOK_MS = 1000;
+const PATIENCE_MS = 1500;
 const EVENTS = ["statistics", "ended", "result", "partial", "detections", "alert", "regions", "error", "restart", "source", "dropped",
   "replaced", "set", "injected", "switched", "recording", "log", "lost"];
 
@@ -27,7 +28,11 @@ function App() {
     timer.current = setTimeout(() => setSaid(null), bad ? 3 * SAID_MS : SAID_MS);
   };
   const look = useCallback((/** @type {number | null} */ cycle) => { run.look(cycle); }, []);
-  useEffect(() => { begin(text => say(text, true)); }, []);
+  useEffect(() => {
+    begin(text => say(text, true));
+    const timer = setInterval(() => { if (!run.over) run.changed(); }, LOOK_MS);  // what was heard grows older
+    return () => clearInterval(timer);
+  }, []);
   const {state} = known.state;
   useEffect(() => { document.body.dataset.state = state; }, [state]);
   return html`
@@ -45,6 +50,7 @@ async function begin(complain) {
   try {
     run.pipelines = await get("api/v0/pipeline/list");
   } catch {
+    run.unreachable = true;
     run.connection = "lost";
     run.changed();
     setTimeout(() => begin(complain), RETRY_MS);
@@ -101,7 +107,7 @@ async function watchEnd() {
 /** @param {() => Promise<void>} look */
 async function lookAgain(look) {
   try {
-    await look();
+    await Promise.race([look(), new Promise((_, fail) => setTimeout(() => fail(new Error("no answer")), PATIENCE_MS))]);
     run.unreachable = false;
   } catch (error) {
     run.unreachable = !(error instanceof Refused);
@@ -118,6 +124,7 @@ function follow(complain) {
     },
     opened: async () => {
       run.connection = "open";
+      run.unreachable = false;
       run.changed();
       try {
         const [report, graph] = await Promise.all([get("api/v0/report"), get("api/v0/pipeline/config")]);
@@ -129,7 +136,10 @@ function follow(complain) {
       }
       run.changed();
     },
-    lost: () => run.left("lost"),
+    lost: () => {
+      run.left("lost");
+      if (!run.served) lookAgain(async () => { await get("api/v0/pipeline/list"); });
+    },
     left: () => run.left("left"),
   });
 }

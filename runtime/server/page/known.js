@@ -63,6 +63,7 @@ const ALERTS_KEPT = 200;
 const LINES_KEPT = 2000;
 const SAMPLES_KEPT = 900;  // a quarter of an hour
 const SLOW_ANSWER_MS = 300;
+const SILENT_S = 8;        // a server that says nothing for this long may be stopped, or cut off
 const ILL_MS = 30_000;     // a run counts as degraded for this long after an error
 
 export class Known {
@@ -90,8 +91,10 @@ export class Known {
     /** @type {Record<string, number>} */ this.latencies = {};
     this.missed = 0;
     /** What was asked of the run here, and is not done yet. @type {"stop" | "restart" | null} */ this.asked = null;
-    /** Whether the server did not answer when it was last asked, after the end of the run. */
-    this.unreachable = false;
+    /** Whether the server did not answer when it was last asked, after its stream of events was lost or at its end;
+     * null: it was not asked since. @type {boolean | null} */ this.unreachable = null;
+    /** When the last report came, by the page's own clock. */
+    this.heardAt = performance.now();
     /** Runs whose logs can be looked at, the newest first. @type {RunSummary[]} */ this.runs = [];
     /** Of the recorded run that is shown; null: the live one. @type {string | null} */ this.recorded = null;
     /** What the server starts and stops, or the one run that it has; none where it has recorded runs alone.
@@ -133,12 +136,14 @@ export class Known {
     this.connection = how;
     this.partial = {};
     this.asked = null;
+    if (how === "lost") this.unreachable = null;
     this.changed();
   }
 
   /** @param {Report} report */
   takeReport(report) {
     this.report = report;
+    this.heardAt = performance.now();
     this.takeSettings(report.settings ?? {});
     /** @type {Record<string, number>} */ const p50 = {};
     for (const [id, task] of Object.entries(report.tasks ?? {})) if (task.p50_us !== null) p50[id] = task.p50_us;
@@ -319,8 +324,13 @@ export class Known {
       return {state: "gone", text: "Server gone", detail: "The server has stopped; the run may go on without it."};
     }
     if (this.pipeline && this.connection !== "open" && !this.unreachable) return stateOf(this.pipeline);
+    if (this.connection === "lost" && !this.unreachable)
+      return {state: "loading", text: "Connecting", detail: this.unreachable === false ? "The server has no place for another viewer. Trying again …" : ""};
     if (this.connection === "lost") return {state: "gone", text: "Server gone", detail: "It cannot be reached. Trying again …"};
     if (!report) return {state: "loading", text: "Connecting", detail: ""};
+    const silent_s = (performance.now() - this.heardAt) / 1000;
+    if (this.connection === "open" && silent_s > SILENT_S)
+      return {state: "gone", text: "Server silent", detail: `for ${Math.floor(silent_s)} s; it should say something every second`};
     if (this.asked !== null) return {state: "stopping", text: this.asked === "stop" ? "Stopping" : "Restarting", detail: ""};
     const tasks = Object.entries(report.tasks ?? {});
     if (report.starting !== null) {

@@ -143,6 +143,22 @@ def test_a_run_that_ends_with_its_server_is_shown_as_ended(opened):
     assert browser.evaluate("document.querySelector('#end h2').textContent") == "The run has ended"
 
 
+def test_a_server_without_a_place_for_a_viewer_is_not_gone(opened, monkeypatch):
+    _, server, browser = opened
+    browser.wait_for(f"{STATE} == 'running'")
+    browser.open("about:blank")
+    browser.wait_for("location.href == 'about:blank'")
+    streams = server._app.state.channels.streams
+    monkeypatch.setattr(streams, "_most", 0)
+    browser.open(server.url)
+    browser.wait_for(
+        f"{STATE} == 'loading' && document.getElementById('state').textContent"
+        " == 'ConnectingThe server has no place for another viewer. Trying again \u2026'"
+    )
+    monkeypatch.setattr(streams, "_most", 100)
+    browser.wait_for(f"{STATE} == 'running' && {PICTURES}.length == 2")
+
+
 def test_page_fits_its_window_in_both_schemes(opened):
     _, _, browser = opened
     browser.wait_for(f"{ANSWERS} >= 1")

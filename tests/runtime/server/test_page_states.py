@@ -120,6 +120,16 @@ def test_a_stopped_run_says_why_it_ended(stage, browser):
     is_accessible(browser)
 
 
+def test_a_server_that_says_nothing_more_is_seen(stage, browser):
+    stage.say("go")
+    browser.open(stage.url)
+    browser.wait_for(f"{STATE} == 'running' && !!{SHOWN}")
+    stage.process.send_signal(signal.SIGSTOP)
+    browser.wait_for(f"{STATE} == 'gone' && /^Server silentfor \\d+ s/.test({TEXT})")
+    stage.process.send_signal(signal.SIGCONT)
+    browser.wait_for(f"{STATE} == 'running'")
+
+
 def test_boxes_are_drawn_over_the_pictures(stage, browser):
     stage.say("go")
     browser.open(stage.url)

@@ -27,8 +27,10 @@ function channelsOf(run) {
     const from = run.graph.cnx.filter(wire => owner(wire.dst) === id).map(wire => owner(wire.src));
     const camera = run.sourcesOf(id)[0];
     const plain = from.length === 1 && from[0] === camera;
-    if (plain && channels.some(other => other.plain && other.camera === camera)) continue;
-    channels.push({id, camera, from: from.length === 1 ? from[0] : null, name: plain ? camera : id, plain, packets: plain && videos.has(camera), jpegs: true});
+    const packets = plain && videos.has(camera);
+    const known = channels.some(other => other.plain && other.camera === camera);
+    if (packets && known) continue;  // it would show the same
+    channels.push({id, camera, from: from.length === 1 ? from[0] : null, name: plain && !known ? camera : id, plain, packets, jpegs: true});
   }
   for (const id of videos)
     if (!channels.some(other => other.plain && other.camera === id))
@@ -142,6 +144,7 @@ function useStream(channel, live) {
         setNote("");
       },
       ended: () => {},
+      waits: setNote,
       failed: reason => {
         const next = form === "packets" && channel.jpegs ? "jpeg" : channel.jpegs ? "img" : "none";
         if (next === "none") setNote(reason);

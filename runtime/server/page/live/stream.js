@@ -9,9 +9,10 @@ import {socketAddress} from "../api.js";
 /** @typedef {{type: "config", task: string, format: string, codec: string | null, description: string | null,
  *   width: number, height: number, orientation: number, fps: number, pixel_aspect: number,
  *   color_space: VideoColorSpaceInit, lost: number}} Config */
-/** What a stream says of itself. `ended`: nothing more comes; `failed`: this form cannot be had, `why` says why.
+/** What a stream says of itself. `ended`: nothing more comes; `failed`: this form cannot be had, `why` says why;
+ * `waits`: it is asked for again.
  * @typedef {{picture: (picture: Picture) => void, configured?: (config: Config) => void,
- *   ended: () => void, failed: (why: string) => void}} On */
+ *   ended: () => void, failed: (why: string) => void, waits?: (why: string) => void}} On */
 
 /** @type {Record<string, string>} */
 const FORMATS = {h264: "H.264", h265: "H.265", vp8: "VP8", vp9: "VP9", av1: "AV1", png: "PNG video", rawvideo: "raw video"};
@@ -20,6 +21,7 @@ const MOST_QUEUED = 60;  // packets that the decoder has yet to decode; beyond, 
 const MOST_NAMED = 600;
 const NO_SUCH = 4404;
 const ENDED = 1000;
+const LATER = [1001, 1012, 1013];  // the server is stopping, or has no place now
 
 /** Follow a channel in one form, again after a loss. Returns what ends it.
  * @param {string} channel @param {"packets" | "jpeg"} format @param {On} on */
@@ -36,7 +38,8 @@ export function follow(channel, format, on) {
     opened.onclose = ({code, reason}) => {
       if (over) return;
       if (code === ENDED) { on.ended(); return; }
-      if (code === NO_SUCH || !came) { stop(); on.failed(reason || "no connection for pictures"); return; }
+      if (LATER.includes(code)) on.waits?.(reason);
+      else if (code === NO_SUCH || !came) { stop(); on.failed(reason || "no connection for pictures"); return; }
       timer = setTimeout(open, RETRY_MS);
     };
   }

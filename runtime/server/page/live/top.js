@@ -15,7 +15,7 @@ export function Top({say}) {
   useEffect(() => { document.title = report ? `${report.id} - flowrun` : "flowrun"; }, [report?.id]);
   /** @param {string} verb */
   const ask = async verb => {
-    if (verb === "stop" || verb === "restart") run.asked = verb;
+    if (verb !== "pause" && verb !== "resume") run.asked = verb === "stop" ? verb : "restart";
     run.changed();
     try {
       const reply = await post(`api/v0/pipeline/${verb}`, {pipeline_id: name});
@@ -28,6 +28,7 @@ export function Top({say}) {
   const name = run.pipeline?.id ?? report?.id;
   const going = !run.over && !!report && run.connection === "open" && run.asked === null;
   const {pipeline} = run;
+  const again = run.over && !!report?.may_run_again && !run.unreachable && run.asked === null;
   return html`<header class="top">
     <h1>${pipeline && html`<a href=${address("../../")} title="all graphs of this server">flowrun</a> / `}${name ?? "flowrun"}</h1>
     <${Runs} say=${say} />
@@ -45,7 +46,7 @@ export function Top({say}) {
         ${state === "paused"
           ? html`<button type="button" disabled=${!going} onClick=${() => ask("resume")}>Resume</button>`
           : html`<button type="button" disabled=${!going} onClick=${() => ask("pause")}>Pause</button>`}
-        ${pipeline && ["stopped", "failed"].includes(pipeline.phase ?? "") && run.connection !== "open"
+        ${(pipeline ? ["stopped", "failed"].includes(pipeline.phase ?? "") && run.connection !== "open" : again)
           ? html`<button type="button" onClick=${() => ask("start")}>Start</button>`
           : html`<button type="button" disabled=${run.asked !== null || !going && !pipeline} onClick=${() => ask("stop")}>Stop</button>`}
         ${pipeline && html`<button type="button" disabled=${!going} onClick=${() => ask("restart")}>Restart</button>`}<//>`}
