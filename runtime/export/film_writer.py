@@ -31,10 +31,13 @@ from flowrun.runtime.export.film import (
     FilmPacket,
     add_copied,
     can_copy,
+    say_aspect,
 )
 from flowrun.runtime.pictures.convert import UPRIGHT, swaps_axes
 from flowrun.runtime.pictures.encode import CRF, say_colors, yuv_frame
+from flowrun.runtime.pictures.squares import square_size
 from flowrun.runtime.pictures.stored import shown_format
+from flowrun.runtime.pictures.video import PacketDecoder
 
 __all__ = [
     "CODECS",
@@ -58,6 +61,10 @@ _MOST_HELD = 16
 """Pictures that a decoder holds back for their order, at most."""
 _FORGOTTEN = 2 * _MOST_HELD
 """How many packets after its own a picture is no longer waited for."""
+_REMEMBERED = 512
+"""Pictures of which is known when they are shown."""
+_LONGEST_GROUP = 3000
+"""Packets that are kept for a decoder to begin with."""
 _PROBED = 16
 """Packets from which FFmpeg finds out what a container's head must say."""
 
@@ -94,20 +101,23 @@ CODECS = {
 }
 """Name -> FFmpeg's encoder, its options, the quality (crf) that is used where none is asked for."""
 _IN_WEBM = ("vp9", "av1")
+_SAY_ASPECT = ("h264", "h265")
+"""Codecs whose packets say how wide pixels are; of others they are made square."""
 
 
 class FilmError(OSError):
     """A film cannot be written."""
 
 
-def copies_into(suffix: str, decoder: VideoDecoder) -> bool:
-    """Whether a film with this suffix can hold the packets of `decoder` as they are."""
-    name = shown_format(decoder.name)
-    if CONTAINERS[suffix] == "webm" and name not in _IN_WEBM:
+def copies_into(suffix: str, image: ImageRgb8Msg) -> bool:
+    """Whether a film with this suffix can hold the packets of `image` as they are."""
+    assert image.video is not None
+    decoder = image.video.decoder
+    if CONTAINERS[suffix] == "webm" and shown_format(decoder.name) not in _IN_WEBM:
         return False
-    # Matroska's muxer has no place for which way up pictures are.
-    is_matroska = CONTAINERS[suffix] in ("matroska", "webm")
-    return can_copy(decoder) and not (is_matroska and decoder.orientation != UPRIGHT)
+    # By PyAV, Matroska's muxer is not told which way up pictures are, nor how wide their pixels.
+    is_plain = decoder.orientation == UPRIGHT and image.pixel_aspect == 1
+    return can_copy(decoder) and (is_plain or CONTAINERS[suffix] in ("mp4", "mov"))
 
 
 class Way(Protocol):
@@ -148,14 +158,19 @@ class Encoded:
         import av
 
         self.clock = clock
-        self._size = like.height, like.width
+        self._size = size = like.height, like.width
         self._aspect = like.pixel_aspect
+        self._is_squared = codec not in _SAY_ASPECT and self._aspect != 1
+        if self._is_squared:
+            size = square_size(*size, self._aspect)
         encoder, options, usual = CODECS[codec]
         context: Any = av.CodecContext.create(encoder, "w")
-        set_up_encoder(context, self._size, BASE, crf=usual if crf is None else crf, more=options)
+        if codec in _SAY_ASPECT:
+            say_aspect(context, self._aspect)
+        set_up_encoder(context, size, BASE, crf=usual if crf is None else crf, more=options)
         context.framerate = Fraction(like.fps or 30).limit_denominator(1000)
         context.gop_size = _NEVER
-        self._context = context
+        self._context, self._coded_size = context, size
         self._codec = codec
         self.fps = like.fps
         self._key_at: int | None = None
@@ -166,7 +181,9 @@ class Encoded:
     def add(self, image: ImageRgb8Msg) -> Iterator[FilmPacket]:
         import av
 
-        frame = yuv_frame(even(image.pixels))
+        height, width = self._coded_size
+        pixels = image.resized(width, height) if self._is_squared else image.pixels
+        frame = yuv_frame(even(pixels))
         frame.pts, frame.time_base = self.clock.at(image.tov_ns), BASE
         if self._key_at is None or frame.pts - self._key_at >= _KEY_EVERY:
             self._key_at = frame.pts
@@ -177,9 +194,10 @@ class Encoded:
         yield from map(_own, self._context.encode(None))
 
     def add_stream(self, container: Any, first: list[FilmPacket]) -> Any:
-        height, width = self._size
+        height, width = self._coded_size
         decoder = VideoDecoder(self._codec, b"", width, height, "yuv420p", "", 0, 0, (0, 0))
-        return add_copied(container, decoder, _probed(first), BASE, self._aspect)
+        aspect = 1.0 if self._is_squared else self._aspect
+        return add_copied(container, decoder, _probed(first), BASE, aspect)
 
 
 def _probed(first: list[FilmPacket]) -> list[memoryview]:
@@ -219,8 +237,8 @@ class Copied:
         self._aspect = like.pixel_aspect
         self._waiting: deque[_Waiting] = deque()
         self._next: int | None = None
-        self._last_pts: int | None = None
         self._last_dts: int | None = None
+        self._order = _Order(self._decoder)
 
     def takes(self, image: ImageRgb8Msg) -> bool:
         video = image.video
@@ -239,13 +257,14 @@ class Copied:
             number += 1
             if waits is not None and packet.time_ns is not None and video.time_ns is not None:
                 tov_ns = image.tov_ns + packet.time_ns - video.time_ns
-                waits.pts = self.clock.between(tov_ns)
+                waits.pts = self._order.shown[waits.number] = self.clock.between(tov_ns)
             elif waits is not None:
                 waits.is_left_out = True
         for data, is_key in video.packets:
             self._take(number, data, is_key=is_key)
             number += 1
         pts = self.clock.at(image.tov_ns)
+        self._order.shown[video.number] = pts
         for waits in self._waiting:
             if waits.number == video.number:
                 waits.pts = pts
@@ -259,6 +278,7 @@ class Copied:
             self._waiting.pop()
         for waits in self._waiting:
             waits.is_left_out = waits.pts is None
+        self._order.end()
         yield from self._ready(0)
 
     def add_stream(self, container: Any, first: list[FilmPacket]) -> Any:
@@ -275,6 +295,8 @@ class Copied:
         if number != self._next and not is_key:
             return None  # a key frame has not come yet, or packets are missing
         self._next = number + 1
+        asked_from = self._waiting[0].number if self._waiting else number
+        self._order.add(number, data, is_key=is_key, asked_from=asked_from)
         self._waiting.append(_Waiting(number, data, is_key))
         return self._waiting[-1]
 
@@ -286,9 +308,11 @@ class Copied:
             known = [waiting[at] for at in range(min(len(waiting), _MOST_HELD + 1))]
             if any(it.pts is None and not it.is_left_out for it in known):
                 return
+            for it in known:
+                if it.pts is None:
+                    it.pts = self._order.guessed(it.number)
             packet = waiting.popleft()
-            if packet.pts is None:
-                packet.pts = self._guessed(known)
+            assert packet.pts is not None
             shown = [it.pts for it in known if it.pts is not None]
             first = min(shown)
             # Each one that is decoded before the picture shown at `first` needs a time of its own.
@@ -296,17 +320,91 @@ class Copied:
             dts = first - at
             if self._last_dts is not None:
                 dts = max(dts, self._last_dts + 1)
-            self._last_dts, self._last_pts = dts, packet.pts
+            self._last_dts = dts
             yield FilmPacket(memoryview(packet.data), packet.is_key, max(packet.pts, dts), dts)
 
-    def _guessed(self, known: list[_Waiting]) -> int:
-        """When a picture is shown that the run left out: between its neighbours."""
-        later = [(k, it.pts) for k, it in enumerate(known) if it.pts is not None]
-        if not later:
-            return (self._last_pts or 0) + 1
-        steps, pts = later[0]
-        last = self._last_pts if self._last_pts is not None else pts - steps - 1
-        return last + max(1, (pts - last) // (steps + 1))
+
+class _Order:
+    """In which order the pictures of packets are shown, and so when one is shown that the run left out:
+    between those around it.
+
+    It is that of the packets, but where a picture was shown out of it: then a decoder has to say.
+    """
+
+    def __init__(self, decoder: VideoDecoder) -> None:
+        self._decoder = decoder
+        self._group: deque[tuple[int, bytes | memoryview, bool]] = deque()
+        """The packets from a key frame on, with which a decoder can begin."""
+        self._made: PacketDecoder | None = None
+        self._has_ended = False
+        self._order: deque[int] = deque(maxlen=_REMEMBERED)
+        """Numbers in the order in which their pictures are shown, once a decoder says it."""
+        self.shown: dict[int, int] = {}
+        """When pictures are shown, by the number of their packets."""
+
+    def add(self, number: int, data: bytes | memoryview, *, is_key: bool, asked_from: int) -> None:
+        """Note the packet that comes next.
+
+        asked_from: the first packet of which somebody may still ask.
+        """
+        for old in [it for it in self.shown if it < asked_from - _MOST_HELD]:
+            del self.shown[old]
+        if self._made is not None:
+            self._decode(number, data, is_key)
+            return
+        self._group.append((number, data, is_key))
+        if is_key or len(self._group) > _LONGEST_GROUP:
+            keys = [key for key, _, begins in self._group if begins and key <= asked_from]
+            while keys and self._group[0][0] < keys[-1]:
+                self._group.popleft()
+        if len(self._group) > _LONGEST_GROUP:
+            self._group.popleft()
+
+    def guessed(self, number: int) -> int:
+        """When the picture is shown, where the run left it out."""
+        if self._made is None and self._is_reordered():
+            self._made = PacketDecoder(self._decoder)
+            for packet in self._group:
+                self._decode(*packet)
+            if self._has_ended:
+                self._made.drain(self._note)
+        order = list(self._order) if number in self._order else sorted({*self.shown, number})
+        at = order.index(number)
+        before = next((k for k in range(at - 1, -1, -1) if order[k] in self.shown), None)
+        after = next((k for k in range(at + 1, len(order)) if order[k] in self.shown), None)
+        if before is None and after is None:
+            pts = 0
+        elif before is None:
+            assert after is not None
+            pts = self.shown[order[after]] - (after - at)
+        elif after is None:
+            pts = self.shown[order[before]] + (at - before)
+        else:
+            first, last = self.shown[order[before]], self.shown[order[after]]
+            # Without a decoder, numbers that are not known yet have their places too.
+            steps = after - before if self._order else order[after] - order[before]
+            done = at - before if self._order else number - order[before]
+            pts = first + max(1, (last - first) * done // steps)
+        self.shown[number] = pts
+        return pts
+
+    def end(self) -> None:
+        """No packets follow."""
+        self._has_ended = True
+        if self._made is not None:
+            self._made.drain(self._note)
+
+    def _is_reordered(self) -> bool:
+        times = [self.shown[number] for number in sorted(self.shown)]
+        return self._decoder.reorder > 0 or times != sorted(times)
+
+    def _decode(self, number: int, data: bytes | memoryview, is_key: bool) -> None:  # noqa: FBT001
+        assert self._made is not None
+        self._made.decode(number, data, self._note, is_key=is_key)
+
+    def _note(self, number: int | None, _picture: Any) -> None:
+        if number is not None:
+            self._order.append(number)
 
 
 def _same(one: VideoDecoder, other: VideoDecoder) -> bool:

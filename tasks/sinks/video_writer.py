@@ -64,10 +64,10 @@ class VideoWriter(Task):
     file it is: .mp4, .m4v or .mov (written as fragments, an ordinary MP4 once finished), .mkv, .webm.
 
     `codec: auto` copies a camera's own packets where nothing was drawn, the log keeps them and the file
-    can hold them: nothing is decoded for it nor lost, and pictures that the run left out are in the
-    film too. A copy begins with a key frame. Everything else is encoded, as H.264, or VP9 in .webm; an
-    odd last row or column is cut off then. Pictures are upright and of the right shape, as in an export
-    of the log.
+    can hold them: nothing is decoded for it, and pictures that the run left out are in the film too,
+    where others need them. A copy begins with a key frame. Everything else is encoded, as H.264, or VP9
+    in .webm; an odd last row or column is cut off then. Pictures are upright and of the right shape, as
+    in an export of the log.
 
     A message at `when` says what is written. A `BoolMsg`: from when it is true until it is false. Any
     other, such as an `AlertMsg`: the moment that it is about. Each time from `before_s` before to
@@ -264,7 +264,7 @@ class _Films:
         clock = FilmClock(_UNIT_NS, fps=None if config.fps == "source" else config.fps)
         suffix, codec, video = Path(config.path).suffix.lower(), config.codec, image.video
         if codec in ("auto", "copy"):
-            if video is not None and copies_into(suffix, video.decoder):
+            if video is not None and copies_into(suffix, image):
                 return Copied(image, clock)
             if codec == "copy":
                 why = (

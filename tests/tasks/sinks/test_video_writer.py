@@ -118,10 +118,20 @@ def test_a_picture_that_is_too_small_is_an_error_of_the_task(tmp_path):
         write(tmp_path, pictures_at([0], size=(1, 64)))
 
 
-def test_pixels_that_are_not_square_stay_so(tmp_path):
-    write(tmp_path, pictures_at([0, 40], aspect=16 / 11))
-    with av.open(str(tmp_path / "out.mp4")) as opened:
-        assert opened.streams.video[0].sample_aspect_ratio == Fraction(16, 11)
+@pytest.mark.parametrize(
+    ("path", "size", "aspect"),
+    [
+        ("out.mp4", (64, 48), Fraction(16, 11)),
+        ("out.mkv", (64, 48), Fraction(16, 11)),
+        ("out.webm", (94, 48), 1),  # VP9 cannot say it: made square
+    ],
+)
+def test_pixels_that_are_not_square_are_shown_as_wide(tmp_path, path, size, aspect):
+    write(tmp_path, pictures_at([0, 40], aspect=16 / 11), path=path)
+    with av.open(str(tmp_path / path)) as opened:
+        stream = opened.streams.video[0]
+        assert (stream.width, stream.height) == size
+        assert (stream.sample_aspect_ratio or 1) == aspect
 
 
 def test_nothing_is_overwritten(tmp_path):
@@ -249,6 +259,27 @@ def test_a_copy_gives_the_camera_s_pictures_back(tmp_path, name, path):
     wanted = [round((it - tovs[0]) / MS) for it in tovs]
     assert all(abs(time - it) <= 1 for (time, _), it in zip(shown, wanted, strict=True))
     assert duration == pytest.approx(wanted[-1] + 33, abs=2)
+
+
+@pytest.mark.parametrize("name", ["plain.mp4", "b_frames.mp4"])
+def test_pictures_that_the_run_left_out_are_at_their_times_in_a_copy(tmp_path, name):
+    options = {"x264-params": "b-adapt=0:bframes=3:keyint=24", **FILMS[name]}
+    source = draw(tmp_path / name, frames=72, **options)
+    text = CAMERA.format(film=source, path="out.mp4", codec="copy", src="cam")
+    text = text.replace(
+        f"{source}}}}}\n  - {{id: seen", f"{source}, max_fps: 10}}}}\n  - {{id: seen"
+    )
+    _, result = run_graph(tmp_path, text, directory=tmp_path / "run")
+    assert result.error is None
+    with Log(tmp_path / "run") as log:
+        seen = pictures(log, "/seen/image")
+        assert len(list(log.messages("/cam/image"))) == 24
+    _, _, shown = film(tmp_path / "out.mp4")
+    assert 60 < len(shown) <= 72  # not those that no other picture needs
+    assert [time for time, _ in shown] == sorted(time for time, _ in shown)
+    for time, made in shown[:-2]:
+        [at] = [at for at, it in enumerate(seen) if np.array_equal(made, it)]
+        assert abs(time - at * 100 / 3) < 100 / 3  # where one is missing, its neighbour is nearer
 
 
 def test_a_copy_says_why_it_cannot_be_made(tmp_path):
