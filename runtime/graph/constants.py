@@ -1,7 +1,7 @@
 """`{{NAME}}` in the values of a graph file: its constants, and the params of the file that includes it.
 
-Unquoted and alone, `{{NAME}}` is the value itself, whatever it is; within a text, or in quotes, it is
-the value's text. `{{{{` is the text `{{`.
+Alone, `{{NAME}}` is the value itself, whatever it is, in quotes or not; within a text it is the value's
+text. `{{{{` is the text `{{`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = ["Scope", "escaped_braces"]
 
 _NAME = re.compile(IDENTIFIER)
 _REFERENCE = re.compile(rf"(?P<literal>\{{{{4}})|\{{\{{(?:\s*(?P<name>{IDENTIFIER})\s*\}}\}})?")
+_ALONE = re.compile(rf"\{{\{{\s*({IDENTIFIER})\s*\}}\}}")
 
 
 def escaped_braces(text: str) -> str:
@@ -57,6 +58,9 @@ class Scope:
     def _made(self, node: yaml.Node) -> yaml.Node:
         match node:
             case yaml.ScalarNode():
+                alone = _ALONE.fullmatch(node.value)
+                if alone is not None:
+                    return self._value(node, alone[1])
                 return self._text(node) if "{{" in node.value else node
             case yaml.SequenceNode():
                 items = [self.fill(item) for item in node.value]
@@ -71,7 +75,7 @@ class Scope:
             case _:
                 return node
 
-    def _value(self, node: yaml.MappingNode, name: str) -> yaml.Node:
+    def _value(self, node: yaml.Node, name: str) -> yaml.Node:
         found = self._find(node, name)
         if found is None:
             found = yaml.ScalarNode("tag:yaml.org,2002:str", "", node.start_mark, node.end_mark)
@@ -101,7 +105,7 @@ class Scope:
             self.reader.problem(
                 node,
                 f"{{{{{name}}}}} is {self.reader.shown(found)}, which cannot be a part of a text; write "
-                "it alone, without quotes",
+                "it alone",
             )
             return ""
         return str(found.value)

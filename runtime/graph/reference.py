@@ -66,6 +66,7 @@ includes:
   that of the graph.
 - A param that the file lacks, and a name without a value, are mistakes. The file's own `constants` are
   the defaults of its params.
+- `flowrun check` and `flowrun serve` take every `.yaml` of a folder for a graph: keep parts in another.
 - Keys of `logging` and `runtime` in the including file go before those of the included one.
 - A mistake is reported at its line in the included file, with the lines that include it. A file may
   include others, but not itself.
@@ -75,10 +76,10 @@ includes:
 
 ## Constants: one value in several places
 
-`constants` gives names to values of one file; `{{NAME}}` stands for one of them. Alone and without
-quotes it is the value itself, be it a number, a list or a mapping; within a text, or in quotes, its
-text: `"cam_{{name}}"`. In flow style (`{...}`), a text that holds it needs quotes. `{{{{` is the text
-`{{`. An included file does not see the constants of the one that includes it; `params` pass them on.
+`constants` gives names to values of one file; `{{NAME}}` stands for one of them. Alone it is the value
+itself, be it a number, a list or a mapping; within a text, its text: `"cam_{{name}}"`. It may be in
+quotes, and in flow style (`{...}`) a text that holds it must be. `{{{{` is the text `{{`. An included
+file does not see the constants of the one that includes it; `params` pass them on.
 
 Anchors of YAML do the same within a file, and merge mappings:
 
