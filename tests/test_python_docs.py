@@ -14,7 +14,7 @@ from support.paths import ROOT
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def scripts(text: str) -> list[str]:
@@ -49,7 +49,6 @@ def replayed(folder: Path, pattern: str) -> str:
     return done.stdout
 
 
-@pytest.mark.long
 def test_five_lines_run_and_replay(folder: Path) -> None:
     said = run(folder, scripts(PAGE)[0]).splitlines()
     assert len(said) == 3
@@ -57,13 +56,11 @@ def test_five_lines_run_and_replay(folder: Path) -> None:
     assert "on_frame 3" in replayed(folder, "pipeline-*")
 
 
-@pytest.mark.long
 def test_a_graph_runs_and_replays(folder: Path) -> None:
     assert run(folder, scripts(PAGE)[1]) == "the limit of 4 cycles\n"
     replayed(folder, "inference-*")
 
 
-@pytest.mark.long
 def test_a_run_is_read_while_it_goes_on_and_then_as_a_log(folder: Path) -> None:
     pytest.importorskip("pandas")
     assert run(folder, scripts(PAGE)[2]) == "0\n3\n6\n9\n12\nend of sources\n"

@@ -33,8 +33,8 @@ class Source(Protocol):
     """The run, as its readers see it."""
 
     @property
-    def directory(self) -> Path | None:
-        """Where its log is now."""
+    def directories(self) -> tuple[Path, ...]:
+        """Where its logs are, those of the past first."""
         ...
 
     @property
@@ -185,9 +185,18 @@ def _from_queue(source: Source, queue: Queue, raises: bool) -> Generator[Message
 
 
 def _from_log(source: Source, slot: Slot, raises: bool) -> Generator[Message]:  # noqa: FBT001
-    waiting = threading.Event()
+    waiting, number = threading.Event(), 0
     source.check_is_here()
-    while (directory := source.directory) is not None:
+    while True:
+        is_over = source.has_ended  # asked before, so that no log is overlooked
+        directories = source.directories
+        if number == len(directories):
+            if is_over:
+                break
+            waiting.wait(_LOOK_S)  # the run may begin another log: its recording was stopped
+            continue
+        directory = directories[number]
+        number += 1
         try:
             with Log(directory, follow=True) as log:
                 for logged in log.messages(slot.topic):
@@ -198,12 +207,7 @@ def _from_log(source: Source, slot: Slot, raises: bool) -> Generator[Message]:  
         except LogError:
             if directory.exists():
                 raise
-            break  # no log is kept of a run whose tasks did not start
-        # The run may begin another log: its recording was stopped.
-        while not source.has_ended and source.directory == directory:
-            waiting.wait(_LOOK_S)
-        if source.directory == directory:
-            break
+            # No log is kept of a run whose tasks did not start.
     if raises:
         source.raise_error()
 

@@ -125,6 +125,11 @@ class LiveRun:
         return self._run.directory
 
     @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where all its logs are: one, unless `record` has stopped it and begun another."""
+        return self._run.directories
+
+    @property
     def url(self) -> str | None:
         """Where its page is; None if it is not served."""
         return None if self._server is None else self._server.url
@@ -417,6 +422,10 @@ class LiveRun:
 
     def _messages(self, output: str, keep: int | None, *, raises: bool) -> Messages:
         self.check_is_here()
+        if threading.current_thread() is self._thread:
+            raise UsageError(
+                "a task cannot read the messages of its own run; connect it to the output"
+            )
         slot = self._slot(output)
         if keep is not None and (type(keep) is not int or keep < 1):
             raise UsageError(f"keep={keep!r}: expected a whole number of at least 1, or None")

@@ -394,20 +394,13 @@ BEGIN = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "reason"),
     [
-        pytest.param(
-            "live = g.start(); live.latest('halve', timeout_s=60)",
-            "the program ended",
-            marks=pytest.mark.long,
-        ),
-        pytest.param(
-            "live = g.start(); live.latest('halve', timeout_s=60); 1 / 0",
-            "the program ended",
-            marks=pytest.mark.long,
-        ),
+        ("live = g.start(); live.latest('halve', timeout_s=60)", "the program ended"),
+        ("live = g.start(); live.latest('halve', timeout_s=60); 1 / 0", "the program ended"),
         ("g.run(cycles=5)", "the limit of 5 cycles"),
     ],
 )

@@ -82,11 +82,13 @@ def test_a_topic_is_a_table(log):
     assert list(table) == ["cycle", "time_ns", "tov_ns", "value"]
 
 
+@pytest.mark.long
 def test_a_topic_is_a_data_frame_of_each_library(log):
     pytest.importorskip("pandas")
     assert log["even"].df["value"].sum() == sum(range(0, 50, 2))
 
 
+@pytest.mark.long
 def test_a_topic_is_a_data_frame_of_polars(log):
     pytest.importorskip("polars")
     assert log["even"].pl["value"].sum() == sum(range(0, 50, 2))
