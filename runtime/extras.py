@@ -15,7 +15,7 @@ DISTRIBUTION = "flowrun-runtime"
 """What pip and `importlib.metadata` call flowrun."""
 
 Extra = Literal[
-    "faces", "foxglove", "models", "mqtt", "otel", "rerun", "tables", "track", "viewers"
+    "faces", "foxglove", "models", "mqtt", "otel", "rerun", "tables", "text", "track", "viewers"
 ]
 
 

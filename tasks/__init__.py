@@ -6,6 +6,7 @@
 | `inference.py`, `backends/`               | `Inference`, and what answers for it                  |
 | `detect.py`, `parse_detections.py`        | boxes: from a detector, from a model's answer         |
 | `boxes.py`                                | which of boxes that overlap are kept                  |
+| `read_text.py`                             | what is written in pictures                           |
 | `track.py`                                | objects followed from picture to picture              |
 | `zones.py`                                 | who is in zones, and who crosses lines                |
 | `faces.py`, `blur.py`                      | faces; what is found, made unrecognizable             |
