@@ -42,7 +42,7 @@ def messages(draw: st.DrawFn) -> DetectionsMsg:
     return message
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(message=messages())
 def test_a_message_comes_back_as_it_was(message: DetectionsMsg) -> None:
     there = message.to_supervision()

@@ -112,7 +112,7 @@ def test_older_detections_serve_if_asked() -> None:
     assert [hidden(out) for out in outs] == [(20, 10, 40, 30), (20, 10, 40, 30), WHOLE, WHOLE]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     blocks=st.integers(1, 12),

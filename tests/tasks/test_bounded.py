@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 import structlog
 
-from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, Message, PromptResponseMsg
+from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, Message, PromptResponseMsg, TracksMsg
 from flowrun.runtime.engine.alone import Alone
 from flowrun.runtime.task import Task
 from flowrun.tasks.backends.chat import ServerError
+from flowrun.tasks.blur import Blur
 from flowrun.tasks.broadcast import BroadcastChat, BroadcastImage
 from flowrun.tasks.inference import Inference
 from flowrun.tasks.models.question import Answer, ModelError, Question
 from flowrun.tasks.parse_detections import ParseDetections
 from flowrun.tasks.render_boxes import RenderBoxes
+from flowrun.tasks.zones import LineCounter, Zones
 
 S = 1_000_000_000
 SERVER = {"type": "openai", "base_url": "http://127.0.0.1:9/v1"}
@@ -77,10 +79,32 @@ def boxes(number: int) -> Message:
     )
 
 
+def tracks(number: int) -> Message:
+    """Each track is there for seven frames, and crosses the picture."""
+    message = TracksMsg()
+    message.fill(boxes(number))
+    message.tracker_ids = np.array([number // 7])
+    message.boxes = message.boxes + np.float32(number % 7 * 3)
+    return message
+
+
+ZONE = {"name": "all", "polygon": [[0, 0], [1, 0], [1, 1], [0, 1]]}
+LINE = {"name": "middle", "start": [0.5, 0], "end": [0.5, 1]}
 Make = dict[str, Callable[[int], Message]]
-TASKS: list[tuple[type[Task], dict[str, Any], Make]] = [
+TASKS: list[Any] = [
     (ParseDetections, {}, {"answer": answer}),
     (RenderBoxes, {}, {"image": image, "detections": boxes}),
+    pytest.param(
+        RenderBoxes,
+        {"trail_s": 2, "statistics": True},
+        {"image": image, "detections": tracks},
+        marks=pytest.mark.long,
+    ),
+    (Zones, {"zones": [ZONE]}, {"detections": tracks}),
+    pytest.param(LineCounter, {"lines": [LINE]}, {"detections": tracks}, marks=pytest.mark.long),
+    pytest.param(
+        Blur, {"max_age_s": 1}, {"image": image, "detections": boxes}, marks=pytest.mark.long
+    ),
     (BroadcastImage, {}, {"image": image}),
     (BroadcastChat, {}, {"answer": answer}),
     (
@@ -118,7 +142,7 @@ def sizes(
     for number in range(max(counts)):
         inputs = {port: made(number) for port, made in make.items()}
         for message in inputs.values():
-            message.publish(tov_ns=number + 1)
+            message.publish(tov_ns=number * S // 10 + 1)
         with suppress(ModelError):
             alone.run(inputs, cycle=10**6 + number, now_ns=10**6 * S + number * S // 10)
         if number + 1 in counts:

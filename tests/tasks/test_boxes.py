@@ -50,7 +50,7 @@ def kept(
     return sorted(chosen if most is None else chosen[:most])
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     objects=BOXES,
     threshold=st.sampled_from([None, 0.0, 0.3, 0.5, 1.0]),

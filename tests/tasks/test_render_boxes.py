@@ -336,7 +336,7 @@ def test_statistics_are_written_if_asked() -> None:
 FAR = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     polygon=st.lists(st.tuples(FAR, FAR), min_size=3, max_size=5),

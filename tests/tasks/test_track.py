@@ -209,7 +209,7 @@ SCENES = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(scenes=SCENES, cut=st.integers(0, 8), least=st.integers(1, 3))
 def test_a_thawed_tracker_goes_on_as_the_frozen_one(
     scenes: list[Any], cut: int, least: int
@@ -233,6 +233,15 @@ def test_a_thawed_tracker_goes_on_as_the_frozen_one(
     given = [number for numbers in expected for number in numbers if number >= 0]
     assert set(given) <= set(range(1, len(given) + 1))
     assert all(len({n for n in it if n > 0}) == sum(n > 0 for n in it) for it in expected)
+
+
+def test_what_is_remembered_does_not_grow() -> None:
+    task = made()
+    sizes = []
+    for number in range(60):
+        step(task, found(number / 5, car(number % 7 * 90), car(number % 5 * 100, 300)))
+        sizes.append(len(task._tracker.tracks))
+    assert max(sizes[30:]) <= max(sizes[:30])
 
 
 def test_values_that_are_live_take_effect() -> None:

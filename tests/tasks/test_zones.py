@@ -88,7 +88,7 @@ def inside(polygon: list[tuple[int, int]], x: Fraction, y: Fraction) -> bool:
     return crossed % 2 == 1
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(polygon=st.lists(POINT, min_size=3, max_size=7, unique=True), data=st.data())
 def test_a_point_is_in_a_polygon_as_an_exact_reference_says(
     polygon: list[tuple[int, int]], data: st.DataObject
@@ -99,7 +99,7 @@ def test_a_point_is_in_a_polygon_as_an_exact_reference_says(
     assert contains(polygon[::-1], (x / 2, y / 2)) == expected
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(a=POINT, b=POINT, start=POINT, end=POINT)
 def test_a_way_crosses_a_line_as_an_exact_reference_says(
     a: Any, b: Any, start: Any, end: Any
@@ -290,7 +290,7 @@ SCENES = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(scenes=SCENES, cut=st.integers(0, 8), kind=st.sampled_from([Zones, LineCounter]))
 def test_a_thawed_task_goes_on_as_the_frozen_one(
     scenes: list[Any], cut: int, kind: type[Task]
