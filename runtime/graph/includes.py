@@ -175,6 +175,8 @@ class _Files:
             return None
         scope = Scope(reader, {name: value for name, (_, value) in named.items()})
         reader.known_items(root, f"the included file {file.name}", keys=keys.key_names(keys.GRAPH))
+        if not isinstance(root, yaml.MappingNode):
+            return None
         made = self.file(root, file, scope, (*around, _real(file)))
         for name, (key, _) in named.items():
             if name not in scope.used:

@@ -169,7 +169,7 @@ TWICE = f"includes: [{ONCE}, {ONCE}]"
             "includes: [{path: chian.yaml}]",
             [
                 "g.yaml:1:19: included file not found: chian.yaml; the current folder holds "
-                "chain.yaml, g.yaml, loop.yaml (did you mean 'chain.yaml'?)"
+                "chain.yaml, g.yaml, list.yaml, loop.yaml (did you mean 'chain.yaml'?)"
             ],
         ),
         (
@@ -198,6 +198,13 @@ TWICE = f"includes: [{ONCE}, {ONCE}]"
             "includes: [chain.yaml]",
             [
                 "g.yaml:1:12: an include must be a mapping; got 'chain.yaml'; write - path: chain.yaml"
+            ],
+        ),
+        (
+            "includes: [{path: list.yaml}]",
+            [
+                "list.yaml:1:1: the included file list.yaml must be a mapping (key: value); got a list "
+                "(included at g.yaml:1:12)"
             ],
         ),
         (
@@ -232,7 +239,7 @@ def test_each_mistake_has_an_answer(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "bytes.bin").write_bytes(b"\xff\xfe\x00")
-    write(tmp_path, chain=CHAIN, g=graph, loop="includes: [{path: loop.yaml}]")
+    write(tmp_path, chain=CHAIN, g=graph, loop="includes: [{path: loop.yaml}]", list="- a")
     found = mistakes(Path("g.yaml"))
     assert found[: len(said)] == said
     assert all("already has a source" in line for line in found[len(said) :])
