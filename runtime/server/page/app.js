@@ -124,6 +124,7 @@ function follow(complain) {
     },
     opened: async () => {
       run.connection = "open";
+      run.asked = null;  // it has been done
       run.unreachable = false;
       run.changed();
       try {
