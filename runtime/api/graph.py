@@ -37,6 +37,7 @@ from flowrun.runtime.graph.plan import Plan, plan_read
 from flowrun.runtime.graph.ports import Port, has_more_ports, ports_for
 from flowrun.runtime.graph.scripts import leave_import
 from flowrun.runtime.graph.spec import IDENTIFIER, UNKNOWN
+from flowrun.runtime.graph.stale import changed_modules, note_loaded
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
 
@@ -356,6 +357,7 @@ class Graph:
         env: environment variables for `${NAME}`; None for the process's own.
         """
         read = self._declared.read(os.environ if env is None else env, mission=mission)
+        note_loaded(self._folder, self._given_names)
         try:
             return plan_read(read, ready=ready)
         except GraphError as error:
@@ -385,8 +387,8 @@ class Graph:
         leave_import()
         from flowrun.runtime.api.running import LiveRun  # it loads the engine
 
+        notes = self.not_replayed  # before changed modules are forgotten
         plan = self.plan(mission=mission)
-        notes = self.not_replayed
         return LiveRun(plan, cycles=cycles, log_dir=log_dir, port=port, notes=notes)
 
     def run(
@@ -403,8 +405,17 @@ class Graph:
 
     @property
     def not_replayed(self) -> list[str]:
-        """Why a replay in another process will not find a class of the graph, a sentence each."""
-        return list(dict.fromkeys(lacks for _, lacks in self._unnamed()))
+        """Why a replay in another process will not run what this one does, a sentence each: a class that
+        it will not find, or that has changed on the disk since it was imported."""
+        names = self._given_names
+        old = [
+            it
+            for it in changed_modules(self._folder, names)
+            if any(name.startswith(f"{it}.") for name in names)
+        ]
+        lacks = [lacks for _, lacks in self._unnamed()]
+        lacks += [f"{it} has changed since it was imported; import it again" for it in old]
+        return list(dict.fromkeys(lacks))
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -418,6 +429,13 @@ class Graph:
         node = Node(added, self._say)
         self._nodes[node] = added
         return node
+
+    @property
+    def _given_names(self) -> set[str]:
+        """The dotted names of the classes and functions that the program has given."""
+        items = (*self._declared.tasks, *self._declared.connections)
+        given = [item.given for item in items if item.given is not None]
+        return {f"{it.__module__}.{it.__qualname__}" for it in given}
 
     @property
     def _folder(self) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,13 @@ def name_of(named: Any, folder: Path) -> Name:
     if main is None:
         return Name(text, f"{path} is defined in {why}")
     file = Path(str(sys.modules[module].__file__)).resolve()
-    if "." not in main and file.parent != folder.resolve():
+    if "." in main:
+        root = file.parents[main.count(".")]
+        others = [it for it in sys.path if Path(it).resolve() != root]
+        if PathFinder.find_spec(main.partition(".")[0], others) is None:
+            why = f"{main}, which only {root} has; run the script itself, without -m"
+            return Name(f"{main}.{path}", f"{path} is defined in {why}")
+    elif file.parent != folder.resolve():
         why = f"{file.name}, which is not in the graph's folder; put it into a module there"
         return Name(text, f"{path} is defined in {why}")
     return Name(f"{main}.{path}")

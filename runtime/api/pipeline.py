@@ -73,12 +73,13 @@ class Pipeline:
         of result, as by `LiveRun.on_message`: with every result, also where it is slow; if it raises,
         the run ends."""
         leave_import()
+        notes = [*self.graph.not_replayed, *self._notes]
         return LiveRun(
             self.graph.plan(),
             cycles=cycles,
             log_dir=log_dir,
             port=port,
-            notes=[*self.graph.not_replayed, *self._notes],
+            notes=notes,
             before_start=self._listen,
         )
 

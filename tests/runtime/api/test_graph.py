@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
+import sys
 import tempfile
 import textwrap
 from pathlib import Path
@@ -402,6 +404,22 @@ def test_what_is_no_task_is_refused(tmp_path):
     assert mistakes_of(
         tmp_path, "from flowrun import Graph\ng = Graph()\ng.add(3, id='a')\ng.plan()"
     )[0].startswith("3:7: a task is a class that derives from Task, a function, or a name; got 3")
+
+
+def test_a_class_that_has_changed_on_the_disk_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "own_square.py"
+    source = "from flowrun.tasks.basic import Square\nclass Own(Square):\n    number = 1\n"
+    module.write_text(source)
+    own = importlib.import_module("own_square").Own
+    g = Graph()
+    g.connect(g.add(Counter, limit=3), g.add(own))
+    assert g.not_replayed == []
+    g.plan()
+    module.write_text(source.replace("1", "22"))
+    assert g.not_replayed == ["own_square has changed since it was imported; import it again"]
+    del sys.modules["own_square"]
 
 
 def test_the_message_of_a_connection_may_be_named():
