@@ -6,18 +6,19 @@
 | `inference.py`, `backends/`               | `Inference`, and what answers for it                  |
 | `detect.py`, `parse_detections.py`        | boxes: from a detector, from a model's answer         |
 | `boxes.py`                                | which of boxes that overlap are kept                  |
-| `read_text.py`                             | what is written in pictures                           |
+| `read_text.py`                            | what is written in pictures                           |
 | `track.py`                                | objects followed from picture to picture              |
-| `zones.py`                                 | who is in zones, and who crosses lines                |
-| `faces.py`, `blur.py`                      | faces; what is found, made unrecognizable             |
-| `drawing.py`, `render_boxes.py`            | boxes, tracks, zones and lines on pictures            |
-| `broadcast.py`                             | pictures and answers for clients                      |
+| `zones.py`                                | who is in zones, and who crosses lines                |
+| `faces.py`, `blur.py`                     | faces; what is found, made unrecognizable             |
+| `drawing.py`, `render_boxes.py`           | boxes, tracks, zones and lines on pictures            |
+| `broadcast.py`                            | pictures and answers for clients                      |
 | `shaping/`                                | `Crop`, `Resize`, `Mosaic`, `Throttle`, `Join`, ...   |
 | `sinks/`                                  | films, files, receivers, viewers, a window            |
+| `alert.py`                                | alerts on words and on classes of objects             |
 | `addresses.py`                            | hosts and URLs in configs                             |
 | `basic.py`                                | `Counter`, `Square`, `Print`, ...                     |
-| `labels.py`, `named_inputs.py`,           | what tasks of several families share                  |
-| `thinning.py`                             |                                                       |
+| `labels.py`, `named_inputs.py`            | texts as pixels; inputs that a config names           |
+| `thinning.py`                             | which messages are kept of more than are wanted       |
 | `models/`, `embedded/`                    | what models need; the model that ships                |
 | `ask.py`, `commands/`                     | `flowrun ask` and `flowrun models`                    |
 
