@@ -71,16 +71,18 @@ def attributes(item):
     return {it.key: getattr(it.value, it.value.WhichOneof("value")) for it in item.attributes}
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("otlp")
+
     def changes(live: Run, number: int) -> None:
         if number == 3:
             live.set_live("x", {"factor": 7})
             live.publish("x", {"value": 1})
 
-    result = run_hooked(plan_of(tmp_path, ROUGH, CNX), tmp_path / "run", changes)
+    result = run_hooked(plan_of(folder, ROUGH, CNX), folder / "run", changes)
     assert result.error is None
-    return tmp_path / "run"
+    return folder / "run"
 
 
 def test_a_collector_gets_run_cycles_and_steps(collector, url, run, capsys, monkeypatch):
