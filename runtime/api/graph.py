@@ -157,6 +157,7 @@ class Graph:
         called = caller()
         self._declared = Declared(name, called.folder / f"{name}.yaml", called.place())
         self._nodes: dict[Node, _Added] = {}
+        self._untyped: list[_Untyped] = []
         if not re.fullmatch(r"[\w][\w.-]*", name):
             text = f"a graph's name is letters, digits, '_', '-' and '.'; got {name!r}"
             self._declared.note(called.place("name", 0), text)
@@ -196,6 +197,7 @@ class Graph:
     @property
     def text(self) -> str:
         """The graph file that says the same."""
+        self._find_messages()
         return self._declared.written()
 
     # -- declaring -----------------------------------------------------------------------------
@@ -267,30 +269,17 @@ class Graph:
         missions: as in a graph file.
         """
         called = caller()
-        output, input_ = self._end(src, "output"), self._end(dst, "input")
-        said: dict[str, Any] = {"src": output.said(), "dst": input_.said(), "msg": UNKNOWN}
-        given: type[Message] | None = None
-        if isinstance(msg, str):
-            said["msg"] = msg
-        else:
-            pairs = _fitting(output, input_)
-            if msg is not None:
-                given = msg
-            elif len(pairs) == 1:
-                given = pairs[0][0].message_type
-                said |= {"src": output.said(pairs[0][0]), "dst": input_.said(pairs[0][1])}
-            elif len(output.ports) == 1:
-                given = output.ports[0].message_type
-            elif len(input_.ports) == 1 and output.ports:
-                given = input_.ports[0].message_type
-            elif output.ports and input_.ports:
-                self._declared.note(called.place(), _no_pair(output, input_, pairs))
-            if given is not None:
-                said["msg"] = name_of(given, self._folder).text
+        ends = self._end(src, "output"), self._end(dst, "input")
+        said: dict[str, Any] = {"src": ends[0].said(), "dst": ends[1].said(), "msg": UNKNOWN}
+        if msg is not None:
+            said["msg"] = msg if isinstance(msg, str) else name_of(msg, self._folder).text
         if missions is not None:
             said["missions"] = missions
         item = self._declared.item(said, called, {"src": 0, "dst": 1})
-        item.given = given
+        if msg is None:
+            self._untyped.append(_Untyped(item, *ends))
+        elif not isinstance(msg, str):
+            item.given = msg
         self._declared.connections.append(item)
         self._changed()
 
@@ -356,6 +345,7 @@ class Graph:
         ready: whether it is to run now, so that the files it needs must exist.
         env: environment variables for `${NAME}`; None for the process's own.
         """
+        self._find_messages()
         read = self._declared.read(os.environ if env is None else env, mission=mission)
         note_loaded(self._folder, self._given_names)
         try:
@@ -443,6 +433,24 @@ class Graph:
 
     def _changed(self) -> None:
         self._declared.text = None
+
+    def _find_messages(self) -> None:
+        """Say what flows through the connections of which no `msg` was given.
+
+        The ports of a task that takes any message have the class of those that are connected to them,
+        so one connection may tell that of another.
+        """
+        kept = {id(item) for item in self._declared.connections}
+        self._untyped = [it for it in self._untyped if id(it.item) in kept]
+        classes: dict[tuple[str, str], type[Message]] = {}
+        left = list(self._untyped)
+        for guess in (False, True):
+            while found := [it for it in left if it.find(classes, guess=guess)]:
+                left = [it for it in left if it not in found]
+                for it in found:
+                    it.item.said["msg"] = name_of(it.item.given, self._folder).text
+        for it in left:
+            it.item.given, it.item.said["msg"] = None, UNKNOWN
 
     def _set_sections(self, sections: Mapping[str, Any], called: Caller) -> None:
         for name, values in sections.items():
@@ -566,25 +574,57 @@ def _is_task(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Task) and value is not Task
 
 
-def _fitting(src: _Found, dst: _Found) -> list[tuple[Port, Port]]:
-    return [
-        (output, input_)
-        for output in src.ports
-        for input_ in dst.ports
-        if issubclass(output.message_type, input_.message_type)
-    ]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Untyped:
+    """A connection of which no message was given."""
+
+    item: Item
+    src: _Found
+    dst: _Found
+
+    def find(self, classes: dict[tuple[str, str], type[Message]], *, guess: bool) -> bool:
+        """Set what flows through it, if that is known: where one output fits one input.
+
+        classes: of the ports that take any message, by task and type variable; a class that this
+            connection tells is added.
+        guess: whether to take the class of an end that has one port, where no pair fits or several do:
+            `bind` then says what is wrong.
+        """
+        pairs = [
+            (output, input_, made, taken)
+            for output in self.src.ports
+            for input_ in self.dst.ports
+            for made in (_class_of(self.src, output, classes),)
+            for taken in (_class_of(self.dst, input_, classes),)
+            if made is None or taken is None or issubclass(made, taken)
+        ]
+        message: type[Message] | None = None
+        if len(pairs) == 1:
+            output, input_, made, taken = pairs[0]
+            message = made or taken
+            self.item.said["src"], self.item.said["dst"] = (
+                self.src.said(output),
+                self.dst.said(input_),
+            )
+            if message is not None:
+                for end, port in (self.src, output), (self.dst, input_):
+                    if port.variable:
+                        classes.setdefault((end.task, port.variable), message)
+        elif guess:
+            for end in (self.src, self.dst):
+                if len(end.ports) == 1 and message is None:
+                    message = _class_of(end, end.ports[0], classes)
+        if message is None:
+            return False
+        self.item.given = message
+        return True
 
 
-def _no_pair(src: _Found, dst: _Found, pairs: list[tuple[Port, Port]]) -> str:
-    if pairs:
-        fit = (f"{src.task}.{a.name} to {dst.task}.{b.name}" for a, b in pairs)
-        return f"several outputs of {src.task!r} fit {dst.task!r}; name one: {listed(fit)}"
-    outputs = (f"{src.task}.{it.name} ({it.message_type.__name__})" for it in src.ports)
-    inputs = (f"{dst.task}.{it.name} ({it.message_type.__name__})" for it in dst.ports)
-    return (
-        f"no output of {src.task!r} fits an input of {dst.task!r}; outputs: {listed(outputs)}; "
-        f"inputs: {listed(inputs)}"
-    )
+def _class_of(
+    end: _Found, port: Port, classes: Mapping[tuple[str, str], type[Message]]
+) -> type[Message] | None:
+    """The class of a port's messages; None where it is not known yet."""
+    return classes.get((end.task, port.variable)) if port.variable else port.message_type
 
 
 def _is_at(said: Any, end: str) -> bool:

@@ -260,9 +260,12 @@ class _Binder:
     def _connection(
         self, cnx: ConnectionSpec, tasks: Mapping[str, BoundTask | None]
     ) -> BoundConnection | None:
+        known_problems = len(self.problems)
         message = self._message(cnx)
         src = self._port(cnx, "src", tasks, message)
         dst = self._port(cnx, "dst", tasks, message)
+        if cnx.msg == UNKNOWN and len(self.problems) == known_problems:
+            self._unclear_ends(cnx, tasks)
         if dst is None:
             self.unclear.add(cnx.dst.task)
         else:
@@ -285,6 +288,18 @@ class _Binder:
                 + (f"; write msg: {made}" if made == taken else ""),
             )
         return BoundConnection(cnx.src.task, src.name, cnx.dst.task, dst.name, message)
+
+    def _unclear_ends(self, cnx: ConnectionSpec, tasks: Mapping[str, BoundTask | None]) -> None:
+        src, dst = tasks.get(cnx.src.task), tasks.get(cnx.dst.task)
+        if src is None or dst is None:
+            return  # what is wrong with them is reported
+        outputs = listed(f"{src.id}.{port.name}" for port in src.ports if port.is_output)
+        inputs = listed(f"{dst.id}.{port.name}" for port in dst.ports if port.is_input)
+        self.problem(
+            cnx.where,
+            f"it is not clear what flows from {src.id!r} to {dst.id!r}: name an output, an input, or "
+            f"the message; outputs: {outputs}; inputs: {inputs}",
+        )
 
     def _message(self, cnx: ConnectionSpec) -> type[Message] | None:
         if isinstance(cnx.given, type):

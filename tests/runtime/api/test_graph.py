@@ -142,6 +142,35 @@ def test_several_ports_are_told_apart(tmp_path):
         total.totl  # noqa: B018
 
 
+def test_ports_that_take_any_message_have_the_class_of_their_connections():
+    g = Graph()
+    thin = [
+        g.add("flowrun.tasks.shaping.throttle.Throttle", id=f"t{i}", config={"rate_hz": 5})
+        for i in (0, 1)
+    ]
+    g.connect(thin[1], g.add(Print))
+    g.connect(*thin)
+    g.connect(g.add(Counter), thin[0])
+    assert [cnx.msg for cnx in g.plan().graph.spec.connections] == ["IntMsg"] * 3
+
+
+def test_ends_that_are_not_clear_are_told(tmp_path):
+    found = mistakes_of(
+        tmp_path,
+        """
+        from flowrun import Graph
+        g = Graph()
+        thin = [g.add("flowrun.tasks.shaping.throttle.Throttle", config={"rate_hz": 5}) for _ in "ab"]
+        g.connect(*thin)
+        g.plan()
+        """,
+    )
+    assert found[-1] == (
+        "5:1: it is not clear what flows from 'throttle' to 'throttle_2': name an output, an input, or "
+        "the message; outputs: throttle.throttled; inputs: throttle_2.message"
+    )
+
+
 def test_two_inputs_that_fit_must_be_told_apart(tmp_path):
     assert mistakes_of(
         tmp_path,
