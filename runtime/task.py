@@ -339,6 +339,7 @@ class Context:
     """
 
     __slots__ = (
+        "__weakref__",
         "_actor",
         "_rng",
         "_seed",

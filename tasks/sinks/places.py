@@ -19,12 +19,15 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from flowrun.runtime.task import Context
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["free_names", "path_of", "problems_of"]
+__all__ = ["free_names", "is_own", "note_own", "path_of", "problems_of"]
 
+_BEGUN: WeakKeyDictionary[Context, set[Path]] = WeakKeyDictionary()
+"""The files that each task has begun. A restarted task remembers nothing by itself."""
 _PLACEHOLDERS = ("run", "start", "task")
 _BRACES = re.compile(r"\{([^{}]*)\}|[{}]")
 
@@ -79,6 +82,16 @@ def path_of(path: str, ctx: Context, time_ns: int) -> Path:
     if _fixed(template) != template:
         whole.parent.mkdir(parents=True, exist_ok=True)
     return whole
+
+
+def is_own(path: Path, ctx: Context) -> bool:
+    """Whether the task has begun the file in this run, also before it was restarted after an error."""
+    return path in _BEGUN.get(ctx, ())
+
+
+def note_own(path: Path, ctx: Context) -> None:
+    """The task begins the file."""
+    _BEGUN.setdefault(ctx, set()).add(path)
 
 
 def free_names(path: Path) -> Iterator[Path]:

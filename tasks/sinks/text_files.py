@@ -23,7 +23,7 @@ from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.runtime.wording import one_line
 from flowrun.tasks.sinks.as_json import JsonSettings, Kept, plain_fields, plain_message, to_json
 from flowrun.tasks.sinks.outbox import Outbox
-from flowrun.tasks.sinks.places import path_of, problems_of
+from flowrun.tasks.sinks.places import is_own, note_own, path_of, problems_of
 
 __all__ = ["CsvWriter", "JsonlWriter", "SinkFileError"]
 
@@ -74,7 +74,9 @@ class _LineWriter(Task):
     def process(self, ctx: Context, message: Input[Message]) -> None:
         if self._file is None:
             path = path_of(self.config.path, ctx, ctx.now_ns)
-            file = _LineFile(path, ctx, if_exists=self.config.if_exists)
+            if_exists = "append" if is_own(path, ctx) else self.config.if_exists
+            file = _LineFile(path, ctx, if_exists=if_exists)
+            note_own(path, ctx)
             try:
                 self.begin(file, message)
             except BaseException:

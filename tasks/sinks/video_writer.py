@@ -28,7 +28,7 @@ from flowrun.runtime.export.film_writer import (
 )
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.tasks.sinks.outbox import Outbox
-from flowrun.tasks.sinks.places import free_names, path_of, problems_of
+from flowrun.tasks.sinks.places import free_names, is_own, note_own, path_of, problems_of
 
 __all__ = ["VideoWriter"]
 
@@ -219,7 +219,6 @@ class _Films:
         """How many of them are in a film, or in none for good."""
         self._has_key = False
         """Whether a key frame has come, with which a film can begin."""
-        self._written: set[Path] = set()
         self._again_ns: int | None = None
         """When a film is begun again, after one that could not be written."""
         self._has_cut = False
@@ -340,7 +339,7 @@ class _Films:
 
     def _new_file(self, tov_ns: int) -> Path:
         wanted = path_of(self._config.path, self._ctx, tov_ns)
-        replaces = self._config.if_exists == "replace" and wanted not in self._written
+        replaces = self._config.if_exists == "replace" and not is_own(wanted, self._ctx)
         for path in free_names(wanted):
             try:
                 os.close(
@@ -350,7 +349,7 @@ class _Films:
                 continue
             except OSError as error:
                 raise FilmError(f"cannot write {path}: {error.strerror}") from None
-            self._written.add(path)
+            note_own(path, self._ctx)
             return path
         raise AssertionError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ class Webhook(Task):
         message is about."""
         min_interval_s: NonNegativeFloat = 0.0
         """Seconds from one post to the next, at least, by the cycles' time; what comes before is left
-        out."""
+        out. With on: change, what still differs after them is posted with the next message."""
         headers: dict[str, SecretStr] = Field(default_factory=dict)
         """More headers of each request. Their values are masked wherever they could be seen."""
         token: SecretStr | None = None
@@ -175,31 +176,29 @@ class _Choice:
 
     def __init__(self, config: Webhook.Config) -> None:
         self._config = config
-        self._before: dict[str, Any] | None = None
+        self._posted: dict[str, Any] | None = None
+        """What the message that was posted last had in these fields."""
         self._was_true = False
         self._posted_ns: int | None = None
 
     def takes(self, message: Message, now_ns: int) -> bool:
         """Whether to post the message of the cycle whose time is `now_ns`."""
-        if not self._is_wanted(message):
-            return False
-        interval_ns = self._config.min_interval_s * _NS_PER_S
-        if self._posted_ns is not None and now_ns - self._posted_ns < interval_ns:
-            return False
-        self._posted_ns = now_ns
-        return True
-
-    def _is_wanted(self, message: Message) -> bool:
         config = self._config
-        if config.on == "every":
-            return True
-        plain = plain_fields(message, max_array=config.max_array)
-        looked_at = {name: plain[name] for name in self._names(message)}
-        if config.on == "change":
-            before, self._before = self._before, looked_at
-            return before != looked_at
+        looked_at: dict[str, Any] = {}
+        if config.on != "every":
+            plain = plain_fields(message, max_array=config.max_array)
+            looked_at = {name: plain[name] for name in self._names(message)}
         was_true, self._was_true = self._was_true, any(looked_at.values())
-        return self._was_true and not was_true
+        is_wanted = {
+            "every": True,
+            "change": looked_at != self._posted,
+            "rising": self._was_true and not was_true,
+        }[config.on]
+        since_ns = math.inf if self._posted_ns is None else now_ns - self._posted_ns
+        if not is_wanted or since_ns < config.min_interval_s * _NS_PER_S:
+            return False
+        self._posted, self._posted_ns = looked_at, now_ns
+        return True
 
     def _names(self, message: Message) -> list[str]:
         fields, names = list(message.defaults), self._config.fields

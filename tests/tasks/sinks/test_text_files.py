@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from flowrun.msgs import ImageRgb8Msg, IntMsg, TextMsg
+from flowrun.msgs import ImageRgb8Msg, IntMsg, Message, TextMsg
 from flowrun.runtime.errors import GraphError
+from flowrun.runtime.task import Context, Input
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.sinks.text_files import CsvWriter, JsonlWriter, SinkFileError
+from support import sink_tasks
 from support.sink_tasks import MixedMsg, run_graph
 
 
@@ -170,6 +173,37 @@ def test_placeholders_are_those_of_the_run_and_their_folders_are_made(tmp_path):
     assert len(file.read_text().splitlines()) == 3
 
 
+class Stumbles(JsonlWriter):
+    """Fails once, at the third message."""
+
+    failed: ClassVar[bool] = False
+
+    def process(self, ctx: Context, message: Input[Message]) -> None:
+        if ctx.cycle == 2 and not self.failed:
+            type(self).failed = True
+            raise RuntimeError("once")
+        super().process(ctx, message)
+
+
+@pytest.mark.parametrize("if_exists", ["append", "refuse", "replace"])
+def test_a_restart_goes_on_in_the_file_that_it_has_begun(tmp_path, monkeypatch, if_exists):
+    monkeypatch.setattr(sink_tasks, "Stumbles", Stumbles, raising=False)
+    monkeypatch.setattr(Stumbles, "failed", False)
+    text = GRAPH.format(
+        kind="support.sink_tasks.Stumbles",
+        path="out.jsonl",
+        policy="restart",
+        more=f", if_exists: {if_exists}",
+    )
+    text = text.replace("limit: 3", "limit: 9, rate_hz: 2")  # a restart waits for a second
+    _, result = run_graph(tmp_path, text)
+    assert result.error is None
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    values = [json.loads(it)["fields"]["value"] for it in lines]
+    assert values[:2] == [0, 1]
+    assert values[-1] == 8
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_ends_the_run_or_not_as_on_error_says(tmp_path):
     (tmp_path / "out.jsonl").symlink_to("/dev/full")
@@ -183,6 +217,7 @@ def test_a_full_disk_ends_the_run_or_not_as_on_error_says(tmp_path):
 KILLED = """
 import os, signal, sys
 from flowrun.msgs import TextMsg
+from flowrun.runtime.task import Context, Input
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.sinks.text_files import CsvWriter
 

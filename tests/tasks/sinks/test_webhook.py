@@ -109,6 +109,12 @@ def test_not_more_often_than_asked():
     assert numbers(posted) == [0, 3, 6, 9]
 
 
+def test_a_change_that_came_too_early_is_posted_later():
+    with hook() as (url, posted):
+        post([IntMsg(value=it) for it in (1, 2, 2, 2, 2)], url, on="change", min_interval_s=0.03)
+    assert [(body["cycle"], body["fields"]["value"]) for _, _, body in posted] == [(0, 1), (3, 2)]
+
+
 def test_it_is_tried_again_where_that_may_help():
     with hook([500, 429]) as (url, posted):
         assert post([IntMsg(value=7)], url) == []
