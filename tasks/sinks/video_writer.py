@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from flowrun.msgs.basic import BoolMsg
 from flowrun.msgs.image import ImageRgb8Msg, VideoPackets
 from flowrun.msgs.message import Message
+from flowrun.runtime.errors import UsageError
 from flowrun.runtime.export.film import FilmClock, FilmPacket
 from flowrun.runtime.export.film_writer import (
     BASE,
@@ -123,6 +124,8 @@ class VideoWriter(Task):
             yield "crf", f"{config.codec} takes at most {_WORST_OF_H264}; got {config.crf}"
 
     def start(self, ctx: Context) -> None:
+        if "image" not in ctx.fed_by:
+            raise UsageError(f"task {ctx.task_id!r}: nothing is connected to its input 'image'")
         self._films = _Films(ctx, self.config, is_asked="when" in ctx.fed_by)
         self._outbox = Outbox(
             ctx, self._films.take, most=self.config.queue, waits=lambda: not ctx.follows_live

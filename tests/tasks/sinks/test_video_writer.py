@@ -415,6 +415,16 @@ def test_mistakes_are_found_before_the_run(tmp_path):
     assert text.startswith("'fps' of task 'out' must be 'source', or a number; got 'fast'")
 
 
+def test_without_pictures_it_is_no_use(tmp_path):
+    _, result = run_graph(
+        tmp_path,
+        "tasks:\n  - {id: b, type: BoolSource}\n"
+        "  - {id: out, type: VideoWriter, config: {path: out.mp4}}\n"
+        "cnx: [{src: b, dst: out, msg: BoolMsg}]",
+    )
+    assert str(result.error) == "task 'out': nothing is connected to its input 'image'"
+
+
 FULL = """
 import resource, sys
 import numpy as np
