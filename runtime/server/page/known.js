@@ -362,11 +362,22 @@ export class Known {
     return Object.entries(this.report?.shows ?? {}).filter(([, shows]) => shows === kind).map(([task]) => task);
   }
 
+  /** The connections into a task, or into that part of it which gives what comes out at one of its ports: a task
+   * that looks at several cameras at once has a port for each. @param {string} end `task` or `task.port` */
+  into(end) {
+    const task = owner(end), port = end.slice(task.length + 1);
+    const all = (this.graph?.cnx ?? []).filter(wire => owner(wire.dst) === task);
+    const inputs = this.graph?.tasks.find(({id}) => id === task)?.config?.inputs;
+    if (!port || !Array.isArray(inputs)) return all;
+    const [name] = inputs.filter(input => port.startsWith(`${input}_`)).sort((one, other) => other.length - one.length);
+    return name === undefined ? all : all.filter(wire => wire.dst === `${task}.${name}`);
+  }
+
   /** A task and all whose messages it gets, directly or not, the nearest first. @param {string} task */
   above(task) {
-    const found = new Set([task]);
-    for (const id of found) for (const wire of this.graph?.cnx ?? []) if (owner(wire.dst) === id) found.add(owner(wire.src));
-    return found;
+    const ends = new Set([task]);
+    for (const end of ends) for (const wire of this.into(end)) ends.add(wire.src);
+    return new Set([...ends].map(owner));
   }
 
   /** Where the messages of a task come from in the end. @param {string} task @returns {string[]} */
@@ -378,10 +389,10 @@ export class Known {
   /** The tasks whose pictures a task has looked at, itself or by those whose messages it gets. @param {string} task */
   picturesOf(task) {
     /** @type {Set<string>} */ const found = new Set();
-    const seen = new Set([task]);
-    for (const id of seen) {
-      for (const wire of this.graph?.cnx ?? []) {
-        if (owner(wire.dst) === id) (wire.msg === "ImageRgb8Msg" ? found : seen).add(owner(wire.src));
+    const ends = new Set([task]);
+    for (const end of ends) {
+      for (const wire of this.into(end)) {
+        if (wire.msg === "ImageRgb8Msg") found.add(owner(wire.src)); else ends.add(wire.src);
       }
     }
     return found;
@@ -392,10 +403,21 @@ export class Known {
     return Math.max(1, ...(this.graph?.tasks ?? []).map(({config}) => 1 + Object.keys(config?.backends ?? {}).length + Number(!!config?.model)));
   }
 
-  /** Who has made the answers that a sink shows. @param {string} sink */
+  /** Who has made the answers that a sink shows, and about which camera where that is needed to tell them apart.
+   * @param {string} sink */
   authorOf(sink) {
+    const sinks = this.showing("answer");
+    const author = this.makerOf(sink);
+    if (!sinks.includes(sink) || author === null) return sink;
+    const cameras = this.sourcesOf(sink);
+    const isOne = sinks.every(other => other === sink || this.makerOf(other) !== author);
+    return isOne || cameras.length !== 1 ? author : `${author}: ${cameras[0]}`;
+  }
+
+  /** The one task whose messages a sink gets. @param {string} sink */
+  makerOf(sink) {
     const from = (this.graph?.cnx ?? []).filter(wire => owner(wire.dst) === sink).map(wire => owner(wire.src));
-    return from.length === 1 && this.showing("answer").includes(sink) ? from[0] : sink;
+    return from.length === 1 ? from[0] : null;
   }
 }
 

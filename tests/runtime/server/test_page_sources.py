@@ -253,3 +253,37 @@ def test_without_websockets_pictures_come_as_an_image_that_is_replaced(stage, br
     browser.open(stage.url)
     browser.wait_for(f"{screen('plain')}?.dataset.form == 'img'")
     browser.wait_for(f"{screen('plain')}.querySelector('img').naturalWidth == 320")
+
+
+def test_answers_about_several_cameras_have_the_frames_of_their_own(new_stage, browser, tmp_path):
+    graph = tmp_path / "two.yaml"
+    for name, made in (("left", {}), ("right", {"orientation": 3})):
+        film(tmp_path / f"{name}.mp4", **made)
+    tasks, cnx = [], []
+    for name in ("left", "right"):
+        config = {"source_uri": str(tmp_path / f"{name}.mp4"), "realtime": True, "loop": True}
+        tasks.append({"id": name, "type": "VideoCapture", "config": config})
+        tasks.append({"id": f"says_{name}", "type": "BroadcastChat"})
+        cnx.append({"src": name, "dst": f"see.{name}", "msg": "ImageRgb8Msg"})
+        cnx.append({"src": f"see.{name}_answer", "dst": f"says_{name}", "msg": "PromptResponseMsg"})
+    see = {"prompt": "cap en", "inputs": ["left", "right"]}
+    tasks.append({"id": "see", "type": "InferenceBatch", "background": True, "config": see})
+    graph.write_text(json.dumps({"tasks": tasks, "cnx": cnx}), encoding="utf-8")
+    stage = new_stage(graph, "--plain", "--port", "0", "--log-dir", tmp_path / "runs")
+    browser.size(1440, 900)
+    browser.open(stage.url)
+    seen = set()
+    shown = (
+        "JSON.stringify([...document.querySelectorAll('#answers li')]"
+        ".filter(it => it.querySelector('img')?.naturalWidth)"
+        ".map(it => [it.querySelector('.chip').textContent,"
+        " new URL(it.querySelector('img').src).pathname]))"
+    )
+    browser.wait_for(
+        f"['left', 'right'].every(it => JSON.parse({shown}).some(([name]) => name == `see: ${{it}}`))",
+        timeout_s=90,
+    )
+    for name, path in json.loads(browser.evaluate(shown)):
+        assert path.endswith(f"/image/{name.removeprefix('see: ')}")
+        seen.add(name)
+    assert seen == {"see: left", "see: right"}

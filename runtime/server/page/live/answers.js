@@ -58,7 +58,7 @@ function One({group, names, prompt}) {
     <div class="said">
       <div class="meta">
         ${names.length > 1 && html`<${Chip} name=${run.authorOf(group.task)} among=${names} />`}
-        ${names.length > 1 && sources.length === 1 && html`<span>${sources[0]}</span>`}
+        ${names.length > 1 && sources.length === 1 && !run.authorOf(group.task).endsWith(`: ${sources[0]}`) && html`<span>${sources[0]}</span>`}
         <time title="when the frame was taken">${clock(newest.timestamp_nanos)}</time>
         <span class="pill ${speed(newest.latency_ms)}" title="how long the answer took">${times > 1 ? `×${count(times)}, ${span(group.least_ms, group.most_ms)}` : millis(newest.latency_ms)}</span>
         ${newest.truncated && html`<span class="pill fair" title="the model had not ended this answer">cut off</span>`}
