@@ -190,6 +190,9 @@ class Message:
     if not TYPE_CHECKING:  # a checker would take every name for a field
 
         def __getattr__(self, name: str) -> Any:
+            found = getattr(type(self), name, None)
+            if isinstance(found, property):  # it has raised an AttributeError of its own
+                return found.__get__(self)
             text = f"{type(self).__name__!r} object has no attribute {name!r}"
             if not name.startswith("_"):
                 text += f"; fields: {', '.join(self.defaults)}, tov_ns"

@@ -205,8 +205,7 @@ class _ConfigOfTask:
     def __get__(self, task: Any, owner: type[Task]) -> Any:
         if task is None:
             return self
-        text = f"{owner.__name__} has no config yet; call super().__init__(config) first"
-        raise AttributeError(text)
+        raise AttributeError  # `Task.__getattr__` says what is wrong
 
     if TYPE_CHECKING:
         # Not defined at run time: Python then looks into the task's own __dict__ first, and reading
@@ -571,8 +570,16 @@ class Task:
     if not TYPE_CHECKING:  # a checker would take every name for an attribute
 
         def __getattr__(self, name: str) -> Any:
+            found = getattr(type(self), name, None)
+            if isinstance(found, property):  # it has raised an AttributeError of its own
+                return found.__get__(self)
             text = f"{type(self).__name__!r} object has no attribute {name!r}"
             if name.startswith("__"):
+                raise AttributeError(text)
+            if name == "config":
+                text = (
+                    f"{type(self).__name__} has no config yet; call super().__init__(config) first"
+                )
                 raise AttributeError(text)
             raise AttributeError(f"{text}; set what the task remembers in start() or __init__()")
 

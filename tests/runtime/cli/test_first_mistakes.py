@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flowrun.msgs import IntMsg
 from flowrun.runtime.cli import main
 from flowrun.runtime.run import report
 from flowrun.runtime.run.report import TaskReport
@@ -139,6 +140,20 @@ def test_a_field_that_is_not_there_lists_those_that_are(said) -> None:
         "AttributeError: 'IntMsg' object has no attribute 'tov'; fields: value, tov_ns\n"
         "  at mine.py:7, in process: out.publish(tov_ns=number.tov)\n"
     ) in said(a("out.publish(tov_ns=number.tov)"))
+
+
+def test_an_error_in_a_property_is_shown_as_it_is(said) -> None:
+    code = a("out.value = self.half", "out.publish()")
+    code += "\n    @property\n    def half(self) -> int:\n        return self.wohle // 2\n"
+    assert "AttributeError: 'A' object has no attribute 'wohle'; set what" in said(code)
+
+    class Halved(IntMsg):
+        @property
+        def half(self) -> int:
+            return self.vaule // 2  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match="has no attribute 'vaule'; fields: value, tov_ns"):
+        _ = Halved().half
 
 
 def test_a_forgotten_publish_is_mentioned_at_the_end(said) -> None:
