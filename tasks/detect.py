@@ -71,7 +71,15 @@ class Detect(Task):
         local_files_only: bool = False
         """Never look on the network for the model."""
 
-    _shared: _SharedDetector | None = None
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        self._shared: _SharedDetector | None = None
+        self._only: frozenset[int] | None = None
+        """The class ids that are looked for; None for all."""
+        self._names: dict[str, str] = {}
+        """What the model's labels are called."""
+        self._least: dict[int, float] = {}
+        """Class id -> the score that its objects need, of those in `confidence`."""
 
     example_config = MappingProxyType({"model": "PekingU/rtdetr_r18vd"})
 
@@ -120,7 +128,6 @@ class Detect(Task):
             self._least = self._least_scores()
 
     def _least_scores(self) -> dict[int, float]:
-        """Class id -> the score that its objects need, of those in `confidence`."""
         assert self._shared is not None
         ids, least = self._shared.model.class_ids, self.config.confidence or {}
         return {id_: it for label, it in least.items() for id_ in ids([label])}
