@@ -30,7 +30,7 @@ from flowrun.runtime.api.naming import name_of
 from flowrun.runtime.atomic import whole_file
 from flowrun.runtime.callers import Caller, caller
 from flowrun.runtime.errors import FlowrunError, GraphError, Location, Problem, UsageError
-from flowrun.runtime.graph.declared import Declared, Item, declared_in
+from flowrun.runtime.graph.declared import Declared, Item, declared_in, item_of, said_in
 from flowrun.runtime.graph.find import find_task_class, given_class, task_types
 from flowrun.runtime.graph.keys import TASK, key_names
 from flowrun.runtime.graph.plan import Plan, plan_read
@@ -160,7 +160,7 @@ class Graph:
         self._untyped: list[_Untyped] = []
         if not re.fullmatch(r"[\w][\w.-]*", name):
             text = f"a graph's name is letters, digits, '_', '-' and '.'; got {name!r}"
-            self._declared.note(called.place("name", 0), text)
+            self._declared.problems.append(Problem(called.place("name", 0), text))
         self._set_sections(sections, called)
 
     @classmethod
@@ -237,15 +237,16 @@ class Graph:
             "logging": logging,
             "missions": missions,
         }
-        found, text = self._class_of(task, called)
+        found, text = self._class_of(task)
         chosen = self._new_id(found.__name__ if found else text) if id is None else id
-        item = self._declared.item({"id": chosen, "type": text}, called, {"type": 0})
-        item.given = None if isinstance(task, str) else found
-        if found is None and not isinstance(task, str):
+        item = item_of({"id": chosen, "type": text}, called, {"type": 0})
+        if inspect.isfunction(task) or _is_task(task):
+            item.given = task
+        elif not isinstance(task, str):
             said = (
                 f"a task is a class that derives from Task, a function, or a name; got {task!r:.60}"
             )
-            self._declared.note(called.place(0), said)
+            item.note(("type",), said)
         added = _Added(item, found)
         self._declared.tasks.append(item)
         given = {name: value for name, value in keys.items() if value is not None}
@@ -275,7 +276,7 @@ class Graph:
             said["msg"] = msg if isinstance(msg, str) else name_of(msg, self._folder).text
         if missions is not None:
             said["missions"] = missions
-        item = self._declared.item(said, called, {"src": 0, "dst": 1})
+        item = item_of(said, called, {"src": 0, "dst": 1})
         if msg is None:
             self._untyped.append(_Untyped(item, *ends))
         elif not isinstance(msg, str):
@@ -351,7 +352,7 @@ class Graph:
         try:
             return plan_read(read, ready=ready)
         except GraphError as error:
-            noted = self._declared.problems
+            noted = self._declared.noted
             places = {problem.where for problem in noted}  # of values that were left out
             found = [it for it in error.problems if it in noted or it.where not in places]
             raise GraphError(found) from None
@@ -412,7 +413,7 @@ class Graph:
     def _take(self, declared: Declared) -> None:
         self._declared = declared
         for item in declared.tasks:
-            found, _ = self._class_of(item.said["type"], caller())
+            found, _ = self._class_of(item.said["type"])
             self._node_of(_Added(item, found))
 
     def _node_of(self, added: _Added) -> Node:
@@ -455,18 +456,20 @@ class Graph:
     def _set_sections(self, sections: Mapping[str, Any], called: Caller) -> None:
         for name, values in sections.items():
             place = partial(_place_in_section, called, name)
+            made = Item(None, place)
             if name in ("tasks", "cnx"):
-                self._declared.note(place(()), f"{name!r} is what `add` and `connect` say")
+                text = f"{name!r} is what `add` and `connect` say"
+                self._declared.problems.append(Problem(place(()), text))
                 continue
-            said = self._declared.plain(values, (name,), place)
+            made.said = said_in(made, values, (name,))
             known = self._declared.sections.get(name)
-            if known is not None and isinstance(said, dict) and isinstance(known.said, dict):
-                said = known.said | said
-                place = partial(_first_place, {(key,) for key in values}, place, known.place)
-            self._declared.sections[name] = Item(said, place)
+            if known is not None and isinstance(made.said, dict) and isinstance(known.said, dict):
+                made.said = known.said | made.said
+                made.place = partial(_first_place, {(key,) for key in values}, place, known.place)
+            self._declared.sections[name] = made
         self._changed()
 
-    def _class_of(self, task: Any, called: Caller) -> tuple[type[Task] | None, str]:
+    def _class_of(self, task: Any) -> tuple[type[Task] | None, str]:
         """The class that `task` means, None if there is none, and what a graph file calls it."""
         try:
             if isinstance(task, str):
@@ -475,8 +478,6 @@ class Graph:
                 return given_class(task), name_of(task, self._folder).text
         except FlowrunError:  # reported with all else
             return None, task if isinstance(task, str) else task.__name__
-        said = f"a task is a class that derives from Task, a function, or a name; got {task!r:.60}"
-        self._declared.note(called.place(0), said)
         return None, getattr(task, "__name__", type(task).__name__)
 
     def _new_id(self, name: str) -> str:
@@ -499,25 +500,30 @@ class Graph:
         own: dict[str, Any] = {}
         settings = dict(config or {})
         fields = () if added.found is None else added.found.Config.model_fields
+        wrong: dict[str, str] = {}
         for name, value in keys.items():
             if name in _TASK_KEYS and not (name in fields and config is None):
                 own[name] = value
             elif name in _TASK_KEYS:
-                text = (
+                wrong[name] = (
                     f"{name!r} is a key of a task and of the config of {item.said['type']}: write "
                     f"config={{{name!r}: ...}} for the latter, config={{}} for the former"
                 )
-                self._declared.note(called.place(name), text)
             elif name in settings:
-                self._declared.note(
-                    called.place(name), f"{name!r} is in 'config' too; leave one out"
-                )
+                wrong[name] = f"{name!r} is in 'config' too; leave one out"
             else:
                 settings[name] = value
-        said = self._declared.item({**own, "config": settings}, called, {})
+        said = item_of({**own, "config": settings}, called, {})
         new = said.said.pop("config")
-        changed: set[tuple[str | int, ...]] = {(name,) for name in own}
+        changed: set[_Path] = {(name,) for name in (*own, *wrong)}
         changed |= {("config", name) for name in new}
+        item.problems = {
+            path: it
+            for path, it in item.problems.items()
+            if changed.isdisjoint((path[:1], path[:2], ("config", path[0])))
+        } | said.problems
+        for name, text in wrong.items():
+            item.note((name,), text, called.place(name))
         if new:
             item.said["config"] = item.said.get("config", {}) | new
         item.said |= said.said

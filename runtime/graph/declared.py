@@ -23,7 +23,7 @@ from flowrun.runtime.graph.read import ReadGraph, parse_graph, read_graph
 from flowrun.runtime.graph.values import ValueReader
 from flowrun.runtime.graph.writing import Unwritable, plain, read_back, written
 
-__all__ = ["Declared", "Item", "declared_in"]
+__all__ = ["Declared", "Item", "declared_in", "item_of", "said_in"]
 
 _Path = tuple[str | int, ...]
 _LISTS = ("tasks", "cnx")
@@ -36,11 +36,16 @@ class Item:
     said: what a file would say, as `plain` makes it.
     place: gives the place of what is at a path of it.
     given: the class, or the function, that its type or message names, where the program gave it.
+    problems: mistakes that the text cannot show, by the path of what is wrong.
     """
 
     said: Any
     place: Callable[[_Path], Location]
     given: Any = None
+    problems: dict[_Path, Problem] = field(default_factory=dict)
+
+    def note(self, path: _Path, message: str, where: Location | None = None) -> None:
+        self.problems[path] = Problem(where or self.place(path), message)
 
 
 @dataclass(slots=True)
@@ -52,8 +57,7 @@ class Declared:
         and modules of tasks are looked for there.
     where: the place of the graph as a whole.
     sections: those other than `tasks` and `cnx`, by name.
-    problems: mistakes that the text cannot show.
-    is_complete: whether no item was left out because of one.
+    problems: mistakes of the graph as a whole that the text cannot show.
     text: that of the file, as long as nothing differs from it.
     """
 
@@ -63,34 +67,14 @@ class Declared:
     tasks: list[Item] = field(default_factory=list)
     connections: list[Item] = field(default_factory=list)
     sections: dict[str, Item] = field(default_factory=dict)
-    problems: dict[Problem, None] = field(default_factory=dict)
-    is_complete: bool = True
+    problems: list[Problem] = field(default_factory=list)
     text: str | None = None
 
-    def note(self, where: Location, message: str) -> None:
-        self.problems[Problem(where, message)] = None
-
-    def item(self, data: Mapping[str, Any], caller: Caller, where: Mapping[str, str | int]) -> Item:
-        """An item whose values are arguments of a call. What a file cannot hold is noted, and left out.
-
-        data: what it says.
-        where: the argument that says a key, where it has not the key's name.
-        """
-        place = partial(_place_in_call, caller, where)
-        said = {key: self.plain(value, (key,), place) for key, value in data.items()}
-        return Item(said, place)
-
-    def plain(self, value: Any, path: _Path, place: Callable[[_Path], Location]) -> Any:
-        """What a file would say for `value`, which is at `path` of an item; None after a problem, which
-        is noted at its `place`."""
-        if path == ("config",) and isinstance(value, Mapping):
-            return {str(key): self.plain(it, (*path, str(key)), place) for key, it in value.items()}
-        try:
-            return plain(value, path)
-        except Unwritable as error:
-            name = ".".join(map(str, error.path)).removeprefix("config.")
-            self.note(place(error.path), f"{name!r}: {error}")
-            return None
+    @property
+    def noted(self) -> list[Problem]:
+        """All mistakes that the text cannot show."""
+        items = (*self.tasks, *self.connections, *self.sections.values())
+        return [*self.problems, *(it for item in items for it in item.problems.values())]
 
     def written(self) -> str:
         """The graph file."""
@@ -118,7 +102,7 @@ class Declared:
             read = read_graph(text, path=self.path, env=env, mission=mission, locate=self._place)
         except GraphError as error:  # more than a graph file may hold
             raise GraphError([Problem(self.where, it.message) for it in error.problems]) from None
-        problems = [*self.problems, *read.problems]
+        problems = [*self.noted, *read.problems]
         classes = {_id(item.said): item.given for item in self.tasks}
         messages = {_ends(item.said): item.given for item in self.connections}
         graph = replace(
@@ -131,7 +115,7 @@ class Declared:
                 for it in read.graph.connections
             ),
         )
-        return ReadGraph(graph, problems, read.complete and self.is_complete)
+        return ReadGraph(graph, problems, read.complete)
 
     def _place(self, path: _Path) -> Location:
         match path:
@@ -142,6 +126,31 @@ class Declared:
             case (str(name), *rest) if name in self.sections:
                 return self.sections[name].place(tuple(rest))
         return self.where
+
+
+def item_of(data: Mapping[str, Any], caller: Caller, where: Mapping[str, str | int]) -> Item:
+    """An item whose values are arguments of a call. What a file cannot hold is noted, and left out.
+
+    data: what it says.
+    where: the argument that says a key, where it has not the key's name.
+    """
+    made = Item({}, partial(_place_in_call, caller, where))
+    for key, value in data.items():
+        made.said[key] = said_in(made, value, (key,))
+    return made
+
+
+def said_in(item: Item, value: Any, path: _Path) -> Any:
+    """What a file would say for `value`, which is at `path` of an item; None where it cannot, which is
+    noted."""
+    if path == ("config",) and isinstance(value, Mapping):
+        return {str(key): said_in(item, it, (*path, str(key))) for key, it in value.items()}
+    try:
+        return plain(value, path)
+    except Unwritable as error:
+        name = ".".join(map(str, error.path)).removeprefix("config.")
+        item.note(error.path, f"{name!r}: {error}")
+        return None
 
 
 def _id(task: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...]]:

@@ -259,6 +259,19 @@ def test_what_was_changed_is_checked_at_the_line_of_the_change(tmp_path):
     ]
 
 
+def test_a_mistake_is_mended_where_the_graph_is():
+    g = Graph("g", runtime={"seed": object()})
+    n = g.add(Counter, limit=object(), rate_hz=3)
+    g.connect(n, g.add(Print, id="p", config={"x": object()}))
+    with pytest.raises(GraphError) as caught:
+        g.plan()
+    assert len(caught.value.problems) == 4
+    g.update(runtime={"seed": 3})
+    n.update(limit=4, config={"rate_hz": 2})
+    g.remove("p")
+    assert g.plan().graph.tasks[0].config.limit == 4
+
+
 def test_tasks_and_connections_are_removed():
     g = Graph()
     n, square, sink = g.add(Counter), g.add(Square), g.add(Print)
@@ -449,6 +462,21 @@ def test_a_class_that_has_changed_on_the_disk_is_told(tmp_path, monkeypatch):
     module.write_text(source.replace("1", "22"))
     assert g.not_replayed == ["own_square has changed since it was imported; import it again"]
     del sys.modules["own_square"]
+
+
+def test_a_function_that_is_no_task_is_told_as_in_a_file(tmp_path):
+    [found] = mistakes_of(
+        tmp_path,
+        """
+        from flowrun import Graph
+        def halve(number):
+            return number / 2
+        g = Graph()
+        g.add(halve)
+        g.plan()
+        """,
+    )
+    assert found.startswith("6:7: halve: parameter 'number' has no annotation;")
 
 
 def test_the_message_of_a_connection_may_be_named():
