@@ -215,7 +215,7 @@ def main() -> int:
         "in a part, seven cycles forth": list(range(cycles // 2, cycles, 7))[:60],
         "in a part, seven cycles back": list(range(cycles // 2, 0, -7))[:60],
         "to and fro between two key frames": [
-            cycles // 2 // KEY_EVERY * KEY_EVERY + places.randrange(KEY_EVERY) for _ in range(60)
+            cycles // 3 // KEY_EVERY * KEY_EVERY + places.randrange(KEY_EVERY) for _ in range(60)
         ],
         "exactly anywhere": [places.randrange(cycles) for _ in range(60)],
     }

@@ -56,9 +56,14 @@ def both_prompts(text: str) -> str:
   - id: boxes
     type: ParseDetections
 
+  - id: stars
+    type: Alert
+    config: {contains: star, cooldown_s: 10}
+
 cnx:
   - {src: cam0, dst: finder, msg: ImageRgb8Msg}
-  - {src: finder, dst: boxes, msg: PromptResponseMsg}"""
+  - {src: finder, dst: boxes, msg: PromptResponseMsg}
+  - {src: inference, dst: stars, msg: PromptResponseMsg}"""
     return text.replace("\ncnx:", finder)
 
 
@@ -91,12 +96,34 @@ def photograph(run: subprocess.Popen[str], folder: Path) -> None:
             if browser.evaluate(SEES):
                 break
         save(browser, "page-moment.png")
+        what_if(browser)
+        save(browser, "page-what-if.png")
         browser.size(390, 844)
         browser.open(url)
         browser.wait_for(f"{ANSWERS} >= 1 && {SHOWN} && {THUMBS}", timeout_s=60)
         save(browser, "page-phone.png")
     finally:
         browser.close()
+
+
+def what_if(browser: Browser) -> None:
+    """Ask the model about the last part of the run again, with another prompt."""
+    timeline = "document.querySelector('.timeline')"
+    buttons = f"[...{timeline}.querySelectorAll('button')]"
+    browser.evaluate(f"{buttons}.find(it => it.textContent == 'What if …').click()")
+    browser.wait_for(f"!!{timeline}.querySelector('textarea')?.value")
+    browser.evaluate(
+        f"(it => {{ it.value = 'answer en how many shapes are there?';"
+        " it.dispatchEvent(new Event('input', {bubbles: true})) })"
+        f"({timeline}.querySelector('textarea'))"
+    )
+    browser.evaluate(f"{buttons}.find(it => it.textContent == 'Run it again').click()")
+    pictures = f"[...{timeline}.querySelectorAll('.what-if-picture img')]"
+    browser.wait_for(
+        f"!!{timeline}.querySelector('[data-what-if=done]')"
+        f" && {pictures}.filter(it => it.naturalWidth).length == 2",
+        timeout_s=180,
+    )
 
 
 def save(browser: Browser, name: str) -> None:

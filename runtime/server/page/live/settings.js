@@ -70,13 +70,13 @@ function howIs({state, for_s, seen_s, detail}) {
   return seen_s < STALE_S ? "ok" : `ok ${duration(seen_s)} ago`;
 }
 
-/** The values that were in force at the moment looked at. */
+/** The values that were in force at the moment looked at, of those that the graph or somebody had set. */
 function SettingsThen() {
   const {then, report} = useKnown();
   const shown = Object.entries(then?.settings ?? {})
     .map(([task, values]) => {
-      const live = report?.live[task] ?? ["prompt", "backend"].filter(key => key in values);
-      return /** @type {[string, [string, any][]]} */ ([task, live.map(key => [key, key in values ? values[key] : "(its default)"])]);
+      const keys = (report?.live[task] ?? ["prompt", "backend"]).filter(key => key in values);
+      return /** @type {[string, [string, any][]]} */ ([task, keys.map(key => [key, values[key]])]);
     })
     .filter(([, values]) => values.length);
   if (!shown.length) return null;
