@@ -19,6 +19,7 @@
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
 | `publish.py`   | the endpoint that publishes a message on a port                          |
 | `runs.py`      | endpoints: recorded runs, and the log of the live one                    |
+| `turns.py`     | whose turn it is to have a picture of a recorded run decoded             |
 | `streaming.py` | endpoints: pictures, answers, events                                     |
 | `video.py`     | the endpoint for pictures over a WebSocket                               |
 | `packets.py`   | a camera's packets as WebSocket messages                                 |

@@ -3,11 +3,9 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
 
 import asyncio
-import math
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -29,12 +27,11 @@ from flowrun.runtime.server.bodies import Json, refusals
 from flowrun.runtime.server.errors import ApiError
 from flowrun.runtime.server.requests import described_body, json_body
 from flowrun.runtime.server.routes import new_router
+from flowrun.runtime.server.turns import Turns
 from flowrun.runtime.wording import described
 
 __all__ = ["Runs"]
 
-_DRAG_S = 0.25
-"""How long after a large picture another one may come while somebody drags."""
 _MCAP = "application/octet-stream"
 _LONGEST = 16_384
 
@@ -50,7 +47,7 @@ class Runs:
 
     def __init__(self, runs: RecordedRuns) -> None:
         self._runs = runs
-        self._turns: dict[str, _Turns] = {}
+        self._turns: dict[str, Turns] = {}
         """By run, whose turn it is to have a picture decoded."""
 
     def router(self) -> APIRouter:
@@ -206,7 +203,7 @@ class Runs:
 
         Of requests that wait, those whose client has gone meanwhile are not answered.
         """
-        turns = self._turns.setdefault(run, _Turns())
+        turns = self._turns.setdefault(self._get(run).id, Turns())
         is_small = width is not None and width <= SMALL
         async with turns.small(request) if is_small else turns.large():
             if await request.is_disconnected():
@@ -350,38 +347,6 @@ class Runs:
     ) -> _T:
         """The answer of a run; of several stretches of the live one that which holds a cycle."""
         return await _in_thread(lambda: question(self._runs.get(run, cycle=cycle)), changes=changes)
-
-
-class _Turns:
-    """Whose turn it is to have a picture of a run decoded.
-
-    Large ones come one after the other. Small ones, such as those next to answers, are of other moments.
-    While somebody drags, which asks for one large picture after the other, they wait: mostly nobody
-    wants them any more when they could be decoded.
-    """
-
-    def __init__(self) -> None:
-        self._large = asyncio.Lock()
-        self._small = asyncio.Lock()
-        self._asked_at = -math.inf
-
-    @asynccontextmanager
-    async def large(self) -> AsyncIterator[None]:
-        """The turn of a large picture."""
-        async with self._large:
-            self._asked_at = asyncio.get_running_loop().time()
-            yield
-            self._asked_at = asyncio.get_running_loop().time()
-
-    @asynccontextmanager
-    async def small(self, request: Request) -> AsyncIterator[None]:
-        """The turn of a small one, which `request` asks for; at once if its client has gone."""
-        async with self._small:
-            until = self._asked_at + _DRAG_S
-            while asyncio.get_running_loop().time() < until and not await request.is_disconnected():
-                await asyncio.sleep(_DRAG_S / 4)
-                until = self._asked_at + _DRAG_S
-            yield
 
 
 async def _in_thread(question: Callable[[], _T], *, changes: bool = False) -> _T:
