@@ -52,7 +52,7 @@ def strict(text):
     return json.loads(text, parse_constant=refuse)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(MESSAGES)
 def test_every_message_is_one_line_of_valid_json(message):
     message.publish(tov_ns=5)

@@ -232,9 +232,9 @@ def copied(tmp_path, source, path, *, codec="copy", src="cam"):
 @pytest.mark.parametrize(
     ("name", "path"),
     [
-        ("plain.mp4", "out.mp4"),
+        pytest.param("plain.mp4", "out.mp4", marks=pytest.mark.long),
         ("b_frames.mp4", "out.mp4"),
-        ("b_frames.mp4", "out.mkv"),
+        pytest.param("b_frames.mp4", "out.mkv", marks=pytest.mark.long),
         pytest.param("open_gop.mp4", "out.mp4", marks=pytest.mark.long),
         pytest.param("start_codes.ts", "out.mp4", marks=pytest.mark.long),
         pytest.param("h265.mp4", "out.mp4", marks=pytest.mark.long),
@@ -261,7 +261,9 @@ def test_a_copy_gives_the_camera_s_pictures_back(tmp_path, name, path):
     assert duration == pytest.approx(wanted[-1] + 33, abs=2)
 
 
-@pytest.mark.parametrize("name", ["plain.mp4", "b_frames.mp4"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("plain.mp4", marks=pytest.mark.long), "b_frames.mp4"]
+)
 def test_pictures_that_the_run_left_out_are_at_their_times_in_a_copy(tmp_path, name):
     options = {"x264-params": "b-adapt=0:bframes=3:keyint=24", **FILMS[name]}
     source = draw(tmp_path / name, frames=72, **options)
