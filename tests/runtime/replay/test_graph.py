@@ -78,11 +78,15 @@ def test_what_an_unknown_run_would_run_is_listed(tmp_path):
   - {id: b, type: mine.Task, config: {servers: [{command: echo hi}, {command: null}, 3]}}
   - {id: c, type: flowrun.tasks.basic.Counter}
   - {id: d, type: Counter}
+  - {id: e, type: "mine:function"}
+  - {id: f, type: PythonCallable, config: {callable: "theirs:f"}}
 """
     with pytest.raises(UntrustedRun) as caught:
         recorded_graph(logged(text, graph_path="/g/graph.yaml"), {})
     assert caught.value.would_run == (
         "code: mine.Task, from /g, the module path or a package",
+        "code: mine:function, from /g, the module path or a package",
+        "code: theirs:f, from /g, the module path or a package",
         "command: touch 'a b'",
         "command: echo hi",
         "command: ",
