@@ -356,11 +356,11 @@ class LiveRun:
             self._failure = self._failure or error
         finally:
             self._feeds.end()
+            _live.discard(self)
             self._has_ended.set()
             if self._server is not None:
                 self._server.stop()
             self._tell()
-            _live.discard(self)
 
     def _give_up(self, reason: str) -> None:
         """Finish the log while a task does not come back."""
