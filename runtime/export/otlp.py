@@ -239,6 +239,12 @@ class _Spans:
         return _hash(8, self._trace, *parts)
 
 
+def _protobuf(module: str) -> Any:
+    return import_optional(
+        f"google.protobuf.{module}", "--to otlp", extra="otel", install="protobuf"
+    )
+
+
 def _hash(size: int, *parts: object) -> bytes:
     return hashlib.sha256(repr(parts).encode()).digest()[:size]
 
@@ -275,9 +281,7 @@ class JsonLines:
         self._stream = stream
 
     def take(self, request: Any) -> None:
-        from google.protobuf.json_format import MessageToDict
-
-        found = MessageToDict(request, use_integers_for_enums=True)
+        found = _protobuf("json_format").MessageToDict(request, use_integers_for_enums=True)
         for span in _spans_of(found):
             for holder in (span, *span.get("links", ())):
                 for key in ("traceId", "spanId", "parentSpanId"):
@@ -350,11 +354,9 @@ class Collector:
             "opentelemetry.proto.collector.trace.v1.trace_service_pb2", "--to otlp", extra="otel",
             install="opentelemetry-proto",
         )  # fmt: skip
-        from google.protobuf.message import DecodeError
-
         try:
             partial = service.ExportTraceServiceResponse.FromString(content).partial_success
-        except DecodeError:  # it took them, and answers in words
+        except _protobuf("message").DecodeError:  # it took them, and answers in words
             return None
         if not partial.rejected_spans:
             return None
