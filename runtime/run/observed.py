@@ -54,10 +54,14 @@ class Happened(NamedTuple):
 
 
 class Detected(NamedTuple):
-    """What a task has found in a picture."""
+    """What a task has found in a picture.
+
+    port: where it says so; a task that looks at several cameras has a port for each.
+    """
 
     task: str
     message: DetectionsMsg
+    port: str = ""
 
 
 class Alerted(NamedTuple):
@@ -155,7 +159,7 @@ class Observed:
             slot.task_id for slot in slots if issubclass(slot.message_type, DetectionsMsg)
         ]
         self._detections = [
-            (slot.index, slot.task_id)
+            (slot.index, slot.task_id, slot.port)
             for slot in slots
             if issubclass(slot.message_type, DetectionsMsg)
         ]
@@ -184,10 +188,10 @@ class Observed:
             message = messages[index]
             if message.present:
                 replies.note(message.view())  # type: ignore[arg-type]
-        for index, task in self._detections:
+        for index, task, port in self._detections:
             message = messages[index]
             if message.present:
-                self.detected.offer(Detected(task, message.view().copy()))  # type: ignore[arg-type]
+                self.detected.offer(Detected(task, message.view().copy(), port))  # type: ignore[arg-type]
         for index, task in self._alerting:
             message = messages[index]
             if message.present:

@@ -166,7 +166,8 @@ def _told(event: Event) -> tuple[str, dict[str, Any]]:
 
 
 def _detected(detected: Detected) -> tuple[str, dict[str, Any]]:
-    return "detections", {"task": detected.task, **detections_json(detected.message)}
+    found = detections_json(detected.message)
+    return "detections", {"task": detected.task, "port": detected.port, **found}
 
 
 def detections_json(message: DetectionsMsg) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from flowrun.msgs.detections import TracksMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+from flowrun.tasks.named_inputs import InputNames, batched_pairs
 
 LOOK_S = 0.02
 
@@ -62,13 +63,30 @@ class Finder(Task):
         """Its class."""
 
     def process(self, ctx: Context, image: Input[ImageRgb8Msg], found: Output[TracksMsg]) -> None:
-        size = np.array([image.width, image.height] * 2, np.float32)
-        found.boxes = (np.array([FOUND], np.float32) * size).astype(np.float32)
-        found.scores = np.array([0.875], np.float32)
-        found.labels = [self.config.label]
-        found.class_ids = np.array([2], np.int32)
-        found.tracker_ids = np.array([5], np.int64)
-        found.width, found.height = image.width, image.height
-        found.frame_id, found.frame_cycle = image.frame_id, ctx.cycle
-        found.latency_ms = 1.0
-        found.publish(tov_ns=image.tov_ns)
+        find(ctx, image, found, self.config.label)
+
+
+class FinderOfMany(Task):
+    """Finds it in the pictures of the last of several cameras."""
+
+    class Config(TaskConfig):
+        inputs: InputNames
+        """The names of the cameras."""
+
+    def process(self, ctx: Context, *found: Input[ImageRgb8Msg] | Output[TracksMsg]) -> None:
+        *_, (image, out) = batched_pairs(found)
+        if image is not None:
+            find(ctx, image, out, "thing")
+
+
+def find(ctx, image, found, label):
+    size = np.array([image.width, image.height] * 2, np.float32)
+    found.boxes = (np.array([FOUND], np.float32) * size).astype(np.float32)
+    found.scores = np.array([0.875], np.float32)
+    found.labels = [label]
+    found.class_ids = np.array([2], np.int32)
+    found.tracker_ids = np.array([5], np.int64)
+    found.width, found.height = image.width, image.height
+    found.frame_id, found.frame_cycle = image.frame_id, ctx.cycle
+    found.latency_ms = 1.0
+    found.publish(tov_ns=image.tov_ns)

@@ -33,7 +33,7 @@ import {loadMoment} from "./timeline/moments.js";
  *   fields: Record<string, any>, count: number}} Line */
 /** @typedef {{x: number, y: number, width: number, height: number, confidence: number | null, class: string,
  *   class_id: number, tracker_id: number | null}} Box */
-/** @typedef {{task: string, timestamp_nanos: number, cycle: number, width: number, height: number,
+/** @typedef {{task: string, port?: string, timestamp_nanos: number, cycle: number, width: number, height: number,
  *   detections: Box[]}} Detections */
 /** What zones and lines have counted. @typedef {{task: string, timestamp_nanos: number, cycle: number, width: number,
  *   height: number, zones: {name: string, polygon: [number, number][], count: number, total: number}[],
@@ -203,7 +203,7 @@ export class Known {
 
   /** @param {Detections} found */
   takeDetections(found) {
-    this.detections[found.task] = found;
+    this.detections[endOf(found)] = found;
     const seen = this.seen[found.task] ??= {};
     for (const box of found.detections) seen[box.class] = (seen[box.class] ?? 0) + 1;
   }
@@ -380,7 +380,7 @@ export class Known {
     return new Set([...ends].map(owner));
   }
 
-  /** Where the messages of a task come from in the end. @param {string} task @returns {string[]} */
+  /** Where the messages of a task, or of one of its ports, come from in the end. @param {string} task @returns {string[]} */
   sourcesOf(task) {
     const fed = new Set((this.graph?.cnx ?? []).map(wire => owner(wire.dst)));
     return [...this.above(task)].filter(id => !fed.has(id));
@@ -443,6 +443,9 @@ export function stateOf({phase, status, next_start_s}) {
     default: return {state: "ended", text: "Stopped", detail: ""};
   }
 }
+
+/** Where something was found: the port of a task, or the task. @param {{task: string, port?: string}} found */
+export const endOf = ({task, port}) => port ? `${task}.${port}` : task;
 
 /** The task of one end of a connection, `task` or `task.port`. @param {string} end */
 export const owner = end => String(end).split(".")[0];

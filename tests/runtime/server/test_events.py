@@ -121,8 +121,8 @@ def test_what_happens_is_in_the_stream(run, http):
             ("replaced", {"task": "vlm", "cycle": 8, "input_cycle": 5}),
             ("injected", {"task": "cam0", "cycle": 8, "port": "number", "bytes": 4}),
         ]  # fmt: skip
-        run.observed.detected.offer(Detected("eye", found()))
-        assert next(coming) == ("detections", FOUND)
+        run.observed.detected.offer(Detected("eye", found(), "left_detections"))
+        assert next(coming) == ("detections", {**FOUND, "port": "left_detections"})
         alert = AlertMsg(text="it burns", severity="critical", frame_cycle=6)
         alert.publish(tov_ns=7)
         run.observed.alerts.offer(Alerted("watch", alert))

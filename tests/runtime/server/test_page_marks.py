@@ -45,6 +45,22 @@ cnx:
   - {{src: crop, dst: part, msg: ImageRgb8Msg}}
 """
 
+TWO = """
+tasks:
+  - {{id: left, type: VideoCapture, config: {{source_uri: {film}, realtime: true, loop: true}}}}
+  - {{id: right, type: VideoCapture, config: {{source_uri: {film}, realtime: true, loop: true}}}}
+  - id: find
+    type: support.stage_tasks.FinderOfMany
+    config: {{inputs: [left, right]}}
+  - {{id: show_left, type: BroadcastImage}}
+  - {{id: show_right, type: BroadcastImage}}
+cnx:
+  - {{src: left, dst: find.left, msg: ImageRgb8Msg}}
+  - {{src: right, dst: find.right, msg: ImageRgb8Msg}}
+  - {{src: left, dst: show_left, msg: ImageRgb8Msg}}
+  - {{src: right, dst: show_right, msg: ImageRgb8Msg}}
+"""
+
 
 def opened(new_stage, browser, tmp_path, text):
     """The page of a run of this graph, whose film lies on its side."""
@@ -121,3 +137,9 @@ def test_boxes_are_drawn_on_the_pictures_in_which_they_were_found(new_stage, bro
     page = opened(new_stage, browser, tmp_path, CROPPED)
     page.wait_for(is_marked("part"))
     assert not page.evaluate(is_marked("cam"))
+
+
+def test_boxes_of_several_cameras_are_on_their_own_pictures(new_stage, browser, tmp_path):
+    page = opened(new_stage, browser, tmp_path, TWO)
+    page.wait_for(is_marked("right"))
+    assert not page.evaluate(is_marked("left"))

@@ -2,7 +2,7 @@
 // The pictures, each at its own rate, and what was found in them.
 import {address} from "../api.js";
 import {html, useEffect, useMemo, useRef, useState} from "../html.js";
-import {owner, useKnown} from "../known.js";
+import {endOf, owner, useKnown} from "../known.js";
 import {millis} from "../words.js";
 import {drawPicture, Overlay} from "./draw.js";
 import {follow} from "./stream.js";
@@ -194,10 +194,11 @@ function useOverlay(run, channel, picture, newest, then, marks) {
 /** Whether a task has found something in the pictures that a channel shows: in those of the same task, or in
  * pictures of the same camera and size. What a task has drawn on has its boxes in it already.
  * @param {Known} run @param {Channel} channel @param {Picture | null} shown
- * @param {{task: string, width: number, height: number}} found */
-function isSeenIn(run, channel, shown, {task, width, height}) {
-  if (channel.from !== null && run.picturesOf(task).has(channel.from)) return true;
-  if (!channel.plain || !shown || !run.sourcesOf(task).includes(channel.camera)) return false;
+ * @param {{task: string, port?: string, width: number, height: number}} found */
+function isSeenIn(run, channel, shown, found) {
+  const {width, height} = found, end = endOf(found);
+  if (channel.from !== null && run.picturesOf(end).has(channel.from)) return true;
+  if (!channel.plain || !shown || !run.sourcesOf(end).includes(channel.camera)) return false;
   const [wide, high] = shown.orientation >= 5 ? [shown.height, shown.width] : [shown.width, shown.height];
   return wide === width && high === height;
 }

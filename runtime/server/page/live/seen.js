@@ -1,7 +1,7 @@
 // @ts-check
 // What detectors see now, how much of it they have seen, and what zones and lines have counted.
 import {html} from "../html.js";
-import {useKnown} from "../known.js";
+import {endOf, useKnown} from "../known.js";
 import {count} from "../words.js";
 import {useThen} from "../timeline/moments.js";
 import {detectionsThen} from "./cameras.js";
@@ -16,13 +16,15 @@ export function Seen() {
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Detections">
     <table><thead><tr><th scope="col">task</th><th scope="col">class</th><th scope="col">${back ? "then" : "now"}</th>
       <th scope="col">surest</th><th scope="col">${back ? "boxes in the minute before" : "boxes so far"}</th></tr></thead>
-    <tbody>${found.flatMap(({task, detections}) => {
+    <tbody>${found.flatMap(one => {
+      const {task, detections} = one;
+      const where = found.some(other => other !== one && other.task === task) ? endOf(one) : task;
       const counts = (back ? before : run.seen)?.[task] ?? {};
       const classes = new Set([...detections.map(box => box.class), ...Object.keys(counts).sort((a, b) => counts[b] - counts[a])]);
       return [...classes].map(name => {
         const now = detections.filter(box => box.class === name);
         const sure = now.flatMap(({confidence}) => confidence === null ? [] : [confidence]);
-        return html`<tr key=${`${task} ${name}`}><th scope="row">${task}</th><td>${name}</td><td>${count(now.length)}</td>
+        return html`<tr key=${`${where} ${name}`}><th scope="row">${where}</th><td>${name}</td><td>${count(now.length)}</td>
           <td>${sure.length ? Math.max(...sure).toFixed(2) : "–"}</td><td>${count(counts[name])}</td></tr>`;
       });
     })}</tbody></table>
