@@ -356,10 +356,10 @@ class LiveRun:
             self._failure = self._failure or error
         finally:
             self._feeds.end()
-            _live.discard(self)
-            self._has_ended.set()
             if self._server is not None:
                 self._server.stop()
+            _live.discard(self)
+            self._has_ended.set()
             self._tell()
 
     def _give_up(self, reason: str) -> None:
