@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from camera_films import FPS, SIZES, film_of, long_film, mbits
-from camera_runs import Cameras, Usage, Watched, losses, rtsp_server, running, spread
+from camera_films import FPS, SIZES, film_of, long_film, mbits, phased_films
+from camera_runs import Cameras, Usage, Watched, losses, rtsp_server, running
 
 MOST_CORES = 1.0
 MOST_GROWN_MIB = 16.0
@@ -31,6 +31,8 @@ MOST_GROWN_MIB = 16.0
 MOST_LATE_S = 3.0
 """By how much a camera's packets may be fewer than its time says: the last ones wait for a picture."""
 FILM_S = 20
+PHASES = 20
+"""How many films there are, whose key frames come at other times."""
 SETTLE_S = 10.0
 """Seconds that do not count: the cameras' first pictures come all at once."""
 LOOK_S = 1.0
@@ -40,9 +42,9 @@ LOOK_S = 1.0
 def cameras_of(args: argparse.Namespace, film: Path, folder: Path) -> Iterator[Cameras]:
     shared = {"decode": args.decode}
     if args.source == "files":
-        config = {**shared, "realtime": True, "loop": True}
-        offsets_s = spread(film, args.cameras)
-        yield Cameras([str(film)] * args.cameras, config, offsets_s, args.answer_s)
+        films = phased_films(film, min(args.cameras, PHASES), folder)
+        sources = [str(films[number % len(films)]) for number in range(args.cameras)]
+        yield Cameras(sources, {**shared, "realtime": True, "loop": True}, answer_s=args.answer_s)
         return
     # Cameras that connect late play on while the first ones end.
     longer = long_film(film, folder / "long.mp4", 60 * args.minutes + 60 + args.cameras)
@@ -110,7 +112,7 @@ def main() -> int:
         folder = Path(name)
         with cameras_of(args, film, folder) as cameras, running(cameras, folder) as watched:
             seen = watch(watched, args.minutes)
-        found = losses(watched.log, film, args.cameras)
+        found = losses(watched.log, cameras, film)
     packets = sum(one.packets for one in found)
     gaps = [(number, gap) for number, one in enumerate(found) for gap in one.gaps]
     for number, gap in gaps[:10]:

@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from camera_films import FPS, SIZES, film_of, mbits
-from camera_runs import Cameras, losses, measured, spread
+from camera_films import FPS, SIZES, film_of, mbits, phased_films
+from camera_runs import Cameras, losses, measured
 from rounds import Samples, in_turns, ratio
 
 from flowrun.runtime.pictures.convert.kernel import is_compiled
@@ -259,17 +259,14 @@ def bench_streams() -> None:
 
 def streams(film: Path, decode: str, count: int, answer_s: float) -> float:
     """How many cores the cameras use."""
-    cameras = Cameras(
-        [str(film)] * count,
-        {"realtime": True, "loop": True, "decode": decode},
-        offsets_s=spread(film, count),
-        answer_s=answer_s,
-    )
     with tempfile.TemporaryDirectory(dir=OPTIONS.dir) as name:
         folder = Path(name)
+        films = phased_films(film, count, folder)
+        config = {"realtime": True, "loop": True, "decode": decode}
+        cameras = Cameras([str(it) for it in films], config, answer_s=answer_s)
         usage = measured(cameras, folder, settle_s=3, seconds=OPTIONS.seconds)
         [log] = (folder / "runs").glob("[!.]*")
-        lossy = [one for one in losses(log, film, count) if one.gaps or one.late_s > MOST_LATE_S]
+        lossy = [one for one in losses(log, cameras, film) if one.gaps or one.late_s > MOST_LATE_S]
         if lossy:
             print(
                 f"  NOT ALL LOGGED: decode: {decode}, {len(lossy)} cameras; one of them: {lossy[0]}"

@@ -8,13 +8,17 @@ bits of some ten others: of 1080p some 120 KB.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
-__all__ = ["FPS", "SIZES", "film_of", "long_film", "mbits"]
+__all__ = ["FPS", "SIZES", "film_of", "long_film", "mbits", "phased_films"]
+
+_Packet = tuple[bytes, bool]
+"""The bytes of a packet, and whether it is a key frame."""
 
 FPS = 30
 KEY_EVERY = 2 * FPS
@@ -37,14 +41,33 @@ def film_of(size: str, frames: int) -> Path:
 
 def long_film(film: Path, path: Path, seconds: float) -> Path:
     """The packets of `film` again and again for `seconds`: what a server plays that cannot loop."""
+    count = round(seconds * FPS)
+    return _copied(
+        film, path, lambda whole: [whole[number % len(whole)] for number in range(count)]
+    )
+
+
+def phased_films(film: Path, count: int, folder: Path) -> list[Path]:
+    """Copies of `film` for cameras that are not in step: of each, another number of pictures follow the
+    first key frame, so that those who begin at once do not have the next one at once."""
+
+    def shortened(number: int) -> Path:
+        left = 1 + number * (KEY_EVERY - 1) // count
+        path = folder / f"phase-{number}.mp4"
+        return _copied(film, path, lambda whole: whole[:left] + whole[KEY_EVERY:])
+
+    return [shortened(number) for number in range(count)]
+
+
+def _copied(film: Path, path: Path, choose: Callable[[list[_Packet]], list[_Packet]]) -> Path:
+    """A film of some of the packets of `film`, at its rate."""
     with av.open(str(film)) as source, av.open(str(path), "w") as target:
         [stream] = source.streams.video
         copy = target.add_stream_from_template(stream)
         packets = [packet for packet in source.demux(stream) if packet.dts is not None]
         step = Fraction(1, FPS) / stream.time_base
-        blobs = [(bytes(packet), packet.is_keyframe) for packet in packets]
-        for number in range(round(seconds * FPS)):
-            data, is_key = blobs[number % len(blobs)]
+        for number, chosen in enumerate(choose([(bytes(it), it.is_keyframe) for it in packets])):
+            data, is_key = chosen
             packet = av.Packet(data)
             packet.stream, packet.time_base = copy, stream.time_base
             packet.pts = packet.dts = int(number * step)

@@ -30,7 +30,6 @@ __all__ = [
     "measured",
     "rtsp_server",
     "running",
-    "spread",
 ]
 
 HERE = Path(__file__).resolve().parent
@@ -47,13 +46,11 @@ class Cameras:
 
     sources: the address of each camera.
     config: what else is said of all of them.
-    offsets_s: where each film starts; None for cameras that have no start.
     answer_s: seconds from one picture that is read to the next.
     """
 
     sources: Sequence[str]
     config: Mapping[str, Any] = field(default_factory=dict)
-    offsets_s: Sequence[float] | None = None
     answer_s: float = 10.0
 
     def graph(self) -> str:
@@ -61,8 +58,6 @@ class Cameras:
         links = []
         for number, source in enumerate(self.sources):
             config = {"source_uri": source, **self.config}
-            if self.offsets_s is not None:
-                config["start_s"] = self.offsets_s[number]
             camera = {"id": f"cam{number}", "type": "VideoCapture", "config": config}
             tasks += [
                 camera | {"logging": {"codec": "packets"}},
@@ -174,13 +169,6 @@ def rtsp_server(film: Path, port: int = 0) -> Iterator[int]:
             server.kill()
 
 
-def spread(film: Path, cameras: int) -> list[float]:
-    """Where each of them starts, within the first half of the film: not all at key frames at once."""
-    with av.open(str(film)) as container:
-        half_s = 5e-7 * container.duration
-    return [round(half_s * number / cameras, 3) for number in range(cameras)]
-
-
 def measured(cameras: Cameras, folder: Path, *, settle_s: float, seconds: float) -> Usage:
     """What the cameras use in `seconds`, after `settle_s` that do not count."""
     with running(cameras, folder) as watched:
@@ -215,13 +203,20 @@ class Losses:
         return self.seconds - self.packets / FPS
 
 
-def losses(log: Path, film: Path, cameras: int) -> list[Losses]:
-    """Compare the pictures' bytes in the log, of each camera, with the film's, in their order.
+def losses(log: Path, cameras: Cameras, film: Path) -> list[Losses]:
+    """Compare the pictures' bytes in the log, of each camera, with its film's, in their order.
+
+    film: that of cameras whose address is no file.
 
     A film that is looped goes from its last picture to a key frame; the same one every time.
     """
-    place, keys = _pictures_of(film)
-    found = [_Follower(place, keys) for _ in range(cameras)]
+    known: dict[Path, tuple[dict[int, int], set[int]]] = {}
+    found = []
+    for source in cameras.sources:
+        played = Path(source) if Path(source).exists() else film
+        if played not in known:
+            known[played] = _pictures_of(played)
+        found.append(_Follower(*known[played]))
     by_topic = {f"/cam{number}/image": follower for number, follower in enumerate(found)}
     with Log(log) as opened:
         for message in opened.messages(by_topic.keys()):
