@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What `make test-all` needs besides Python: a browser, a real RTSP server, an MQTT broker, a display.
 APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good mosquitto python3-tk xdotool xvfb
-# One process a core, each with one thread for torch; one that is done takes tests from the other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+# A process for each core, each with one thread for torch, and one more, as some tests wait; one that is
+# done takes tests from the others.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist worksteal
 GRAPH ?= graphs/inference.yaml
 GRAPHS ?= graphs
 NAME ?= inference

@@ -311,6 +311,7 @@ def test_verb_that_needs_models_says_so(
     assert flowrun(core, tmp_path, *command) == (1, f"{what} {NO_MODELS}")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_replay_that_needs_models_says_so(core: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flowrun.runtime.cli", str(ROOT / "graphs" / "inference.yaml")]

@@ -127,6 +127,7 @@ def test_commands_to_install_are_targets_of_make() -> None:
     assert not re.search(r"apt-get|sudo|build_llama", commands)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_command_of_make_demo_runs(tmp_path: Path) -> None:
     command = shell("make -n demo", ROOT).splitlines()[-1].removeprefix(".venv/bin/")
@@ -279,6 +280,7 @@ def test_keys_of_a_graph_that_are_named_for_cameras_exist() -> None:
     assert set(named) - keys == set()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_camera_commands_do_as_shown(tmp_path: Path) -> None:
     (tmp_path / "graphs").symlink_to(ROOT / "graphs")

@@ -120,6 +120,7 @@ def test_a_run_that_is_not_there_is_said(tmp_path):
         assert_replays(tmp_path / "nowhere")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_fixture_takes_paths_from_the_test_files_folder(run, tmp_path):
     (tmp_path / "test_recorded.py").write_text(

@@ -64,7 +64,7 @@ def test_one_is_described(flowrun):
     [
         (["tasks", "VideoCaptur"], "(did you mean 'VideoCapture'?)"),
         (["tasks", "Mine"], "; the folder has 'own.Mine'"),
-        (["tasks", "owm.Mine"], "(did you mean 'own.Mine'?)"),
+        (["tasks", "owm.Mine"], "(did you mean 'own'?)"),
         (["messages", "own.MinMsg"], "(did you mean 'MineMsg'?)"),
         (["messages", "--path", "nowhere"], "--path nowhere: no such folder"),
     ],

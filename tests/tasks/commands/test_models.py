@@ -146,6 +146,7 @@ def test_the_config_says_which_task_a_model_is_for(
     assert task_of(config) == task
 
 
+@pytest.mark.long
 def test_a_model_in_the_cache_is_loaded_without_asking_the_hub(tmp_path: Path) -> None:
     """Asking took 5 minutes where there was no network: a retry with pauses for each file."""
     from flowrun.tasks.embedded import MODEL_DIR

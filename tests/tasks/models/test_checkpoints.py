@@ -92,6 +92,7 @@ def test_a_hub_that_cannot_be_reached_is_an_error_within_seconds(tmp_path: Path)
     assert 3 <= took < 12  # two pauses; the hub's client alone takes 24 s
 
 
+@pytest.mark.long
 def test_a_hub_that_is_reached_a_moment_later_is_used(tmp_path: Path) -> None:
     port = free_port()
     servers: list[HTTPServer] = []
