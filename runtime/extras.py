@@ -9,7 +9,14 @@ from typing import Any, Literal
 
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["DISTRIBUTION", "Extra", "import_optional", "missing", "require"]
+__all__ = [
+    "DISTRIBUTION",
+    "Extra",
+    "import_optional",
+    "load_video_libraries",
+    "missing",
+    "require",
+]
 
 DISTRIBUTION = "flowrun-runtime"
 """What pip and `importlib.metadata` call flowrun."""
@@ -41,10 +48,17 @@ def import_optional(module: str, what: str, *, extra: Extra, install: str = "") 
     extra: the extra that lists its package.
     install: what pip calls the package, if that is not the module's name.
     """
+    load_video_libraries()
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(_needs(what, install or module.partition(".")[0], extra)) from error
+
+
+def load_video_libraries() -> None:
+    """Load those that PyAV comes with before others of their names, as OpenCV comes with. A source that
+    shows the screen would use OpenCV's for X11 with its own, which ends the process by SIGSEGV."""
+    importlib.import_module("av")
 
 
 def require(module: str, what: str, *, extra: Extra, install: str) -> None:

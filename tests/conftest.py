@@ -11,7 +11,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from flowrun.runtime.extras import load_video_libraries
 from support import fault_tasks, helpers
+
+load_video_libraries()
 
 _REAL = {"browser", "camera", "chromium", "gguf", "llama"}
 """Fixtures that are real programs, installed by `make test-all`: a browser, an RTSP server, a

@@ -226,7 +226,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@CHECKERS
+@pytest.mark.parametrize(
+    "errors",
+    [
+        pytest.param(mypy_errors, id="mypy", marks=pytest.mark.long),
+        pytest.param(pyright_errors, id="pyright"),
+    ],
+)
 def test_a_users_folder_has_no_errors(folder: Path, errors) -> None:
     assert errors(folder) == []
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 import flowrun.msgs
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError, text_of
+from flowrun.runtime.extras import load_video_libraries
 from flowrun.runtime.graph.functions import is_task_function, task_class_of
 from flowrun.runtime.graph.scripts import import_module
 from flowrun.runtime.interrupts import is_users
@@ -236,6 +237,8 @@ def _find(path: str, *, folder: Path, base: type, what: str) -> Any:
 
 def _import(name: str, *, folder: Path) -> ModuleType:
     """The module `name`, which may be one in the graph's `folder`."""
+    if not name.startswith("flowrun."):
+        load_video_libraries()  # it may import OpenCV
     try:
         with _on_module_path(folder):
             _forget_namesake(name.partition(".")[0], folder.resolve())
