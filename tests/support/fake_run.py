@@ -62,6 +62,8 @@ class FakeRun:
         self.playback = "running"
         self.refuses_switches = False
         self.stop_is_stuck = False
+        self.stops = 0
+        """How often it was asked to stop."""
         self.published, self.pictures = [], []
         self.is_stuck = False
         self._state = "Running"
@@ -178,6 +180,7 @@ class FakeRun:
         return False
 
     def stop(self, reason):
+        self.stops += 1
         if not self.stop_is_stuck:
             self.end("Stopped")
 
