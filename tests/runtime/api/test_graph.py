@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flowrun.msgs import IntMsg
@@ -365,12 +365,11 @@ def test_any_graph_in_python_has_the_plan_of_its_file(graph):
 def test_a_graph_in_python_records_the_bytes_of_its_file(graph):
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_of(Path(folder), *graph)
+        # When a background task is done, and reads the clock for its log lines, differs anyway.
+        assume(not any(task.spec.background for task in plan.graph.tasks))
         record(plan, Path(folder) / "a")
         record(built(plan.graph.spec.text, "g").plan(env={}), Path(folder) / "b")
-        jobs = [task.id for task in plan.graph.tasks if task.spec.background]
-        assert messages_of(Path(folder) / "a", without=jobs) == messages_of(
-            Path(folder) / "b", without=jobs
-        )
+        assert messages_of(Path(folder) / "a") == messages_of(Path(folder) / "b")
 
 
 values = st.recursive(
