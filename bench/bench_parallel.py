@@ -105,14 +105,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--ms", type=float, default=20.0)
     args = parser.parse_args()
-    import bench_parallel  # as the graph finds it
-
     print(f"two tasks of {args.ms:g} ms each, {len(os.sched_getaffinity(0))} cores; ms a cycle")
     with ThreadPoolExecutor(2) as pool:
         for name, work in WORKS.items():
             size = size_of(work, 1e-3 * args.ms)
-            tasks = bench_parallel.Works
-            tasks.work, tasks.size = staticmethod(work), size
+            Works.work, Works.size = staticmethod(work), size
 
             def floor(
                 work: Callable[[int], None] = work, size: int = size
