@@ -19,7 +19,7 @@ __all__ = ["Caller", "caller", "is_file"]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A call, in the code of whoever uses flowrun.
+    """A call in a user's code.
 
     file: as the code says it: a path, or what a notebook calls a cell.
     module: the name of the calling module.

@@ -143,7 +143,7 @@ class _Stay:
 class Zones(Task):
     """Count the objects in zones of the picture, and say which come in and leave.
 
-    Whoever is on a zone's border is in it. Objects that `Track` follows come in and leave: they count
+    An object on a zone's border is in it. Objects that `Track` follows come in and leave: they count
     once they have been in the zone for `min_time_s`, and one that is not found for a while stays where
     it was for `lost_s`; what has no number yet does not count. Objects without tracks are only counted.
     Times are those of the frames. Each message gives a `ZonesMsg`.

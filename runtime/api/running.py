@@ -240,8 +240,8 @@ class LiveRun:
         goes on. Ends with the run, and raises what ended it if that was an error.
 
         keep: None gives all messages since the run began, read from its log at your own pace: none is
-            left out, and the run waits for nobody. A number gives those that come from now on, of which
-            so many are kept while you are busy: 1 for the newest only. `left_out` counts the others.
+            left out, and the run waits for nobody. A number gives those that come from now on; that
+            many are kept while you are busy, 1 for the newest only, and `left_out` counts the others.
 
         Of a run without a log, or an output that is not logged, 1024 messages are kept, 16 of those
         with arrays. Each call gives an iterator of its own. The messages are yours.

@@ -43,7 +43,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="its time of validity, nanoseconds since 1970 UTC (the cycle's time)",
     )
     parser.add_argument(
-        "--rate", type=float, metavar="HZ", help="publish it again, so many times a second"
+        "--rate", type=float, metavar="HZ", help="publish it again and again, HZ times a second"
     )
     parser.add_argument(
         "--count", type=int, metavar="N", help="how often with --rate (until Ctrl-C)"

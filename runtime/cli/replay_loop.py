@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["replay_again_and_again"]
 
 _PAUSE_S = 1.0
-"""Seconds after a turn that failed, since whoever edits the code may be in the middle of a line; and
+"""Seconds after a turn that failed, since the code may be in the middle of an edit; and
 from one line of turns that are alike to the next."""
 
 Turn = Callable[[], tuple[list[str], "ReplayReport", float]]

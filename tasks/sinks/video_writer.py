@@ -86,7 +86,7 @@ class VideoWriter(Task):
         """The film; a relative one starts at the graph file. {run}, {start} (UTC) and {task} in it have
         values of the run."""
         fps: Literal["source"] | Annotated[float, Field(gt=0, le=1000)] = "source"
-        """source: each picture at its own time; a number: so many a second, whenever they were taken."""
+        """source: each picture at its own time; a number: N a second, whenever they were taken."""
         codec: Literal["auto", "copy", "h264", "h265", "vp9", "av1"] = "auto"
         """copy: the camera's packets, or an error; auto: these where that is possible."""
         crf: Annotated[int, Field(ge=0, le=63)] | None = None
