@@ -140,6 +140,19 @@ class ChildProcess:
         """Start the command no more, and end every `pause`; from any thread."""
         self._stopping.set()
 
+    def wait(self, seconds: float) -> int | None:
+        """The exit status of the command, when it has ended by itself and what it wrote has been read;
+        None if it has not ended within `seconds`."""
+        process, reader = self._process, self._reader
+        if process is None or reader is None:
+            return None
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        reader.join(_READ_S)
+        return status
+
     def stop(self) -> None:
         """End the command and all that it has started."""
         self._stopping.set()

@@ -146,9 +146,7 @@ def export(args: argparse.Namespace) -> int:
             name = log.path.absolute()
             output = Path((name.stem if name.is_file() else name.name) + _SUFFIXES[kind])
         if args.endpoint is not None:
-            from flowrun.runtime.export.otlp import Collector, export_otlp
-
-            report = export_otlp(log, Selection(topics, limits), Collector(args.endpoint))
+            report = _send(log, Selection(topics, limits), args.endpoint)
             print_text(f"sent {report.count:,} spans")
         elif output is None:
             selection = Selection(topics, limits)
@@ -217,6 +215,23 @@ def _write(
         return export_parquet(log, selection, path)
     with path.open("w", encoding="utf-8", newline="") as stream:
         return _write_text(log, selection, stream, kind, args)
+
+
+def _send(log: Log, selection: Selection, endpoint: str) -> ExportReport:
+    """Send spans to a collector; while a followed run goes on, one that is away is waited for."""
+    from flowrun.runtime.export.otlp import Collector, export_otlp
+
+    reported: set[str] = set()
+
+    def away(why: str) -> bool:
+        if not log.is_written:
+            return False
+        if why not in reported:
+            reported.add(why)
+            print_text(one_line(f"{why}; trying again while the run goes on"), file=sys.stderr)
+        return True
+
+    return export_otlp(log, selection, Collector(endpoint, away=away if log.follow else None))
 
 
 def _write_text(

@@ -1,10 +1,11 @@
-"""`--foxglove` and `--rerun`: a run in the viewers of others, recorded or while it goes on."""
+"""`--foxglove`, `--rerun` and `--otel`: a run in the viewers of others, recorded or while it goes on."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -15,16 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.extras import require
+from flowrun.runtime.extras import import_optional, require
 from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import mask_urls
 
 if TYPE_CHECKING:
+    from flowrun.runtime.children.process import ChildProcess
     from flowrun.runtime.export.selection import ExportReport
     from flowrun.runtime.log.reader import Log
 
 __all__ = ["add_options", "check_options", "shown_live", "view"]
 
+_OTLP = "opentelemetry.proto.trace.v1.trace_pb2"
 _POLL_S = 0.1
+_REST_S = 10.0
+"""How long a collector has for what is left when the run has ended."""
 
 
 def add_options(parser: argparse.ArgumentParser, *, instead: bool) -> None:
@@ -38,14 +44,26 @@ def add_options(parser: argparse.ArgumentParser, *, instead: bool) -> None:
     parser.add_argument(
         "--rerun", action="store_true", help=f"show it in Rerun{page}; needs flowrun-runtime[rerun]"
     )
+    if not instead:
+        parser.add_argument(
+            "--otel",
+            metavar="URL",
+            help="send its steps to an OpenTelemetry collector, such as http://localhost:4318; needs "
+            "flowrun-runtime[otel]",
+        )
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """`UsageError` if a viewer is asked for whose package is missing."""
+    """`UsageError` if a viewer is asked for whose package is missing, or for what is no collector."""
     if args.foxglove:
         require("foxglove", "--foxglove", extra="foxglove", install="foxglove-sdk")
     if args.rerun:
         require("rerun", "--rerun", extra="rerun", install="rerun-sdk")
+    if getattr(args, "otel", None) is not None:  # a recorded run is sent by `log export`
+        from flowrun.runtime.export.otlp import Collector
+
+        import_optional(_OTLP, "--otel", extra="otel", install="opentelemetry-proto")
+        Collector(args.otel)
 
 
 def view(args: argparse.Namespace) -> int:
@@ -131,13 +149,27 @@ def shown_live(
     """
     from flowrun.runtime.children.process import ChildProcess
 
-    wanted = [name for name in ("foxglove", "rerun") if getattr(args, name)]
-    if wanted and directory is None:
-        raise UsageError(f"--{wanted[0]} shows what is in the log; leave out --no-log")
+    run = str(directory)
+    verbs = {name: ["view", run, f"--{name}"] for name in ("foxglove", "rerun") if vars(args)[name]}
+    if args.otel is not None:
+        verbs["otel"] = ["log", "export", run, "--to", "otlp", "--endpoint", args.otel]
+    if verbs and directory is None:
+        raise UsageError(f"--{next(iter(verbs))} shows what is in the log; leave out --no-log")
     with ExitStack() as children:
-        for name in wanted:
-            command = [sys.executable, "-P", "-m", "flowrun.runtime.cli", "view", str(directory)]
-            child = ChildProcess([*command, f"--{name}"], folder=Path.cwd(), name=name, on_line=say)
+        for name, words in verbs.items():
+            command = [sys.executable, "-P", "-m", "flowrun.runtime.cli", *words]
+            if name == "otel":
+                command.append("--follow")
+            child = ChildProcess(command, folder=Path.cwd(), name=name, on_line=say)
             child.start()
             children.callback(child.stop)
+            if name == "otel":
+                children.callback(_send_rest, child, words, say)
         yield
+
+
+def _send_rest(child: ChildProcess, words: list[str], say: Callable[[str], None]) -> None:
+    """Wait until the collector has all; say how to send what it has not got."""
+    if child.wait(_REST_S) != 0:
+        again = shlex.join(["flowrun", *words[:-1], mask_urls(words[-1])])
+        say(f"--otel: not all was sent; the log has it: {again}")

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -48,6 +48,8 @@ _STARTS = 10_000
 """Cycles whose beginnings are known, for background jobs that end later."""
 _TIMEOUT_S = 10.0
 _TRIES = 5
+_LONGEST_PAUSE_S = 30.0
+_AWAY_PAUSE_S = 1.0
 _AGAIN = (429, 502, 503, 504)
 """Statuses after which OTLP asks to send once more."""
 _ERROR = 2
@@ -303,6 +305,8 @@ class Collector:
     """A collector that takes OTLP over HTTP, as protobuf.
 
     endpoint: its address; `/v1/traces` is added to one without a path.
+    away: called each time that it does not answer, or is still too busy, with why; returns whether to
+        go on trying. None: that is an error at once.
 
     `OTEL_EXPORTER_OTLP_HEADERS` of the environment, `name=value,name=value`, are headers of each
     request, such as a token.
@@ -310,7 +314,7 @@ class Collector:
     Raises `UsageError` for what is no address.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, *, away: Callable[[str], bool] | None = None) -> None:
         address = urlsplit(endpoint)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise UsageError(
@@ -318,6 +322,7 @@ class Collector:
                 "as http://localhost:4318"
             )
         path = address.path if address.path not in ("", "/") else "/v1/traces"
+        self._away = away
         self._url = urlunsplit((address.scheme, address.netloc, path, address.query, ""))
         given = os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
         pairs = (it.partition("=") for it in given.split(",") if "=" in it)
@@ -327,27 +332,37 @@ class Collector:
         """As `Sink`. Raises `CollectorError` where the collector does not answer, or refuses."""
         import httpx
 
-        shown, waiting = mask_urls(self._url), threading.Event()
-        for tried in range(1, _TRIES + 1):
+        shown, body, waiting = mask_urls(self._url), request.SerializeToString(), threading.Event()
+        tried = 0
+        while True:
+            tried += 1
+            pause_s, can_answer_later = _AWAY_PAUSE_S, True
             try:
                 reply = httpx.post(
                     self._url,
-                    content=request.SerializeToString(),
+                    content=body,
                     headers={**self._headers, "Content-Type": "application/x-protobuf"},
                     timeout=_TIMEOUT_S,
                     trust_env=False,
                 )
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-                raise CollectorError(f"no collector answers at {shown}: {error}") from None
-            if reply.is_success:
-                return self._refused(reply.content)
-            if reply.status_code not in _AGAIN or tried == _TRIES:
-                break
-            asked = reply.headers.get("retry-after", "")
-            waiting.wait(min(float(asked) if asked.isdecimal() else 0.5 * 2**tried, 30.0))
-        raise CollectorError(
-            f"the collector at {shown} refuses the spans: status {reply.status_code}: {reply.text[:200]}"
-        )
+                why = f"no collector answers at {shown}: {error}"
+            else:
+                if reply.is_success:
+                    return self._refused(reply.content)
+                why = (
+                    f"the collector at {shown} refuses the spans: status {reply.status_code}: "
+                    f"{reply.text[:200]}"
+                )
+                can_answer_later = reply.status_code in _AGAIN
+                if can_answer_later and tried < _TRIES:
+                    asked = reply.headers.get("retry-after", "")
+                    pause_s = float(asked) if asked.isdecimal() else 0.5 * 2**tried
+                    waiting.wait(min(pause_s, _LONGEST_PAUSE_S))
+                    continue
+            if not can_answer_later or self._away is None or not self._away(why):
+                raise CollectorError(why)
+            waiting.wait(pause_s)
 
     def _refused(self, content: bytes) -> str | None:
         service = import_optional(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 
 import pytest
 
-from flowrun.runtime.cli import main
+from flowrun.runtime.cli import main, viewers
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.export import otlp
 from flowrun.runtime.export.otlp import Collector, CollectorError, JsonLines, export_otlp
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.log.reader import Log
@@ -217,6 +219,52 @@ def test_a_collector_that_is_busy_is_asked_again_and_what_it_refuses_is_said(
     assert capsys.readouterr().err == (
         f"the collector at {url}/v1/traces refuses the spans: status 400: no such tenant\n"
     )
+
+
+def test_a_collector_that_is_away_is_waited_for_while_the_run_goes_on(
+    collector, url, run, monkeypatch
+):
+    monkeypatch.setattr(otlp, "_AWAY_PAUSE_S", 0)
+    monkeypatch.setattr(otlp, "_TRIES", 1)
+    collector.answers += [(503, b"starting"), (503, b"starting")]
+    reasons = []
+
+    def away(why):
+        reasons.append(why)
+        return len(reasons) < 3
+
+    with Log(run) as log:
+        assert export_otlp(log, Selection(), Collector(url, away=away)).notes == []
+        refuses = f"the collector at {url}/v1/traces refuses the spans: status 503: starting"
+        assert reasons == [refuses, refuses]
+        with pytest.raises(CollectorError, match="no collector answers"):
+            export_otlp(log, Selection(), Collector("http://127.0.0.1:9", away=away))
+
+
+def test_what_is_no_collector_is_refused_before_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "g.yaml").write_text("tasks: [{id: n, type: Counter, config: {limit: 3}}]")
+    assert main(["g.yaml", "--otel", "localhost:4318"]) == 2
+    assert "'localhost:4318' is no address of a collector" in capsys.readouterr().err
+    assert main(["g.yaml", "--otel", "http://127.0.0.1:9", "--no-log"]) == 2
+    assert "--otel shows what is in the log; leave out --no-log" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_run_sends_all_of_its_spans_or_says_how_to_send_them(
+    collector, url, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(viewers, "_REST_S", 60.0)
+    (tmp_path / "g.yaml").write_text("tasks: [{id: n, type: Counter, config: {limit: 300}}]")
+    assert main(["g.yaml", "--otel", url]) == 0
+    assert "\nsent 601 spans\n" in capsys.readouterr().out
+    assert len(received(collector)[0]) == 601
+    assert main(["g.yaml", "--otel", "http://127.0.0.1:9"]) == 0
+    assert re.search(
+        r"--otel: not all was sent; the log has it: flowrun log export runs/g-\S+ --to otlp "
+        r"--endpoint http://127.0.0.1:9\n", capsys.readouterr().out
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
