@@ -38,6 +38,7 @@ from flowrun.runtime.graph.ports import Port, has_more_ports, ports_for
 from flowrun.runtime.graph.scripts import leave_import
 from flowrun.runtime.graph.spec import IDENTIFIER, UNKNOWN
 from flowrun.runtime.graph.stale import changed_modules, note_loaded
+from flowrun.runtime.graph.writing import Unwritable, plain, written
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
 
@@ -50,6 +51,8 @@ __all__ = ["End", "Graph", "Node"]
 _Path = tuple[str | int, ...]
 _Place = Callable[[_Path], Location]
 _Change = Callable[["_Added", Mapping[str, Any] | None, Mapping[str, Any], Caller], None]
+_YAML_END = "...\n"
+"""What ends a document that is a scalar."""
 _TASK_KEYS = tuple(name for name in key_names(TASK) if name not in ("id", "type", "config"))
 
 
@@ -337,17 +340,25 @@ class Graph:
         self,
         *,
         mission: str | None = None,
+        settings: Mapping[str, Any] | None = None,
         ready: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> Plan:
         """The order in which its tasks run; `GraphError` lists every mistake.
 
         mission: the mission to run; None for the first one.
+        settings: other values than those of the graph, which stays as it is: `{"cam.max_fps": 5}`.
         ready: whether it is to run now, so that the files it needs must exist.
         env: environment variables for `${NAME}`; None for the process's own.
         """
         self._find_messages()
-        read = self._declared.read(os.environ if env is None else env, mission=mission)
+        place = caller().place("settings")
+        read = self._declared.read(
+            os.environ if env is None else env,
+            mission=mission,
+            settings=_settings_of(settings or {}, place),
+            set_by=f"{place}: settings: ",
+        )
         note_loaded(self._folder, self._given_names)
         try:
             return plan_read(read, ready=ready)
@@ -361,6 +372,7 @@ class Graph:
         self,
         *,
         mission: str | None = None,
+        settings: Mapping[str, Any] | None = None,
         cycles: int | None = None,
         log_dir: str | Path | None = "runs",
         port: int | None = None,
@@ -368,6 +380,8 @@ class Graph:
         """Run the graph on a thread of its own.
 
         mission: the mission to run; None for the first one.
+        settings: other values than those of the graph for this run, as `--set` gives them:
+            `{"cam.max_fps": 5, "runtime.seed": 7}`. The log has them.
         cycles: end after this number of cycles; None runs until the sources end.
         log_dir: the folder in which the run's own directory is made; None keeps no log.
         port: serve the run's page and HTTP API there, on this machine; 0 picks a free port, see
@@ -379,19 +393,22 @@ class Graph:
         from flowrun.runtime.api.running import LiveRun  # it loads the engine
 
         notes = self.not_replayed  # before changed modules are forgotten
-        plan = self.plan(mission=mission)
+        plan = self.plan(mission=mission, settings=settings)
         return LiveRun(plan, cycles=cycles, log_dir=log_dir, port=port, notes=notes)
 
     def run(
         self,
         *,
         mission: str | None = None,
+        settings: Mapping[str, Any] | None = None,
         cycles: int | None = None,
         log_dir: str | Path | None = "runs",
         port: int | None = None,
     ) -> RunResult:
         """Run the graph to its end; see `start` and `LiveRun.wait`. Ctrl-C ends it in order."""
-        live = self.start(mission=mission, cycles=cycles, log_dir=log_dir, port=port)
+        live = self.start(
+            mission=mission, settings=settings, cycles=cycles, log_dir=log_dir, port=port
+        )
         return live.wait()
 
     @property
@@ -652,10 +669,25 @@ def run(
     graph: Graph | str | Path,
     *,
     mission: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     cycles: int | None = None,
     log_dir: str | Path | None = "runs",
     port: int | None = None,
 ) -> RunResult:
     """Run a graph, or the graph in a file, to its end; see `Graph.run`."""
     made = graph if isinstance(graph, Graph) else Graph.load(graph)
-    return made.run(mission=mission, cycles=cycles, log_dir=log_dir, port=port)
+    return made.run(mission=mission, settings=settings, cycles=cycles, log_dir=log_dir, port=port)
+
+
+def _settings_of(settings: Mapping[str, Any], place: Location) -> list[str]:
+    """The same as `task.key=value`, each value as YAML says it."""
+    found, problems = [], []
+    for name, value in settings.items():
+        try:
+            text = written(plain(value)).removesuffix(_YAML_END).rstrip("\n")
+            found.append(f"{name}={text}")
+        except Unwritable as error:
+            problems.append(Problem(place, f"settings: {name}: {error}"))
+    if problems:
+        raise GraphError(problems)
+    return found

@@ -6,7 +6,7 @@ flowrun.pipeline("street.mp4", on_frame=count_cars, on_result=print).run()
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from pathlib import Path
@@ -65,6 +65,7 @@ class Pipeline:
     def start(
         self,
         *,
+        settings: Mapping[str, Any] | None = None,
         cycles: int | None = None,
         log_dir: str | Path | None = "runs",
         port: int | None = None,
@@ -75,7 +76,7 @@ class Pipeline:
         leave_import()
         notes = [*self.graph.not_replayed, *self._notes]
         return LiveRun(
-            self.graph.plan(),
+            self.graph.plan(settings=settings),
             cycles=cycles,
             log_dir=log_dir,
             port=port,
@@ -86,12 +87,13 @@ class Pipeline:
     def run(
         self,
         *,
+        settings: Mapping[str, Any] | None = None,
         cycles: int | None = None,
         log_dir: str | Path | None = "runs",
         port: int | None = None,
     ) -> RunResult:
         """Run to the end of the sources; `on_result` has had all results then. See `Graph.run`."""
-        return self.start(cycles=cycles, log_dir=log_dir, port=port).wait()
+        return self.start(settings=settings, cycles=cycles, log_dir=log_dir, port=port).wait()
 
     def _listen(self, run: LiveRun) -> None:
         if self._on_result is None:

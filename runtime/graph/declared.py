@@ -7,7 +7,7 @@ file cannot, and its log holds a graph file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -89,17 +89,26 @@ class Declared:
             data["cnx"] = [item.said for item in self.connections]
         return written(data | {name: item.said for name, item in self.sections.items()})
 
-    def read(self, env: Mapping[str, str], *, mission: str | None = None) -> ReadGraph:
+    def read(
+        self,
+        env: Mapping[str, str],
+        *,
+        mission: str | None = None,
+        settings: Sequence[str] = (),
+        set_by: str = "",
+    ) -> ReadGraph:
         """What a file of the same text says, at the places of the calls.
 
         env: the environment variables that it may name.
-        mission: as in `read_graph`.
+        mission, settings, set_by: as in `read_graph`.
         """
+        as_file = partial(
+            read_graph, path=self.path, env=env, mission=mission, settings=settings, set_by=set_by
+        )
         if self.text is not None:
-            return read_graph(self.text, path=self.path, env=env, mission=mission)
-        text = self.written()
+            return as_file(self.text)
         try:
-            read = read_graph(text, path=self.path, env=env, mission=mission, locate=self._place)
+            read = as_file(self.written(), locate=self._place)
         except GraphError as error:  # more than a graph file may hold
             raise GraphError([Problem(self.where, it.message) for it in error.problems]) from None
         problems = [*self.noted, *read.problems]

@@ -57,6 +57,7 @@ def compose_graph(
     *,
     path: Path,
     settings: Iterable[str] = (),
+    set_by: str = "--set ",
     read: Callable[[Path, str], str],
     locate: Locate | None = None,
 ) -> Composed:
@@ -65,13 +66,14 @@ def compose_graph(
 
     path: where it is: paths of includes start at its folder.
     settings: `task.key=value`.
+    set_by: as in `parse_settings`.
     read: gives the text of an included file; see `read_text`.
     locate: where a program says what is in `text`; None for a file.
     """
     root = compose(text, str(path))
     if locate is not None:
         reader.note_places(root, locate)
-    given = parse_settings(reader, settings)
+    given = parse_settings(reader, settings, set_by=set_by)
     files = _Files(reader, read)
     scope = Scope(reader)
     made = files.file(with_constants(reader, root, given), path, scope, (_real(path),))

@@ -91,6 +91,7 @@ def read_graph(
     env: Mapping[str, str],
     mission: str | None = None,
     settings: Sequence[str] = (),
+    set_by: str = "--set ",
     locate: Locate | None = None,
 ) -> ReadGraph:
     """As `parse_graph`, but mistakes are returned. `GraphError` only if the text is not YAML.
@@ -98,11 +99,18 @@ def read_graph(
     mission: the mission to choose; None chooses the first one that the graph declares.
         `UsageError` if the graph has no such mission.
     settings: values in place of those of the file, `task.key=value`; see `settings`.
+    set_by: as in `parse_settings`.
     locate: where a program says what the text does; None for a file.
     """
     reader = ValueReader(file=str(path), env=env)
     composed = compose_graph(
-        reader, text, path=path, settings=settings, read=read_text, locate=locate
+        reader,
+        text,
+        path=path,
+        settings=settings,
+        set_by=set_by,
+        read=read_text,
+        locate=locate,
     )
     made_at = None if locate is None else locate(())
     graph, complete = _read_graph(

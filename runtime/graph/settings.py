@@ -52,14 +52,19 @@ class Setting:
     value: yaml.Node
 
 
-def parse_settings(reader: ValueReader, texts: Iterable[str]) -> list[Setting]:
-    """The settings that `texts` say; what is wrong with one is noted."""
-    return [found for text in texts if (found := _parse(reader, text)) is not None]
+def parse_settings(
+    reader: ValueReader, texts: Iterable[str], *, set_by: str = "--set "
+) -> list[Setting]:
+    """The settings that `texts` say; what is wrong with one is noted.
+
+    set_by: what precedes the name of one in an error text.
+    """
+    return [found for text in texts if (found := _parse(reader, text, set_by)) is not None]
 
 
-def _parse(reader: ValueReader, text: str) -> Setting | None:
+def _parse(reader: ValueReader, text: str, set_by: str) -> Setting | None:
     name, equals, written = text.partition("=")
-    place = f"--set {name}"
+    place = f"{set_by}{name}"
     if not equals or not _PATH.fullmatch(name):
         got = "" if equals else "; got no '='"
         message = f"expected TASK.KEY=VALUE, such as cam.max_fps=5 or runtime.seed=7{got}"

@@ -24,6 +24,7 @@ from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.graph.values import ValueReader
 from flowrun.runtime.graph.writing import plain, read_back, written
+from flowrun.runtime.log.reader import Log
 from flowrun.tasks.basic import Counter, Print, Square
 from flowrun.tasks.inference import Inference, InferenceBatch
 from flowrun.tasks.video.capture import VideoCapture
@@ -39,6 +40,39 @@ def mistakes_of(folder, source):
     with pytest.raises(GraphError) as caught:
         runpy.run_path(str(script))
     return str(caught.value).replace(f"{script}:", "").splitlines()
+
+
+def test_settings_are_values_of_one_run(tmp_path):
+    graph = Graph("doubles")
+    counter = graph.add(Counter, limit=5)
+    graph.connect(counter, graph.add(Square))
+    result = graph.run(settings={"counter.limit": np.int64(3)}, log_dir=tmp_path)
+    assert result.cycles == 3
+    assert graph.plan().graph.spec.tasks[0].config == {"limit": 5}
+    with Log(next(tmp_path.glob("doubles-*"))) as log:
+        assert log.metadata["settings"] == '["counter.limit=3"]'
+    changed = {"counter.limit": None, "logging.keep": {"runs": 3}}
+    spec = graph.plan(settings=changed).graph.spec
+    assert (spec.tasks[0].config, spec.logging.keep.runs) == ({"limit": None}, 3)
+
+
+def test_mistakes_in_settings_are_reported_at_the_call(tmp_path):
+    assert mistakes_of(
+        tmp_path,
+        """
+        from flowrun import Graph
+        from flowrun.tasks.basic import Counter
+
+        g = Graph("numbers")
+        g.add(Counter)
+        g.run(cycles=1, settings={"counter.limt": 3, "runtime.seed": "x", "limit": 3})
+        """,
+    ) == [
+        "7:17: settings: counter.limt: unknown key 'limt' in the config of task 'counter'; valid keys: "
+        "limit, rate_hz (did you mean 'limit'?)",
+        "7:17: settings: limit: expected TASK.KEY=VALUE, such as cam.max_fps=5 or runtime.seed=7",
+        "7:17: settings: runtime.seed: 'seed' must be a whole number of at least 0; got 'x'",
+    ]
 
 
 def test_all_mistakes_are_reported_at_their_arguments(tmp_path):
