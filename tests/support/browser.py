@@ -4,12 +4,14 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections import deque
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -227,3 +229,27 @@ class Browser:
                 return reply["result"]
             if "method" in reply:
                 self.events.append(reply)
+
+
+def nothing_went_wrong(browser, *, gone=None):
+    """The page has raised and logged no error so far.
+
+    gone: the URL of a server that has ended, or may at any moment. A page cannot know that before it
+        asks, and looks again and again whether it is back; the browser logs each time.
+    """
+    assert (thrown := browser.of("Runtime.exceptionThrown")) == [], thrown
+    entries = [event["entry"] for event in browser.of("Log.entryAdded")]
+    wrong = [(entry["text"], entry.get("url", "")) for entry in entries]
+    if gone is not None:
+        wrong = [(text, url) for text, url in wrong if not (_UNREACHED(text) and _is_of(gone, url))]
+    assert wrong == [], wrong
+
+
+_UNREACHED = re.compile(
+    "Failed to load resource: net::ERR_|WebSocket connection to .* failed"
+).match
+
+
+def _is_of(server, url):
+    """Whether an address is one of a server; a WebSocket's is too."""
+    return urlsplit(url).netloc == urlsplit(server).netloc

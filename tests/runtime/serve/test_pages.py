@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from support.axe import violations
-from support.browser import Browser
+from support.browser import Browser, nothing_went_wrong
 from support.paths import MEDIA
 from support.reverse_proxy import ReverseProxy
 from support.stages import SHOWN, STATE, TEXT, Stage
@@ -90,12 +90,6 @@ def runs(browser):
         " && document.querySelectorAll('#answers li').length > 0",
         timeout_s=90,
     )
-
-
-def nothing_went_wrong(browser):
-    assert browser.of("Runtime.exceptionThrown") == []
-    entries = [event["entry"] for event in browser.of("Log.entryAdded")]
-    assert [(entry["text"], entry.get("url")) for entry in entries] == []
 
 
 def is_accessible(browser):

@@ -6,6 +6,8 @@ import time
 import pytest
 from PIL import Image
 
+from support.browser import nothing_went_wrong
+
 pytestmark = pytest.mark.slow
 
 EVIL = "<img src=x onerror=\"document.title='broken into'\"><b>bold</b> & more"
@@ -47,12 +49,6 @@ def addresses(browser):
     asked = {event["request"]["url"] for event in browser.of("Network.requestWillBeSent")}
     sockets = {event["url"] for event in browser.of("Network.webSocketCreated")}
     return asked | {url.replace("ws:", "http:", 1) for url in sockets}
-
-
-def nothing_went_wrong(browser):
-    assert browser.of("Runtime.exceptionThrown") == []
-    entries = [event["entry"] for event in browser.of("Log.entryAdded")]
-    assert [(entry["text"], entry.get("url")) for entry in entries] == []
 
 
 def test_page_shows_the_run_and_takes_nothing_from_elsewhere(opened):
@@ -141,6 +137,7 @@ def test_a_run_that_ends_with_its_server_is_shown_as_ended(opened):
     server.stop()
     browser.wait_for(f"{STATE} == 'ended'")
     assert browser.evaluate("document.querySelector('#end h2').textContent") == "The run has ended"
+    nothing_went_wrong(browser, gone=server.url)
 
 
 def test_a_server_without_a_place_for_a_viewer_is_not_gone(opened, monkeypatch):

@@ -13,6 +13,7 @@ from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.server.app import create_view_app
 from flowrun.runtime.server.serve import Server
 from support.answer_tasks import answered
+from support.browser import nothing_went_wrong
 from support.fake_run import FakeRun
 from support.log_writing import T0, commit, writer_of
 from support.paths import TESTS
@@ -44,8 +45,7 @@ def page(browser, run):
     browser.open(server.url)
     browser.wait_for(f"{TIMELINE}.dataset.timeline == 'ready'")
     yield browser
-    wrong = [entry["entry"]["text"] for entry in browser.of("Log.entryAdded")]
-    assert (browser.of("Runtime.exceptionThrown"), wrong) == ([], [])
+    nothing_went_wrong(browser)
     server.stop()
 
 
