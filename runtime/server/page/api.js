@@ -67,12 +67,14 @@ export function listen(names, on) {
     opened.addEventListener("open", on.opened);
     for (const name of names) {
       opened.addEventListener(name, event => {
+        if (!(event instanceof MessageEvent)) return;
         if (name === "ended") { over = true; close(); }
         on.event(name, JSON.parse(event.data));
       });
     }
-    opened.addEventListener("error", () => {
-      if (over || source !== opened) return;
+    // The run has events of this name, too, as messages.
+    opened.addEventListener("error", event => {
+      if (event instanceof MessageEvent || over || source !== opened) return;
       close();
       on.lost();
       setTimeout(open, RETRY_MS);

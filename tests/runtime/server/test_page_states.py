@@ -54,6 +54,12 @@ def is_accessible(browser, *, gone=None):
     browser.events.clear()
 
 
+def streams_opened(browser):
+    """What the page has opened since `browser.events` was cleared."""
+    asked = [event["request"]["url"] for event in browser.of("Network.requestWillBeSent")]
+    return [url for url in asked if "/api/v0/events" in url]
+
+
 def test_each_state_of_a_run_is_shown(stage, browser):
     browser.size(1440, 900)
     browser.open(stage.url)
@@ -72,6 +78,7 @@ def test_each_state_of_a_run_is_shown(stage, browser):
     errors = "document.querySelector('.errors li').textContent"
     browser.wait_for(f"{errors}.includes('ValueError: no <i>memory</i>')")
     assert browser.evaluate("document.querySelectorAll('.errors i').length") == 0
+    assert streams_opened(browser) == []  # an error of a task is not one of the connection
     is_accessible(browser)
     stage.unsay("raise")
 
