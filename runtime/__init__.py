@@ -7,6 +7,7 @@
 | `front.py`                                         | what `import flowrun` gives                    |
 | `api/`                                             | graphs in Python, for scripts and notebooks    |
 | `server/`                                          | the page and the HTTP API of a run             |
+| `testbench/`                                       | many recorded runs again, and what they give now|
 | `replay/`                                          | a recorded run again                           |
 | `run/`                                             | one live run                                   |
 | `engine/`                                          | cycle after cycle, live and recorded           |

@@ -19,6 +19,7 @@ from flowrun.runtime.events import Failed
 __all__ = [
     "Difference",
     "OnDifference",
+    "OnMessage",
     "Recorded",
     "Tolerance",
     "compare",
@@ -115,6 +116,10 @@ def _type_of(error: Failed) -> str:
 OnDifference = Callable[[Difference, Recorded | None, Message | None], None]
 """Called with a difference, the recorded message, and the one that was made instead; None for a message
 that is missing, such as after an error."""
+
+OnMessage = Callable[[str, str, Recorded | None, Message, Difference | None], None]
+"""Called with a task, its port, the recorded message or None, the message that was made, which is absent
+where none was, and how they differ; None where they do not, and where the log holds no such messages."""
 
 
 class Tolerance:

@@ -34,6 +34,7 @@ from flowrun.runtime.log.slab.format import KEYFRAME_INTERVAL
 from flowrun.runtime.replay.compare import (
     Difference,
     OnDifference,
+    OnMessage,
     Recorded,
     Tolerance,
     compare,
@@ -128,6 +129,7 @@ class CycleReplay:
         self.differences: list[Difference] = []
         """The differences of the cycle that runs, or ran last."""
         self.on_difference: OnDifference | None = None
+        self.on_message: OnMessage | None = None
         self.isolate = False
         """Whether each task gets the recorded inputs, whatever the tasks before it made."""
         self.ran: str | None = None
@@ -361,13 +363,13 @@ class CycleReplay:
                 self._not_given(str(error))
                 return
         else:
+            self._tell(slot, None, message, None)
             return  # it was not logged
         report.compared += 1
         report.per_task[task] = report.per_task.get(task, 0) + 1
-        if found is True:
-            return
-        if found is False:
-            report.tolerated += 1
+        if found is True or found is False:
+            report.tolerated += not found
+            self._tell(slot, recorded, message, None)
             return
         difference = Difference(
             self.cycle.time.cycle,
@@ -379,9 +381,20 @@ class CycleReplay:
             found.array,
             self._hint(task, found),
         )
+        self._tell(slot, recorded, message, difference)
         self._differs(difference, recorded, message.view())
         if self.isolate:
             self._correct(message, recorded, bare_ns)
+
+    def _tell(
+        self,
+        slot: Slot,
+        recorded: Recorded | None,
+        message: Message,
+        difference: Difference | None,
+    ) -> None:
+        if self.on_message is not None:
+            self.on_message(slot.task_id, slot.port, recorded, message.view(), difference)
 
     def _correct(self, message: Message, recorded: Recorded | None, bare_ns: int | None) -> None:
         """Make a message the recorded one, or as much of it as the log holds.

@@ -32,7 +32,7 @@ from flowrun.runtime.graph.stale import changed_modules
 from flowrun.runtime.graph.unlogged import without_inputs
 from flowrun.runtime.interrupts import telling_interrupts
 from flowrun.runtime.log.reader import Log, LoggedCycle
-from flowrun.runtime.replay.compare import Difference, OnDifference, Tolerance
+from flowrun.runtime.replay.compare import Difference, OnDifference, OnMessage, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
 from flowrun.runtime.replay.graph import (
     acting_tasks,
@@ -313,6 +313,7 @@ class Replay:
         *,
         around: Callable[[str, Callable[[], None]], None] | None = None,
         on_difference: OnDifference | None = None,
+        on_message: OnMessage | None = None,
         isolate: bool = False,
     ) -> None:
         """Set what is called during the cycles; each call of `hook` replaces all of it.
@@ -320,11 +321,14 @@ class Replay:
         around: called as `around(task_id, call)` in place of `call()` for each task that runs.
         on_difference: called with each difference, the recorded message, and the one that was made
             instead; both are valid during the call. Not called while `seek` runs cycles.
+        on_message: called with each message that a running task made, or was recorded and it did not
+            make, as `OnMessage` says. Not called while `seek` runs cycles.
         isolate: whether each task gets the recorded inputs even if the tasks before it made something
             else, so that each task's own differences are seen.
         """
         self._graph.cycle.around = around
         self._graph.on_difference = on_difference
+        self._graph.on_message = on_message
         self._graph.isolate = isolate
 
     def task(self, task_id: str) -> Task:
@@ -403,12 +407,14 @@ class Replay:
             else:
                 self._rewind()
         self._graph.report = ReplayReport()
-        on_difference, self._graph.on_difference = self._graph.on_difference, None
+        graph = self._graph
+        told = graph.on_difference, graph.on_message
+        graph.on_difference = graph.on_message = None
         try:
             while self._next is not None and self._next.cycle < cycle:
                 self.next_cycle()
         finally:
-            self._graph.on_difference = on_difference
+            graph.on_difference, graph.on_message = told
         self._graph.report = ReplayReport()
         self._graph.differences = []
 

@@ -1,0 +1,159 @@
+"""The recorded runs of folders: what each is, without reading all of it.
+
+What is counted comes from the summaries of the slabs; of the records of errors, where there may be
+some, each is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowrun.runtime.errors import LogError, LogNotFound
+from flowrun.runtime.events import Failed
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.bytes import Damage
+from flowrun.runtime.log.slab.format import CONTROL_TOPIC, GRAPH_SOURCE
+from flowrun.runtime.recorded.controls import Controls
+from flowrun.runtime.recorded.lanes import ANSWERS
+from flowrun.runtime.recorded.places import Places
+from flowrun.runtime.recorded.run import is_run, number_in, summary
+from flowrun.runtime.run.trust import why_not_own
+
+__all__ = ["RunInfo", "find_runs", "run_info"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a recorded run is.
+
+    graph: the graph's name. state: "ended", "error", "running", "cut off" or "unreadable"; why: why it
+        ended, or cannot be read, and what of it is missing.
+    started_ns: when it began, in nanoseconds since 1970 UTC; None where that is not known.
+    duration_s: from there to its end; None while it runs.
+    cycles, answers, errors: how many there are. bytes: the size of its slabs.
+    problem: why `flowrun replay` would not run it as it is; None where it would.
+    """
+
+    path: Path
+    graph: str
+    state: str
+    why: str | None
+    started_ns: int | None
+    duration_s: float | None
+    cycles: int
+    answers: int
+    errors: int
+    bytes: int
+    problem: str | None
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """The runs that `paths` mean: each is a run's directory, a slab of it, or a folder, of which all
+    runs in it and in its folders are meant, in the order of their names. Each run comes once.
+
+    `LogNotFound` for a path where there is none.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        runs = [path] if path.is_file() or is_run(path) else _runs_below(path)
+        if not runs:
+            what = "there are no runs in it" if path.is_dir() else "there is no such file"
+            raise LogNotFound(f"{path}: {what}")
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """The runs in a folder; those in a run, such as its what-ifs, are none of their own."""
+    found: list[Path] = []
+    for directory, names, _ in os.walk(folder):
+        names.sort()
+        for name in list(names):
+            path = Path(directory, name)
+            if is_run(path):
+                names.remove(name)
+                found.append(path)
+    return sorted(found)
+
+
+def run_info(path: Path, *, env: Mapping[str, str]) -> RunInfo:
+    """What the run at `path` is; a log that cannot be read gives the state "unreadable".
+
+    env: the environment variables that say where the user's own key is.
+    """
+    try:
+        with Log(path, verify=False) as log:
+            return _info(path, log, env)
+    except LogError as error:
+        return RunInfo(
+            path, "", "unreadable", str(error), None, None, 0, 0, 0, _size(path), str(error)
+        )
+
+
+def _info(path: Path, log: Log, env: Mapping[str, str]) -> RunInfo:
+    cycles = number_in((log.end or {}).get("cycles"))
+    found = summary(path.name, log, cycles=len(log) if cycles is None else cycles)
+    started, ended = found["started_ns"], found["ended_ns"]
+    if ended is None and found["state"] != "running":
+        ended = log.end_ns
+    counts = _counts(log)
+    answers = sum(counts[it.name] for it in log.topics.values() if it.schema_name == ANSWERS)
+    return RunInfo(
+        path,
+        found["graph"],
+        found["state"],
+        found["why"],
+        started,
+        None if started is None or ended is None else max(0, ended - started) / 1e9,
+        found["cycles"],
+        answers,
+        _errors(log) if counts.get(CONTROL_TOPIC) else 0,
+        sum(len(slab.view) for slab in log.slabs),
+        _problem(log, env),
+    )
+
+
+def _counts(log: Log) -> dict[str, int]:
+    """The number of messages of each topic."""
+    counts = dict.fromkeys(log.topics, 0)
+    if all(slab.structure.statistics is not None for slab in log.slabs):
+        for slab in log.slabs:
+            assert slab.structure.statistics is not None
+            for channel, count in slab.structure.statistics.channel_message_counts.items():
+                counts[slab.preamble.channels[channel].topic] += count
+        return counts
+    places = Places(log)
+    places.update()
+    return {name: len(places.of(name)) for name in counts}
+
+
+def _errors(log: Log) -> int:
+    places = Places(log)
+    try:
+        places.update()
+        controls = Controls(log, places)
+        controls.update()
+    except Damage:
+        return 0
+    return sum(
+        sum(happened.counts) for (kind, _), happened in controls.by.items() if kind == Failed.kind
+    )
+
+
+def _problem(log: Log, env: Mapping[str, str]) -> str | None:
+    text = log.attachments.get(GRAPH_SOURCE)
+    if text is None:
+        return "the log holds no graph"
+    return why_not_own(log.metadata, text, env)
+
+
+def _size(path: Path) -> int:
+    try:
+        files = [path] if path.is_file() else list(path.glob("*.mcap"))
+        return sum(it.stat().st_size for it in files)
+    except OSError:
+        return 0

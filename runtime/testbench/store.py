@@ -1,0 +1,119 @@
+"""Results kept by what they depend on, in one SQLite file of the user: what was computed once is not
+computed again, also after Ctrl-C, kill -9 or a power cut.
+
+Any number of processes use it at the same time. Nothing in it is needed: it can be removed at any time,
+and a damaged one is moved aside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgpack
+
+from flowrun.runtime.errors import UsageError
+
+__all__ = ["Store", "key_of", "store_path"]
+
+_TABLE = "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
+_WAIT_S = 30.0
+_AT_ONCE = 500
+"""Keys that are asked for in one statement; SQLite takes 999 at least."""
+
+
+def store_path(env: Mapping[str, str]) -> Path:
+    """The user's own store: `$XDG_CACHE_HOME/flowrun/results.sqlite`, by default below `~/.cache`."""
+    base = env.get("XDG_CACHE_HOME", "")
+    folder = (
+        Path(base) if base.startswith("/") else Path(env.get("HOME", "~")).expanduser() / ".cache"
+    )
+    return folder / "flowrun" / "results.sqlite"
+
+
+def key_of(*parts: Any) -> bytes:
+    """The key of a result that depends on `parts`: None, numbers, texts, bytes, lists and dicts of
+    these."""
+    return hashlib.sha256(msgpack.packb(_ordered(parts))).digest()
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _ordered(value[name]) for name in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_ordered(item) for item in value]
+    return value
+
+
+class Store:
+    """The results in the file at `path`, which is made where there is none. `UsageError` where it
+    cannot be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._file = self._opened()
+            except sqlite3.DatabaseError:
+                if not path.is_file():
+                    raise
+                path.replace(path.with_suffix(".damaged"))
+                for left in ("-wal", "-shm"):
+                    path.with_name(path.name + left).unlink(missing_ok=True)
+                self._file = self._opened()
+        except (OSError, sqlite3.Error) as error:
+            raise UsageError(
+                f"{path}: no results can be kept there: {error}; choose another folder"
+            ) from error
+
+    def _opened(self) -> sqlite3.Connection:
+        file = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute("PRAGMA synchronous = NORMAL")
+        file.execute(_TABLE)
+        return file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file back."""
+        with suppress(sqlite3.Error):
+            self._file.close()
+
+    def get(self, keys: Collection[bytes]) -> dict[bytes, Any]:
+        """The results of those of `keys` that there are."""
+        wanted = list(keys)
+        found: dict[bytes, Any] = {}
+        for begin in range(0, len(wanted), _AT_ONCE):
+            part = wanted[begin : begin + _AT_ONCE]
+            marks = ",".join("?" * len(part))
+            rows = self._file.execute(
+                f"SELECT key, value FROM results WHERE key IN ({marks})",  # noqa: S608  # marks
+                part,
+            )
+            found |= {key: msgpack.unpackb(value, strict_map_key=False) for key, value in rows}
+        return found
+
+    def put(self, results: Iterable[tuple[bytes, Any]]) -> None:
+        """Keep results: each is None, a number, a text, bytes, a list or a dict. They are there for all
+        processes when this returns."""
+        rows = [(key, msgpack.packb(value)) for key, value in results]
+        with self._file:
+            self._file.execute("BEGIN IMMEDIATE")
+            self._file.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
+            self._file.execute("COMMIT")
