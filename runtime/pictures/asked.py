@@ -168,9 +168,10 @@ class AskedSection:
         """The picture, where the decoder that goes on still gives it."""
         if number not in self._out and self._can_reach(fed):
             self._advance(fed, number)
-            if drained and number not in self._out:
+            if drained:
                 assert self._decoder is not None
                 self._is_sure &= self._decoder.drain(self._keeper(None))
+                self._decoder = None  # it has 10 MiB at 1080p
         return self._out.pop(number, None)
 
     def _searched(self, number: int, fed: int) -> Found:
@@ -225,7 +226,7 @@ class AskedSection:
 
 
 class AskedPicture(PlanarPicture):
-    """A picture that nothing is decoded of until it is read.
+    """A picture that nothing is decoded of until it is read. `on_read` is called before that.
 
     find: decodes it; called once.
     """
@@ -243,6 +244,7 @@ class AskedPicture(PlanarPicture):
     def data(self) -> Data:
         with self._asking:
             if self._find is not None:
+                self._note_reading()
                 found = self._find()
                 self._found, self.is_damaged = found.data, not found.is_sure
                 self._find, self.is_read = None, True

@@ -123,7 +123,7 @@ class PlanarPicture:
 
     layout: how its planes lie, one after the other without gaps, in `data`.
     data: their bytes; or what gives them, asked once.
-    on_read: called when the pixels are first asked for.
+    on_read: called when the pixels are first asked for; None once it was.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class PlanarPicture:
     ) -> None:
         self.layout = layout
         self._data = data
-        self._on_read = on_read
+        self.on_read = on_read
         self._lock = threading.Lock()
         self._pixels: NDArray[np.uint8] | None = None
         self._sample = b""
@@ -204,10 +204,13 @@ class PlanarPicture:
 
     def made(self) -> NDArray[np.uint8]:
         """The pixels: RGB, (H, W, 3), read-only."""
-        on_read, self._on_read = self._on_read, None
+        self._note_reading()
+        return self.prepare()
+
+    def _note_reading(self) -> None:
+        on_read, self.on_read = self.on_read, None
         if on_read is not None:
             on_read()
-        return self.prepare()
 
     def prepare(self) -> NDArray[np.uint8]:
         """`made`, before anybody asks for it."""

@@ -10,6 +10,7 @@ from flowrun.runtime.pictures.asked import AskedSection
 from flowrun.runtime.pictures.bitstream import appearance, closes
 from flowrun.runtime.pictures.planar import Layout, layout_of
 from flowrun.runtime.pictures.video import PacketDecoder
+from flowrun.tasks.video.codecs import ASKED
 from flowrun.tasks.video.decoding import Counts, SourceDecoder
 from flowrun.tasks.video.incoming import Waiting
 from flowrun.tasks.video.packets import Origin, PacketQueue
@@ -17,8 +18,6 @@ from flowrun.tasks.video.sections import Emit, Picture
 
 __all__ = ["AskedDecoder"]
 
-_FORMS = frozenset({"h264", "h265", "mjpeg"})
-"""Codecs each of whose packets is one picture, and whose key frames say how all of them lie."""
 _MOST_REORDERED = 16
 """Pictures that wait for those before them, at the most: no codec has more."""
 
@@ -43,7 +42,7 @@ class AskedDecoder(SourceDecoder):
 
     def __init__(self, stream: Any, queue: PacketQueue | None, *, after: Counts) -> None:
         super().__init__(stream, queue, after=after)
-        self.is_asked = self.logs_packets and self._incoming.form in _FORMS
+        self.is_asked = self.logs_packets and self._incoming.codec in ASKED
         self._reorder = self._incoming.reorder
         """How many pictures wait for those that are shown before them."""
         self._pending: list[_Pending] = []
@@ -150,9 +149,7 @@ class AskedDecoder(SourceDecoder):
         )
         is_closed = closes(self._incoming.form, key.data)
         self._opens = None if is_closed else key.fed.pts
-        if self._queue is not None:
-            self._queue.begin_section(self._sections, described, key.number)
-        self._sections += 1
+        self._begin_logged(described, key.number)
 
     def _end_section(self, emit: Emit) -> None:
         """Give what waits: the section has no more packets."""

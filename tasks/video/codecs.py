@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AT_ONCE", "IN_PARTS", "LOGGED", "PALETTE", "STRICT"]
+__all__ = ["ASKED", "AT_ONCE", "IN_PARTS", "LOGGED", "PALETTE", "STRICT"]
 
 LOGGED = frozenset(
     {
@@ -16,6 +16,9 @@ LOGGED = frozenset(
 """The codecs whose decoders need no more than `VideoDecoder` and the packets' bytes. Others may get more
 from their container, as a palette."""
 PALETTE = "pal8"
+ASKED = frozenset({"h264", "hevc", "mjpeg"})
+"""The codecs each of whose packets is one picture, and whose key frames say how all of them lie: these
+can be decoded when somebody reads them."""
 AT_ONCE = frozenset({"h264", "mpeg4"})
 """The codecs of which several threads decode several pictures at once as one thread does, or report
 damage."""

@@ -267,7 +267,7 @@ class SourceDecoder:
         described = self._learnt(self._now)
         section = self._made(described, self._sections if is_sure else None)
         if is_sure:
-            self._begin_logged(section, described)
+            self._begin_logged(described, section.first)
         return section
 
     def _made(self, described: VideoDecoder, number: int | None) -> Section:
@@ -285,12 +285,11 @@ class SourceDecoder:
             decoder or PacketDecoder(described, strict=self._strict), self._number, number
         )
 
-    def _begin_logged(self, section: Section, described: VideoDecoder) -> None:
-        """The log gets this section from now on."""
-        self._sections += 1
+    def _begin_logged(self, described: VideoDecoder, first: int) -> None:
+        """The log gets the next section from now on, which begins with packet `first`."""
         if self._queue is not None:
-            assert section.number is not None
-            self._queue.begin_section(section.number, described, section.first)
+            self._queue.begin_section(self._sections, described, first)
+        self._sections += 1
 
     def _learnt(self, waiting: Waiting) -> VideoDecoder:
         """What decodes a section that begins with this packet."""
@@ -326,7 +325,7 @@ class SourceDecoder:
             self._preparing.leave(self._current.decoder)
         self._current, self._next = section, None
         section.skipped = following.given
-        self._begin_logged(section, following.described)
+        self._begin_logged(following.described, section.first)
         if self._queue is not None:
             assert section.number is not None
             for number, data, is_key in following.packets:

@@ -278,12 +278,15 @@ class Reader:
         self._opened.set()
 
     def _new_decoder(self, stream: Any, counts: Counts, *, is_live: bool) -> SourceDecoder:
+        # Of others, the same pictures are given in each run.
+        is_timed = is_live or self._config.realtime
         if self._config.decode == "keyframes":
             return KeyFrameDecoder(
                 stream,
                 self._packets,
                 waits=not is_live,
                 after=counts,
+                is_read=lambda: not is_timed or self._keeping.expects_next,
                 is_stopped=lambda: self._is_stopped,
             )
         if self._config.decode == "asked":

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from zlib_ng.zlib_ng import crc32
 
 from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.clock import ManualClock
+from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Output, Task
 from support import helpers
@@ -55,6 +58,21 @@ class Ends(Task):
         n.publish()
         if image is not None and image.frame_id:
             Ends.end()
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The numbers of all packets that a decoder gets."""
+    fed: list[int] = []
+    decode = PacketDecoder.decode
+
+    def counting(self: PacketDecoder, number: int, *rest: Any, **more: Any) -> bool:
+        fed.append(number)
+        return decode(self, number, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PacketDecoder, "decode", counting)
+        yield fed
 
 
 def plain_decoder(name: str, width: int, height: int, extradata: bytes = b"") -> VideoDecoder:

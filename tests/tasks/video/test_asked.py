@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -26,6 +24,7 @@ from flowrun.tasks.video.decoding import Counts, SourceDecoder
 from flowrun.tasks.video.sections import Picture
 from support import damaged, films, helpers
 from support.damaged import Chunk
+from support.packets import counted
 
 KINDS = (
     *("h264.mp4", "h264_b.mkv", "h264_b.ts", "h264_open.mkv"),
@@ -48,21 +47,6 @@ class Seen(NamedTuple):
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("originals")
-
-
-@contextmanager
-def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The numbers of all packets that a decoder gets."""
-    fed: list[int] = []
-    decode = PacketDecoder.decode
-
-    def counting(self: PacketDecoder, number: int, *rest: Any, **more: Any) -> bool:
-        fed.append(number)
-        return decode(self, number, *rest, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PacketDecoder, "decode", counting)
-        yield fed
 
 
 def recorded(folder: Path, film: Path, decode: str, task: str | None = "Digest") -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from flowrun.runtime import Log
 from flowrun.runtime.clock import ManualClock
 from flowrun.runtime.log.check import check_log
+from flowrun.runtime.pictures.asked import AskedPicture
+from flowrun.runtime.pictures.planar import PlanarPicture, is_same, kept
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
@@ -28,7 +31,7 @@ from flowrun.tasks.video.sections import Picture
 from flowrun.tasks.video.settings import VideoSettings
 from support import damaged, films, helpers
 from support.damaged import Chunk
-from support.packets import Ends
+from support.packets import Ends, counted
 
 KINDS = ("h264_b.mkv", "vp9.mp4", "mpeg2.ts")
 """In the last one pictures after a key frame are shown before it."""
@@ -96,6 +99,18 @@ def test_open_groups_and_their_first_pictures(originals: Path, tmp_path: Path) -
     _, all_packets = recorded(tmp_path / "all", film)
     assert packets == all_packets
     assert len(packets) > damaged.FRAMES / 2
+
+
+def decoder_of(
+    stream: Any,
+    *,
+    waits: bool = False,
+    is_read: Callable[[], bool] = lambda: True,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> KeyFrameDecoder:
+    return KeyFrameDecoder(
+        stream, None, waits=waits, after=Counts(), is_read=is_read, is_stopped=is_stopped
+    )
 
 
 def no_more() -> None:
@@ -177,9 +192,7 @@ def test_a_live_key_frame_waits_for_no_packet(originals: Path, waits: bool, fed:
     given: list[Picture] = []
     with av.open(str(damaged.original(originals, "h264.mp4"))) as container:
         stream = container.streams.video[0]
-        decoder = KeyFrameDecoder(
-            stream, None, waits=waits, after=Counts(), is_stopped=lambda: False
-        )
+        decoder = decoder_of(stream, waits=waits)
         packets = container.demux(stream)
         for _ in range(fed - 1):
             decoder.feed(next(packets), given.append)
@@ -202,9 +215,7 @@ def test_a_source_that_is_stopped_waits_for_no_turn_to_decode(
     asked = iter([False, False, True])
     with av.open(str(damaged.original(originals, "h264.mp4"))) as container:
         stream = container.streams.video[0]
-        decoder = KeyFrameDecoder(
-            stream, None, waits=False, after=Counts(), is_stopped=lambda: next(asked)
-        )
+        decoder = decoder_of(stream, is_stopped=lambda: next(asked))
         packets = [packet for packet in container.demux(stream) if packet.size]
         keys = [packet for packet in packets if packet.is_keyframe]
         with turns:
@@ -225,7 +236,7 @@ def test_a_live_key_frame_is_given_though_its_decoder_is_drained_at_once(
     stream = made.streams.video[0]
     keeping = Keeping("film", needs_crc=True, lose=lambda: None)
     keeping.is_live = True
-    decoder = KeyFrameDecoder(stream, None, waits=False, after=Counts(), is_stopped=lambda: False)
+    decoder = decoder_of(stream)
     packet = next(made.demux(stream))
     framed = partial(Frame, frame_id=0, pts=0, time_ns=0)
     fed = threading.Thread(
@@ -238,3 +249,110 @@ def test_a_live_key_frame_is_given_though_its_decoder_is_drained_at_once(
     assert frame.kept.crc
     keeping.stop()
     made.close()
+
+
+def key_pictures(film: Path, **config: Any) -> list[Picture]:
+    given: list[Picture] = []
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        decoder = decoder_of(stream, **config)
+
+        def take(picture: Picture) -> None:
+            given.append(
+                picture
+                if picture.decoded is None
+                else picture._replace(decoded=None, kept=kept(picture.decoded))
+            )
+
+        for packet in container.demux(stream):
+            decoder.feed(packet, take)
+        decoder.drain(take)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("kind", "waits"),
+    [
+        *(("h264.mp4", 2), ("jpegs.avi", damaged.FRAMES - 1)),
+        *(("h264_open.mkv", 1), ("h265.mp4", 1)),  # the second one opens a group, as the third
+        *(("vp9.mp4", 0), ("mpeg2.ts", 0)),
+    ],
+)
+def test_pictures_that_wait_to_be_read_are_those_that_are_decoded_at_once(
+    originals: Path, kind: str, waits: int
+) -> None:
+    film = damaged.original(originals, kind)
+    at_once = key_pictures(film)
+    asked = key_pictures(film, is_read=lambda: False)
+    assert [(it.pts, it.passed) for it in asked] == [(it.pts, it.passed) for it in at_once]
+    assert sum(isinstance(it.kept, AskedPicture) for it in asked) == waits
+    for one, other in zip(at_once, asked, strict=True):
+        assert one.kept is not None
+        assert other.kept is not None
+        assert is_same(one.kept, other.kept)
+
+
+def test_what_is_not_read_is_not_decoded(originals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = damaged.original(originals, "h264.mp4")
+    with counted(monkeypatch) as fed:
+        pictures = key_pictures(film, is_read=lambda: False)
+        assert (len(pictures), fed) == (3, [0])
+        assert isinstance(pictures[2].kept, AskedPicture)
+        assert pictures[2].kept.data.size
+    assert len(fed) == 2
+
+
+def test_pictures_are_decoded_at_once_while_they_are_read(originals: Path) -> None:
+    keeping = Keeping("film", needs_crc=False, lose=lambda: None)
+    decoded = []
+    with av.open(str(damaged.original(originals, "jpegs.avi"))) as container:
+        stream = container.streams.video[0]
+        decoder = decoder_of(stream, is_read=lambda: keeping.expects_next)
+        for at, packet in enumerate(container.demux(stream)):
+            framed = partial(Frame, frame_id=at, pts=0, time_ns=0)
+            decoder.feed(packet, lambda it: keeping.begin(framed, it))  # noqa: B023
+            for frame in keeping.take(len(keeping)):
+                assert isinstance(frame.kept, PlanarPicture)
+                decoded.append(not isinstance(frame.kept, AskedPicture))
+                if at < 8:
+                    frame.kept.made()
+    keeping.stop()
+    assert decoded[:5] == [True, False, True, True, True]
+    assert all(decoded[5:8])
+    assert not any(decoded[16:])
+    assert len(decoded) == damaged.FRAMES
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("kind", ["h264.mkv", "jpegs.mkv"])
+def test_pictures_of_what_plays_in_its_own_time_are_decoded_when_they_are_read(
+    originals: Path, tmp_path: Path, kind: str, *, spoilt: bool
+) -> None:
+    if kind == "jpegs.mkv":
+        film = damaged.original(originals, kind)
+    else:
+        film = films.draw(tmp_path / kind, frames=damaged.FRAMES, g="1", bf="0")
+    if spoilt:
+
+        def spoil(chunks: list[Chunk]) -> None:
+            chunks[9] = replace(chunks[9], data=chunks[9].data[: len(chunks[9].data) // 2])
+
+        damaged.remux(film, tmp_path / "spoilt.mkv", spoil)
+        film = tmp_path / "spoilt.mkv"
+    plan = helpers.plan_of(
+        tmp_path,
+        f"a=VideoCapture(source_uri: {film}, decode: keyframes, realtime: true); d=packets.Glance",
+        "a > d: ImageRgb8Msg",
+    )
+    _, result = helpers.record(plan, tmp_path / "run", step_ns=10_000_000)
+    assert result.error is None
+    with Log(tmp_path / "run") as log:
+        assert Replay(log, env={}).run().identical
+        assert check_log(log)[2] == []
+        with_crc = {
+            it.outline["frame_id"]
+            for it in log.messages("/a/image")
+            if "crc" in StoredPicture.parse(it.payload).own
+        }
+    assert with_crc >= {0, 4, 14, 19}
+    assert with_crc <= {0, 4, 9, 14, 19}
