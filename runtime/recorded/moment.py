@@ -28,6 +28,7 @@ from flowrun.runtime.log.slab.format import (
 from flowrun.runtime.log.values import plain_value
 from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.recorded.controls import Controls
+from flowrun.runtime.recorded.film import packets_of
 from flowrun.runtime.recorded.frames import message_of, shown_size
 from flowrun.runtime.recorded.lanes import ALERTS, ANSWERS, named
 from flowrun.runtime.recorded.latencies import steps_ms
@@ -92,6 +93,14 @@ class Moments:
                 known = number, self._key(places, number, cycle)
             found.append(known[1])
         return found
+
+    def key_of(self, topic: str, cycle: int) -> int:
+        """The cycle of the key frame that the picture of a topic in a cycle needs. `LogNotFound` where
+        packets do not give that picture."""
+        needs = _needs(message_of(self._log, topic, cycle))
+        if needs is None:
+            raise LogNotFound(f"cycle {cycle}: packets do not give the picture of {topic}")
+        return needs["key"]
 
     def _key(self, places: TopicPlaces, number: int, cycle: int) -> int:
         if not number:
@@ -238,6 +247,7 @@ class Moments:
                     "url": _image(url, name, message.cycle),
                     "width": width,
                     "height": height,
+                    "packets": _needs(message),
                 }
         return found
 
@@ -270,6 +280,14 @@ class Moments:
 
 def _image(url: str, name: str, cycle: int) -> str:
     return f"{url}/image/{quote(name, safe='')}?cycle={cycle}"
+
+
+def _needs(message: LogMessage) -> dict[str, int] | None:
+    """As `packets_of`; None, too, where the message cannot be read."""
+    try:
+        return packets_of(message)
+    except (LogError, ValueError):
+        return None
 
 
 def _within(places: TopicPlaces, time_ns: int, span_ns: int) -> tuple[int, int]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import LogError, LogNotFound, UsageError
+from flowrun.runtime.live_video import Shown
 from flowrun.runtime.log.clip import write_clip
 from flowrun.runtime.log.files import slab_paths
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import KEEP_SLABS, STARTED_NS, STEPS_TOPIC
 from flowrun.runtime.recorded.clip import begin_of_clip
 from flowrun.runtime.recorded.controls import Controls
+from flowrun.runtime.recorded.film import shown_from
 from flowrun.runtime.recorded.frames import SMALL, Frames
 from flowrun.runtime.recorded.labels import Labels
 from flowrun.runtime.recorded.lanes import kind_of, lanes
@@ -28,6 +31,8 @@ from flowrun.runtime.wording import listed, nearest
 __all__ = ["RecordedRun", "summary"]
 
 
+_PART = 32
+"""Pictures whose packets are read at once: others may read between."""
 _RECENT_S = 0.5
 _MOST_RECENT = 8
 
@@ -218,28 +223,60 @@ class RecordedRun:
             begin, end = self._span(opened, None, cycle)
             return opened.moments.seen(int(opened.steps.times[end - 1])) if end > begin else {}
 
+    def film(
+        self, name: str, cycle: int, *, first: int | None, ahead: int
+    ) -> Iterator[list[Shown]]:
+        """The packets of a camera, in parts: from the key frame that the picture at `cycle` needs up to
+        that picture, and of `ahead` pictures after it that need the same key frame.
+
+        name: as `Moments.pictures` has it. first: begin with this cycle, whose key frame is the same.
+        """
+        with self.reading() as opened:
+            topic, last = self._picture(opened, name, cycle)
+            begin = opened.moments.key_of(topic, last)
+            if first is not None:
+                begin = opened.moments.find(cycle=first)[0]
+        left = ahead
+        while True:
+            with self.reading() as opened:
+                part = []
+                for shown in islice(shown_from(opened.log, topic, begin), _PART):
+                    if shown.cycle > last:
+                        if not left:
+                            break
+                        left -= 1
+                    part.append(shown)
+            yield part
+            if len(part) < _PART:
+                return
+            begin = part[-1].cycle + 1
+
     def jpeg(self, name: str, cycle: int | None, *, width: int | None) -> tuple[bytes, int]:
         """The last picture of a task at or before a cycle, as a JPEG file, and its cycle.
 
         name: as `Moments.pictures` has it. cycle: None for the last one of the log.
         """
         with self.reading() as opened:
-            pictures = opened.moments.pictures
-            if name not in pictures:
-                raise LogNotFound(
-                    f"no pictures of {name!r} in the log; tasks with pictures: "
-                    f"{listed(pictures)}{nearest(name, pictures)}"
-                )
-            topic = pictures[name].name
-            places = opened.places.of(topic)
-            if cycle is not None:
-                opened.moments.find(cycle=cycle)
-            number = len(places) if cycle is None else places.before(cycle)
-            if not number:
-                raise LogNotFound(f"no picture of {name!r} at or before cycle {cycle}")
-            found = places.cycle(number - 1)
+            topic, found = self._picture(opened, name, cycle)
             frames = opened.frames(is_small=width is not None and width <= SMALL)
         return frames.jpeg(topic, found, width=width), found
+
+    def _picture(self, opened: _Opened, name: str, cycle: int | None) -> tuple[str, int]:
+        """The topic of a task's pictures, and the cycle of the last one at or before `cycle`."""
+        pictures = opened.moments.pictures
+        if name not in pictures:
+            raise LogNotFound(
+                f"no pictures of {name!r} in the log; tasks with pictures: "
+                f"{listed(pictures)}{nearest(name, pictures)}"
+            )
+        topic = pictures[name].name
+        places = opened.places.of(topic)
+        if cycle is not None:
+            opened.moments.find(cycle=cycle)
+        number = len(places) if cycle is None else places.before(cycle)
+        if not number:
+            raise LogNotFound(f"no picture of {name!r} at or before cycle {cycle}")
+        return topic, places.cycle(number - 1)
 
     def clip(self, first: int, last: int, path: Path) -> tuple[int, int]:
         """Write the cycles from `first` to `last` into a file that replays; the first cycle of the file,

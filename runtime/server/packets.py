@@ -30,11 +30,11 @@ from flowrun.runtime.pictures.bitstream import with_parameters
 from flowrun.runtime.pictures.stored import shown_format
 from flowrun.runtime.pictures.web_codecs import web_codec
 
-__all__ = ["Configuration", "configuration", "pack"]
+__all__ = ["Configuration", "configuration", "in_sequence", "pack"]
 
 _VERSION = 1
 _HEAD = struct.Struct("<B3xIQQQQ")
-_KEY = 1 << 31
+_KEY = _TEXT = 1 << 31
 
 _MATRICES = {1: "bt709", 5: "bt470bg", 9: "bt2020-ncl"}
 _FULL = 2
@@ -114,3 +114,9 @@ def pack(shown: Shown, *, is_entry: bool) -> bytes:
     first = video.first if is_entry else shown.first
     head = _HEAD.pack(_VERSION, len(sent), shown.cycle, shown.tov_ns, video.number, first)
     return b"".join((head, struct.pack(f"<{len(sizes)}I", *sizes), *sent))
+
+
+def in_sequence(message: str | bytes) -> bytes:
+    """A message as it is in a file of them: after its size, whose highest bit says that it is text."""
+    data = message if isinstance(message, bytes) else message.encode()
+    return struct.pack("<I", len(data) | (_TEXT if isinstance(message, str) else 0)) + data

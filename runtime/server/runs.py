@@ -3,16 +3,17 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
 
 import asyncio
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
 from flowrun.runtime.clock import LiveClock
@@ -25,6 +26,7 @@ from flowrun.runtime.recorded.run import RecordedRun
 from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.server.bodies import Json, refusals
 from flowrun.runtime.server.errors import ApiError
+from flowrun.runtime.server.packets import configuration, in_sequence, pack
 from flowrun.runtime.server.requests import described_body, json_body
 from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.server.turns import Turns
@@ -32,7 +34,7 @@ from flowrun.runtime.wording import described
 
 __all__ = ["Runs"]
 
-_MCAP = "application/octet-stream"
+_MCAP = _PACKETS = "application/octet-stream"
 _LONGEST = 16_384
 
 _Cycle = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="A cycle's number.")]
@@ -57,6 +59,7 @@ class Runs:
         )
         jpeg: dict[str, Any] = {"content": {"image/jpeg": {}}}
         mcap: dict[str, Any] = {"content": {_MCAP: {}}}
+        packets: dict[str, Any] = {"content": {_PACKETS: {}}}
         for path, endpoint, reply in (
             ("", self.list_, {"model": list[dict[str, Any]]}),
             ("/{run}", self.details, {"model": dict[str, Any]}),
@@ -66,6 +69,7 @@ class Runs:
             ("/{run}/latencies", self.latencies, {"model": dict[str, Any]}),
             ("/{run}/seen", self.seen, {"model": dict[str, Any]}),
             ("/{run}/image/{task}", self.image, jpeg),
+            ("/{run}/packets/{task}", self.packets, packets),
             ("/{run}/log.mcap", self.log, mcap),
             ("/{run}/clip", self.clip, mcap),
             ("/{run}/test", self.test, {"model": dict[str, Any]}),
@@ -212,6 +216,44 @@ class Runs:
         kept = "max-age=3600" if found == cycle else "no-store"
         headers = {"X-Cycle": str(found), "Cache-Control": f"private, {kept}"}
         return Response(jpeg, media_type="image/jpeg", headers=headers)
+
+    async def packets(
+        self,
+        run: str,
+        task: str,
+        cycle: Annotated[int, Query(ge=0, le=2**63 - 1, description="A cycle's number.")],
+        first: Annotated[_Cycle, Query(alias="from")] = None,
+        ahead: Annotated[int, Query(ge=0, le=1000, description="Pictures after that one.")] = 0,
+    ) -> Response:
+        """The packets that give a camera's picture at a cycle, from its key frame on or from a cycle
+        `from`, and those of the pictures after it that need the same key frame.
+
+        Each message of `/streaming/ws/{channel}?format=packets`, after its size as u32, little-endian,
+        whose highest bit says that it is text.
+        """
+        film = await self._ask(
+            run, lambda it: it.film(task, cycle, first=first, ahead=ahead), cycle
+        )
+        begin = await _in_thread(lambda: next(film, []))
+
+        async def messages() -> AsyncIterator[bytes]:
+            part, known = begin, None
+            while part:
+                packed = []
+                for shown in part:
+                    is_entry = known is None and shown.video.begins
+                    if is_entry:
+                        known = configuration(task, shown)
+                        packed.append(in_sequence(json.dumps(known.message(lost=0))))
+                    packed.append(in_sequence(pack(shown, is_entry=is_entry)))
+                yield b"".join(packed)
+                try:
+                    part = await asyncio.to_thread(next, film, [])
+                except LogError:  # damaged here: what comes before it is good
+                    return
+
+        headers = {"Cache-Control": "private, no-store"}
+        return StreamingResponse(messages(), media_type=_PACKETS, headers=headers)
 
     # -- files ---------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from flowrun.runtime.pictures.stored import StoredPicture
 from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.runtime.recorded.run import RecordedRun
 from support.answer_tasks import answered, ran
+from support.films import KEY_EVERY
 from support.helpers import START_NS
 
 
@@ -77,6 +78,10 @@ def test_a_moment_is_what_the_log_holds_up_to_it(recorded, log):
                 "url": f"u/image/cam?cycle={message.cycle}",
                 "width": 128,
                 "height": 96,
+                "packets": {
+                    "key": message.cycle - message.cycle % KEY_EVERY,
+                    "number": message.cycle,
+                },
             }
         later = cycles[cycles.index(cycle) + 1 :]
         before = cycles[: cycles.index(cycle)]

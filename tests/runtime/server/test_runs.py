@@ -1,9 +1,13 @@
 """Recorded runs over HTTP, asked by a real client."""
 
 import io
+import itertools
+import json
 import shutil
+import struct
 from functools import partial
 
+import av
 import httpx
 import pytest
 import structlog
@@ -69,6 +73,51 @@ def test_a_run_is_shown(http, folder):
     assert got(http, "/run/moment")["cycle"] == 24
 
 
+def in_sequence(data):
+    """The messages of a reply with packets: texts, and (cycle, number, packets)."""
+    while data:
+        (word,) = struct.unpack_from("<I", data)
+        size = word & 0x7FFFFFFF
+        message, data = data[4 : 4 + size], data[4 + size :]
+        if word >> 31:
+            yield json.loads(message)
+            continue
+        count, cycle, _, number, _ = struct.unpack_from("<4xIQQQQ", message)
+        sizes = [it & 0x7FFFFFFF for it in struct.unpack_from(f"<{count}I", message, 40)]
+        ends = list(itertools.accumulate(sizes, initial=40 + 4 * count))
+        yield cycle, number, [message[a:b] for a, b in itertools.pairwise(ends)]
+
+
+@pytest.mark.parametrize(
+    ("query", "cycles"),
+    [
+        ({"cycle": 12}, range(8, 13)),
+        ({"cycle": 12, "ahead": 2}, range(8, 15)),
+        ({"cycle": 12, "ahead": 1000}, range(8, 16)),
+        ({"cycle": 12, "from": 10}, range(10, 13)),
+        ({"cycle": 24}, range(16, 24)),
+    ],
+)
+def test_packets_from_a_key_frame_on_give_the_pictures(http, folder, query, cycles):
+    reply = http.get("/api/v0/runs/run/packets/cam", params=query)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "application/octet-stream")
+    configured, *messages = in_sequence(reply.content)
+    if "from" in query:
+        messages = [configured, *messages]
+    else:
+        assert (configured["task"], configured["codec"]) == ("cam", "avc1.64000a")
+    assert [it[0] for it in messages] == list(cycles)
+    if "from" in query:
+        return
+    decoder = av.CodecContext.create("h264", "r")
+    with Log(folder / "run") as log:
+        recorded = {it.cycle: it.pixels for it in log.frames("/cam/image")}
+    for cycle, _, packets in messages:
+        [picture] = [found for data in packets for found in decoder.decode(av.Packet(data))]
+        difference = picture.to_ndarray(format="rgb24").astype(int) - recorded[cycle]
+        assert abs(difference).mean() < 3
+
+
 @pytest.mark.parametrize(
     ("path", "status", "error"),
     [
@@ -102,6 +151,16 @@ def test_a_run_is_shown(http, folder):
             "/run/lanes?from=40&to=50",
             404,
             "cycles 40 to 50: the log holds none of them; it holds cycles 0 to 24",
+        ),
+        (
+            "/run/packets/says?cycle=3",
+            404,
+            "no pictures of 'says' in the log; tasks with pictures: cam",
+        ),
+        (
+            "/run/packets/cam?cycle=3&from=25",
+            404,
+            "cycle 25 is not in the log, which holds cycles 0 to 24",
         ),
         ("/run/clip?from=9&to=3", 422, "from=9 is after to=3"),
         ("/run/test?from=9&to=3", 422, "from=9 is after to=3"),
