@@ -90,7 +90,7 @@ def photograph(run: subprocess.Popen[str], folder: Path) -> None:
         for _ in range(9):
             browser.evaluate(back)
             browser.wait_for(
-                "!!document.querySelector('.screen img.then')?.naturalWidth"
+                "!!document.querySelector('.screen[data-past=exact]')"
                 f" && document.querySelector('.timeline').dataset.shown && {THUMBS}"
             )
             if browser.evaluate(SEES):

@@ -82,11 +82,15 @@ class Finds(Task):
 
 
 def answered(
-    folder: Path, *, logging: str = "mode: all", film: Mapping[str, Any] | None = None
+    folder: Path,
+    *,
+    logging: str = "mode: all",
+    film: Mapping[str, Any] | None = None,
+    name: str = "film.mp4",
 ) -> Path:
     """The directory of a run on a film with a key frame at every eighth picture. The prompt is "second"
     from the cycle after picture 8 on."""
-    drawn = draw(folder / "film.mp4", bf="0", **(film or {}))
+    drawn = draw(folder / name, **{"bf": "0", **(film or {})})
 
     def hook(run: Run, number: int) -> None:
         if number == 8:

@@ -32,10 +32,14 @@ export let aheadMs = 0;
 async function content(reply) {
   const date = Date.parse(reply.headers.get("date") ?? "");
   if (date) aheadMs = Math.abs(date - Date.now()) < 2000 ? 0 : date - Date.now();
+  if (!reply.ok) throw await refusal(reply);
+  return reply.json().catch(() => null);
+}
+/** Why the server has refused a request. @param {Response} reply */
+export async function refusal(reply) {
   const body = await reply.json().catch(() => null);
-  if (reply.ok) return body;
   const text = body?.error ?? body?.Error?.error ?? body?.detail;
-  throw new Refused(reply.status, typeof text === "string" ? text : `HTTP ${reply.status}`);
+  return new Refused(reply.status, typeof text === "string" ? text : `HTTP ${reply.status}`);
 }
 /** @param {string} path @param {Record<string, string | number>} [query] */
 export const get = async (path, query) => content(await fetch(address(path, query)));

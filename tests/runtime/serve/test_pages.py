@@ -177,7 +177,7 @@ def test_all_of_it_works_below_a_path_of_a_proxy(new_server, browser, strips):
             ".find(it => it.textContent == 'Recorded runs').click()"
         )
         browser.wait_for(f"{STATE} == 'ended' && {TEXT}.startsWith('Recorded')")
-        browser.wait_for("document.querySelector('.screen img.then')?.naturalWidth")
+        browser.wait_for("!!document.querySelector('.screen[data-past=exact]')")
         nothing_went_wrong(browser)
     finally:
         proxy.close()

@@ -197,7 +197,7 @@ def test_at_a_moment_all_of_the_page_is_of_that_moment(stage, browser):
         "document.querySelector('.timeline .play').dispatchEvent("
         "new KeyboardEvent('keydown', {key: 'Home', bubbles: true}))"
     )
-    browser.wait_for("document.querySelector('.screen img.then')?.naturalWidth")
+    browser.wait_for("!!document.querySelector('.screen[data-past=exact]')")
     then = "document.querySelector('.settings').textContent"
     browser.wait_for(f"{then}.includes('In force then') && {then}.includes('detect shapes')")
     assert not browser.evaluate(f"{then}.includes('later')")
@@ -221,7 +221,7 @@ def test_a_recorded_run_is_shown_on_the_same_page(stage, new_stage, browser, tmp
     viewer = new_stage("view", tmp_path / "runs", "--port", "0")
     browser.open(viewer.url)
     browser.wait_for(f"{STATE} == 'ended' && {TEXT}.startsWith('Recorded')")
-    browser.wait_for("document.querySelector('.screen img.then')?.naturalWidth")
+    browser.wait_for("!!document.querySelector('.screen[data-past=exact]')")
     browser.wait_for("document.querySelectorAll('#answers li').length == 1")
     is_accessible(browser)
     nothing_went_wrong(browser)

@@ -109,7 +109,9 @@ def test_everything_on_the_page_is_of_the_moment_that_is_dragged_to(page, run):
         page.wait_for(
             f"document.querySelector('.answers').innerText.includes({json.dumps(answer)})"
         )
-        page.wait_for(f"document.querySelector('img.then')?.src.includes('cycle={min(shown, 23)}')")
+        page.wait_for(
+            f"document.querySelector('.screen[data-past=exact]')?.dataset.cycle == {min(shown, 23)}"
+        )
     low, high = 4, 20
     assert low < shown < high
 

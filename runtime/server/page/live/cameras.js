@@ -4,6 +4,7 @@ import {address} from "../api.js";
 import {html, useEffect, useMemo, useRef, useState} from "../html.js";
 import {endOf, owner, useKnown} from "../known.js";
 import {millis} from "../words.js";
+import {insteadOf, usePast} from "../timeline/pictures.js";
 import {drawPicture, Overlay} from "./draw.js";
 import {follow} from "./stream.js";
 
@@ -11,7 +12,7 @@ import {follow} from "./stream.js";
  * come as its packets; jpegs: whether they come as JPEGs.
  * @typedef {{id: string, camera: string, from: string | null, name: string, plain: boolean, packets: boolean, jpegs: boolean}} Channel */
 /** @typedef {import("../known.js").Known} Known */
-/** @typedef {import("./stream.js").Picture} Picture */
+/** @typedef {import("../decoding.js").Picture} Picture */
 /** @typedef {import("./draw.js").Marks} Marks */
 
 const AT_ONCE = 4;
@@ -75,27 +76,34 @@ export function Cameras() {
 /** @param {{channel: Channel, live: boolean, alone: boolean, marks: Marks, onAlone: () => void}} props */
 function Screen({channel, live, alone, marks, onAlone}) {
   const run = useKnown();
-  const then = run.moment === null ? null : run.then?.images[channel.id] ?? run.then?.images[channel.camera] ?? null;
+  const task = run.then?.images[channel.id] ? channel.id : channel.camera;
+  const then = run.moment === null ? null : run.then?.images[task] ?? null;
   const back = run.moment !== null;
   const {canvas, newest, note, form, image, why} = useStream(channel, live && run.moment === null);
-  const overlay = useOverlay(run, channel, canvas, newest, then, marks);
+  const past = usePast(run.logged, task, then);
+  const exact = past.shown?.exact && past.shown.cycle === then?.cycle;
+  const overlay = useOverlay(run, channel, canvas, newest, exact ? then : null, marks);
   const waits = run.moment === null && !newest && form !== "img";
   const behind = behindOf(run, channel, newest);
   const boxes = then ? detectionsThen(run).filter(({task}) => run.sourcesOf(task).includes(channel.camera)) : [];
   const early = Math.max(0, ...boxes.map(({timestamp_nanos: at}) => (then?.at_ns ?? 0) - at)) / 1e6;
   return html`<figure class="screen ${live || then ? "" : "over"}" data-form=${form} data-shown=${newest ? "yes" : null}
-      data-cycle=${newest?.cycle ?? ""}>
+      data-cycle=${(back ? past.shown?.cycle : newest?.cycle) ?? ""} data-moment=${back ? run.then?.cycle ?? "" : null}
+      data-past=${!then ? null : exact ? "exact" : past.error ? "none" : "coming"}>
     <canvas class="picture" ref=${canvas} role="img" aria-label=${`live picture of ${channel.name}`} onDblClick=${onAlone}
       hidden=${back || form === "img"}></canvas>
-    <canvas class="marks" ref=${overlay} aria-hidden="true" hidden=${back ? !then : form === "img"}></canvas>
+    <canvas class="marks" ref=${overlay} aria-hidden="true" hidden=${back ? !exact : form === "img"}></canvas>
     ${form === "img" && !back && html`<img ref=${image} alt=${`live picture of ${channel.name}`} onDblClick=${onAlone} />`}
-    ${then && html`<img class="then" src=${address(then.url)} alt=${`picture of ${channel.name} in cycle ${then.cycle}`} />`}
-    ${back ? !then && html`<span class="wait">${run.unseen || (run.then ? "no picture until this moment" : "…")}</span>`
+    <canvas class="past" ref=${past.canvas} role="img" aria-label=${`picture of ${channel.name} in cycle ${past.shown?.cycle ?? then?.cycle}`}
+      onDblClick=${onAlone} hidden=${!back || !past.shown || !!past.error}></canvas>
+    ${back ? (!then || past.error || !past.shown) && html`<span class="wait">${run.unseen || past.error || (!then && run.then ? "no picture until this moment" : "…")}</span>`
       : note ? html`<span class="wait">${note}</span>` : !live && run.moment === null ? html`<span class="wait">not live</span>`
       : waits ? html`<span class="wait">waiting for a picture …</span>` : null}
     <figcaption><b>${channel.name}</b>
       ${behind !== null && live && run.moment === null && html`<span class="behind">answer is ${millis(behind)} behind</span>`}
-      ${early > 0 && marks.boxes && html`<span class="behind">${early * 1e6 < FRESH_NS ? `boxes are of ${millis(early)} before` : "no boxes of this picture"}</span>`}
+      ${then && past.shown && !past.error && html`<span class="behind">${exact ? "exact" : insteadOf(past.shown, then)}</span>`}
+      ${exact && early > 0 && marks.boxes && html`<span class="behind">${early * 1e6 < FRESH_NS ? `boxes are of ${millis(early)} before` : "no boxes of this picture"}</span>`}
+      ${past.form && html`<span class="form" title=${past.form}>as JPEGs: ${past.form}</span>`}
       ${live && channel.packets && why && form !== "none" && html`<span class="form" title=${why}>as JPEGs: ${why}</span>`}
       <span class="tools">
         ${back ? then && html`<a class="button" href=${address(then.whole)} download=${`${channel.name}-cycle-${then.cycle}.jpg`}>Snapshot</a>`

@@ -1,7 +1,7 @@
 // @ts-check
 // Drawing pictures the right way up, and what was found in them.
 
-/** @typedef {import("./stream.js").Picture} Picture */
+/** @typedef {import("../decoding.js").Picture} Picture */
 /** @typedef {import("../known.js").Detections} Detections */
 /** @typedef {import("../known.js").Regions} Regions */
 /** What is drawn over pictures. @typedef {{boxes: boolean, tracks: boolean, zones: boolean}} Marks */

@@ -1,6 +1,6 @@
 // @ts-check
 // The moments of a run.
-import {address, get} from "../api.js";
+import {get} from "../api.js";
 import {useEffect, useState} from "../html.js";
 
 const KEPT = 200;
@@ -10,17 +10,16 @@ const kept = new Map();
 /** Where a run is in the API. @param {string} base @param {string} run */
 export const place = (base, run) => `${base}api/v0/runs/${encodeURIComponent(run)}`;
 
-/** Everything of the moment of a cycle, with its pictures loaded: whoever drags sees all of each moment that
- * is shown. Asked for once; what is at the end of a run that goes on is asked for again.
+/** Everything of the moment of a cycle but its pictures, of which it says where they are. Asked for once; what is at
+ * the end of a run that goes on is asked for again.
  * @param {string} base @param {string} run @param {number} cycle @returns {Promise<any>}
  */
 export function loadMoment(base, run, cycle) {
   const key = `${base} ${run} ${cycle}`;
   let found = kept.get(key);
   if (!found) {
-    found = get(`${place(base, run)}/moment`, {cycle}).then(async moment => {
+    found = get(`${place(base, run)}/moment`, {cycle}).then(moment => {
       for (const image of Object.values(moment.images)) Object.assign(image, {whole: image.url, url: `${image.url}&width=${wide()}`});
-      await Promise.all(Object.values(moment.images).map(({url}) => picture(address(base + url))));
       return moment;
     });
     kept.set(key, found);
@@ -55,9 +54,4 @@ export function useThen(run, path, query) {
 function wide() {
   const shown = (document.querySelector(".screen")?.clientWidth ?? innerWidth) * (devicePixelRatio || 1);
   return Math.min(Math.max(480, 320 * Math.ceil(shown / 320)), 4096);
-}
-
-/** Have the browser load a picture. One that cannot be had is not waited for. @param {string} src */
-async function picture(src) {
-  await Object.assign(new Image(), {src}).decode().catch(() => null);
 }

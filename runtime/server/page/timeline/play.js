@@ -3,6 +3,7 @@
 import {useEffect, useRef} from "../html.js";
 import {cycleOfTime, partAt, timeAt} from "./lanes.js";
 import {loadMoment} from "./moments.js";
+import {drawn} from "./pictures.js";
 
 export const SPEEDS = [.1, .25, .5, 1, 2, 5, 10, 60];
 
@@ -42,7 +43,7 @@ export function usePlayback({base, run, playing, speed, cycle, whole, onMoment, 
         at.was = cycle;
         at.cycle = next === cycle ? cycle + 1 : next;
         onMoment(at.cycle);
-        await loadMoment(base, run, at.cycle).catch(() => null);
+        if (await loadMoment(base, run, at.cycle).catch(() => null)) await drawn(at.cycle, () => over);
       }
     }
     go();

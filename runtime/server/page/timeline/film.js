@@ -1,0 +1,271 @@
+// @ts-check
+// The recorded pictures of a camera: any of them, exactly, decoded here from the packets of the log.
+import {address, refusal} from "../api.js";
+import {Decoding} from "../decoding.js";
+
+/** @typedef {import("../decoding.js").Picture} Picture */
+/** What the picture of a cycle needs: the packets from cycle `key` on, of which `number` gives it.
+ * @typedef {{cycle: number, key: number, number: number}} Wanted */
+/** @typedef {{cycle: number, data: string | ArrayBuffer}} Message */
+
+const AHEAD = 30;               // pictures whose packets are loaded with those of the one that is wanted
+const MOST_QUEUED = 8;          // packets in the decoder: all that is done in vain when another picture is wanted
+const SETTLE_MS = 40;           // after this long without a picture, a decoder seems to hold it back for its order
+const FAR = 6;                  // packets between a picture and its key frame, from which on that is shown first
+const GROUP_BYTES = 64 << 20;   // of packets that one camera keeps
+const KEPT_BYTES = 160 << 20;   // of decoded pictures that are kept, of all cameras
+
+/** The packets of the pictures that need one key frame, as far as they have come. */
+class Group {
+  /** @param {string} url @param {number} key @param {() => void} changed */
+  constructor(url, key, changed) {
+    this.url = url;
+    this.key = key;
+    this.changed = changed;
+    /** @type {Message[]} */ this.messages = [];
+    this.size = 0;
+    /** @type {AbortController | null} */ this.loading = null;
+    /** Why no more come. */ this.error = "";
+  }
+
+  get end() { return this.messages.at(-1)?.cycle ?? -1; }
+
+  /** See to it that the packets up to a cycle come. @param {number} cycle */
+  async load(cycle) {
+    if (this.loading || this.end >= cycle) return;
+    const query = /** @type {Record<string, number>} */ ({cycle, ahead: AHEAD, from: this.end < 0 ? this.key : this.end + 1});
+    const loading = this.loading = new AbortController();
+    const before = this.end;
+    try {
+      const reply = await fetch(address(this.url, query), {signal: loading.signal});
+      if (!reply.ok || !reply.body) throw await refusal(reply);
+      for await (const message of inSequence(reply.body.getReader())) {
+        this.size += typeof message === "string" ? message.length : message.byteLength;
+        this.messages.push({data: message, cycle: typeof message === "string" ? before : Number(new DataView(message).getBigUint64(8, true))});
+        this.changed();
+      }
+      if (this.end < cycle) this.error = "the log does not hold its packets";
+    } catch (failure) {
+      if (!loading.signal.aborted) this.error = failure instanceof Error ? failure.message : String(failure);
+    }
+    if (this.loading === loading) this.loading = null;
+    this.changed();
+  }
+
+  stop() { this.loading?.abort(); this.loading = null; }
+}
+
+/** The messages in a reply, each after its size. @param {ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>} reader
+ * @returns {AsyncGenerator<string | ArrayBuffer>} */
+async function* inSequence(reader) {
+  /** @type {Uint8Array<ArrayBuffer>} */ let rest = new Uint8Array(0);
+  for (;;) {
+    const {done, value} = await reader.read();
+    if (done) return;
+    const data = new Uint8Array(rest.length + value.length);
+    data.set(rest);
+    data.set(value, rest.length);
+    let at = 0;
+    while (at + 4 <= data.length) {
+      const word = new DataView(data.buffer, at).getUint32(0, true), size = word & 0x7fffffff;
+      if (at + 4 + size > data.length) break;
+      const message = data.slice(at + 4, at + 4 + size);
+      at += 4 + size;
+      yield word >>> 31 ? new TextDecoder().decode(message) : message.buffer;
+    }
+    rest = data.slice(at);
+  }
+}
+
+/** Decoded pictures of all cameras, those used last the last. */
+const kept = {
+  /** @type {Map<string, {picture: Picture, data: ArrayBuffer, init: VideoFrameBufferInit}>} */ frames: new Map(),
+  size: 0,
+
+  /** Keep a copy: a decoder may have few places for its own. @param {string} key @param {Picture} picture */
+  async add(key, picture) {
+    const {image} = picture;
+    if (typeof VideoFrame === "undefined" || !(image instanceof VideoFrame) || !image.format || this.frames.has(key)) return;
+    const frame = image.clone();
+    try {
+      const data = new ArrayBuffer(frame.allocationSize());
+      const layout = await frame.copyTo(data);
+      const {width, height} = frame.visibleRect ?? {width: frame.codedWidth, height: frame.codedHeight};
+      const init = {format: /** @type {VideoPixelFormat} */ (frame.format), codedWidth: width, codedHeight: height,
+        timestamp: frame.timestamp, layout, colorSpace: frame.colorSpace.toJSON()};
+      if (this.frames.has(key)) return;
+      this.frames.set(key, {picture, data, init});
+      this.size += data.byteLength;
+      for (const [oldest, {data: its}] of this.frames) {
+        if (this.size <= KEPT_BYTES) break;
+        this.size -= its.byteLength;
+        this.frames.delete(oldest);
+      }
+    } catch { /* it is decoded again */ } finally {
+      frame.close();
+    }
+  },
+
+  /** @param {string} key @returns {Picture | null} */
+  get(key) {
+    const found = this.frames.get(key);
+    if (!found) return null;
+    this.frames.delete(key);
+    this.frames.set(key, found);
+    return {...found.picture, image: new VideoFrame(found.data, found.init)};
+  },
+
+  /** @param {string} front */
+  drop(front) {
+    for (const [key, {data}] of this.frames) if (key.startsWith(front)) { this.frames.delete(key); this.size -= data.byteLength; }
+  },
+};
+let films = 0;
+
+/** One camera of a run. */
+export class Film {
+  /** @param {string} url of its packets in the API */
+  constructor(url) {
+    this.url = url;
+    this.name = `${films += 1} `;
+    /** Why no picture can be decoded here, "" if they can. */ this.why = "";
+    this.decoding = new Decoding({picture: picture => this.take(picture), taken: () => this.wake()});
+    this.decoding.fail = why => { this.why = why; this.give(null, new Error(why)); };
+    /** Those used last the last. @type {Map<number, Group>} */ this.groups = new Map();
+    /** Whose packets the decoder has. @type {Group | null} */ this.group = null;
+    /** How many of its messages the decoder has, and what has come of them. */ this.fed = 0;
+    /** @type {Set<number>} */ this.given = new Set();
+    this.configured = "";
+    /** @type {(Wanted & {near: ((picture: Picture) => void) | null, done: (found: Picture | null, error?: Error) => void}) | null} */
+    this.want = null;
+    /** The key of the group in which somebody looks about. @type {number | null} */ this.before = null;
+    this.keeps = false;
+    this.runs = false;
+    this.wake = () => {};
+  }
+
+  /** The picture, which the caller closes; null if another one is asked for meanwhile.
+   * @param {Wanted} wanted @param {((picture: Picture) => void) | null} near takes, if it is there much sooner, that of the key frame,
+   *   and closes it
+   * @returns {Promise<Picture | null>} */
+  picture(wanted, near) {
+    this.give(null);
+    this.keeps = this.before === wanted.key;
+    this.before = wanted.key;
+    const known = kept.get(this.keyOf(wanted.key, wanted.number));
+    if (known) return Promise.resolve(known);
+    if (this.why) return Promise.reject(new Error(this.why));
+    return new Promise((resolve, reject) => {
+      this.want = {...wanted, near, done: (found, error) => error ? reject(error) : resolve(found)};
+      this.wake();
+      this.run();
+    });
+  }
+
+  /** Nobody waits for a picture any more. */
+  stop() { this.give(null); for (const group of this.groups.values()) group.stop(); }
+
+  close() {
+    this.stop();
+    this.decoding.close();
+    kept.drop(this.name);
+  }
+
+  /** @param {number} key @param {number} number */
+  keyOf(key, number) { return `${this.name}${key} ${number}`; }
+
+  /** Something has been decoded. @param {Picture} picture */
+  take(picture) {
+    const {number = -1, image} = picture;
+    this.given.add(number);
+    const {want} = this;
+    if (this.keeps && this.group) kept.add(this.keyOf(this.group.key, number), picture);
+    if (want?.number === number) this.give(picture);
+    else if (want?.near && this.given.size === 1 && want.number - number > FAR) want.near(picture);
+    else image.close?.();
+    this.wake();
+  }
+
+  /** @param {Picture | null} picture @param {Error} [error] */
+  give(picture, error) {
+    const {want} = this;
+    this.want = null;
+    if (want) want.done(picture, error); else picture?.image.close?.();
+  }
+
+  /** Feed the decoder until the picture comes that is wanted. */
+  async run() {
+    if (this.runs) return;
+    this.runs = true;
+    while (this.want) {
+      try { await this.step(this.want); } catch (error) { this.group = null; this.give(null, error instanceof Error ? error : new Error(String(error))); }
+    }
+    this.runs = false;
+  }
+
+  /** @param {NonNullable<Film["want"]>} want */
+  async step(want) {
+    const group = this.groupOf(want.key);
+    if (this.group !== group || this.given.has(want.number)) this.begin(group);
+    group.load(want.cycle);
+    const next = group.messages[this.fed];
+    if (next && next.cycle <= want.cycle) {
+      if (this.decoding.queued < MOST_QUEUED) this.feed(next); else await this.news();
+      return;
+    }
+    if (!next && group.end < want.cycle) {
+      if (group.error) throw new Error(group.error);
+      await this.news();
+      return;
+    }
+    if (this.decoding.queued) { await this.news(); return; }
+    const until = performance.now() + SETTLE_MS;
+    while (this.want === want && performance.now() < until) await this.news(until - performance.now());
+    if (this.want !== want) return;
+    if (next) { this.feed(next); return; }
+    if (group.loading) return;
+    await this.decoding.flush();
+    this.group = null;  // a key frame must come next
+    if (this.want === want) throw new Error("its packets do not give it");
+  }
+
+  /** @param {number} key */
+  groupOf(key) {
+    const found = this.groups.get(key) ?? new Group(this.url, key, () => this.wake());
+    this.groups.delete(key);
+    this.groups.set(key, found);
+    let size = 0;
+    for (const group of [...this.groups.values()].reverse()) {
+      size += group.size;
+      if (group !== found) group.stop();
+      if (group !== found && size > GROUP_BYTES) this.groups.delete(group.key);
+    }
+    return found;
+  }
+
+  /** @param {Group} group */
+  begin(group) {
+    this.group = group;
+    this.fed = 0;
+    this.given.clear();
+    this.decoding.restart();
+  }
+
+  /** @param {Message} message */
+  feed({data}) {
+    this.fed += 1;
+    if (typeof data === "string") {
+      if (data === this.configured) return;
+      this.configured = data;
+    }
+    this.decoding.message(data);
+  }
+
+  /** Until something happens. @param {number} [most_ms] */
+  news(most_ms) {
+    return new Promise(done => {
+      const timer = most_ms === undefined ? 0 : setTimeout(() => done(null), most_ms);
+      this.wake = () => { clearTimeout(timer); done(null); };
+    });
+  }
+}

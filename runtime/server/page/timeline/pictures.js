@@ -1,0 +1,78 @@
+// @ts-check
+// The picture of a camera at the moment that is looked at: decoded here, or a JPEG where that cannot be.
+import {address, refusal, why} from "../api.js";
+import {useEffect, useMemo, useRef, useState} from "../html.js";
+import {drawPicture} from "../live/draw.js";
+import {Film} from "./film.js";
+import {place} from "./moments.js";
+
+/** @typedef {import("../decoding.js").Picture} Picture */
+/** Where a picture is, as `GET .../moment` gives it.
+ * @typedef {import("../known.js").Moment["images"][string]} Place */
+/** What is drawn. key: the key frame that it needs, if packets give it. exact: whether it is the one that is wanted.
+ * @typedef {{cycle: number, at_ns: number | null, key: number | null, exact: boolean}} Shown */
+
+/** Draws onto a canvas the picture at `then`, and the key frame before it while that is made and far away.
+ * `error` says why it cannot be had, `form` why it is a JPEG.
+ * @param {string} run @param {string} task whose pictures they are @param {Place | null} then */
+export function usePast(run, task, then) {
+  const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
+  const [shown, setShown] = useState(/** @type {Shown | null} */ (null));
+  const [error, setError] = useState("");
+  const film = useMemo(() => new Film(`${place("", run)}/packets/${encodeURIComponent(task)}`), [run, task]);
+  useEffect(() => () => film.close(), [film]);
+  useEffect(() => {
+    setError("");
+    if (!then) { film.stop(); setShown(null); return undefined; }
+    const left = new AbortController();
+    const key = then.packets?.key ?? null;
+    /** @param {Picture} picture @param {boolean} exact */
+    const draw = (picture, exact) => {
+      if (!left.signal.aborted && canvas.current) {
+        drawPicture(canvas.current, picture);
+        setShown(exact ? {cycle: then.cycle, at_ns: then.at_ns, key, exact} : {cycle: key ?? 0, at_ns: picture.tov_ns, key, exact});
+      }
+      picture.image.close?.();
+    };
+    const isNew = key !== null && shown?.key !== key;
+    pictures(film, then, left.signal, isNew ? picture => draw(picture, false) : null).then(
+      picture => { if (picture) draw(picture, true); },
+      failure => { if (!left.signal.aborted) setError(why(failure)); });
+    return () => left.abort();
+  }, [film, then?.cycle, then?.url]);
+  return {canvas, shown: then ? shown : null, error, form: then?.packets ? film.why : ""};
+}
+
+/** @param {Film} film @param {Place} then @param {AbortSignal} left @param {((picture: Picture) => void) | null} near
+ * @returns {Promise<Picture | null>} */
+async function pictures(film, then, left, near) {
+  const {packets, cycle, url} = then;
+  if (packets && !film.why) {
+    try { return await film.picture({cycle, ...packets}, near); } catch { /* the server may have it */ }
+    if (left.aborted) return null;
+  }
+  if (packets && near && cycle - packets.key > 1) near(await jpeg(url.replace(/cycle=\d+/, `cycle=${packets.key}`), left));
+  return jpeg(url, left);
+}
+
+/** @param {string} url @param {AbortSignal} signal @returns {Promise<Picture>} */
+async function jpeg(url, signal) {
+  const reply = await fetch(address(url), {signal});
+  if (!reply.ok) throw await refusal(reply);
+  const image = await createImageBitmap(await reply.blob());
+  return {image, width: image.width, height: image.height, orientation: 1, aspect: 1, cycle: null, tov_ns: null};
+}
+
+/** What is shown instead of the exact picture, for people. @param {Shown} shown @param {Place} then */
+export function insteadOf(shown, then) {
+  const by_s = shown.at_ns === null ? 0 : (then.at_ns - shown.at_ns) / 1e9;
+  const far = by_s ? `, ${Math.abs(by_s).toFixed(1)} s ${by_s > 0 ? "before" : "after"}` : "";
+  return `${shown.exact || shown.key === null ? "another picture" : "key frame"}${far}; the exact one comes`;
+}
+
+/** Once the pictures of a moment are drawn, as far as they can be had. @param {number} cycle of the moment
+ * @param {() => boolean} isOver whether nobody waits any more */
+export async function drawn(cycle, isOver) {
+  while (!isOver() && document.querySelector(`.screen[data-moment]:not([data-moment="${cycle}"]), .screen[data-past="coming"]`))
+    await new Promise(requestAnimationFrame);
+}

@@ -1,0 +1,167 @@
+"""The picture at a moment on the page is the recorded one of that moment, wherever somebody jumps."""
+
+import base64
+import io
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import structlog
+from PIL import Image
+
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded.runs import RecordedRuns
+from flowrun.runtime.server.app import create_view_app
+from flowrun.runtime.server.serve import Server
+from support.answer_tasks import answered
+from support.films import FILMS, KEY_EVERY
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+TIMELINE = "document.querySelector('.timeline')"
+SCREEN = "document.querySelector('.screen')"
+SAID = f"{SCREEN}.querySelector('figcaption').innerText"
+HELD = """
+window.replies = [];
+const real = fetch;
+window.fetch = async (url, options) => {
+  const reply = await real(url, options);
+  if (!String(url).includes('/packets/') || !window.holds) return reply;
+  const all = new Uint8Array(await reply.arrayBuffer());
+  let at = 0;
+  const size = () => 4 + (new DataView(all.buffer, at).getUint32(0, true) & 0x7fffffff);
+  at += size(); at += size();  // the configuration and the key frame
+  return new Response(new ReadableStream({start(controller) {
+    controller.enqueue(all.slice(0, at));
+    const gone = new DOMException('gone', 'AbortError');
+    options.signal.addEventListener('abort', () => controller.error(gone));
+    window.replies.push({
+      signal: options.signal, go: () => { controller.enqueue(all.slice(at)); controller.close(); },
+    });
+  }}));
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Records runs of films, and remembers them."""
+    runs = {}
+
+    def of(name):
+        if name not in runs:
+            folder = tmp_path_factory.mktemp("jumps")
+            own = {"bf": "3"} if "x264-params" in FILMS[name] else {}
+            runs[name] = answered(folder, film={**own, **FILMS[name]}, name=name)
+            structlog.reset_defaults()
+        return runs[name]
+
+    return of
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens the page of a run."""
+    servers = []
+
+    def open_(run):
+        app = partial(create_view_app, RecordedRuns.at(run))
+        servers.append(Server.start_app(app, host="127.0.0.1", port=0, token=None))
+        browser.size(1440, 900)
+        browser.open(servers[-1].url)
+        browser.wait_for(f"{TIMELINE}?.dataset.timeline == 'ready'")
+        return browser
+
+    yield open_
+    wrong = [entry["entry"]["text"] for entry in browser.of("Log.entryAdded")]
+    assert (browser.of("Runtime.exceptionThrown"), wrong) == ([], [])
+    for server in servers:
+        server.stop()
+
+
+def go(page, cycle):
+    """Go to a moment as the page itself does."""
+    page.evaluate(
+        f"import('./page/known.js').then(({{run}}) => {{ run.look({cycle}); }}).then(() => null)"
+    )
+
+
+def is_exact(page, cycle):
+    page.wait_for(
+        f"{SCREEN}.dataset.past == 'exact' && {SCREEN}.dataset.cycle == {cycle}"
+        f" && {SCREEN}.dataset.moment == {cycle}"
+    )
+
+
+def nearest(page, pictures):
+    """The cycle of the recorded picture that is most like the one that is shown."""
+    url = page.evaluate(f"{SCREEN}.querySelector('canvas.past').toDataURL()")
+    shown = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+    pixels = np.asarray(shown, np.int16)
+    return min(pictures, key=lambda cycle: np.abs(pictures[cycle] - pixels).mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "is_jpeg"),
+    [
+        ("plain.mp4", False),
+        ("b_frames.mp4", False),
+        ("open_gop.mp4", False),
+        ("vp9.webm", False),
+        ("jpegs.avi", False),
+        ("mpeg4.avi", True),
+    ],
+)
+def test_the_picture_at_a_moment_is_that_of_its_cycle(recorded, opened, name, is_jpeg):
+    run = recorded(name)
+    with Log(run) as log:
+        pictures = {it.cycle: it.pixels.astype(np.int16) for it in log.frames("/cam/image")}
+    page = opened(run)
+    last = max(pictures)
+    for cycle in (last, 5, 6, 4, 15, 14, 0, KEY_EVERY, last - 1, 1):
+        go(page, cycle)
+        is_exact(page, cycle)
+        assert nearest(page, pictures) == cycle
+        assert "exact" in page.evaluate(SAID)
+    assert ("as JPEGs: browsers decode no mpeg4" in page.evaluate(SAID)) == is_jpeg
+
+
+def test_the_key_frame_is_shown_and_said_until_the_exact_picture_comes(recorded, opened, browser):
+    browser.before_load(HELD)
+    run = recorded("plain.mp4")
+    with Log(run) as log:
+        pictures = {it.cycle: it.pixels.astype(np.int16) for it in log.frames("/cam/image")}
+    page = opened(run)
+    page.wait_for(f"{SCREEN}.dataset.past == 'exact'")
+    page.evaluate("window.holds = true; null")
+    go(page, 15)
+    page.wait_for(f"{SCREEN}.dataset.cycle == 8 && {SCREEN}.dataset.past == 'coming'")
+    assert nearest(page, pictures) == 8
+    assert "key frame, 0.2 s before; the exact one comes" in page.evaluate(SAID)
+    assert page.evaluate(f"{SCREEN}.querySelector('canvas.marks').hidden")
+    # Nobody wants it any more: its packets are not waited for.
+    go(page, 7)
+    page.wait_for("window.replies.length == 2")
+    page.wait_for("window.replies[0].signal.aborted")
+    page.wait_for(f"{SCREEN}.dataset.cycle == 0 && {SCREEN}.dataset.past == 'coming'")
+    page.evaluate("window.replies[1].go(); null")
+    is_exact(page, 7)
+    assert nearest(page, pictures) == 7
+
+
+def test_where_packets_give_other_pictures_the_server_gives_the_recorded_one(
+    recorded, opened, browser
+):
+    """As for a browser that cannot decode them."""
+    browser.before_load("delete window.VideoDecoder")
+    run = recorded("plain.mp4")
+    with Log(run) as log:
+        pictures = {it.cycle: it.pixels.astype(np.int16) for it in log.frames("/cam/image")}
+    page = opened(run)
+    for cycle in (12, 13, 3):
+        go(page, cycle)
+        is_exact(page, cycle)
+        assert nearest(page, pictures) == cycle
+    why = json.dumps("as JPEGs: this browser cannot decode H.264 (no WebCodecs)")
+    assert page.evaluate(f"{SAID}.includes({why})")
