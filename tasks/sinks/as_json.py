@@ -29,11 +29,12 @@ from pydantic import NonNegativeInt
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
+from flowrun.msgs.values import thawed
 from flowrun.runtime.log.values import plain_value
 from flowrun.runtime.task import Context, TaskConfig
 from flowrun.runtime.wording import escaped
 
-__all__ = ["JsonSettings", "Kept", "plain_fields", "plain_message", "to_json"]
+__all__ = ["JsonSettings", "Kept", "kept_fields", "plain", "to_json"]
 
 
 class JsonSettings(TaskConfig):
@@ -44,49 +45,77 @@ class JsonSettings(TaskConfig):
 
 
 class Kept(NamedTuple):
-    """A message for later, with what is known of it in its cycle. For any thread.
+    """What is sent of a message, for later, with what is known of it in its cycle. For any thread.
 
+    fields: by name; of large arrays only their type and shape, so that many messages may wait.
+    type: the message's class.
     task, port: which output has published it.
+    cycle, time_ns: the cycle's number, and its time in nanoseconds since 1970 UTC.
     """
 
-    message: Message
+    fields: dict[str, Any]
+    tov_ns: int
+    type: str
     task: str
     port: str
     cycle: int
     time_ns: int
 
     @classmethod
-    def of(cls, ctx: Context, message: Message, *, port: str = "message") -> Kept:
-        """The message that is at the input `port` of a task in this cycle."""
+    def of(cls, ctx: Context, message: Message, *, max_array: int, port: str = "message") -> Kept:
+        """The message that is at the input `port` of a task in this cycle.
+
+        max_array: the most values of an array that are kept.
+        """
         task, _, output = ctx.fed_by.get(port, ".").partition(".")
-        return cls(message.copy(), task, output, ctx.cycle, ctx.now_ns)
+        return cls(
+            kept_fields(message, max_array=max_array),
+            message.tov_ns,
+            message.own_class.__name__,
+            task,
+            output,
+            ctx.cycle,
+            ctx.now_ns,
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """The object; see the module."""
+        return {
+            "task": self.task,
+            "port": self.port,
+            "type": self.type,
+            "cycle": self.cycle,
+            "time_ns": self.time_ns,
+            "tov_ns": self.tov_ns,
+            "fields": {name: plain(value) for name, value in self.fields.items()},
+        }
 
 
-def plain_message(kept: Kept, *, max_array: int) -> dict[str, Any]:
-    """The object; see the module."""
-    return {
-        "task": kept.task,
-        "port": kept.port,
-        "type": kept.message.own_class.__name__,
-        "cycle": kept.cycle,
-        "time_ns": kept.time_ns,
-        "tov_ns": kept.message.tov_ns,
-        "fields": plain_fields(kept.message, max_array=max_array),
-    }
+def kept_fields(message: Message, *, max_array: int) -> dict[str, Any]:
+    """The fields, for use beyond the message's cycle. No pixels are made.
 
-
-def plain_fields(message: Message, *, max_array: int) -> dict[str, Any]:
-    """The fields as JSON can hold them; see the module. No pixels are made."""
-    plain: dict[str, Any] = {}
+    max_array: the most values of an array that is kept; of others it is type and shape.
+    """
+    kept: dict[str, Any] = {}
     for name in message.defaults:
         if name == "pixels" and isinstance(message, ImageRgb8Msg):
-            plain[name] = {"dtype": "|u1", "shape": [message.height, message.width, 3]}
+            kept[name] = {"dtype": "|u1", "shape": [message.height, message.width, 3]}
             continue
         value = getattr(message, name)
-        if isinstance(value, np.ndarray) and value.size <= max_array:
-            value = value.tolist()
-        plain[name] = plain_value(value, data=False)
-    return plain
+        if not isinstance(value, np.ndarray):
+            kept[name] = thawed(value)
+        elif value.size <= max_array:
+            kept[name] = value.copy()
+        else:
+            kept[name] = plain_value(value, data=False)
+    return kept
+
+
+def plain(value: Any) -> Any:
+    """A field that was kept, as JSON can hold it; see the module."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return plain_value(value, data=False)
 
 
 def to_json(value: Any) -> str:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, PositiveInt, SecretStr
 from flowrun.msgs.message import Message
 from flowrun.runtime.extras import import_optional, missing
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
-from flowrun.tasks.sinks.as_json import JsonSettings, Kept, plain_message, to_json
+from flowrun.tasks.sinks.as_json import JsonSettings, Kept, to_json
 from flowrun.tasks.sinks.outbox import Complaints, Outbox
 from flowrun.tasks.sinks.settings import Host, Port
 
@@ -147,7 +147,7 @@ class MqttSink(Task):
 
     def process(self, ctx: Context, message: Input[Message]) -> None:
         assert self._outbox is not None
-        self._outbox.put(Kept.of(ctx, message))
+        self._outbox.put(Kept.of(ctx, message, max_array=self.config.max_array))
 
     def stop(self, ctx: Context) -> None:
         del ctx
@@ -160,7 +160,7 @@ class MqttSink(Task):
     def _publish(self, kept: Kept) -> None:
         assert self._outbox is not None
         config, client = self.config, self._client
-        body = to_json(plain_message(kept, max_array=config.max_array)).encode()
+        body = to_json(kept.plain()).encode()
         if len(body) > config.max_bytes:
             self._ctx.dropped(1, "too large")
             self._complaints.say(

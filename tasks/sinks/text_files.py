@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 from pydantic import PositiveInt
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.log.values import plain_value
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.runtime.wording import one_line
-from flowrun.tasks.sinks.as_json import JsonSettings, Kept, plain_fields, plain_message, to_json
+from flowrun.tasks.sinks.as_json import JsonSettings, Kept, plain, to_json
 from flowrun.tasks.sinks.outbox import Outbox
 from flowrun.tasks.sinks.places import is_own, note_own, path_of, problems_of
 
@@ -58,6 +59,8 @@ class _LineWriter(Task):
     Config: type[_Settings] = _Settings
     acts_outside = True
     suffixes: ClassVar[tuple[str, ...]]
+    least_array: ClassVar[int] = 0
+    """Arrays of this many values are kept for a line, whatever `max_array` says."""
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
@@ -87,7 +90,8 @@ class _LineWriter(Task):
             self._outbox = Outbox(
                 ctx, self._write, most=self.config.queue, waits=lambda: not ctx.follows_live
             )
-        self._outbox.put(Kept.of(ctx, message))
+        most = max(self.config.max_array, self.least_array)
+        self._outbox.put(Kept.of(ctx, message, max_array=most))
 
     def begin(self, file: _LineFile, first: Message) -> None:
         """Make a file ready that has been opened."""
@@ -122,7 +126,7 @@ class JsonlWriter(_LineWriter):
     suffixes = (".jsonl", ".ndjson", ".json", ".txt", ".log")
 
     def line(self, kept: Kept) -> str:
-        return to_json(plain_message(kept, max_array=self.config.max_array))
+        return to_json(kept.plain())
 
 
 class CsvWriter(_LineWriter):
@@ -144,6 +148,7 @@ class CsvWriter(_LineWriter):
     """
 
     suffixes = (".csv", ".txt")
+    least_array = _MOST_COLUMNS
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
@@ -163,21 +168,15 @@ class CsvWriter(_LineWriter):
         self._columns = columns
 
     def line(self, kept: Kept) -> str:
-        plain = plain_fields(kept.message, max_array=self.config.max_array)
-        envelope = {
-            "cycle": kept.cycle,
-            "time_ns": kept.time_ns,
-            "tov_ns": kept.message.tov_ns,
-        }
+        envelope = {"cycle": kept.cycle, "time_ns": kept.time_ns, "tov_ns": kept.tov_ns}
         cells = []
         for name, field, place in self._columns:
-            if field is None:
-                value = envelope[name]
-            elif place is None:
-                value = plain[field]
-            else:
-                value = plain_value(getattr(kept.message, field)[place].item(), data=False)
-            cells.append(_cell(value))
+            value: Any = envelope[name] if field is None else kept.fields[field]
+            if place is not None:
+                value = value[place].item()
+            elif isinstance(value, np.ndarray) and value.size > self.config.max_array:
+                value = plain_value(value, data=False)
+            cells.append(_cell(plain(value)))
         return _row(cells)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from flowrun.msgs.message import Message
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
-from flowrun.tasks.sinks.as_json import JsonSettings, Kept, plain_message, to_json
+from flowrun.tasks.sinks.as_json import JsonSettings, Kept, to_json
 from flowrun.tasks.sinks.outbox import Complaints, Outbox
 from flowrun.tasks.sinks.settings import Host, Port
 
@@ -62,7 +62,7 @@ class UdpSink(Task):
 
     def process(self, ctx: Context, message: Input[Message]) -> None:
         assert self._outbox is not None
-        self._outbox.put(Kept.of(ctx, message))
+        self._outbox.put(Kept.of(ctx, message, max_array=self.config.max_array))
 
     def stop(self, ctx: Context) -> None:
         del ctx
@@ -75,7 +75,7 @@ class UdpSink(Task):
 
     def _send(self, kept: Kept) -> None:
         config = self.config
-        data = to_json(plain_message(kept, max_array=config.max_array)).encode(errors="replace")
+        data = to_json(kept.plain()).encode(errors="replace")
         if len(data) > config.max_bytes:
             self._drop("too large", bytes=len(data), max_bytes=config.max_bytes, cycle=kept.cycle)
             return

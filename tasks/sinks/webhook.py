@@ -15,7 +15,7 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.addresses import is_this_machine
-from flowrun.tasks.sinks.as_json import JsonSettings, Kept, plain_fields, plain_message, to_json
+from flowrun.tasks.sinks.as_json import JsonSettings, Kept, kept_fields, plain, to_json
 from flowrun.tasks.sinks.outbox import Complaints, Outbox
 from flowrun.tasks.sinks.settings import Url
 
@@ -114,7 +114,7 @@ class Webhook(Task):
     def process(self, ctx: Context, message: Input[Message]) -> None:
         assert self._outbox is not None
         if self._choice.takes(message, ctx.now_ns):
-            self._outbox.put(Kept.of(ctx, message))
+            self._outbox.put(Kept.of(ctx, message, max_array=self.config.max_array))
 
     def stop(self, ctx: Context) -> None:
         del ctx
@@ -126,7 +126,7 @@ class Webhook(Task):
     def _post(self, kept: Kept) -> None:
         """Post a message, again and again if need be."""
         assert self._outbox is not None
-        body = to_json(plain_message(kept, max_array=self.config.max_array)).encode()
+        body = to_json(kept.plain()).encode()
         pause_s, cause = _FIRST_PAUSE_S, ""
         for left in range(self.config.retries, -1, -1):
             cause, may_retry = self._attempt(body)
@@ -186,8 +186,8 @@ class _Choice:
         config = self._config
         looked_at: dict[str, Any] = {}
         if config.on != "every":
-            plain = plain_fields(message, max_array=config.max_array)
-            looked_at = {name: plain[name] for name in self._names(message)}
+            fields = kept_fields(message, max_array=config.max_array)
+            looked_at = {name: plain(fields[name]) for name in self._names(message)}
         was_true, self._was_true = self._was_true, any(looked_at.values())
         is_wanted = {
             "every": True,

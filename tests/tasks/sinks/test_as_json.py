@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from flowrun import msgs
 from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.runtime.wording import escaped
-from flowrun.tasks.sinks.as_json import Kept, plain_fields, plain_message, to_json
+from flowrun.tasks.sinks.as_json import Kept, kept_fields, plain, to_json
 from support.sink_tasks import MixedMsg
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -45,6 +46,16 @@ MESSAGES = st.builds(
 )
 
 
+def kept_of(message):
+    ctx = SimpleNamespace(fed_by={"message": "a.b"}, cycle=1, now_ns=2)
+    return Kept.of(ctx, message.view(), max_array=5)
+
+
+def plain_fields(message, *, max_array):
+    kept = kept_fields(message, max_array=max_array)
+    return {name: plain(value) for name, value in kept.items()}
+
+
 def strict(text):
     def refuse(name):
         raise ValueError(name)
@@ -56,7 +67,7 @@ def strict(text):
 @given(MESSAGES)
 def test_every_message_is_one_line_of_valid_json(message):
     message.publish(tov_ns=5)
-    text = to_json(plain_message(Kept(message.view(), "a", "b", 1, 2), max_array=5))
+    text = to_json(kept_of(message).plain())
     found = strict(text)
     assert escaped(text) == text
     assert len(text.splitlines()) == 1
@@ -75,7 +86,7 @@ def test_every_class_of_ours_does(name):
     kind = getattr(msgs, name)
     message = kind()
     message.publish(tov_ns=1)
-    found = strict(to_json(plain_message(Kept(message.view(), "a", "b", 1, 2), max_array=5)))
+    found = strict(to_json(kept_of(message).plain()))
     assert list(found["fields"]) == list(kind.defaults)
 
 
@@ -110,6 +121,19 @@ def test_a_picture_is_its_size_and_no_pixels_are_made():
     plain = plain_fields(image.view(), max_array=10**9)
     assert plain["pixels"] == {"dtype": "|u1", "shape": [480, 640, 3]}
     assert plain["frame_id"] == 7
+
+
+def test_what_waits_has_no_large_array():
+    image = ImageRgb8Msg(pixels=np.zeros((480, 640, 3), np.uint8))
+    image.publish()
+    mixed = MixedMsg(points=np.zeros((1000, 2)), pose=np.zeros(3, np.float32))
+    mixed.publish()
+    arrays = [
+        it
+        for it in (*kept_of(image).fields.values(), *kept_of(mixed).fields.values())
+        if isinstance(it, np.ndarray)
+    ]
+    assert [it.tolist() for it in arrays] == [[0, 0, 0]]
 
 
 def test_control_characters_are_escaped():
