@@ -22,6 +22,7 @@ texts. Control characters are escaped, also those that JSON would let pass.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,9 +33,9 @@ from flowrun.msgs.message import Message
 from flowrun.msgs.values import thawed
 from flowrun.runtime.log.values import plain_value
 from flowrun.runtime.task import Context, TaskConfig
-from flowrun.runtime.wording import escaped
+from flowrun.runtime.wording import escaped, listed, nearest
 
-__all__ = ["JsonSettings", "Kept", "kept_fields", "plain", "to_json"]
+__all__ = ["JsonSettings", "Kept", "kept_fields", "plain", "to_json", "unknown_fields"]
 
 
 class JsonSettings(TaskConfig):
@@ -116,6 +117,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     return plain_value(value, data=False)
+
+
+def unknown_fields(names: Collection[str], kind: type[Message]) -> Iterator[str]:
+    """What is wrong with names of fields in a config: a text for each that messages of `kind` lack; none
+    of `Message`, which may have any."""
+    fields = list(names if kind is Message else kind.defaults)
+    for name in names:
+        if name not in fields:
+            yield f"{kind.__name__} has no field {name!r}; fields: {listed(fields)}" + nearest(
+                name, fields
+            )
 
 
 def to_json(value: Any) -> str:

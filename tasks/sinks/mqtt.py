@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, Field, PositiveInt, SecretStr
 from flowrun.msgs.message import Message
 from flowrun.runtime.extras import import_optional, missing
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
-from flowrun.tasks.sinks.as_json import JsonSettings, Kept, to_json
+from flowrun.tasks.sinks.as_json import JsonSettings, Kept, to_json, unknown_fields
 from flowrun.tasks.sinks.outbox import Complaints, Outbox
 from flowrun.tasks.sinks.settings import Host, Port
 
@@ -120,6 +121,15 @@ class MqttSink(Task):
         if ca_file is not None and not (graph_dir / ca_file).is_file():
             yield "tls.ca_file", f"no such file: {graph_dir / ca_file}"
 
+    @classmethod
+    def check_inputs(
+        cls, config: TaskConfig, inputs: Mapping[str, type[Message]]
+    ) -> Iterator[tuple[str, str]]:
+        assert isinstance(config, cls.Config)
+        if config.home_assistant is not None and "message" in inputs:
+            for text in unknown_fields([config.home_assistant.field], inputs["message"]):
+                yield "home_assistant.field", text
+
     def start(self, ctx: Context) -> None:
         config = self.config
         mqtt = import_optional("paho.mqtt.client", "MqttSink", extra="mqtt", install="paho-mqtt")
@@ -221,8 +231,9 @@ class MqttSink(Task):
         entity = self.config.home_assistant
         if entity is None:
             return
-        own = re.sub(r"\W", "_", f"flowrun_{self.config.topic}")
-        state = f"value_json.fields.{entity.field}"
+        named = f"flowrun_{self.config.topic}_{entity.field}"
+        own = f"{re.sub('[^A-Za-z0-9-]', '_', named)}_{zlib.crc32(named.encode()):08x}"
+        state = f"value_json['fields']['{entity.field}']"
         about: dict[str, Any] = {
             "name": entity.name,
             "unique_id": own,

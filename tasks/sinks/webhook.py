@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,9 +13,15 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
-from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.addresses import is_this_machine
-from flowrun.tasks.sinks.as_json import JsonSettings, Kept, kept_fields, plain, to_json
+from flowrun.tasks.sinks.as_json import (
+    JsonSettings,
+    Kept,
+    kept_fields,
+    plain,
+    to_json,
+    unknown_fields,
+)
 from flowrun.tasks.sinks.outbox import Complaints, Outbox
 from flowrun.tasks.sinks.settings import Url
 
@@ -96,6 +102,15 @@ class Webhook(Task):
                 yield "headers", f"{name!r} is no name of a header"
             elif not value.get_secret_value().isprintable():
                 yield "headers", f"the value of {name!r} holds a character that no header has"
+
+    @classmethod
+    def check_inputs(
+        cls, config: TaskConfig, inputs: Mapping[str, type[Message]]
+    ) -> Iterator[tuple[str, str]]:
+        assert isinstance(config, cls.Config)
+        if "message" in inputs:
+            for text in unknown_fields(config.fields or (), inputs["message"]):
+                yield "fields", text
 
     def start(self, ctx: Context) -> None:
         import httpx
@@ -201,17 +216,10 @@ class _Choice:
         return True
 
     def _names(self, message: Message) -> list[str]:
-        fields, names = list(message.defaults), self._config.fields
-        if names is None:
-            skipped = message.measured_fields | _OF_FRAME
-            return [name for name in fields if name not in skipped]
-        for name in names:
-            if name not in fields:
-                raise ValueError(
-                    f"{message.own_class.__name__} has no field {name!r}; fields: {listed(fields)}"
-                    + nearest(name, fields)
-                )
-        return list(names)
+        if self._config.fields is not None:
+            return list(self._config.fields)
+        skipped = message.measured_fields | _OF_FRAME
+        return [name for name in message.defaults if name not in skipped]
 
 
 def _host(url: str) -> str:

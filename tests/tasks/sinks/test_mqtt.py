@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import shutil
 import socket
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -166,10 +168,40 @@ def test_home_assistant_finds_the_entity(tmp_path):
         publish([IntMsg(value=1)], broker.port, home_assistant=entity, retain=True)
         with Subscriber(broker.port) as subscriber:
             came = {it.topic: json.loads(it.payload) for it in subscriber.take(2)}
-    about = came["homeassistant/binary_sensor/flowrun_a_b/config"]
+    assert came.pop("a/b")["fields"]["value"] == 1
+    [(topic, about)] = came.items()
+    assert topic == f"homeassistant/binary_sensor/{about['unique_id']}/config"
     assert about["state_topic"] == "a/b"
-    assert about["value_template"] == "{{ 'ON' if value_json.fields.value else 'OFF' }}"
-    assert came["a/b"]["fields"]["value"] == 1
+    assert about["value_template"] == "{{ 'ON' if value_json['fields']['value'] else 'OFF' }}"
+
+
+def announced(topic, field):
+    sink = MqttSink(MqttSink.Config(topic=topic, home_assistant={"name": "A", "field": field}))
+    said = []
+    sink._announce(SimpleNamespace(publish=lambda topic, *_, **__: said.append(topic)))
+    return said[0]
+
+
+def test_each_entity_has_a_name_of_its_own_that_home_assistant_takes():
+    topics = [
+        announced(topic, field)
+        for topic in ("a/b", "a_b", "k\xfcche/leute", "k\xf6che/leute")
+        for field in ("value", "count")
+    ]
+    assert len(set(topics)) == len(topics)
+    for topic in topics:  # of an object_id, from Home Assistant's pattern of discovery topics
+        assert re.fullmatch(r"homeassistant/sensor/[a-zA-Z0-9_-]+/config", topic)
+
+
+def test_a_field_that_messages_lack_is_found_before_the_run():
+    entity = {"name": "A", "field": "vaule"}
+    config = MqttSink.Config(topic="a/b", home_assistant=entity)
+    assert list(MqttSink.check_inputs(config, {"message": IntMsg})) == [
+        (
+            "home_assistant.field",
+            "IntMsg has no field 'vaule'; fields: value (did you mean 'value'?)",
+        )
+    ]
 
 
 @with_broker

@@ -99,8 +99,14 @@ def test_named_fields_are_looked_at():
     with hook() as (url, posted):
         post([DetectionsMsg(), DetectionsMsg()], url, on="rising", fields=["labels"])
     assert posted == []
-    with pytest.raises(ValueError, match=r"no field 'label'; fields: boxes, .* \(did you mean"):
-        post([DetectionsMsg()], "http://127.0.0.1:9", on="rising", fields=["label"])
+
+
+def test_a_field_that_messages_lack_is_found_before_the_run():
+    config = Webhook.Config(url="http://127.0.0.1:9", on="rising", fields=["vaule", "value"])
+    assert list(Webhook.check_inputs(config, {"message": IntMsg})) == [
+        ("fields", "IntMsg has no field 'vaule'; fields: value (did you mean 'value'?)")
+    ]
+    assert list(Webhook.check_inputs(config, {})) == []
 
 
 def test_not_more_often_than_asked():
