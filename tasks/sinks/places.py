@@ -13,6 +13,7 @@ A folder whose name holds one is made where it is missing; others must be there.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -24,7 +25,7 @@ from weakref import WeakKeyDictionary
 from flowrun.runtime.task import Context
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["free_names", "is_own", "note_own", "path_of", "problems_of"]
+__all__ = ["NewFile", "SinkFileError", "is_own", "lock", "note_own", "path_of", "problems_of"]
 
 _BEGUN: WeakKeyDictionary[Context, set[Path]] = WeakKeyDictionary()
 """The files that each task has begun. A restarted task remembers nothing by itself."""
@@ -94,11 +95,49 @@ def note_own(path: Path, ctx: Context) -> None:
     _BEGUN.setdefault(ctx, set()).add(path)
 
 
-def free_names(path: Path) -> Iterator[Path]:
-    """`path`, then with -2, -3, ... before its ending."""
-    yield path
-    for number in count(2):
-        yield path.with_stem(f"{path.stem}-{number}")
+class SinkFileError(OSError):
+    """A file cannot be written, or is another one than it must be."""
+
+
+class NewFile:
+    """A file that has been made to be written, by nobody else until it is closed.
+
+    path: the name that was free: the one wanted, or that with -2, -3, ... before its ending.
+    """
+
+    def __init__(self, wanted: Path, *, replaces: bool = False) -> None:
+        """Make it, empty. `SinkFileError` where that fails.
+
+        replaces: whether `wanted` is taken though it exists.
+        """
+        for number in count(1):
+            self.path = wanted if number == 1 else wanted.with_stem(f"{wanted.stem}-{number}")
+            try:
+                flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | (0 if replaces else os.O_EXCL)
+                self._fd = os.open(self.path, flags, 0o666)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise SinkFileError(f"cannot write {self.path}: {error.strerror}") from None
+            try:
+                lock(self._fd, self.path)
+            except SinkFileError:
+                os.close(self._fd)
+                raise
+            return
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def lock(fd: int, path: Path) -> None:
+    """Have an open file for oneself. `SinkFileError` if another task or run has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SinkFileError(f"{path}: another task or run is writing it") from None
+    except OSError:
+        pass  # a file system without locks
 
 
 def _fixed(folder: Path) -> Path:

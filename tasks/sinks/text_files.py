@@ -8,7 +8,6 @@ before lines are appended, and the log says so.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -24,9 +23,9 @@ from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.runtime.wording import one_line
 from flowrun.tasks.sinks.as_json import JsonSettings, Kept, plain, to_json
 from flowrun.tasks.sinks.outbox import Outbox
-from flowrun.tasks.sinks.places import is_own, note_own, path_of, problems_of
+from flowrun.tasks.sinks.places import SinkFileError, is_own, lock, note_own, path_of, problems_of
 
-__all__ = ["CsvWriter", "JsonlWriter", "SinkFileError"]
+__all__ = ["CsvWriter", "JsonlWriter"]
 
 _END_S = 10.0
 """Seconds that the end of a run waits for lines that are not written yet."""
@@ -35,10 +34,6 @@ _MOST_COLUMNS = 16
 """Columns that an array of a fixed shape becomes, at most."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes a cell for a formula by."""
-
-
-class SinkFileError(OSError):
-    """A file cannot be written, or is another one than it must be."""
 
 
 class _Settings(JsonSettings):
@@ -261,12 +256,7 @@ class _LineFile:
             raise
 
     def _begin(self, ctx: Context, *, replace: bool) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SinkFileError(f"{self.path}: another task or run is writing it") from None
-        except OSError:
-            pass  # a file system without locks
+        lock(self._fd, self.path)
         try:
             whole = 0 if replace else self._whole_lines()
             size = os.fstat(self._fd).st_size

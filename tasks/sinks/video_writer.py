@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from flowrun.runtime.export.film_writer import (
 )
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.tasks.sinks.outbox import Outbox
-from flowrun.tasks.sinks.places import free_names, is_own, note_own, path_of, problems_of
+from flowrun.tasks.sinks.places import NewFile, is_own, note_own, path_of, problems_of
 
 __all__ = ["VideoWriter"]
 
@@ -42,10 +41,11 @@ _PROBED = 16
 _LATE_NS = 2 * _NS_PER_S
 """How late what comes at `when` may be, against the pictures that it is about."""
 _PAUSE_NS = 10 * _NS_PER_S
-_MOST_MOMENTS = 100
-"""Of the last ones is known that they are written."""
+_MOST_MOMENTS = 10_000
+"""Stretches that wait for their pictures, at most: more only if no pictures come."""
 _MOST_KEPT = 20_000
-"""Packets that are kept for a film that begins before now, at most."""
+"""Packets that are kept for a film that begins before now, and up to as many more to begin with a key
+frame."""
 _WORST_OF_H264 = 51
 
 
@@ -93,7 +93,7 @@ class VideoWriter(Task):
         """Quality of what is encoded, less is better; null: 18 for h264, 23 for h265, 31 for vp9, 35 for
         av1."""
         before_s: NonNegativeFloat = 0.0
-        """Seconds that are written before what comes at `when`."""
+        """Seconds that are written before what comes at `when`; 20,000 pictures at most."""
         after_s: NonNegativeFloat = 0.0
         """Seconds that are written after it."""
         if_exists: Literal["number", "refuse", "replace"] = "number"
@@ -175,16 +175,28 @@ class Moments:
         at_ns = message.tov_ns
         with self._lock:
             if not isinstance(message, BoolMsg):
-                self._closed.append((at_ns, at_ns))
+                self._close(at_ns, at_ns)
             elif message.value and self._open_ns is None:
                 self._open_ns = at_ns
             elif not message.value and self._open_ns is not None:
-                self._closed.append((self._open_ns, at_ns))
+                self._close(self._open_ns, at_ns)
                 self._open_ns = None
 
+    def _close(self, begin_ns: int, end_ns: int) -> None:
+        if self._closed:
+            last_begin_ns, last_end_ns = self._closed[-1]
+            around_ns = self._before_ns + self._after_ns
+            if begin_ns - last_end_ns <= around_ns and last_begin_ns - end_ns <= around_ns:
+                self._closed[-1] = min(begin_ns, last_begin_ns), max(end_ns, last_end_ns)
+                return
+        self._closed.append((begin_ns, end_ns))
+
     def begin_ns(self, tov_ns: int) -> int | None:
-        """When the stretch begins in which a picture of `tov_ns` is written; None if it is in none."""
+        """When the stretch begins in which a picture of `tov_ns` is written; None if it is in none.
+        What ends more than 2 s before is forgotten: ask for pictures in their order."""
         with self._lock:
+            while self._closed and self._closed[0][1] + self._after_ns < tov_ns - _LATE_NS:
+                self._closed.popleft()
             stretches = [(begin_ns, end_ns + self._after_ns) for begin_ns, end_ns in self._closed]
             if self._open_ns is not None:
                 stretches.append((self._open_ns, tov_ns))
@@ -216,6 +228,8 @@ class _Films:
         self._keeps_ns = before_ns + _LATE_NS
         self._way: Way | None = None
         self._writer: FilmWriter | None = None
+        self._file: NewFile | None = None
+        """The film's, for itself alone."""
         self._kept: deque[_Ready] = deque()
         """The last packets, from a key frame on."""
         self._done = 0
@@ -225,9 +239,10 @@ class _Films:
         self._again_ns: int | None = None
         """When a film is begun again, after one that could not be written."""
         self._has_cut = False
+        self._has_too_many = False
 
     def take(self, picture: _Picture) -> None:
-        """Add a picture. Raises `FilmError`."""
+        """Add a picture. Raises `FilmError`, and `SinkFileError` where another has the file."""
         image = picture.image
         image.video = picture.video
         if self._again_ns is not None and 0 <= self._again_ns - image.tov_ns <= _PAUSE_NS:
@@ -247,12 +262,16 @@ class _Films:
             raise
 
     def close(self) -> None:
-        """Finish the film. Raises `FilmError`."""
-        if self._way is not None:
-            for packet in self._way.rest():
-                self._keep(packet)
-            self._write(is_end=True)
-            self._end_film()
+        """Finish the film. Raises what `take` does."""
+        try:
+            if self._way is not None:
+                for packet in self._way.rest():
+                    self._keep(packet)
+                self._write(is_end=True)
+                self._end_film()
+        except BaseException:
+            self._give_up()
+            raise
         self._reset()
 
     def _reset(self) -> None:
@@ -322,7 +341,8 @@ class _Films:
         """Begin a film with what is kept from `first` on, up to what is written next."""
         assert self._way is not None
         packets = [it.packet for it in self._kept]
-        path = self._new_file(self._kept[first].tov_ns)
+        self._file = self._new_file(self._kept[first].tov_ns)
+        path = self._file.path
         self._writer = FilmWriter(path, self._way, packets[first:])
         self._ctx.log.info("writes a film", path=str(path), copied=isinstance(self._way, Copied))
         for packet in packets[first : self._done + 1]:
@@ -330,36 +350,43 @@ class _Films:
 
     def _forget(self) -> None:
         """Forget what no film can begin with any more."""
-        if not self._is_asked or len(self._kept) > _MOST_KEPT:
-            kept = self._done
-        else:
-            old_ns = self._kept[-1].tov_ns - self._keeps_ns if self._kept else 0
-            old = [at for at in range(self._done) if self._kept[at].tov_ns <= old_ns]
-            kept = max((at for at in old if self._kept[at].packet.is_key), default=0)
-        for _ in range(kept):
+        forgotten = self._too_early() if self._is_asked else self._done
+        for _ in range(forgotten):
             self._kept.popleft()
-        self._done -= kept
+        self._done = max(0, self._done - forgotten)
 
-    def _new_file(self, tov_ns: int) -> Path:
+    def _too_early(self) -> int:
+        """How many of the oldest packets are before all films that may begin yet."""
+        old_ns = self._kept[-1].tov_ns - self._keeps_ns if self._kept else 0
+        too_many = len(self._kept) - _MOST_KEPT
+        first = 0
+        for at, (packet, tov_ns) in enumerate(self._kept):
+            if at > too_many and (at >= self._done or tov_ns > old_ns):
+                break
+            if packet.is_key:
+                first = at
+        if len(self._kept) - first > 2 * _MOST_KEPT:
+            first = self._done or too_many
+        if first > self._done and not self._has_too_many:
+            self._has_too_many = True
+            self._ctx.log.warning("keeps no more pictures than that for before_s", most=_MOST_KEPT)
+        return first
+
+    def _new_file(self, tov_ns: int) -> NewFile:
         wanted = path_of(self._config.path, self._ctx, tov_ns)
         replaces = self._config.if_exists == "replace" and not is_own(wanted, self._ctx)
-        for path in free_names(wanted):
-            try:
-                os.close(
-                    os.open(path, os.O_CREAT | os.O_WRONLY | (0 if replaces else os.O_EXCL), 0o666)
-                )
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise FilmError(f"cannot write {path}: {error.strerror}") from None
-            note_own(path, self._ctx)
-            return path
-        raise AssertionError
+        made = NewFile(wanted, replaces=replaces)
+        note_own(made.path, self._ctx)
+        return made
 
     def _end_film(self) -> None:
         writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                writer.close()
+        finally:
+            self._release()
         if writer is not None:
-            writer.close()
             self._ctx.log.info("film finished", path=str(writer.path), pictures=writer.pictures)
 
     def _give_up(self) -> None:
@@ -369,3 +396,9 @@ class _Films:
         if writer is not None:
             with contextlib.suppress(FilmError):
                 writer.close()
+        self._release()
+
+    def _release(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,10 @@ from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
 from flowrun.msgs.text import PromptResponseMsg
-from flowrun.runtime.errors import UsageError
 from flowrun.runtime.extras import missing
 from flowrun.runtime.task import Context, Input, Task, TaskConfig
 from flowrun.tasks.sinks.outbox import Outbox
-from flowrun.tasks.sinks.places import free_names, path_of, problems_of
+from flowrun.tasks.sinks.places import NewFile, path_of, problems_of
 from flowrun.tasks.sinks.settings import Host
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ class _ViewerSink(Task):
 
     @abstractmethod
     def viewer(self, ctx: Context) -> Viewer:
-        """What shows the messages. `UsageError` where it cannot be made."""
+        """What shows the messages. `UsageError` or `SinkFileError` where it cannot be made."""
 
     def begin(self, ctx: Context) -> Outbox[LiveMessage]:
         """Make the viewer."""
@@ -111,6 +109,10 @@ class RerunSink(_ViewerSink):
         port: Annotated[int, Field(ge=1, le=65535)] = _RERUN_PORT
         """The port that the viewer connects to."""
 
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        self._file: NewFile | None = None
+
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
         assert isinstance(config, cls.Config)
@@ -132,8 +134,17 @@ class RerunSink(_ViewerSink):
         from flowrun.runtime.export.live import RerunViewer
 
         config = self.config
-        path = None if config.path is None else _new_file(path_of(config.path, ctx, ctx.now_ns))
+        if config.path is not None:
+            self._file = NewFile(path_of(config.path, ctx, ctx.now_ns))
+        path = None if self._file is None else self._file.path
         return RerunViewer(ctx.run_id, ctx.run_id, path=path, port=config.port)
+
+    def stop(self, ctx: Context) -> None:
+        try:
+            super().stop(ctx)
+        finally:
+            if self._file is not None:
+                self._file.close()
 
 
 class FoxgloveSink(_ViewerSink):
@@ -167,15 +178,3 @@ class FoxgloveSink(_ViewerSink):
         return FoxgloveViewer(
             f"flowrun: {ctx.run_id}", host=self.config.host, port=self.config.port
         )
-
-
-def _new_file(wanted: Path) -> Path:
-    for path in free_names(wanted):
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
-        return path
-    raise AssertionError

@@ -16,7 +16,8 @@ from flowrun.msgs import ImageRgb8Msg, IntMsg, Message, TextMsg
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.task import Context, Input
 from flowrun.runtime.testing import run_task
-from flowrun.tasks.sinks.text_files import CsvWriter, JsonlWriter, SinkFileError
+from flowrun.tasks.sinks.places import SinkFileError
+from flowrun.tasks.sinks.text_files import CsvWriter, JsonlWriter
 from support import sink_tasks
 from support.sink_tasks import MixedMsg, run_graph
 

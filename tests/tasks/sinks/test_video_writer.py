@@ -20,11 +20,12 @@ from flowrun.runtime.export.film_writer import FilmError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.task import Context, Input
 from flowrun.runtime.testing import run_task
-from flowrun.tasks.sinks.video_writer import VideoWriter
+from flowrun.tasks.sinks.places import NewFile, SinkFileError
+from flowrun.tasks.sinks.video_writer import Moments, VideoWriter
 from support.films import FILMS, FRAMES, draw, pictures, pixels_of
 from support.sink_tasks import run_graph
 
-MS = 1_000_000
+MS, NS_PER_S = 1_000_000, 1_000_000_000
 
 
 def picture(level, tov_ms, *, size=(48, 64), aspect=1.0):
@@ -202,6 +203,38 @@ def test_alerts_that_follow_each_other_are_one_film(tmp_path):
     write(tmp_path, inputs, after_s=1.0)
     assert [it.name for it in tmp_path.iterdir()] == ["out.mp4"]
     assert shown(tmp_path / "out.mp4")[1] == 5000
+
+
+def test_what_is_asked_for_waits_for_pictures_that_are_far_behind():
+    moments = Moments(0, 0)
+    for at in range(300):
+        moments.note(when("again", 40 * at)["when"])
+    assert [moments.begin_ns(40 * at * MS) for at in range(300)] == [
+        40 * at * MS for at in range(300)
+    ]
+    assert len(moments._closed) <= 52  # what is 2 s late
+    moments = Moments(NS_PER_S, NS_PER_S)
+    for at in range(300):
+        moments.note(when("again", 40 * at)["when"])
+    assert moments.begin_ns(0) == -NS_PER_S
+    assert len(moments._closed) == 1
+
+
+def test_more_than_can_be_kept_before_a_moment_costs_no_more_than_the_oldest(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowrun.tasks.sinks.video_writer._MOST_KEPT", 80)
+    inputs = pictures_at(range(0, 40 * 115, 40))
+    inputs[-1] |= when("now", 40 * 114)
+    write(tmp_path, inputs, before_s=1000.0, queue=1)
+    assert len(times(tmp_path / "out.mp4")) == 90  # from the key frame at 1 s on
+
+
+def test_two_tasks_do_not_write_the_same_film(tmp_path):
+    file = NewFile(tmp_path / "out.mp4")
+    with pytest.raises(SinkFileError, match=r"out\.mp4: another task or run is writing it"):
+        write(tmp_path, pictures_at([0, 40]), if_exists="replace")
+    file.close()
+    write(tmp_path, pictures_at([0, 40]), if_exists="replace")
+    assert times(tmp_path / "out.mp4") == [0, 40]
 
 
 def test_nothing_comes_and_nothing_is_written(tmp_path):
@@ -433,7 +466,8 @@ import numpy as np
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input
 from flowrun.runtime.testing import run_task
-from flowrun.tasks.sinks.video_writer import VideoWriter
+from flowrun.tasks.sinks.places import NewFile, SinkFileError
+from flowrun.tasks.sinks.video_writer import Moments, VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 rng = np.random.default_rng(0)
 inputs = []
