@@ -5,7 +5,7 @@
 | `video/`                                  | `VideoCapture`                                        |
 | `inference.py`, `backends/`               | `Inference`, and what answers for it                  |
 | `detect.py`, `parse_detections.py`        | boxes: from a detector, from a model's answer         |
-| `alert.py`                                | alerts: on words in answers, on what was found        |
+| `alert.py`, `conditions.py`               | alerts, and the expressions that raise them           |
 | `boxes.py`                                | which of boxes that overlap are kept                  |
 | `read_text.py`                            | what is written in pictures                           |
 | `track.py`                                | objects followed from picture to picture              |
@@ -15,7 +15,6 @@
 | `broadcast.py`                            | pictures and answers for clients                      |
 | `shaping/`                                | `Crop`, `Resize`, `Mosaic`, `Throttle`, `Join`, ...   |
 | `sinks/`                                  | films, files, receivers, viewers, a window            |
-| `alert.py`                                | alerts on words and on classes of objects             |
 | `addresses.py`                            | hosts and URLs in configs                             |
 | `basic.py`                                | `Counter`, `Square`, `Print`, ...                     |
 | `labels.py`, `named_inputs.py`            | texts as pixels; inputs that a config names           |

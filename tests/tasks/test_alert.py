@@ -8,7 +8,7 @@ import pytest
 from flowrun.msgs import AlertMsg, DetectionsMsg, PromptResponseMsg
 from flowrun.msgs.fields import MessageTypeError
 from flowrun.runtime.clock import ManualClock
-from flowrun.runtime.errors import GraphError
+from flowrun.runtime.errors import GraphError, UsageError
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
@@ -83,7 +83,7 @@ def test_objects_of_the_classes_count_from_the_threshold_on() -> None:
 def test_it_must_be_so_for_a_while_without_a_pause() -> None:
     said = [(0, "fire"), (1, "no"), (2, "fire"), (3, "fire"), (4, "fire"), (5, "fire")]
     inputs = [{"answer": answer(text, at)} for at, text in said]
-    assert alerts(*inputs, contains="fire", for_s=2) == [(4, "fire")]
+    assert alerts(*inputs, contains="fire", hold_s=2) == [(4, "fire")]
 
 
 def test_the_next_alert_comes_after_the_cooldown() -> None:
@@ -97,6 +97,110 @@ def test_a_source_that_begins_again_does_not_silence_it() -> None:
     assert [at for at, _ in alerts(*inputs, contains="fire")] == [100, 1]
 
 
+def test_a_condition_holds_for_the_newest_of_each_input() -> None:
+    inputs = [
+        {"answer": answer("fire", 0)},
+        {"detections": objects("cat", "cat", at_s=1)},
+        {"answer": answer("no", 2)},
+        {"detections": objects("cat", at_s=3)},
+        {"answer": answer("fire", 4)},
+    ]
+    found = alerts(*inputs, when="said('fire') and count('cat') > 0", cooldown_s=0)
+    assert found == [
+        (1, "said('fire') = True, count('cat') = 2"),
+        (4, "said('fire') = True, count('cat') = 1"),
+    ]
+
+
+def test_an_alert_says_what_was_read_and_since_when() -> None:
+    inputs = [{"detections": objects("cat", "cat", at_s=at)} for at in range(3)]
+    *_, out = run_task(
+        Alert,
+        config={
+            "when": "count('cat') > 1",
+            "text": "{count('cat')} cats",
+            "hold_s": 2,
+            "clip": {"before_s": 1.5, "after_s": 4},
+        },
+        inputs=inputs,
+    )
+    found = out["alert"]
+    assert (found.text, found.rule) == ("2 cats", "count('cat') > 1")
+    assert (found.values, found.since_ns) == ({"count('cat')": 2}, 0)
+    assert (found.clip_from_ns, found.clip_to_ns) == (S // 2, 6 * S)
+
+
+def many_cats(detections: DetectionsMsg, answer: PromptResponseMsg | None = None) -> str | None:
+    return f"{detections.count} cats" if detections.count > 1 else None
+
+
+def test_a_function_says_what_an_alert_says() -> None:
+    module = f"{__name__}:many_cats"
+    inputs = [{"detections": objects(*names, at_s=1)} for names in (["cat"], ["cat", "cat"])]
+    assert alerts(*inputs, when=module) == [(1, "2 cats")]
+
+
+def of_a_frame(frame: object) -> bool:
+    return frame is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            "{when: count('cat') >}",
+            "14: 'when' of task 'watch': character 14 of \"count('cat') >\": invalid syntax; a "
+            "condition is an expression, such as count('person') > 2 or said('fire')",
+        ),
+        (
+            '{labels: cat, text: "{cont()}"}',
+            "27: 'text' of task 'watch': character 1 of 'cont()': unknown function 'cont'; functions: "
+            "said, number, count, best, inside, stay_s, entered, left, crossed, abs, all, any, len, "
+            "max, min, round, sum, lower (did you mean 'count'?)",
+        ),
+        (
+            "{labels: cat, timezone: Europe/Berlim}",
+            "27: 'timezone' of task 'watch': unknown time zone 'Europe/Berlim'; write one such as "
+            "Europe/Berlin or America/New_York (a machine without a database of them needs: pip "
+            "install tzdata)",
+        ),
+        (
+            "{when: 'MODULE:of_a_frame'}",
+            "14: MODULE:of_a_frame takes 'frame'; it may take answer, detections, zones, lines, message",
+        ),
+        (
+            "{when: said('fire')}",
+            "14: it reads answer (PromptResponseMsg), and nothing is connected there",
+        ),
+    ],
+)
+def test_a_wrong_condition_is_reported_at_its_place(tmp_path, config: str, said: str) -> None:
+    text = f"""
+tasks:
+  - {{id: find, type: support.pictures.Find}}
+  - {{id: cam, type: support.pictures.Camera}}
+  - id: watch
+    type: Alert
+    config: {config.replace("MODULE", __name__)}
+cnx:
+  - {{src: cam, dst: find, msg: ImageRgb8Msg}}
+  - {{src: find, dst: watch, msg: DetectionsMsg}}
+"""
+    with pytest.raises(GraphError) as error:
+        bind(parse_graph(text, path=tmp_path / "g.yaml", env={}))
+    assert str(error.value) == f"{tmp_path / 'g.yaml'}:7:{said.replace('MODULE', __name__)}"
+
+
+def test_a_function_is_not_set_while_the_graph_runs(tmp_path) -> None:
+    task = Alert(Alert.Config(contains="fire"))
+    vars(task)["config"] = Alert.Config(when="os:system")
+    with pytest.raises(UsageError) as error:
+        task.configure(None, frozenset({"when"}))
+    assert str(error.value) == (
+        "when: a function is named in the graph file, not while the graph runs"
+    )
+
+
 def test_both_inputs_share_the_cooldown() -> None:
     both = {"answer": answer("fire"), "detections": objects("cat")}
     assert alerts(both, contains="fire", labels="cat") == [(0, "fire")]
@@ -106,9 +210,12 @@ def test_both_inputs_share_the_cooldown() -> None:
 def test_what_it_remembers_is_frozen() -> None:
     task = Alert(Alert.Config(contains="fire"))
     task._since_ns, task._alerted_ns = {"answer": 5}, 9
+    task._held = {"answer": answer("fire", 2), "detections": objects("cat", at_s=3)}
     other = Alert(Alert.Config(contains="fire"))
     other.thaw(task.freeze())
     assert (other._since_ns, other._alerted_ns) == ({"answer": 5}, 9)
+    assert (other._held["answer"].response, other._held["answer"].tov_ns) == ("fire", 2 * S)
+    assert (other._held["detections"].labels, other._held["detections"].tov_ns) == (["cat"], 3 * S)
 
 
 def test_a_rule_that_looks_for_nothing_is_a_mistake(tmp_path) -> None:
@@ -116,8 +223,8 @@ def test_a_rule_that_looks_for_nothing_is_a_mistake(tmp_path) -> None:
     with pytest.raises(GraphError) as error:
         bind(parse_graph(text, path=tmp_path / "g.yaml", env={}))
     assert str(error.value) == (
-        f"{tmp_path / 'g.yaml'}:2:5: nothing to look for: give contains (words of answers) or labels "
-        "(of objects)"
+        f"{tmp_path / 'g.yaml'}:2:5: nothing to look for: give contains (words of answers), labels "
+        "(of objects) or when (a condition)"
     )
 
 
@@ -134,7 +241,9 @@ def test_a_run_shows_its_alerts_and_its_replay_raises_them_again(tmp_path) -> No
 tasks:
   - {id: cam, type: support.pictures.Camera, config: {limit: 12}}
   - {id: says, type: support.pictures.Answer}
-  - {id: watch, type: Alert, config: {contains: ['2', '3', '4', '8', '9'], for_s: 0.03, cooldown_s: 0.1}}
+  - id: watch
+    type: Alert
+    config: {contains: ['2', '3', '4', '8', '9'], hold_s: 0.03, cooldown_s: 0.1}
 cnx:
   - {src: cam, dst: says, msg: ImageRgb8Msg}
   - {src: says, dst: watch, msg: PromptResponseMsg}
