@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.cli.log_export import (
@@ -201,7 +202,18 @@ def _recover(args: argparse.Namespace) -> int:
         print_text(f"interrupted: {args.path} can be recovered again", file=sys.stderr)
         return exit_status(interrupt)
     print_text(report)
-    return 0
+    return _make_clips(Path(args.path))
+
+
+def _make_clips(run: Path) -> int:
+    """Make the clips of alerts that the run was killed over; 1 if that fails."""
+    from flowrun.runtime.export.cases import make_missing
+
+    failed = 0
+    for made in make_missing(run) if run.is_dir() else ():
+        failed |= isinstance(made, str)
+        print_text(f"no clip: {made}" if isinstance(made, str) else f"made the clip {made}")
+    return failed
 
 
 def _say_loss(loss: str | None) -> int:

@@ -6,6 +6,7 @@
 | `mp4.py`, `film.py`                   | a film of a topic's pictures, encoded or copied       |
 | `film_writer.py`                      | films that grow while a run goes on                   |
 | `live.py`                             | messages of a run that goes on, for viewers           |
+| `cases.py`                            | what a run keeps of an alert: a film, a picture, messages |
 | `trace.py`                            | when each task ran, for Perfetto                      |
 | `otlp.py`                             | the same as OpenTelemetry spans                       |
 | `mcap.py`                             | all in one compressed MCAP file                       |

@@ -30,6 +30,7 @@ from flowrun.runtime.graph.privacy import leaks
 from flowrun.runtime.interrupts import is_users, telling_interrupts
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.captured import Captured
+from flowrun.runtime.run.clips import ClipMaker, asks_for_clips
 from flowrun.runtime.run.log_lines import TO_LOG_ONLY, Stream, configure_logs
 from flowrun.runtime.run.observed import Observed
 from flowrun.runtime.run.recording import Recording
@@ -147,6 +148,10 @@ class Run:
                 raise
         self._captured = Captured(self.executor.whereabouts, self.log)
         self._watchers: tuple[Callable[[Cycle], None], ...] = ()
+        self._clips: ClipMaker | None = None
+        if asks_for_clips(plan):
+            self._clips = ClipMaker(plan, self._recorded_in, self.log)
+            self.watch(self._clips.look)
         self._mention_s: dict[str, float] = {}
         self._thread = threading.get_ident()
         self._pid = os.getpid()
@@ -270,6 +275,8 @@ class Run:
         for broadcast in self.broadcasts.values():
             broadcast.close()
         self._observed.close()
+        if self._clips is not None:
+            self._clips.close()
         return self._recording.finish(reason, error, cycles=self.executor.cycles)
 
     def _lose_log(self, error: LogError) -> None:
@@ -403,6 +410,10 @@ class Run:
         if self._place is None or len(self._recording.directories) == 1:
             return self._place
         return self._recording.directory
+
+    def _recorded_in(self) -> Path | None:
+        """Where the log is that is written now."""
+        return self._recording.directory if self._recording.is_on else None
 
     @property
     def directories(self) -> tuple[Path, ...]:
