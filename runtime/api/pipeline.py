@@ -6,6 +6,7 @@ flowrun.pipeline("street.mp4", on_frame=count_cars, on_result=print).run()
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, update_wrapper
@@ -31,6 +32,8 @@ from flowrun.runtime.run.live import RunResult
 __all__ = ["Pipeline", "Result", "pipeline"]
 
 _SOURCE, _CALL, _MODEL = "source", "on_frame", "model"
+_WITH_RESULTS = re.compile(rf"(?:{_CALL}|{_MODEL})(?:_(\d+))?")
+"""The tasks whose results `on_result` gets, with the number of their source where there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +102,10 @@ class Pipeline:
         if self._on_result is None:
             return
         for output in run.outputs:
-            task = output.partition(".")[0]
-            for kind in (_CALL, _MODEL):
-                if task == kind or task.startswith(f"{kind}_"):
-                    number = int(task.removeprefix(kind).removeprefix("_") or 0)
-                    call = partial(self._hand_over, number)
-                    run.on_message(output, update_wrapper(call, self._on_result))
+            found = _WITH_RESULTS.fullmatch(output.partition(".")[0])
+            if found is not None:
+                call = partial(self._hand_over, int(found[1] or 0))
+                run.on_message(output, update_wrapper(call, self._on_result))
 
     def _hand_over(self, source: int, message: Message) -> None:
         assert self._on_result is not None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -81,6 +82,12 @@ class Queue:
             self._changed.wait_for(lambda: self._kept or self.is_over)
             return self._kept.popleft() if self._kept else None
 
+    def put_first(self, message: Message) -> None:
+        """Keep a message from before all that are offered."""
+        with self._changed:
+            if not self._kept:
+                self._kept.append(message)
+
     def look(self, timeout_s: float) -> Message | None:
         """The newest message, which stays; None if there is none within `timeout_s`."""
         with self._changed:
@@ -127,15 +134,25 @@ class Feeds:
 
 class Messages(Iterator[Message]):
     """The messages of an output, as they come; ends with the run, and raises what ended it if that was
-    an error. `close` ends it earlier; so does dropping it.
+    an error. `close` ends it earlier, also from another thread; so does dropping it.
 
     read: gives the messages.
+    closed: makes `read` end.
     queue: where they come from, if that is no log.
+    leave: the run fills the queue no more.
     """
 
-    def __init__(self, read: Generator[Message], queue: Queue | None = None) -> None:
+    def __init__(
+        self,
+        read: Generator[Message],
+        closed: threading.Event,
+        queue: Queue | None = None,
+        leave: Callable[[], object] = lambda: None,
+    ) -> None:
         self._read = read
+        self._closed = closed
         self._queue = queue
+        self._leave = leave
 
     @classmethod
     def all_logged(cls, source: Source, slot: Slot, *, raises: bool) -> Messages:
@@ -143,17 +160,19 @@ class Messages(Iterator[Message]):
 
         raises: whether the end raises what ended the run, if that was an error.
         """
-        return cls(_from_log(source, slot, raises))
+        closed = threading.Event()
+        return cls(_from_log(source, slot, closed, raises=raises), closed)
 
     @classmethod
     def newest(
         cls, source: Source, slot: Slot, feeds: Feeds, *, keep: int, raises: bool
     ) -> Messages:
         """The messages from now on; `keep` of them while the reader is busy. raises: as before."""
-        queue = Queue(keep)
+        queue, closed = Queue(keep), threading.Event()
         feeds.add(slot, queue)
-        made = cls(_from_queue(source, queue, raises), queue)
-        weakref.finalize(made, feeds.remove, queue).atexit = False
+        made = cls(_from_queue(source, queue, closed, raises=raises), closed, queue)
+        made._leave = leave = weakref.finalize(made, feeds.remove, queue)
+        leave.atexit = False
         return made
 
     @property
@@ -169,37 +188,46 @@ class Messages(Iterator[Message]):
         return next(self._read)
 
     def close(self) -> None:
-        """Read no more."""
-        self._read.close()
+        """Read no more. A thread that waits for a message gets none."""
+        self._closed.set()
+        self._leave()
         if self._queue is not None:
             self._queue.end()
+        with suppress(ValueError):  # another thread is in it, which it leaves by itself
+            self._read.close()
 
 
-def _from_queue(source: Source, queue: Queue, raises: bool) -> Generator[Message]:  # noqa: FBT001
+def _from_queue(
+    source: Source, queue: Queue, closed: threading.Event, *, raises: bool
+) -> Generator[Message]:
     source.check_is_here()
-    while (message := queue.take()) is not None:
+    while (message := queue.take()) is not None and not closed.is_set():
         yield message
         source.check_is_here()
-    if raises:
+    if raises and not closed.is_set():
         source.raise_error()
 
 
-def _from_log(source: Source, slot: Slot, raises: bool) -> Generator[Message]:  # noqa: FBT001
-    waiting, number = threading.Event(), 0
+def _from_log(
+    source: Source, slot: Slot, closed: threading.Event, *, raises: bool
+) -> Generator[Message]:
+    number = 0
     source.check_is_here()
-    while True:
+    while not closed.is_set():
         is_over = source.has_ended  # asked before, so that no log is overlooked
         directories = source.directories
         if number == len(directories):
             if is_over:
                 break
-            waiting.wait(_LOOK_S)  # the run may begin another log: its recording was stopped
+            closed.wait(_LOOK_S)  # the run may begin another log: its recording was stopped
             continue
         directory = directories[number]
         number += 1
         try:
-            with Log(directory, follow=True) as log:
+            with Log(directory, follow=True, stopped=closed) as log:
                 for logged in log.messages(slot.topic):
+                    if closed.is_set():
+                        return
                     yield _message_of(logged, slot)
                     source.check_is_here()
                 if log.loss is not None:
@@ -208,7 +236,7 @@ def _from_log(source: Source, slot: Slot, raises: bool) -> Generator[Message]:  
             if directory.exists():
                 raise
             # No log is kept of a run whose tasks did not start.
-    if raises:
+    if raises and not closed.is_set():
         source.raise_error()
 
 

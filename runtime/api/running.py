@@ -108,6 +108,8 @@ class LiveRun:
                 raise
             _live.discard(self)
             self._exits.close()
+            if self._server is not None:
+                self._server.stop()
             if directory is not None and directory.is_dir() and not any(directory.iterdir()):
                 directory.rmdir()
             raise
@@ -280,12 +282,14 @@ class LiveRun:
         with self._lock:
             queue = self._latest.get(slot.index)
             if queue is None:
-                queue = self._latest[slot.index] = Queue(1)
+                queue = Queue(1)
                 self._feeds.add(slot, queue)
-        found = queue.look(0.0)
-        if found is None and self.directory is not None and slot.logged and slot.payload:
-            found = newest_logged(self.directory, slot)
-        found = found or queue.look(timeout_s)
+                if self.directory is not None and slot.logged and slot.payload:
+                    before = newest_logged(self.directory, slot)
+                    if before is not None:
+                        queue.put_first(before)
+                self._latest[slot.index] = queue
+        found = queue.look(timeout_s)
         return None if found is None else found.copy()
 
     def __repr__(self) -> str:
@@ -484,6 +488,7 @@ class _Callback:
     def end(self) -> None:
         """Call no more. A call that runs goes on."""
         self._is_over = True
+        self._messages.close()
 
     def _work(self) -> None:
         try:

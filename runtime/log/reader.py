@@ -8,6 +8,7 @@ with Log("runs/inference-20260105T101500Z") as log:
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from functools import partial
@@ -59,6 +60,7 @@ class Log:
     follow: iterating (also `cycles`, `messages` and `frames`) waits for what a live run adds, until
         it ends or its writer dies. All else sees what is there at the call, and waits for nothing.
     timeout_s: seconds without anything new after which following ends; None waits for ever.
+    stopped: ends following, on whichever thread that waits, when it is set; None: nobody sets it.
 
     Damaged bytes never give a message: reading ends before them, goes on with the
     next slab, and `loss` says what is missing. `LogError` is raised where nothing can be read at
@@ -73,11 +75,13 @@ class Log:
         verify: bool = True,
         follow: bool = False,
         timeout_s: float | None = None,
+        stopped: threading.Event | None = None,
     ) -> None:
         self.path = Path(path)
         self.verify = verify
         self.follow = follow
         self.timeout_s = timeout_s
+        self._stopped = stopped or threading.Event()
         self._files = LogFiles(self.path, verify=verify)
         self._slabs = self._files.slabs
         self._cycle_count: int | None = None
@@ -414,7 +418,7 @@ class Log:
     def _records(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:
         self._files.check_open()
         if self.follow:
-            return follow(self._files, wanted, timeout_s=self.timeout_s)
+            return follow(self._files, wanted, timeout_s=self.timeout_s, stopped=self._stopped)
         return scan(self._files, wanted)
 
     def _present(self, wanted: Range) -> Iterator[tuple[SlabReader, LoggedCycle]]:

@@ -76,10 +76,11 @@ def scan(
 
 
 def follow(
-    files: LogFiles, wanted: Range, *, timeout_s: float | None
+    files: LogFiles, wanted: Range, *, timeout_s: float | None, stopped: threading.Event
 ) -> Iterator[tuple[SlabReader, LoggedCycle]]:
-    """`scan`, and then what a writer adds, until it ends or dies, or adds nothing for `timeout_s`."""
-    idle_since, alive, waiting = ticks_ns(), True, threading.Event()
+    """`scan`, and then what a writer adds, until it ends or dies, adds nothing for `timeout_s`, or
+    `stopped` is set."""
+    idle_since, alive = ticks_ns(), True
     start, end = wanted.start, wanted.end
     while True:
         files.check_open()
@@ -107,8 +108,8 @@ def follow(
             return
         # Asked before the next look: what a writer commits before it dies is then read.
         alive = files.writer_lives()
-        if alive:
-            waiting.wait(_POLL_S)
+        if alive and stopped.wait(_POLL_S):
+            return
 
 
 def _first_slab(files: LogFiles, wanted: Range) -> int:

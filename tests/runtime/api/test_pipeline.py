@@ -12,6 +12,7 @@ from flowrun.runtime.api.pipeline import Result, pipeline
 from flowrun.runtime.errors import GraphError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
+from flowrun.tasks.basic import Counter
 from support.paths import ROOT
 
 FILM = ROOT / "graphs" / "media" / "shapes.mp4"
@@ -52,6 +53,14 @@ def test_each_of_several_sources_has_its_results():
     ).run(cycles=3, log_dir=None)
     for number in (0, 1):
         assert [it.value for it in results if it.source == number] == [0, 1, 2]
+
+
+def test_a_task_of_ones_own_may_be_called_anything():
+    results = []
+    made = pipeline(FILM, on_frame=lambda frame: frame.frame_id, on_result=results.append)
+    made.graph.add(Counter, id="model_check", limit=1)
+    made.run(cycles=2, log_dir=None)
+    assert {it.source for it in results} == {0}
 
 
 def test_a_callable_object_runs_and_the_log_says_that_it_does_not_replay():

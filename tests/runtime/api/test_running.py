@@ -10,19 +10,21 @@ import textwrap
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
 from flowrun.msgs import ImageRgb8Msg, IntMsg
 from flowrun.runtime.api.graph import Graph, run
-from flowrun.runtime.api.running import running
+from flowrun.runtime.api.received import newest_logged
+from flowrun.runtime.api.running import LiveRun, running
 from flowrun.runtime.errors import GraphError, LogError, TaskError, UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 from flowrun.tasks.basic import Counter, Print, Square
 from flowrun.tasks.video.capture import VideoCapture
-from support.helpers import Hooked, Scale
+from support.helpers import Hooked, Scale, until
 
 LIMIT_S = 60
 
@@ -116,6 +118,35 @@ def test_a_dropped_iterator_keeps_no_messages():
         del messages
         gc.collect()
         assert queue() is None
+
+
+@pytest.mark.parametrize("keep", [None, 1])
+def test_another_thread_closes_an_iterator_that_waits(keep):
+    with squares(rate_hz=0.01).start() as live:
+        messages = live.messages("square", keep=keep)
+        got = []
+        reader = threading.Thread(target=lambda: got.extend(messages))
+        reader.start()
+        until(lambda: messages._read.gi_running)
+        messages.close()
+        reader.join(LIMIT_S)
+        assert not reader.is_alive()
+        assert live._feeds._queues == ()
+    assert len(got) <= 1
+
+
+def test_the_newest_message_is_looked_for_in_the_log_once(monkeypatch):
+    looks = []
+
+    def look(directory, slot):
+        looks.append(slot.index)
+        return newest_logged(directory, slot)
+
+    monkeypatch.setattr("flowrun.runtime.api.running.newest_logged", look)
+    with squares(5).start() as live:
+        assert [it.value for it in live.messages("square")] == [0, 1, 4, 9, 16]
+        assert [live.latest("square").value for _ in range(3)] == [16, 16, 16]
+    assert len(looks) == 1
 
 
 def test_the_messages_are_copies_that_outlive_the_run():
@@ -273,6 +304,16 @@ def test_a_callback_may_stop_the_run_wait_for_it_and_end_itself():
     assert reasons == ["stop()"]
 
 
+def test_a_callback_that_was_ended_leaves_nothing():
+    with squares(rate_hz=0.01).start() as live:
+        for keep in (None, 1):
+            live.on_message("square", lambda _: None, keep=keep)()
+        for callback in live._callbacks:
+            callback.thread.join(LIMIT_S)
+            assert not callback.thread.is_alive()
+        assert live._feeds._queues == ()
+
+
 def test_a_callback_that_is_stuck_holds_up_nobody_but_wait():
     gate = threading.Event()
     live = squares(50).start()
@@ -339,6 +380,20 @@ def test_nothing_is_left_of_a_run_that_is_not_begun(tmp_path):
         g.start()
     assert [it.name for it in tmp_path.iterdir()] == ["file"]
     assert running() == []
+
+
+def test_no_page_is_left_of_a_run_that_is_not_begun(tmp_path, monkeypatch):
+    stopped = []
+    server = SimpleNamespace(stop=lambda: stopped.append(True))
+    monkeypatch.setattr(LiveRun, "_serve", lambda _run, _port: server)
+
+    def refuse(_run):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        LiveRun(squares(3).plan(), log_dir=tmp_path, port=0, before_start=refuse)
+    assert stopped == [True]
+    assert list(tmp_path.glob("squares*")) == []
 
 
 def test_a_fork_does_not_take_the_run_with_it():
