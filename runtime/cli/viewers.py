@@ -101,14 +101,10 @@ def _foxglove(log: Log, args: argparse.Namespace) -> None:
 def _rerun(log: Log, args: argparse.Namespace) -> None:
     from flowrun.runtime.export.rerun_server import DEFAULT_PORT, RerunServer
 
-    if args.host not in {"127.0.0.1", "localhost"}:
-        raise UsageError("--host: Rerun's server has no choice of the address it listens at")
-    server = RerunServer(log, port=DEFAULT_PORT if args.port is None else args.port)
+    port = DEFAULT_PORT if args.port is None else args.port
+    server = RerunServer(log, host=args.host, port=port)
     try:
         print_text(f"{args.run}: Rerun: {server.url}", flush=True)
-        print_text(
-            "  it listens at every address of this machine, and asks for no token", flush=True
-        )
         viewer = _open_viewer(server.url)
         server.send()
         _say_notes(server.report)
@@ -125,7 +121,8 @@ def _open_viewer(url: str) -> subprocess.Popen[bytes] | None:
         return None
     with contextlib.suppress(OSError):
         return subprocess.Popen(  # noqa: S603  # ours
-            [sys.executable, "-m", "rerun", url],
+            # It listens itself, for more recordings: here alone, where there is a port.
+            [sys.executable, "-m", "rerun", url, "--bind", "127.0.0.1", "--port", "auto"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

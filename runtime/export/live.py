@@ -18,6 +18,7 @@ from flowrun.runtime.export.foxglove import Channels, value_writer
 from flowrun.runtime.export.foxglove_server import SdkSink
 from flowrun.runtime.export.pictures import Stretches
 from flowrun.runtime.export.rerun import Entities
+from flowrun.runtime.export.rerun_server import RerunProcess
 from flowrun.runtime.export.selection import ExportReport
 from flowrun.runtime.extras import import_optional
 from flowrun.runtime.log.message import Topic
@@ -27,7 +28,6 @@ from flowrun.runtime.pictures.squares import square_size
 __all__ = ["FoxgloveViewer", "LiveMessage", "RerunViewer", "Viewer"]
 
 _QUALITY = 80
-_KEPT = "1GB"
 
 
 class LiveMessage(NamedTuple):
@@ -77,13 +77,13 @@ class RerunViewer:
     """Rerun: a server that viewers connect to, or a recording. Needs the package rerun-sdk.
 
     name: of the graph. run_id: of the run.
-    path: the recording's file (.rrd); None: a server at `port` of every address of this machine, which
-        keeps 1 GB for viewers that come later.
+    path: the recording's file (.rrd); None: a server at `host` and `port`, which keeps 1 GB for viewers
+        that come later.
 
     Raises `UsageError` if it cannot listen there.
     """
 
-    def __init__(self, name: str, run_id: str, *, path: Path | None, port: int) -> None:
+    def __init__(self, name: str, run_id: str, *, path: Path | None, host: str, port: int) -> None:
         rerun = import_optional("rerun", "RerunSink", extra="rerun", install="rerun-sdk")
         self._stream = rerun.RecordingStream(
             f"flowrun_{name}", recording_id=run_id, send_properties=False
@@ -93,15 +93,17 @@ class RerunViewer:
         self._entities = Entities(rerun, self._stream)
         self._stretches = Stretches(b"")
         self._pictures: dict[str, _Pictures] = {}
+        self._server: RerunProcess | None = None
+        if path is None:
+            self._server = RerunProcess(host=host, port=port)
+            self.where = self._server.url
+            self._stream.connect_grpc(self.where)
+            return
         try:
-            if path is not None:
-                self._stream.save(str(path))
-                self.where = str(path)
-            else:
-                self.where = self._stream.serve_grpc(grpc_port=port, server_memory_limit=_KEPT)
+            self._stream.save(str(path))
         except Exception as error:  # noqa: BLE001  # the SDK's own, of several kinds
-            what = f"serve Rerun at port {port}" if path is None else f"write {path}"
-            raise UsageError(f"cannot {what}: {error}") from None
+            raise UsageError(f"cannot write {path}: {error}") from None
+        self.where = str(path)
 
     def show(self, it: LiveMessage) -> None:
         self._entities.at(it)
@@ -115,6 +117,8 @@ class RerunViewer:
     def close(self) -> None:
         self._stream.flush()
         self._stream.disconnect()
+        if self._server is not None:
+            self._server.stop()
 
 
 class FoxgloveViewer:

@@ -97,15 +97,17 @@ class RerunSink(_ViewerSink):
 
     Takes pictures at `image`, `detections`, `answer`, and messages of any class, also more pictures, at
     `message`; connect what is to be shown. Pictures are JPEGs. The viewer connects to
-    `rerun+http://127.0.0.1:9876/proxy`; the server listens at every address of this machine, asks for
-    nothing, and keeps 1 GB for viewers that come later. `flowrun GRAPH --rerun` shows all that the log
-    holds, without this task. A replay shows nothing.
+    `rerun+http://127.0.0.1:9876/proxy`; the server asks for nothing, and keeps 1 GB for viewers that
+    come later. `flowrun GRAPH --rerun` shows all that the log holds, without this task. A replay shows
+    nothing.
     """
 
     class Config(_Settings):
         path: str | None = None
         """A recording (.rrd) to write in place of serving; a relative path starts at the graph file, and
         {run}, {start} (UTC) and {task} have values of the run. Where it exists, NAME-2 is written."""
+        host: Host = "127.0.0.1"
+        """The address at which to listen; 0.0.0.0 for all of this machine."""
         port: Annotated[int, Field(ge=1, le=65535)] = _RERUN_PORT
         """The port that the viewer connects to."""
 
@@ -137,7 +139,7 @@ class RerunSink(_ViewerSink):
         if config.path is not None:
             self._file = NewFile(path_of(config.path, ctx, ctx.now_ns))
         path = None if self._file is None else self._file.path
-        return RerunViewer(ctx.run_id, ctx.run_id, path=path, port=config.port)
+        return RerunViewer(ctx.run_id, ctx.run_id, path=path, host=config.host, port=config.port)
 
     def stop(self, ctx: Context) -> None:
         try:
