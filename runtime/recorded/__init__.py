@@ -9,6 +9,7 @@
 | `lanes.py`    | what happened when, counted by the parts of a span of time               |
 | `latencies.py`| how long things took, by the parts of a span of time                    |
 | `stats.py`    | figures of the whole run: times of tasks and paths, bandwidth, memory    |
+| `regions.py`  | zones and lines of a picture, and what is counted there                  |
 | `lines.py`    | the lines of the log up to a moment                                      |
 | `controls.py` | errors, settings, drops and states of sources, by cycle                  |
 | `places.py`   | where the messages of each topic are, without reading them               |

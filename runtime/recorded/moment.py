@@ -33,6 +33,7 @@ from flowrun.runtime.recorded.frames import message_of, shown_size
 from flowrun.runtime.recorded.lanes import ALERTS, ANSWERS, named
 from flowrun.runtime.recorded.latencies import steps_ms
 from flowrun.runtime.recorded.places import Places, TopicPlaces
+from flowrun.runtime.recorded.regions import REGIONS, regions
 
 __all__ = ["Moments", "detections", "graph_of", "pictures_of"]
 
@@ -130,6 +131,7 @@ class Moments:
             "answers": self._newest(ANSWERS, cycle, url, missing),
             "alerts": self._newest(ALERTS, cycle, url, missing),
             "detections": self._newest(_DETECTIONS, cycle, url, missing),
+            "regions": self._regions(cycle, missing),
             "settings": self._settings(cycle, missing),
             "sources": self._controls.states(cycle),
             "errors": [
@@ -163,7 +165,26 @@ class Moments:
                 "frame": self._frame(topic, fields.get("frame_cycle"), url),
             }
             if schema_name == _DETECTIONS:
+                found[name] |= _end_of(topic)
                 found[name]["objects"] = detections(fields)
+        return found
+
+    def _regions(self, cycle: int, missing: list[str]) -> dict[str, dict[str, Any]]:
+        """The last zones and lines at or before a cycle, and what had been counted there."""
+        found: dict[str, dict[str, Any]] = {}
+        for schema_name in REGIONS:
+            for name, topic in named(self._log.topics.values(), schema_name).items():
+                message = self._last(topic.name, cycle, missing)
+                if message is not None:
+                    fields = message.fields
+                    found[name] = {
+                        **_end_of(topic),
+                        "cycle": message.cycle,
+                        "tov_ns": message.tov_ns,
+                        "width": fields.get("width"),
+                        "height": fields.get("height"),
+                        **regions(fields),
+                    }
         return found
 
     def seen(self, time_ns: int) -> dict[str, dict[str, int]]:
@@ -241,12 +262,14 @@ class Moments:
             message = self._last(topic.name, cycle, missing)
             if message is not None:
                 width, height = shown_size(message)
+                rows, columns = message.outline["pixels"].shape[:2]
                 found[name] = {
                     "cycle": message.cycle,
                     "at_ns": message.tov_ns,
                     "url": _image(url, name, message.cycle),
                     "width": width,
                     "height": height,
+                    "pixels": [columns, rows],
                     "packets": _needs(message),
                 }
         return found
@@ -280,6 +303,11 @@ class Moments:
 
 def _image(url: str, name: str, cycle: int) -> str:
     return f"{url}/image/{quote(name, safe='')}?cycle={cycle}"
+
+
+def _end_of(topic: Topic) -> dict[str, str]:
+    """The task and the port that publish the messages of a topic."""
+    return {key: topic.metadata.get(key, "") for key in ("task", "port")}
 
 
 def _needs(message: LogMessage) -> dict[str, int] | None:

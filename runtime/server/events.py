@@ -7,7 +7,6 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from flowrun.msgs.regions import LinesMsg, ZonesMsg
 from flowrun.runtime.broadcast import Answer, PartialAnswer
 from flowrun.runtime.events import (
     Dropped,
@@ -21,6 +20,7 @@ from flowrun.runtime.events import (
     SourceState,
     Switched,
 )
+from flowrun.runtime.recorded.regions import regions
 from flowrun.runtime.server.channels import ANSWERS, PARTS, Channels
 from flowrun.runtime.server.status import answer_json, jsonable
 
@@ -221,28 +221,8 @@ def _counted(counted: Counted) -> tuple[str, dict[str, Any]]:
         "cycle": message.frame_cycle,
         "width": message.width,
         "height": message.height,
-        "zones": _zones(message) if isinstance(message, ZonesMsg) else [],
-        "lines": _lines(message) if isinstance(message, LinesMsg) else [],
+        **regions(message.all_fields()),
     }
-
-
-def _zones(message: ZonesMsg) -> list[dict[str, Any]]:
-    keys = ("name", "polygon", "count", "labels", "inside", "total")
-    of_each = zip(
-        message.names,
-        message.polygons,
-        message.counts,
-        message.labels,
-        message.inside,
-        message.totals,
-        strict=True,
-    )
-    return [dict(zip(keys, values, strict=True)) for values in of_each]
-
-
-def _lines(message: LinesMsg) -> list[dict[str, Any]]:
-    of_each = zip(message.names, message.lines, message.ins, message.outs, strict=True)
-    return [dict(zip(("name", "line", "in", "out"), it, strict=True)) for it in of_each]
 
 
 def _line(line: Line) -> tuple[str, dict[str, Any]]:

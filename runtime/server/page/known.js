@@ -49,12 +49,14 @@ import {loadMoment} from "./timeline/moments.js";
  *   latency_ms?: number, tokens?: number, frame: {task: string, cycle: number, url: string} | null}} MomentAnswer */
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, text: string, severity: string}} Alert */
 /** What `GET .../moment` gives. @typedef {{cycle: number, at_ns: number, answers: Record<string, MomentAnswer>,
- *   alerts: Record<string, any>, detections: Record<string, any>, settings: Settings, sources: Record<string, any>,
+ *   alerts: Record<string, any>, detections: Record<string, any>,
+ *   regions: Record<string, any>, settings: Settings, sources: Record<string, any>,
  *   errors: {task: string, text: string}[], error_counts: Record<string, number>, dropped: Record<string, number>,
  *   steps_ms: Record<string, number>, rates_hz: Record<string, number>,
  *   images: Record<string, {cycle: number, at_ns: number, url: string, whole: string, width: number, height: number,
- *     packets: {key: number, number: number} | null}>}} Moment
- *   url: of a picture as wide as it is shown; whole: of all of it; packets: those that give it */
+ *     pixels: [number, number], packets: {key: number, number: number} | null}>}} Moment
+ *   url: of a picture as wide as it is shown; whole: of all of it; width, height: as it is shown; pixels: how many it has;
+ *   packets: those that give it */
 /** @typedef {"opening" | "open" | "lost" | "left" | "over"} Connection */
 /** @typedef {"loading" | "running" | "degraded" | "paused" | "stuck" | "stopping" | "ended" | "gone"} State */
 /** bad: whether an error has ended it. @typedef {{state: State, text: string, detail: string, bad?: boolean}} Stated */

@@ -78,6 +78,7 @@ def test_a_moment_is_what_the_log_holds_up_to_it(recorded, log):
                 "url": f"u/image/cam?cycle={message.cycle}",
                 "width": 128,
                 "height": 96,
+                "pixels": [128, 96],
                 "packets": {
                     "key": message.cycle - message.cycle % KEY_EVERY,
                     "number": message.cycle,

@@ -1,7 +1,11 @@
 """A run to watch without a graph, and a browser to watch it with."""
 
+from functools import partial
+
 import pytest
 
+from flowrun.runtime.recorded.runs import RecordedRuns
+from flowrun.runtime.server.app import create_view_app
 from flowrun.runtime.server.serve import Server
 from support.api_client import asking
 from support.browser import Browser
@@ -77,6 +81,30 @@ def browser(chromium):
     chromium.open("about:blank")
     chromium.wait_for("location.href == 'about:blank'")
     chromium.events.clear()
+
+
+@pytest.fixture
+def viewed(browser):
+    """Opens the page of a recorded run. Nothing may go wrong on it."""
+    servers = []
+
+    def open_(run):
+        app = partial(create_view_app, RecordedRuns.at(run))
+        servers.append(Server.start_app(app, host="127.0.0.1", port=0, token=None))
+        browser.size(1440, 900)
+        browser.open(servers[-1].url)
+        browser.wait_for("document.querySelector('.timeline')?.dataset.timeline == 'ready'")
+        return browser
+
+    yield open_
+    wrong = [
+        entry["entry"]["text"]
+        for entry in browser.of("Log.entryAdded")
+        if "readback" not in entry["entry"]["text"]  # of the tests themselves
+    ]
+    assert (browser.of("Runtime.exceptionThrown"), wrong) == ([], [])
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,15 +10,11 @@ import structlog
 from PIL import Image
 
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.recorded.runs import RecordedRuns
-from flowrun.runtime.server.app import create_view_app
-from flowrun.runtime.server.serve import Server
 from support.answer_tasks import answered
 from support.films import FILMS, KEY_EVERY
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
-TIMELINE = "document.querySelector('.timeline')"
 SCREEN = "document.querySelector('.screen')"
 SAID = f"{SCREEN}.querySelector('figcaption').innerText"
 HELD = """
@@ -60,26 +55,6 @@ def recorded(tmp_path_factory):
     return of
 
 
-@pytest.fixture
-def opened(browser):
-    """Opens the page of a run."""
-    servers = []
-
-    def open_(run):
-        app = partial(create_view_app, RecordedRuns.at(run))
-        servers.append(Server.start_app(app, host="127.0.0.1", port=0, token=None))
-        browser.size(1440, 900)
-        browser.open(servers[-1].url)
-        browser.wait_for(f"{TIMELINE}?.dataset.timeline == 'ready'")
-        return browser
-
-    yield open_
-    wrong = [entry["entry"]["text"] for entry in browser.of("Log.entryAdded")]
-    assert (browser.of("Runtime.exceptionThrown"), wrong) == ([], [])
-    for server in servers:
-        server.stop()
-
-
 def go(page, cycle):
     """Go to a moment as the page itself does."""
     page.evaluate(
@@ -113,11 +88,11 @@ def nearest(page, pictures):
         ("mpeg4.avi", True),
     ],
 )
-def test_the_picture_at_a_moment_is_that_of_its_cycle(recorded, opened, name, is_jpeg):
+def test_the_picture_at_a_moment_is_that_of_its_cycle(recorded, viewed, name, is_jpeg):
     run = recorded(name)
     with Log(run) as log:
         pictures = {it.cycle: it.pixels.astype(np.int16) for it in log.frames("/cam/image")}
-    page = opened(run)
+    page = viewed(run)
     last = max(pictures)
     for cycle in (last, 5, 6, 4, 15, 14, 0, KEY_EVERY, last - 1, 1):
         go(page, cycle)
@@ -127,12 +102,12 @@ def test_the_picture_at_a_moment_is_that_of_its_cycle(recorded, opened, name, is
     assert ("as JPEGs: browsers decode no mpeg4" in page.evaluate(SAID)) == is_jpeg
 
 
-def test_the_key_frame_is_shown_and_said_until_the_exact_picture_comes(recorded, opened, browser):
+def test_the_key_frame_is_shown_and_said_until_the_exact_picture_comes(recorded, viewed, browser):
     browser.before_load(HELD)
     run = recorded("plain.mp4")
     with Log(run) as log:
         pictures = {it.cycle: it.pixels.astype(np.int16) for it in log.frames("/cam/image")}
-    page = opened(run)
+    page = viewed(run)
     page.wait_for(f"{SCREEN}.dataset.past == 'exact'")
     page.evaluate("window.holds = true; null")
     go(page, 15)
@@ -151,14 +126,14 @@ def test_the_key_frame_is_shown_and_said_until_the_exact_picture_comes(recorded,
 
 
 def test_where_packets_give_other_pictures_the_server_gives_the_recorded_one(
-    recorded, opened, browser
+    recorded, viewed, browser
 ):
     """As for a browser that cannot decode them."""
     browser.before_load("delete window.VideoDecoder")
     run = recorded("plain.mp4")
     with Log(run) as log:
         pictures = {it.cycle: it.pixels.astype(np.int16) for it in log.frames("/cam/image")}
-    page = opened(run)
+    page = viewed(run)
     for cycle in (12, 13, 3):
         go(page, cycle)
         is_exact(page, cycle)

@@ -4,8 +4,10 @@ import base64
 import io
 
 import pytest
+import structlog
 from PIL import Image
 
+from support.answer_tasks import ran
 from support.axe import violations
 from support.oriented import film
 
@@ -143,3 +145,51 @@ def test_boxes_of_several_cameras_are_on_their_own_pictures(new_stage, browser, 
     page = opened(new_stage, browser, tmp_path, TWO)
     page.wait_for(is_marked("right"))
     assert not page.evaluate(is_marked("left"))
+
+
+def recorded(folder, text):
+    """A run of this graph on its film, once through."""
+    clip = film(folder / "film.mp4", orientation=6)
+    once = text.format(film=clip).replace(", realtime: true, loop: true", "")
+    found = ran(once, folder)
+    structlog.reset_defaults()
+    return found
+
+
+def is_exact(page):
+    page.wait_for("!!document.querySelector('.screen[data-past=exact]')")
+
+
+def test_zones_and_lines_are_there_at_a_past_moment(viewed, tmp_path):
+    page = viewed(recorded(tmp_path, GRAPH))
+    is_exact(page)
+    page.wait_for(f"!!{chip('zones')}")
+    page.evaluate(f"{chip('boxes')}.click()")
+    page.wait_for(is_marked("cam"))
+    for x, y in ((0.1, 0.7), (0.4, 0.7), (0.525, 0.9), (0.6, 0.7), (0.8, 0.7)):
+        assert alpha(page, "cam", x, y) > 150, (x, y)
+    assert 0 < alpha(page, "cam", 0.25, 0.7) < alpha(page, "cam", 0.525, 0.75) < 100
+    page.evaluate("document.getElementById('tab-seen').click()")
+    page.wait_for("document.querySelector('#panel').innerText.includes('inside then')")
+    rows = (
+        "[...document.querySelectorAll('#panel tbody tr')].map(row => row.innerText.split('\\t'))"
+    )
+    page.wait_for(f"{rows}.length == 4")
+    assert page.evaluate(rows)[2:] == [
+        ["zones", "around it", "1", "1", "\u2013"],
+        ["gate", "gate", "\u2013", "0", "0"],
+    ]
+    page.evaluate(f"{chip('zones')}.click()")
+    page.wait_for(f"!({is_marked('cam')})")
+
+
+@pytest.mark.parametrize(
+    ("text", "marked", "bare"), [(CROPPED, "crop", "cam"), (TWO, "right", "left")]
+)
+def test_boxes_of_a_past_moment_are_on_the_pictures_in_which_they_were_found(
+    viewed, tmp_path, text, marked, bare
+):
+    page = viewed(recorded(tmp_path, text))
+    is_exact(page)
+    page.wait_for(is_marked(marked))
+    assert not page.evaluate(is_marked(bare))

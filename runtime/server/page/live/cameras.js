@@ -22,6 +22,12 @@ const FRESH_NS = 1e9;  // boxes of a picture that is older than this are not tho
  * @param {Known} run @returns {Channel[]} */
 function channelsOf(run) {
   if (!run.graph) return [];  // it says which camera is whose
+  if (run.recorded !== null) {  // what is in the log, by the tasks that have made it
+    return run.showing("picture").map(id => {
+      const [camera] = run.sourcesOf(id);
+      return {id, camera, from: id, name: id, plain: id === camera, packets: false, jpegs: true};
+    });
+  }
   const videos = new Set(run.showing("video"));
   /** @type {Channel[]} */ const channels = [];
   for (const id of run.showing("picture")) {
@@ -50,9 +56,11 @@ export function Cameras() {
   const shown = (chosen ?? first.slice(0, AT_ONCE).map(({id}) => id)).filter(id => ids.includes(id));
   const drawn = channels.filter(({id}) => alone && ids.includes(alone) ? id === alone : shown.includes(id));
   const live = run.connection === "open" && !run.over;
-  const found = Object.keys(run.moment === null ? run.detections : run.then?.detections ?? {}).length > 0;
-  /** @type {(keyof Marks)[]} */ const kinds = found ? ["boxes", "tracks"] : [];
-  if (run.moment === null && Object.keys(run.regions).length) kinds.push("zones");
+  const back = run.moment !== null;
+  /** @type {(keyof Marks)[]} */ const kinds = [];
+  if (Object.keys(back ? run.then?.detections ?? {} : run.detections).length) kinds.push("boxes");
+  if (!back && Object.keys(run.detections).length) kinds.push("tracks");
+  if (Object.keys(back ? run.then?.regions ?? {} : run.regions).length) kinds.push("zones");
   /** @param {string} id */
   const toggle = id => choose(now => {
     const before = now ?? shown;
@@ -76,16 +84,19 @@ export function Cameras() {
 /** @param {{channel: Channel, live: boolean, alone: boolean, marks: Marks, onAlone: () => void}} props */
 function Screen({channel, live, alone, marks, onAlone}) {
   const run = useKnown();
-  const task = run.then?.images[channel.id] ? channel.id : channel.camera;
-  const then = run.moment === null ? null : run.then?.images[task] ?? null;
+  const images = run.then?.images ?? {};
+  const task = [channel.id, channel.from].find(id => id !== null && images[id]) ?? channel.camera;
+  const then = run.moment === null ? null : images[task] ?? null;
   const back = run.moment !== null;
   const {canvas, newest, note, form, image, why} = useStream(channel, live && run.moment === null);
   const past = usePast(run.logged, task, then);
   const exact = past.shown?.exact && past.shown.cycle === then?.cycle;
-  const overlay = useOverlay(run, channel, canvas, newest, exact ? then : null, marks);
+  // The log may lack what the channel shows, such as a picture with boxes in it: then it is the camera's.
+  const seen = then ? {...channel, from: task, plain: task === channel.camera} : channel;
+  const overlay = useOverlay(run, seen, canvas, newest, exact ? then : null, marks);
   const waits = run.moment === null && !newest && form !== "img";
   const behind = behindOf(run, channel, newest);
-  const boxes = then ? detectionsThen(run).filter(({task}) => run.sourcesOf(task).includes(channel.camera)) : [];
+  const boxes = then ? detectionsThen(run).filter(one => isSeenIn(run, seen, sizeOf(then), one)) : [];
   const early = Math.max(0, ...boxes.map(({timestamp_nanos: at}) => (then?.at_ns ?? 0) - at)) / 1e6;
   return html`<figure class="screen ${live || then ? "" : "over"}" data-form=${form} data-shown=${newest ? "yes" : null}
       data-cycle=${(back ? past.shown?.cycle : newest?.cycle) ?? ""} data-moment=${back ? run.then?.cycle ?? "" : null}
@@ -173,21 +184,19 @@ function useStream(channel, live) {
 
 /** A canvas over the picture with what was found in it.
  * @param {Known} run @param {Channel} channel @param {{current: HTMLCanvasElement | null}} picture
- * @param {Picture | null} newest @param {{width: number, height: number, at_ns: number} | null} then @param {Marks} marks */
+ * @param {Picture | null} newest @param {import("../timeline/pictures.js").Place | null} then @param {Marks} marks */
 function useOverlay(run, channel, picture, newest, then, marks) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const overlay = useMemo(() => new Overlay(), []);
-  const all = then ? detectionsThen(run) : Object.values(run.detections);
-  const found = lastOf(run, all.filter(one => then
-    ? (channel.plain || !run.then?.images[channel.id]) && run.sourcesOf(one.task).includes(channel.camera)
-    : isSeenIn(run, channel, newest, one)));
-  const regions = then ? [] : Object.values(run.regions).filter(one => isSeenIn(run, channel, newest, one));
+  const size = then ? sizeOf(then) : newest;
+  const found = lastOf(run, (then ? detectionsThen(run) : Object.values(run.detections)).filter(one => isSeenIn(run, channel, size, one)));
+  const regions = (then ? regionsThen(run) : Object.values(run.regions)).filter(one => isSeenIn(run, channel, size, one));
   useEffect(() => {
     const [under, over] = [then ?? picture.current, canvas.current];
     if (!under || !over) return;
     if (then) {
       Object.assign(over, {width: then.width, height: then.height});
-      overlay.draw(over, found.filter(({timestamp_nanos: at}) => then.at_ns - at < FRESH_NS), {...marks, tracks: false});
+      overlay.draw(over, found.filter(({timestamp_nanos: at}) => then.at_ns - at < FRESH_NS), {...marks, tracks: false}, regions);
       return;
     }
     if (!newest) return;
@@ -201,7 +210,7 @@ function useOverlay(run, channel, picture, newest, then, marks) {
 
 /** Whether a task has found something in the pictures that a channel shows: in those of the same task, or in
  * pictures of the same camera and size. What a task has drawn on has its boxes in it already.
- * @param {Known} run @param {Channel} channel @param {Picture | null} shown
+ * @param {Known} run @param {Channel} channel @param {{width: number, height: number, orientation: number} | null} shown
  * @param {{task: string, port?: string, width: number, height: number}} found */
 function isSeenIn(run, channel, shown, found) {
   const {width, height} = found, end = endOf(found);
@@ -211,6 +220,9 @@ function isSeenIn(run, channel, shown, found) {
   return wide === width && high === height;
 }
 
+/** The pixels of a recorded picture. @param {import("../timeline/pictures.js").Place} then */
+const sizeOf = ({pixels: [width, height]}) => ({width, height, orientation: 1});
+
 /** Without those that another task has gone on with, as a tracker does with what a detector has found.
  * @param {Known} run @param {import("../known.js").Detections[]} found */
 const lastOf = (run, found) =>
@@ -218,11 +230,14 @@ const lastOf = (run, found) =>
 
 /** What was found in the pictures of the moment looked at. @param {Known} run
  * @returns {import("../known.js").Detections[]} */
-export const detectionsThen = ({then}) => Object.entries(then?.detections ?? {}).map(([task, {cycle, tov_ns, width, height, objects}]) => ({
-  task, cycle, timestamp_nanos: tov_ns, width, height,
+export const detectionsThen = ({then}) => Object.values(then?.detections ?? {}).map(({task, port, cycle, tov_ns, width, height, objects}) => ({
+  task, port, cycle, timestamp_nanos: tov_ns, width, height,
   // These are given by their upper left corner.
   detections: objects.map((/** @type {any} */ box) => ({...box, x: box.x + box.width / 2, y: box.y + box.height / 2})),
 }));
+
+/** Zones and lines at the moment looked at. @param {Known} run @returns {import("../known.js").Regions[]} */
+export const regionsThen = ({then}) => Object.values(then?.regions ?? {}).map(({tov_ns, ...it}) => ({...it, timestamp_nanos: tov_ns}));
 
 /** Save the picture that is shown.
  * @param {string} name @param {HTMLCanvasElement | null} canvas @param {Picture | null} newest @param {HTMLImageElement | null} image */
