@@ -26,12 +26,17 @@ from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest, with_article
 from flowrun.tasks.conditions import INPUTS, Condition, ConditionError, Seen, Template, said
 
-__all__ = ["Alert"]
+__all__ = ["Alert", "is_function"]
 
 _NS_PER_S = 1_000_000_000
 _Word = Annotated[str, Field(min_length=1)]
 _Words: TypeAlias = _Word | Annotated[tuple[_Word, ...], Field(min_length=1)] | None
 _FUNCTION = re.compile(r"\w+(\.\w+)*:\w+")
+
+
+def is_function(when: str) -> bool:
+    """Whether a condition names a function, `module:name`."""
+    return _FUNCTION.fullmatch(when.strip()) is not None
 
 
 class Clip(TaskConfig):
@@ -86,7 +91,7 @@ class Alert(Task):
         @field_validator("when")
         @classmethod
         def _is_expression(cls, when: str | None) -> str | None:
-            if when is not None and not _FUNCTION.fullmatch(when.strip()):
+            if when is not None and not is_function(when):
                 Condition(when)
             return when
 
@@ -128,7 +133,7 @@ class Alert(Task):
                     "when (a condition)"
                 ),
             )
-        if config.when is not None and _FUNCTION.fullmatch(config.when.strip()):
+        if config.when is not None and is_function(config.when):
             try:
                 _Called(config.when.strip(), graph_dir)
             except UsageError as error:
@@ -143,7 +148,7 @@ class Alert(Task):
             "contains": frozenset({"answer"} if config.contains is not None else ()),
             "labels": frozenset({"detections"} if config.labels is not None else ()),
         }
-        if config.when is not None and not _FUNCTION.fullmatch(config.when.strip()):
+        if config.when is not None and not is_function(config.when):
             condition = Condition(config.when)
             read["when"] = condition.inputs
             yield from (("when", text) for text in condition.problems_with(inputs))
@@ -158,7 +163,7 @@ class Alert(Task):
     @classmethod
     def code(cls, config: TaskConfig) -> Iterator[str]:
         assert isinstance(config, cls.Config)
-        if config.when is not None and _FUNCTION.fullmatch(config.when.strip()):
+        if config.when is not None and is_function(config.when):
             yield dotted(config.when.strip()).rpartition(".")[0]
 
     def start(self, ctx: Context) -> None:
@@ -166,7 +171,7 @@ class Alert(Task):
 
     def configure(self, ctx: Context, changed: frozenset[str]) -> None:
         when = self.config.when
-        if "when" in changed and when is not None and _FUNCTION.fullmatch(when.strip()):
+        if "when" in changed and when is not None and is_function(when):
             raise UsageError(
                 "when: a function is named in the graph file, not while the graph runs"
             )
@@ -183,8 +188,7 @@ class Alert(Task):
             self._rules.append(_Found(_as_words(config.labels), config.threshold))
         if config.when is not None:
             when = config.when.strip()
-            is_function = _FUNCTION.fullmatch(when) is not None
-            self._rules.append(_Called(when, ctx.graph_dir) if is_function else _When(when))
+            self._rules.append(_Called(when, ctx.graph_dir) if is_function(when) else _When(when))
 
     def process(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
@@ -23,7 +24,7 @@ from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import ALWAYS, Gate, StepCall
 from flowrun.runtime.engine.watch import set_in_vain
 from flowrun.runtime.errors import Location
-from flowrun.runtime.events import Event
+from flowrun.runtime.events import Event, Set
 from flowrun.runtime.graph.bind import BoundConnection, BoundGraph, BoundTask
 from flowrun.runtime.graph.plan import Plan, Step, plan_graph
 from flowrun.runtime.graph.ports import Port, is_source, ports_for, with_types
@@ -148,6 +149,10 @@ class Alone:
         """Stop the task."""
         self._made.task.stop(self._made.ctx)
 
+    def set(self, values: dict[str, Any]) -> None:
+        """Set live values at the beginning of the next cycle."""
+        self._outside.sets.append(Set(self._made.id, values))
+
     def run(self, arrived: Mapping[str, Message], *, cycle: int, now_ns: int) -> dict[str, Message]:
         """Run one cycle, and return copies of what the task published, by output port.
 
@@ -188,10 +193,13 @@ class _Given:
     def __init__(self) -> None:
         self.background: dict[str, BackgroundTask] = {}
         self.reported: Sequence[Event] = ()
+        self.sets: list[Set] = []
+        """Live values that were set, and are not in force yet."""
 
     def begin(self, time: CycleTime, start_ns: int) -> Sequence[Event]:  # noqa: ARG002
         time.now_ns = self.now_ns
-        return ()
+        sets, self.sets = self.sets, []
+        return sets
 
     def after_sources(self, runs: bool) -> Sequence[Event]:  # noqa: ARG002, FBT001
         return ()

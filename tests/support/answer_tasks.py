@@ -111,3 +111,8 @@ def ran(text: str, folder: Path, *, hook: Callable[[Run, int], None] | None = No
         Says.hook = staticmethod(lambda number: None)
     assert result.error is None
     return folder / "run"
+
+
+def has_eight(answer: PromptResponseMsg) -> bool:
+    """A condition of an alert."""
+    return answer.response.endswith(" 8")
