@@ -239,6 +239,11 @@ class ImageRgb8Msg(Message):
         else:
             self.hand_over("pixels", picture.made())
 
+    def describe_as(self, image: ImageRgb8Msg) -> None:
+        """Set all fields but `pixels` to those of `image`, the picture that this one is made of."""
+        self.frame_id, self.pts, self.fps = image.frame_id, image.pts, image.fps
+        self.source, self.pixel_aspect = image.source, image.pixel_aspect
+
     def _defer(self, picture: DecodedPicture) -> None:
         self.__dict__.pop("pixels", None)
         self._own_picture = picture

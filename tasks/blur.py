@@ -82,9 +82,7 @@ class Blur(Task):
         for left, top, right, bottom in self._boxes(image):
             part = pixels[top:bottom, left:right]
             part[...] = concealed(part, config.method, blocks=config.blocks)
-        blurred.frame_id, blurred.pts = image.frame_id, image.pts
-        blurred.fps, blurred.source = image.fps, image.source
-        blurred.pixel_aspect = image.pixel_aspect
+        blurred.describe_as(image)
         blurred.publish(tov_ns=image.tov_ns)
 
     def _boxes(self, image: ImageRgb8Msg) -> list[tuple[int, int, int, int]]:

@@ -99,9 +99,7 @@ class RenderBoxes(Task):
         if self.config.statistics:
             self._times.append(image.tov_ns)
         self._draw(ctx, image, rendered)
-        rendered.frame_id, rendered.pts = image.frame_id, image.pts
-        rendered.fps, rendered.source = image.fps, image.source
-        rendered.pixel_aspect = image.pixel_aspect
+        rendered.describe_as(image)
         rendered.publish(tov_ns=image.tov_ns)
 
     def _draw(self, ctx: Context, image: ImageRgb8Msg, rendered: ImageRgb8Msg) -> None:

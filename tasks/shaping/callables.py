@@ -109,8 +109,7 @@ class PythonCallable(Task):
                 number.publish(tov_ns=image.tov_ns)
             elif isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.shape[2:] == (3,):
                 picture.pixels = item
-                picture.frame_id, picture.pts, picture.fps = image.frame_id, image.pts, image.fps
-                picture.source, picture.pixel_aspect = image.source, image.pixel_aspect
+                picture.describe_as(image)
                 picture.publish(tov_ns=image.tov_ns)
             elif isinstance(item, DetectionsMsg):
                 detections.fill(item)

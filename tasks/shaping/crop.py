@@ -12,7 +12,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
-from flowrun.tasks.shaping.fitting import pass_on
 
 __all__ = ["Crop"]
 
@@ -85,7 +84,7 @@ class Crop(Task):
         left, top, right, bottom = box
         pixels = cropped.allocate_pixels(bottom - top, right - left)
         pixels[...] = image.pixels[top:bottom, left:right]
-        pass_on(cropped, image)
+        cropped.describe_as(image)
         cropped.publish(tov_ns=image.tov_ns)
 
     def _box(self, image: ImageRgb8Msg) -> tuple[int, int, int, int] | None:

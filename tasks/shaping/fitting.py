@@ -10,7 +10,7 @@ from pydantic import Field
 
 from flowrun.msgs.image import ImageRgb8Msg
 
-__all__ = ["Color", "Fit", "fitted", "pass_on"]
+__all__ = ["Color", "Fit", "fitted"]
 
 Fit = Literal["stretch", "letterbox", "cover"]
 """stretch: all of the picture, distorted if need be; letterbox: all of it, undistorted, with bars beside
@@ -49,9 +49,3 @@ def fitted(
     left, top = (inner_width - width) // 2, (inner_height - height) // 2
     inner = image.resized(inner_width, inner_height)
     return np.ascontiguousarray(inner[top : top + height, left : left + width])
-
-
-def pass_on(made: ImageRgb8Msg, image: ImageRgb8Msg) -> None:
-    """Set what `made` says of its source to what `image`, of which it is made, says."""
-    made.frame_id, made.pts, made.fps = image.frame_id, image.pts, image.fps
-    made.source, made.pixel_aspect = image.source, image.pixel_aspect

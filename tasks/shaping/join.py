@@ -32,6 +32,9 @@ class Join(Task):
     a message waits for that. Each cycle publishes one set at most; what waits when the sources end is
     not published. An input whose times go back by more than `tolerance_ms` has started over: what
     waited of it is left out.
+
+    The log has what is joined once more, pictures as pixels: `logging: {payload: none}` leaves them
+    out, and a replay joins them again.
     """
 
     class Config(TaskConfig):

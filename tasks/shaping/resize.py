@@ -8,7 +8,7 @@ from pydantic import PositiveInt, model_validator
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
-from flowrun.tasks.shaping.fitting import Color, Fit, fitted, pass_on
+from flowrun.tasks.shaping.fitting import Color, Fit, fitted
 
 __all__ = ["Resize"]
 
@@ -55,7 +55,7 @@ class Resize(Task):
         else:
             pixels = fitted(image, width, height, config.fit, color=config.color)
             resized.hand_over("pixels", pixels)
-        pass_on(resized, image)
+        resized.describe_as(image)
         if config.fit != "stretch":
             resized.pixel_aspect = 1.0
         elif None not in (config.width, config.height):

@@ -25,6 +25,9 @@ class Throttle(Task):
     the first message is passed on, the same ones in every run. A task's own `rate_hz` and `every`, which
     any task may have in the graph file, go by cycles, and leave a task out that has other inputs too;
     this is for a connection.
+
+    The log has what it passes on once more, pictures as pixels: `logging: {payload: none}` leaves them
+    out, and a replay makes them again.
     """
 
     class Config(TaskConfig):

@@ -106,6 +106,17 @@ def test_unpack_of_pack_is_the_picture(
     assert seen.timestamp.seconds * 10**9 + seen.timestamp.nanos == tov_ns
 
 
+def test_a_picture_made_of_another_is_described_as_it() -> None:
+    image = ImageRgb8Msg(frame_id=7, pts=3, fps=25.0, source="gate", pixel_aspect=1.5)
+    image.pixels = np.zeros((2, 4, 3), np.uint8)
+    made = ImageRgb8Msg()
+    made.describe_as(image)
+    made.pixels = image.pixels
+    assert made.all_fields().keys() == image.all_fields().keys()
+    for name, value in image.all_fields().items():
+        assert name == "pixels" or getattr(made, name) == value
+
+
 def test_picture_of_another_program_is_a_value_error() -> None:
     foreign = RAW_IMAGE(width=1, height=1, encoding="rgb8", step=3, data=b"abc")
     with pytest.raises(ValueError, match=r"^not an ImageRgb8Msg: KeyError\(1000\)$"):
