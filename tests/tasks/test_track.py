@@ -38,12 +38,16 @@ Box = tuple[float, float, float, float]
 
 
 def found(
-    at_s: float, *boxes: Box, scores: list[float] | None = None, size: tuple[int, int] = (640, 480)
+    at_s: float,
+    *boxes: Box,
+    scores: list[float] | None = None,
+    size: tuple[int, int] = (640, 480),
+    labels: list[str] | None = None,
 ) -> DetectionsMsg:
     message = DetectionsMsg(
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         scores=np.array([0.9] * len(boxes) if scores is None else scores, np.float32),
-        labels=[f"thing {k}" for k in range(len(boxes))],
+        labels=[f"thing {k}" for k in range(len(boxes))] if labels is None else labels,
         class_ids=np.arange(len(boxes), dtype=np.int32),
         width=size[0],
         height=size[1],
@@ -167,6 +171,20 @@ def test_a_camera_that_changes_its_size_keeps_its_tracks() -> None:
     assert ids(*large, *small)[-3:] == [[1, 2]] * 3
 
 
+def test_a_number_stays_with_its_label_where_asked() -> None:
+    """A dog and a cat at one place, of which each picture shows one."""
+    dog, cat, both = ["dog"], ["cat"], ["cat", "dog"]
+    seen = [
+        found(0.0, car(0), labels=dog),
+        found(0.1, car(4), labels=cat),
+        found(0.2, car(8), labels=dog),
+        found(0.3, car(10), car(12), labels=both),
+        found(9.0, car(10), labels=dog),
+    ]
+    assert ids(*seen[:3]) == [[1], [1], [1]]
+    assert ids(*seen, class_aware=True) == [[1], [2], [1], [2, 1], [3]]
+
+
 def test_two_tasks_count_for_themselves() -> None:
     first, second = made(), made()
     assert step(first, found(0.0, car(0), car(300))) == [1, 2]
@@ -210,16 +228,16 @@ SCENES = st.lists(
 
 
 @settings(max_examples=20)
-@given(scenes=SCENES, cut=st.integers(0, 8), least=st.integers(1, 3))
+@given(scenes=SCENES, cut=st.integers(0, 8), least=st.integers(1, 3), class_aware=st.booleans())
 def test_a_thawed_tracker_goes_on_as_the_frozen_one(
-    scenes: list[Any], cut: int, least: int
+    scenes: list[Any], cut: int, least: int, class_aware: bool
 ) -> None:
     messages, at_s = [], 0.0
     for passed_s, places, size in scenes:
         at_s += passed_s
         boxes = [car(x, y) for x, y, _ in places]
         messages.append(found(at_s, *boxes, scores=[it[2] for it in places], size=size))
-    config = {"minimum_consecutive_frames": least}
+    config = {"minimum_consecutive_frames": least, "class_aware": class_aware}
     whole = made(**config)
     expected = [step(whole, message) for message in messages]
 
@@ -236,11 +254,14 @@ def test_a_thawed_tracker_goes_on_as_the_frozen_one(
 
 
 def test_what_is_remembered_does_not_grow() -> None:
-    task = made()
+    task = made(class_aware=True)
     sizes = []
     for number in range(60):
-        step(task, found(number / 5, car(number % 7 * 90), car(number % 5 * 100, 300)))
-        sizes.append(len(task._tracker.tracks))
+        labels = [f"thing {number}", "car"]
+        boxes = car(number % 7 * 90), car(number % 5 * 100, 300)
+        step(task, found(number / 5, *boxes, labels=labels))
+        sizes.append(sum(len(it.tracks) for it in task._trackers.values()))
+        assert len(task._trackers) <= sizes[-1]
     assert max(sizes[30:]) <= max(sizes[:30])
 
 
