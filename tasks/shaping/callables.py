@@ -31,10 +31,11 @@ class PythonCallable(Task):
     """Call a Python function on each picture: `callable: my_module:infer`.
 
     The function gets the pixels, a NumPy array of uint8 (height, width, 3), RGB, which it may not write
-    to; with `takes: message` the `ImageRgb8Msg`. What it returns says on which output it is published:
+    to; with `takes: bgr` a copy of its own in the order of OpenCV's colours; with `takes: message` the
+    `ImageRgb8Msg`. What it returns says on which output it is published:
 
     - a dict on `result`, a text on `text`, a number (or a bool) on `number`;
-    - a uint8 array (height, width, 3) on `picture`;
+    - a uint8 array (height, width, 3) on `picture`; of colours in the order of those that it gets;
     - a `DetectionsMsg`, or the `Detections` of supervision, on `detections`;
     - each item of a tuple on its own; None on none.
 
@@ -49,8 +50,9 @@ class PythonCallable(Task):
         Python's module path."""
         arguments: dict[str, Any] = Field(default={})
         """Keyword arguments: of the function at each call; of a class when it is made."""
-        takes: Literal["pixels", "message"] = "pixels"
-        """What it gets: an array, or the message."""
+        takes: Literal["pixels", "bgr", "message"] = "pixels"
+        """What it gets: an array of RGB, one of BGR as OpenCV's functions take and return it, or the
+        message."""
         external: bool = False
         """Whether what it returns comes from outside the run, such as a server, or differs from one time
         to the next: a replay then takes it from the log."""
@@ -93,7 +95,10 @@ class PythonCallable(Task):
         picture: Output[ImageRgb8Msg],
         detections: Output[DetectionsMsg],
     ) -> None:
-        given = image if self.config.takes == "message" else image.pixels
+        is_bgr = self.config.takes == "bgr"
+        given: Any = image if self.config.takes == "message" else image.pixels
+        if is_bgr:
+            given = np.array(given[..., ::-1], order="C")
         returned = self._called(given, **self._arguments)
         for item in returned if isinstance(returned, tuple) else (returned,):
             if item is None:
@@ -108,7 +113,7 @@ class PythonCallable(Task):
                 number.value = float(item)
                 number.publish(tov_ns=image.tov_ns)
             elif isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.shape[2:] == (3,):
-                picture.pixels = item
+                picture.pixels = item[..., ::-1] if is_bgr else item
                 picture.describe_as(image)
                 picture.publish(tov_ns=image.tov_ns)
             elif isinstance(item, DetectionsMsg):

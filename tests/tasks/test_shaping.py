@@ -491,6 +491,21 @@ def test_a_callable_says_by_its_type_what_is_published(own: Path) -> None:
     )
 
 
+def test_a_function_of_opencv_gets_and_returns_its_order_of_colours(own: Path) -> None:
+    own.joinpath("own_bgr.py").write_text("""\
+def draw(pixels):
+    assert pixels.flags.c_contiguous
+    pixels[0, 0] = 255, 0, 0  # blue
+    return float(pixels[0, 1, 0]), pixels
+""")
+    image = picture(2, 2)
+    red, green, blue = (int(it) for it in image.pixels[0, 1])
+    made = one(PythonCallable, {"image": image}, callable="own_bgr:draw", takes="bgr")
+    assert made.number.value == blue
+    assert made.picture.pixels[0].tolist() == [[0, 0, 255], [red, green, blue]]
+    assert image.pixels[0, 0].tolist() != [0, 0, 255]
+
+
 def test_an_object_is_made_once(own: Path) -> None:
     made = run_task(
         PythonCallable,
