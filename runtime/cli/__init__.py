@@ -46,6 +46,8 @@ _VERBS = {
     "top": "show how a run is doing while it runs",
     "replay": "run a recorded log again, and compare every message",
     "debug": "travel in time through a recorded run",
+    "runs": "list recorded runs: graph, when, how long, answers, errors, size",
+    "label": "say which recorded answers are wrong, and what is right",
     "log": "look into a log: info, ls, cat, check, recover, export, diff",
     "serve": "serve the graphs of a folder: clients start and stop them",
     "pipeline": "list, start, stop, restart the graphs of a server, print one",

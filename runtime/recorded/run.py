@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from flowrun.runtime.clock import monotonic_s
+from flowrun.runtime.clock import LiveClock, monotonic_s
 from flowrun.runtime.errors import LogError, LogNotFound, UsageError
 from flowrun.runtime.live_video import Shown
 from flowrun.runtime.log.clip import write_clip
@@ -19,14 +20,14 @@ from flowrun.runtime.log.slab.format import KEEP_SLABS, STARTED_NS, STEPS_TOPIC
 from flowrun.runtime.recorded.clip import begin_of_clip
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.film import shown_from
-from flowrun.runtime.recorded.frames import SMALL, Frames
-from flowrun.runtime.recorded.labels import Labels
-from flowrun.runtime.recorded.lanes import kind_of, lanes
+from flowrun.runtime.recorded.frames import SMALL, Frames, message_of
+from flowrun.runtime.recorded.labels import LONGEST, Label, Labels
+from flowrun.runtime.recorded.lanes import kind_of, lanes, named
 from flowrun.runtime.recorded.latencies import latencies
 from flowrun.runtime.recorded.lines import Level, lines
 from flowrun.runtime.recorded.moment import Moments, graph_of
 from flowrun.runtime.recorded.places import Places
-from flowrun.runtime.wording import listed, nearest
+from flowrun.runtime.wording import described, listed, nearest
 
 __all__ = ["RecordedRun", "summary"]
 
@@ -203,6 +204,60 @@ class RecordedRun:
             found = opened.moments.find(cycle=cycle, at_ns=at_ns)
             return opened.moments.at(*found, url=url)
 
+    def label(
+        self,
+        cycle: int,
+        label: str,
+        *,
+        task: str = "",
+        expected: Any = "",
+        field: str = "",
+        note: str = "",
+        who: str = "",
+    ) -> Label:
+        """Write down what somebody says about the answer of a task that counts at `cycle`, or about the
+        moment, and return it; see `Label`.
+
+        `UsageError` for a task that has given nothing until then, a field that its messages do not have,
+        and a text that is too long; `LogNotFound` for a cycle that the log does not hold.
+        """
+        for name, text in (("task", task), ("label", label), ("field", field), ("note", note)):
+            if len(text) > LONGEST:
+                raise UsageError(
+                    f"{name}: expected a text of at most {LONGEST:,} characters, got {described(text)}"
+                )
+        if len(json.dumps(expected)) > LONGEST + 2:
+            raise UsageError(
+                f"expected: a value of at most {LONGEST:,} characters; got {described(expected)}"
+            )
+        with self.reading() as opened:
+            at, time_ns = opened.moments.find(cycle=cycle)
+            fields: dict[str, Any] = {}
+            if task:
+                at, time_ns, fields = opened.message_of(task, at)
+            if field and field not in fields:
+                raise UsageError(
+                    f"task {described(task)} gives no field {described(field)}; its fields: "
+                    f"{listed(fields) or 'none'}{nearest(field, fields)}"
+                )
+            frame = fields.get("frame_cycle")
+            made = Label(
+                cycle=at,
+                task=task,
+                label=label,
+                expected=expected,
+                note=note,
+                at_ns=time_ns,
+                made_ns=LiveClock().now_ns(),
+                answer=str(fields.get("response", "")),
+                prompt=str(fields.get("prompt", "")),
+                frame_cycle=frame if isinstance(frame, int) else None,
+                field=field,
+                who=who,
+            )
+        self.labels.add(made)
+        return made
+
     def lines(
         self, cycle: int | None, *, level: Level, task: str | None, most: int
     ) -> dict[str, Any]:
@@ -329,6 +384,21 @@ class _Opened:
     def steps(self) -> Any:
         """The places of the step tables, of which each cycle has one."""
         return self.places.of(STEPS_TOPIC)
+
+    def message_of(self, task: str, cycle: int) -> tuple[int, int, dict[str, Any]]:
+        """The last message of a task at or before a cycle: its cycle, its time, its fields, but for
+        pixels. `UsageError` names the tasks that have given some."""
+        topics = named(it for it in self.log.topics.values() if "task" in it.metadata)
+        places = {name: self.places.of(it.name) for name, it in topics.items() if not it.is_picture}
+        there = [name for name, it in places.items() if it.before(cycle)]
+        if task not in there:
+            raise UsageError(
+                f"task {described(task)} has no answer at cycle {cycle}; those that have: "
+                f"{listed(there) or 'none'}"
+            )
+        at = places[task].cycle(places[task].before(cycle) - 1)
+        message = message_of(self.log, topics[task].name, at)
+        return at, message.time_ns, message.fields
 
     def frames(self, *, is_small: bool) -> Frames:
         """The pictures, by a `Log` of their own: decoding them keeps nobody else waiting. Small ones are

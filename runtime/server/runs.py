@@ -16,11 +16,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
-from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.recorded.clip import pytest_lines
 from flowrun.runtime.recorded.frames import SMALL
-from flowrun.runtime.recorded.labels import Label
+from flowrun.runtime.recorded.labels import LONGEST, Label
 from flowrun.runtime.recorded.lines import MOST_LINES, Level
 from flowrun.runtime.recorded.run import RecordedRun
 from flowrun.runtime.recorded.runs import RecordedRuns
@@ -35,7 +34,6 @@ from flowrun.runtime.wording import described
 __all__ = ["Runs"]
 
 _MCAP = _PACKETS = "application/octet-stream"
-_LONGEST = 16_384
 
 _Cycle = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="A cycle's number.")]
 _Bins = Annotated[int, Query(ge=1, le=5000, description="Number of parts.")]
@@ -322,7 +320,7 @@ class Runs:
 
     async def add_label(self, request: Request, run: str) -> Json:
         """Mark the moment of a cycle: `{"cycle": 120, "task": "inference", "label": "wrong"}`, with
-        `expected` and `note` as they may be; the label "" takes a mark back.
+        `expected`, `field`, `note` and `who` as they may be; the label "" takes a mark back.
 
         It is written into the file `labels.jsonl` of the run.
         """
@@ -417,36 +415,16 @@ def _whole(body: dict[str, Any], key: str) -> int:
 
 
 def _labelled(run: RecordedRun, body: dict[str, Any]) -> Label:
-    known = ("cycle", "task", "label", "expected", "note")
+    known = ("cycle", "task", "label", "expected", "note", "field", "who")
     if unknown := [key for key in body if key not in known]:
         raise UsageError(f"unknown key {described(unknown[0])}; keys: {', '.join(known)}")
-    cycle = _whole(body, "cycle")
-    texts = {key: body.get(key, "") for key in known[1:]}
+    texts = {key: body.get(key, "") for key in known if key not in ("cycle", "expected")}
     for key, text in texts.items():
-        if not isinstance(text, str) or len(text) > _LONGEST:
+        if not isinstance(text, str):
             raise UsageError(
-                f"{key}: expected a text of at most {_LONGEST:,} characters, got {described(text)}"
+                f"{key}: expected a text of at most {LONGEST:,} characters, got {described(text)}"
             )
-    moment = run.moment(cycle=cycle, at_ns=None, url="")
-    answers, task = moment["answers"], texts["task"]
-    if task and task not in answers:
-        raise UsageError(
-            f"task {described(task)} has no answer at cycle {cycle}; those that have: "
-            f"{', '.join(answers) or 'none'}"
-        )
-    answer = answers.get(task, {})
-    label = Label(
-        # Of an answer its own cycle, wherever in its time it was marked.
-        cycle=answer.get("cycle", moment["cycle"]),
-        **texts,
-        at_ns=answer.get("at_ns", moment["at_ns"]),
-        made_ns=LiveClock().now_ns(),
-        answer=answer.get("response", ""),
-        prompt=answer.get("prompt", ""),
-        frame_cycle=answer.get("frame_cycle"),
-    )
-    run.labels.add(label)
-    return label
+    return run.label(_whole(body, "cycle"), expected=body.get("expected", ""), **texts)
 
 
 def _as_map(label: Label) -> dict[str, Any]:
@@ -457,7 +435,8 @@ _LABEL_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "cycle": {"type": "integer", "minimum": 0},
-        **{name: {"type": "string"} for name in ("task", "label", "expected", "note")},
+        **{name: {"type": "string"} for name in ("task", "label", "note", "field", "who")},
+        "expected": {},
     },
     "required": ["cycle", "label"],
     "additionalProperties": False,

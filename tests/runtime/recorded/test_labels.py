@@ -1,13 +1,16 @@
 """The labels of a run: what is written is what is read, and the last line about an answer counts."""
 
+import json
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowrun.runtime.errors import LogDamaged, LogError
-from flowrun.runtime.recorded.labels import LABELS_NAME, Label, Labels, read_labels
+from flowrun.runtime.errors import LogError, LogNotFound
+from flowrun.runtime.recorded.labels import LABELS_NAME, Label, Labels, labels_of, read_labels
 
 WRONG = Label(7, "says", "wrong", "a cat", "", 1, 2, "a dog", "what?", 6)
 texts = st.text(max_size=30)
@@ -16,13 +19,17 @@ labels = st.builds(
     cycle=st.integers(0, 2**40),
     task=st.sampled_from(["", "a", "b"]),
     label=texts,
-    expected=texts,
+    expected=texts
+    | st.lists(st.integers(-9, 9))
+    | st.fixed_dictionaries({"boxes": st.just([[1.5]])}),
     note=texts,
     at_ns=st.integers(0, 2**62),
     made_ns=st.integers(0, 2**62),
     answer=texts,
     prompt=texts,
     frame_cycle=st.none() | st.integers(0, 2**40),
+    field=texts,
+    who=texts,
 )
 
 
@@ -32,7 +39,7 @@ def test_lines_are_read_as_they_were_written(tmp_path_factory, made):
     directory = tmp_path_factory.mktemp("labels")
     for label in made:
         Labels(directory).add(label)
-    assert read_labels(directory / LABELS_NAME) == made
+    assert read_labels(directory / LABELS_NAME) == (made, [])
 
 
 def test_the_last_line_about_an_answer_counts(tmp_path):
@@ -50,9 +57,9 @@ def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
     found.path.write_bytes(found.path.read_bytes() + b'{"cycle": 12')
     assert found.all() == [WRONG]
     found.add(replace(WRONG, cycle=9))
-    with pytest.raises(LogDamaged) as error:
-        found.all()
-    assert str(error.value).startswith(f"{found.path}:2: not a label: ")
+    assert found.all() == [WRONG, replace(WRONG, cycle=9)]
+    [problem] = read_labels(found.path)[1]
+    assert problem.startswith(f"{found.path}:2: not a label: ")
 
 
 @pytest.mark.parametrize(
@@ -66,9 +73,40 @@ def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
 )
 def test_a_line_that_is_no_label_is_named(tmp_path, line, why):
     (tmp_path / LABELS_NAME).write_text(f"\n{line}\n")
-    with pytest.raises(LogDamaged) as error:
-        Labels(tmp_path).all()
-    assert str(error.value) == f"{tmp_path / LABELS_NAME}:2: not a label: {why}"
+    assert read_labels(tmp_path / LABELS_NAME) == (
+        [],
+        [f"{tmp_path / LABELS_NAME}:2: not a label: {why}"],
+    )
+
+
+def test_writers_at_the_same_time_lose_nothing(tmp_path):
+    def write(who: str) -> None:
+        for cycle in range(10):
+            Labels(tmp_path).add(replace(WRONG, cycle=cycle, who=who))
+
+    threads = [threading.Thread(target=write, args=(who,)) for who in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found, problems = read_labels(tmp_path / LABELS_NAME)
+    assert problems == []
+    assert sorted((it.who, it.cycle) for it in found) == [(w, c) for w in "abcd" for c in range(10)]
+
+
+def test_a_file_for_several_runs_names_them(tmp_path):
+    run, file = tmp_path / "run", tmp_path / "all.jsonl"
+    lines = [
+        {"cycle": 1, "label": "right", "run": "run-7"},
+        {"cycle": 2, "label": "right", "run": "run"},
+        {"cycle": 3, "label": "right", "run": "other"},
+        {"cycle": 4, "label": "right"},
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found, _ = labels_of(run, "run-7", file)
+    assert sorted(it.cycle for it in found) == [1, 2, 4]
+    with pytest.raises(LogNotFound, match="^nothing.jsonl: there is no such file$"):
+        labels_of(run, "run-7", Path("nothing.jsonl"))
 
 
 def test_labels_that_cannot_be_written_are_an_error(tmp_path):

@@ -209,12 +209,12 @@ def test_a_wrong_answer_is_marked(http, folder):
         (
             "labels",
             {"cycle": 1, "x": 2},
-            "unknown key 'x'; keys: cycle, task, label, expected, note",
+            "unknown key 'x'; keys: cycle, task, label, expected, note, field, who",
         ),
         (
             "labels",
             {"cycle": 5, "task": "cam", "label": "wrong"},
-            "task 'cam' has no answer at cycle 5; those that have: says",
+            "task 'cam' has no answer at cycle 5; those that have: says, finds",
         ),
         ("what-if", {"x": 1}, "unknown key 'x'; keys: set, from_cycle, to_cycle"),
         ("what-if", {"set": 3}, "set: expected an object of task.key and value, got 3"),
