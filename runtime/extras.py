@@ -22,7 +22,17 @@ DISTRIBUTION = "flowrun-runtime"
 """What pip and `importlib.metadata` call flowrun."""
 
 Extra = Literal[
-    "faces", "foxglove", "models", "mqtt", "otel", "rerun", "tables", "text", "track", "viewers"
+    "eval",
+    "faces",
+    "foxglove",
+    "models",
+    "mqtt",
+    "otel",
+    "rerun",
+    "tables",
+    "text",
+    "track",
+    "viewers",
 ]
 
 

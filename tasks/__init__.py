@@ -20,6 +20,7 @@
 | `labels.py`, `named_inputs.py`            | texts as pixels; inputs that a config names           |
 | `thinning.py`                             | which messages are kept of more than are wanted       |
 | `models/`, `embedded/`                    | what models need; the model that ships                |
+| `evaluation/`                             | models and prompts compared on recorded frames        |
 | `ask.py`, `commands/`                     | `flowrun ask` and `flowrun models`                    |
 
 The package's metadata offers them to graphs as entry points of the group `flowrun.tasks`, and verbs

@@ -1,0 +1,176 @@
+"""`flowrun eval RUNS`: which model, which prompt: recorded frames asked again, the answers compared."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import one_line
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "eval",
+        help="compare models and prompts on recorded frames",
+        description="Ask about the frames of recorded runs again, by each model and each prompt that is "
+        "given, and compare the answers with the recorded ones, or with labels. Answers are kept: what "
+        "was asked once is not asked again, also after Ctrl-C.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run's directory, a slab of it, or a folder of runs",
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="embedded, a checkpoint folder, or a hub id",
+    )
+    parser.add_argument(
+        "--backend", nargs="+", default=[], metavar="NAME", help="a backend of the recorded graph"
+    )
+    parser.add_argument(
+        "--prompt", nargs="+", default=[], metavar="TEXT", help="a prompt in place of the recorded"
+    )
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        default=[],
+        metavar="TASK",
+        help="compare only answers of these tasks (all that answer about pictures)",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="compare with what is labelled as right, in FILE or in each run's own labels.jsonl",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="compare N answers, spread evenly over the runs"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the leaderboard and all changed answers to FILE: .html, .json or .md",
+    )
+    parser.add_argument("--processes", type=int, metavar="N", help="ask N at the same time")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="where answers are kept (results.sqlite in the user's cache)",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="ask all again, and keep nothing")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code and the commands that the recorded graphs name, though somebody else may "
+        "have recorded them",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; errors are raised."""
+    from contextlib import nullcontext
+
+    from flowrun.runtime.printing import print_json
+    from flowrun.runtime.testbench.runs import find_runs
+    from flowrun.runtime.testbench.store import Store, store_path
+    from flowrun.tasks.evaluation.evaluate import evaluate
+    from flowrun.tasks.evaluation.leaderboard import as_json, as_text, write_report
+    from flowrun.tasks.evaluation.variants import variants_of
+
+    for name in ("limit", "processes"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} {value}: expected 1 or more")
+    if args.report is not None and args.report.suffix not in (".html", ".json", ".md"):
+        raise UsageError(f"--report {args.report}: expected a name ending in .html, .json or .md")
+    variants = variants_of(args.model, args.backend, args.prompt)
+    runs = find_runs(args.runs)
+    labels = _labels(args.labels, runs)
+    path = args.cache or store_path(os.environ)
+    with nullcontext() if args.no_cache else Store(path) as store, _Progress() as progress:
+        found = evaluate(
+            runs,
+            variants,
+            tasks=args.task,
+            labels=labels,
+            most=args.limit,
+            store=store,
+            trust=args.trust,
+            processes=args.processes,
+            progress=progress,
+        )
+    command = shlex.join(["flowrun", *sys.argv[1:]])
+    if args.report is not None:
+        write_report(found, args.report, command=command)
+    if args.json:
+        print_json(as_json(found, command=command))
+    else:
+        print_text(as_text(found))
+        if args.report is not None:
+            print_text(f"report: {args.report}")
+    return 0
+
+
+def _labels(given: str | None, runs: list[Path]) -> Any:
+    """The labels of each run, if they are asked for; what is wrong with them is printed."""
+    if given is None:
+        return None
+    from flowrun.runtime.log.reader import Log
+    from flowrun.runtime.recorded.labels import labels_of
+
+    found = {}
+    for path in runs:
+        with Log(path, verify=False) as log:
+            run_id = log.metadata.get("run_id", "")
+        found[path], problems = labels_of(path, run_id, Path(given) if given else None)
+        for problem in problems:
+            print_text(one_line(f"left out: {problem}"))
+    return found
+
+
+class _Progress:
+    """A bar on a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> Any:
+        return self._show if sys.stderr.isatty() else None
+
+    def _show(self, done: int, total: int) -> None:
+        if self._bar is None and done < total:
+            from rich.console import Console
+            from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+            columns = (
+                *Progress.get_default_columns()[:3],
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("answers", total=total)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,12 @@
+"""Which model, which prompt: recorded frames asked again, and the answers compared.
+
+| file             | what it is                                                              |
+|------------------|-------------------------------------------------------------------------|
+| `evaluate.py`    | `evaluate`: every way to ask, about every frame; what is known is kept  |
+| `asking.py`      | the worker: recorded pictures, asked about by the graph's own task      |
+| `recorded.py`    | what a run asked, about which picture, and what was answered            |
+| `variants.py`    | the ways to ask, and what an answer depends on                          |
+| `scores.py`      | whether an answer is the right one: texts, and boxes by their overlap   |
+| `standings.py`   | who is right how often, and whether that is more than chance            |
+| `leaderboard.py` | that as text, Markdown and JSON                                         |
+"""

@@ -1,0 +1,272 @@
+"""The ways to ask about recorded frames, and what an answer depends on.
+
+An answer is kept by what it depends on: the picture, the model's files, the prompt, and the settings. If
+any of these changes, it is asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.extras import DISTRIBUTION
+from flowrun.runtime.testbench.store import Store, key_of
+from flowrun.tasks.evaluation.recorded import Asked, Asking, RecordedRun
+from flowrun.tasks.models.checkpoints import embedded
+
+__all__ = ["Dependence", "Variant", "config_of", "variants_of"]
+
+_EMBEDDED = "embedded"
+_OF_NO_ANSWER = frozenset(
+    {
+        "backend",
+        "backends",
+        "fallback",
+        "local_files_only",
+        "max_batch",
+        "model",
+        "presets",
+        "prompt",
+        "skip_similar",
+        "threads",
+    }
+)
+"""Keys of a config on which an answer does not depend, or that are looked at one by one."""
+_ACCESS = ("api_key", "server", "timeout_s", "max_attempts", "backoff_s")
+"""Keys of a server's settings that say how it is reached, not what it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to ask.
+
+    name: what it is called in reports.
+    model: a checkpoint folder, a hub id, or "embedded"; None for the recorded one.
+    backend: a backend of the graph; None for the recorded one.
+    prompt: None for the one that was asked.
+    """
+
+    name: str
+    model: str | None = None
+    backend: str | None = None
+    prompt: str | None = None
+
+    def changes(self, asking: Asking) -> dict[str, Any]:
+        """The values that it puts in place of those of a task's config, but for the prompt.
+
+        `UsageError` where the task has no such key.
+        """
+        changes: dict[str, Any] = {}
+        if self.backend is not None:
+            if not _has_backends(asking):
+                raise UsageError(f"task {asking.task!r} ({asking.type}) has no 'backend' to choose")
+            changes["backend"] = self.backend
+        if self.model == _EMBEDDED:
+            if not _has_backends(asking):
+                raise UsageError(
+                    f"task {asking.task!r} ({asking.type}) finds objects, which the embedded model does "
+                    "not do without a prompt; give a detector's checkpoint"
+                )
+            changes |= {"model": None, "backend": _EMBEDDED}
+        elif self.model is not None:
+            changes["model"] = self.model
+            if _has_backends(asking):
+                changes["backend"] = "transformers"
+        if self.prompt is not None and not _has_backends(asking):
+            raise UsageError(
+                f"task {asking.task!r} ({asking.type}) takes no prompt; name the tasks with --task"
+            )
+        return changes
+
+
+def variants_of(
+    models: Sequence[str], backends: Sequence[str], prompts: Sequence[str]
+) -> list[Variant]:
+    """Every combination of models or backends with prompts; nothing given: as it was recorded, asked
+    again. A checkpoint folder is taken from the current one.
+
+    `UsageError` for one that is given twice.
+    """
+    axes: list[list[tuple[str, dict[str, str]]]] = []
+    answerers = [(name, {"model": _from_here(name)}) for name in models]
+    answerers += [(name, {"backend": name}) for name in backends]
+    if answerers:
+        axes.append(answerers)
+    if prompts:
+        axes.append([(repr(text), {"prompt": text}) for text in prompts])
+    for axis in axes:
+        names = [name for name, _ in axis]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"{name} is given twice")
+    if not axes:
+        return [Variant("asked again")]
+    return [
+        Variant(", ".join(name for name, _ in chosen), **_joined(values for _, values in chosen))
+        for chosen in itertools.product(*axes)
+    ]
+
+
+def config_of(variant: Variant, asked: Asked) -> dict[str, Any]:
+    """The values that differ from the recorded graph's when an answer is asked for again: those of the
+    variant, and those that were set while the run went on. Without the prompt."""
+    live = {key: value for key, value in asked.live.items() if key != "prompt"}
+    return live | variant.changes(asked.asking)
+
+
+class Dependence:
+    """What the answers depend on; files are hashed once, and again when they have changed.
+
+    store: keeps the hashes.
+    """
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+        self._folders: dict[str, str] = {}
+        self._code = _versions()
+
+    def key(self, variant: Variant, asked: Asked, run: RecordedRun) -> bytes | None:
+        """The key under which the answer is kept; None where it is not known on what it depends."""
+        if asked.picture_key is None:
+            return None
+        asking = asked.asking
+        changes = config_of(variant, asked)
+        config = {**asking.config, **changes}
+        prompt = variant.prompt if variant.prompt is not None else asked.answer.get("prompt")
+        settings = {key: value for key, value in config.items() if key not in _OF_NO_ANSWER}
+        is_drawn = bool(config.get("do_sample"))
+        return key_of(
+            "answer",
+            1,
+            self._code,
+            self._answerer(config, changes, asking, run),
+            prompt,
+            settings,
+            asked.picture_key,
+            asked.picture.cycle if is_drawn else None,
+        )
+
+    def _answerer(
+        self,
+        config: Mapping[str, Any],
+        changes: Mapping[str, Any],
+        asking: Asking,
+        run: RecordedRun,
+    ) -> list[Any]:
+        """What answers: a hash of a model's files, a server's address, or code."""
+        code = self._code_of(asking.type, run.folder)
+        if not _has_backends(asking):
+            model = config.get("model")
+            return [code, None if model is None else self._model(model, changes, run)]
+        backend = config.get("backend", _EMBEDDED)
+        if backend == _EMBEDDED:
+            return [code, self._folder(embedded().path)]
+        settings = dict((config.get("backends") or {}).get(backend, {}))
+        kind = settings.get("type", backend)
+        if kind == "openai":
+            return [code, "server", {k: v for k, v in settings.items() if k not in _ACCESS}]
+        model = settings.pop("model", None) or config.get("model")
+        return [code, settings, None if model is None else self._model(model, changes, run)]
+
+    def _model(self, model: str, changes: Mapping[str, Any], run: RecordedRun) -> str:
+        """A hash of the files of a checkpoint: a folder, or a hub id that is in the hub's cache. Of one
+        that is not, its name."""
+        here = Path.cwd() if changes.get("model") == model else run.folder
+        folder = here / Path(model).expanduser()
+        if folder.is_dir():
+            return self._folder(folder)
+        cached = _in_hub_cache(model)
+        return model if cached is None else self._folder(cached)
+
+    def _folder(self, folder: Path) -> str:
+        """A hash of all files of a folder and their names."""
+        found = self._folders.get(str(folder))
+        if found is None:
+            files = sorted(it for it in folder.rglob("*") if it.is_file())
+            parts = [f"{it.relative_to(folder)}\0{self._file(it)}\n" for it in files]
+            found = hashlib.sha256("".join(parts).encode()).hexdigest()
+            self._folders[str(folder)] = found
+        return found
+
+    def _file(self, path: Path) -> str:
+        """The SHA-256 of a file, remembered by its size and time: weights have gigabytes."""
+        stat = path.stat()
+        key = key_of("file", str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        known = {} if self._store is None else self._store.get([key])
+        if key not in known:
+            with path.open("rb") as file:
+                known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            if self._store is not None:
+                self._store.put([(key, known[key])])
+        digest: str = known[key]
+        return digest
+
+    def _code_of(self, type_name: str, folder: Path) -> str:
+        """The type of a task; of one that is not flowrun's own, with a hash of its module's file."""
+        name = type_name.replace(":", ".")
+        if "." not in name or name.startswith("flowrun."):
+            return name.rpartition(".")[2]
+        module = name.rpartition(".")[0]
+        path = folder / f"{module.replace('.', '/')}.py"
+        if not path.is_file():
+            try:
+                found = importlib.util.find_spec(module)
+            except (ImportError, ValueError):
+                found = None
+            if found is None or found.origin is None:
+                return name
+            path = Path(found.origin)
+        return f"{name} {self._file(path)}"
+
+
+def _has_backends(asking: Asking) -> bool:
+    """Whether a task has a prompt and backends, as `Inference` does."""
+    return "Inference" in asking.type.rpartition(".")[2].rpartition(":")[2] or (
+        "prompt" in asking.config
+    )
+
+
+def _joined(parts: Any) -> dict[str, str]:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _from_here(model: str) -> str:
+    """A model as any graph may name it: a folder by its whole path."""
+    path = Path(model).expanduser()
+    if model == _EMBEDDED or not path.exists():
+        return model
+    return str(path.absolute())
+
+
+@cache
+def _versions() -> list[str]:
+    """The versions of what computes the answers."""
+    found = [sys.version.split()[0]]
+    for package in (DISTRIBUTION, "torch", "transformers"):
+        try:
+            found.append(version(package))
+        except PackageNotFoundError:
+            found.append("")
+    return found
+
+
+def _in_hub_cache(model: str) -> Path | None:
+    """The folder of a hub id in the hub's cache; None where it is not there."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    try:
+        cached = try_to_load_from_cache(model, "config.json")
+    except ValueError:  # no hub id
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
