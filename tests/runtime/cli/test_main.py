@@ -19,7 +19,7 @@ from flowrun.runtime.printing import print_text
 from support.helpers import plan_of, record
 from support.paths import GRAPHS
 
-VERBS = ", ".join([*cli._VERBS, "ask", "doctor", "eval", "models"])
+VERBS = ", ".join([*cli._VERBS, *cli._offered()])
 
 
 @pytest.mark.parametrize(
