@@ -356,9 +356,8 @@ def _forget_namesake(top: str, folder: Path) -> None:
     file = getattr(loaded, "__file__", None)
     if file is None or not ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
         return
-    home = Path(file).resolve().parent
-    home = home.parent if Path(file).name == "__init__.py" else home
-    if home != folder and str(home) not in sys.path:
+    home = Path(file).parent.parent if Path(file).name == "__init__.py" else Path(file).parent
+    if home.resolve() not in [Path(place).resolve() for place in sys.path]:
         for name in [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
             del sys.modules[name]
 

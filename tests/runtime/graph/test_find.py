@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint
@@ -117,6 +118,22 @@ def test_a_graphs_folder_hides_no_installed_module(shadowed: Path) -> None:
         "module 'own_late' cannot be imported: AttributeError: module 'random' has no attribute "
         f"'NAME' (at own_late.py:2: random.NAME); random.py {hint} 'random' has its name; rename it"
     )
+
+
+def test_a_folder_named_as_an_installed_package_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed, graphs = tmp_path / "installed", tmp_path / "graphs"
+    (installed / "porch_tasks").mkdir(parents=True)
+    (tmp_path / "front.py").write_text(
+        "from flowrun.tasks.basic import Counter\nclass Porch(Counter): ..."
+    )
+    (installed / "porch_tasks" / "__init__.py").symlink_to(tmp_path / "front.py")
+    monkeypatch.syspath_prepend(str(installed))
+    found = find_task_class("porch_tasks.Porch", folder=graphs, types={})
+    (graphs / "porch_tasks" / "src").mkdir(parents=True)  # its sources, as someone keeps them there
+    assert find_task_class("porch_tasks.Porch", folder=graphs, types={}) is found
+    del sys.modules["porch_tasks"]
 
 
 def test_modules_that_are_not_used_are_named(shadowed: Path) -> None:
