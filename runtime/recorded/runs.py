@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import threading
 from pathlib import Path
@@ -22,6 +23,8 @@ CURRENT = "current"
 _OF = "~"
 """Between the id of a run and that of a what-if of it, which is a run, too."""
 _MOST_LISTED = 500
+_MOST_BESIDES = 30
+"""Other runs that are listed with a live one, whose process should do little else."""
 _MOST_OPEN = 16
 _MOST_AT_ONCE = 2
 """What-ifs that run at the same time."""
@@ -32,14 +35,15 @@ class RecordedRuns:
 
     path: of a run: its directory, or one slab.
     folder: a folder whose directories are runs, too, also those that come later.
-    live: a run that goes on: `CURRENT` is all that was recorded of it, and each stretch a run, too.
+    live: a run that goes on: `CURRENT` is all that was recorded of it, and each stretch a run, too;
+        so are the others in its folder, of which the newest are listed.
     """
 
     def __init__(
         self, path: Path | None = None, *, folder: Path | None = None, live: LiveRun | None = None
     ) -> None:
         self._path_of_one = path
-        self._folder = folder
+        self._given_folder = folder
         self._live = live
         self._lock = threading.Lock()
         self._runs: dict[str, RecordedRun] = {}
@@ -199,6 +203,12 @@ class RecordedRuns:
     # -- inside --------------------------------------------------------------------------------
 
     @property
+    def _folder(self) -> Path | None:
+        if self._given_folder is None and self._live is not None and self._live.directories:
+            return self._live.directories[0].parent
+        return self._given_folder
+
+    @property
     def _paths(self) -> dict[str, Path]:
         paths = () if self._live is None else self._live.directories
         one = () if self._path_of_one is None else (self._path_of_one,)
@@ -218,7 +228,10 @@ class RecordedRuns:
     def _all(self) -> dict[str, Path]:
         found = dict(self._paths)
         if self._folder is not None:
-            found |= {path.name: path for path in _directories(self._folder) if is_run(path)}
+            directories = _directories(self._folder)
+            if self._live is not None:
+                directories = heapq.nlargest(_MOST_BESIDES, directories, key=_changed)
+            found |= {path.name: path for path in directories if is_run(path)}
         return found
 
     def _summary(self, id_: str, path: Path) -> dict[str, Any]:
@@ -252,6 +265,13 @@ def _directories(folder: Path) -> list[Path]:
         return sorted(it for it in folder.iterdir() if it.is_dir() and not it.is_symlink())
     except OSError:
         return []
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it has just been removed
+        return 0.0
 
 
 def _stamp(path: Path) -> Any:

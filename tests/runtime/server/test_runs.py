@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import shutil
 import struct
 from functools import partial
@@ -14,6 +15,7 @@ import structlog
 from PIL import Image
 
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded import runs as recorded_runs
 from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.server.app import create_view_app
 from flowrun.runtime.server.serve import Server
@@ -250,6 +252,28 @@ def test_the_live_run_is_one_of_them(folder, tmp_path):
             shutil.copy(folder / "run" / "log_0000.mcap", copy / "log_0000.mcap")
             assert got(client, "/current/moment")["cycle"] == 24
             assert got(client, "")[0]["state"] == "ended"
+    finally:
+        server.stop()
+        run.join()
+
+
+def test_others_of_its_folder_are_there_with_the_live_run(folder, tmp_path, monkeypatch):
+    for name, changed_s in (("older", 1), ("old", 2), ("live", 3)):
+        shutil.copytree(folder / "run", tmp_path / name)
+        os.utime(tmp_path / name, (changed_s, changed_s))
+    (tmp_path / "no run").mkdir()
+    run = FakeRun()
+    run.directories = (tmp_path / "live",)
+    server = Server.start(run, port=0)
+    try:
+        with httpx.Client(base_url=server.url, trust_env=False) as client:
+            assert {it["id"] for it in got(client, "")} == {"live", "old", "older"}
+            assert got(client, "/old/moment", cycle=3)["cycle"] == 3
+            assert got(client, "/current")["id"] == "live"
+            (tmp_path / "no run").rmdir()
+            monkeypatch.setattr(recorded_runs, "_MOST_BESIDES", 2)
+            assert {it["id"] for it in got(client, "")} == {"live", "old"}
+            assert got(client, "/older")["id"] == "older"
     finally:
         server.stop()
         run.join()
