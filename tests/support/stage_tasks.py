@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -27,6 +28,8 @@ class Player(Task):
         """Is in the answer."""
         presets: list[str] = Field(default_factory=list)
         """Prompts to choose from."""
+        max_new_tokens: Live[Annotated[int, Field(gt=0)]] = 50
+        """Does nothing."""
 
     def start(self, ctx: Context) -> None:
         ctx.progress = ("weights", 0.6)

@@ -111,8 +111,8 @@ function TaskCard({task, close}) {
     ...Object.entries(config).map(([key, value]) => [key, typeof value === "string" ? value : JSON.stringify(value)]),
   ];
   return html`<aside class="card" aria-label=${task.id}>
-    <h3>${task.id} <small>${task.type}${task.background ? ", in the background" : ""}</small>
-      <button type="button" class="icon" aria-label="Close" onClick=${close}>×</button></h3>
+    <h2>${task.id} <small>${task.type}${task.background ? ", in the background" : ""}</small>
+      <button type="button" class="icon" aria-label="Close" onClick=${close}>×</button></h2>
     <dl>${rows.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
   </aside>`;
 }

@@ -15,8 +15,8 @@ const MOODS = {unused: "", loading: "hold", ok: "good", failing: "slow"};
 export function SettingsForm({say}) {
   const run = useKnown();
   const live = Object.entries(run.report?.live ?? {}).filter(([, keys]) => keys.length);
-  if (run.moment !== null) return html`<${SettingsThen} />`;
   const [chosen, choose] = useState("");
+  if (run.moment !== null) return html`<${SettingsThen} />`;
   if (!live.length) return null;
   const tasks = live.map(([task]) => task);
   const task = tasks.includes(chosen) ? chosen : live.find(([, keys]) => keys.includes("prompt"))?.[0] ?? tasks[0];
