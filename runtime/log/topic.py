@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
@@ -27,7 +27,7 @@ _SHOWN_PICTURES = 4
 
 class LogTopic:
     """The messages of a topic of a log, or those of some of its cycles. Nothing is read before it is
-    asked for, and each time anew: of a live run, all that is there then.
+    asked for, and again each time: of a live run, all that is there then.
 
     name: the topic's, such as "/inference/answer".
     """
@@ -43,13 +43,7 @@ class LogTopic:
         return self._log.topics[self.name]
 
     def __iter__(self) -> Iterator[LogMessage]:
-        return self._log.messages(
-            self.name,
-            self._wanted.start,
-            self._wanted.end,
-            start_ns=self._wanted.start_ns,
-            end_ns=self._wanted.end_ns,
-        )
+        return self._log.messages(self.name, **self._bounds)
 
     def __len__(self) -> int:
         """Number of messages. Goes over all cycles."""
@@ -87,24 +81,12 @@ class LogTopic:
 
     def frames(self) -> Iterator[Frame]:
         """Its pictures; `LogNotFound` if it holds none."""
-        return self._log.frames(
-            self.name,
-            self._wanted.start,
-            self._wanted.end,
-            start_ns=self._wanted.start_ns,
-            end_ns=self._wanted.end_ns,
-        )
+        return self._log.frames(self.name, **self._bounds)
 
     @property
     def table(self) -> Table:
         """Its messages as columns; see `Log.table`."""
-        return self._log.table(
-            self.name,
-            self._wanted.start,
-            self._wanted.end,
-            start_ns=self._wanted.start_ns,
-            end_ns=self._wanted.end_ns,
-        )
+        return self._log.table(self.name, **self._bounds)
 
     @property
     def df(self) -> Any:
@@ -139,6 +121,11 @@ class LogTopic:
             pictures = (png(frame.pixels) for frame in islice(self.frames(), _SHOWN_PICTURES))
             shown += "".join(map(html_image, pictures))
         return shown
+
+    @property
+    def _bounds(self) -> dict[str, Any]:
+        """The range as arguments of `Log.messages`, `frames` and `table`."""
+        return asdict(self._wanted)
 
     def _number(self, cycle: Any) -> int:
         number = operator.index(cycle)

@@ -7,7 +7,8 @@ What it keeps is bounded, and nobody who reads it is waited for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowrun.msgs.alert import AlertMsg
@@ -45,12 +46,15 @@ _DURATIONS = 64
 class Happened(NamedTuple):
     """Something that happened in a cycle.
 
+    event: without the bytes of an `Injected`, which others would keep from being freed.
     errors: of an error, the task's errors so far.
+    size: of an `Injected`, the number of its bytes.
     """
 
     cycle: int
     event: Event
     errors: int = 0
+    size: int = 0
 
 
 class Detected(NamedTuple):
@@ -179,7 +183,7 @@ class Observed:
         self.spent_ns += spent_ns
         number, messages = cycle.time.cycle, cycle.messages
         if cycle.events:
-            self._note(number, cycle.events)
+            self.note(number, cycle.events)
         for index, video in self._videos:
             message = messages[index]
             if message.present:
@@ -201,7 +205,8 @@ class Observed:
             if message.present:
                 self.counted.offer(Counted(task, message.view().copy()))  # type: ignore[arg-type]
 
-    def _note(self, cycle: int, events: list[Event]) -> None:
+    def note(self, cycle: int, events: Iterable[Event]) -> None:
+        """Something has happened in a cycle."""
         for event in events:
             match event:
                 case Failed():
@@ -210,15 +215,10 @@ class Observed:
                 case Restarted():
                     self.restarts[event.task] += 1
                     self.happened.offer(Happened(cycle, event))
-                case (
-                    Dropped()
-                    | EndOfSource()
-                    | Injected()
-                    | Replaced()
-                    | Set()
-                    | SourceState()
-                    | Switched()
-                ):
+                case Injected():
+                    seen = Happened(cycle, replace(event, data=b""), size=len(event.data))
+                    self.happened.offer(seen)
+                case Dropped() | EndOfSource() | Replaced() | Set() | SourceState() | Switched():
                     self.happened.offer(Happened(cycle, event))
 
     def note_line(

@@ -132,6 +132,8 @@ def _happened(happened: Happened) -> tuple[str, dict[str, Any]]:
     name, more = _told(event)
     if isinstance(event, Failed):
         more["count"] = happened.errors
+    elif isinstance(event, Injected):
+        more["bytes"] = happened.size
     return name, {"task": event.task, "cycle": happened.cycle, **more}
 
 
@@ -150,7 +152,7 @@ def _told(event: Event) -> tuple[str, dict[str, Any]]:
         case Set():
             return "set", {"values": jsonable(event.values)}
         case Injected():
-            return "injected", {"port": event.port, "bytes": len(event.data)}
+            return "injected", {"port": event.port}
         case SourceState():
             return "source", {"state": event.state, "code": event.code}
         case EndOfSource():

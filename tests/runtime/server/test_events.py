@@ -104,9 +104,10 @@ def test_what_happens_is_in_the_stream(run, http):
             events.EndOfSource("cam0"),
             events.Switched("cam0", "paused"),
             events.Replaced("vlm", 5),
-            events.Injected("cam0", "number", b"1234"),
         ):
             run.observed.happened.offer(Happened(8, event, 2))
+        run.observed.note(8, [events.Injected("cam0", "number", b"1234")])
+        assert run.observed.happened.after(8)[1][0].event.data == b""  # 1,024 of them are kept
         assert [next(coming) for _ in range(9)] == [
             ("error", {
                 "task": "vlm", "cycle": 8, "policy": "skip", "phase": "process",
