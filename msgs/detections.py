@@ -57,6 +57,16 @@ class DetectionsMsg(Message):
         """The number of objects."""
         return len(self.labels)
 
+    def scale_to(self, width: int, height: int) -> tuple[float, float]:
+        """By what x and y of the boxes become pixels of the picture in `width` x `height`. `ValueError`
+        if there are objects, and the size of their frame is not known."""
+        if self.count and not (self.width > 0 and self.height > 0):
+            raise ValueError(
+                f"objects of a frame of {self.width}x{self.height} pixels: the task that finds them "
+                "must set width and height"
+            )
+        return width / max(self.width, 1), height / max(self.height, 1)
+
     def check_fields(self) -> None:
         super().check_fields()
         own = self.__dict__

@@ -90,16 +90,10 @@ class Blur(Task):
         found, width, height = self._newest, image.width, image.height
         if found is None or not self._is_about(found, image):
             return [(0, 0, width, height)]
-        if found.count and not (found.width > 0 and found.height > 0):
-            raise ValueError(
-                f"objects of a frame of {found.width}x{found.height} pixels: the task that finds them "
-                "must set width and height"
-            )
         labels = self.config.labels
         rows = [k for k, label in enumerate(found.labels) if labels is None or label in labels]
-        boxes = found.boxes[rows].astype(np.float64)
+        boxes = found.boxes[rows].astype(np.float64) * np.tile(found.scale_to(width, height), 2)
         size = np.array([width, height], np.float64)
-        boxes = boxes * np.tile(size / np.maximum([found.width, found.height], 1), 2)
         more = (boxes[:, 2:] - boxes[:, :2]) * self.config.margin
         first = np.floor(np.clip(boxes[:, :2] - more, 0, size)).astype(int)
         last = np.ceil(np.clip(boxes[:, 2:] + more, 0, size)).astype(int)

@@ -145,13 +145,11 @@ def track_color(track: int) -> Color:
 
 def draw_boxes(pixels: NDArray[np.uint8], detections: DetectionsMsg, style: Style) -> None:
     """Draw `detections` into `pixels`, uint8 of shape (height, width, 3). A line lies inside its box's
-    edge."""
+    edge. `ValueError` if the size of their frame is not known."""
     height, width = pixels.shape[:2]
     line = style.line_px
-    scale = np.array([width, height, width, height], np.float64)
-    size = np.array([detections.width, detections.height] * 2, np.float64)
-    corners = detections.boxes.astype(np.float64) * scale / np.maximum(size, 1)
-    corners = np.clip(np.rint(corners), 0, scale).astype(int)
+    corners = detections.boxes.astype(np.float64) * np.tile(detections.scale_to(width, height), 2)
+    corners = np.clip(np.rint(corners), 0, [width, height] * 2).astype(int)
     shown = [(k, *edges) for k, edges in enumerate(corners.tolist()) if _has_area(edges)]
     for k, left, top, right, bottom in shown:
         box = pixels[top:bottom, left:right]

@@ -223,16 +223,18 @@ class Zones(Task):
         found: whether the object of a row is in it, of those that may count.
         """
         now_ns, stays = tracks.tov_ns, self._stays[number]
+        ids = tracks.tracker_ids.tolist() or [-1] * tracks.count
         left = []
         for k, is_in in found.items():
-            track = int(tracks.tracker_ids[k])
+            track = ids[k]
             if track >= 0 and is_in:
                 stay = stays.setdefault(track, _Stay(now_ns, now_ns, "", counts=False))
                 stay.seen_ns, stay.label = now_ns, tracks.labels[k]
+                stay.since_ns = min(stay.since_ns, now_ns)  # a source that has started again
             elif track in stays:
                 left += [track] if stays.pop(track).counts else []
         lost_ns = self.config.lost_s * _NS_PER_S
-        for track in [track for track, it in stays.items() if now_ns - it.seen_ns > lost_ns]:
+        for track in [track for track, it in stays.items() if abs(now_ns - it.seen_ns) > lost_ns]:
             left += [track] if stays.pop(track).counts else []
         entered = [
             track
@@ -394,7 +396,7 @@ class LineCounter(Task):
 
     def _forget(self, walks: dict[int, _Walk], now_ns: int) -> None:
         lost_ns = self.config.lost_s * _NS_PER_S
-        for track in [track for track, it in walks.items() if now_ns - it.seen_ns > lost_ns]:
+        for track in [track for track, it in walks.items() if abs(now_ns - it.seen_ns) > lost_ns]:
             del walks[track]
 
     def freeze(self) -> Any:

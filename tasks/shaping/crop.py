@@ -118,8 +118,7 @@ class Crop(Task):
             return None
         worth = areas if self.config.pick == "largest" else np.nan_to_num(newest.scores, nan=-1.0)
         left, top, right, bottom = boxes[rows[np.argmax(worth[rows])]].tolist()
-        by_x = image.width / max(newest.width, 1)
-        by_y = image.height / max(newest.height, 1)
+        by_x, by_y = newest.scale_to(image.width, image.height)
         more_x, more_y = (right - left) * self.config.margin, (bottom - top) * self.config.margin
         return (
             (left - more_x) * by_x,

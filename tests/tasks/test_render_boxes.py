@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, LinesMsg, ZonesMsg
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.task import Task
 from flowrun.runtime.testing import run_task
+from flowrun.tasks.blur import Blur
 from flowrun.tasks.drawing import (
     DEFAULT_LABEL,
     LabelFormat,
@@ -21,6 +23,7 @@ from flowrun.tasks.drawing import (
     track_color,
 )
 from flowrun.tasks.render_boxes import RenderBoxes
+from flowrun.tasks.shaping.crop import Crop
 
 GREY = 90
 S = 1_000_000_000
@@ -384,3 +387,18 @@ def test_a_thawed_task_goes_on_as_the_frozen_one(cut: int) -> None:
     for one, other in zip(whole, again, strict=True):
         assert (one is None) == (other is None)
         assert one is None or (one.pixels == other.pixels).all()
+
+
+@pytest.mark.parametrize("task", [RenderBoxes, Crop, Blur])
+def test_where_the_size_of_the_frame_is_not_known_is_an_error(task: type[Task]) -> None:
+    image = ImageRgb8Msg(pixels=np.zeros((48, 64, 3), np.uint8))
+    image.publish(tov_ns=5)
+    boxes = DetectionsMsg(
+        boxes=np.array([[4, 4, 9, 9]], np.float32),
+        scores=np.ones(1, np.float32),
+        labels=["cat"],
+        class_ids=np.zeros(1, np.int32),
+    )
+    boxes.publish(tov_ns=5)
+    with pytest.raises(ValueError, match=r"a frame of 0x0 pixels: .* must set width and height"):
+        run_task(task, inputs=[{"image": image, "detections": boxes}])

@@ -394,3 +394,13 @@ def test_each_region_needs_an_entry_in_each_list() -> None:
         "LinesMsg: every list has one entry for each name; got names 1, lines 0, ins 1, outs 0, "
         "in_labels 0, out_labels 0, went_in 0, went_out 0"
     )
+
+
+def test_who_was_there_before_a_source_started_again_is_lost() -> None:
+    found = zones(tracks(100, IN, ids=[1]), tracks(10, IN, ids=[2]), tracks(11, IN, ids=[2]))
+    assert [it.counts for it in found] == [[1], [1], [1]]
+
+
+def test_tracks_may_come_and_go_with_detections_that_have_none() -> None:
+    found = zones(tracks(1, IN, ids=[1]), tracks(1.5, IN, message=DetectionsMsg))
+    assert [it.counts for it in found] == [[1], [1]]
