@@ -195,9 +195,10 @@ class Restarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Dropped(Event):
-    """The source left out `count` pictures, or whatever it makes. A replay does not need this.
+    """The task left out `count` pictures, or whatever it makes, reads or sends. A replay does not need
+    this.
 
-    cause: why, in a few words, such as "too old"; "" if the source does not say.
+    cause: why, in a few words, such as "too old"; "" if the task does not say.
     """
 
     kind: ClassVar[str] = "dropped"

@@ -340,6 +340,7 @@ class Context:
     __slots__ = (
         "__weakref__",
         "_actor",
+        "_dropped",
         "_rng",
         "_seed",
         "_source",
@@ -366,6 +367,7 @@ class Context:
         broadcast: Broadcast,
         source: SourceFunctions | None = None,
         actor: ActorFunctions | None = None,
+        dropped: Callable[[int, str], None] | None = None,
         run_id: str = "",
         fed_by: Mapping[str, str] | None = None,
     ) -> None:
@@ -383,6 +385,7 @@ class Context:
         self._rng: np.random.Generator | None = None
         self._source = source
         self._actor = actor
+        self._dropped = dropped
 
     @property
     def cycle(self) -> int:
@@ -451,14 +454,17 @@ class Context:
         self._of_source.keep_packets(packets)
 
     def dropped(self, count: int, cause: str = "") -> None:
-        """Sources, and tasks that `acts_outside`, from any thread: report that `count` pictures, or
-        whatever the task makes or sends, have been left out for this cause since the last call. The log
-        keeps it with the next cycle; no cycle runs for that alone. `TypeError` if it is not a whole
-        number.
+        """Sources, and tasks that `acts_outside` or `leaves_out`, from any thread: report that `count`
+        pictures, or whatever the task makes or sends, have been left out for this cause since the last
+        call. The log keeps it with the next cycle; no cycle runs for that alone. `TypeError` if it is
+        not a whole number.
 
         cause: why, in a few words that are always the same, such as "too old".
         """
-        (self._actor or self._of_source).dropped(count, cause)
+        if self._dropped is not None:
+            self._dropped(count, cause)
+        else:
+            (self._actor or self._of_source).dropped(count, cause)
 
     def report(self, state: State, code: str = "") -> None:
         """Sources only, from any thread: report how the source is doing, when that has changed. The log
@@ -558,6 +564,10 @@ class Task:
     """Whether the task does something outside the run that MUST NOT be done again, such as sending a
     message or writing a file. A replay neither starts nor calls it; what it published, if anything, and
     what it raised come from the log."""
+
+    leaves_out: ClassVar[bool] = False
+    """Whether the task leaves out some of its inputs, and says so by `ctx.dropped`. What it says MUST
+    NOT decide about a message: a replay takes it from the log."""
 
     conceals: ClassVar[str | None] = None
     """The input in whose pictures the task makes something unrecognizable, for privacy. `flowrun check`,

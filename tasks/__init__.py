@@ -21,7 +21,8 @@
 | `thinning.py`                             | which messages are kept of more than are wanted       |
 | `models/`, `embedded/`                    | what models need; the model that ships                |
 | `evaluation/`                             | models and prompts compared on recorded frames        |
-| `ask.py`, `commands/`                     | `flowrun ask` and `flowrun models`                    |
+| `rehearsal.py`                            | alerts, tried on recorded runs                        |
+| `ask.py`, `commands/`                     | `flowrun ask`, `models`, `alerts`, `doctor`           |
 
 The package's metadata offers them to graphs as entry points of the group `flowrun.tasks`, and verbs
 of the command as those of `flowrun.commands`, as any other package may. This module imports none of

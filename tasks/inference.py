@@ -25,6 +25,7 @@ from flowrun.runtime.broadcast import PartialAnswer, Shows
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
 from flowrun.runtime.wording import listed, nearest
 from flowrun.tasks.backends.backend import Backend
+from flowrun.tasks.backends.budget import Budget, Spending
 from flowrun.tasks.backends.chain import Chain
 from flowrun.tasks.backends.health import BackendHealth
 from flowrun.tasks.backends.make import make_backend, make_embedded
@@ -85,6 +86,9 @@ class Inference(Task):
         """Leave out a frame if, on a grid of 32 x 32 cells, every cell's mean colour differs by less
         than this (of 255) from that in the last frame that was answered; 0 leaves none out. The
         run's log says how many were left out."""
+        budget: Budget | None = None
+        """How often the model is asked at most: {per_hour, p99_ms}. What is left out for that is in the
+        log, the report and the metrics, with the cause."""
         max_batch: PositiveInt = 1
         """How many frames a model in this process may answer together, where several tasks share
         it and wait for it. The last digits then depend on who waits, and with them, rarely, a
@@ -180,6 +184,7 @@ class Inference(Task):
             return isinstance(self.backends.get(backend), OpenAISettings)
 
     shows: ClassVar[Shows | None] = "partial answer"
+    leaves_out = True
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -216,17 +221,21 @@ class Inference(Task):
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:
         assert isinstance(config, cls.Config)
+        if config.budget is not None and config.budget.p99_ms is not None:
+            return True
         return config.max_batch > 1 or any(map(config.is_server, config.backends))
 
     def start(self, ctx: Context) -> None:
         ctx.backends = self._health = self._new_health(ctx)
         self._chain = Chain(lambda name: self._make(name, ctx), ctx.log, self._health)
         self._similar = SimilarFrames()
+        self._spending = Spending(self.config.budget)
         self._chain.load(self.config.order, now_ns=ctx.now_ns)
         ctx.computes_on = self._chain.where
 
     def stop(self, ctx: Context) -> None:
         self._similar.report_to(ctx.log)
+        self._spending.report_to(ctx.log)
         self._health.close()
         self._chain.close()
 
@@ -234,24 +243,34 @@ class Inference(Task):
         self._chain.cancel()
 
     def freeze(self) -> Any:
-        return {"chain": self._chain.freeze(), "similar": self._similar.freeze()}
+        return {
+            "chain": self._chain.freeze(),
+            "similar": self._similar.freeze(),
+            "spending": self._spending.freeze(),
+        }
 
     def thaw(self, state: Any) -> None:
         self._chain.thaw(state["chain"])
         self._similar.thaw(state["similar"])
+        self._spending.thaw(state["spending"])
 
     def process(
         self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
     ) -> None:
+        if self._spending.leaves_out(ctx):
+            return
         question = self._question(ctx, image, self._similar)
         if question is None:
             return
+        self._spending.report_to(ctx.log)
+        self._spending.asked(ctx.now_ns)
         if ctx.broadcast.watched:
             question = replace(question, on_text=self._show(ctx, image.tov_ns, question.prompt))
         called = time.perf_counter()
         order = self.config.order
         backend, made = self._chain.answer(question, order, now_ns=ctx.now_ns)
         latency_ms = (time.perf_counter() - called) * 1000
+        self._spending.answered(latency_ms, ctx.now_ns)
         self._publish(ctx, answer, image, question, backend, made, latency_ms)
         if self.config.skip_similar:
             self._similar.answered()
@@ -384,6 +403,8 @@ class InferenceBatch(Inference):
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:
         assert isinstance(config, cls.Config)
+        if config.budget is not None and config.budget.p99_ms is not None:
+            return True
         return any(map(config.is_server, config.backends))
 
     def start(self, ctx: Context) -> None:
@@ -397,10 +418,12 @@ class InferenceBatch(Inference):
 
     def freeze(self) -> Any:
         similar = {name: it.freeze() for name, it in self._similar_of.items()}
-        return {"chain": self._chain.freeze(), "similar": similar}
+        spending = self._spending.freeze()
+        return {"chain": self._chain.freeze(), "similar": similar, "spending": spending}
 
     def thaw(self, state: Any) -> None:
         self._chain.thaw(state["chain"])
+        self._spending.thaw(state["spending"])
         for name, similar in self._similar_of.items():
             similar.thaw(state["similar"].get(name))
 
@@ -412,17 +435,20 @@ class InferenceBatch(Inference):
         for number, (name, (image, output)) in enumerate(
             zip(config.inputs, batched_pairs(answer), strict=True)
         ):
-            if image is None:
+            if image is None or self._spending.leaves_out(ctx):
                 continue
             question = self._question(ctx, image, self._similar_of[name], number)
             if question is not None:
+                self._spending.asked(ctx.now_ns)
                 asked.append((name, image, output, question))
         if not asked:
             return
+        self._spending.report_to(ctx.log)
         called = time.perf_counter()
         questions = [question for *_, question in asked]
         backend, answers = self._chain.answers(questions, config.order, now_ns=ctx.now_ns)
         latency_ms = (time.perf_counter() - called) * 1000
+        self._spending.answered(latency_ms, ctx.now_ns)
         for (name, image, output, question), made in zip(asked, answers, strict=True):
             self._publish(ctx, output, image, question, backend, made, latency_ms)
             if config.skip_similar:

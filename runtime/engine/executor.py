@@ -119,7 +119,11 @@ class Executor:
             clock,
             sources=[step.task.id for step in plan.steps[: plan.source_count]],
             packets=_packet_tasks(plan) if log is not None else (),
-            actors=[step.task.id for step in plan.steps if step.task.task_class.acts_outside],
+            actors=[
+                step.task.id
+                for step in plan.steps
+                if step.task.task_class.acts_outside or step.task.task_class.leaves_out
+            ],
         )
         self.left_out = outside.left_out
         self._packet_sources = _packet_tasks(plan) & outside.sources.keys() if log else set()

@@ -69,7 +69,7 @@ def make_instances(
 
     broadcasts: the `ctx.broadcast` of each sink, by task id; a task that is missing gets a new one.
     source: gives what the context of a source calls; None if sources do not run.
-    actor: the same of a task that acts outside the run.
+    actor: the same of a task that acts outside the run, or leaves out inputs.
     run_id: see `Context.run_id`.
     """
     graph = plan.graph.spec
@@ -87,6 +87,7 @@ def make_instances(
             broadcast=(broadcasts or {}).get(bound.id) or Broadcast(),
             source=source(bound.id) if source is not None and bound.is_source else None,
             actor=actor(bound.id) if actor is not None and bound.task_class.acts_outside else None,
+            dropped=_dropped_of(bound, actor),
             run_id=run_id,
             fed_by={
                 argument.port.name: f"{slot.task_id}.{slot.port}"
@@ -119,6 +120,15 @@ def _check_config(task: Task) -> None:
             f"{name}.__init__ makes self.config a {type(config).__name__}; leave it to "
             "super().__init__(config), and give what you keep another name"
         )
+
+
+def _dropped_of(
+    bound: BoundTask, actor: Callable[[str], ActorFunctions] | None
+) -> Callable[[int, str], None] | None:
+    """What the context of a task that leaves out inputs calls; nothing in a replay, whose log has it."""
+    if not bound.task_class.leaves_out:
+        return None
+    return (lambda _count, _cause: None) if actor is None else actor(bound.id).dropped
 
 
 def start_all(

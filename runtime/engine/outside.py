@@ -187,7 +187,7 @@ class LiveOutside:
     clock: gives the cycles' times.
     sources: ids of the tasks that are sources.
     packets: ids of those whose compressed packets the log wants.
-    actors: ids of the tasks that act outside the run.
+    actors: ids of the tasks that act outside the run, or leave out inputs.
     """
 
     def __init__(
@@ -211,8 +211,8 @@ class LiveOutside:
         self.left_out: dict[str, Counter[str]] = {
             task_id: Counter() for task_id in (*self.sources, *actors)
         }
-        """Number of pictures, or whatever it makes or sends, that each source, and each task that acts
-        outside, has left out, by cause."""
+        """Number of pictures, or whatever it makes, reads or sends, that each source, and each of the
+        `actors`, has left out, by cause."""
         at_once_s = None if isinstance(clock, ManualClock) else _AT_ONCE_S
         self.restarts = Restarts(self.woken.set, at_once_s=at_once_s)
         """The restarts of sources."""

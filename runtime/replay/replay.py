@@ -62,8 +62,8 @@ class Recorder(CycleLog, Protocol):
 
 
 _EXTERNAL = (
-    "as it is configured, what it makes comes from outside (from a server, or a batch that depends on "
-    "who waits), and is taken from the log; name it as a task to run to have it asked again"
+    "as it is configured, what it makes comes from outside (from a server, or it depends on who waits "
+    "or how long), and is taken from the log; name it as a task to run to have it asked again"
 )
 
 

@@ -13,6 +13,7 @@
 | `health.py`   | whether each answers, for those who look at the run                       |
 | `probe.py`    | asks a server for its models, to see that                                 |
 | `chain.py`    | a backend and its fallbacks: who answers now                              |
+| `budget.py`   | how often a model may be asked                                            |
 | `similar.py`  | frames that look like the last one that was answered                      |
 | `make.py`     | settings -> the backend that they describe                                |
 

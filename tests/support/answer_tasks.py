@@ -16,6 +16,7 @@ from flowrun.runtime.graph.plan import plan_graph
 from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
+from flowrun.tasks.backends.budget import Budget, Spending
 from support.films import draw
 from support.helpers import START_NS
 
@@ -51,6 +52,33 @@ class Says(Task):
             answer.response = f"{self.config.prompt}: {image.frame_id}"
             answer.frame_id, answer.frame_cycle = image.frame_id, ctx.cycle
             answer.publish(tov_ns=image.tov_ns)
+
+
+class Thrifty(Task):
+    """The number of each picture, as far as its budget allows."""
+
+    leaves_out = True
+
+    class Config(TaskConfig):
+        per_hour: int = 3
+
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        self._spending = Spending(Budget(per_hour=self.config.per_hour))
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
+    ) -> None:
+        if not self._spending.leaves_out(ctx):
+            self._spending.asked(ctx.now_ns)
+            answer.response = str(image.frame_id)
+            answer.publish(tov_ns=image.tov_ns)
+
+    def freeze(self) -> Any:
+        return self._spending.freeze()
+
+    def thaw(self, state: Any) -> None:
+        self._spending.thaw(state)
 
 
 class SaysOfEach(Task):
