@@ -97,7 +97,7 @@ def test_recorded_runs_are_chosen_and_the_live_one_again(start, browser, tmp_pat
     browser.wait_for(f"[...{PICKER}.options].map(it => it.text).join() == 'live,{recorded}'")
     put(browser, PICKER, recorded)
     browser.wait_for(f"{STATE} == 'ended' && {TEXT}.startsWith('Recorded')")
-    browser.wait_for("document.querySelector('.screen img.then')?.naturalWidth")
+    browser.wait_for("!!document.querySelector('.screen[data-past=exact]')")
     browser.wait_for("document.querySelector('.timeline')?.dataset.shown == '39'")
     is_accessible(browser)
     put(browser, PICKER, "")
