@@ -6,8 +6,8 @@ changes, and the timeline of a long run.
 The live page is that of graphs/inference.yaml, whose film goes on and on; nothing of it is in the
 browser's cache. Times are the browser's own, from the begin of the navigation; that of a prompt begins
 with the request that changes it, and ends with the frame in which the page shows it. The long run is
-that of bench_timeline.py, which is kept in DIR. Exits with 1 where the first paint or the timeline take more
-than 1 s, or a prompt more than 0.3 s, by their medians.
+that of bench_timeline.py, which is kept in DIR. Exits with 1 where the first paint or the timeline take
+more than 1 s, or a prompt more than 0.3 s, by their medians.
 """
 
 from __future__ import annotations
