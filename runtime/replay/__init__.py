@@ -5,7 +5,8 @@
 | `replay.py`     | `Replay`: run all, step through it, seek                               |
 | `debugger.py`   | forwards and back through a replay, breakpoints                        |
 | `recorder.py`   | the run that a replay writes                                           |
-| `report.py`     | all differences on a page (`report.html`), or as JSON                  |
+| `report.py`     | all differences, as JSON or on a page                                  |
+| `page.py`       | a page of differences, of one file (`page.html`)                       |
 | `verify.py`     | finds tasks whose `freeze` forgets something                           |
 | `cycles.py`     | recorded cycles, each message compared when it is made                 |
 | `keyframes.py`  | where in a log a replay can begin                                      |

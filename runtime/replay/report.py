@@ -4,9 +4,12 @@ changed prompt, model or line of code does to a recorded run."""
 from __future__ import annotations
 
 import base64
-import io
+import contextlib
 import json
-from collections import Counter
+import math
+import re
+from bisect import bisect_right
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,10 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.atomic import whole_file
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.log.reader import Log
+from flowrun.runtime.pictures.encode import jpeg
+from flowrun.runtime.recorded.frames import Frames
 from flowrun.runtime.replay.compare import Difference, Recorded
+from flowrun.runtime.replay.page import Entry, Page, Series
 from flowrun.runtime.replay.replay import Replay, ReplayReport
 
 __all__ = ["DifferenceReport"]
@@ -31,6 +36,7 @@ _WINDOW = 1000
 """Number of cycles before a message's own in which its picture is looked for."""
 _TEXT = 2000
 """Number of characters of a value that are shown."""
+_NUMBER = re.compile(r"\s*-?\d{1,9}(\.\d+)?\s*")
 
 
 @dataclass(slots=True)
@@ -42,12 +48,14 @@ class _Entry:
     replayed: dict[str, Any] | None
     pictures: dict[str, bytes] = field(default_factory=dict)
     """JPEG files, by caption."""
+    frame: tuple[str, int] | None = None
+    """Topic and cycle of the picture that the message is about."""
 
 
 class DifferenceReport:
     """Collects the differences of `replay`. Make it before the replay runs, and `write` it after.
 
-    most_pictures: number of messages that are shown with pictures.
+    most_pictures: number of messages that are shown with pictures; of more, they are spread evenly.
     """
 
     def __init__(self, replay: Replay, *, most_pictures: int = 200) -> None:
@@ -56,7 +64,9 @@ class DifferenceReport:
         self._most_pictures = most_pictures
         self._pictures_left = most_pictures
         self._images = _images_of(replay.plan)
-        replay.hook(on_difference=self._take)
+        self._values: dict[str, list[tuple[int, float | None, float | None]]] = defaultdict(list)
+        """By task, port and field, the time and both values of each message with a number."""
+        replay.hook(on_difference=self._take, on_message=self._note_values)
 
     def _take(
         self, difference: Difference, recorded: Recorded | None, made: Message | None
@@ -76,6 +86,28 @@ class DifferenceReport:
                     entry.pictures[caption] = _jpeg(fields["pixels"])
         self._entries.append(entry)
 
+    def _note_values(
+        self,
+        task: str,
+        port: str,
+        recorded: Recorded | None,
+        made: Message,
+        difference: Difference | None,
+    ) -> None:
+        """Note the numbers of a message, for the plot."""
+        time_ns = self._replay.time_ns
+        if time_ns is None or isinstance(made, ImageRgb8Msg):
+            return
+        now = _numbers(dict(made.all_fields())) if made.present else {}
+        was = now
+        if difference is not None:
+            was = {} if recorded is None else _numbers(_fields_of(recorded, made))
+        for name in {**was, **now}:
+            if name not in made.measured_fields:
+                self._values[f"{task}.{port} {name}"].append(
+                    (time_ns, was.get(name), now.get(name))
+                )
+
     def write(self, path: Path, report: ReplayReport, *, command: str) -> None:
         """Write all differences to a file. Raises `LogError` if it cannot be written.
 
@@ -94,19 +126,40 @@ class DifferenceReport:
     # -- pictures ------------------------------------------------------------------------------
 
     def _find_pictures(self) -> None:
-        """Find the picture that each message is about: among the nearest pictures upstream of its
-        task, the one with the message's time of validity."""
+        """Find the picture that each message is about, and read as many as are shown: among the nearest
+        pictures upstream of its task, the one with the message's time of validity."""
         log = self._replay.log
-        for entry in self._entries:
-            topic = self._images.get(entry.difference.task)
-            if topic is None or entry.pictures or topic not in log.topics:
-                continue
-            if not self._pictures_left:
-                return
-            pixels = _picture_of(log, topic, entry.tov_ns, entry.difference.cycle)
-            if pixels is not None:
-                self._pictures_left -= 1
-                entry.pictures["frame"] = _jpeg(pixels)
+        wanted = {topic for topic in self._images.values() if topic in log.topics}
+        about = [
+            it
+            for it in self._entries
+            if self._images.get(it.difference.task) in wanted and not it.pictures
+        ]
+        if not about:
+            return
+        at: dict[tuple[str, int], list[int]] = {}
+        first = min(it.difference.cycle for it in about) - _WINDOW
+        for record in log.cycles(max(0, first), max(it.difference.cycle for it in about) + 1):
+            for topic, tov_ns, _ in record.entries:
+                if topic in wanted:
+                    at.setdefault((topic, tov_ns), []).append(record.cycle)
+        for entry in about:
+            topic, cycle = self._images[entry.difference.task], entry.difference.cycle
+            cycles = at.get((topic, entry.tov_ns), [])
+            place = bisect_right(cycles, cycle)
+            if place and cycles[place - 1] >= cycle - _WINDOW:
+                entry.frame = topic, cycles[place - 1]
+        self._read_pictures([it for it in about if it.frame is not None])
+
+    def _read_pictures(self, entries: list[_Entry]) -> None:
+        count = min(self._pictures_left, len(entries))
+        self._pictures_left -= count
+        frames = Frames(self._replay.log)
+        for number in range(count):
+            entry = entries[number * len(entries) // count]
+            assert entry.frame is not None
+            with contextlib.suppress(LogError):
+                entry.pictures["frame"] = frames.jpeg(*entry.frame, width=_WIDTH)
 
     # -- what is written -----------------------------------------------------------------------
 
@@ -130,32 +183,71 @@ class DifferenceReport:
         }
 
     def _as_page(self, report: ReplayReport, command: str) -> str:
-        import jinja2
+        log, head = self._replay.log, self._head(report, command)
+        begin_ns = next(log.cycles()).time_ns
+        pictures: dict[str, bytes] = {}
+        facts = [f"{report.cycles:,} cycles", f"{report.fed:,} messages fed from the log"]
+        if report.tolerated:
+            facts.append(f"{report.tolerated:,} more differ within the tolerance")
+        if report.bare:
+            facts.append(f"{report.bare:,} compared without payload, which the log does not hold")
+        lead = f"{', '.join(facts)}."
+        if report.recorded_error:
+            lead += f" The recorded error came again: {report.recorded_error}."
+        if not report.differing:
+            lead += " All messages are identical."
+        notes = [f"{note}." for note in self._replay.notes]
+        shown = sum(bool(it.pictures) for it in self._entries)
+        if shown >= self._most_pictures:
+            notes.append(f"Only {shown:,} differences are shown with pictures.")
+        return Page(
+            f"{head['run']}: {report.differing:,} of {report.compared:,} messages differ",
+            lead,
+            command,
+            [(log.path.absolute().name if log.path.is_dir() else log.path.stem, str(log.path))],
+            [self._entry(entry, begin_ns, pictures) for entry in self._entries],
+            notes=notes,
+            compared=report.per_task,
+            length_s=((log.end_ns or begin_ns) - begin_ns) / 1e9,
+            pictures=pictures,
+            series=[
+                Series(name, [((at - begin_ns) / 1e9, was, now) for at, was, now in values])
+                for name, values in sorted(self._values.items())
+                if any(was != now for _, was, now in values)
+            ],
+        ).text()
 
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
+    def _entry(self, entry: _Entry, begin_ns: int, pictures: dict[str, bytes]) -> Entry:
+        """A difference as the page shows it; its pictures go into `pictures`, each one once."""
+        difference, shown = entry.difference, []
+        for caption, data in entry.pictures.items():
+            if not data:
+                continue
+            key = f"{caption}{len(pictures)}"
+            if entry.frame is not None:
+                key = f"{entry.frame[0]} {entry.frame[1]}"
+            pictures[key] = data
+            shown.append((caption, key))
+        rows = _rows(entry)
+        differing = [row for row in rows if row[3]]
+        # What was asked, and of whom, is changed on purpose; what was answered is what matters.
+        differing.sort(key=lambda row: row[0] in ("prompt", "backend", "tokens"))
+        was, now = differing[0][1:3] if differing else ("", "")
+        camera = (
+            entry.frame[0] if entry.frame is not None else self._images.get(difference.task, "")
         )
-        begin_ns = next(self._replay.log.cycles()).time_ns
-        entries = [
-            {
-                "difference": entry.difference,
-                "offset_s": (entry.time_ns - begin_ns) / 1e9,
-                "rows": _rows(entry),
-                "pictures": {
-                    name: base64.b64encode(data).decode() for name, data in entry.pictures.items()
-                },
-            }
-            for entry in self._entries
-        ]
-        by_task = Counter(entry.difference.task for entry in self._entries)
-        return environment.get_template("report.html").render(
-            head=self._head(report, command),
-            entries=entries,
-            by_task=by_task,
-            pictures_left=self._pictures_left,
-            most_pictures=self._most_pictures,
+        return Entry(
+            0,
+            difference.cycle,
+            (entry.time_ns - begin_ns) / 1e9,
+            f"{difference.task}.{difference.port}" if difference.port else difference.task,
+            _kind(entry),
+            was,
+            now,
+            rows,
+            camera=camera.strip("/").partition("/")[0],
+            pictures=shown,
+            hint=difference.hint,
         )
 
     def _head(self, report: ReplayReport, command: str) -> dict[str, Any]:
@@ -247,24 +339,46 @@ def _images_of(plan: Plan) -> dict[str, str]:
     return found
 
 
-def _picture_of(log: Log, topic: str, tov_ns: int, cycle: int) -> NDArray[np.uint8] | None:
-    for message in log.messages(topic, cycle - _WINDOW, cycle + 1):
-        if message.tov_ns == tov_ns:
-            try:
-                pixels: NDArray[np.uint8] | None = message.fields.get("pixels")
-            except LogError:
-                return None
-            return pixels
-    return None
+def _numbers(fields: dict[str, Any]) -> dict[str, float]:
+    """What of a message may be plotted: its numbers, texts that are a number, how many there are of what
+    it lists; but for what says which frame it is about."""
+    found: dict[str, float] = {}
+    for name, value in fields.items():
+        if name.startswith("frame_"):
+            continue
+        number: Any = value
+        if isinstance(value, str):
+            number = float(value) if _NUMBER.fullmatch(value) else None
+        elif isinstance(value, list):
+            name, number = f"number of {name}", len(value)  # noqa: PLW2901
+        if isinstance(number, (bool, int, float, np.number)) and math.isfinite(number):
+            found[name] = float(number)
+    return found
+
+
+def _kind(entry: _Entry) -> str:
+    """What kind of difference it is, in a word."""
+    difference = entry.difference
+    if difference.field == "error":
+        return "error"
+    if difference.field == "tov_ns":
+        return "time"
+    if entry.recorded is None or entry.replayed is None:
+        return "missing" if entry.replayed is None else "besides"
+    if "pixels" in entry.replayed:
+        return "picture"
+    if "boxes" in entry.replayed:
+        return "boxes"
+    value = entry.replayed.get(difference.field)
+    if isinstance(value, (bool, int, float)):
+        return "number"
+    return "text" if isinstance(value, str) else "value"
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
     if not pixels.size:
         return b""
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((_WIDTH, _WIDTH))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return file.getvalue()
+    image = ImageRgb8Msg(pixels=pixels)
+    part = min(1.0, _WIDTH / max(image.width, image.height))
+    size = (max(1, round(part * it)) for it in (image.width, image.height))
+    return jpeg(image.resized(*size) if part < 1 else pixels, quality=85)

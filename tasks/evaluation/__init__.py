@@ -9,4 +9,5 @@
 | `scores.py`      | whether an answer is the right one: texts, and boxes by their overlap   |
 | `standings.py`   | who is right how often, and whether that is more than chance            |
 | `leaderboard.py` | that as text, Markdown and JSON                                         |
+| `answers_page.py`| that as a page, with each answer that is not the right one              |
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowrun.runtime.atomic import whole_file
+from flowrun.runtime.replay.page import Board
 from flowrun.runtime.wording import counted, one_line
 from flowrun.tasks.evaluation.evaluate import RECORDING, Evaluation
 from flowrun.tasks.evaluation.scores import shown
@@ -115,8 +116,14 @@ def write_report(found: Evaluation, path: Path, *, command: str) -> None:
     """Write a report: .html, .json or .md. `LogError` if it cannot be written."""
     if path.suffix == ".json":
         text = json.dumps(as_json(found, command=command), indent=1) + "\n"
-    else:
+    elif path.suffix == ".md":
         text = as_markdown(found)
+    else:
+        from flowrun.tasks.evaluation.answers_page import page_of  # which decodes pictures
+
+        heads, *lines = _rows(found)
+        board = Board(heads, lines, _sentences(found))
+        text = page_of(found, board, lead=f"{_about(found)}.", command=command).text()
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 

@@ -59,9 +59,15 @@ async function begin(complain) {
   run.connection = "opening";
   await run.loadRuns();
   if (!run.pipelines.length) {
-    const [newest] = run.runs;
-    if (newest) await run.open(newest.id).catch(error => complain(why(error)));
-    else complain("This server has no run to show.");
+    // ?run=ID&cycle=N, as reports link to a moment.
+    const asked = new URLSearchParams(location.search);
+    const chosen = asked.get("run") ?? run.runs[0]?.id;
+    const cycle = asked.get("cycle") ?? "";
+    if (!chosen) complain("This server has no run to show.");
+    else {
+      await run.open(chosen).catch(error => complain(why(error)));
+      if (/^\d+$/.test(cycle)) await run.look(Number(cycle));
+    }
   } else if (run.served) {
     await followPipeline(complain);
   } else {
