@@ -1,4 +1,4 @@
-"""Writes docs/reference: all tasks, messages, commands and paths of the API, from the code itself.
+"""Writes docs/reference from the code: all tasks, messages and commands, the HTTP and the Python API.
 
 `make docs` runs it, then builds the site. What it writes is not checked in.
 """
@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from python_api import python_api
 
 from flowrun.runtime import cli
 from flowrun.runtime.clock import LiveClock
@@ -52,6 +54,7 @@ def pages() -> dict[str, str]:
         **{f"messages/{it.name}.md": _message(it, tasks) for it in messages},
         "commands.md": _commands(),
         "http-api.md": _api(),
+        "python.md": python_api(),
     }
 
 

@@ -39,6 +39,12 @@ def test_everything_has_its_place(reference):
     assert "### flowrun log export" in reference["commands.md"]
     for path in ("/api/v0/report", "/api/v0/publish/{port}", "/api/v0/pipeline/restart"):
         assert f" {path}\n" in reference["http-api.md"]
+    api = reference["python.md"]
+    for name in ("Graph.add", "LiveRun.messages", "Context.now_ns", "run_task", "Log.frames"):
+        assert f"# {name}\n" in api
+    assert "    log_dir: str | Path | None = 'runs',\n" in api
+    assert "- `mission`: the mission to run; None for the first one.\n" in api
+    assert "```python\nwith graph.start() as run:\n" in api
     page = reference["tasks/VideoCapture.md"]
     assert "| `timeout_s` | number (above 0) |" in page
     assert "[ImageRgb8Msg](../messages/ImageRgb8Msg.md)" in page

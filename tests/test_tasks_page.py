@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+import flowrun
 from flowrun.runtime.cli import main
-from support.helpers import values
+from support.helpers import until, values
 from support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
@@ -46,7 +51,9 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    Path("seen.py").write_text("\n\n".join(blocks("python")))
+    tests = [it for it in blocks("python") if "def test_" in it]
+    Path("seen.py").write_text("\n\n".join(it for it in blocks("python") if it not in tests))
+    Path("test_seen.py").write_text("\n\n".join(tests))
     return tmp_path
 
 
@@ -73,6 +80,35 @@ def test_the_task_with_a_state_runs_and_forgets_nothing(folder: Path) -> None:
     run = recorded(blocks("yaml")[0])
     assert len(values(run, "/motion/moves")) == CYCLES - 1
     assert main(["replay", str(run), "--verify-keyframes"]) == 0
+
+
+def test_the_source_gives_messages_of_its_own(folder: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sensor:
+        sensor.bind(("127.0.0.1", 0))
+        port = sensor.getsockname()[1]
+    Path("g.yaml").write_text(
+        f"tasks: [{{id: roof, type: seen.Readings, config: {{port: {port}}}}}]"
+    )
+    run = flowrun.Graph.load("g.yaml").start()
+    with run, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sensor:
+        readings = run.messages("roof.reading")
+        datagram = json.dumps({"sensor": "roof", "celsius": 20.5, "levels": [0.25, 1]}).encode()
+
+        def has_come() -> bool:
+            sensor.sendto(datagram, ("127.0.0.1", port))
+            return run.report().cycles > 0
+
+        until(has_come)
+        reading = next(readings)
+    assert (reading.sensor, reading.celsius, reading.levels.tolist()) == ("roof", 20.5, [0.25, 1])
+    assert main(["messages", "seen.ReadingMsg"]) == 0
+
+
+def test_the_test_of_a_task_passes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(folder)
+    for name in ("seen", "test_seen"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    runpy.run_path("test_seen.py")["test_a_change_of_light_is_motion"]()
 
 
 def test_two_rates_are_joined(folder: Path) -> None:
