@@ -45,6 +45,8 @@ _VERBS = {
     "view": "show recorded runs in a browser",
     "top": "show how a run is doing while it runs",
     "replay": "run a recorded log again, and compare every message",
+    "ci": "replay the golden runs of a folder, and say what a change does to them",
+    "bisect": "find the commit, or the value, that changes what a recorded run gives",
     "debug": "travel in time through a recorded run",
     "runs": "list recorded runs: graph, when, how long, answers, errors, size",
     "label": "say which recorded answers are wrong, and what is right",

@@ -133,6 +133,11 @@ class Tolerance:
     def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
         self._limits = dict(limits or {})
 
+    @property
+    def limits(self) -> Mapping[str, float | None]:
+        """As they were given."""
+        return self._limits
+
     def holds_for(self, kind: type[Message]) -> bool:
         """Whether any field of the class has a limit."""
         return any(limit.partition(".")[0] == kind.__name__ for limit in self._limits)

@@ -5,6 +5,10 @@
 | `runs.py`     | the recorded runs of folders: what each is, without reading all of it     |
 | `replays.py`  | `replay_runs`: many runs replayed, each on a process; what came of each   |
 | `pairs.py`    | `Pair`: a recorded message, what is made in its place, and its picture    |
+| `golden.py`   | runs that were right, replayed with the code and graphs of now            |
+| `verdict_files.py` | what came of those, as JUnit XML, Markdown and JSON                  |
+| `verdict_page.py` | the same, as a page with pictures                                     |
+| `bisect.py`   | which commit, or value, changes what a run gives                          |
 | `store.py`    | results kept by what they depend on, in one file of the user              |
 | `spread.py`   | pieces of work on several processes                                       |
 

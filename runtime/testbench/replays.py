@@ -30,7 +30,7 @@ from flowrun.runtime.run.log_lines import configure_logs
 from flowrun.runtime.testbench.pairs import Pair, fields_of, pictures_before, plain, with_pictures
 from flowrun.runtime.testbench.spread import Broken, Done, cores, spread
 
-__all__ = ["Job", "Replayed", "collected", "replay_one", "replay_runs"]
+__all__ = ["Job", "Replayed", "collected", "replay_of", "replay_one", "replay_runs"]
 
 _TELL_NS = 200_000_000
 _MOST_SHOWN = 100
@@ -134,16 +134,7 @@ def replay_one(job: Job, tell: Callable[[int], None] = lambda _: None) -> Replay
     """
     begun = ticks_ns()
     with Log(job.run) as log:
-        replay = Replay(
-            log,
-            graph=job.graph,
-            feed=job.feed,
-            only=job.only,
-            config=job.config,
-            tolerance=Tolerance(job.tolerance),
-            keyframes=job.keyframes,
-            trust=job.trust,
-        )
+        replay = replay_of(job, log)
         keeps = collected(replay, job)
         told = begun
 
@@ -166,6 +157,20 @@ def replay_one(job: Job, tell: Callable[[int], None] = lambda _: None) -> Replay
             begin_ns=log.start_ns or 0,
             took_s=(ticks_ns() - begun) / 1e9,
         )
+
+
+def replay_of(job: Job, log: Log) -> Replay:
+    """The replay of an open log that a job says. Raises what `Replay` raises."""
+    return Replay(
+        log,
+        graph=job.graph,
+        feed=job.feed,
+        only=job.only,
+        config=job.config,
+        tolerance=Tolerance(job.tolerance),
+        keyframes=job.keyframes,
+        trust=job.trust,
+    )
 
 
 def collected(replay: Replay, job: Job) -> list[Pair]:

@@ -68,10 +68,10 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    """The runs in a folder; those in a run, such as its what-ifs, are none of their own."""
+    """The runs in a folder, but for those in hidden folders and in runs, such as what-ifs."""
     found: list[Path] = []
     for directory, names, _ in os.walk(folder):
-        names.sort()
+        names[:] = sorted(name for name in names if not name.startswith("."))
         for name in list(names):
             path = Path(directory, name)
             if is_run(path):

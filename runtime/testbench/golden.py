@@ -1,0 +1,180 @@
+"""Golden runs: recorded runs that were right, replayed with the code and the graphs of now."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Literal
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.graph.find import importable
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded.labels import LABELS_NAME
+from flowrun.runtime.replay.compare import Difference
+from flowrun.runtime.replay.recorder import ReplayLog
+from flowrun.runtime.testbench.replays import Job, Replayed, replay_of, replay_runs
+
+__all__ = ["GoldenRun", "Verdict", "accept", "golden_runs", "verdicts"]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRun:
+    """A recorded run that was right.
+
+    name: what it is called, with as much of its path as tells it from the others.
+    path: its directory.
+    graph: the graph file that it is replayed with; None for the graph that its log holds.
+    """
+
+    name: str
+    path: Path
+    graph: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a golden run."""
+
+    run: GoldenRun
+    replayed: Replayed
+
+    @property
+    def state(self) -> Literal["identical", "differs", "failed"]:
+        """failed: it could not be replayed, see `Replayed.error`."""
+        if self.replayed.error is not None or self.replayed.report is None:
+            return "failed"
+        return "identical" if self.replayed.report.identical else "differs"
+
+    @property
+    def compared(self) -> int:
+        """Number of messages that were made again and compared."""
+        return 0 if self.replayed.report is None else self.replayed.report.compared
+
+    @property
+    def differing(self) -> int:
+        """Number of those that are not as they were recorded."""
+        return 0 if self.replayed.report is None else self.replayed.report.differing
+
+    @property
+    def changes(self) -> list[tuple[Difference, int]]:
+        """The first of all differences that are the same change at the same output, and how many there
+        are of it; in the order in which they came first."""
+        found: dict[tuple[str, ...], tuple[Difference, int]] = {}
+        for pair in self.replayed.pairs:
+            it = pair.difference
+            if it is not None:
+                key = it.task, it.port, it.field, it.recorded, it.replayed
+                first, count = found.get(key, (it, 0))
+                found[key] = first, count + 1
+        return list(found.values())
+
+    @property
+    def summary(self) -> str:
+        """In a few words, what came of it."""
+        report = self.replayed.report
+        if self.state == "failed" or report is None:
+            return (self.replayed.error or "").partition("\n")[0]
+        if not self.compared and not report.errors:
+            return "no message was made again: there is nothing to compare"
+        found = f"{self.compared:,} messages identical"
+        if report.differing:
+            found = f"{report.differing:,} of {self.compared:,} messages differ"
+        if report.missing:
+            found += f", {report.missing:,} pictures are not given back by the log"
+        return found
+
+
+def golden_runs(
+    paths: Sequence[Path], *, folder: Path | None, graph: Path | None
+) -> list[GoldenRun]:
+    """The golden runs in `paths`, as `find_runs` finds them, with the graph that each is replayed with.
+
+    folder: where the graph files of now are. Each run gets the file at the place below it where its own
+        graph was when it was recorded: of one from /home/ann/yard/graphs/gate.yaml, that is
+        graphs/gate.yaml or gate.yaml. Without such a file, and for None, it gets the graph that its log
+        holds.
+    graph: the file for all of them; None for each its own.
+    """
+    names = _names(paths)
+    return [
+        GoldenRun(name, path, graph or _graph_of_now(path, folder))
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def verdicts(
+    runs: Sequence[GoldenRun],
+    common: Job,
+    *,
+    processes: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[Verdict]:
+    """Replay golden runs; yields what came of each when it is done, not in their order.
+
+    common: how all of them are replayed; its run and graph do not count.
+    processes, progress: as `replay_runs` has them.
+    """
+    by_path = {run.path: run for run in runs}
+    jobs = [replace(common, run=run.path, graph=run.graph) for run in runs]
+    for replayed in replay_runs(jobs, processes=processes, progress=progress):
+        yield Verdict(by_path[replayed.job.run], replayed)
+
+
+def accept(run: GoldenRun, common: Job, *, now_ns: int) -> None:
+    """Have what is made now be what was recorded: the run's directory then holds the run that a replay
+    writes, and its labels. If this is cut off, both are in a hidden folder next to it.
+
+    common: as `verdicts` has it.
+    now_ns: the time, in nanoseconds since 1970 UTC, for the new run's metadata.
+
+    Raises what `Replay` and `ReplayLog` raise; `LogError` for a run that is a single file.
+    """
+    if not run.path.is_dir():
+        raise LogError(f"{run.path}: only a run that is a directory can be recorded again")
+    aside = run.path.with_name(f".{run.path.name}.accepted")
+    shutil.rmtree(aside, ignore_errors=True)
+    new = aside / run.path.name  # a run is called as its directory
+    job = replace(common, run=run.path, graph=run.graph)
+    with Log(run.path) as log:
+        replay = replay_of(job, log)
+        with (
+            importable(replay.plan.graph.spec.path.parent),
+            ReplayLog(replay, new, config=job.config, now_ns=now_ns) as recorder,
+        ):
+            replay.run(recorder=recorder)
+    labels = run.path / LABELS_NAME
+    if labels.exists():
+        shutil.copy2(labels, new / LABELS_NAME)
+    run.path.rename(aside / "before")
+    new.rename(run.path)
+    shutil.rmtree(aside)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many more as no two have in common."""
+    absolute = [path.absolute() for path in paths]
+    names = []
+    for path in absolute:
+        count = 1
+        while sum(it.parts[-count:] == path.parts[-count:] for it in absolute) > 1:
+            count += 1
+        names.append("/".join(path.parts[-count:]))
+    return names
+
+
+def _graph_of_now(run: Path, folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    try:
+        with Log(run, verify=False) as log:
+            recorded = PurePath(log.metadata.get("graph_path", ""))
+    except LogError:  # its replay says why
+        return None
+    parts = [part for part in recorded.parts if part not in (recorded.anchor, "..", ".")]
+    for first in range(len(parts)):
+        found = folder.joinpath(*parts[first:])
+        if found.is_file():
+            return found
+    return None
