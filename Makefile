@@ -9,6 +9,8 @@ APT_PACKAGES := chromium curl g++ gir1.2-gst-rtsp-server-1.0 python3-gi gstreame
 # A process for each core, each with one thread for torch, and one more, as some tests wait; one that is
 # done takes tests from the others.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(shell expr $$(nproc) + 1) --dist worksteal
+# Hundreds of tests start flowrun: where Python may not keep compiled files, each would compile it again.
+COMPILE := $(BIN)/python -m compileall -q msgs runtime tasks
 GRAPH ?= graphs/inference.yaml
 GRAPHS ?= graphs
 NAME ?= inference
@@ -37,10 +39,12 @@ stop-pipeline: .venv/installed  ## stop it
 
 .PHONY: test
 test: .venv/installed-dev  ## install what the tests need, then run those that need no more than pip (PYTEST_ARGS=... for some)
+	$(COMPILE)
 	$(PYTEST) -m "not real and not long" $(PYTEST_ARGS)
 
 .PHONY: test-all
 test-all: .venv/installed-docs apt llama-server tests/page/node_modules  ## run all tests, with a real browser, RTSP server and llama-server (built once, 10 minutes)
+	$(COMPILE)
 	$(PYTEST) --timeout 600 $(PYTEST_ARGS)
 
 .PHONY: lint

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 from flowrun.runtime.errors import UsageError
@@ -13,6 +16,7 @@ __all__ = [
     "DISTRIBUTION",
     "Extra",
     "import_optional",
+    "installation",
     "load_video_libraries",
     "missing",
     "require",
@@ -34,6 +38,31 @@ Extra = Literal[
     "track",
     "viewers",
 ]
+
+
+def installation() -> tuple[tuple[str, int], ...]:
+    """Where packages are installed that Python can import, each folder with the time of its last change
+    in nanoseconds: the same until one is installed or removed. To ask packages what they say of
+    themselves takes milliseconds; this takes microseconds."""
+    folders = ((folder, _changed_ns(folder)) for folder in sys.path)
+    return tuple(it for it in folders if _holds_packages(*it))
+
+
+def _changed_ns(folder: str) -> int:
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=256)
+def _holds_packages(folder: str, changed_ns: int) -> bool:
+    if not changed_ns:
+        return False
+    try:
+        return any(it.suffix in (".dist-info", ".egg-info") for it in Path(folder).iterdir())
+    except OSError:  # no folder, but an archive
+        return True
 
 
 def missing(

@@ -9,17 +9,18 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from itertools import chain, count
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 import flowrun.msgs
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError, text_of
-from flowrun.runtime.extras import load_video_libraries
+from flowrun.runtime.extras import installation, load_video_libraries
 from flowrun.runtime.graph.functions import is_task_function, task_class_of
 from flowrun.runtime.graph.scripts import import_module
 from flowrun.runtime.interrupts import is_users
@@ -51,11 +52,17 @@ _OWN_PACKAGE = "flowrun-runtime"
 
 
 def task_types() -> TaskTypes:
-    """The task types that installed packages offer, flowrun itself among them."""
+    """The task types that installed packages offer, flowrun itself among them; also those that have been
+    installed since the program began."""
+    return _task_types(installation())
+
+
+@lru_cache(maxsize=1)
+def _task_types(_installation: object) -> TaskTypes:
     types: dict[str, tuple[EntryPoint, ...]] = {}
     for point in entry_points(group=_GROUP):
         types[point.name] = (*types.get(point.name, ()), point)
-    return types
+    return MappingProxyType(types)
 
 
 def find_task_class(type_name: str, *, folder: Path, types: TaskTypes) -> type[Task]:

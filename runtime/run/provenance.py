@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-from flowrun.runtime.extras import DISTRIBUTION
+from flowrun.runtime.extras import DISTRIBUTION, installation
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.scripts import name_of_main
 
@@ -61,6 +61,11 @@ def changes(recorded: Mapping[str, str], plan: Plan) -> list[str]:
 
 
 def _version(package: str) -> str:
+    return _installed_version(package, installation())
+
+
+@functools.lru_cache(maxsize=64)
+def _installed_version(package: str, _installation: object) -> str:
     try:
         return version(DISTRIBUTION if package == "flowrun" else package)
     except PackageNotFoundError:

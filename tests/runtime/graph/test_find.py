@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -152,3 +153,13 @@ def test_processes_of_a_task_find_installed_modules_and_its_neighbours() -> None
     with importable(Path()), multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map_async(own_name, [0]).get(timeout=60) == [("own", "random")]
     assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_what_is_installed_and_removed_while_the_program_runs_is_seen(
+    install: Install, tmp_path: Path
+) -> None:
+    assert "Count" not in task_types()
+    install("plug", "Count = flowrun.tasks.basic:Counter")
+    assert find("Count") is Counter
+    shutil.rmtree(tmp_path / "plug-1.0.dist-info")
+    assert "Count" not in task_types()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 import jsonschema
@@ -17,16 +18,21 @@ from flowrun.runtime.graph.schema import graph_schema
 from support.paths import GRAPHS
 
 
+@cache
+def schema() -> Any:
+    return graph_schema()
+
+
 def mistakes(text: str) -> list[str]:
-    validator = jsonschema.Draft202012Validator(graph_schema())
+    validator = jsonschema.Draft202012Validator(schema())
     return [error.message for error in validator.iter_errors(yaml.safe_load(text))]
 
 
 def test_it_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
-    schema = json.loads(capsys.readouterr().out)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    printed = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(printed)
+    assert printed["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
 
 @pytest.mark.parametrize("name", ["minimal", "caterpillar"])
@@ -79,11 +85,11 @@ def undescribed(schema: Any, path: str = "") -> list[str]:
 
 
 def test_every_key_is_described() -> None:
-    assert undescribed(graph_schema()) == []
+    assert undescribed(schema()) == []
 
 
 def test_it_describes_the_config_of_every_task_type() -> None:
-    assert task_types().keys() <= graph_schema()["$defs"].keys()
+    assert task_types().keys() <= schema()["$defs"].keys()
 
 
 @pytest.mark.slow
