@@ -10,5 +10,6 @@
 | `proxy_websocket.py` | the same of WebSockets                                           |
 | `app.py`             | the paths of the server                                          |
 | `others.py`          | requests that the servers of pipelines answer                    |
+| `metrics.py`         | `/health` and `/metrics` of all of them                          |
 | `bodies.py`          | what its replies hold                                            |
 """

@@ -16,6 +16,7 @@ from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.read import load_graph
 from flowrun.runtime.recorded.runs import CURRENT, RecordedRuns
 from flowrun.runtime.serve.bodies import Listed
+from flowrun.runtime.serve.metrics import Metrics
 from flowrun.runtime.serve.others import Others, SharedPage
 from flowrun.runtime.serve.pipeline import RESTARTS, Pipeline, PipelineError, Restart, State
 from flowrun.runtime.serve.pipelines import Pipelines
@@ -62,6 +63,7 @@ def create_app(
     places = Places(connections * 3 // 4, "requests wait for pipelines")
     others = Others(pipelines, app.router, page, places)
     app.include_router(_Commands(pipelines, others).router(), tags=["pipelines"])
+    app.include_router(Metrics(pipelines).router(), tags=["pipelines"])
     app.include_router(machine_router(), tags=["the machine"])
     app.include_router(page.router())
     for path in ("", "/{below:path}"):  # the run that goes on: its own server has it

@@ -4,12 +4,12 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from flowrun.runtime.serve.pipeline import Restart
 from flowrun.runtime.server.bodies import Pipeline
 
-__all__ = ["Listed"]
+__all__ = ["Health", "Listed"]
 
 
 class Listed(Pipeline):
@@ -22,3 +22,11 @@ class Listed(Pipeline):
     restart: Restart
     restarts: int = Field(description="How often it was started again by itself.")
     next_start_s: float | None = Field(description="In how many seconds it is, if it is.")
+
+
+class Health(BaseModel):
+    """Whether the pipelines are as somebody wanted them."""
+
+    status: Literal["ok", "degraded"]
+    why: str = Field(description="Which are not, and why.")
+    running: list[str]

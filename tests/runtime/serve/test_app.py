@@ -44,6 +44,23 @@ def command(client, verb, name="cam", **more):
     return reply.status_code, reply.json()
 
 
+def test_health_and_metrics_are_those_of_all_pipelines(client):
+    assert client.get("/health").json() == {"status": "ok", "why": "", "running": []}
+    command(client, "start")
+    command(client, "start", "wrong")
+    wait_for(lambda: isinstance(statuses(client)["wrong"], dict))
+    assert client.get("/health").json() == {
+        "status": "degraded",
+        "why": "pipeline wrong: no camera",
+        "running": ["cam"],
+    }
+    lines = client.get("/metrics").text.splitlines()
+    assert 'flowrun_pipeline_phase{phase="running",pipeline="cam"} 1.0' in lines
+    assert 'flowrun_pipeline_phase{phase="failed",pipeline="cam"} 0.0' in lines
+    assert 'flowrun_pipeline_phase{phase="failed",pipeline="wrong"} 1.0' in lines
+    assert 'flowrun_pipeline_restarts_total{pipeline="cam"} 0.0' in lines
+
+
 def test_a_graph_is_started_listed_and_stopped_as_by_the_seed(client):
     assert statuses(client) == {"cam": "Stopped", "other cam": "Stopped", "wrong": "Stopped"}
     assert command(client, "start") == (200, {"message": "Pipeline cam started"})
