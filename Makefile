@@ -119,8 +119,9 @@ notebook: .venv/installed-dev  ## run docs/notebook.ipynb, and write it with wha
 	$(BIN)/python docs/notebook.py
 
 .PHONY: reference
-reference: .venv/installed-dev  ## write docs/graph.md, the reference of graph files
-	$(BIN)/flowrun schema --markdown > docs/graph.md
+reference: .venv/installed-dev  ## write docs/graph.md and docs/task-config.md, the reference of graph files
+	$(BIN)/flowrun schema --markdown graph > docs/graph.md
+	$(BIN)/flowrun schema --markdown tasks > docs/task-config.md
 
 .PHONY: docs
 docs: .venv/installed-docs  ## build the documentation as a site, into site/; every link must lead somewhere

@@ -1,4 +1,4 @@
-"""`flowrun schema`: print the JSON Schema of graph files, or their reference page."""
+"""`flowrun schema`: print the JSON Schema of graph files, or a reference page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from flowrun.runtime.graph.find import task_types
-from flowrun.runtime.graph.reference import graph_reference
+from flowrun.runtime.graph.reference import graph_reference, tasks_reference
 from flowrun.runtime.graph.schema import graph_schema
 from flowrun.runtime.printing import print_json, print_text
 
@@ -20,12 +20,20 @@ def add_parser(subparsers: Any) -> None:
         "graph.schema.json, and begin a graph file with: "
         "# yaml-language-server: $schema=graph.schema.json",
     )
-    parser.add_argument("--markdown", action="store_true", help="print a reference page instead")
+    parser.add_argument(
+        "--markdown",
+        nargs="?",
+        const="graph",
+        choices=["graph", "tasks"],
+        help="print a reference page instead: of graph files, or of the config of each task",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.markdown:
-        print_text(graph_reference(task_types()), end="")
-        return 0
-    print_json(graph_schema())
+    if args.markdown == "graph":
+        print_text(graph_reference(), end="")
+    elif args.markdown == "tasks":
+        print_text(tasks_reference(task_types()), end="")
+    else:
+        print_json(graph_schema())
     return 0

@@ -22,5 +22,5 @@
 | `described.py`                      | tasks and messages as data: what they do, an example       |
 | `privacy.py`                        | where pictures get out that a task is there to conceal     |
 | `unlogged.py`                       | which tasks a replay cannot run                            |
-| `schema.py`, `reference.py`         | the JSON Schema, and docs/graph.md                         |
+| `schema.py`, `reference.py`         | the JSON Schema, and docs/graph.md, docs/task-config.md    |
 """

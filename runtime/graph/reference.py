@@ -1,4 +1,4 @@
-"""The reference page of graph files, as Markdown: every key, and every key of the tasks' configs."""
+"""The reference pages, as Markdown: every key of graph files, and every key of the tasks' configs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,45 @@ from flowrun.runtime.graph.described import DescribedKey, describe_task
 from flowrun.runtime.graph.find import TaskTypes
 from flowrun.runtime.graph.keys import Key
 
-__all__ = ["config_table", "graph_reference"]
+__all__ = ["config_table", "graph_reference", "tasks_reference"]
 
 _HEAD = """\
-<!-- Written by `make reference`. The texts are those of runtime/graph/keys.py and of the tasks. -->
+<!-- Written by `make reference`. The texts are those of runtime/graph/keys.py. -->
 
 # The graph file
 
-A graph file is YAML 1.2; of its keys, only `tasks` must be there. In any value, `${NAME}` stands for an
-environment variable, `${NAME:-default}` for one that may not be set, and `$${` for the text `${`.
-`flowrun check GRAPH` lists every mistake in a file, `flowrun schema` prints the same reference as a
-JSON Schema, with which an editor completes keys.
+A graph file says which tasks there are, and what flows between them:
 
+```yaml
+tasks:
+  - id: cam0                # the name that you choose
+    type: VideoCapture      # `flowrun tasks` lists the types
+    config: {source_uri: test, width: 320, height: 240}
+  - id: look
+    type: Inference
+    background: true        # cycles go on while the model thinks
+    config: {prompt: cap en}
+  - {id: show, type: BroadcastImage}
+cnx:
+  - {src: cam0, dst: look, msg: ImageRgb8Msg}
+  - {src: cam0, dst: show, msg: ImageRgb8Msg}
+logging: {keep: {gib: 20}}  # the oldest runs go first
+```
+
+It is YAML 1.2; of its keys, only `tasks` must be there. The keys of each task's `config` are in
+[The config of each task](task-config.md).
+
+- `flowrun check GRAPH` lists every mistake in a file; `flowrun plan GRAPH` shows the order of its tasks.
+- `flowrun schema` prints a JSON Schema, with which an editor completes keys.
+- In any value, `${NAME}` stands for an environment variable, `${NAME:-default}` for one that may not be
+  set, and `$${` for the text `${`.
+
+Larger graphs are made of [missions](#missions-one-file-for-several-jobs),
+[includes](#includes-one-part-in-several-places) and [constants](#constants-one-value-in-several-places);
+[`--set` and `--for`](#other-values-for-one-run) change one run.
+"""
+
+_LARGER = """\
 ## Missions: one file for several jobs
 
 `missions` names subsets of a graph. A task or connection says of which it is part; what says nothing is
@@ -107,6 +134,16 @@ too. The value is YAML, is checked as if it were in the file, and is in the log,
 `--for 10s` (`500ms`, `2m`, `1h30m`) ends the run as Ctrl-C does, that long after all tasks have started.
 """
 
+_TASKS_HEAD = """\
+<!-- Written by `make reference`. The texts are those of the tasks. -->
+
+# The config of each task
+
+What goes under `config` of a task, for each type that ships. `flowrun tasks NAME` says the same of one,
+with its ports and an example. The other keys of a task, such as `background` and `on_error`, are in
+[the graph file](graph.md#tasks-a-list).
+"""
+
 _KINDS = {
     "id": "text",
     "type": "text",
@@ -126,8 +163,8 @@ _KINDS = {
 _Row = tuple[str, str, str, str]
 
 
-def graph_reference(types: TaskTypes) -> str:
-    """The page, with the config of each of `types` whose module can be imported here."""
+def graph_reference() -> str:
+    """The page of graph files: every key, and how larger graphs are made."""
     sections = [
         _section("The keys of a graph file", keys.GRAPH),
         _section("`tasks`: a list", keys.TASK),
@@ -139,8 +176,13 @@ def graph_reference(types: TaskTypes) -> str:
         _section("`runtime`", keys.RUNTIME),
         _section("`background` of `runtime`", keys.BACKGROUND),
     ]
+    return "\n".join([_HEAD, *sections, _LARGER])
+
+
+def tasks_reference(types: TaskTypes) -> str:
+    """The page of tasks: the config of each of `types` whose module can be imported here."""
     tasks = [text for name in sorted(types) for text in _task(name, types)]
-    return "\n".join([_HEAD, *sections, "# The tasks\n", *tasks]).rstrip("\n") + "\n"
+    return "\n".join([_TASKS_HEAD, *tasks]).rstrip("\n") + "\n"
 
 
 def _section(title: str, section: Key) -> str:
