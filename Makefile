@@ -133,8 +133,9 @@ page-vendor: tests/page/node_modules  ## copy the libraries of the page again, i
 	PYTHONPATH=tests $(BIN)/python -m support.page_libraries
 
 .PHONY: screenshot
-screenshot: .venv/installed-dev apt  ## take the README's picture of the page again
+screenshot: .venv/installed-dev apt  ## take the pictures of the page again, and make the README's moving picture
 	$(BIN)/python docs/screenshot.py
+	$(BIN)/python docs/story.py
 
 .PHONY: clean
 clean:  ## remove what was built and installed; recorded runs stay

@@ -17,6 +17,7 @@ from support.paths import ROOT
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
 
 TASK = '''
 from pydantic import PositiveFloat
@@ -220,8 +221,8 @@ CHECKERS = pytest.mark.parametrize(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A user's folder: the README's task and its test, what `new-task` writes, and more of both."""
-    function, task, test, _ = re.findall(
-        r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+    function, task, test = re.findall(
+        r"^```python\n(.*?)^```$", QUICKSTART, re.DOTALL | re.MULTILINE
     )
     (tmp_path / "doubles.py").write_text(function)
     (tmp_path / "smooth.py").write_text(task)

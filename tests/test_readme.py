@@ -3,12 +3,15 @@ outputs are what comes."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,14 +20,20 @@ from flowrun.runtime.cli import main
 from flowrun.runtime.graph.bind import bind
 from flowrun.runtime.graph.read import parse_graph
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.testing import assert_replays
 from flowrun.tasks.video.capture import VideoCapture
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+REPLAY = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+HTTP = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
 CAMERAS = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-REFERENCE = (ROOT / "docs" / "graph.md").read_text(encoding="utf-8")
+REFERENCE = "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("graph.md", "task-config.md")
+)
 BIN = Path(sys.executable).parent
 # As a terminal has it: `make test` hands its own options down to every make that a test calls.
 ENV = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
@@ -35,8 +44,8 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def section(title: str) -> str:
-    return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+def section(title: str, text: str = README) -> str:
+    return text.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
 def steps(text: str) -> list[tuple[str, list[str]]]:
@@ -76,9 +85,9 @@ def assert_shown(lines: list[str], output: str) -> None:
 
 @pytest.fixture(scope="module")
 def smooth(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the README's task and graph, and the run that the README records."""
+    """A folder with the first task and graph of docs/quickstart.md, and the run that it records."""
     folder = tmp_path_factory.mktemp("readme")
-    text = section("A task")
+    text = section("A task", QUICKSTART)
     (folder / "smooth.py").write_text(blocks("python", text)[1])
     (folder / "smooth.yaml").write_text(blocks("yaml", text)[0])
     for command, lines in steps(text):
@@ -111,15 +120,31 @@ def demo(tmp_path: Path) -> Iterator[str]:
             run.communicate()
 
 
-def test_every_command_is_run_by_a_test() -> None:
-    tested = ("Run it", "A task", "Replay", "HTTP", "Models and boxes")
-    assert steps(README) == [step for title in tested for step in steps(section(title))]
-    assert len(blocks("python")) == 4
-    assert len(blocks("yaml")) == 2
+@pytest.mark.parametrize(
+    ("page", "tested"),
+    [
+        (README, ("Run it", "Your camera", "Have it again")),
+        (QUICKSTART, ("A task", "Models and boxes")),
+        (HTTP, ("With curl",)),
+    ],
+    ids=["README.md", "quickstart.md", "http-api.md"],
+)
+def test_every_command_is_run_by_a_test(page: str, tested: tuple[str, ...]) -> None:
+    assert steps(page) == [step for title in tested for step in steps(section(title, page))]
+
+
+def test_the_readme_is_read_in_two_minutes() -> None:
+    assert len(README.splitlines()) <= 200
+    assert len(blocks("python")) == 3
+    assert len(blocks("yaml")) == 1
 
 
 def test_commands_to_install_are_targets_of_make() -> None:
-    assert [command for command, _ in steps(section("Run it"))] == ["make demo", "make test"]
+    (install, _), (demonstrate, _) = steps(section("Run it"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert install == f"pip install '{project['name']}[models]'"
+    assert "models" in project["optional-dependencies"]
+    assert demonstrate == "flowrun demo"
     demo = shell("make -n demo", ROOT).splitlines()
     assert demo[-1] == ".venv/bin/flowrun graphs/inference.yaml"
     commands = shell("make -n test", ROOT)
@@ -136,15 +161,65 @@ def test_command_of_make_demo_runs(tmp_path: Path) -> None:
     assert "inference: 5 cycles in " in out
 
 
+@pytest.mark.long
+@pytest.mark.slow
+def test_your_camera_is_had_again_as_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command, lines in steps(section("Your camera")) + steps(section("Have it again")):
+        program, *words = shlex.split(command)
+        if program == "cd":
+            monkeypatch.chdir(words[0])
+            continue
+        if program == "sed":
+            shell(command, Path())
+            continue
+        words = [str(next(Path().glob(word))) if "*" in word else word for word in words]
+        if words[0] == "init":
+            words[-1] = "test"
+        if words[0] == "yard.yaml":
+            words += ["--cycles", "30", "--plain", "--port", "-1"]
+        differs = words[0] == "replay" and "60 messages identical (brightness 60)" not in lines
+        assert main(words) == (1 if differs else 0), command
+        assert_shown(lines, capsys.readouterr().out)
+    assert "is_dark" in Path("changed.html").read_text(encoding="utf-8")
+
+    [run] = Path("runs").glob("yard-*")
+    test = blocks("python", section("Have it again"))[0]
+    named: dict[str, Any] = {}
+    exec(re.sub(r"yard-\d{8}T\d{6}Z", run.name, test), named)
+    with pytest.raises(AssertionError, match="30 of 60 messages differ"):
+        named["test_that_night"](assert_replays)
+
+
+def test_the_task_joins_the_graph_of_your_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "yard", "--camera", "test"]) == 0
+    monkeypatch.chdir("yard")
+    text = section("A task")
+    Path("contrast.py").write_text(blocks("python", text)[0])
+    graph, more = yaml.safe_load(Path("yard.yaml").read_text()), blocks("yaml", text)[0]
+    for key, items in yaml.safe_load(more).items():
+        graph[key] += items
+    Path("yard.yaml").write_text(yaml.safe_dump(graph))
+    assert main(["yard.yaml", "--cycles", "3", "--plain", "--port", "-1"]) == 0
+    [run] = Path("runs").glob("yard-*")
+    with Log(run) as log:
+        assert len(list(log.messages("/contrast/out"))) == 3
+
+
 def test_graph_is_the_one_that_ships() -> None:
-    shown = yaml.safe_load(blocks("yaml", section("A graph"))[0])
+    shown = yaml.safe_load(blocks("yaml", section("A graph", QUICKSTART))[0])
     assert shown == yaml.safe_load((ROOT / "graphs" / "inference.yaml").read_text())
 
 
 @pytest.mark.slow
 def test_task_runs_and_replays_as_shown(smooth: Path) -> None:
     done = []
-    for command, lines in steps(section("Replay")):
+    for command, lines in steps(REPLAY):
         done.append(command)
         differs = any("messages differ" in line for line in lines)
         assert_shown(lines, shell(command, smooth, status=1 if differs else 0))
@@ -158,7 +233,7 @@ def test_written_task_passes_its_test(smooth: Path) -> None:
 
 @pytest.mark.slow
 def test_test_of_the_task_passes(tmp_path: Path) -> None:
-    _, task, test = blocks("python", section("A task"))
+    _, task, test = blocks("python", section("A task", QUICKSTART))
     (tmp_path / "smooth.py").write_text(task)
     (tmp_path / "test_smooth.py").write_text(test)
     shell("python -m pytest -q test_smooth.py -p no:cacheprovider", tmp_path)
@@ -168,7 +243,7 @@ def test_the_function_that_is_a_task_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = section("A task")
+    text = section("A task", QUICKSTART)
     Path("doubles.py").write_text(blocks("python", text)[0])
     entry = re.findall(r"`(\{id: double.*?\}\})`", text)
     graph = f"tasks: [{{id: n, type: Counter, config: {{limit: 2}}}}, {entry[0]}]\n"
@@ -186,7 +261,7 @@ def test_http_commands_answer_as_shown(demo: str, tmp_path: Path) -> None:
         listed = reply.read().decode()
     switches = [step for step in steps(CAMERAS) if step[0].startswith("curl ")]
     assert len(switches) == 3
-    for command, lines in switches + steps(section("HTTP")):
+    for command, lines in switches + steps(section("With curl", HTTP)):
         path = re.search(r"http://127\.0\.0\.1:3000(/\S*)", command)
         assert path is not None
         assert path[1] in listed
@@ -200,7 +275,7 @@ def test_http_commands_answer_as_shown(demo: str, tmp_path: Path) -> None:
 def test_models_answer_and_find_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "graphs").symlink_to(ROOT / "graphs")
     monkeypatch.setitem(ENV, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    *commands, (run, _) = steps(section("Models and boxes"))
+    *commands, (run, _) = steps(section("Models and boxes", QUICKSTART))
     for command, lines in commands:
         assert_shown(lines, shell(command, tmp_path))
     assert (tmp_path / "boxes.jpg").read_bytes().startswith(b"\xff\xd8")
@@ -368,5 +443,6 @@ def test_a_packages_table_names_each_of_its_modules(package: Path) -> None:
     assert {path.name for path in package.glob("[!_]*.py")} - named == set()
 
 
-def test_picture_of_the_page_is_small() -> None:
+def test_pictures_are_small() -> None:
     assert (ROOT / "docs" / "page.png").stat().st_size < 300_000
+    assert (ROOT / "docs" / "story.webp").stat().st_size < 2_000_000
