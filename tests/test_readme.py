@@ -27,6 +27,7 @@ from support.paths import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
 REPLAY = (ROOT / "docs" / "replay.md").read_text(encoding="utf-8")
+INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 HTTP = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
 CAMERAS = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
@@ -150,6 +151,13 @@ def test_commands_to_install_are_targets_of_make() -> None:
     commands = shell("make -n test", ROOT)
     assert ".venv/bin/python -m pytest " in commands
     assert not re.search(r"apt-get|sudo|build_llama", commands)
+
+
+def test_each_extra_says_what_it_is_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ours = {"bench", "dev", "docs", "fuzz", "mutation"}  # what works on flowrun itself
+    listed = re.findall(r"'flowrun-runtime\[(\w+)\]' \|$", INSTALL, re.MULTILINE)
+    assert sorted(listed) == sorted(project["optional-dependencies"].keys() - ours)
 
 
 @pytest.mark.long
