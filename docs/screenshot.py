@@ -23,6 +23,11 @@ THUMBS = (
     ".every(it => it.querySelector('img')?.naturalWidth)"
 )
 SEES = "document.querySelector('#answers .response').textContent.includes(' on the ')"
+MARKED = (
+    "(it => it.width && it.getContext('2d').getImageData(0, 0, it.width, it.height).data.some(v => v))"
+    "(document.querySelector('.screen canvas.marks'))"
+)
+"""Whether there are boxes on the picture."""
 READY = "document.querySelector('.timeline')?.dataset.timeline == 'ready'"
 
 
@@ -79,7 +84,7 @@ def photograph(run: subprocess.Popen[str], folder: Path) -> None:
         browser.size(1440, 900)
         browser.open(url)
         browser.wait_for(
-            f"{ANSWERS} >= 6 && {SHOWN} && {THUMBS} && {READY} && {SEES}", timeout_s=180
+            f"{ANSWERS} >= 6 && {SHOWN} && {THUMBS} && {READY} && {SEES} && {MARKED}", timeout_s=180
         )
         save(browser, "page.png")
         browser.size(1440, 900, dark=True)
@@ -93,7 +98,7 @@ def photograph(run: subprocess.Popen[str], folder: Path) -> None:
                 "!!document.querySelector('.screen[data-past=exact]')"
                 f" && document.querySelector('.timeline').dataset.shown && {THUMBS}"
             )
-            if browser.evaluate(SEES):
+            if browser.evaluate(f"{SEES} && {MARKED}"):
                 break
         save(browser, "page-moment.png")
         what_if(browser)

@@ -62,8 +62,8 @@ WRONG, RIGHT = "a blue circle at the top", "a red circle at the top"
 TIMELINE = "document.querySelector('.timeline')"
 SHOWN = "!!document.querySelector('.screen[data-shown]')"
 THEN = (
-    "(it => it.length && it.every(img => img.complete && img.naturalWidth))"
-    "([...document.querySelectorAll('.screen img.then, .thumb img')])"
+    "[...document.querySelectorAll('.screen')].every(it => it.dataset.past == 'exact')"
+    " && [...document.querySelectorAll('.thumb img')].every(it => it.naturalWidth)"
 )
 
 

@@ -156,7 +156,7 @@ def test_commands_to_install_are_targets_of_make() -> None:
 def test_each_extra_says_what_it_is_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     ours = {"bench", "dev", "docs", "fuzz", "mutation"}  # what works on flowrun itself
-    listed = re.findall(r"'flowrun-runtime\[(\w+)\]' \|$", INSTALL, re.MULTILINE)
+    listed = re.findall(r"'flowrun-runtime\[(\w+)\]'` \|$", INSTALL, re.MULTILINE)
     assert sorted(listed) == sorted(project["optional-dependencies"].keys() - ours)
 
 
