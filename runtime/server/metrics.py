@@ -76,9 +76,9 @@ class Metrics:
     async def health(self) -> Json:
         """Whether the run does what it should, in a word: 200 while it does, 503 otherwise.
 
-        `starting`, `ok`, `degraded` (sources that are lost, errors in the last minute, late background
-        tasks, backends that fail), `stuck` (a task that the cycles wait for is beyond its deadline),
-        `ended`, `error`.
+        `starting`, `ok`, `degraded` (sources that are lost or not there yet, errors in the last
+        minute, late background tasks, backends that fail), `stuck` (a task that the cycles wait for is
+        beyond its deadline), `ended`, `error`.
         """
         run = self._status.run
         report = run.report()
@@ -110,7 +110,7 @@ class Metrics:
         problems = [f"task {id_} is late" for id_ in late] + [
             f"source {id_} is {it.state}" + (f" ({it.code})" if it.code else "")
             for id_, it in tasks
-            if it.state in ("lost", "error")
+            if it.state in ("connecting", "lost", "error")
         ]
         problems += [
             f"errors of task {id_}: {it.raised.count}, the last one: {it.raised.text}"

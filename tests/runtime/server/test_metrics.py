@@ -111,6 +111,8 @@ def test_errors_drops_states_and_the_log_are_there(run, http):
     ("tasks", "status", "word", "why"),
     [
         ({}, 200, "ok", ""),
+        ({"cam0": {"state": "connecting", "code": "refused"}}, 200, "degraded",
+         "source cam0 is connecting (refused)"),
         ({"cam0": {"state": "lost", "code": "timeout"}}, 200, "degraded",
          "source cam0 is lost (timeout)"),
         ({"screen": {"late_s": 12.4}}, 503, "stuck", "task screen for 12 s"),
