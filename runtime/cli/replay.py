@@ -61,6 +61,16 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--log-dir", type=Path, metavar="DIR", help="write a run of its own into this new directory"
     )
     parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="TASK.KIND=WHICH",
+        dest="faults",
+        help="let messages of TASK be left out (drop=5%%@SEED, drop=12,30..40), come late (delay=2s, "
+        "delay=3:5%%), be repeated (repeat=5%%), or end (stop=100), and see whether a task raises an "
+        "error; then find the fewest that do it (may be repeated)",
+    )
+    parser.add_argument(
         "--loop",
         action="store_true",
         help="again and again until Ctrl-C, each time with the code as it is on the disk then; says how "
@@ -137,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.log.reader import Log
 
     pace = _pace(args.speed)
+    if args.faults:
+        return _with_faults(args)
     if args.loop:
         return _loop(args)
     with _traceback_if(wanted=args.verbose), Log(args.run) as log:
@@ -179,6 +191,37 @@ def run(args: argparse.Namespace) -> int:
         print_text(f"{report.missing:,} pictures are not given back by the log")
         return 1
     return 0
+
+
+def _with_faults(args: argparse.Namespace) -> int:
+    from flowrun.runtime.cli.replay_faults import replay_with_faults
+    from flowrun.runtime.graph.find import importable
+    from flowrun.runtime.log.reader import Log
+    from flowrun.runtime.replay.faults import parse_fault
+
+    others = {
+        "--from": args.first,
+        "--to": args.last,
+        "--loop": args.loop or None,
+        "--report": args.report,
+        "--tolerance": args.tolerance or None,
+        "--verify-keyframes": args.verify_keyframes or None,
+    }
+    given = [option for option, value in others.items() if value is not None]
+    if given:
+        raise UsageError(f"--fault cannot be combined with {given[0]}")
+    faults = [parse_fault(text) for text in args.faults]
+    with _traceback_if(wanted=args.verbose), Log(args.run) as log:
+        first = prepare(args, log)
+        with importable(first.plan.graph.spec.path.parent):
+            return replay_with_faults(
+                first,
+                lambda: prepare(args, log),
+                faults,
+                run=args.run,
+                config=dict(map(_value, args.values)),
+                log_dir=args.log_dir,
+            )
 
 
 def _loop(args: argparse.Namespace) -> int:

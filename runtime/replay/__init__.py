@@ -8,6 +8,8 @@
 | `report.py`     | all differences, as JSON or on a page                                  |
 | `page.py`       | a page of differences, of one file (`page.html`)                       |
 | `verify.py`     | finds tasks whose `freeze` forgets something                           |
+| `violations.py` | faults that make a task fail, and the fewest of them                    |
+| `faults.py`     | messages that do not come, come late or twice                          |
 | `cycles.py`     | recorded cycles, each message compared when it is made                 |
 | `keyframes.py`  | where in a log a replay can begin                                      |
 | `recorded.py`   | the log as the outside of a graph                                      |

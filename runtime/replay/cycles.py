@@ -42,6 +42,7 @@ from flowrun.runtime.replay.compare import (
     is_same_error,
     says_the_same,
 )
+from flowrun.runtime.replay.faults import Faults
 from flowrun.runtime.replay.hints import hint_of, says_another_address
 from flowrun.runtime.replay.recorded import RecordedOutside
 from flowrun.runtime.task import CycleTime, Task
@@ -132,6 +133,8 @@ class CycleReplay:
         self.on_message: OnMessage | None = None
         self.isolate = False
         """Whether each task gets the recorded inputs, whatever the tasks before it made."""
+        self.faults: Faults | None = None
+        """What happens to the messages of tasks after their steps."""
         self.ran: str | None = None
         """The task of the last step; None if it had nothing to do."""
         self._note = note
@@ -276,6 +279,15 @@ class CycleReplay:
         if at is None:
             return False
         step = self.plan.steps[at]
+        if not self._step(at, step):
+            return False
+        if self.faults is not None:
+            time = self.cycle.time
+            slots = self._slots[step.task.id]
+            self.faults.apply(slots, self.messages, time.cycle, time.now_ns)
+        return True
+
+    def _step(self, at: int, step: Step) -> bool:
         self.ran = step.task.id if self.will_run(at) else None
         missing = len(self.outside.missing)
         instead = self.outside.instead_of(step, self.messages)
@@ -292,7 +304,7 @@ class CycleReplay:
             )
             return True
         expected = self.outside.ended_by.get(step.task.id)
-        if expected is not None and step.task.id not in self.fed:
+        if expected is not None and step.task.id not in self.fed and self.faults is None:
             raise ReplayError(
                 f"cycle {self.cycle.time.cycle}: task {expected.task!r} raised {expected.text} in the "
                 "recorded run, and did not raise in the replay"

@@ -4,7 +4,7 @@ can be replayed in turn."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,12 +33,19 @@ class ReplayLog:
     directory: where to write; must not hold a run.
     config: the config values that the replay changes.
     now_ns: the time at which the run began, for its metadata.
+    changed: ids of fed tasks whose messages do not come as they were recorded, see `Faults`.
 
     Raises `LogError` as `LogWriter` does.
     """
 
     def __init__(
-        self, replay: Replay, directory: Path, *, config: Mapping[str, Any], now_ns: int
+        self,
+        replay: Replay,
+        directory: Path,
+        *,
+        config: Mapping[str, Any],
+        now_ns: int,
+        changed: Collection[str] = (),
     ) -> None:
         plan, logging = replay.plan, replay.plan.graph.spec.logging
         if any(directory.absolute() == slab.path.parent.absolute() for slab in replay.log.slabs):
@@ -73,7 +80,9 @@ class ReplayLog:
         self._videos = {
             slot.index: _RecordedVideo(replay.log, slot)
             for slot in plan.slots
-            if slot.codec == "packets" and slot.task_id in replay.fed
+            if slot.codec == "packets"
+            and slot.task_id in replay.fed
+            and slot.task_id not in changed
         }
         self._bare = {
             slot.topic: slot.index

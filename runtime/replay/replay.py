@@ -34,6 +34,7 @@ from flowrun.runtime.interrupts import telling_interrupts
 from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.replay.compare import Difference, OnDifference, OnMessage, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
+from flowrun.runtime.replay.faults import Faults
 from flowrun.runtime.replay.graph import (
     acting_tasks,
     computed_elsewhere,
@@ -50,7 +51,7 @@ from flowrun.runtime.run.provenance import changes
 from flowrun.runtime.task import Task
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["Difference", "Replay", "ReplayReport", "Tolerance", "recorded_graph"]
+__all__ = ["Difference", "Recorder", "Replay", "ReplayReport", "Tolerance", "recorded_graph"]
 
 
 class Recorder(CycleLog, Protocol):
@@ -235,6 +236,7 @@ class Replay:
         progress: Callable[[int], None] | None = None,
         pace: Callable[[int], None] | None = None,
         recorder: Recorder | None = None,
+        until: Callable[[], bool] = lambda: False,
     ) -> ReplayReport:
         """Start the tasks, run the recorded cycles, stop the tasks. Differences are counted, not
         raised.
@@ -244,6 +246,7 @@ class Replay:
         progress: called after each cycle with the number of cycles done.
         pace: called before each cycle with its time.
         recorder: takes each cycle that ran.
+        until: asked after each cycle whether it was the last one.
 
         Raises `TaskError` for an error that the recording does not have.
         """
@@ -253,7 +256,7 @@ class Replay:
                 self.seek(start)
             if recorder is not None:
                 cycle.log_to(recorder)
-            while self._next is not None and (to is None or self._next.cycle <= to):
+            while self._next is not None and (to is None or self._next.cycle <= to) and not until():
                 if pace is not None:
                     pace(self._next.time_ns)
                 if recorder is not None and recorder.wants_keyframe(self._next.cycle):
@@ -315,6 +318,7 @@ class Replay:
         on_difference: OnDifference | None = None,
         on_message: OnMessage | None = None,
         isolate: bool = False,
+        faults: Faults | None = None,
     ) -> None:
         """Set what is called during the cycles; each call of `hook` replaces all of it.
 
@@ -325,7 +329,9 @@ class Replay:
             make, as `OnMessage` says. Not called while `seek` runs cycles.
         isolate: whether each task gets the recorded inputs even if the tasks before it made something
             else, so that each task's own differences are seen.
+        faults: what happens to messages of tasks; made for this replay.
         """
+        self._graph.faults = faults
         self._graph.cycle.around = around
         self._graph.on_difference = on_difference
         self._graph.on_message = on_message

@@ -103,3 +103,18 @@ class WrongType(Task):
     def process(self, ctx: Context, number: Input[IntMsg], out: Output[TextMsg]) -> None:
         out.value = number.value  # type: ignore[assignment]
         out.publish()
+
+
+class Follows(Task):
+    """How far each number is from the last one. It takes for granted that none but the first is 0, and
+    that no more than three are missing."""
+
+    def start(self, ctx: Context) -> None:
+        self.last = 0
+
+    def process(self, ctx: Context, number: Input[IntMsg], step: Output[IntMsg]) -> None:
+        step.value = number.value - self.last
+        self.last = number.value
+        if step.value > 3:
+            raise ValueError(f"{step.value} steps at once")
+        step.publish()
