@@ -1,13 +1,17 @@
 """How soon the timeline of a long run opens, and how many positions a second it can be dragged over.
 
-    python bench/bench_timeline.py [--hours 1] [--size 1080p] [--unread] [--dir DIR]
+    python bench/bench_timeline.py [--hours 1] [--size 1080p] [--key-s 2] [--unread] [--dir DIR]
 
 The run is written without running it: the packets of a film of 8 s again and again, with an answer every
 half second, boxes in every cycle, drops, errors and changed prompts, as a camera of 30 pictures a second
-and a model make them. `flowrun view` then serves it, and a client asks as the page does: for the lanes,
-then for moments and their pictures, one after the other. --unread: no task had read the pictures, so
-that the log has no checksums of them. The log is kept in DIR for the next time. Exits with 1 if it takes
-more than 1 s to open, or the whole run is dragged over at fewer than 10 positions a second.
+and a model make them. `flowrun view` then serves it. A browser goes to moments on the page, each when
+the exact picture of the one before is shown, decoded from the packets of the log; a client asks for the
+same moments and the server's JPEGs of their pictures, as a browser without a decoder does.
+
+--key-s: seconds from one key frame to the next. --unread: no task had read the pictures, so that the log
+has no checksums of them. --browser-only: leave the client out. The log is kept in DIR for the next time.
+Exits with 1 if it takes more than 1 s to open, or the whole run is dragged over at fewer than 10
+positions a second.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +35,7 @@ import av
 import httpx
 import msgpack
 import numpy as np
-from camera_films import FPS, KEY_EVERY, film_of
+from camera_films import FPS, film_of
 
 from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, PromptResponseMsg
 from flowrun.msgs.image import VideoPackets
@@ -41,15 +47,40 @@ from flowrun.runtime.pictures.asked import AskedPicture, Found
 from flowrun.runtime.pictures.planar import Layout, PlanarPicture, copied, layout_of
 from flowrun.runtime.pictures.video import described
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.browser import Browser  # the browser of the page's own tests
+
 FLOWRUN = Path(sys.executable).with_name("flowrun")
-FRAMES = 8 * FPS
+LEAST_FRAMES = 8 * FPS
 ANSWER_EVERY = FPS // 2
 START_NS = 1_700_000_000_000_000_000
 OPEN_S, POSITIONS_HZ = 1.0, 10.0
 BINS = 450
 """Of a timeline of 1350 pixels."""
 WIDTH = 960
-"""Of the pictures, as a window of 1440 pixels shows them."""
+"""Of the server's pictures, as a window of 1440 pixels shows them."""
+SCREEN = "document.querySelector('.screen')"
+GO = """(async cycles => {
+  const {run} = await import(new URL('page/known.js', document.baseURI));
+  const took = [], first = [];
+  for (const cycle of cycles) {
+    const begin = performance.now();
+    let seen = null;
+    run.look(cycle);
+    for (;;) {
+      await new Promise(requestAnimationFrame);
+      const screen = document.querySelector('.screen'), {moment, past} = screen.dataset;
+      if (Number(moment) !== cycle) continue;
+      const near = screen.querySelector('figcaption').textContent.includes('key frame');
+      seen ??= past === 'exact' || near ? performance.now() - begin : null;
+      if (past === 'exact') break;
+    }
+    first.push(seen);
+    took.push(performance.now() - begin);
+  }
+  return [took, first];
+})"""
+"""Goes to moments: the milliseconds until each exact picture, and until there is one for it at all."""
 GRAPH = {
     "tasks": [
         {"id": "cam0", "type": "VideoCapture", "config": {"source_uri": "street.mp4"}},
@@ -76,8 +107,8 @@ def _nothing() -> Found:
     raise AssertionError("nobody reads it")
 
 
-def write(directory: Path, film: Path, cycles: int, *, is_read: bool) -> None:
-    """Write a run of that many cycles."""
+def write(directory: Path, film: Path, cycles: int, *, key_every: int, is_read: bool) -> None:
+    """Write a run of that many cycles. key_every: from one key frame of the film to the next."""
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
         decoder = described(stream.codec_context, b"")
@@ -125,7 +156,7 @@ def write(directory: Path, film: Path, cycles: int, *, is_read: bool) -> None:
         for message in (image, answer, objects):
             message.clear()
         at = cycle % len(packets)
-        is_key = cycle % KEY_EVERY == 0
+        is_key = cycle % key_every == 0
         image.frame_id, image.fps, image.source = cycle, float(FPS), "street.mp4"
         image.show(_Known(layout, crcs[at]) if is_read else AskedPicture(layout, _nothing))
         image.video = VideoPackets(
@@ -133,7 +164,7 @@ def write(directory: Path, film: Path, cycles: int, *, is_read: bool) -> None:
             (packets[at],),
             first=cycle,
             number=cycle,
-            section=cycle // KEY_EVERY,
+            section=cycle // key_every,
             begins=is_key,
             drained=False,
         )
@@ -190,74 +221,130 @@ def timed(question: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
+def said(took_s: list[float]) -> str:
+    return (
+        f"{len(took_s) / sum(took_s):.1f} positions/s (median {1e3 * statistics.median(took_s):.0f} ms, "
+        f"most {1e3 * max(took_s):.0f} ms)"
+    )
+
+
+@contextmanager
+def browsing(url: str) -> Iterator[Browser]:
+    """A browser that shows the page."""
+    profile = Path(tempfile.mkdtemp(prefix="flowrun-browser-"))
+    browser = Browser(profile)
+    try:
+        browser.size(1440, 900)
+        browser.open(url)
+        browser.wait_for(f"{SCREEN}?.dataset.past == 'exact'", timeout_s=120)
+        yield browser
+    finally:
+        browser.close()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--size", default="1080p", choices=["1080p", "480p"])
+    parser.add_argument("--key-s", type=int, default=2)
     parser.add_argument("--unread", action="store_true")
+    parser.add_argument("--browser-only", action="store_true")
     parser.add_argument(
         "--dir", type=Path, default=Path(tempfile.gettempdir()) / "flowrun-timeline"
     )
     args = parser.parse_args()
-    cycles = round(args.hours * 3600 * FPS)
-    run = args.dir / f"street-{args.size}-{cycles}{'-unread' if args.unread else ''}"
+    cycles, key_every = round(args.hours * 3600 * FPS), args.key_s * FPS
+    name = f"street-{args.size}-{cycles}-key{args.key_s}{'-unread' if args.unread else ''}"
+    run = args.dir / name
     if not run.exists():
-        took = timed(
-            lambda: write(run, film_of(args.size, FRAMES), cycles, is_read=not args.unread)
-        )
+        film = film_of(args.size, -(-LEAST_FRAMES // key_every) * key_every, key_every=key_every)
+        took = timed(lambda: write(run, film, cycles, key_every=key_every, is_read=not args.unread))
         print(f"written in {took:.0f} s")
     size = sum(path.stat().st_size for path in run.iterdir()) / 2**20
-    print(f"{cycles:,} cycles, {size:,.0f} MiB")
-    base = f"/api/v0/runs/{run.name}"
+    print(f"{cycles:,} cycles, {size:,.0f} MiB, a key frame every {args.key_s} s")
+    opened = []
+    for is_last in (False, False, True):
+        with viewing(run) as client:
+            ask = asking(client, run.name)
+            opened.append(
+                (
+                    timed(partial(ask, "/lanes", bins=BINS)),
+                    timed(partial(position, ask, cycles - 1)),
+                )
+            )
+            if is_last:
+                is_good = dragged(client, ask, cycles, key_every, with_client=not args.browser_only)
+    lanes, first_s = (statistics.median(it) for it in zip(*opened, strict=True))
+    print(f"opens in {lanes:.2f} s, and the server's last picture is there {first_s:.2f} s later")
+    return 0 if is_good and lanes <= OPEN_S else 1
+
+
+def dragged(
+    client: httpx.Client, ask: Asking, cycles: int, key_every: int, *, with_client: bool
+) -> bool:
+    """Print how many positions a second there are; whether they are enough over the whole run."""
+    is_good = True
+    # A part of the timeline is mostly longer than from one key frame to the next: while somebody drags
+    # the page goes to a key frame in it.
+    drags = drags_of(cycles, key_every, ask("/lanes", bins=BINS, keys=1).json()["keys"])
+    with browsing(str(client.base_url)) as browser:
+        print("in a browser, decoded there:")
+        for name, at in drags.items():
+            exact, seen = (
+                [ms / 1e3 for ms in it] for it in browser.evaluate(f"{GO}({json.dumps(at)})")
+            )
+            is_good &= name not in WHOLE or len(exact) / sum(exact) >= POSITIONS_HZ
+            print(f"  {name}: {said(exact)}")
+            if (early := statistics.median(seen)) < 0.8 * statistics.median(exact):
+                print(f"    the key frame is there after {1e3 * early:.0f} ms")
+    if with_client:
+        print("JPEGs of the server:")
+        for name, at in drags.items():
+            print(f"  {name}: {said([timed(partial(position, ask, cycle)) for cycle in at])}")
+    zoomed = timed(partial(ask, "/lanes", bins=BINS, **{"from": cycles // 4, "to": cycles // 2}))
+    print(f"lanes of a part: {1e3 * zoomed:.0f} ms")
+    return is_good
+
+
+Asking = Callable[..., httpx.Response]
+
+
+def asking(client: httpx.Client, run: str) -> Asking:
+    def ask(path: str, **query: int) -> httpx.Response:
+        reply = client.get(f"/api/v0/runs/{run}{path}", params=query)
+        reply.raise_for_status()
+        return reply
+
+    return ask
+
+
+def position(ask: Asking, cycle: int) -> None:
+    """What the page asks for at a moment where it cannot decode."""
+    ask("/moment", cycle=cycle)
+    ask("/image/cam0", cycle=cycle, width=WIDTH)
+
+
+WHOLE = ("dragged over all of it", "jumped to anywhere, to a key frame")
+
+
+def drags_of(cycles: int, key_every: int, keys: list[int]) -> dict[str, list[int]]:
+    """What somebody does -> the cycles to which it leads."""
     places = random.Random(0)
-    drags = {
+    near = list(dict.fromkeys(keys))
+    begin = cycles // 3 // key_every * key_every
+    return {
+        WHOLE[0]: near[len(near) // 4 :][:60],
+        WHOLE[1]: places.sample(near, min(60, len(near))),
         "in a part, cycle by cycle": list(range(cycles // 2, cycles))[:60],
         "in a part, seven cycles forth": list(range(cycles // 2, cycles, 7))[:60],
+        "in a part, cycle by cycle back": list(range(cycles // 2 + key_every - 1, 0, -1))[:60],
         "in a part, seven cycles back": list(range(cycles // 2, 0, -7))[:60],
         "to and fro between two key frames": [
-            cycles // 3 // KEY_EVERY * KEY_EVERY + places.randrange(KEY_EVERY) for _ in range(60)
+            begin + places.randrange(key_every) for _ in range(60)
         ],
         "exactly anywhere": [places.randrange(cycles) for _ in range(60)],
     }
-    is_good = True
-    opened = []
-    for _ in range(3):
-        with viewing(run) as client:
-
-            def ask(path: str, **query: int) -> httpx.Response:
-                reply = client.get(f"{base}{path}", params=query)
-                reply.raise_for_status()
-                return reply
-
-            def position(cycle: int) -> None:
-                ask("/moment", cycle=cycle)
-                ask("/image/cam0", cycle=cycle, width=WIDTH)
-
-            opened.append(
-                (timed(lambda: ask("/lanes", bins=BINS)), timed(lambda: position(cycles - 1)))
-            )
-            if len(opened) < 3:
-                continue
-            # A part of the timeline is longer than from one key frame to the next: the page shows the
-            # picture of a key frame in it.
-            keys = ask("/lanes", bins=BINS, keys=1).json()["keys"]
-            whole = {
-                "dragged over all of it": keys[BINS // 4 :][:60],
-                "jumped to anywhere": places.sample(keys, 60),
-            }
-            for name, at in {**whole, **drags}.items():
-                took = [timed(lambda cycle=cycle: position(cycle)) for cycle in at]
-                rate = len(took) / sum(took)
-                is_good &= rate >= POSITIONS_HZ or name not in whole
-                print(
-                    f"{name}: {rate:.1f} positions/s "
-                    f"(median {1e3 * statistics.median(took):.0f} ms, most {1e3 * max(took):.0f} ms)"
-                )
-            zoomed = timed(lambda: ask("/lanes", bins=BINS, **{"from": 3000, "to": 9000}))
-            print(f"lanes of a part: {1e3 * zoomed:.0f} ms")
-    lanes, first = (statistics.median(it) for it in zip(*opened, strict=True))
-    print(f"opens in {lanes:.2f} s, and shows its last picture {first:.2f} s later")
-    return 0 if is_good and lanes <= OPEN_S else 1
 
 
 if __name__ == "__main__":

@@ -28,13 +28,15 @@ SIZES = {"1080p": (1920, 1080, 3_500_000), "480p": (640, 480, 1_000_000)}
 _FOLDER = Path(__file__).parent / ".films"
 
 
-def film_of(size: str, frames: int) -> Path:
-    """A film of `frames` pictures, drawn if it is not there yet."""
-    path = _FOLDER / f"street-{size}-{frames}.mp4"
+def film_of(size: str, frames: int, *, key_every: int = KEY_EVERY) -> Path:
+    """A film of `frames` pictures, drawn if it is not there yet. key_every: from one key frame to the
+    next."""
+    other = "" if key_every == KEY_EVERY else f"-{key_every}"
+    path = _FOLDER / f"street-{size}-{frames}{other}.mp4"
     if not path.exists():
         _FOLDER.mkdir(exist_ok=True)
         unfinished = path.with_name(f"{path.stem}.{os.getpid()}.mp4")
-        _draw(unfinished, size, frames)
+        _draw(unfinished, size, frames, key_every)
         unfinished.replace(path)
     return path
 
@@ -83,7 +85,7 @@ def mbits(film: Path) -> float:
     return 8e-6 * FPS * sum(sizes) / len(sizes)
 
 
-def _draw(path: Path, size: str, frames: int) -> None:
+def _draw(path: Path, size: str, frames: int, key_every: int) -> None:
     width, height, bit_rate = SIZES[size]
     rng = np.random.default_rng(0)
     scene = _scene(rng, width, height)
@@ -100,7 +102,7 @@ def _draw(path: Path, size: str, frames: int) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.bit_rate, stream.gop_size = bit_rate, KEY_EVERY
+        stream.bit_rate, stream.gop_size = bit_rate, key_every
         for k in range(frames):
             planes = scene.copy()
             sway = round(6 * np.sin(k / 7)), round(9 * np.sin(k / 11))

@@ -288,9 +288,7 @@ class RecordedRun:
         """
         with self.reading() as opened:
             topic, last = self._picture(opened, name, cycle)
-            begin = opened.moments.key_of(topic, last)
-            if first is not None:
-                begin = opened.moments.find(cycle=first)[0]
+            begin = opened.moments.key_of(topic, last) if first is None else first
         left = ahead
         while True:
             with self.reading() as opened:

@@ -232,6 +232,7 @@ class Runs:
         film = await self._ask(
             run, lambda it: it.film(task, cycle, first=first, ahead=ahead), cycle
         )
+        self._turns.setdefault(self._get(run).id, Turns()).drags()
         begin = await _in_thread(lambda: next(film, []))
 
         async def messages() -> AsyncIterator[bytes]:

@@ -16,9 +16,11 @@ const MOST_NAMED = 600;
 /** Decodes packets. */
 export class Decoding {
   /** @param {{picture: (picture: Picture) => void, configured?: (config: Config) => void, taken?: () => void}} on
-   *   taken: the decoder has taken a packet of those that wait for it. */
-  constructor(on) {
+   *   taken: the decoder has taken a packet of those that wait for it.
+   * @param {boolean} [soon] whether each picture is to come as soon as it can: not on all cores, then */
+  constructor(on, soon = true) {
     this.on = on;
+    this.soon = soon;
     /** @type {Config | null} */ this.config = null;
     /** What the decoder was configured with. @type {VideoDecoderConfig | null} */ this.wanted = null;
     /** @type {VideoDecoder | null} */ this.decoder = null;
@@ -57,7 +59,7 @@ export class Decoding {
     if (typeof VideoDecoder === "undefined") { this.fail(`this browser cannot decode ${name} (no WebCodecs)`); return; }
     this.decoder = new VideoDecoder({output: frame => this.decoded(frame), error: error => this.fail(error.message)});
     const description = config.description ? Uint8Array.from(atob(config.description), c => c.charCodeAt(0)) : undefined;
-    const wanted = {codec: config.codec, ...description && {description}, colorSpace: config.color_space, optimizeForLatency: true};
+    const wanted = {codec: config.codec, ...description && {description}, colorSpace: config.color_space, optimizeForLatency: this.soon};
     this.wanted = wanted;
     const decoder = this.decoder;
     decoder.ondequeue = () => this.on.taken?.();

@@ -6,11 +6,14 @@
 /** @typedef {import("../known.js").Regions} Regions */
 /** What is drawn over pictures. @typedef {{boxes: boolean, tracks: boolean, zones: boolean}} Marks */
 
-/** Draw a picture upright, with square pixels. @param {HTMLCanvasElement} canvas @param {Picture} picture */
-export function drawPicture(canvas, {image, width, height, orientation, aspect: shown}) {
+/** Draw a picture upright, with square pixels. @param {HTMLCanvasElement} canvas @param {Picture} picture
+ * @param {number} [most] how wide it is at most */
+export function drawPicture(canvas, {image, width, height, orientation, aspect: shown}, most = Infinity) {
   const turned = orientation >= 5;
   const aspect = turned ? 1 / shown : shown;  // of a pixel as it lies in the picture that was sent
-  const [wide, high] = [Math.round(width * Math.max(1, aspect)), Math.round(height / Math.min(1, aspect))];
+  const whole = [width * Math.max(1, aspect), height / Math.min(1, aspect)];
+  const less = Math.min(1, most / whole[turned ? 1 : 0]);
+  const [wide, high] = whole.map(side => Math.round(side * less));
   const [w, h] = turned ? [high, wide] : [wide, high];
   if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", {alpha: false}));

@@ -8,7 +8,7 @@ import {Decoding} from "../decoding.js";
  * @typedef {{cycle: number, key: number, number: number}} Wanted */
 /** @typedef {{cycle: number, data: string | ArrayBuffer}} Message */
 
-const AHEAD = 30;               // pictures whose packets are loaded with those of the one that is wanted
+const AHEAD = 30;               // pictures whose packets are loaded with those of one that follows others
 const MOST_QUEUED = 8;          // packets in the decoder: all that is done in vain when another picture is wanted
 const SETTLE_MS = 40;           // after this long without a picture, a decoder seems to hold it back for its order
 const FAR = 6;                  // packets between a picture and its key frame, from which on that is shown first
@@ -25,25 +25,37 @@ class Group {
     /** @type {Message[]} */ this.messages = [];
     this.size = 0;
     /** @type {AbortController | null} */ this.loading = null;
+    /** Whether there are no more. */ this.over = false;
     /** Why no more come. */ this.error = "";
   }
 
   get end() { return this.messages.at(-1)?.cycle ?? -1; }
 
-  /** See to it that the packets up to a cycle come. @param {number} cycle */
-  async load(cycle) {
-    if (this.loading || this.end >= cycle) return;
-    const query = /** @type {Record<string, number>} */ ({cycle, ahead: AHEAD, from: this.end < 0 ? this.key : this.end + 1});
+  /** The number of messages after a cycle, of the first ones. @param {number} cycle @param {number} first */
+  between(cycle, first) {
+    let at = first;
+    while (at > 0 && this.messages[at - 1].cycle > cycle) at -= 1;
+    return first - at;
+  }
+
+  /** Have the packets up to a cycle come, and those of some pictures after it. @param {number} cycle @param {number} ahead */
+  async load(cycle, ahead) {
+    if (this.loading) return;
     const loading = this.loading = new AbortController();
     const before = this.end;
+    let more = 0;
     try {
-      const reply = await fetch(address(this.url, query), {signal: loading.signal});
+      const reply = await fetch(address(this.url, {cycle, ahead, from: before < 0 ? this.key : before + 1}), {signal: loading.signal});
       if (!reply.ok || !reply.body) throw await refusal(reply);
       for await (const message of inSequence(reply.body.getReader())) {
-        this.size += typeof message === "string" ? message.length : message.byteLength;
-        this.messages.push({data: message, cycle: typeof message === "string" ? before : Number(new DataView(message).getBigUint64(8, true))});
+        const isText = typeof message === "string";
+        const its = isText ? before : Number(new DataView(message).getBigUint64(8, true));
+        this.size += isText ? message.length : message.byteLength;
+        this.messages.push({data: message, cycle: its});
+        more += Number(its > cycle);
         this.changed();
       }
+      this.over = more < ahead;
       if (this.end < cycle) this.error = "the log does not hold its packets";
     } catch (failure) {
       if (!loading.signal.aborted) this.error = failure instanceof Error ? failure.message : String(failure);
@@ -129,12 +141,13 @@ export class Film {
     this.url = url;
     this.name = `${films += 1} `;
     /** Why no picture can be decoded here, "" if they can. */ this.why = "";
-    this.decoding = new Decoding({picture: picture => this.take(picture), taken: () => this.wake()});
+    this.decoding = new Decoding({picture: picture => this.take(picture), taken: () => this.wake()}, false);
     this.decoding.fail = why => { this.why = why; this.give(null, new Error(why)); };
     /** Those used last the last. @type {Map<number, Group>} */ this.groups = new Map();
     /** Whose packets the decoder has. @type {Group | null} */ this.group = null;
     /** How many of its messages the decoder has, and what has come of them. */ this.fed = 0;
     /** @type {Set<number>} */ this.given = new Set();
+    /** How many pictures the decoder holds back, for its order or its threads, as far as that was seen. */ this.held = Infinity;
     this.configured = "";
     /** @type {(Wanted & {near: ((picture: Picture) => void) | null, done: (found: Picture | null, error?: Error) => void}) | null} */
     this.want = null;
@@ -178,6 +191,7 @@ export class Film {
   take(picture) {
     const {number = -1, image} = picture;
     this.given.add(number);
+    this.held = Math.min(this.held, Math.max(0, this.fed - 1 - this.given.size));
     const {want} = this;
     if (this.keeps && this.group) kept.add(this.keyOf(this.group.key, number), picture);
     if (want?.number === number) this.give(picture);
@@ -207,23 +221,20 @@ export class Film {
   async step(want) {
     const group = this.groupOf(want.key);
     if (this.group !== group || this.given.has(want.number)) this.begin(group);
-    group.load(want.cycle);
+    if (group.error) { const {error} = group; group.error = ""; throw new Error(error); }
+    const held = Number.isFinite(this.held) ? this.held : 0;
+    if (group.end < want.cycle) group.load(want.cycle, group.messages.length ? AHEAD : held);
     const next = group.messages[this.fed];
-    if (next && next.cycle <= want.cycle) {
+    if (next && (next.cycle <= want.cycle || group.between(want.cycle, this.fed) < held)) {
       if (this.decoding.queued < MOST_QUEUED) this.feed(next); else await this.news();
       return;
     }
-    if (!next && group.end < want.cycle) {
-      if (group.error) throw new Error(group.error);
-      await this.news();
-      return;
-    }
-    if (this.decoding.queued) { await this.news(); return; }
-    const until = performance.now() + SETTLE_MS;
+    if (this.decoding.queued || (!next && group.loading)) { await this.news(); return; }
+    const until = performance.now() + (held && !next && group.over ? 0 : SETTLE_MS);
     while (this.want === want && performance.now() < until) await this.news(until - performance.now());
     if (this.want !== want) return;
     if (next) { this.feed(next); return; }
-    if (group.loading) return;
+    if (!group.over && !group.loading) { group.load(group.end, AHEAD); return; }
     await this.decoding.flush();
     this.group = null;  // a key frame must come next
     if (this.want === want) throw new Error("its packets do not give it");

@@ -51,7 +51,7 @@ export function useThen(run, path, query) {
 }
 
 /** How wide a picture is shown, in pixels of the screen; in steps, so that few sizes are asked for. */
-function wide() {
+export function wide() {
   const shown = (document.querySelector(".screen")?.clientWidth ?? innerWidth) * (devicePixelRatio || 1);
   return Math.min(Math.max(480, 320 * Math.ceil(shown / 320)), 4096);
 }

@@ -4,7 +4,7 @@ import {address, refusal, why} from "../api.js";
 import {useEffect, useMemo, useRef, useState} from "../html.js";
 import {drawPicture} from "../live/draw.js";
 import {Film} from "./film.js";
-import {place} from "./moments.js";
+import {place, wide} from "./moments.js";
 
 /** @typedef {import("../decoding.js").Picture} Picture */
 /** Where a picture is, as `GET .../moment` gives it.
@@ -29,7 +29,7 @@ export function usePast(run, task, then) {
     /** @param {Picture} picture @param {boolean} exact */
     const draw = (picture, exact) => {
       if (!left.signal.aborted && canvas.current) {
-        drawPicture(canvas.current, picture);
+        drawPicture(canvas.current, picture, wide());
         setShown(exact ? {cycle: then.cycle, at_ns: then.at_ns, key, exact} : {cycle: key ?? 0, at_ns: picture.tov_ns, key, exact});
       }
       picture.image.close?.();
