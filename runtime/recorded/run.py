@@ -106,6 +106,13 @@ class RecordedRun:
                 ],
             }
 
+    def missing(self, *, is_first: bool) -> list[str]:
+        """What the log does not hold, a sentence each. is_first: whether it should begin with cycle 0,
+        as that of a run which is not continued from another does."""
+        with self.reading() as opened:
+            steps = opened.steps
+            return missing(opened.log, steps.cycle(0) if is_first and len(steps) else None)
+
     def lanes(
         self, *, first: int | None, last: int | None, bins: int, keys: bool = False
     ) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from flowrun.runtime.errors import LogError, LogInUse, LogNotFound, UsageError
 from flowrun.runtime.log.lock import slab_files
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.recorded.run import RecordedRun, is_run, number_in, summary, unreadable
-from flowrun.runtime.recorded.stretches import LiveRun, Stretches
+from flowrun.runtime.recorded.stretches import Chains, LiveRun, Stretches, whole
 from flowrun.runtime.recorded.what_if import WHAT_IF, Asked, WhatIf, changes, check_values
 from flowrun.runtime.wording import described
 
@@ -25,7 +25,7 @@ _OF = "~"
 _MOST_LISTED = 500
 _MOST_BESIDES = 30
 """Other runs that are listed with a live one, whose process should do little else."""
-_MOST_OPEN = 16
+_MOST_OPEN = 64
 _MOST_AT_ONCE = 2
 """What-ifs that run at the same time."""
 
@@ -35,8 +35,11 @@ class RecordedRuns:
 
     path: of a run: its directory, or one slab.
     folder: a folder whose directories are runs, too, also those that come later.
-    live: a run that goes on: `CURRENT` is all that was recorded of it, and each stretch a run, too;
-        so are the others in its folder, of which the newest are listed.
+    live: a run that goes on: `CURRENT` is all that was recorded of it. The others in its folder are
+        runs, too, of which the newest are listed.
+
+    A run whose recording was stopped and begun again is one: its id is that of its first stretch. The id
+    of another stretch means the same run, but where nothing says at which cycle or time: that stretch.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class RecordedRuns:
         self._path_of_one = path
         self._given_folder = folder
         self._live = live
+        self._chains: Chains | None = None
         self._lock = threading.Lock()
         self._runs: dict[str, RecordedRun] = {}
         self._listed: dict[str, tuple[Any, dict[str, Any]]] = {}
@@ -72,26 +76,56 @@ class RecordedRuns:
 
     def summaries(self) -> list[dict[str, Any]]:
         """The summaries of all runs, the newest first; at most 500."""
-        found = [self._summary(id_, path) for id_, path in self._all().items()]
+        found, chained = [], set[Path]()
+        for id_, path in self._all().items():
+            chain = self._chain(id_)
+            if len(chain) < 2:
+                found.append(self._summary(id_, path))
+            elif chain[0] not in chained:
+                found.append(whole([self._summary(_name(it), it) for it in chain]))
+                chained.add(chain[0])
         found.sort(key=lambda it: (it["started_ns"] or 0, it["id"]), reverse=True)
         return found[:_MOST_LISTED]
 
     def stretches(self, id_: str) -> Stretches | None:
-        """All that was recorded of the live run, if `id_` means that and it was more than once."""
-        paths = self._paths
-        if id_ != CURRENT or self._live is None or len(paths) < 2:
+        """All that was recorded of a run, if it was more than once."""
+        chain = self._chain(id_)
+        if len(chain) < 2:
             return None
         live = self._live
-        return Stretches([self.get(name) for name in paths], lambda: live.state() == "Running")
+        runs = [self._run(_name(path)) for path in chain]
+        if live is not None and chain == live.directories:
+            return Stretches(runs, lambda: live.state() == "Running")
+        return Stretches(runs, lambda: runs[-1].summary()["state"] == "running")
+
+    def _chain(self, id_: str) -> tuple[Path, ...]:
+        """The stretches of a run; none, or it alone, where there is one."""
+        live = () if self._live is None else self._live.directories
+        if id_ == CURRENT or id_ in map(_name, live):
+            return live
+        return () if self._path(id_) is None else self._chained(id_)
+
+    def _chained(self, name: str) -> tuple[Path, ...]:
+        """The run in the folder of all, or of the one, and those that continue it or are continued."""
+        one = self._path_of_one
+        folder = one.absolute().parent if one is not None and one.is_dir() else self._folder
+        if folder is None:
+            return ()
+        if self._chains is None or self._chains.folder != folder:
+            self._chains = Chains(folder)
+        return self._chains.of(name)
 
     def get(self, id_: str, *, cycle: int | None = None, at_ns: int | None = None) -> RecordedRun:
-        """The run of that id; of several stretches that which holds a cycle or a time, or the last one.
+        """The run of that id; of several stretches that which holds a cycle or a time.
         `LogNotFound` names those that there are, or says that it was not recorded."""
-        stretches = self.stretches(id_)
+        stretches = None if cycle is None and at_ns is None else self.stretches(id_)
         if stretches is not None and cycle is not None:
             return stretches.at(cycle)
         if stretches is not None and at_ns is not None:
             return stretches.at_time(at_ns)
+        return self._run(id_)
+
+    def _run(self, id_: str) -> RecordedRun:
         name, of, number = id_, "", ""
         path = self._path(name)
         if path is None and _OF in id_:
@@ -211,7 +245,9 @@ class RecordedRuns:
     @property
     def _paths(self) -> dict[str, Path]:
         paths = () if self._live is None else self._live.directories
-        one = () if self._path_of_one is None else (self._path_of_one,)
+        one: tuple[Path, ...] = () if self._path_of_one is None else (self._path_of_one,)
+        if one and one[0].is_dir():
+            one = self._chained(_name(one[0]))
         return {_name(path): path for path in (*one, *paths)}
 
     def _path(self, name: str) -> Path | None:
@@ -245,7 +281,9 @@ class RecordedRuns:
             return known[1]
         try:
             with Log(path, verify=False) as log:
-                cycles = number_in((log.end or {}).get("cycles"))
+                # Where it continues another log, its end counts what came before it, too.
+                end = {} if "continues" in log.metadata else log.end or {}
+                cycles = number_in(end.get("cycles"))
                 found = summary(id_, log, cycles=len(log) if cycles is None else cycles)
                 is_over = log.finished
         except LogError as error:

@@ -118,7 +118,12 @@ class Runs:
 
     async def details(self, run: str) -> Json:
         """One run: its summary, tasks, connections, topics and pictures. `current` is the live run."""
-        return Json(await self._ask(run, RecordedRun.details))
+
+        def found() -> dict[str, Any]:
+            stretches = self._runs.stretches(run)
+            return self._runs.get(run).details() if stretches is None else stretches.details()
+
+        return Json(await _in_thread(found))
 
     async def lanes(
         self,

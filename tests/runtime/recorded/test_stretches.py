@@ -1,5 +1,6 @@
 """A run whose recording was stopped and begun again, looked at as one run."""
 
+import shutil
 import threading
 
 import pytest
@@ -72,9 +73,51 @@ def moment(runs, cycle=None, at_ns=None):
     return runs.get(CURRENT, cycle=cycle, at_ns=at_ns).moment(cycle=cycle, at_ns=at_ns, url="u")
 
 
-def test_all_stretches_are_listed(runs, directories):
-    assert {it["id"] for it in runs.summaries()} == {it.name for it in directories}
-    assert len(directories) == 3
+@pytest.fixture(params=["live", "folder", "first", "last"])
+def viewed(request, live, directories):
+    """The run where it goes on, in its folder, and where one of its stretches is named."""
+    of = {"folder": directories[0].parent, "first": directories[0], "last": directories[-1]}
+    made = (
+        RecordedRuns(live=live) if request.param == "live" else RecordedRuns.at(of[request.param])
+    )
+    yield made
+    made.close()
+
+
+def test_a_run_is_one_wherever_it_is_shown(viewed, runs, recorded, directories):
+    [listed] = viewed.summaries()
+    names = [it.name for it in directories]
+    assert (listed["id"], listed["stretches"]) == (names[0], names)
+    assert listed["cycles"] == sum(map(len, recorded))
+    assert (listed["state"], listed["why"]) == ("ended", "the test")
+    expected = runs.stretches(CURRENT)
+    for name in names:
+        stretches = viewed.stretches(name)
+        lanes = stretches.lanes(first=None, last=None, bins=50, keys=True)
+        assert lanes == expected.lanes(first=None, last=None, bins=50, keys=True)
+        assert viewed.get(name).path == directories[names.index(name)]
+        for part, path in zip(recorded, directories, strict=True):
+            assert viewed.get(name, cycle=min(part)).path == path
+    details = viewed.stretches(names[0]).details()
+    assert (details["id"], details["cycles"]) == (names[0], listed["cycles"])
+    cycles = [cycle for part in recorded for cycle in part]
+    assert (details["first_cycle"], details["last_cycle"]) == (min(cycles), max(cycles))
+    with pytest.raises(LogNotFound, match="were not recorded: the recording had been stopped"):
+        viewed.get(names[0], cycle=max(recorded[0]) + 1)
+
+
+def test_a_stretch_whose_first_ones_are_gone_is_a_run(directories, recorded, tmp_path):
+    for path in directories[1:]:
+        shutil.copytree(path, tmp_path / path.name)
+    runs = RecordedRuns.at(tmp_path)
+    [listed] = runs.summaries()
+    assert listed["stretches"] == [it.name for it in directories[1:]]
+    lanes = runs.stretches(listed["id"]).lanes(first=None, last=None, bins=5, keys=False)
+    assert lanes["missing"] == [
+        f"cycles {max(recorded[0]) + 1} to {min(recorded[1]) - 1}: they were not recorded; earlier ones "
+        f"are in the run {directories[0].name}"
+    ]
+    runs.close()
 
 
 @pytest.mark.parametrize("bins", [1, 7, 200])
