@@ -13,6 +13,7 @@ from flowrun.runtime.run.report import LogReport, RunReport, TaskReport, newest_
 
 START_NS = 1_700_000_000_000_000_000
 """The frame times of the fake run are far from the clock's: code that mixes them fails."""
+_FRESH_FOR_S = 60
 
 _TYPES = {
     "cam0": "VideoCapture",
@@ -220,6 +221,8 @@ class FakeRun:
         for task, broadcast in self.broadcasts.items():
             if self.task_types[task] == "BroadcastImage":
                 broadcast.offer(picture)
+                # It is "latest" for a second: on a busy machine that is over before it is asked for.
+                broadcast._offered_at += _FRESH_FOR_S
             elif self.task_types[task] == "BroadcastChat" and answers:
                 broadcast.offer(
                     Answer(

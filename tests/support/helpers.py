@@ -513,8 +513,8 @@ def until(condition: Callable[[], bool]) -> None:
     """Let the workers have the interpreter until `condition` holds."""
     begin = time.monotonic()
     while not condition():
-        assert time.monotonic() - begin < 30, "the workers did not get there"
-        time.sleep(0)
+        assert time.monotonic() - begin < 60, "the workers did not get there"
+        time.sleep(0.0005)
 
 
 def run_hooked(

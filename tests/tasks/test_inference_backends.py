@@ -687,7 +687,7 @@ def test_a_run_that_is_stopped_leaves_no_request_and_no_server(
             stopped.append(time.monotonic())
 
     result = run(made, tmp_path / "run", hook)
-    assert time.monotonic() - stopped[0] < 5  # timeout_s is 30
+    assert time.monotonic() - stopped[0] < 25  # timeout_s is 30
     assert (result.reason, result.error) == ("SIGINT", None)
     with Log(tmp_path / "run") as log:
         levels = [message.fields["level"] for message in log.messages("/flowrun/log")]

@@ -270,7 +270,7 @@ def test_a_background_task_that_does_nothing_is_not_interrupted(tmp_path):
     Slow.gate.release()
     executor.run()
     assert (executor.cycles, Patient.threads) == (3, [])
-    assert Slow.began.acquire(timeout=1)
+    assert Slow.began.acquire(timeout=30)
 
 
 def test_the_run_waits_for_a_background_call_and_ends_without_it(tmp_path, monkeypatch):
@@ -283,7 +283,7 @@ def test_the_run_waits_for_a_background_call_and_ends_without_it(tmp_path, monke
         ("still running; the run ends without it", "s")
     ]  # fmt: skip
     Slow.gate.release()
-    live.executor.workers["s"]._thread.join(10)
+    live.executor.workers["s"]._thread.join(30)
 
 
 def test_a_state_keeps_words_that_merely_look_like_a_secret():

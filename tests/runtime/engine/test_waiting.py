@@ -15,7 +15,7 @@ from flowrun.runtime.engine.rates import Rate
 from flowrun.runtime.engine.waiting import IDLE_POLL_NS, Waiting
 from flowrun.runtime.run.live import Run
 from flowrun.runtime.task import CycleTime
-from support.helpers import plan_of
+from support.helpers import plan_of, until
 
 
 class CountingClock(LiveClock):
@@ -50,6 +50,7 @@ def test_an_idle_run_sleeps_whatever_its_source_asked_for(tmp_path, source):
     thread = threading.Thread(target=executor.run)
     thread.start()
     thread.join(0.3)
+    until(lambda: executor.instances["n"].task.asked > 1)
     executor.stop("test")
     thread.join()
     took_ns = time.monotonic_ns() - begin_ns

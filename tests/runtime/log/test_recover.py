@@ -490,7 +490,7 @@ def test_names_that_were_changed_are_brought_to_the_disk(tmp_path, monkeypatch):
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
     recover(tmp_path)
     assert synced == [tmp_path.stat().st_ino]
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
 def test_a_directory_that_may_not_be_read_is_left_to_the_system(tmp_path, monkeypatch):

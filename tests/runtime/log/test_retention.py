@@ -302,7 +302,7 @@ def test_removing_runs_keeps_no_lock(tmp_path):
     (tmp_path / "runs" / "g-0" / "notes.txt").write_text("the directory stays, and its lock goes")
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as a number
     assert remove(tmp_path, runs=0) == ["g-0", "g-1"]
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
 # -- runs made byte by byte ----------------------------------------------------------------------
@@ -434,7 +434,7 @@ def test_a_counter_that_is_a_link_is_not_followed(tmp_path):
     assert (tmp_path / "victim").read_text() == "mine"
     (tmp_path / "runs" / ".last_run").unlink()
     number(tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
 @pytest.mark.parametrize(("behind", "freed"), [(1 << 20, False), ((1 << 20) + 4096, True)])

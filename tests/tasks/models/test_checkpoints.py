@@ -89,7 +89,7 @@ def test_a_hub_that_cannot_be_reached_is_an_error_within_seconds(tmp_path: Path)
         "be downloaded ([Errno 111] Connection refused); check the id and the network, or give a "
         "folder"
     )
-    assert 3 <= took < 12  # two pauses; the hub's client alone takes 24 s
+    assert 3 <= took < 20  # two pauses; the hub's client alone takes 24 s
 
 
 @pytest.mark.long

@@ -51,13 +51,13 @@ def test_a_camera_may_come_back_with_another_size_and_codec(tmp_path: Path) -> N
         with Watched(tmp_path, {"cam": source}) as watched:
             watched.until("cam", "running")
             for codec, size in (("h265", (64, 48)), ("mjpeg", (320, 240)), ("h264", (192, 112))):
-                time.sleep(0.5)
+                watched.go_on(3)
                 camera.off()
                 watched.until("cam", "lost")
                 camera.codec, camera.size = codec, size
                 camera.on()
                 watched.until("cam", "running")
-            time.sleep(0.5)
+            watched.go_on(3)
     found = ids(watched.directory)
     assert found == sorted(set(found))
     with Log(watched.directory) as log:
