@@ -28,6 +28,7 @@ MARKED = (
     "(document.querySelector('.screen canvas.marks'))"
 )
 """Whether there are boxes on the picture."""
+BARE = "document.querySelector('.screen figcaption').textContent.includes('no boxes')"
 READY = "document.querySelector('.timeline')?.dataset.timeline == 'ready'"
 
 
@@ -90,15 +91,15 @@ def photograph(run: subprocess.Popen[str], folder: Path) -> None:
         browser.size(1440, 900, dark=True)
         back = (
             "document.querySelector('.timeline .play').dispatchEvent("
-            "new KeyboardEvent('keydown', {key: 'PageUp', bubbles: true}))"
+            "new KeyboardEvent('keydown', {key: 'ArrowLeft', shiftKey: true, bubbles: true}))"
         )
-        for _ in range(9):
+        for _ in range(30):
             browser.evaluate(back)
             browser.wait_for(
                 "!!document.querySelector('.screen[data-past=exact]')"
                 f" && document.querySelector('.timeline').dataset.shown && {THUMBS}"
             )
-            if browser.evaluate(f"{SEES} && {MARKED}"):
+            if browser.evaluate(f"{SEES} && {MARKED} && !{BARE}"):
                 break
         save(browser, "page-moment.png")
         what_if(browser)
