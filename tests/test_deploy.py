@@ -97,6 +97,7 @@ def port(tmp_path: Path) -> Iterator[int]:
         assert server.stdout is not None
         line = server.stdout.readline()
         graphs = len(list((ROOT / "graphs").glob("*.yaml")))
+        assert f"\nserving {graphs} graphs of " in PAGE
         assert line == (
             f"serving {graphs} graphs of {ROOT / 'graphs'} at http://127.0.0.1:{port}/\n"
         )
