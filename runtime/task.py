@@ -556,6 +556,11 @@ class Task:
     """The key of the config of which a graph file may give a list of mappings, each with keys of the
     config and an `id`: it makes one task for each. Its field in `Config` is for the documentation."""
 
+    shadow_type: ClassVar[str | None] = None
+    """For a class whose config may describe a shadow, `shadow: {...}`: the class of the task that is
+    made of it, as `type:` names it. It gets the same inputs, in the background, after the task has
+    answered about them, and what it publishes goes to the log alone."""
+
     shows: ClassVar[Shows | None] = None
     """What the task offers in `ctx.broadcast` to clients outside the run: "picture" or "answer", by
     which the page and the HTTP API find it, or "partial answer"."""
@@ -627,6 +632,15 @@ class Task:
             declares, which may be a subclass of the input's.
         """
         return ()
+
+    @classmethod
+    def shadow_config(cls, config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """The config of a shadow, of a class that may have one (`shadow_type`).
+
+        config: the task's, without `shadow`, as the graph file has it.
+        own: what `shadow` says.
+        """
+        return {**config, **own}
 
     @classmethod
     def code(cls, config: TaskConfig) -> Iterable[str]:  # noqa: ARG003

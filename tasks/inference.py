@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -89,6 +89,11 @@ class Inference(Task):
         budget: Budget | None = None
         """How often the model is asked at most: {per_hour, p99_ms}. What is left out for that is in the
         log, the report and the metrics, with the cause."""
+        shadow: dict[str, Any] | None = None
+        """A second model, asked about the same frames after this one, and acted on by nobody: keys of
+        this config that are other for it, such as {backend: new}, {prompt: ...} or {model: ...}. Its
+        answers are in the log, as those of task `<id>_shadow`; the report, the page and the metrics say
+        how often it disagrees. Its `budget` is its own."""
         max_batch: PositiveInt = 1
         """How many frames a model in this process may answer together, where several tasks share
         it and wait for it. The last digits then depend on who waits, and with them, rarely, a
@@ -184,11 +189,28 @@ class Inference(Task):
             return isinstance(self.backends.get(backend), OpenAISettings)
 
     shows: ClassVar[Shows | None] = "partial answer"
+    shadow_type: ClassVar[str | None] = "flowrun.tasks.inference.ShadowInference"
     leaves_out = True
+
+    @classmethod
+    def shadow_config(cls, config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        of_model = {"backend", "model"}
+        dropped = {"budget", "fallback", "presets", *(of_model if of_model & own.keys() else ())}
+        made = {key: value for key, value in config.items() if key not in dropped} | dict(own)
+        if "model" in own:
+            made.setdefault("backend", "transformers")
+        return made
+
+    waits: ClassVar[bool] = True
+    """Whether its start waits for a server that is starting, where there is no other backend."""
+    _owner: str = ""
+    """With whom models in this process are shared: with all tasks of the same owner."""
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
         assert isinstance(config, cls.Config)
+        if config.shadow is not None:
+            yield "shadow", f"{cls.__name__} has no shadow"
         if config.model is not None and "transformers" not in config.order:
             yield (
                 "model",
@@ -230,6 +252,9 @@ class Inference(Task):
         self._chain = Chain(lambda name: self._make(name, ctx), ctx.log, self._health)
         self._similar = SimilarFrames()
         self._spending = Spending(self.config.budget)
+        self._load(ctx)
+
+    def _load(self, ctx: Context) -> None:
         self._chain.load(self.config.order, now_ns=ctx.now_ns)
         ctx.computes_on = self._chain.where
 
@@ -357,6 +382,7 @@ class Inference(Task):
                 threads=threads,
                 log=ctx.log,
                 tell=tell,
+                owner=self._owner,
             )
         settings = config.backends.get(name)
         if settings is None:
@@ -376,8 +402,42 @@ class Inference(Task):
             log=ctx.log,
             rng=ctx.rng,
             tell=tell,
-            waits=not config.fallback,
+            waits=self.waits and not config.fallback,
+            owner=self._owner,
         )
+
+
+class ShadowInference(Inference):
+    """What `shadow` of an `Inference` makes: a second model on the same frames.
+
+    It shares its model with nobody, so that the first one never waits for it. If the model does not
+    load, the run goes on without it: its frames are left out ("not loaded"). A server is asked again.
+    """
+
+    shows = None
+    shadow_type = None
+    waits = False
+
+    def start(self, ctx: Context) -> None:
+        self._owner = ctx.task_id
+        self._is_lost = False
+        super().start(ctx)
+
+    def _load(self, ctx: Context) -> None:
+        try:
+            super()._load(ctx)
+        except Exception as error:  # noqa: BLE001  # whatever a library raises
+            # Libraries load one model at a time, and while none computes: not later, beside others.
+            self._is_lost = not any(map(self.config.is_server, self.config.order))
+            ctx.log.warning("the shadow does not answer", error=str(error))
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
+    ) -> None:
+        if self._is_lost:
+            ctx.dropped(1, "not loaded")
+        else:
+            super().process(ctx, image, answer)
 
 
 class InferenceBatch(Inference):
@@ -399,6 +459,7 @@ class InferenceBatch(Inference):
 
     example_config = MappingProxyType({"inputs": ["front", "back"]})
     shows = None
+    shadow_type = None
 
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:

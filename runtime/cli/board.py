@@ -95,6 +95,14 @@ def errors(report: RunReport, *, name: int | None = None) -> Iterator[str]:
             yield f"{short}: x{_number(raised.count)}, last {ago} ago: {one_line(raised.text)}"
 
 
+def shadows(report: RunReport) -> Iterator[str]:
+    """A line for each shadow."""
+    for id_, task in report.tasks.items():
+        if (shadow := task.shadow) is not None:
+            line = f"{id_} disagrees with {shadow.of} about {_number(shadow.disagreed)} of "
+            yield f"{line}{_number(shadow.compared)} frames"
+
+
 def answer_line(answer: Answer) -> str:
     """The newest answer."""
     text = answer.response or "(an empty answer)"

@@ -48,10 +48,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "export", help="write it for other programs: tables, films, Foxglove, Rerun, ..."
     )
     diff = verbs.add_parser("diff", help="the first message in which two runs differ")
+    shadows = verbs.add_parser(
+        "shadows", help="where shadows said something else than the tasks whose shadows they are"
+    )
     add_diff(diff)
-    for verb in (info, topics, stats, cat, check, recover, export):
+    for verb in (info, topics, stats, cat, check, recover, export, shadows):
         verb.add_argument("path", metavar="RUN", help="a run's directory, or one .mcap file of it")
-    for verb in (info, topics, stats, cat):
+    for verb in (info, topics, stats, cat, shadows):
         verb.add_argument("--json", action="store_true", help="print JSON")
     cat.add_argument(
         "--topic", action="append", metavar="TOPIC", help="only this topic; may be given again"
@@ -77,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         "recover": _recover,
         "export": export,
         "diff": diff,
+        "shadows": _shadows,
     }
     return verb[args.log_verb](args)
 
@@ -190,6 +194,35 @@ def _check(args: argparse.Namespace) -> int:
         f"{args.path}: {cycles} cycles, {messages} messages, {len(problems)} problems{state}"
     )
     return 1 if problems else 0
+
+
+def _shadows(args: argparse.Namespace) -> int:
+    """0 if all could be read, whether or not they disagree."""
+    from flowrun.runtime.log.shadows import pairs_of, shadows_of
+
+    found: list[dict[str, Any]] = []
+    with Log(args.path) as log:
+        for shadow, of in shadows_of(log).items():
+            both = list(pairs_of(log, shadow, of))
+            differ = [it for it in both if not it.agree]
+            found.append({"shadow": shadow, "of": of, "compared": len(both), "disagreed": differ})
+        loss = log.loss
+    if args.json:
+        print_text(json.dumps(found, default=asdict, ensure_ascii=False, indent=2))
+        return _say_loss(loss)
+    for it in found:
+        if it["disagreed"]:
+            rows = [(str(two.frame_cycle), two.said, two.shadow_said) for two in it["disagreed"]]
+            print_table(
+                ("frame", it["of"], it["shadow"]), [tuple(map(one_line, row)) for row in rows]
+            )
+        print_text(
+            f"{it['shadow']} disagrees with {it['of']} about {len(it['disagreed']):,} of "
+            f"{it['compared']:,} frames"
+        )
+    if not found:
+        print_text("no task of the run has a shadow")
+    return _say_loss(loss)
 
 
 def _recover(args: argparse.Namespace) -> int:

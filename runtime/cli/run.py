@@ -351,10 +351,12 @@ def _print_summary(running: Run, result: RunResult) -> None:
     print_text(
         f"{running.name}: {result.cycles:,} cycles in {report.uptime_s:.1f} s, ended by {why}"
     )
-    from flowrun.runtime.cli.board import errors
+    from flowrun.runtime.cli.board import errors, shadows
 
     for line in errors(report):
         print_text(f"  errors: {line}")
+    for line in shadows(report):
+        print_text(f"  shadow: {line}")
     if result.log_error is not None:
         print_text(f"  log ended before the run did: {result.log_error}", file=sys.stderr)
     if running.writer is not None:

@@ -38,12 +38,16 @@ from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.task import CycleTime, TaskConfig
 from flowrun.runtime.threads import settle
 
+_SHADOW_NICE = 10
+"""The niceness of a shadow's thread: whoever else wants the processor gets it."""
+
 __all__ = [
     "BackgroundTask",
     "BackgroundWorker",
     "Job",
     "JobState",
     "Jobs",
+    "ShadowWorker",
     "are_complete",
     "bind_background",
     "job_inputs",
@@ -279,6 +283,9 @@ class BackgroundWorker:
     threads: on which cores the thread runs, and its niceness; None: as the one that starts it.
     """
 
+    shadow: ShadowWorker | None = None
+    """That of the task's shadow."""
+
     def __init__(
         self,
         step: Step,
@@ -335,8 +342,83 @@ class BackgroundWorker:
             except BaseException as error:  # noqa: BLE001  # the run must not wait forever
                 job.error = error
             finally:
+                if self.shadow is not None and _has_published(job, self._step):
+                    self.shadow.release(job.cycle)
                 self.jobs.finish(job)
                 self._wake()
+
+
+class ShadowWorker(BackgroundWorker):
+    """That of a shadow: a job waits until the task has answered about the same inputs, so that the task
+    goes first, and both answer about the same ones. Its thread lets others run.
+
+    of: the task's step. worker: that task's own; None where it runs in the cycle.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        made: Instance,
+        *,
+        of: Step,
+        worker: BackgroundWorker | None,
+        wake: Callable[[], None],
+        freeze: Callable[[Job], dict[str, Any]] | None = None,
+        threads: ThreadSpec | None = None,
+    ) -> None:
+        given = threads or ThreadSpec()
+        nice = _SHADOW_NICE if given.nice is None else max(given.nice, _SHADOW_NICE)
+        threads = ThreadSpec(given.affinity, nice)
+        super().__init__(step, made, wake=wake, freeze=freeze, threads=threads)
+        self._worker = worker
+        self._outputs = [
+            it.slot for it in of.arguments if it.port.is_output and it.slot is not None
+        ]
+        self._lock = threading.Lock()
+        self._held: dict[int, Job] = {}
+        """By cycle, jobs about whose inputs the task has not answered yet."""
+        self._released = -1
+        """The newest cycle about whose inputs it has."""
+        if worker is not None:
+            worker.shadow = self
+
+    def submit(self, job: Job) -> int | None:
+        with self._lock:
+            if job.cycle != self._released:
+                self._held[job.cycle] = job
+                self._forget()
+                return None
+        return super().submit(job)
+
+    def release(self, cycle: int) -> None:
+        """The task has answered about the inputs of `cycle`. From any thread."""
+        with self._lock:
+            self._released = cycle
+            job = self._held.pop(cycle, None)
+        if job is not None:
+            super().submit(job)
+
+    def settle(self, cycle: int, messages: Sequence[Message]) -> None:
+        """A cycle has ended in which the task, which runs in the cycle, may have answered."""
+        if self._worker is None:
+            if any(messages[slot].present for slot in self._outputs):
+                self.release(cycle)
+            self._held.clear()
+
+    def _forget(self) -> None:
+        """Forget jobs about whose inputs the task will not answer."""
+        if self._worker is not None:
+            newest = max(self._held)
+            asked = {job.cycle for job in self._worker.jobs.in_flight} | {newest}
+            self._held = {cycle: job for cycle, job in self._held.items() if cycle in asked}
+
+
+def _has_published(job: Job, step: Step) -> bool:
+    return job.error is None and any(
+        job.messages[it.slot].present
+        for it in step.arguments
+        if it.port.is_output and it.slot is not None
+    )
 
 
 def bind_background(

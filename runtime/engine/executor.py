@@ -17,7 +17,7 @@ import msgpack
 
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock
-from flowrun.runtime.engine.background import BackgroundWorker, Job
+from flowrun.runtime.engine.background import BackgroundWorker, Job, ShadowWorker
 from flowrun.runtime.engine.cycle import Cycle, CycleLog, Failure
 from flowrun.runtime.engine.injection import injected_message
 from flowrun.runtime.engine.instances import (
@@ -140,9 +140,15 @@ class Executor:
         )
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
         self._next_keyframe = 0 if self._keyframe_interval else None
-        self.workers = {
-            step.task.id: self._worker(step) for step in plan.steps if step.task.spec.background
+        self.workers: dict[str, BackgroundWorker] = {
+            step.task.id: self._worker(step)
+            for step in plan.steps
+            if step.task.spec.background and not step.task.spec.shadow_of
         }
+        self._shadows = {
+            step.task.id: self._shadow(step) for step in plan.steps if step.task.spec.shadow_of
+        }
+        self.workers |= self._shadows
         outside.background.update(self.workers)
         self._crew = None if debug_messages else crew_of(plan.graph.spec.runtime)
         self.cycle = Cycle(
@@ -184,17 +190,31 @@ class Executor:
         )
 
     def _worker(self, step: Step) -> BackgroundWorker:
-        made = self.instances[step.task.id]
-        freeze: Callable[[Job], dict[str, Any]] | None = None
-        if self._keyframe_interval:
-            freeze = partial(freeze_after, made, secrets=self.plan.graph.spec.secrets)
         return BackgroundWorker(
             step,
-            made,
+            self.instances[step.task.id],
             wake=self._outside.woken.set,
-            freeze=freeze,
+            freeze=self._freeze_of(step),
             threads=self.plan.graph.spec.runtime.background,
         )
+
+    def _shadow(self, step: Step) -> ShadowWorker:
+        [of] = [it for it in self.plan.steps if it.task.id == step.task.spec.shadow_of]
+        return ShadowWorker(
+            step,
+            self.instances[step.task.id],
+            of=of,
+            worker=self.workers.get(of.task.id),
+            wake=self._outside.woken.set,
+            freeze=self._freeze_of(step),
+            threads=self.plan.graph.spec.runtime.background,
+        )
+
+    def _freeze_of(self, step: Step) -> Callable[[Job], dict[str, Any]] | None:
+        if not self._keyframe_interval:
+            return None
+        made = self.instances[step.task.id]
+        return partial(freeze_after, made, secrets=self.plan.graph.spec.secrets)
 
     # -- from other threads --------------------------------------------------------------------
 
@@ -269,6 +289,17 @@ class Executor:
                 ) from None
             self._configs[task_id] = new
             self._outside.set(task_id, dict(values))
+            for id_ in self._shadows:
+                self._let_follow(id_, task_id, values)
+
+    def _let_follow(self, shadow: str, task_id: str, values: Mapping[str, Any]) -> None:
+        """Let a shadow have the live values that were set for its task."""
+        made = self.instances[shadow]
+        spec = made.bound.spec
+        followed = {key: value for key, value in values.items() if key in spec.follows}
+        if spec.shadow_of == task_id and followed:
+            self._configs[shadow] = changed_config(made.bound, self._configs[shadow], followed)
+            self._outside.set(shadow, followed)
 
     def log_to(self, log: CycleLog | None, *, timeout_s: float) -> int | None:
         """Write the following cycles to `log`, from a keyframe on, or to none; waits until it is so, and
@@ -393,6 +424,7 @@ class Executor:
         time, timings, published = cycle.time, self.timings, self.published
         runs, ring_size = cycle.runs, len(cycle.runs)
         paced, held_back = waiting.is_paced, waiting.holds_back
+        shadows = list(self._shadows.values())
         while self.stop_reason is None:
             if self._handover is not None:
                 self._hand_over()
@@ -422,6 +454,8 @@ class Executor:
             if published.pending:
                 published.note(cycle.messages)
             timings.append((cycle.start_ns, cycle.ends_ns, cycle.published))
+            for shadow in shadows:
+                shadow.settle(number, cycle.messages)
             if self.observer is not None:
                 self.observer(cycle)
             if cycle.failure is not None:

@@ -15,6 +15,7 @@
 | `scripts.py`                        | a script that runs a graph, imported for its classes       |
 | `stale.py`                          | modules of the user that have changed load again           |
 | `several.py`                        | one task of a file -> one for each of its sources          |
+| `shadows.py`                        | a task with a shadow -> two tasks                          |
 | `channels.py`                       | the numbers by which clients ask for what tasks show       |
 | `bind.py`                           | `GraphSpec` -> `BoundGraph`, or every mistake              |
 | `plan.py`                           | `BoundGraph` -> `Plan`: the order, and a slot per output   |

@@ -30,6 +30,7 @@ from flowrun.runtime.graph.find import (
 from flowrun.runtime.graph.masking import declares_secret, with_secrets_masked
 from flowrun.runtime.graph.ports import Port, has_more_ports, is_source, ports_for, with_types
 from flowrun.runtime.graph.several import separated
+from flowrun.runtime.graph.shadows import with_shadows
 from flowrun.runtime.graph.spec import UNKNOWN, ConnectionSpec, GraphSpec, TaskSpec
 from flowrun.runtime.graph.stale import forget_changed, note_loaded
 from flowrun.runtime.interrupts import is_users
@@ -112,6 +113,8 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
     folder, names = graph.path.parent, dotted_names(graph)
     forget_changed(folder, names)
     graph, problems = separated(graph)
+    graph, wrong_shadows = with_shadows(graph)
+    problems += wrong_shadows
     binder = _Binder(graph, complete, ready, problems=dict.fromkeys(problems))
     tasks = {task.id: binder.task(task) for task in graph.tasks}
     connections = binder.connections(tasks)

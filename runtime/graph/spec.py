@@ -64,6 +64,8 @@ class TaskSpec:
     key_where: the places of the values of the entry's keys.
     masked_config: `config` as it may be shown.
     given: the task's class or function, where Python gave it: `type` then only names it.
+    shadow_of: the task whose shadow it is; "" of others.
+    follows: the keys of a shadow that have the values of its task, also while the graph runs.
     """
 
     id: str
@@ -83,6 +85,8 @@ class TaskSpec:
     deadline_ms: int = 10_000
     missions: tuple[str, ...] = ()
     given: Any = None
+    shadow_of: str = ""
+    follows: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
 | `reader.py`                              | `Log`: cycles, messages, pictures, tables             |
 | `writer.py`                              | `LogWriter`: one commit per cycle                     |
 | `check.py`, `diff.py`, `recover.py`      | `flowrun log check`, `diff` and `recover`             |
+| `shadows.py`                             | what shadows said, next to their tasks                |
 | `clip.py`                                | a part of a run as one file                           |
 | `message.py`, `table.py`, `values.py`    | a message, a topic as columns, how fields are decoded |
 | `topic.py`                               | the messages of one topic, for notebooks              |

@@ -18,6 +18,7 @@ from flowrun.runtime.graph.find import dotted
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.read import load_graph, parse_graph, read_graph
 from flowrun.runtime.graph.several import separated
+from flowrun.runtime.graph.shadows import with_shadows
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.graph.values import is_secret_place
 from flowrun.runtime.log.reader import Log
@@ -177,12 +178,24 @@ def recorded_feed(log: Log, tasks: Collection[str]) -> list[str]:
     return [task for task in log.metadata.get(REPLAY_FED, "").split() if task in tasks]
 
 
+def _with_followers(values: Mapping[str, Any], spec: GraphSpec) -> dict[str, Any]:
+    """`values`, and those that shadows have from their tasks."""
+    found = {}
+    for name, value in values.items():
+        task_id, _, key = name.partition(".")
+        for task in spec.tasks:
+            if task.shadow_of == task_id and key in task.follows:
+                found[f"{task.id}.{key}"] = value
+    return found | dict(values)
+
+
 def with_config(spec: GraphSpec, values: Mapping[str, Any]) -> GraphSpec:
     """`spec` with other config values, which are checked when it is bound."""
     if values:
         spec, _ = separated(spec)
+        spec, _ = with_shadows(spec)
     tasks = {task.id: task for task in spec.tasks}
-    for name, value in values.items():
+    for name, value in _with_followers(values, spec).items():
         task_id, dot, key = name.partition(".")
         if not dot or not key:
             raise UsageError(f"{name!r}: expected task.key=value")

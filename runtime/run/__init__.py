@@ -5,6 +5,7 @@
 | `live.py`       | the run: plan, executor, log and what watches it, put together          |
 | `recording.py`  | its log, from the first byte to the last                                |
 | `clips.py`      | what it keeps of alerts: films, pictures, what was said                 |
+| `shadows.py`    | how often shadows disagree with their tasks                             |
 | `observed.py`   | what its cycles have brought, for those who watch                       |
 | `report.py`     | how it is doing: for the terminal, the page and the API                 |
 | `log_lines.py`  | log lines: for people on the console, as messages in the log            |

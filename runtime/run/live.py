@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -42,6 +42,7 @@ from flowrun.runtime.run.report import (
     newest_answer,
     task_reports,
 )
+from flowrun.runtime.run.shadows import Shadows
 from flowrun.runtime.wording import mask_secrets, storable
 
 __all__ = ["Run", "RunResult"]
@@ -152,6 +153,9 @@ class Run:
         if asks_for_clips(plan):
             self._clips = ClipMaker(plan, self._recorded_in, self.log)
             self.watch(self._clips.look)
+        self._shadows = Shadows(plan)
+        if self._shadows.reports:
+            self.watch(self._shadows.look)
         self._mention_s: dict[str, float] = {}
         self._thread = threading.get_ident()
         self._pid = os.getpid()
@@ -454,6 +458,8 @@ class Run:
     def report(self) -> RunReport:
         """How the run is doing."""
         tasks, rate_hz = task_reports(self.executor)
+        for id_, shadow in self._shadows.reports.items():
+            tasks[id_] = replace(tasks[id_], shadow=shadow)
         at_ns = self._clock.now_ns() if self._ended_ns is None else self._ended_ns
         log = None
         if self.writer is not None:

@@ -30,6 +30,7 @@ from flowrun.runtime.log.slab.format import (
     PEAK_MEMORY,
     RUN_NUMBER,
     SETTINGS,
+    SHADOWS,
     STARTED_NS,
     STEP_TASKS,
     Attachment,
@@ -313,9 +314,11 @@ def metadata_of(plan: Plan, directory: Path, started_ns: int) -> dict[str, str]:
 
 def _choices(graph: GraphSpec) -> dict[str, str]:
     """What was chosen when it started, and what the graph file includes; empty if nothing."""
+    shadows = {task.id: task.shadow_of for task in graph.tasks if task.shadow_of}
     settings = [mask_secrets(text, graph.secrets) for text in graph.settings]
     found = {
         MISSION: graph.mission,
+        SHADOWS: json.dumps(shadows) if shadows else None,
         SETTINGS: json.dumps(settings) if settings else None,
         "includes": json.dumps(dict(graph.includes)) if graph.includes else None,
     }

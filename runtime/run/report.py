@@ -15,6 +15,7 @@ from flowrun.runtime.clock import monotonic_s, ticks_ns
 from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.run.shadows import ShadowReport
 from flowrun.runtime.task import Health, State  # pydantic reads the annotations
 from flowrun.runtime.wording import mask_secrets
 
@@ -56,6 +57,7 @@ class TaskReport:
         if it is not.
     state: of a source, how it is doing: a `State`; None of other tasks.
     code: what keeps a source from running, in a word, such as "timeout"; "" if nothing does.
+    shadow: of a shadow, how often it disagrees with its task; None of others.
     """
 
     type: str
@@ -70,6 +72,7 @@ class TaskReport:
     raised: Raised | None = None
     dropped_by: Mapping[str, int] = field(default_factory=dict)
     backends: Mapping[str, Health] = field(default_factory=dict)
+    shadow: ShadowReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

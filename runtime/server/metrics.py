@@ -167,6 +167,16 @@ class Metrics:
         drops = CounterMetricFamily(
             "flowrun_dropped", "Inputs or pictures that were left out.", labels=["task", "cause"]
         )
+        compared = CounterMetricFamily(
+            "flowrun_shadow_compared",
+            "Frames about which a task and its shadow have answered.",
+            labels=["task", "shadow_of"],
+        )
+        disagreed = CounterMetricFamily(
+            "flowrun_shadow_disagreed",
+            "Of these, those about which they said different things.",
+            labels=["task", "shadow_of"],
+        )
         states = GaugeMetricFamily(
             "flowrun_source_state", "1 for the state that a source is in.", labels=["task", "state"]
         )
@@ -189,10 +199,14 @@ class Metrics:
             late.add_metric([id_], task.late_s or 0.0)
             for cause, count in task.dropped_by.items():
                 drops.add_metric([id_, cause], count)
+            if task.shadow is not None:
+                compared.add_metric([id_, task.shadow.of], task.shadow.compared)
+                disagreed.add_metric([id_, task.shadow.of], task.shadow.disagreed)
             if task.state is not None:
                 for state in _STATES:
                     states.add_metric([id_, state], int(state == task.state))
         yield from (steps, rates, errors, restarts, late, drops, states, backends)
+        yield from (it for it in (compared, disagreed) if it.samples)
         if report.log is not None:
             yield GaugeMetricFamily("flowrun_log_bytes", "Size of the log.", report.log.bytes)
             yield CounterMetricFamily(

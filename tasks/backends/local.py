@@ -25,6 +25,8 @@ __all__ = ["LocalBackend"]
 
 _SharedModel: TypeAlias = "SharedModel[VisionLanguageModel, Question, Answer]"
 _MODELS: Shared[_SharedModel] = Shared()
+_LOADING = threading.Lock()
+"""transformers loads one model at a time: of two, one has no weights."""
 
 
 class LocalBackend:
@@ -35,6 +37,7 @@ class LocalBackend:
     max_batch: how many questions of different tasks may be answered together.
     threads: CPU threads of torch, for the whole process; None leaves them as they are.
     tell: called with the progress of loading.
+    owner: shares the checkpoint with backends of the same owner alone.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class LocalBackend:
         static_cache: bool = False,
         threads: int | None = None,
         tell: Tell = lambda _what, _fraction: None,
+        owner: str = "",
     ) -> None:
         self._checkpoint = checkpoint
         self._device, self._dtype = device, dtype
@@ -58,7 +62,7 @@ class LocalBackend:
         self._static_cache = static_cache
         self._threads = threads
         self._tell = tell
-        self._key: Hashable = (str(checkpoint), device, dtype, static_cache)
+        self._key: Hashable = (str(checkpoint), device, dtype, static_cache, owner)
         self._model: _SharedModel | None = None
         self._cancelled = threading.Event()
         self.where = ""
@@ -106,14 +110,15 @@ class LocalBackend:
         from flowrun.tasks.models.vlm import VisionLanguageModel
 
         started = time.perf_counter()
-        model = VisionLanguageModel.load(
-            self._checkpoint,
-            device=self._device,
-            dtype=self._dtype,
-            local_files_only=self._local_files_only,
-            static_cache=self._static_cache,
-            tell=self._tell,
-        )
+        with _LOADING:
+            model = VisionLanguageModel.load(
+                self._checkpoint,
+                device=self._device,
+                dtype=self._dtype,
+                local_files_only=self._local_files_only,
+                static_cache=self._static_cache,
+                tell=self._tell,
+            )
         loaded = time.perf_counter()
         self._tell("warming up", None)
         model.answer(np.zeros((240, 320, 3), np.uint8), "cap en", max_new_tokens=2)

@@ -29,10 +29,12 @@ def make_backend(
     rng: np.random.Generator,
     tell: Tell,
     waits: bool,
+    owner: str = "",
 ) -> Backend:
     """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing.
 
     waits: whether a server that is starting, or loading its model, is waited for.
+    owner: shares models in this process with backends of the same owner alone.
     """
     if isinstance(settings, OpenAISettings):
         return OpenAIBackend(
@@ -54,6 +56,7 @@ def make_backend(
         threads=threads,
         log=log,
         tell=tell,
+        owner=owner,
     )
 
 
@@ -65,8 +68,10 @@ def make_embedded(
     threads: int | None,
     log: FilteringBoundLogger,
     tell: Tell,
+    owner: str = "",
 ) -> Backend:
-    """The model that ships with flowrun; `auto` is float32, on any device."""
+    """The model that ships with flowrun; `auto` is float32, on any device. owner: as in
+    `make_backend`."""
     from flowrun.tasks.embedded import MODEL_DIR
 
     return LocalBackend(
@@ -78,4 +83,5 @@ def make_embedded(
         threads=threads,
         log=log,
         tell=tell,
+        owner=owner,
     )

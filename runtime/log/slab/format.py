@@ -58,6 +58,8 @@ PEAK_MEMORY = "peak_memory_bytes"
 """Key of the Metadata with which a run ends: the most memory that its process had."""
 SETTINGS = "settings"
 """Key of the Metadata "flowrun": the values that were given besides the graph file, as JSON."""
+SHADOWS = "shadows"
+"""Key of the Metadata "flowrun": shadow -> the task whose shadow it is, as JSON; missing without one."""
 STEP_TASKS = "steps"
 """Key of the Metadata "flowrun": the task of each step of the plan, separated by spaces."""
 

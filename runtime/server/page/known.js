@@ -9,9 +9,12 @@ import {loadMoment} from "./timeline/moments.js";
 /** @typedef {{count: number, text: string, cycle: number, time_ns: number}} Raised */
 /** @typedef {{state: "unused" | "loading" | "ok" | "failing", for_s: number, seen_s: number, detail: string,
  *   used: boolean}} Health */
+/** @typedef {{of: string, compared: number, disagreed: number,
+ *   last: {frame_cycle: number, said: string, shadow_said: string} | null}} Shadow */
 /** @typedef {{type: string, p50_us: number | null, p99_us: number | null, background: boolean,
  *   dropped: number, dropped_by: Record<string, number>, late_s: number | null, state: string | null,
- *   code: string, raised?: Raised | null, rate_hz?: number | null, backends?: Record<string, Health>}} TaskReport */
+ *   code: string, raised?: Raised | null, rate_hz?: number | null, backends?: Record<string, Health>,
+ *   shadow?: Shadow | null}} TaskReport */
 /** @typedef {Record<string, Record<string, any>>} Settings task -> live key -> the value in force */
 /** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, cycles: number,
  *   cycle_rate_hz: number, uptime_s: number, starting: string | null,

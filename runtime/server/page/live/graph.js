@@ -54,7 +54,8 @@ export function GraphView() {
         const report = run.moment === null ? reports[id] : reportThen(run, id);
         const role = !wires.some(({to}) => to === id) ? "source" : !wires.some(({from}) => from === id) ? "sink" : "";
         const wrong = report?.late_s != null ? "late" : report?.raised ? "failed" : "";
-        const facts = [report && micros(report.p50_us), report?.dropped ? `−${count(report.dropped)}` : ""].filter(Boolean).join("  ");
+        const facts = [report && micros(report.p50_us), report?.dropped ? `−${count(report.dropped)}` : "",
+          report?.shadow ? `≠${count(report.shadow.disagreed)}/${count(report.shadow.compared)}` : ""].filter(Boolean).join("  ");
         const trouble = report?.late_s != null ? "hangs" : report?.raised ? `${count(report.raised.count)} errors`
           : report?.state && !["running", "ended"].includes(report.state) ? report.code || report.state : "";
         const press = (/** @type {KeyboardEvent} */ event) => {
@@ -97,6 +98,12 @@ function Wire({a, b, title, rate}) {
     ${rate && html`<text x=${x1 + 4} y=${y1 - 6}>${rate}</text>`}</g>`;
 }
 
+/** How often a shadow disagrees with its task, and about what. @param {import("../known.js").Shadow} shadow */
+function disagreement({of, compared, disagreed, last}) {
+  const said = last && `, the last time: "${last.said}" and "${last.shadow_said}" (cycle ${last.frame_cycle})`;
+  return `with ${of} about ${count(disagreed)} of ${count(compared)} frames${said ?? ""}`;
+}
+
 /** What the graph file says of a task, and how it is. @param {{task: GraphTask, close: () => void}} props */
 function TaskCard({task, close}) {
   const run = useKnown();
@@ -107,6 +114,7 @@ function TaskCard({task, close}) {
     run.moment === null ? ["p50, p99", `${micros(report?.p50_us)}, ${micros(report?.p99_us)}`] : ["took", micros(report?.p50_us)],
     ...report?.state ? [["state", report.code ? `${report.state}: ${report.code}` : report.state]] : [],
     ...dropped ? [["left out", dropped]] : [],
+    ...report?.shadow ? [["disagrees", disagreement(report.shadow)]] : [],
     ...report?.raised ? [[`errors ×${count(report.raised.count)}`, report.raised.text]] : [],
     ...Object.entries(config).map(([key, value]) => [key, typeof value === "string" ? value : JSON.stringify(value)]),
   ];
