@@ -67,6 +67,7 @@ import {loadMoment} from "./timeline/moments.js";
 const ANSWERS_KEPT = 5000;
 const ALERTS_KEPT = 200;
 const LINES_KEPT = 2000;
+const RECENT_KEPT = 500;
 const SAMPLES_KEPT = 900;  // a quarter of an hour
 const SLOW_ANSWER_MS = 300;
 const SILENT_S = 8;        // a server that says nothing for this long may be stopped, or cut off
@@ -82,7 +83,6 @@ export class Known {
     /** @type {Record<string, Partial>} */ this.partial = {};
     /** Newest first. @type {Alert[]} */ this.alerts = [];
     /** Newest first. @type {Line[]} */ this.lines = [];
-    this.newestLine = 0;
     /** By task, the newest. @type {Record<string, Detections>} */ this.detections = {};
     /** By task, the newest. @type {Record<string, Regions>} */ this.regions = {};
     /** By task and class, how often it was seen. @type {Record<string, Record<string, number>>} */ this.seen = {};
@@ -93,7 +93,7 @@ export class Known {
     /** What was so then. @type {Moment | null} */ this.then = null;
     /** Why that is not known, "" if it is. */ this.unseen = "";
     this.looking = false;
-    /** @type {Set<string>} */ this.keys = new Set();
+    this.came = {answers: new Recent(), alerts: new Recent(), lines: new Recent()};
     /** @type {Record<string, number>} */ this.latencies = {};
     this.missed = 0;
     /** What was asked of the run here, and is not done yet. @type {"stop" | "restart" | null} */ this.asked = null;
@@ -178,8 +178,7 @@ export class Known {
     for (const [task, part] of Object.entries(this.partial))
       if (above.has(task) && part.cycle <= answer.cycle) delete this.partial[task];
     const key = `${answer.task} ${answer.cycle} ${answer.timestamp_nanos}`;
-    if (this.keys.has(key)) return;  // a stream that is opened again begins with the newest answer
-    this.keys.add(key);
+    if (this.came.answers.again(key)) return;  // a stream that is opened again begins with the newest answer
     this.latencies[answer.task] = answer.latency_ms;
     const at = this.answers.findIndex(group => group.task === answer.task);
     const last = this.answers[at];
@@ -216,15 +215,15 @@ export class Known {
 
   /** @param {Alert} alert */
   takeAlert(alert) {
-    if (this.alerts.some(({task, cycle}) => task === alert.task && cycle === alert.cycle)) return;  // as above
+    if (this.came.alerts.again(`${alert.task} ${alert.cycle} ${alert.timestamp_nanos}`)) return;  // with the last ones
     this.alerts.unshift(alert);
     if (this.alerts.length > ALERTS_KEPT) this.alerts.pop();
   }
 
   /** @param {Omit<Line, "key" | "count">} line */
   takeLine(line) {
-    if (line.timestamp_nanos <= this.newestLine) return;  // a stream that is opened again begins with the last ones
-    this.newestLine = line.timestamp_nanos;
+    // Not by their times: two may have the same, and a clock may be set back.
+    if (this.came.lines.again(`${line.timestamp_nanos} ${line.task} ${line.message}`)) return;
     merge(this.lines, line);
     if (this.lines.length > LINES_KEPT) this.lines.pop();
   }
@@ -424,6 +423,19 @@ export class Known {
   makerOf(sink) {
     const from = (this.graph?.cnx ?? []).filter(wire => owner(wire.dst) === sink).map(wire => owner(wire.src));
     return from.length === 1 ? from[0] : null;
+  }
+}
+
+/** What has come: a stream that is opened again begins with what was there before. */
+class Recent {
+  constructor() { /** In the order in which they came. @type {Set<string>} */ this.keys = new Set(); }
+
+  /** Note what comes; returns whether it was among the last ones already. @param {string} key */
+  again(key) {
+    if (this.keys.has(key)) return true;
+    this.keys.add(key);
+    if (this.keys.size > RECENT_KEPT) for (const oldest of this.keys) { this.keys.delete(oldest); break; }
+    return false;
   }
 }
 
