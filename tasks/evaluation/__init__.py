@@ -10,4 +10,5 @@
 | `standings.py`   | who is right how often, and whether that is more than chance            |
 | `leaderboard.py` | that as text, Markdown and JSON                                         |
 | `answers_page.py`| that as a page, with each answer that is not the right one              |
+| `dataset.py`     | pictures and answers as files, to train and to test with                |
 """

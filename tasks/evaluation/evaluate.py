@@ -27,7 +27,7 @@ from flowrun.tasks.evaluation.variants import Dependence, Variant, config_of
 if TYPE_CHECKING:
     from flowrun.tasks.evaluation.asking import Piece
 
-__all__ = ["RECORDING", "Evaluation", "evaluate"]
+__all__ = ["RECORDING", "Evaluation", "evaluate", "truth_of"]
 
 RECORDING = "the recording"
 """The name of the recorded answers among the ways to ask."""
@@ -184,7 +184,7 @@ class _Chosen:
                 label = by_task.get((asked.cycle, name))
                 if label is not None:
                     used[asked.cycle, name] += 1
-                    found.append((asked, _truth(asked, label)))
+                    found.append((asked, truth_of(asked, label)))
                     break
         lost = [key for key in by_task if not used[key]]
         if not labels:
@@ -199,7 +199,7 @@ class _Chosen:
         return found
 
 
-def _truth(asked: Asked, label: Label) -> Truth | None:
+def truth_of(asked: Asked, label: Label) -> Truth | None:
     """What a label says is right about an answer."""
     if label.expected:
         if asked.asking.kind == DETECTIONS and isinstance(label.expected, dict):

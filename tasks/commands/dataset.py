@@ -1,0 +1,91 @@
+"""`flowrun dataset RUNS --to coco -o DIR`: recorded pictures and their answers, as a data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import counted, one_line
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "dataset",
+        help="write recorded pictures and answers as a data set",
+        description="Write the pictures of recorded runs that a model was asked about, pixel for pixel "
+        "as the tasks saw them, with the boxes and answers, or what labels say is right. Nothing that "
+        "the runs name is executed.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run's directory, a slab of it, or a folder of runs",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="a new folder"
+    )
+    parser.add_argument(
+        "--to",
+        choices=("coco", "fiftyone", "hf"),
+        required=True,
+        help="coco: labels.json and captions.json, and the pictures in data; fiftyone: the same, which "
+        'it reads; hf: a folder for datasets.load_dataset("imagefolder", data_dir=DIR)',
+    )
+    parser.add_argument(
+        "--only",
+        choices=("labelled", "wrong"),
+        help="only answers of which a label says what is right, or those that are labelled as wrong",
+    )
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        default=[],
+        metavar="TASK",
+        help="only answers of these tasks (all that answer about pictures)",
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="the labels (each run's own labels.jsonl)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0; errors are raised."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from flowrun.runtime.log.reader import Log
+    from flowrun.runtime.recorded.labels import labels_of
+    from flowrun.runtime.testbench.runs import find_runs
+    from flowrun.tasks.evaluation.dataset import write_dataset
+
+    runs = find_runs(args.runs)
+    labels = {}
+    for path in runs:
+        with Log(path, verify=False) as log:
+            run_id = log.metadata.get("run_id", "")
+        labels[path], problems = labels_of(path, run_id, args.labels)
+        for problem in problems:
+            print_text(one_line(f"left out: {problem}"))
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("pictures", total=1)
+        written = write_dataset(
+            runs,
+            args.output,
+            "hf" if args.to == "hf" else "coco",
+            labels=labels,
+            tasks=args.task,
+            only=args.only,
+            progress=lambda part: bar.update(task, completed=part),
+        )
+    for note in written.notes:
+        print_text(one_line(f"note: {note}"))
+    what = [counted(written.pictures, "picture"), counted(written.answers, "answer")]
+    print_text(f"{args.output}: {', '.join(what)}, {written.boxes:,} boxes")
+    return 0

@@ -1,0 +1,34 @@
+"""A task that finds the same box in each picture, and one that says its number."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowrun.msgs import DetectionsMsg, ImageRgb8Msg, PromptResponseMsg
+from flowrun.runtime.task import Context, Input, Output, Task
+
+
+class Finds(Task):
+    """A square that is higher than the picture."""
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], detections: Output[DetectionsMsg]
+    ) -> None:
+        detections.boxes = np.array([[2, -1, 10, 20]], np.float32)
+        detections.scores = np.array([0.5], np.float32)
+        detections.labels = ["square"]
+        detections.class_ids = np.array([0], np.int32)
+        detections.width, detections.height = image.width, image.height
+        detections.frame_id, detections.frame_cycle = image.frame_id, ctx.cycle
+        detections.publish(tov_ns=image.tov_ns)
+
+
+class Says(Task):
+    """The number of the picture."""
+
+    def process(
+        self, ctx: Context, image: Input[ImageRgb8Msg], answer: Output[PromptResponseMsg]
+    ) -> None:
+        answer.prompt, answer.response = "which?", f"frame {image.frame_id}"
+        answer.frame_id, answer.frame_cycle = image.frame_id, ctx.cycle
+        answer.publish(tov_ns=image.tov_ns)

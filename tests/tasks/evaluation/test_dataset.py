@@ -1,0 +1,104 @@
+"""Recorded pictures and answers as data sets: pixels, boxes, words, and what labels say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded.labels import Label
+from flowrun.tasks.commands import dataset as command
+from flowrun.tasks.evaluation.dataset import write_dataset
+from support.helpers import plan_of, record
+
+CYCLES = 5
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Pictures of 16x12, a box and an answer for each."""
+    folder = tmp_path_factory.mktemp("dataset")
+    plan = plan_of(
+        folder,
+        f"c=pictures.Camera(width: 16, height: 12, limit: {CYCLES}); "
+        "d=dataset_tasks.Finds; a=dataset_tasks.Says",
+        "c > d: ImageRgb8Msg; c > a: ImageRgb8Msg",
+    )
+    _, result = record(plan, folder / "run")
+    assert result.error is None
+    return folder / "run"
+
+
+def label(cycle: int, task: str, word: str, expected: object = "") -> Label:
+    return Label(cycle, task, word, expected, "", 0, 0)
+
+
+def test_coco_holds_boxes_and_the_pixels_that_the_task_saw(run, tmp_path):
+    written = write_dataset([run], tmp_path / "out", "coco", labels={})
+    assert (written.pictures, written.answers, written.boxes) == (CYCLES, 2 * CYCLES, CYCLES)
+    found = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert [it["name"] for it in found["categories"]] == ["square"]
+    with Log(run) as log:
+        pixels = [it.pixels for it in log.frames("/c/image")]
+    for image, seen in zip(found["images"], pixels, strict=True):
+        assert (image["width"], image["height"], image["camera"]) == (16, 12, "c")
+        with Image.open(tmp_path / "out" / "data" / image["file_name"]) as file:
+            assert np.array_equal(np.asarray(file), seen)
+    first = found["annotations"][0]
+    assert first["bbox"] == [2.0, 0.0, 8.0, 12.0]  # cut where the picture ends
+    assert (first["image_id"], first["category_id"], first["area"]) == (1, 1, 96.0)
+    assert first["score"] == pytest.approx(0.5)
+    captions = json.loads((tmp_path / "out" / "captions.json").read_text())["annotations"]
+    assert [it["caption"] for it in captions] == [f"frame {k}" for k in range(CYCLES)]
+
+
+def test_hugging_face_gets_a_row_for_each_picture(run, tmp_path):
+    write_dataset([run], tmp_path / "out", "hf", labels={})
+    lines = (tmp_path / "out" / "train" / "metadata.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["response"] for row in rows] == [f"frame {k}" for k in range(CYCLES)]
+    assert rows[1]["prompt"] == "which?"
+    assert rows[1]["objects"]["category"] == ["square"]
+    assert all((tmp_path / "out" / "train" / row["file_name"]).exists() for row in rows)
+
+
+def test_labels_say_what_is_right(run, tmp_path):
+    labels = {
+        run: [label(1, "a", "wrong", "frame one"), label(2, "a", "right"), label(3, "d", "wrong")]
+    }
+    write_dataset([run], tmp_path / "right", "hf", labels=labels, only="labelled")
+    lines = (tmp_path / "right" / "train" / "metadata.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["cycle"], row["response"]) for row in rows] == [(1, "frame one"), (2, "frame 2")]
+    written = write_dataset([run], tmp_path / "wrong", "coco", labels=labels, only="wrong")
+    assert (written.pictures, written.boxes) == (2, 1)
+    one = write_dataset([run], tmp_path / "one", "coco", labels={}, tasks=["a"])
+    assert (one.answers, one.boxes) == (CYCLES, 0)
+
+
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(run, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UsageError, match="there is there already; name a new folder"):
+        write_dataset([run], tmp_path / "there", "hf", labels={})
+    with pytest.raises(UsageError, match="there are no answers that are labelled in"):
+        write_dataset([run], tmp_path / "out", "hf", labels={}, only="labelled")
+    with pytest.raises(UsageError, match="no task 'x' that answers about pictures; there are: "):
+        write_dataset([run], tmp_path / "out", "hf", labels={}, tasks=["x"])
+    assert [it.name for it in tmp_path.iterdir()] == ["there"]
+
+
+def test_the_command_says_what_it_wrote(run, tmp_path, capsys):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    given = ["dataset", str(run), "--to", "fiftyone", "-o", str(tmp_path / "out")]
+    assert command.run(parser.parse_args(given)) == 0
+    assert (
+        f"out: {CYCLES} pictures, {2 * CYCLES} answers, {CYCLES} boxes" in capsys.readouterr().out
+    )
