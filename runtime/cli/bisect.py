@@ -65,7 +65,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """0 if one is found, 1 if only several can be named."""
     from flowrun.runtime.testbench.bisect import Wanted, bisect_commits, bisect_values
-    from flowrun.runtime.testbench.runs import find_runs
+    from flowrun.runtime.testbench.folders import find_runs
 
     if (args.good is None) == (args.over is None):
         raise UsageError(

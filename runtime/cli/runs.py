@@ -37,7 +37,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """0; `LogNotFound` where there are no runs."""
-    from flowrun.runtime.testbench.runs import find_runs, run_info
+    from flowrun.runtime.testbench.folders import find_runs
+    from flowrun.runtime.testbench.runs import run_info
 
     found = [run_info(path, env=os.environ) for path in find_runs(args.folder)]
     found.sort(key=lambda it: (it.started_ns or 0, it.path))

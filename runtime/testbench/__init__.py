@@ -2,7 +2,8 @@
 
 | file          | what it is                                                                |
 |---------------|---------------------------------------------------------------------------|
-| `runs.py`     | the recorded runs of folders: what each is, without reading all of it     |
+| `folders.py`  | `find_runs`: which recorded runs there are in folders                     |
+| `runs.py`     | `run_info`: what a run is, without reading all of it                      |
 | `replays.py`  | `replay_runs`: many runs replayed, each on a process; what came of each   |
 | `pairs.py`    | `Pair`: a recorded message, what is made in its place, and its picture    |
 | `golden.py`   | runs that were right, replayed with the code and graphs of now            |

@@ -6,15 +6,17 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.message import Message
-from flowrun.runtime.graph.plan import Plan
-from flowrun.runtime.log.reader import Log
-from flowrun.runtime.replay.compare import Difference, Recorded
+
+if TYPE_CHECKING:  # who reads answers that are known needs no graph
+    from flowrun.runtime.graph.plan import Plan
+    from flowrun.runtime.log.reader import Log
+    from flowrun.runtime.replay.compare import Difference, Recorded
 
 __all__ = ["Pair", "PictureAt", "fields_of", "pictures_before", "plain", "with_pictures"]
 

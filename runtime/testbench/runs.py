@@ -1,4 +1,4 @@
-"""The recorded runs of folders: what each is, without reading all of it.
+"""What a recorded run is, without reading all of it.
 
 What is counted comes from the summaries of the slabs; of the records of errors, where there may be
 some, each is read.
@@ -6,12 +6,11 @@ some, each is read.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowrun.runtime.errors import LogError, LogNotFound
+from flowrun.runtime.errors import LogError
 from flowrun.runtime.events import Failed
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.bytes import Damage
@@ -19,10 +18,10 @@ from flowrun.runtime.log.slab.format import CONTROL_TOPIC, GRAPH_SOURCE
 from flowrun.runtime.recorded.controls import Controls
 from flowrun.runtime.recorded.lanes import ANSWERS
 from flowrun.runtime.recorded.places import Places
-from flowrun.runtime.recorded.run import is_run, number_in, summary
+from flowrun.runtime.recorded.run import number_in, summary
 from flowrun.runtime.run.trust import why_not_own
 
-__all__ = ["RunInfo", "find_runs", "run_info"]
+__all__ = ["RunInfo", "run_info"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +47,6 @@ class RunInfo:
     errors: int
     bytes: int
     problem: str | None
-
-
-def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """The runs that `paths` mean: each is a run's directory, a slab of it, or a folder, of which all
-    runs in it and in its folders are meant, in the order of their names. Each run comes once.
-
-    `LogNotFound` for a path where there is none.
-    """
-    found: dict[Path, Path] = {}
-    for path in paths:
-        runs = [path] if path.is_file() or is_run(path) else _runs_below(path)
-        if not runs:
-            what = "there are no runs in it" if path.is_dir() else "there is no such file"
-            raise LogNotFound(f"{path}: {what}")
-        for run in runs:
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
-
-
-def _runs_below(folder: Path) -> list[Path]:
-    """The runs in a folder, but for those in hidden folders and in runs, such as what-ifs."""
-    found: list[Path] = []
-    for directory, names, _ in os.walk(folder):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in list(names):
-            path = Path(directory, name)
-            if is_run(path):
-                names.remove(name)
-                found.append(path)
-    return sorted(found)
 
 
 def run_info(path: Path, *, env: Mapping[str, str]) -> RunInfo:

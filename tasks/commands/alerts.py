@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _clips(args: argparse.Namespace) -> int:
     from flowrun.runtime.export.cases import make_missing
-    from flowrun.runtime.testbench.runs import find_runs
+    from flowrun.runtime.testbench.folders import find_runs
 
     failed = made = 0
     for path in find_runs(args.runs):
@@ -105,7 +105,7 @@ def _clips(args: argparse.Namespace) -> int:
 
 
 def _test(args: argparse.Namespace) -> int:
-    from flowrun.runtime.testbench.runs import find_runs
+    from flowrun.runtime.testbench.folders import find_runs
     from flowrun.runtime.testbench.spread import cores
     from flowrun.tasks.rehearsal import rehearse_all
 

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     from contextlib import nullcontext
 
     from flowrun.runtime.printing import print_json
-    from flowrun.runtime.testbench.runs import find_runs
+    from flowrun.runtime.testbench.folders import find_runs
     from flowrun.runtime.testbench.store import Store, store_path
     from flowrun.tasks.evaluation.evaluate import evaluate
     from flowrun.tasks.evaluation.leaderboard import as_json, as_text, write_report

@@ -115,12 +115,21 @@ def evaluate(
     known = sum(it.is_known for it in questions)
     if progress is not None:
         progress(known, len(questions))
-    left = [it for it in questions if not it.is_known]
-    if left:
+    same: dict[Any, list[_Question]] = {}
+    for place, question in enumerate(questions):
+        if not question.is_known:
+            same.setdefault(place if question.key is None else question.key, []).append(question)
+    if same:
+        left = [its[0] for its in same.values()]
         _check(left, runs, trust=trust)
-        for done, question in enumerate(_answered(left, runs, trust, processes), known + 1):
+        done = known
+        for question in _answered(left, runs, trust, processes):
+            its = [question] if question.key is None else same[question.key]
+            for it in its:
+                it.answer = question.made
             if store is not None and question.key is not None and "error" not in question.made:
                 store.put([(question.key, question.made)])
+            done += len(its)
             if progress is not None:
                 progress(done, len(questions))
     return _evaluation(runs, variants, found, questions, labels is not None, store, known)

@@ -13,8 +13,6 @@ from typing import Any
 
 import msgpack
 
-from flowrun.msgs.detections import DetectionsMsg
-from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.events import Set, unpack
 from flowrun.runtime.log.message import Topic
@@ -28,7 +26,6 @@ from flowrun.runtime.wording import listed, nearest
 __all__ = ["ANSWER", "DETECTIONS", "Asked", "Asking", "RecordedRun", "read_run"]
 
 ANSWER, DETECTIONS = "PromptResponseMsg", "DetectionsMsg"
-_CLASSES = {ANSWER: PromptResponseMsg, DETECTIONS: DetectionsMsg}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +194,7 @@ def _askings(graph: Mapping[str, Any], topics: Mapping[str, Topic]) -> Iterator[
     }
     for topic in topics.values():
         task, port = topic.metadata.get("task", ""), topic.metadata.get("port", "")
-        if topic.schema_name not in _CLASSES or task not in specs:
+        if topic.schema_name not in (ANSWER, DETECTIONS) or task not in specs:
             continue
         edges = [it for it in graph["cnx"] if it["dst"].partition(".")[0] == task]
         found = [(edge, _source(edge, pictures)) for edge in edges]

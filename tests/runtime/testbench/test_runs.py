@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flowrun.runtime.errors import LogNotFound
-from flowrun.runtime.testbench.runs import find_runs, run_info
+from flowrun.runtime.testbench.folders import find_runs
+from flowrun.runtime.testbench.runs import run_info
 from support.helpers import plan_of, record
 
 
