@@ -61,7 +61,7 @@ def steps(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def shell(command: str, folder: Path, *, status: int = 0) -> str:
+def shell(command: str, folder: Path, *, status: int = 0, timeout_s: float = 60) -> str:
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
@@ -69,7 +69,7 @@ def shell(command: str, folder: Path, *, status: int = 0) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=timeout_s,
     )
     assert done.returncode == status, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -307,6 +307,22 @@ def test_the_tutorial_goes_as_it_says(tmp_path: Path) -> None:
             "messages differ" in line or "forgets something" in line for line in lines
         )
         assert_shown(lines, shell(command, tmp_path, status=1 if differs else 0))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_models_and_prompts_are_compared_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    monkeypatch.setitem(ENV, "XDG_CACHE_HOME", str(tmp_path / "cache"))
+    [graph], [rounded] = blocks("yaml", text), blocks("python", text)
+    (tmp_path / "shapes.yaml").write_text(graph)
+    (tmp_path / "rounded.py").write_text(rounded)
+    shutil.copy(ROOT / "graphs" / "media" / "shapes.mp4", tmp_path)
+    for command, lines in steps(text):
+        assert_shown(lines, shell(command, tmp_path, timeout_s=600))
+    assert "./rounded" in (tmp_path / "models.html").read_text()
 
 
 def test_backends_are_configured_as_shown() -> None:

@@ -1,0 +1,265 @@
+"""Recorded frames asked again: prompts, models, labels, what is known, and after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from flowrun.runtime.cli import main
+from flowrun.runtime.errors import GraphError, UsageError
+from flowrun.runtime.recorded.run import RecordedRun
+from flowrun.runtime.replay.page import Board
+from flowrun.runtime.testbench.spread import Broken, Done, Part
+from flowrun.runtime.testbench.store import Store
+from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.evaluation import evaluate as module
+from flowrun.tasks.evaluation.answers_page import page_of
+from flowrun.tasks.evaluation.evaluate import RECORDING, evaluate
+from flowrun.tasks.evaluation.leaderboard import as_json, as_markdown, as_text
+from flowrun.tasks.evaluation.variants import variants_of
+from support.answer_tasks import answered
+from support.paths import MEDIA
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """A run of `Says` and `Finds`; each third picture is answered, from picture 9 on to "second"."""
+    return answered(tmp_path_factory.mktemp("answers"))
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def here(monkeypatch) -> list[int]:
+    """Do the work of the worker processes in this one; the numbers of pieces that were done."""
+    done: list[int] = []
+
+    def spread(
+        pieces: Sequence[Any], make: Callable[[], Any], *, processes: int
+    ) -> Iterator[Part | Done | Broken]:
+        assert processes > 0
+        work = make()
+        for index, piece in enumerate(pieces):
+            parts: list[Any] = []
+            work(piece, parts.append)
+            yield from (Part(index, part) for part in parts)
+            done.append(len(parts))
+            yield Done(index, None)
+
+    monkeypatch.setattr(module, "spread", spread)
+    return done
+
+
+def shares(found: module.Evaluation) -> dict[str, tuple[int, int]]:
+    return {it.name: (it.right, it.scored) for it in found.standings}
+
+
+def test_each_prompt_is_asked_about_the_recorded_pictures_once(recorded, tmp_path, here):
+    variants = variants_of([], [], ["first", "second"])
+    progress: list[tuple[int, int]] = []
+    with Store(tmp_path / "s.sqlite") as store:
+        found = evaluate(
+            [recorded],
+            variants,
+            tasks=["says"],
+            store=store,
+            progress=lambda *it: progress.append(it),
+        )
+        asked, firsts = len(found.asked), 3
+        assert [it.answer["response"] for it in found.asked][:4] == [
+            "first: 0", "first: 3", "first: 6", "second: 9"
+        ]  # fmt: skip
+        assert shares(found) == {"'first'": (firsts, asked), "'second'": (asked - firsts, asked)}
+        assert found.standings[0].name == "'second'"
+        assert (found.known, found.made, progress[-1]) == (0, 2 * asked, (2 * asked, 2 * asked))
+        del here[:]
+        again = evaluate([recorded], variants, tasks=["says"], store=store)
+        assert (again.known, again.made, here) == (2 * asked, 0, [])
+        assert shares(again) == shares(found)
+        more = evaluate(
+            [recorded], variants_of([], [], ["first", "third"]), tasks=["says"], store=store
+        )
+        assert (more.known, more.made) == (asked, asked)
+        elsewhere = shutil.copytree(recorded, tmp_path / "copied")
+        copied = evaluate([elsewhere], variants, tasks=["says"], store=store)
+        assert copied.made == 0
+
+
+def test_detections_are_compared_by_overlap_and_all_tasks_are_asked(recorded, here):
+    found = evaluate([recorded], variants_of([], [], []))
+    assert shares(found) == {"asked again": (len(found.asked), len(found.asked))}
+    assert {it.asking.name for it in found.asked} == {"says", "finds.out"}
+    assert evaluate([recorded], variants_of([], [], []), most=7).notes == [
+        f"7 of {len(found.asked)} answers, spread evenly"
+    ]
+
+
+def test_with_labels_only_labelled_answers_count(recorded, tmp_path, here):
+    run = shutil.copytree(recorded, tmp_path / "run")
+    opened = RecordedRun("run", run)
+    cycles = {it.answer["response"]: it.cycle for it in evaluate([run], variants_of([], [], [])).asked
+              if "response" in it.answer}  # fmt: skip
+    opened.label(cycles["first: 3"], "right", task="says")
+    opened.label(cycles["first: 6"], "wrong", task="says", expected="second: 6.")
+    opened.label(cycles["second: 9"], "wrong", task="says")
+    labels = {run: [*opened.labels.all()]}
+    opened.close()
+    found = evaluate([run], variants_of([], [], ["first", "second"]), labels=labels)
+    # Of picture 9 is only known that "second: 9" is wrong.
+    assert shares(found) == {"'first'": (1, 2), "'second'": (1, 3), RECORDING: (1, 3)}
+    assert found.by == "labels"
+    text = as_text(found)
+    assert text.startswith("3 answers of 1 run, compared with what is labelled as right")
+    changed = as_json(found, command="c")["changed"]
+    assert {it["wrong"] for it in changed} == {"", "second: 9"}
+
+
+def test_reports_say_who_is_first_and_show_each_changed_answer(recorded, here):
+    found = evaluate([recorded], variants_of([], [], ["first", "second"]), tasks=["says"])
+    assert "| 1 | 'second' |" in as_markdown(found)
+    whole = as_json(found, command="c")
+    assert [it["rank"] for it in whole["standings"]] == [1, 2]
+    page = page_of(found, Board((), (), ()), lead="l", command="c")
+    assert len(page.entries) == len(whole["changed"]) == len(found.asked)
+    assert all(len(it.pictures) == 1 for it in page.entries)
+    assert page.pictures[page.entries[0].pictures[0][1]].startswith(b"\xff\xd8")
+    assert "'second' is first of 2" in page.text()
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ((["a"], [], []), "'model'"),
+        (([], ["gpt"], []), "'backend'"),
+        ((["embedded"], [], ["x", "x"]), "'x' is given twice"),
+    ],
+)
+def test_what_a_task_does_not_take_is_said_before_anything_is_asked(recorded, here, given, error):
+    with pytest.raises((GraphError, UsageError), match=error):
+        evaluate([recorded], variants_of(*given), tasks=["says"])
+    assert here == []
+
+
+def test_an_unknown_task_and_a_run_without_pictures_are_named(recorded, here):
+    with pytest.raises(UsageError, match="no task 'say' that answers about pictures; there are: "):
+        evaluate([recorded], variants_of([], [], []), tasks=["say"])
+
+
+# -- with the model that ships ---------------------------------------------------------------------
+
+GRAPH = """
+tasks:
+  - {id: cam, type: VideoCapture, config: {source_uri: FILM, realtime: false}}
+  - {id: caption, type: Inference, every: EVERY, config: {prompt: cap en, max_new_tokens: 30}}
+cnx:
+  - {src: cam, dst: caption, msg: ImageRgb8Msg}
+"""
+
+
+def filmed(folder: Path, *, cycles: int, every: int) -> Path:
+    """A run of the shipped model on the shipped film."""
+    text = GRAPH.replace("FILM", str(MEDIA / "shapes.mp4")).replace("EVERY", str(every))
+    (folder / "shapes.yaml").write_text(text)
+    words = ["run", str(folder / "shapes.yaml"), "--cycles", str(cycles), "--port", "-1", "--plain"]
+    assert main([*words, "--log-dir", str(folder / "runs")]) == 0
+    [run] = (it for it in (folder / "runs").iterdir() if it.is_dir())
+    return run
+
+
+def worse_model(folder: Path) -> Path:
+    """The shipped model, with weights that somebody has stirred."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(MODEL_DIR, folder)
+    [path] = folder.glob("*.safetensors")
+    stirred = torch.Generator().manual_seed(7)
+    weights = load_file(path)
+    for name, it in weights.items():
+        if it.ndim > 1:
+            noise = torch.randn(it.shape, generator=stirred, dtype=torch.float32) * it.float().std()
+            weights[name] = (it.float() + 0.6 * noise).to(it.dtype)
+    save_file(weights, path, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.long
+def test_a_worse_model_and_a_worse_prompt_rank_last_and_nothing_is_asked_twice(tmp_path, capsys):
+    run = filmed(tmp_path, cycles=80, every=8)
+    worse = worse_model(tmp_path / "worse")
+    words = [
+        "eval",
+        str(run),
+        "--model",
+        "embedded",
+        str(worse),
+        "--cache",
+        str(tmp_path / "s.sqlite"),
+    ]
+    words += ["--prompt", "cap en", "answer en how many shapes are there?", "--json"]
+    capsys.readouterr()
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    names = [it["name"] for it in found["standings"]]
+    assert names[0] == "embedded, 'cap en'"
+    assert names.index("embedded, 'cap en'") < names.index(f"{worse}, 'cap en'")
+    assert found["standings"][0]["share"] == 1
+    assert names[-1].endswith("'answer en how many shapes are there?'")
+    assert main(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["known"], again["asked"]) == (found["asked"], 0)
+    assert again["standings"] == [it | {"cached": 10} for it in found["standings"]]
+    # Another file of the model, and all its answers are asked for again, but not those of the other.
+    (worse / "generation_config.json").write_text(
+        (worse / "generation_config.json").read_text() + " "
+    )
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["asked"] == 20
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_was_answered_before_it_was_ended_is_not_asked_again(tmp_path, number, capsys):
+    run = filmed(tmp_path, cycles=80, every=4)
+    store = tmp_path / "s.sqlite"
+    words = ["eval", str(run), "--prompt", "cap en", "cap de", "--cache", str(store), "--json"]
+    command = [sys.executable, "-m", "flowrun.runtime.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ}) as process:
+        while process.poll() is None and _kept(store) < 5:
+            pass
+        process.send_signal(number)
+        assert process.wait(60) == (130 if number == signal.SIGINT else -9)
+    capsys.readouterr()
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["known"] >= 5
+    assert found["known"] + found["asked"] == 40
+
+
+def _kept(path: Path) -> int:
+    """The number of answers in a store that others write."""
+    import sqlite3
+
+    if not path.exists():
+        return 0
+    with sqlite3.connect(path) as file:
+        try:
+            [(count,)] = file.execute("SELECT count(*) FROM results WHERE length(value) > 100")
+        except sqlite3.Error:
+            return 0
+    found: int = count
+    return found
