@@ -109,9 +109,9 @@ def run(args: argparse.Namespace) -> int:
     """0 if all runs are as they were recorded, or were accepted."""
     from flowrun.runtime.cli.progress import progress
     from flowrun.runtime.replay.compare import Tolerance
+    from flowrun.runtime.testbench.folders import find_runs
     from flowrun.runtime.testbench.golden import accept, golden_runs, verdicts
     from flowrun.runtime.testbench.replays import Job
-    from flowrun.runtime.testbench.folders import find_runs
     from flowrun.runtime.testbench.verdict_files import headline
 
     if args.jobs is not None and args.jobs < 1:

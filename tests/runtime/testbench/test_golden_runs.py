@@ -15,9 +15,9 @@ from flowrun.runtime.cli import main
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import Difference
 from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.testbench.folders import find_runs
 from flowrun.runtime.testbench.golden import GoldenRun, Verdict, accept, golden_runs
 from flowrun.runtime.testbench.replays import Job, Replayed, replay_one
-from flowrun.runtime.testbench.folders import find_runs
 from flowrun.runtime.testbench.verdict_files import as_json, as_junit, as_markdown, headline
 from flowrun.runtime.testbench.verdict_page import as_page
 from support.helpers import START_NS, plan_of, record
