@@ -145,7 +145,15 @@ class TaskError(FlowrunError):
         self.cycle = cycle
         self.phase = phase
         where = phase if cycle is None else f"{phase}, cycle {cycle}"
-        super().__init__(f"task {task_id!r} failed in {where}: {worded(cause)}")
+        super().__init__(f"task {task_id!r} failed in {where}: {worded(cause)}{_instead(cause)}")
+
+
+def _instead(cause: BaseException) -> str:
+    """What to do instead, where NumPy and OpenCV only say that an array may not be written to."""
+    text = text_of(cause)
+    if isinstance(cause, AttributeError) or not ("read-only" in text or "readonly" in text):
+        return ""
+    return "; what a task gets is read-only: change a copy, such as image.pixels.copy()"
 
 
 class WrongReturnError(TypeError):

@@ -516,7 +516,8 @@ class Graph:
         item = added.item
         own: dict[str, Any] = {}
         settings = dict(config or {})
-        fields = () if added.found is None else added.found.Config.model_fields
+        config_class = None if added.found is None else added.found.Config
+        fields = getattr(config_class, "model_fields", ())  # a wrong one is reported with all else
         wrong: dict[str, str] = {}
         for name, value in keys.items():
             if name in _TASK_KEYS and not (name in fields and config is None):

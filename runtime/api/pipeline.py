@@ -25,13 +25,15 @@ from flowrun.runtime.api.naming import name_of
 from flowrun.runtime.api.running import LiveRun
 from flowrun.runtime.callers import caller
 from flowrun.runtime.errors import UsageError
-from flowrun.runtime.graph.find import give_callable
+from flowrun.runtime.graph.find import give_callable, why_not_called
 from flowrun.runtime.graph.scripts import leave_import
 from flowrun.runtime.run.live import RunResult
+from flowrun.runtime.wording import nearest, with_article
 
 __all__ = ["Pipeline", "Result", "pipeline"]
 
 _SOURCE, _CALL, _MODEL = "source", "on_frame", "model"
+_CALLS = "on_frame", "on_result"
 _WITH_RESULTS = re.compile(rf"(?:{_CALL}|{_MODEL})(?:_(\d+))?")
 """The tasks whose results `on_result` gets, with the number of their source where there are several."""
 
@@ -146,7 +148,12 @@ def pipeline(
     A run of a function at the top of a script or a module replays; one of a lambda does not.
     """
     if on_frame is None and prompt is None and model is None:
-        raise UsageError("a pipeline needs on_frame, prompt or model: what happens to its frames")
+        unknown = next((nearest(it, _CALLS) for it in camera if nearest(it, _CALLS)), "")
+        raise UsageError(
+            f"a pipeline needs on_frame, prompt or model: what happens to its frames{unknown}"
+        )
+    for what, function in zip(_CALLS, (on_frame, on_result), strict=True):
+        _check_callable(what, function)
     graph = Graph(name)
     uri = source if isinstance(source, (str, int, os.PathLike)) else list(source)
     cam = graph.add("VideoCapture", id=_SOURCE, config={"source_uri": uri, **camera})
@@ -164,3 +171,16 @@ def pipeline(
             asked |= {"backend": "transformers", "model": model}
         graph.connect(cam, graph.add("Inference", id=_MODEL, background=True, config=asked))
     return Pipeline(graph, on_result, notes)
+
+
+def _check_callable(what: str, function: object) -> None:
+    """`UsageError` unless it is None, or takes one argument."""
+    if function is None:
+        return
+    if not callable(function):
+        kind = with_article(type(function).__name__)
+        raise UsageError(f"{what} must be a function; got {kind}: write {what}=f, and not f(...)")
+    why = why_not_called(function, None)
+    if why is not None:
+        name = getattr(function, "__name__", repr(function))
+        raise UsageError(f"{what}: {name} cannot be called with one argument: {why}")

@@ -69,6 +69,10 @@ class LiveRun:
         notes: what is to be logged at the beginning: why the run cannot be replayed.
         before_start: called with the run before its first cycle.
         """
+        if cycles is not None and (not isinstance(cycles, int) or cycles < 0):
+            raise UsageError(f"cycles={cycles!r}: expected a number of cycles, 0 or more, or None")
+        if port is not None and not isinstance(port, int):
+            raise UsageError(f"port={port!r}: expected a number, 0 for a free port, or None")
         self._plan = plan
         self._cycles = cycles
         self._pid = os.getpid()

@@ -283,6 +283,17 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(escaped(message))
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """All must be known, to the parser of the verb already, whose options are the nearest."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0]
+            what = "option" if word.startswith("-") else "argument"
+            near = nearest(word.partition("=")[0], self._option_string_actions)
+            text = f"{self.prog}: unknown {what} {word!r}{near}; {self.prog} --help lists all\n"
+            self.exit(2, escaped(text))
+        return found, unknown
+
 
 def _module(verb: str) -> Any:
     """The module of `verb`. `UsageError` if another package offers it and it cannot be imported."""

@@ -107,7 +107,8 @@ class Client:
             )
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise RefusedError(
-                f"no server answers at {shown} ({error}); flowrun serve DIR starts one"
+                f"no server answers at {shown} ({error}); flowrun GRAPH --port 3000 serves a "
+                "run, flowrun serve DIR many"
             ) from None
         try:
             found = reply.json()

@@ -24,6 +24,14 @@ MAX_NODES = 20_000
 MAX_DEPTH = 32
 
 
+_RECORDED = "a recorded run: flowrun replay {path} runs it again, flowrun view {path} shows it"
+_OTHERS = {
+    ".mcap": _RECORDED,
+    ".py": "a Python file: run it with Python; a graph file names what it defines: type: {stem}.NAME",
+}
+"""What people take for a graph file."""
+
+
 def read_text(path: Path, what: str = "graph file") -> str:
     """The text of the graph file at `path`, which error texts call `what`.
 
@@ -35,9 +43,14 @@ def read_text(path: Path, what: str = "graph file") -> str:
     except FileNotFoundError:
         raise UsageError(f"{what} not found: {path}; {_near(path)}") from None
     except IsADirectoryError:
+        if any(path.glob("log_*.mcap")):
+            raise UsageError(f"{path} is {_RECORDED.format(path=path)}") from None
         raise UsageError(f"{path} is a folder; {_graph_files(path)}") from None
     except OSError as error:
         raise UsageError(f"cannot read {what} {path}: {error.strerror}") from error
+    other = _OTHERS.get(path.suffix)
+    if other is not None:
+        raise UsageError(f"{path} is {other.format(path=path, stem=path.stem)}")
     if len(data) > MAX_BYTES:
         message = f"the file has more than {MAX_BYTES} bytes, which a graph file has at most"
         raise GraphError([Problem(Location(str(path), 1, 1), message)])
@@ -69,7 +82,10 @@ def _graph_files(folder: Path) -> str:
 
 _YAML_WORDS = (
     # What PyYAML says -> what to correct. The first one that occurs in its text is used.
-    ("mapping values are not allowed", "unexpected ':'; check the indentation, or quote the text"),
+    (
+        "mapping values are not allowed",
+        "unexpected ':'; check the indentation, have a space after each key's ':', or quote the text",
+    ),
     ("found character '\\t'", "a tab; indent with spaces"),
     ("cannot start any token", "a text that begins with a special character; quote it"),
     ("could not find expected ':'", "expected ':' after the key"),

@@ -41,6 +41,7 @@ __all__ = [
     "message_types",
     "task_types",
     "unused_modules",
+    "why_not_called",
 ]
 
 
@@ -207,6 +208,17 @@ def find_callable(name: str, *, folder: Path) -> Callable[..., Any]:
     raise UsageError(
         f"{name!r} is {with_article(type(found).__name__)}, and cannot be called; {known}"
     )
+
+
+def why_not_called(function: Callable[..., Any], *given: Any, **named: Any) -> str | None:
+    """What is wrong with calling `function` so, as far as its signature says; None if nothing is."""
+    try:
+        inspect.signature(function).bind(*given, **named)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # it has no signature that Python could know
+        return None
+    return None
 
 
 def _find(path: str, *, folder: Path, base: type, what: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import create_model
 
+from flowrun.msgs.fields import MessageTypeError
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import TaskDefinitionError, WrongReturnError, text_of, worded
 from flowrun.runtime.graph.ports import asynchronous, not_run
@@ -156,8 +157,12 @@ class _Signature:
             assert output is not None
             if not isinstance(message, self.outputs[name]):
                 raise self._wrong(message, "" if self.returns is None else f" as {name!r}")
-            output.fill(message)
-            output.publish(tov_ns=message.tov_ns if message.present else tov_ns)
+            try:
+                output.fill(message)
+                output.publish(tov_ns=message.tov_ns if message.present else tov_ns)
+            except MessageTypeError as error:
+                text = f"{self.function.__name__} returned a message that does not fit: {error}"
+                raise WrongReturnError(self.function, text) from None
 
     def _made(self, returned: Any) -> Mapping[str, Any]:
         if self.returns is None and self.outputs:

@@ -131,6 +131,10 @@ _OURS = {
     "params": "config", "settings": "config",
 }  # fmt: skip
 """What other programs call our keys."""
+_EXAMPLES = {
+    "a task": "{id: n, type: Counter}",
+    "a connection": "{src: n, dst: square, msg: IntMsg}",
+}
 
 
 @dataclass(slots=True)
@@ -192,7 +196,8 @@ class ValueReader:
     def items(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """Key -> (key node, value node) of a mapping, including what its merge keys bring."""
         if not isinstance(node, yaml.MappingNode) or not self._untagged(node, "map"):
-            self.problem(node, f"{what} must be a mapping (key: value); got {self.shown(node)}")
+            example = _EXAMPLES.get(what, "(key: value)")
+            self.problem(node, f"{what} must be a mapping {example}; got {self.shown(node)}")
             return {}
         found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}

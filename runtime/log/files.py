@@ -162,6 +162,9 @@ def _raise_if_ours(error: LogError) -> None:
         raise error
 
 
+_GRAPHS = (".yaml", ".yml")
+
+
 def slab_paths(path: Path) -> list[Path]:
     """The slabs at `path`, a run directory or one slab, in order. `LogError` if there are none.
 
@@ -170,6 +173,10 @@ def slab_paths(path: Path) -> list[Path]:
     try:
         if not path.is_dir():
             path.stat()
+            if path.suffix in _GRAPHS:
+                raise LogNotFound(
+                    f"{path} is a graph file; give a recorded run: `flowrun {path}` makes one in runs/"
+                )
             return [path.resolve() if path.is_symlink() else path]
         items = list(path.iterdir())
         begun = [item for item in items if is_begun(item)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import msgpack
 import numpy as np
@@ -21,6 +21,7 @@ from flowrun.runtime.log.values import decode
 from flowrun.runtime.pictures.decode import PictureDecoder
 from flowrun.runtime.pictures.planar import Kept, PlanarPicture
 from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.wording import listed, nearest
 
 __all__ = ["Bounds", "Frame", "LateLines", "LogMessage", "LoggedCycle", "Range", "Topic"]
 
@@ -143,6 +144,20 @@ class LogMessage:
         self.time_ns = time_ns
         self.tov_ns = tov_ns
         self.payload = payload
+
+    if not TYPE_CHECKING:  # a checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name.startswith("_"):
+                raise AttributeError(text)
+            fields = self.outline
+            hint = (
+                f"; a field is message.fields[{name!r}]"
+                if name in fields
+                else f"; fields: {listed(fields)}{nearest(name, fields)}"
+            )
+            raise AttributeError(text + hint)
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from flowrun.msgs.basic import FloatMsg, TextMsg, ValuesMsg
 from flowrun.msgs.detections import DetectionsMsg
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.errors import UsageError, WrongReturnError
-from flowrun.runtime.graph.find import dotted, find_callable
+from flowrun.runtime.graph.find import dotted, find_callable, why_not_called
 from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
 from flowrun.runtime.wording import with_article
 
@@ -63,9 +63,16 @@ class PythonCallable(Task):
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
         assert isinstance(config, cls.Config)
         try:
-            find_callable(config.callable, folder=graph_dir)
+            found = find_callable(config.callable, folder=graph_dir)
         except UsageError as error:
             yield "callable", str(error)
+            return
+        is_class = inspect.isclass(found)
+        what = "made" if is_class else "called with a picture"
+        why = why_not_called(found, *(() if is_class else (None,)), **config.arguments)
+        if why is not None:
+            key = "arguments" if config.arguments else "callable"
+            yield key, f"{config.callable!r} cannot be {what}: {why}"
 
     @classmethod
     def is_external(cls, config: TaskConfig) -> bool:

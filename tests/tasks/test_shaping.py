@@ -529,19 +529,23 @@ tasks:
   - {id: b, type: PythonCallable, config: {callable: "own_callables:number"}}
   - {id: c, type: PythonCallable, config: {callable: bright}}
   - {id: d, type: PythonCallable, config: {callable: "nowhere:f"}}
+  - {id: e, type: PythonCallable, config: {callable: "own_callables:bright", arguments: {abve: 3}}}
 cnx:
   - {src: cam, dst: a, msg: ImageRgb8Msg}
   - {src: cam, dst: b, msg: ImageRgb8Msg}
   - {src: cam, dst: c, msg: ImageRgb8Msg}
   - {src: cam, dst: d, msg: ImageRgb8Msg}
+  - {src: cam, dst: e, msg: ImageRgb8Msg}
 """)
     assert main(["check", "g.yaml"]) != 0
-    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()[:4]] == [
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()[:5]] == [
         "module 'own_callables' has no 'brigth'; it has Counting, bright, many, wrong (did you mean "
         "'bright'?)",
         "'own_callables:number' is an int, and cannot be called; it has Counting, bright, many, wrong",
         "'bright' names no function; write module:name, such as my_module:infer",
         "no module named 'nowhere'; looked in the graph's folder . and on Python's module path",
+        "'own_callables:bright' cannot be called with a picture: got an unexpected keyword argument "
+        "'abve'",
     ]
 
 

@@ -75,6 +75,30 @@ def test_mistakes_in_settings_are_reported_at_the_call(tmp_path):
     ]
 
 
+def test_a_config_that_is_none_is_reported_with_all_else(tmp_path):
+    [mistake] = mistakes_of(
+        tmp_path,
+        """
+        from flowrun import Context, Graph, IntMsg, Output, Task
+
+
+        class Own(Task):
+            class Config:
+                first: int = 3
+
+            def process(self, ctx: Context, number: Output[IntMsg]) -> None: ...
+
+
+        g = Graph("own")
+        g.add(Own, first=3)
+        g.plan()
+        """,
+    )
+    assert mistake.startswith(
+        "13:7: Own.Config must be a subclass of TaskConfig; write `class Config("
+    )
+
+
 def test_all_mistakes_are_reported_at_their_arguments(tmp_path):
     assert mistakes_of(
         tmp_path,
@@ -462,7 +486,7 @@ def test_missions_includes_and_constants_are_as_in_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "mistake"),
     [
-        ("tasks: [a, {id: b}]", "1:9: a task must be a mapping (key: value); got 'a'"),
+        ("tasks: [a, {id: b}]", "1:9: a task must be a mapping {id: n, type: Counter}; got 'a'"),
         ("[]", "1:1: the graph must be a mapping (key: value); got a list"),
         ("tasks:\n- {id: a, id: b, type: Counter}", "2:11: duplicate key 'id'; first on line 2"),
         ("tasks: [", "1:9: not valid YAML: expected a value"),

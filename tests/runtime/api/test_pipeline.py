@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,59 @@ def test_mistakes_are_reported_at_the_call(tmp_path):
         pipeline(FILM)
     with pytest.raises(GraphError, match=r"test_pipeline\.py:\d+:45: unknown key 'fsp' in"):
         pipeline(FILM, on_frame=brightness, fsp=3).start()
+
+
+def nothing():
+    """Takes no frame."""
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda: pipeline(FILM, on_fram=brightness),
+            "a pipeline needs on_frame, prompt or model: what happens to its frames "
+            "(did you mean 'on_frame'?)",
+        ),
+        (
+            lambda: pipeline(FILM, on_frame=3),
+            "on_frame must be a function; got an int: write on_frame=f, and not f(...)",
+        ),
+        (
+            lambda: pipeline(FILM, on_frame=nothing),
+            "on_frame: nothing cannot be called with one argument: too many positional arguments",
+        ),
+        (
+            lambda: pipeline(FILM, on_frame=brightness, on_result=nothing),
+            "on_result: nothing cannot be called with one argument: too many positional arguments",
+        ),
+        (
+            lambda: pipeline(FILM, on_frame=brightness).start(cycles="3"),
+            "cycles='3': expected a number of cycles, 0 or more, or None",
+        ),
+        (
+            lambda: pipeline(FILM, on_frame=brightness).start(port="3000"),
+            "port='3000': expected a number, 0 for a free port, or None",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(call, text):
+    with pytest.raises(UsageError) as caught:
+        call()
+    assert str(caught.value) == text
+    assert not list(Path("runs").glob("*"))
+
+
+def test_a_frame_that_is_written_to_says_what_to_do():
+    def paints(frame):
+        frame.pixels[0] = 0
+
+    with pytest.raises(TaskError) as caught:
+        pipeline(FILM, on_frame=paints).run(log_dir=None)
+    assert str(caught.value) == (
+        "task 'on_frame' failed in process, cycle 0: ValueError: assignment destination is read-only; "
+        "what a task gets is read-only: change a copy, such as image.pixels.copy()"
+    )
 
 
 @pytest.mark.slow

@@ -77,6 +77,29 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            "g.yaml --mision=day",
+            "flowrun run: unknown option '--mision=day' (did you mean '--mission'?)",
+        ),
+        (
+            "log cat r --topc /n",
+            "flowrun log cat: unknown option '--topc' (did you mean '--topic'?)",
+        ),
+        ("g.yaml h.yaml", "flowrun run: unknown argument 'h.yaml'"),
+        ("--plan", "flowrun: unknown option '--plan'"),
+    ],
+)
+def test_what_a_verb_does_not_know_names_the_verb_and_the_nearest_option(
+    capsys: pytest.CaptureFixture[str], words: str, text: str
+) -> None:
+    assert main(words.split()) == 2
+    of = text.partition(":")[0]
+    assert capsys.readouterr().err == f"{text}; {of} --help lists all\n"
+
+
+@pytest.mark.parametrize(
     ("raised", "status", "said"),
     [
         (LogError("log broke"), 1, "log broke\n"),

@@ -369,8 +369,11 @@ def test_a_function_that_returns_another_type_is_an_error() -> None:
     def single(number: IntMsg) -> Halves:
         return FloatMsg()  # type: ignore[return-value]
 
+    def unfit(number: IntMsg) -> IntMsg:
+        return IntMsg(value="three")  # type: ignore[arg-type]
+
     texts = []
-    for function in (wrong, quiet, pair, single):
+    for function in (wrong, quiet, pair, single, unfit):
         with pytest.raises(WrongReturnError) as caught:
             run_task(function, inputs=[{"number": IntMsg(value=3)}])
         texts.append(str(caught.value))
@@ -381,6 +384,7 @@ def test_a_function_that_returns_another_type_is_an_error() -> None:
         "(FloatMsg), note (TextMsg)",
         "single returned a FloatMsg; it is declared to return Halves, whose fields are half (FloatMsg), "
         "note (TextMsg)",
+        "unfit returned a message that does not fit: IntMsg.value: expected int, got str 'three'",
     ]
 
 

@@ -370,7 +370,7 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         "valid keys: enabled, payload, codec (did you mean 'enabled'?)",
         "g.yaml:12:10: duplicate task id 'ok'; first on line 8",
         "g.yaml:13:10: task id 'flowrun' is the runtime's own; choose another",
-        "g.yaml:14:5: a task must be a mapping (key: value); got 'just text'",
+        "g.yaml:14:5: a task must be a mapping {id: n, type: Counter}; got 'just text'",
         "g.yaml:16:11: 'src' must be a task id, or task.port; got 'a.b.c'",
         "g.yaml:16:32: 'msg' must be a text; got 3",
         "g.yaml:17:5: a connection lacks 'dst'; it needs src, dst, msg",
@@ -459,7 +459,8 @@ def test_a_mistake_in_the_structure_is_named_with_its_place(text: str, expected:
     [
         (
             "a: b: c",
-            "1:5: not valid YAML: unexpected ':'; check the indentation, or quote the text",
+            "1:5: not valid YAML: unexpected ':'; check the indentation, have a space after "
+            "each key's ':', or quote the text",
         ),
         ("a:\n\t- b", "2:1: not valid YAML: a tab; indent with spaces"),
         ("a: @b", "1:4: not valid YAML: a text that begins with a special character; quote it"),
@@ -548,6 +549,16 @@ def test_a_missing_file_lists_those_that_are_there(tmp_path: Path, monkeypatch) 
     )
     assert load_error(Path("graphs")) == (
         "graphs is a folder; name one of its graph files: door.yml, minimal.yaml"
+    )
+    Path("run").mkdir()
+    for other in (Path("run/log_0000.mcap"), Path("own.py")):
+        other.write_text("")
+    for run in (Path("run"), Path("run/log_0000.mcap")):
+        assert load_error(run) == (
+            f"{run} is a recorded run: flowrun replay {run} runs it again, flowrun view {run} shows it"
+        )
+    assert load_error(Path("own.py")) == (
+        "own.py is a Python file: run it with Python; a graph file names what it defines: type: own.NAME"
     )
 
 

@@ -165,6 +165,14 @@ def test_no_such_path(tmp_path):
     assert error_of(path, LogNotFound) == f"{path}: cannot be read: No such file or directory"
 
 
+def test_a_graph_file_is_no_run(tmp_path):
+    path = tmp_path / "g.yaml"
+    path.write_text("tasks: []")
+    assert error_of(path, LogNotFound) == (
+        f"{path} is a graph file; give a recorded run: `flowrun {path}` makes one in runs/"
+    )
+
+
 def test_directory_without_slabs(tmp_path):
     expected = f"{tmp_path}: not a run: it holds no slab (log_0000.mcap)"
     assert error_of(tmp_path, LogNotFound) == expected

@@ -53,6 +53,10 @@ def test_slices_are_cycles(log):
     assert values(topic[48 - count :]) == [48]
     assert values(topic[: 4 - count]) == [0, 2]
     assert topic[4].fields["value"] == 4
+    with pytest.raises(AttributeError, match=r"; a field is message\.fields\['value'\]$"):
+        topic[4].value  # noqa: B018
+    with pytest.raises(AttributeError, match=r"; fields: value \(did you mean 'value'\?\)$"):
+        topic[4].valeu  # noqa: B018
     assert topic[np.int64(4)].cycle == 4
     assert values(topic[60:]) == []
     assert bool(topic[10:11])
