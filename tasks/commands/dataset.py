@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     from flowrun.runtime.log.reader import Log
     from flowrun.runtime.recorded.labels import labels_of
-    from flowrun.runtime.testbench.runs import find_runs
+    from flowrun.runtime.testbench.folders import find_runs
     from flowrun.tasks.evaluation.dataset import write_dataset
 
     runs = find_runs(args.runs)
