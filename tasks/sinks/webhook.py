@@ -100,8 +100,10 @@ class Webhook(Task):
         for name, value in config.headers.items():
             if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
                 yield "headers", f"{name!r} is no name of a header"
-            elif not value.get_secret_value().isprintable():
+            elif not _fits_a_header(value):
                 yield "headers", f"the value of {name!r} holds a character that no header has"
+        if config.token is not None and not _fits_a_header(config.token):
+            yield "token", "holds a character that no header has"
 
     @classmethod
     def check_inputs(
@@ -220,6 +222,11 @@ class _Choice:
             return list(self._config.fields)
         skipped = message.measured_fields | _OF_FRAME
         return [name for name in message.defaults if name not in skipped]
+
+
+def _fits_a_header(value: SecretStr) -> bool:
+    text = value.get_secret_value()
+    return text.isascii() and text.isprintable() and text == text.strip()
 
 
 def _host(url: str) -> str:

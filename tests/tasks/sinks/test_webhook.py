@@ -193,6 +193,8 @@ def test_secrets_are_masked_and_drops_are_in_the_report(tmp_path, capfd):
         ("url: 'http://a/b', fields: [x]", "has no meaning with on: every"),
         ("url: 'http://a/b', headers: {'a b': c}", "'a b' is no name of a header"),
         ('url: "http://a/b", headers: {a: "b\\nc: d"}', "holds a character that no header has"),
+        ("url: 'http://a/b', headers: {a: 'K\xfcche'}", "holds a character that no header has"),
+        ("url: 'http://a/b', token: 'schl\xfcssel'", "holds a character that no header has"),
         ("url: 'http://a/b', on: sometimes", "must be 'every', 'change' or 'rising'"),
     ],
 )
