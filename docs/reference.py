@@ -22,12 +22,12 @@ from python_api import python_api
 
 from flowrun.runtime import cli
 from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.graph.catalog import listed_messages
 from flowrun.runtime.graph.described import (
     DescribedMessage,
     DescribedTask,
     describe_message,
     describe_task,
-    listed_messages,
 )
 from flowrun.runtime.graph.find import task_types
 from flowrun.runtime.graph.plan import load_plan

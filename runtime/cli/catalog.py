@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.graph.catalog import Listed, listed_messages, listed_tasks
 from flowrun.runtime.graph.described import (
     DescribedKey,
     DescribedMessage,
     DescribedTask,
-    Listed,
     describe_message,
     describe_task,
-    listed_messages,
-    listed_tasks,
 )
 from flowrun.runtime.graph.find import task_types
 from flowrun.runtime.printing import print_json, print_table, print_text

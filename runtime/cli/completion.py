@@ -152,14 +152,14 @@ def _formats(**_: Any) -> Iterable[str]:
 
 
 def _task_types(**_: Any) -> Iterable[str]:
-    from flowrun.runtime.graph.described import listed_tasks
+    from flowrun.runtime.graph.catalog import listed_tasks
     from flowrun.runtime.graph.find import task_types
 
     return [it.name for it in listed_tasks(task_types(), Path())]
 
 
 def _message_types(**_: Any) -> Iterable[str]:
-    from flowrun.runtime.graph.described import listed_messages
+    from flowrun.runtime.graph.catalog import listed_messages
 
     return [it.name for it in listed_messages(Path())]
 

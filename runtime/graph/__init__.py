@@ -20,7 +20,8 @@
 | `bind.py`                           | `GraphSpec` -> `BoundGraph`, or every mistake              |
 | `plan.py`                           | `BoundGraph` -> `Plan`: the order, and a slot per output   |
 | `drawing.py`                        | a plan as Mermaid or SVG                                   |
-| `described.py`                      | tasks and messages as data: what they do, an example       |
+| `catalog.py`                        | which tasks and messages there are                         |
+| `described.py`, `example.py`        | one of them as data: what it does, a graph with it         |
 | `privacy.py`                        | where pictures get out that a task is there to conceal     |
 | `unlogged.py`                       | which tasks a replay cannot run                            |
 | `schema.py`, `reference.py`         | the JSON Schema, and docs/graph.md, docs/task-config.md    |

@@ -1,14 +1,11 @@
-"""What tasks and messages are, as data: what they do, ports, config, fields, an example.
+"""What a task or a message is, as data: what it does, its ports, config, fields, an example.
 
-The verbs `flowrun tasks` and `flowrun messages`, and the reference of the documentation, show it. A list
-of all is read from the sources: importing the tasks of every package could load any library.
+The verbs `flowrun tasks NAME` and `flowrun messages NAME`, and the reference of the documentation, show
+it.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import importlib.util
 import inspect
 import re
 import typing
@@ -18,22 +15,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
 from flowrun.msgs.fields import MessageTypeError, is_measured, is_optional, strip
 from flowrun.msgs.message import Message
-from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.graph.bind import live_keys
+from flowrun.runtime.graph.example import Example
 from flowrun.runtime.graph.find import (
     TaskTypes,
     find_message_type,
     find_task_class,
-    message_types,
+    message_name,
     task_types,
 )
-from flowrun.runtime.graph.ports import Port, has_more_ports, ports_for, ports_of
+from flowrun.runtime.graph.ports import has_more_ports, ports_of
 from flowrun.runtime.graph.schema import config_schema
-from flowrun.runtime.task import Task
 
 __all__ = [
     "DescribedField",
@@ -42,12 +37,9 @@ __all__ = [
     "DescribedMessage",
     "DescribedPort",
     "DescribedTask",
-    "Listed",
     "describe_message",
     "describe_task",
     "in_words",
-    "listed_messages",
-    "listed_tasks",
     "unit_of",
 ]
 
@@ -57,20 +49,6 @@ _UNITS = {
     "deg": "degrees", "m": "metres",
 }  # fmt: skip
 """What the last part of a name says of its value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A task or a message, in a list.
-
-    name: as a graph file names it.
-    path: module and class.
-    sentence: what it is or does; "" if it does not say.
-    """
-
-    name: str
-    path: str
-    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,99 +145,6 @@ class DescribedMessage:
     example: dict[str, Any]
 
 
-# -- lists, without importing anything -------------------------------------------------------------
-
-
-def listed_tasks(types: TaskTypes, folder: Path) -> list[Listed]:
-    """All task types that have a short name, and those in the Python files of `folder`, by name."""
-    found = [
-        Listed(name, point.value.replace(":", "."), _sentence_in(point.module, point.attr))
-        for name, points in types.items()
-        for point in points
-    ]
-    return [*sorted(found, key=lambda it: it.name), *_in_folder(folder, _is_task)]
-
-
-def listed_messages(folder: Path) -> list[Listed]:
-    """The messages that ship with flowrun, and those in the Python files of `folder`, by name."""
-    found = [
-        Listed(name, _path_of(kind), _first_sentence(kind.__doc__ or ""))
-        for name, kind in sorted(message_types().items())
-    ]
-    return [*found, *_in_folder(folder, _is_message)]
-
-
-def _sentence_in(module: str, name: str) -> str:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return ""
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return ""
-    for item in _definitions(Path(spec.origin)):
-        if item.name == name:
-            return _first_sentence(ast.get_docstring(item) or "")
-    return ""
-
-
-_Definition = ast.ClassDef | ast.FunctionDef
-
-
-def _definitions(path: Path) -> list[_Definition]:
-    """The classes and functions of a file; none of one that is not Python."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return []
-    return [item for item in tree.body if isinstance(item, _Definition)]
-
-
-def _in_folder(folder: Path, is_one: Any) -> list[Listed]:
-    found = []
-    for path in sorted(folder.glob("*.py")):
-        if path.stem.isidentifier() and not path.stem.startswith(("test_", "conftest")):
-            known: set[str] = set()
-            for item in _definitions(path):
-                if not item.name.startswith("_") and is_one(item, known):
-                    known.add(item.name)
-                    name = f"{path.stem}.{item.name}"
-                    found.append(Listed(name, name, _first_sentence(ast.get_docstring(item) or "")))
-    return found
-
-
-def _is_task(item: _Definition, known: set[str]) -> bool:
-    if isinstance(item, ast.FunctionDef):
-        return any(_last_name(it) == "task" for it in item.decorator_list)
-    return any((_last_name(it) or "") in {"Task", *known} for it in item.bases)
-
-
-def _is_message(item: _Definition, known: set[str]) -> bool:
-    if isinstance(item, ast.FunctionDef):
-        return False
-    names = [_last_name(it) or "" for it in item.bases]
-    return any(it in {"Message", *known} or it.endswith("Msg") for it in names)
-
-
-def _last_name(node: ast.expr) -> str | None:
-    match node:
-        case (
-            ast.Name(id=name)
-            | ast.Attribute(attr=name)
-            | ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name))
-        ):
-            return name
-        case _:
-            return None
-
-
-def _first_sentence(text: str) -> str:
-    paragraph = " ".join(inspect.cleandoc(text).partition("\n\n")[0].split())
-    return re.split(r":(?= |$)|\.(?= [A-Z`(]|$)", paragraph, maxsplit=1)[0]
-
-
-# -- one of them -----------------------------------------------------------------------------------
-
-
 def describe_task(name: str, *, folder: Path, types: TaskTypes | None = None) -> DescribedTask:
     """What is to know of a task type. `UsageError` if there is none of that name.
 
@@ -280,13 +165,13 @@ def describe_task(name: str, *, folder: Path, types: TaskTypes | None = None) ->
         _path_of(kind),
         inspect.cleandoc(kind.__doc__ or ""),
         tuple(
-            DescribedPort(it.name, it.direction, _short_name(it.message_type), it.required)
+            DescribedPort(it.name, it.direction, message_name(it.message_type), it.required)
             for it in ports_of(kind)  # type: ignore[arg-type]  # a class is hashable
         ),
         tuple(_keys(schema, live_keys(kind))),
         mappings,
         has_more_ports(kind),
-        _Example(types, folder).of(name, kind),
+        Example(types, folder).of(name, kind),
     )
 
 
@@ -311,12 +196,6 @@ def describe_message(name: str, *, folder: Path) -> DescribedMessage:
 
 def _path_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _short_name(kind: type[Message]) -> str:
-    if kind is Message:
-        return "any message"
-    return kind.__name__ if message_types().get(kind.__name__) is kind else _path_of(kind)
 
 
 def unit_of(name: str) -> str:
@@ -385,174 +264,6 @@ _LIMITS = {
 def _limits(schema: Mapping[str, Any]) -> str:
     limits = [f"{words} {schema[name]}" for name, words in _LIMITS.items() if name in schema]
     return f" ({' and '.join(limits)})" if limits else ""
-
-
-# -- an example of a task --------------------------------------------------------------------------
-
-
-class _Example:
-    """Makes graph files: one for a task, with tasks before it that make what it reads."""
-
-    def __init__(self, types: TaskTypes, folder: Path) -> None:
-        self._tasks: list[tuple[str, str, dict[str, Any]]] = []
-        self._connections: list[tuple[str, str, str]] = []
-        self._known: dict[str, tuple[type[Task], tuple[Port, ...]]] = {}
-        """The task types that can be imported here, and their ports."""
-        for name in types:
-            with contextlib.suppress(FlowrunError):
-                kind = find_task_class(name, folder=folder, types=types)
-                self._known[name] = kind, ports_for(kind, _config_of(kind, kind.example_config))
-        self._made: dict[type[Message], str] = {}
-        """Which task makes a message, of those that the graph has."""
-
-    def of(self, name: str, kind: type[Task]) -> str:
-        id_ = self._id_of(name)
-        config = dict(kind.example_config) or _required(kind)
-        missing = self._add(name, id_, kind, config, depth=4)
-        lines = [f"# {it}" for it in missing]
-        lines.append("tasks:")
-        for task, type_, values in self._tasks:
-            lines.append(f"  - id: {task}")
-            lines.append(f"    type: {type_}")
-            if values:
-                shown = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000)
-                lines.append(f"    config: {shown.rstrip()}")
-        if self._connections:
-            lines.append("cnx:")
-        for src, dst, msg in self._connections:
-            lines.append(f"  - {{src: {src}, dst: {dst}, msg: {msg}}}")
-        return "\n".join(lines) + "\n"
-
-    def _add(
-        self, name: str, id_: str, kind: type[Task], config: dict[str, Any], *, depth: int
-    ) -> list[str]:
-        """Add a task, and what it needs before it; what nobody makes, in words."""
-        missing = []
-        ports = ports_for(kind, _config_of(kind, config))
-        inputs = [port for port in ports if port.is_input]
-        connections = []
-        for port in inputs:
-            made = self._maker(self._wanted(kind, config, port), depth)
-            if made is None:
-                if port.required:
-                    message = _short_name(port.message_type)
-                    missing.append(f"{id_} needs a task that publishes {message}")
-                continue
-            source, message_type = made
-            several = sum(issubclass(message_type, it.message_type) for it in inputs) > 1
-            dst = f"{id_}.{port.name}" if several else id_
-            connections.append((source, dst, _short_name(message_type)))
-        self._tasks.append((id_, name, config))
-        self._connections += connections
-        for port in ports:
-            if port.is_output:
-                several = (
-                    sum(it.message_type is port.message_type for it in ports if it.is_output) > 1
-                )
-                self._made.setdefault(port.message_type, f"{id_}.{port.name}" if several else id_)
-        return missing
-
-    def _wanted(self, kind: type[Task], config: Mapping[str, Any], port: Port) -> type[Message]:
-        """The message to connect to an input: of its class, or of a narrower one where the task asks for
-        that."""
-        checked = _config_of(kind, config)
-        if checked is None:
-            return port.message_type
-        published = {
-            it.message_type for _, ports in self._known.values() for it in ports if it.is_output
-        }
-        narrower = sorted(
-            (it for it in published if issubclass(it, port.message_type)),
-            key=lambda it: it.__name__,
-        )
-        return next(
-            (
-                it
-                for it in (port.message_type, *narrower)
-                if not any(kind.check_inputs(checked, {port.name: it}))
-            ),
-            port.message_type,
-        )
-
-    def _maker(self, message: type[Message], depth: int) -> tuple[str, type[Message]] | None:
-        """The task of the graph that publishes `message`, which is added if need be, and what it does
-        publish; None: there is none."""
-        if (found := self._found(message)) is not None:
-            return found
-        best: tuple[int, str, type[Task]] | None = None
-        for name in self._known:
-            cost = self._cost(name, message, depth)
-            if cost is not None and (best is None or cost[0] < best[0]):
-                best = cost[0], name, cost[1]
-        if best is None:
-            return None
-        _, name, kind = best
-        config = dict(kind.example_config) or _required(kind)
-        self._add(name, self._id_of(name), kind, config, depth=depth - 1)
-        return self._found(message)
-
-    def _found(self, message: type[Message]) -> tuple[str, type[Message]] | None:
-        kinds = [message, *(kind for kind in self._made if issubclass(kind, message))]
-        return next(((self._made[kind], kind) for kind in kinds if kind in self._made), None)
-
-    def _cost(self, name: str, message: type[Message], depth: int) -> tuple[int, type[Task]] | None:
-        """How many tasks it takes to get `message` of a task type; None if that does not give it."""
-        if depth == 0:
-            return None
-        kind, ports = self._known[name]
-        if not any(port.is_output and issubclass(port.message_type, message) for port in ports):
-            return None
-        if any(port.is_input and issubclass(port.message_type, message) for port in ports):
-            return None
-        cost = 1
-        for port in ports:
-            if port.is_input and self._found(port.message_type) is None:
-                costs = [
-                    found[0]
-                    for other in self._known
-                    if (found := self._cost(other, port.message_type, depth - 1)) is not None
-                ]
-                if costs:
-                    cost += min(costs)
-                elif port.required:
-                    return None
-        return cost, kind
-
-    def _id_of(self, name: str) -> str:
-        word = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rpartition(".")[2]).lower()
-        taken = {task for task, *_ in self._tasks}
-        return word if word not in taken else f"{word}_{len(taken)}"
-
-
-def _config_of(kind: type[Task], config: Mapping[str, Any]) -> Any:
-    try:
-        return kind.Config.model_validate(config)
-    except ValueError:
-        return None
-
-
-_OF_TYPE = {
-    "string": "example",
-    "integer": 1,
-    "number": 1,
-    "boolean": True,
-    "array": [],
-    "object": {},
-}
-
-
-def _required(kind: type[Task]) -> dict[str, Any]:
-    """A value for each key of the config that must be given."""
-    schema = config_schema(kind.Config, "{model}")
-    values = {}
-    for name in schema.get("required", ()):
-        described = schema["properties"][name]
-        choices = described.get("examples") or described.get("enum")
-        values[name] = choices[0] if choices else _OF_TYPE.get(described.get("type", ""), "example")
-    return values
-
-
-# -- messages --------------------------------------------------------------------------------------
 
 
 def _split(text: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:

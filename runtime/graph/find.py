@@ -38,6 +38,7 @@ __all__ = [
     "given_class",
     "importable",
     "in_one_line",
+    "message_name",
     "message_types",
     "task_types",
     "unused_modules",
@@ -151,6 +152,14 @@ def message_types() -> dict[str, type[Message]]:
         and issubclass(value, Message)
         and value is not Message
     }
+
+
+def message_name(kind: type[Message]) -> str:
+    """What a graph file calls a class of messages; "any message" for `Message`."""
+    if kind is Message:
+        return "any message"
+    is_short = message_types().get(kind.__name__) is kind
+    return kind.__name__ if is_short else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def find_message_type(name: str, *, folder: Path) -> type[Message]:

@@ -13,15 +13,13 @@ from typing import Any
 import pytest
 
 from flowrun.runtime.engine.injection import injected_message
+from flowrun.runtime.graph.catalog import Listed, listed_messages, listed_tasks
 from flowrun.runtime.graph.described import (
     DescribedField,
     DescribedKey,
     DescribedPort,
-    Listed,
     describe_message,
     describe_task,
-    listed_messages,
-    listed_tasks,
 )
 from flowrun.runtime.graph.find import find_message_type, message_types, task_types
 from flowrun.runtime.graph.plan import Slot, load_plan
@@ -88,7 +86,7 @@ def test_lists_are_made_without_importing_what_they_list(tmp_path: Path) -> None
 @pytest.mark.long
 def test_a_list_of_what_is_installed_imports_none_of_it() -> None:
     code = (
-        "import sys; from pathlib import Path; from flowrun.runtime.graph.described import listed_tasks;"
+        "import sys; from pathlib import Path; from flowrun.runtime.graph.catalog import listed_tasks;"
         "from flowrun.runtime.graph.find import task_types;"
         "found = listed_tasks(task_types(), Path('/'));"
         "assert all(it.sentence for it in found), found; assert len(found) > 10;"
