@@ -36,6 +36,7 @@ _SUFFIXES = {
 }
 FORMATS = tuple(_SUFFIXES)
 """What `--to` takes."""
+_DATA_SETS = ("coco", "fiftyone", "hf")
 _COUNTED = {"mp4": "pictures", "trace": "cycles", "otlp": "spans"}
 WHERE = MOMENT
 
@@ -177,6 +178,10 @@ def _format(values: list[str], output: Path | None) -> tuple[str, str | None]:
     if len(kinds) > 1 or len(ends) > 1:
         twice = kinds if len(kinds) > 1 else ends
         raise UsageError(f"--to {twice[0]!r} and --to {twice[1]!r}: choose one")
+    if ends and ends[0] in _DATA_SETS:
+        raise UsageError(
+            f"--to {ends[0]}: a data set is written by flowrun dataset RUN --to {ends[0]} -o DIR"
+        )
     if ends and not ends[0].startswith(("+", *"0123456789")):
         raise UsageError(
             f"--to {ends[0]!r}: expected one of {', '.join(_SUFFIXES)}, or where to end: {MOMENT}"

@@ -136,6 +136,10 @@ def test_the_trace_names_the_tasks(run, capsys):
     [
         ((), f"which format? choose one with --to: {FORMATS}"),
         (
+            ["--to", "coco"],
+            "--to coco: a data set is written by flowrun dataset RUN --to coco -o DIR",
+        ),
+        (
             ("--to", "mp5"),
             f"--to 'mp5': expected one of {FORMATS}, or where to end: a cycle number (120), seconds "
             "since the first cycle (+12.5s), or a time (2026-03-01T08:15:02.5, of UTC unless it says "
