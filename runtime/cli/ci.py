@@ -140,13 +140,13 @@ def run(args: argparse.Namespace) -> int:
     accepted = 0
     if args.accept:
         for verdict in found:
-            if verdict.state == "differs":
+            if verdict.state in ("differs", "mended"):
                 accept(verdict.run, common, now_ns=time.time_ns())
-                accepted += 1
+                accepted += not verdict.is_fine
     print_text(f"{headline(found)} ({took:.1f} s)")
     if accepted:
         print_text(f"recorded again: {accepted:,}; commit them if they are right")
-    bad = sum(it.state != "identical" for it in found)
+    bad = sum(not it.is_fine for it in found)
     return 1 if bad > accepted else 0
 
 
@@ -157,7 +157,9 @@ def _print(found: list[Verdict]) -> None:
             (
                 it.run.name,
                 "as recorded" if it.run.graph is None else str(it.run.graph),
-                {"identical": "ok", "differs": "DIFFERS", "failed": "FAILED"}[it.state],
+                {"identical": "ok", "mended": "ok", "differs": "DIFFERS", "failed": "FAILED"}[
+                    it.state
+                ],
                 it.summary,
             )
             for it in found

@@ -11,9 +11,10 @@ from typing import Literal
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.graph.find import importable
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.recorded.labels import LABELS_NAME
+from flowrun.runtime.recorded.labels import LABELS_NAME, Label, labels_of
 from flowrun.runtime.replay.compare import Difference
 from flowrun.runtime.replay.recorder import ReplayLog
+from flowrun.runtime.testbench.pairs import Pair
 from flowrun.runtime.testbench.replays import Job, Replayed, replay_of, replay_runs
 
 __all__ = ["GoldenRun", "Verdict", "accept", "golden_runs", "verdicts"]
@@ -35,17 +36,45 @@ class GoldenRun:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a golden run."""
+    """What came of a golden run.
+
+    labels: what somebody said of its answers.
+    """
 
     run: GoldenRun
     replayed: Replayed
+    labels: Sequence[Label] = ()
 
     @property
-    def state(self) -> Literal["identical", "differs", "failed"]:
-        """failed: it could not be replayed, see `Replayed.error`."""
-        if self.replayed.error is not None or self.replayed.report is None:
+    def state(self) -> Literal["identical", "mended", "differs", "failed"]:
+        """mended: what differs is what labels say is right. failed: it could not be replayed, see
+        `Replayed.error`."""
+        report = self.replayed.report
+        if self.replayed.error is not None or report is None:
             return "failed"
-        return "identical" if self.replayed.report.identical else "differs"
+        if self.differing or report.missing:
+            return "differs"
+        return "mended" if report.differing else "identical"
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether nothing is worse than it was."""
+        return self.state in ("identical", "mended")
+
+    @property
+    def mended(self) -> list[Pair]:
+        """Messages that labels say were wrong, and that are now as the labels say is right."""
+        labels = {(it.cycle, it.task): it for it in self.labels}
+        return [
+            pair
+            for pair in self.replayed.pairs
+            if pair.difference is not None
+            for label in [
+                labels.get((pair.cycle, f"{pair.task}.{pair.port}"))
+                or labels.get((pair.cycle, pair.task))
+            ]
+            if label is not None and _is_right(pair, label)
+        ]
 
     @property
     def compared(self) -> int:
@@ -54,17 +83,19 @@ class Verdict:
 
     @property
     def differing(self) -> int:
-        """Number of those that are not as they were recorded."""
-        return 0 if self.replayed.report is None else self.replayed.report.differing
+        """Number of those that are not as they were recorded, without those that are `mended`."""
+        report = self.replayed.report
+        return 0 if report is None else report.differing - len(self.mended)
 
     @property
     def changes(self) -> list[tuple[Difference, int]]:
         """The first of all differences that are the same change at the same output, and how many there
-        are of it; in the order in which they came first."""
+        are of it; in the order in which they came first. Without those that are `mended`."""
+        mended = {(it.cycle, it.task, it.port) for it in self.mended}
         found: dict[tuple[str, ...], tuple[Difference, int]] = {}
         for pair in self.replayed.pairs:
             it = pair.difference
-            if it is not None:
+            if it is not None and (it.cycle, it.task, it.port) not in mended:
                 key = it.task, it.port, it.field, it.recorded, it.replayed
                 first, count = found.get(key, (it, 0))
                 found[key] = first, count + 1
@@ -79,8 +110,12 @@ class Verdict:
         if not self.compared and not report.errors:
             return "no message was made again: there is nothing to compare"
         found = f"{self.compared:,} messages identical"
-        if report.differing:
-            found = f"{report.differing:,} of {self.compared:,} messages differ"
+        if self.differing:
+            found = f"{self.differing:,} of {self.compared:,} messages differ"
+        elif report.differing:
+            found = f"{self.compared - report.differing:,} messages identical"
+        if self.mended:
+            found += f", {len(self.mended):,} more are now as labels say is right"
         if report.missing:
             found += f", {report.missing:,} pictures are not given back by the log"
         return found
@@ -119,7 +154,22 @@ def verdicts(
     by_path = {run.path: run for run in runs}
     jobs = [replace(common, run=run.path, graph=run.graph) for run in runs]
     for replayed in replay_runs(jobs, processes=processes, progress=progress):
-        yield Verdict(by_path[replayed.job.run], replayed)
+        run = by_path[replayed.job.run]
+        labels, problems = labels_of(run.path, run.path.name)
+        replayed.notes.extend(f"left out: {problem}" for problem in problems)
+        yield Verdict(run, replayed, labels)
+
+
+def _is_right(pair: Pair, label: Label) -> bool:
+    """Whether what is made now is what a label says is right."""
+    now = pair.now or {}
+    if label.expected == "":
+        return False
+    if label.field:
+        return bool(now.get(label.field) == label.expected)
+    if isinstance(label.expected, dict):
+        return all(now.get(name) == value for name, value in label.expected.items())
+    return bool(now.get("response", now.get("value")) == label.expected)
 
 
 def accept(run: GoldenRun, common: Job, *, now_ns: int) -> None:

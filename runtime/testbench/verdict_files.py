@@ -31,9 +31,10 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     """In one sentence, what came of all."""
     changed = sum(it.state == "differs" for it in verdicts)
     failed = sum(it.state == "failed" for it in verdicts)
-    if not changed and not failed:
+    mended = sum(it.state == "mended" for it in verdicts)
+    if not changed and not failed and not mended:
         return f"{counted(len(verdicts), 'recorded run')}: all identical"
-    parts = []
+    parts = [f"{mended:,} mended"] if mended else []
     if changed:
         parts.append(f"{changed:,} changed")
     if failed:
@@ -60,7 +61,7 @@ def as_junit(verdicts: Sequence[Verdict]) -> str:
             name=_xml(verdict.run.name),
             time=f"{verdict.replayed.took_s:.3f}",
         )
-        if verdict.state == "identical":
+        if verdict.is_fine:
             continue
         kind = "failure" if verdict.state == "differs" else "error"
         element = ET.SubElement(case, kind, message=_xml(verdict.summary))
@@ -94,7 +95,7 @@ def as_markdown(verdicts: Sequence[Verdict], *, report: str | None = None) -> st
 
     report: where the whole report is, a URL or a path.
     """
-    other = [it for it in verdicts if it.state != "identical"]
+    other = [it for it in verdicts if not it.is_fine]
     lines = [f"### flowrun: {headline(verdicts)}", ""]
     if other:
         lines += ["| run | | graph | what came of it |", "|---|---|---|---|"]
@@ -104,7 +105,7 @@ def as_markdown(verdicts: Sequence[Verdict], *, report: str | None = None) -> st
         lines.append("| " + " | ".join(_plain(_short(cell)) for cell in cells) + " |")
     lines.append("")
     if other and len(verdicts) > len(other):
-        lines += [f"{len(verdicts) - len(other):,} more: identical.", ""]
+        lines += [f"{len(verdicts) - len(other):,} more: as they should be.", ""]
     end = [f"[All differences, with pictures]({report})", ""] if report else []
     room = _LONGEST_COMMENT - len("\n".join([*lines, *end])) - _LONGEST_VALUE
     fits = 0

@@ -13,6 +13,7 @@ import pytest
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.recorded.labels import Label
 from flowrun.runtime.replay.compare import Difference
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.testbench.folders import find_runs
@@ -62,6 +63,19 @@ def test_a_verdict_says_what_came_of_a_run(recorded):
     assert (failed.state, failed.summary) == ("failed", "no task x")
     assert headline([same]) == "1 recorded run: all identical"
     assert headline([same, other, failed]) == "3 recorded runs: 1 changed, 1 could not be replayed"
+
+
+def test_what_labels_say_is_right_is_no_fault(recorded):
+    other = verdict_of(recorded, factor=12)
+    labels = [Label(k, "x", "wrong", 12 * k, "", 0, 0, field="value") for k in (1, 2)]
+    some = replace(other, labels=[*labels, Label(3, "x", "wrong", 31, "", 0, 0, field="value")])
+    assert (some.state, some.is_fine) == ("differs", False)
+    assert some.summary == "1 of 4 messages differ, 2 more are now as labels say is right"
+    assert [change.cycle for change, _ in some.changes] == [3]
+    every = replace(other, labels=[*labels, Label(3, "x.scaled", "wrong", {"value": 36}, "", 0, 0)])
+    assert (every.state, every.is_fine, every.changes) == ("mended", True, [])
+    assert every.summary == "1 messages identical, 3 more are now as labels say is right"
+    assert headline([every]) == "1 recorded run: 1 mended"
 
 
 def test_equal_changes_are_one(recorded):
@@ -120,7 +134,7 @@ def test_a_comment_is_short_enough_for_github(recorded):
 
 def test_a_comment_names_those_that_are_other_ones(recorded):
     same, other = verdict_of(recorded), verdict_of(recorded, factor=12)
-    assert "1 more: identical." in as_markdown([same, other])
+    assert "1 more: as they should be." in as_markdown([same, other])
     assert as_markdown([same]) == "### flowrun: 1 recorded run: all identical\n"
 
 
