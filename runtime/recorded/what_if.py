@@ -149,7 +149,7 @@ def command_of(source: Path, into: Path, asked: Asked, tasks: list[str]) -> list
 
 def check_values(values: Mapping[str, Any], graph: Mapping[str, Any]) -> list[str]:
     """Raise `UsageError` for values that a what-if does not take; the tasks that it runs: those whose
-    values change, and all that get their messages.
+    values change, all that get their messages, and those that make what these need and no log holds.
 
     values: "task.key" -> value. graph: the resolved graph of the run.
     """
@@ -173,7 +173,8 @@ def check_values(values: Mapping[str, Any], graph: Mapping[str, Any]) -> list[st
                 f"{name}: expected a text, a number, true, false, null or a list of these"
             )
         changed.append(task)
-    return [task for task in tasks if task in _reached(changed, graph)]
+    run = _with_makers(_reached(changed, graph), graph)
+    return [task for task in tasks if task in run]
 
 
 def _is_simple(value: Any) -> bool:
@@ -193,6 +194,26 @@ def _reached(tasks: list[str], graph: Mapping[str, Any]) -> set[str]:
                 reached.add(target)
                 queue.append(target)
     return reached
+
+
+def _with_makers(tasks: set[str], graph: Mapping[str, Any]) -> set[str]:
+    """`tasks`, and those that make their inputs where the log does not hold these; no sources."""
+    inputs: dict[str, set[str]] = {}
+    for edge in graph["cnx"]:
+        source, target = (edge[end].partition(".")[0] for end in ("src", "dst"))
+        inputs.setdefault(target, set()).add(source)
+    unlogged = {task["id"] for task in graph["tasks"] if not _is_logged(task)}
+    found, queue = set(tasks), list(tasks)
+    for at in queue:
+        for maker in inputs.get(at, set()) & unlogged & inputs.keys() - found:
+            found.add(maker)
+            queue.append(maker)
+    return found
+
+
+def _is_logged(task: Mapping[str, Any]) -> bool:
+    logging = task.get("logging", {})
+    return bool(logging.get("enabled", True)) and logging.get("payload", "all") != "none"
 
 
 def changes(recorded: Log, replayed: Log, tasks: list[str]) -> dict[str, Any]:

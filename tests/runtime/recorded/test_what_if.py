@@ -31,6 +31,20 @@ def test_what_gets_the_messages_of_a_changed_task_runs_too():
     assert check_values({"boxes.color": 3, "other.stop": ["a"]}, GRAPH) == ["boxes", "other"]
 
 
+def test_what_makes_an_input_that_no_log_holds_runs_too():
+    names = ("cam", "crop", "small", "vlm", "window")
+    links = [("cam", "crop"), ("crop", "small"), ("small.out", "vlm.image"), ("small", "window")]
+    graph = {
+        "tasks": [{"id": name} for name in names],
+        "cnx": [{"src": src, "dst": dst} for src, dst in links],
+    }
+    cam, crop, small = graph["tasks"][:3]
+    small["logging"] = {"enabled": True, "payload": "none"}
+    assert check_values({"vlm.prompt": "x"}, graph) == ["small", "vlm"]
+    crop["logging"] = cam["logging"] = {"enabled": False, "payload": "all"}
+    assert check_values({"vlm.prompt": "x"}, graph) == ["crop", "small", "vlm"]
+
+
 @pytest.mark.parametrize(
     ("values", "why"),
     [
