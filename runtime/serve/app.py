@@ -207,10 +207,7 @@ class _Commands:
         """Stop a pipeline if it runs, and start it; the body is that of start."""
         body = await _command(request, ("restart",))
         pipeline = self._find(body)
-        state = pipeline.state()
-        if state.phase != "stopped":
-            await _do(pipeline.stop)
-        await _do(pipeline.start, _restart(body, state.restart))
+        await _do(pipeline.restart, _restart(body) if "restart" in body else None)
         await _do(pipeline.wait_until_serving, _START_S)
         return Json({"message": f"Pipeline {pipeline.name} restarted"})
 
@@ -240,8 +237,8 @@ async def _command(request: Request, more: tuple[str, ...]) -> dict[str, Any]:
     return body
 
 
-def _restart(body: dict[str, Any], default: Restart = "never") -> Restart:
-    given = body.get("restart", default)
+def _restart(body: dict[str, Any]) -> Restart:
+    given = body.get("restart", "never")
     for known in RESTARTS:
         if given == known:
             return known

@@ -116,32 +116,24 @@ class Pipeline:
             if self.is_running:
                 raise PipelineError("Pipeline already exists")
             self._leave()
-            child = self._new_child()
-            with self._lock:
-                self._child, self._phase, self._error = child, "running", None
-                self._restart, self._planned_restarts = restart, 0
-                self._has_answered = False
-            try:
-                child.start()
-            except OSError as error:
-                self._failed(f"no process can be started: {error.strerror}")
-                raise PipelineError(f"no process can be started: {error.strerror}") from error
-            child.keep_running(on_end=self._ended, on_failure=self._not_started)
-        self._place.say(f"{self.name}: started")
+            self._begin(restart)
 
     def stop(self) -> None:
         """End its run within 5 s, whatever its tasks do, and start it no more; forget its error.
         `PipelineError` if it neither runs nor has failed."""
         with self._commands:
-            phase = self.state().phase
-            if phase == "stopped":
+            if self.state().phase == "stopped":
                 raise PipelineError("Pipeline not found")
-            if phase == "running":
-                with self._lock:
-                    self._phase = "stopping"
-            self._leave()
-        if phase != "failed":
-            self._place.say(f"{self.name}: stopped")
+            self._end()
+
+    def restart(self, restart: Restart | None = None) -> None:
+        """Stop it if it runs, and start it; what others ask for meanwhile is done after that.
+
+        restart: as for `start`; None: as it was.
+        """
+        with self._commands:
+            self._end()
+            self._begin(self._restart if restart is None else restart)
 
     def wait_until_serving(self, timeout_s: float) -> None:
         """Return when its run answers, has ended well, or `timeout_s` have passed; `PipelineError` says
@@ -193,6 +185,29 @@ class Pipeline:
         return self._phase, self._error
 
     # -- its process ----------------------------------------------------------------------------
+
+    def _begin(self, restart: Restart) -> None:
+        child = self._new_child()
+        with self._lock:
+            self._child, self._phase, self._error = child, "running", None
+            self._restart, self._planned_restarts = restart, 0
+            self._has_answered = False
+        try:
+            child.start()
+        except OSError as error:
+            self._failed(f"no process can be started: {error.strerror}")
+            raise PipelineError(f"no process can be started: {error.strerror}") from error
+        child.keep_running(on_end=self._ended, on_failure=self._not_started)
+        self._place.say(f"{self.name}: started")
+
+    def _end(self) -> None:
+        phase = self.state().phase
+        if phase == "running":
+            with self._lock:
+                self._phase = "stopping"
+        self._leave()
+        if phase in ("running", "waiting"):
+            self._place.say(f"{self.name}: stopped")
 
     def _new_child(self) -> ChildProcess:
         place = self._place

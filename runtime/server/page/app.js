@@ -1,7 +1,7 @@
 // @ts-check
 // The page: its parts, and what they show.
 import {get, listen, Refused, why} from "./api.js";
-import {html, render, useCallback, useEffect, useRef, useState} from "./html.js";
+import {html, render, useCallback, useEffect, useLayoutEffect, useRef, useState} from "./html.js";
 import {run, useKnown} from "./known.js";
 import {AnswerList} from "./live/answers.js";
 import {Cameras} from "./live/cameras.js";
@@ -34,7 +34,7 @@ function App() {
     return () => clearInterval(timer);
   }, []);
   const {state} = known.state;
-  useEffect(() => { document.body.dataset.state = state; }, [state]);
+  useLayoutEffect(() => { document.body.dataset.state = state; }, [state]);
   return html`
     <${Top} say=${say} />
     <main>

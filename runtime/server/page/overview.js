@@ -1,7 +1,7 @@
 // @ts-check
 // The page of flowrun serve: every graph of the folder, what it is doing, and what may be done with it.
 import {address, get, post, why} from "./api.js";
-import {html, render, useEffect, useState} from "./html.js";
+import {html, render, useEffect, useLayoutEffect, useState} from "./html.js";
 import {counted} from "./words.js";
 
 const LOOK_MS = 1000;
@@ -31,7 +31,7 @@ function Overview() {
     look();
     return () => clearInterval(timer);
   }, []);
-  useEffect(() => { document.body.dataset.state = gone ? "gone" : pipelines ? "running" : "loading"; }, [gone, pipelines]);
+  useLayoutEffect(() => { document.body.dataset.state = gone ? "gone" : pipelines ? "running" : "loading"; }, [gone, pipelines]);
   /** @param {string} verb @param {string} id */
   const ask = async (verb, id) => {
     setBusy(now => [...now, id]);

@@ -159,6 +159,19 @@ def test_a_stop_while_a_pipeline_starts_ends_the_wait(new_pipeline):
     assert not waiting.is_alive()
 
 
+def test_a_stop_during_a_restart_is_done_after_it(new_pipeline):
+    pipeline, said = new_pipeline("trap 'sleep 0.2; exit 0' TERM; sleep 1000 & wait")
+    pipeline.start("always")
+    first = wait_for(lambda: pipeline.state().pid)
+    restart = threading.Thread(target=pipeline.restart)
+    restart.start()
+    wait_for(lambda: pipeline.state().phase == "stopping" or pipeline.state().pid != first)
+    pipeline.stop()
+    restart.join()
+    assert pipeline.state() == State("stopped", restart="always")
+    assert said == ["it: started", "it: stopped"] * 2
+
+
 def test_of_many_starts_at_once_one_is_done(new_pipeline):
     pipeline, said = new_pipeline(FOREVER)
     refused = []
