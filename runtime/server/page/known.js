@@ -238,7 +238,10 @@ export class Known {
   get served() { return this.pipeline !== null; }
 
   /** Whether there is a log to look at. */
-  get logs() { return this.runs.length > 0 && !!this.report && this.report.cycles > 0 && !!this.report.log; }
+  get logs() {
+    const begun = !!this.report?.cycles || this.answers.length > 0;  // a report may be a second old, and the last one
+    return this.runs.length > 0 && begun && !!this.report?.log;
+  }
 
   /** The run whose log is looked at, as the server names it. */
   get logged() {

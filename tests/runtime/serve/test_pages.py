@@ -1,5 +1,6 @@
 """The pages of pipelines of a real server, in a real browser: with a token, behind a reverse proxy."""
 
+import contextlib
 import os
 import signal
 
@@ -77,6 +78,19 @@ def new_server(tmp_path, graphs):
         stage.close()
 
 
+@pytest.fixture
+def client_of():
+    """Makes clients of servers that want `TOKEN`."""
+    with contextlib.ExitStack() as clients:
+        yield lambda stage: clients.enter_context(
+            httpx.Client(
+                base_url=stage.url.partition("?")[0],
+                headers={"Authorization": f"Bearer {TOKEN}"},
+                timeout=60,
+            )
+        )
+
+
 def press(browser, name, where=".top"):
     browser.wait_for(
         f"[...document.querySelectorAll('{where} button')].some(it => it.textContent == '{name}'"
@@ -100,10 +114,9 @@ def is_accessible(browser):
     browser.size(1440, 900)
 
 
-def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, tmp_path):
-    stage = new_server("--token", "s3cret+%26")
-    base = stage.url.partition("?")[0]
-    client = httpx.Client(base_url=base, headers={"Authorization": "Bearer s3cret+%26"}, timeout=60)
+def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, client_of, tmp_path):
+    stage = new_server("--token", TOKEN)
+    client = client_of(stage)
     browser.open(stage.url)
     browser.wait_for("document.querySelector('th a')?.textContent == 'front door'")
     browser.evaluate("document.querySelector('th a').click()")
@@ -142,7 +155,6 @@ def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, tmp_p
     stage.process.kill()
     browser.wait_for(f"{STATE} == 'gone' && {TEXT}.startsWith('Server gone')")
     assert browser.evaluate(f"{CARD}.querySelector('a.button')") is None
-    client.close()
 
 
 @pytest.mark.parametrize("strips", [True, False])
