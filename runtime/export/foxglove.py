@@ -8,8 +8,8 @@ Log lines: `foxglove.Log`, as in the run, but for the message's text, which has 
 viewers show no more than it. All other messages: JSON, with the JSON Schema of their class;
 bytes are base64, an array is {dtype, shape, data}. In addition:
 
-    <topic>/annotations  foxglove.ImageAnnotations, of messages with boxes and labels; their time is
-                         that of the picture, by which Foxglove finds it; Rerun shows none
+    <topic>/annotations  foxglove.ImageAnnotations, of messages with boxes and labels, zones, or lines;
+                         their time is that of the picture, by which Foxglove finds it; Rerun shows none
     <topic>/log          foxglove.Log, of messages with a prompt and a response
 
 What the tasks remembered (/flowrun/keyframe) is left out unless it is selected by name.
@@ -57,6 +57,10 @@ Write = Callable[[LogMessage], None]
 
 Put = Callable[[bytes, int, int, int], None]
 """Takes what a channel gets: bytes, the cycle's time, their time of validity, the cycle's number."""
+
+
+_DRAWN = (("boxes", "labels"), ("names", *foxglove.OF_ZONES), ("names", *foxglove.OF_LINES))
+"""Fields of messages that are drawn over a picture."""
 
 
 class Sink(Protocol):
@@ -238,7 +242,7 @@ def value_writer(
     )
     fields = _fields_of(topic)
     beside: list[Callable[[Message, dict[str, Any]], None]] = []
-    if fields >= {"boxes", "labels"}:
+    if any(fields >= {*names} for names in _DRAWN):
         beside.append(_annotations(topic, channels, stretches))
     if fields >= {"prompt", "response"}:
         beside.append(_answers(topic, channels))
@@ -262,9 +266,9 @@ def _annotations(
     )
 
     def add(message: Moment, values: dict[str, Any]) -> None:
-        found = foxglove.Boxes.of(values)
+        found = foxglove.drawn_in(values)
         if found is not None:
-            found = stretches.moved(topic.name, found)
+            found = found.stretched(*stretches.of(topic.name))
             write(message, foxglove.pack_annotations(message.tov_ns, found))
 
     return add

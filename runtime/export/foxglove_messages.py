@@ -18,15 +18,23 @@ __all__ = [
     "COMPRESSED_IMAGE",
     "COMPRESSED_VIDEO",
     "IMAGE_ANNOTATIONS",
+    "OF_LINES",
+    "OF_ZONES",
     "RAW_IMAGE",
     "Boxes",
+    "Drawn",
+    "Regions",
+    "drawn_in",
     "label_color",
     "pack_annotations",
     "pack_compressed",
     "pack_raw_image",
 ]
 
-_LINE_LOOP = 2
+OF_ZONES = "polygons", "counts"
+OF_LINES = "lines", "ins", "outs"
+"""Fields by which a `ZonesMsg` and a `LinesMsg` are known, besides their names."""
+_LINE_LOOP, _LINE_STRIP = 2, 3
 _THICKNESS_PX = 2.0
 _FONT_SIZE_PX = 16.0
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
@@ -72,11 +80,66 @@ class Boxes:
             ]
         return cls(boxes, texts, words)
 
-    def stretched(self, across: float, down: float) -> Boxes:
+    @property
+    def outlines(self) -> list[NDArray[Any]]:
+        """The corners of each, (4, 2)."""
+        return [box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2) for box in self.boxes]
+
+    @property
+    def is_closed(self) -> bool:
+        return True
+
+    def stretched(self, across: float, down: float) -> Self:
         """These boxes in a picture that was made `across` times as wide and `down` times as high."""
         if across == down == 1:
             return self
         return replace(self, boxes=self.boxes * np.array([across, down, across, down]))
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """Zones of a picture, or lines across it.
+
+    outlines: the points of each, (N, 2), in pixels.
+    texts: of each, its name, and its counts.
+    labels: the names alone.
+    is_closed: whether the last point of each is joined with the first.
+    """
+
+    outlines: list[NDArray[Any]]
+    texts: list[str]
+    labels: list[str]
+    is_closed: bool
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Self | None:
+        """From the fields of a `ZonesMsg` or a `LinesMsg`; None of other messages."""
+        if fields.keys() >= {"names", *OF_ZONES}:
+            names, shapes = fields["names"], fields["polygons"]
+            counts = [f"{count}" for count in fields["counts"]]
+        elif fields.keys() >= {"names", *OF_LINES}:
+            names, shapes = fields["names"], fields["lines"]
+            pairs = zip(fields["ins"], fields["outs"], strict=True)
+            counts = [f"in {ins} out {outs}" for ins, outs in pairs]
+        else:
+            return None
+        outlines = [np.array(shape, np.float64).reshape(-1, 2) for shape in shapes]
+        texts = [f"{name} {count}" for name, count in zip(names, counts, strict=True)]
+        return cls(outlines, texts, list(names), is_closed="polygons" in fields)
+
+    def stretched(self, across: float, down: float) -> Self:
+        """As of `Boxes`."""
+        if across == down == 1:
+            return self
+        return replace(self, outlines=[it * np.array([across, down]) for it in self.outlines])
+
+
+Drawn = Boxes | Regions
+
+
+def drawn_in(fields: dict[str, Any]) -> Drawn | None:
+    """What is drawn over a picture of a message's fields; None if nothing is."""
+    return Boxes.of(fields) or Regions.of(fields)
 
 
 def label_color(label: str) -> tuple[float, float, float]:
@@ -89,27 +152,27 @@ def label_color(label: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def pack_annotations(tov_ns: int, found: Boxes) -> bytes:
-    """A `foxglove.ImageAnnotations`: an outline and a text of each box.
+def pack_annotations(tov_ns: int, found: Drawn) -> bytes:
+    """A `foxglove.ImageAnnotations`: an outline and a text of each box, zone or line.
 
     tov_ns: of the picture, by which viewers find the picture that it belongs to.
     """
     stamp = protobuf.timestamp_field(1, tov_ns)
     outlines, texts = [], []
-    for box, label, text in zip(found.boxes, found.labels, found.texts, strict=True):
-        left, top, right, bottom = map(float, box)
+    kind = _LINE_LOOP if found.is_closed else _LINE_STRIP
+    for points, label, text in zip(found.outlines, found.labels, found.texts, strict=True):
+        corners = [(float(x), float(y)) for x, y in points]
         color = _color(*label_color(label))
-        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
         outlines.append(
             stamp
-            + protobuf.varint_field(2, _LINE_LOOP)
+            + protobuf.varint_field(2, kind)
             + b"".join(protobuf.bytes_field(3, _point(*corner)) for corner in corners)
             + protobuf.bytes_field(4, color)
             + protobuf.double_field(7, _THICKNESS_PX)
         )
         texts.append(
             stamp
-            + protobuf.bytes_field(2, _point(left, top))
+            + protobuf.bytes_field(2, _point(*corners[0]))
             + protobuf.text_field(3, text)
             + protobuf.double_field(4, _FONT_SIZE_PX)
             + protobuf.bytes_field(5, _color(0, 0, 0))

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from flowrun.msgs.image import VideoDecoder
 from flowrun.runtime.errors import LogDamaged, LogError
-from flowrun.runtime.export.foxglove_messages import Boxes
 from flowrun.runtime.export.selection import Selection
 from flowrun.runtime.export.sources import pictures_before
 from flowrun.runtime.log.message import LogMessage
@@ -297,7 +296,7 @@ class Stretched(Protocol):
 
 
 class Stretches:
-    """How boxes lie in the pictures that they are about, as these went out.
+    """How boxes, zones and lines lie in the pictures that they are about, as these went out.
 
     graph: the log's attachment graph.json, which says which pictures those are.
     """
@@ -315,14 +314,12 @@ class Stretches:
         for pictures in self._pictures.values():
             pictures.begin_again()
 
-    def moved(self, topic: str, found: Boxes) -> Boxes:
-        """The boxes of a message of `topic`, in the columns and rows of its newest picture; as they are
-        where it may be one of several that are stretched differently."""
+    def of(self, topic: str) -> tuple[float, float]:
+        """By how much what a message of `topic` draws is made wider and higher, to be where it is in the
+        newest picture that it is about; (1, 1) where that may be one of several."""
         about = pictures_before(topic, self._pictures, self._graph)
         stretches = {self._pictures[it].stretch for it in about}
-        if len(stretches) != 1:
-            return found
-        return found.stretched(*stretches.pop())
+        return stretches.pop() if len(stretches) == 1 else (1.0, 1.0)
 
 
 def _parsed(message: LogMessage) -> StoredPicture:

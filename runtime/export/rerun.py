@@ -8,6 +8,7 @@ validity: an answer is there next to the picture that it is about). What the vie
     log lines           TextLog; `tov` is when they were written, at least the first cycle's time
     control messages    TextLog, in words; background results and what was left out at level TRACE
     boxes and labels    Boxes2D
+    zones, lines        LineStrips2D
     prompt, response    TextLog, besides the fields
     step table          Scalars <topic>/cycle_ms: how long the cycle took
     keyframes           left out, unless selected by name
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from flowrun.runtime.errors import LogError
-from flowrun.runtime.export.foxglove_messages import Boxes, label_color
+from flowrun.runtime.export.foxglove_messages import Boxes, Regions, label_color
 from flowrun.runtime.export.pictures import (
     PIXELS,
     STREAMS,
@@ -168,10 +169,13 @@ class Entities:
 
         stretches: where the boxes are in their pictures.
         """
-        rerun, found = self.rerun, Boxes.of(fields)
+        rerun, found, regions = self.rerun, Boxes.of(fields), Regions.of(fields)
         if found is not None:
             self.view.saw_boxes(topic)
-            self.put(topic, _boxes(rerun, stretches.moved(topic, found)))
+            self.put(topic, _boxes(rerun, found.stretched(*stretches.of(topic))))
+        if regions is not None:
+            self.view.saw_boxes(topic)
+            self.put(topic, _strips(rerun, regions.stretched(*stretches.of(topic))))
         if {"prompt", "response"} <= fields.keys():
             self.view.saw_answer(topic)
             text = f"{fields['prompt']}: {fields['response']}"
@@ -273,8 +277,17 @@ def _boxes(rerun: Any, found: Boxes) -> Any:
         array=found.boxes,
         array_format=rerun.Box2DFormat.XYXY,
         labels=found.texts,
-        colors=[tuple(round(255 * part) for part in label_color(it)) for it in found.labels],
+        colors=_colors(found.labels),
     )
+
+
+def _strips(rerun: Any, found: Regions) -> Any:
+    strips = [np.vstack([it, it[:1]]) if found.is_closed else it for it in found.outlines]
+    return rerun.LineStrips2D(strips, labels=found.texts, colors=_colors(found.labels))
+
+
+def _colors(labels: list[str]) -> list[tuple[int, ...]]:
+    return [tuple(round(255 * part) for part in label_color(it)) for it in labels]
 
 
 def _pictures(

@@ -158,7 +158,7 @@ def test_boxes_lie_on_what_they_are_about(tmp_path: Path) -> None:
             for message in log.messages(topic):
                 found = Boxes.of(message.fields)
                 assert found is not None
-                moved = stretches.moved(topic, found)
+                moved = found.stretched(*stretches.of(topic))
                 assert np.allclose(moved.boxes, found.boxes * [across, 1, across, 1])
                 assert (moved.texts, moved.labels) == (found.texts, found.labels)
             assert len(found.boxes)
@@ -175,7 +175,7 @@ def test_boxes_lie_on_what_they_are_about(tmp_path: Path) -> None:
 
 def test_boxes_of_pictures_that_are_not_known_stay() -> None:
     found = Boxes(np.ones((1, 4)), ["a"], ["a"])
-    assert Stretches(b"").moved("/f/found", found) is found
+    assert found.stretched(*Stretches(b"").of("/f/found")) is found
 
 
 def test_square_pixels_are_not_stored() -> None:

@@ -20,10 +20,12 @@ from flowrun.runtime.errors import LogError
 from flowrun.runtime.export import foxglove_messages as log_foxglove
 from flowrun.runtime.export.foxglove import export_foxglove
 from flowrun.runtime.export.selection import Selection
+from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.log.lines import LOG_SCHEMA
 from flowrun.runtime.log.reader import Log
 from support import helpers
 from support.films import FILMS, FRAMES, KEY_EVERY, decoded, draw, pictures, recorded
+from support.paths import ROOT
 
 NO_B_FRAMES = {
     "plain.mp4": ("h264", FILMS["plain.mp4"]),
@@ -284,6 +286,29 @@ def test_boxes_are_annotations_of_their_picture(tmp_path):
     assert colors[0] == log_foxglove.label_color("cat")
     assert colors[0] != colors[1]
     assert time_of(outline) == time_of(shown[2].texts[0]) == tovs[2]
+
+
+def test_zones_and_lines_are_annotations_too(tmp_path):
+    pytest.importorskip("trackers")
+    plan = load_plan(ROOT / "graphs" / "cookbook" / "zones.yaml", env={})
+    _, result = helpers.record(plan, tmp_path / "run", cycles=3)
+    assert result.error is None
+    _, found = exported(tmp_path / "run", tmp_path / "out.mcap")
+    shapes = {}
+    for topic in ("/zones/zones", "/lines/lines"):
+        schema, messages = found[f"{topic}/annotations"]
+        shown = parsed(schema, messages[2])
+        with Log(tmp_path / "run") as log:
+            fields = list(log.messages(topic))[2].fields
+        points = [[[it.x, it.y] for it in shape.points] for shape in shown.points]
+        flat = [
+            np.reshape(it, (-1, 2)).tolist() for it in fields.get("polygons") or fields["lines"]
+        ]
+        assert points == flat
+        texts = [it.text for it in shown.texts]
+        assert all(it.startswith(name) for it, name in zip(texts, fields["names"], strict=True))
+        shapes[topic] = {it.type for it in shown.points}
+    assert shapes == {"/zones/zones": {2}, "/lines/lines": {3}}
 
 
 @given(st.text(max_size=20))
