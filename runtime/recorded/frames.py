@@ -61,6 +61,11 @@ class Frames:
         self._asked: dict[tuple[str, int | None], int] = {}
         """By topic and width, the cycle that was asked for last."""
 
+    @property
+    def loss(self) -> str | None:
+        """As that of the log."""
+        return self._log.loss
+
     def jpeg(self, topic: str, cycle: int, *, width: int | None = None) -> bytes:
         """The picture of a topic in a cycle as a JPEG file. `LogError` where the log does not give it.
 

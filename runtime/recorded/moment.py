@@ -227,7 +227,7 @@ class Moments:
                 _ = message.outline
                 return message
             except LogNotFound:  # its index says that it is there
-                missing.append(f"cycle {cycle}: {self._log.loss or 'it cannot be read'}")
+                missing.append(self._log.loss or f"cycle {cycle}: it cannot be read")
             except LogError as error:
                 missing.append(str(error))
         return None
@@ -249,7 +249,7 @@ class Moments:
         try:
             table = message_of(self._log, STEPS_TOPIC, cycle).payload
         except LogNotFound:
-            missing.append(f"cycle {cycle}: {self._log.loss or 'it cannot be read'}")
+            missing.append(self._log.loss or f"cycle {cycle}: it cannot be read")
             return {}
         except LogError as error:
             missing.append(str(error))

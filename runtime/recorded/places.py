@@ -112,8 +112,17 @@ class TopicPlaces:
         return found
 
     def before(self, cycle: int) -> int:
-        """The number of messages at or before a cycle."""
-        return bisect_right(range(len(self)), cycle, key=self.cycle)
+        """The number of messages at or before a cycle, up to the last of them that is there."""
+        number = bisect_right(range(len(self)), cycle, key=self._known_cycle)
+        while number and self.cycle(number - 1) < 0:
+            number -= 1
+        return number
+
+    def _known_cycle(self, index: int) -> int:
+        """`cycle`, or where that message is not there, of the one before it that is."""
+        while (found := self.cycle(index)) < 0 and index:
+            index -= 1
+        return found
 
 
 class Places:

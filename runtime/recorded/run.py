@@ -319,7 +319,12 @@ class RecordedRun:
         with self.reading() as opened:
             topic, found = self._picture(opened, name, cycle)
             frames = opened.frames(is_small=width is not None and width <= SMALL)
-        return frames.jpeg(topic, found, width=width), found
+        try:
+            return frames.jpeg(topic, found, width=width), found
+        except LogNotFound:
+            if frames.loss is None:
+                raise
+            raise LogNotFound(f"no picture of cycle {found}: {frames.loss}") from None
 
     def _picture(self, opened: _Opened, name: str, cycle: int | None) -> tuple[str, int]:
         """The topic of a task's pictures, and the cycle of the last one at or before `cycle`."""

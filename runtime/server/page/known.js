@@ -284,9 +284,10 @@ export class Known {
     const run = await get(`api/v0/runs/${encodeURIComponent(id)}`);
     this.recorded = id;
     this.graph = {tasks: run.tasks, cnx: run.connections};
-    const uptime_s = ((run.ended_ns ?? run.to_ns ?? 0) - (run.started_ns ?? run.from_ns ?? 0)) / 1e9;
+    const [began, ended] = [run.started_ns ?? run.from_ns, run.ended_ns ?? run.to_ns];
+    const uptime_s = began == null || ended == null ? 0 : (ended - began) / 1e9;
     this.report = {
-      id: run.graph ?? id, status: run.state === "error" ? {Error: run.why} : "Stopped", cycles: run.cycles,
+      id: run.graph || id, status: run.state === "error" ? {Error: run.why} : "Stopped", cycles: run.cycles,
       cycle_rate_hz: uptime_s > 0 ? run.cycles / uptime_s : 0, uptime_s, starting: null, progress: null,
       log: {path: run.path, bytes: run.bytes, messages: run.outputs.reduce((/** @type {number} */ sum, /** @type {any} */ {messages}) => sum + messages, 0)},
       tasks: Object.fromEntries(run.tasks.map((/** @type {GraphTask} */ {id: task, type, background}) => [task, {
@@ -295,7 +296,7 @@ export class Known {
     };
     this.why = run.why;
     this.connection = "over";
-    this.then = null;
+    [this.moment, this.then, this.unseen] = [null, null, ""];
     if (run.last_cycle !== null) await this.look(run.last_cycle);
     this.changed();
   }

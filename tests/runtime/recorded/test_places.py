@@ -121,3 +121,25 @@ def test_a_run_without_a_cycle_has_no_places(tmp_path):
     with Log(tmp_path / "run") as log:
         assert len(places_of(log).of(STEPS_TOPIC)) == 0
     writer.discard()
+
+
+def test_messages_whose_places_hold_something_else_are_passed_over(run, tmp_path):
+    """As where a part of a disk was lost: those before and after are found."""
+    shutil.copytree(run, tmp_path / "copy")
+    path = tmp_path / "copy" / "log_0000.mcap"
+    with Log(tmp_path / "copy", verify=False) as log:
+        places = places_of(log)
+        steps = places.of(STEPS_TOPIC)
+        cycles = [steps.cycle(index) for index in range(len(steps))]
+        middle = len(cycles) // 2
+        lost = [steps.place(index) for index in range(middle, middle + 3)]
+    data = bytearray(path.read_bytes())
+    for place in lost:
+        assert place.slab == path
+        data[place.offset : place.offset + 31] = bytes(31)
+    path.write_bytes(data)
+    with Log(tmp_path / "copy", verify=False) as log:
+        steps = places_of(log).of(STEPS_TOPIC)
+        for index, cycle in enumerate(cycles):
+            expected = middle if middle <= index < middle + 3 else index + 1
+            assert steps.before(cycle) == expected

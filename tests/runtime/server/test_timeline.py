@@ -137,6 +137,22 @@ def test_the_tabs_are_of_the_moment(page):
     page.wait_for(f"!!{panel}.querySelector('.uplot canvas')?.width")
 
 
+def test_each_run_of_a_folder_has_its_timeline(viewed, recorded, tmp_path):
+    for number in range(3):
+        shutil.copytree(recorded, tmp_path / f"run-{number}")
+    writer = writer_of(tmp_path / "numbers", IntMsg)
+    message = IntMsg()
+    bound = writer.bind([message])
+    for cycle in range(100):
+        commit(writer, bound, cycle)
+    writer.finish({"reason": "done", "cycles": "100", "ended_ns": "0"})
+    page = viewed(tmp_path)
+    picker = "document.querySelector('select[aria-label=Run]')"
+    for name, last in (("numbers", 99), ("run-1", 24), ("numbers", 99), ("run-2", 24)):
+        page.evaluate(f"{picker}.value = '{name}'; {picker}.dispatchEvent(new Event('change')); 0")
+        page.wait_for(f"{TIMELINE}.dataset.shown == {last} && {CHART}.dataset.to == {last}")
+
+
 def test_keys_step_play_mark_and_zoom(page):
     press(page, "Home")
     at(page, 0)

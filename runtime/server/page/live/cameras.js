@@ -66,8 +66,9 @@ export function Cameras() {
     const before = now ?? shown;
     return before.includes(id) ? before.filter(other => other !== id) : [...before, id];
   });
+  const isEmpty = run.recorded !== null && run.report?.cycles === 0;
   return html`<section class="cameras" aria-label="Pictures">
-    ${drawn.length
+    ${isEmpty ? html`<p class="empty">The run has no cycle: there is nothing to look at.</p>` : drawn.length
       ? html`<div class="grid of${Math.min(9, drawn.length)}">${drawn.map(channel => html`<${Screen} key=${channel.id} channel=${channel}
           live=${live} marks=${marks} alone=${alone !== null} onAlone=${() => setAlone(alone ? null : channel.id)} />`)}</div>`
       : html`<p class="empty">${run.state.state === "ended" && !run.report ? "Nothing runs." : !run.report || !run.graph ? "Waiting for the run …" : channels.length ? "No picture is chosen." : "No task of this graph shows pictures."}</p>`}

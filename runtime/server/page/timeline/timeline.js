@@ -41,6 +41,7 @@ export function Timeline({base, run, moment, onMoment}) {
   const [info, setInfo] = useState(/** @type {any} */ (null));
   const [labels, setLabels] = useState(/** @type {any[]} */ ([]));
   const [whatIf, setWhatIf] = useState(/** @type {any} */ (null));
+  const measured = (/** @type {number} */ wide) => { if (wide) setWidth(wide); };  // 0: of what is taken off the page
   const root = useRef(/** @type {HTMLElement | null} */ (null));
   const now = useRef({moment, view, lanes});
   now.current = {moment, view, lanes};
@@ -171,7 +172,7 @@ export function Timeline({base, run, moment, onMoment}) {
   }, [labels, whatIf]);
   if (!lanes) {
     return html`<section class="timeline" ref=${root} data-timeline=${error ? "error" : "loading"} aria-label="Timeline">
-      <${Measure} onWidth=${setWidth} />
+      <${Measure} onWidth=${measured} />
       <p class="timeline-said">${error ? `No timeline: ${error}` : "Reading the log …"}</p></section>`;
   }
   const shown = moment !== null && info?.cycle === moment ? info : null;
@@ -208,8 +209,8 @@ export function Timeline({base, run, moment, onMoment}) {
         setPlaying(false);
         if (isLive && part >= .998 && !view) onMoment(null);
         else onMoment(rests ? cycleAt(lanes, part) : cycleNear(lanes, part));
-      }} onEnter=${() => setKeys(true)} onRange=${setRange} onView=${setView} onWidth=${setWidth} />
-    ${(missing.length > 0 || error) && html`<p class="timeline-said" role="status">
+      }} onEnter=${() => setKeys(true)} onRange=${setRange} onView=${setView} onWidth=${measured} />
+    ${(missing.length > 0 || error) && html`<p class="timeline-said" role="status" tabindex="0">
       ${[error, ...missing.map(it => `Missing: ${it}`)].filter(Boolean).join(" · ")}</p>`}
     ${panel === "what-if" && html`<${WhatIfPanel} base=${base} run=${run} moment=${shown} range=${chosen()} onRange=${setRange}
       onShow=${setWhatIf} onMoment=${onMoment} cycle=${moment} onClose=${() => setPanel(null)} />`}
