@@ -23,7 +23,7 @@ from flowrun.runtime.testbench.pairs import plain
 
 __all__ = ["Piece", "bound_task", "worker"]
 
-_WITHOUT = {"skip_similar": 0.0, "fallback": [], "max_batch": 1}
+_WITHOUT = {"skip_similar": 0.0, "fallback": [], "max_batch": 1, "budget": None, "shadow": None}
 """Values with which each picture is asked about, by the backend that is meant, and alone."""
 
 

@@ -123,7 +123,8 @@ def evaluate(
         left = [its[0] for its in same.values()]
         _check(left, runs, trust=trust)
         done = known
-        for question in _answered(left, runs, trust, processes):
+        at_once = processes or _at_once(left, runs, dependence)
+        for question in _answered(left, runs, trust, at_once):
             its = [question] if question.key is None else same[question.key]
             for it in its:
                 it.answer = question.made
@@ -238,16 +239,28 @@ def _check(questions: Sequence[_Question], runs: Sequence[RecordedRun], *, trust
                 raise UsageError(f"task {task.id!r}: {'; '.join(problems)}")
 
 
+def _at_once(
+    questions: Sequence[_Question], runs: Sequence[RecordedRun], dependence: Dependence
+) -> int:
+    """How many processes ask: one a core, or one alone where a model is large."""
+    seen: dict[str, _Question] = {}
+    for question in questions:
+        seen.setdefault(repr((question.variant, question.asked.asking)), question)
+    is_large = any(
+        dependence.fills_memory(it.variant, it.asked, runs[it.asked.run]) for it in seen.values()
+    )
+    return 1 if is_large else cores()
+
+
 def _answered(
     questions: Sequence[_Question],
     runs: Sequence[RecordedRun],
     trust: bool,  # noqa: FBT001
-    processes: int | None,
+    at_once: int,
 ) -> Iterator[_Question]:
     """Ask; yields each question with its answer, as they come."""
     from flowrun.tasks.evaluation.asking import worker
 
-    at_once = processes or cores()
     pieces = list(_pieces(questions, runs, trust=trust, processes=at_once))
     for event in spread(pieces, worker, processes=at_once):
         if isinstance(event, Broken):

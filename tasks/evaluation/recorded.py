@@ -26,6 +26,8 @@ from flowrun.runtime.wording import listed, nearest
 __all__ = ["ANSWER", "DETECTIONS", "Asked", "Asking", "RecordedRun", "read_run"]
 
 ANSWER, DETECTIONS = "PromptResponseMsg", "DetectionsMsg"
+_SHADOW = "flowrun.tasks.inference.ShadowInference"
+"""The type of what `shadow` of an `Inference` makes: its answers are no recorded truth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +187,8 @@ def _picture_key(payload: memoryview, topic: Topic) -> list[Any] | None:
 
 
 def _askings(graph: Mapping[str, Any], topics: Mapping[str, Topic]) -> Iterator[Asking]:
-    """The outputs that are about pictures: of tasks that get nothing else."""
-    specs = {task["id"]: task for task in graph["tasks"]}
+    """The outputs that are about pictures: of tasks that get nothing else, and are no shadow."""
+    specs = {task["id"]: task for task in graph["tasks"] if task["type"] != _SHADOW}
     pictures = {
         (it.metadata.get("task", ""), it.metadata.get("port", "")): it.name
         for it in topics.values()

@@ -30,17 +30,22 @@ _OF_NO_ANSWER = frozenset(
     {
         "backend",
         "backends",
+        "budget",
         "fallback",
+        "inputs",
         "local_files_only",
         "max_batch",
         "model",
         "presets",
         "prompt",
+        "shadow",
         "skip_similar",
         "threads",
     }
 )
 """Keys of a config on which an answer does not depend, or that are looked at one by one."""
+_LARGE = 500_000_000
+"""Bytes of a model of which one copy is enough."""
 _ACCESS = ("api_key", "server", "timeout_s", "max_attempts", "backoff_s")
 """Keys of a server's settings that say how it is reached, not what it answers."""
 
@@ -155,6 +160,26 @@ class Dependence:
             asked.picture.cycle if is_drawn else None,
         )
 
+    def fills_memory(self, variant: Variant, asked: Asked, run: RecordedRun) -> bool:
+        """Whether what answers is a model of more than 500 MB in this process, or of an unknown size."""
+        changes = config_of(variant, asked)
+        config = {**asked.asking.config, **changes}
+        backend = config.get("backend", _EMBEDDED)
+        if _has_backends(asked.asking):
+            settings = (config.get("backends") or {}).get(backend, {})
+            if backend == _EMBEDDED or settings.get("type", backend) == "openai":
+                return False
+            model = settings.get("model") or config.get("model")
+        else:
+            model = config.get("model")
+        if model is None:
+            return False
+        folder = self._place(model, changes, run)
+        if folder is None:
+            return True
+        files = (it for it in folder.rglob("*") if it.is_file())
+        return sum(it.stat().st_size for it in files) > _LARGE
+
     def _answerer(
         self,
         config: Mapping[str, Any],
@@ -180,12 +205,15 @@ class Dependence:
     def _model(self, model: str, changes: Mapping[str, Any], run: RecordedRun) -> str:
         """A hash of the files of a checkpoint: a folder, or a hub id that is in the hub's cache. Of one
         that is not, its name."""
+        folder = self._place(model, changes, run)
+        return model if folder is None else self._folder(folder)
+
+    @staticmethod
+    def _place(model: str, changes: Mapping[str, Any], run: RecordedRun) -> Path | None:
+        """The folder of a checkpoint on this machine; None where it is not there."""
         here = Path.cwd() if changes.get("model") == model else run.folder
         folder = here / Path(model).expanduser()
-        if folder.is_dir():
-            return self._folder(folder)
-        cached = _in_hub_cache(model)
-        return model if cached is None else self._folder(cached)
+        return folder if folder.is_dir() else _in_hub_cache(model)
 
     def _folder(self, folder: Path) -> str:
         """A hash of all files of a folder and their names."""

@@ -17,6 +17,7 @@ import structlog
 
 from flowrun.runtime.cli import main
 from flowrun.runtime.errors import GraphError, UsageError
+from flowrun.runtime.log.message import Topic
 from flowrun.runtime.recorded.run import RecordedRun
 from flowrun.runtime.replay.page import Board
 from flowrun.runtime.testbench.spread import Broken, Done, Part
@@ -26,7 +27,9 @@ from flowrun.tasks.evaluation import evaluate as module
 from flowrun.tasks.evaluation.answers_page import page_of
 from flowrun.tasks.evaluation.evaluate import RECORDING, evaluate
 from flowrun.tasks.evaluation.leaderboard import as_json, as_markdown, as_text
+from flowrun.tasks.evaluation.recorded import _askings
 from flowrun.tasks.evaluation.variants import variants_of
+from flowrun.tasks.inference import Inference
 from support.answer_tasks import answered
 from support.paths import MEDIA
 
@@ -157,6 +160,26 @@ def test_what_a_task_does_not_take_is_said_before_anything_is_asked(recorded, he
 def test_an_unknown_task_and_a_run_without_pictures_are_named(recorded, here):
     with pytest.raises(UsageError, match="no task 'say' that answers about pictures; there are: "):
         evaluate([recorded], variants_of([], [], []), tasks=["say"])
+
+
+def test_a_shadow_is_no_recorded_truth():
+    def topic(task: str, port: str, kind: str, encoding: str) -> Topic:
+        return Topic(f"/{task}/{port}", encoding, kind, "", b"", {"task": task, "port": port})
+
+    topics = [
+        topic("cam", "image", "foxglove.RawImage", "protobuf"),
+        topic("vlm", "answer", "PromptResponseMsg", "msgpack"),
+        topic("vlm_shadow", "answer", "PromptResponseMsg", "msgpack"),
+    ]
+    tasks = [
+        {"id": "cam", "type": "VideoCapture"},
+        {"id": "vlm", "type": "Inference", "config": {"shadow": {"backend": "embedded"}}},
+        {"id": "vlm_shadow", "type": "flowrun.tasks.inference.ShadowInference"},
+    ]
+    cnx = [{"src": "cam", "dst": name} for name in ("vlm", "vlm_shadow")]
+    found = _askings({"tasks": tasks, "cnx": cnx}, {it.name: it for it in topics})
+    assert [(it.task, it.camera, it.topic) for it in found] == [("vlm", "cam", "/cam/image")]
+    assert Inference.shadow_type == "flowrun.tasks.inference.ShadowInference"
 
 
 # -- with the model that ships ---------------------------------------------------------------------
