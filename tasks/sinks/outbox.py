@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from flowrun.runtime.clock import monotonic_s
+from flowrun.runtime.errors import text_of
 from flowrun.runtime.task import Context
 
 __all__ = ["Complaints", "Outbox"]
@@ -49,7 +50,8 @@ class Outbox(Generic[T]):
     """Items that wait to be delivered, one after another, on a thread of its own.
 
     deliver: called with each item, on that thread. What it raises is raised again by the next `put`, on
-        the cycle's thread, so that `on_error` decides; the item is lost, others follow.
+        the cycle's thread, so that `on_error` decides; the item is lost, others follow. What it raises
+        until then is logged.
     most: the most items that wait.
     is_newest_enough: whether an item that another takes the place of need not be counted.
     waits: asked when that many wait: whether `put` then waits for a place. If not, the item that has
@@ -153,4 +155,7 @@ class Outbox(Generic[T]):
             try:
                 self._deliver(item)
             except Exception as error:  # noqa: BLE001  # raised again on the cycle's thread
-                self._error = error
+                if self._error is not None:
+                    said = f"{type(error).__name__}: {text_of(error)}"
+                    self._complaints.say("failed again before the next cycle", error=said)
+                self._error = self._error or error

@@ -106,6 +106,20 @@ def test_an_error_is_raised_by_the_next_put_once_and_others_are_delivered(ctx):
     assert takes.taken == [1, 2]
 
 
+def test_of_several_errors_the_first_is_raised_and_others_are_logged(ctx):
+    takes = Deliveries()
+    with capture_logs() as logs:
+        outbox = Outbox(ctx, takes, most=9)
+        outbox.put(OSError("first"))
+        outbox.put(OSError("second"))
+        takes.gate.set()
+        with pytest.raises(OSError, match="first"):
+            outbox.close(30)
+    assert [(it["event"], it["error"]) for it in logs] == [
+        ("failed again before the next cycle", "OSError: second")
+    ]
+
+
 def test_an_error_of_the_last_is_raised_at_the_end(ctx):
     takes = Deliveries()
     takes.gate.set()
