@@ -12,13 +12,23 @@ import numpy as np
 import pytest
 
 from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.embedded.training import backgrounds
 from flowrun.tasks.embedded.training import scenes as sc
 from flowrun.tasks.embedded.training.demo_video import pick_scenes, truth
 from flowrun.tasks.embedded.training.prompts import KINDS, ask, loc_token, loc_tokens
+from flowrun.tasks.embedded.training.questions import FREE_KINDS, ask_freely
+from flowrun.tasks.embedded.training.wordings import (
+    HELD_OUT,
+    REFUSAL,
+    TRAINED,
+    UNKNOWN_WORD,
+)
 from support.paths import MEDIA
 
 STATED_CAPTION_RATE = 0.95
 SCENES = [sc.make_scene(seed) for seed in range(400)]
+A_CIRCLE = sc.SceneObject("circle", "orange", 0.2, 0.5, 0.2, 0.0, (0, 0, 0), "on the left")
+A_RING = sc.SceneObject("ring", "red", 0.8, 0.5, 0.3, 0.0, (0, 0, 0), "on the right")
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +66,10 @@ class TestScenes:
 
         seeds = []
 
-        def spy(seed, *, canvas=None):
+        def spy(seed, *, canvas=None, textures=()):
             seeds.append(seed)
-            return sc.make_scene(seed, canvas=canvas)
+            assert not set(textures) & set(backgrounds.HELD_OUT)
+            return sc.make_scene(seed, canvas=canvas, textures=textures)
 
         monkeypatch.setattr(batches, "make_scene", spy)
         encoder = batches.Encoder.of(processor)
@@ -110,13 +121,131 @@ class TestScenes:
         assert set(Counter(len(scene.objects) for scene in SCENES)) == {0, 1, 2, 3}
 
     def test_a_caption_names_all_objects_in_reading_order(self):
-        item = sc.SceneObject("circle", "orange", 0.2, 0.5, 0.2, 0.0, (0, 0, 0), "on the left")
-        other = sc.SceneObject("ring", "red", 0.8, 0.5, 0.2, 0.0, (0, 0, 0), "on the right")
-        scene = replace(SCENES[0], objects=(item, other))
+        scene = replace(SCENES[0], objects=(A_CIRCLE, A_RING))
         assert sc.caption(scene) == "an orange circle on the left and a red ring on the right"
 
     def test_the_empty_scene_has_its_own_caption(self):
         assert sc.caption(replace(SCENES[0], objects=())) == "an empty scene"
+
+
+class TestBackgrounds:
+    def test_no_held_out_kind_is_drawn_for_training(self):
+        assert not set(backgrounds.TRAINED) & set(backgrounds.HELD_OUT)
+
+    def test_one_seed_gives_one_texture(self):
+        for kind in (*backgrounds.TRAINED, *backgrounds.HELD_OUT):
+            first, again, other = (
+                backgrounds.draw_texture(kind, width=40, height=30, seed=seed) for seed in (1, 1, 2)
+            )
+            assert first.shape == (30, 40, 3)
+            assert first.dtype == np.float32
+            assert first.tobytes() == again.tobytes()
+            assert first.tobytes() != other.tobytes()
+
+    def test_objects_stand_off_the_pixels_around_them(self):
+        textured = 0
+        for seed in range(12):
+            scene = sc.make_scene(seed, canvas=(80, 60), textures=backgrounds.TRAINED)
+            behind = scene.background
+            if behind.kind != "plain":
+                pixels = backgrounds.draw_texture(
+                    behind.kind, width=80, height=60, seed=behind.seed
+                )
+                assert sc.stand_off(pixels, scene.objects), seed
+                textured += 1
+        assert textured > 6
+
+    def test_an_object_of_its_background_does_not_stand_off(self):
+        scene = next(scene for scene in SCENES if scene.objects)
+        pixels = np.full((scene.height, scene.width, 3), scene.objects[0].rgb, np.float32)
+        assert not sc.stand_off(pixels, scene.objects)
+
+
+class TestWordings:
+    def test_no_held_out_wording_is_one_of_training(self):
+        for kind, wordings in HELD_OUT.kinds.items():
+            assert not set(wordings) & set(TRAINED.kinds[kind]), kind
+
+    def test_every_kind_is_asked_with_all_fields_filled_in(self):
+        rng = np.random.default_rng(0)
+        for kind in FREE_KINDS:
+            asked = [ask_freely(scene, kind, rng) for scene in SCENES[:60]]
+            found = [question for question in asked if question is not None]
+            assert len(found) > 5, kind
+            assert all(answer and "{" not in prompt for prompt, answer in found), kind
+
+    def test_answers_are_true_of_the_scene(self):
+        scene = replace(SCENES[0], objects=(A_CIRCLE, A_RING))
+        rng = np.random.default_rng(0)
+        expected = {
+            "count all": {"2"},
+            "colors": {"orange and red"},
+            "exists any": {"yes"},
+            "empty": {"no"},
+            "several": {"yes"},
+            "color of size": {"red", "orange"},
+            "no such thing": {"no"},
+            "off topic": {REFUSAL},
+        }
+        for kind, answers in expected.items():
+            asked = [ask_freely(scene, kind, rng) for _ in range(20)]
+            given = {answer for question in asked if question for answer in question[1:]}
+            assert given == answers, kind
+
+    def test_where_is_answered_for_what_is_there_and_what_is_not(self):
+        scene = replace(SCENES[0], objects=(A_CIRCLE, A_RING))
+        rng = np.random.default_rng(1)
+        for prompt, answer in (ask_freely(scene, "where", rng) for _ in range(40)):
+            if "orange circle" in prompt or "the circle" in prompt:
+                assert answer == "on the left"
+            elif "red ring" in prompt or "the ring" in prompt:
+                assert answer == "on the right"
+            else:
+                assert answer.startswith("there is no ")
+
+
+class TestTokenizer:
+    def test_every_word_of_training_is_known(self, processor):
+        rng = np.random.default_rng(0)
+        tokenizer = processor.tokenizer
+        for scene in SCENES[:8]:
+            for kind in FREE_KINDS:
+                question = ask_freely(scene, kind, rng)
+                if question is not None and UNKNOWN_WORD not in question[0]:
+                    ids = tokenizer(" " + question[0])["input_ids"]
+                    assert tokenizer.unk_token_id not in ids, question
+
+    @pytest.mark.long
+    def test_every_word_that_is_known_is_one_of_training(self, processor):
+        from flowrun.tasks.embedded.training.batches import Encoder
+
+        encoder = Encoder.of(processor)
+        rng = np.random.default_rng(0)
+        seen = set(encoder.prefix)
+        for number in range(30_000):
+            scene = SCENES[number % len(SCENES)]
+            question = ask_freely(scene, FREE_KINDS[number % len(FREE_KINDS)], rng)
+            for prompt, answer in filter(None, (question, ask(scene, KINDS[number % 7], rng))):
+                seen |= {*encoder.prompt(prompt), *encoder.answer(answer)}
+        unseen = processor.tokenizer.convert_ids_to_tokens(
+            sorted(set(range(len(processor.tokenizer))) - seen)
+        )
+        assert [token for token in unseen if not token.startswith("<")] == []
+
+    def test_all_other_words_are_one_and_the_same(self, processor):
+        encode = processor.tokenizer
+        human, dog = (encode(f" is there any {word}?")["input_ids"] for word in ("human", "dog"))
+        assert human == dog
+        assert human[-1] == encode.unk_token_id
+        assert len(human) == 4
+
+    def test_marks_and_spaces_change_nothing(self, processor):
+        def ids(text):
+            return processor.tokenizer(text)["input_ids"]
+
+        plain = ids(" what s in the picture")
+        assert ids(" what's  in the picture?!") == plain
+        assert ids(" what\u2019s in the “picture”") == plain
 
 
 class TestPrompts:
@@ -135,11 +264,16 @@ class TestPrompts:
 
     def test_answers_survive_the_tokenizer(self, processor):
         rng = np.random.default_rng(0)
-        for scene in SCENES[:50]:
+        for scene in SCENES[:20]:
             for kind in KINDS:
                 answer = ask(scene, kind, rng)[1]
                 ids = processor.tokenizer(answer)["input_ids"]
                 assert processor.decode(ids, skip_special_tokens=True) == answer
+            for kind in FREE_KINDS:
+                question = ask_freely(scene, kind, rng)
+                if question is not None:
+                    ids = processor.tokenizer(question[1])["input_ids"]
+                    assert processor.decode(ids, skip_special_tokens=True) == question[1]
 
 
 @pytest.mark.long
@@ -166,6 +300,7 @@ class TestTraining:
         encoder = Encoder.of(processor)
         ours = [*encoder.prefix, *encoder.prompt("detect red circle")]
         assert list(inputs["input_ids"][0]) == ours
+        assert encoder.prompt(" Detect red circle.\n") == encoder.prompt("detect red circle")
 
     def test_a_batch_is_a_function_of_its_index(self, processor):
         from flowrun.tasks.embedded.training.batches import Encoder, training_batch
@@ -216,7 +351,8 @@ class TestShippedModel:
         assert run.stdout.strip() == "set()"
 
     def test_the_checkpoint_is_small(self):
-        assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) < 6e6
+        assert (MODEL_DIR / "model.safetensors").stat().st_size <= 4e6
+        assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) < 5e6
 
     def test_it_captions_held_out_scenes_at_the_stated_rate(self, model):
         held_out = [sc.make_scene(seed) for seed in range(96)]

@@ -9,20 +9,19 @@ Each segment sees the prefix and itself only, and its positions go on from the p
 trained is exactly what the model meets when it is asked one question.
 """
 
-import io
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from flowrun.tasks.embedded.training import network
+from flowrun.tasks.embedded.training import backgrounds, network
+from flowrun.tasks.embedded.training.cameras import reencode, worsen
 from flowrun.tasks.embedded.training.prompts import KINDS, Question, ask
+from flowrun.tasks.embedded.training.questions import FREE_KINDS, ask_freely
 from flowrun.tasks.embedded.training.scenes import (
     COLORS,
     MAX_MOTION,
@@ -38,8 +37,10 @@ from flowrun.tasks.embedded.training.scenes import (
 )
 
 IGNORED = -100
-QUESTIONS = 11
-_CAPTION_WEIGHT = 3
+QUESTIONS = 5
+_CAPTION_WEIGHT = 2
+_FREE_SHARE = 0.55
+_TEXTURED_SHARE = 0.6
 _OTHER_KINDS = tuple(kind for kind in KINDS if kind != "caption")
 # Finding an object by its shape takes longest to learn: those kinds are asked most.
 _OTHER_WEIGHTS = np.array(
@@ -47,6 +48,41 @@ _OTHER_WEIGHTS = np.array(
         {"color": 7, "exists": 7, "detect": 6, "where": 1, "shape": 1}.get(kind, 2)
         for kind in _OTHER_KINDS
     ]
+)
+_FREE_WEIGHTS = np.array(
+    [
+        {
+            "off topic": 6,
+            "no such thing": 5,
+            "count": 3,
+            "exists": 3,
+            "caption": 5,
+            "color": 3,
+            "shape": 3,
+            "where": 3,
+            "detect": 2,
+            "small talk": 2,
+            "color of size": 2,
+            "what of size": 2,
+            "exists any": 0.5,
+            "empty": 0.5,
+            "several": 0.5,
+            "exactly": 0.5,
+            "no such number": 0.5,
+        }.get(kind, 1)
+        for kind in FREE_KINDS
+    ]
+)
+# (width, height): what cameras and telephones have besides 4:3 and 16:9.
+_MORE_CANVASES = (
+    (128, 54),
+    (144, 62),
+    (120, 60),
+    (54, 96),
+    (60, 80),
+    (64, 128),
+    (96, 64),
+    (72, 72),
 )
 
 
@@ -69,7 +105,7 @@ class Encoder:
         )
         before, after = text.split("\0")
         picture = network.FAKE + network.GLOBAL + network.IMAGE * network.IMAGE_TOKENS
-        prefix = before.replace(network.IMAGE, picture + network.FAKE)
+        prefix = before.rstrip().replace(network.IMAGE, picture + network.FAKE)
         encode = processor.tokenizer
         return cls(
             tokenizer=encode,
@@ -80,7 +116,7 @@ class Encoder:
 
     def prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt with what follows it, up to where the answer begins."""
-        return [*self._encode(text), *self.suffix]
+        return [*self._encode(" " + text.strip().lower()), *self.suffix]
 
     def answer(self, text: str) -> list[int]:
         """Return the ids of an answer and of the token that ends it."""
@@ -89,7 +125,7 @@ class Encoder:
     def _encode(self, text: str) -> list[int]:
         if text not in self.known:
             ids = self.tokenizer(text)["input_ids"]
-            if "<loc" in text:  # too many to keep
+            if "<loc" in text or len(self.known) > 100_000:  # too many to keep
                 return list(ids)
             self.known[text] = list(ids)
         return self.known[text]
@@ -116,16 +152,30 @@ def training_batch(
     """Return batch `index`: half of its pictures went through an H.264 encoder."""
     rng = np.random.default_rng([seed, index])
     first = TRAIN_SEEDS.start + (seed * 10_000_000 + index) * size
-    canvas = pick_canvas(rng)
-    filmed = [make_scene(s, canvas=canvas) for s in range(first, first + size // 2)]
-    stills = [make_scene(s) for s in range(first + size // 2, first + size)]
+    canvas = _pick_canvas(rng)
+    filmed = [_scene(s, canvas, rng) for s in range(first, first + size // 2)]
+    stills = [_scene(s, _pick_canvas(rng), rng) for s in range(first + size // 2, first + size)]
     frames = film(filmed, rng) + [worsen(draw(scene), rng) for scene in stills]
     return collate(encoder, [*filmed, *stills], frames, rng)
 
 
+def _pick_canvas(rng: np.random.Generator) -> tuple[int, int]:
+    if rng.random() < 0.3:
+        return _MORE_CANVASES[int(rng.integers(len(_MORE_CANVASES)))]
+    return pick_canvas(rng)
+
+
+def _scene(seed: int, canvas: tuple[int, int], rng: np.random.Generator) -> Scene:
+    textures = backgrounds.TRAINED if rng.random() < _TEXTURED_SHARE else ()
+    return make_scene(seed, canvas=canvas, textures=textures)
+
+
 def held_out_batch(encoder: Encoder, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
     """Return the scenes of `seeds` as drawn, for a look at progress during training."""
-    scenes = [make_scene(seed) for seed in seeds]
+    scenes = [
+        make_scene(seed, textures=backgrounds.HELD_OUT if index % 2 else ())
+        for index, seed in enumerate(seeds)
+    ]
     frames = [draw(scene) for scene in scenes]
     return collate(encoder, scenes, frames, np.random.default_rng([*seeds[:1], 1]))
 
@@ -143,38 +193,8 @@ def film(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Frame]:
         shots += [_shoot(scene, rng) for _ in range(shown)]
         wanted.append(len(shots) - 1)
     preset = "ultrafast" if rng.random() < 0.5 else "superfast"
-    decoded = reencode(shots, crf=int(rng.integers(18, 35)), preset=preset)
+    decoded = reencode(shots, crf=int(rng.integers(18, 38)), preset=preset)
     return [decoded[index] for index in wanted]
-
-
-def reencode(frames: Sequence[Frame], *, crf: int, preset: str) -> list[Frame]:
-    """Return `frames` (one size, even sides) encoded with libx264 and decoded again."""
-    height, width = frames[0].shape[:2]
-    encoder: Any = av.CodecContext.create("libx264", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
-    encoder.framerate, encoder.thread_count = 10, 1
-    encoder.options = {"crf": str(crf), "preset": preset}
-    decoder: Any = av.CodecContext.create("h264", "r")
-    decoder.thread_count = 1
-    packets = [p for f in frames for p in encoder.encode(av.VideoFrame.from_ndarray(f))]
-    packets += encoder.encode(None)
-    decoded = [f for p in packets for f in decoder.decode(p)] + list(decoder.decode(None))
-    return [frame.to_ndarray(format="rgb24") for frame in decoded]
-
-
-def worsen(pixels: Frame, rng: np.random.Generator) -> Frame:
-    """Return `pixels` as they are, or JPEG-coded, or resampled by another factor."""
-    pick = rng.random()
-    if pick < 0.3:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=int(rng.integers(35, 95)))
-        return np.asarray(Image.open(buffer))
-    if pick < 0.5:
-        height, width = pixels.shape[:2]
-        scale = rng.uniform(0.7, 1.4)
-        size = (max(48, int(width * scale)), max(48, int(height * scale)))
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-    return pixels
 
 
 def collate(
@@ -187,7 +207,7 @@ def collate(
 
     `pixels` uint8 N 64 64 3; `ids`, `labels`, `segments`, `positions` int64 N L (labels are the
     next token of an answer, else IGNORED; segment -1 is padding); `weights` float32 N L, so that
-    short answers count as much as long ones and captions thrice as much; `shapes`, `colors` int64 N 64
+    short answers count as much as long ones and captions twice as much; `shapes`, `colors` int64 N 64
     and `boxes` float32 N 64 4: what lies under each patch, 0 for nothing.
     """
     texts = [_pack(encoder, _questions(scene, rng)) for scene in scenes]
@@ -218,9 +238,17 @@ def _shoot(scene: Scene, rng: np.random.Generator) -> Frame:
 
 
 def _questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    weights = _OTHER_WEIGHTS / _OTHER_WEIGHTS.sum()
-    kinds = rng.choice(_OTHER_KINDS, QUESTIONS - 1, p=weights)
-    return [ask(scene, kind, rng) for kind in ("caption", *map(str, kinds))]
+    asked = [ask(scene, "caption", rng)]
+    while len(asked) < QUESTIONS:
+        if rng.random() < _FREE_SHARE:
+            kind = str(rng.choice(FREE_KINDS, p=_FREE_WEIGHTS / _FREE_WEIGHTS.sum()))
+            question = ask_freely(scene, kind, rng)
+            if question is not None:
+                asked.append(question)
+        else:
+            kind = str(rng.choice(_OTHER_KINDS, p=_OTHER_WEIGHTS / _OTHER_WEIGHTS.sum()))
+            asked.append(ask(scene, kind, rng))
+    return asked
 
 
 def _pack(encoder: Encoder, questions: Sequence[Question]) -> NDArray[np.int64]:

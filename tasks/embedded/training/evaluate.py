@@ -1,18 +1,20 @@
 """Measure the embedded model: `python -m flowrun.tasks.embedded.training.evaluate`.
 
-Prints the share of exactly right answers by kind of prompt, on held-out scenes and, with `--video`
-and `--truth`, on frames of the demo video; and how long a caption takes. The model is loaded and
-asked just as any checkpoint folder would be, and answers by greedy decoding. An answer is right
-when it is the expected text; for `detect`, when the labels are and each box overlaps the true one
-(intersection over union) by half at least.
+Prints the share of exactly right answers by kind: of prompt, of wording, of background, of what a
+camera does to a picture, and of picture size, each on held-out scenes; with `--photos`, before
+photographs of that folder; with `--video`, on frames of the demo video; and how long a caption takes.
+The model is loaded and asked just as any checkpoint folder would be, and answers by greedy decoding.
+An answer is right when it is the expected text; one with boxes, when its labels are right and each box
+overlaps the true one (intersection over union) by half at least.
 """
 
 import argparse
+import itertools
 import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,40 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from flowrun.tasks.embedded import MODEL_DIR
+from flowrun.tasks.embedded.training import backgrounds
+from flowrun.tasks.embedded.training.cameras import TROUBLES
 from flowrun.tasks.embedded.training.prompts import CAPTION_PROMPT, KINDS, ask
-from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, Frame, Scene, draw, make_scene
+from flowrun.tasks.embedded.training.questions import FREE_KINDS, ask_freely
+from flowrun.tasks.embedded.training.scenes import (
+    HELD_OUT_SEEDS,
+    Frame,
+    Scene,
+    caption,
+    draw,
+    make_scene,
+    stand_off,
+)
+from flowrun.tasks.embedded.training.wordings import HELD_OUT, OFF_TOPIC, TRAINED, Wordings
 
 _BATCH = 32
+# Scenes of the demo video, of progress during training, and those drawn here, are different ones.
+_FREE, _BEFORE_TEXTURES, _TROUBLED, _SIZED, _BEFORE_PHOTOS = (
+    range(start, start + 100_000) for start in range(100_000, 600_000, 100_000)
+)
+_SIZES = (
+    (64, 64),
+    (160, 120),
+    (640, 480),
+    (1280, 720),
+    (1920, 1080),
+    (480, 640),
+    (360, 640),
+    (840, 360),
+)
 _FRAMES_PER_SCENE = 5
 _LEAST_OVERLAP = 0.5
 _LOCATIONS = re.compile(r"<loc(\d{4})>" * 4)
@@ -73,13 +102,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m flowrun.tasks.embedded.training.evaluate")
     parser.add_argument("--model", type=Path, default=MODEL_DIR, help="checkpoint folder")
     parser.add_argument("--scenes", type=int, default=500, help="held-out scenes (500)")
+    parser.add_argument("--photos", type=Path, help="folder of photographs, for backgrounds")
     parser.add_argument("--video", type=Path, help="demo video")
     parser.add_argument("--truth", type=Path, help="its truth; default: .json beside the video")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # as a run does: the model's steps are too short to share
     model = Model(options.model)
-    scenes = [make_scene(seed) for seed in HELD_OUT_SEEDS[: options.scenes]]
-    _print_table(f"{options.scenes} held-out scenes", score(model, scene_cases(scenes)))
+    count = options.scenes
+    scenes = [make_scene(seed) for seed in HELD_OUT_SEEDS[:count]]
+    _print_table(f"{count} held-out scenes", score(model, scene_cases(scenes)))
+    for name, wordings in (("wordings of training", TRAINED), ("held-out wordings", HELD_OUT)):
+        _print_table(name, score(model, wording_cases(wordings, count // 3)))
+    _print_table("off topic, in people's words", score(model, off_topic_cases()))
+    _print_table("captions before backgrounds", score(model, background_cases(count // 3)))
+    _print_table("captions after a camera's troubles", score(model, trouble_cases(count // 3)))
+    _print_table("captions by size of the picture", score(model, size_cases(count // 3)))
+    if options.photos:
+        _print_table("before photographs", score(model, photo_cases(options.photos, count // 6)))
     if options.video:
         truth = options.truth or options.video.with_suffix(".json")
         cases = list(video_cases(options.video, json.loads(truth.read_text())))
@@ -95,6 +134,82 @@ def scene_cases(scenes: Sequence[Scene]) -> list[Case]:
     return [case for scene in scenes for case in _cases(scene, draw(scene), scene.seed)]
 
 
+def wording_cases(wordings: Wordings, count: int) -> list[Case]:
+    """Return `count` questions of each kind that `wordings` has, each about a scene of its own."""
+    cases = []
+    for kind in (kind for kind in FREE_KINDS if kind in wordings.kinds):
+        asked = 0
+        for seed in _FREE:
+            scene = make_scene(seed, textures=backgrounds.TRAINED if seed % 2 else ())
+            rng = np.random.default_rng([seed, 0xF4EE])
+            question = ask_freely(scene, kind, rng, wordings=wordings)
+            if question is not None:
+                cases.append(Case(kind, draw(scene), *question))
+                asked += 1
+            if asked == count:
+                break
+    return cases
+
+
+def off_topic_cases() -> list[Case]:
+    """Return what people ask that has nothing to do with shapes, each about three scenes."""
+    cases = []
+    prompts = [(prompt, answer) for answer, several in OFF_TOPIC.items() for prompt in several]
+    for number, (prompt, answer) in enumerate(prompts):
+        for seed in _FREE[3 * number : 3 * number + 3]:
+            kind = "no such thing" if answer == "no" else "off topic"
+            cases.append(Case(kind, draw(make_scene(seed)), prompt, answer))
+    return cases
+
+
+def background_cases(count: int) -> Iterator[Case]:
+    """Yield a caption of `count` scenes before each texture."""
+    for kind in (*backgrounds.TRAINED, *backgrounds.HELD_OUT):
+        said = kind if kind in backgrounds.TRAINED else f"{kind} (held out)"
+        for seed in _BEFORE_TEXTURES[:count]:
+            scene = make_scene(seed, canvas=(160, 120), textures=(kind,))
+            frame = draw(scene)
+            yield Case(said, frame, CAPTION_PROMPT, caption(scene))
+
+
+def trouble_cases(count: int) -> Iterator[Case]:
+    """Yield a caption of `count` pictures after each of a camera's troubles."""
+    for name, trouble in TROUBLES.items():
+        for seed in _TROUBLED[:count]:
+            textures = backgrounds.TRAINED if seed % 2 else ()
+            scene = make_scene(seed, canvas=(160, 120), textures=textures)
+            frame = trouble(draw(scene), np.random.default_rng(seed))
+            yield Case(name, frame, CAPTION_PROMPT, caption(scene))
+
+
+def size_cases(count: int) -> Iterator[Case]:
+    """Yield a caption of `count` pictures of each size."""
+    for width, height in _SIZES:
+        for seed in _SIZED[:count]:
+            scene = make_scene(seed, canvas=(width, height))
+            yield Case(f"{width} x {height}", draw(scene), CAPTION_PROMPT, caption(scene))
+
+
+def photo_cases(folder: Path, count: int) -> Iterator[Case]:
+    """Yield a caption of `count` scenes before each photograph of `folder`.
+
+    The objects stand off the part of the photograph around them as they do off textures.
+    """
+    for path in sorted(folder.iterdir()):
+        photo = Image.open(path).convert("RGB")
+        made = 0
+        for seed in _BEFORE_PHOTOS:
+            scene = make_scene(seed, canvas=(320, 240), textures=backgrounds.HELD_OUT[:1])
+            behind = _part_of(photo, scene, np.random.default_rng(seed))
+            if not stand_off(behind.astype(np.float32), scene.objects):
+                continue
+            frame = draw(scene, behind=behind)
+            yield Case(path.stem, frame, CAPTION_PROMPT, caption(scene))
+            made += 1
+            if made == count:
+                break
+
+
 def video_cases(path: Path, truth: dict[str, Any]) -> Iterator[Case]:
     """Yield cases of every kind for a few frames of each scene of the demo video."""
     every = truth["fps"] * (truth["scenes"][0]["end_s"]) // _FRAMES_PER_SCENE
@@ -108,11 +223,11 @@ def video_cases(path: Path, truth: dict[str, Any]) -> Iterator[Case]:
             yield from _cases(scene, pixels, index)
 
 
-def score(model: Model, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
+def score(model: Model, cases: Iterable[Case]) -> dict[str, tuple[int, int]]:
     """Return right answers and all answers by kind; captions by number of objects too."""
     counts: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for first in range(0, len(cases), _BATCH):
-        batch = cases[first : first + _BATCH]
+    left = iter(cases)
+    while batch := list(itertools.islice(left, _BATCH)):
         answers = model.answer([case.frame for case in batch], [case.prompt for case in batch])
         for case, answer in zip(batch, answers, strict=True):
             for name in _names(case):
@@ -123,7 +238,7 @@ def score(model: Model, cases: Sequence[Case]) -> dict[str, tuple[int, int]]:
 
 def is_right(case: Case, answer: str) -> bool:
     """Return whether `answer` is the right one; boxes need only overlap the true ones."""
-    if case.kind != "detect":
+    if "<loc" not in case.answer:
         return answer == case.answer
     if _LOCATIONS.sub("", answer) != _LOCATIONS.sub("", case.answer):
         return False
@@ -157,6 +272,16 @@ def _cases(scene: Scene, frame: Frame, seed: int) -> Iterator[Case]:
         # `ask` falls back to another kind where the scene does not admit this one.
         if kind not in {"color", "shape"} or "is there" not in prompt:
             yield Case(kind, frame, prompt, answer)
+
+
+def _part_of(photo: Image.Image, scene: Scene, rng: np.random.Generator) -> Frame:
+    """A part of `photo`, of half its width at least, in the scene's size."""
+    aspect = scene.width / scene.height
+    widest = min(photo.width, photo.height * aspect)
+    width = widest * rng.uniform(0.5, 1.0)
+    left, top = rng.random(2) * (photo.width - width, photo.height - width / aspect)
+    part = photo.crop((int(left), int(top), int(left + width), int(top + width / aspect)))
+    return np.asarray(part.resize((scene.width, scene.height), Image.Resampling.LANCZOS))
 
 
 def _names(case: Case) -> tuple[str, ...]:

@@ -2,6 +2,10 @@
 
 The classes are those of SmolVLM (Idefics3), only smaller: a 64x64 input in patches of 8, four
 vision and four text layers 128 wide, 16 image tokens. Whatever runs SmolVLM runs this.
+
+The tokenizer knows whole words, those of `wordings.vocabulary`, and has one token for every other
+word: so a word that training never had is no riddle to the model, which answers what is true of all
+of them.
 """
 
 import copy
@@ -12,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
+    AutoTokenizer,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
@@ -21,7 +26,9 @@ from transformers import (
 )
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from flowrun.tasks.embedded.training.prompts import corpus, loc_tokens
+from flowrun.tasks.embedded.training.prompts import loc_tokens
+from flowrun.tasks.embedded.training.scenes import COLORS, SHAPES
+from flowrun.tasks.embedded.training.wordings import vocabulary
 
 IMAGE_SIZE = 64
 PATCH_SIZE = 8
@@ -31,35 +38,54 @@ IMAGE_TOKENS = (GRID // SCALE_FACTOR) ** 2
 WIDTH = 128
 LAYERS = 4
 HEADS = 4
-VOCABULARY = 512
 BEGIN, END, PAD, UNKNOWN = "<|im_start|>", "<end_of_utterance>", "<|im_end|>", "<|endoftext|>"
 IMAGE, FAKE, GLOBAL = "<image>", "<fake_token_around_image>", "<global-img>"
-# SmolVLM's own template, with the text trimmed: `cap en\n` and `cap en` are one prompt.
+# SmolVLM's own template, with the text trimmed and in lower case: `Cap en\n` and `cap en` are one
+# prompt. The space makes its first word a token like all others, which have one before them.
 CHAT_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
     "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
-    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] | trim }}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}"
+    "{{ ' ' + (line['text'] | trim | lower) }}"
     "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
 
-def build_tokenizer() -> Any:
-    """Return a byte-level BPE tokenizer trained on `prompts.corpus()`.
+_EMBEDDING = "model.text_model.embed_tokens.weight"
+_KEPT = r"\p{L}\p{N}\s,;:"
+# What an answer may begin with, besides a colour, a shape and a number.
+_FIRST_WORDS = ("a", "an", "yes", "no", "none", "nothing", "on", "at", "in", "there", "I")
+_OTHER_TOKENS = ("User", "Assistant", ":", ",", "\u0120;", "\u0120", "\u010a")
 
-    Location tokens are ordinary added tokens: they survive `skip_special_tokens=True`.
+
+def build_tokenizer() -> Any:
+    """Return a tokenizer of whole words: those of `wordings.vocabulary` and of the answers.
+
+    A word is written as GPT-2 writes it, with the space before it as `\u0120`. Marks are left out of
+    a prompt, but for those that an answer may have. Location tokens are ordinary added tokens: they
+    survive `skip_special_tokens=True`.
     """
-    tokenizer = Tokenizer(models.BPE(unk_token=None))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = [BEGIN, PAD, UNKNOWN, END, FAKE, IMAGE, GLOBAL]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+    first = [*COLORS, *SHAPES, *"0123", *_FIRST_WORDS]
+    words = [*first, *(f"\u0120{word}" for word in [*vocabulary(), *"0123456789"])]
+    tokens = [BEGIN, PAD, UNKNOWN, END, FAKE, IMAGE, GLOBAL, *words, *_OTHER_TOKENS]
+    numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(rf"\s*[^{_KEPT}]+\s*$"), ""),
+            normalizers.Replace(Regex(rf"[^{_KEPT}]+"), " "),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
     )
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]|\s"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([BEGIN, PAD, UNKNOWN, END, FAKE, IMAGE, GLOBAL])
     tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in loc_tokens()])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -71,6 +97,30 @@ def build_tokenizer() -> Any:
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
+
+
+def carry_over(model: Any, processor: Any, folder: Path) -> None:
+    """Give `model` the weights of the checkpoint in `folder`, whose tokenizer may be another.
+
+    A token gets the mean of the embeddings of what the other tokenizer makes of its text; that of
+    unknown words gets the mean of the other's single letters where the other spells such words.
+    """
+    before = Idefics3ForConditionalGeneration.from_pretrained(
+        folder, local_files_only=True, dtype=torch.float32
+    )
+    other = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    weights = before.state_dict()
+    old = weights[_EMBEDDING]
+    letters = [number for text, number in other.get_vocab().items() if len(text) == 1]
+    new = model.state_dict()[_EMBEDDING].clone()
+    for text, number in processor.tokenizer.get_vocab().items():
+        if text in other.get_vocab():
+            new[number] = old[other.get_vocab()[text]]
+        elif parts := other(text.replace("\u0120", " ").replace("\u010a", "\n"))["input_ids"]:
+            new[number] = old[parts].mean(0)
+    if other.unk_token_id not in other(" zyx")["input_ids"]:
+        new[processor.tokenizer.unk_token_id] = old[letters].mean(0)
+    model.load_state_dict({**weights, _EMBEDDING: new, "lm_head.weight": new})
 
 
 def build_processor() -> Any:

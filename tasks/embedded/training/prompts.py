@@ -74,26 +74,6 @@ def plural(name: str) -> str:
     return f"{name}es" if name.endswith("s") else f"{name}s"
 
 
-def corpus() -> list[str]:
-    """Return every kind of text the tokenizer must know, for its training."""
-    words: list[str] = [*COLORS, *SHAPES, *(plural(shape) for shape in SHAPES)]
-    names = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
-    lines = [f"{with_article(name)} {place}" for name in names for place in PLACES]
-    lines += [f"detect {name}" for name in (*words, *names, "shapes")]
-    lines += [f"answer en is there {with_article(name)}?" for name in (*names, *SHAPES)]
-    lines += [
-        f"answer en how many {plural(word)} are there?" for word in (*SHAPES, *names, "shape")
-    ]
-    lines += [f"answer en how many {color} shapes are there?" for color in COLORS]
-    lines += [f"answer en what colour is the {shape}?" for shape in SHAPES]
-    lines += [f"answer en what color is the {shape}?" for shape in SHAPES]
-    lines += [f"answer en what shape is {color}?" for color in COLORS]
-    lines += [f"answer en what is {place}?" for place in PLACES]
-    lines += ["an empty scene", "cap en", "caption en", "describe en", "yes", "no", "none"]
-    lines += ["a, b and a", "nothing", " ; ", "User:", "\nAssistant:", "0", "1", "2", "3"]
-    return lines * 4 + words * 8
-
-
 def _caption(scene: Scene, rng: np.random.Generator) -> Question:
     prompt = rng.choice(["cap en", "caption en", "describe en"], p=[0.8, 0.1, 0.1])
     return str(prompt), caption(scene)

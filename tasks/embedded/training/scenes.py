@@ -1,9 +1,11 @@
 """Scenes of plain shapes, drawn from a seed, with what is true of them.
 
-A scene holds 0-3 of 6 shapes in 8 colours before a plain, graded or noisy background. The same
-seed gives the same scene and the same pixels on every run. A scene is unambiguous by construction:
+A scene holds 0-3 of 6 shapes in 8 colours before a background: a plain, graded or noisy one, or, where
+`textures` are asked for, one of those of `backgrounds.py`, with objects of more varied sizes. The
+same seed gives the same scene and the same pixels on every run. A scene is unambiguous by construction:
 
-- objects never overlap, and every colour stands off its background by `MIN_CONTRAST`;
+- objects never overlap, and every colour stands off its background by `MIN_CONTRAST`: off each colour
+  of a smooth one, off nine tenths of the pixels around it of a textured one;
 - one object lies near the centre, or at a side: its offset along that side's axis is at least
   0.20 of the frame, along the other axis at most 0.12;
 - two objects lie side by side or one above the other: their centres are at least 0.43 of the
@@ -24,6 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from flowrun.tasks.embedded.training.backgrounds import draw_texture
 
 Frame = NDArray[np.uint8]
 Point = tuple[float, float]
@@ -63,6 +67,8 @@ CANVASES = (
 _SUPERSAMPLING = 3
 _COUNT_WEIGHTS = (0.07, 0.23, 0.35, 0.35)
 _JITTER = 14
+_SMALLEST, _SMALLEST_BEFORE_TEXTURES = 0.23, 0.17
+_TEXTURE_TRIES = 8
 _FALLBACK_BACKGROUND = (24, 24, 24)
 
 
@@ -112,15 +118,21 @@ class Scene:
     noise: float
 
 
-def make_scene(seed: int, *, canvas: tuple[int, int] | None = None) -> Scene:
-    """Return the scene of `seed`, on `canvas` (width, height in pixels) or on one of `CANVASES`.
+def make_scene(
+    seed: int, *, canvas: tuple[int, int] | None = None, textures: Sequence[str] = ()
+) -> Scene:
+    """Return the scene of `seed`, a pure function of its arguments.
 
-    A pure function of its arguments. Another canvas gives another scene, not the same one resized.
+    canvas: width and height in pixels; None picks one of `CANVASES`. Another canvas gives another
+        scene, not the same one resized.
+    textures: kinds of `backgrounds.py`, one of which lies behind the objects. Without any, the
+        background is plain, graded or noisy, and the objects are large.
     """
     rng = np.random.default_rng([seed, 0x5CE7E])
     width, height = pick_canvas(rng) if canvas is None else canvas
     places = _pick_places(rng)
-    sizes = [_pick_size(rng, len(places), width, height) for _ in places]
+    smallest = _SMALLEST_BEFORE_TEXTURES if textures else _SMALLEST
+    sizes = [_pick_size(rng, len(places), width, height, smallest) for _ in places]
     objects = tuple(
         _make_object(rng, place, x, y, size)
         for (place, x, y), size in zip(places, sizes, strict=True)
@@ -130,7 +142,9 @@ def make_scene(seed: int, *, canvas: tuple[int, int] | None = None) -> Scene:
         width=width,
         height=height,
         objects=objects,
-        background=_pick_background(rng, objects),
+        background=_pick_texture(rng, objects, textures, width, height)
+        if textures
+        else _pick_background(rng, objects),
         gain=float(rng.uniform(0.85, 1.08)),
         noise=float(rng.choice([0.0, rng.uniform(1.0, 5.0), rng.uniform(5.0, 12.0)])),
     )
@@ -181,12 +195,13 @@ def moved(scene: Scene, shifts: Sequence[Point]) -> Scene:
     return replace(scene, objects=objects)
 
 
-def draw(scene: Scene, *, noise_seed: int = 0) -> Frame:
+def draw(scene: Scene, *, noise_seed: int = 0, behind: Frame | None = None) -> Frame:
     """Return `scene` as RGB pixels, uint8, height x width x 3; edges are anti-aliased.
 
-    `noise_seed` tells frames of one video apart: it changes the sensor's noise and nothing else.
+    noise_seed: tells frames of one video apart: it changes the sensor's noise and nothing else.
+    behind: a picture of the scene's size to use for its background.
     """
-    image = Image.fromarray(_draw_background(scene))
+    image = Image.fromarray(_draw_background(scene) if behind is None else behind)
     for item in scene.objects:
         _draw_object(image, scene, item)
     rng = np.random.default_rng([scene.seed, noise_seed, 0x7015E])
@@ -237,11 +252,13 @@ def _pair_places(rng: np.random.Generator) -> list[tuple[str, float, float]]:
     return [("at the top", first, near), ("at the bottom", second, far)]
 
 
-def _pick_size(rng: np.random.Generator, count: int, width: int, height: int) -> float:
+def _pick_size(
+    rng: np.random.Generator, count: int, width: int, height: int, smallest: float
+) -> float:
     scale = math.sqrt(width * height)
     # A turned triangle reaches 1.15 of its radius: so no two touch and none leaves the frame.
     largest = 0.37 * min(width, height) if count < 3 else min(0.37 * height, 0.23 * width)
-    return float(min(rng.uniform(0.23, 0.36), largest / scale))
+    return float(min(rng.uniform(smallest, 0.36), largest / scale))
 
 
 def _make_object(
@@ -276,6 +293,41 @@ def _pick_background(rng: np.random.Generator, objects: Sequence[SceneObject]) -
     return Background(kind=kind, first=first, second=second, seed=int(rng.integers(2**31)))
 
 
+def _pick_texture(
+    rng: np.random.Generator,
+    objects: Sequence[SceneObject],
+    kinds: Sequence[str],
+    width: int,
+    height: int,
+) -> Background:
+    kind = kinds[int(rng.integers(len(kinds)))]
+    for _ in range(_TEXTURE_TRIES):
+        background = Background(kind, (0, 0, 0), (0, 0, 0), int(rng.integers(2**31)))
+        pixels = draw_texture(kind, width=width, height=height, seed=background.seed)
+        if stand_off(pixels, objects):
+            return background
+    return replace(
+        background, kind="plain", first=_FALLBACK_BACKGROUND, second=_FALLBACK_BACKGROUND
+    )
+
+
+def stand_off(background: NDArray[np.float32], objects: Sequence[SceneObject]) -> bool:
+    """Return whether every object differs from nine tenths of the pixels around it.
+
+    background: height x width x 3, 0-255.
+    """
+    height, width = background.shape[:2]
+    for item in objects:
+        reach = 0.65 * item.size * math.sqrt(width * height)
+        x, y = item.cx * width, item.cy * height
+        rows = slice(max(0, int(y - reach)), int(y + reach) + 1)
+        columns = slice(max(0, int(x - reach)), int(x + reach) + 1)
+        distances = np.linalg.norm(background[rows, columns] - np.array(item.rgb), axis=2)
+        if np.quantile(distances, 0.1) < MIN_CONTRAST:
+            return False
+    return True
+
+
 def _dull_color(rng: np.random.Generator) -> Rgb:
     level = rng.uniform(12, 225)
     red, green, blue = (int(v) for v in np.clip(level + rng.uniform(-12, 12, 3), 0, 255))
@@ -302,8 +354,10 @@ def _draw_background(scene: Scene) -> Frame:
         coarse = np.clip(128 + rng.normal(0, 14, (cells, cells)), 0, 255).astype(np.uint8)
         smooth = Image.fromarray(coarse).resize((scene.width, scene.height), _BICUBIC)
         pixels = first + (np.asarray(smooth, dtype=np.float32) - 128.0)[:, :, None]
-    else:
+    elif behind.kind == "plain":
         pixels = np.broadcast_to(first, shape)
+    else:
+        pixels = draw_texture(behind.kind, width=scene.width, height=scene.height, seed=behind.seed)
     return _to_bytes(pixels)
 
 

@@ -1,4 +1,7 @@
-"""Train the embedded model from nothing: `python -m flowrun.tasks.embedded.training.train --out DIR`.
+"""Train the embedded model: `python -m flowrun.tasks.embedded.training.train --out DIR`.
+
+It begins with random weights, or with `--start` with those of a checkpoint, whose tokenizer may be
+another one. `make train-model` has the options of the model that ships.
 
 The loss is that of the next answer token (every answer weighs the same, whatever its length: by the
 token, captions drown the questions) plus an auxiliary dense one: throw-away linear heads read
@@ -50,7 +53,9 @@ class Plan:
     matrix_rate: float
     vision_share: float
     decay_share: float
-    warmup_steps: int = 200
+    start: Path | None = None
+    bfloat16: bool = False
+    warmup_steps: int = 50
     weight_decay: float = 0.02
 
     def progress(self, step: int, elapsed_s: float) -> float:
@@ -81,15 +86,50 @@ class DenseHeads(nn.Module):  # type: ignore[misc]
         return (near + _dense_loss(_spread(self.image(image)), batch)) / 2
 
 
+@dataclass(frozen=True, slots=True)
+class Team:
+    """The processes that train together, and which of them this one is."""
+
+    rank: int
+    size: int
+
+    def average(self, model: Any, heads: nn.Module, elapsed_s: float) -> float:
+        """Set every gradient to its mean over the team; return the mean of `elapsed_s`.
+
+        All processes go by the same clock so that they agree on the rate and on when to end.
+        """
+        if self.size == 1:
+            return elapsed_s
+        grads = [p.grad for m in (model, heads) for p in m.parameters() if p.grad is not None]
+        clock = torch.tensor([elapsed_s])
+        self.add_up([*grads, clock])
+        for grad in grads:
+            grad.div_(self.size)
+        return float(clock) / self.size
+
+    def add_up(self, tensors: list[torch.Tensor]) -> None:
+        """Set every tensor to its sum over the team."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
 class Muon(torch.optim.Optimizer):  # type: ignore[misc]
     """Momentum made orthogonal, for the matrices of hidden layers.
 
     As Keller Jordan's Muon, in float32: torch's own computes in bfloat16, which is slow on CPUs
-    without instructions for it.
+    without instructions for it. Each process of a team makes the matrices of its share orthogonal.
     """
 
-    def __init__(self, params: list[nn.Parameter], *, lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, params: list[nn.Parameter], *, lr: float, weight_decay: float, team: Team
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": 0.95, "weight_decay": weight_decay})
+        self._team = team
 
     def step(self, closure: Any = None) -> None:
         """Update every matrix that has a gradient."""
@@ -101,14 +141,22 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
     def _update(self, group: dict[str, Any]) -> None:
         # Matrices of one shape go through the iteration together: it is many small products.
         stacks: dict[Any, list[tuple[nn.Parameter, torch.Tensor]]] = defaultdict(list)
-        for param in group["params"]:
-            if param.grad is not None:
-                stacks[param.shape].append((param, self._momentum(param, group["momentum"])))
-        for shape, members in stacks.items():
-            updates = _orthogonal(torch.stack([update for _, update in members]))
-            scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-            for (param, _), update in zip(members, updates, strict=True):
-                param.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+        updates: list[tuple[nn.Parameter, torch.Tensor]] = []
+        for number, param in enumerate(p for p in group["params"] if p.grad is not None):
+            update = self._momentum(param, group["momentum"])
+            updates.append((param, update))
+            if number % self._team.size == self._team.rank:
+                stacks[param.shape].append((param, update))
+            else:
+                update.zero_()
+        for members in stacks.values():
+            made = _orthogonal(torch.stack([update for _, update in members]))
+            for (_, update), orthogonal in zip(members, made, strict=True):
+                update.copy_(orthogonal)
+        self._team.add_up([update for _, update in updates])
+        for param, update in updates:
+            scale = group["lr"] * max(1.0, param.shape[0] / param.shape[1]) ** 0.5
+            param.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
 
     def _momentum(self, param: nn.Parameter, momentum: float) -> torch.Tensor:
         assert param.grad is not None
@@ -150,30 +198,6 @@ class Run:
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
 
 
-@dataclass(frozen=True, slots=True)
-class Team:
-    """The processes that train together, and which of them this one is."""
-
-    rank: int
-    size: int
-
-    def average(self, model: Any, heads: nn.Module, elapsed_s: float) -> float:
-        """Set every gradient to its mean over the team; return the mean of `elapsed_s`.
-
-        All processes go by the same clock so that they agree on the rate and on when to end.
-        """
-        if self.size == 1:
-            return elapsed_s
-        grads = [p.grad for m in (model, heads) for p in m.parameters() if p.grad is not None]
-        flat = torch.cat([*(grad.flatten() for grad in grads), torch.tensor([elapsed_s])])
-        distributed.all_reduce(flat)
-        flat /= self.size
-        parts = flat[:-1].split([grad.numel() for grad in grads])
-        for grad, part in zip(grads, parts, strict=True):
-            grad.copy_(part.view_as(grad))
-        return float(flat[-1])
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     options = _parse(arguments)
@@ -186,6 +210,8 @@ def main(arguments: list[str] | None = None) -> None:
         matrix_rate=options.matrix_rate,
         vision_share=options.vision_share,
         decay_share=options.decay_share,
+        start=options.start,
+        bfloat16=options.bfloat16,
     )
     if options.processes == 1:
         train(plan, options.out, Team(0, 1), every=options.every)
@@ -204,7 +230,9 @@ def train(plan: Plan, out: Path, team: Team, *, every: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     processor = network.build_processor()
     encoder = Encoder.of(processor)
-    run = start(plan, processor)
+    run = start(plan, processor, team)
+    if plan.start is not None:
+        network.carry_over(run.model, processor, plan.start)
     if (out / "checkpoint.pt").exists():
         run.load(out / "checkpoint.pt")
     leads = team.rank == 0
@@ -231,7 +259,7 @@ def train(plan: Plan, out: Path, team: Team, *, every: int) -> None:
             network.save(run.model, processor, out / "model")
 
 
-def start(plan: Plan, processor: Any) -> Run:
+def start(plan: Plan, processor: Any, team: Team) -> Run:
     """Return a run at step 0, its weights drawn from the plan's seed."""
     model = network.build_model(processor, seed=plan.seed)
     heads = DenseHeads()
@@ -247,17 +275,21 @@ def start(plan: Plan, processor: Any) -> Run:
     if not plan.matrix_rate:
         adam.add_param_group({"params": hidden})
         return Run(model, heads, [adam])
-    return Run(model, heads, [adam, Muon(hidden, lr=plan.matrix_rate, weight_decay=decay)])
+    return Run(
+        model, heads, [adam, Muon(hidden, lr=plan.matrix_rate, weight_decay=decay, team=team)]
+    )
 
 
 def learn(run: Run, plan: Plan, batch: Batch, done: float) -> tuple[float, float]:
     """Set gradients; return the language and the dense loss (the former 0 while it is off)."""
-    vision, image = see(run.model, batch)
-    dense = run.heads(vision, image, batch)
-    language = torch.zeros(())
+    with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
+        vision, image = see(run.model, batch)
+        dense = run.heads(vision, image, batch)
+        language = torch.zeros(())
+        if done >= plan.vision_share:
+            logits, labels = answer_logits(run.model, image, batch)
     if done >= plan.vision_share:
-        logits, labels = answer_logits(run.model, image, batch)
-        losses = functional.cross_entropy(logits, labels, reduction="none")
+        losses = functional.cross_entropy(logits.float(), labels, reduction="none")
         weights = batch["weights"][batch["labels"] != IGNORED]
         language = (losses * weights).sum() / weights.sum()
     (language + dense).backward()
@@ -292,7 +324,7 @@ def answer_logits(
     ids, segments = batch["ids"], batch["segments"]
     embedded = model.model.text_model.embed_tokens(ids)
     is_image = ids == model.config.image_token_id
-    embedded = embedded.masked_scatter(is_image[:, :, None], image)
+    embedded = embedded.masked_scatter(is_image[:, :, None], image.to(embedded.dtype))
     hidden = model.model.text_model(
         inputs_embeds=embedded,
         attention_mask=_attention(segments),
@@ -335,7 +367,7 @@ def _attention(segments: torch.Tensor) -> torch.Tensor:
 
 
 def _dense_loss(outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-    shapes, colors, boxes = outputs.split(_DENSE_OUTPUTS, dim=-1)
+    shapes, colors, boxes = outputs.float().split(_DENSE_OUTPUTS, dim=-1)
     there = batch["shapes"] > 0
     loss = functional.cross_entropy(shapes.transpose(1, 2), batch["shapes"])
     loss = loss + functional.cross_entropy(colors.transpose(1, 2), batch["colors"])
@@ -379,6 +411,9 @@ def _report(run: Run, held_out: list[Batch], losses: list[tuple[float, float]]) 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m flowrun.tasks.embedded.training.train")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and model")
+    parser.add_argument(
+        "--start", type=Path, help="checkpoint folder to begin with (random weights)"
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="updates to make; reproducible")
     length.add_argument("--minutes", type=float, default=75.0, help="wall-clock time (75)")
@@ -388,6 +423,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--matrix-rate", type=float, default=0.02, help="peak, Muon; 0: AdamW")
     parser.add_argument("--vision-share", type=float, default=0.03, help="share of vision alone")
     parser.add_argument("--decay-share", type=float, default=0.4, help="share of falling rate")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in it, where the CPU can")
     parser.add_argument("--every", type=int, default=250, help="steps between measurements")
     parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     return parser.parse_args(arguments)
