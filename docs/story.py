@@ -103,10 +103,12 @@ class Page(Browser):
 
     def picture(self, *marked: str, around: str | None = None) -> Image.Image:
         """The window, with a frame around each marked element; only the element `around`, if given."""
-        picture = Image.open(io.BytesIO(self.screenshot())).convert("RGB")
+        boxes = None
+        while boxes != (boxes := [self.box(element) for element in marked]):
+            shot = self.screenshot()  # again, if a live page has moved what is marked
+        picture = Image.open(io.BytesIO(shot)).convert("RGB")
         draw = ImageDraw.Draw(picture)
-        for element in marked:
-            left, top, right, bottom = self.box(element)
+        for left, top, right, bottom in boxes:
             draw.rounded_rectangle(
                 (left - 6, top - 6, right + 6, bottom + 6), 8, outline="#f0506e", width=4
             )
@@ -200,9 +202,16 @@ def tell(page: Page, folder: Path) -> Film:
     with served(folder, "porch.yaml", "--plain") as url:
         page.open(url)
         answer = "document.querySelector('#answers .response')"
-        page.wait_for(f"{SHOWN} && {answer}.textContent.includes({WRONG!r})", timeout_s=180)
+        page.wait_for(
+            f"{SHOWN} && {answer}.textContent.includes({WRONG!r})"
+            " && document.querySelector('.thumb img')?.naturalWidth",
+            timeout_s=180,
+        )
         screen = "document.querySelector('.screen')"
-        film.add("1  A wrong answer: the circle is red", page.picture(screen, answer))
+        film.add(
+            "1  A wrong answer: the model says blue, the circle is red",
+            page.picture(screen, answer),
+        )
         page.wait_for(f"{answer}.textContent.includes('ring')", timeout_s=60)
     [run] = (folder / "runs").glob("porch-*")
     with served(folder, "view", f"runs/{run.name}") as url:
