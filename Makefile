@@ -125,8 +125,8 @@ notebook: .venv/installed-dev  ## run docs/notebook.ipynb, and write it with wha
 
 .PHONY: reference
 reference: .venv/installed-dev  ## write docs/graph.md and docs/task-config.md, the reference of graph files
-	$(BIN)/flowrun schema --markdown graph > docs/graph.md
-	$(BIN)/flowrun schema --markdown tasks > docs/task-config.md
+	$(BIN)/flowrun schema --markdown graph > docs/graph.md.part && mv docs/graph.md.part docs/graph.md
+	$(BIN)/flowrun schema --markdown tasks > docs/task-config.md.part && mv docs/task-config.md.part docs/task-config.md
 
 .PHONY: docs
 docs: .venv/installed-docs  ## build the documentation as a site, into site/; every link must lead somewhere
