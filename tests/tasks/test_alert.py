@@ -19,7 +19,6 @@ from flowrun.runtime.testing import run_task
 from flowrun.tasks.alert import Alert
 from support.helpers import START_NS
 
-pytest.importorskip("simpleeval")
 S = 1_000_000_000
 
 

@@ -22,7 +22,6 @@ from support.answer_tasks import ran
 from support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
-pytest.importorskip("simpleeval")
 BEFORE = """\
 tasks:
   - {id: cam, type: support.pictures.Camera, config: {limit: 4}}

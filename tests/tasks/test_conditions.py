@@ -11,7 +11,6 @@ from flowrun.msgs import DetectionsMsg, LinesMsg, PromptResponseMsg, ZonesMsg
 from flowrun.msgs.basic import FloatMsg
 from flowrun.tasks.conditions import Condition, ConditionError, Seen, Template
 
-pytest.importorskip("simpleeval")
 ANSWER = PromptResponseMsg(response="Two people, -3.5 degrees, FIRE!", tokens=7)
 FOUND = DetectionsMsg(labels=["person", "car", "person", "dog"])
 FOUND.boxes = np.zeros((4, 4), np.float32)

@@ -21,7 +21,6 @@ from flowrun.tasks.commands import alerts
 from support.answer_tasks import ran
 from support.helpers import START_NS
 
-pytest.importorskip("simpleeval")
 GRAPH = """\
 tasks:
   - {id: cam, type: support.pictures.Camera, config: {limit: 12}}
