@@ -138,27 +138,26 @@ class Dependence:
         self._store = store
         self._folders: dict[str, str] = {}
         self._code = _versions()
+        self._embedded = embedded().path
+        self._alike: dict[tuple[Any, ...], bytes] = {}
+        """What the answers of one variant and task depend on, all pictures alike."""
 
     def key(self, variant: Variant, asked: Asked, run: RecordedRun) -> bytes | None:
         """The key under which the answer is kept; None where it is not known on what it depends."""
         if asked.picture_key is None:
             return None
-        asking = asked.asking
-        changes = config_of(variant, asked)
-        config = {**asking.config, **changes}
+        asking, live = asked.asking, asked.live
         prompt = variant.prompt if variant.prompt is not None else asked.answer.get("prompt")
-        settings = {key: value for key, value in config.items() if key not in _OF_NO_ANSWER}
-        is_drawn = bool(config.get("do_sample"))
-        return key_of(
-            "answer",
-            1,
-            self._code,
-            self._answerer(config, changes, asking, run),
-            prompt,
-            settings,
-            asked.picture_key,
-            asked.picture.cycle if is_drawn else None,
-        )
+        is_drawn = bool(live.get("do_sample", asking.config.get("do_sample")))
+        place = variant, asked.run, asking.task, asking.port, repr(live) if live else ""
+        if place not in self._alike:
+            changes = config_of(variant, asked)
+            config = {**asking.config, **changes}
+            settings = {key: value for key, value in config.items() if key not in _OF_NO_ANSWER}
+            answerer = self._answerer(config, changes, asking, run)
+            self._alike[place] = key_of("answer", 1, self._code, answerer, settings)
+        drawn_in = asked.picture.cycle if is_drawn else None
+        return key_of(self._alike[place], prompt, asked.picture_key, drawn_in)
 
     def fills_memory(self, variant: Variant, asked: Asked, run: RecordedRun) -> bool:
         """Whether what answers is a model of more than 500 MB in this process, or of an unknown size."""
@@ -194,7 +193,7 @@ class Dependence:
             return [code, None if model is None else self._model(model, changes, run)]
         backend = config.get("backend", _EMBEDDED)
         if backend == _EMBEDDED:
-            return [code, self._folder(embedded().path)]
+            return [code, self._folder(self._embedded)]
         settings = dict((config.get("backends") or {}).get(backend, {}))
         kind = settings.get("type", backend)
         if kind == "openai":
