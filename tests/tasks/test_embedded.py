@@ -19,6 +19,7 @@ from flowrun.tasks.embedded.training.prompts import KINDS, ask, loc_token, loc_t
 from flowrun.tasks.embedded.training.questions import FREE_KINDS, ask_freely
 from flowrun.tasks.embedded.training.wordings import (
     HELD_OUT,
+    OFF_TOPIC,
     REFUSAL,
     TRAINED,
     UNKNOWN_WORD,
@@ -247,6 +248,12 @@ class TestTokenizer:
         assert ids(" what's  in the picture?!") == plain
         assert ids(" what\u2019s in the “picture”") == plain
 
+    def test_the_shipped_tokenizer_is_the_one_of_training(self, processor, model):
+        ours, shipped = processor.tokenizer, model.processor.tokenizer
+        assert shipped.get_vocab() == ours.get_vocab()
+        assert model.processor.chat_template == processor.chat_template
+        assert shipped("Is it, er, <loc0008> ?") == ours("Is it, er, <loc0008> ?")
+
 
 class TestPrompts:
     def test_every_kind_has_a_question_for_every_scene(self):
@@ -360,6 +367,53 @@ class TestShippedModel:
         right = sum(a == sc.caption(s) for a, s in zip(answers, held_out, strict=True))
         assert right / len(held_out) >= STATED_CAPTION_RATE
 
+    def test_it_answers_questions_in_other_words_than_those_of_training(self, model):
+        from flowrun.tasks.embedded.training.evaluate import score, wording_cases
+
+        right, total = _total(score(model, wording_cases(HELD_OUT, 2)))
+        assert total >= 2 * len(HELD_OUT.kinds)
+        assert right / total >= 0.7
+
+    def test_it_says_no_to_a_thing_that_is_no_coloured_shape(self, model):
+        frame = sc.draw(SCENES[1])
+        asked = [*OFF_TOPIC["no"][:6], *OFF_TOPIC[REFUSAL][:6]]
+        answers = model.answer([frame] * len(asked), asked)
+        assert answers[:2] == ["no", "no"]  # a human
+        right = ["no"] * 6 + [REFUSAL] * 6
+        assert sum(a == b for a, b in zip(answers, right, strict=True)) >= 10
+
+    @pytest.mark.long
+    def test_it_answers_every_kind_of_question(self, model):
+        from flowrun.tasks.embedded.training.evaluate import score, wording_cases
+
+        for wordings in (TRAINED, HELD_OUT):
+            counts = score(model, wording_cases(wordings, 8))
+            assert all(counts[kind][0] > 1 for kind in counts if kind in wordings.kinds), counts
+            right, total = _total(counts)
+            assert right / total >= 0.75, counts
+
+    @pytest.mark.long
+    def test_it_knows_what_has_nothing_to_do_with_shapes(self, model):
+        from flowrun.tasks.embedded.training.evaluate import off_topic_cases, score
+
+        for kind, (right, total) in score(model, off_topic_cases()).items():
+            assert right / total >= 0.85, (kind, right, total)
+
+    @pytest.mark.long
+    def test_it_captions_before_textures_and_after_troubles(self, model):
+        from flowrun.tasks.embedded.training.evaluate import (
+            background_cases,
+            score,
+            size_cases,
+            trouble_cases,
+        )
+
+        for cases in (background_cases(15), trouble_cases(15), size_cases(10)):
+            counts = score(model, cases)
+            assert min(right / total for right, total in counts.values()) >= 0.5, counts
+            right, total = _total(counts)
+            assert right / total >= 0.8, counts
+
     def test_location_tokens_survive_decoding(self, model):
         scene = next(s for s in SCENES if len(s.objects) == 1)
         answer = model.answer([sc.draw(scene)], ["detect shapes"])[0]
@@ -374,6 +428,11 @@ class TestShippedModel:
         frames = [sc.draw(scene) for scene in SCENES[:4]]
         single = [model.answer([frame], ["cap en"])[0] for frame in frames]
         assert model.answer(frames, ["cap en"] * 4) == single
+
+
+def _total(counts):
+    """Right answers and all answers of a score."""
+    return tuple(sum(numbers) for numbers in zip(*counts.values(), strict=True))
 
 
 class TestDemoVideo:

@@ -4,7 +4,7 @@
     llama-server -m DIR/model.gguf --mmproj DIR/mmproj.gguf --jinja
 
 Needs the package `gguf`. Made for this one model: a checkpoint of another size of the same classes
-(Idefics3 with a LLaMA text side, tied embeddings, a byte-level BPE) converts too.
+(Idefics3 with a LLaMA text side, tied embeddings, a tokenizer of whole words) converts too.
 
 llama.cpp shows such a model each picture twice, as one tile and as an overview, where ours has
 learnt to look once: about what its answers are worth there, see the test.
@@ -25,17 +25,19 @@ from flowrun.tasks.embedded import MODEL_DIR
 __all__ = ["CHAT_TEMPLATE", "convert"]
 
 CHAT_TEMPLATE = (
-    "<|im_start|>{% for message in messages %}User:"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{{ part['text'] | trim }}{% endfor %}{% endif %}"
+    "<|im_start|>{% for message in messages %}User:{% set parts = message['content'].split('__>') %}"
+    "{% if parts | length > 1 %}{{ parts | first }}__>{% endif %}"
+    "{{ ' ' + (parts | last | trim | lower | replace('?', '') | replace('.', '')) }}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""The checkpoint's own, but llama.cpp hands over a picture as a part with a text, its marker."""
+"""The checkpoint's own, but llama.cpp puts a marker such as `<__media__>` before the text for a picture,
+and its tokenizer leaves no marks out."""
 
 _MORE_TOKENS = ("\n\n", "<row_1_col_1>")
 """llama.cpp writes these around the pictures of an Idefics3; our vocabulary does without them. They
 get embeddings of zeros."""
 
+_SPACE = "\u0120"
 _TEXT, _VISION, _CONNECTOR = "model.text_model.", "model.vision_model.", "model.connector."
 
 
@@ -72,7 +74,8 @@ def _write_text_side(
     writer.add_layer_norm_rms_eps(text["rms_norm_eps"])
     writer.add_rope_freq_base(text["rope_parameters"]["rope_theta"])
     writer.add_rope_dimension_count(text["head_dim"])
-    writer.add_vocab_size(text["vocab_size"] + len(_MORE_TOKENS))
+    more = len(_letters(checkpoint)) + len(_MORE_TOKENS)
+    writer.add_vocab_size(text["vocab_size"] + more)
     _add_tokenizer(writer, checkpoint, config)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
     for name, tensor in weights.items():
@@ -81,7 +84,7 @@ def _write_text_side(
             if own.endswith("q_proj.weight"):
                 tensor = _interleaved(tensor, heads)  # noqa: PLW2901
             elif own == "model.embed_tokens.weight":
-                tensor = np.pad(tensor, ((0, len(_MORE_TOKENS)), (0, 0)))  # noqa: PLW2901
+                tensor = _more_embeddings(tensor, checkpoint)  # noqa: PLW2901
             elif own.endswith("k_proj.weight"):
                 tensor = _interleaved(tensor, text["num_key_value_heads"])  # noqa: PLW2901
             writer.add_tensor(_tensor_name(names, own), np.ascontiguousarray(tensor))
@@ -124,26 +127,54 @@ def _write_vision_side(
 def _add_tokenizer(writer: Any, checkpoint: Path, config: dict[str, Any]) -> None:
     import gguf
 
-    made = json.loads((checkpoint / "tokenizer.json").read_text())
-    vocabulary = made["model"]["vocab"] | {t["content"]: t["id"] for t in made["added_tokens"]}
+    made = _tokenizer(checkpoint)
+    vocabulary = _vocabulary(made)
     kinds = {
         token["content"]: gguf.TokenType.CONTROL
         if token["special"]
         else gguf.TokenType.USER_DEFINED
         for token in made["added_tokens"]
     }
-    tokens = [*sorted(vocabulary, key=vocabulary.__getitem__), *_MORE_TOKENS]
+    words = sorted(vocabulary, key=vocabulary.__getitem__)
+    tokens = [*words, *_letters(checkpoint), *_MORE_TOKENS]
     kinds |= dict.fromkeys(_MORE_TOKENS, gguf.TokenType.CONTROL)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre("llama-bpe")  # takes a word of the vocabulary whole
     writer.add_token_list(tokens)
     writer.add_token_types([kinds.get(token, gguf.TokenType.NORMAL) for token in tokens])
-    writer.add_token_merges([" ".join(merge) for merge in made["model"]["merges"]])
+    writer.add_token_merges([f"{_SPACE} {_SPACE}"])  # there must be one
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
     writer.add_pad_token_id(config["text_config"]["pad_token_id"])
     writer.add_add_bos_token(False)  # the template writes it
     writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def _tokenizer(checkpoint: Path) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((checkpoint / "tokenizer.json").read_text())
+    return made
+
+
+def _vocabulary(made: dict[str, Any]) -> dict[str, int]:
+    words: dict[str, int] = made["model"]["vocab"]
+    return words | {token["content"]: token["id"] for token in made["added_tokens"]}
+
+
+def _letters(checkpoint: Path) -> list[str]:
+    """The bytes that llama.cpp spells a word with which the vocabulary does not have."""
+    from tokenizers import pre_tokenizers
+
+    known = _vocabulary(_tokenizer(checkpoint))
+    return sorted(set(pre_tokenizers.ByteLevel.alphabet()) - known.keys())
+
+
+def _more_embeddings(embeddings: NDArray[np.float32], checkpoint: Path) -> NDArray[np.float32]:
+    """Return `embeddings` with a row for each more token: a letter has that of an unknown word."""
+    made = _tokenizer(checkpoint)
+    unknown = embeddings[_vocabulary(made)[made["model"]["unk_token"]]]
+    letters = np.tile(unknown, (len(_letters(checkpoint)), 1))
+    others = np.zeros((len(_MORE_TOKENS), embeddings.shape[1]), dtype=embeddings.dtype)
+    return np.concatenate([embeddings, letters, others])
 
 
 def _interleaved(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:

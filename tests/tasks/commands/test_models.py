@@ -77,7 +77,7 @@ def test_the_hubs_cache_and_folders_are_listed(cache: Path, tmp_path: Path) -> N
     lines = listed(mine, cache=cache).splitlines()
     assert [line.split(maxsplit=3) for line in lines[:-2]] == [
         ["model", "task", "architecture", "size"],
-        ["embedded", "Inference", "Idefics3ForConditionalGeneration", "3.7 MB"],
+        ["embedded", "Inference", "Idefics3ForConditionalGeneration", "3.6 MB"],
         ["bert/bert", "-", "BertModel", "2.0 kB"],
         ["google/paligemma-3b-mix-224", "Inference", "PaliGemmaForConditionalGeneration", "5.0 MB"],
         ["PekingU/rtdetr_r18vd", "Detect", "RTDetrForObjectDetection", "47 bytes, no weights"],
