@@ -151,7 +151,8 @@ class TaskError(FlowrunError):
 def _instead(cause: BaseException) -> str:
     """What to do instead, where NumPy and OpenCV only say that an array may not be written to."""
     text = text_of(cause)
-    if isinstance(cause, AttributeError) or not ("read-only" in text or "readonly" in text):
+    says_more = isinstance(cause, (AttributeError, FlowrunError, TypeError))  # these are our own
+    if says_more or not ("read-only" in text or "readonly" in text):
         return ""
     return "; what a task gets is read-only: change a copy, such as image.pixels.copy()"
 
