@@ -49,9 +49,12 @@ class Keeping:
         self._needs_crc, self._lose = needs_crc, lose
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"keep {name}")
         self._demand = Demand()
-        self._begun: deque[tuple[int, partial[Frame], Kept | Future[Kept | None]]] = deque()
-        """Frames in order, each with its number and what is kept of it, now or soon; None where
-        its colours cannot be converted."""
+        """For the pixels, by the frames' ids: pictures that are far apart are not worth it."""
+        self._asking = Demand()
+        """For pictures at all, one after the other, however far apart they are."""
+        self._begun: deque[tuple[partial[Frame], Kept | Future[Kept | None]]] = deque()
+        """Frames in their order, with what is kept of each, now or soon; None where its colours cannot
+        be converted."""
         self._put_off: deque[Callable[[], object]] = deque()
         self._number = 0
         """How many pictures have come."""
@@ -63,26 +66,26 @@ class Keeping:
     @property
     def expects_next(self) -> bool:
         """Whether the next picture will be read, as the last ones were."""
-        return self._demand.expects(self._number)
+        return self._asking.expects(self._number)
 
     def begin(self, framed: partial[Frame], picture: Picture) -> Future[Any] | None:
         """Begin to keep a picture. The decoder may have its memory again when the `Future` is done.
 
         framed: makes its frame of what is kept.
         """
-        number = self._number
+        count = self._number
         self._number += 1
-        note = partial(self._demand.note, number)
         if picture.kept is not None:
             if isinstance(picture.kept, AskedPicture):
-                picture.kept.on_read = note
-            self._begun.append((number, framed, picture.kept))
+                picture.kept.on_read = partial(self._asking.note, count)
+            self._begun.append((framed, picture.kept))
             return None
         layout = layout_of(picture.decoded)
         if layout is None:
             pixels = self._pool.submit(_pixels, [picture.decoded])
-            self._begun.append((number, framed, pixels))
+            self._begun.append((framed, pixels))
             return pixels
+        number = framed.keywords["frame_id"]
         planes: Future[NDArray[np.uint8]] | None = None
         if picture.lasts:
             data: Callable[[], NDArray[np.uint8]] = InPlace(picture.decoded, layout)
@@ -95,8 +98,8 @@ class Keeping:
                 planes = Future()
                 self._pool.submit(copy, planes)
             data = planes.result
-        made = PlanarPicture(layout, data, on_read=note)
-        self._begun.append((number, framed, made))
+        made = PlanarPicture(layout, data, on_read=partial(self._note_read, number, count))
+        self._begun.append((framed, made))
         needs_crc = self._needs_crc and layout.size >= _HANDED_OVER
         if picture.lasts or not (needs_crc or self._demand.expects(number)):
             return planes
@@ -110,14 +113,14 @@ class Keeping:
     def take(self, count: int) -> Iterator[Frame]:
         """The first `count` frames, when they are kept."""
         for _ in range(count):
-            number, framed, keeping = self._begun.popleft()
+            framed, keeping = self._begun.popleft()
             found = keeping.result() if isinstance(keeping, Future) else keeping
             if found is None:
                 self._lose()
                 continue
             if isinstance(found, PlanarPicture) and not isinstance(found, AskedPicture):
                 if found.is_in_place:  # other threads decode meanwhile
-                    self._prepare(found, number)
+                    self._prepare(found, framed.keywords["frame_id"])
                 elif not self.is_live:
                     _ = found.data  # copied: the decoder's memory of it is free again
             yield framed(found)
@@ -131,6 +134,11 @@ class Keeping:
         """Keep what has begun, and end the thread."""
         self.do_put_off()
         self._pool.shutdown()
+
+    def _note_read(self, number: int, count: int) -> None:
+        """The pixels of a picture that was decoded at once were asked for."""
+        self._demand.note(number)
+        self._asking.note(count)
 
     def _prepare(self, picture: PlanarPicture, number: int) -> None:
         if self._needs_crc:
