@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench_timeline import FRAMES, viewing, write
+from bench_timeline import LEAST_FRAMES, viewing, write
 from camera_films import FPS, film_of
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +108,8 @@ def main() -> int:
     cycles = round(args.hours * 3600 * FPS)
     run = args.dir / f"street-1080p-{cycles}"
     if not run.exists():
-        write(run, film_of("1080p", FRAMES), cycles, is_read=True)
+        film = film_of("1080p", LEAST_FRAMES, key_every=FPS)
+        write(run, film, cycles, key_every=FPS, is_read=True)
     good = True
     with tempfile.TemporaryDirectory() as folder:
         browser = Browser(Path(folder) / "profile")
