@@ -68,7 +68,7 @@ class Wanted:
     when: the config of a rule without a graph, of which each input is that of the run's messages of its
         kind; `feeds` says which, where there are several.
     feeds: by input, "task.port".
-    trust: whether functions that a run's own rules name may run, whoever has recorded it.
+    trust: whether functions that a run's own rules name may run, also if somebody else has recorded it.
     """
 
     rules: tuple[Rule, ...] | None = None

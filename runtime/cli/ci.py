@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowrun.runtime.cli.assigned import assigned
+from flowrun.runtime.cli.replay import add_choices, add_tolerance, values_of
 from flowrun.runtime.errors import FlowrunError, UsageError
 from flowrun.runtime.printing import print_table, print_text
 from flowrun.runtime.wording import counted, one_line
@@ -50,35 +50,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--recorded-graph", action="store_true", help="replay each with the graph in its log"
     )
-    parser.add_argument(
-        "--task",
-        action="append",
-        metavar="TASK",
-        dest="only",
-        help="run only TASK, feed all others from the log (may be repeated)",
-    )
-    parser.add_argument(
-        "--feed",
-        action="append",
-        default=[],
-        metavar="TASK",
-        help="do not run TASK, such as a model; take its messages from the log (may be repeated)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="TASK.KEY=VALUE",
-        dest="values",
-        help="use this config value (may be repeated)",
-    )
-    parser.add_argument(
-        "--tolerance",
-        action="append",
-        default=[],
-        metavar="MSG[.FIELD]=N",
-        help="as of replay (may be repeated)",
-    )
+    add_choices(parser)
+    add_tolerance(parser)
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write all differences, with pictures, as a page"
     )
@@ -122,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         Path(),
         only=None if args.only is None else tuple(args.only),
         feed=tuple(args.feed),
-        config=assigned(args.values, before="--set ", example="inference.prompt='cap en'"),
+        config=values_of(args),
         tolerance=Tolerance.parse(args.tolerance).limits,
         trust=args.trust,
     )

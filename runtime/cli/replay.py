@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from flowrun.runtime.log.reader import Log
     from flowrun.runtime.replay.replay import Replay, ReplayReport
 
-__all__ = ["add_options", "add_parser", "prepare", "run"]
+__all__ = [
+    "add_choices",
+    "add_options",
+    "add_parser",
+    "add_tolerance",
+    "prepare",
+    "run",
+    "values_of",
+]
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,14 +51,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="N",
         help="max (as fast as possible), 1 (as fast as it was recorded), or N times as fast",
     )
-    parser.add_argument(
-        "--tolerance",
-        action="append",
-        default=[],
-        metavar="MSG[.FIELD]=N",
-        help="how far the numbers in such messages may be from the recorded ones, for models that "
-        "are not bit-exact; MSG.FIELD=any leaves a field out (may be repeated)",
-    )
+    add_tolerance(parser)
     parser.add_argument(
         "--report",
         type=Path,
@@ -100,6 +101,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "graph", type=Path, nargs="?", metavar="GRAPH", help="another graph file than the recorded"
     )
     parser.add_argument("--graph", type=Path, dest="graph_option", help=argparse.SUPPRESS)
+    add_choices(parser)
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code and the commands that the recorded graph names, though somebody else may "
+        "have recorded it",
+    )
+    parser.add_argument(
+        "--debug-messages",
+        action="store_true",
+        help="find tasks that change a message after it was published, or keep an input (slow)",
+    )
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show what the tasks log, and the whole traceback of a task's error",
+    )
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which tasks run, and with which values; `values_of` reads these."""
     parser.add_argument(
         "--task",
         action="append",
@@ -123,22 +145,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="use this config value instead of the recorded one, from beginning to end (may be "
         "repeated); the logs and reports of the replay show what you type here",
     )
+
+
+def add_tolerance(parser: argparse.ArgumentParser) -> None:
+    """Add the option that `Tolerance.parse` takes."""
     parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="run the code and the commands that the recorded graph names, though somebody else may "
-        "have recorded it",
+        "--tolerance",
+        action="append",
+        default=[],
+        metavar="MSG[.FIELD]=N",
+        help="how far the numbers in such messages may be from the recorded ones, for models that "
+        "are not bit-exact; MSG.FIELD=any leaves a field out (may be repeated)",
     )
-    parser.add_argument(
-        "--debug-messages",
-        action="store_true",
-        help="find tasks that change a message after it was published, or keep an input (slow)",
-    )
-    parser.add_argument(
-        "--verbose",
-        action="store_true",
-        help="show what the tasks log, and the whole traceback of a task's error",
-    )
+
+
+def values_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What `--set` gives, by "task.key"."""
+    return dict(map(_value, args.values))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -219,7 +242,7 @@ def _with_faults(args: argparse.Namespace) -> int:
                 lambda: prepare(args, log),
                 faults,
                 run=args.run,
-                config=dict(map(_value, args.values)),
+                config=values_of(args),
                 log_dir=args.log_dir,
             )
 
@@ -291,7 +314,7 @@ def prepare(
         graph=graph,
         feed=args.feed,
         only=args.only,
-        config=dict(map(_value, args.values)),
+        config=values_of(args),
         tolerance=Tolerance.parse(tolerance or []),
         keyframes=keyframes,
         env=os.environ,
@@ -331,7 +354,7 @@ def _replay(
         if args.log_dir is not None:
             from flowrun.runtime.replay.recorder import ReplayLog
 
-            values = dict(map(_value, args.values))
+            values = values_of(args)
             recorder = stack.enter_context(
                 ReplayLog(replay, args.log_dir, config=values, now_ns=time.time_ns())
             )

@@ -39,7 +39,7 @@ from flowrun.runtime.task import CycleTime, TaskConfig
 from flowrun.runtime.threads import settle
 
 _SHADOW_NICE = 10
-"""The niceness of a shadow's thread: whoever else wants the processor gets it."""
+"""The niceness of a shadow's thread: anything else that wants the processor gets it first."""
 
 __all__ = [
     "BackgroundTask",
