@@ -412,11 +412,14 @@ def _verify(replay: Replay, count: int) -> int:
             f"task {task!r} forgets something: run from the keyframe of cycle {cycle}, first in"
         )
         print_text(f"  {difference}".replace("\n", "\n  "))
-    keyframes = ", ".join(map(str, found.verified))
-    print_text(
-        f"{found.cycles:,} cycles run from {len(found.verified)} keyframes (of cycles {keyframes})"
-    )
-    if found.forgetful or found.unsteady:
+    of = f" (of cycles {', '.join(map(str, found.verified))})" if found.verified else ""
+    print_text(f"{found.cycles:,} cycles run from {len(found.verified)} keyframes{of}")
+    if found.refused:
+        cycles = ", ".join(map(str, found.refused))
+        print_text(
+            f"{len(found.refused)} keyframes are refused, and cannot be verified: of cycles {cycles}"
+        )
+    if found.forgetful or found.unsteady or found.refused:
         return 1
     print_text("no task forgets anything that its outputs depend on")
     return 0

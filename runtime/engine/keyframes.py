@@ -35,6 +35,7 @@ from flowrun.runtime.engine.background import BackgroundTask, Job, JobState
 from flowrun.runtime.engine.instances import Instance, changed_config
 from flowrun.runtime.engine.policy import ErrorPolicy, error_text, restart_task
 from flowrun.runtime.engine.rates import Rate
+from flowrun.runtime.errors import TaskError
 from flowrun.runtime.graph.bind import BoundTask
 from flowrun.runtime.graph.config import changed_keys
 from flowrun.runtime.interrupts import is_users
@@ -42,6 +43,7 @@ from flowrun.runtime.task import Task, TaskConfig
 from flowrun.runtime.wording import MASK, mask_urls, spellings
 
 __all__ = [
+    "THAW",
     "Keyframes",
     "changed_values",
     "freeze_after",
@@ -52,6 +54,7 @@ __all__ = [
     "unpack_keyframe",
 ]
 
+THAW = "thaw"
 _ARRAY = "__ndarray__"
 _SHORTEST_SECRET, _SHORTEST_WORD = 4, 7
 """Length of the shortest secret that is masked in a state, and of the shortest one of letters alone that
@@ -90,7 +93,8 @@ def freeze_task(
 
 
 def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> None:
-    """Give a started task what it remembered. Passes on what `start` or `thaw` raises.
+    """Give a started task what it remembered. Passes on what `start` raises; what `thaw` raises is the
+    cause of a `TaskError` of phase `THAW`.
 
     A task that refuses `config` in `configure` was given it by a restart: it is started with it.
     """
@@ -105,9 +109,15 @@ def thaw_task(made: Instance, config: TaskConfig, frozen: Mapping[str, Any]) -> 
                 raise
             restart_task(made)
     made.ctx.thaw_rng(frozen.get("rng"))
-    if "state" in frozen:
+    if "state" not in frozen:
+        return
+    try:
         # A copy each time: the task may change what it is given.
         task.thaw(msgpack.unpackb(_pack(frozen["state"]), object_hook=_hook, strict_map_key=False))
+    except BaseException as error:
+        if is_users(error):
+            raise
+        raise TaskError(made.id, cycle=None, phase=THAW, cause=error) from error
 
 
 def changed_values(bound: BoundTask, config: TaskConfig) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class RecordedBackground:
         frozen: the task's part.
         inputs_of: gives a cycle's time and messages from the log; None if the log lacks them.
 
-        Passes on what `start` or `thaw` raises.
+        Passes on what `thaw_task` raises.
         """
         self.jobs.clear()
         bound = self.made.bound

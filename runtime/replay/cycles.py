@@ -13,7 +13,7 @@ from flowrun.msgs.display import html_fields, html_table
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.instances import Instance, make_instances
-from flowrun.runtime.engine.keyframes import restored_config, thaw_task
+from flowrun.runtime.engine.keyframes import THAW, restored_config, thaw_task
 from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.rates import RatedGate
 from flowrun.runtime.engine.watch import MessageWatch
@@ -165,6 +165,7 @@ class CycleReplay:
         """What each task that keeps an input keeps, in words."""
         self._thawed_at: int | None = None
         """The cycle of the keyframe at which the tasks last began."""
+        self._refusing: set[str] = set()
         self._hints: dict[str, str] = {}
         self.outside.note_event = self.cycle.note
         self._slots = {
@@ -205,9 +206,13 @@ class CycleReplay:
                 self.outside.background[made.id].reset()
 
     def thaw(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Give the tasks what they remembered before `cycle`: `tasks` is its keyframe."""
+        """Give the tasks what they remembered before `cycle`: `tasks` is its keyframe.
+
+        Raises `TaskError`, of phase `THAW` if it is a `thaw` that refuses it.
+        """
         self._thawed_at = cycle
-        for made in self.active:
+        # Those that refused an earlier try first: the jobs of others need not run again to no end.
+        for made in sorted(self.active, key=lambda it: it.id not in self._refusing):
             frozen = tasks.get(made.id)
             if frozen is None:
                 self._note(f"task {made.id!r} is in no keyframe: what it remembers stays")
@@ -224,7 +229,12 @@ class CycleReplay:
             else:
                 config = restored_config(made.bound, frozen.get("live", {}))
                 thaw = partial(thaw_task, made, config, frozen)
-            _guard(made, f"taking up the keyframe of cycle {cycle}", thaw)
+            try:
+                _guard(made, f"taking up the keyframe of cycle {cycle}", thaw)
+            except TaskError as error:
+                if error.phase == THAW:
+                    self._refusing.add(made.id)
+                raise
             if policy is not None:
                 policy.thaw(frozen)
             self.cycle.rates[made.id].due_ns = frozen.get("due_ns")

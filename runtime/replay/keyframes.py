@@ -5,7 +5,9 @@ It can begin at a cycle if all of this holds:
 - the log has a keyframe there, in which every task that runs could say what it remembers;
 - the log holds the inputs of every job that was in flight there and whose result appears later, unless
   the task remembers nothing, also after it: then the result is taken from the log;
-- the pictures that are fed from there on can be decoded: their key frames are in the log.
+- the pictures that are fed from there on can be decoded: their key frames are in the log;
+- no `thaw` refuses what its task remembered there, as that of changed code may. Only trying
+  shows it: what gives a keyframe to the tasks says so with `refuse`.
 
 It can also begin at the first cycle of the run, where no task remembers anything yet.
 """
@@ -48,24 +50,29 @@ class RecordedKeyframes:
         self.first_cycle: int = first
         """The first cycle of the log."""
         self._decodable: int | None = None
+        self.refused: set[int] = set()
+        """The cycles of the keyframes that a task could not take up."""
+
+    def refuse(self, cycle: int) -> None:
+        """Note that a task cannot take up what it remembered at the keyframe of `cycle`."""
+        self.refused.add(cycle)
 
     def __iter__(self) -> Iterator[int]:
         """The cycles of the keyframes at which a replay can begin. Reads the whole log."""
+        for cycle, _ in self.forwards():
+            yield cycle
+
+    def forwards(self) -> Iterator[Keyframe]:
+        """Those at which a replay can begin, the first one of the log first."""
         for cycle, tasks in self._readable():
             if self._can_begin(cycle, tasks):
-                yield cycle
+                yield cycle, tasks
 
-    def first(self) -> Keyframe | None:
-        """The first one of the log; None if there is none."""
-        for cycle in self:
-            return self.before(cycle)
-        return None
-
-    def before(self, cycle: int) -> Keyframe | None:
-        """The last one at or before `cycle`. Keyframes are in the log's first cycle, and in cycles
-        whose number is a multiple of the interval."""
+    def back_from(self, cycle: int) -> Iterator[Keyframe]:
+        """Those at or before `cycle`, the last one first. Keyframes are in the log's first cycle, and in
+        cycles whose number is a multiple of the interval."""
         if not self._interval:
-            return None
+            return
         last = cycle - cycle % self._interval
         for candidate in [*range(last, self.first_cycle, -self._interval), self.first_cycle]:
             try:
@@ -76,8 +83,7 @@ class RecordedKeyframes:
                 if topic == KEYFRAME_TOPIC:
                     tasks = self._read(candidate, payload)
                     if tasks is not None and self._can_begin(candidate, tasks):
-                        return candidate, tasks
-        return None
+                        yield candidate, tasks
 
     @property
     def first_decodable(self) -> int:
@@ -117,7 +123,7 @@ class RecordedKeyframes:
         return {id_: frozen for id_, frozen in tasks.items() if id_ not in self._outside.fed}
 
     def _can_begin(self, cycle: int, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
-        if cycle < self.first_decodable:
+        if cycle < self.first_decodable or cycle in self.refused:
             return False
         for problem in self._problems(cycle, tasks).values():
             self._note(f"no replay can begin at the keyframe of cycle {cycle}: {problem}")

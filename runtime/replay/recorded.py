@@ -27,6 +27,7 @@ from flowrun.runtime.events import (
     Set,
     unpack,
 )
+from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.plan import Plan, Slot, Step
 from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
@@ -93,6 +94,7 @@ class RecordedOutside:
         """The topics whose pictures are fed, from compressed packets."""
         self._plan = plan
         self._config = config
+        self._live_keys = {id_: live_keys(type(made.task)) for id_, made in instances.items()}
         self._note = note
         self._time = time
         self._time_ns = 0
@@ -159,7 +161,7 @@ class RecordedOutside:
 
     def as_asked(self, task_id: str, values: Mapping[str, Any], recorded: str) -> dict[str, Any]:
         """The values that the run set, without those for which the replay was asked to use another
-        value from beginning to end.
+        value from beginning to end, and those of keys that the task has no more.
 
         task_id: the task whose values these are.
         values: the values that the run set.
@@ -169,6 +171,11 @@ class RecordedOutside:
         for key, value in values.items():
             if f"{task_id}.{key}" in self._config:
                 self._note(f"{recorded} {task_id}.{key}: left out, as another value was asked for")
+            elif key not in self._live_keys.get(task_id, (key,)):
+                self._note(
+                    f"{recorded} {task_id}.{key}: left out, as the task of today has no such key that "
+                    "can change"
+                )
             else:
                 kept[key] = value
         return kept

@@ -24,7 +24,8 @@ from typing import Any, Protocol, Self
 from flowrun.msgs.message import Message
 from flowrun.runtime.engine.cycle import CycleLog
 from flowrun.runtime.engine.instances import start_all, stop_all
-from flowrun.runtime.errors import LogError, ReplayError, UsageError
+from flowrun.runtime.engine.keyframes import THAW
+from flowrun.runtime.errors import LogError, ReplayError, TaskError, UsageError, worded
 from flowrun.runtime.graph.bind import bind, dotted_names
 from flowrun.runtime.graph.plan import Plan, plan_graph
 from flowrun.runtime.graph.spec import GraphSpec
@@ -32,6 +33,7 @@ from flowrun.runtime.graph.stale import changed_modules
 from flowrun.runtime.graph.unlogged import without_inputs
 from flowrun.runtime.interrupts import telling_interrupts
 from flowrun.runtime.log.reader import Log, LoggedCycle
+from flowrun.runtime.places import place_of
 from flowrun.runtime.replay.compare import Difference, OnDifference, OnMessage, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
 from flowrun.runtime.replay.faults import Faults
@@ -390,6 +392,12 @@ class Replay:
         """The cycles of the keyframes at which a replay can begin."""
         return list(self._keyframes)
 
+    @property
+    def refused(self) -> frozenset[int]:
+        """The cycles of the keyframes that were tried, and that a task could not take up: its `thaw`
+        raised. `seek` has begun at an earlier one, or at the beginning."""
+        return frozenset(self._keyframes.refused)
+
     @telling_interrupts()
     def seek(self, cycle: int, *, fresh: bool = False) -> None:
         """Go to before `cycle`, forwards or back: the tasks remember what they remembered then.
@@ -406,12 +414,14 @@ class Replay:
         if fresh:
             self._remake()
         here = None if self._must_seek or self._in_cycle else self.cycle
-        found = self._keyframes.before(cycle) if self._uses_keyframes else None
-        if here is None or here > cycle or (found is not None and found[0] > here):
-            if found is not None:
-                self._thaw(found)
-            else:
-                self._rewind()
+        later = self._keyframes.back_from(cycle) if self._uses_keyframes else iter(())
+        found = next(later, None)
+        # A keyframe that is refused costs what the tasks remember now: after one, they rather go on.
+        jumps = fresh or not self.refused
+        is_nearer = jumps and found is not None and here is not None and found[0] > here
+        must_begin = here is None or here > cycle or is_nearer
+        if must_begin and self._restore(found, later) is None:
+            self._rewind()
         self._graph.report = ReplayReport()
         graph = self._graph
         told = graph.on_difference, graph.on_message
@@ -473,7 +483,8 @@ class Replay:
     def _rewind(self) -> None:
         """Go to the first cycle that can run, with what the tasks remembered then."""
         first = self._keyframes.first_cycle
-        found = self._keyframes.first() if first and self._uses_keyframes else None
+        later = self._keyframes.forwards() if first and self._uses_keyframes else iter(())
+        found = self._restore(next(later, None), later)
         begin = self._keyframes.first_decodable if found is None else found[0]
         if begin > first:
             reason = (
@@ -486,12 +497,12 @@ class Replay:
                 f"out, as {reason}"
             )
         if found is not None:
-            self._thaw(found)
             return
         if first:
+            taken = " that they can take up" if self.refused else ""
             self._note(
-                f"the log begins at cycle {first}, without a keyframe: the tasks begin as at the start "
-                "of a run"
+                f"the log begins at cycle {first}, without a keyframe{taken}: the tasks begin as at the "
+                "start of a run"
             )
         self._remake()
         self._go_to(begin)
@@ -502,6 +513,27 @@ class Replay:
             self._graph.remake()
             self._graph.cycle.keyframes.begin()
             self._has_begun = False
+
+    def _restore(self, found: Keyframe | None, others: Iterator[Keyframe]) -> Keyframe | None:
+        """Begin at the keyframe `found`, or at the first of `others` that each task can take up; None if
+        there is none."""
+        refused: list[int] = []
+        why = ""
+        while found is not None:
+            try:
+                self._thaw(found)
+                break
+            except TaskError as error:
+                if error.phase != THAW:
+                    raise
+                refused.append(found[0])
+                why = why or f"task {error.task_id!r} cannot take up {_refusal(error)}"
+                self._keyframes.refuse(found[0])
+                found = next(others, None)
+        if refused:
+            more = f", nor at {len(refused) - 1} others" if len(refused) > 1 else ""
+            self._note(f"no replay can begin at the keyframe of cycle {refused[0]}{more}: {why}")
+        return found
 
     def _thaw(self, keyframe: Keyframe) -> None:
         self._must_seek = self._has_begun = True  # should it fail
@@ -528,3 +560,11 @@ class Replay:
         raise UsageError(
             f"unknown output {output!r}; outputs: {listed(known)}{nearest(output, known)}"
         )
+
+
+def _refusal(error: TaskError) -> str:
+    """What `thaw` raised, and where."""
+    cause = error.__cause__ or error
+    place = place_of(cause)
+    where = "" if place is None else f", at {place}"
+    return f"what it remembered: thaw raised {worded(cause)}{where}"

@@ -18,6 +18,8 @@ class KeyframeReport:
     """What `verify_keyframes` found.
 
     verified: cycles of the keyframes from which the replay ran.
+    refused: cycles of those that a task could not take up, since its `thaw` raised; the replay's notes
+        say which task, and what it raised.
     cycles: number of cycles run from them.
     forgetful: tasks that make what was recorded when all runs from the start, but not from a
         keyframe: the cycle of the first such keyframe, and the difference.
@@ -26,6 +28,7 @@ class KeyframeReport:
     """
 
     verified: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
     cycles: int = 0
     forgetful: dict[str, tuple[int, Difference]] = field(default_factory=dict)
     unsteady: dict[str, Difference] = field(default_factory=dict)
@@ -71,6 +74,9 @@ def verify_keyframes(
         for cycle, following in zip(chosen, [*chosen[1:], None], strict=True):
             begun_at[:] = [cycle]
             replay.seek(cycle, fresh=True)
+            if cycle in replay.refused:
+                report.refused.append(cycle)
+                continue
             while replay.cycle is not None and (following is None or replay.cycle < following):
                 replay.next_cycle()
                 report.cycles += 1

@@ -83,6 +83,11 @@ def keyframes_of(log, *, task=Held, gives=(), fed=(), fed_packets=(), unlogged=(
     return RecordedKeyframes(log, outside, note=notes.append), notes
 
 
+def before(keyframes, cycle):
+    """The last one at or before `cycle`."""
+    return next(keyframes.back_from(cycle), None)
+
+
 OK: dict[str, Any] = {"t": {"state": 1}}
 
 
@@ -96,7 +101,7 @@ OK: dict[str, Any] = {"t": {"state": 1}}
 )  # fmt: skip
 def test_the_last_one_at_or_before_a_cycle(interval, cycle, found):
     log = FakeLog(interval=interval, keyframes={0: OK, 5: OK, 10: OK})
-    begin = keyframes_of(log)[0].before(cycle)
+    begin = before(keyframes_of(log)[0], cycle)
     assert begin == (None if found is None else (found, OK))
 
 
@@ -104,17 +109,17 @@ def test_the_first_cycle_of_a_log_that_begins_in_the_middle_may_have_one():
     log = FakeLog(first=7, keyframes={7: OK, 15: OK})
     keyframes, _ = keyframes_of(log)
     assert (keyframes.first_cycle, list(keyframes)) == (7, [7, 15])
-    assert [keyframes.before(cycle)[0] for cycle in (7, 9, 10, 14, 15)] == [7, 7, 7, 7, 15]
-    assert keyframes.first() == (7, OK)
+    assert [before(keyframes, cycle)[0] for cycle in (7, 9, 10, 14, 15)] == [7, 7, 7, 7, 15]
+    assert next(keyframes.forwards(), None) == (7, OK)
     keyframes, _ = keyframes_of(FakeLog(first=7, keyframes={10: OK}))
-    assert (keyframes.before(9), keyframes.before(12)) == (None, (10, OK))
+    assert (before(keyframes, 9), before(keyframes, 12)) == (None, (10, OK))
 
 
 def test_a_log_without_cycles_or_keyframes():
     with pytest.raises(ReplayError, match="^runs/x: the log holds no cycle$"):
         keyframes_of(FakeLog(first=1, last=0))
     log = FakeLog(first=3)
-    assert keyframes_of(log)[0].first() is None
+    assert next(keyframes_of(log)[0].forwards(), None) is None
     assert keyframes_of(log)[0].in_the_way() == set()
     log.topics = {}
     assert list(keyframes_of(log)[0]) == []
@@ -122,7 +127,7 @@ def test_a_log_without_cycles_or_keyframes():
 
 def test_cycles_that_cannot_be_read_are_passed_over():
     log = FakeLog(keyframes={0: OK, 5: OK, 10: OK}, gaps=[10])
-    assert keyframes_of(log)[0].before(12) == (5, OK)
+    assert before(keyframes_of(log)[0], 12) == (5, OK)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_cycles_that_cannot_be_read_are_passed_over():
 def test_one_that_is_damaged_is_passed_over_and_said(data, why):
     log = FakeLog(first=1, keyframes={5: OK, 10: data, 15: OK})
     keyframes, notes = keyframes_of(log)
-    assert keyframes.before(12) == (5, OK)
+    assert before(keyframes, 12) == (5, OK)
     assert list(keyframes) == [5, 15]
     assert keyframes.in_the_way() == set()
     assert {*notes} == {f"the keyframe of cycle 10 cannot be read: {why}"}
@@ -150,18 +155,18 @@ def test_what_is_fed_is_left_out_and_what_could_not_be_frozen_is_in_the_way():
     failed = {"t": {"error": "KeyError: 'a'"}, "u": {"state": 2}}
     log = FakeLog(keyframes={0: OK, 5: failed})
     keyframes, notes = keyframes_of(log)
-    assert (keyframes.before(6), list(keyframes)) == ((0, OK), [0])
+    assert (before(keyframes, 6), list(keyframes)) == ((0, OK), [0])
     assert {*notes} == {
         "no replay can begin at the keyframe of cycle 5: freeze of task 't' failed: KeyError: 'a'"
     }
     keyframes, notes = keyframes_of(log, fed=["t"])
-    assert (keyframes.before(6), notes) == ((5, {"u": {"state": 2}}), [])
+    assert (before(keyframes, 6), notes) == ((5, {"u": {"state": 2}}), [])
 
 
 def test_only_the_first_reason_is_said():
     failed = {"t": {"error": "a"}, "u": {"error": "b"}}
     keyframes, notes = keyframes_of(FakeLog(keyframes={0: failed}))
-    assert keyframes.before(3) is None
+    assert before(keyframes, 3) is None
     assert notes == ["no replay can begin at the keyframe of cycle 0: freeze of task 't' failed: a"]
 
 
@@ -230,7 +235,7 @@ def test_a_keyframe_before_the_first_decodable_picture_is_in_nobodys_way(parsed)
     log = FakeLog(first=4, keyframes={5: OK, 10: failed}, pictures=pictures)
     keyframes, notes = keyframes_of(log, fed_packets=["/c/image"])
     assert keyframes.in_the_way() == {"t"}
-    assert (keyframes.before(9), notes) == (None, [])
+    assert (before(keyframes, 9), notes) == (None, [])
 
 
 # -- jobs in flight --------------------------------------------------------------------------------
@@ -270,7 +275,7 @@ def test_a_job_in_flight_whose_inputs_the_log_lacks(case, jobs, missing):
     frozen = {name: case.pop(name) for name in ("rng", "live") if name in case}
     log = FakeLog(first=4, keyframes={10: {"h": {**frozen, "jobs": jobs}}})
     keyframes, notes = keyframes_of(log, **case)
-    begins = keyframes.before(12)
+    begins = before(keyframes, 12)
     assert (begins is None) is (missing is not None)
     why = "no replay can begin at the keyframe of cycle 10: " + LACKS.format(missing)
     assert notes == ([] if missing is None else [why])
@@ -278,7 +283,7 @@ def test_a_job_in_flight_whose_inputs_the_log_lacks(case, jobs, missing):
 
 def test_a_job_of_a_task_in_the_foreground_is_none():
     log = FakeLog(first=4, keyframes={10: {"t": {"jobs": [[2, {}, True, False]]}}})
-    assert keyframes_of(log)[0].before(10) is not None
+    assert before(keyframes_of(log)[0], 10) is not None
 
 
 @pytest.mark.parametrize(

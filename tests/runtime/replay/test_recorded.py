@@ -13,7 +13,8 @@ from flowrun.runtime.replay import recorded as module
 from flowrun.runtime.replay.background import RecordedBackground
 from flowrun.runtime.replay.recorder import ReplayLog
 from flowrun.runtime.replay.replay import Replay
-from flowrun.runtime.task import CycleTime
+from flowrun.runtime.task import CycleTime, TaskConfig
+from support import helpers
 from support.determinism import messages_of
 from support.helpers import START_NS, controls, plan_of, record, run_hooked, until
 
@@ -129,6 +130,28 @@ def test_a_value_that_is_left_out_leaves_what_else_was_set_in_its_cycle(tmp_path
         assert (report.first.task, report.first.cycle, report.differing) == ("t", 4, 2)
         assert report.per_task == {"t": 6, "x": 6}
         assert Replay(log, feed=["x"], env={}).run().first is None
+
+
+@pytest.mark.parametrize(("start", "when"), [(None, "cycle 4 had set"), (8, "the run had set")])
+def test_a_value_of_a_key_that_can_change_no_more_is_left_out(tmp_path, monkeypatch, start, when):
+    def hook(live, number):
+        if number == 3:
+            live.set_live("t", {"factor": 2})
+
+    more = "logging: {slab_size_mib: 1, section_size_mib: 1, keyframe_interval: 6}"
+    plan = plan_of(tmp_path, "n=Hooked(limit: 9); t=Total", "n > t", more)
+    assert run_hooked(plan, tmp_path / "run", hook).error is None
+
+    class Config(TaskConfig):
+        factor: int = 2  # as the run had set it: so all is as it was from there on
+
+    monkeypatch.setattr(helpers.Total, "Config", Config)
+    with Log(tmp_path / "run") as log:
+        replay = Replay(log, env={})
+        assert replay.run(start=start).identical is (start is not None)
+    assert replay.notes == [
+        f"{when} t.factor: left out, as the task of today has no such key that can change"
+    ]
 
 
 def test_bytes_that_cannot_be_read_are_named(tmp_path, monkeypatch):
