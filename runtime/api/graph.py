@@ -33,6 +33,7 @@ from flowrun.runtime.errors import FlowrunError, GraphError, Location, Problem, 
 from flowrun.runtime.graph.declared import Declared, Item, declared_in, item_of, said_in
 from flowrun.runtime.graph.find import find_task_class, given_class, task_types
 from flowrun.runtime.graph.keys import TASK, key_names
+from flowrun.runtime.graph.partitions import without_partition
 from flowrun.runtime.graph.plan import Plan, plan_read
 from flowrun.runtime.graph.ports import Port, has_more_ports, ports_for
 from flowrun.runtime.graph.scripts import leave_import
@@ -218,6 +219,7 @@ class Graph:
         deadline_ms: int | None = None,
         logging: Mapping[str, Any] | None = None,
         missions: Sequence[str] | None = None,
+        partition: str | None = None,
         config: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Node:
@@ -226,7 +228,8 @@ class Graph:
         task: its class, a function that is a task, or a name as `type` of a graph file.
         id: the task's name; if not given, that of its class, such as `video_capture`, with `_2`, `_3`,
             ... after it if there is one already.
-        background, on_error, every, rate_hz, deadline_ms, logging, missions: as in a graph file.
+        background, on_error, every, rate_hz, deadline_ms, logging, missions, partition: as in a graph
+            file.
         config: the task's config, of which `settings` are more keys. It is needed for keys that have
             the name of another parameter.
         """
@@ -239,6 +242,7 @@ class Graph:
             "deadline_ms": deadline_ms,
             "logging": logging,
             "missions": missions,
+            "partition": partition,
         }
         found, text = self._class_of(task)
         chosen = self._new_id(found.__name__ if found else text) if id is None else id
@@ -264,13 +268,14 @@ class Graph:
         *,
         msg: type[Message] | str | None = None,
         missions: Sequence[str] | None = None,
+        link: Mapping[str, Any] | None = None,
     ) -> None:
         """Connect an output to an input.
 
         src, dst: a task, where only one of its ports fits; a port, such as `cam.image`; or what `src`
             and `dst` of a graph file say.
         msg: the type of the messages; if not given, that of the output.
-        missions: as in a graph file.
+        missions, link: as in a graph file.
         """
         called = caller()
         ends = self._end(src, "output"), self._end(dst, "input")
@@ -279,6 +284,8 @@ class Graph:
             said["msg"] = msg if isinstance(msg, str) else name_of(msg, self._folder).text
         if missions is not None:
             said["missions"] = missions
+        if link is not None:
+            said["link"] = link
         item = item_of(said, called, {"src": 0, "dst": 1})
         if msg is None:
             self._untyped.append(_Untyped(item, *ends))
@@ -340,6 +347,7 @@ class Graph:
         self,
         *,
         mission: str | None = None,
+        partition: str | None = None,
         settings: Mapping[str, Any] | None = None,
         ready: bool = True,
         env: Mapping[str, str] | None = None,
@@ -347,6 +355,7 @@ class Graph:
         """The order in which its tasks run; `GraphError` lists every mistake.
 
         mission: the mission to run; None for the first one.
+        partition: the process to run, such as "gpu/0", of a graph that has partitions.
         settings: other values than those of the graph, which stays as it is: `{"cam.max_fps": 5}`.
         ready: whether it is to run now, so that the files it needs must exist.
         env: environment variables for `${NAME}`; None for the process's own.
@@ -356,6 +365,7 @@ class Graph:
         read = self._declared.read(
             os.environ if env is None else env,
             mission=mission,
+            partition=partition,
             settings=_settings_of(settings or {}, place),
             set_by=f"{place}: settings: ",
         )
@@ -372,6 +382,7 @@ class Graph:
         self,
         *,
         mission: str | None = None,
+        partition: str | None = None,
         settings: Mapping[str, Any] | None = None,
         cycles: int | None = None,
         log_dir: str | Path | None = "runs",
@@ -380,6 +391,7 @@ class Graph:
         """Run the graph on a thread of its own.
 
         mission: the mission to run; None for the first one.
+        partition: the process to run, such as "gpu/0", of a graph that has partitions.
         settings: other values than those of the graph for this run, as `--set` gives them:
             `{"cam.max_fps": 5, "runtime.seed": 7}`. The log has them.
         cycles: end after this number of cycles; None runs until the sources end.
@@ -393,13 +405,16 @@ class Graph:
         from flowrun.runtime.api.running import LiveRun  # it loads the engine
 
         notes = self.not_replayed  # before changed modules are forgotten
-        plan = self.plan(mission=mission, settings=settings)
+        plan = self.plan(mission=mission, partition=partition, settings=settings)
+        if plan.graph.spec.partitions and plan.graph.spec.part is None:
+            raise without_partition(plan.graph.spec)
         return LiveRun(plan, cycles=cycles, log_dir=log_dir, port=port, notes=notes)
 
     def run(
         self,
         *,
         mission: str | None = None,
+        partition: str | None = None,
         settings: Mapping[str, Any] | None = None,
         cycles: int | None = None,
         log_dir: str | Path | None = "runs",
@@ -407,7 +422,12 @@ class Graph:
     ) -> RunResult:
         """Run the graph to its end; see `start` and `LiveRun.wait`. Ctrl-C ends it in order."""
         live = self.start(
-            mission=mission, settings=settings, cycles=cycles, log_dir=log_dir, port=port
+            mission=mission,
+            partition=partition,
+            settings=settings,
+            cycles=cycles,
+            log_dir=log_dir,
+            port=port,
         )
         return live.wait()
 
@@ -670,6 +690,7 @@ def run(
     graph: Graph | str | Path,
     *,
     mission: str | None = None,
+    partition: str | None = None,
     settings: Mapping[str, Any] | None = None,
     cycles: int | None = None,
     log_dir: str | Path | None = "runs",
@@ -677,7 +698,14 @@ def run(
 ) -> RunResult:
     """Run a graph, or the graph in a file, to its end; see `Graph.run`."""
     made = graph if isinstance(graph, Graph) else Graph.load(graph)
-    return made.run(mission=mission, settings=settings, cycles=cycles, log_dir=log_dir, port=port)
+    return made.run(
+        mission=mission,
+        partition=partition,
+        settings=settings,
+        cycles=cycles,
+        log_dir=log_dir,
+        port=port,
+    )
 
 
 def _settings_of(settings: Mapping[str, Any], place: Location) -> list[str]:

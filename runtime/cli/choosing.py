@@ -7,7 +7,7 @@ import re
 
 from flowrun.runtime.errors import UsageError
 
-__all__ = ["add_mission", "add_settings", "seconds"]
+__all__ = ["add_mission", "add_partition", "add_settings", "seconds"]
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+", re.ASCII)
 _PART = re.compile(r"([\d.]+)(ms|s|m|h)")
@@ -31,6 +31,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def add_mission(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """Add what says which mission of the graph is meant."""
     parser.add_argument("--mission", metavar="NAME", help=f"the mission of the graph ({otherwise})")
+
+
+def add_partition(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Add what says which process of a graph with partitions is meant."""
+    parser.add_argument(
+        "--partition", metavar="NAME[/INSTANCE]", help=f"the partition of the graph ({otherwise})"
+    )
 
 
 def seconds(option: str, text: str) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowrun.runtime.cli import viewers
-from flowrun.runtime.cli.choosing import add_mission, add_settings, seconds
+from flowrun.runtime.cli.choosing import add_mission, add_partition, add_settings, seconds
 from flowrun.runtime.cli.failures import print_error
 from flowrun.runtime.cli.serving import add_listening, add_proxied
 from flowrun.runtime.cli.signals import listening
@@ -56,6 +56,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what `run` asks of `args`, but for the graph, and whether its page is opened."""
     add_mission(parser, "the first one")
+    add_partition(parser, "it has none; flowrun up runs all")
     add_settings(parser)
     parser.add_argument("--cycles", type=int, metavar="N", help="end after N cycles")
     parser.add_argument(
@@ -136,12 +137,21 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
     from flowrun.runtime.cli.memory import keep_freed_memory
     from flowrun.runtime.cli.terminal import LogLines
     from flowrun.runtime.clock import LiveClock
+    from flowrun.runtime.graph.partitions import without_partition
     from flowrun.runtime.graph.plan import load_plan
     from flowrun.runtime.run.live import Run
 
     viewers.check_options(args)
     keep_freed_memory()
-    plan = load_plan(args.graph, env=os.environ, mission=args.mission, settings=args.settings)
+    plan = load_plan(
+        args.graph,
+        env=os.environ,
+        mission=args.mission,
+        partition=args.partition,
+        settings=args.settings,
+    )
+    if plan.graph.spec.partitions and plan.graph.spec.part is None:
+        raise without_partition(plan.graph.spec)
     directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
     try:
         running = Run(

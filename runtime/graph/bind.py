@@ -16,6 +16,7 @@ from flowrun.runtime.errors import (
     Problem,
     TaskDefinitionError,
 )
+from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.channels import Claim, channel_numbers, claims, conflicts
 from flowrun.runtime.graph.config import check_config
 from flowrun.runtime.graph.find import (
@@ -28,6 +29,7 @@ from flowrun.runtime.graph.find import (
     task_types,
 )
 from flowrun.runtime.graph.masking import declares_secret, with_secrets_masked
+from flowrun.runtime.graph.partitions import partition_problems
 from flowrun.runtime.graph.ports import Port, has_more_ports, is_source, ports_for, with_types
 from flowrun.runtime.graph.several import separated
 from flowrun.runtime.graph.shadows import with_shadows
@@ -87,11 +89,16 @@ class BoundConnection:
 
 @dataclass(frozen=True, slots=True)
 class BoundGraph:
-    """A graph all of whose parts exist and fit; tasks and connections are in the file's order."""
+    """A graph all of whose parts exist and fit; tasks and connections are in the file's order.
+
+    receives, sends: what comes from and goes to other processes, where this is the part of one.
+    """
 
     spec: GraphSpec
     tasks: tuple[BoundTask, ...]
     connections: tuple[BoundConnection, ...]
+    receives: tuple[Boundary, ...] = ()
+    sends: tuple[Boundary, ...] = ()
 
 
 def live_keys(task_class: type[Task]) -> tuple[str, ...]:
@@ -115,6 +122,8 @@ def bind(graph: GraphSpec, *, complete: bool = True, ready: bool = True) -> Boun
     graph, problems = separated(graph)
     graph, wrong_shadows = with_shadows(graph)
     problems += wrong_shadows
+    if complete:
+        problems += partition_problems(graph)
     binder = _Binder(graph, complete, ready, problems=dict.fromkeys(problems))
     tasks = {task.id: binder.task(task) for task in graph.tasks}
     connections = binder.connections(tasks)
@@ -209,10 +218,13 @@ class _Binder:
         if isinstance(found, list):
             self.problems |= dict.fromkeys(found)
             found = task_class.Config.model_construct()
-        elif self.ready:
+        elif self.ready and self._runs_here(spec):
             config, folder = found, self.graph.path.parent
             self._ask(spec, "check", lambda: task_class.check(config, folder))
         return BoundTask(spec, task_class, found, ports)
+
+    def _runs_here(self, spec: TaskSpec) -> bool:
+        return self.graph.part is None or spec.partition == self.graph.part.partition
 
     def _connected(self, task_id: str, ports: tuple[Port, ...]) -> dict[str, type[Message]]:
         """The message class of the connection of each port that has one."""

@@ -94,16 +94,23 @@ class Declared:
         env: Mapping[str, str],
         *,
         mission: str | None = None,
+        partition: str | None = None,
         settings: Sequence[str] = (),
         set_by: str = "",
     ) -> ReadGraph:
         """What a file of the same text says, at the places of the calls.
 
         env: the environment variables that it may name.
-        mission, settings, set_by: as in `read_graph`.
+        mission, partition, settings, set_by: as in `read_graph`.
         """
         as_file = partial(
-            read_graph, path=self.path, env=env, mission=mission, settings=settings, set_by=set_by
+            read_graph,
+            path=self.path,
+            env=env,
+            mission=mission,
+            partition=partition,
+            settings=settings,
+            set_by=set_by,
         )
         if self.text is not None:
             return as_file(self.text)

@@ -22,7 +22,13 @@ from flowrun.runtime.graph import keys
 from flowrun.runtime.graph.constants import Scope
 from flowrun.runtime.graph.file import check_size, compose
 from flowrun.runtime.graph.resolved import resolved_text
-from flowrun.runtime.graph.settings import parse_settings, with_constants, with_settings
+from flowrun.runtime.graph.settings import (
+    parse_settings,
+    settings_of_instance,
+    with_constants,
+    with_settings,
+)
+from flowrun.runtime.graph.spec import PartId
 from flowrun.runtime.graph.values import Locate, Origin, ValueReader, is_null
 from flowrun.runtime.wording import listed, nearest
 
@@ -31,7 +37,7 @@ __all__ = ["Composed", "compose_graph"]
 _MOST_FILES = 500
 """How many files a graph may include, each as often as it does."""
 _LISTS = ("missions", "tasks", "cnx")
-_SECTIONS = ("logging", "runtime")
+_SECTIONS = ("logging", "runtime", "partitions", "network")
 _SEQ, _MAP, _STR = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", "tag:yaml.org,2002:str")
 
 
@@ -56,6 +62,7 @@ def compose_graph(
     text: str,
     *,
     path: Path,
+    part: PartId | None = None,
     settings: Iterable[str] = (),
     set_by: str = "--set ",
     read: Callable[[Path, str], str],
@@ -65,7 +72,8 @@ def compose_graph(
     places. Mistakes are noted with `reader`; `GraphError` only if `text` is not YAML.
 
     path: where it is: paths of includes start at its folder.
-    settings: `task.key=value`.
+    part: the process that is meant, whose instance may have other values; None: the whole graph.
+    settings: `task.key=value`; they go before the instance's.
     set_by: as in `parse_settings`.
     read: gives the text of an included file; see `read_text`.
     locate: where a program says what is in `text`; None for a file.
@@ -77,6 +85,8 @@ def compose_graph(
     files = _Files(reader, read)
     scope = Scope(reader)
     made = files.file(with_constants(reader, root, given), path, scope, (_real(path),))
+    if part is not None:
+        made = with_settings(reader, made, settings_of_instance(reader, made, part), lambda it: it)
     made = with_settings(reader, made, given, scope.fill)
     if made is root:
         return Composed(root, text, {}, complete=True)

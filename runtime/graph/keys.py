@@ -17,11 +17,15 @@ from flowrun.runtime.graph.spec import (
     ConnectionSpec,
     GraphSpec,
     KeepSpec,
+    LinkSpec,
     LoggingSpec,
+    NetworkSpec,
+    PartitionSpec,
     RuntimeSpec,
     TaskLogging,
     TaskSpec,
     ThreadSpec,
+    TlsSpec,
 )
 
 __all__ = [
@@ -29,10 +33,14 @@ __all__ = [
     "CONNECTION",
     "GRAPH",
     "INCLUDE",
+    "LINK",
     "LOGGING",
+    "NETWORK",
+    "PARTITION",
     "RUNTIME",
     "TASK",
     "TASK_LOGGING",
+    "TLS",
     "Key",
     "expected",
     "fits",
@@ -44,8 +52,8 @@ __all__ = [
 # fmt: off
 Kind = Literal[
     "id", "type", "config", "endpoint", "message",  # texts and mappings with rules of their own
-    "path", "names", "values", "cores",
-    "flag", "whole", "number", "choice", "section", "list",
+    "path", "names", "values", "cores", "text", "addresses", "instances", "name lists",
+    "flag", "whole", "number", "choice", "section", "list", "named sections",
 ]
 # fmt: on
 
@@ -62,7 +70,7 @@ class Key:
     minimum: the least that a "whole" number may be.
     maximum: the most; None sets no limit.
     choices: the texts that a "choice" may be.
-    keys: those of a "section", or of each item of a "list".
+    keys: those of a "section", or of each item of a "list" or of "named sections".
     spec: the class that a section's values make.
     """
 
@@ -81,6 +89,7 @@ class Key:
 def _section(name: str, sentence: str, spec: type[Any], *keys: Key, kind: Kind = "section") -> Key:
     """The section of `keys`, with the defaults that `spec` gives its fields."""
     defaults = {field.name: field.default for field in dataclasses.fields(spec)}
+    defaults |= {key.name: key.default for key in keys if key.default is not None}
     filled = tuple(
         key
         if defaults[key.name] is dataclasses.MISSING
@@ -145,7 +154,53 @@ TASK = _section(
     ),
     TASK_LOGGING,
     Key("missions", "names", "The missions that the task is part of; if not given, all."),
+    Key(
+        "partition",
+        "text",
+        "The partition whose process runs the task; each task has one where the graph has partitions.",
+    ),
     kind="list",
+)
+
+LINK = _section(
+    "link",
+    "How messages go from one partition to another, where the connection joins two.",
+    LinkSpec,
+    Key(
+        "deliver",
+        "choice",
+        "every: each cycle of the sender, in order, exactly once. latest: the newest one; those that "
+        "are passed over are in the log as such. lockstep: the sender's cycle waits for the receiver's.",
+        choices=("every", "latest", "lockstep"),
+    ),
+    Key(
+        "carry",
+        "choice",
+        "What goes of pictures. packets: the camera's own. keyframes: its key frames only. log: what "
+        "the log has, pixels too. null: packets where the log has them.",
+        choices=("packets", "keyframes", "log"),
+    ),
+    Key(
+        "spread",
+        "choice",
+        "Which replica of the receiver gets messages. one: one gets all. instance: each of the sender's "
+        "instances has one of those that live.",
+        choices=("one", "instance"),
+    ),
+    Key(
+        "max_age_ms",
+        "whole",
+        "Messages that are older than this when they come are passed over, and logged as such; null: "
+        "none is too old.",
+        minimum=1,
+    ),
+    Key(
+        "on_gap",
+        "choice",
+        "What the receiver does about cycles that the sender's log no longer has. record: logs from "
+        "where to where they lack, and why. stop: ends.",
+        choices=("record", "stop"),
+    ),
 )
 
 _ENDPOINT = "a task's id, or task.port where several of its ports fit."
@@ -167,6 +222,7 @@ CONNECTION = _section(
         "names",
         "The missions that the connection is part of; if not given, all that have both of its tasks.",
     ),
+    LINK,
     kind="list",
 )
 
@@ -326,11 +382,93 @@ RUNTIME = _section(
     ),
 )
 
+_ADDRESS = "Addresses are such as tls/edge-1:7447, tcp/127.0.0.1:7447 or quic/edge-1:7447."
+
+PARTITION = _section(
+    "partitions",
+    "By name, the parts of the graph that run as processes of their own, on one machine or on several.",
+    PartitionSpec,
+    Key("listen", "addresses", f"Where its processes wait for others. {_ADDRESS}", default=()),
+    Key("connect", "addresses", f"Which others they look for. {_ADDRESS}", default=()),
+    Key(
+        "instances",
+        "instances",
+        "By name, processes that each run the partition, with other values of its tasks: "
+        "{dock1: {cam.source_uri: '${CAM1}'}, dock2: {cam.source_uri: '${CAM2}'}}.",
+        default=(),
+    ),
+    Key(
+        "replicas",
+        "whole",
+        "How many processes run the partition, all the same: 0, 1, 2 and so on are their names.",
+        minimum=1,
+    ),
+    Key(
+        "on_error",
+        "choice",
+        "What `flowrun up` does when a process of it dies or ends with an error. restart: starts it "
+        "again after a pause of 1 s, doubled with each failure up to 30 s. stop: ends the others, too.",
+        choices=("restart", "stop"),
+    ),
+    kind="named sections",
+)
+
+TLS = _section(
+    "tls",
+    "The files of TLS, in PEM; `${NODE}` stands for the name of the instance, or of the partition.",
+    TlsSpec,
+    Key("ca", "text", "The certificate of who has signed those of the others."),
+    Key("cert", "text", "The partition's own certificate."),
+    Key("key", "text", "Its private key."),
+)
+
+NETWORK = _section(
+    "network",
+    "How partitions reach each other.",
+    NetworkSpec,
+    Key(
+        "engine",
+        "choice",
+        "What carries messages: `pip install 'flowrun-runtime[links]'`.",
+        choices=("zenoh",),
+    ),
+    TLS,
+    Key(
+        "insecure",
+        "flag",
+        "Whether plain TCP may leave this machine, where anybody may read and write.",
+    ),
+    Key(
+        "allow",
+        "name lists",
+        "By partition, the common names of the certificates with which its processes may come; without "
+        "it, any that `ca` has signed.",
+        default={},
+    ),
+    Key(
+        "on_peer_lost",
+        "choice",
+        "What a partition does while one that sends to it is gone. continue: its cycles go on. hold: "
+        "they wait. stop: it ends.",
+        choices=("continue", "hold", "stop"),
+    ),
+)
+
 GRAPH = Key(
     "graph",
     "section",
     "A graph: tasks, and how messages flow between them.",
-    keys=(replace(TASK, required=True), CONNECTION, MISSIONS, INCLUDE, CONSTANTS, LOGGING, RUNTIME),
+    keys=(
+        replace(TASK, required=True),
+        CONNECTION,
+        MISSIONS,
+        INCLUDE,
+        CONSTANTS,
+        LOGGING,
+        RUNTIME,
+        PARTITION,
+        NETWORK,
+    ),
     spec=GraphSpec,
 )
 
@@ -367,6 +505,8 @@ def fits(key: Key, value: Any) -> bool:
         return type(value) is int and value >= key.minimum and is_most
     if key.kind == "number":
         return type(value) in (int, float) and 0 < value < math.inf
+    if key.kind == "text":
+        return isinstance(value, str) and value != ""
     return isinstance(value, str) and (not key.choices or value in key.choices)
 
 

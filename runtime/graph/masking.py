@@ -17,10 +17,10 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from flowrun.runtime.graph import keys
 from flowrun.runtime.graph.keys import plain_section
-from flowrun.runtime.graph.spec import GraphSpec, LoggingSpec, RuntimeSpec, TaskSpec
+from flowrun.runtime.graph.spec import ConnectionSpec, GraphSpec, LoggingSpec, RuntimeSpec, TaskSpec
 from flowrun.runtime.graph.values import VARIABLE, is_secret_place
 from flowrun.runtime.task import TaskConfig
-from flowrun.runtime.wording import MASK, mask_secrets, mask_within, says_secret
+from flowrun.runtime.wording import MASK, mask_secrets, mask_urls, mask_within, says_secret
 
 __all__ = ["declares_secret", "masked_graph", "with_secrets_masked"]
 
@@ -49,6 +49,7 @@ def with_secrets_masked(graph: GraphSpec, configs: Mapping[str, TaskConfig]) -> 
     }
     declared = {place for task in graph.tasks for place in _places(task, found[task.id])}
     others = {place for task in graph.tasks for place in task.scalars.values()}
+    named |= _places_of_instances(graph, found)
     places = named | declared
     secrets = frozenset(secret for of_task in found.values() for secret in of_task.values())
     tasks = []
@@ -88,11 +89,10 @@ def masked_graph(graph: GraphSpec) -> dict[str, Any]:
     return {
         **({} if graph.mission is None else {"missions": [graph.mission]}),
         "tasks": [_plain_task(task) for task in graph.tasks],
-        "cnx": [
-            {"src": str(cnx.src), "dst": str(cnx.dst), "msg": cnx.msg} for cnx in graph.connections
-        ],
+        "cnx": [_plain_connection(cnx) for cnx in graph.connections],
         "logging": _plain_logging(graph.logging),
         "runtime": _plain_runtime(graph.runtime),
+        **_plain_partitions(graph),
     }
 
 
@@ -105,7 +105,31 @@ def declares_secret(name: str, annotation: Any) -> bool:
 def _plain_task(task: TaskSpec) -> dict[str, Any]:
     said = plain_section(keys.TASK, task) | {"config": task.masked_config}
     del said["missions"]  # the graph is that of one mission
+    if task.partition is None:
+        del said["partition"]
     return said
+
+
+def _plain_connection(cnx: ConnectionSpec) -> dict[str, Any]:
+    said: dict[str, Any] = {"src": str(cnx.src), "dst": str(cnx.dst), "msg": cnx.msg}
+    return said | ({"link": plain_section(keys.LINK, cnx.link)} if "link" in cnx.key_where else {})
+
+
+def _plain_partitions(graph: GraphSpec) -> dict[str, Any]:
+    """The partitions, without the values of their instances: the tasks have them."""
+    if not graph.partitions:
+        return {}
+    made = {
+        it.id: {
+            **({"instances": {name: {} for name in it.processes}} if it.instances else {}),
+            **({"replicas": it.replicas} if not it.instances else {}),
+            "listen": [mask_urls(text) for text in it.listen],
+            "connect": [mask_urls(text) for text in it.connect],
+            "on_error": it.on_error,
+        }
+        for it in graph.partitions
+    }
+    return {"partitions": made, "network": plain_section(keys.NETWORK, graph.network)}
 
 
 def _plain_runtime(runtime: RuntimeSpec) -> dict[str, Any]:
@@ -155,6 +179,20 @@ def _places(task: TaskSpec, found: Mapping[_Path, str]) -> Iterator[tuple[int, i
             for other, place in task.scalars.items():
                 if _get(task.config, other) == secret:
                     yield place
+
+
+def _places_of_instances(
+    graph: GraphSpec, found: Mapping[str, Mapping[_Path, str]]
+) -> set[tuple[int, int]]:
+    """The places of secrets among the values of all instances, also of those that run elsewhere."""
+    declared = {path for of_task in found.values() for path in of_task}
+    return {
+        place
+        for partition in graph.partitions
+        for instance in partition.instances
+        for path, place in instance.scalars.items()
+        if path in declared or any(isinstance(key, str) and says_secret(key) for key in path)
+    }
 
 
 def _masked_node(node: str) -> str:

@@ -5,7 +5,7 @@ Slots and steps are numbered in the order of execution. Only this module knows n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
@@ -15,9 +15,10 @@ from flowrun.msgs.message import Message
 from flowrun.runtime.errors import GraphError, InternalError, Problem
 from flowrun.runtime.graph.bind import BoundGraph, BoundTask, bind
 from flowrun.runtime.graph.file import read_text
+from flowrun.runtime.graph.parts import part_of, stream_problems
 from flowrun.runtime.graph.ports import Port
 from flowrun.runtime.graph.read import ReadGraph, read_graph
-from flowrun.runtime.graph.spec import GraphSpec
+from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.wording import listed
 
 __all__ = [
@@ -89,37 +90,52 @@ def load_plan(
     env: Mapping[str, str],
     ready: bool = True,
     mission: str | None = None,
+    partition: str | None = None,
     settings: Sequence[str] = (),
 ) -> Plan:
     """The plan of the graph file at `path`, ready to run. `GraphError` lists all mistakes of the file,
     be they in its structure, in the names it uses or in its connections.
 
     ready: as in `bind`.
-    mission, settings: as in `read_graph`.
+    mission, partition, settings: as in `read_graph`.
     """
-    return _plan_of(
-        read_text(path), path=path, env=env, ready=ready, mission=mission, settings=settings
+    read = read_graph(
+        read_text(path),
+        path=path,
+        env=env,
+        mission=mission,
+        partition=partition,
+        settings=settings,
     )
+    return plan_read(read, ready=ready)
 
 
 def load_plans(
     path: Path, *, env: Mapping[str, str], ready: bool = True, settings: Sequence[str] = ()
 ) -> dict[str | None, Plan]:
     """The plan of each mission of the graph file at `path`; of a graph without missions, that of None.
-    `GraphError` lists the mistakes of all missions, and names the mission of what is wrong in some.
+    `GraphError` lists the mistakes of all missions, and names the mission of what is wrong in some;
+    also those of the values that the instances of partitions have.
     """
     text = read_text(path)
-    missions = read_graph(text, path=path, env=env, settings=settings).graph.missions or (None,)
+    whole = read_graph(text, path=path, env=env, settings=settings).graph
+    missions = whole.missions or (None,)
     plans: dict[str | None, Plan] = {}
     problems: dict[Problem, list[str]] = {}
     for mission in missions:
         try:
-            plans[mission] = _plan_of(
-                text, path=path, env=env, ready=ready, mission=mission, settings=settings
-            )
+            read = read_graph(text, path=path, env=env, mission=mission, settings=settings)
+            plans[mission] = plan_read(read, ready=ready)
         except GraphError as error:
             for problem in error.problems:
                 problems.setdefault(problem, []).append(str(mission))
+    for part in _parts_with_values(whole):
+        try:
+            read = read_graph(text, path=path, env=env, partition=str(part), settings=settings)
+            plan_read(read, ready=ready)
+        except GraphError as error:
+            for problem in error.problems:
+                problems.setdefault(problem, list(map(str, missions)))
     if problems:
         raise GraphError(
             [
@@ -132,17 +148,11 @@ def load_plans(
     return plans
 
 
-def _plan_of(
-    text: str,
-    *,
-    path: Path,
-    env: Mapping[str, str],
-    ready: bool,
-    mission: str | None,
-    settings: Sequence[str],
-) -> Plan:
-    read = read_graph(text, path=path, env=env, mission=mission, settings=settings)
-    return plan_read(read, ready=ready)
+def _parts_with_values(graph: GraphSpec) -> Iterator[PartId]:
+    for partition in graph.partitions:
+        for instance in partition.instances:
+            if instance.values:
+                yield PartId(partition.id, instance.name)
 
 
 def plan_read(read: ReadGraph, *, ready: bool = True) -> Plan:
@@ -160,11 +170,16 @@ def plan_read(read: ReadGraph, *, ready: bool = True) -> Plan:
 
 
 def plan_graph(bound: BoundGraph) -> Plan:
-    """The plan of `bound`: sources first, then topological order, ties by declaration order.
+    """The plan of `bound`, or of the part of it that its process runs: sources first, then
+    topological order, ties by declaration order.
 
     `GraphError` names each cycle of the graph, or says that no task is a source.
     """
     problems = _loops(bound.spec)
+    if bound.spec.partitions and not problems:
+        problems += stream_problems(bound)
+        if bound.spec.part is not None and not problems:
+            bound = part_of(bound, bound.spec.part)
     if not problems and not any(task.is_source for task in bound.tasks):
         problems.append(
             Problem(

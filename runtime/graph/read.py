@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,39 +17,53 @@ from flowrun.runtime.errors import GraphError, Location, Problem
 from flowrun.runtime.graph import keys
 from flowrun.runtime.graph.file import read_text
 from flowrun.runtime.graph.includes import compose_graph
-from flowrun.runtime.graph.keys import Key
 from flowrun.runtime.graph.missions import of_mission, share_a_mission
+from flowrun.runtime.graph.partitions import chosen_part, part_id, read_network, read_partitions
+from flowrun.runtime.graph.sections import (
+    items_of,
+    names_of,
+    places_of,
+    section_items,
+    values_of,
+)
 from flowrun.runtime.graph.spec import (
     IDENTIFIER,
     ConnectionSpec,
     Endpoint,
     GraphSpec,
     LoggingSpec,
+    PartId,
     RuntimeSpec,
     TaskSpec,
 )
-from flowrun.runtime.graph.values import Locate, ValueReader, is_null
+from flowrun.runtime.graph.values import Locate, ValueReader
 from flowrun.runtime.wording import mask_within
 
 __all__ = ["ReadGraph", "load_graph", "parse_graph", "read_graph"]
 
 _ID = re.compile(IDENTIFIER)
 _ENDPOINT = re.compile(rf"({IDENTIFIER})(?:\.({IDENTIFIER}))?")
-_NAME = re.compile(r"\w[\w-]*")
 _RESERVED_ID = "flowrun"  # topics such as /flowrun/steps are the runtime's own
 
 
 def load_graph(
-    path: Path, *, env: Mapping[str, str], mission: str | None = None, settings: Sequence[str] = ()
+    path: Path,
+    *,
+    env: Mapping[str, str],
+    mission: str | None = None,
+    partition: str | None = None,
+    settings: Sequence[str] = (),
 ) -> GraphSpec:
     """The graph in the file at `path`, with `${NAME}` in its values resolved from `env`.
 
-    mission, settings: as in `read_graph`.
+    mission, partition, settings: as in `read_graph`.
 
     `UsageError` if there is no such file or mission; `GraphError` lists every mistake in its structure.
     """
     text = read_text(path)
-    return parse_graph(text, path=path, env=env, mission=mission, settings=settings)
+    return parse_graph(
+        text, path=path, env=env, mission=mission, partition=partition, settings=settings
+    )
 
 
 def parse_graph(
@@ -60,13 +72,16 @@ def parse_graph(
     path: Path,
     env: Mapping[str, str],
     mission: str | None = None,
+    partition: str | None = None,
     settings: Sequence[str] = (),
 ) -> GraphSpec:
     """The graph that `text` describes; `path` names it and says where relative paths start.
 
     `GraphError` lists every mistake in its structure.
     """
-    read = read_graph(text, path=path, env=env, mission=mission, settings=settings)
+    read = read_graph(
+        text, path=path, env=env, mission=mission, partition=partition, settings=settings
+    )
     if read.problems:
         raise GraphError(read.problems)
     return read.graph
@@ -90,6 +105,7 @@ def read_graph(
     path: Path,
     env: Mapping[str, str],
     mission: str | None = None,
+    partition: str | None = None,
     settings: Sequence[str] = (),
     set_by: str = "--set ",
     locate: Locate | None = None,
@@ -98,15 +114,20 @@ def read_graph(
 
     mission: the mission to choose; None chooses the first one that the graph declares.
         `UsageError` if the graph has no such mission.
+    partition: the process that is meant, such as "gpu/0"; None means the whole graph. `UsageError` if
+        the graph has no such partition or instance.
     settings: values in place of those of the file, `task.key=value`; see `settings`.
     set_by: as in `parse_settings`.
     locate: where a program says what the text does; None for a file.
     """
-    reader = ValueReader(file=str(path), env=env)
+    part = None if partition is None else part_id(partition)
+    node = {"NODE": "NODE" if part is None else part.node}
+    reader = ValueReader(file=str(path), env=env, known=node)
     composed = compose_graph(
         reader,
         text,
         path=path,
+        part=part,
         settings=settings,
         set_by=set_by,
         read=read_text,
@@ -114,7 +135,7 @@ def read_graph(
     )
     made_at = None if locate is None else locate(())
     graph, complete = _read_graph(
-        reader, composed.root, path=path, mission=mission, made_at=made_at
+        reader, composed.root, path=path, mission=mission, part=part, made_at=made_at
     )
     complete = complete and composed.complete
     graph = replace(graph, text=composed.text, settings=tuple(settings), includes=composed.files)
@@ -127,9 +148,10 @@ def _read_graph(
     *,
     path: Path,
     mission: str | None,
+    part: PartId | None,
     made_at: Location | None,
 ) -> tuple[GraphSpec, bool]:
-    items = _items(reader, keys.GRAPH, root, "the graph")
+    items = items_of(reader, keys.GRAPH, root, "the graph")
     tasks: list[TaskSpec] = []
     complete = "tasks" in items
     if "tasks" in items:
@@ -145,8 +167,8 @@ def _read_graph(
         connections = [cnx for node in nodes if (cnx := _read_connection(reader, node))]
         complete = complete and len(connections) == len(nodes)
     complete = complete and ("cnx" in items or not reader.problems)
-    runtime = _section_items(reader, keys.RUNTIME, items.get("runtime"))
-    missions = () if "missions" not in items else _names(reader, keys.MISSIONS, items["missions"])
+    runtime = section_items(reader, keys.RUNTIME, items.get("runtime"))
+    missions = () if "missions" not in items else names_of(reader, keys.MISSIONS, items["missions"])
     graph = GraphSpec(
         name=path.stem,
         path=path,
@@ -154,11 +176,14 @@ def _read_graph(
         tasks=tuple(tasks),
         connections=tuple(connections),
         logging=_read_logging(reader, items.get("logging")),
-        runtime=RuntimeSpec(**_values(reader, keys.RUNTIME, runtime)),
+        runtime=RuntimeSpec(**values_of(reader, keys.RUNTIME, runtime)),
         runtime_where=_places(reader, runtime),
         missions=missions,
         made_at=made_at,
+        partitions=read_partitions(reader, items.get("partitions"), part),
+        network=read_network(reader, items.get("network")),
     )
+    graph = replace(graph, part=chosen_part(graph, part))
     plain = reader.plain_variables - reader.secret_variables
     hidden = frozenset(map(reader.variables.__getitem__, reader.secret_variables)) - {""}
     graph = replace(
@@ -179,8 +204,8 @@ def _better_id(text: str) -> str:
 
 
 def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
-    items = _items(reader, keys.TASK, node, "a task")
-    values = _values(reader, keys.TASK, items, owner="a task's ")
+    items = items_of(reader, keys.TASK, node, "a task")
+    values = values_of(reader, keys.TASK, items, owner="a task's ")
     if values["id"] is not None and not _ID.fullmatch(values["id"]):
         reader.problem(
             items["id"],
@@ -198,7 +223,7 @@ def _read_task(reader: ValueReader, node: yaml.Node) -> TaskSpec | None:
         config_where=config.where,
         secrets=frozenset(config.secrets),
         scalars=config.scalars,
-        key_where={name: reader.at(value) for name, value in items.items()},
+        key_where=places_of(reader, items),
         masked_config=config.masked,
     )
 
@@ -232,14 +257,23 @@ def _check_ids(reader: ValueReader, tasks: list[TaskSpec]) -> None:
 
 
 def _read_connection(reader: ValueReader, node: yaml.Node) -> ConnectionSpec | None:
-    items = _items(reader, keys.CONNECTION, node, "a connection")
-    values = _values(reader, keys.CONNECTION, items)
+    items = items_of(reader, keys.CONNECTION, node, "a connection")
+    values = values_of(reader, keys.CONNECTION, items)
     src = _endpoint(reader, items.get("src"), "src", values["src"])
     dst = _endpoint(reader, items.get("dst"), "dst", values["dst"])
     if src is None or dst is None or values["msg"] is None:
         return None
-    where = {name: reader.at(value) for name, value in items.items()}
-    return ConnectionSpec(src, dst, values["msg"], reader.at(node), where, values["missions"])
+    link = section_items(reader, keys.LINK, items.get("link"))
+    return ConnectionSpec(
+        src,
+        dst,
+        values["msg"],
+        reader.at(node),
+        places_of(reader, items),
+        values["missions"],
+        link=values["link"],
+        link_where=places_of(reader, link),
+    )
 
 
 def _endpoint(
@@ -255,9 +289,9 @@ def _endpoint(
 
 
 def _read_logging(reader: ValueReader, node: yaml.Node | None) -> LoggingSpec:
-    items = _section_items(reader, keys.LOGGING, node)
+    items = section_items(reader, keys.LOGGING, node)
     known_problems = len(reader.problems)
-    logging = LoggingSpec(**_values(reader, keys.LOGGING, items))
+    logging = LoggingSpec(**values_of(reader, keys.LOGGING, items))
     slab, section = logging.slab_size_mib, logging.section_size_mib
     if section > slab and "section_size_mib" in items and len(reader.problems) == known_problems:
         reader.problem(
@@ -267,83 +301,3 @@ def _read_logging(reader: ValueReader, node: yaml.Node | None) -> LoggingSpec:
     if logging.mode != "ring" and "keep_slabs" in items:
         reader.problem(items["keep_slabs"], "'keep_slabs' needs 'mode: ring'")
     return replace(logging, section_size_mib=min(section, slab))
-
-
-def _values(
-    reader: ValueReader, section: Key, items: Mapping[str, yaml.Node], owner: str = ""
-) -> dict[str, Any]:
-    """What the file says for the keys of `section` that are scalars or sections themselves; a key
-    that is left out, or wrong, has its default."""
-    values: dict[str, Any] = {}
-    for key in section.keys:
-        node = items.get(key.name)
-        if key.kind == "section":
-            inner = _section_items(reader, key, node, owner)
-            values[key.name] = key.spec(**_values(reader, key, inner))
-        elif key.kind == "names":
-            values[key.name] = () if node is None else _names(reader, key, node)
-        elif key.kind == "cores":
-            values[key.name] = None if node is None else _cores(reader, key, node)
-        elif key.kind != "config":
-            value = reader.checked(
-                node,
-                repr(key.name),
-                expected=keys.expected(key),
-                fits=partial(keys.fits, key),
-                default=key.default,
-            )
-            is_number = key.kind == "number" and value is not None
-            values[key.name] = float(value) if is_number else value
-    return values
-
-
-def _names(reader: ValueReader, key: Key, node: yaml.Node) -> tuple[str, ...]:
-    """The texts of a list of names, each once."""
-    found: dict[str, None] = {}
-    nodes = reader.sequence(node, repr(key.name))
-    if not nodes and (is_null(node) or isinstance(node, yaml.SequenceNode)):
-        reader.problem(node, f"{key.name!r} is empty; leave it out, or name at least one")
-    for item in nodes:
-        text = reader.checked(
-            item,
-            f"an item of {key.name!r}",
-            expected="a name: letters, digits, '_' and '-'",
-            fits=lambda value: isinstance(value, str) and bool(_NAME.fullmatch(value)),
-        )
-        if text is not None:
-            found[text] = None
-    return tuple(found)
-
-
-def _cores(reader: ValueReader, key: Key, node: yaml.Node) -> tuple[int, ...] | None:
-    """The numbers of a list of cores, each once, in their order; None for null."""
-    if is_null(node):
-        return None
-    nodes = reader.sequence(node, repr(key.name))
-    if not nodes and isinstance(node, yaml.SequenceNode):
-        reader.problem(node, f"{key.name!r} is empty; name at least one core, or leave it out")
-    found = {
-        reader.checked(
-            item,
-            f"an item of {key.name!r}",
-            expected="the number of a core, 0 or more",
-            fits=lambda value: type(value) is int and value >= 0,
-        )
-        for item in nodes
-    } - {None}
-    return tuple(sorted(found)) or None
-
-
-def _section_items(
-    reader: ValueReader, section: Key, node: yaml.Node | None, owner: str = ""
-) -> dict[str, yaml.Node]:
-    """Key -> value node of a section, which may be left out or empty."""
-    if node is None or is_null(node):
-        return {}
-    return _items(reader, section, node, f"{owner}{section.name!r}")
-
-
-def _items(reader: ValueReader, section: Key, node: yaml.Node, what: str) -> dict[str, yaml.Node]:
-    return reader.known_items(
-        node, what, keys=keys.key_names(section), required=keys.required_names(section)
-    )

@@ -46,7 +46,8 @@ It is YAML 1.2; of its keys, only `tasks` must be there. The keys of each task's
   set, and `$${` for the text `${`.
 
 Larger graphs are made of [missions](#missions-one-file-for-several-jobs),
-[includes](#includes-one-part-in-several-places) and [constants](#constants-one-value-in-several-places);
+[includes](#includes-one-part-in-several-places), [constants](#constants-one-value-in-several-places) and
+[partitions](#partitions-one-graph-in-several-processes);
 [`--set` and `--for`](#other-values-for-one-run) change one run.
 """
 
@@ -117,6 +118,34 @@ tasks:
   - {id: gate, type: VideoCapture, config: {<<: *camera, source_uri: rtsp://10.0.0.7/main}}
 ```
 
+## Partitions: one graph in several processes
+
+`partitions` names the parts of a graph that run as processes of their own, on one machine or on several.
+Each runs its own cycles and writes its own log, from which it replays alone. What goes from one to
+another is taken from the sender's log, so a receiver that was away gets what it has missed:
+
+```yaml
+partitions:
+  dock:
+    listen: [tls/0.0.0.0:7447]
+    instances: {dock1: {cam.source_uri: "${CAM1}"}, dock2: {cam.source_uri: "${CAM2}"}}
+  gpu: {connect: [tls/edge-1:7447, tls/edge-2:7447]}
+network: {tls: {ca: ca.pem, cert: "${NODE}.pem", key: "${NODE}.key"}}
+tasks:
+  - {id: cam, type: VideoCapture, partition: dock}
+  - {id: infer, type: Inference, partition: gpu, background: true}
+cnx:
+  - {src: cam, dst: infer, msg: ImageRgb8Msg, link: {deliver: latest, max_age_ms: 500}}
+```
+
+- `flowrun up GRAPH` runs all partitions on this machine, whatever their addresses; `flowrun GRAPH
+  --partition dock/dock1` runs one of them, where it belongs. `check` and `plan` look at the whole file.
+- What goes to another partition must be in the log: an output that does cannot have
+  `logging: {payload: none}`.
+- Messages of one instance are never mixed with those of another: tasks that follow `cam` elsewhere are
+  made once for each, here `infer_dock1` and `infer_dock2`. What they send back goes to that instance.
+- `${NODE}` is the name of the instance, or of the partition, where no variable of that name is set.
+
 ## Other values for one run
 
 `flowrun GRAPH --set cam.max_fps=5` runs with another value than the file's; `check` and `plan` know it
@@ -128,7 +157,7 @@ too. The value is YAML, is checked as if it were in the file, and is in the log,
 | `--set cam.reconnect.delay_s=2`, `--set cam.sources.0.max_fps=5` | a key within it, an item of a list |
 | `--set cam.rate_hz=5` | a key of the task itself, unless its config has one of that name |
 | `--set cam.config.rate_hz=5` | a key of its config, in any case |
-| `--set runtime.seed=7`, `--set logging.keep.runs=3` | a key of these sections |
+| `--set runtime.seed=7`, `--set logging.keep.runs=3` | a key of a section |
 | `--set constants.fps=5` | a constant of the graph's own file |
 
 `--for 10s` (`500ms`, `2m`, `1h30m`) ends the run as Ctrl-C does, that long after all tasks have started.
@@ -150,6 +179,11 @@ _KINDS = {
     "message": "text",
     "endpoint": "text",
     "path": "text",
+    "text": "text",
+    "addresses": "list of text",
+    "instances": "mapping of mappings",
+    "name lists": "mapping of lists of text",
+    "named sections": "mapping of mappings",
     "names": "list of text",
     "cores": "list of whole numbers",
     "values": "mapping of any value",
@@ -175,6 +209,10 @@ def graph_reference() -> str:
         *(_section(f"`{key.name}` of `logging`", key) for key in keys.LOGGING.keys if key.keys),
         _section("`runtime`", keys.RUNTIME),
         _section("`background` of `runtime`", keys.BACKGROUND),
+        _section("`partitions`: a mapping", keys.PARTITION),
+        _section("`link` of a connection", keys.LINK),
+        _section("`network`", keys.NETWORK),
+        _section("`tls` of `network`", keys.TLS),
     ]
     return "\n".join([_HEAD, *sections, _LARGER])
 
@@ -203,7 +241,7 @@ def _default(key: Key) -> str:
         return "required"
     if key.kind == "list":
         return "`[]`"
-    is_mapping = key.kind in ("section", "config")
+    is_mapping = key.kind in ("section", "config", "instances", "named sections")
     return f"`{json.dumps({} if is_mapping else key.default)}`"
 
 

@@ -90,6 +90,10 @@ def _value(key: Key, short_names: dict[str, list[str]]) -> dict[str, Any]:
     if key.kind == "list":
         items = {"type": "array", "items": _section(key, short_names)}
         return items | {"minItems": 1} if key.required else _or_null(items)
+    if key.kind == "named sections":
+        return _or_null(
+            {"type": "object", "additionalProperties": _or_null(_section(key, short_names))}
+        )
     if key.kind == "names":
         names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
         return names | ({} if key.default is None else {"default": list(key.default)})
@@ -120,6 +124,15 @@ def _scalar(key: Key) -> dict[str, Any]:
             return {"enum": list(key.choices)}
         case "path":
             return {"type": "string"}
+        case "text":
+            return {"type": "string", "minLength": 1}
+        case "addresses":
+            return {"type": "array", "items": {"type": "string", "pattern": "/|\\$\\{|\\{\\{"}}
+        case "instances":
+            return {"type": "object", "additionalProperties": {"type": ["object", "null"]}}
+        case "name lists":
+            names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+            return {"type": "object", "additionalProperties": names}
         case _:
             return {"type": "object"}
 

@@ -6,7 +6,8 @@
 | `cam.reconnect.delay_s=2`         | a key within it; `cam.sources.0.max_fps=5`: item 0 of a list |
 | `cam.rate_hz=5`                   | a key of the task itself, unless its config has such a key |
 | `cam.config.rate_hz=5`            | a key of its config, in any case                           |
-| `runtime.seed=7`                  | a key of a section: `runtime`, `logging`, `constants`      |
+| `runtime.seed=7`                  | a key of a section: `runtime`, `logging`, `constants`,     |
+|                                   | `partitions`, `network`                                    |
 
 The value is YAML, and is checked as if it were in the file.
 """
@@ -22,14 +23,21 @@ import yaml
 from flowrun.runtime.errors import GraphError, Location, Problem
 from flowrun.runtime.graph import keys
 from flowrun.runtime.graph.file import compose
+from flowrun.runtime.graph.spec import PartId
 from flowrun.runtime.graph.values import Origin, ValueReader, is_null
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["Setting", "parse_settings", "with_constants", "with_settings"]
+__all__ = [
+    "Setting",
+    "parse_settings",
+    "settings_of_instance",
+    "with_constants",
+    "with_settings",
+]
 
 _PATH = re.compile(r"\w+(?:\.[\w-]+|\[\d+\])+")
 _STEP = re.compile(r"[\w-]+")
-_SECTIONS = ("runtime", "logging", "constants")
+_SECTIONS = ("runtime", "logging", "constants", "partitions", "network")
 _OWN = frozenset(keys.key_names(keys.TASK)) - {"id"}
 """What a setting sets of a task itself, and not of its config."""
 
@@ -83,6 +91,29 @@ def _parse(reader: ValueReader, text: str, set_by: str) -> Setting | None:
     if value is None:
         value = yaml.ScalarNode(_STR, "", start, start)
     return Setting(name, tuple(_STEP.findall(name)), key, value)
+
+
+def settings_of_instance(reader: ValueReader, root: yaml.Node, part: PartId) -> list[Setting]:
+    """What the file says of one of the `instances` of a partition; mistakes are noted elsewhere."""
+    tasks = _items(reader, root).get("tasks")
+    known = {
+        _id(reader, task)
+        for task in (tasks[1].value if tasks else ())
+        if (own := _items(reader, task).get("partition")) and own[1].value == part.partition
+    }
+    node: yaml.Node = root
+    for name in ("partitions", part.partition, "instances", part.instance):
+        found = _items(reader, node).get(name)
+        if found is None:
+            return []
+        node = found[1]
+    return [
+        Setting(name, tuple(_STEP.findall(name)), key, value)
+        for name, (key, value) in _items(reader, node).items()
+        if isinstance(key, yaml.ScalarNode)
+        and _PATH.fullmatch(name)
+        and name.partition(".")[0] in known
+    ]
 
 
 def with_constants(reader: ValueReader, root: yaml.Node, settings: Iterable[Setting]) -> yaml.Node:

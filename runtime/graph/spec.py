@@ -16,12 +16,18 @@ __all__ = [
     "ConnectionSpec",
     "Endpoint",
     "GraphSpec",
+    "InstanceSpec",
     "KeepSpec",
+    "LinkSpec",
     "LoggingSpec",
+    "NetworkSpec",
+    "PartId",
+    "PartitionSpec",
     "RuntimeSpec",
     "TaskLogging",
     "TaskSpec",
     "ThreadSpec",
+    "TlsSpec",
 ]
 
 CODECS = ("raw", "packets", "zstd", "ffv1")
@@ -64,6 +70,7 @@ class TaskSpec:
     key_where: the places of the values of the entry's keys.
     masked_config: `config` as it may be shown.
     given: the task's class or function, where Python gave it: `type` then only names it.
+    partition: the part of the graph that it runs in; None where the graph has no partitions.
     shadow_of: the task whose shadow it is; "" of others.
     follows: the keys of a shadow that have the values of its task, also while the graph runs.
     """
@@ -85,15 +92,28 @@ class TaskSpec:
     deadline_ms: int = 10_000
     missions: tuple[str, ...] = ()
     given: Any = None
+    partition: str | None = None
     shadow_of: str = ""
     follows: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """`link` of a connection between partitions."""
+
+    deliver: str = "every"
+    carry: str | None = None
+    spread: str = "one"
+    max_age_ms: int | None = None
+    on_gap: str = "record"
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSpec:
     """One entry of `cnx`.
 
-    key_where: the places of `src`, `dst` and `msg`.
+    key_where: the places of `src`, `dst`, `msg` and `link`.
+    link_where: the places of the values of `link`.
     given: the class of the messages, where Python gave it: `msg` then only names it.
     """
 
@@ -104,6 +124,101 @@ class ConnectionSpec:
     key_where: Mapping[str, Location] = field(default_factory=dict)
     missions: tuple[str, ...] = ()
     given: Any = None
+    link: LinkSpec = LinkSpec()
+    link_where: Mapping[str, Location] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """One of the `instances` of a partition.
+
+    values: other values of its tasks, by `task.key`, `${ENV}` resolved.
+    key_where: the places of their names.
+    scalars: the start and end of each in the graph's text, by the parts of its name.
+    """
+
+    name: str
+    where: Location
+    values: Mapping[str, Any] = field(default_factory=dict)
+    key_where: Mapping[str, Location] = field(default_factory=dict)
+    scalars: Mapping[tuple[str | int, ...], tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSpec:
+    """One entry of `partitions`.
+
+    number: its place among them, from 0.
+    instances: those that the file names; none where `replicas` says how many there are.
+    key_where: the places of the values of the entry's keys.
+    address_where: the places of the addresses, by the key and their number in it.
+    """
+
+    id: str
+    number: int
+    where: Location
+    instances: tuple[InstanceSpec, ...] = ()
+    replicas: int = 1
+    listen: tuple[str, ...] = ()
+    connect: tuple[str, ...] = ()
+    on_error: str = "restart"
+    key_where: Mapping[str, Location] = field(default_factory=dict)
+    address_where: Mapping[tuple[str, int], Location] = field(default_factory=dict)
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The names of the processes that run it: of its instances, or the numbers of its replicas."""
+        if self.instances:
+            return tuple(it.name for it in self.instances)
+        return tuple(map(str, range(self.replicas)))
+
+    @property
+    def parts(self) -> tuple[PartId, ...]:
+        return tuple(PartId(self.id, name) for name in self.processes)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PartId:
+    """One process of a partition.
+
+    instance: an instance's name, or a replica's number.
+    """
+
+    partition: str
+    instance: str = "0"
+
+    def __str__(self) -> str:
+        return f"{self.partition}/{self.instance}"
+
+    @property
+    def node(self) -> str:
+        """What `${NODE}` stands for where no environment variable of that name is set."""
+        return self.partition if self.instance.isdecimal() else self.instance
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """`tls` of `network`: files, from the folder of the graph."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """`network`: how partitions reach each other.
+
+    allow: for each partition, the common names of the certificates with which it may come.
+    key_where: the places of the values of its keys; those of `tls` and `allow` by their paths.
+    """
+
+    engine: str = "zenoh"
+    tls: TlsSpec = TlsSpec()
+    insecure: bool = False
+    allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    on_peer_lost: str = "continue"
+    key_where: Mapping[tuple[str, ...], Location] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +294,9 @@ class GraphSpec:
     settings: the values that were given elsewhere, `task.key=value`.
     includes: the included files, with the SHA-256 of each.
     made_at: the place in the program that makes the graph; None for a file.
+    partitions: those that the file declares; none of a graph that runs as one.
+    network: how they reach each other.
+    part: the process that is meant; None: the whole graph.
     """
 
     name: str
@@ -197,6 +315,9 @@ class GraphSpec:
     settings: tuple[str, ...] = ()
     includes: Mapping[str, str] = field(default_factory=dict)
     made_at: Location | None = None
+    partitions: tuple[PartitionSpec, ...] = ()
+    network: NetworkSpec = NetworkSpec()
+    part: PartId | None = None
 
     @property
     def where(self) -> Location:

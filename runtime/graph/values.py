@@ -143,6 +143,8 @@ class ValueReader:
 
     file: str
     env: Mapping[str, str]
+    known: Mapping[str, str] = field(default_factory=dict)
+    """What stands for variables that `env` does not have."""
     problems: dict[Problem, None] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     """The environment variables that the file names, with the values that they have; "" for one that
@@ -380,7 +382,7 @@ class ValueReader:
             )
             return "", False
         is_secret = match["mark"] is not None or says_secret(name)
-        value = self.env.get(name, "")
+        value = self.env.get(name) or self.known.get(name, "")
         self.variables[name] = value
         if is_secret:
             self.secret_variables.add(name)

@@ -22,7 +22,14 @@ from flowrun.runtime.graph.shadows import with_shadows
 from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.graph.values import is_secret_place
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.log.slab.format import ENVIRONMENT, GRAPH_SOURCE, LOG_TOPIC, MISSION, SETTINGS
+from flowrun.runtime.log.slab.format import (
+    ENVIRONMENT,
+    GRAPH_SOURCE,
+    LOG_TOPIC,
+    MISSION,
+    PARTITION,
+    SETTINGS,
+)
 from flowrun.runtime.run.trust import why_not_own
 from flowrun.runtime.wording import MASK
 
@@ -76,20 +83,25 @@ def recorded_graph(log: Log, env: Mapping[str, str], *, trust: bool = False) -> 
         raise UntrustedRun(str(log.path), why, _would_run(text, path))
     recorded = json.loads(log.metadata.get(ENVIRONMENT, "{}"))
     settings = json.loads(log.metadata.get(SETTINGS, "[]"))
-    written = _as_written(text.decode(), path, settings)
+    partition = log.metadata.get(PARTITION)
+    written = _as_written(text.decode(), path, settings, partition)
     known = _RecordedEnvironment({**env, **recorded})
-    spec = parse_graph(written, path=path, env=known, mission=log.metadata.get(MISSION))
+    spec = parse_graph(
+        written, path=path, env=known, mission=log.metadata.get(MISSION), partition=partition
+    )
     return with_config(spec, json.loads(log.metadata.get(REPLAY_SET, "{}")))
 
 
 def graph_in_place_of(log: Log, path: Path, env: Mapping[str, str]) -> GraphSpec:
-    """The graph in the file at `path`, to run on what `log` recorded: the recorded mission if the graph
-    has it. `UsageError` and `GraphError` as `load_graph`."""
+    """The graph in the file at `path`, to run on what `log` recorded: the recorded mission, and the
+    recorded part, if the graph has them. `UsageError` and `GraphError` as `load_graph`."""
     spec = load_graph(path, env=env)
     mission = log.metadata.get(MISSION)
-    if mission == spec.mission or mission not in spec.missions:
+    mission = mission if mission in spec.missions else None
+    partition = log.metadata.get(PARTITION) if spec.partitions else None
+    if mission in (None, spec.mission) and partition is None:
         return spec
-    return load_graph(path, env=env, mission=mission)
+    return load_graph(path, env=env, mission=mission, partition=partition)
 
 
 def _would_run(text: bytes, path: Path) -> list[str]:
@@ -131,17 +143,24 @@ def is_recorded_graph(log: Log, spec: GraphSpec) -> bool:
     return stored is not None and _hides(stored.decode(errors="replace"), spec.text)
 
 
-def _as_written(stored: str, path: Path, settings: Collection[str]) -> str:
+def _as_written(stored: str, path: Path, settings: Collection[str], partition: str | None) -> str:
     """The text of the graph file at `path` if it is the one that the log holds: the secrets are there.
     Otherwise `stored`, which has masks in their places.
 
     settings: those of the recorded run, without their secrets.
+    partition: the process that ran.
     """
     if MASK not in stored:
         return stored
     quoted = [_ALIAS.sub(r"\1'\2'", text) for text in settings]
     try:
-        read = read_graph(read_text(path), path=path, env=_RecordedEnvironment(), settings=quoted)
+        read = read_graph(
+            read_text(path),
+            path=path,
+            env=_RecordedEnvironment(),
+            partition=partition,
+            settings=quoted,
+        )
     except FlowrunError:
         return stored
     text = read.graph.text

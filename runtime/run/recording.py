@@ -27,6 +27,7 @@ from flowrun.runtime.log.slab.format import (
     GRAPH_SOURCE,
     KEYFRAME_INTERVAL,
     MISSION,
+    PARTITION,
     PEAK_MEMORY,
     RUN_NUMBER,
     SETTINGS,
@@ -318,6 +319,7 @@ def _choices(graph: GraphSpec) -> dict[str, str]:
     settings = [mask_secrets(text, graph.secrets) for text in graph.settings]
     found = {
         MISSION: graph.mission,
+        PARTITION: None if graph.part is None else str(graph.part),
         SHADOWS: json.dumps(shadows) if shadows else None,
         SETTINGS: json.dumps(settings) if settings else None,
         "includes": json.dumps(dict(graph.includes)) if graph.includes else None,

@@ -29,7 +29,16 @@ from flowrun.runtime.wording import storable
 __all__ = ["signed", "user_key", "why_not_own"]
 
 _SIGNATURE = "signature"
-_DECIDE = ("run_id", "graph", "graph_path", "replay_set", "replay_fed", "environment", "mission")
+_DECIDE = (
+    "run_id",
+    "graph",
+    "graph_path",
+    "replay_set",
+    "replay_fed",
+    "environment",
+    "mission",
+    "partition",
+)
 """Keys of the metadata that decide, or say, what a replay runs."""
 _CODE = "code_"
 """The prefix of those that hold the hashes of the tasks' code."""

@@ -207,7 +207,7 @@ def test_a_task_that_is_not_found_says_what_to_type(said, written: str, text: st
             "{name: a, type: Square}",
             "",
             "g.yaml:3:6: unknown key 'name' in a task; valid keys: id, type, config, background, "
-            "on_error, every, rate_hz, deadline_ms, logging, missions (did you mean 'id'?)",
+            "on_error, every, rate_hz, deadline_ms, logging, missions, partition (did you mean 'id'?)",
         ),
         (
             "{id: a, type: Square}",

@@ -355,14 +355,14 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         runtime: {ring_size: 1.5, seed: -1}
         """) == [
         "g.yaml:1:1: unknown key 'taks' in the graph; "
-        "valid keys: tasks, cnx, missions, includes, constants, logging, runtime "
-        "(did you mean 'tasks'?)",
+        "valid keys: tasks, cnx, missions, includes, constants, logging, runtime, "
+        "partitions, network (did you mean 'tasks'?)",
         "g.yaml:3:9: task id '1a' is not an identifier; use letters, digits and '_', "
         "not beginning with a digit",
         "g.yaml:4:11: 'type' must be a text; got a list",
         "g.yaml:5:5: unknown key 'confg' in a task; "
         "valid keys: id, type, config, background, on_error, every, rate_hz, "
-        "deadline_ms, logging, missions (did you mean 'config'?)",
+        "deadline_ms, logging, missions, partition (did you mean 'config'?)",
         "g.yaml:6:17: 'background' must be true or false; got 'maybe'",
         "g.yaml:7:5: a task lacks 'id'; it needs id, type",
         "g.yaml:10:13: 'config' must be a mapping (key: value); got a list",
@@ -377,7 +377,7 @@ def test_all_mistakes_are_reported_at_once_in_the_files_order() -> None:
         "g.yaml:17:5: a connection lacks 'msg'; it needs src, dst, msg",
         "g.yaml:18:5: a connection lacks 'dst'; it needs src, dst, msg",
         "g.yaml:18:15: unknown key 'dest' in a connection; "
-        "valid keys: src, dst, msg, missions (did you mean 'dst'?)",
+        "valid keys: src, dst, msg, missions, link (did you mean 'dst'?)",
         "g.yaml:19:48: 'section_size_mib' must be a whole number of at least 1; got 0",
         "g.yaml:20:22: 'ring_size' must be a whole number of at least 1; got 1.5",
         "g.yaml:20:33: 'seed' must be a whole number of at least 0; got -1",

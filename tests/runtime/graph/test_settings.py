@@ -55,7 +55,7 @@ logging: {keep: {runs: 3}}
     ("setting", "said"),
     [
         ("cont.limit=3", "--set cont.limit: unknown task 'cont'; tasks: count, show; sections: runtime, "
-         "logging, constants (did you mean 'count'?)"),
+         "logging, constants, partitions, network (did you mean 'count'?)"),
         ("count.limt=3", "--set count.limt: unknown key 'limt' in the config of task 'count'; valid "
          "keys: limit, rate_hz (did you mean 'limit'?)"),
         ("count.limit", "--set count.limit: expected TASK.KEY=VALUE, such as cam.max_fps=5 or "

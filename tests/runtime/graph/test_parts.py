@@ -1,0 +1,186 @@
+"""The graph of one process of a partition: its own tasks, and what comes from others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flowrun.runtime.errors import GraphError
+from flowrun.runtime.graph import parts
+from flowrun.runtime.graph.plan import Plan, load_plan
+from flowrun.runtime.graph.spec import PartId
+
+THREE = """\
+partitions:
+  dock: {DOCK}
+  gpu: {GPU}
+  desk: {}
+tasks:
+  - {id: n, type: Counter, partition: dock}
+  - {id: show, type: Print, partition: dock}
+  - {id: square, type: Square, partition: gpu}
+  - {id: again, type: Square, partition: gpu}
+  - {id: board, type: Print, partition: desk}
+cnx:
+  - {src: n, dst: square, msg: IntMsg}
+  - {src: square, dst: again, msg: IntMsg}
+  - {src: square, dst: show, msg: IntMsg}
+  - {src: again, dst: board, msg: IntMsg}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "SOURCE_TYPE", "support.link_tasks.FromElsewhere")
+
+
+def write(folder: Path, dock: str = "", gpu: str = "") -> Path:
+    path = folder / "g.yaml"
+    path.write_text(THREE.replace("DOCK", dock).replace("GPU", gpu))
+    return path
+
+
+def steps(plan: Plan) -> list[str]:
+    return [step.task.id for step in plan.steps]
+
+
+def wires(plan: Plan) -> list[str]:
+    return [
+        f"{it.src_task}.{it.src_port} -> {it.dst_task}.{it.dst_port}"
+        for it in plan.graph.connections
+    ]
+
+
+def test_a_part_has_one_source_for_each_process_that_sends_to_it_then_its_tasks(
+    tmp_path: Path,
+) -> None:
+    plan = load_plan(write(tmp_path), env={}, partition="gpu")
+    assert steps(plan) == ["from_dock", "square", "again"]
+    assert wires(plan) == [
+        "from_dock.n_count -> square.number",
+        "square.square -> again.number",
+    ]
+    [receives] = plan.graph.receives
+    assert (receives.peer, receives.source) == (PartId("dock"), "from_dock")
+    assert [(it.topic, it.name) for it in receives.streams] == [("/n/count", "n_count")]
+    assert {str(it.peer): [s.topic for s in it.streams] for it in plan.graph.sends} == {
+        "dock/0": ["/square/square"],
+        "desk/0": ["/again/square"],
+    }
+    assert plan.slots[0].topic == "/from_dock/origin"
+    assert plan.slots[1].topic == "/from_dock/n_count"
+
+
+def test_tasks_that_follow_several_instances_are_made_once_for_each(tmp_path: Path) -> None:
+    path = write(tmp_path, dock="instances: {a: {}, b-1: {}}")
+    gpu = load_plan(path, env={}, partition="gpu")
+    assert steps(gpu) == [
+        "from_dock_a",
+        "from_dock_b_1",
+        "square_a",
+        "square_b_1",
+        "again_a",
+        "again_b_1",
+    ]
+    desk = load_plan(path, env={}, partition="desk")
+    assert steps(desk) == ["from_gpu", "board_a", "board_b_1"]
+    assert wires(desk) == [
+        "from_gpu.again_a_square -> board_a.number",
+        "from_gpu.again_b_1_square -> board_b_1.number",
+    ]
+
+
+def test_what_goes_back_to_a_partition_goes_to_its_own_instance(tmp_path: Path) -> None:
+    path = write(tmp_path, dock="instances: {a: {}, b: {}}")
+    for name in ("a", "b"):
+        plan = load_plan(path, env={}, partition=f"dock/{name}")
+        assert steps(plan) == ["from_gpu", "n", "show"]
+        [receives] = plan.graph.receives
+        assert [(it.topic, it.name) for it in receives.streams] == [
+            (f"/square_{name}/square", "square_square")
+        ]
+
+
+def test_replicas_of_a_sender_are_sources_of_their_own(tmp_path: Path) -> None:
+    path = write(tmp_path, gpu="replicas: 2")
+    plan = load_plan(path, env={}, partition="desk")
+    assert steps(plan) == ["from_gpu_0", "from_gpu_1", "board_0", "board_1"]
+
+
+def test_a_task_cannot_follow_two_partitions_of_several_processes(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        """\
+partitions:
+  a: {replicas: 2}
+  b: {instances: {x: {}, y: {}}}
+  c: {}
+tasks:
+  - {id: m, type: Counter, partition: a}
+  - {id: n, type: Counter, partition: b}
+  - {id: both, type: support.engine_tasks.Both, partition: c}
+cnx:
+  - {src: m, dst: both.a, msg: IntMsg}
+  - {src: n, dst: both.b, msg: IntMsg}
+"""
+    )
+    with pytest.raises(GraphError) as caught:
+        load_plan(path, env={})
+    assert str(caught.value) == (
+        f"{path}:11:5: task 'both' is made once for each of 0, 1, since 'm' is, and 'n' for each of x, "
+        "y; a task cannot follow both"
+    )
+
+
+def test_a_name_that_is_taken_is_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(THREE.replace("DOCK", "").replace("GPU", "").replace("again", "from_dock"))
+    with pytest.raises(GraphError) as caught:
+        load_plan(path, env={}, partition="gpu")
+    assert str(caught.value) == (
+        f"{path}:12:5: partition 'gpu' has a task 'from_dock', which is the name of what comes from "
+        "partition 'dock'; rename it"
+    )
+
+
+@given(docks=st.integers(1, 4), gpus=st.integers(1, 3), named=st.booleans(), seed=st.integers(0, 3))
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_both_ends_know_the_same_streams_in_the_same_order(
+    tmp_path: Path, docks: int, gpus: int, named: bool, seed: int
+) -> None:
+    del seed
+    many = ", ".join(f"d{i}: {{}}" for i in range(docks))
+    path = write(
+        tmp_path,
+        dock=f"instances: {{{many}}}" if named else f"replicas: {docks}",
+        gpu=f"replicas: {gpus}",
+    )
+    whole = load_plan(path, env={}).graph.spec
+    plans = {
+        part: load_plan(path, env={}, partition=str(part))
+        for partition in whole.partitions
+        for part in partition.parts
+    }
+    sent = {
+        (part, it.peer): (it.source, it.streams)
+        for part, plan in plans.items()
+        for it in plan.graph.sends
+    }
+    received = {
+        (it.peer, part): (it.source, it.streams)
+        for part, plan in plans.items()
+        for it in plan.graph.receives
+    }
+    assert sent == received
+    for part, plan in plans.items():
+        topics = {slot.topic for slot in plan.slots}
+        assert all(it.topic in topics for b in plan.graph.sends for it in b.streams), part
+        for boundary in plan.graph.receives:
+            assert {f"/{boundary.source}/{it.name}" for it in boundary.streams} <= topics
+        fed = [(it.dst_task, it.dst_port) for it in plan.graph.connections]
+        assert len(fed) == len(set(fed)), "an input takes one connection"
