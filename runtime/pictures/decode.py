@@ -90,12 +90,13 @@ class PictureDecoder:
         if own["codec"] != "packets":
             return picture.unpacked()
         if picture.layout is not None and "crc" not in own:
-            return AskedPicture(picture.layout, partial(self._asked, cycle, picture))
+            return AskedPicture(picture.layout, partial(self.found, cycle, picture))
         with self._lock:
             return self._decoded(cycle, picture)
 
-    def _asked(self, cycle: int, picture: StoredPicture) -> Found:
-        """A picture that nobody had read in the run. `LogError` as for others."""
+    def found(self, cycle: int, picture: StoredPicture) -> Found:
+        """What the packets of a picture with a layout give, whatever the log says that it is: nobody had
+        read it in the run, or it is compared elsewhere. `ValueError` where they are not there."""
         with self._lock:
             return self._as_recorded.asked(cycle, picture)
 

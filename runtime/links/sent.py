@@ -1,0 +1,264 @@
+"""What a sender's logs have for a receiver: the queue that `Shipper` and answers read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zlib_ng.zlib_ng import crc32
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.links.runs import OwnRun, Runs
+from flowrun.runtime.links.wire import (
+    CONTEXT,
+    CYCLE,
+    Carried,
+    Head,
+    Peer,
+    Question,
+    Status,
+    Stream,
+    packed,
+)
+from flowrun.runtime.log.files import LogFiles
+from flowrun.runtime.log.message import LateLines, LoggedCycle, Range
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.scan import scan
+from flowrun.runtime.log.slab.format import CODEC, STARTED_NS
+from flowrun.runtime.pictures.stored import StoredPicture
+
+__all__ = ["Answer", "LogTail", "Picker", "SentLogs", "sent_crc"]
+
+_REMOVED = "the sender's log no longer has them"
+
+
+class Picker:
+    """Picks from the cycles of a log what goes to a receiver.
+
+    coded: topics of the log whose pictures are stored by a codec.
+    """
+
+    def __init__(self, streams: Sequence[Stream], coded: frozenset[str]) -> None:
+        self._numbers = {stream.topic: number for number, stream in enumerate(streams)}
+        self._coded = coded
+        self._keyframes = {it.topic for it in streams if it.carry == "keyframes"}
+
+    def messages(self, cycle: LoggedCycle) -> list[Carried]:
+        """Those of a cycle, views of the log."""
+        numbers = self._numbers
+        found = [
+            Carried(numbers[topic], tov_ns, payload)
+            for topic, tov_ns, payload in cycle.entries
+            if topic in numbers
+            and (topic not in self._keyframes or self._stands_alone(topic, cycle.cycle, payload))
+        ]
+        found.sort(key=lambda it: it.stream)
+        return found
+
+    def keys(self, cycle: LoggedCycle) -> dict[str, int]:
+        """By topic, the cycle at which the packets of its picture in this cycle begin, if it is
+        another one."""
+        found = {}
+        for topic, _, payload in cycle.entries:
+            if topic in self._numbers and topic in self._coded and topic not in self._keyframes:
+                own = StoredPicture.parse(payload).own
+                if "key" in own and own["key"] != cycle.cycle:
+                    found[topic] = own["key"]
+        return found
+
+    def packets_of(self, cycle: LoggedCycle, topics: dict[str, int]) -> list[Carried]:
+        """The messages of `topics` whose packets begin at the cycles given, or later."""
+        return [
+            Carried(self._numbers[topic], tov_ns, payload)
+            for topic, tov_ns, payload in cycle.entries
+            if topic in topics and cycle.cycle >= topics[topic]
+        ]
+
+    def _stands_alone(self, topic: str, cycle: int, payload: memoryview) -> bool:
+        """Whether a message needs no earlier one."""
+        if topic not in self._coded:
+            return True
+        own = StoredPicture.parse(payload).own
+        return bool(own.get("key", cycle) == cycle)
+
+
+def picker_of(log: Log, streams: Sequence[Stream]) -> Picker:
+    """The picker of an opened log."""
+    return Picker(streams, frozenset(n for n, t in log.topics.items() if CODEC in t.metadata))
+
+
+def sent_crc(log: Log, first: int, last: int, streams: Sequence[Stream]) -> int:
+    """The CRC-32 of what the wire has of the cycles from `first` to `last`, as `OriginMsg.crc`."""
+    picker, crc = picker_of(log, streams), 0
+    for cycle in log.cycles(first, last + 1):
+        messages = picker.messages(cycle)
+        if messages:
+            crc = crc32(packed(messages), crc)
+    return crc
+
+
+class LogTail:
+    """The cycles that are added to a log, from its beginning on."""
+
+    def __init__(self, path: Path) -> None:
+        self._files = LogFiles(path, verify=True)
+        self._next: int | None = None
+        first = self._files.slabs[0].preamble
+        self.coded = frozenset(
+            channel.topic for channel in first.channels.values() if CODEC in channel.metadata
+        )
+
+    def new(self) -> Iterator[LoggedCycle]:
+        """Those that were committed since the last call. `LogError` where the log cannot be read."""
+        self._files.refresh()
+        for _, record in scan(self._files, Range(self._next), goes_on=True):
+            if isinstance(record, LateLines):
+                continue
+            self._next = record.cycle + 1
+            yield record
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._files.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Messages for a receiver, and how the answer ends."""
+
+    messages: Sequence[tuple[Head, bytes]]
+    status: Status
+
+
+class SentLogs:
+    """All logs of one process of a partition, of this run and of those before it.
+
+    runs: finds them. present: the run that is going on.
+    """
+
+    def __init__(self, runs: Runs, present: int, own: Peer) -> None:
+        self._runs = runs
+        self._present = present
+        self._own = own
+        self.ended = False
+        """Whether the present run has ended in order, so that nothing follows."""
+
+    def answer(self, asked: Question, streams: Sequence[Stream]) -> Answer:
+        """What there is from the cycle asked for on, at most `most_bytes`, one message in any case."""
+        runs = self._runs.look()
+        numbers = [it.run for it in runs]
+        if asked.run not in numbers:
+            return Answer((), self._other(asked, runs))
+        at = numbers.index(asked.run)
+        try:
+            with Log(runs[at].path) as log:
+                return self._from(log, asked, streams, runs[at + 1 :])
+        except LogError:
+            return Answer((), self._other(asked, [it for it in runs if it.run != asked.run]))
+
+    def _other(self, asked: Question, runs: Sequence[OwnRun]) -> Status:
+        """The run that was asked for is not there: go on with the one after it, or the oldest."""
+        later = [it for it in runs if it.run > asked.run] or list(runs[-1:])
+        nothing = Status(
+            asked.run, asked.cycle, asked.cycle, 0, more=False, is_over=False, follows=0, follows_at=0,
+            ended=False, reason="",
+        )  # fmt: skip
+        for run in later:
+            begins = _first_cycle(run.path)
+            if begins is not None:
+                reason = _REMOVED if asked.run else ""
+                return replace(
+                    nothing,
+                    is_over=True,
+                    more=True,
+                    follows=run.run,
+                    follows_at=begins,
+                    reason=reason,
+                )
+        return nothing
+
+    def _from(
+        self, log: Log, asked: Question, streams: Sequence[Stream], later: Sequence[OwnRun]
+    ) -> Answer:
+        picker = picker_of(log, streams)
+        found: list[tuple[Head, bytes]] = []
+        size, more, upto = 0, False, asked.cycle
+        first, begins = asked.cycle, None
+        context: dict[str, int] | None = {} if asked.context else None
+        for cycle in log.cycles(asked.cycle):
+            if begins is None:
+                first = begins = cycle.cycle
+            elif cycle.cycle != upto:
+                more = (
+                    True  # cycles are missing here: the next answer begins after them, and says so
+                )
+                break
+            messages = picker.messages(cycle)
+            if messages:
+                if found and size > asked.most_bytes:
+                    more = True
+                    break
+                if context is not None:
+                    for topic, key in picker.keys(cycle).items():
+                        context.setdefault(topic, key)
+                payload = packed(messages)
+                found.append((self._head(log, CYCLE, first, cycle), payload))
+                size, first = size + len(payload), cycle.cycle + 1
+            upto = cycle.cycle + 1
+        if context:
+            since = {topic: key for topic, key in context.items() if key < asked.cycle}
+            found[:0] = self._context(log, asked, picker, since)
+        reason = ""
+        if begins is None:
+            begins = asked.cycle
+            if not self._is_complete(log, asked.cycle):
+                reason = _REMOVED
+        elif begins > asked.cycle:
+            reason = _REMOVED
+        status = Status(
+            asked.run, begins, upto, len(found), more=more, is_over=False, follows=0, follows_at=0,
+            ended=False, reason=reason,
+        )  # fmt: skip
+        return Answer(found, status if more else self._with_end(status, asked.run, later))
+
+    def _with_end(self, status: Status, run: int, later: Sequence[OwnRun]) -> Status:
+        for following in later:
+            begins = _first_cycle(following.path)
+            if begins is not None:
+                return replace(
+                    status, is_over=True, more=True, follows=following.run, follows_at=begins
+                )
+        is_over = run == self._present and self.ended
+        return replace(status, is_over=is_over, ended=is_over)
+
+    def _context(
+        self, log: Log, asked: Question, picker: Picker, since: dict[str, int]
+    ) -> Iterator[tuple[Head, bytes]]:
+        if not since:
+            return
+        for cycle in log.cycles(min(since.values()), asked.cycle):
+            messages = picker.packets_of(cycle, since)
+            if messages:
+                yield self._head(log, CONTEXT, cycle.cycle, cycle), packed(messages)
+
+    def _is_complete(self, log: Log, cycle: int) -> bool:
+        """Whether nothing of the log is missing before `cycle`, though it ends before."""
+        return cycle == 0 or log.loss is None
+
+    def _head(self, log: Log, kind: int, first: int, cycle: LoggedCycle) -> Head:
+        run = _run_of(log)
+        return Head(run, self._own.part, self._own.inst, kind, first, cycle.cycle, cycle.time_ns)
+
+
+def _run_of(log: Log) -> int:
+    return int(log.metadata.get(STARTED_NS, "0"))
+
+
+def _first_cycle(path: Path) -> int | None:
+    """The first cycle of a log; None where it has none yet, or cannot be read."""
+    try:
+        with Log(path, verify=False) as log:
+            return next((cycle.cycle for cycle in log.cycles()), None)
+    except LogError:
+        return None

@@ -1,0 +1,180 @@
+"""Follows this process's own log, and puts each cycle's boundary outputs for each receiver.
+
+A cycle never waits for it: what cannot be sent is dropped, and the receiver asks the log for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from flowrun.runtime.errors import LogError
+from flowrun.runtime.links.sent import LogTail, Picker, SentLogs
+from flowrun.runtime.links.transport import Query, Sample, Transport
+from flowrun.runtime.links.wire import (
+    CYCLE,
+    STATUS,
+    Head,
+    Keys,
+    Peer,
+    Question,
+    Stream,
+    WireError,
+    packed,
+    sealed,
+)
+
+__all__ = ["Acknowledged", "Shipper"]
+
+_MOST_QUESTIONS = 64
+"""That wait for an answer. Further ones are dropped: who asked asks again."""
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """What a receiver has said of its cursor. run, cycle: see `runs.Cursor`; at_ns: when."""
+
+    run: int = 0
+    cycle: int = 0
+    at_ns: int = 0
+
+
+@dataclass(slots=True)
+class _Out:
+    """What is known of one receiver. first: the cycle after the last that was put."""
+
+    peer: Peer
+    key: str
+    streams: Sequence[Stream]
+    picker: Picker
+    first: int | None = None
+    is_on: bool = True
+
+
+class Shipper:
+    """Ships the log at `tail` to its receivers.
+
+    run: how the wire names it. receivers: what each gets.
+    wake: called, on any thread, when there is something to `pump`.
+    """
+
+    def __init__(
+        self,
+        tail: LogTail,
+        logs: SentLogs,
+        transport: Transport,
+        *,
+        graph: str,
+        own: Peer,
+        run: int,
+        receivers: Mapping[Peer, Sequence[Stream]],
+        wake: Any = lambda: None,
+    ) -> None:
+        self._tail, self._logs, self._transport = tail, logs, transport
+        self._own, self._run, self._wake = own, run, wake
+        keys = Keys.of(graph, own)
+        self._outs = {
+            peer: _Out(peer, keys.cycles(peer), streams, Picker(streams, tail.coded))
+            for peer, streams in receivers.items()
+        }
+        self._questions: deque[tuple[Query, Sequence[Stream]]] = deque(maxlen=_MOST_QUESTIONS)
+        self._lock = threading.Lock()
+        self.newest = -1
+        """The last cycle that was read from the log."""
+        self.acknowledged = {peer: Acknowledged() for peer in receivers}
+        self.error: LogError | None = None
+        """Why the log cannot be followed any more."""
+        for peer, streams in receivers.items():
+            transport.serve(keys.log(peer), partial(self._take_question, streams))
+            transport.subscribe(Keys.of(graph, peer).ack(own), partial(self._take_ack, peer))
+
+    def pump(self, now_ns: int) -> bool:
+        """Put what the log has gained, and answer questions; whether there was anything. Always on the
+        same thread."""
+        del now_ns
+        did = self._ship()
+        while self._questions:
+            query, streams = self._questions.popleft()
+            self._answer(query, streams)
+            did = True
+        return did
+
+    def end(self) -> None:
+        """The run has ended in order: whoever has taken all that it sent may end too."""
+        self._logs.ended = True
+
+    def has_all(self, peer: Peer) -> bool:
+        """Whether a receiver has said that it has all that the log has for it."""
+        said, out = self.acknowledged[peer], self._outs[peer]
+        return said.run == self._run and said.cycle >= (out.first or 0)
+
+    def switch(self, peer: Peer, *, is_on: bool) -> None:
+        """Whether to put for a receiver what comes from now on; it may ask for it in any case."""
+        self._outs[peer].is_on = is_on
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self._tail.close()
+
+    def _ship(self) -> bool:
+        did = False
+        try:
+            for cycle in self._tail.new():
+                did, follows = True, cycle.cycle == self.newest + 1
+                self.newest = cycle.cycle
+                for out in self._outs.values():
+                    if out.first is None or not follows:
+                        out.first = cycle.cycle
+                    messages = out.picker.messages(cycle)
+                    if not messages:
+                        continue
+                    payload = packed(messages)
+                    if out.is_on:
+                        own = self._own
+                        head = Head(
+                            self._run,
+                            own.part,
+                            own.inst,
+                            CYCLE,
+                            out.first,
+                            cycle.cycle,
+                            cycle.time_ns,
+                        )
+                        self._transport.put(out.key, payload, sealed(head, payload))
+                    out.first = cycle.cycle + 1
+        except LogError as error:
+            self.error = error
+        return did
+
+    def _take_question(self, streams: Sequence[Stream], query: Query) -> None:
+        self._questions.append((query, streams))
+        self._wake()
+
+    def _answer(self, query: Query, streams: Sequence[Stream]) -> None:
+        try:
+            asked = Question.unpack(query.parameters)
+        except WireError:
+            query.finish()
+            return
+        answer = self._logs.answer(asked, streams)
+        for head, payload in answer.messages:
+            query.reply(payload, sealed(head, payload))
+        ending = answer.status.pack()
+        head = Head(asked.run, self._own.part, self._own.inst, STATUS, 0, asked.cycle, 0)
+        query.reply(ending, sealed(head, ending))
+        query.finish()
+
+    def _take_ack(self, peer: Peer, sample: Sample) -> None:
+        try:
+            asked = Question.unpack(sample.payload)
+        except WireError:
+            return
+        said = self.acknowledged[peer]
+        with self._lock:
+            if (asked.run, asked.cycle) != (said.run, said.cycle):
+                said.run, said.cycle = asked.run, asked.cycle
+        self._wake()

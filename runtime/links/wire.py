@@ -1,0 +1,261 @@
+"""What goes over the wire: one message for each cycle and receiver, and what a sender's log answers.
+
+The attachment of each is a `Head`, sealed by a CRC-32 of itself and the payload, so that a flipped byte
+is found whatever carries it. Numbers are little-endian.
+
+| bytes | name    | type | meaning |
+|-------|---------|------|-------------------------------------------------------------------------------|
+| 8     | run     | u64  | the sender's run: when it began, nanoseconds since 1970 UTC |
+| 2     | part    | u16  | number of the sender's partition in the graph file |
+| 2     | inst    | u16  | number of the sender among the partition's instances or replicas |
+| 2     | kind    | u16  | `CYCLE`, `CONTEXT` or `STATUS` |
+| 8     | first   | u64  | the first cycle that this stands for: those from it to `cycle` had nothing |
+|       |         |      | for this receiver. *Why:* who lacks none before `first` lacks nothing |
+| 8     | cycle   | u64  | number of the cycle in the sender's run |
+| 8     | time_ns | u64  | the cycle's time |
+| 4     | crc     | u32  | zlib CRC-32 of the 38 bytes above, continued over the payload |
+
+The payload of `CYCLE` and `CONTEXT` is, for each message, u16 number of its stream, u64 tov_ns, u32 size
+and the bytes that the sender's log has. A receiver that begins in the middle of a video gets the
+messages since its key frame as `CONTEXT` first, which it decodes and does not show. That of `STATUS`,
+which ends an answer, is a msgpack list; see `Status`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
+
+import msgpack
+from zlib_ng.zlib_ng import crc32
+
+__all__ = [
+    "CONTEXT",
+    "CYCLE",
+    "STATUS",
+    "Carried",
+    "Head",
+    "Keys",
+    "Peer",
+    "Question",
+    "Status",
+    "Stream",
+    "WireError",
+    "opened",
+    "packed",
+    "sealed",
+    "unpacked",
+]
+
+CYCLE, CONTEXT, STATUS = 0, 1, 2
+
+_HEAD = struct.Struct("<QHHHQQQ")
+_CRC = struct.Struct("<I")
+_ENTRY = struct.Struct("<HQI")
+_QUESTION = struct.Struct("<QQI?")
+
+
+class WireError(Exception):
+    """Bytes that no sender made: something on the way has changed them."""
+
+
+class Peer(NamedTuple):
+    """One process of a partition.
+
+    partition: its id in the graph file. instance: its name among the partition's instances or replicas.
+    part, inst: their numbers, from 0.
+    """
+
+    partition: str
+    instance: str
+    part: int
+    inst: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}/{self.instance}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What one output of the sender is at the receiver.
+
+    topic: in the sender's log.
+    port: of the receiver's source task.
+    is_picture: whether its messages are pictures.
+    deliver: "every": each message has its cycle; "latest": the newest one that has come;
+        "lockstep": as "every", and the sender waits for the receiver.
+    carry: "packets" and "log": what the log has; "keyframes": of pictures only those that need no other.
+    max_age_ms: messages that are older at the receiver are left out; None: none are.
+    """
+
+    topic: str
+    port: str
+    is_picture: bool = False
+    deliver: str = "every"
+    carry: str = "log"
+    max_age_ms: int | None = None
+
+
+class Head(NamedTuple):
+    """See the module."""
+
+    run: int
+    part: int
+    inst: int
+    kind: int
+    first: int
+    cycle: int
+    time_ns: int
+
+
+class Carried(NamedTuple):
+    """A message of a cycle. stream: its number among the streams of sender and receiver."""
+
+    stream: int
+    tov_ns: int
+    data: bytes | memoryview
+
+
+class Question(NamedTuple):
+    """What a receiver asks a sender's log for.
+
+    run, cycle: the first cycle that it lacks; run 0: whatever the oldest log begins with.
+    most_bytes: of messages in the answer, which has one in any case.
+    context: whether to begin with `CONTEXT`.
+    """
+
+    run: int
+    cycle: int
+    most_bytes: int
+    context: bool
+
+    def pack(self) -> bytes:
+        return _QUESTION.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Question:
+        """`WireError` for other bytes."""
+        if len(data) != _QUESTION.size:
+            raise WireError(f"a question of {len(data)} bytes; expected {_QUESTION.size}")
+        return cls(*_QUESTION.unpack(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How an answer ends.
+
+    run: the run that was asked for.
+    begins: the first of its cycles, from the one asked for on, that the log still has, if it has any.
+    upto: all cycles before it are in the answer, or have nothing for the receiver.
+    count: number of messages in the answer.
+    more: whether there is more to ask for.
+    is_over: whether the run has no cycle from `upto` on and never will.
+    follows: the run after it, 0 if there is none. follows_at: its first cycle.
+    ended: whether no run follows, as the sender has ended in order.
+    reason: why cycles before `begins`, or all, are no longer there; "" if none is missing.
+    """
+
+    run: int
+    begins: int
+    upto: int
+    count: int
+    more: bool
+    is_over: bool
+    follows: int
+    follows_at: int
+    ended: bool
+    reason: str
+
+    def pack(self) -> bytes:
+        packed: bytes = msgpack.packb(astuple(self))
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview) -> Status:
+        """`WireError` for other bytes."""
+        try:
+            return cls(*msgpack.unpackb(data))
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise WireError(f"no status: {error}") from error
+
+
+class Keys(NamedTuple):
+    """The keys of one process of a graph's partition.
+
+    cycles: put by it for a receiver. log, hello: answered by it. ack: put by it as a receiver, for a
+    sender. alive: its liveliness token.
+    """
+
+    base: str
+
+    @classmethod
+    def of(cls, graph: str, peer: Peer) -> Keys:
+        return cls(f"flow/{graph}/{peer.partition}/{peer.instance}")
+
+    def cycles(self, receiver: Peer) -> str:
+        return f"{self.base}/cyc/{receiver.partition}/{receiver.instance}"
+
+    def log(self, receiver: Peer) -> str:
+        return f"{self.base}/log/{receiver.partition}/{receiver.instance}"
+
+    def ack(self, sender: Peer) -> str:
+        return f"{self.base}/ack/{sender.partition}/{sender.instance}"
+
+    @property
+    def hello(self) -> str:
+        return f"{self.base}/hello"
+
+    @property
+    def alive(self) -> str:
+        return f"{self.base}/alive"
+
+
+def packed(messages: Iterable[Carried]) -> bytes:
+    """The payload of a cycle's messages."""
+    parts: list[bytes | memoryview] = []
+    for stream, tov_ns, data in messages:
+        parts += (_ENTRY.pack(stream, tov_ns, len(data)), data)
+    return b"".join(parts)
+
+
+def unpacked(payload: bytes, streams: Sequence[Stream]) -> list[Carried]:
+    """The messages of a payload, views of it. `WireError` for bytes that are not those of `packed`."""
+    found, at, view = [], 0, memoryview(payload)
+    while at < len(view):
+        if at + _ENTRY.size > len(view):
+            raise WireError(f"a message's head at byte {at} of {len(view)} is cut off")
+        stream, tov_ns, size = _ENTRY.unpack_from(view, at)
+        at += _ENTRY.size
+        if stream >= len(streams):
+            raise WireError(f"a message of stream {stream}; there are {len(streams)}")
+        if at + size > len(view):
+            raise WireError(f"a message of {size} bytes at byte {at} of {len(view)}")
+        found.append(Carried(stream, tov_ns, view[at : at + size]))
+        at += size
+    return found
+
+
+def sealed(head: Head, payload: bytes) -> bytes:
+    """The attachment of a message."""
+    front = _HEAD.pack(*head)
+    return front + _CRC.pack(crc32(payload, crc32(front)))
+
+
+def opened(attachment: bytes, payload: bytes) -> Head:
+    """The head of a message; `WireError` where a byte of it, or of the payload, is not what was sent."""
+    if len(attachment) != _HEAD.size + _CRC.size:
+        raise WireError(
+            f"an attachment of {len(attachment)} bytes; expected {_HEAD.size + _CRC.size}"
+        )
+    front = attachment[: _HEAD.size]
+    (expected,) = _CRC.unpack_from(attachment, _HEAD.size)
+    head = Head(*_HEAD.unpack(front))
+    found = crc32(payload, crc32(front))
+    if found != expected:
+        raise WireError(
+            f"run {head.run}, cycle {head.cycle}: CRC-32 {found:08x} of {len(payload)} bytes; the "
+            f"sender had {expected:08x}"
+        )
+    return head
