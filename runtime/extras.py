@@ -29,6 +29,7 @@ Extra = Literal[
     "eval",
     "faces",
     "foxglove",
+    "links",
     "models",
     "mqtt",
     "otel",

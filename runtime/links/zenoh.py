@@ -1,0 +1,184 @@
+"""Zenoh as the transport: package eclipse-zenoh, extra `links`.
+
+What is used of it: publishers that drop, queryables, liveliness tokens. Multicast and gossip are off: who
+is connected to whom, the graph file says.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.extras import import_optional
+from flowrun.runtime.links.transport import Query, Sample
+
+__all__ = ["ZenohTransport", "config_of", "open_zenoh"]
+
+_WHAT = "a graph with partitions"
+
+
+def config_of(
+    listen: Sequence[str], connect: Sequence[str], more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The configuration of a session, by Zenoh's keys.
+
+    listen, connect: endpoints, such as "tcp/127.0.0.1:7447".
+    more: further keys, as for TLS and access control.
+    """
+    return {
+        "mode": "peer",
+        "listen/endpoints": list(listen),
+        "listen/exit_on_failure": True,
+        "connect/endpoints": list(connect),
+        "connect/exit_on_failure": False,
+        "connect/timeout_ms": -1,
+        "connect/retry": {"period_init_ms": 100, "period_max_ms": 1000, "period_increase_factor": 2},
+        "scouting/multicast/enabled": False,
+        "scouting/gossip/enabled": False,
+        "transport/link/tx/lease": 4000,
+        "transport/link/tx/keep_alive": 4,
+        **(more or {}),
+    }
+
+
+def open_zenoh(config: Mapping[str, Any]) -> ZenohTransport:
+    """A session. Returns before it is connected, and connects again whenever a connection is lost.
+
+    config: as `config_of` gives it. `UsageError` where eclipse-zenoh is not installed, or cannot listen.
+    """
+    zenoh = import_optional("zenoh", _WHAT, extra="links", install="eclipse-zenoh")
+    made = zenoh.Config()
+    for key, value in config.items():
+        made.insert_json5(key, _json5(value))
+    try:
+        session = zenoh.open(made)
+    except zenoh.ZError as error:
+        listen = ", ".join(config.get("listen/endpoints", ()))
+        raise UsageError(f"cannot listen at {listen or 'any address'}: {error}") from None
+    return ZenohTransport(zenoh, session)
+
+
+class ZenohTransport:
+    """See `Transport`."""
+
+    def __init__(self, zenoh: Any, session: Any) -> None:
+        self._zenoh, self._session = zenoh, session
+        self._publishers: dict[str, Any] = {}
+        self._kept: list[Any] = []
+        """What lasts as long as the session."""
+        self._is_closed = threading.Event()
+
+    def put(self, key: str, payload: bytes, attachment: bytes) -> None:
+        if self._is_closed.is_set():
+            return
+        publisher = self._publishers.get(key)
+        if publisher is None:
+            drop = self._zenoh.CongestionControl.DROP
+            publisher = self._session.declare_publisher(key, congestion_control=drop)
+            self._publishers[key] = publisher
+        publisher.put(payload, attachment=attachment)
+
+    def subscribe(self, key: str, on_sample: Callable[[Sample], None]) -> None:
+        self._kept.append(
+            self._session.declare_subscriber(key, lambda it: self._call(on_sample, _sample(it)))
+        )
+
+    def serve(self, key: str, on_query: Callable[[Query], None]) -> None:
+        self._kept.append(
+            self._session.declare_queryable(
+                key, lambda it: self._call(on_query, _Query(it)), complete=True
+            )
+        )
+
+    def query(
+        self,
+        key: str,
+        parameters: bytes,
+        on_reply: Callable[[Sample], None],
+        on_done: Callable[[], None],
+        *,
+        timeout_s: float,
+    ) -> None:
+        if self._is_closed.is_set():
+            on_done()
+            return
+        zenoh = self._zenoh
+        self._session.get(
+            key,
+            zenoh.handlers.Callback(
+                partial(self._reply, on_reply), lambda: self._call_done(on_done)
+            ),
+            consolidation=zenoh.ConsolidationMode.NONE,
+            target=zenoh.QueryTarget.BEST_MATCHING,
+            payload=parameters,
+            timeout=timeout_s,
+        )
+
+    def declare_alive(self, key: str) -> None:
+        self._kept.append(self._session.liveliness().declare_token(key))
+
+    def watch_alive(self, key: str, on_change: Callable[[bool], None]) -> None:
+        put = self._zenoh.SampleKind.PUT
+        self._kept.append(
+            self._session.liveliness().declare_subscriber(
+                key, lambda it: self._call(on_change, it.kind == put), history=True
+            )
+        )
+
+    def close(self, *, timeout_s: float) -> None:
+        """The session is closed on a thread of its own: where that takes longer than `timeout_s`, as
+        when somebody does not answer, it is left behind."""
+        self._is_closed.set()
+        thread = threading.Thread(target=self._session.close, name="flowrun-zenoh-close", daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+
+    def _reply(self, on_reply: Callable[[Sample], None], reply: Any) -> None:
+        if reply.ok is not None:
+            self._call(on_reply, _sample(reply.ok))
+
+    def _call(self, callback: Callable[[Any], None], argument: Any) -> None:
+        if not self._is_closed.is_set():
+            callback(argument)
+
+    def _call_done(self, on_done: Callable[[], None]) -> None:
+        if not self._is_closed.is_set():
+            on_done()
+
+
+class _Query:
+    """See `Query`."""
+
+    def __init__(self, query: Any) -> None:
+        self._query = query
+        self._key = query.key_expr
+        payload = query.payload
+        self._parameters = b"" if payload is None else payload.to_bytes()
+
+    @property
+    def parameters(self) -> bytes:
+        return self._parameters
+
+    def reply(self, payload: bytes, attachment: bytes) -> None:
+        self._query.reply(self._key, payload, attachment=attachment)
+
+    def finish(self) -> None:
+        self._query.drop()
+
+
+def _sample(sample: Any) -> Sample:
+    attachment = sample.attachment
+    return Sample(
+        str(sample.key_expr),
+        sample.payload.to_bytes(),
+        b"" if attachment is None else attachment.to_bytes(),
+    )
+
+
+def _json5(value: Any) -> str:
+    import json
+
+    return json.dumps(value)
