@@ -18,6 +18,7 @@ from flowrun.msgs import BytesMsg, IntMsg
 from flowrun.runtime.errors import GraphError
 from flowrun.runtime.testing import run_task
 from flowrun.tasks.sinks.mqtt import MqttSink
+from support.helpers import until
 from support.sink_tasks import run_graph
 
 mqtt = pytest.importorskip("paho.mqtt.client")
@@ -37,7 +38,7 @@ def free_port():
 
 
 class Broker:
-    """mosquitto at a port of this machine."""
+    """mosquitto at a port of this machine, which may be started again: it knows its subscribers then."""
 
     def __init__(self, folder, *, users=False):
         self.port, self._folder = free_port(), folder
@@ -49,7 +50,8 @@ class Broker:
             subprocess.run(command, check=True)
             lines.append(f"password_file {passwords}")
             passwords.chmod(0o644)
-        lines.append("user root")
+        lines += ["user root", "persistence true", f"persistence_location {folder}/"]
+        lines.append("queue_qos0_messages true")  # for subscribers that are away
         (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
         self._process = None
 
@@ -72,12 +74,17 @@ class Broker:
 
 
 class Subscriber:
-    """What comes on every topic."""
+    """What comes on every topic.
 
-    def __init__(self, port, *, user=None):
+    name: by which the broker knows it when it comes again, and keeps what came meanwhile.
+    """
+
+    def __init__(self, port, *, user=None, name=None):
         self.came = queue.Queue()
         self._subscribed = queue.Queue()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self._client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=name or "", clean_session=name is None
+        )
         if user is not None:
             self._client.username_pw_set(*user)
         self._client.on_message = lambda _c, _d, it: self.came.put(it)
@@ -143,8 +150,11 @@ def test_a_retained_message_is_there_for_who_comes_later(tmp_path):
 
 @with_broker
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_broker_that_was_away_gets_what_waits(tmp_path, qos):
+def test_a_broker_that_was_away_gets_what_waits(tmp_path, qos, monkeypatch, capfd):
+    monkeypatch.setattr("flowrun.tasks.sinks.mqtt._END_S", 60)
     broker = Broker(tmp_path)
+    with broker, Subscriber(broker.port, name="listener"):
+        pass  # whatever is published from now on is kept for it
     config = f"topic: a/b, port: {broker.port}, qos: {qos}"
     graph = (
         "tasks:\n  - {id: n, type: Counter, config: {limit: 30}}\n"
@@ -153,8 +163,10 @@ def test_a_broker_that_was_away_gets_what_waits(tmp_path, qos):
     )
     ended = []
     run = threading.Thread(target=lambda: ended.append(run_graph(tmp_path, graph)))
-    run.start()  # the end of the run waits for 5 s
-    with broker, Subscriber(broker.port) as subscriber:
+    run.start()
+    said = []
+    until(lambda: said.extend(capfd.readouterr()) or "the broker is not reached" in "".join(said))
+    with broker, Subscriber(broker.port, name="listener") as subscriber:
         came = subscriber.take(30)
         run.join()
     assert [json.loads(it.payload)["fields"]["value"] for it in came] == list(range(30))
