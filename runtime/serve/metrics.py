@@ -4,7 +4,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from fastapi import APIRouter, Response
 
@@ -12,6 +12,7 @@ from flowrun.runtime.serve.bodies import Health
 from flowrun.runtime.serve.pipeline import Phase
 from flowrun.runtime.serve.pipelines import Pipelines
 from flowrun.runtime.server.bodies import Json, refusals
+from flowrun.runtime.server.exposition import Exposition, add_metrics_route
 from flowrun.runtime.server.routes import new_router
 
 if TYPE_CHECKING:
@@ -27,16 +28,11 @@ class Metrics:
 
     def __init__(self, pipelines: Pipelines) -> None:
         self._pipelines = pipelines
-        self._registry: Any = None
+        self._exposition = Exposition(self)
 
     def router(self) -> APIRouter:
         router = new_router("")
-        router.add_api_route(
-            "/metrics",
-            self.metrics,
-            responses={200: {"content": {"text/plain": {}}}, **refusals({})},
-            response_class=Response,
-        )
+        add_metrics_route(router, self.metrics)
         router.add_api_route(
             "/health", self.health, responses={200: {"model": Health}, **refusals({})}
         )
@@ -45,10 +41,7 @@ class Metrics:
     async def metrics(self) -> Response:
         """How each pipeline is, in the text format of Prometheus; a run's own figures are below
         `/pipelines/NAME/metrics`."""
-        return Response(
-            await asyncio.to_thread(self._text),
-            media_type="text/plain; version=0.0.4; charset=utf-8",
-        )
+        return await asyncio.to_thread(self._exposition.reply)
 
     async def health(self) -> Json:
         """Whether the pipelines are as somebody wanted them: 200 as long as the server answers.
@@ -70,15 +63,6 @@ class Metrics:
                 "running": [name for name, state in states.items() if state.phase == "running"],
             }
         )
-
-    def _text(self) -> bytes:
-        from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-
-        if self._registry is None:
-            self._registry = CollectorRegistry(auto_describe=False)
-            ProcessCollector(registry=self._registry)
-            self._registry.register(self)
-        return generate_latest(self._registry)
 
     def collect(self) -> Iterator["Metric"]:
         """What Prometheus' client asks of a collector."""

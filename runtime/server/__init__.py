@@ -15,6 +15,7 @@
 | `guard.py`     | who may ask: host names, origins, the token                              |
 | `routes.py`    | routes that describe themselves                                          |
 | `machine.py`   | endpoints: what the machine is, and how busy                             |
+| `exposition.py` | figures in the text format of Prometheus                                |
 | `metrics.py`   | endpoints: figures for Prometheus, and whether the run is well           |
 | `control.py`   | endpoints: the run's state and graph, its report, settings, stop         |
 | `publish.py`   | the endpoint that publishes a message on a port                          |

@@ -3,7 +3,7 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of the endpoints.
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from fastapi import APIRouter, Response
 
@@ -11,6 +11,7 @@ from flowrun.runtime.run.report import RunReport
 from flowrun.runtime.server import bodies
 from flowrun.runtime.server.bodies import Json, refusals
 from flowrun.runtime.server.channels import Channels
+from flowrun.runtime.server.exposition import Exposition, add_metrics_route
 from flowrun.runtime.server.routes import new_router
 from flowrun.runtime.task import HealthState, State
 
@@ -38,16 +39,11 @@ class Metrics:
         self._status = channels.status
         self._observed = channels.observed
         self._streams = channels.streams
-        self._registry: Any = None
+        self._exposition = Exposition(self)
 
     def router(self) -> APIRouter:
         router = new_router("")
-        router.add_api_route(
-            "/metrics",
-            self.metrics,
-            responses={200: {"content": {"text/plain": {}}}, **refusals({})},
-            response_class=Response,
-        )
+        add_metrics_route(router, self.metrics)
         router.add_api_route(
             "/health",
             self.health,
@@ -64,14 +60,7 @@ class Metrics:
 
         Counters begin when the server does.
         """
-        from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-
-        if self._registry is None:
-            self._registry = CollectorRegistry(auto_describe=False)
-            ProcessCollector(registry=self._registry)
-            self._registry.register(self)
-        text = generate_latest(self._registry)
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return self._exposition.reply()
 
     async def health(self) -> Json:
         """Whether the run does what it should, in a word: 200 while it does, 503 otherwise.
