@@ -11,6 +11,35 @@ TESTS = Path(__file__).parents[1]
 STATE = "document.body.dataset.state"
 TEXT = "document.getElementById('state').textContent"
 SHOWN = "document.querySelector('.screen[data-shown]')"
+CARD = "document.getElementById('end')"
+
+_PLAYED = """
+tasks:
+  - {{id: cam0, type: VideoCapture, config: {{source_uri: {film}, realtime: true, loop: true}}}}
+  - id: player
+    type: support.stage_tasks.Player
+    config: {{folder: {folder}, prompt: detect shapes}}
+  - {{id: chat, type: BroadcastChat}}
+  - {{id: screen, type: BroadcastImage}}
+cnx:
+  - {{src: cam0, dst: player, msg: ImageRgb8Msg}}
+  - {{src: player, dst: chat, msg: PromptResponseMsg}}
+  - {{src: cam0, dst: screen, msg: ImageRgb8Msg}}
+"""
+
+
+def played(film, folder):
+    """A graph of a film and of a player that plays at once and does what the files of `folder` say."""
+    (folder / "go").touch()
+    return _PLAYED.format(film=film, folder=folder)
+
+
+def press(browser, name, where="#end"):
+    """Press the button `name` in the element `where`, as soon as it may be pressed."""
+    browser.wait_for(
+        f"[...document.querySelectorAll('{where} button')].some(it => it.textContent == '{name}'"
+        " && !it.disabled && (it.click(), true))"
+    )
 
 
 class Stage:

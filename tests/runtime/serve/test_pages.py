@@ -11,26 +11,12 @@ from support.axe import violations
 from support.browser import Browser, nothing_went_wrong
 from support.paths import MEDIA
 from support.reverse_proxy import ReverseProxy
-from support.stages import SHOWN, STATE, TEXT, Stage
+from support.stages import CARD, SHOWN, STATE, TEXT, Stage, played, press
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 TOKEN = "s3cret+%26"  # as it is in an address
 SAID = "document.getElementById('said').textContent"
-CARD = "document.getElementById('end')"
-GRAPH = """
-tasks:
-  - {{id: cam0, type: VideoCapture, config: {{source_uri: {film}, realtime: true, loop: true}}}}
-  - id: player
-    type: support.stage_tasks.Player
-    config: {{folder: {folder}, prompt: detect shapes}}
-  - {{id: chat, type: BroadcastChat}}
-  - {{id: screen, type: BroadcastImage}}
-cnx:
-  - {{src: cam0, dst: player, msg: ImageRgb8Msg}}
-  - {{src: player, dst: chat, msg: PromptResponseMsg}}
-  - {{src: cam0, dst: screen, msg: ImageRgb8Msg}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +40,8 @@ def graphs(tmp_path):
     """A folder of graphs, whose player plays at once."""
     folder = tmp_path / "graphs"
     folder.mkdir()
-    (folder / "front door.yaml").write_text(
-        GRAPH.format(film=MEDIA / "shapes.mp4", folder=tmp_path), encoding="utf-8"
-    )
-    (tmp_path / "go").touch()
+    text = played(MEDIA / "shapes.mp4", tmp_path)
+    (folder / "front door.yaml").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -91,13 +75,6 @@ def client_of():
         )
 
 
-def press(browser, name, where=".top"):
-    browser.wait_for(
-        f"[...document.querySelectorAll('{where} button')].some(it => it.textContent == '{name}'"
-        " && !it.disabled && (it.click(), true))"
-    )
-
-
 def runs(browser):
     browser.wait_for(
         f"{STATE} == 'running' && !!{SHOWN} && {SHOWN}.dataset.form == 'packets'"
@@ -123,7 +100,7 @@ def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, clien
     browser.wait_for(f"{TEXT} == 'Stopped' && {CARD}.textContent.includes('is not running')")
     is_accessible(browser)
     browser.events.clear()  # axe tries styles that the page forbids
-    press(browser, "Start", "#end")
+    press(browser, "Start")
     runs(browser)
     nothing_went_wrong(browser)
 
@@ -141,12 +118,12 @@ def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, clien
     file = browser.downloaded(tmp_path, "*.mcap")
     assert file.read_bytes()[:8] == b"\x89MCAP0\r\n"
 
-    press(browser, "Run again", "#end")
+    press(browser, "Run again")
     runs(browser)
-    press(browser, "Restart")
+    press(browser, "Restart", ".top")
     browser.wait_for(f"{TEXT}.startsWith('Restarting') || {TEXT}.startsWith('Starting')")
     runs(browser)
-    press(browser, "Stop")
+    press(browser, "Stop", ".top")
     browser.wait_for(f"{STATE} == 'ended' && {CARD}.textContent.includes('asked to end')")
     # Somebody starts it elsewhere, and the page goes on with that run.
     browser.wait_for(f"{CARD}.textContent.includes('Run again')")

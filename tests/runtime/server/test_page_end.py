@@ -9,25 +9,11 @@ from support.axe import violations
 from support.browser import Browser
 from support.on_terminal import OnTerminal
 from support.oriented import film
-from support.stages import SHOWN, STATE, TESTS, TEXT
+from support.stages import CARD, SHOWN, STATE, TESTS, TEXT, played, press
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
-CARD = "document.getElementById('end')"
 BUTTONS = f"[...{CARD}.querySelectorAll('a, button')].map(it => it.textContent)"
-GRAPH = """
-tasks:
-  - {{id: cam, type: VideoCapture, config: {{source_uri: {film}, realtime: true, loop: true}}}}
-  - id: player
-    type: support.stage_tasks.Player
-    config: {{folder: {folder}, prompt: detect shapes}}
-  - {{id: chat, type: BroadcastChat}}
-  - {{id: screen, type: BroadcastImage}}
-cnx:
-  - {{src: cam, dst: player, msg: ImageRgb8Msg}}
-  - {{src: player, dst: chat, msg: PromptResponseMsg}}
-  - {{src: cam, dst: screen, msg: ImageRgb8Msg}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +37,7 @@ def new_run_on_terminal(tmp_path, monkeypatch):
     """Starts runs on a terminal, whose pages stay after the end; gives the URL too."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
     path = tmp_path / "stage.yaml"
-    path.write_text(
-        GRAPH.format(film=film(tmp_path / "film.mp4"), folder=tmp_path), encoding="utf-8"
-    )
-    (tmp_path / "go").touch()
+    path.write_text(played(film(tmp_path / "film.mp4"), tmp_path), encoding="utf-8")
     commands = []
 
     def start(*options):
@@ -69,13 +52,6 @@ def new_run_on_terminal(tmp_path, monkeypatch):
     for command in commands:
         command.process.kill()
         command.process.wait()
-
-
-def press(browser, name, where="#end"):
-    browser.wait_for(
-        f"[...document.querySelectorAll('{where} button')].some(it => it.textContent == '{name}'"
-        " && !it.disabled && (it.click(), true))"
-    )
 
 
 def runs(browser):
