@@ -6,8 +6,10 @@ import math
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import structlog
 
 from flowrun.runtime.clock import monotonic_s
 
@@ -95,17 +97,21 @@ class Listeners:
 
         with self._lock:
             self._all = (*self._all, entry)
-
-        def end() -> None:
-            with self._lock:
-                self._all = tuple(kept for kept in self._all if kept is not entry)
-
-        return end
+        return partial(self._end, entry)
 
     def call(self) -> None:
-        """Something has come."""
+        """Something has come. Whoever offers it, such as a cycle, goes on whatever a listener does: one
+        that raises is called no more."""
         for listener in self._all:
-            listener()
+            try:
+                listener()
+            except Exception:  # noqa: BLE001  # whatever it is, it is not of the cycle
+                self._end(listener)
+                structlog.get_logger("flowrun.server").exception("a client is told no more")
+
+    def _end(self, listener: Callable[[], None]) -> None:
+        with self._lock:
+            self._all = tuple(kept for kept in self._all if kept is not listener)
 
 
 class Series(Generic[_T]):
@@ -115,7 +121,8 @@ class Series(Generic[_T]):
     """
 
     def __init__(self, most: int) -> None:
-        self._lock = threading.Lock()
+        # Of a thread that reads lines: what is collected meanwhile may log one.
+        self._lock = threading.RLock()
         self._kept: deque[_T] = deque(maxlen=most)
         self._number = 0
         self._listeners = Listeners()
@@ -146,9 +153,10 @@ class Series(Generic[_T]):
     def after(self, number: int) -> tuple[int, list[_T]]:
         """How many items after item `number` are not kept any more, and those that are."""
         with self._lock:
+            items = list(self._kept)  # at once; what follows takes as many as there were
             new = self._number - number
-            kept = min(new, len(self._kept))
-            return new - kept, list(islice(self._kept, len(self._kept) - kept, None))
+        lost = max(0, new - len(items))
+        return lost, items[len(items) - (new - lost) :]
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """As `Broadcast.subscribe`."""
@@ -214,8 +222,8 @@ class Broadcast:
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener()` after each `offer` and after `close`. Returns a function that ends this.
 
-        The listener is called on the thread that offers, within its cycle: it must not block or raise,
-        only wake another thread. One last call may be under way when the subscription has ended. While
+        The listener is called on the thread that offers, within its cycle: it must not block, only wake
+        another thread. One last call may be under way when the subscription has ended. While
         there is a listener, the sink counts as watched.
         """
         return self._listeners.add(listener)

@@ -6,9 +6,10 @@ import math
 import sys
 import threading
 import traceback
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -98,10 +99,51 @@ def configure_logs(
             _escape,
             structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=28),
         ],
+        wrapper_class=_OneAtATime,
         logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
     return folding
+
+
+class _Lines(threading.local):
+    """What a thread is logging.
+
+    busy: whether it is at work on a line.
+    waiting: the lines that it was given meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.waiting: deque[Callable[[], Any]] = deque()
+
+
+_lines = _Lines()
+
+
+class _OneAtATime(structlog.make_filtering_bound_logger(0)):  # type: ignore[misc]  # made at run time
+    """A logger whose thread ends a line before it begins the next one.
+
+    A line may come in the middle of another: garbage is collected at any moment, and what is collected
+    may log, such as a client's task that nobody awaits. The locks of that moment are held by the same
+    thread, which would wait for itself, and every other thread for it.
+    """
+
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> Any:
+        log = super()._proxy_to_logger
+        if _lines.busy:
+            if fields.get("exc_info") is True:  # what is being handled now
+                fields["exc_info"] = sys.exc_info()
+            _lines.waiting.append(partial(log, method_name, event, **fields))
+            return None
+        _lines.busy = True
+        try:
+            done = log(method_name, event, **fields)
+            while _lines.waiting:
+                _lines.waiting.popleft()()
+            return done
+        finally:
+            _lines.busy = False
 
 
 _TRACEBACK = "traceback"
@@ -174,11 +216,12 @@ class Folding:
 
     def flush(self, log: Any) -> None:
         """Log, to `log`, what was folded and has not been mentioned yet."""
-        with self._lock:
-            lines = [(key, line.folded) for key, line in self._lines.items() if line.folded]
-            self._lines.clear()
-        for (method, *record), folded in lines:
-            getattr(log, method)(**{**dict(record), _REPEATED: folded})
+        none: OrderedDict[Any, _Folded] = OrderedDict()
+        with self._lock:  # nothing is made within: what is collected then may log
+            lines, self._lines = self._lines, none
+        for (method, *record), line in lines.items():
+            if line.folded:
+                getattr(log, method)(**{**dict(record), _REPEATED: line.folded})
 
     def _forget_oldest(self) -> None:
         key = next((key for key, line in self._lines.items() if not line.folded), None)
