@@ -363,13 +363,18 @@ class Run:
         return self._observed
 
     def watch(self, look: Callable[[Cycle], None]) -> None:
-        """Call `look` after the commit of each cycle, on the cycles' thread; it MUST NOT raise."""
+        """Call `look` after the commit of each cycle, on the cycles' thread. What it raises is logged,
+        and the run goes on."""
         self._watchers = (*self._watchers, look)
-        self.executor.observer = look if len(self._watchers) == 1 else self._look
+        self.executor.observer = self._look
 
     def _look(self, cycle: Cycle) -> None:
         for look in self._watchers:
-            look(cycle)
+            try:
+                look(cycle)
+            except Exception:
+                name = getattr(look, "__qualname__", repr(look))
+                self.log.exception("what watches the cycles has failed", watcher=name)
 
     def log_record(
         self, time_ns: int, level: str, message: str, name: str, fields: dict[str, Any]

@@ -6,6 +6,7 @@ What it keeps is bounded, and nobody who reads it is waited for.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -112,7 +113,7 @@ class Replies:
         self.count += 1
         self.tokens += message.tokens
         self.latency_ms += message.latency_ms
-        if message.latency_ms >= 0:  # a replay of an older run may have NaN
+        if 0 <= message.latency_ms < math.inf:  # a replay of an older run may have NaN
             self.durations[min(int(message.latency_ms * 1e3).bit_length(), _DURATIONS - 1)] += 1
 
 
