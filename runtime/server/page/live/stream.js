@@ -12,6 +12,7 @@ import {Decoding} from "../decoding.js";
  *   ended: () => void, failed: (why: string) => void, waits?: (why: string) => void}} On */
 
 const RETRY_MS = 2000;
+const AGAIN_MS = 500;  // before a second try, where nothing has come: the run may be about to end
 const NO_SUCH = 4404;
 const ENDED = 1000;
 const LATER = [1001, 1012, 1013];  // the server is stopping, or has no place now
@@ -20,10 +21,11 @@ const LATER = [1001, 1012, 1013];  // the server is stopping, or has no place no
  * @param {string} channel @param {"packets" | "jpeg"} format @param {On} on */
 export function follow(channel, format, on) {
   const take = format === "packets" ? new Decoding(on) : new Jpegs(on);
-  let over = false, came = false;
+  let over = false, came = false, tries = 0;
   let timer = 0;
   /** @type {WebSocket | null} */ let socket = null;
   function open() {
+    tries += 1;
     const opened = new WebSocket(socketAddress(`api/v0/streaming/ws/${encodeURIComponent(channel)}`, {format, stamps: 1}));
     socket = opened;
     opened.binaryType = "arraybuffer";
@@ -32,8 +34,8 @@ export function follow(channel, format, on) {
       if (over) return;
       if (code === ENDED) { on.ended(); return; }
       if (LATER.includes(code)) on.waits?.(reason);
-      else if (code === NO_SUCH || !came) { stop(); on.failed(reason || "no connection for pictures"); return; }
-      timer = setTimeout(open, RETRY_MS);
+      else if (code === NO_SUCH || !came && tries > 1) { stop(); on.failed(reason || "no connection for pictures"); return; }
+      timer = setTimeout(open, came ? RETRY_MS : AGAIN_MS);
     };
   }
   function stop() {
