@@ -80,6 +80,7 @@ async function begin(complain) {
  * @param {(text: string) => void} complain */
 async function followPipeline(complain) {
   /** @type {number | null} */ let followed = null;
+  let isRead = false;  // how far the run came that was followed
   for (;;) {
     const {phase, pid = null} = run.pipeline ?? {};
     if (followed === null && phase === "running") {
@@ -92,7 +93,9 @@ async function followPipeline(complain) {
     await new Promise(done => setTimeout(done, LOOK_MS));
     if (run.connection !== "open" && !document.hidden) await lookAgain(async () => {
       run.pipelines = await get("api/v0/pipeline/list");
-      if (["stopped", "failed"].includes(run.pipeline?.phase ?? "")) run.asked = null;
+      const phase = run.pipeline?.phase ?? "";
+      if (["stopped", "failed"].includes(phase)) run.asked = null;
+      if (!run.over && run.report?.log && ["stopped", "failed", "waiting"].includes(phase)) isRead ||= await run.readExtent();
     });
   }
 }

@@ -274,6 +274,13 @@ export class Known {
     }
   }
 
+  /** The run has gone without a last report: how far it came is in its log. Returns whether that is known now. */
+  async readExtent() {
+    const run = await get(`api/v0/runs/${encodeURIComponent(this.logged)}`).catch(() => null);
+    if (run && this.report) this.report = {...this.report, ...extentOf(run)};
+    return !!run;
+  }
+
   async loadRuns() {
     this.runs = await get("api/v0/runs").catch(() => []);
     this.changed();
@@ -284,12 +291,8 @@ export class Known {
     const run = await get(`api/v0/runs/${encodeURIComponent(id)}`);
     this.recorded = id;
     this.graph = {tasks: run.tasks, cnx: run.connections};
-    const [began, ended] = [run.started_ns ?? run.from_ns, run.ended_ns ?? run.to_ns];
-    const uptime_s = began == null || ended == null ? 0 : (ended - began) / 1e9;
     this.report = {
-      id: run.graph || id, status: run.state === "error" ? {Error: run.why} : "Stopped", cycles: run.cycles,
-      cycle_rate_hz: uptime_s > 0 ? run.cycles / uptime_s : 0, uptime_s, starting: null, progress: null,
-      log: {path: run.path, bytes: run.bytes, messages: run.outputs.reduce((/** @type {number} */ sum, /** @type {any} */ {messages}) => sum + messages, 0)},
+      id: run.graph || id, status: run.state === "error" ? {Error: run.why} : "Stopped", ...extentOf(run), starting: null, progress: null,
       tasks: Object.fromEntries(run.tasks.map((/** @type {GraphTask} */ {id: task, type, background}) => [task, {
         type, background: !!background, p50_us: null, p99_us: null, dropped: 0, dropped_by: {}, late_s: null, state: null, code: ""}])),
       shows: Object.fromEntries(run.images.map((/** @type {string} */ task) => [task, "picture"])), live: {},
@@ -428,6 +431,14 @@ export class Known {
     const from = (this.graph?.cnx ?? []).filter(wire => owner(wire.dst) === sink).map(wire => owner(wire.src));
     return from.length === 1 ? from[0] : null;
   }
+}
+
+/** How long a recorded run is, as a report says it. @param {any} run as `GET .../runs/ID` gives it */
+function extentOf({started_ns, from_ns, ended_ns, to_ns, cycles, path, bytes, outputs}) {
+  const [began, ended] = [started_ns ?? from_ns, ended_ns ?? to_ns];
+  const uptime_s = began == null || ended == null ? 0 : (ended - began) / 1e9;
+  const messages = outputs.reduce((/** @type {number} */ sum, /** @type {any} */ output) => sum + output.messages, 0);
+  return {cycles, cycle_rate_hz: uptime_s > 0 ? cycles / uptime_s : 0, uptime_s, log: {path, bytes, messages}};
 }
 
 /** What has come: a stream that is opened again begins with what was there before. */

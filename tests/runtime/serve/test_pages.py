@@ -110,6 +110,9 @@ def test_a_pipelines_page_follows_it_through_its_life(new_server, browser, clien
     card = browser.evaluate(f"{CARD}.innerText")
     assert card.startswith("The run ended with an error\n\nkilled by SIGKILL")
     assert "flowrun replay" in card
+    # The last report was a second old when the run was killed; its log has all cycles.
+    cycles = client.get("api/v0/runs").json()[0]["cycles"]
+    browser.wait_for(f"{CARD}.innerText.includes('{cycles:,} cycles in ')")
     is_accessible(browser)
     # Its log is there to look at and to take away, though its own server is not.
     browser.wait_for("document.querySelector('.timeline')?.dataset.timeline == 'ready'")
