@@ -4,7 +4,6 @@
 |----------------------|------------------------------------------------------------------|
 | `graphs.py`          | the graphs of a folder, by name                                  |
 | `pipeline.py`        | one graph as a child process: its states, its restarts           |
-| `endings.py`         | why a child has ended, in words                                  |
 | `pipelines.py`       | all of them                                                      |
 | `proxy.py`           | requests for a pipeline, passed on to its own server             |
 | `proxy_websocket.py` | the same of WebSockets                                           |

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import quote
 
+from flowrun.runtime.children.endings import why_ended
 from flowrun.runtime.children.process import ChildProcess
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.errors import FlowrunError
-from flowrun.runtime.serve.endings import why_ended
 
 __all__ = ["RESTARTS", "Pipeline", "PipelineError", "Place", "Restart", "State"]
 

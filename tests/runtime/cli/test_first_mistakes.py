@@ -212,8 +212,8 @@ def test_a_task_that_is_not_found_says_what_to_type(said, written: str, text: st
         (
             "{id: a, type: Square}",
             "{from: n, to: a, msg: IntMsg}",
-            "g.yaml:5:6: unknown key 'from' in a connection; valid keys: src, dst, msg, missions (did "
-            "you mean 'src'?)",
+            "g.yaml:5:6: unknown key 'from' in a connection; valid keys: src, dst, msg, missions, "
+            "link (did you mean 'src'?)",
         ),
         (
             "{id: a, type: Square}",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowrun.runtime.serve.endings import why_ended
+from flowrun.runtime.children.endings import why_ended
 
 KILLED = "killed by SIGKILL: by somebody, or by the system for want of memory"
 

@@ -1,0 +1,174 @@
+"""`flowrun up GRAPH`: all partitions of a graph on this machine, each in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowrun.runtime.cli.choosing import add_mission, add_settings, seconds
+from flowrun.runtime.cli.signals import listening
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.printing import print_text
+from flowrun.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from flowrun.runtime.fleet.local import Fleet
+    from flowrun.runtime.graph.plan import Plan
+    from flowrun.runtime.graph.spec import PartId
+
+__all__ = ["add_parser", "run"]
+
+DEFAULT_PORT = 3000
+_LOOK_S = 0.2
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "up",
+        description="Run all partitions of a graph on this machine, each in a process of its own, until "
+        "their sources end or Ctrl-C. The addresses of the file are not used: they reach each other by "
+        "free ports that nobody else on the network sees. Their logs go into one folder under runs/, of "
+        "which `flowrun replay` runs all again.",
+    )
+    parser.add_argument("graph", type=Path, help="the graph file")
+    add_mission(parser, "the first one")
+    add_settings(parser)
+    parser.add_argument(
+        "--for",
+        dest="duration",
+        metavar="TIME",
+        help="end after this time, such as 10s, 2m or 1h",
+    )
+    parser.add_argument(
+        "--log-dir",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where to make the fleet's own directory (runs)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=DEFAULT_PORT,
+        metavar="N",
+        help="serve the page of the first partition that shows something there, those of others at free "
+        f"ports; -1 serves nothing ({DEFAULT_PORT})",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if all ended well, 1 if one failed for good, 2 for a mistake in the graph or the options."""
+    from flowrun.runtime.clock import monotonic_s
+    from flowrun.runtime.fleet.local import Fleet
+    from flowrun.runtime.fleet.record import write_fleet
+    from flowrun.runtime.graph.find import importable
+    from flowrun.runtime.graph.plan import load_plan, load_plans
+    from flowrun.runtime.log.directory import new_run_directory
+
+    limit_s = None if args.duration is None else seconds("--for", args.duration)
+    with importable(args.graph.parent):
+        load_plans(args.graph, env=os.environ, settings=args.settings)
+        plan = load_plan(args.graph, env=os.environ, mission=args.mission, settings=args.settings)
+    graph = plan.graph.spec
+    if not graph.partitions:
+        raise UsageError(f"{args.graph} has no partitions; flowrun {args.graph} runs it")
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder = new_run_directory(args.log_dir, f"{graph.name}-{stamp}")
+    write_fleet(folder, graph)
+    ports = _ports(plan, args.port)
+    given = [word for text in args.settings for word in ("--set", text)]
+    if args.mission is not None:
+        given += ["--mission", args.mission]
+
+    def options(part: PartId) -> Sequence[str]:
+        return ["--plain", "--exit", "--port", str(ports[part]), *given]
+
+    fleet = Fleet(graph, folder, options=options, say=_say)
+    ending = _Ending()
+    until_s = None if limit_s is None else monotonic_s() + limit_s
+    with listening(ending):
+        fleet.start()
+        shown = [part for part, port in ports.items() if port > 0]
+        if shown:
+            _say(f"page: http://127.0.0.1:{args.port} ({shown[0]})")
+        while not fleet.wait(_LOOK_S):
+            if ending.asked.is_set():
+                _say(f"{ending.name}: stopping, senders first")
+                break
+            if until_s is not None and monotonic_s() > until_s:
+                _say(f"the limit of {args.duration}: stopping, senders first")
+                break
+        fleet.stop()
+    return _summary(fleet, folder)
+
+
+def _ports(plan: Plan, port: int) -> dict[PartId, int]:
+    """Where each process serves its page."""
+    showing = {
+        task.spec.partition
+        for task in plan.graph.tasks
+        if task.task_class.shows in ("picture", "answer")
+    }
+    found: dict[PartId, int] = {}
+    for partition in plan.graph.spec.partitions:
+        for part in partition.parts:
+            if partition.id not in showing or port < 0:
+                found[part] = -1
+            else:
+                found[part] = 0 if any(it >= 0 for it in found.values()) else port
+    return found
+
+
+def _summary(fleet: Fleet, folder: Path) -> int:
+    from flowrun.runtime.errors import LogError
+    from flowrun.runtime.fleet.record import fleet_runs
+
+    print_text()
+    for part, why in fleet.failed.items():
+        print_text(f"{part} failed: {why}")
+    try:
+        runs = fleet_runs(folder)
+    except LogError:
+        print_text("no log is kept: nothing was recorded")
+        return 1 if fleet.failed else 0
+    parts = dict.fromkeys(it.part for it in runs)
+    print_text(
+        f"  logs:   {folder}  ({counted(len(runs), 'run')} of {counted(len(parts), 'partition')})"
+    )
+    print_text(f"  replay: flowrun replay {shlex.quote(str(folder))}")
+    return 1 if fleet.failed else 0
+
+
+def _say(text: str) -> None:
+    """Print a line, if anybody reads it: the processes go on without."""
+    with contextlib.suppress(OSError, ValueError):
+        print_text(text, flush=True)
+
+
+class _Ending:
+    """The first signal ends the processes in order; the second ends this one at once, and they end
+    after it."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.name = ""
+
+    def interrupt(self, number: int) -> None: ...
+
+    def first(self, number: int) -> None:
+        self.name = signal.Signals(number).name
+        self.asked.set()
+
+    def waiting(self, number: int, seconds: float) -> None: ...
+
+    def again(self, number: int, *, is_stuck: bool) -> None:
+        del is_stuck
+        os._exit(128 + number)

@@ -1,0 +1,240 @@
+"""All processes of a graph on this machine, as its children: started, watched, started again, ended."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flowrun.runtime.children.endings import why_ended
+from flowrun.runtime.children.process import ChildProcess
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.fleet.record import folder_of
+from flowrun.runtime.graph.spec import GraphSpec, PartId
+
+__all__ = ["COMMAND", "Fleet", "addresses", "ending_order"]
+
+COMMAND = (sys.executable, "-P", "-m", "flowrun.runtime.cli", "run")
+"""-P: the folder in which the command was started is not one of modules."""
+_PATIENCE_S = 9.0
+"""Seconds that a process has to end: one that is stuck ends itself 8 s after SIGTERM."""
+_KEPT_LINES = 200
+_PORTS = range(20_000, 32_000)
+"""Below those that the system gives to clients."""
+_ASKED = 128 + signal.SIGTERM
+_WRONG = 2
+"""The status of a mistake in the graph or the options: no other start would help."""
+
+
+def addresses(parts: Sequence[PartId]) -> dict[PartId, str]:
+    """An address on this machine for each of `parts`, at which nobody listens. `UsageError` if there
+    are no such ports."""
+    found: dict[PartId, str] = {}
+    ports = random.SystemRandom().sample(_PORTS, len(_PORTS))
+    for part in parts:
+        while True:
+            if not ports:
+                raise UsageError(f"no free port for {part} from {_PORTS[0]} to {_PORTS[-1]}")
+            port = ports.pop()
+            if _is_free(port):
+                found[part] = f"tcp/127.0.0.1:{port}"
+                break
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def ending_order(graph: GraphSpec) -> list[list[PartId]]:
+    """The processes by partition, senders first: what they sent last is then still taken. Of those on
+    a cycle, the first declared one is first."""
+    of_task = {task.id: task.partition for task in graph.tasks}
+    before: dict[str, set[str]] = {it.id: set() for it in graph.partitions}
+    for cnx in graph.connections:
+        src, dst = of_task.get(cnx.src.task), of_task.get(cnx.dst.task)
+        if src and dst and src != dst:
+            before[dst].add(src)
+    left = {it.id: it for it in graph.partitions}
+    order = []
+    while left:
+        free = [name for name in left if not before[name] & left.keys()] or list(left)
+        order.append(list(left.pop(free[0]).parts))
+    return order
+
+
+@dataclass(slots=True)
+class _Member:
+    """One process."""
+
+    part: PartId
+    child: ChildProcess
+    on_error: str
+    lines: list[str] = field(default_factory=list)
+    status: int | None = None
+    restarts: int = 0
+
+
+class Fleet:
+    """The processes of `graph`; each runs `flowrun GRAPH --partition PART`.
+
+    folder: that of the fleet.
+    options: what their command lines say besides, by process.
+    say: takes the lines about them, and those that they write.
+    first_pause_s: seconds to wait before the first restart; doubled each time.
+    command: what runs a graph; the file and options follow.
+    """
+
+    def __init__(
+        self,
+        graph: GraphSpec,
+        folder: Path,
+        *,
+        options: Callable[[PartId], Sequence[str]],
+        say: Callable[[str], None],
+        first_pause_s: float = 1.0,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._graph = graph
+        self._say_line = say
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._stopping = False
+        self.failed: dict[PartId, str] = {}
+        """Why processes failed that were not started again."""
+        parts = [part for partition in graph.partitions for part in partition.parts]
+        self._width = max(len(str(part)) for part in parts)
+        self._members: dict[PartId, _Member] = {}
+        where = addresses(parts)
+        for partition in graph.partitions:
+            for part in partition.parts:
+                words = [
+                    *command,
+                    str(graph.path),
+                    *("--partition", str(part)),
+                    *("--log-dir", str(folder_of(folder, part))),
+                    *_on_this_machine(graph, part, where),
+                    *options(part),
+                ]
+                child = ChildProcess(
+                    words,
+                    folder=Path.cwd(),
+                    name=f"flowrun-part-{part}",
+                    first_pause_s=first_pause_s,
+                    patience_s=_PATIENCE_S,
+                    drop_stdout=True,  # the status, again and again
+                    on_line=self._noting(part),
+                )
+                self._members[part] = _Member(part, child, partition.on_error)
+
+    def start(self) -> None:
+        """Start all. `UsageError` if a process cannot be made."""
+        for member in self._members.values():
+            try:
+                member.child.start()
+            except OSError as error:
+                self.stop()
+                raise UsageError(f"no process can be started: {error.strerror}") from error
+            member.child.keep_running(on_end=self._ending(member), on_failure=self._failing(member))
+            self._say(member.part, "started")
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until all have ended, or one has failed for good; whether it is so."""
+        return self._ended.wait(seconds)
+
+    def stop(self) -> None:
+        """End all, senders first; each has some seconds to finish its log."""
+        with self._lock:
+            self._stopping = True
+        for group in ending_order(self._graph):
+            threads = [
+                threading.Thread(target=self._members[part].child.stop, name=f"flowrun-stop-{part}")
+                for part in group
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        for member in self._members.values():
+            if member.status is None:
+                self._note(member, member.child.status)
+
+    def pid(self, part: PartId) -> int | None:
+        """The process id of a process; None while it does not run."""
+        member = self._members[part]
+        return None if member.status is not None else member.child.command_pid
+
+    def restarts(self, part: PartId) -> int:
+        """How often a process was started again."""
+        return self._members[part].restarts
+
+    # -- what happens to them, on threads of their own ------------------------------------------
+
+    def _noting(self, part: PartId) -> Callable[[str], None]:
+        def note(line: str) -> None:
+            lines = self._members[part].lines
+            lines.append(line)
+            del lines[:-_KEPT_LINES]
+            self._say(part, line)
+
+        return note
+
+    def _ending(self, member: _Member) -> Callable[[int, float], bool]:
+        def on_end(status: int, pause_s: float) -> bool:
+            with self._lock:
+                again = member.on_error == "restart" and status not in (0, _WRONG)
+                again = again and not self._stopping
+                member.restarts += again
+            if again:
+                why = (why_ended(status, member.lines) or "ended").splitlines()[0]
+                self._say(member.part, f"failed: {why}; starts again in {pause_s:g} s")
+                member.lines.clear()
+                return True
+            self._note(member, status)
+            return False
+
+        return on_end
+
+    def _failing(self, member: _Member) -> Callable[[OSError], None]:
+        def on_failure(error: OSError) -> None:
+            self._say(member.part, f"no process can be started: {error.strerror}")
+            self._note(member, 1)
+
+        return on_failure
+
+    def _note(self, member: _Member, status: int | None) -> None:
+        """A process has ended for good."""
+        is_well = status is None or (self._stopping and status == _ASKED)
+        why = None if status is None or is_well else why_ended(status, member.lines)
+        self._say(member.part, "ended" if why is None else f"failed: {why.splitlines()[0]}")
+        with self._lock:
+            member.status = 0 if status is None else status
+            if why is not None:
+                self.failed[member.part] = why
+            if self.failed or all(it.status is not None for it in self._members.values()):
+                self._ended.set()
+
+    def _say(self, part: PartId, line: str) -> None:
+        self._say_line(f"{part!s:<{self._width}} | {line}")
+
+
+def _on_this_machine(graph: GraphSpec, part: PartId, where: dict[PartId, str]) -> list[str]:
+    """Settings in place of the addresses of the file: `part` listens at its own, and looks for those of
+    all before it."""
+    said = {"network.tls": "{}", "network.allow": "{}", "network.insecure": "false"}
+    for partition in graph.partitions:
+        is_own = partition.id == part.partition
+        said[f"partitions.{partition.id}.listen"] = f"[{where[part]}]" if is_own else "[]"
+        before = [where[it] for it in where if list(where).index(it) < list(where).index(part)]
+        said[f"partitions.{partition.id}.connect"] = f"[{', '.join(before)}]" if is_own else "[]"
+    return [word for name, value in said.items() for word in ("--set", f"{name}={value}")]

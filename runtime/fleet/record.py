@@ -1,0 +1,117 @@
+"""The folder of a fleet: a folder of runs for each process, and a small file that says so.
+
+```text
+runs/fleet-20260301T081502Z/
+  fleet.json           the graph, and the folder of each process
+  camera-0/            the runs of camera/0: a second one where it was started again
+    fleet-20260301T081503Z/
+```
+
+Folders that were copied from several machines into one are a fleet too: what each run is, its own log
+says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowrun.runtime.atomic import whole_file
+from flowrun.runtime.errors import LogError, LogNotFound
+from flowrun.runtime.graph.spec import GraphSpec, PartId
+from flowrun.runtime.log.files import slab_paths
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.format import PARTITION, STARTED_NS
+
+__all__ = ["FLEET_FILE", "FleetRun", "fleet_runs", "folder_of", "is_fleet", "write_fleet"]
+
+FLEET_FILE = "fleet.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRun:
+    """One run of one process.
+
+    number: when it began, nanoseconds since 1970 UTC: what the messages that it sent say of it.
+    """
+
+    part: PartId
+    number: int
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.part} ({self.path.name})"
+
+
+def folder_of(fleet: Path, part: PartId) -> Path:
+    """Where the runs of a process go."""
+    return fleet / f"{part.partition}-{part.instance}"
+
+
+def write_fleet(fleet: Path, graph: GraphSpec) -> None:
+    """Write the file that says what belongs together."""
+    said: dict[str, Any] = {
+        "graph": graph.name,
+        "graph_path": str(graph.path.absolute()),
+        "parts": {
+            str(part): folder_of(fleet, part).name
+            for partition in graph.partitions
+            for part in partition.parts
+        },
+    }
+    with whole_file(fleet / FLEET_FILE) as file:
+        file.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def is_fleet(path: Path) -> bool:
+    """Whether `path` is the folder of a fleet: it says so, or what is in it are runs of processes."""
+    if (path / FLEET_FILE).is_file():
+        return True
+    return path.is_dir() and not _is_run(path) and any(_parts_below(path))
+
+
+def fleet_runs(fleet: Path) -> list[FleetRun]:
+    """All runs in the folder of a fleet, in the order in which they began. `LogNotFound` if there is
+    none, `LogError` for one that is no part of a fleet or cannot be read."""
+    found = []
+    for path in _run_folders(fleet):
+        with Log(path, verify=False) as log:
+            said = log.metadata.get(PARTITION)
+            if said is None:
+                continue  # a run of a graph without partitions, or what a replay made
+            partition, _, instance = said.partition("/")
+            number = int(log.metadata[STARTED_NS])
+            found.append(FleetRun(PartId(partition, instance), number, path))
+    if not found:
+        raise LogNotFound(f"{fleet}: there are no runs of partitions in it")
+    return sorted(found, key=lambda it: (it.number, it.part))
+
+
+def _parts_below(folder: Path) -> Iterable[str]:
+    for path in _run_folders(folder):
+        try:
+            with Log(path, verify=False) as log:
+                if PARTITION in log.metadata:
+                    yield log.metadata[PARTITION]
+        except LogError:
+            continue
+
+
+def _run_folders(folder: Path) -> Iterable[Path]:
+    """Runs in the folder and in its folders; not those in runs, such as what-ifs."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            if _is_run(path):
+                yield path
+            else:
+                yield from (it for it in sorted(path.iterdir()) if it.is_dir() and _is_run(it))
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return bool(slab_paths(path))
+    except LogError:
+        return False

@@ -1,0 +1,94 @@
+"""`flowrun up`, with real processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowrun.runtime.cli import main
+from flowrun.runtime.fleet.record import fleet_runs, is_fleet
+from flowrun.runtime.log.reader import Log
+
+TWO = """\
+partitions:
+  one: {instances: {a: {n.limit: 3}, b: {n.limit: 4}}}
+  two: {}
+tasks:
+  - {id: n, type: Counter, partition: one}
+  - {id: show, type: Print, partition: one}
+  - {id: m, type: Counter, config: {limit: LIMIT}, partition: two}
+  - {id: show2, type: Print, partition: two}
+cnx:
+  - {src: n, dst: show, msg: IntMsg}
+  - {src: m, dst: show2, msg: IntMsg}
+logging: {slab_size_mib: 4, section_size_mib: 1}
+"""
+COMMAND = [sys.executable, "-m", "flowrun.runtime.cli", "up", "two.yaml"]
+
+
+@pytest.mark.slow
+def test_each_partition_records_a_run_in_the_fleets_folder(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(TWO.replace("LIMIT", "5"))
+    done = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [fleet] = (tmp_path / "runs").iterdir()
+    assert json.loads((fleet / "fleet.json").read_text()) == {
+        "graph": "two",
+        "graph_path": str(tmp_path / "two.yaml"),
+        "parts": {"one/a": "one-a", "one/b": "one-b", "two/0": "two-0"},
+    }
+    assert is_fleet(fleet)
+    cycles = {}
+    for run in fleet_runs(fleet):
+        with Log(run.path) as log:
+            cycles[str(run.part)] = len(log)
+    assert cycles == {"one/a": 3, "one/b": 4, "two/0": 5}
+    assert done.stdout.endswith(
+        f"  logs:   runs/{fleet.name}  (3 runs of 3 partitions)\n"
+        f"  replay: flowrun replay runs/{fleet.name}\n"
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_in_order(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(TWO.replace("LIMIT", "100000000"))
+    with subprocess.Popen(COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("two/0 |") and "value=" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read()
+        assert process.wait() == 0
+    assert "SIGINT: stopping, senders first\n" in rest
+    [fleet] = (tmp_path / "runs").iterdir()
+    for run in fleet_runs(fleet):
+        with Log(run.path) as log:
+            assert log.end is not None, run
+
+
+def test_a_graph_without_partitions_is_run_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text("tasks:\n  - {id: n, type: Counter}\n")
+    assert main(["up", "one.yaml"]) == 2
+    assert capsys.readouterr().err == ("one.yaml has no partitions; flowrun one.yaml runs it\n")
+    assert not Path("runs").exists()
+
+
+def test_one_process_cannot_run_all_partitions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text(TWO.replace("LIMIT", "5"))
+    assert main(["two.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "two.yaml has the partitions one, two: flowrun up two.yaml runs all of them on this machine, "
+        "--partition one/a one of them\n"
+    )
