@@ -166,14 +166,13 @@ def _bench_stream(base_url: str, answers: int, rounds: int, *, stream: bool) -> 
         OpenAISettings(base_url=base_url, stream=stream),
         graph_dir=Path(),
         log=structlog.get_logger(),
+        rng=np.random.default_rng(0),
     )
     backend.load()
     client = httpx.Client(trust_env=False, headers={"Content-Type": "application/json"})
     watch: Callable[[str], None] | None = (lambda _text: None) if stream else None
     questions = [Question(pixels, "cap en", 50, on_text=watch) for pixels in frames(answers)]
-    bodies = [
-        chat_request(q, model=backend._model, stream=stream, jpeg_quality=90) for q in questions
-    ]
+    bodies = [chat_request(q, model=None, stream=stream, jpeg_quality=90) for q in questions]
     ours, bare, jpeg, more, cpu = [], [], [], [], []
 
     def ask(question: Question) -> tuple[float, float]:
