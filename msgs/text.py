@@ -20,6 +20,8 @@ class PromptResponseMsg(Message):
     frame_cycle: the cycle in which that frame was taken.
     frame_width, frame_height: the size of that frame in pixels, to which boxes in the response refer.
     backend: which backend answered ("embedded", "transformers", ...).
+    server: the address of the server that answered, without user and password; "" of a model in
+        flowrun's own process.
     tokens: how many tokens were generated.
     latency_ms: wall time from the call of the model to its answer.
     """
@@ -33,5 +35,6 @@ class PromptResponseMsg(Message):
     frame_width: int
     frame_height: int
     backend: str
+    server: Measured[str]
     tokens: int
     latency_ms: Measured[float]

@@ -43,7 +43,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -88,6 +88,7 @@ __all__ = [
     "Message",
     "Output",
     "Playback",
+    "ServerHealth",
     "SourceFunctions",
     "State",
     "Task",
@@ -252,6 +253,25 @@ HealthState = Literal["unused", "loading", "ok", "failing"]
 
 
 @dataclass(frozen=True, slots=True)
+class ServerHealth:
+    """How a server of a farm is doing.
+
+    state, for_s, seen_s, detail: as of `Health`.
+    outstanding: how many questions of this task it has now.
+    answers: how many it has answered.
+    failures: how many it was asked, and did not answer.
+    """
+
+    state: HealthState
+    for_s: float
+    seen_s: float
+    detail: str
+    outstanding: int
+    answers: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How one of those is doing that a task asks for its answers: a model, or a server.
 
@@ -259,6 +279,7 @@ class Health:
     seen_s: how long ago it was last seen to be, in seconds.
     detail: what it does while it loads, or what was wrong when it last failed.
     used: whether it is the one in force, or one of its fallbacks.
+    servers: of a farm, how each server is doing, by its address without secrets.
     """
 
     state: HealthState
@@ -266,6 +287,7 @@ class Health:
     seen_s: float
     detail: str
     used: bool
+    servers: Mapping[str, ServerHealth] = field(default_factory=dict)
 
 
 class Backends(Protocol):

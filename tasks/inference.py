@@ -23,7 +23,7 @@ from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.broadcast import PartialAnswer, Shows
 from flowrun.runtime.task import Context, Input, Live, Output, Task, TaskConfig
-from flowrun.runtime.wording import listed, nearest
+from flowrun.runtime.wording import listed, mask_urls, nearest
 from flowrun.tasks.backends.backend import Backend
 from flowrun.tasks.backends.budget import Budget, Spending
 from flowrun.tasks.backends.chain import Chain
@@ -31,6 +31,7 @@ from flowrun.tasks.backends.health import BackendHealth
 from flowrun.tasks.backends.make import make_backend, make_embedded
 from flowrun.tasks.backends.probe import ServerProbe
 from flowrun.tasks.backends.server import problems_of
+from flowrun.tasks.backends.servers_health import ServersHealth
 from flowrun.tasks.backends.settings import (
     KINDS,
     BackendSettings,
@@ -38,6 +39,7 @@ from flowrun.tasks.backends.settings import (
     Dtype,
     OpenAISettings,
     TransformersSettings,
+    problems_of_urls,
 )
 from flowrun.tasks.backends.similar import SimilarFrames
 from flowrun.tasks.models.checkpoints import find_checkpoint
@@ -229,8 +231,8 @@ class Inference(Task):
             if isinstance(settings, TransformersSettings):
                 models[f"backends.{name}.model"] = settings.model
                 continue
-            if not settings.base_url:
-                yield f"backends.{name}.base_url", "base_url is empty"
+            for key, problem in problems_of_urls(settings):
+                yield f"backends.{name}.{key}", problem
             if settings.server is not None:
                 for problem in problems_of(settings.server, settings.api_key, graph_dir):
                     yield f"backends.{name}.server.command", problem
@@ -341,6 +343,7 @@ class Inference(Task):
         answer.truncated = made.truncated
         answer.tokens = made.tokens
         answer.backend = backend
+        answer.server = made.server
         answer.frame_id = image.frame_id
         answer.frame_cycle = ctx.cycle
         answer.frame_width, answer.frame_height = image.width, image.height
@@ -357,12 +360,27 @@ class Inference(Task):
         return show
 
     def _new_health(self, ctx: Context) -> BackendHealth:
-        probes = {
-            name: ServerProbe(settings, log=ctx.log)
+        settings_of = {
+            name: settings
             for name, settings in self.config.backends.items()
-            if isinstance(settings, OpenAISettings) and settings.server is None
+            if isinstance(settings, OpenAISettings)
         }
-        return BackendHealth(self.config.names, order=lambda: self.config.order, probes=probes)
+        self._servers = {
+            name: ServersHealth(map(mask_urls, settings.urls))
+            for name, settings in settings_of.items()
+            if len(settings.urls) > 1
+        }
+        probes = {
+            name: ServerProbe(settings, log=ctx.log, seen=self._servers.get(name))
+            for name, settings in settings_of.items()
+            if settings.server is None
+        }
+        return BackendHealth(
+            self.config.names,
+            order=lambda: self.config.order,
+            probes=probes,
+            servers=self._servers,
+        )
 
     def _make(self, name: str, ctx: Context) -> Backend:
         config = self.config
@@ -403,6 +421,7 @@ class Inference(Task):
             rng=ctx.rng,
             tell=tell,
             waits=self.waits and not config.fallback,
+            seen=self._servers.get(name),
             owner=self._owner,
         )
 

@@ -18,7 +18,7 @@ from flowrun.runtime.errors import (
 )
 from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.channels import Claim, channel_numbers, claims, conflicts
-from flowrun.runtime.graph.config import check_config
+from flowrun.runtime.graph.config import check_config, path_of
 from flowrun.runtime.graph.find import (
     TaskTypes,
     dotted,
@@ -247,7 +247,7 @@ class _Binder:
         whole = spec.key_where.get("config", spec.where)
         try:
             for key, text in check():
-                self.problem(spec.config_where.get(tuple(key.split(".")), whole), text)
+                self.problem(spec.config_where.get(path_of(key), whole), text)
         except BaseException as error:
             if is_users(error):
                 raise

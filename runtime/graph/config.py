@@ -6,6 +6,7 @@ column of the key in the graph file. Values that are set while the graph runs ge
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.graph.spec import TaskSpec
     from flowrun.runtime.task import Task, TaskConfig
 
-__all__ = ["changed_keys", "check_config", "check_values"]
+__all__ = ["changed_keys", "check_config", "check_values", "path_of"]
 
 _Path = tuple[str | int, ...]
 
@@ -260,6 +261,12 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for item in typing.get_args(annotation) for model in _models_in(item)]
+
+
+def path_of(key: str) -> _Path:
+    """The path of a key that is written as in a problem: `backends.gpu.base_url[1]`."""
+    parts = re.findall(r"[^.\[\]]+|\[\d+\]", key)
+    return tuple(int(part[1:-1]) if part[0] == "[" else part for part in parts)
 
 
 def _dotted(path: _Path) -> str:

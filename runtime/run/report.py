@@ -180,7 +180,14 @@ def _backends(executor: Executor, task_id: str) -> dict[str, Health]:
         return {}
     secrets = executor.plan.graph.spec.secrets
     return {
-        name: replace(health, detail=mask_secrets(health.detail, secrets))
+        name: replace(
+            health,
+            detail=mask_secrets(health.detail, secrets),
+            servers={
+                mask_secrets(server, secrets): replace(it, detail=mask_secrets(it.detail, secrets))
+                for server, it in health.servers.items()
+            },
+        )
         for name, health in made.ctx.backends.health().items()
     }
 

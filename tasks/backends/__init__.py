@@ -5,7 +5,11 @@
 | `backend.py`  | the protocol: load, answer a question about a picture, close              |
 | `settings.py` | what a graph file may say of each kind                                    |
 | `local.py`    | `embedded` and `transformers`: a checkpoint in this process               |
-| `openai.py`   | `openai`: llama-server, vLLM, Ollama, ... over HTTP                       |
+| `openai.py`   | `openai`: llama-server, vLLM, Ollama, ... over HTTP; one, or a farm       |
+| `client.py`   | one such server: a request, its answer, why there is none                 |
+| `farm.py`     | which of several servers is asked                                         |
+| `farm_client.py` | asks it, and the next one if it fails                                  |
+| `servers_health.py` | how each of them is doing                                           |
 | `chat.py`     | what is sent to such a server, and what its errors say                    |
 | `reply.py`    | its answer, whole or streamed                                             |
 | `backoff.py`  | how long it is left alone after it failed                                 |

@@ -88,6 +88,15 @@ class Backoff:
             assert self._error is not None
             raise self._error
 
+    @property
+    def error(self) -> ServerError | None:
+        """The last failure; None once it has answered since."""
+        return self._error
+
+    def is_about(self, asked: Any) -> bool:
+        """Whether the last failure was to answer just this."""
+        return self._error is not None and bool(asked == self._asked)
+
     def _wanted(self, error: ServerError) -> float:
         asked_s = error.retry_after_s
         return (

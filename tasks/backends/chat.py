@@ -28,6 +28,8 @@ __all__ = [
 
 RETRIED = {408, 425, 429, *range(500, 600)}
 """The statuses after which the same request may well be answered; proxies have their own from 520 on."""
+_OF_QUESTION = {0, 400, 413, 422}
+"""The statuses of a question that no server with this model would answer; 0: the reply says so."""
 _LONGEST_ERROR = 2000
 
 
@@ -49,6 +51,11 @@ class ServerError(ModelError):
         super().__init__(text, may_pass=may_pass)
         self.status = status
         self.retry_after_s = retry_after_s
+
+    @property
+    def is_of_server(self) -> bool:
+        """Whether another server with the same model may well answer the same question."""
+        return self.may_pass or self.status not in _OF_QUESTION
 
 
 def chat_request(

@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from flowrun.runtime.task import Health, HealthState
+from flowrun.tasks.backends.servers_health import ServersHealth
 from flowrun.tasks.models.question import ModelError
 
 __all__ = ["BackendHealth", "Probe"]
@@ -45,6 +47,7 @@ class BackendHealth:
     names: all backends that the task may have, in the order in which they are shown.
     order: gives those that it asks now.
     probes: of those that are servers which run without us.
+    servers: of those that are farms, what is known of each server.
     now_s: a clock that only goes forward.
     """
 
@@ -54,10 +57,12 @@ class BackendHealth:
         *,
         order: Callable[[], Sequence[str]],
         probes: Mapping[str, Probe],
+        servers: Mapping[str, ServersHealth] = MappingProxyType({}),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._order = order
         self._probes = probes
+        self._servers = servers
         self._now_s = now_s
         self._known = {name: _Known(since_s=now_s(), seen_s=now_s()) for name in names}
         self._lock = threading.Lock()
@@ -108,6 +113,9 @@ class BackendHealth:
                     seen_s=round(max(0.0, now_s - known.seen_s), 1),
                     detail=known.detail,
                     used=name in used,
+                    servers=self._servers[name].health(at_s=self._ended_s)
+                    if name in self._servers
+                    else {},
                 )
                 for name, known in self._known.items()
             }

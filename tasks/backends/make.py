@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flowrun.tasks.backends.backend import Backend
 from flowrun.tasks.backends.local import LocalBackend
 from flowrun.tasks.backends.openai import OpenAIBackend
+from flowrun.tasks.backends.servers_health import ServersHealth
 from flowrun.tasks.backends.settings import Device, Dtype, OpenAISettings, TransformersSettings
 from flowrun.tasks.models.checkpoints import find_checkpoint
 from flowrun.tasks.models.progress import Tell
@@ -29,11 +30,13 @@ def make_backend(
     rng: np.random.Generator,
     tell: Tell,
     waits: bool,
+    seen: ServersHealth | None = None,
     owner: str = "",
 ) -> Backend:
     """The backend of an entry of `backends:`. Raises `ModelError` for a folder that is missing.
 
     waits: whether a server that is starting, or loading its model, is waited for.
+    seen: gets what questions show of each server.
     owner: shares models in this process with backends of the same owner alone.
     """
     if isinstance(settings, OpenAISettings):
@@ -45,6 +48,7 @@ def make_backend(
             tell=tell,
             waits=waits,
             max_batch=max_batch,
+            seen=seen,
         )
     return LocalBackend(
         find_checkpoint(settings.model, graph_dir),

@@ -1,39 +1,28 @@
-"""`openai`: a server with OpenAI's HTTP API answers; the connection to it, and how long it may take."""
+"""`openai`: servers with OpenAI's HTTP API answer; when each is asked, and how long it may take."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
-import re
-import socket
-import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Coroutine, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowrun.runtime.wording import listed, mask_urls, nearest
-from flowrun.tasks.addresses import is_this_machine
-from flowrun.tasks.backends.backoff import Backoff, retry_after_s
-from flowrun.tasks.backends.chat import (
-    RETRIED,
-    ServerError,
-    chat_request,
-    models_in,
-    refusal_text,
-)
-from flowrun.tasks.backends.reply import LONGEST_REPLY, ReplyReader
+from flowrun.tasks.backends.backoff import Backoff
+from flowrun.tasks.backends.chat import ServerError
+from flowrun.tasks.backends.client import ServerClient, is_not_there
+from flowrun.tasks.backends.farm import Farm, Member
+from flowrun.tasks.backends.farm_client import FarmClient, all_errors, words_of
 from flowrun.tasks.backends.server import ServerProcess
+from flowrun.tasks.backends.servers_health import ServersHealth
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.models.progress import Tell
 from flowrun.tasks.models.question import Answer, ModelError, Question
 from flowrun.tasks.models.shared import Shared
 
 if TYPE_CHECKING:
-    import httpx
     import numpy as np
     from structlog.typing import FilteringBoundLogger
 
@@ -43,31 +32,26 @@ T = TypeVar("T")
 
 _SERVERS: Shared[ServerProcess] = Shared(ServerProcess.stop)
 
-_HEALTH_S = 0.5
 _PROBE_S = 2.0
 """How long a server may take to list its models for those who look."""
-_LOAD_S = 10.0
-"""How long a server may take to list its models."""
+_LONGEST_LOOK_S = 15.0
+_GRACE_S = 5.0
+"""How long work that has a limit of its own may take beyond it before it is cut off."""
 _NOT_READY = {502, 503, 504}
 """What a server answers while it loads its model, or the proxy before it."""
-_NOT_THERE = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH}
-"""What connecting to a server fails with while it, or its machine, starts."""
 _LOOK_S = 1.0
-_LOGGED_PAUSE_S = 1.0
-"""A longer pause before a retry is logged."""
-_TAIL_S = 1.0
-"""How long the end of a reply may take after the end of the answer."""
 _CANCEL_S = 1.0
 """How long `close` waits for a request that it has cancelled."""
 
 
 class OpenAIBackend:
-    """A client of one server, which it starts if the settings say so.
+    """A client of one server, which it starts if the settings say so, or of a farm of them.
 
     rng: varies the pauses after failures.
     tell: called with what `load` waits for.
     waits: whether the first `load` waits for a server that is starting, or loading its model.
-    max_batch: how many questions that come together it is asked at the same time, at most.
+    max_batch: how many questions that come together each server is asked at the same time, at most.
+    seen: gets what questions show of each server.
     """
 
     where = ""
@@ -82,128 +66,112 @@ class OpenAIBackend:
         tell: Tell = lambda _what, _fraction: None,
         waits: bool = True,
         max_batch: int = 1,
+        seen: ServersHealth | None = None,
     ) -> None:
         self._settings = settings
         self._max_batch = max_batch
         self._graph_dir = graph_dir
         self._log = log
-        self._url = settings.base_url.rstrip("/")
-        self._where = mask_urls(self._url)
-        self._model = settings.model
-        self._models_found: list[str] = []
+        self._farm = Farm([self._member(url, rng) for url in settings.urls])
+        self._seen = ServersHealth([it.client.where for it in self._farm.members])
+        if seen is not None:
+            self._seen = seen
+        self._client = FarmClient(self._farm, settings, log=log, seen=self._seen)
         self._tell = tell
-        self._backoff = Backoff(rng)
         self._may_wait = waits
         self._server_key: Hashable | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: httpx.AsyncClient | None = None
         self._in_use = threading.Lock()
         """Held by the thread that runs the loop."""
         self._cancelled = False
         self._starting: ServerProcess | None = None
         self._task: asyncio.Task[Any] | None = None
 
+    def _member(self, url: str, rng: np.random.Generator) -> Member:
+        settings = self._settings
+        client = ServerClient(url, model=settings.model, api_key=settings.api_key)
+        return Member(client, Backoff(rng))
+
     def load(self) -> None:
         """Start the server if it is ours, and see that one answers."""
-        if not self._url:
+        if not all(self._settings.urls):
             raise ModelError("base_url is empty; give the URL at which the server's API begins")
         self._start_server()
-        if self._client is None:
+        if self._loop is None:
             self._open()
-        self._models_found = found = self._models_when_ready()
-        if self._settings.model is None:
-            if len(found) != 1:
-                raise ModelError(
-                    f"{self._where} has {len(found)} models ({', '.join(found) or 'none'}); "
-                    "give one as 'model'"
-                )
-            [self._model] = found
-        self._log.info("model server found", url=self._where, model=self._model)
+        self._find_when_ready()
 
-    def _models_when_ready(self) -> list[str]:
-        """The server's models, once it is ready."""
+    def _find_when_ready(self) -> None:
+        """Wait for the models of a server; of a farm, one that is ready is enough."""
         limit_s = self._settings.start_timeout_s if self._may_wait else 0.0
         began_s = time.monotonic()
         self._may_wait = False
         said = ""
         while True:
-            try:
-                return self._do(self._models(), timeout_s=_LOAD_S)
-            except TimeoutError:
-                raise ModelError(f"{self._where}: no list of models within {_LOAD_S:g} s") from None
-            except ServerError as error:
-                if error.status not in _NOT_READY and not _is_not_there(error):
-                    raise
-                waited_s = time.monotonic() - began_s
-                if waited_s > limit_s:
-                    waited = f"; waited {limit_s:g} s (start_timeout_s)"
-                    raise ModelError(f"{error}{waited if limit_s else ''}") from None
-                if said != str(error):
-                    said = str(error)
-                    self._log.info("waiting for the model server", up_to_s=limit_s, said=said)
-                self._tell(
-                    f"waiting for the model server, {waited_s:.0f} of {limit_s:g} s: {said}", None
-                )
-            self._do(asyncio.sleep(_LOOK_S), timeout_s=_LOOK_S + _LOAD_S)
+            failed = self._do(self._client.look(), timeout_s=_LONGEST_LOOK_S)
+            if len(failed) < len(self._farm.members):
+                self._note_absent(failed)
+                return
+            error = all_errors(failed.values())
+            if not any(map(_may_come, failed.values())):
+                raise error
+            text = str(error)
+            waited_s = time.monotonic() - began_s
+            if waited_s > limit_s:
+                waited = f"; waited {limit_s:g} s (start_timeout_s)" if limit_s else ""
+                raise ModelError(f"{text}{waited}") from None
+            if said != text:
+                said = text
+                self._log.info("waiting for the model server", up_to_s=limit_s, said=said)
+            self._tell(
+                f"waiting for the model server, {waited_s:.0f} of {limit_s:g} s: {said}", None
+            )
+            self._do(asyncio.sleep(_LOOK_S), timeout_s=_LOOK_S + _GRACE_S)
+
+    def _note_absent(self, failed: dict[Member, ServerError]) -> None:
+        for member, error in failed.items():
+            member.note_failure(error, None)
+            self._log.warning(
+                "model server not found; others answer", url=member.client.where, error=str(error)
+            )
 
     def answer(self, question: Question) -> Answer:
         return self._together([question])[0]
 
     def answers(self, questions: Sequence[Question]) -> list[Answer]:
-        """As of `Backend`. `max_batch` are asked at the same time; each may take as long as if they were
-        asked one after the other, as a server may answer them so."""
+        """As of `Backend`. `max_batch` a server are asked at the same time; each may take as long as if
+        they were asked one after the other, as a server may answer them so."""
         found: list[Answer] = []
-        for begin in range(0, len(questions), self._max_batch):
-            found += self._together(questions[begin : begin + self._max_batch])
+        step = self._max_batch * len(self._farm.members)
+        for begin in range(0, len(questions), step):
+            found += self._together(questions[begin : begin + step])
         return found
 
     def _together(self, questions: Sequence[Question]) -> list[Answer]:
-        asked = [(it.prompt, it.max_new_tokens, it.stop) for it in questions]
-        for words in asked:
-            self._backoff.check(words)
-        bodies = [
-            chat_request(
-                question,
-                model=self._model,
-                stream=self._settings.stream and question.on_text is not None,
-                jpeg_quality=self._settings.jpeg_quality,
-            )
-            for question in questions
-        ]
         limit_s = self._settings.timeout_s * len(questions)
-        requests = [
-            (body, question.on_text) for body, question in zip(bodies, questions, strict=True)
-        ]
-        try:
-            answers = self._do(self._all(requests, limit_s), timeout_s=limit_s)
-        except TimeoutError:
-            raise ModelError(f"{self._where}: no answer within {limit_s:g} s (timeout_s)") from None
-        except ServerError as error:
-            self._backoff.note_failure(error, asked[0])
-            raise
-        self._backoff.note_success()
-        return answers
+        if self._farm.is_one:
+            for question in questions:
+                self._farm.members[0].backoff.check(words_of(question))
+        return self._do(self._client.answers(questions, limit_s), timeout_s=limit_s + _GRACE_S)
 
     def healthy(self) -> bool:
-        if self._backoff.is_wanted:
-            return False
-        try:
-            self._do(self._models(), timeout_s=_HEALTH_S)
-        except (ModelError, TimeoutError):
-            return False
-        self._backoff.note_health()
-        return True
+        return self._do(self._any_is_back(), timeout_s=_GRACE_S)
+
+    async def _any_is_back(self) -> bool:
+        members = self._farm.members
+        return any(await asyncio.gather(*(self._client.check(member) for member in members)))
 
     def probe(self) -> None:
-        """See that a server lists its models; none is started or waited for. Raises `ModelError`."""
-        if not self._url:
+        """See that a server lists its models, or one of a farm; none is started or waited for. Raises
+        `ModelError`."""
+        if not all(self._settings.urls):
             raise ModelError("base_url is empty")
-        if self._client is None:
+        if self._loop is None:
             self._open()
-        try:
-            self._do(self._models(), timeout_s=_PROBE_S)
-        except TimeoutError:
-            raise ModelError(f"{self._where}: no list of models within {_PROBE_S:g} s") from None
+        look = self._client.look(limit_s=_PROBE_S, only_there=True)
+        failed = self._do(look, timeout_s=_PROBE_S + _GRACE_S)
+        if len(failed) == len(self._farm.members):
+            raise all_errors(failed.values())
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -225,27 +193,26 @@ class OpenAIBackend:
 
     def _close_client(self) -> None:
         if not self._in_use.acquire(timeout=_CANCEL_S):
-            self._log.warning("a request does not end; it is left running", url=self._where)
+            self._log.warning("a request does not end; it is left running", url=self._named())
             return
         with contextlib.ExitStack() as steps:
             steps.callback(self._in_use.release)
-            loop, client = self._loop, self._client
-            self._loop = self._client = None
+            loop, self._loop = self._loop, None
             if loop is not None:
                 steps.callback(loop.close)
-                if client is not None:
-                    loop.run_until_complete(client.aclose())
+                for member in self._farm.members:
+                    loop.run_until_complete(member.client.close())
                 # Of replies that broke off; asyncio would complain of them on stderr.
                 loop.run_until_complete(loop.shutdown_asyncgens())
 
-    # -- the server ----------------------------------------------------------------------------
+    # -- the servers ---------------------------------------------------------------------------
 
     def _start_server(self) -> None:
         server = self._settings.server
         if server is None or self._server_key is not None:
             return
         command = [str(word) for word in server.command]
-        url = server.ready_url or f"{self._url}/models"
+        url = server.ready_url or f"{self._farm.members[0].client.url}/models"
         env = {name: value.get_secret_value() for name, value in server.env.items()}
         key = (tuple(command), tuple(env.items()), url, self._graph_dir)
 
@@ -276,20 +243,11 @@ class OpenAIBackend:
     # -- HTTP ----------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        import httpx
-
         # A loop of this object's own, run only within a call: the one way to bound a whole answer,
         # however slowly it drips in.
         self._loop = asyncio.new_event_loop()
-        key = self._settings.api_key
-        headers = {"Content-Type": "application/json"}
-        if key is not None and key.get_secret_value():
-            headers["Authorization"] = f"Bearer {key.get_secret_value()}"
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            timeout=None,  # noqa: S113  # see `_do`
-            trust_env=not is_this_machine(self._url),
-        )
+        for member in self._farm.members:
+            member.client.open()
 
     def _do(self, work: Coroutine[Any, Any, T], *, timeout_s: float) -> T:
         async def bounded() -> T:
@@ -314,163 +272,10 @@ class OpenAIBackend:
                 work.close()  # which never began, if the task was cancelled before it did
 
     def _withdrawn(self) -> ModelError:
-        return ModelError(f"{self._where}: the request was withdrawn")
+        return ModelError(f"{self._named()}: the request was withdrawn")
 
-    async def _models(self) -> list[str]:
-        reply = await self._reply("GET", "models", None)
-        return models_in(reply, where=self._where)
-
-    async def _reply(self, method: str, path: str, body: bytes | None) -> bytes:
-        async with self._sent(method, path, body) as response:
-            return await self._body(response)
-
-    async def _body(self, response: httpx.Response, *, cut: bool = False) -> bytes:
-        """cut: whether the beginning is enough of one that is too long."""
-        body = bytearray()
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) > LONGEST_REPLY:
-                if cut:
-                    break
-                raise ServerError(
-                    f"{self._where}: the reply is longer than {LONGEST_REPLY >> 20} MiB"
-                )
-        return bytes(body)
-
-    @contextlib.asynccontextmanager
-    async def _sent(
-        self, method: str, path: str, body: bytes | None
-    ) -> AsyncIterator[httpx.Response]:
-        """The response to a request if its status is 200; `ModelError` otherwise."""
-        import httpx
-
-        try:
-            async with contextlib.aclosing(await self._send(method, path, body)) as response:
-                if response.status_code != 200:
-                    raise self._refusal(response, await self._body(response, cut=True))
-                yield response
-        except httpx.ConnectError as error:
-            raise ServerError(
-                f"{self._where}: no answer ({_reason(error)}); is the server running?",
-                may_pass=True,
-            ) from error
-        except httpx.HTTPError as error:
-            raise ServerError(f"{self._where}: {_first_line(error)}", may_pass=True) from error
-
-    async def _send(self, method: str, path: str, body: bytes | None) -> httpx.Response:
-        import httpx
-
-        assert self._client is not None
-        try:
-            request = self._client.build_request(method, f"{self._url}/{path}", content=body)
-            try:
-                return await self._client.send(request, stream=True)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                # A server may close a connection that it has kept just when it is used again, as
-                # llama-server does after 100 requests. A new one is no second try.
-                return await self._client.send(request, stream=True)
-        except (httpx.InvalidURL, ValueError, OverflowError, ExceptionGroup) as error:
-            # What of a URL the settings let pass, and sockets do not.
-            raise ModelError(f"{self._where}: cannot be asked: {_first_line(error)}") from error
-
-    def _refusal(self, response: httpx.Response, reply: bytes) -> ServerError:
-        status = response.status_code
-        wait_s = retry_after_s(response.headers, now_s=time.time())
-        text = f"{self._where}: status {status}: {refusal_text(reply)}"
-        if wait_s is not None:
-            text += f" (it asks to wait {wait_s:,.0f} s)"
-        return ServerError(
-            text + self._advice(response, text),
-            may_pass=status in RETRIED,
-            status=status,
-            retry_after_s=wait_s,
-        )
-
-    def _advice(self, response: httpx.Response, text: str) -> str:
-        status = response.status_code
-        if status in (401, 403):
-            has_key = "authorization" in response.request.headers
-            return "; it does not accept the api_key" if has_key else "; give its key as api_key"
-        if status == 404 and self._model is not None and self._model not in self._models_found:
-            hint = nearest(self._model, self._models_found)
-            return f"; the server's models: {listed(self._models_found)}{hint}"
-        if status in (404, 405):
-            return "; base_url must be where the API begins, usually with /v1"
-        if 300 <= status < 400:
-            target = mask_urls(response.headers.get("location", "nowhere"))
-            return f"; it redirects to {target}: give the final URL as base_url"
-        if status in (400, 413, 422) and re.search(r"(?i)context.{0,20}(size|length|window)", text):
-            return "; shorten the prompt, or start the server with a larger context"
-        return ""
-
-    async def _all(
-        self, requests: Sequence[tuple[bytes, Callable[[str], None] | None]], limit_s: float
-    ) -> list[Answer]:
-        """The answers to requests that are sent at the same time, in their order; raises the first error
-        of that order, when all have ended."""
-        ended = await asyncio.gather(
-            *(self._answer(body, on_text, limit_s) for body, on_text in requests),
-            return_exceptions=True,
-        )
-        answers: list[Answer] = []
-        for it in ended:
-            if isinstance(it, BaseException):
-                raise it
-            answers.append(it)
-        return answers
-
-    async def _answer(
-        self, body: bytes, on_text: Callable[[str], None] | None, limit_s: float
-    ) -> Answer:
-        until_s = asyncio.get_running_loop().time() + limit_s
-        tried = 0
-        while True:
-            try:
-                async with self._sent("POST", "chat/completions", body) as response:
-                    return await self._read(response, on_text)
-            except ServerError as error:
-                if tried == self._settings.retries or not error.may_pass:
-                    raise
-                pause_s = self._backoff.retry_s(tried, error)
-                if asyncio.get_running_loop().time() + pause_s >= until_s:
-                    raise
-                text = str(error)
-            tried += 1
-            if pause_s > _LOGGED_PAUSE_S:
-                self._log.warning("waiting before a retry", error=text, pause_s=round(pause_s, 1))
-            await asyncio.sleep(pause_s)
-
-    async def _read(
-        self, response: httpx.Response, on_text: Callable[[str], None] | None
-    ) -> Answer:
-        import httpx
-
-        kind = response.headers.get("content-type", "").partition(";")[0].strip()
-        reply = ReplyReader(self._where, kind=kind)
-        pieces = response.aiter_bytes()
-        until_s: float | None = None
-        # Read to the end, also after the last word: only then can the connection be used again.
-        try:
-            while True:
-                if reply.is_whole and until_s is None:
-                    until_s = asyncio.get_running_loop().time() + _TAIL_S
-                async with asyncio.timeout_at(until_s):
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    break
-                if reply.add(piece) and on_text is not None and reply.text:
-                    on_text(reply.text)
-        except (TimeoutError, httpx.HTTPError) as error:
-            if not reply.is_whole:
-                raise self._broken_off(reply, error) from error
-        return reply.answer()
-
-    def _broken_off(self, reply: ReplyReader, error: Exception) -> ServerError:
-        return ServerError(
-            f"{self._where}: the answer broke off after {len(reply.text)} characters: "
-            f"{_first_line(error)}",
-            may_pass=True,
-        )
+    def _named(self) -> str:
+        return ", ".join(member.client.where for member in self._farm.members)
 
 
 def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
@@ -482,35 +287,6 @@ def _end(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
         task.exception()
 
 
-def _is_not_there(error: Exception) -> bool:
-    """Whether the server, or the machine that it is on, may still be starting. What accepts connections
-    for a container that does not listen yet closes them without a word."""
-    closed = str(error.__cause__).startswith("Server disconnected without")
-    return closed or _of_system(error) is not None
-
-
-def _reason(error: Exception) -> str:
-    """Why there is no connection, in words."""
-    of_system = _of_system(error)
-    return _first_line(error) if of_system is None else os.strerror(of_system.errno or 0)
-
-
-def _of_system(error: BaseException) -> OSError | None:
-    """The error of `_NOT_THERE` that `error` came from."""
-    at: BaseException | None = error
-    while at is not None:
-        if isinstance(at, OSError) and at.errno in _NOT_THERE and not _is_of_library(at):
-            return at
-        at = at.__cause__ or at.__context__
-    return None
-
-
-def _is_of_library(error: OSError) -> bool:
-    """Whether its numbers are not the system's."""
-    return isinstance(error, (socket.gaierror, ssl.SSLError))
-
-
-def _first_line(error: Exception) -> str:
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _may_come(error: ServerError) -> bool:
+    """Whether a server may be there soon."""
+    return error.status in _NOT_READY or is_not_there(error)

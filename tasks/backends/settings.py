@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -29,6 +29,7 @@ __all__ = [
     "OpenAISettings",
     "ServerSettings",
     "TransformersSettings",
+    "problems_of_urls",
 ]
 
 _SHORTEST_WITHIN = 8
@@ -129,8 +130,9 @@ class OpenAISettings(TaskConfig):
 
     type: Literal["openai"] = "openai"
     """The kind of backend."""
-    base_url: _Url
-    """Where the API begins, usually with /v1: http://127.0.0.1:8080/v1"""
+    base_url: _Url | Annotated[list[_Url], Field(min_length=1)]
+    """Where the API begins, usually with /v1: http://127.0.0.1:8080/v1. A list is a farm of servers with
+    the same model: each question goes to the one with the fewest, and to another if that one fails."""
     model: str | None = None
     """The server's name for the model. If not given, the only one that it has."""
     api_key: SecretStr | None = None
@@ -141,7 +143,8 @@ class OpenAISettings(TaskConfig):
     retries: Annotated[int, Field(ge=0, le=10)] = 1
     """How often to ask again after a refused or broken connection, or a status of 408, 425, 429 or
     5xx. After that the server is left alone for 1 s, doubled with each failure up to 30 s, or as
-    long as its Retry-After says, at most 300 s; questions about further frames fail meanwhile."""
+    long as its Retry-After says, at most 300 s; questions about further frames fail meanwhile. Of a
+    farm, each server is asked once, and the others answer meanwhile."""
     start_timeout_s: Annotated[float, Field(ge=0)] = 120.0
     """How long to wait at the start for a server that does not listen yet, or says that it is not
     ready, because it loads its model (a status of 502, 503 or 504); with `fallback`, the next
@@ -153,6 +156,11 @@ class OpenAISettings(TaskConfig):
     server: ServerSettings | None = None
     """Have flowrun start the server, and end it with the run."""
 
+    @property
+    def urls(self) -> list[str]:
+        """Those of all servers, in their order."""
+        return [self.base_url] if isinstance(self.base_url, str) else self.base_url
+
     @field_validator("api_key")
     @classmethod
     def _fits_into_a_header(cls, api_key: SecretStr | None) -> SecretStr | None:
@@ -162,6 +170,25 @@ class OpenAISettings(TaskConfig):
                 "a key holds only printable ASCII characters, and no space or line end around them"
             )
         return api_key
+
+
+def problems_of_urls(settings: OpenAISettings) -> Iterator[tuple[str, str]]:
+    """What is wrong with addresses of which each is valid in itself, and at which key."""
+    is_list = not isinstance(settings.base_url, str)
+    for number, url in enumerate(settings.urls):
+        key = f"base_url[{number}]" if is_list else "base_url"
+        if not url:
+            yield key, f"{key} is empty"
+        elif (before := [it.rstrip("/") for it in settings.urls[:number]]).count(url.rstrip("/")):
+            yield key, f"{key} is the same server as base_url[{before.index(url.rstrip('/'))}]"
+    if settings.server is not None and len(settings.urls) > 1:
+        yield (
+            "server",
+            (
+                "flowrun starts one server, and base_url lists several; start them another way, or "
+                "give each an entry of 'backends' of its own"
+            ),
+        )
 
 
 BackendSettings = Annotated[TransformersSettings | OpenAISettings, Field(discriminator="type")]

@@ -46,7 +46,7 @@ _OF_NO_ANSWER = frozenset(
 """Keys of a config on which an answer does not depend, or that are looked at one by one."""
 _LARGE = 500_000_000
 """Bytes of a model of which one copy is enough."""
-_ACCESS = ("api_key", "server", "timeout_s", "max_attempts", "backoff_s")
+_ACCESS = ("api_key", "server", "timeout_s", "retries", "start_timeout_s", "stream")
 """Keys of a server's settings that say how it is reached, not what it answers."""
 
 
@@ -197,7 +197,10 @@ class Dependence:
         settings = dict((config.get("backends") or {}).get(backend, {}))
         kind = settings.get("type", backend)
         if kind == "openai":
-            return [code, "server", {k: v for k, v in settings.items() if k not in _ACCESS}]
+            asked = {k: v for k, v in settings.items() if k not in _ACCESS}
+            if isinstance(urls := asked.get("base_url"), list):
+                asked["base_url"] = sorted(map(str, urls))
+            return [code, "server", asked]
         model = settings.pop("model", None) or config.get("model")
         return [code, settings, None if model is None else self._model(model, changes, run)]
 

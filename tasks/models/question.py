@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +70,14 @@ class Answer:
         known.
     truncated: whether the answer was cut off before the model had ended it.
     reasoning: what a reasoning model thought first; "" if it gave none.
+    server: the address of the server that answered, without secrets; "" of models in this process.
     """
 
     text: str
     tokens: int
     truncated: bool = False
     reasoning: str = ""
+    server: str = field(default="", compare=False)
 
 
 _THOUGHTS = (

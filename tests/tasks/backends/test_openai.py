@@ -19,7 +19,7 @@ import structlog
 from PIL import Image
 from structlog.testing import capture_logs
 
-from flowrun.tasks.backends import openai
+from flowrun.tasks.backends import client, openai
 from flowrun.tasks.backends.openai import OpenAIBackend
 from flowrun.tasks.backends.settings import OpenAISettings
 from flowrun.tasks.embedded.training.scenes import HELD_OUT_SEEDS, caption, draw, make_scene
@@ -139,8 +139,8 @@ def test_max_new_tokens_and_stop_bound_the_answer(llama: LlamaServer, connect: A
 @pytest.mark.slow
 def test_the_servers_only_model_is_found(llama: LlamaServer, connect: Any) -> None:
     backend = connect(llama.base_url)
-    assert backend._model is not None
-    assert backend._model.endswith("model.gguf")
+    assert backend._farm.members[0].client.model is not None
+    assert backend._farm.members[0].client.model.endswith("model.gguf")
     assert backend.healthy()
 
 
@@ -339,7 +339,7 @@ def test_several_models_must_be_chosen_from(fault_server: FaultServer, connect: 
     assert str(caught.value) == (
         f"{fault_server.base_url} has 2 models (tiny, huge); give one as 'model'"
     )
-    assert connect(fault_server.base_url, model="huge")._model == "huge"
+    assert connect(fault_server.base_url, model="huge")._farm.members[0].client.model == "huge"
 
 
 def test_health_follows_the_server(fault_server: FaultServer, connect: Any) -> None:
@@ -458,7 +458,7 @@ def test_a_server_is_not_waited_for_without_end(
 def test_a_reply_whose_connection_does_not_end_is_an_answer(
     fault_server: FaultServer, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai, "_TAIL_S", 0.05)
+    monkeypatch.setattr(client, "_TAIL_S", 0.05)
     backend = connect(fault_server.base_url)
     fault_server.faults.append("no end")
     assert ask(backend) == Answer("a red circle", 3)
@@ -537,7 +537,7 @@ def test_close_ends_a_request_of_another_thread(fault_server: FaultServer, conne
             time.sleep(0.001)
         backend.close()
         assert asked.result(timeout=0.5).endswith(": the request was withdrawn")
-    assert backend._client is None
+    assert backend._loop is None
     assert records == []
 
 
