@@ -112,6 +112,14 @@ class Metrics:
             for name, it in task.backends.items()
             if it.used and it.state == "failing"
         ]
+        problems += [
+            f"server {server} of backend {name} of task {id_} has failed for {it.for_s:.0f} s: "
+            f"{it.detail}"
+            for id_, task in tasks
+            for name, backend in task.backends.items()
+            for server, it in backend.servers.items()
+            if backend.used and backend.state != "failing" and it.state == "failing"
+        ]
         return ("degraded", "; ".join(problems)) if problems else ("ok", "")
 
     def collect(self) -> Iterator["Metric"]:
@@ -174,10 +182,31 @@ class Metrics:
             "1 for the state that a model or its server is in.",
             labels=["task", "backend", "state"],
         )
+        at = ["task", "backend", "server"]
+        servers = GaugeMetricFamily(
+            "flowrun_backend_server_state",
+            "1 for the state that a server of a farm is in.",
+            labels=[*at, "state"],
+        )
+        outstanding = GaugeMetricFamily(
+            "flowrun_backend_server_outstanding", "Questions that it has now.", labels=at
+        )
+        answers = CounterMetricFamily(
+            "flowrun_backend_server_answers", "Questions that it has answered.", labels=at
+        )
+        failures = CounterMetricFamily(
+            "flowrun_backend_server_failures", "Questions that it has not answered.", labels=at
+        )
         for id_, task in report.tasks.items():
             for name, health in task.backends.items():
                 for it in _HEALTH_STATES:
                     backends.add_metric([id_, name, it], int(it == health.state))
+                for server, seen_of in health.servers.items():
+                    for it in _HEALTH_STATES:
+                        servers.add_metric([id_, name, server, it], int(it == seen_of.state))
+                    outstanding.add_metric([id_, name, server], seen_of.outstanding)
+                    answers.add_metric([id_, name, server], seen_of.answers)
+                    failures.add_metric([id_, name, server], seen_of.failures)
             for quantile, us in (("0.5", task.p50_us), ("0.99", task.p99_us)):
                 if us is not None:
                     steps.add_metric([id_, quantile], us / 1e6)
@@ -195,7 +224,8 @@ class Metrics:
                 for state in _STATES:
                     states.add_metric([id_, state], int(state == task.state))
         yield from (steps, rates, errors, restarts, late, drops, states, backends)
-        yield from (it for it in (compared, disagreed) if it.samples)
+        rare = (compared, disagreed, servers, outstanding, answers, failures)
+        yield from (it for it in rare if it.samples)
         if report.log is not None:
             yield GaugeMetricFamily("flowrun_log_bytes", "Size of the log.", report.log.bytes)
             yield CounterMetricFamily(

@@ -8,7 +8,9 @@ import {loadMoment} from "./timeline/moments.js";
 
 /** @typedef {{count: number, text: string, cycle: number, time_ns: number}} Raised */
 /** @typedef {{state: "unused" | "loading" | "ok" | "failing", for_s: number, seen_s: number, detail: string,
- *   used: boolean}} Health */
+ *   used: boolean, servers?: Record<string, ServerHealth>}} Health */
+/** @typedef {{state: "unused" | "loading" | "ok" | "failing", for_s: number, seen_s: number, detail: string,
+ *   outstanding: number, answers: number, failures: number}} ServerHealth */
 /** @typedef {{of: string, compared: number, disagreed: number,
  *   last: {frame_cycle: number, said: string, shadow_said: string} | null}} Shadow */
 /** @typedef {{type: string, p50_us: number | null, p99_us: number | null, background: boolean,
@@ -320,10 +322,13 @@ export class Known {
       .filter(([, task]) => ["connecting", "lost", "error"].includes(task.state ?? ""));
   }
 
-  /** Backends that should answer and do not, in words. @returns {string[]} */
+  /** Backends that should answer and do not, and farms of which not all servers do, in words.
+   * @returns {string[]} */
   get failing() {
     return Object.entries(this.report?.tasks ?? {}).flatMap(([task, {backends}]) => Object.entries(backends ?? {})
-      .filter(([, {used, state}]) => used && state === "failing").map(([name]) => `${task}: ${name} fails`));
+      .filter(([, {used}]) => used)
+      .map(([name, {state, servers}]) => [name, state === "failing" ? "fails" : lacking(servers)])
+      .filter(([, how]) => how).map(([name, how]) => `${task}: ${name} ${how}`));
   }
 
   /** @returns {Stated} */
@@ -494,4 +499,11 @@ export function useKnown() {
     return () => { run.listeners.delete(listener); };
   }, []);
   return run;
+}
+
+/** How many servers of a farm fail, in words. @param {Record<string, ServerHealth> | undefined} servers */
+function lacking(servers) {
+  const all = Object.values(servers ?? {});
+  const failing = all.filter(({state}) => state === "failing").length;
+  return failing ? `lacks ${failing} of ${all.length} servers` : "";
 }

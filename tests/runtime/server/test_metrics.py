@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.run.observed import Replies
-from flowrun.runtime.task import Health
+from flowrun.runtime.task import Health, ServerHealth
 
 
 @pytest.fixture
@@ -28,6 +28,13 @@ def http(run, new_server):
         yield client
 
 
+FARM = Health(
+    "ok", 1.0, 1.0, "", used=True,
+    servers={
+        "http://gpu1/v1": ServerHealth("failing", 4.0, 1.0, "gone", 2, 7, 3),
+        "http://gpu2/v1": ServerHealth("ok", 4.0, 1.0, "", 0, 9, 0),
+    },
+)  # fmt: skip
 FAILING = Health("failing", 12.3, 0.4, "connection refused", used=True)
 
 
@@ -107,6 +114,18 @@ def test_errors_drops_states_and_the_log_are_there(run, http):
     assert found[("process_cpu_seconds_total",)] > 0
 
 
+def test_each_server_of_a_farm_is_there(run, http):
+    run.cycle()
+    reporting(run, vlm={"backends": {"farm": FARM}})
+    found = samples(http)
+    at = (("backend", "farm"), ("server", "http://gpu1/v1"))
+    state = "flowrun_backend_server_state"
+    assert found[(state, *at, ("state", "failing"), ("task", "vlm"))] == 1
+    assert found[(state, *at, ("state", "ok"), ("task", "vlm"))] == 0
+    for name, value in (("outstanding", 2), ("answers_total", 7), ("failures_total", 3)):
+        assert found[(f"flowrun_backend_server_{name}", *at, ("task", "vlm"))] == value
+
+
 @pytest.mark.parametrize(
     ("tasks", "status", "word", "why"),
     [
@@ -120,6 +139,9 @@ def test_errors_drops_states_and_the_log_are_there(run, http):
         ({"vlm": {"backends": {"llama": FAILING}}}, 200, "degraded",
          "backend llama of task vlm has failed for 12 s: connection refused"),
         ({"vlm": {"backends": {"llama": replace(FAILING, used=False)}}}, 200, "ok", ""),
+        ({"vlm": {"backends": {"farm": FARM}}}, 200, "degraded",
+         "server http://gpu1/v1 of backend farm of task vlm has failed for 4 s: gone"),
+        ({"vlm": {"backends": {"farm": replace(FARM, used=False)}}}, 200, "ok", ""),
     ],
 )  # fmt: skip
 def test_health_is_a_word_and_a_status(run, http, tasks, status, word, why):

@@ -76,3 +76,26 @@ def test_backends_are_seen_to_fail_to_recover_and_to_be_switched(new_stage, brow
         f"{how('near')}.startsWith('near failing for')"
     )  # nobody has asked it anything
     other.close()
+
+
+def test_each_server_of_a_farm_is_seen(new_stage, browser, tmp_path):
+    servers = [FaultServer(), FaultServer()]
+    urls = [server.base_url for server in servers]
+    text = GRAPH.format(film=MEDIA / "shapes.mp4", near=1, other=free_port())
+    graph = tmp_path / "farm.yaml"
+    graph.write_text(text.replace('"http://127.0.0.1:1/v1"', str(urls)), encoding="utf-8")
+    stage = new_stage(graph, "--plain", "--port", "0", "--log-dir", tmp_path / "runs")
+    browser.size(1440, 900)
+    browser.open(stage.url)
+    first, second = (
+        f"document.querySelector('[data-server=\"{url}\"]')?.innerText" for url in urls
+    )
+    for seen in (first, second):
+        browser.wait_for(f"/ ok .*[1-9] answers/s.test({seen})")
+    servers[0].faults.extend(["500"] * 1000)
+    browser.wait_for(f"{STATE} == 'degraded' && {TEXT}.includes('vlm: near lacks 1 of 2 servers')")
+    browser.wait_for(f"{first}.includes('asked to give 500')")
+    browser.wait_for(f"/ ok .*[1-9] answers/s.test({second})")
+    assert violations(browser) == []
+    for server in servers:
+        server.close()

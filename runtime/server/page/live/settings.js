@@ -58,11 +58,21 @@ function Backends({all, inForce}) {
   return html`<div class="backends" tabindex="0" role="region" aria-label="Backends"><ul>
     ${all.map(([name, health]) => html`<li key=${name} data-backend=${name} data-state=${health.state} class=${MOODS[health.state]}>
       <b>${name}</b> <span class="how">${howIs(health)}</span>${health.used && html` <small>${name === inForce ? "in force" : "fallback"}</small>`}
-      ${health.state === "failing" && html`<p>${health.detail}</p>`}</li>`)}
+      ${health.state === "failing" && html`<p>${health.detail}</p>`}
+      <${Servers} all=${Object.entries(health.servers ?? {})} /></li>`)}
   </ul></div>`;
 }
 
-/** @param {Health} health */
+/** How each server of a farm is doing. @param {{all: [string, import("../known.js").ServerHealth][]}} props */
+function Servers({all}) {
+  if (!all.length) return null;
+  return html`<ul class="servers">${all.map(([url, it]) => html`<li key=${url} data-server=${url} data-state=${it.state} class=${MOODS[it.state]}>
+    <b>${url}</b> <span class="how">${howIs(it)}</span> <small>${it.answers} ${it.answers === 1 ? "answer" : "answers"}${
+      it.outstanding > 0 && `, ${it.outstanding} asked now`}</small>
+    ${it.state === "failing" && html`<p>${it.detail}</p>`}</li>`)}</ul>`;
+}
+
+/** @param {Pick<Health, "state" | "for_s" | "seen_s" | "detail">} health */
 function howIs({state, for_s, seen_s, detail}) {
   if (state === "unused") return "not used yet";
   if (state === "loading") return detail ? `loading: ${detail}` : "loading";
