@@ -104,6 +104,8 @@ class Executor:
         self.timings: deque[Timing] = deque(maxlen=1024)
         """Of the last cycles."""
         self.stop_reason: str | None = None
+        self.is_at_end = False
+        """Whether the run has ended as its sources have, or as it had run all cycles that it was to."""
         self.starting: str | None = None
         """The task whose `start` runs now."""
         self.has_started = False
@@ -430,7 +432,7 @@ class Executor:
                 self._hand_over()
             number = self.cycles
             if number == limit:
-                self.stop_reason = f"the limit of {limit} cycles"
+                self.stop_reason, self.is_at_end = f"the limit of {limit} cycles", True
                 return
             if number == self._next_keyframe:
                 # Once, though sources may have to be asked several times before the cycle begins.
@@ -474,7 +476,7 @@ class Executor:
                 self._lose_log(error)
         woken = self._outside.woken
         if self._is_over():
-            self.stop_reason = "end of sources"
+            self.stop_reason, self.is_at_end = "end of sources", True
         elif woken.is_set():  # since the sources were asked, maybe: ask them once more
             woken.clear()
         else:

@@ -201,6 +201,8 @@ def _ports_of(task_class: type[Task]) -> tuple[Port, ...]:
     for parameter in parameters[2:]:
         if parameter is parameters[-1] and _family_of(task_class) is not None:  # type: ignore[arg-type]
             continue
+        if parameter is parameters[-1] and getattr(task_class, "streams_are_outputs", False):
+            continue  # `parts` makes them
         if parameter.kind not in _PLAIN:
             raise TaskDefinitionError(f"{name}.process: parameter {parameter} is not a plain port")
         ports.append(_port(name, parameter.name, hints.get(parameter.name)))

@@ -107,6 +107,8 @@ class Receiver:
         self._not_before_ns = 0
         self._pause_ns = _AGAIN_NS
         self._heard_ns: int | None = None
+        self.is_open = True
+        """Whether to take what comes; what does not is left in the sender's log."""
         self.ended = False
         """Whether the sender has ended in order, and all that it sent has come."""
         self.newest = Cursor(0, 0)
@@ -119,8 +121,11 @@ class Receiver:
 
     def on_sample(self, sample: Sample) -> None:
         """A message came."""
-        head = self._opened(sample)
-        if head is None or head.kind != CYCLE:
+        head = self._opened(sample) if self.is_open else None
+        if head is None:
+            return
+        if head.kind != CYCLE:
+            self.reconnected()  # the sender has ended: ask for what is left
             return
         with self._lock:
             self._heard_ns = None
@@ -164,8 +169,9 @@ class Receiver:
         )
 
     def acknowledge(self, cursor: Cursor) -> None:
-        """Tell the sender that all before `cursor` is in this process's log."""
-        self._transport.put(self._ack_key, Question(*cursor, 0, False).pack(), b"")
+        """Tell the sender that all before `cursor` is in this process's log, and whether it is known
+        here that the sender has ended."""
+        self._transport.put(self._ack_key, Question(*cursor, 0, self.ended).pack(), b"")
 
     # -- on the thread of the cycles -----------------------------------------------------------------
 

@@ -5,7 +5,6 @@ A cycle never waits for it: what cannot be sent is dropped, and the receiver ask
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,11 +35,12 @@ _MOST_QUESTIONS = 64
 
 @dataclass(slots=True)
 class Acknowledged:
-    """What a receiver has said of its cursor. run, cycle: see `runs.Cursor`; at_ns: when."""
+    """What a receiver has said. run, cycle: its cursor, see `runs.Cursor`. knows_end: whether it knows
+    that this process has ended."""
 
     run: int = 0
     cycle: int = 0
-    at_ns: int = 0
+    knows_end: bool = False
 
 
 @dataclass(slots=True)
@@ -82,7 +82,6 @@ class Shipper:
             for peer, streams in receivers.items()
         }
         self._questions: deque[tuple[Query, Sequence[Stream]]] = deque(maxlen=_MOST_QUESTIONS)
-        self._lock = threading.Lock()
         self.newest = -1
         """The last cycle that was read from the log."""
         self.acknowledged = {peer: Acknowledged() for peer in receivers}
@@ -107,10 +106,17 @@ class Shipper:
         """The run has ended in order: whoever has taken all that it sent may end too."""
         self._logs.ended = True
 
+    def say_end(self) -> None:
+        """Tell the receivers that the run has ended; may be said again, as it may be lost."""
+        for out in self._outs.values():
+            head = Head(self._run, self._own.part, self._own.inst, STATUS, 0, self.newest, 0)
+            self._transport.put(out.key, b"", sealed(head, b""))
+
     def has_all(self, peer: Peer) -> bool:
-        """Whether a receiver has said that it has all that the log has for it."""
+        """Whether a receiver has said that it has all that the log has for it, and knows of the end."""
         said, out = self.acknowledged[peer], self._outs[peer]
-        return said.run == self._run and said.cycle >= (out.first or 0)
+        has_it = said.run == self._run and said.cycle >= (out.first or 0)
+        return said.knows_end and (has_it or not out.first)
 
     def switch(self, peer: Peer, *, is_on: bool) -> None:
         """Whether to put for a receiver what comes from now on; it may ask for it in any case."""
@@ -174,7 +180,5 @@ class Shipper:
         except WireError:
             return
         said = self.acknowledged[peer]
-        with self._lock:
-            if (asked.run, asked.cycle) != (said.run, said.cycle):
-                said.run, said.cycle = asked.run, asked.cycle
+        said.run, said.cycle, said.knows_end = asked.run, asked.cycle, asked.context
         self._wake()

@@ -4,7 +4,7 @@ run elsewhere."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ from flowrun.runtime.links.origin import OriginMsg
 from flowrun.runtime.links.receiver import Gap, Receiver, Taken
 from flowrun.runtime.links.runs import Cursor
 from flowrun.runtime.links.wire import Peer, Stream
-from flowrun.runtime.task import Context, Output, Task, TaskConfig
+from flowrun.runtime.task import Context, Output, State, Task, TaskConfig
 
 __all__ = ["GapError", "Incoming", "LinkSource"]
 
@@ -47,6 +47,22 @@ class Incoming:
         """The cursor after what was published last."""
         self.gaps = self.skipped = 0
         """Number of gaps, and of messages that were passed over, so far."""
+        self._report: Callable[[State, str], None] = lambda _state, _code: None
+        self._is_there: bool | None = None
+
+    def report_to(self, report: Callable[[State, str], None]) -> None:
+        """Call `report` with the state of the source, from now on."""
+        self._report = report
+        if self._is_there is not None:
+            self.note_sender(is_there=self._is_there)
+
+    def note_sender(self, *, is_there: bool) -> None:
+        """The sender has come, or is gone."""
+        self._is_there = is_there
+        if is_there:
+            self._report("running", "")
+        elif not self.receiver.ended:
+            self._report("lost", "not_found")
 
 
 class LinkSource(Task):
@@ -61,6 +77,8 @@ class LinkSource(Task):
         instance: str = Field(default="0", description="its instance or replica")
 
     picture_codecs = ("packets", "raw", "zstd", "ffv1")
+    streams_are_outputs: ClassVar[bool] = True
+    """Whether the last parameter of `process` stands for the outputs that the graph gives it."""
 
     def __init__(self, config: TaskConfig) -> None:
         super().__init__(config)
@@ -87,6 +105,7 @@ class LinkSource(Task):
             for number, stream in enumerate(incoming.streams)
             if stream.is_picture
         }
+        incoming.report_to(ctx.report)
         incoming.receiver.wake = ctx.wake
         ctx.wake()
 
@@ -106,7 +125,6 @@ class LinkSource(Task):
             for feed in self._feeds.values():
                 feed.forget()
         self._run = batch.run
-        ctx.report("running")
         shown = self._publish(ctx, batch, streams)
         self._describe(origin, batch, shown)
         incoming.published = batch.after

@@ -203,9 +203,8 @@ class Keys(NamedTuple):
     def ack(self, sender: Peer) -> str:
         return f"{self.base}/ack/{sender.partition}/{sender.instance}"
 
-    @property
-    def hello(self) -> str:
-        return f"{self.base}/hello"
+    def hello(self, receiver: Peer) -> str:
+        return f"{self.base}/hello/{receiver.partition}/{receiver.instance}"
 
     @property
     def alive(self) -> str:

@@ -1,7 +1,7 @@
 """Zenoh as the transport: package eclipse-zenoh, extra `links`.
 
-What is used of it: publishers that drop, queryables, liveliness tokens. Multicast and gossip are off: who
-is connected to whom, the graph file says.
+What is used of it: publishers that drop, queryables, liveliness tokens. Multicast and gossip are off:
+who is connected to whom, the graph file says.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ def config_of(
         "connect/endpoints": list(connect),
         "connect/exit_on_failure": False,
         "connect/timeout_ms": -1,
-        "connect/retry": {"period_init_ms": 100, "period_max_ms": 1000, "period_increase_factor": 2},
+        "connect/retry": {
+            "period_init_ms": 100,
+            "period_max_ms": 1000,
+            "period_increase_factor": 2,
+        },
         "scouting/multicast/enabled": False,
         "scouting/gossip/enabled": False,
         "transport/link/tx/lease": 4000,
@@ -132,7 +136,9 @@ class ZenohTransport:
         """The session is closed on a thread of its own: where that takes longer than `timeout_s`, as
         when somebody does not answer, it is left behind."""
         self._is_closed.set()
-        thread = threading.Thread(target=self._session.close, name="flowrun-zenoh-close", daemon=True)
+        thread = threading.Thread(
+            target=self._session.close, name="flowrun-zenoh-close", daemon=True
+        )
         thread.start()
         thread.join(timeout_s)
 

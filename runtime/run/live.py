@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -27,7 +28,10 @@ from flowrun.runtime.graph.bind import channels_of, live_keys
 from flowrun.runtime.graph.masking import masked_graph
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.privacy import leaks
+from flowrun.runtime.graph.spec import GraphSpec
 from flowrun.runtime.interrupts import is_users, telling_interrupts
+from flowrun.runtime.links.links import Links
+from flowrun.runtime.links.transport import Transport
 from flowrun.runtime.log.writer import LogWriter
 from flowrun.runtime.run.captured import Captured
 from flowrun.runtime.run.clips import ClipMaker, asks_for_clips
@@ -86,6 +90,7 @@ class Run:
     directory: where the log goes; None keeps none.
     console: where log lines go, stderr if None.
     debug_messages: whether to find tasks that change messages or keep inputs; slow.
+    transport: opens what carries messages to other partitions; None opens what the graph names.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class Run:
         directory: Path | None,
         console: Stream | None = None,
         debug_messages: bool = False,
+        transport: Callable[[GraphSpec], Transport] | None = None,
     ) -> None:
         self.plan = plan
         self.name = plan.graph.spec.name
@@ -121,6 +127,12 @@ class Run:
         self._reason: str | None = None
         self._has_run = False
         self._ended = threading.Event()
+        self.links: Links | None = None
+        """What it sends to other partitions and gets from them; None for a run that is no partition."""
+        if plan.graph.spec.part is not None and directory is None:
+            raise UsageError(
+                "a partition needs its log: the log is what it sends, and where it goes on"
+            )
         # A task may change the working directory.
         self._place = directory
         place = None if directory is None else directory.absolute()
@@ -149,6 +161,8 @@ class Run:
                 raise
         self._captured = Captured(self.executor.whereabouts, self.log)
         self._watchers: tuple[Callable[[Cycle], None], ...] = ()
+        if place is not None and plan.graph.spec.part is not None:
+            self._link(place, transport)
         self._clips: ClipMaker | None = None
         if asks_for_clips(plan):
             self._clips = ClipMaker(plan, self._recorded_in, self.log)
@@ -190,11 +204,16 @@ class Run:
             self._finish(
                 *("interrupted", None) if is_users(failure) else ("internal error", worded(failure))
             )
+            if self.links is not None:
+                self.links.end(in_order=False)
             raise
         self._leave_if_child()
         if error is None and not self.executor.has_started:
             self._recording.discard()
         finish_error = self._finish(reason, None if error is None else str(error))
+        if self.links is not None:
+            in_order = error is None and finish_error is None and self.executor.is_at_end
+            self.links.end(in_order=in_order)
         return self._result(reason, error or finish_error)
 
     def _result(self, reason: str, error: FlowrunError | None) -> RunResult:
@@ -211,7 +230,11 @@ class Run:
         reason, error = "error", None
         log = self.log
         try:
+            if self.links is not None:
+                self.links.start(self.executor.instances)
             reason = self.executor.run(cycles=cycles)
+            if self.links is not None and self.links.error is not None:
+                raise self.links.error
         except FlowrunError as failure:
             error = failure
             fields: dict[str, Any] = {}
@@ -283,6 +306,26 @@ class Run:
             self._clips.close()
         return self._recording.finish(reason, error, cycles=self.executor.cycles)
 
+    def _link(self, place: Path, transport: Callable[[GraphSpec], Transport] | None) -> None:
+        links = self.links = Links(
+            self.plan,
+            place,
+            started_ns=self._started_ns,
+            clock=self._clock,
+            log=self.log,
+            transport=transport,
+        )
+        links.on_error = self.executor.stop
+        links.hold = self._hold
+        self.watch(links.look)
+
+    def _hold(self, is_held: bool) -> None:  # noqa: FBT001
+        """Let the run's own sources wait for another partition, or go on."""
+        received = {it.source for it in self.plan.graph.receives}
+        for source in self.executor.states.keys() - received:
+            with contextlib.suppress(UsageError):  # it has ended
+                self.executor.switch(source, "paused" if is_held else "running")
+
     def _lose_log(self, error: LogError) -> None:
         self._recording.give_up(error, cycles=self.executor.cycles)
 
@@ -337,6 +380,8 @@ class Run:
     def stop(self, reason: str) -> None:
         """Ask the run to end after the running cycle."""
         self.executor.stop(reason)
+        if self.links is not None:
+            self.links.hurry()
 
     @property
     def may_run_again(self) -> bool:

@@ -1,0 +1,448 @@
+"""All links of a run that is one process of a partition: what it sends, and what it receives.
+
+One thread follows the log, asks senders' logs and acknowledges; a cycle only tells it that it is over.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from flowrun.msgs.image import ImageRgb8Msg
+from flowrun.runtime.clock import Clock, ManualClock, monotonic_s
+from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.graph.boundary import Boundary
+from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.graph.spec import GraphSpec, PartId
+from flowrun.runtime.links.hello import Hello, misfit
+from flowrun.runtime.links.receiver import Receiver
+from flowrun.runtime.links.runs import Cursor, Runs, last_cursor
+from flowrun.runtime.links.sent import LogTail, SentLogs
+from flowrun.runtime.links.shipper import Shipper
+from flowrun.runtime.links.source import Incoming, LinkSource
+from flowrun.runtime.links.transport import Query, Sample, Transport
+from flowrun.runtime.links.wire import Keys, Peer, Stream
+from flowrun.runtime.links.zenoh import config_of, open_zenoh
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.task import Task
+
+__all__ = ["LinkError", "LinkStatus", "Links", "open_transport"]
+
+_LOOK_S = 0.05
+"""Interval at which the log and the receivers are looked at while nothing happens."""
+_AGAIN_S = 1.0
+"""Interval at which what may have been lost is said again: a hello, an acknowledgement."""
+_HELLO_TIMEOUT_S = 2.0
+_ABSENT_S = 10.0
+"""Seconds that a run which has ended waits for a receiver that is not there."""
+_CLOSE_S = 2.0
+_KEY_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+class LinkError(FlowrunError):
+    """What another partition sends does not fit, or it is lost and the graph says to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """How one link is doing.
+
+    peer: the process at its other end, "gpu/0". direction: "in" or "out".
+    state: "connecting", "connected", "lost", "refused" or "ended".
+    cursor: the sender's cycle after the last that is in the receiver's log, as far as is known here.
+    newest: the sender's newest cycle that is known here.
+    lag_cycles: how far `cursor` is behind it.
+    waiting: number of cycles that have come and no cycle has taken.
+    gaps, skipped: number of gaps, and of messages that were passed over.
+    damaged: number of messages that something on the way has changed.
+    clock_offset_ms: by how much the sender's clock is ahead; None where that is not known.
+    refused: why, where it is.
+    """
+
+    peer: str
+    direction: str
+    state: str
+    cursor: int
+    newest: int
+    lag_cycles: int
+    waiting: int = 0
+    gaps: int = 0
+    skipped: int = 0
+    damaged: int = 0
+    clock_offset_ms: float | None = None
+    refused: str = ""
+
+
+class Started(Protocol):
+    """One of a run's tasks, as an object."""
+
+    @property
+    def task(self) -> Task: ...
+
+
+@dataclass(slots=True)
+class _In:
+    """One sender."""
+
+    peer: Peer
+    boundary: Boundary
+    incoming: Incoming
+    is_there: bool = False
+    was_there: bool = False
+    is_welcome: bool = False
+    """Whether its streams are known to fit."""
+    refused: str = ""
+    hello_at_s: float = -_AGAIN_S
+    asked_ns: int = 0
+    offset_ns: int | None = None
+    committed: Cursor | None = None
+    acknowledged: tuple[Cursor, bool] | None = None
+    """What was said last."""
+    acknowledged_at_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Out:
+    """One receiver."""
+
+    peer: Peer
+    is_there: bool = False
+    was_there: bool = False
+    left_at_s: float = field(default_factory=monotonic_s)
+
+
+class Links:
+    """The links of the run of `plan` whose log is at `directory`.
+
+    started_ns: when the run began, as its log says. clock: the run's.
+    transport: opens the transport.
+    log: a logger of the run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: Path,
+        *,
+        started_ns: int,
+        clock: Clock,
+        log: Any,
+        transport: Callable[[GraphSpec], Transport] | None = None,
+    ) -> None:
+        self.error: LinkError | None = None
+        """Why the run must end."""
+        self.on_error: Callable[[str], None] = lambda _: None
+        """Called, on any thread, with the reason when `error` is set."""
+        self.hold: Callable[[bool], None] = lambda _: None
+        """Called, on the links' thread, when the run is to wait for a sender, and when no longer."""
+        self._plan, self._spec = plan, plan.graph.spec
+        assert self._spec.part is not None
+        self._own = self.peer_of(self._spec.part)
+        self._name = _KEY_CHARACTERS.sub("_", self._spec.name)
+        self._directory, self._run = directory, started_ns
+        self._clock, self._log = clock, log
+        self._open = open_transport if transport is None else transport
+        self._transport: Transport | None = None
+        self._shipper: Shipper | None = None
+        self._ins: dict[str, _In] = {}
+        self._outs: dict[str, _Out] = {}
+        self._woken, self._stopped, self._hurried = (threading.Event() for _ in range(3))
+        self._thread: threading.Thread | None = None
+        self._is_held = False
+
+    def peer_of(self, part: PartId) -> Peer:
+        """How the wire names a process."""
+        partition = next(it for it in self._spec.partitions if it.id == part.partition)
+        number = partition.processes.index(part.instance)
+        return Peer(part.partition, part.instance, partition.number, number)
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def start(self, tasks: Mapping[str, Started]) -> None:
+        """Open the transport, and give the source tasks what they receive from. `UsageError` where the
+        transport cannot be opened, `LogError` where an earlier run's log cannot be read."""
+        cursors = {it.source: self._cursor(it) for it in self._plan.graph.receives}
+        transport = self._transport = self._open(self._spec)
+        for boundary in self._plan.graph.receives:
+            task = tasks[boundary.source].task
+            assert isinstance(task, LinkSource)
+            self._ins[boundary.source] = self._receive(
+                transport, boundary, cursors[boundary.source], task
+            )
+        self._send(transport)
+        transport.declare_alive(Keys.of(self._name, self._own).alive)
+        self._thread = threading.Thread(target=self._work, name="flowrun-links", daemon=True)
+        self._thread.start()
+
+    def look(self, _cycle: object) -> None:
+        """A cycle was committed. On the cycles' thread."""
+        for it in self._ins.values():
+            it.committed = it.incoming.published
+        self._woken.set()
+
+    def end(self, *, in_order: bool) -> None:
+        """The run has ended, and its log is finished. Where it ended in order, this returns when each
+        receiver that is there has said that it has all, or `hurry` was called.
+
+        in_order: whether no other run follows, so that receivers may end too.
+        """
+        if self._transport is None:
+            return
+        if in_order and self._shipper is not None:
+            self._shipper.end()
+            self._wait_for_receivers(self._shipper)
+        self._stopped.set()
+        self._woken.set()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_S)
+        self._acknowledge(monotonic_s(), again=True)
+        if self._shipper is not None:
+            self._shipper.close()
+        self._transport.close(timeout_s=_CLOSE_S)
+
+    def hurry(self) -> None:
+        """Let `end` wait for nobody. From any thread."""
+        self._hurried.set()
+
+    def status(self) -> list[LinkStatus]:
+        """How each link is doing; what is received first. From any thread."""
+        return [self._status_in(it) for it in self._ins.values()] + [
+            self._status_out(it) for it in self._outs.values()
+        ]
+
+    # -- before the first cycle --------------------------------------------------------------------
+
+    def _cursor(self, boundary: Boundary) -> Cursor | None:
+        """Where this process's own logs end with what `boundary` brings."""
+        runs = Runs(self._directory.parent, graph=self._spec.name, partition=str(self._own))
+        for run in reversed(runs.look()):
+            if run.path.resolve() == self._directory.resolve():
+                continue
+            with Log(run.path) as log:
+                found = last_cursor(log, f"/{boundary.source}/origin")
+            if found is not None:
+                return found
+        return None
+
+    def _receive(
+        self, transport: Transport, boundary: Boundary, cursor: Cursor | None, task: LinkSource
+    ) -> _In:
+        peer, streams = self.peer_of(boundary.peer), _streams(boundary)
+        receiver = Receiver(
+            transport,
+            graph=self._name,
+            own=self._own,
+            sender=peer,
+            streams=streams,
+            cursor=cursor,
+            note=lambda text: self._log.warning(text, sender=str(peer)),
+        )
+        stops = any(it.link.on_gap == "stop" for it in boundary.streams)
+        receiver.is_open = False
+        incoming = Incoming(receiver, sender=peer, streams=streams, stops_at_gap=stops)
+        task.receive_from(incoming)
+        made = _In(peer, boundary, incoming)
+        transport.watch_alive(Keys.of(self._name, peer).alive, partial(self._sender_is, made))
+        return made
+
+    def _send(self, transport: Transport) -> None:
+        sends = {self.peer_of(it.peer): it for it in self._plan.graph.sends}
+        runs = Runs(self._directory.parent, graph=self._spec.name, partition=str(self._own))
+        keys = Keys.of(self._name, self._own)
+        if sends:
+            self._shipper = Shipper(
+                LogTail(self._directory),
+                SentLogs(runs, self._run, self._own),
+                transport,
+                graph=self._name,
+                own=self._own,
+                run=self._run,
+                receivers={peer: _streams(it) for peer, it in sends.items()},
+                wake=self._woken.set,
+            )
+        for peer, boundary in sends.items():
+            out = self._outs[str(peer)] = _Out(peer)
+            transport.serve(keys.hello(peer), partial(self._say_hello, boundary))
+            transport.watch_alive(Keys.of(self._name, peer).alive, partial(self._receiver_is, out))
+
+    # -- from the transport, on any thread -----------------------------------------------------------
+
+    def _say_hello(self, boundary: Boundary, query: Query) -> None:
+        query.reply(Hello.of(boundary.streams, self._clock.now_ns()).pack(), b"")
+        query.finish()
+
+    def _take_hello(self, it: _In, sample: Sample) -> None:
+        said = Hello.unpack(sample.payload)
+        if said is None:
+            return
+        now_ns = self._clock.now_ns()
+        it.offset_ns = said.now_ns - (now_ns + it.asked_ns) // 2
+        it.refused = misfit(said, str(it.peer), it.boundary.streams) or ""
+        if it.refused:
+            self._fail(LinkError(it.refused))
+            return
+        it.is_welcome = it.incoming.receiver.is_open = True
+        it.incoming.receiver.reconnected()
+        self._woken.set()
+
+    def _sender_is(self, it: _In, is_there: bool) -> None:  # noqa: FBT001
+        it.is_there, it.was_there = is_there, it.was_there or is_there
+        # It may have come back as another graph.
+        it.is_welcome = it.incoming.receiver.is_open = False
+        it.hello_at_s = -_AGAIN_S
+        it.incoming.note_sender(is_there=is_there)
+        if not is_there and self._spec.network.on_peer_lost == "stop" and not self._is_over(it):
+            self._fail(LinkError(f"{it.peer} is lost, and the graph says on_peer_lost: stop"))
+        self._woken.set()
+
+    def _receiver_is(self, it: _Out, is_there: bool) -> None:  # noqa: FBT001
+        it.is_there, it.was_there = is_there, it.was_there or is_there
+        if not is_there:
+            it.left_at_s = monotonic_s()
+        self._woken.set()
+
+    def _is_over(self, it: _In) -> bool:
+        return it.incoming.receiver.ended
+
+    def _fail(self, error: LinkError) -> None:
+        if self.error is None:
+            self.error = error
+            self.on_error(str(error))
+
+    # -- on the links' thread -------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            self._woken.wait(_LOOK_S)
+            self._woken.clear()
+            self.pump()
+
+    def pump(self) -> None:
+        """What there is to do now."""
+        now_s, now_ns = monotonic_s(), int(monotonic_s() * 1e9)
+        if self._shipper is not None:
+            self._shipper.pump(now_ns)
+            if self._shipper.error is not None:
+                self._fail(LinkError(f"nothing is sent any more: {self._shipper.error}"))
+        for it in self._ins.values():
+            if it.is_welcome:
+                it.incoming.receiver.pump(now_ns)
+            elif it.is_there and now_s - it.hello_at_s >= _AGAIN_S and not it.refused:
+                self._ask_hello(it, now_s)
+        self._acknowledge(now_s)
+        self._hold_or_go_on()
+
+    def _ask_hello(self, it: _In, now_s: float) -> None:
+        assert self._transport is not None
+        it.hello_at_s, it.asked_ns = now_s, self._clock.now_ns()
+        self._transport.query(
+            Keys.of(self._name, it.peer).hello(self._own),
+            b"",
+            partial(self._take_hello, it),
+            lambda: None,
+            timeout_s=_HELLO_TIMEOUT_S,
+        )
+
+    def _acknowledge(self, now_s: float, *, again: bool = False) -> None:
+        for it in self._ins.values():
+            ended = it.incoming.receiver.ended
+            committed = it.committed or (Cursor(0, 0) if ended else None)
+            if committed is None:
+                continue
+            says = committed, ended
+            if again or says != it.acknowledged or now_s - it.acknowledged_at_s >= _AGAIN_S:
+                it.acknowledged, it.acknowledged_at_s = says, now_s
+                it.incoming.receiver.acknowledge(committed)
+
+    def _hold_or_go_on(self) -> None:
+        if self._spec.network.on_peer_lost != "hold":
+            return
+        lost = any(
+            it.was_there and not it.is_there and not self._is_over(it) for it in self._ins.values()
+        )
+        if lost != self._is_held:
+            self._is_held = lost
+            self.hold(lost)
+
+    def _wait_for_receivers(self, shipper: Shipper) -> None:
+        """Until each has all, or is not there for a while."""
+        if isinstance(self._clock, ManualClock):
+            return
+        began = monotonic_s()
+        told, said_at_s = False, -_AGAIN_S
+        while not self._hurried.wait(_LOOK_S):
+            now_s = monotonic_s()
+            if now_s - said_at_s >= _AGAIN_S:
+                shipper.say_end()
+                said_at_s = now_s
+            lacking = [
+                it
+                for it in self._outs.values()
+                if not shipper.has_all(it.peer)
+                and (it.is_there or now_s - max(it.left_at_s, began) < _ABSENT_S)
+            ]
+            if not lacking:
+                return
+            if not told and now_s - began > 1:
+                told = True
+                self._log.info(
+                    "waiting for receivers to take what was sent",
+                    receivers=", ".join(str(it.peer) for it in lacking),
+                )
+
+    # -- status -----------------------------------------------------------------------------------------
+
+    def _status_in(self, it: _In) -> LinkStatus:
+        receiver = it.incoming.receiver
+        state = "connected" if it.is_there else "lost" if it.was_there else "connecting"
+        state = "refused" if it.refused else "ended" if receiver.ended else state
+        cursor = it.committed or Cursor(0, 0)
+        newest = receiver.newest
+        known = newest.cycle + 1 if newest.run == cursor.run else cursor.cycle
+        return LinkStatus(
+            str(it.peer),
+            "in",
+            state,
+            cursor.cycle,
+            newest.cycle,
+            max(0, known - cursor.cycle),
+            waiting=receiver.waiting,
+            gaps=it.incoming.gaps,
+            skipped=it.incoming.skipped,
+            damaged=receiver.damaged,
+            clock_offset_ms=None if it.offset_ns is None else round(it.offset_ns / 1e6, 3),
+            refused=it.refused,
+        )
+
+    def _status_out(self, it: _Out) -> LinkStatus:
+        assert self._shipper is not None
+        state = "connected" if it.is_there else "lost" if it.was_there else "connecting"
+        said, newest = self._shipper.acknowledged[it.peer], self._shipper.newest
+        cursor = said.cycle if said.run == self._run else 0
+        return LinkStatus(str(it.peer), "out", state, cursor, newest, max(0, newest + 1 - cursor))
+
+
+def open_transport(spec: GraphSpec) -> Transport:
+    """The transport that the graph names, for the process that it is run as."""
+    assert spec.part is not None
+    partition = next(it for it in spec.partitions if it.id == spec.part.partition)
+    return open_zenoh(config_of(partition.listen, partition.connect))
+
+
+def _streams(boundary: Boundary) -> Sequence[Stream]:
+    return [
+        Stream(
+            it.topic,
+            it.name,
+            is_picture=issubclass(it.message_type, ImageRgb8Msg),
+            deliver=it.link.deliver,
+            carry=it.link.carry or "log",
+            max_age_ms=it.link.max_age_ms,
+        )
+        for it in boundary.streams
+    ]
