@@ -11,6 +11,7 @@
 | `verdict_page.py` | the same, as a page with pictures                                     |
 | `bisect.py`   | which commit, or value, changes what a run gives                          |
 | `store.py`    | results kept by what they depend on, in one file of the user              |
+| `hashes.py`   | hashes of the files that a result depends on                              |
 | `spread.py`   | pieces of work on several processes                                       |
 
 `from flowrun.runtime.testbench.replays import Job, replay_runs` is what other packages use; `spread` and

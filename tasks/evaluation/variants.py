@@ -6,7 +6,6 @@ any of these changes, it is asked again.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import itertools
 import sys
@@ -19,9 +18,10 @@ from typing import Any
 
 from flowrun.runtime.errors import UsageError
 from flowrun.runtime.extras import DISTRIBUTION
+from flowrun.runtime.testbench.hashes import Hashes
 from flowrun.runtime.testbench.store import Store, key_of
 from flowrun.tasks.evaluation.recorded import Asked, Asking, RecordedRun
-from flowrun.tasks.models.checkpoints import embedded
+from flowrun.tasks.models.checkpoints import embedded, folder_in_hub_cache
 
 __all__ = ["Dependence", "Variant", "config_of", "variants_of"]
 
@@ -129,14 +129,13 @@ def config_of(variant: Variant, asked: Asked) -> dict[str, Any]:
 
 
 class Dependence:
-    """What the answers depend on; files are hashed once, and again when they have changed.
+    """What the answers depend on.
 
-    store: keeps the hashes.
+    store: keeps the hashes of files.
     """
 
     def __init__(self, store: Store | None) -> None:
-        self._store = store
-        self._folders: dict[str, str] = {}
+        self._hashes = Hashes(store)
         self._code = _versions()
         self._embedded = embedded().path
         self._alike: dict[tuple[Any, ...], bytes] = {}
@@ -193,7 +192,7 @@ class Dependence:
             return [code, None if model is None else self._model(model, changes, run)]
         backend = config.get("backend", _EMBEDDED)
         if backend == _EMBEDDED:
-            return [code, self._folder(self._embedded)]
+            return [code, self._hashes.folder(self._embedded)]
         settings = dict((config.get("backends") or {}).get(backend, {}))
         kind = settings.get("type", backend)
         if kind == "openai":
@@ -208,37 +207,14 @@ class Dependence:
         """A hash of the files of a checkpoint: a folder, or a hub id that is in the hub's cache. Of one
         that is not, its name."""
         folder = self._place(model, changes, run)
-        return model if folder is None else self._folder(folder)
+        return model if folder is None else self._hashes.folder(folder)
 
     @staticmethod
     def _place(model: str, changes: Mapping[str, Any], run: RecordedRun) -> Path | None:
         """The folder of a checkpoint on this machine; None where it is not there."""
         here = Path.cwd() if changes.get("model") == model else run.folder
         folder = here / Path(model).expanduser()
-        return folder if folder.is_dir() else _in_hub_cache(model)
-
-    def _folder(self, folder: Path) -> str:
-        """A hash of all files of a folder and their names."""
-        found = self._folders.get(str(folder))
-        if found is None:
-            files = sorted(it for it in folder.rglob("*") if it.is_file())
-            parts = [f"{it.relative_to(folder)}\0{self._file(it)}\n" for it in files]
-            found = hashlib.sha256("".join(parts).encode()).hexdigest()
-            self._folders[str(folder)] = found
-        return found
-
-    def _file(self, path: Path) -> str:
-        """The SHA-256 of a file, remembered by its size and time: weights have gigabytes."""
-        stat = path.stat()
-        key = key_of("file", str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        known = {} if self._store is None else self._store.get([key])
-        if key not in known:
-            with path.open("rb") as file:
-                known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-            if self._store is not None:
-                self._store.put([(key, known[key])])
-        digest: str = known[key]
-        return digest
+        return folder if folder.is_dir() else folder_in_hub_cache(model)
 
     def _code_of(self, type_name: str, folder: Path) -> str:
         """The type of a task; of one that is not flowrun's own, with a hash of its module's file."""
@@ -255,7 +231,7 @@ class Dependence:
             if found is None or found.origin is None:
                 return name
             path = Path(found.origin)
-        return f"{name} {self._file(path)}"
+        return f"{name} {self._hashes.file(path)}"
 
 
 def _has_backends(asking: Asking) -> bool:
@@ -287,16 +263,3 @@ def _versions() -> list[str]:
         except PackageNotFoundError:
             found.append("")
     return found
-
-
-def _in_hub_cache(model: str) -> Path | None:
-    """The folder of a hub id in the hub's cache; None where it is not there."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
-    try:
-        cached = try_to_load_from_cache(model, "config.json")
-    except ValueError:  # no hub id
-        return None
-    return Path(cached).parent if isinstance(cached, str) else None

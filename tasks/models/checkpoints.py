@@ -25,6 +25,7 @@ __all__ = [
     "embedded",
     "find_checkpoint",
     "first_line",
+    "folder_in_hub_cache",
     "hub_cache_path",
     "hub_failure",
     "in_folder",
@@ -213,6 +214,19 @@ def is_cached(checkpoint: Path | str) -> bool:
     if not isinstance(cached, str):
         return False
     return any(any(Path(cached).parent.glob(pattern)) for pattern in _WEIGHTS)
+
+
+def folder_in_hub_cache(model: str) -> Path | None:
+    """The folder of a hub id in the hub's cache; None where it is not there, or is no hub id."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    try:
+        cached = try_to_load_from_cache(model, "config.json")
+    except ValueError:
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def _connect(model: str) -> None:
