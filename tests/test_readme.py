@@ -325,6 +325,18 @@ def test_models_and_prompts_are_compared_as_it_says(
     assert "./rounded" in (tmp_path / "models.html").read_text()
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_moments_are_found_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENV, "XDG_CACHE_HOME", str(tmp_path / "cache"))
+    [graph] = blocks("yaml", (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8"))
+    (tmp_path / "shapes.yaml").write_text(graph)
+    shutil.copy(ROOT / "graphs" / "media" / "shapes.mp4", tmp_path)
+    for command, lines in steps((ROOT / "docs" / "search.md").read_text(encoding="utf-8")):
+        assert_shown(lines, shell(command, tmp_path, timeout_s=600))
+    assert "data:image/jpeg" in (tmp_path / "found.html").read_text()
+
+
 def test_backends_are_configured_as_shown() -> None:
     shown = blocks("yaml", (ROOT / "docs" / "backends.md").read_text(encoding="utf-8"))
     assert len(shown) == 8

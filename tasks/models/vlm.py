@@ -26,6 +26,7 @@ from flowrun.tasks.models.question import (
     Sampling,
     split_reasoning,
 )
+from flowrun.tasks.models.towers import feature_vectors
 
 __all__ = ["VisionLanguageModel"]
 
@@ -111,6 +112,24 @@ class VisionLanguageModel:
                     tokens = self._model.generate(**inputs, **settings)
         rows = tokens[:, begin:]
         return [self._cut(question, row) for question, row in zip(questions, rows, strict=True)]
+
+    def vector(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the model sees of an RGB picture of shape (H, W, 3), as a vector of length 1: the mean of
+        what its language half gets of the picture's parts. Vectors of pictures of the same things are
+        near each other; those of texts are not in this space."""
+        import torch
+        from PIL import Image
+
+        inputs = self._processor(
+            text=[self._text("")], images=[[Image.fromarray(pixels)]], return_tensors="pt"
+        ).to(self._device, dtype=self._dtype)
+        of_text = ("input_ids", "attention_mask", "token_type_ids")
+        with torch.inference_mode():
+            made = self._model.get_image_features(
+                **{name: value for name, value in inputs.items() if name not in of_text}
+            )
+        vector: NDArray[np.float32] = feature_vectors(made, 1)[0]
+        return vector
 
     def _room_after(self, begin: int) -> int:
         """Number of tokens that an answer may have after `begin` others. `ModelError` if none."""

@@ -8,9 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -20,7 +19,6 @@ from flowrun.runtime.errors import GraphError, UsageError
 from flowrun.runtime.log.message import Topic
 from flowrun.runtime.recorded.run import RecordedRun
 from flowrun.runtime.replay.page import Board
-from flowrun.runtime.testbench.spread import Broken, Done, Part
 from flowrun.runtime.testbench.store import Store
 from flowrun.tasks.embedded import MODEL_DIR
 from flowrun.tasks.evaluation import evaluate as module
@@ -31,6 +29,7 @@ from flowrun.tasks.evaluation.recorded import _askings
 from flowrun.tasks.evaluation.variants import variants_of
 from flowrun.tasks.inference import Inference
 from support.answer_tasks import answered
+from support.in_process import spread_here
 from support.paths import MEDIA
 
 
@@ -51,19 +50,7 @@ def here(monkeypatch) -> list[int]:
     """Do the work of the worker processes in this one; the numbers of pieces that were done."""
     done: list[int] = []
 
-    def spread(
-        pieces: Sequence[Any], make: Callable[[], Any], *, processes: int
-    ) -> Iterator[Part | Done | Broken]:
-        assert processes > 0
-        work = make()
-        for index, piece in enumerate(pieces):
-            parts: list[Any] = []
-            work(piece, parts.append)
-            yield from (Part(index, part) for part in parts)
-            done.append(len(parts))
-            yield Done(index, None)
-
-    monkeypatch.setattr(module, "spread", spread)
+    monkeypatch.setattr(module, "spread", spread_here(done))
     return done
 
 
