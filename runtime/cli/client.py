@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.wording import mask_urls
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["Client", "RefusedError", "add_address", "add_pipeline"]
 
@@ -76,6 +81,33 @@ class Client:
         """What GET of a path below /api/v0 gives."""
         return self._ask("GET", path, params=self._query | query)
 
+    def download(self, path: str, to: Path, *, query: Mapping[str, str]) -> int:
+        """Write what GET of a path below /api/v0 gives into a file; returns its size in bytes. If that
+        fails, nothing is left there."""
+        import httpx
+
+        partial = to.with_name(f"{to.name}.part")
+        try:
+            with (
+                self._reach("GET", path, params={**self._query, **query}) as reply,
+                partial.open("wb") as file,
+            ):
+                if reply.is_error:
+                    reply.read()
+                    self._found(reply, path)
+                for part in reply.iter_bytes():
+                    file.write(part)
+            partial.replace(to)
+        except httpx.HTTPError as error:
+            raise RefusedError(
+                f"{mask_urls(self._url)}: the download ended early: {error}"
+            ) from None
+        except OSError as error:
+            raise RefusedError(f"{to}: {error.strerror or error}") from None
+        finally:
+            partial.unlink(missing_ok=True)
+        return to.stat().st_size
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """What POST of `body` to a path below /api/v0 gives."""
         return self._ask("POST", path, params=self._query, json=body)
@@ -92,24 +124,38 @@ class Client:
     def _ask(
         self, method: str, path: str, *, kind: Mapping[str, str] = _NOTHING, **content: Any
     ) -> Any:
+        with self._reach(method, path, kind=kind, **content) as reply:
+            reply.read()
+            return self._found(reply, path)
+
+    @contextmanager
+    def _reach(
+        self, method: str, path: str, *, kind: Mapping[str, str] = _NOTHING, **content: Any
+    ) -> Iterator[httpx.Response]:
+        """The reply, whose body has not been read."""
         import httpx
 
-        shown = mask_urls(self._url)
         headers = {} if not self._token else {"Authorization": f"Bearer {self._token}"}
-        try:
-            reply = httpx.request(
-                method,
-                f"{self._url}/api/v0/{quote(path)}",
-                headers={**headers, **kind},
-                timeout=self._timeout_s,
-                trust_env=False,
-                **content,
-            )
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise RefusedError(
-                f"no server answers at {shown} ({error}); flowrun GRAPH --port 3000 serves a "
-                "run, flowrun serve DIR many"
-            ) from None
+        with ExitStack() as stack:
+            try:
+                client = stack.enter_context(httpx.Client(timeout=self._timeout_s, trust_env=False))
+                reply = stack.enter_context(
+                    client.stream(
+                        method,
+                        f"{self._url}/api/v0/{quote(path)}",
+                        headers={**headers, **kind},
+                        **content,
+                    )
+                )
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+                raise RefusedError(
+                    f"no server answers at {mask_urls(self._url)} ({error}); flowrun GRAPH "
+                    "--port 3000 serves a run, flowrun serve DIR many"
+                ) from None
+            yield reply
+
+    def _found(self, reply: httpx.Response, path: str) -> Any:
+        shown = mask_urls(self._url)
         try:
             found = reply.json()
         except ValueError:

@@ -18,6 +18,7 @@ import numpy as np
 
 from flowrun.msgs.message import Message
 from flowrun.runtime.cli import replay as replay_verb
+from flowrun.runtime.cli.remote import fetched
 from flowrun.runtime.cli.signals import Ended
 from flowrun.runtime.errors import FlowrunError, LogError, UsageError, worded
 from flowrun.runtime.interrupts import is_users
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.replay.debugger import Debugger
 
     console = Console(highlight=False, soft_wrap=True, emoji=False)
+    args.run = fetched(args.run, token=args.token)
     with ExitStack() as stack:
         log = stack.enter_context(Log(args.run))
         replay = replay_verb.prepare(args, log)

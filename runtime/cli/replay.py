@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowrun.runtime.cli.remote import fetched, run_argument
 from flowrun.runtime.errors import TaskError, UntrustedRun, UsageError
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import one_line
@@ -95,7 +96,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what to run again; `prepare` takes them."""
     parser.add_argument(
-        "run", type=Path, metavar="RUN", help="the run's directory, or a slab of it"
+        "run",
+        type=run_argument,
+        metavar="RUN",
+        help="the run's directory, or a slab of it; or the address of a server, or of a moment there "
+        "(http://box:3000/?run=ID&cycle=N): the newest cycles, or those around that one, are fetched",
+    )
+    parser.add_argument(
+        "--token",
+        help="what that server asks for; FLOWRUN_TOKEN in the environment if not given",
     )
     parser.add_argument(
         "graph", type=Path, nargs="?", metavar="GRAPH", help="another graph file than the recorded"
@@ -170,6 +179,7 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.log.reader import Log
 
     pace = _pace(args.speed)
+    args.run = fetched(args.run, token=args.token)
     if args.faults:
         return _with_faults(args)
     if args.loop:
