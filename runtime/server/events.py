@@ -83,7 +83,8 @@ async def _send_answers(task: str, feed: Feed, queue: _Queue) -> None:
         number, answer = found
         if isinstance(answer, Answer):
             data = {"task": task, "timestamp_nanos": answer.tov_ns, **answer_json(answer)}
-            await queue.put(_event("result", {**data, "tokens": answer.tokens}))
+            more = {"tokens": answer.tokens, "event_type": "INFERENCE_COMPLETED"}
+            await queue.put(_event("result", data | more))
 
 
 async def _send_parts(task: str, feed: Feed, queue: _Queue) -> None:
@@ -130,6 +131,8 @@ async def _send_reports(channels: Channels, queue: _Queue) -> None:
 def _happened(happened: Happened) -> tuple[str, dict[str, Any]]:
     event = happened.event
     name, more = _told(event)
+    if (type_ := _type_of(event)) is not None:
+        more["event_type"] = type_
     if isinstance(event, Failed):
         more["count"] = happened.errors
     elif isinstance(event, Injected):
@@ -165,6 +168,25 @@ def _told(event: Event) -> tuple[str, dict[str, Any]]:
             return "restart", {}
         case _:
             return event.kind, {}
+
+
+def _type_of(event: Event) -> str | None:
+    """What Roboflow's InferencePipeline calls the event in its status updates, where it has it too."""
+    match event:
+        case Dropped():
+            return "FRAME_DROPPED"
+        case Failed():
+            return "INFERENCE_ERROR"
+        case SourceState(state="lost"):
+            return "SOURCE_CONNECTION_LOST"
+        case SourceState(state="connecting", code=code) if code:
+            return "SOURCE_CONNECTION_ATTEMPT_FAILED"
+        case EndOfSource():
+            return "VIDEO_CONSUMPTION_FINISHED"
+        case SourceState() | Switched():
+            return "SOURCE_STATE_UPDATE"
+        case _:
+            return None
 
 
 def _detected(detected: Detected) -> tuple[str, dict[str, Any]]:

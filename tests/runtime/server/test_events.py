@@ -112,13 +112,26 @@ def test_what_happens_is_in_the_stream(run, http):
             ("error", {
                 "task": "vlm", "cycle": 8, "policy": "skip", "phase": "process",
                 "text": "ValueError: no", "place": "tasks.py:3", "count": 2,
+                "event_type": "INFERENCE_ERROR",
             }),
             ("restart", {"task": "vlm", "cycle": 8}),
-            ("dropped", {"task": "cam0", "cycle": 8, "cause": "too old", "count": 4}),
+            ("dropped", {
+                "task": "cam0", "cycle": 8, "cause": "too old", "count": 4,
+                "event_type": "FRAME_DROPPED",
+            }),
             ("set", {"task": "vlm", "cycle": 8, "values": {"prompt": "cap en"}}),
-            ("source", {"task": "cam0", "cycle": 8, "state": "lost", "code": "timeout"}),
-            ("source", {"task": "cam0", "cycle": 8, "state": "ended", "code": ""}),
-            ("switched", {"task": "cam0", "cycle": 8, "playback": "paused"}),
+            ("source", {
+                "task": "cam0", "cycle": 8, "state": "lost", "code": "timeout",
+                "event_type": "SOURCE_CONNECTION_LOST",
+            }),
+            ("source", {
+                "task": "cam0", "cycle": 8, "state": "ended", "code": "",
+                "event_type": "VIDEO_CONSUMPTION_FINISHED",
+            }),
+            ("switched", {
+                "task": "cam0", "cycle": 8, "playback": "paused",
+                "event_type": "SOURCE_STATE_UPDATE",
+            }),
             ("replaced", {"task": "vlm", "cycle": 8, "input_cycle": 5}),
             ("injected", {"task": "cam0", "cycle": 8, "port": "number", "bytes": 4}),
         ]  # fmt: skip
@@ -294,3 +307,21 @@ def test_what_background_tasks_find_and_answer_is_whole(tmp_path):
     assert [len(it.labels) for it in found] == [it.boxes.shape[0] for it in found]
     assert max(it.count for it in found) > 0
     assert seen.replies["a"].count > 0
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "name"),
+    [
+        ("connecting", "", "SOURCE_STATE_UPDATE"),
+        ("connecting", "timeout", "SOURCE_CONNECTION_ATTEMPT_FAILED"),
+        ("lost", "ended", "SOURCE_CONNECTION_LOST"),
+        ("running", "", "SOURCE_STATE_UPDATE"),
+        ("error", "auth", "SOURCE_STATE_UPDATE"),
+    ],
+)
+def test_states_of_sources_have_the_names_of_inference_pipeline(run, http, state, code, name):
+    with http.stream("GET", "/api/v0/events") as reply:
+        coming = wanted(stream(reply), {"source"})
+        until(lambda: run.observed.happened.watched)
+        run.observed.happened.offer(Happened(3, events.SourceState("cam0", state, code), 0))
+        assert next(coming)[1]["event_type"] == name
