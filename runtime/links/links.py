@@ -31,7 +31,7 @@ from flowrun.runtime.links.zenoh import config_of, open_zenoh
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.task import Task
 
-__all__ = ["LinkError", "LinkStatus", "Links", "open_transport"]
+__all__ = ["LinkError", "LinkStatus", "Links", "open_transport", "streams_of"]
 
 _LOOK_S = 0.05
 """Interval at which the log and the receivers are looked at while nothing happens."""
@@ -232,7 +232,7 @@ class Links:
     def _receive(
         self, transport: Transport, boundary: Boundary, cursor: Cursor | None, task: LinkSource
     ) -> _In:
-        peer, streams = self.peer_of(boundary.peer), _streams(boundary)
+        peer, streams = self.peer_of(boundary.peer), streams_of(boundary)
         receiver = Receiver(
             transport,
             graph=self._name,
@@ -262,7 +262,7 @@ class Links:
                 graph=self._name,
                 own=self._own,
                 run=self._run,
-                receivers={peer: _streams(it) for peer, it in sends.items()},
+                receivers={peer: streams_of(it) for peer, it in sends.items()},
                 wake=self._woken.set,
             )
         for peer, boundary in sends.items():
@@ -434,7 +434,7 @@ def open_transport(spec: GraphSpec) -> Transport:
     return open_zenoh(config_of(partition.listen, partition.connect))
 
 
-def _streams(boundary: Boundary) -> Sequence[Stream]:
+def streams_of(boundary: Boundary) -> Sequence[Stream]:
     return [
         Stream(
             it.topic,
