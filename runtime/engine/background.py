@@ -154,7 +154,7 @@ class Jobs:
         """Wait for a job, and make it the running one; returns None after `close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting() is not None)
-            job = self._waiting()
+            job = next((it for it in self._jobs if it.state is JobState.WAITING), None)
             if self._closed or job is None:
                 return None
             job.state = JobState.RUNNING
@@ -193,6 +193,12 @@ class Jobs:
                 self._jobs.pop()
             self._changed.notify()
             return any(job.state is JobState.RUNNING for job in self._jobs)
+
+    def put_back(self, job: Job) -> None:
+        """Let `job`, which an earlier run was at when it was cut off, wait after those that do."""
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
 
     def put_taken(self, job: Job) -> None:
         """Put `job`, which was not run here, before all others, as taken."""

@@ -17,7 +17,15 @@ import msgpack
 
 from flowrun.runtime.broadcast import Broadcast
 from flowrun.runtime.clock import Clock
-from flowrun.runtime.engine.background import BackgroundWorker, Job, ShadowWorker
+from flowrun.runtime.engine.background import (
+    BackgroundWorker,
+    Job,
+    ShadowWorker,
+    are_complete,
+    job_inputs,
+    prepare_job,
+)
+from flowrun.runtime.engine.beginning import Beginning
 from flowrun.runtime.engine.cycle import Cycle, CycleLog, Failure
 from flowrun.runtime.engine.injection import injected_message
 from flowrun.runtime.engine.instances import (
@@ -26,16 +34,17 @@ from flowrun.runtime.engine.instances import (
     start_all,
     stop_all,
 )
-from flowrun.runtime.engine.keyframes import freeze_after
+from flowrun.runtime.engine.keyframes import freeze_after, restored_config, thaw_task
 from flowrun.runtime.engine.outside import LiveOutside
 from flowrun.runtime.engine.parallel import crew_of
+from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.published import Published
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.engine.waiting import Waiting
 from flowrun.runtime.engine.watch import MessageWatch
 from flowrun.runtime.engine.watchdog import Watchdog
 from flowrun.runtime.engine.whereabouts import Whereabouts
-from flowrun.runtime.errors import LogError, UsageError
+from flowrun.runtime.errors import LogError, TaskError, UsageError
 from flowrun.runtime.events import Failed
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.plan import Plan, Step
@@ -85,6 +94,7 @@ class Executor:
     debug_messages: whether to check what tasks do with messages; see `watch`. One step runs after the
         other then.
     run_id: see `Context.run_id`.
+    begins: what the tasks remember of an earlier run, which this one goes on with; None: nothing.
     """
 
     def __init__(
@@ -97,10 +107,14 @@ class Executor:
         broadcasts: Mapping[str, Broadcast] | None = None,
         debug_messages: bool = False,
         run_id: str = "",
+        begins: Beginning | None = None,
     ) -> None:
         self.plan = plan
-        self.cycles = 0
-        """Number of cycles that have been completed."""
+        self._begins = begins
+        self._first = 0 if begins is None else begins.cycle
+        self.cycles = self._first
+        """The number of the next cycle: how many have been completed, by the run that this one goes on
+        with too."""
         self.timings: deque[Timing] = deque(maxlen=1024)
         """Of the last cycles."""
         self.stop_reason: str | None = None
@@ -141,7 +155,7 @@ class Executor:
             run_id=run_id,
         )
         self._keyframe_interval = plan.graph.spec.logging.keyframe_interval if log else 0
-        self._next_keyframe = 0 if self._keyframe_interval else None
+        self._next_keyframe = self._first if self._keyframe_interval else None
         self.workers: dict[str, BackgroundWorker] = {
             step.task.id: self._worker(step)
             for step in plan.steps
@@ -365,11 +379,14 @@ class Executor:
         try:
             if self._keyframe_interval:
                 self.cycle.keyframes.begin()
+            if self._begins is not None:
+                self._take_up(self._begins)
             for worker in self.workers.values():
                 worker.start()
             self.watchdog.start()
-            self.run_cycles(cycles)
-            if self._packet_sources and self.cycles != cycles:
+            limit = None if cycles is None else self._first + cycles
+            self.run_cycles(limit)
+            if self._packet_sources and self.cycles != limit:
                 self._run_last_cycle()
         finally:
             self.watchdog.stop()
@@ -383,6 +400,41 @@ class Executor:
             raise failed[0]
         assert self.stop_reason is not None
         return self.stop_reason
+
+    def _take_up(self, begins: Beginning) -> None:
+        """Give the tasks what they remembered, and what they were working on. One that cannot take it up
+        begins anew."""
+        for task_id, frozen in begins.tasks.items():
+            made = self.instances.get(task_id)
+            if made is None or made.bound.is_source:
+                continue
+            worker, policy = self.workers.get(task_id), self.cycle.policies.get(task_id)
+            try:
+                thaw_task(made, restored_config(made.bound, frozen.get("live", {})), frozen)
+            except TaskError as error:
+                made.ctx.log.warning(
+                    "cannot take up what it remembered; it begins anew", why=str(error)
+                )
+                restart_task(made)
+                continue
+            config = made.task.config
+            if worker is not None:
+                worker.jobs.frozen = dict(frozen)
+                config = worker.jobs.config = restored_config(made.bound, frozen.get("config", {}))
+            self._configs[task_id] = config
+            if policy is not None:
+                policy.thaw(frozen)
+            self.cycle.rates[task_id].due_ns = frozen.get("due_ns")
+        for task_id, unsettled in begins.unsettled.items():
+            worker = self.workers.get(task_id)
+            [step] = [it for it in self.plan.steps if it.task.id == task_id]
+            for cycle, now_ns, messages in unsettled if worker is not None else ():
+                assert worker is not None
+                if are_complete(job_inputs(step, messages)):
+                    time = CycleTime(cycle, now_ns)
+                    worker.jobs.put_back(
+                        prepare_job(step, messages, time=time, config=worker.jobs.config)
+                    )
 
     def _stop_packet_sources(self) -> None:
         """Stop the sources that may have packets which no picture has brought into the log."""
@@ -432,7 +484,10 @@ class Executor:
                 self._hand_over()
             number = self.cycles
             if number == limit:
-                self.stop_reason, self.is_at_end = f"the limit of {limit} cycles", True
+                self.stop_reason, self.is_at_end = (
+                    f"the limit of {limit - self._first} cycles",
+                    True,
+                )
                 return
             if number == self._next_keyframe:
                 # Once, though sources may have to be asked several times before the cycle begins.

@@ -53,6 +53,8 @@ class RecordedBackground:
         mode `ring` begins in the middle."""
         self.lacks_inputs = False
         """Whether an input of the running cycle is not to be had: no job runs on the others."""
+        self.unsettled: list[int] = []
+        """The cycles whose inputs were neither replaced nor gave a result so far."""
         self._fed: Job | None = None
         """The last result that was taken from the log."""
         self._step = step
@@ -76,10 +78,14 @@ class RecordedBackground:
     def submit(self, job: Job) -> int | None:
         """Run the job if its result appeared; if not, it was replaced, or the run ended first."""
         restarts = self._input_cycles.get(job.cycle)
-        if restarts is not None and not self.lacks_inputs:
+        if restarts is None:
+            self.unsettled.append(job.cycle)
+        elif not self.lacks_inputs:
             job.restarts = restarts
             self._run(job)
         replaced, self.replaced = self.replaced, None
+        if replaced in self.unsettled:
+            self.unsettled.remove(replaced)
         return replaced
 
     def take(self, input_cycle: int) -> None:
@@ -115,6 +121,7 @@ class RecordedBackground:
     def reset(self) -> None:
         """Go back to before the first cycle; the caller makes the task again."""
         self.jobs.clear()
+        self.unsettled = []
         self.jobs.config = self.made.bound.config
 
     def thaw(
@@ -130,6 +137,11 @@ class RecordedBackground:
         Passes on what `thaw_task` raises.
         """
         self.jobs.clear()
+        self.unsettled = [
+            cycle
+            for cycle, _, taken, _ in frozen.get("jobs", [])
+            if not taken and cycle not in self._input_cycles
+        ]
         bound = self.made.bound
         thaw_task(self.made, restored_config(bound, frozen.get("live", {})), frozen)
         self.jobs.frozen = dict(frozen)

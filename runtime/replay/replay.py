@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from flowrun.msgs.message import Message
+from flowrun.runtime.engine.beginning import Unsettled
 from flowrun.runtime.engine.cycle import CycleLog
 from flowrun.runtime.engine.instances import start_all, stop_all
 from flowrun.runtime.engine.keyframes import THAW
@@ -433,6 +434,22 @@ class Replay:
             graph.on_difference, graph.on_message = told
         self._graph.report = ReplayReport()
         self._graph.differences = []
+
+    def remembered(self) -> bytes:
+        """What the tasks that run remember now, between two cycles, as a keyframe has it."""
+        self._check_started()
+        return self._graph.cycle.keyframes.take()
+
+    def unsettled(self) -> dict[str, list[Unsettled]]:
+        """By background task, the inputs of which the run has not given a result up to here, and that
+        nothing has replaced, as far as the log holds them."""
+        found: dict[str, list[Unsettled]] = {}
+        for task_id, background in self._graph.outside.background.items():
+            for cycle in background.unsettled:
+                inputs = self._graph.outside.inputs_at(task_id, cycle)
+                if inputs is not None:
+                    found.setdefault(task_id, []).append(Unsettled(cycle, *inputs))
+        return found
 
     # -- inside: where the replay is ---------------------------------------------------------------
 

@@ -20,6 +20,7 @@ import structlog
 from flowrun.msgs.message import Message
 from flowrun.runtime.broadcast import Answer, Broadcast, Shows
 from flowrun.runtime.clock import Clock, monotonic_s
+from flowrun.runtime.engine.beginning import Beginning
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.executor import Executor
 from flowrun.runtime.engine.whereabouts import Busy
@@ -91,6 +92,7 @@ class Run:
     console: where log lines go, stderr if None.
     debug_messages: whether to find tasks that change messages or keep inputs; slow.
     transport: opens what carries messages to other partitions; None opens what the graph names.
+    begins: what is left of an earlier run, which this one goes on with.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Run:
         console: Stream | None = None,
         debug_messages: bool = False,
         transport: Callable[[GraphSpec], Transport] | None = None,
+        begins: Beginning | None = None,
     ) -> None:
         self.plan = plan
         self.name = plan.graph.spec.name
@@ -136,7 +139,13 @@ class Run:
         # A task may change the working directory.
         self._place = directory
         place = None if directory is None else directory.absolute()
-        self._recording = Recording(plan, place, started_ns=self._started_ns, now_ns=clock.now_ns)
+        self._recording = Recording(
+            plan,
+            place,
+            started_ns=self._started_ns,
+            now_ns=clock.now_ns,
+            after=None if begins is None else (begins.run_id, begins.cycle),
+        )
         with _CONFIGURING:
             self._lines = configure_logs(
                 now_ns=clock.now_ns, target=self, secrets=plan.graph.spec.secrets, stream=console
@@ -155,6 +164,7 @@ class Run:
                     broadcasts=self.broadcasts,
                     debug_messages=debug_messages,
                     run_id=_id_of(self.name, self._started_ns) if place is None else place.name,
+                    begins=begins,
                 )
             except BaseException:
                 self._recording.discard()

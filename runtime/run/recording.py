@@ -56,6 +56,7 @@ class Recording:
     directory: where it goes; None keeps no log.
     started_ns: when the run began.
     now_ns: the time, for its end.
+    after: the run that this one goes on with, and the number of its first cycle; None: it begins anew.
 
     Raises `LogError` where the log cannot be begun, unless the graph lets the run go on without.
     """
@@ -67,6 +68,7 @@ class Recording:
         *,
         started_ns: int,
         now_ns: Callable[[], int],
+        after: tuple[str, int] | None = None,
     ) -> None:
         self.directory = directory
         self.writer: LogWriter | None = None
@@ -94,7 +96,10 @@ class Recording:
             return
         try:
             tidy(directory.parent, graph=self._graph.name)
-            self.writer = self._make_writer(directory, started_ns, {})
+            before = {}
+            if after is not None:
+                before = {"continues": after[0], "gap_from_cycle": str(after[1])}
+            self.writer = self._make_writer(directory, started_ns, before)
             self.directories, self.is_on = (directory,), True
         except LogError as error:
             if not self.outlived:
