@@ -5,7 +5,6 @@ One thread follows the log, asks senders' logs and acknowledges; a cycle only te
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +19,16 @@ from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec, PartId
 from flowrun.runtime.links.hello import Hello, misfit
+from flowrun.runtime.links.lookout import Lookout
 from flowrun.runtime.links.receiver import Receiver
 from flowrun.runtime.links.runs import Cursor, Runs, last_cursor
+from flowrun.runtime.links.security import certificates_of, security_of
 from flowrun.runtime.links.sent import LogTail, SentLogs
 from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.source import Incoming, LinkSource
 from flowrun.runtime.links.transport import Query, Sample, Transport
-from flowrun.runtime.links.wire import Keys, Peer, Stream
-from flowrun.runtime.links.zenoh import config_of, open_zenoh
+from flowrun.runtime.links.wire import Keys, Peer, Stream, graph_key
+from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.task import Task
 
@@ -41,7 +42,6 @@ _HELLO_TIMEOUT_S = 2.0
 _ABSENT_S = 10.0
 """Seconds that a run which has ended waits for a receiver that is not there."""
 _CLOSE_S = 2.0
-_KEY_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 class LinkError(FlowrunError):
@@ -143,7 +143,7 @@ class Links:
         self._plan, self._spec = plan, plan.graph.spec
         assert self._spec.part is not None
         self._own = self.peer_of(self._spec.part)
-        self._name = _KEY_CHARACTERS.sub("_", self._spec.name)
+        self._name = graph_key(self._spec.name)
         self._directory, self._run = directory, started_ns
         self._clock, self._log = clock, log
         self._open = open_transport if transport is None else transport
@@ -153,6 +153,7 @@ class Links:
         self._outs: dict[str, _Out] = {}
         self._woken, self._stopped, self._hurried = (threading.Event() for _ in range(3))
         self._thread: threading.Thread | None = None
+        self._lookout: Lookout | None = None
         self._is_held = False
 
     def peer_of(self, part: PartId) -> Peer:
@@ -168,6 +169,7 @@ class Links:
         transport cannot be opened, `LogError` where an earlier run's log cannot be read."""
         cursors = {it.source: self._cursor(it) for it in self._plan.graph.receives}
         transport = self._transport = self._open(self._spec)
+        self._look_out(transport)
         for boundary in self._plan.graph.receives:
             task = tasks[boundary.source].task
             assert isinstance(task, LinkSource)
@@ -198,6 +200,8 @@ class Links:
             self._wait_for_receivers(self._shipper)
         self._stopped.set()
         self._woken.set()
+        if self._lookout is not None:
+            self._lookout.end()
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
         self._acknowledge(monotonic_s(), again=True)
@@ -214,6 +218,18 @@ class Links:
         return [self._status_in(it) for it in self._ins.values()] + [
             self._status_out(it) for it in self._outs.values()
         ]
+
+    def _look_out(self, transport: Transport) -> None:
+        """Have it said why an address has no connection, where a transport does not say it itself."""
+        if isinstance(transport, ZenohTransport):
+            partition = next(it for it in self._spec.partitions if it.id == self._own.partition)
+            self._lookout = Lookout(
+                partition.connect,
+                certificates_of(self._spec),
+                linked=transport.linked,
+                note=self._log.warning,
+            )
+            self._lookout.start()
 
     # -- before the first cycle --------------------------------------------------------------------
 
@@ -431,7 +447,7 @@ def open_transport(spec: GraphSpec) -> Transport:
     """The transport that the graph names, for the process that it is run as."""
     assert spec.part is not None
     partition = next(it for it in spec.partitions if it.id == spec.part.partition)
-    return open_zenoh(config_of(partition.listen, partition.connect))
+    return open_zenoh(config_of(partition.listen, partition.connect, security_of(spec)))
 
 
 def streams_of(boundary: Boundary) -> Sequence[Stream]:

@@ -23,6 +23,7 @@ which ends an answer, is a msgpack list; see `Status`.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
@@ -43,6 +44,7 @@ __all__ = [
     "Status",
     "Stream",
     "WireError",
+    "graph_key",
     "opened",
     "packed",
     "sealed",
@@ -179,6 +181,14 @@ class Status:
             return cls(*msgpack.unpackb(data))
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise WireError(f"no status: {error}") from error
+
+
+_KEY_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def graph_key(name: str) -> str:
+    """The name of a graph as a part of keys."""
+    return _KEY_CHARACTERS.sub("_", name)
 
 
 class Keys(NamedTuple):

@@ -132,6 +132,12 @@ class ZenohTransport:
             )
         )
 
+    def linked(self) -> set[str]:
+        """The addresses to which there are connections, as numbers: "tls/192.168.1.7:7447"."""
+        if self._is_closed.is_set():
+            return set()
+        return {str(it.dst).partition("?")[0] for it in self._session.info.links()}
+
     def close(self, *, timeout_s: float) -> None:
         """The session is closed on a thread of its own: where that takes longer than `timeout_s`, as
         when somebody does not answer, it is left behind."""
