@@ -24,6 +24,10 @@
 #ifndef EACH_CPU
 #define EACH_CPU
 #endif
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define HAS_AVX2_BY_HAND
+#endif
 
 struct samples {
     const uint8_t *data;
@@ -135,6 +139,80 @@ EACH_CPU static void mix8(uint8_t *restrict out, const uint8_t *restrict luma, c
     }
 }
 
+#ifdef HAS_AVX2_BY_HAND
+/* Where the bytes of one colour go in the three runs of 16 that hold 16 pixels. */
+static const int8_t places[9][16] __attribute__((aligned(16))) = {
+    {0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5},
+    {-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1},
+    {-1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1, -1},
+    {-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1},
+    {5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10},
+    {-1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1},
+    {-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1},
+    {-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1},
+    {10, -1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15},
+};
+
+__attribute__((target("avx2"))) static inline __m256i placed(__m256i r, __m256i g, __m256i b, int run)
+{
+#define PLACES(it) _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)places[it]))
+    return _mm256_or_si256(_mm256_or_si256(_mm256_shuffle_epi8(r, PLACES(run)), _mm256_shuffle_epi8(g, PLACES(3 + run))),
+                           _mm256_shuffle_epi8(b, PLACES(6 + run)));
+#undef PLACES
+}
+
+/* One colour of 32 pixels: luma of 16 bits in `low` and `high`, as unpacking leaves it, and what colour adds to
+   each pair. Packing cuts off as `clipped` does. */
+__attribute__((target("avx2"))) static inline __m256i mixed(__m256i low, __m256i high, const int16_t *add)
+{
+    const __m256i pairs = _mm256_loadu_si256((const __m256i *)(const void *)add);
+    low = _mm256_add_epi16(low, _mm256_unpacklo_epi16(pairs, pairs));
+    high = _mm256_add_epi16(high, _mm256_unpackhi_epi16(pairs, pairs));
+    return _mm256_packus_epi16(_mm256_srai_epi16(low, 5), _mm256_srai_epi16(high, 5));
+}
+
+/* `mix8` of colours that stand for two columns each, without `spread` in between: compilers take twice as long,
+   mostly for putting three colours next to each other. Pixels that it has made, 32 at a time: the rest is left. */
+__attribute__((target("avx2"))) static int64_t mix8_of_pairs(uint8_t *out, const uint8_t *luma, const int16_t *r,
+                                                             const int16_t *g, const int16_t *b, uint16_t by,
+                                                             int64_t width)
+{
+    const __m256i zero = _mm256_setzero_si256(), times = _mm256_set1_epi16((int16_t)by);
+    int64_t x = 0;
+    for (; x + 32 <= width; x += 32, out += 96) {
+        const __m256i values = _mm256_loadu_si256((const __m256i *)(const void *)(luma + x));
+        const __m256i low = _mm256_mulhi_epu16(_mm256_unpacklo_epi8(zero, values), times);
+        const __m256i high = _mm256_mulhi_epu16(_mm256_unpackhi_epi8(zero, values), times);
+        const __m256i red = mixed(low, high, r + x / 2), green = mixed(low, high, g + x / 2);
+        const __m256i blue = mixed(low, high, b + x / 2);
+        const __m256i first = placed(red, green, blue, 0), second = placed(red, green, blue, 1);
+        const __m256i third = placed(red, green, blue, 2);
+        __m256i *const to = (__m256i *)(void *)out;
+        _mm256_storeu_si256(to, _mm256_permute2x128_si256(first, second, 0x20));
+        _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(third, first, 0x30));
+        _mm256_storeu_si256(to + 2, _mm256_permute2x128_si256(second, third, 0x31));
+    }
+    return x;
+}
+
+static int is_by_hand(void)
+{
+    return __builtin_cpu_supports("avx2");
+}
+#else
+static int64_t mix8_of_pairs(uint8_t *out, const uint8_t *luma, const int16_t *r, const int16_t *g, const int16_t *b,
+                             uint16_t by, int64_t width)
+{
+    (void)out, (void)luma, (void)r, (void)g, (void)b, (void)by, (void)width;
+    return 0;
+}
+
+static int is_by_hand(void)
+{
+    return 0;
+}
+#endif
+
 EACH_CPU static void join(uint8_t *restrict out, const uint16_t *restrict r, const uint16_t *restrict g,
                           const uint16_t *restrict b, uint16_t by, int16_t bias, int64_t width)
 {
@@ -159,6 +237,8 @@ int flowrun_rgb_1(const struct samples *planes, const struct colors *c, uint8_t 
     const uint16_t by = (uint16_t)c->luma;
     const int64_t colored = (width + (1 << u->across) - 1) >> u->across;
     const int16_t *const add = u->across ? many : few;
+    const int is_plain = !luma->wide && luma->step == 1 && luma->shift == 8;
+    const int64_t made = is_plain && u->across == 1 && is_by_hand() ? width & ~(int64_t)31 : 0;
 
     for (int64_t row = 0; row < height; row++, out += 3 * width) {
         if (c->is_rgb) {
@@ -173,10 +253,14 @@ int flowrun_rgb_1(const struct samples *planes, const struct colors *c, uint8_t 
             load(three, v, row >> v->down, colored);
             add_of(few, few + room, few + 2 * room, two, three, c, colored);
             for (int it = 0; it < 3 && u->across; it++)
-                spread(many + it * room, few + it * room, u->across, width);
+                spread(many + it * room + made, few + it * room + (made >> u->across), u->across, width - made);
         }
-        if (!luma->wide && luma->step == 1 && luma->shift == 8) {
-            mix8(out, luma->data + row * luma->stride, add, add + room, add + 2 * room, by, width);
+        if (is_plain) {
+            const uint8_t *const values = luma->data + row * luma->stride;
+            if (made)
+                mix8_of_pairs(out, values, few, few + room, few + 2 * room, by, made);
+            mix8(out + 3 * made, values + made, add + made, add + room + made, add + 2 * room + made, by,
+                 width - made);
             continue;
         }
         load(one, luma, row, width);
