@@ -44,7 +44,7 @@ def new_array(*shape: int) -> NDArray[np.uint8]:
     if free is None:
         free = _free_of(size)
     try:
-        memory = free.popleft()
+        memory = free.pop()  # what was freed last is still in the caches
     except IndexError:
         memory = mmap.mmap(-1, size, **_PRIVATE)
     # The base of all arrays and buffers that show the memory.

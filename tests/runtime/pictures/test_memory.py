@@ -37,6 +37,15 @@ def test_memory_is_used_again_when_nobody_refers_to_it() -> None:
     assert address(new_array(400, 301, 3)) != first
 
 
+def test_what_was_freed_last_is_used_first() -> None:
+    one, other = new_array(*SHAPE), new_array(*SHAPE)
+    addresses = address(one), address(other)
+    del one
+    del other
+    one, other = new_array(*SHAPE), new_array(*SHAPE)
+    assert (address(other), address(one)) == addresses
+
+
 @pytest.mark.parametrize("shape", [(0,), (3, 4), (6000, 6000)])
 def test_memory_of_other_sizes_is_not_kept(shape: tuple[int, ...]) -> None:
     assert new_array(*shape).shape == shape
