@@ -295,18 +295,19 @@ class Reader:
         return SourceDecoder(stream, self._packets, cores=cores, device=self._device, after=counts)
 
     def _loss(self, failed: Exception) -> VideoError:
-        if not self.live:
-            text = f"{self.name!r} cannot be decoded: {reason_of(failed)}"
-            return VideoError(text, code="codec")
         import av
 
         # FFmpeg has no one error for it, and its own time starts a little before.
-        silent_s = time.monotonic() - self._came_s
+        silent_s = time.monotonic() - self._came_s if self.live else 0.0
         if isinstance(failed, av.error.ExitError) or silent_s >= 0.9 * self._config.timeout_s:
             text = f"{self.name!r} gave no frame for timeout_s {self._config.timeout_s:g}"
             return VideoError(text, code="timeout")
         if self._config.is_web and isinstance(failed, OSError) and failed.errno == errno.EIO:
-            return VideoError(f"{self.name!r} has ended the connection", code="ended")
+            too_early = "" if self.live else " before the end of the film"
+            return VideoError(f"{self.name!r} has ended the connection{too_early}", code="ended")
+        if not self.live:
+            text = f"{self.name!r} cannot be decoded: {reason_of(failed)}"
+            return VideoError(text, code="codec")
         return VideoError(f"{self.name!r} was lost: {reason_of(failed)}", code="ended")
 
     def _put(self, frame: Frame) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -530,6 +531,26 @@ def test_a_live_source_that_gave_nothing_for_its_timeout_is_silent(
     reader = reader_of(Silent(*shown(0)), uri="rtsp://host/cam", timeout_s=2)
     assert len(frames(reader)) == 1
     now.s += silent_s
+    lost = reader._loss(error)
+    assert (str(lost), lost.code) == (f"'film' {text}", code)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "code"),
+    [
+        (av.error.ExitError(1, "odd"), "gave no frame for timeout_s 2", "timeout"),
+        (
+            av.error.OSError(errno.EIO, "odd"),
+            "has ended the connection before the end of the film",
+            "ended",
+        ),
+        (av.error.InvalidDataError(1, "odd"), "cannot be decoded: odd", "codec"),
+    ],
+)
+def test_a_film_that_breaks_off_says_how(error: Exception, text: str, code: str) -> None:
+    reader = reader_of(Container(*shown(0)), uri="http://host/film.mp4", timeout_s=2)
+    reader.live = False  # as its server says
+    reader._came_s -= 100  # as while the graph has other things to do
     lost = reader._loss(error)
     assert (str(lost), lost.code) == (f"'film' {text}", code)
 
