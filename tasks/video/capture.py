@@ -65,6 +65,8 @@ class VideoCapture(Task):
         self._logged_ns = 0
         self._told = self._told_colors = False
         self._has_failed = False
+        self._given = 0
+        """How many frames there were up to the last one that was published."""
 
     @classmethod
     def check(cls, config: TaskConfig, graph_dir: Path) -> Iterator[tuple[str, str]]:
@@ -190,6 +192,7 @@ class VideoCapture(Task):
         else:
             np.copyto(image.allocate_pixels(*found.shape[:2]), found)
         image.frame_id = frame.frame_id
+        self._given = frame.frame_id + 1
         image.pts = frame.pts
         image.fps = reader.fps
         image.source = reader.name
@@ -219,6 +222,10 @@ class VideoCapture(Task):
             self._has_failed = True
             ctx.report("error", reader.error.code)
             raise reader.error
+        if self._given == 1 and self.config.is_web:
+            ctx.log.warning(
+                "a single picture came: poll_s: 1 fetches it again every second", source=reader.name
+            )
         ctx.keep_packets(reader.take_rest())
         ctx.finish()
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import av
 import numpy as np
 import pytest
+import structlog
 
 from flowrun.msgs import ImageRgb8Msg
 from flowrun.runtime.log.reader import Log
@@ -395,6 +396,18 @@ def test_a_snapshot_is_fetched_again_and_again(tmp_path: Path) -> None:
     assert levels(images) == [0, 1, 2, 4, 5], "the fourth answer was empty"
     assert [image.frame_id for image in images] == [0, 1, 2, 3, 4]
     assert {image.fps for image in images} == {50.0}
+
+
+def test_a_snapshot_that_is_fetched_once_says_how_to_fetch_it_again(tmp_path: Path) -> None:
+    data = picture(20)
+    length = {"Content-Length": str(len(data))}
+    with (
+        answering(lambda _: data, headers=length) as web,
+        structlog.testing.capture_logs() as logs,
+    ):
+        assert levels(capture(tmp_path, source_uri=f"{web}/snap.jpg")) == [1]
+    [line] = [it for it in logs if "poll_s" in it["event"]]
+    assert line["event"] == "a single picture came: poll_s: 1 fetches it again every second"
 
 
 OLD = {"Last-Modified": "Sat, 03 Jan 2015 10:00:00 GMT"}
