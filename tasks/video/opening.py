@@ -378,8 +378,10 @@ def _refused(error: Exception, name: str, config: VideoSettings, *, silent: bool
             code="not_found",
         )
     if isinstance(error, (av.error.HTTPError, av.error.HTTPClientError, av.error.HTTPServerError)):
+        sound = isinstance(error, av.error.HTTPOtherClientError) and parts.scheme == "rtsp"
+        hint = "; a stream of sound alone, without pictures, answers so" if sound else ""
         return VideoError(
-            f"{host} answers {name} with an error: {reason_of(error)}", code="refused"
+            f"{host} answers {name} with an error: {reason_of(error)}{hint}", code="refused"
         )
     if isinstance(error, av.error.ProtocolNotFoundError):
         return VideoError(f"this FFmpeg has no protocol {parts.scheme!r}; it cannot open {name}")

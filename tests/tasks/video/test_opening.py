@@ -222,6 +222,11 @@ NO_WAY = f"cannot reach 127.0.0.1:9: no way to it; check the network, and the ad
             av.error.HTTPServerError(503, "Server returned 5XX Server Error reply"),
             f"127.0.0.1:9 answers {URI} with an error: Server returned 5XX Server Error reply",
         ),
+        (
+            av.error.HTTPOtherClientError(455, "Server returned 4XX"),
+            f"127.0.0.1:9 answers {URI} with an error: Server returned 4XX; a stream of sound alone, "
+            "without pictures, answers so",
+        ),
         (av.error.OSError(errno.EPROTONOSUPPORT, "not by TCP"), f"cannot open {URI}: not by TCP"),
         (av.error.OSError(errno.EPROTO, "Protocol error"), f"cannot open {URI}: Protocol error"),
         (av.error.InvalidDataError(errno.EIO, "odd"), f"cannot open {URI}: odd"),
