@@ -79,7 +79,7 @@ class Numbering:
         self._start_s = config.start_s
         self._thinning = None if config.max_fps is None else Thinning(config.max_fps)
         self._times = Timeline()
-        self._is_live = False
+        self._is_live, self._has_clock = False, True
         self._rate = self._base = Fraction(0)
         self._period_ns = 0
         self._next_id = 0
@@ -89,14 +89,17 @@ class Numbering:
         self._last_ns = 0
         """The time of the last frame of a live source."""
 
-    def begin(self, stream: Any, *, is_live: bool, may_jump: bool) -> None:
+    def begin(
+        self, stream: Any, *, is_live: bool, may_jump: bool = False, has_clock: bool = True
+    ) -> None:
         """The frames that follow are of `stream`, an `av.VideoStream` that has just been opened.
 
         may_jump: whether the container's format allows its clock to.
+        has_clock: whether it has one. FFmpeg otherwise counts pictures, as if 25 came in a second.
         """
         # Of a live source that does not give it, FFmpeg guesses the rate from too little.
         rate = stream.average_rate or (None if is_live else stream.guessed_rate)
-        self._is_live = is_live
+        self._is_live, self._has_clock = is_live, has_clock
         self._rate = Fraction(rate) if rate else Fraction(0)
         self._base = stream.time_base
         self.period = 1 / self._rate if rate else Fraction(0)
@@ -135,6 +138,8 @@ class Numbering:
         time_ns = 1_000_000_000 * since_start.numerator // since_start.denominator
         if self._is_live:
             time_ns = self._last_ns = max(self._last_ns, self._live_ns(stamp))
+            if not self._has_clock:
+                since_start = Fraction(time_ns, 1_000_000_000)
         frame_id = self._next_id + picture.passed
         self._next_id = frame_id + 1
         if self._thinning is not None and not self._thinning.keeps(since_start):
@@ -153,7 +158,7 @@ class Numbering:
         failed: Exception | None = None
         self._ready = None
         # The first frame waits for the packet after its own, which is not for long.
-        while len(ready) < _MOST_READY and self._rate > _LEAST_HZ:
+        while self._has_clock and self._rate > _LEAST_HZ and len(ready) < _MOST_READY:
             asked_s = time.monotonic()
             try:
                 packet = next(packets, None)

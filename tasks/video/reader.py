@@ -34,7 +34,8 @@ _STOP_S = 0.5
 """How long `stop` waits for a source that gives something all the time, so that it is closed."""
 _HDR = (16, 18)
 """FFmpeg's numbers of the transfer functions PQ and HLG."""
-_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT, which `av` names in an enumeration that it does not export
+_NO_CLOCK, _MAY_JUMP = 0x80, 0x200
+"""AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT, of an enumeration that `av` does not export."""
 _BYTES_A_PIXEL = 5
 """Of planes, and of what is made of them."""
 
@@ -265,8 +266,13 @@ class Reader:
             raise VideoError(str(error), code=error.code) from None
         counts = self._decoder.counts if self._is_open else Counts()
         self._decoder = self._new_decoder(stream, counts, is_live=opened.is_live)
-        may_jump = bool(container.format.flags & _MAY_JUMP)
-        self._numbering.begin(stream, is_live=opened.is_live, may_jump=may_jump)
+        flags = container.format.flags
+        self._numbering.begin(
+            stream,
+            is_live=opened.is_live,
+            may_jump=bool(flags & _MAY_JUMP),
+            has_clock=not flags & _NO_CLOCK,
+        )
         self._keeping.is_live = opened.is_live
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
         self.fps = self._numbering.fps

@@ -111,7 +111,8 @@ class VideoSettings(TaskConfig):
     device."""
     max_fps: PositiveFloat | None = None
     """The most frames a second, by the source's own time stamps: of each 1 / max_fps seconds the first
-    frame is kept, the same ones every run. The others are not converted."""
+    frame is kept, the same ones every run. A live source that has no time stamps, as MJPEG of a web
+    server, goes by when its frames come. The others are not converted."""
     width: PositiveInt | None = None
     """The width to ask of a device, a screen or the test pattern, in pixels."""
     height: PositiveInt | None = None

@@ -324,6 +324,18 @@ def test_max_fps_goes_by_the_sources_own_time_stamps(uri: str) -> None:
     assert kept == [0, 2, 3, 5, 7, 9]
 
 
+def test_where_a_live_source_has_no_clock_max_fps_goes_by_when_pictures_come() -> None:
+    def counted() -> Container:
+        container = Container(*shown(0, 1, 2, 3))
+        container.format.flags = 0x80
+        return container
+
+    live = reader_of(counted(), uri="rtsp://host/cam", max_fps=500_000_000)
+    assert times(live) == [(0, 100), (2, 102)]
+    film = reader_of(counted(), max_fps=5)
+    assert times(film) == [(0, 0), (2, 2 * S // 10)]
+
+
 def test_the_rounds_of_a_loop_are_one_film_for_max_fps() -> None:
     reader = reader_of(Container(*shown(0, 1, 2)), loop=True, max_fps=5)
     assert times(reader, 4) == [(k, k * S // 10) for k in (0, 2, 4, 6)]
