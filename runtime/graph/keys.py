@@ -410,6 +410,13 @@ PARTITION = _section(
         "again after a pause of 1 s, doubled with each failure up to 30 s. stop: ends the others, too.",
         choices=("restart", "stop"),
     ),
+    Key(
+        "recover",
+        "choice",
+        "What its tasks remember when it is started again. none: nothing, as at the start of a run. "
+        "replay: what they did, by a replay of its log from the last keyframe to the end.",
+        choices=("none", "replay"),
+    ),
     kind="named sections",
 )
 

@@ -126,6 +126,7 @@ def _plain_partitions(graph: GraphSpec) -> dict[str, Any]:
             "listen": [mask_urls(text) for text in it.listen],
             "connect": [mask_urls(text) for text in it.connect],
             "on_error": it.on_error,
+            "recover": it.recover,
         }
         for it in graph.partitions
     }

@@ -162,6 +162,7 @@ class PartitionSpec:
     listen: tuple[str, ...] = ()
     connect: tuple[str, ...] = ()
     on_error: str = "restart"
+    recover: str = "none"
     key_where: Mapping[str, Location] = field(default_factory=dict)
     address_where: Mapping[tuple[str, int], Location] = field(default_factory=dict)
 
