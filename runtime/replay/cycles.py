@@ -42,7 +42,7 @@ from flowrun.runtime.replay.compare import (
     is_same_error,
     says_the_same,
 )
-from flowrun.runtime.replay.faults import Faults
+from flowrun.runtime.replay.faults import Changes
 from flowrun.runtime.replay.hints import hint_of, says_another_address
 from flowrun.runtime.replay.recorded import RecordedOutside
 from flowrun.runtime.task import CycleTime, Task
@@ -133,7 +133,7 @@ class CycleReplay:
         self.on_message: OnMessage | None = None
         self.isolate = False
         """Whether each task gets the recorded inputs, whatever the tasks before it made."""
-        self.faults: Faults | None = None
+        self.faults: Changes | None = None
         """What happens to the messages of tasks after their steps."""
         self.ran: str | None = None
         """The task of the last step; None if it had nothing to do."""

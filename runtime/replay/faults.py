@@ -9,7 +9,7 @@ import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, Protocol, cast, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from flowrun.runtime.errors import UsageError
 from flowrun.runtime.graph.plan import Plan, Slot
 from flowrun.runtime.wording import listed, nearest
 
-__all__ = ["Chosen", "Fault", "Faults", "parse_fault"]
+__all__ = ["Changes", "Chosen", "Fault", "Faults", "parse_fault"]
 
 Kind = Literal["drop", "delay", "repeat", "stop"]
 _EXAMPLES = (
@@ -120,6 +120,19 @@ class _Output:
 
     late: deque[tuple[int, int, Message]] = field(default_factory=deque)
     last: Message | None = None
+
+
+class Changes(Protocol):
+    """Changes messages of a replay."""
+
+    def apply(
+        self, slots: Sequence[Slot], messages: Sequence[Message], cycle: int, time_ns: int
+    ) -> None:
+        """Change what a task has published in a cycle, before others read it.
+
+        slots: its outputs. messages: of all outputs of the graph.
+        """
+        ...
 
 
 class Faults:

@@ -37,7 +37,7 @@ from flowrun.runtime.log.reader import Log, LoggedCycle
 from flowrun.runtime.places import place_of
 from flowrun.runtime.replay.compare import Difference, OnDifference, OnMessage, Tolerance
 from flowrun.runtime.replay.cycles import CycleReplay, ReplayReport
-from flowrun.runtime.replay.faults import Faults
+from flowrun.runtime.replay.faults import Changes
 from flowrun.runtime.replay.graph import (
     acting_tasks,
     computed_elsewhere,
@@ -321,7 +321,7 @@ class Replay:
         on_difference: OnDifference | None = None,
         on_message: OnMessage | None = None,
         isolate: bool = False,
-        faults: Faults | None = None,
+        faults: Changes | None = None,
     ) -> None:
         """Set what is called during the cycles; each call of `hook` replaces all of it.
 
