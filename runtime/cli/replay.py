@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from flowrun.runtime.replay.replay import Replay, ReplayReport
 
 __all__ = [
+    "Nowhere",
     "add_choices",
     "add_options",
     "add_parser",
     "add_tolerance",
+    "how_to_trust",
     "prepare",
     "run",
     "values_of",
@@ -43,6 +45,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "byte for byte. The exit status is 1 if a message differs, or a picture is not given back.",
     )
     add_options(parser)
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="of a fleet's folder: replay what there is, though logs of other partitions are missing",
+    )
     where = _where()
     parser.add_argument("--from", dest="first", metavar="WHERE", help=f"begin here: {where}")
     parser.add_argument("--to", dest="last", metavar="WHERE", help="end here, this cycle included")
@@ -180,6 +187,16 @@ def run(args: argparse.Namespace) -> int:
 
     pace = _pace(args.speed)
     args.run = fetched(args.run, token=args.token)
+    if args.run.is_dir():
+        from flowrun.runtime.fleet.record import is_fleet
+
+        if is_fleet(args.run):
+            from flowrun.runtime.cli.replay_fleet import replay_fleet
+
+            with _traceback_if(wanted=args.verbose):
+                return replay_fleet(args)
+    if args.partial:
+        raise UsageError(f"--partial: {args.run} is the run of one process, and no fleet's folder")
     if args.faults:
         return _with_faults(args)
     if args.loop:
@@ -315,9 +332,9 @@ def prepare(
             else graph_in_place_of(log, path, os.environ)
         )
     except UntrustedRun as error:
-        raise UsageError(_how_to_trust(args, error)) from None
+        raise UsageError(how_to_trust(args, error)) from None
     configure_logs(
-        now_ns=time.time_ns, stream=None if args.verbose else _Nowhere(), secrets=graph.secrets
+        now_ns=time.time_ns, stream=None if args.verbose else Nowhere(), secrets=graph.secrets
     )
     return Replay(
         log,
@@ -332,7 +349,7 @@ def prepare(
     )
 
 
-def _how_to_trust(args: argparse.Namespace, error: UntrustedRun) -> str:
+def how_to_trust(args: argparse.Namespace, error: UntrustedRun) -> str:
     command = f"flowrun {args.verb} {shlex.quote(str(args.run))}"
     would_run = "".join(f"\n  {item}" for item in error.would_run)
     return (
@@ -475,7 +492,7 @@ def _value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-class _Nowhere:
+class Nowhere:
     """Drops the lines that tasks log: they were shown and recorded when the tasks first ran."""
 
     def write(self, text: str) -> int:

@@ -4,4 +4,7 @@
 |---------------|-----------------------------------------------------------------|
 | `record.py`   | the folder of a fleet: which runs belong together               |
 | `local.py`    | all processes on this machine: `flowrun up`                     |
+| `deliveries.py` | what each cycle of a receiver took of a sender                |
+| `order.py`    | the order of the cycles of all runs                             |
+| `replay.py`   | all runs again, each compared with its log and with each other  |
 """

@@ -20,8 +20,8 @@ from flowrun.runtime.fleet.order import Cut, Need, in_causal_order
 from flowrun.runtime.fleet.record import FleetRun
 from flowrun.runtime.graph.plan import Slot
 from flowrun.runtime.graph.spec import GraphSpec, PartId
+from flowrun.runtime.links.links import streams_of
 from flowrun.runtime.links.sent import sent_crc
-from flowrun.runtime.links.streams import wire_streams
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import Difference, Recorded, Tolerance
 from flowrun.runtime.replay.cycles import ReplayReport
@@ -148,6 +148,11 @@ class FleetReplay:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def cycles(self) -> int:
+        """Number of recorded cycles."""
+        return sum(lane.replay.last_cycle + 1 for lane in self._lanes)
 
     def run(self, *, progress: Callable[[int], None] | None = None) -> FleetReport:
         """Run all cycles of all runs. Differences are counted, not raised.
@@ -299,7 +304,7 @@ class _Lane:
             if next(self._log.cycles(delivery.first, delivery.last + 1), None) is None:
                 return None
             return sent_crc(
-                self._log, delivery.first, delivery.last, wire_streams(delivery.boundary)
+                self._log, delivery.first, delivery.last, streams_of(delivery.boundary)
             )
         except LogError:
             return None
