@@ -57,7 +57,7 @@ def replay_fleet(args: argparse.Namespace) -> int:
 
     begin = time.perf_counter()
     with stack:
-        configure_logs(now_ns=time.time_ns, stream=None if args.verbose else Nowhere())
+        configure_logs(now_ns=time.time_ns, stream=Nowhere())
         fleet = stack.enter_context(
             FleetReplay(
                 runs,
@@ -68,6 +68,11 @@ def replay_fleet(args: argparse.Namespace) -> int:
                 tolerance=Tolerance.parse(args.tolerance or []),
                 partial=args.partial,
             )
+        )
+        configure_logs(
+            now_ns=time.time_ns,
+            stream=None if args.verbose else Nowhere(),
+            secrets=frozenset(secrets),
         )
         cycles = fleet.cycles if sys.stderr.isatty() else 0
         show = stack.enter_context(progress("replay", cycles))

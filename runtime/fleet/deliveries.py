@@ -14,6 +14,7 @@ from typing import Any
 from flowrun.runtime.fleet.record import FleetRun
 from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.spec import PartId
+from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 
 __all__ = ["Arrivals", "Delivery"]
@@ -27,8 +28,7 @@ class Delivery:
     sender, run: the process that sent, and which of its runs.
     first, last: the sender's cycles that were taken; `last` is before `first` where none was.
     taken: for each stream, the sender's cycle whose message was published; -1 for none.
-    crc: CRC-32 of what came.
-    gap: why cycles before these never come; "" if none is missing.
+    origin: the message that says so, as the receiver's log has it.
     """
 
     at: int
@@ -37,8 +37,7 @@ class Delivery:
     first: int
     last: int
     taken: tuple[int, ...]
-    crc: int
-    gap: str = ""
+    origin: LogMessage
 
     @property
     def sender(self) -> PartId:
@@ -87,6 +86,5 @@ class Arrivals:
                 first=said["first"],
                 last=said["cycle"],
                 taken=tuple(said["taken"]),
-                crc=said["crc"],
-                gap=said["gap"],
+                origin=message,
             )

@@ -20,8 +20,8 @@ from flowrun.runtime.fleet.order import Cut, Need, in_causal_order
 from flowrun.runtime.fleet.record import FleetRun
 from flowrun.runtime.graph.plan import Slot
 from flowrun.runtime.graph.spec import GraphSpec, PartId
+from flowrun.runtime.links.check import received
 from flowrun.runtime.links.links import streams_of
-from flowrun.runtime.links.sent import sent_crc
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.compare import Difference, Recorded, Tolerance
 from flowrun.runtime.replay.cycles import ReplayReport
@@ -36,25 +36,23 @@ _Sender = tuple[PartId, int]
 
 @dataclass(frozen=True, slots=True)
 class LinkDifference:
-    """What a receiver's log says it got is not what the sender's log has."""
+    """What a receiver's log says it got is not what the sender's log has.
+
+    first, last: the sender's cycles.
+    what: the receiver's cycle, the topic, and what differs.
+    """
 
     sender: FleetRun
     receiver: FleetRun
     first: int
     last: int
-    at: int
-    sent: str
-    got: str
+    what: str
 
     def __str__(self) -> str:
-        cycles = (
-            f"cycle {self.first}"
-            if self.first == self.last
-            else (f"cycles {self.first} to {self.last}")
-        )
+        several = f"s {self.first} to" if self.first != self.last else ""
         return (
-            f"link {self.sender.part} -> {self.receiver.part}, {cycles} of {self.sender}, cycle "
-            f"{self.at} of {self.receiver}:\n  sent: {self.sent}\n  got:  {self.got}"
+            f"link {self.sender.part} -> {self.receiver.part}, cycle{several} {self.last} of "
+            f"{self.sender.path.name}, got in {self.receiver.path.name}:\n  {self.what}"
         )
 
 
@@ -205,23 +203,20 @@ class FleetReplay:
             self.report.unverified += 1
             return
         sender = self._lanes[at]
-        found = sender.sent(delivery)
-        if found is None:
+        try:
+            found = received(
+                sender.log, receiver.log, delivery.origin, streams_of(delivery.boundary)
+            )
+        except LogError:  # what retention has removed
             self.report.unverified += 1
-        elif found == delivery.crc:
+            return
+        if found is None:
             self.report.delivered += 1
         else:
-            self.report.links.append(
-                LinkDifference(
-                    sender.run_of,
-                    receiver.run_of,
-                    delivery.first,
-                    delivery.last,
-                    delivery.at,
-                    f"CRC-32 {found:08x}",
-                    f"CRC-32 {delivery.crc:08x}",
-                )
+            link = LinkDifference(
+                sender.run_of, receiver.run_of, delivery.first, delivery.last, found
             )
+            self.report.links.append(link)
 
     def changed(self, delivery: Delivery, receiver: FleetRun) -> dict[str, dict[int, _Changed]]:
         """The messages of a sender that are other ones now, by topic and cycle."""
@@ -247,8 +242,7 @@ class _Lane:
         numbers = {it.id: it for it in graph.spec.partitions}
         own = numbers[run.part.partition]
         self.rank = (own.number, own.processes.index(run.part.instance))
-        self._fleet, self._log = fleet, log
-        self._sends = {boundary.peer: boundary for boundary in graph.sends}
+        self._fleet, self.log = fleet, log
         self._sent_topics = {it.topic for boundary in graph.sends for it in boundary.streams}
         self._arrivals = Arrivals(run, log, graph.receives)
         self._due: tuple[int, list[Delivery]] | None = None
@@ -290,24 +284,6 @@ class _Lane:
         if self._due is None or self._due[0] != cycle:
             self._due = cycle, self._arrivals.of(cycle)
         return self._due[1]
-
-    # -- what was sent ---------------------------------------------------------------------------
-
-    def sent(self, delivery: Delivery) -> int | None:
-        """The CRC-32 of what the log has of a delivery; None if it no longer has all of it."""
-        receiver = next(
-            (it for it in self._sends.values() if it.source == delivery.boundary.source), None
-        )
-        if receiver is None:
-            return None
-        try:
-            if next(self._log.cycles(delivery.first, delivery.last + 1), None) is None:
-                return None
-            return sent_crc(
-                self._log, delivery.first, delivery.last, streams_of(delivery.boundary)
-            )
-        except LogError:
-            return None
 
     # -- what is made now ------------------------------------------------------------------------
 
