@@ -204,7 +204,8 @@ def stream_cameras(seconds):
         p50, p99 = quantiles(latencies)
         print(
             f"shipper, {CAMERAS} x 720p{FPS} as packets: {share:.1f} % of a core (target 3); commit to "
-            f"receiver p50 {p50:.2f} ms, p99 {p99:.2f} ms (target 3, 20); {taken} of {sender.cycle} cycles"
+            f"receiver p50 {p50:.2f} ms, p99 {p99:.2f} ms (target 3, 20); {taken} of {sender.cycle} "
+            "cycles"
         )
         pipe.send("end")
         process.join(5)
@@ -301,8 +302,8 @@ def many_cycles(count):
             del part
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
-            f"{count} cycles: receiver's memory {rss[0]:.0f} MiB after a tenth, {rss[-1]:.0f} MiB at the "
-            f"end; sender's at most {own:.0f} MiB"
+            f"{count} cycles: receiver's memory {rss[0]:.0f} MiB after a tenth, {rss[-1]:.0f} MiB at "
+            f"the end; sender's at most {own:.0f} MiB"
         )
         pipe.send("end")
         process.join(5)
