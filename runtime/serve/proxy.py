@@ -67,7 +67,7 @@ async def pass_on(
     finally:
         for task in (asking, leaving):
             task.cancel()
-        await asyncio.wait({asking, leaving})
+        await asyncio.gather(asking, leaving, return_exceptions=True)
 
 
 async def _ask(

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
@@ -65,9 +65,12 @@ async def pass_on_websocket(
     except (OSError, TimeoutError, WebSocketException):
         raise ApiError(503, f"pipeline {name!r} does not answer; it may be starting") from None
     async with server:
-        await client.receive()  # that it wants to connect
-        await client.accept(server.subprotocol)
-        await _until_one_ends(client, server)
+        with contextlib.suppress(
+            WebSocketDisconnect, OSError
+        ):  # it may be gone whatever is said to it
+            await client.receive()  # that it wants to connect
+            await client.accept(server.subprotocol)
+            await _until_one_ends(client, server)
 
 
 async def _until_one_ends(client: WebSocket, server: ClientConnection) -> None:
@@ -78,7 +81,10 @@ async def _until_one_ends(client: WebSocket, server: ClientConnection) -> None:
     finally:
         for task in (down, up):
             task.cancel()
-        await asyncio.wait({down, up})
+        ends = await asyncio.gather(down, up, return_exceptions=True)
+    for error in ends:
+        if isinstance(error, Exception):
+            raise error
 
 
 async def _to_client(client: WebSocket, server: ClientConnection) -> None:

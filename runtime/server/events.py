@@ -51,29 +51,36 @@ async def event_stream(channels: Channels) -> AsyncIterator[str]:
     try:
         while (event := await queue.get()) is not None:
             yield event
+        await making  # raises what has gone wrong: the client asks again then
         yield _event("ended", channels.status.report())
     finally:
         making.cancel()
+        await asyncio.gather(making, return_exceptions=True)
 
 
 async def _make(channels: Channels, queue: _Queue) -> None:
     """All events; at the end None, which ends the stream."""
     feeds = channels.feeds
-    reports = asyncio.create_task(_send_reports(channels, queue))
     try:
         async with asyncio.TaskGroup() as group:
-            for sending in (
-                *(_send_answers(task, feeds[task], queue) for task in channels.tasks(ANSWERS)),
-                *(_send_parts(task, feeds[task], queue) for task in channels.tasks(PARTS)),
-                _send_series(channels.happened, queue, _happened),
-                _send_series(channels.detected, queue, _detected),
-                _send_series(channels.alerts, queue, _alerted, before=_ALERTS_BEFORE),
-                _send_series(channels.counted, queue, _counted),
-                _send_series(channels.lines, queue, _line, before=_LINES_BEFORE),
-            ):
+            reports = group.create_task(_send_reports(channels, queue))
+            others = [
                 group.create_task(sending)
-    finally:
-        reports.cancel()
+                for sending in (
+                    *(_send_answers(task, feeds[task], queue) for task in channels.tasks(ANSWERS)),
+                    *(_send_parts(task, feeds[task], queue) for task in channels.tasks(PARTS)),
+                    _send_series(channels.happened, queue, _happened),
+                    _send_series(channels.detected, queue, _detected),
+                    _send_series(channels.alerts, queue, _alerted, before=_ALERTS_BEFORE),
+                    _send_series(channels.counted, queue, _counted),
+                    _send_series(channels.lines, queue, _line, before=_LINES_BEFORE),
+                )
+            ]
+            await asyncio.wait(others)
+            reports.cancel()
+    except Exception:
+        await queue.put(None)  # nobody would end the stream otherwise
+        raise
     await queue.put(None)
 
 

@@ -5,7 +5,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, WebSocket
@@ -81,7 +81,16 @@ class Video:
 
         stamps: whether a text comes before each JPEG, which says of which cycle and time it is.
         """
-        await websocket.accept()
+        with suppress(WebSocketDisconnect, OSError):  # it may be gone whatever is said to it
+            await websocket.accept()
+            code, reason = await self._show(websocket, channel, form, stamps=stamps)
+            if code is not None:
+                await websocket.close(code, _shortened(reason))
+
+    async def _show(
+        self, websocket: WebSocket, channel: str, form: str, *, stamps: bool
+    ) -> tuple[int | None, str]:
+        """Send what is asked for; with which code and reason to close then, None if the viewer has."""
         try:
             messages = (
                 self._jpegs(channel, stamps=stamps)
@@ -94,11 +103,9 @@ class Video:
             code, reason = (_FULL if error.status == 503 else _NONE), error.text
         except _NoPacketsError:
             code, reason = _NONE, "its pictures come without packets: ask for JPEGs"
-        if code is None:
-            return
         if code == _ENDED and self._channels.closing.is_set() and self._channels.status.running:
             code, reason = _STOPPING, "the server is stopping"
-        await websocket.close(code, _shortened(reason))
+        return code, reason
 
     # -- JPEGs ----------------------------------------------------------------------------------
 

@@ -325,3 +325,17 @@ def test_states_of_sources_have_the_names_of_inference_pipeline(run, http, state
         until(lambda: run.observed.happened.watched)
         run.observed.happened.offer(Happened(3, events.SourceState("cam0", state, code), 0))
         assert next(coming)[1]["event_type"] == name
+
+
+def test_a_stream_that_cannot_go_on_is_cut_off(run, http, monkeypatch, capfd):
+    """A page whose stream says nothing more would show an old state as that of now."""
+    monkeypatch.setattr("flowrun.runtime.server.events._happened", lambda _: 1 / 0)
+    with http.stream("GET", "/api/v0/events") as reply:
+        until(lambda: run.observed.happened.watched)
+        run.observed.happened.offer(Happened(8, events.Restarted("vlm")))
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(reply.iter_lines())
+    assert "ZeroDivisionError" in "".join(capfd.readouterr())
+    monkeypatch.undo()
+    with http.stream("GET", "/api/v0/events") as reply:
+        assert next(stream(reply))[0] == "statistics"

@@ -1,5 +1,6 @@
 """Pictures over a WebSocket, asked by a real client over a real socket."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -7,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from flowrun.msgs.image import ImageRgb8Msg, VideoDecoder, VideoPackets
 from flowrun.runtime.live_video import LiveVideo
 from flowrun.runtime.server import connections
+from flowrun.runtime.server.video import Video
 from support.fake_run import START_NS
 
 SPS = b"\x00\x00\x00\x01\x67\x4d\x40\x1f" + bytes(20)
@@ -277,3 +280,31 @@ def test_what_is_no_websocket_is_refused(run, server):
     with socket.create_connection(("127.0.0.1", server.port), 5) as client:
         client.sendall(b"GET /api/v0/streaming/ws/cam0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("step", ["websocket.accept", "websocket.send", "websocket.close"])
+def test_a_viewer_may_leave_at_any_step(run, server, step):
+    offer(run, 0, begins=True)
+    run.observed.videos["cam0"].close()
+    steps = []
+
+    async def receive():
+        if not steps:
+            return {"type": "websocket.connect"}
+        await asyncio.Event().wait()
+        raise AssertionError("nothing comes")
+
+    async def send(message):
+        steps.append(message["type"])
+        if message["type"] == step:
+            raise ConnectionResetError("gone")
+
+    scope = {
+        "type": "websocket",
+        "path": "/api/v0/streaming/ws/cam0",
+        "headers": [],
+        "subprotocols": [],
+    }
+    video = Video(server._app.state.channels)
+    asyncio.run(video.watch(WebSocket(scope, receive, send), "cam0", "packets"))
+    assert steps[-1] == step
