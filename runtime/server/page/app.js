@@ -1,8 +1,9 @@
 // @ts-check
 // The page: its parts, and what they show.
 import {get, listen, Refused, why} from "./api.js";
-import {html, render, useCallback, useEffect, useLayoutEffect, useRef, useState} from "./html.js";
+import {html, render, useCallback, useEffect, useLayoutEffect} from "./html.js";
 import {run, useKnown} from "./known.js";
+import {useSaid} from "./said.js";
 import {AnswerList} from "./live/answers.js";
 import {Cameras} from "./live/cameras.js";
 import {EndCard} from "./live/end.js";
@@ -11,7 +12,6 @@ import {Tabs} from "./live/tabs.js";
 import {Top} from "./live/top.js";
 import {Timeline} from "./timeline/timeline.js";
 
-const SAID_MS = 6000;
 const RETRY_MS = 2000;
 const LOOK_MS = 1000;
 const PATIENCE_MS = 1500;
@@ -20,13 +20,7 @@ const EVENTS = ["statistics", "ended", "result", "partial", "detections", "alert
 
 function App() {
   const known = useKnown();
-  const [said, setSaid] = useState(/** @type {{text: string, bad: boolean} | null} */ (null));
-  const timer = useRef(0);
-  const say = (/** @type {string} */ text, bad = false) => {
-    clearTimeout(timer.current);
-    setSaid({text, bad});
-    timer.current = setTimeout(() => setSaid(null), bad ? 3 * SAID_MS : SAID_MS);
-  };
+  const [say, said] = useSaid();
   const look = useCallback((/** @type {number | null} */ cycle) => { run.look(cycle); }, []);
   useEffect(() => {
     begin(text => say(text, true));
@@ -41,8 +35,8 @@ function App() {
       <div class="centre"><${Cameras} /><${EndCard} say=${say} /><${Tabs} /></div>
       <div class="right"><${SettingsForm} say=${say} /><${AnswerList} /></div>
     </main>
-    ${known.logs && html`<${Timeline} base="" run=${known.logged} moment=${known.moment} onMoment=${look} />`}
-    <div id="said" role="status" class=${said?.bad ? "bad" : ""}>${said?.text}</div>`;
+    ${known.logs && html`<${Timeline} run=${known.logged} moment=${known.moment} onMoment=${look} />`}
+    ${said}`;
 }
 
 /** Find out what the server has, and follow it. @param {(text: string) => void} complain */

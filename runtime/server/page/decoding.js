@@ -13,6 +13,13 @@ const FORMATS = {h264: "H.264", h265: "H.265", vp8: "VP8", vp9: "VP9", av1: "AV1
 const MOST_QUEUED = 60;  // packets that the decoder has yet to decode; beyond, those up to the next key frame are left out
 const MOST_NAMED = 600;
 
+/** A JPEG as a picture of which nothing is known but its pixels. @param {Blob | ArrayBuffer | Uint8Array<ArrayBuffer>} data
+ * @returns {Promise<Picture>} */
+export async function jpegPicture(data) {
+  const image = await createImageBitmap(data instanceof Blob ? data : new Blob([data], {type: "image/jpeg"}));
+  return {image, width: image.width, height: image.height, orientation: 1, aspect: 1, cycle: null, tov_ns: null};
+}
+
 /** Decodes packets. */
 export class Decoding {
   /** @param {{picture: (picture: Picture) => void, configured?: (config: Config) => void, taken?: () => void}} on
@@ -95,8 +102,8 @@ export class Decoding {
   /** @param {number} number @param {Uint8Array<ArrayBuffer>} data */
   async jpeg(number, data) {
     try {
-      const image = await createImageBitmap(new Blob([data], {type: "image/jpeg"}));
-      this.show(number, image, image.width, image.height);
+      const {image, width, height} = await jpegPicture(data);
+      this.show(number, image, width, height);
     } catch { /* a damaged picture: the next one will do */ }
   }
 
@@ -107,7 +114,7 @@ export class Decoding {
     this.show(frame.timestamp, frame, width, height);
   }
 
-  /** @param {number} number @param {ImageBitmap | VideoFrame} image @param {number} width @param {number} height */
+  /** @param {number} number @param {Picture["image"]} image @param {number} width @param {number} height */
   show(number, image, width, height) {
     const {cycle = null, tov_ns = null} = this.named.get(number) ?? {};
     const {orientation = 1, pixel_aspect: aspect = 1} = this.config ?? {};

@@ -4,7 +4,7 @@
 import {aheadMs, get, why} from "./api.js";
 import {useEffect, useState} from "./html.js";
 import {ending} from "./words.js";
-import {loadMoment} from "./timeline/moments.js";
+import {loadMoment, place} from "./timeline/moments.js";
 
 /** @typedef {{count: number, text: string, cycle: number, time_ns: number}} Raised */
 /** @typedef {{state: "unused" | "loading" | "ok" | "failing", for_s: number, seen_s: number, detail: string,
@@ -266,7 +266,7 @@ export class Known {
       /** @type {number | null} */ let done = null;
       while (this.moment !== null && this.moment !== done) {
         done = this.moment;
-        const [found, unseen] = await loadMoment("", this.logged, done).then(moment => [moment, ""], error => [null, why(error)]);
+        const [found, unseen] = await loadMoment(this.logged, done).then(moment => [moment, ""], error => [null, why(error)]);
         if (this.moment !== null) [this.then, this.unseen] = [found, unseen];
         this.changed();
       }
@@ -278,7 +278,7 @@ export class Known {
 
   /** The run has gone without a last report: how far it came is in its log. Returns whether that is known now. */
   async readExtent() {
-    const run = await get(`api/v0/runs/${encodeURIComponent(this.logged)}`).catch(() => null);
+    const run = await get(place(this.logged)).catch(() => null);
     if (run && this.report) this.report = {...this.report, ...extentOf(run)};
     return !!run;
   }
@@ -290,7 +290,7 @@ export class Known {
 
   /** Show a recorded run, at its last cycle. @param {string} id */
   async open(id) {
-    const run = await get(`api/v0/runs/${encodeURIComponent(id)}`);
+    const run = await get(place(id));
     this.recorded = id;
     this.graph = {tasks: run.tasks, cnx: run.connections};
     this.report = {

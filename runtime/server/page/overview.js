@@ -2,28 +2,23 @@
 // The page of flowrun serve: every graph of the folder, what it is doing, and what may be done with it.
 import {address, get, post, why} from "./api.js";
 import {html, render, useEffect, useLayoutEffect, useState} from "./html.js";
+import {useSaid} from "./said.js";
 import {counted} from "./words.js";
 
 const LOOK_MS = 1000;
 const ACTIONS = /** @type {const} */ ([["start", "Start"], ["stop", "Stop"], ["restart", "Restart"]]);
 
 /** @typedef {import("./known.js").Phase} Phase */
-/** @typedef {{id: string, status: "Running" | "Stopped" | {Error: string}, phase: Phase, pid: number | null,
- *   restarts: number, next_start_s: number | null}} Pipeline */
+/** @typedef {Required<import("./known.js").Pipeline>} Pipeline */
 /** What each phase is called, and how it looks. @type {Record<Phase, [string, string]>} */
 const PHASES = {stopped: ["Stopped", ""], starting: ["Starting", "hold"], running: ["Running", "good"],
   stopping: ["Stopping", "hold"], failed: ["Error", "slow"], waiting: ["Restarting", "fair"]};
-const SAID_MS = 6000;
 
 function Overview() {
   const [pipelines, setPipelines] = useState(/** @type {Pipeline[] | null} */ (null));
   const [gone, setGone] = useState("");
-  const [said, setSaid] = useState({text: "", bad: false});
+  const [say, said] = useSaid();
   const [busy, setBusy] = useState(/** @type {string[]} */ ([]));
-  useEffect(() => {
-    const timer = said.text ? setTimeout(() => setSaid({text: "", bad: false}), said.bad ? 3 * SAID_MS : SAID_MS) : 0;
-    return () => clearTimeout(timer);
-  }, [said]);
   const look = () => get("api/v0/pipeline/list").then(
     found => { setPipelines(found); setGone(""); }, error => setGone(why(error)));
   useEffect(() => {
@@ -36,9 +31,9 @@ function Overview() {
   const ask = async (verb, id) => {
     setBusy(now => [...now, id]);
     try {
-      setSaid({text: (await post(`api/v0/pipeline/${verb}`, {pipeline_id: id})).message, bad: false});
+      say((await post(`api/v0/pipeline/${verb}`, {pipeline_id: id})).message);
     } catch (error) {
-      setSaid({text: why(error), bad: true});
+      say(why(error), true);
     }
     setBusy(now => now.filter(other => other !== id));
     look();
@@ -56,7 +51,7 @@ function Overview() {
         <tbody>${pipelines.map(one => html`<${Row} key=${one.id} one=${one} ask=${ask} busy=${busy.includes(one.id)} gone=${!!gone} />`)}</tbody>
       </table>`}
     </section></main>
-    <div id="said" role="status" class=${said.bad ? "bad" : ""}>${said.text}</div>`;
+    ${said}`;
 }
 
 /** @param {{one: Pipeline, ask: (verb: string, id: string) => void, busy: boolean, gone: boolean}} props

@@ -3,6 +3,7 @@
 import {address} from "../api.js";
 import {html, useEffect, useState} from "../html.js";
 import {useKnown} from "../known.js";
+import {place} from "../timeline/moments.js";
 
 const WIDE = 192;  // twice as wide as it is shown, for fine screens
 const TRIES = 4;
@@ -30,7 +31,7 @@ export function Frame({task, cycle}) {
   }, [waits]);
   if (!task || !run.graph || !run.logs || tries >= TRIES) return null;
   const inLog = run.over || (run.report?.cycles ?? 0) > cycle;  // its cycle has ended
-  const path = `api/v0/runs/${encodeURIComponent(run.logged)}/image/${encodeURIComponent(task)}`;
+  const path = `${place(run.logged)}/image/${encodeURIComponent(task)}`;
   return html`<a class="thumb" href=${address(path, {cycle})} target="_blank" rel="noreferrer" aria-label=${`frame of cycle ${cycle}`}>
     ${!waits && inLog && (run.moment === null || rested === its) && html`<img src=${address(path, {cycle, width: WIDE})} alt="" loading="lazy" decoding="async" onError=${() => setWaits(true)} />`}</a>`;
 }

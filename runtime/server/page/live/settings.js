@@ -11,7 +11,7 @@ const STALE_S = 90;  // what was seen longer ago is said with its time
 const MOODS = {unused: "", loading: "hold", ok: "good", failing: "slow"};
 
 /** Values of a task that may be set, and are not set from elsewhere meanwhile.
- * @param {{say: (text: string, bad?: boolean) => void}} props */
+ * @param {{say: import("../said.js").Say}} props */
 export function SettingsForm({say}) {
   const run = useKnown();
   const live = Object.entries(run.report?.live ?? {}).filter(([, keys]) => keys.length);

@@ -2,7 +2,7 @@
 // The pictures of one channel as they come: packets that the browser decodes, or JPEGs.
 // docs/http-api.md describes the messages.
 import {socketAddress} from "../api.js";
-import {Decoding} from "../decoding.js";
+import {Decoding, jpegPicture} from "../decoding.js";
 
 /** @typedef {import("../decoding.js").Picture} Picture */
 /** @typedef {import("../decoding.js").Config} Config */
@@ -69,9 +69,8 @@ class Jpegs {
     this.busy = true;
     const {cycle, timestamp_nanos: tov_ns} = this.stamp;
     try {
-      const image = await createImageBitmap(new Blob([data], {type: "image/jpeg"}));
-      this.on.picture({image, width: image.width, height: image.height, orientation: 1, aspect: 1, cycle, tov_ns});
-    } catch { /* as above */ }
+      this.on.picture({...await jpegPicture(data), cycle, tov_ns});
+    } catch { /* a damaged picture: the next one will do */ }
     this.busy = false;
   }
 

@@ -3,9 +3,10 @@
 import {address, post, why} from "../api.js";
 import {Fragment, html, useEffect, useRef, useState} from "../html.js";
 import {useKnown} from "../known.js";
+import {place} from "../timeline/moments.js";
 import {bytes, clock, count, duration} from "../words.js";
 
-/** @typedef {(text: string, bad?: boolean) => void} Say */
+/** @typedef {import("../said.js").Say} Say */
 
 /** @param {{say: Say}} props */
 export function Top({say}) {
@@ -89,7 +90,7 @@ function LogMenu({say}) {
   };
   return html`<${Menu} label="Log" disabled=${!path}>
     <code class="path">${path}</code>
-    ${run.runs.length > 0 && html`<a role="menuitem" href=${address(`api/v0/runs/${encodeURIComponent(run.logged)}/log.mcap`)} download>Download MCAP</a>`}
+    ${run.runs.length > 0 && html`<a role="menuitem" href=${address(`${place(run.logged)}/log.mcap`)} download>Download MCAP</a>`}
     <button role="menuitem" type="button" onClick=${() => copy(`flowrun replay ${path}`)}>Copy the replay command</button>
     <button role="menuitem" type="button" onClick=${() => copy(`flowrun view ${path} --foxglove`)}>Copy: open in Foxglove</button>
     <button role="menuitem" type="button" onClick=${() => copy(`flowrun view ${path} --rerun`)}>Copy: open in Rerun</button>

@@ -5,19 +5,19 @@ import {html, useEffect, useState} from "../html.js";
 import {place} from "./moments.js";
 import {RangeFields} from "./range.js";
 
-/** @param {{base: string, run: string, range: import("./lanes.js").Span,
+/** @param {{run: string, range: import("./lanes.js").Span,
  *   onRange: (range: import("./lanes.js").Span) => void, onClose: () => void}} props
  */
-export function ClipPanel({base, run, range, onRange, onClose}) {
+export function ClipPanel({run, range, onRange, onClose}) {
   const [test, setTest] = useState(/** @type {{file: string, url: string, text: string} | null} */ (null));
   const [said, setSaid] = useState("");
   useEffect(() => {
     let over = false;
-    get(`${place(base, run)}/test`, range).then(
+    get(`${place(run)}/test`, range).then(
       found => { if (!over) { setTest(found); setSaid(""); } },
       error => { if (!over) { setTest(null); setSaid(why(error)); } });
     return () => { over = true; };
-  }, [base, run, range.from, range.to]);
+  }, [run, range.from, range.to]);
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(test?.text ?? "");
@@ -28,7 +28,7 @@ export function ClipPanel({base, run, range, onRange, onClose}) {
   };
   return html`<div class="timeline-panel" role="region" aria-label="Make it a test">
     <div class="timeline-fields"><${RangeFields} range=${range} onRange=${onRange} />
-      ${test && html`<a class="action" href=${address(`${place(base, run)}/clip`, range)} download=${test.file}>Download the clip</a>
+      ${test && html`<a class="action" href=${address(`${place(run)}/clip`, range)} download=${test.file}>Download the clip</a>
       <button onClick=${copy}>Copy the test</button>`}
       <button class="link close" onClick=${onClose}>Close</button></div>
     ${test && html`<p>The clip goes next to the test, which replays it with the present code and compares every message.</p>

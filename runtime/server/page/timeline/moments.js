@@ -7,18 +7,18 @@ const KEPT = 200;
 /** @type {Map<string, Promise<any>>} */
 const kept = new Map();
 
-/** Where a run is in the API. @param {string} base @param {string} run */
-export const place = (base, run) => `${base}api/v0/runs/${encodeURIComponent(run)}`;
+/** Where a run is in the API. @param {string} run */
+export const place = run => `api/v0/runs/${encodeURIComponent(run)}`;
 
 /** Everything of the moment of a cycle but its pictures, of which it says where they are. Asked for once; what is at
  * the end of a run that goes on is asked for again.
- * @param {string} base @param {string} run @param {number} cycle @returns {Promise<any>}
+ * @param {string} run @param {number} cycle @returns {Promise<any>}
  */
-export function loadMoment(base, run, cycle) {
-  const key = `${base} ${run} ${cycle}`;
+export function loadMoment(run, cycle) {
+  const key = `${run} ${cycle}`;
   let found = kept.get(key);
   if (!found) {
-    found = get(`${place(base, run)}/moment`, {cycle}).then(moment => {
+    found = get(`${place(run)}/moment`, {cycle}).then(moment => {
       for (const image of Object.values(moment.images)) Object.assign(image, {whole: image.url, url: `${image.url}&width=${wide()}`});
       return moment;
     });
@@ -43,7 +43,7 @@ export function useThen(run, path, query) {
   useEffect(() => {
     if (!back) { setFound(null); return undefined; }
     let over = false;
-    const timer = setTimeout(() => get(`${place("", run.logged)}/${path}`, query).then(
+    const timer = setTimeout(() => get(`${place(run.logged)}/${path}`, query).then(
       reply => { if (!over) setFound(reply); }, () => { if (!over) setFound(null); }), REST_MS);
     return () => { over = true; clearTimeout(timer); };
   }, [back, run.logged, path, JSON.stringify(query)]);

@@ -2,6 +2,7 @@
 // The picture of a camera at the moment that is looked at: decoded here, or a JPEG where that cannot be.
 import {address, refusal, why} from "../api.js";
 import {useEffect, useMemo, useRef, useState} from "../html.js";
+import {jpegPicture} from "../decoding.js";
 import {drawPicture} from "../live/draw.js";
 import {Film} from "./film.js";
 import {place, wide} from "./moments.js";
@@ -19,7 +20,7 @@ export function usePast(run, task, then) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const [shown, setShown] = useState(/** @type {Shown | null} */ (null));
   const [error, setError] = useState("");
-  const film = useMemo(() => new Film(`${place("", run)}/packets/${encodeURIComponent(task)}`), [run, task]);
+  const film = useMemo(() => new Film(`${place(run)}/packets/${encodeURIComponent(task)}`), [run, task]);
   useEffect(() => () => film.close(), [film]);
   useEffect(() => {
     setError("");
@@ -59,8 +60,7 @@ async function pictures(film, then, left, near) {
 async function jpeg(url, signal) {
   const reply = await fetch(address(url), {signal});
   if (!reply.ok) throw await refusal(reply);
-  const image = await createImageBitmap(await reply.blob());
-  return {image, width: image.width, height: image.height, orientation: 1, aspect: 1, cycle: null, tov_ns: null};
+  return jpegPicture(await reply.blob());
 }
 
 /** What is shown instead of the exact picture, for people. @param {Shown} shown @param {Place} then */

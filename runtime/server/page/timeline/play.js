@@ -8,10 +8,10 @@ import {drawn} from "./pictures.js";
 export const SPEEDS = [.1, .25, .5, 1, 2, 5, 10, 60];
 
 /** Moves on while `playing`; a moment is shown before the next one is asked for.
- * @param {{base: string, run: string, playing: boolean, speed: number, cycle: number | null,
+ * @param {{run: string, playing: boolean, speed: number, cycle: number | null,
  *   whole: import("./lanes.js").Lanes | null, onMoment: (cycle: number) => void, onEnd: () => void}} options
  */
-export function usePlayback({base, run, playing, speed, cycle, whole, onMoment, onEnd}) {
+export function usePlayback({run, playing, speed, cycle, whole, onMoment, onEnd}) {
   const now = useRef({cycle, whole, onMoment, onEnd});
   now.current = {cycle, whole, onMoment, onEnd};
   useEffect(() => {
@@ -31,7 +31,7 @@ export function usePlayback({base, run, playing, speed, cycle, whole, onMoment, 
         if (at.cycle !== cycle) {  // somebody went elsewhere
           at = {cycle, was: null, ns: timeAt(whole, partAt(whole, cycle))};
           try {
-            at.ns = (await loadMoment(base, run, cycle)).at_ns;
+            at.ns = (await loadMoment(run, cycle)).at_ns;
           } catch { /* the time by its place will do */ }
           last = performance.now();
           continue;
@@ -43,10 +43,10 @@ export function usePlayback({base, run, playing, speed, cycle, whole, onMoment, 
         at.was = cycle;
         at.cycle = next === cycle ? cycle + 1 : next;
         onMoment(at.cycle);
-        if (await loadMoment(base, run, at.cycle).catch(() => null)) await drawn(at.cycle, () => over);
+        if (await loadMoment(run, at.cycle).catch(() => null)) await drawn(at.cycle, () => over);
       }
     }
     go();
     return () => { over = true; };
-  }, [playing, speed, base, run]);
+  }, [playing, speed, run]);
 }

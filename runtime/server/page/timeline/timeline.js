@@ -16,25 +16,17 @@ const REST_MS = 80;
 /** How far a page key goes, and how long a range is that nobody marked, in parts of what is seen. */
 const PAGE = .1;
 
-/** The style of the timeline, once a page. */
-function addStyle() {
-  const href = new URL("timeline.css", import.meta.url).href;
-  if (document.querySelector(`link[href="${href}"]`)) return;
-  document.head.append(Object.assign(document.createElement("link"), {rel: "stylesheet", href}));
-}
-
-/** @param {{base: string, run: string, moment: number | null, onMoment: (cycle: number | null) => void}} props
- *   base: the address of the run's server, such as "" or "pipelines/porch/". run: an id of `api/v0/runs`.
- *   moment: the cycle that the page shows, or null for what is live.
+/** @param {{run: string, moment: number | null, onMoment: (cycle: number | null) => void}} props
+ *   run: an id of `api/v0/runs`. moment: the cycle that the page shows, or null for what is live.
  */
-export function Timeline({base, run, moment, onMoment}) {
+export function Timeline({run, moment, onMoment}) {
   const [lanes, setLanes] = useState(/** @type {import("./lanes.js").Lanes | null} */ (null));
   const [whole, setWhole] = useState(/** @type {import("./lanes.js").Lanes | null} */ (null));
   const [error, setError] = useState("");
   const [view, setView] = useState(/** @type {import("./lanes.js").Span | null} */ (null));
   const [range, setRange] = useState(/** @type {import("./lanes.js").Span | null} */ (null));
   const [width, setWidth] = useState(0);
-  const [keys, setKeys] = useState(false);  // whether somebody may drag soon
+  const [drags, setDrags] = useState(false);  // whether somebody may drag soon: key frames are wanted then
   const [playing, setPlaying] = useState(false);
   const [speed, setSpeed] = useState(1);
   const [panel, setPanel] = useState(/** @type {"what-if" | "wrong" | "clip" | null} */ (null));
@@ -46,7 +38,6 @@ export function Timeline({base, run, moment, onMoment}) {
   const now = useRef({moment, view, lanes});
   now.current = {moment, view, lanes};
 
-  useEffect(addStyle, []);
   // In steps, so that the server counts once for many viewers.
   const bins = Math.max(50, Math.min(1000, 50 * Math.round(width / 150)));
 
@@ -54,7 +45,7 @@ export function Timeline({base, run, moment, onMoment}) {
   useEffect(() => {
     setLanes(null); setWhole(null); setView(null); setRange(null); setInfo(null); setWhatIf(null);
     setPanel(null); setPlaying(false); setError("");
-  }, [base, run]);
+  }, [run]);
   useEffect(() => {
     if (!width) return undefined;
     let timer = 0;
@@ -64,8 +55,8 @@ export function Timeline({base, run, moment, onMoment}) {
       try {
         /** @type {Record<string, number>} */
         const query = view ? {bins, from: view.from, to: view.to} : {bins};
-        if (keys) query.keys = 1;
-        const found = document.hidden ? null : await get(`${place(base, run)}/lanes`, query);
+        if (drags) query.keys = 1;
+        const found = document.hidden ? null : await get(`${place(run)}/lanes`, query);
         if (over) return;
         if (found) {
           setLanes(found);
@@ -82,19 +73,19 @@ export function Timeline({base, run, moment, onMoment}) {
     }
     load();
     return () => { over = true; clearTimeout(timer); };
-  }, [base, run, view?.from, view?.to, bins, keys, width > 0]);
+  }, [run, view?.from, view?.to, bins, drags, width > 0]);
   const readLabels = useCallback(
-    () => get(`${place(base, run)}/labels`).then(setLabels, () => setLabels([])), [base, run]);
+    () => get(`${place(run)}/labels`).then(setLabels, () => setLabels([])), [run]);
   useEffect(() => { readLabels(); }, [readLabels]);
 
   // -- the moment ------------------------------------------------------------------------------
   useEffect(() => {  // when it rests: while it moves, the page shows what it can
     let over = false;
-    const timer = moment === null ? 0 : setTimeout(() => loadMoment(base, run, moment).then(
+    const timer = moment === null ? 0 : setTimeout(() => loadMoment(run, moment).then(
       found => { if (!over) { setInfo(found); setError(""); } },
       failure => { if (!over) setError(why(failure)); }), REST_MS);
     return () => { over = true; clearTimeout(timer); };
-  }, [base, run, moment]);
+  }, [run, moment]);
   const isLive = lanes?.state === "running";
   const end = lanes?.last_cycle ?? 0;
   const go = (/** @type {number} */ cycle) => {
@@ -109,7 +100,7 @@ export function Timeline({base, run, moment, onMoment}) {
   };
   const live = () => { setPlaying(false); onMoment(null); };
   usePlayback({
-    base, run, playing, speed, cycle: moment, whole: whole ?? lanes, onMoment,
+    run, playing, speed, cycle: moment, whole: whole ?? lanes, onMoment,
     onEnd: () => { setPlaying(false); if (isLive) onMoment(null); },
   });
   const play = () => {
@@ -209,14 +200,14 @@ export function Timeline({base, run, moment, onMoment}) {
         setPlaying(false);
         if (isLive && part >= .998 && !view) onMoment(null);
         else onMoment(rests ? cycleAt(lanes, part) : cycleNear(lanes, part));
-      }} onEnter=${() => setKeys(true)} onRange=${setRange} onView=${setView} onWidth=${measured} />
+      }} onEnter=${() => setDrags(true)} onRange=${setRange} onView=${setView} onWidth=${measured} />
     ${(missing.length > 0 || error) && html`<p class="timeline-said" role="status" tabindex="0">
       ${[error, ...missing.map(it => `Missing: ${it}`)].filter(Boolean).join(" · ")}</p>`}
-    ${panel === "what-if" && html`<${WhatIfPanel} base=${base} run=${run} moment=${shown} range=${chosen()} onRange=${setRange}
+    ${panel === "what-if" && html`<${WhatIfPanel} run=${run} moment=${shown} range=${chosen()} onRange=${setRange}
       onShow=${setWhatIf} onMoment=${onMoment} cycle=${moment} onClose=${() => setPanel(null)} />`}
-    ${panel === "wrong" && html`<${WrongPanel} base=${base} run=${run} moment=${shown} labels=${labels} onChange=${readLabels}
+    ${panel === "wrong" && html`<${WrongPanel} run=${run} moment=${shown} labels=${labels} onChange=${readLabels}
       onClose=${() => setPanel(null)} />`}
-    ${panel === "clip" && html`<${ClipPanel} base=${base} run=${run} range=${chosen()} onRange=${setRange}
+    ${panel === "clip" && html`<${ClipPanel} run=${run} range=${chosen()} onRange=${setRange}
       onClose=${() => setPanel(null)} />`}
   </section>`;
 }

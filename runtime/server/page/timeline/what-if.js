@@ -10,11 +10,11 @@ const LOOK_MS = 700;
 const SHOWN = 200;
 const KEYS = ["prompt", "backend", "model", "max_new_tokens"];
 
-/** @param {{base: string, run: string, moment: any, cycle: number | null, range: import("./lanes.js").Span,
+/** @param {{run: string, moment: any, cycle: number | null, range: import("./lanes.js").Span,
  *   onRange: (range: import("./lanes.js").Span) => void, onShow: (whatIf: any) => void,
  *   onMoment: (cycle: number) => void, onClose: () => void}} props
  */
-export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, onMoment, onClose}) {
+export function WhatIfPanel({run, moment, cycle, range, onRange, onShow, onMoment, onClose}) {
   const [tasks, setTasks] = useState(/** @type {{id: string, config: Record<string, any>}[]} */ ([]));
   const [task, setTask] = useState("");
   const [settings, setSettings] = useState(/** @type {any} */ (null));
@@ -25,17 +25,17 @@ export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, o
   const [state, setState] = useState(/** @type {any} */ (null));
   const [said, setSaid] = useState("");
 
-  const readAll = () => get(`${place(base, run)}/what-if`).then(setAll, () => {});
+  const readAll = () => get(`${place(run)}/what-if`).then(setAll, () => {});
   useEffect(() => {
-    get(place(base, run)).then(found => {
+    get(place(run)).then(found => {
       const answering = new Set(found.outputs.filter((/** @type {any} */ it) => it.lane === "answers").map((/** @type {any} */ it) => it.task));
       const known = found.tasks.filter((/** @type {any} */ it) => answering.has(it.id));
       setTasks(known);
       setTask(known[0]?.id ?? "");
     }, error => setSaid(why(error)));
     readAll();
-    if (!moment) get(`${place(base, run)}/moment`).then(found => setSettings(found.settings), () => {});
-  }, [base, run]);
+    if (!moment) get(`${place(run)}/moment`).then(found => setSettings(found.settings), () => {});
+  }, [run]);
   useEffect(() => { if (moment) setSettings(moment.settings); }, [moment?.cycle]);
   useEffect(() => {
     setState(null);
@@ -44,7 +44,7 @@ export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, o
     let over = false;
     async function look() {
       try {
-        const found = await get(whatIf(base, chosen));
+        const found = await get(whatIf(chosen));
         if (over) return;
         setState(found);
         onShow(found);
@@ -56,7 +56,7 @@ export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, o
     }
     look();
     return () => { over = true; clearTimeout(timer); };
-  }, [base, run, chosen]);
+  }, [run, chosen]);
 
   const config = tasks.find(({id}) => id === task)?.config ?? {};
   const present = settings?.[task] ?? config;
@@ -70,7 +70,7 @@ export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, o
     }
     if (!Object.keys(set).length) return setSaid("Nothing differs from what was set then; change the prompt, backend or model.");
     try {
-      const made = await post(`${place(base, run)}/what-if`, {set, from_cycle: range.from, to_cycle: range.to});
+      const made = await post(`${place(run)}/what-if`, {set, from_cycle: range.from, to_cycle: range.to});
       setSaid("");
       choose(made.run);
       readAll();
@@ -80,7 +80,7 @@ export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, o
   };
   const cancel = async () => {
     try {
-      await post(`${whatIf(base, chosen)}/cancel`, {});
+      await post(`${whatIf(chosen)}/cancel`, {});
     } catch (error) {
       setSaid(why(error));
     }
@@ -110,21 +110,21 @@ export function WhatIfPanel({base, run, moment, cycle, range, onRange, onShow, o
     </div>
     ${!tasks.length && !said && html`<p>No task of this run answers in words; flowrun replay --set changes any other value.</p>`}
     <p role="status">${said}</p>
-    ${state && html`<${Outcome} base=${base} run=${state.run.slice(0, state.run.lastIndexOf("~"))} state=${state} cycle=${cycle} onMoment=${onMoment} />`}
+    ${state && html`<${Outcome} run=${state.run.slice(0, state.run.lastIndexOf("~"))} state=${state} cycle=${cycle} onMoment=${onMoment} />`}
   </div>`;
 }
 
-/** Where a what-if is in the API. @param {string} base @param {string} run that it is, "of~number" */
-function whatIf(base, run) {
+/** Where a what-if is in the API. @param {string} run that it is, "of~number" */
+function whatIf(run) {
   const at = run.lastIndexOf("~");
-  return `${place(base, run.slice(0, at))}/what-if/${run.slice(at + 1)}`;
+  return `${place(run.slice(0, at))}/what-if/${run.slice(at + 1)}`;
 }
 
 /** Those that the config of a task names, and those that any has. @param {Record<string, any>} config */
 const backendsOf = config => [...new Set(["embedded", "transformers", ...Object.keys(config.backends ?? {}), ...config.backend ? [config.backend] : []])];
 
-/** @param {{base: string, run: string, state: any, cycle: number | null, onMoment: (cycle: number) => void}} props */
-function Outcome({base, run, state, cycle, onMoment}) {
+/** @param {{run: string, state: any, cycle: number | null, onMoment: (cycle: number) => void}} props */
+function Outcome({run, state, cycle, onMoment}) {
   const what = Object.entries(state.set).map(([key, value]) => `${key}: ${value}`).join(", ");
   const head = state.state === "error" ? `#${state.id} failed` : state.state === "cancelled" ? `#${state.id} was cancelled`
     : state.state === "running" ? `#${state.id} runs, ${Math.round(100 * state.progress)} %` : `#${state.id} is done`;
@@ -141,36 +141,36 @@ function Outcome({base, run, state, cycle, onMoment}) {
           <del>${it.before?.response ?? "no answer"}</del> <ins>${it.after?.response ?? "no answer"}</ins></button></li>`)}
         ${state.differs.length > SHOWN && html`<li>and ${count(state.differing - SHOWN)} more</li>`}</ol>
       ${chosen && html`<div class="what-if-pictures">
-        <${Side} base=${base} run=${run} other=${null} change=${chosen} answer=${chosen.before} title="recorded" />
-        <${Side} base=${base} run=${state.run} other=${run} change=${chosen} answer=${chosen.after} title="what if" />
+        <${Side} run=${run} other=${null} change=${chosen} answer=${chosen.before} title="recorded" />
+        <${Side} run=${state.run} other=${run} change=${chosen} answer=${chosen.after} title="what if" />
       </div>`}
     </div>`}
   </div>`;
 }
 
 /** One of the two pictures, with its boxes and its answer.
- * @param {{base: string, run: string, other: string | null, change: any, answer: any, title: string}} props
+ * @param {{run: string, other: string | null, change: any, answer: any, title: string}} props
  *   other: the run that has the picture where this one lacks it.
  */
-function Side({base, run, other, change, answer, title}) {
+function Side({run, other, change, answer, title}) {
   const [found, setFound] = useState(/** @type {any} */ (null));
   useEffect(() => {
     let over = false;
-    loadMoment(base, run, change.cycle).then(
+    loadMoment(run, change.cycle).then(
       moment => { if (!over) setFound(moment); },
       () => { if (!over) setFound({}); });
     return () => { over = true; };
-  }, [base, run, change.cycle]);
+  }, [run, change.cycle]);
   const said = found?.answers?.[change.task];
   const drawn = Object.values(found?.detections ?? {})[0];
   const frame = said?.frame;
   // What a task drew, such as boxes, says more than what the camera showed.
   const pictures = Object.entries(found?.images ?? {});
   const shown = pictures.find(([name]) => name !== frame?.task)?.[1] ?? null;
-  const source = frame ? `${place(base, other ?? run)}/image/${frame.task}` : null;
+  const source = frame ? `${place(other ?? run)}/image/${frame.task}` : null;
   const [width, height] = [drawn?.width ?? 0, drawn?.height ?? 0];
   return html`<figure>
-    <div class="what-if-picture">${shown ? html`<img alt=${`${title}, cycle ${shown.cycle}`} src=${address(base + shown.url)} />`
+    <div class="what-if-picture">${shown ? html`<img alt=${`${title}, cycle ${shown.cycle}`} src=${address(shown.url)} />`
       : source ? html`<img alt=${`${title}, cycle ${frame.cycle}`} src=${address(source, {cycle: frame.cycle, width: 480})} />` : null}
       ${!shown && drawn && html`<svg viewBox=${`0 0 ${width} ${height}`} aria-hidden="true">${drawn.objects.map((/** @type {any} */ it) => html`
         <rect x=${it.x} y=${it.y} width=${it.width} height=${it.height} />`)}</svg>`}</div>

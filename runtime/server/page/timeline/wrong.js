@@ -4,8 +4,8 @@ import {post, why} from "../api.js";
 import {html, useState} from "../html.js";
 import {place} from "./moments.js";
 
-/** @param {{base: string, run: string, moment: any, labels: any[], onChange: () => void, onClose: () => void}} props */
-export function WrongPanel({base, run, moment, labels, onChange, onClose}) {
+/** @param {{run: string, moment: any, labels: any[], onChange: () => void, onClose: () => void}} props */
+export function WrongPanel({run, moment, labels, onChange, onClose}) {
   const answers = Object.entries(moment?.answers ?? {});
   const [task, setTask] = useState("");
   const [expected, setExpected] = useState("");
@@ -17,7 +17,7 @@ export function WrongPanel({base, run, moment, labels, onChange, onClose}) {
   const marked = labels.find(it => it.cycle === cycle && it.task === chosen);
   const send = async (/** @type {string} */ label) => {
     try {
-      await post(`${place(base, run)}/labels`, {cycle: moment.cycle, task: chosen, label, expected, note});
+      await post(`${place(run)}/labels`, {cycle: moment.cycle, task: chosen, label, expected, note});
       setSaid(label ? "Marked, in labels.jsonl of the run." : "Taken back.");
       onChange();
     } catch (error) {
