@@ -126,6 +126,9 @@ class Executor:
         """Whether the `start` of every task has returned."""
         self.observer: Callable[[Cycle], None] | None = None
         """Called after the commit of each cycle, on the cycles' thread; it MUST NOT block or raise."""
+        self.wait_for_others: Callable[[], None] | None = None
+        """Called before each cycle, on the cycles' thread: a run that goes in step with others waits
+        there, until `stop_reason` is set."""
         self.published = Published(plan)
         self._handover: _Handover | None = None
         """What a thread has asked `log_to` for, and no cycle has seen."""
@@ -494,6 +497,8 @@ class Executor:
                 cycle.keyframe = cycle.keyframes.take()
                 interval = self._keyframe_interval
                 self._next_keyframe = number - number % interval + interval
+            if self.wait_for_others is not None:
+                self.wait_for_others()
             if held_back:
                 waiting.for_cycle()
             time.cycle = number

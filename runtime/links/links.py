@@ -30,7 +30,7 @@ from flowrun.runtime.links.transport import Query, Sample, Transport
 from flowrun.runtime.links.wire import Keys, Peer, Stream, graph_key
 from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
 from flowrun.runtime.log.reader import Log
-from flowrun.runtime.task import Task
+from flowrun.runtime.task import CycleTime, Message, Task
 
 __all__ = ["LinkError", "LinkStatus", "Links", "open_transport", "streams_of"]
 
@@ -85,6 +85,16 @@ class Started(Protocol):
     def task(self) -> Task: ...
 
 
+class Committed(Protocol):
+    """A cycle that was committed."""
+
+    @property
+    def messages(self) -> Sequence[Message]: ...
+
+    @property
+    def time(self) -> CycleTime: ...
+
+
 @dataclass(slots=True)
 class _In:
     """One sender."""
@@ -108,9 +118,14 @@ class _In:
 
 @dataclass(slots=True)
 class _Out:
-    """One receiver."""
+    """One receiver.
+
+    slots: of the outputs that it gets in lock-step. awaited: the cycle after the last that had some.
+    """
 
     peer: Peer
+    slots: Sequence[int] = ()
+    awaited: int = 0
     is_there: bool = False
     was_there: bool = False
     left_at_s: float = field(default_factory=monotonic_s)
@@ -154,6 +169,9 @@ class Links:
         self._woken, self._stopped, self._hurried = (threading.Event() for _ in range(3))
         self._thread: threading.Thread | None = None
         self._lookout: Lookout | None = None
+        self._acked = threading.Event()
+        self._in_step: list[_Out] = []
+        """The receivers that this run waits for after each cycle."""
         self._is_held = False
 
     def peer_of(self, part: PartId) -> Peer:
@@ -181,11 +199,38 @@ class Links:
         self._thread = threading.Thread(target=self._work, name="flowrun-links", daemon=True)
         self._thread.start()
 
-    def look(self, _cycle: object) -> None:
+    @property
+    def goes_in_step(self) -> bool:
+        """Whether each cycle is to wait as `wait_in_step` does."""
+        return bool(self._in_step)
+
+    def look(self, cycle: Committed) -> None:
         """A cycle was committed. On the cycles' thread."""
         for it in self._ins.values():
             it.committed = it.incoming.published
+        for out in self._in_step:
+            if any(cycle.messages[slot].present for slot in out.slots):
+                out.awaited = cycle.time.cycle + 1
         self._woken.set()
+
+    def wait_in_step(self, is_over: Callable[[], bool]) -> None:
+        """Wait until receivers that go in lock-step have in their logs what was sent. On the cycles'
+        thread.
+
+        is_over: whether to wait no longer.
+        """
+        for out in self._in_step:
+            while not (self._is_in_step(out) or is_over() or self._hurried.is_set()):
+                self._acked.wait(_LOOK_S)
+                self._acked.clear()
+
+    def _is_in_step(self, out: _Out) -> bool:
+        assert self._shipper is not None
+        said = self._shipper.acknowledged[out.peer]
+        if not out.awaited or (said.run == self._run and said.cycle >= out.awaited):
+            return True
+        is_lost = out.was_there and not out.is_there
+        return is_lost and self._spec.network.on_peer_lost == "continue"
 
     def end(self, *, in_order: bool) -> None:
         """The run has ended, and its log is finished. Where it ended in order, this returns when each
@@ -280,11 +325,19 @@ class Links:
                 run=self._run,
                 receivers={peer: streams_of(it) for peer, it in sends.items()},
                 wake=self._woken.set,
+                on_ack=self._acked.set,
             )
         for peer, boundary in sends.items():
-            out = self._outs[str(peer)] = _Out(peer)
+            slots = [
+                slot.index
+                for slot in self._plan.slots
+                for stream in boundary.streams
+                if slot.topic == stream.topic and stream.link.deliver == "lockstep"
+            ]
+            out = self._outs[str(peer)] = _Out(peer, slots)
             transport.serve(keys.hello(peer), partial(self._say_hello, boundary))
             transport.watch_alive(Keys.of(self._name, peer).alive, partial(self._receiver_is, out))
+        self._in_step = [it for it in self._outs.values() if it.slots]
 
     # -- from the transport, on any thread -----------------------------------------------------------
 

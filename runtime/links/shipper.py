@@ -6,10 +6,9 @@ A cycle never waits for it: what cannot be sent is dropped, and the receiver ask
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.links.sent import LogTail, Picker, SentLogs
@@ -60,6 +59,7 @@ class Shipper:
 
     run: how the wire names it. receivers: what each gets.
     wake: called, on any thread, when there is something to `pump`.
+    on_ack: called, on any thread, when a receiver has said what it has.
     """
 
     def __init__(
@@ -72,10 +72,11 @@ class Shipper:
         own: Peer,
         run: int,
         receivers: Mapping[Peer, Sequence[Stream]],
-        wake: Any = lambda: None,
+        wake: Callable[[], None] = lambda: None,
+        on_ack: Callable[[], None] = lambda: None,
     ) -> None:
         self._tail, self._logs, self._transport = tail, logs, transport
-        self._own, self._run, self._wake = own, run, wake
+        self._own, self._run, self._wake, self._on_ack = own, run, wake, on_ack
         keys = Keys.of(graph, own)
         self._outs = {
             peer: _Out(peer, keys.cycles(peer), streams, Picker(streams, tail.coded))
@@ -181,4 +182,4 @@ class Shipper:
             return
         said = self.acknowledged[peer]
         said.run, said.cycle, said.knows_end = asked.run, asked.cycle, asked.context
-        self._wake()
+        self._on_ack()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -242,6 +243,9 @@ class Run:
         try:
             if self.links is not None:
                 self.links.start(self.executor.instances)
+                if self.links.goes_in_step:
+                    is_over = lambda: self.executor.stop_reason is not None  # noqa: E731
+                    self.executor.wait_for_others = partial(self.links.wait_in_step, is_over)
             reason = self.executor.run(cycles=cycles)
             if self.links is not None and self.links.error is not None:
                 raise self.links.error

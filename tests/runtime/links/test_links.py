@@ -1,0 +1,246 @@
+"""Runs of two partitions, over Zenoh on loopback."""
+
+import socket
+import threading
+
+import pytest
+
+from flowrun.msgs import FloatMsg, IntMsg
+from flowrun.runtime.clock import LiveClock
+from flowrun.runtime.errors import UsageError
+from flowrun.runtime.graph.plan import load_plan
+from flowrun.runtime.links.check import received
+from flowrun.runtime.links.links import LinkError, streams_of
+from flowrun.runtime.log.reader import Log
+from flowrun.runtime.replay.replay import Replay
+from flowrun.runtime.run.live import Run
+from flowrun.runtime.task import Context, Input, Output, Task, TaskConfig
+from support.films import draw
+from support.logged_runs import Lines
+
+pytest.importorskip("zenoh")
+
+
+class Paced(Task):
+    """A number every `every_ms`, up to `limit`."""
+
+    class Config(TaskConfig):
+        limit: int = 20
+        every_ms: int = 5
+
+    config: Config
+
+    def start(self, ctx: Context) -> None:
+        self.next, self.due_ns = 0, 0
+
+    def process(self, ctx: Context, number: Output[IntMsg]) -> None:
+        if self.next == self.config.limit:
+            ctx.finish()
+        elif ctx.now_ns >= self.due_ns:
+            self.due_ns = ctx.now_ns + self.config.every_ms * 1_000_000
+            number.value = self.next
+            number.publish()
+            self.next += 1
+        ctx.wake_at(self.due_ns)
+
+
+def address():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"tcp/127.0.0.1:{found.getsockname()[1]}"
+
+
+class Fleet:
+    """The runs of a graph's partitions, each on a thread of its own."""
+
+    def __init__(self, folder, tasks, cnx, *, network=""):
+        self.folder, self.path = folder, folder / "fleet.yaml"
+        at = address()
+        self.text = (
+            f"partitions: {{dock: {{listen: [{at}]}}, gpu: {{connect: [{at}]}}}}\n"
+            f"network: {{{network}}}\n"
+            f"tasks: [{tasks}]\n"
+            f"cnx: [{cnx}]\n"
+            "logging: {slab_size_mib: 8, section_size_mib: 1}\n"
+        )
+        self.path.write_text(self.text)
+        self.results, self.runs, self.threads, self.count = {}, {}, {}, 0
+        self.lines = Lines()
+
+    def begin(self, partition):
+        self.count += 1
+        plan = load_plan(self.path, env={}, partition=partition)
+        directory = self.folder / partition / f"fleet-{self.count}"
+        run = Run(plan, clock=LiveClock(), directory=directory, console=self.lines)
+        thread = threading.Thread(target=lambda: self.results.update({partition: run.run()}))
+        self.runs[partition], self.threads[partition] = run, thread
+        thread.start()
+        return run
+
+    def end(self, *partitions):
+        for partition in partitions:
+            self.threads[partition].join(60)
+            assert not self.threads[partition].is_alive()
+        return [self.results[it] for it in partitions]
+
+    def stop(self, partition):
+        self.runs[partition].stop("the test")
+        self.end(partition)
+
+    def log(self, partition):
+        return Log(self.runs[partition].directory)
+
+
+NUMBERS = (
+    "{{id: n, type: {module}.Paced, partition: dock, config: {{{config}}}}},"
+    "{{id: x, type: support.helpers.Scale, partition: gpu}}"
+)
+
+
+def numbers(config=""):
+    return NUMBERS.format(module=__name__, config=config)
+
+
+def link(options):
+    return f"{{src: n, dst: x, msg: IntMsg, link: {{{options}}}}}"
+
+
+def test_each_message_comes_once_and_both_logs_replay(tmp_path):
+    fleet = Fleet(tmp_path, numbers(), link("deliver: every"))
+    fleet.begin("gpu")
+    fleet.begin("dock")
+    assert [it.error for it in fleet.end("dock", "gpu")] == [None, None]
+    with fleet.log("dock") as sent, fleet.log("gpu") as got:
+        values = [it.fields["value"] for it in got.messages("/from_dock/n_number")]
+        assert values == list(range(20))
+        streams = streams_of(fleet.runs["gpu"].plan.graph.receives[0])
+        for origin in got.messages("/from_dock/origin"):
+            assert received(sent, got, origin, streams) is None
+        for log in (sent, got):
+            assert Replay(log, trust=True).run().identical
+
+
+def test_a_difference_between_both_logs_is_named(tmp_path):
+    fleet = Fleet(tmp_path, numbers(), link("deliver: every"))
+    fleet.begin("gpu")
+    fleet.begin("dock")
+    fleet.end("dock", "gpu")
+    streams = streams_of(fleet.runs["gpu"].plan.graph.receives[0])
+    with fleet.log("dock") as sent, fleet.log("gpu") as got:
+        first, second, *_ = got.messages("/from_dock/origin")
+        assert received(got, got, first, streams) == (
+            f"cycle {first.cycle}: /from_dock/origin: crc {first.fields['crc']:08x}; what the sender's "
+            f"log has of cycles {first.fields['first']} to {first.fields['cycle']} gives 00000000"
+        )
+        assert received(sent, got, second, streams) is None
+
+
+def test_a_receiver_that_comes_back_goes_on_where_its_log_ends(tmp_path):
+    fleet = Fleet(tmp_path, numbers("limit: 120, every_ms: 10"), link("deliver: every"))
+    fleet.begin("dock")
+    first = fleet.begin("gpu")
+    came = threading.Event()
+    first.watch(lambda cycle: came.set() if cycle.time.cycle > 5 else None)
+    assert came.wait(30)
+    fleet.stop("gpu")
+    one = fleet.log("gpu")
+    fleet.begin("gpu")
+    fleet.end("dock", "gpu")
+    with one, fleet.log("gpu") as other:
+        values = [
+            it.fields["value"] for log in (one, other) for it in log.messages("/from_dock/n_number")
+        ]
+    assert values == list(range(120))
+
+
+def test_the_latest_is_delivered_and_what_was_passed_over_is_counted(tmp_path):
+    fleet = Fleet(tmp_path, numbers("limit: 50"), link("deliver: latest"))
+    sent = threading.Event()
+    dock = fleet.begin("dock")
+    dock.watch(lambda cycle: sent.set() if cycle.time.cycle >= 49 else None)
+    assert sent.wait(30)
+    fleet.begin("gpu")
+    fleet.end("dock", "gpu")
+    with fleet.log("gpu") as got:
+        values = [it.fields["value"] for it in got.messages("/from_dock/n_number")]
+        origins = [it.fields for it in got.messages("/from_dock/origin")]
+    assert values[-1] == 49
+    assert len(values) + sum(it["skipped"] for it in origins) == 50
+    assert sum(it["skipped"] for it in origins) > 0
+
+
+def test_in_lock_step_the_sender_waits_for_each_cycle(tmp_path):
+    fleet = Fleet(tmp_path, numbers("every_ms: 0"), link("deliver: lockstep"))
+    gpu, dock = fleet.begin("gpu"), fleet.begin("dock")
+    ahead = []
+    dock.watch(lambda cycle: ahead.append(cycle.time.cycle - gpu.links.status()[0].cursor))
+    fleet.end("dock", "gpu")
+    assert len(ahead) >= 20
+    assert max(ahead) <= 1  # the cycle itself, and the last one that brought no number
+
+
+def test_a_film_is_in_the_receivers_log_as_packets(tmp_path):
+    film = tmp_path / "film.mp4"
+    draw(film, frames=40)
+    fleet = Fleet(
+        tmp_path,
+        f"{{id: cam, type: VideoCapture, partition: dock, config: {{source_uri: {film}}}}},"
+        "{id: small, type: Resize, partition: gpu, config: {width: 32, height: 24}}",
+        "{src: cam, dst: small, msg: ImageRgb8Msg}",
+    )
+    fleet.begin("gpu")
+    fleet.begin("dock")
+    fleet.end("dock", "gpu")
+    with fleet.log("dock") as sent, fleet.log("gpu") as got:
+        one = [it.pixels for it in sent.frames("/cam/image")]
+        other = [it.pixels for it in got.frames("/from_dock/cam_image")]
+        assert len(one) == len(other) == 40
+        assert all((a == b).all() for a, b in zip(one, other, strict=True))
+        sizes = [
+            sum(len(it.payload) for it in log.messages(topic))
+            for log, topic in ((sent, "/cam/image"), (got, "/from_dock/cam_image"))
+        ]
+        assert abs(sizes[0] - sizes[1]) < 100 * 40
+        report = Replay(got, trust=True).run()
+        assert (report.identical, report.compared) == (True, 40)
+
+
+def test_a_sender_of_another_graph_is_refused_with_the_line(tmp_path):
+    fleet = Fleet(tmp_path, numbers(), link("deliver: every"))
+    fleet.begin("gpu")
+    other = fleet.text.replace("IntMsg", "FloatMsg").replace(".Paced", ".PacedFloats")
+    fleet.path.write_text(other.replace("support.helpers.Scale", f"{__name__}.Floats"))
+    dock = fleet.begin("dock")
+    [result] = fleet.end("gpu")
+    dock.stop("the test")
+    fleet.end("dock")
+    assert isinstance(result.error, LinkError)
+    line = 1 + fleet.text[: fleet.text.index("cnx:")].count("\n")
+    assert str(result.error) == (
+        f"{fleet.path}:{line}:7: dock/0 sends FloatMsg on /n/number; expected IntMsg: it runs another "
+        "graph"
+    )
+
+
+class PacedFloats(Paced):
+    """As floats."""
+
+    def process(self, ctx: Context, number: Output[FloatMsg]) -> None:
+        super().process(ctx, number)
+
+
+class Floats(Task):
+    """Takes them."""
+
+    def process(self, ctx: Context, number: Input[FloatMsg]) -> None:
+        """Nothing comes of it."""
+
+
+def test_a_run_without_a_log_is_refused(tmp_path):
+    fleet = Fleet(tmp_path, numbers(), link("deliver: every"))
+    plan = load_plan(fleet.path, env={}, partition="dock")
+    with pytest.raises(UsageError) as found:
+        Run(plan, clock=LiveClock(), directory=None)
+    assert str(found.value) == (
+        "a partition needs its log: the log is what it sends, and where it goes on"
+    )
