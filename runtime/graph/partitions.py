@@ -391,6 +391,14 @@ def _of_network(graph: GraphSpec) -> Iterator[Problem]:
             where = graph.network.key_where["allow", name]
             text = f"unknown partition {name!r} in 'allow'; partitions: {listed(names)}"
             yield Problem(where, text + nearest(name, names))
+    if graph.network.tls.ca is not None and not graph.network.allow.keys() - set(names):
+        lacks = [name for name in names if not graph.network.allow.get(name)]
+        if graph.network.allow and lacks:
+            yield Problem(
+                graph.network.key_where["allow",],
+                f"'allow' names no certificate for {listed(lacks)}: nobody could come as such; add "
+                f"{lacks[0]}: [NAME], the common name of its certificate",
+            )
     if graph.network.allow and graph.network.tls.ca is None:
         yield Problem(
             graph.network.key_where["allow",],

@@ -18,20 +18,20 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flowrun.runtime.clock import monotonic_s
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.extras import DISTRIBUTION
 from flowrun.runtime.log.slab.disk import preallocate
 from flowrun.runtime.printing import print_json, print_text, size
 from flowrun.runtime.wording import counted, listed
+from flowrun.tasks.commands.doctor_graph import checks_of
+from flowrun.tasks.commands.finding import Finding
 
 __all__ = ["add_parser", "run"]
-
-State = Literal["ok", "warn", "fail"]
 
 _WITHIN_S = 5.0
 """After this long, what has not been found out is not waited for."""
@@ -48,27 +48,19 @@ _ENCODERS = ("libx264", "ffv1", "mjpeg")
 _NO_EXTRAS = ("all", "bench", "dev", "docs", "fuzz", "mutation")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
-    """A line of the report.
-
-    subject: what was looked at.
-    text: what was found.
-    hint: what to do about it; "" where nothing is to be done.
-    """
-
-    subject: str
-    state: State
-    text: str
-    hint: str = ""
-
-
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "doctor",
         help="say what this machine has, what it lacks, and what to do",
         description="Look at FFmpeg, codecs, cameras, display, GPU, disk, memory, clock, ports, extras "
-        "and models, within 5 s, and leave nothing behind. The exit status is 1 if something fails.",
+        "and models, within 5 s, and leave nothing behind; with GRAPH, also at the model servers that "
+        "it asks, and the certificates of its partitions. The exit status is 1 if something fails.",
+    )
+    parser.add_argument("graph", nargs="?", type=Path, metavar="GRAPH")
+    parser.add_argument(
+        "--partition",
+        metavar="P",
+        help="the partition of GRAPH that this machine runs: gpu, or gpu/0",
     )
     parser.add_argument(
         "--log-dir",
@@ -82,7 +74,10 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """1 if something fails, otherwise 0."""
-    findings = list(_look(args.log_dir))
+    if args.partition is not None and args.graph is None:
+        raise UsageError("--partition names a process of a graph; give the graph: doctor GRAPH")
+    more = {} if args.graph is None else checks_of(args.graph, args.partition)
+    findings = list(_look(args.log_dir, more))
     if args.json:
         print_json([dataclasses.asdict(it) for it in findings])
     else:
@@ -97,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
 _Check = Callable[[], Iterator[Finding]]
 
 
-def _look(log_dir: Path) -> Iterator[Finding]:
-    """What all checks find, in their order; each has a thread of its own."""
+def _look(log_dir: Path, more: Mapping[str, _Check]) -> Iterator[Finding]:
+    """What all checks find, in their order; each has a thread of its own. more: those of a graph."""
     checks: dict[str, _Check] = {
         "flowrun": _flowrun,
         "ffmpeg": _ffmpeg,
@@ -113,6 +108,7 @@ def _look(log_dir: Path) -> Iterator[Finding]:
         "extras": _extras,
         "models": _models,
         "completion": _completion,
+        **more,
     }
     # Two threads that import parts of a package at once may each see half of it.
     import av.codec.hwaccel  # noqa: F401

@@ -192,6 +192,13 @@ cnx:
             ],
         ),
         (
+            HEAD + "network: {tls: {ca: ca.pem}, allow: {one: [a]}}\n" + TASKS,
+            [
+                "g.yaml:4:37: 'allow' names no certificate for two: nobody could come as such; add "
+                "two: [NAME], the common name of its certificate",
+            ],
+        ),
+        (
             HEAD + "network: {allow: {one: [a]}}\n" + TASKS,
             [
                 "g.yaml:4:18: 'allow' names certificates, which nobody shows without 'tls'; say "

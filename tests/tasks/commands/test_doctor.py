@@ -12,6 +12,8 @@ import pytest
 
 from flowrun.runtime.cli import main
 from flowrun.tasks.commands import doctor
+from support.certificates import Authority
+from support.model_servers.fault_server import FaultServer
 
 SUBJECTS = [
     "flowrun", "ffmpeg", "decoders", "encoders", "hwaccel", "display", "gpu", "disk", "memory", "clock",
@@ -86,3 +88,79 @@ def test_torch_is_not_imported():
         "sys.exit(int('torch' in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# -- of a graph --------------------------------------------------------------------------------------
+
+FARM = """
+tasks:
+  - {{id: cam, type: VideoCapture, config: {{source_uri: none.mp4}}}}
+  - id: vlm
+    type: Inference
+    config: {{backend: farm, backends: {{farm: {{type: openai, base_url: {urls}}}}}}}
+cnx: [{{src: cam, dst: vlm, msg: ImageRgb8Msg}}]
+"""
+FLEET = """
+partitions:
+  one: {listen: ["tls/0.0.0.0:7447"]}
+  two: {connect: ["tls/127.0.0.1:7447"]}
+network: {tls: {ca: ca.pem, cert: "${NODE}.pem", key: "${NODE}.key"}, allow: {one: [box], two: [far]}}
+tasks:
+  - {id: a, type: Counter, partition: one}
+  - {id: b, type: Print, partition: two}
+cnx: [{src: a, dst: b, msg: IntMsg}]
+"""
+
+
+def of_graph(capsys, *words):
+    assert main(["doctor", "--json", *map(str, words)]) in (0, 1)
+    return [
+        (it["subject"], it["state"], it["text"])
+        for it in json.loads(capsys.readouterr().out)
+        if it["subject"].startswith(("vlm", "tls", "allow", "connect"))
+    ]
+
+
+def test_each_model_server_of_a_graph_is_asked(tmp_path, capsys, fault_server):
+    gone = FaultServer()
+    gone.close()
+    urls = [fault_server.base_url.replace("://", "://me:sesame@"), gone.base_url]
+    (tmp_path / "g.yaml").write_text(FARM.format(urls=urls), encoding="utf-8")
+    assert of_graph(capsys, tmp_path / "g.yaml") == [
+        ("vlm.farm", "ok", f"{urls[0].replace('me:sesame', '***')} lists its models"),
+        ("vlm.farm", "fail", f"{urls[1]}: no answer (Connection refused); is the server running?"),
+    ]
+    assert fault_server.bodies == []
+
+
+def test_certificates_of_a_graph_fit_or_are_named(tmp_path, capsys, monkeypatch):
+    ca = Authority(tmp_path)
+    cert, _ = ca.certify("box", host="127.0.0.1", days=40.5)
+    ca.certify("box", file="away", host="10.0.0.1", days=3.5)
+    (tmp_path / "g.yaml").write_text(FLEET, encoding="utf-8")
+    graph = tmp_path / "g.yaml"
+    monkeypatch.setenv("NODE", "box")
+    fits = [
+        ("tls", "ok", f"{cert} is 'box', for 40 days more"),
+        ("allow", "ok", "'box' may come as one"),
+    ]
+    assert of_graph(capsys, graph) == fits
+    assert of_graph(capsys, graph, "--partition", "one") == fits
+    assert of_graph(capsys, graph, "--partition", "two")[1:2] == [
+        ("allow", "fail", "'box' may come as one")
+    ]
+    monkeypatch.setenv("NODE", "away")
+    assert of_graph(capsys, graph, "--partition", "one") == [
+        ("tls cert", "fail", f"{tmp_path}/away.pem is not for '127.0.0.1'")
+    ]
+    assert of_graph(capsys, graph)[0][1:] == (
+        "warn",
+        f"{tmp_path}/away.pem is 'box', for 3 days more",
+    )
+
+
+def test_a_partition_without_its_graph_is_an_error(capsys):
+    assert main(["doctor", "--partition", "one"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "--partition names a process of a graph; give the graph: doctor GRAPH\n"
+    )
