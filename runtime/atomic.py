@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flowrun.runtime.errors import LogError
+from flowrun.runtime.errors import LogError, UsageError
 
-__all__ = ["whole_file"]
+__all__ = ["whole_file", "whole_folder"]
 
 
 @contextmanager
@@ -33,3 +35,22 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         if not is_stream:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder next to `path` to write to. It is moved to `path` at the end, and removed
+    after an error. `UsageError` where something is at `path` already."""
+    if path.exists():
+        raise UsageError(f"{path} is there already; name a new folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
+        ) as part:
+            whole = Path(part, "whole")
+            whole.mkdir()
+            yield whole
+            shutil.move(whole, path)
+    except OSError as error:
+        raise LogError(f"{path}: cannot be written: {error.strerror}") from error

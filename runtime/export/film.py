@@ -28,6 +28,7 @@ __all__ = [
     "FilmPacket",
     "FilmTimes",
     "add_copied",
+    "at_rate",
     "can_copy",
     "film_of",
     "film_times",
@@ -272,6 +273,23 @@ def film_of(log: Log, selection: Selection, topic: str) -> Film | str:
         duration,
         len(hidden),
         pixel_aspect,
+    )
+
+
+def at_rate(film: Film, fps: Fraction) -> Film:
+    """The same pictures in their order, shown at one rate, whenever they were taken."""
+    order = sorted(packet.pts for packet in film.packets)
+    times = [round(number * 1_000_000 / fps) for number in range(len(order))]
+    shown = dict(zip(order, times, strict=True))
+    duration = max(1, round(1_000_000 / fps))
+    at = [shown[packet.pts] for packet in film.packets]
+    return film._replace(
+        packets=[
+            packet._replace(pts=pts, dts=dts)
+            for packet, pts, dts in zip(film.packets, at, _decode_times(at, duration), strict=True)
+        ],
+        times=FilmTimes(_FINEST_US, times[: film.pictures], 0, 0),
+        duration=duration,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flowrun.runtime.errors import UsageError
 from flowrun.runtime.printing import print_text
 from flowrun.runtime.wording import counted, one_line
 
@@ -32,10 +34,11 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--to",
-        choices=("coco", "fiftyone", "hf"),
+        choices=("coco", "fiftyone", "hf", "lerobot"),
         required=True,
         help="coco: labels.json and captions.json, and the pictures in data; fiftyone: the same, which "
-        'it reads; hf: a folder for datasets.load_dataset("imagefolder", data_dir=DIR)',
+        'it reads; hf: a folder for datasets.load_dataset("imagefolder", data_dir=DIR); lerobot: an '
+        "episode for each run, with its films, of version 3.0 of LeRobot's format",
     )
     parser.add_argument(
         "--only",
@@ -48,6 +51,13 @@ def add_parser(verbs: Any) -> None:
         default=[],
         metavar="TASK",
         help="only answers of these tasks (all that answer about pictures)",
+    )
+    parser.add_argument(
+        "--camera",
+        nargs="+",
+        default=[],
+        metavar="CAMERA",
+        help="of lerobot: the cameras whose films it has (those that tasks answered about, or all)",
     )
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="the labels (each run's own labels.jsonl)"
@@ -64,6 +74,10 @@ def run(args: argparse.Namespace) -> int:
     from flowrun.runtime.testbench.folders import find_runs
     from flowrun.tasks.evaluation.dataset import write_dataset
 
+    if args.to == "lerobot" and args.only:
+        raise UsageError("--only is not for lerobot: a film has all its pictures")
+    if args.to != "lerobot" and args.camera:
+        raise UsageError("--camera is for lerobot; choose with --task")
     runs = find_runs(args.runs)
     labels = {}
     for path in runs:
@@ -75,6 +89,10 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("pictures", total=1)
+        if args.to == "lerobot":
+            return _write_episodes(
+                args, runs, labels, lambda part: bar.update(task, completed=part)
+            )
         written = write_dataset(
             runs,
             args.output,
@@ -88,4 +106,30 @@ def run(args: argparse.Namespace) -> int:
         print_text(one_line(f"note: {note}"))
     what = [counted(written.pictures, "picture"), counted(written.answers, "answer")]
     print_text(f"{args.output}: {', '.join(what)}, {written.boxes:,} boxes")
+    return 0
+
+
+def _write_episodes(
+    args: argparse.Namespace, runs: list[Path], labels: Any, progress: Callable[[float], None]
+) -> int:
+    from flowrun.runtime.atomic import whole_folder
+    from flowrun.tasks.evaluation.lerobot import write_episodes
+
+    with whole_folder(args.output) as folder:
+        written = write_episodes(
+            runs,
+            folder,
+            labels=labels,
+            tasks=args.task,
+            cameras=args.camera,
+            progress=progress,
+        )
+    for note in written.notes:
+        print_text(one_line(f"note: {note}"))
+    what = [
+        counted(written.episodes, "episode"),
+        counted(written.pictures, "picture"),
+        counted(written.answers, "answer"),
+    ]
+    print_text(f"{args.output}: {', '.join(what)}")
     return 0

@@ -11,4 +11,7 @@
 | `leaderboard.py` | that as text, Markdown and JSON                                         |
 | `answers_page.py`| that as a page, with each answer that is not the right one              |
 | `dataset.py`     | pictures and answers as files, to train and to test with                |
+| `lerobot.py`     | the same as episodes of LeRobot, with films                             |
+| `episodes.py`    | what an episode is made of                                              |
+| `episode_stats.py` | statistics of its columns and colours                                 |
 """

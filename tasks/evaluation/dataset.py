@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flowrun.runtime.atomic import whole_folder
 from flowrun.runtime.errors import LogError, UsageError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.recorded.labels import Label
@@ -88,8 +87,6 @@ def write_dataset(
 
     `UsageError` for a folder that is there, and where there is nothing to write.
     """
-    if folder.exists():
-        raise UsageError(f"{folder} is there already; name a new folder")
     written = Written()
     chosen = []
     for number, path in enumerate(runs):
@@ -106,21 +103,13 @@ def write_dataset(
     if not total:
         what = "answers about pictures" if only is None else f"answers that are {only}"
         raise UsageError(f"there are no {what} in {', '.join(map(str, runs))}")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True
-        ) as part:
-            whole = Path(part, "whole")
-            pictures = whole / ("data" if form == "coco" else "train")
-            pictures.mkdir(parents=True)
-            found: list[_Picture] = []
-            for run, by_picture in chosen:
-                _write_pictures(run, by_picture, pictures, found, written, total, progress)
-            _write_answers(whole, form, found, written)
-            shutil.move(whole, folder)
-    except OSError as error:
-        raise LogError(f"{folder}: cannot be written: {error.strerror}") from error
+    with whole_folder(folder) as whole:
+        pictures = whole / ("data" if form == "coco" else "train")
+        pictures.mkdir()
+        found: list[_Picture] = []
+        for run, by_picture in chosen:
+            _write_pictures(run, by_picture, pictures, found, written, total, progress)
+        _write_answers(whole, form, found, written)
     return written
 
 
