@@ -19,7 +19,7 @@ from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.engine.background import BackgroundWorker
 from flowrun.runtime.engine.instances import Instance
 from flowrun.runtime.engine.parallel import Crew
-from flowrun.runtime.engine.whereabouts import Call, Whereabouts, stacks
+from flowrun.runtime.engine.whereabouts import Call, Whereabouts, stacks, undisturbed
 from flowrun.runtime.places import place_in
 
 __all__ = ["Late", "Watchdog"]
@@ -101,7 +101,8 @@ class Watchdog:
 
     def look(self, now_s: float) -> None:
         """See what each task does at `now_s`."""
-        calls = {call.task: (call, frame) for call, frame in self._calls()}
+        with undisturbed():
+            calls = {call.task: (call, frame) for call, frame in self._calls()}
         late: dict[str, Late] = {}
         for id_ in [*self._seen]:
             if self._seen[id_].call != calls.get(id_, (None, None))[0]:
@@ -114,7 +115,8 @@ class Watchdog:
             if now_s - self._logged_s.get(id_, -_LOGGED_EVERY_S) >= _LOGGED_EVERY_S:
                 self._logged_s[id_] = now_s
                 seen.is_logged = True
-                place = place_in(frame)
+                with undisturbed():
+                    place = place_in(frame)
                 self._instances[id_].ctx.log.warning(
                     f"still in {call.method}, beyond its deadline",
                     since_s=round(now_s - seen.since_s, 1),

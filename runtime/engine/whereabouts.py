@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
+from typing import Any
 
 from flowrun.runtime.clock import monotonic_s
 from flowrun.runtime.engine.background import reconfigure_for, run_job
@@ -16,7 +20,7 @@ from flowrun.runtime.engine.parallel import run_step
 from flowrun.runtime.engine.policy import reconfigure, restart_task
 from flowrun.runtime.task import Task
 
-__all__ = ["Busy", "Call", "Whereabouts"]
+__all__ = ["Busy", "Call", "Whereabouts", "stacks", "undisturbed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ class Whereabouts:
         regularly, it knows for how long."""
         now = monotonic_s()
         seen: dict[tuple[int, Call], float] = {}
-        calls = {thread: self.call_in(frame) for thread, frame in stacks().items()}
+        with undisturbed():
+            calls = {thread: self.call_in(frame) for thread, frame in stacks().items()}
         for thread, call in calls.items():
             if call is not None:
                 seen[thread, call] = self._seen.get((thread, call), now)
@@ -78,7 +83,7 @@ class Whereabouts:
             if code in cycle_codes:
                 return self._step_of(frame)
             if code in _CALLERS:
-                made = frame.f_locals.get("made")
+                made = _local(frame, "made")
                 return None if made is None else self._call(made, _CALLERS[code])
             frame = frame.f_back
         return None
@@ -103,7 +108,7 @@ class Whereabouts:
         return None
 
     def _step_of(self, frame: FrameType) -> Call | None:
-        at = frame.f_locals.get("at")  # none before the first step
+        at = _local(frame, "at")  # none before the first step
         if at is None:
             return None
         made = self._instances[self._cycle.plan.steps[at].task.id]
@@ -123,13 +128,47 @@ class Whereabouts:
         return ids[0] if len(ids) == 1 else None
 
 
+_looking = threading.Lock()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Look at the frames of other threads within: no garbage is collected.
+
+    Before Python 3.12 that may happen in the middle of a look at a frame. What is collected may let the
+    other threads run; a frame that has returned then is memory that something else uses, and the process
+    may crash.
+    """
+    with _looking:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collects:
+                gc.enable()
+
+
 def stacks() -> Mapping[int, FrameType]:
-    """The innermost frame of each thread, by its `threading.get_ident`.
+    """The innermost frame of each thread, by its `threading.get_ident`; to be looked at `undisturbed`.
 
     No local variable may hold that of the thread itself: it refers to its callers, so that all frames
     would stay, with pictures and decoders in their variables, until Python looks for such circles.
     """
     return sys._current_frames()  # noqa: SLF001  # the documented way, in spite of its name
+
+
+def _local(frame: FrameType, name: str) -> Any:
+    """A variable of a function of the engine that another thread may be in; None before it has a value.
+
+    Before Python 3.13 all variables are copied into a dict that stays with the frame. At the next look
+    it might be the last to refer to some, and what is freed then may let other threads run, see above.
+    """
+    found = frame.f_locals
+    value = found.get(name)
+    if isinstance(found, dict):
+        found.clear()
+    return value
 
 
 def _code_of(function: Callable[..., object]) -> CodeType:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ from flowrun.runtime.clock import Clock, monotonic_s
 from flowrun.runtime.engine.beginning import Beginning
 from flowrun.runtime.engine.cycle import Cycle
 from flowrun.runtime.engine.executor import Executor
-from flowrun.runtime.engine.whereabouts import Busy
+from flowrun.runtime.engine.whereabouts import Busy, stacks, undisturbed
 from flowrun.runtime.errors import FlowrunError, LogError, TaskError, UsageError, worded
 from flowrun.runtime.graph.bind import channels_of, live_keys
 from flowrun.runtime.graph.masking import masked_graph
@@ -299,13 +298,17 @@ class Run:
         self.executor.stop(reason)
         self.executor.cycle.log = None  # the cycle that runs is committed to nothing
         until = monotonic_s() + _COMMIT_S
-        while _is_committing(sys._current_frames().get(self._thread)) and monotonic_s() < until:  # noqa: SLF001
+        while self._is_committing() and monotonic_s() < until:
             self._ended.wait(0.01)
         names = ", ".join(dict.fromkeys(repr(busy.task) for busy in self.busy()))
         waited = f", without waiting for task {names}" if names else ""
         self._lines.flush(self.log)
         error = self._finish(reason + waited, None)
         return self._result(reason + waited, error)
+
+    def _is_committing(self) -> bool:
+        with undisturbed():
+            return _is_in_commit(stacks().get(self._thread))
 
     def _finish(self, reason: str, error: str | None) -> FlowrunError | None:
         if error is not None:
@@ -576,7 +579,7 @@ def _masked(data: Any, secrets: frozenset[str]) -> Any:
             return data
 
 
-def _is_committing(frame: FrameType | None) -> bool:
+def _is_in_commit(frame: FrameType | None) -> bool:
     while frame is not None:
         name = str(frame.f_globals.get("__name__"))
         if frame.f_code is Cycle.commit.__code__ or name.startswith(_LOG_MODULE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import threading
 import weakref
@@ -16,6 +17,7 @@ from flowrun.runtime.task import TaskConfig
 from flowrun.tasks.basic import Square
 from support.engine_tasks import Looks
 from support.helpers import START_NS, plan_of
+from support.stages import TESTS
 
 S = 1_000_000_000
 
@@ -145,6 +147,13 @@ def test_who_looks_at_stacks_keeps_nothing_of_them(tmp_path):
         assert found[0]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.timeout(240)
+def test_a_look_at_stacks_is_safe_while_garbage_lets_their_threads_run():
+    program = [sys.executable, "-m", "support.looked_at"]
+    done = subprocess.run(program, cwd=TESTS, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture
