@@ -15,6 +15,7 @@ from flowrun.msgs.image import UnseenPacket
 
 __all__ = [
     "OUTSIDE",
+    "Assigned",
     "Completion",
     "Dropped",
     "EndOfSource",
@@ -160,6 +161,24 @@ class Switched(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Assigned(Event):
+    """What the task sends to another partition goes to another replica of it. A replay does not need
+    this.
+
+    partition: the one that receives.
+    replica: the name of the replica.
+    """
+
+    kind: ClassVar[str] = "assigned"
+
+    partition: str
+    replica: str
+
+    def pack(self) -> dict[str, Any]:
+        return _record(self.kind, self.task, key=self.partition, value=self.replica)
+
+
+@dataclass(frozen=True, slots=True)
 class Failed(Event):
     """The task raised an error.
 
@@ -242,6 +261,8 @@ def unpack(record: Mapping[str, Any]) -> Event:
                 return SourceState(task, key, value)
             case Switched.kind:
                 return Switched(task, key)
+            case Assigned.kind:
+                return Assigned(task, key, value)
             case Failed.kind:
                 return Failed(
                     task, key, value, record.get("phase", _PROCESS), record.get("place", "")

@@ -26,6 +26,8 @@ from flowrun.runtime.printing import print_text
 
 if TYPE_CHECKING:
     from flowrun.runtime.cli.terminal import Terminal
+    from flowrun.runtime.engine.beginning import Beginning
+    from flowrun.runtime.graph.plan import Plan
     from flowrun.runtime.run.live import Run, RunResult
     from flowrun.runtime.server.serve import Server
 
@@ -132,6 +134,21 @@ def _run(args: argparse.Namespace) -> int:
         return _run_on(terminal, args)
 
 
+def _taken_up(plan: Plan, directory: Path) -> Beginning | None:
+    """What is left of an earlier run, where the graph says to go on with it."""
+    if plan.graph.spec.part is None:
+        return None
+    from flowrun.runtime.replay.recovery import recovered_part
+
+    notes: list[str] = []
+    found = recovered_part(plan, directory, note=notes.append)
+    for text in dict.fromkeys(notes):
+        print_text(f"recover: {text}", file=sys.stderr)
+    if found is not None:
+        print_text(f"goes on with {found.run_id} at cycle {found.cycle}", file=sys.stderr)
+    return found
+
+
 def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
     from flowrun.runtime.cli.again import Again
     from flowrun.runtime.cli.memory import keep_freed_memory
@@ -160,6 +177,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
             directory=directory,
             console=LogLines(terminal.stderr),
             debug_messages=args.debug_messages,
+            begins=None if directory is None else _taken_up(plan, directory),
         )
     except FlowrunError as error:
         if directory is not None:

@@ -45,7 +45,7 @@ from flowrun.runtime.engine.watch import MessageWatch
 from flowrun.runtime.engine.watchdog import Watchdog
 from flowrun.runtime.engine.whereabouts import Whereabouts
 from flowrun.runtime.errors import LogError, TaskError, UsageError
-from flowrun.runtime.events import Failed
+from flowrun.runtime.events import Assigned, Failed
 from flowrun.runtime.graph.bind import live_keys
 from flowrun.runtime.graph.plan import Plan, Step
 from flowrun.runtime.interrupts import Interrupted
@@ -281,6 +281,10 @@ class Executor:
         if sources[source].has_ended:
             raise UsageError(f"source {source!r} has ended; nothing more comes from it")
         return self._outside.switch(source, playback)
+
+    def assign(self, event: Assigned) -> None:
+        """Keep with the next cycle where what is sent to other partitions goes. From any thread."""
+        self._outside.assign(event)
 
     def publish(self, port: str, fields: Mapping[str, Any], *, tov_ns: int | None = None) -> bool:
         """Publish a message on a port, `TASK.PORT`, in the next cycle; see `injection.injected_message`.

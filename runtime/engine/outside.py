@@ -32,6 +32,7 @@ from flowrun.runtime.engine.policy import restart_task
 from flowrun.runtime.engine.record import Gate, StepCall
 from flowrun.runtime.engine.restarts import Restarts
 from flowrun.runtime.events import (
+    Assigned,
     Completion,
     Dropped,
     EndOfSource,
@@ -358,6 +359,11 @@ class LiveOutside:
             self._controls.append(event)
         self.woken.set()
         return True
+
+    def assign(self, event: Assigned) -> None:
+        """Keep with the next cycle where what is sent goes from then on."""
+        self._controls.append(event)
+        self.woken.set()
 
     def switch(self, task_id: str, playback: Playback) -> bool:
         """Pause, mute or resume a source at the next cycle; False if that was asked last."""

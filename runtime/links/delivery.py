@@ -106,7 +106,7 @@ def _batch(taken: Sequence[Taken], streams: Sequence[Stream], now_ns: int) -> Ba
     for at, item in enumerate(taken):
         crc = crc32(item.payload, crc)
         newest |= {it.stream: at for it in item.messages}
-    batch = Batch(head.run, taken[0].head.first, head.cycle, head.time_ns, crc)
+    batch = Batch(head.run, taken[0].head.cycle, head.cycle, head.time_ns, crc)
     for at, item in enumerate(taken):
         for message in item.messages:
             age_ms = streams[message.stream].max_age_ms

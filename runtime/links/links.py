@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from flowrun.msgs.image import ImageRgb8Msg
 from flowrun.runtime.clock import Clock, ManualClock, monotonic_s
 from flowrun.runtime.errors import FlowrunError
+from flowrun.runtime.events import Assigned
 from flowrun.runtime.graph.boundary import Boundary
 from flowrun.runtime.graph.plan import Plan
 from flowrun.runtime.graph.spec import GraphSpec, PartId
@@ -26,6 +27,7 @@ from flowrun.runtime.links.security import certificates_of, security_of
 from flowrun.runtime.links.sent import LogTail, SentLogs
 from flowrun.runtime.links.shipper import Shipper
 from flowrun.runtime.links.source import Incoming, LinkSource
+from flowrun.runtime.links.spread import Spread, chosen
 from flowrun.runtime.links.transport import Query, Sample, Transport
 from flowrun.runtime.links.wire import Keys, Peer, Stream, graph_key
 from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
@@ -42,6 +44,8 @@ _HELLO_TIMEOUT_S = 2.0
 _ABSENT_S = 10.0
 """Seconds that a run which has ended waits for a receiver that is not there."""
 _CLOSE_S = 2.0
+_REASSIGN_S = 2.0
+"""Seconds for which another replica must be the right one before it gets what is sent."""
 
 
 class LinkError(FlowrunError):
@@ -155,6 +159,8 @@ class Links:
         """Called, on any thread, with the reason when `error` is set."""
         self.hold: Callable[[bool], None] = lambda _: None
         """Called, on the links' thread, when the run is to wait for a sender, and when no longer."""
+        self.assign: Callable[[Assigned], None] = lambda _: None
+        """Called, on the links' thread, with where what is sent goes from the next cycle on."""
         self._plan, self._spec = plan, plan.graph.spec
         assert self._spec.part is not None
         self._own = self.peer_of(self._spec.part)
@@ -169,6 +175,13 @@ class Links:
         self._woken, self._stopped, self._hurried = (threading.Event() for _ in range(3))
         self._thread: threading.Thread | None = None
         self._lookout: Lookout | None = None
+        self._replicas: dict[str, tuple[str, ...]] = {}
+        """By partition, the replicas that share what is sent to it."""
+        self._spread_keys: dict[str, str] = {}
+        self._sending_tasks: dict[str, str] = {}
+        self._assigned: dict[str, str] = {}
+        """By partition, the replica that was recorded last in this run."""
+        self._unassigned_s: dict[str, float] = {}
         self._acked = threading.Event()
         self._in_step: list[_Out] = []
         """The receivers that this run waits for after each cycle."""
@@ -227,6 +240,9 @@ class Links:
     def _is_in_step(self, out: _Out) -> bool:
         assert self._shipper is not None
         said = self._shipper.acknowledged[out.peer]
+        replica = self._shipper.replica_of(out.peer.partition)
+        if replica not in (None, out.peer.instance):
+            return True
         if not out.awaited or (said.run == self._run and said.cycle >= out.awaited):
             return True
         is_lost = out.was_there and not out.is_there
@@ -315,10 +331,17 @@ class Links:
         sends = {self.peer_of(it.peer): it for it in self._plan.graph.sends}
         runs = Runs(self._directory.parent, graph=self._spec.name, partition=str(self._own))
         keys = Keys.of(self._name, self._own)
+        for peer, boundary in sends.items():
+            partition = next(it for it in self._spec.partitions if it.id == peer.partition)
+            if not partition.instances and partition.replicas > 1:
+                is_one = boundary.streams[0].link.spread == "one"
+                self._replicas[partition.id] = partition.processes
+                self._spread_keys[partition.id] = partition.id if is_one else str(self._own)
+                self._sending_tasks[partition.id] = boundary.streams[0].task
         if sends:
             self._shipper = Shipper(
                 LogTail(self._directory),
-                SentLogs(runs, self._run, self._own),
+                SentLogs(runs, self._run, self._own, spread=self._spread),
                 transport,
                 graph=self._name,
                 own=self._own,
@@ -338,6 +361,13 @@ class Links:
             transport.serve(keys.hello(peer), partial(self._say_hello, boundary))
             transport.watch_alive(Keys.of(self._name, peer).alive, partial(self._receiver_is, out))
         self._in_step = [it for it in self._outs.values() if it.slots]
+
+    def _spread(self, partition: str, coded: frozenset[str]) -> Spread | None:
+        if partition not in self._replicas:
+            return None
+        boundary = next(it for it in self._plan.graph.sends if it.peer.partition == partition)
+        default = chosen(self._spread_keys[partition], self._replicas[partition])
+        return Spread(partition, default, streams_of(boundary), coded)
 
     # -- from the transport, on any thread -----------------------------------------------------------
 
@@ -396,6 +426,7 @@ class Links:
         now_s, now_ns = monotonic_s(), int(monotonic_s() * 1e9)
         if self._shipper is not None:
             self._shipper.pump(now_ns)
+            self._assign(self._shipper, now_s)
             if self._shipper.error is not None:
                 self._fail(LinkError(f"nothing is sent any more: {self._shipper.error}"))
         for it in self._ins.values():
@@ -427,6 +458,22 @@ class Links:
             if again or says != it.acknowledged or now_s - it.acknowledged_at_s >= _AGAIN_S:
                 it.acknowledged, it.acknowledged_at_s = says, now_s
                 it.incoming.receiver.acknowledge(committed)
+
+    def _assign(self, shipper: Shipper, now_s: float) -> None:
+        """Have what is sent go to another replica where the present one is gone, or a better one has
+        come, for a while."""
+        for partition, replicas in self._replicas.items():
+            present = shipper.replica_of(partition)
+            live = [it for it in replicas if self._outs[f"{partition}/{it}"].is_there]
+            wanted = chosen(self._spread_keys[partition], live) if live else present
+            if wanted == present or wanted is None or self._assigned.get(partition) == wanted:
+                self._unassigned_s.pop(partition, None)
+                continue
+            since_s = self._unassigned_s.setdefault(partition, now_s)
+            if now_s - since_s >= _REASSIGN_S:
+                self._assigned[partition] = wanted
+                self._log.info("what is sent goes to another replica", to=f"{partition}/{wanted}")
+                self.assign(Assigned(self._sending_tasks[partition], partition, wanted))
 
     def _hold_or_go_on(self) -> None:
         if self._spec.network.on_peer_lost != "hold":

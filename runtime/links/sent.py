@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from zlib_ng.zlib_ng import crc32
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.links.runs import OwnRun, Runs
+from flowrun.runtime.links.spread import Spread
 from flowrun.runtime.links.wire import (
     CONTEXT,
     CYCLE,
@@ -41,7 +42,7 @@ class Picker:
 
     def __init__(self, streams: Sequence[Stream], coded: frozenset[str]) -> None:
         self._numbers = {stream.topic: number for number, stream in enumerate(streams)}
-        self._coded = coded
+        self.coded = coded
         self._keyframes = {it.topic for it in streams if it.carry == "keyframes"}
 
     def messages(self, cycle: LoggedCycle) -> list[Carried]:
@@ -61,7 +62,7 @@ class Picker:
         another one."""
         found = {}
         for topic, _, payload in cycle.entries:
-            if topic in self._numbers and topic in self._coded and topic not in self._keyframes:
+            if topic in self._numbers and topic in self.coded and topic not in self._keyframes:
                 own = StoredPicture.parse(payload).own
                 if "key" in own and own["key"] != cycle.cycle:
                     found[topic] = own["key"]
@@ -77,7 +78,7 @@ class Picker:
 
     def _stands_alone(self, topic: str, cycle: int, payload: memoryview) -> bool:
         """Whether a message needs no earlier one."""
-        if topic not in self._coded:
+        if topic not in self.coded:
             return True
         own = StoredPicture.parse(payload).own
         return bool(own.get("key", cycle) == cycle)
@@ -135,17 +136,47 @@ class SentLogs:
     """All logs of one process of a partition, of this run and of those before it.
 
     runs: finds them. present: the run that is going on.
+    spread: makes the `Spread` of a log with the coded topics given, for a partition whose replicas share
+        what is sent; None for one that gets all.
     """
 
-    def __init__(self, runs: Runs, present: int, own: Peer) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        present: int,
+        own: Peer,
+        *,
+        spread: Callable[[str, frozenset[str]], Spread | None] = lambda _partition, _coded: None,
+    ) -> None:
         self._runs = runs
         self._present = present
         self._own = own
+        self._make_spread = spread
+        self._spreads: dict[tuple[int, str], Spread | None] = {}
+        self.looked_at = -1
+        """The last cycle of the present run that its spreads have looked at."""
         self.ended = False
         """Whether the present run has ended in order, so that nothing follows."""
 
-    def answer(self, asked: Question, streams: Sequence[Stream]) -> Answer:
-        """What there is from the cycle asked for on, at most `most_bytes`, one message in any case."""
+    def spread_of(self, run: int, partition: str, coded: frozenset[str]) -> Spread | None:
+        """To which replicas of a partition the cycles of a run belong; None where they get all. That of
+        a run before this one is read from its log."""
+        key = run, partition
+        if key not in self._spreads:
+            made = self._spreads[key] = self._make_spread(partition, coded)
+            if made is not None and run != self._present:
+                for it in self._runs.look():
+                    if it.run == run:
+                        with Log(it.path) as log:
+                            for cycle in log.cycles():
+                                made.look(cycle)
+        return self._spreads[key]
+
+    def answer(
+        self, asked: Question, streams: Sequence[Stream], receiver: Peer | None = None
+    ) -> Answer:
+        """What there is for `receiver` from the cycle asked for on, at most `most_bytes`, one message in
+        any case."""
         runs = self._runs.look()
         numbers = [it.run for it in runs]
         if asked.run not in numbers:
@@ -153,7 +184,7 @@ class SentLogs:
         at = numbers.index(asked.run)
         try:
             with Log(runs[at].path) as log:
-                return self._from(log, asked, streams, runs[at + 1 :])
+                return self._from(log, asked, streams, runs[at + 1 :], receiver)
         except LogError:
             return Answer((), self._other(asked, [it for it in runs if it.run != asked.run]))
 
@@ -179,9 +210,17 @@ class SentLogs:
         return nothing
 
     def _from(
-        self, log: Log, asked: Question, streams: Sequence[Stream], later: Sequence[OwnRun]
+        self,
+        log: Log,
+        asked: Question,
+        streams: Sequence[Stream],
+        later: Sequence[OwnRun],
+        receiver: Peer | None,
     ) -> Answer:
         picker = picker_of(log, streams)
+        spread = None
+        if receiver is not None:
+            spread = self.spread_of(asked.run, receiver.partition, picker.coded)
         found: list[tuple[Head, bytes]] = []
         size, more, upto = 0, False, asked.cycle
         first, begins = asked.cycle, None
@@ -194,7 +233,11 @@ class SentLogs:
                     True  # cycles are missing here: the next answer begins after them, and says so
                 )
                 break
+            if spread is not None and asked.run == self._present and cycle.cycle > self.looked_at:
+                break
             messages = picker.messages(cycle)
+            if spread is not None and receiver and spread.at(cycle.cycle) != receiver.instance:
+                messages = []
             if messages:
                 if found and size > asked.most_bytes:
                     more = True

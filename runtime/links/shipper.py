@@ -12,6 +12,7 @@ from functools import partial
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.links.sent import LogTail, Picker, SentLogs
+from flowrun.runtime.links.spread import Spread
 from flowrun.runtime.links.transport import Query, Sample, Transport
 from flowrun.runtime.links.wire import (
     CYCLE,
@@ -44,14 +45,17 @@ class Acknowledged:
 
 @dataclass(slots=True)
 class _Out:
-    """What is known of one receiver. first: the cycle after the last that was put."""
+    """What is known of one receiver. first: the cycle after the last that was put. spread: to which
+    replicas of its partition cycles belong. sent: the cycle after the last that brought it something."""
 
     peer: Peer
     key: str
     streams: Sequence[Stream]
     picker: Picker
     first: int | None = None
+    spread: Spread | None = None
     is_on: bool = True
+    sent: int = 0
 
 
 class Shipper:
@@ -79,17 +83,26 @@ class Shipper:
         self._own, self._run, self._wake, self._on_ack = own, run, wake, on_ack
         keys = Keys.of(graph, own)
         self._outs = {
-            peer: _Out(peer, keys.cycles(peer), streams, Picker(streams, tail.coded))
+            peer: _Out(
+                peer,
+                keys.cycles(peer),
+                streams,
+                Picker(streams, tail.coded),
+                spread=logs.spread_of(run, peer.partition, tail.coded),
+            )
             for peer, streams in receivers.items()
         }
-        self._questions: deque[tuple[Query, Sequence[Stream]]] = deque(maxlen=_MOST_QUESTIONS)
+        self._spreads = {
+            out.peer.partition: out.spread for out in self._outs.values() if out.spread is not None
+        }
+        self._questions: deque[tuple[Query, Peer]] = deque(maxlen=_MOST_QUESTIONS)
         self.newest = -1
         """The last cycle that was read from the log."""
         self.acknowledged = {peer: Acknowledged() for peer in receivers}
         self.error: LogError | None = None
         """Why the log cannot be followed any more."""
-        for peer, streams in receivers.items():
-            transport.serve(keys.log(peer), partial(self._take_question, streams))
+        for peer in receivers:
+            transport.serve(keys.log(peer), partial(self._take_question, peer))
             transport.subscribe(Keys.of(graph, peer).ack(own), partial(self._take_ack, peer))
 
     def pump(self, now_ns: int) -> bool:
@@ -98,8 +111,7 @@ class Shipper:
         del now_ns
         did = self._ship()
         while self._questions:
-            query, streams = self._questions.popleft()
-            self._answer(query, streams)
+            self._answer(*self._questions.popleft())
             did = True
         return did
 
@@ -116,8 +128,13 @@ class Shipper:
     def has_all(self, peer: Peer) -> bool:
         """Whether a receiver has said that it has all that the log has for it, and knows of the end."""
         said, out = self.acknowledged[peer], self._outs[peer]
-        has_it = said.run == self._run and said.cycle >= (out.first or 0)
-        return said.knows_end and (has_it or not out.first)
+        has_it = said.run == self._run and said.cycle >= out.sent
+        return said.knows_end and (has_it or not out.sent)
+
+    def replica_of(self, partition: str) -> str | None:
+        """The replica of a partition that gets what follows; None where all get all."""
+        spread = self._spreads.get(partition)
+        return None if spread is None else spread.current
 
     def switch(self, peer: Peer, *, is_on: bool) -> None:
         """Whether to put for a receiver what comes from now on; it may ask for it in any case."""
@@ -133,12 +150,18 @@ class Shipper:
             for cycle in self._tail.new():
                 did, follows = True, cycle.cycle == self.newest + 1
                 self.newest = cycle.cycle
+                for spread in self._spreads.values():
+                    spread.look(cycle)
+                self._logs.looked_at = cycle.cycle
                 for out in self._outs.values():
                     if out.first is None or not follows:
                         out.first = cycle.cycle
+                    if out.spread is not None and out.spread.at(cycle.cycle) != out.peer.instance:
+                        continue
                     messages = out.picker.messages(cycle)
                     if not messages:
                         continue
+                    out.sent = cycle.cycle + 1
                     payload = packed(messages)
                     if out.is_on:
                         own = self._own
@@ -157,17 +180,17 @@ class Shipper:
             self.error = error
         return did
 
-    def _take_question(self, streams: Sequence[Stream], query: Query) -> None:
-        self._questions.append((query, streams))
+    def _take_question(self, peer: Peer, query: Query) -> None:
+        self._questions.append((query, peer))
         self._wake()
 
-    def _answer(self, query: Query, streams: Sequence[Stream]) -> None:
+    def _answer(self, query: Query, peer: Peer) -> None:
         try:
             asked = Question.unpack(query.parameters)
         except WireError:
             query.finish()
             return
-        answer = self._logs.answer(asked, streams)
+        answer = self._logs.answer(asked, self._outs[peer].streams, peer)
         for head, payload in answer.messages:
             query.reply(payload, sealed(head, payload))
         ending = answer.status.pack()

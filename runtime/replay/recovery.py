@@ -8,11 +8,13 @@ from pathlib import Path
 
 from flowrun.runtime.engine.beginning import Beginning
 from flowrun.runtime.engine.keyframes import unpack_keyframe
+from flowrun.runtime.errors import FlowrunError
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.links.runs import Runs
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 
-__all__ = ["recovered"]
+__all__ = ["recovered", "recovered_part"]
 
 _IN_ORDER = ("end of sources", "the limit of ")
 """How the reasons begin with which a run has done all that it was to."""
@@ -38,14 +40,46 @@ def recovered(
         last = max((cycle.cycle for cycle in log.cycles()), default=None)
         if last is None:
             return None
-        replay = Replay(log, graph=plan.graph.spec)
+        spec = plan.graph.spec
+        # A part's graph is no graph by itself; the log has the whole one.
+        replay = Replay(log, graph=spec if spec.part is None else None)
         with replay:
             replay.seek(last)
             replay.next_cycle()
             state = replay.remembered()
             unsettled = replay.unsettled()
+            if [it.topic for it in replay.plan.slots] != [it.topic for it in plan.slots]:
+                unsettled = {}
+                note("the graph has changed: what background tasks were working on is left out")
         for text in replay.notes:
             note(text)
         return Beginning(
             log.metadata.get("run_id", path.name), last + 1, unpack_keyframe(state), unsettled
         )
+
+
+def recovered_part(
+    plan: Plan, directory: Path, *, note: Callable[[str], None] = lambda _: None
+) -> Beginning | None:
+    """What the run of a partition begins with whose log is to be at `directory`: what is left of the run
+    before it there, where the graph says `recover: replay`; None otherwise, or where nothing is.
+
+    What cannot be taken up is noted, and the tasks begin anew.
+    """
+    part = plan.graph.spec.part
+    if part is None:
+        return None
+    partition = next(it for it in plan.graph.spec.partitions if it.id == part.partition)
+    if partition.recover != "replay":
+        return None
+    runs = Runs(directory.parent, graph=plan.graph.spec.name, partition=str(part))
+    for run in reversed(runs.look()):
+        try:
+            with Log(run.path) as log:
+                if next(log.cycles(), None) is None:
+                    continue
+            return recovered(run.path, plan, note=note)
+        except FlowrunError as error:
+            note(f"{run.path}: its tasks' states cannot be had, and they begin anew: {error}")
+            return None
+    return None

@@ -334,6 +334,7 @@ class Run:
         )
         links.on_error = self.executor.stop
         links.hold = self._hold
+        links.assign = self.executor.assign
         self.watch(links.look)
 
     def _hold(self, is_held: bool) -> None:  # noqa: FBT001

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flowrun.msgs.image import UnseenPacket
 from flowrun.runtime import events
 from flowrun.runtime.events import (
+    Assigned,
     Completion,
     Dropped,
     EndOfSource,
@@ -52,6 +53,7 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Restarted: st.builds(Restarted, tasks),
     Dropped: st.builds(Dropped, tasks, cycles, st.text()),
     Replaced: st.builds(Replaced, tasks, cycles),
+    Assigned: st.builds(Assigned, tasks, st.text(), st.text()),
     Switched: st.builds(Switched, tasks, st.sampled_from(get_args(Playback))),
     SourceState: st.builds(SourceState, tasks, st.sampled_from(get_args(State)), st.text()),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from flowrun.runtime.errors import UsageError
 from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.links.check import received
 from flowrun.runtime.links.links import LinkError, streams_of
+from flowrun.runtime.links.spread import chosen
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.replay import Replay
 from flowrun.runtime.run.live import Run
@@ -53,11 +54,11 @@ def address():
 class Fleet:
     """The runs of a graph's partitions, each on a thread of its own."""
 
-    def __init__(self, folder, tasks, cnx, *, network=""):
+    def __init__(self, folder, tasks, cnx, *, network="", gpu=""):
         self.folder, self.path = folder, folder / "fleet.yaml"
         at = address()
         self.text = (
-            f"partitions: {{dock: {{listen: [{at}]}}, gpu: {{connect: [{at}]}}}}\n"
+            f"partitions: {{dock: {{listen: [{at}]}}, gpu: {{connect: [{at}] {gpu}}}}}\n"
             f"network: {{{network}}}\n"
             f"tasks: [{tasks}]\n"
             f"cnx: [{cnx}]\n"
@@ -70,7 +71,7 @@ class Fleet:
     def begin(self, partition):
         self.count += 1
         plan = load_plan(self.path, env={}, partition=partition)
-        directory = self.folder / partition / f"fleet-{self.count}"
+        directory = self.folder / partition.replace("/", "-") / f"fleet-{self.count}"
         run = Run(plan, clock=LiveClock(), directory=directory, console=self.lines)
         thread = threading.Thread(target=lambda: self.results.update({partition: run.run()}))
         self.runs[partition], self.threads[partition] = run, thread
@@ -177,6 +178,33 @@ def test_in_lock_step_the_sender_waits_for_each_cycle(tmp_path):
     fleet.end("dock", "gpu")
     assert len(ahead) >= 20
     assert max(ahead) <= 1  # the cycle itself, and the last one that brought no number
+
+
+def test_replicas_share_what_is_sent_and_one_that_was_away_gets_its_own(tmp_path):
+    fleet = Fleet(
+        tmp_path,
+        numbers("limit: 700, every_ms: 10"),
+        link("deliver: every, spread: instance"),
+        gpu=", replicas: 2",
+    )
+    default = chosen("dock/0", ["0", "1"])
+    other = {"0": "1", "1": "0"}[default]
+    first, second = fleet.begin(f"gpu/{default}"), fleet.begin(f"gpu/{other}")
+    came, went_over = threading.Event(), threading.Event()
+    first.watch(lambda cycle: came.set() if cycle.time.cycle > 20 else None)
+    second.watch(lambda cycle: went_over.set() if cycle.time.cycle > 20 else None)
+    fleet.begin("dock")
+    assert came.wait(30)
+    fleet.stop(f"gpu/{default}")
+    logs = [fleet.log(f"gpu/{default}")]
+    assert went_over.wait(30)
+    fleet.begin(f"gpu/{default}")
+    fleet.end("dock", f"gpu/{default}", f"gpu/{other}")
+    logs += [fleet.log(f"gpu/{default}"), fleet.log(f"gpu/{other}")]
+    values = [[it.fields["value"] for it in log.messages("/from_dock/n_number")] for log in logs]
+    assert sorted(it for found in values for it in found) == list(range(700))
+    assert all(sorted(it) == it for it in values)
+    assert min(map(len, values)) > 0
 
 
 def test_a_film_is_in_the_receivers_log_as_packets(tmp_path):
