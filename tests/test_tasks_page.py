@@ -124,3 +124,12 @@ def test_a_server_is_asked_in_the_background(folder: Path, server: str) -> None:
     answers = [it for _, it in values(run, "/answers/out")]
     assert answers
     assert all(re.fullmatch(r"said \d+", it) for it in answers)
+
+
+def test_an_answer_within_its_time_is_the_one_that_was_given_in_each_replay(folder: Path) -> None:
+    run = recorded(blocks("yaml")[3].replace("limit: 30, rate_hz: 50", "limit: 3"))
+    best = [it for _, it in values(run, "/pi/out")]
+    assert best
+    assert all(abs(it - 3.14159) < 0.1 for it in best)
+    again = ["replay", str(run), "--task", "pi", "--tolerance", "FloatMsg=0.1"]
+    assert main(again) == 0
