@@ -35,6 +35,7 @@ __all__ = ["main"]
 _VERBS = {
     "run": "run a graph (also: flowrun GRAPH.yaml)",
     "up": "run all partitions of a graph on this machine, each in a process of its own",
+    "simulate": "try a graph's partitions on a network that fails, by seeds",
     "demo": "run a graph that ships with flowrun, and open its page",
     "init": "write a new project: a graph, a task, its test, a README",
     "check": "check graph files, and list everything that is wrong with them",

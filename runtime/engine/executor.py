@@ -56,6 +56,7 @@ __all__ = ["Executor", "StartInterrupted", "Timing"]
 
 WORKER_STOP_S = 8.0
 """Seconds that a stopping run waits for a background task's running call."""
+_NOTHING = "nothing has come"
 _SILENT_STOP_S = 0.5
 """Seconds to wait before logging that we are waiting."""
 
@@ -195,6 +196,8 @@ class Executor:
         )
         self._configs = {id_: made.task.config for id_, made in self.instances.items()}
         self._set_lock = threading.Lock()
+        self._waits = True
+        """Whether to wait where nothing has come."""
 
     @property
     def silent(self) -> list[str]:
@@ -531,6 +534,40 @@ class Executor:
             if cycle.events and self._source_failed():
                 waiting.after_source_error()
 
+    # -- moved by hand -------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the tasks, for `try_cycle`; no thread is started, so that none may be in the
+        background. Raises as `run`."""
+        start_all(list(self.instances.values()), on_start=self._note_start)
+        self.has_started = True
+        if self._keyframe_interval:
+            self.cycle.keyframes.begin()
+        if self._begins is not None:
+            self._take_up(self._begins)
+
+    def try_cycle(self) -> bool:
+        """Run a cycle if something has come, and wait for nothing; False if nothing has, or the run is
+        over: `stop_reason` says why then. Raises as `run`."""
+        before = self.cycles
+        self._waiting.pass_due()
+        self._waits = False
+        self.run_cycles(before + 1)
+        if self.cycles > before or self.stop_reason == _NOTHING:
+            self.stop_reason, self.is_at_end = None, False
+        return self.cycles > before
+
+    @property
+    def due_ns(self) -> int | None:
+        """When a source is due next; None if none has said so."""
+        return self._waiting.due_ns()
+
+    def finish(self) -> None:
+        """Stop the tasks that `begin` has started. Raises as `run`."""
+        failed = stop_all(list(self.instances.values()))
+        if failed:
+            raise failed[0]
+
     def _idle(self) -> None:
         """Nothing came."""
         if self.cycle.log is not None:
@@ -543,6 +580,8 @@ class Executor:
             self.stop_reason, self.is_at_end = "end of sources", True
         elif woken.is_set():  # since the sources were asked, maybe: ask them once more
             woken.clear()
+        elif not self._waits:
+            self.stop_reason = _NOTHING
         else:
             self._waiting.for_sources(self.cycle.time.now_ns)
 

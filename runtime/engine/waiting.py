@@ -111,16 +111,25 @@ class Waiting:
         if self._pace is not None:
             self._pace.admits(time)
 
+    def due_ns(self) -> int | None:
+        """When the next source is due; None if none has said so."""
+        outside = self._outside
+        for task_id, rate in self._rated.items():
+            if rate.due_ns is not None and outside.sources[task_id].gate.present:
+                outside.due.not_before(task_id, rate.due_ns)
+        return outside.due.first()
+
+    def pass_due(self) -> None:
+        """Sources that are due by now are called in the next cycle; for who moves the clock by hand."""
+        self._forget_due(self._clock.now_ns())
+
     def for_sources(self, now_ns: int) -> None:
         """Wait until something has come, a source is due, or it is time to ask the sources again.
 
         now_ns: when the sources were asked last.
         """
         outside, clock = self._outside, self._clock
-        for task_id, rate in self._rated.items():
-            if rate.due_ns is not None and outside.sources[task_id].gate.present:
-                outside.due.not_before(task_id, rate.due_ns)
-        due = outside.due.first()
+        due = self.due_ns()
         if isinstance(clock, ManualClock):
             if due is None:
                 outside.woken.wait(IDLE_POLL_NS / 1e9)

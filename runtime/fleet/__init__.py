@@ -7,4 +7,6 @@
 | `deliveries.py` | what each cycle of a receiver took of a sender                |
 | `order.py`    | the order of the cycles of all runs                             |
 | `replay.py`   | all runs again, each compared with its log and with each other  |
+| `simulation.py` | all processes in one, on a network that fails by a seed       |
+| `invariants.py` | what must hold afterwards                                     |
 """

@@ -73,6 +73,11 @@ class Arrivals:
             self._next[name] = at
         return found
 
+    def all(self) -> Iterator[Delivery]:
+        """All of one source after the other; in place of `of`."""
+        for boundary in self.boundaries:
+            yield from self._of_source(boundary)
+
     def _of_source(self, boundary: Boundary) -> Iterator[Delivery]:
         topic = f"/{boundary.source}/origin"
         if topic not in self.log.topics:

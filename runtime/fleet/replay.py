@@ -124,6 +124,10 @@ class FleetReplay:
             graphs = [specs(log) for _, log in opened]
             _check_tasks([*feed, *(only or ()), *(it.partition(".")[0] for it in config)], graphs)
             for (run, log), spec in zip(opened, graphs, strict=True):
+                if next(log.cycles(), None) is None:
+                    note = f"{run.path.name} holds no cycle: the process ended before its first"
+                    self.report.parts.append(PartReport(run, ReplayReport(), [note]))
+                    continue
                 own = {it.id for it in spec.tasks if it.partition == run.part.partition}
                 replay = Replay(
                     log,
@@ -133,10 +137,10 @@ class FleetReplay:
                     config={k: v for k, v in config.items() if k.partition(".")[0] in own},
                     tolerance=tolerance,
                 )
-                lane = _Lane(self, run, log, replay)
+                part = PartReport(run, replay.report, replay.notes)
                 self._senders[run.part, run.number] = len(self._lanes)
-                self._lanes.append(lane)
-                self.report.parts.append(PartReport(run, replay.report, replay.notes))
+                self._lanes.append(_Lane(self, part, log, replay))
+                self.report.parts.append(part)
         except BaseException:
             self._stack.close()
             raise
@@ -178,8 +182,8 @@ class FleetReplay:
                     f"the logs contradict each other: each of {names} says that it received what "
                     "another one sent later"
                 ) from None
-            for lane, part in zip(self._lanes, self.report.parts, strict=True):
-                part.report, part.notes = lane.replay.report, lane.replay.notes
+            for lane in self._lanes:
+                lane.part.report, lane.part.notes = lane.replay.report, lane.replay.notes
         return self.report
 
     # -- for the lanes -------------------------------------------------------------------------
@@ -235,8 +239,9 @@ class _Changed:
 class _Lane:
     """One run, as a lane of the order."""
 
-    def __init__(self, fleet: FleetReplay, run: FleetRun, log: Log, replay: Replay) -> None:
-        self.run_of, self.replay = run, replay
+    def __init__(self, fleet: FleetReplay, part: PartReport, log: Log, replay: Replay) -> None:
+        self.part, self.replay = part, replay
+        run = self.run_of = part.run
         self.changed: dict[str, dict[int, _Changed]] = {}
         graph = replay.plan.graph
         numbers = {it.id: it for it in graph.spec.partitions}

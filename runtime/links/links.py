@@ -141,6 +141,7 @@ class Links:
     started_ns: when the run began, as its log says. clock: the run's.
     transport: opens the transport.
     log: a logger of the run.
+    now_s: monotonic seconds, for what is said again and again.
     """
 
     def __init__(
@@ -152,7 +153,9 @@ class Links:
         clock: Clock,
         log: Any,
         transport: Callable[[GraphSpec], Transport] | None = None,
+        now_s: Callable[[], float] = monotonic_s,
     ) -> None:
+        self._now_s = now_s
         self.error: LinkError | None = None
         """Why the run must end."""
         self.on_error: Callable[[str], None] = lambda _: None
@@ -195,8 +198,9 @@ class Links:
 
     # -- the run ---------------------------------------------------------------------------------
 
-    def start(self, tasks: Mapping[str, Started]) -> None:
-        """Open the transport, and give the source tasks what they receive from. `UsageError` where the
+    def start(self, tasks: Mapping[str, Started], *, threaded: bool = True) -> None:
+        """Open the transport, and give the source tasks what they receive from; `pump` is then called
+        by a thread, or by whoever moves the time by hand. `UsageError` where the
         transport cannot be opened, `LogError` where an earlier run's log cannot be read."""
         cursors = {it.source: self._cursor(it) for it in self._plan.graph.receives}
         transport = self._transport = self._open(self._spec)
@@ -209,8 +213,9 @@ class Links:
             )
         self._send(transport)
         transport.declare_alive(Keys.of(self._name, self._own).alive)
-        self._thread = threading.Thread(target=self._work, name="flowrun-links", daemon=True)
-        self._thread.start()
+        if threaded:
+            self._thread = threading.Thread(target=self._work, name="flowrun-links", daemon=True)
+            self._thread.start()
 
     @property
     def goes_in_step(self) -> bool:
@@ -248,6 +253,15 @@ class Links:
         is_lost = out.was_there and not out.is_there
         return is_lost and self._spec.network.on_peer_lost == "continue"
 
+    def say_end(self) -> bool:
+        """The run has ended in order, and its log is finished: tell the receivers; whether each has
+        said that it has all."""
+        if self._shipper is None:
+            return True
+        self._shipper.end()
+        self._shipper.say_end()
+        return all(self._shipper.has_all(it.peer) for it in self._outs.values())
+
     def end(self, *, in_order: bool) -> None:
         """The run has ended, and its log is finished. Where it ended in order, this returns when each
         receiver that is there has said that it has all, or `hurry` was called.
@@ -265,7 +279,7 @@ class Links:
             self._lookout.end()
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
-        self._acknowledge(monotonic_s(), again=True)
+        self._acknowledge(self._now_s(), again=True)
         if self._shipper is not None:
             self._shipper.close()
         self._transport.close(timeout_s=_CLOSE_S)
@@ -402,7 +416,7 @@ class Links:
     def _receiver_is(self, it: _Out, is_there: bool) -> None:  # noqa: FBT001
         it.is_there, it.was_there = is_there, it.was_there or is_there
         if not is_there:
-            it.left_at_s = monotonic_s()
+            it.left_at_s = self._now_s()
         self._woken.set()
 
     def _is_over(self, it: _In) -> bool:
@@ -423,7 +437,8 @@ class Links:
 
     def pump(self) -> None:
         """What there is to do now."""
-        now_s, now_ns = monotonic_s(), int(monotonic_s() * 1e9)
+        now_s = self._now_s()
+        now_ns = int(now_s * 1e9)
         if self._shipper is not None:
             self._shipper.pump(now_ns)
             self._assign(self._shipper, now_s)
@@ -489,10 +504,10 @@ class Links:
         """Until each has all, or is not there for a while."""
         if isinstance(self._clock, ManualClock):
             return
-        began = monotonic_s()
+        began = self._now_s()
         told, said_at_s = False, -_AGAIN_S
         while not self._hurried.wait(_LOOK_S):
-            now_s = monotonic_s()
+            now_s = self._now_s()
             if now_s - said_at_s >= _AGAIN_S:
                 shipper.say_end()
                 said_at_s = now_s

@@ -184,6 +184,10 @@ class RollingSlabs:
 
     # -- inside --------------------------------------------------------------------------------
 
+    def abandon(self) -> None:
+        """Let go of the files as they are."""
+        self._close()
+
     def _close(self) -> None:
         self._helper.shutdown()
         self._spare.close()

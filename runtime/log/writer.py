@@ -348,6 +348,14 @@ class LogWriter:
         """In a child process of a fork: write nothing, and do not hold the lock for the parent."""
         self._run_lock.close()
 
+    def abandon(self) -> None:
+        """Leave the log as a process that is killed does: whole, with all that was committed, and not
+        finished."""
+        for upkeep in self._upkeep:
+            upkeep.stop()
+        self._run_lock.close()
+        self._slabs.abandon()
+
     def finish(self, end: Mapping[str, str]) -> None:
         """Write the waiting log records, the run's end and the summary; the log is then finished.
 

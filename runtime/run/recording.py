@@ -213,6 +213,12 @@ class Recording:
             self.writer.let_go()
             self.writer = None
 
+    def abandon(self) -> None:
+        """Leave the log as a process that is killed does."""
+        if self.writer is not None:
+            self.writer.abandon()
+            self.writer = None
+
     def discard(self) -> None:
         """Leave nothing of the log."""
         if self.writer is not None:
