@@ -178,9 +178,13 @@ class Status:
     def unpack(cls, data: bytes | memoryview) -> Status:
         """`WireError` for other bytes."""
         try:
-            return cls(*msgpack.unpackb(data))
+            values = msgpack.unpackb(data)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise WireError(f"no status: {error}") from error
+        kinds = [int, int, int, int, bool, bool, int, int, bool, str]
+        if not isinstance(values, list) or [type(it) for it in values] != kinds:
+            raise WireError("no status: other values than its fields")
+        return cls(*values)
 
 
 _KEY_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]")

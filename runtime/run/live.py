@@ -160,7 +160,7 @@ class Run:
                     plan,
                     clock=clock,
                     log=self.writer,
-                    on_log_error=self._lose_log if self._recording.outlived else None,
+                    on_log_error=self._lose_log if self._goes_on_without_log else None,
                     broadcasts=self.broadcasts,
                     debug_messages=debug_messages,
                     run_id=_id_of(self.name, self._started_ns) if place is None else place.name,
@@ -337,6 +337,12 @@ class Run:
         links.assign = self.executor.assign
         self.watch(links.look)
 
+    @property
+    def _goes_on_without_log(self) -> bool:
+        """Whether the run goes on where its log cannot. A partition does not: its log is what it sends,
+        and what it takes without one would come again."""
+        return self._recording.outlived and self.plan.graph.spec.part is None
+
     def _hold(self, is_held: bool) -> None:  # noqa: FBT001
         """Let the run's own sources wait for another partition, or go on."""
         received = {it.source for it in self.plan.graph.receives}
@@ -393,6 +399,8 @@ class Run:
         """
         if self._state != "Running":
             raise UsageError("the run has ended")
+        if self.links is not None:
+            raise UsageError("the log of a partition is what it sends: it cannot be stopped")
         return self._recording.switch(on, self.executor.log_to)
 
     def stop(self, reason: str) -> None:

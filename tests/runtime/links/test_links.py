@@ -1,6 +1,7 @@
 """Runs of two partitions, over Zenoh on loopback."""
 
 import socket
+import sys
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from flowrun.msgs import FloatMsg, IntMsg
 from flowrun.runtime.clock import LiveClock
 from flowrun.runtime.errors import UsageError
+from flowrun.runtime.events import Switched
 from flowrun.runtime.graph.plan import load_plan
 from flowrun.runtime.links.check import received
 from flowrun.runtime.links.links import LinkError, streams_of
@@ -272,3 +274,67 @@ def test_a_run_without_a_log_is_refused(tmp_path):
     assert str(found.value) == (
         "a partition needs its log: the log is what it sends, and where it goes on"
     )
+
+
+def test_without_the_extra_the_run_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zenoh", None)
+    fleet = Fleet(tmp_path, numbers(), link("deliver: every"))
+    fleet.begin("dock")
+    [result] = fleet.end("dock")
+    assert str(result.error) == (
+        "a graph with partitions needs eclipse-zenoh: pip install 'flowrun-runtime[links]'"
+    )
+
+
+def test_a_lost_sender_ends_the_run_where_the_graph_says_so(tmp_path):
+    fleet = Fleet(
+        tmp_path, numbers("limit: 1000"), link("deliver: every"), network="on_peer_lost: stop"
+    )
+    gpu, dock = fleet.begin("gpu"), fleet.begin("dock")
+    came = threading.Event()
+    gpu.watch(lambda cycle: came.set() if cycle.time.cycle > 5 else None)
+    assert came.wait(30)
+    dock.stop("the test")
+    results = fleet.end("gpu", "dock")
+    assert str(results[0].error) == "dock/0 is lost, and the graph says on_peer_lost: stop"
+    assert results[1].error is None
+
+
+def test_a_receivers_own_sources_are_held_while_a_sender_is_lost(tmp_path):
+    own = f"{{id: own, type: {__name__}.Paced, partition: gpu, config: {{limit: 100000}}}}"
+    fleet = Fleet(
+        tmp_path,
+        f"{numbers('limit: 1000')}, {own}",
+        link("deliver: every"),
+        network="on_peer_lost: hold",
+    )
+    gpu, dock = fleet.begin("gpu"), fleet.begin("dock")
+    came, held, goes_on = (threading.Event() for _ in range(3))
+
+    def look(cycle):
+        if cycle.time.cycle > 5:
+            came.set()
+        for event in cycle.events:
+            if type(event) is Switched:
+                (held if event.playback == "paused" else goes_on).set()
+
+    gpu.watch(look)
+    assert came.wait(30)
+    dock.stop("the test")
+    fleet.end("dock")
+    assert held.wait(30)
+    dock = fleet.begin("dock")
+    assert goes_on.wait(30)
+    gpu.stop("the test")
+    dock.stop("the test")
+    fleet.end("gpu", "dock")
+
+
+def test_the_log_of_a_partition_cannot_be_stopped(tmp_path):
+    fleet = Fleet(tmp_path, numbers("limit: 1000"), link("deliver: every"))
+    dock = fleet.begin("dock")
+    with pytest.raises(UsageError) as found:
+        dock.record(False)
+    assert str(found.value) == "the log of a partition is what it sends: it cannot be stopped"
+    dock.stop("the test")
+    fleet.end("dock")
