@@ -271,12 +271,20 @@ def look_back(page: Page, film: Film, url: str) -> None:
         f" && {pictures}.filter(it => it.naturalWidth).length == 2",
         timeout_s=180,
     )
+    # Of the answers that differ, the one that was marked: the last about the circle until this moment.
     change = (
-        f"[...{TIMELINE}.querySelectorAll('.change')].find(it => it.innerText.includes('circle'))"
+        f"[...{TIMELINE}.querySelectorAll('.change')].findLast(it =>"
+        " Number(it.querySelector('small').textContent.replace(/\\D/g, ''))"
+        f" <= Number({TIMELINE}.dataset.cycle)"
+        f" && it.querySelector('del').textContent.includes({WRONG!r})"
+        " && it.querySelector('ins').textContent == 'blue')"
     )
     page.evaluate(f"({change}.click(), {change}.scrollIntoView())")
-    page.wait_for(f"{TIMELINE}.querySelector('.change[aria-pressed=true]').innerText.includes('circle')"
-                  f" && {pictures}.every(it => it.complete && it.naturalWidth)")  # fmt: skip
+    pressed = f"{TIMELINE}.querySelector('.change[aria-pressed=true] del')"
+    page.wait_for(
+        f"{pressed}.textContent.includes({WRONG!r})"
+        f" && {pictures}.every(it => it.complete && it.naturalWidth)"
+    )
     film.add(
         "4  What if the prompt were another? Still blue: it is not the prompt",
         page.picture(around=TIMELINE),
