@@ -71,7 +71,12 @@ def is_accessible(browser):
         browser.size(1440, 900, dark=dark)
         assert violations(browser) == []
     browser.size(390, 844)
+    assert violations(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    right = (
+        "[...document.querySelectorAll('tbody button')].map(it => it.getBoundingClientRect().right)"
+    )
+    assert browser.evaluate(f"Math.max(0, ...{right})") <= 390
     browser.size(1440, 900)
 
 

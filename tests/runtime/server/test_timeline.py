@@ -13,6 +13,7 @@ from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.server.app import create_view_app
 from flowrun.runtime.server.serve import Server
 from support.answer_tasks import answered
+from support.axe import violations
 from support.browser import nothing_went_wrong
 from support.fake_run import FakeRun
 from support.log_writing import T0, commit, writer_of
@@ -179,6 +180,9 @@ def test_a_part_is_marked_and_made_a_test(page):
     click(page, "Make it a test")
     page.wait_for(f"!!{TIMELINE}.querySelector('.timeline-code')")
     link = page.evaluate(f"(a => [a.download, a.href])({TIMELINE}.querySelector('a.action'))")
+    page.size(390, 844)
+    assert violations(page) == []
+    page.events.clear()  # axe tries styles that the page forbids
     test = page.evaluate(f"{TIMELINE}.querySelector('.timeline-code').textContent")
     assert link[0] in test
     first, last = link[0].removesuffix(".mcap").split("-")[1:]

@@ -114,7 +114,9 @@ function Prompt({task, inForce, set, disabled}) {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(event.target.value); }
     if (event.key === "Escape") setDraft(null);
   };
-  return html`<form class="ask" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); ask(shown); }}>
+  /** @param {any} event */
+  const submit = event => { event.preventDefault(); ask(event.target.elements.prompt.value); };
+  return html`<form class="ask" onSubmit=${submit}>
     <textarea id="prompt" rows="2" required value=${shown} disabled=${disabled || !known} onKeyDown=${key}
       aria-describedby="in-force" onInput=${(/** @type {any} */ event) => setDraft(event.target.value)}></textarea>
     <button id="send" disabled=${disabled || !known}>Ask</button>

@@ -32,7 +32,7 @@ export function ClipPanel({run, range, onRange, onClose}) {
       <button onClick=${copy}>Copy the test</button>`}
       <button class="link close" onClick=${onClose}>Close</button></div>
     ${test && html`<p>The clip goes next to the test, which replays it with the present code and compares every message.</p>
-    <pre class="timeline-code"><code>${test.text}</code></pre>`}
+    <pre class="timeline-code" tabindex="0" role="region" aria-label="The test"><code>${test.text}</code></pre>`}
     <p role="status">${said}</p>
   </div>`;
 }

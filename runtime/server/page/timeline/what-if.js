@@ -133,7 +133,7 @@ function Outcome({run, state, cycle, onMoment}) {
   return html`<div class="what-if">
     <p><b>${head}</b>: ${counted(state.differing, "answer")} of ${count(state.compared)} differ${state.compared === 1 ? "s" : ""} · ${what}</p>
     ${state.state === "running" && html`<progress value=${state.progress} aria-label="Progress"></progress>`}
-    ${state.why && html`<pre class="timeline-code">${state.why}</pre>`}
+    ${state.why && html`<pre class="timeline-code" tabindex="0" role="region" aria-label="Why it failed">${state.why}</pre>`}
     ${state.differs.length > 0 && html`<div class="what-if-changes">
       <ol>${state.differs.slice(0, SHOWN).map((/** @type {any} */ it) => html`<li key=${`${it.task} ${it.cycle}`}>
         <button class="change" aria-pressed=${it === chosen} onClick=${() => onMoment(it.cycle)}>
