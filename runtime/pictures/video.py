@@ -172,7 +172,8 @@ class PacketDecoder:
             context.reorder_depth = decoder.reorder
             context.colorspace, context.color_range = decoder.color
         except (av.error.FFmpegError, ValueError, OverflowError, LookupError) as error:
-            raise ValueError(f"no decoder {decoder.name!r} in this FFmpeg: {error}") from error
+            where = "in this FFmpeg" if device is None else "on this device"
+            raise ValueError(f"no decoder {decoder.name!r} {where}: {error}") from error
         options = {"err_detect": "explode"} if strict else {}
         if ahead:
             context.thread_type = "SLICE" if in_parts else "AUTO"

@@ -34,9 +34,9 @@ it costs as much as decoding on the CPU.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -124,6 +124,15 @@ class _LeaveDeviceError(Exception):
     def __init__(self, fault: str | None = None) -> None:
         super().__init__(fault)
         self.fault = fault
+
+
+@contextmanager
+def _blaming_device() -> Iterator[None]:
+    """Whatever a driver raises is the device's fault, and not the end of the source."""
+    try:
+        yield
+    except Exception as error:  # drivers have errors of their own
+        raise _LeaveDeviceError(f"it failed: {str(error) or type(error).__name__}") from error
 
 
 class DeviceDecoder:
@@ -234,12 +243,13 @@ class DeviceDecoder:
         if self._cpu is None:
             self._asked.append(packet.number, bytes(packet.data), is_key=packet.is_key)
         made: list[tuple[int | None, Any]] = []
-        took = hardware.decode(
-            packet.number,
-            packet.data,
-            lambda number, decoded: made.append((number, decoded)),
-            is_key=packet.is_key,
-        )
+        with _blaming_device():
+            took = hardware.decode(
+                packet.number,
+                packet.data,
+                lambda number, decoded: made.append((number, decoded)),
+                is_key=packet.is_key,
+            )
         if not took:
             raise _LeaveDeviceError("it refuses a packet that the CPU takes")
         self._silent = 0 if made else self._silent + 1
@@ -260,7 +270,9 @@ class DeviceDecoder:
     def _drain_device(self, hardware: PacketDecoder, take: Take) -> None:
         self._check()
         made: list[tuple[int | None, Any]] = []
-        if not hardware.drain(lambda number, decoded: made.append((number, decoded))):
+        with _blaming_device():
+            has_ended = hardware.drain(lambda number, decoded: made.append((number, decoded)))
+        if not has_ended:
             raise _LeaveDeviceError("it does not end a section that the CPU ends")
         self._take_made(made, take, self._packets[-1].number, drained=True)
         if self._expected:

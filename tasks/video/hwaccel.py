@@ -131,13 +131,13 @@ class Device:
         self._given //= 2
         self._read //= 2
         idle, self._idle = self._idle, None
-        if idle is not None and idle[0] == known:
-            idle[1].begin_again()
-            return idle[1]
         try:
+            if idle is not None and idle[0] == known:
+                idle[1].begin_again()
+                return idle[1]
             return new_decoder(self.kind, known)
-        except ValueError as error:
-            self.give_up(f"{self.kind} {error}")
+        except Exception as error:  # noqa: BLE001  # drivers have errors of their own
+            self.give_up(f"{self.kind} {str(error) or type(error).__name__}")
             return None
 
     def put_back(self, known: VideoDecoder, decoder: PacketDecoder) -> None:

@@ -26,8 +26,8 @@ __all__ = ["Faults", "as_devices_have_it", "installed"]
 class Faults:
     """What is wrong with a device. Packets are counted over all of its decoders, from 0.
 
-    wrong, refuses, silent, dies: from which packet on it decodes wrongly, refuses them, gives no
-        picture, or cannot be opened any more and refuses all.
+    wrong, refuses, silent, dies, raises: from which packet on it decodes wrongly, refuses them, gives no
+        picture, cannot be opened any more and refuses all, or has its driver raise an error.
     twice: the packet whose pictures come twice.
     lag: how many pictures later than the CPU it gives them.
     """
@@ -36,6 +36,7 @@ class Faults:
     refuses: float = float("inf")
     silent: float = float("inf")
     dies: float = float("inf")
+    raises: float = float("inf")
     twice: int = -1
     lag: int = 0
     count: int = 0
@@ -46,7 +47,9 @@ class Faults:
     def drawn(cls, rng: np.random.Generator) -> Faults:
         """Some, at random; often none."""
         at = float(rng.integers(0, 24))
-        kind = str(rng.choice(["", "", "wrong", "refuses", "silent", "dies", "twice", "lag"]))
+        kind = str(
+            rng.choice(["", "", "wrong", "refuses", "silent", "dies", "raises", "twice", "lag"])
+        )
         if kind == "lag":
             return cls(lag=int(rng.integers(1, 4)))
         return cls() if not kind else cls(**{kind: at})  # type: ignore[arg-type]
@@ -93,6 +96,8 @@ class Fake(PacketDecoder):
     def decode(self, number: int, data: Any, take: Any, *, is_key: bool) -> bool:
         faults = self._faults
         at, faults.count = faults.count, faults.count + 1
+        if at >= faults.raises:
+            raise RuntimeError("illegal address")
         if at >= min(faults.refuses, faults.dies):
             return False
         made: list[tuple[int | None, Any]] = []
@@ -105,6 +110,8 @@ class Fake(PacketDecoder):
         return True
 
     def drain(self, take: Any) -> bool:
+        if self._faults.count >= self._faults.raises:
+            raise RuntimeError("illegal address")
         made: list[tuple[int | None, Any]] = []
         super().drain(self._keeper(made, wrong=self._faults.count > self._faults.wrong))
         if self._faults.count > self._faults.silent:

@@ -18,6 +18,7 @@ from flowrun.runtime.pictures import video
 from flowrun.runtime.pictures.asked import AskedPicture, Found, UnprovenPicture
 from flowrun.runtime.pictures.planar import Layout, PlanarPicture, copied, kept, layout_of
 from flowrun.runtime.pictures.stored import StoredPicture
+from flowrun.runtime.pictures.video import PacketDecoder
 from flowrun.runtime.replay.replay import Replay
 from flowrun.tasks.video import by_device, hwaccel
 from flowrun.tasks.video.by_device import planes_like
@@ -27,6 +28,7 @@ from flowrun.tasks.video.packets import PacketQueue
 from flowrun.tasks.video.sections import Picture
 from support import damaged, films, helpers
 from support.devices import Faults, as_devices_have_it, installed
+from support.packets import plain_decoder
 
 LONG = {"x264-params": "bframes=2:b-adapt=0:keyint=12:min-keyint=12:scenecut=0"}
 LAYOUT = Layout("gray", 1, 3, 2, 0)
@@ -170,6 +172,8 @@ OTHERS = "its pictures are not those of the CPU"
         (Faults(silent=6), FEWER),
         (Faults(dies=0), "cuda has gone"),
         (Faults(dies=9), REFUSES),
+        *((Faults(raises=at), "it failed: illegal address") for at in (0, 1, 7, 11, 13)),
+        (Faults(raises=12), "it failed: illegal address"),
         (Faults(twice=7), None),
         *((Faults(lag=at), None) for at in (1, 5)),
     ],
@@ -301,6 +305,21 @@ def test_a_device_is_left_where_packets_are_always_damaged() -> None:
             },
         )
     ]
+
+
+def test_a_device_that_cannot_begin_again_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    lines = Lines()
+    device = Device("cuda", source="film", log=lines)
+    known = plain_decoder("h264", 64, 48)
+    decoder = PacketDecoder(known)
+    monkeypatch.setattr(decoder, "begin_again", fail)
+    device.put_back(known, decoder)
+    assert device.decoder(known) is None
+    assert lines.reasons == ["cuda RuntimeError"]
+    assert not device.is_used
 
 
 def test_codecs_of_single_pictures_are_the_cpus(tmp_path: Path) -> None:
