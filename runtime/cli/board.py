@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
     from flowrun.runtime.broadcast import Answer
     from flowrun.runtime.engine.whereabouts import Busy
+    from flowrun.runtime.links.links import LinkStatus
     from flowrun.runtime.run.report import RunReport, TaskReport
 
-__all__ = ["answer_line", "board", "cells", "errors", "status_line", "troubles"]
+__all__ = ["answer_line", "board", "cells", "errors", "link_lines", "status_line", "troubles"]
 
 _BUSY_S = 2.0
 """Seconds after which a method of a task that runs is mentioned."""
@@ -39,7 +40,8 @@ def board(report: RunReport, busy: Sequence[Busy] = (), *, width: int) -> list[R
         Text(trouble, style="red", no_wrap=True, overflow="ellipsis")
         for trouble in troubles(report, busy, name=_SHORT if width < _WIDE else None)
     ]
-    return [*parts, _table(report, width=width)]
+    lines = [Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in link_lines(report)]
+    return [*parts, _table(report, width=width), *lines]
 
 
 def status_line(report: RunReport, *, width: int | None = None) -> str:
@@ -83,6 +85,9 @@ def troubles(
             yield f"{id_} hangs: {task.late_s:,.0f} s in one call"
         elif task.state not in (None, "running", "ended"):
             yield f"{id_}: {task.state}" + (f" ({task.code})" if task.code else "")
+    for link in report.links:
+        if link.state in ("lost", "refused"):
+            yield f"{_of(link)}: {link.state}" + (f" ({link.refused})" if link.refused else "")
     yield from errors(report, name=name)
 
 
@@ -101,6 +106,22 @@ def shadows(report: RunReport) -> Iterator[str]:
         if (shadow := task.shadow) is not None:
             line = f"{id_} disagrees with {shadow.of} about {_number(shadow.disagreed)} of "
             yield f"{line}{_number(shadow.compared)} frames"
+
+
+def link_lines(report: RunReport) -> Iterator[str]:
+    """A line for each link to another partition."""
+    for link in report.links:
+        said = [link.state, f"{_number(link.lag_cycles)} behind"]
+        said += [f"{_number(link.gaps)} {'gap' if link.gaps == 1 else 'gaps'}"] if link.gaps else []
+        said += [f"{_number(link.skipped)} passed over"] if link.skipped else []
+        said += [f"{_number(link.damaged)} damaged"] if link.damaged else []
+        if link.clock_offset_ms is not None:
+            said.append(f"clock {link.clock_offset_ms:+,.1f} ms")
+        yield f"{_of(link)}: {', '.join(said)}"
+
+
+def _of(link: LinkStatus) -> str:
+    return f"from {link.peer}" if link.direction == "in" else f"to {link.peer}"
 
 
 def answer_line(answer: Answer) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowrun.runtime.cli.announced import running
-from flowrun.runtime.cli.board import answer_line, board, cells, status_line, troubles
+from flowrun.runtime.cli.board import answer_line, board, cells, link_lines, status_line, troubles
 from flowrun.runtime.cli.signals import Ended
 from flowrun.runtime.cli.terminal import can_draw
 from flowrun.runtime.errors import FlowrunError, UsageError
@@ -186,11 +186,17 @@ def _watch(look: Look) -> None:
             time.sleep(_EVERY_S)
 
 
+def _name(seen: _Seen) -> str:
+    """The run's graph, and which process of it where there are several."""
+    part = seen.report.get("part")
+    return f"{seen.report['id']} {part}" if part else str(seen.report["id"])
+
+
 def _board(seen: _Seen, *, width: int) -> list[RenderableType]:
     from rich.text import Text
 
     report = _report(seen)
-    title = f"{seen.report['id']}: {seen.state}  "
+    title = f"{_name(seen)}: {seen.state}  "
     lines = [Text.assemble((one_line(title), "bold"), (one_line(seen.where), "dim"))]
     if report.last_answer is not None:
         lines.append(Text(f"  {answer_line(report.last_answer)}"))
@@ -202,10 +208,12 @@ def _board(seen: _Seen, *, width: int) -> list[RenderableType]:
 def _print(seen: _Seen) -> None:
     """A line about the run, one about each trouble, and one about each task: for grep and awk."""
     report = _report(seen)
-    print_text(f"{seen.report['id']}: {seen.state}  {seen.where}")
+    print_text(f"{_name(seen)}: {seen.state}  {seen.where}")
     print_text(f"  {status_line(report)}")
     for trouble in troubles(report):
         print_text(f"  {trouble}")
+    for line in link_lines(report):
+        print_text(f"  {line}")
     if report.last_answer is not None:
         print_text(f"  {answer_line(report.last_answer)}")
     rows = [{"task": id_, **cells(task)} for id_, task in report.tasks.items()]

@@ -207,11 +207,13 @@ class _Parts:
                     )
 
     def _source(self, boundary: Boundary, part: PartId) -> BoundTask:
+        task_class = find_task_class(SOURCE_TYPE, folder=Path(), types={})
         config = {"partition": boundary.peer.partition, "instance": boundary.peer.instance}
         where = boundary.streams[0].where
         spec = TaskSpec(
             id=boundary.source,
-            type=SOURCE_TYPE,
+            type=task_class.__name__,
+            given=task_class,
             config=config,
             where=where,
             config_where={},
@@ -219,7 +221,6 @@ class _Parts:
             masked_config=config,
             partition=part.partition,
         )
-        task_class = find_task_class(SOURCE_TYPE, folder=Path(), types={})
         found = check_config(spec, task_class)
         assert not isinstance(found, list), found
         origin = ports_of(task_class)[0]  # type: ignore[arg-type]  # a class is hashable

@@ -34,7 +34,7 @@ from flowrun.runtime.links.zenoh import ZenohTransport, config_of, open_zenoh
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.task import CycleTime, Message, Task
 
-__all__ = ["LinkError", "LinkStatus", "Links", "open_transport", "streams_of"]
+__all__ = ["LINK_STATES", "LinkError", "LinkStatus", "Links", "open_transport", "streams_of"]
 
 _LOOK_S = 0.05
 """Interval at which the log and the receivers are looked at while nothing happens."""
@@ -52,12 +52,15 @@ class LinkError(FlowrunError):
     """What another partition sends does not fit, or it is lost and the graph says to stop."""
 
 
+LINK_STATES = ("connecting", "connected", "lost", "refused", "ended")
+
+
 @dataclass(frozen=True, slots=True)
 class LinkStatus:
     """How one link is doing.
 
     peer: the process at its other end, "gpu/0". direction: "in" or "out".
-    state: "connecting", "connected", "lost", "refused" or "ended".
+    state: one of `LINK_STATES`.
     cursor: the sender's cycle after the last that is in the receiver's log, as far as is known here.
     newest: the sender's newest cycle that is known here.
     lag_cycles: how far `cursor` is behind it.
@@ -534,7 +537,7 @@ class Links:
         state = "refused" if it.refused else "ended" if receiver.ended else state
         cursor = it.committed or Cursor(0, 0)
         newest = receiver.newest
-        known = newest.cycle + 1 if newest.run == cursor.run else cursor.cycle
+        known = newest.cycle + 1 if newest.run == cursor.run != 0 else cursor.cycle
         return LinkStatus(
             str(it.peer),
             "in",

@@ -556,6 +556,8 @@ class Run:
             tasks=tasks,
             last_answer=self.last_answer,
             ended=self._reason,
+            part=None if self.links is None else str(self.plan.graph.spec.part),
+            links=() if self.links is None else self.links.status(),
         )
 
     def ask_backends(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from flowrun.runtime.clock import monotonic_s, ticks_ns
 from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.engine.rates import is_rated
 from flowrun.runtime.graph.plan import Plan
+from flowrun.runtime.links.links import LinkStatus  # pydantic reads the annotations
 from flowrun.runtime.run.shadows import ShadowReport
 from flowrun.runtime.task import Health, State  # pydantic reads the annotations
 from flowrun.runtime.wording import mask_secrets
@@ -119,6 +120,8 @@ class RunReport:
     tasks: by id, in the order in which they run.
     last_answer: the newest that a sink has shown.
     ended: why the run ended, such as "end of sources", "error" where its state says more; None before.
+    part: which process of a partition it is, "gpu/0"; None for a graph without partitions.
+    links: how each link to another process is doing; what is received first.
     """
 
     cycles: int
@@ -131,6 +134,8 @@ class RunReport:
     tasks: Mapping[str, TaskReport]
     last_answer: Answer | None
     ended: str | None = None
+    part: str | None = None
+    links: Sequence[LinkStatus] = ()
 
 
 def task_reports(executor: Executor) -> tuple[dict[str, TaskReport], float]:

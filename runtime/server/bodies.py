@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from flowrun.runtime.broadcast import Shows
+from flowrun.runtime.links.links import LinkStatus
 from flowrun.runtime.run.report import LogReport, Progress, TaskReport
 from flowrun.runtime.task import State
 
@@ -211,6 +212,8 @@ class Report(Pipeline):
     tasks: dict[str, TaskReport]
     last_answer: _NewestAnswer | None
     ended: str | None
+    part: str | None
+    links: list[LinkStatus]
     shows: dict[str, Shows]
     live: dict[str, list[str]]
     settings: dict[str, dict[str, Any]]

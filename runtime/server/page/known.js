@@ -11,6 +11,9 @@ import {loadMoment, place} from "./timeline/moments.js";
  *   used: boolean, servers?: Record<string, ServerHealth>}} Health */
 /** @typedef {{state: "unused" | "loading" | "ok" | "failing", for_s: number, seen_s: number, detail: string,
  *   outstanding: number, answers: number, failures: number}} ServerHealth */
+/** @typedef {{peer: string, direction: "in" | "out", state: "connecting" | "connected" | "lost" | "refused" | "ended",
+ *   cursor: number, newest: number, lag_cycles: number, waiting: number, gaps: number, skipped: number, damaged: number,
+ *   clock_offset_ms: number | null, refused: string}} Link */
 /** @typedef {{of: string, compared: number, disagreed: number,
  *   last: {frame_cycle: number, said: string, shadow_said: string} | null}} Shadow */
 /** @typedef {{type: string, p50_us: number | null, p99_us: number | null, background: boolean,
@@ -23,7 +26,7 @@ import {loadMoment, place} from "./timeline/moments.js";
  *   progress: {what: string, fraction: number | null} | null,
  *   log: {path: string, bytes: number, messages: number} | null, tasks: Record<string, TaskReport>,
  *   shows: Record<string, string>, live: Record<string, string[]>, settings?: Settings, ended?: string | null,
- *   may_run_again?: boolean}} Report */
+ *   may_run_again?: boolean, part?: string | null, links?: Link[]}} Report */
 /** @typedef {{id: string, type: string, background?: boolean, config?: Record<string, any>}} GraphTask */
 /** @typedef {{tasks: GraphTask[], cnx: {src: string, dst: string, msg?: string}[]}} Graph */
 /** @typedef {{task: string, timestamp_nanos: number, cycle: number, prompt: string, response: string,

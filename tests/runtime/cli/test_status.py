@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, Group
 
-from flowrun.runtime.cli.board import board, status_line, troubles
+from flowrun.runtime.cli.board import board, link_lines, status_line, troubles
 from flowrun.runtime.engine.policy import Raised
 from flowrun.runtime.engine.whereabouts import Busy
+from flowrun.runtime.links.links import LinkStatus
 from flowrun.runtime.run.report import LogReport, Progress, RunReport, TaskReport
 
 S = 1_000_000_000
@@ -36,6 +37,26 @@ def having(task, **changes):
     tasks = dict(REPORT.tasks)
     tasks[task] = replace(tasks[task], **changes)
     return replace(REPORT, tasks=tasks)
+
+
+LINKS = (
+    LinkStatus("dock/0", "in", "connected", 7, 9, 3, gaps=1, skipped=1200, clock_offset_ms=-4.25),
+    LinkStatus("desk/0", "out", "lost", 7, 9, 0),
+    LinkStatus("desk/1", "out", "refused", 0, 9, 0, refused="desk/1 sends IntMsg"),
+)
+
+
+def test_links_have_a_line_each_and_those_that_do_not_work_are_troubles():
+    report = replace(REPORT, part="gpu/0", links=LINKS)
+    assert list(link_lines(report)) == [
+        "from dock/0: connected, 3 behind, 1 gap, 1,200 passed over, clock -4.2 ms",
+        "to desk/0: lost, 0 behind",
+        "to desk/1: refused, 0 behind",
+    ]
+    assert list(troubles(report)) == [
+        "to desk/0: lost",
+        "to desk/1: refused (desk/1 sends IntMsg)",
+    ]
 
 
 @pytest.mark.parametrize(

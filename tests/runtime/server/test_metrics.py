@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowrun.msgs.text import PromptResponseMsg
 from flowrun.runtime.engine.policy import Raised
+from flowrun.runtime.links.links import LinkStatus
 from flowrun.runtime.run.observed import Replies
 from flowrun.runtime.task import Health, ServerHealth
 
@@ -211,3 +212,24 @@ def test_every_path_has_a_summary_of_its_own_words(http):
                 .replace("`", "")
                 .startswith(operation["summary"])
             )
+
+
+def test_links_to_other_partitions_are_there_and_a_lost_one_degrades_the_run(run, http):
+    assert not any(name.startswith("flowrun_link") for name, *_ in samples(http))
+    plain = run.report
+    links = (
+        LinkStatus("dock/0", "in", "lost", 7, 9, 3, gaps=1, skipped=5, clock_offset_ms=-4.0),
+        LinkStatus("desk/0", "out", "connected", 9, 9, 0),
+    )
+    run.cycle()
+    run.report = lambda: replace(plain(), part="gpu/0", links=links)
+    found = samples(http)
+    dock = (("direction", "in"), ("part", "gpu/0"), ("peer", "dock/0"))
+    assert found[("flowrun_link_state", *dock, ("state", "lost"))] == 1
+    assert found[("flowrun_link_state", *dock, ("state", "connected"))] == 0
+    assert found[("flowrun_link_lag_cycles", *dock)] == 3
+    assert found[("flowrun_link_gaps_total", *dock)] == 1
+    assert found[("flowrun_link_skipped_total", *dock)] == 5
+    assert found[("flowrun_link_clock_offset_seconds", *dock)] == -0.004
+    health = http.get("/health").json()
+    assert (health["status"], health["why"]) == ("degraded", "link from dock/0 is lost")

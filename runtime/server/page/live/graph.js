@@ -73,7 +73,28 @@ export function GraphView() {
       })}
     </svg></div>
     ${task && html`<${TaskCard} task=${task} close=${() => choose(null)} />`}
+    ${run.moment === null && run.report?.links?.length ? html`<${Links} part=${run.report.part ?? ""} all=${run.report.links} />` : null}
   </div>`;
+}
+
+const MOODS = {connecting: "hold", connected: "good", lost: "slow", refused: "slow", ended: ""};
+
+/** The links of this process to those of other partitions.
+ * @param {{part: string, all: import("../known.js").Link[]}} props */
+function Links({part, all}) {
+  return html`<section class="backends links" aria-label="Links to other partitions"><h3>${part}</h3><ul>
+    ${all.map(link => html`<li key=${`${link.direction} ${link.peer}`} data-peer=${link.peer} data-direction=${link.direction}
+        data-state=${link.state} class=${MOODS[link.state]}>
+      <b>${link.direction === "in" ? "from" : "to"} ${link.peer}</b> <span class="how">${howIs(link)}</span></li>`)}
+  </ul></section>`;
+}
+
+/** @param {import("../known.js").Link} link */
+function howIs({state, lag_cycles, gaps, skipped, damaged, clock_offset_ms, refused}) {
+  return [refused ? `${state}: ${refused}` : state, lag_cycles && `${count(lag_cycles)} cycles behind`,
+    gaps && `${count(gaps)} ${gaps === 1 ? "gap" : "gaps"}`, skipped && `${count(skipped)} passed over`,
+    damaged && `${count(damaged)} damaged`,
+    clock_offset_ms !== null && `clock ${clock_offset_ms > 0 ? "+" : ""}${clock_offset_ms.toFixed(1)} ms`].filter(Boolean).join(", ");
 }
 
 /** How often a task publishes, where that is known. @param {number | null | undefined} hz */
