@@ -14,6 +14,7 @@ import faulthandler
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -283,7 +284,16 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors quote the command line as a terminal may get it."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(escaped(message))
+        """End with what is wrong alone: the usage would hide it, unless an argument is missing."""
+        if message.startswith("the following arguments are required"):
+            super().error(escaped(message))
+        wrong = re.fullmatch(
+            r"argument (.+): invalid (int|float) value: ('.*')", message, re.DOTALL
+        )
+        if wrong is not None:
+            kind = {"int": "a whole number", "float": "a number"}[wrong[2]]
+            message = f"{wrong[1]}: expected {kind}, got {wrong[3]}"
+        self.exit(2, escaped(f"{self.prog}: {message}; {self.prog} --help lists all\n"))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """All must be known, to the parser of the verb already, whose options are the nearest."""
@@ -342,6 +352,11 @@ def _verb(argv: list[str]) -> tuple[str | None, list[str]]:
     known = [*_VERBS, *_offered()]
     hint = nearest(words[0], known)
     old = "" if _offered() else "; more come with an installation that is as new as this code"
+    if Path(words[0]).is_dir():
+        raise UsageError(
+            f"{words[0]!r} is a folder: flowrun GRAPH.yaml runs a graph in it, and flowrun serve "
+            f"{words[0]} serves all of them"
+        )
     raise UsageError(f"unknown command {words[0]!r}{hint}; commands: {', '.join(known)}{old}")
 
 

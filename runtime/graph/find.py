@@ -17,6 +17,8 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
+from pydantic import PydanticUserError
+
 import flowrun.msgs
 from flowrun.msgs.message import Message
 from flowrun.runtime.errors import UsageError, text_of
@@ -297,7 +299,7 @@ def _modules_in(folder: Path) -> list[str]:
 
 
 def _not_importable(name: str, error: BaseException, folder: Path) -> str:
-    text = f"module {name!r} cannot be imported: {in_one_line(error)}"
+    text = f"module {name!r} cannot be imported: {in_one_line(error)}{_meant(error)}"
     culprit = None
     if isinstance(error, ImportError):
         culprit = error.name
@@ -305,6 +307,27 @@ def _not_importable(name: str, error: BaseException, folder: Path) -> str:
         culprit = error.obj.__name__
     unused = _unused_neighbour(culprit, folder) if culprit else ""
     return f"{text}; {unused}" if unused else text
+
+
+def _meant(error: BaseException) -> str:
+    """What may have been meant by a name that is not there: one of the module it is imported from, or
+    one that flowrun offers and nobody has imported."""
+    wrong = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
+    if isinstance(error, ImportError) and wrong is not None:
+        return nearest(wrong[1], _public_names(sys.modules.get(wrong[2])))
+    if isinstance(error, NameError) and error.name:
+        for module in ("flowrun.msgs", "flowrun.runtime.task"):
+            offered = _public_names(import_module(module))
+            if error.name in offered:
+                return f"; write from {module} import {error.name}"
+            if near := nearest(error.name, offered):
+                return near
+    return ""
+
+
+def _public_names(module: ModuleType | None) -> list[str]:
+    """What a module says that it offers; else all its names without an underscore in front."""
+    return [it for it in getattr(module, "__all__", dir(module)) if not it.startswith("_")]
 
 
 def _unused_neighbour(name: str, folder: Path) -> str:
@@ -396,5 +419,8 @@ def in_one_line(error: BaseException) -> str:
     said = error.msg if isinstance(error, SyntaxError) else text_of(error)
     said = said.strip().partition("\n")[0]
     line = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    untyped = re.match(r"A non-annotated attribute was detected: `(\w+) = (.*?)`", said)
+    if isinstance(error, PydanticUserError) and untyped is not None:
+        line = f"{untyped[1]} = {untyped[2]} needs a type in a Config: {untyped[1]}: TYPE = {untyped[2]}"
     place = place_of(error)
     return line if place is None else f"{line} (at {place})"

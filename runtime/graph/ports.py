@@ -329,6 +329,12 @@ def _written(declared: Any) -> str:
     direction = _direction(declared)
     if direction is not None and not isinstance(declared.__origin__, TypeVar):
         return f"{direction.title()}[{inspect.formatannotation(declared.__origin__)}]"
+    if isinstance(declared, type):
+        name = declared.__name__
+        ports = (
+            f" (write Input[{name}], or Output[{name}])" if issubclass(declared, Message) else ""
+        )
+        return f"{name}{ports}"
     return "no annotation" if declared is None else str(declared)
 
 

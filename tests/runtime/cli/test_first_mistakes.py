@@ -4,6 +4,7 @@ as they would, and the answer says what is wrong, where, and what to write inste
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,7 +105,8 @@ def test_an_annotation_that_is_no_port_is_shown_as_it_was_written(said) -> None:
     for written, shown in {
         "Input[int]": "Input[int]",
         "Input": "Input",
-        "IntMsg": "<class 'flowrun.msgs.basic.IntMsg'>",
+        "IntMsg": "IntMsg (write Input[IntMsg], or Output[IntMsg])",
+        "int": "int",
     }.items():
         process = PROCESS.replace("Input[IntMsg]", written)
         assert f"or Output[M] of a Message class M; got {shown}; e.g. " in said(
@@ -246,3 +248,52 @@ def test_a_task_that_all_cycles_wait_for_is_mentioned(
     assert report.busiest(executor) == found
     executor.has_own_speed = False
     assert report.busiest(executor) == []
+
+
+def test_a_name_that_is_not_there_says_which_one_may_be_meant(said) -> None:
+    imported = "g.yaml:3:19: module 'mine' cannot be imported: "
+    assert said(a("...", process=PROCESS.replace("Input[IntMsg]", "Input[InMsg]"))).startswith(
+        f"{imported}NameError: name 'InMsg' is not defined (at mine.py:6, in A: "
+    )
+    for written, hint in {
+        "Input[InMsg]": " (did you mean 'IntMsg'?)\n",
+        "Input[BoolMsg]": "; write from flowrun.msgs import BoolMsg\n",
+        "Live[int]": "; write from flowrun.runtime.task import Live\n",
+        "Nothing": ")\n",
+    }.items():
+        assert said(a("...", process=PROCESS.replace("Input[IntMsg]", written))).endswith(hint)
+    assert said("from flowrun.msgs import FloatMsgg\n").endswith(" (did you mean 'FloatMsg'?)\n")
+
+
+def test_a_key_of_a_config_without_a_type_is_said_in_plain_words(said) -> None:
+    code = "class A(Task):\n    class Config(TaskConfig):\n        factor = 2\n"
+    assert said(code) == (
+        "g.yaml:3:19: module 'mine' cannot be imported: factor = 2 needs a type in a Config: factor: "
+        "TYPE = 2 (at mine.py:6, in A: class Config(TaskConfig):)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            ["."],
+            "'.' is a folder: flowrun GRAPH.yaml runs a graph in it, and flowrun serve . serves all of "
+            "them",
+        ),
+        (
+            ["g.yaml", "--cycles", "3x"],
+            "flowrun run: --cycles: expected a whole number, got '3x'; flowrun run --help lists all",
+        ),
+        (
+            ["replay", "runs", "--token"],
+            "flowrun replay: argument --token: expected one argument; flowrun replay --help lists all",
+        ),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    words: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with suppress(SystemExit):
+        assert main(words) == 2
+    assert capsys.readouterr().err == f"{text}\n"
