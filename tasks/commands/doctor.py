@@ -28,7 +28,6 @@ from flowrun.runtime.extras import DISTRIBUTION
 from flowrun.runtime.log.slab.disk import preallocate
 from flowrun.runtime.printing import print_json, print_text, size
 from flowrun.runtime.wording import counted, listed
-from flowrun.tasks.commands.doctor_graph import checks_of
 from flowrun.tasks.commands.finding import Finding
 
 __all__ = ["add_parser", "run"]
@@ -74,6 +73,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """1 if something fails, otherwise 0."""
+    from flowrun.tasks.commands.doctor_graph import checks_of
+
     if args.partition is not None and args.graph is None:
         raise UsageError("--partition names a process of a graph; give the graph: doctor GRAPH")
     more = {} if args.graph is None else checks_of(args.graph, args.partition)
