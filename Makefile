@@ -81,6 +81,10 @@ torture-disk: .venv/installed-dev  ## cut the power of real file systems, fill t
 torture-graphs: .venv/installed-dev  ## record and replay many random graphs (TORTURE_ARGS="--graphs 2000 --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m support.torture_graphs $(TORTURE_ARGS)
 
+.PHONY: torture-links
+torture-links: .venv/installed-dev  ## kill partitions and cut their link, many times (TORTURE_ARGS="--kills 1000 --cuts 200 --recover")
+	PYTHONPATH=tests $(BIN)/python -m support.torture_links $(TORTURE_ARGS)
+
 .PHONY: torture-video
 torture-video: .venv/installed-dev  ## record damaged films, and ask for everything back (TORTURE_ARGS="--films 1000 --seed 1")
 	PYTHONPATH=tests $(BIN)/python -m support.torture_video $(TORTURE_ARGS)
