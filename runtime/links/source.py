@@ -175,6 +175,7 @@ class LinkSource(Task):
         return True
 
     def _decode_only(self, taken: Taken) -> None:
+        self._run = taken.head.run
         for message in taken.messages:
             feed = self._feeds.get(message.stream)
             if feed is not None:

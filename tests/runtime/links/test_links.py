@@ -235,6 +235,33 @@ def test_a_film_is_in_the_receivers_log_as_packets(tmp_path):
         assert (report.identical, report.compared) == (True, 40)
 
 
+def test_a_receiver_that_comes_back_within_a_section_shows_each_picture(tmp_path):
+    film = draw(tmp_path / "film.mp4", frames=90, g="90")
+    config = f"{{source_uri: {film}, realtime: true}}"
+    fleet = Fleet(
+        tmp_path,
+        f"{{id: cam, type: VideoCapture, partition: dock, config: {config}}},"
+        "{id: small, type: Resize, partition: gpu, config: {width: 32, height: 24}}",
+        "{src: cam, dst: small, msg: ImageRgb8Msg}",
+    )
+    first = fleet.begin("gpu")
+    came = threading.Event()
+    first.watch(lambda cycle: came.set() if cycle.time.cycle > 12 else None)
+    fleet.begin("dock")
+    assert came.wait(60)
+    fleet.stop("gpu")
+    logs = [fleet.log("gpu")]
+    fleet.begin("gpu")
+    fleet.end("dock", "gpu")
+    logs.append(fleet.log("gpu"))
+    with fleet.log("dock") as sent:
+        one = [it.pixels for it in sent.frames("/cam/image")]
+    other = [it.pixels for log in logs for it in log.frames("/from_dock/cam_image")]
+    assert len(one) == len(other) == 90
+    assert all((a == b).all() for a, b in zip(one, other, strict=True))
+    assert all(Replay(log, trust=True).run().identical for log in logs)
+
+
 def test_a_sender_of_another_graph_is_refused_with_the_line(tmp_path):
     fleet = Fleet(tmp_path, numbers(), link("deliver: every"))
     fleet.begin("gpu")
