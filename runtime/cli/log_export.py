@@ -268,10 +268,47 @@ def by_time(log: Log, what: str) -> Iterator[Callable[[int], None] | None]:
         yield None if show is None else lambda time_ns: show(time_ns - start_ns)
 
 
-def diff(args: argparse.Namespace) -> int:
-    """0 if no message differs, 1 if one does or not all could be read."""
+def _diff_fleets(args: argparse.Namespace) -> int:
+    """The same of each process of two fleets, run by run."""
+    from flowrun.runtime.fleet.record import fleet_runs
     from flowrun.runtime.log.diff import compare_logs
 
+    both = [
+        [it for it in fleet_runs(Path(path)) if _holds_cycles(it.path)]
+        for path in (args.path, args.other)
+    ]
+    differs = False
+    for part in dict.fromkeys(it.part for it in (*both[0], *both[1])):
+        ours, theirs = ([it for it in runs if it.part == part] for runs in both)
+        if len(ours) != len(theirs):
+            print_text(f"{part}: {len(ours)} and {len(theirs)} runs")
+            differs = True
+        for one, other in zip(ours, theirs, strict=False):
+            with Log(one.path) as first, Log(other.path) as second:
+                found = compare_logs(first, second, times=args.times)
+                losses = [log.loss for log in (first, second) if log.loss is not None]
+            print_text(f"{part}: {found.identical:,} messages identical", end="")
+            print_text("" if found.difference is None else ", then a difference:")
+            if found.difference is not None:
+                print_text(found.difference.text(first=str(one.path), second=str(other.path)))
+            for loss in losses:
+                print_text(f"flowrun log: not all could be read: {loss}", file=sys.stderr)
+            differs = differs or found.difference is not None or bool(losses)
+    return int(differs)
+
+
+def _holds_cycles(path: Path) -> bool:
+    with Log(path, verify=False) as log:
+        return next(log.cycles(), None) is not None
+
+
+def diff(args: argparse.Namespace) -> int:
+    """0 if no message differs, 1 if one does or not all could be read."""
+    from flowrun.runtime.fleet.record import is_fleet
+    from flowrun.runtime.log.diff import compare_logs
+
+    if is_fleet(Path(args.path)) and is_fleet(Path(args.other)):
+        return _diff_fleets(args)
     with Log(args.path) as first, Log(args.other) as second:
         with by_time(first, "compare") as read:
             found = compare_logs(first, second, times=args.times, progress=read)

@@ -13,7 +13,13 @@ from flowrun.runtime.cli.check import summary
 from flowrun.runtime.cli.choosing import add_mission, add_settings
 from flowrun.runtime.errors import UntrustedRun, UsageError
 from flowrun.runtime.graph.bind import bind
-from flowrun.runtime.graph.drawing import mermaid, mermaid_of_missions, svg, svg_of_missions
+from flowrun.runtime.graph.drawing import (
+    mermaid,
+    mermaid_of_missions,
+    partitions_of,
+    svg,
+    svg_of_missions,
+)
 from flowrun.runtime.graph.plan import Plan, Step, load_plan, load_plans, plan_graph
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.printing import print_text
@@ -138,8 +144,18 @@ def text(plan: Plan, measured: Measured | None = None) -> str:
 
     measured: what a run has measured, by task.
     """
+    of_task = partitions_of(plan)
+    where = ("partition",) if of_task else ()
     rows = [
-        ("step", "task", "type", *(_MEASURED if measured is not None else ()), "reads", "writes")
+        (
+            "step",
+            "task",
+            *where,
+            "type",
+            *(_MEASURED if measured is not None else ()),
+            "reads",
+            "writes",
+        )
     ]
     for number, step in enumerate(plan.steps, 1):
         reads = [
@@ -152,7 +168,8 @@ def text(plan: Plan, measured: Measured | None = None) -> str:
             for argument in step.arguments
             if argument.port.is_output
         ]
-        first: tuple[str, ...] = (str(number), step.task.id, _described(step, plan))
+        own = (of_task[step.task.id],) if of_task else ()
+        first: tuple[str, ...] = (str(number), step.task.id, *own, _described(step, plan))
         if measured is not None:
             first += _figures(measured.get(step.task.id))
         for line in range(max(len(reads), len(writes), 1)):
@@ -165,7 +182,22 @@ def text(plan: Plan, measured: Measured | None = None) -> str:
     ]
     spec = plan.graph.spec
     of_mission = "" if spec.mission is None else f", mission {spec.mission}"
-    return "\n".join([f"{spec.path}{of_mission}: {summary(plan)}", "", *lines]) + "\n"
+    links = ["", *_links(plan, of_task)] if of_task else []
+    return "\n".join([f"{spec.path}{of_mission}: {summary(plan)}", "", *lines, *links]) + "\n"
+
+
+def _links(plan: Plan, of_task: Mapping[str, str]) -> list[str]:
+    """A line for each connection between partitions."""
+    lines = []
+    for cnx, said in zip(plan.graph.connections, plan.graph.spec.connections, strict=True):
+        src, dst = of_task[cnx.src_task], of_task[cnx.dst_task]
+        if src != dst:
+            link = said.link
+            how = [link.deliver]
+            how += [f"at most {link.max_age_ms} ms old"] if link.max_age_ms is not None else []
+            what = f"{cnx.src_task}.{cnx.src_port} ({cnx.message_type.__name__})"
+            lines.append(f"link  {src} -> {dst}: {what}, {', '.join(how)}")
+    return lines
 
 
 def _figures(step: StepStats | None) -> tuple[str, ...]:
@@ -201,7 +233,10 @@ def _mermaid(plan: Plan, measured: Measured | None) -> str:
 
 
 def _svg(plan: Plan, measured: Measured | None) -> str:
-    return svg(plan, _notes(measured))
+    notes = _notes(measured)
+    for task, partition in partitions_of(plan).items():
+        notes.setdefault(task, []).insert(0, f"partition {partition}")
+    return svg(plan, notes)
 
 
 def _read(plan: Plan, step: Step, index: int) -> str:

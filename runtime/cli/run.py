@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flowrun.runtime.cli.terminal import Terminal
     from flowrun.runtime.engine.beginning import Beginning
     from flowrun.runtime.graph.plan import Plan
+    from flowrun.runtime.graph.spec import GraphSpec
     from flowrun.runtime.run.live import Run, RunResult
     from flowrun.runtime.server.serve import Server
 
@@ -169,7 +170,7 @@ def _run_on(terminal: Terminal, args: argparse.Namespace) -> int:
     )
     if plan.graph.spec.partitions and plan.graph.spec.part is None:
         raise without_partition(plan.graph.spec)
-    directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec.name)
+    directory = None if args.no_log else _run_directory(args.log_dir, plan.graph.spec)
     try:
         running = Run(
             plan,
@@ -229,12 +230,13 @@ def _is_attended(terminal: Terminal) -> bool:
     return terminal.screen is not None and sys.stdin is not None and sys.stdin.isatty()
 
 
-def _run_directory(parent: Path, name: str) -> Path:
+def _run_directory(parent: Path, graph: GraphSpec) -> Path:
     """A directory for this run, of which no other knows."""
     from flowrun.runtime.log.directory import new_run_directory
 
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return new_run_directory(parent, f"{name}-{stamp}")
+    part = "" if graph.part is None else f"-{graph.part.partition}-{graph.part.instance}"
+    return new_run_directory(parent, f"{graph.name}{part}-{stamp}")
 
 
 class _Signals:

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 from flowrun.runtime.graph.plan import Plan, Step
 
-__all__ = ["Notes", "mermaid", "mermaid_of_missions", "svg", "svg_of_missions"]
+__all__ = ["Notes", "mermaid", "mermaid_of_missions", "partitions_of", "svg", "svg_of_missions"]
 
 Notes = Mapping[str, Sequence[str]]
 """By the id of a task, the lines that its box has below its type."""
@@ -51,20 +51,36 @@ def _flow(plan: Plan, notes: Notes, prefix: str) -> list[str]:
     """The lines of a flowchart. prefix: of the names in it; ids of tasks such as `end` clash."""
     lines = []
     names = {step.task.id: f"{prefix}{i}" for i, step in enumerate(plan.steps)}
-    for step in plan.steps:
-        texts = [step.task.id, _type_name(step, plan), *notes.get(step.task.id, ())]
-        label = f'"{"<br/>".join(texts)}"'
-        shape = f"([{label}])" if step.task.is_source else f"[{label}]"
-        lines.append(f"    {names[step.task.id]}{shape}")
+    of_task = partitions_of(plan)
+    for partition in dict.fromkeys(of_task.values()) or [None]:
+        inside = [step for step in plan.steps if of_task.get(step.task.id) == partition]
+        if partition is not None:
+            lines.append(f'    subgraph {prefix}_{partition}["partition {partition}"]')
+        for step in inside:
+            texts = [step.task.id, _type_name(step, plan), *notes.get(step.task.id, ())]
+            label = f'"{"<br/>".join(texts)}"'
+            shape = f"([{label}])" if step.task.is_source else f"[{label}]"
+            lines.append(f"    {names[step.task.id]}{shape}")
+        if partition is not None:
+            lines.append("    end")
     for line in _lines(plan):
         label = f"{line.src_port}: {line.message}"
-        lines.append(f'    {names[line.src]} -- "{label}" --> {names[line.dst]}')
+        is_link = of_task.get(line.src) != of_task.get(line.dst)
+        arrow = ("==", "==>") if is_link else ("--", "-->")
+        lines.append(f'    {names[line.src]} {arrow[0]} "{label}" {arrow[1]} {names[line.dst]}')
     lines += [
         f"    style {names[step.task.id]} stroke-dasharray: 5 5"
         for step in plan.steps
         if step.task.spec.background
     ]
     return lines
+
+
+def partitions_of(plan: Plan) -> dict[str, str]:
+    """The partition of each task of a whole graph; empty for one that has none, and for a part."""
+    if plan.graph.spec.part is not None or not plan.graph.spec.partitions:
+        return {}
+    return {step.task.id: step.task.spec.partition or "" for step in plan.steps}
 
 
 def svg(plan: Plan, notes: Notes | None = None) -> str:

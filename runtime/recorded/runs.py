@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ _MOST_LISTED = 500
 _MOST_BESIDES = 30
 """Other runs that are listed with a live one, whose process should do little else."""
 _MOST_OPEN = 64
+_FLEETS_IN = 2
+"""Levels of folders below one of runs: of a fleet, and of each of its processes."""
 _MOST_AT_ONCE = 2
 """What-ifs that run at the same time."""
 
@@ -58,7 +61,7 @@ class RecordedRuns:
     @classmethod
     def at(cls, path: Path) -> RecordedRuns:
         """The run at `path`, or the runs in that folder. `LogError` where there is none."""
-        if path.is_dir() and not is_run(path) and any(map(is_run, _directories(path))):
+        if path.is_dir() and not is_run(path) and next(_runs_below(path), None) is not None:
             return cls(folder=path)
         with Log(path, verify=False):
             return cls(path)
@@ -257,15 +260,20 @@ class RecordedRuns:
             return paths.get(name)
         path = self._folder / name
         try:
-            return path if not path.is_symlink() and path.is_dir() and is_run(path) else None
+            if not path.is_symlink() and path.is_dir() and is_run(path):
+                return path
         except (OSError, ValueError):  # no name of a file
             return None
+        of_fleets = () if self._live is not None else _runs_of_fleets(self._folder, _FLEETS_IN)
+        return next((it for it in of_fleets if it.name == name), None)
 
     def _all(self) -> dict[str, Path]:
         found = dict(self._paths)
         if self._folder is not None:
             directories = _directories(self._folder)
-            if self._live is not None:
+            if self._live is None:
+                directories += _runs_of_fleets(self._folder, _FLEETS_IN)
+            else:
                 directories = heapq.nlargest(_MOST_BESIDES, directories, key=_changed)
             found |= {path.name: path for path in directories if is_run(path)}
         return found
@@ -296,6 +304,19 @@ class RecordedRuns:
 def _name(path: Path) -> str:
     path = path.absolute()
     return path.name if path.is_dir() else f"{path.parent.name}.{path.stem}"
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    yield from (it for it in _directories(folder) if is_run(it))
+    yield from _runs_of_fleets(folder, _FLEETS_IN)
+
+
+def _runs_of_fleets(folder: Path, levels: int) -> Iterator[Path]:
+    """The runs in folders of a folder: those of the processes of a fleet, and of fleets."""
+    for below in _directories(folder) if levels else ():
+        if not below.name.startswith(".") and not is_run(below):
+            yield from (it for it in _directories(below) if is_run(it))
+            yield from _runs_of_fleets(below, levels - 1)
 
 
 def _directories(folder: Path) -> list[Path]:

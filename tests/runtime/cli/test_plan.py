@@ -114,3 +114,22 @@ def test_each_mission_has_a_plan_of_its_own(
     assert "mission day" not in capsys.readouterr().out
     assert main(["plan", "g.yaml", "--mission", "dya"]) == 2
     assert "did you mean 'day'?" in capsys.readouterr().err
+
+
+def test_partitions_are_a_column_and_links_are_listed(tmp_path, capsys):
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        "partitions: {one: {}, two: {}}\n"
+        "tasks:\n"
+        "  - {id: n, type: Counter, partition: one}\n"
+        "  - {id: show, type: Print, partition: two}\n"
+        "cnx: [{src: n, dst: show, msg: IntMsg, link: {deliver: latest, max_age_ms: 50}}]\n"
+    )
+    assert main(["plan", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "step  task  partition  type     reads              writes",
+        "1     n     one        Counter                     count: IntMsg",
+        "2     show  two        Print    number <- n.count",
+        "",
+        "link  one -> two: n.count (IntMsg), latest, at most 50 ms old",
+    ]

@@ -17,6 +17,7 @@ from flowrun.runtime.fleet.record import FleetRun, fleet_runs, folder_of
 from flowrun.runtime.fleet.replay import FleetReplay, FleetReport
 from flowrun.runtime.graph.find import importable
 from flowrun.runtime.graph.spec import PartId
+from flowrun.runtime.recorded.runs import RecordedRuns
 from flowrun.runtime.replay.graph import recorded_graph
 from support.fleets import rewritten
 
@@ -198,3 +199,27 @@ def test_partial_is_for_fleets(fleet: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == (
         f"--partial: {run} is the run of one process, and no fleet's folder\n"
     )
+
+
+def test_two_fleets_are_compared_process_by_process(
+    fleet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(fleet, other)
+    assert main(["log", "diff", str(fleet), str(other)]) == 0
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert [line.partition(":")[0] for line in lines] == ["a/0", "b/0", "c/0"]
+    assert all(line.endswith(" messages identical") for line in lines)
+    rewritten(run_of(other, "a").path, "/twice/out", cycle=7, data=lambda it: it[:-1] + b"\x63")
+    assert main(["log", "diff", str(fleet), str(other)]) == 1
+    assert "task 'twice', port 'out', field 'value':" in capsys.readouterr().out
+
+
+def test_the_page_of_recorded_runs_has_those_of_all_processes(fleet: Path) -> None:
+    names = {it.path.name for it in fleet_runs(fleet)}
+    assert len(names) == 3
+    for folder in (fleet, fleet.parent):
+        runs = RecordedRuns.at(folder)
+        assert {it["id"] for it in runs.summaries()} == names
+        assert all(runs.get(name) is not None for name in names)
+        runs.close()

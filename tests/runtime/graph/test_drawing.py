@@ -152,3 +152,32 @@ def test_the_svg_names_every_task_type_port_and_message(diamond: Plan) -> None:
 
 def test_the_same_plan_gives_the_same_picture() -> None:
     assert svg(shipped("caterpillar")) == svg(shipped("caterpillar"))
+
+
+def test_partitions_are_boxes_and_links_between_them_are_thick(tmp_path):
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        "partitions: {one: {}, two: {}}\n"
+        "tasks:\n"
+        "  - {id: n, type: Counter, partition: one}\n"
+        "  - {id: square, type: Square, partition: one}\n"
+        "  - {id: show, type: Print, partition: two}\n"
+        "cnx:\n"
+        "  - {src: n, dst: square, msg: IntMsg}\n"
+        "  - {src: square, dst: show, msg: IntMsg}\n"
+    )
+    lines = [
+        line.strip() for line in mermaid(plan_graph(bind(load_graph(path, env={})))).splitlines()
+    ]
+    assert lines == [
+        "flowchart LR",
+        'subgraph t_one["partition one"]',
+        't0(["n<br/>Counter"])',
+        't1["square<br/>Square"]',
+        "end",
+        'subgraph t_two["partition two"]',
+        't2["show<br/>Print"]',
+        "end",
+        't0 -- "count: IntMsg" --> t1',
+        't1 == "square: IntMsg" ==> t2',
+    ]
