@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,15 +10,12 @@ import msgpack
 
 from flowrun.runtime.errors import LogError
 from flowrun.runtime.log.files import slab_paths
-from flowrun.runtime.log.message import LoggedCycle
 from flowrun.runtime.log.reader import Log
+from flowrun.runtime.log.slab.bytes import Damage
 from flowrun.runtime.log.slab.format import PARTITION, RUN_NUMBER, STARTED_NS
 from flowrun.runtime.log.slab.reader import SlabReader
 
 __all__ = ["Cursor", "OwnRun", "Runs", "last_cursor"]
-
-_LOOK_BACK = 64
-"""Number of cycles that are looked at first for the last cursor; then four times as many, and so on."""
 
 
 class Cursor(NamedTuple):
@@ -72,35 +68,29 @@ class Runs:
 
 
 def last_cursor(log: Log, topic: str) -> Cursor | None:
-    """The cursor after the last `OriginMsg` of `topic` in a log; None where it has none."""
-    if topic not in log.topics:
-        return None
-    for cycle in _backwards(log):
-        for entry_topic, _, payload in cycle.entries:
-            if entry_topic == topic:
-                fields = msgpack.unpackb(payload)
+    """The cursor after the last `OriginMsg` of `topic` in a log; None where it has none. Chunks whose
+    index says that they hold none are not read."""
+    for slab in reversed(log.slabs):
+        numbers = {it.topic: number for number, it in slab.preamble.channels.items()}
+        if topic not in numbers:
+            return None
+        for index in reversed(range(len(slab.structure.chunks))):
+            places = slab.places(index)
+            if places is not None and numbers[topic] not in places:
+                continue
+            found = _last_in(slab, index, topic)
+            if found is not None:
+                fields = msgpack.unpackb(found)
                 return Cursor(fields["run"], fields["cycle"] + 1)
     return None
 
 
-def _backwards(log: Log) -> Iterator[LoggedCycle]:
-    """The cycles of a log, the last one first; it is read in stretches that grow."""
-    span = _LOOK_BACK
-    first, end = _first_cycle(log), _last_cycle(log) + 1
-    while end > first:
-        start = max(first, end - span)
-        yield from reversed(list(log.cycles(start, end)))
-        end, span = start, 4 * span
-
-
-def _first_cycle(log: Log) -> int:
-    return next((cycle.cycle for cycle in log.cycles()), 0)
-
-
-def _last_cycle(log: Log) -> int:
-    for slab in reversed(log.slabs):
-        for index in reversed(range(len(slab.structure.chunks))):
-            last = max((head.cycle for head in slab.cycles.heads(index)), default=None)
-            if last is not None:
-                return last
-    return -1
+def _last_in(slab: SlabReader, index: int, topic: str) -> memoryview | None:
+    """The last message of a topic in a chunk, as far as that can be read."""
+    found = None
+    with contextlib.suppress(Damage):
+        for _, _, _, _, entries in slab.cycles.records(index, None):
+            for name, _, payload in entries:
+                if name == topic:
+                    found = payload
+    return found

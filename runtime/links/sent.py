@@ -31,6 +31,8 @@ from flowrun.runtime.pictures.stored import StoredPicture
 
 __all__ = ["Answer", "LogTail", "Picker", "SentLogs", "sent_crc"]
 
+_MOST_OPEN = 2
+"""Logs that stay open between two questions."""
 _REMOVED = "the sender's log no longer has them"
 
 
@@ -152,6 +154,7 @@ class SentLogs:
         self._present = present
         self._own = own
         self._make_spread = spread
+        self._open: dict[int, Log] = {}
         self._spreads: dict[tuple[int, str], Spread | None] = {}
         self.looked_at = -1
         """The last cycle of the present run that its spreads have looked at."""
@@ -183,10 +186,33 @@ class SentLogs:
             return Answer((), self._other(asked, runs))
         at = numbers.index(asked.run)
         try:
-            with Log(runs[at].path) as log:
-                return self._from(log, asked, streams, runs[at + 1 :], receiver)
+            log = self._opened(runs[at])
+            return self._from(log, asked, streams, runs[at + 1 :], receiver)
         except LogError:
+            self._close(asked.run)
             return Answer((), self._other(asked, [it for it in runs if it.run != asked.run]))
+
+    def close(self) -> None:
+        """Let go of the logs."""
+        for run in list(self._open):
+            self._close(run)
+
+    def _opened(self, run: OwnRun) -> Log:
+        """The log of a run, as it is now; the two that were asked for last stay open."""
+        log = self._open.pop(run.run, None)
+        if log is None:
+            log = Log(run.path)
+        else:
+            log.refresh()
+        self._open[run.run] = log
+        while len(self._open) > _MOST_OPEN:
+            self._close(next(iter(self._open)))
+        return log
+
+    def _close(self, run: int) -> None:
+        log = self._open.pop(run, None)
+        if log is not None:
+            log.close()
 
     def _other(self, asked: Question, runs: Sequence[OwnRun]) -> Status:
         """The run that was asked for is not there: go on with the one after it, or the oldest."""

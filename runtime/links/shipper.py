@@ -141,8 +141,9 @@ class Shipper:
         self._outs[peer].is_on = is_on
 
     def close(self) -> None:
-        """Let go of the log."""
+        """Let go of the logs."""
         self._tail.close()
+        self._logs.close()
 
     def _ship(self) -> bool:
         did = False

@@ -28,6 +28,7 @@ def test_what_a_flight_recorder_removed_is_a_gap_and_what_is_left_comes(tmp_path
     pair.network.cut("dock/0", "gpu/0")
     fill(pair, 12_000)
     pair.step(10)
+    pair.sender.shipper._logs.close()  # it would still have what it held open
     pair.network.mend("dock/0", "gpu/0")
     settle(pair)
     got, sent = pair.receiver.got(), pair.sender.sent
