@@ -26,7 +26,7 @@ from flowrun.runtime.log.message import LogMessage
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import CONTROL_TOPIC, GRAPH_SOURCE
 from flowrun.runtime.recorded.moment import graph_of
-from flowrun.runtime.run.log_lines import configure_logs
+from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.run.trust import why_not_own
 from flowrun.runtime.testbench.spread import Broken, Done, Part, spread
 from flowrun.runtime.wording import listed, nearest
@@ -35,7 +35,8 @@ from flowrun.tasks.conditions import INPUTS, Condition
 
 __all__ = ["Fired", "Rehearsed", "Rule", "Wanted", "rehearse", "rehearse_all", "rules_of"]
 
-_TYPE = "Alert"
+_TYPES = ("Alert", f"{Alert.__module__}.{Alert.__qualname__}")
+"""How a graph file may name it."""
 WHEN = "when"
 """The name of a rule that is given as a condition alone."""
 
@@ -159,20 +160,8 @@ def rehearse_all(runs: Sequence[Path], wanted: Wanted, *, processes: int) -> Ite
 
 
 def _worker(wanted: Wanted) -> Callable[[str, Callable[[Any], None]], Rehearsed]:
-    configure_logs(now_ns=lambda: 0, stream=_Nowhere())
+    drop_logs()
     return lambda run, _send: rehearse(Path(run), wanted)
-
-
-class _Nowhere:
-    """A stream that drops what the tasks log."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return False
 
 
 def rehearse(run: Path, wanted: Wanted) -> Rehearsed:
@@ -202,7 +191,7 @@ def _recorded_rules(log: Log) -> list[Rule]:
     folder = str(Path(log.metadata.get("graph_path", "")).parent)
     rules = []
     for task in graph["tasks"]:
-        if task["type"] != _TYPE:
+        if task["type"].replace(":", ".") not in _TYPES:
             continue
         inputs, messages = {}, {}
         for cnx in graph["cnx"]:
@@ -320,6 +309,23 @@ def _raised(
     classes = {name: _class_of(log, rule, name, topic) for name, topic in topics.items()}
     alone = Alone(Alert, config, graph_dir=Path(rule.folder), seed=0, messages=classes)
     alone.start()
+    try:
+        yield from _runs(log, rule, alone, classes, topics, found, follows=follows)
+    finally:
+        alone.stop()
+
+
+def _runs(
+    log: Log,
+    rule: Rule,
+    alone: Alone,
+    classes: Mapping[str, type[Message]],
+    topics: Mapping[str, str],
+    found: Rehearsed,
+    *,
+    follows: bool,
+) -> Iterator[Fired]:
+    """What the started task of a rule raises, cycle after cycle."""
     by_topic: dict[str, list[str]] = {}
     for name, topic in topics.items():
         by_topic.setdefault(topic, []).append(name)
@@ -343,7 +349,6 @@ def _raised(
                 rule.task, cycle, now_ns, alert.tov_ns, alert.text, alert.severity,
                 dict(alert.values), alert.rule, None,
             )  # fmt: skip
-    alone.stop()
 
 
 def _class_of(log: Log, rule: Rule, name: str, topic: str) -> type[Message]:

@@ -20,7 +20,7 @@ from flowrun.runtime.errors import text_of
 from flowrun.runtime.places import explained
 from flowrun.runtime.wording import escaped, mask_secrets, one_line
 
-__all__ = ["TO_LOG_ONLY", "Folding", "LogTarget", "Stream", "configure_logs"]
+__all__ = ["TO_LOG_ONLY", "Folding", "LogTarget", "Stream", "configure_logs", "drop_logs"]
 
 TO_LOG_ONLY = "_to_log_only"
 """A record with this key, true, goes into the log and not to the console."""
@@ -104,6 +104,23 @@ def configure_logs(
         cache_logger_on_first_use=False,
     )
     return folding
+
+
+def drop_logs() -> None:
+    """Drop what tasks log from now on: they do what they did before, when it was shown and recorded."""
+    configure_logs(now_ns=lambda: 0, stream=_Nowhere())
+
+
+class _Nowhere:
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return False
 
 
 class _Lines(threading.local):

@@ -26,7 +26,7 @@ from flowrun.runtime.pictures.encode import jpeg
 from flowrun.runtime.replay.compare import Difference, Recorded
 from flowrun.runtime.replay.cycles import ReplayReport
 from flowrun.runtime.replay.replay import Replay, Tolerance
-from flowrun.runtime.run.log_lines import configure_logs
+from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.testbench.pairs import Pair, fields_of, pictures_before, plain, with_pictures
 from flowrun.runtime.testbench.spread import Broken, Done, cores, spread
 
@@ -279,7 +279,7 @@ def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _replayer() -> Callable[[Job, Callable[[Any], None]], Replayed]:
-    configure_logs(now_ns=ticks_ns, stream=_Nowhere())
+    drop_logs()
     return replay_one
 
 
@@ -293,15 +293,3 @@ def _cycles(job: Job) -> int:
     whole = int(said) if said.isdecimal() else 1000
     last = whole if job.last is None else min(job.last + 1, whole)
     return last - (job.first or 0)
-
-
-class _Nowhere:
-    """Drops the lines that tasks log: they were shown and recorded when the tasks first ran."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return False

@@ -7,7 +7,6 @@ import json
 import math
 import re
 import sys
-import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,13 +58,13 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from flowrun.runtime.run.log_lines import configure_logs
+    from flowrun.runtime.run.log_lines import drop_logs
     from flowrun.tasks.ask import ask, check_save, read_picture, save_picture
 
     pixels = read_picture(args.picture)
     if args.save is not None:
         check_save(args.save)
-    configure_logs(now_ns=time.time_ns, stream=_Nowhere())
+    drop_logs()
     options = {
         "max_new_tokens": args.max_new_tokens,
         "threshold": args.threshold,
@@ -194,15 +193,3 @@ def _waiting(text: str) -> AbstractContextManager[Any]:
     from rich.text import Text
 
     return Console(stderr=True).status(Text(one_line(text)))
-
-
-class _Nowhere:
-    """A stream that drops what the tasks log."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return False

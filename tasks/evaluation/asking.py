@@ -18,7 +18,7 @@ from flowrun.runtime.graph.find import importable
 from flowrun.runtime.interrupts import is_users
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.replay.graph import recorded_graph, with_config
-from flowrun.runtime.run.log_lines import configure_logs
+from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.testbench.pairs import plain
 
 __all__ = ["Piece", "bound_task", "worker"]
@@ -68,7 +68,7 @@ def bound_task(
 def worker() -> Callable[[Piece, Callable[[Any], None]], None]:
     """Makes what asks about a `Piece`: it sends (number, answer) for each picture. An answer is the
     plain fields of the message, with "ms", how long it took; {"error": text} where the task raised."""
-    configure_logs(now_ns=ticks_ns, stream=_Nowhere())
+    drop_logs()
     return _Worker().ask
 
 
@@ -167,15 +167,3 @@ def _answer(
     if made is None:
         return {"error": "the task published nothing"}
     return {**(plain(made.all_fields()) or {}), "ms": took_ms}
-
-
-class _Nowhere:
-    """Drops the lines that tasks log."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...
-
-    def isatty(self) -> bool:
-        return False

@@ -22,6 +22,7 @@ from flowrun.runtime.errors import FlowrunError, LogError
 from flowrun.runtime.log.reader import Log
 from flowrun.runtime.log.slab.format import GRAPH_RESOLVED
 from flowrun.runtime.recorded.places import Places
+from flowrun.runtime.run.log_lines import drop_logs
 from flowrun.runtime.testbench.spread import Broken, Part, cores, spread
 from flowrun.runtime.testbench.store import key_of
 from flowrun.tasks.backends.similar import SimilarFrames
@@ -241,6 +242,7 @@ def _said(name: str, asked: Sequence[Asked]) -> Iterator[Said]:
 
 
 def _worker() -> Callable[[_Piece, Callable[[Any], None]], None]:
+    drop_logs()
     return _Worker().describe
 
 

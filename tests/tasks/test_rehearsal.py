@@ -65,6 +65,13 @@ def test_a_run_raises_what_it_has_raised(run: Path, capsys: pytest.CaptureFixtur
     assert f"{run} --cycle {found[0][2]} " in out
 
 
+def test_the_whole_name_of_the_task_is_as_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = GRAPH.replace("type: Alert", "type: 'flowrun.tasks.alert:Alert'")
+    assert {it[:2] for it in raised(capsys, ran(graph, tmp_path))} == {("same", "watch")}
+
+
 def test_another_graph_says_what_is_new_and_what_is_gone(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
